@@ -1,0 +1,120 @@
+//! What happened to a job: the lines of the event log, from which all history is folded.
+//!
+//! Every event carries the whole job, so that any of them can create its record: a producer that is not ours writes no
+//! `submitted`. Each is idempotent by its [`EventKey`]: a repeated one changes nothing.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{AttemptNumber, AttemptReport, Job, JobId, JobState, Outcome, Timestamp, WorkerId};
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// To which job.
+    pub job: Arc<Job>,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// The state in which a job ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "documented at JobState")]
+pub enum FinalState {
+    Completed,
+    Failed,
+}
+
+impl From<FinalState> for JobState {
+    fn from(state: FinalState) -> JobState {
+        match state {
+            FinalState::Completed => JobState::Completed,
+            FinalState::Failed => JobState::Failed,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventKind {
+    /// The queue took the job.
+    Submitted,
+    /// A worker is about to start its process: written before the spawn.
+    AttemptStarted {
+        /// The how-manieth start.
+        attempt: AttemptNumber,
+        /// By which worker.
+        worker: WorkerId,
+        /// On which host.
+        host: String,
+    },
+    /// The attempt has ended: written before the lease is settled.
+    AttemptFinished {
+        /// The how-manieth start.
+        attempt: AttemptNumber,
+        /// By which worker.
+        worker: WorkerId,
+        /// Everything that is known of it.
+        report: Box<AttemptReport>,
+        /// When the next attempt is due; `None` when none follows.
+        next_at: Option<Timestamp>,
+    },
+    /// The job has ended.
+    Finished {
+        /// The last attempt; `None` when it never started.
+        attempt: Option<AttemptNumber>,
+        /// How.
+        state: FinalState,
+        /// How its last attempt ended, or `Cancelled` or `Lost` without one.
+        outcome: Outcome,
+        /// What it gave back.
+        result: Option<Value>,
+        /// Why it failed.
+        error: Option<String>,
+    },
+    /// Somebody asked for it to be stopped. It ends when `finished` says so.
+    Cancelled {
+        /// Why.
+        reason: String,
+    },
+    /// Somebody put a failed job back into the queue.
+    Retried {
+        /// How many attempts had started by then.
+        attempts: u32,
+    },
+    /// Somebody took a job that was not running out of the queue and out of the lists.
+    Removed,
+}
+
+/// What makes two events the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EventKey {
+    /// The job.
+    pub job: JobId,
+    /// The kind's name in JSON.
+    pub kind: &'static str,
+    /// The attempt, 0 where there is none.
+    pub attempt: u32,
+}
+
+impl Event {
+    /// What makes this event the same as another.
+    pub fn key(&self) -> EventKey {
+        let (kind, attempt) = match &self.kind {
+            EventKind::Submitted => ("submitted", 0),
+            EventKind::AttemptStarted { attempt, .. } => ("attempt_started", attempt.0),
+            EventKind::AttemptFinished { attempt, .. } => ("attempt_finished", attempt.0),
+            EventKind::Finished { attempt, .. } => ("finished", attempt.map_or(0, |a| a.0)),
+            EventKind::Cancelled { .. } => ("cancelled", 0),
+            EventKind::Retried { attempts } => ("retried", *attempts),
+            EventKind::Removed => ("removed", 0),
+        };
+        EventKey { job: self.job.id.clone(), kind, attempt }
+    }
+}

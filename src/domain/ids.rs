@@ -1,0 +1,204 @@
+//! Names and identifiers, each checked where it is made: a value of these types is always well formed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a job name or a job id. The message says what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {text:?} is not valid: {rule}")]
+pub struct InvalidName {
+    what: &'static str,
+    text: String,
+    rule: &'static str,
+}
+
+impl InvalidName {
+    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        let mut text: String = text.chars().take(80).collect();
+        text.shrink_to_fit();
+        Self { what, text, rule }
+    }
+}
+
+fn is_plain_word(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=128).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
+
+macro_rules! text_type {
+    ($name:ident) => {
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::parse(text)
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::parse(&text)
+            }
+        }
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.0
+            }
+        }
+    };
+}
+
+/// Identifies a job for ever. Made by Jobber (a UUID, version 7), chosen by the caller, or given by a BullMQ producer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(String);
+text_type!(JobId);
+
+impl JobId {
+    /// A new id that sorts by the time it was made.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().to_string())
+    }
+
+    /// Any id that a queue may hold: 1 to 256 visible ASCII characters without `/`, `?`, `#`, `%`, so that it can
+    /// stand in a URL. Wider than [`JobId::custom`], because BullMQ counts its own jobs and writes `repeat:...` ids.
+    ///
+    /// # Errors
+    /// [`InvalidName`] otherwise.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let ok =
+            (1..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#%\\\"".contains(&b));
+        if ok && text != "." && text != ".." {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName::new("job id", text, "1 to 256 visible ASCII characters, none of / ? # % \\ \""))
+        }
+    }
+
+    /// An id chosen by whoever submits: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}` and not a whole number, because BullMQ
+    /// keeps numbers for itself and uses `:` in its keys.
+    ///
+    /// # Errors
+    /// [`InvalidName`] otherwise.
+    pub fn custom(text: &str) -> Result<Self, InvalidName> {
+        if is_plain_word(text) && !text.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName::new(
+                "job id",
+                text,
+                "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128, and not only digits",
+            ))
+        }
+    }
+}
+
+/// Names the binary that a job runs: `<jobs_dir>/<name>`. Matches `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, so that it can
+/// never be a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobName(String);
+text_type!(JobName);
+
+impl JobName {
+    /// The only way to a job name.
+    ///
+    /// # Errors
+    /// [`InvalidName`] when the text does not match the pattern above.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        if is_plain_word(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName::new(
+                "job name",
+                text,
+                "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128",
+            ))
+        }
+    }
+}
+
+/// Identifies one run of a worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WorkerId(String);
+text_type!(WorkerId);
+
+impl WorkerId {
+    /// A new id for this process, readable by people and different at every start: `<host>-<pid>-<8 hex digits>`.
+    pub fn generate(host: &str) -> Self {
+        let host: String =
+            host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).take(64).collect();
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        Self(format!("{host}-{}-{}", std::process::id(), &random[..8]))
+    }
+
+    /// Reads an id that [`WorkerId::generate`] made.
+    ///
+    /// # Errors
+    /// [`InvalidName`] unless it is 1 to 128 visible ASCII characters without `/`.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        if (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName::new("worker id", text, "1 to 128 visible ASCII characters without '/'"))
+        }
+    }
+}
+
+/// The how-manieth start of a job this is, from 1. Attempts are numbered by starts and budgeted by finishes, so a run
+/// that was lost with its worker keeps its place in history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptNumber(pub u32);
+
+impl fmt::Display for AttemptNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_name_is_never_a_path() {
+        for bad in ["", ".", "..", "../../bin/sh", "a/b", ".hidden", "-x", "a\0b", "a b", "é", &"x".repeat(129)] {
+            assert!(JobName::parse(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "dummy-job", "7zip", "a.b_c-d", &"x".repeat(128)] {
+            assert!(JobName::parse(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn chosen_ids_leave_numbers_and_colons_to_bullmq() {
+        assert!(JobId::custom("42").is_err());
+        assert!(JobId::custom("a:b").is_err());
+        assert!(JobId::custom("order-42").is_ok());
+        assert!(JobId::parse("42").is_ok());
+        assert!(JobId::parse("repeat:abc:170").is_ok());
+        assert!(JobId::parse("../x").is_err());
+    }
+
+    #[test]
+    fn generated_ids_are_valid_and_sorted_by_time() {
+        let (a, b) = (JobId::generate(), JobId::generate());
+        assert!(JobId::custom(a.as_str()).is_ok());
+        assert!(a <= b);
+    }
+}

@@ -1,0 +1,17 @@
+//! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
+
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod outcome;
+pub mod page;
+pub mod retry;
+pub mod time;
+
+pub use event::{Event, EventKey, EventKind, FinalState};
+pub use ids::{AttemptNumber, InvalidName, JobId, JobName, WorkerId};
+pub use job::{Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
+pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
+pub use page::{Page, PageRequest};
+pub use retry::{Backoff, BackoffKind, RetryPolicy, Verdict};
+pub use time::{Clock, Day, Timestamp};

@@ -1,0 +1,246 @@
+//! How an attempt ended, and what it used. Every layer speaks of these seven outcomes and no others.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Timestamp, time::millis};
+
+/// How one attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The process ended by itself with this code, 0 to 255.
+    Exit {
+        /// The exit code.
+        code: i32,
+    },
+    /// A signal that Jobber did not send ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It ran past its time limit and was stopped.
+    Timeout,
+    /// Somebody asked for it to be stopped.
+    Cancelled,
+    /// It ran past its memory limit, or the kernel killed it for want of memory.
+    Oom,
+    /// The process could not be started at all.
+    SpawnError {
+        /// Why.
+        reason: SpawnFailure,
+    },
+    /// The worker ended, or gave the job back, before the attempt did.
+    Lost,
+}
+
+/// Why a process could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpawnFailure {
+    /// There is no such binary in the jobs directory.
+    NotFound,
+    /// There is a file, but it may not be run: a directory, no run bit, a link out of the jobs directory, a wrong format.
+    NotExecutable,
+    /// The system refused: no process, memory, file descriptor or disk left. Another try may work.
+    System,
+}
+
+/// The seven outcomes without what they carry: the key of counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is documented at its twin in Outcome")]
+pub enum OutcomeKind {
+    Exit,
+    Signal,
+    Timeout,
+    Cancelled,
+    Oom,
+    SpawnError,
+    Lost,
+}
+
+impl Outcome {
+    /// True for exit code 0 and nothing else.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Outcome::Exit { code: 0 })
+    }
+
+    /// Which of the seven this is.
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Outcome::Exit { .. } => OutcomeKind::Exit,
+            Outcome::Signal { .. } => OutcomeKind::Signal,
+            Outcome::Timeout => OutcomeKind::Timeout,
+            Outcome::Cancelled => OutcomeKind::Cancelled,
+            Outcome::Oom => OutcomeKind::Oom,
+            Outcome::SpawnError { .. } => OutcomeKind::SpawnError,
+            Outcome::Lost => OutcomeKind::Lost,
+        }
+    }
+}
+
+/// The name that people know a signal by, without `SIG`; `None` for a number that Linux does not name.
+pub fn signal_name(signal: i32) -> Option<&'static str> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    usize::try_from(signal).ok()?.checked_sub(1).and_then(|i| NAMES.get(i)).copied()
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Outcome::Exit { code } => format!("exit {code}"),
+            Outcome::Signal { signal } => match signal_name(*signal) {
+                Some(name) => format!("signal {signal} (SIG{name})"),
+                None => format!("signal {signal}"),
+            },
+            Outcome::Timeout => "timeout".to_owned(),
+            Outcome::Cancelled => "cancelled".to_owned(),
+            Outcome::Oom => "oom".to_owned(),
+            Outcome::SpawnError { reason: SpawnFailure::NotFound } => "spawn_error (no such binary)".to_owned(),
+            Outcome::SpawnError { reason: SpawnFailure::NotExecutable } => "spawn_error (not executable)".to_owned(),
+            Outcome::SpawnError { reason: SpawnFailure::System } => "spawn_error".to_owned(),
+            Outcome::Lost => "lost".to_owned(),
+        };
+        f.pad(&text)
+    }
+}
+
+/// What an attempt used, as the kernel counted it (`wait4`): the process and every descendant that it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// From spawn to exit, in microseconds.
+    pub wall_us: u64,
+    /// CPU time in user mode, in microseconds.
+    pub user_us: u64,
+    /// CPU time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// The largest resident set of any one process, in bytes.
+    pub peak_rss_bytes: u64,
+}
+
+impl Usage {
+    /// User and system time together, in microseconds.
+    pub fn cpu_us(&self) -> u64 {
+        self.user_us + self.system_us
+    }
+}
+
+/// Which stream of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// The end of a stream: what was kept of it, as text (bytes that are not UTF-8 are replaced).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tail {
+    /// The last bytes written.
+    pub text: String,
+    /// Whether earlier bytes were dropped.
+    pub truncated: bool,
+    /// How many bytes the process wrote in all.
+    pub total_bytes: u64,
+}
+
+/// How far a job says it is (`::progress N [text]`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// 0 to 100.
+    pub percent: f64,
+    /// What it is doing; empty when it did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+/// Everything that is known of an attempt when it has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When its process was started (or should have been).
+    pub started_at: Timestamp,
+    /// When it had ended.
+    pub ended_at: Timestamp,
+    /// What it used; `None` when no process ever ran, or its worker was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The CPUs that it was pinned to.
+    #[serde(default)]
+    pub cpus: Vec<u32>,
+    /// The most jobs that ran on the host at the same time, itself not counted: 0 when it ran alone.
+    #[serde(default)]
+    pub peak_beside: u32,
+    /// What was kept of its standard output, without directive lines.
+    #[serde(default)]
+    pub stdout: Tail,
+    /// What was kept of its standard error.
+    #[serde(default)]
+    pub stderr: Tail,
+    /// Why it failed, for people: the job's own error file, else the end of stderr, else what Jobber knows. `None` on
+    /// success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What it gave back: its `::result`, else its trimmed stdout as a string. `None` on failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// How long it was after SIGTERM until the end, when Jobber stopped it.
+    #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub stopping_ms: Option<std::time::Duration>,
+}
+
+impl AttemptReport {
+    /// A report of an attempt of which nothing but its end is known.
+    pub fn bare(outcome: Outcome, started_at: Timestamp, ended_at: Timestamp, error: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            started_at,
+            ended_at,
+            usage: None,
+            cpus: Vec::new(),
+            peak_beside: 0,
+            stdout: Tail::default(),
+            stderr: Tail::default(),
+            error: Some(error.into()),
+            result: None,
+            stopping_ms: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exit_zero_is_a_success() {
+        assert!(Outcome::Exit { code: 0 }.is_success());
+        for bad in [
+            Outcome::Exit { code: 1 },
+            Outcome::Signal { signal: 15 },
+            Outcome::Timeout,
+            Outcome::Cancelled,
+            Outcome::Oom,
+            Outcome::SpawnError { reason: SpawnFailure::System },
+            Outcome::Lost,
+        ] {
+            assert!(!bad.is_success(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn outcomes_read_well() {
+        assert_eq!(Outcome::Signal { signal: 11 }.to_string(), "signal 11 (SIGSEGV)");
+        assert_eq!(Outcome::Signal { signal: 34 }.to_string(), "signal 34");
+        assert_eq!(serde_json::to_string(&Outcome::Exit { code: 3 }).unwrap(), r#"{"kind":"exit","code":3}"#);
+    }
+}

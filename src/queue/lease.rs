@@ -1,0 +1,170 @@
+//! Leases: a job in a worker's hands, and the stream of them.
+//!
+//! ```text
+//!   claimed ──settle(verdict)──> settled          dropped unsettled ──> released, no attempt spent
+//!      │
+//!      └── lost(): expired, cancelled, queue gone ──> the holder stops the process, then settles or drops
+//! ```
+//! An adapter renews its leases by itself, on its own task; the holder only listens to [`Lease::lost`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::OutputChunk;
+use crate::domain::{AttemptNumber, Job, Progress, Verdict};
+
+/// Why a holder must stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseLoss {
+    /// It was not renewed in time, or somebody else holds it: another worker may be running the job.
+    Expired,
+    /// Somebody asked for the job to be stopped. The lease is still held and wants a verdict.
+    Cancelled(String),
+}
+
+/// What an adapter does for one lease. Each call is about that lease alone.
+#[async_trait]
+pub trait LeaseOps: Send + Sync {
+    /// Publishes how far the job is; best effort, must not block.
+    fn progress(&self, progress: &Progress);
+
+    /// Publishes a piece of its output; best effort, bounded, must not block.
+    fn output(&self, chunk: OutputChunk);
+
+    /// Carries the verdict out, once; what can't be carried out is left to the lease's expiry.
+    async fn settle(&self, verdict: Verdict);
+
+    /// Gives the job back without spending an attempt; must not block.
+    fn release(&self);
+}
+
+/// A job in this worker's hands.
+pub struct Lease {
+    job: Arc<Job>,
+    attempt: AttemptNumber,
+    attempts_finished: u32,
+    crashes: u32,
+    loss: watch::Receiver<Option<LeaseLoss>>,
+    ops: Option<Arc<dyn LeaseOps>>,
+}
+
+impl Lease {
+    /// For adapters: a lease just claimed. `attempt` counts this start; `crashes` how many starts since the last
+    /// finished attempt were lost with their workers; the sender of `loss` must live as long as the lease.
+    pub fn new(
+        job: Arc<Job>,
+        attempt: AttemptNumber,
+        attempts_finished: u32,
+        crashes: u32,
+        loss: watch::Receiver<Option<LeaseLoss>>,
+        ops: Arc<dyn LeaseOps>,
+    ) -> Self {
+        Self { job, attempt, attempts_finished, crashes, loss, ops: Some(ops) }
+    }
+
+    /// What to run.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// The how-manieth start this is.
+    pub fn attempt(&self) -> AttemptNumber {
+        self.attempt
+    }
+
+    /// How many attempts have spent the job's budget before this one.
+    pub fn attempts_finished(&self) -> u32 {
+        self.attempts_finished
+    }
+
+    /// How many starts in a row were lost with their workers: past a limit the job must not be run again.
+    pub fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
+    /// Returns when the holder must stop; pends while all is well.
+    pub async fn lost(&self) -> LeaseLoss {
+        let mut loss = self.loss.clone();
+        let lost = loss.wait_for(Option::is_some).await.map(|l| l.clone());
+        match lost {
+            Ok(Some(loss)) => loss,
+            // The adapter is gone, and with it the renewals.
+            Ok(None) | Err(_) => LeaseLoss::Expired,
+        }
+    }
+
+    /// Publishes how far the job is.
+    pub fn progress(&self, progress: &Progress) {
+        if let Some(ops) = &self.ops {
+            ops.progress(progress);
+        }
+    }
+
+    /// Publishes a piece of its output.
+    pub fn output(&self, chunk: OutputChunk) {
+        if let Some(ops) = &self.ops {
+            ops.output(chunk);
+        }
+    }
+
+    /// Hands the verdict to the queue. Best effort: the truth is in the event log, written before.
+    pub async fn settle(mut self, verdict: Verdict) {
+        if let Some(ops) = self.ops.take() {
+            ops.settle(verdict).await;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(ops) = self.ops.take() {
+            ops.release();
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("job", &self.job.id).field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+/// The stream of leases. Dropping it stops claiming; leases already out stay valid.
+pub struct Claims {
+    leases: mpsc::Receiver<Lease>,
+    concurrency: watch::Sender<usize>,
+    stop: CancellationToken,
+}
+
+impl Claims {
+    /// For adapters: `leases` must be bounded, `concurrency` is read before each claim, and claiming ends with `stop`.
+    pub fn new(leases: mpsc::Receiver<Lease>, concurrency: watch::Sender<usize>, stop: CancellationToken) -> Self {
+        Self { leases, concurrency, stop }
+    }
+
+    /// The next job; `None` when claiming has ended.
+    pub async fn next(&mut self) -> Option<Lease> {
+        self.leases.recv().await
+    }
+
+    /// Changes how many unsettled leases there may be.
+    pub fn set_concurrency(&self, leases: usize) {
+        self.concurrency.send_replace(leases);
+    }
+
+    /// Stops claiming and gives back what nobody has taken yet; leases already out stay valid.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        self.leases.close();
+        while self.leases.recv().await.is_some() {}
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,276 @@
+//! Jobs in, leases out: the ports of the queue. The API holds a [`Queue`] and an [`Operator`], a worker a [`JobSource`].
+//!
+//! A queue promises: a job that was accepted is never lost; it is handed to one worker at a time, under a lease that
+//! must be renewed (adapters renew by themselves); a lease that lapses goes to another worker. So a job runs at least
+//! once, and its history (the event log) tells which of its attempts ended how.
+
+pub mod embedded;
+pub mod lease;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
+pub use lease::{Claims, Lease, LeaseLoss, LeaseOps};
+
+/// What a caller can decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueErrorKind {
+    /// The queue can't be reached, or is too busy; another try may work.
+    Unavailable,
+    /// There is no room left (disk, memory, a cap).
+    Full,
+    /// An idempotency key came back with another request.
+    KeyReused,
+    /// What is stored can't be read.
+    Corrupt,
+}
+
+/// Why the queue could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueueError {
+    /// What a caller can decide on.
+    pub kind: QueueErrorKind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl QueueError {
+    /// An error of this kind; `message` names the thing and the fix.
+    pub fn new(kind: QueueErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Adds what caused it.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whether the same call may work later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, QueueErrorKind::Unavailable | QueueErrorKind::Full)
+    }
+}
+
+/// Makes a repeated submission harmless: the first answer is given again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The caller's key, 1 to 256 characters.
+    pub key: String,
+    /// SHA-256 of the request, so that a reused key is noticed.
+    pub request: [u8; 32],
+    /// How long the key is remembered.
+    pub ttl: Duration,
+}
+
+/// What became of one submitted job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// The job that now stands for it.
+    pub id: JobId,
+    /// True when that job had been there before: same id, deduplication key or idempotency key.
+    pub duplicate: bool,
+}
+
+/// A job as the queue sees it now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedJob {
+    /// What was submitted.
+    pub job: Arc<Job>,
+    /// Where it stands.
+    pub state: JobState,
+    /// How often it was started.
+    pub attempts_started: u32,
+    /// How many attempts spent its budget.
+    pub attempts_finished: u32,
+    /// When it is due, while `Delayed`.
+    pub due_at: Option<Timestamp>,
+    /// Who holds its lease, while `Active`.
+    pub worker: Option<WorkerId>,
+    /// What it last said of itself, while `Active`.
+    pub progress: Option<Progress>,
+    /// Why somebody asked for it to be stopped.
+    pub cancel_requested: Option<String>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// What it gave back.
+    pub result: Option<Value>,
+    /// Why its last attempt failed.
+    pub error: Option<String>,
+}
+
+/// How many jobs are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "documented at JobState")]
+pub struct StateCounts {
+    pub waiting: u64,
+    pub delayed: u64,
+    pub prioritized: u64,
+    pub active: u64,
+    pub completed: u64,
+    pub failed: u64,
+    /// Whether the queue hands nothing out.
+    pub paused: bool,
+}
+
+/// A piece of a running job's output, for those who watch. Kept only while the job is in the queue, and bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputChunk {
+    /// Which start of the job wrote it.
+    pub attempt: u32,
+    /// Which stream.
+    pub stream: Stream,
+    /// The text (bytes that are not UTF-8 are replaced).
+    pub text: String,
+}
+
+/// What cancelling a job did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cancellation {
+    /// It had not been running and has now failed.
+    Ended(Arc<Job>),
+    /// It is running; its worker was told and will stop it.
+    Signalled(Arc<Job>),
+    /// It had ended before.
+    AlreadyFinal(JobState),
+    /// The queue does not know it.
+    NotFound,
+}
+
+/// What putting a job back, moving it up or taking it out did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Done. Carries the job and how many attempts had started.
+    Done(Arc<Job>, u32),
+    /// Not possible from this state.
+    WrongState(JobState),
+    /// The queue does not know it.
+    NotFound,
+}
+
+/// Which ended jobs to take out of the queue (their history stays).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CleanRequest {
+    /// `Completed` or `Failed`.
+    pub state: JobState,
+    /// Ended longer ago than this.
+    pub older_than: Duration,
+    /// At most so many in one call.
+    pub limit: usize,
+}
+
+/// A worker as the others see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// This run of the worker.
+    pub id: WorkerId,
+    /// The machine's name.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// Jobber's version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// Jobs that it runs at most.
+    pub slots: u32,
+    /// Cores that it divides among them.
+    pub cores: u32,
+    /// Jobs that run now.
+    pub running: u32,
+    /// Whether it takes nothing new and will end.
+    pub draining: bool,
+}
+
+/// The producer's side: submits and reads.
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// Accepts jobs in order, all or none, durably. One [`Submission`] each.
+    ///
+    /// # Errors
+    /// `KeyReused` when the idempotency key was used for another request.
+    async fn submit(
+        &self,
+        jobs: Vec<Arc<Job>>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Vec<Submission>, QueueError>;
+
+    /// The jobs with these ids, `None` for those that the queue does not (or no longer) know.
+    async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
+
+    /// The jobs in a state: those to come in the order in which they will be taken, ended ones newest first.
+    async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError>;
+
+    /// How many are in each state.
+    async fn counts(&self) -> Result<StateCounts, QueueError>;
+
+    /// Output of a job behind `after` (0 for the start), with the position to go on from; waits up to `wait` for some.
+    async fn output(&self, id: &JobId, after: u64, wait: Duration) -> Result<(u64, Vec<OutputChunk>), QueueError>;
+
+    /// Workers that were heard of lately.
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, QueueError>;
+
+    /// Whether the queue answers.
+    async fn ping(&self) -> Result<(), QueueError>;
+}
+
+/// The operator's side: changes what is queued.
+#[async_trait]
+pub trait Operator: Send + Sync + 'static {
+    /// Durable: a job that is not running ends at once, a running one is told through its lease, wherever it runs.
+    async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError>;
+
+    /// Puts a failed job back, with a fresh budget of attempts.
+    async fn retry(&self, id: &JobId) -> Result<Change, QueueError>;
+
+    /// Makes a delayed job ready now.
+    async fn promote(&self, id: &JobId) -> Result<Change, QueueError>;
+
+    /// Takes a job that is not running out of the queue.
+    async fn remove(&self, id: &JobId) -> Result<Change, QueueError>;
+
+    /// While paused nothing new is handed out; running jobs go on.
+    async fn set_paused(&self, paused: bool) -> Result<(), QueueError>;
+
+    /// Takes ended jobs out of the queue, oldest first; answers how many.
+    async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError>;
+
+    /// Asks a worker to take nothing new and end; false when it is not known.
+    async fn drain_worker(&self, id: &WorkerId) -> Result<bool, QueueError>;
+}
+
+/// Under which terms a worker takes jobs.
+#[derive(Debug, Clone)]
+pub struct ClaimOptions {
+    /// Who takes them.
+    pub worker: WorkerId,
+    /// Never more than so many unsettled leases.
+    pub concurrency: usize,
+    /// Jobs that ask for more cores are left to others.
+    pub max_cores: u32,
+}
+
+/// The worker's side.
+#[async_trait]
+pub trait JobSource: Send + Sync + 'static {
+    /// Starts taking jobs; they arrive through [`Claims::next`].
+    async fn claim(&self, options: ClaimOptions) -> Result<Claims, QueueError>;
+
+    /// Tells the others that this worker lives; answers whether somebody asked it to drain.
+    async fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, QueueError>;
+
+    /// Tells the others that this worker has ended in good order.
+    async fn farewell(&self, worker: &WorkerId) -> Result<(), QueueError>;
+
+    /// The workers that were heard of lately: to count what runs beside a job on the same host.
+    async fn peers(&self) -> Result<Vec<WorkerInfo>, QueueError>;
+}

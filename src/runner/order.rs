@@ -1,0 +1,106 @@
+//! What the runner is told: the order, the settings it runs under, how to stop, where output goes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{AttemptNumber, Job, Progress, Stream, WorkerId};
+
+/// One attempt to run, with every limit decided.
+#[derive(Debug, Clone)]
+pub struct RunOrder {
+    /// The job.
+    pub job: Arc<Job>,
+    /// The how-manieth start this is.
+    pub attempt: AttemptNumber,
+    /// Stops it when it runs longer; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// Memory limit in bytes; `None` for no limit.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What is the same for every attempt of a worker.
+#[derive(Debug, Clone)]
+pub struct RunnerSettings {
+    /// Where the binaries are.
+    pub jobs_dir: PathBuf,
+    /// Where scratch directories are made.
+    pub scratch_dir: PathBuf,
+    /// Which worker this is: stands in every child's environment (`JOBBER_WORKER`), so that leftovers can be found.
+    pub worker: WorkerId,
+    /// Names of variables that children inherit when they are set (a trailing `*` matches any ending).
+    pub pass_environment: Vec<String>,
+    /// Variables that children get besides.
+    pub set_environment: Vec<(String, String)>,
+    /// How much of the end of each stream is kept, in bytes.
+    pub output_bytes: usize,
+    /// How much lower than the supervisor children are prioritised (added to the nice value), 0 to 19.
+    pub nice: u8,
+    /// Whether children are pinned to their slot's CPUs.
+    pub pin: bool,
+    /// How long pipes are drained when the leader has exited but something else still holds them open.
+    pub drain: Duration,
+}
+
+/// Why an attempt is stopped before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Somebody asked: the outcome is `cancelled`.
+    Cancelled,
+    /// The lease was lost, or the worker ends: the outcome is `lost`.
+    Lost,
+}
+
+/// Stops one attempt, from any thread.
+#[derive(Debug, Clone)]
+pub struct StopHandle(pub(super) Arc<StopState>);
+
+/// The runner's end of a [`StopHandle`].
+#[derive(Debug)]
+pub struct StopSignal(pub(super) Arc<StopState>);
+
+#[derive(Debug)]
+pub(super) struct StopState {
+    pub(super) reason: std::sync::OnceLock<StopReason>,
+    /// Readable once `reason` is set, so that a poll wakes up.
+    pub(super) event: std::os::fd::OwnedFd,
+}
+
+impl StopHandle {
+    /// A handle and its other end.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn new() -> std::io::Result<(StopHandle, StopSignal)> {
+        let event =
+            rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)?;
+        let state = Arc::new(StopState { reason: std::sync::OnceLock::new(), event });
+        Ok((StopHandle(state.clone()), StopSignal(state)))
+    }
+
+    /// Asks the attempt to stop: SIGTERM, the grace period, SIGKILL. The first reason counts.
+    pub fn stop(&self, reason: StopReason) {
+        if self.0.reason.set(reason).is_ok() {
+            // An eventfd takes 2^64 - 2 of these before it would block.
+            let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl StopSignal {
+    /// Why the attempt is to stop, once it is.
+    pub fn reason(&self) -> Option<StopReason> {
+        self.0.reason.get().copied()
+    }
+}
+
+/// Takes what a running job says. Called on the attempt's own thread: must be quick and must not block.
+pub trait OutputSink: Send + Sync {
+    /// Bytes of a stream as they were read, directive lines of stdout left out.
+    fn output(&self, stream: Stream, bytes: &[u8]);
+
+    /// A `::progress` line.
+    fn progress(&self, progress: Progress);
+}

@@ -1,0 +1,3 @@
+//! stub
+pub struct Slot;
+pub struct Slots;

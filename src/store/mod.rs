@@ -1,0 +1,161 @@
+//! Folded history: the ports of the store. Readers hold a [`History`], the projector a [`Projection`].
+
+pub mod embedded;
+pub mod records;
+
+use async_trait::async_trait;
+
+use crate::domain::{Clock, Day, JobId, JobName, JobState, Page, PageRequest, Timestamp};
+use crate::events::Cursor;
+use crate::stats::{ShardKey, StatShard};
+pub use records::{AttemptRecord, JobRecord, JobSummary, NameSummary};
+
+/// What a caller can decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The store can't be reached, or is too busy; another try may work.
+    Unavailable,
+    /// There is no room left.
+    Full,
+    /// The term has passed to another projector: stop at once.
+    Fenced,
+    /// A document moved under the writer: load again.
+    Conflict,
+    /// What was asked for can't be: a cursor of another list, for instance.
+    Rejected,
+    /// What is stored can't be read.
+    Corrupt,
+}
+
+/// Why the store could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// What a caller can decide on.
+    pub kind: StoreErrorKind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error of this kind; `message` names the thing and the fix.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Adds what caused it.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+/// Which jobs to list. All given conditions must hold; jobs that were removed are never listed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobFilter {
+    /// In one of these states; any when empty.
+    pub states: Vec<JobState>,
+    /// Running this binary.
+    pub name: Option<JobName>,
+    /// Submitted at or after.
+    pub since: Option<Timestamp>,
+    /// Submitted before.
+    pub until: Option<Timestamp>,
+}
+
+/// Days from `from` to `to`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DayRange {
+    /// No day before this one.
+    pub from: Option<Day>,
+    /// No day after this one.
+    pub to: Option<Day>,
+}
+
+/// What readers may ask.
+#[async_trait]
+pub trait History: Send + Sync + 'static {
+    /// One job with all its attempts.
+    async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
+
+    /// Jobs, last submitted first.
+    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError>;
+
+    /// One line for each job name, in order of name: costs as much as there are names, not jobs.
+    async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError>;
+
+    /// The aggregates of these days, of one name or all.
+    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError>;
+
+    /// Up to where the log has been folded.
+    async fn cursor(&self) -> Result<Cursor, StoreError>;
+
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// The right to write, for a while. Numbers only grow; the store refuses every number but the last one given out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Term {
+    /// Who holds it: one per process.
+    pub holder: String,
+    /// Which term it is, from 1.
+    pub number: u64,
+}
+
+/// A document with the version under which it was read; `None` when it was not there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The document.
+    pub document: T,
+    /// The store's own mark of this version.
+    pub version: Option<u64>,
+}
+
+/// What [`Projection::load`] found, in the order asked for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Loaded {
+    /// The job records; `None` where there was none.
+    pub jobs: Vec<Option<Versioned<JobRecord>>>,
+    /// The aggregates; `None` where there was none.
+    pub shards: Vec<Option<Versioned<StatShard>>>,
+}
+
+/// What [`Projection::commit`] writes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Commit {
+    /// Aggregates: written first.
+    pub shards: Vec<Versioned<StatShard>>,
+    /// Job records: written when every aggregate has been.
+    pub jobs: Vec<Versioned<JobRecord>>,
+    /// The global cursor: written last.
+    pub cursor: Cursor,
+}
+
+/// What only the projector may do.
+///
+/// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (aggregates, job
+/// records, global cursor) keeps that harmless: effects on aggregates are computed from the job records as they were
+/// before, so as long as one record is still old, all effects can be computed again; each aggregate skips what it has
+/// (its `applied` cursor), and so does each record.
+#[async_trait]
+pub trait Projection: Send + Sync + 'static {
+    /// Wins or renews the one projector's term for `ttl`; `None` while another holds it. Renewing keeps the number.
+    async fn lead(&self, holder: &str, ttl: std::time::Duration, clock: &Clock) -> Result<Option<Term>, StoreError>;
+
+    /// Gives that term back, if it is still the current one.
+    async fn resign(&self, term: &Term) -> Result<(), StoreError>;
+
+    /// Reads what a batch of events is about to change.
+    async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError>;
+
+    /// Up to where the log has been folded.
+    async fn position(&self) -> Result<Cursor, StoreError>;
+
+    /// Writes documents under their versions, then the cursor. Atomic for each document, idempotent as a whole.
+    ///
+    /// # Errors
+    /// `Fenced` if the term is not the current one, `Conflict` if a version moved.
+    async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError>;
+}

@@ -1,0 +1,182 @@
+//! The documents of the store, the same in every adapter.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::domain::{
+    AttemptNumber, AttemptReport, Job, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, WorkerId,
+};
+use crate::events::Cursor;
+
+/// Everything that history knows of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The document format.
+    pub schema: u32,
+    /// Identifies the job. Never changes, nor do the next four.
+    pub id: JobId,
+    /// The binary that it runs.
+    pub name: JobName,
+    /// The binary's arguments.
+    pub arguments: Vec<String>,
+    /// What it gets on its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// The rules under which it runs.
+    pub options: JobOptions,
+    /// Where it stood after the last folded event.
+    pub state: JobState,
+    /// Every attempt, in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// How its last attempt ended, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What it gave back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// Why it failed, or why its last attempt did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When its next attempt is due, between two attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// Why somebody asked for it to be stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested: Option<String>,
+    /// How often somebody put it back after it had failed.
+    #[serde(default)]
+    pub retries: u32,
+    /// Whether somebody took it out of the lists.
+    #[serde(default)]
+    pub removed: bool,
+    /// The last event that has been folded in: earlier ones are skipped.
+    pub applied: Cursor,
+}
+
+impl JobRecord {
+    /// The document format that this version writes.
+    pub const SCHEMA: u32 = 1;
+
+    /// The record of a job of which no event has been folded yet.
+    pub fn new(job: &Job) -> Self {
+        let state = if !job.options.delay.is_zero() {
+            JobState::Delayed
+        } else if job.options.priority > 0 {
+            JobState::Prioritized
+        } else {
+            JobState::Waiting
+        };
+        Self {
+            schema: Self::SCHEMA,
+            id: job.id.clone(),
+            name: job.name.clone(),
+            arguments: job.arguments.clone(),
+            data: job.data.clone(),
+            submitted_at: job.submitted_at,
+            options: job.options.clone(),
+            state,
+            attempts: Vec::new(),
+            outcome: None,
+            result: None,
+            error: None,
+            finished_at: None,
+            due_at: (!job.options.delay.is_zero()).then(|| job.submitted_at + job.options.delay),
+            cancel_requested: None,
+            retries: 0,
+            removed: false,
+            applied: Cursor::START,
+        }
+    }
+
+    /// The record in one line.
+    pub fn summary(&self) -> JobSummary {
+        let last = self.attempts.last();
+        JobSummary {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            state: self.state,
+            submitted_at: self.submitted_at,
+            started_at: last.map(|a| a.started_at),
+            finished_at: self.finished_at,
+            attempts: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
+            outcome: self.outcome,
+            error: self.error.as_ref().map(|e| first_line(e)),
+        }
+    }
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("");
+    line.chars().take(200).collect()
+}
+
+/// One start of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// The how-manieth start.
+    pub number: AttemptNumber,
+    /// By which worker.
+    pub worker: WorkerId,
+    /// On which host; empty when only the end is known.
+    #[serde(default)]
+    pub host: String,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// How it ended; `None` while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<AttemptReport>,
+}
+
+/// A job in one line of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSummary {
+    /// The job.
+    pub id: JobId,
+    /// The binary that it runs.
+    pub name: JobName,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When its last attempt was started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How often it was started.
+    pub attempts: u32,
+    /// How its last attempt ended, once it has ended.
+    pub outcome: Option<Outcome>,
+    /// The first line of why it failed.
+    pub error: Option<String>,
+}
+
+/// A job name in one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NameSummary {
+    /// The binary.
+    pub name: JobName,
+    /// When one of its jobs was last submitted.
+    pub latest: Timestamp,
+    /// How many jobs wait, are delayed or prioritised.
+    pub waiting: u64,
+    /// How many run.
+    pub active: u64,
+    /// How many have completed.
+    pub completed: u64,
+    /// How many have failed.
+    pub failed: u64,
+    /// The last submitted jobs, newest first, at most [`NameSummary::RECENT`].
+    pub recent: Vec<JobId>,
+    /// The running jobs, at most [`NameSummary::RECENT`].
+    pub running: Vec<JobId>,
+}
+
+impl NameSummary {
+    /// How many ids a summary lists at most.
+    pub const RECENT: usize = 1000;
+}

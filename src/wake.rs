@@ -1,0 +1,141 @@
+//! Wake-ups between processes that share a data directory: nobody polls.
+//!
+//! A [`Wake`] is a small file. Whoever has news writes one byte to it, which the kernel (inotify) tells every process
+//! that waits. Within the process a [`tokio::sync::Notify`] does the same without a system call on the waiter's side.
+//! A wake-up says only "look again": register interest with [`Wake::listen`] before the look, then none is missed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::inotify;
+use tokio::net::unix::pipe;
+use tokio::sync::{Notify, futures::OwnedNotified};
+
+/// One subject on which processes wake each other.
+#[derive(Clone)]
+pub struct Wake {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    file: std::fs::File,
+    local: Arc<Notify>,
+    /// Becomes readable when any process, this one included, has written to the file.
+    events: pipe::Receiver,
+}
+
+/// Interest registered; turns into a wake-up with [`Listener::wait`].
+pub struct Listener {
+    shared: Arc<Shared>,
+    local: std::pin::Pin<Box<OwnedNotified>>,
+}
+
+impl Wake {
+    /// Opens or makes `<directory>/<subject>.wake`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the file can't be made, or the host has no inotify watch left (`fs.inotify.max_user_instances`).
+    pub fn open(directory: &Path, subject: &str) -> std::io::Result<Self> {
+        let path = directory.join(format!("{subject}.wake"));
+        let file = fs_err::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?.into_parts().0;
+        let watcher = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        inotify::add_watch(&watcher, &path, inotify::WatchFlags::MODIFY)?;
+        // Tokio has no type for inotify; to it, any descriptor that becomes readable is the end of a pipe.
+        let events = pipe::Receiver::from_owned_fd_unchecked(watcher)?;
+        Ok(Self { shared: Arc::new(Shared { file, local: Arc::default(), events }) })
+    }
+
+    /// Wakes everybody who listens, in this process and the others. Never blocks.
+    pub fn signal(&self) {
+        self.shared.local.notify_waiters();
+        // A write of the same byte at the same place: the file never grows. If it fails (disk full at the first byte),
+        // listeners fall back on their timeout.
+        let _ = rustix::io::pwrite(&self.shared.file, b"!", 0);
+    }
+
+    /// Registers interest: signals from now on are not missed.
+    pub fn listen(&self) -> Listener {
+        let mut local = Box::pin(self.shared.local.clone().notified_owned());
+        local.as_mut().enable();
+        Listener { shared: self.shared.clone(), local }
+    }
+}
+
+impl Listener {
+    /// Returns at the first signal since [`Wake::listen`], or after `timeout`. May return early: look again.
+    pub async fn wait(self, timeout: Duration) {
+        let foreign = async {
+            // Without the kernel's help the timeout remains.
+            while self.shared.events.readable().await.is_ok() {
+                if self.shared.drain() {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = self.local => {}
+            () = foreign => {
+                // Another listener of this process may wait for the same signal, which has just been read away.
+                self.shared.local.notify_waiters();
+            }
+            () = tokio::time::sleep(timeout) => {}
+        }
+    }
+}
+
+impl Shared {
+    /// Reads what the kernel tells, which is always the same; whether there was something.
+    fn drain(&self) -> bool {
+        let mut buffer = [0u8; 4096];
+        let mut found = false;
+        while self.events.try_read(&mut buffer).is_ok_and(|n| n > 0) {
+            found = true;
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_between_look_and_wait_is_not_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = Wake::open(dir.path(), "t").unwrap();
+        let there = Wake::open(dir.path(), "t").unwrap();
+        for sender in [&here, &there] {
+            let listener = here.listen();
+            sender.signal();
+            tokio::time::timeout(Duration::from_secs(30), listener.wait(Duration::from_secs(60))).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_listener_of_a_process_is_woken_by_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = Wake::open(dir.path(), "t").unwrap();
+        let there = Wake::open(dir.path(), "t").unwrap();
+        let tasks = tokio_util::task::TaskTracker::new();
+        let waits: Vec<_> = (0..3).map(|_| tasks.spawn(here.listen().wait(Duration::from_secs(60)))).collect();
+        // A listener that is only spawned waits for nothing yet; signals repeat until all have returned.
+        let all = async {
+            for wait in waits {
+                wait.await.unwrap();
+            }
+        };
+        let signals = async {
+            loop {
+                there.signal();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = signals => {}
+            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a listener was not woken"),
+        }
+    }
+}

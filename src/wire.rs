@@ -1,0 +1,279 @@
+//! The bodies of the HTTP API under `/api/v1`: written by the server, read by the client, so that they can't drift.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::domain::time::millis;
+use crate::domain::{
+    Backoff, Deduplication, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, Stream, Timestamp,
+    WorkerId,
+};
+use crate::store::AttemptRecord;
+
+/// `POST /api/v1/jobs`: one job. What is absent is decided by the configuration.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of Job and JobOptions")]
+pub struct SubmitJob {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    #[serde(default, rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    #[serde(default, rename = "timeout_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    #[serde(default, rename = "grace_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_retry_exit_codes: Option<Vec<u8>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deduplication: Option<Deduplication>,
+}
+
+impl SubmitJob {
+    /// Fills in what is absent from `defaults`; the result still wants checking ([`NewJob::accept`]).
+    pub fn with_defaults(self, defaults: &JobOptions) -> NewJob {
+        let options = JobOptions {
+            attempts: self.attempts.unwrap_or(defaults.attempts),
+            backoff: self.backoff.unwrap_or_else(|| defaults.backoff.clone()),
+            delay: self.delay.unwrap_or(defaults.delay),
+            priority: self.priority.unwrap_or(defaults.priority),
+            timeout: self.timeout.or(defaults.timeout),
+            grace: self.grace.or(defaults.grace),
+            cores: self.cores.or(defaults.cores),
+            memory_bytes: self.memory_bytes.or(defaults.memory_bytes),
+            no_retry_exit_codes: self.no_retry_exit_codes.unwrap_or_else(|| defaults.no_retry_exit_codes.clone()),
+            deduplication: self.deduplication,
+        };
+        NewJob { id: self.id, name: self.name, arguments: self.arguments, data: self.data, options }
+    }
+}
+
+/// `POST /api/v1/jobs:bulk`: many jobs, all accepted or none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitJobs {
+    /// 1 to 10,000 jobs.
+    pub jobs: Vec<SubmitJob>,
+}
+
+/// The answer for one submitted job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// The job that stands for it.
+    pub id: JobId,
+    /// Always `queued`.
+    pub status: String,
+    /// Whether that job had been there before (same id, deduplication key or idempotency key).
+    pub duplicate: bool,
+}
+
+/// The answer to `POST /api/v1/jobs:bulk`, in the order of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedJobs {
+    /// One for each job.
+    pub jobs: Vec<Submitted>,
+}
+
+/// A page of a list: `GET /api/v1/jobs` (of [`crate::store::JobSummary`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// The items, in order.
+    pub items: Vec<T>,
+    /// Give it back as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// `GET /api/v1/jobs/{id}`: all that history and queue know of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Identifies it.
+    pub id: JobId,
+    /// The binary that it runs.
+    pub name: JobName,
+    /// The binary's arguments.
+    pub arguments: Vec<String>,
+    /// What it gets on its standard input.
+    pub data: Option<Value>,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When its next attempt is due, while it is delayed.
+    pub due_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How its last attempt ended, once the job has ended.
+    pub outcome: Option<Outcome>,
+    /// What it gave back.
+    pub result: Option<Value>,
+    /// Why it failed, or why its last attempt did.
+    pub error: Option<String>,
+    /// Who runs it now.
+    pub worker: Option<WorkerId>,
+    /// How far it says it is, while it runs.
+    pub progress: Option<Progress>,
+    /// Why somebody asked for it to be stopped.
+    pub cancel_requested: Option<String>,
+    /// How often somebody put it back after it had failed.
+    pub retries: u32,
+    /// The rules under which it runs.
+    pub options: JobOptions,
+    /// Every start of it, in order.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+impl JobView {
+    /// A view of a job that nothing is known of but that it was accepted.
+    pub fn of(job: &Job, state: JobState) -> Self {
+        Self {
+            id: job.id.clone(),
+            name: job.name.clone(),
+            arguments: job.arguments.clone(),
+            data: job.data.clone(),
+            state,
+            submitted_at: job.submitted_at,
+            due_at: None,
+            finished_at: None,
+            outcome: None,
+            result: None,
+            error: None,
+            worker: None,
+            progress: None,
+            cancel_requested: None,
+            retries: 0,
+            options: job.options.clone(),
+            attempts: Vec::new(),
+        }
+    }
+}
+
+/// `POST /api/v1/jobs/{id}:cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Why, for history.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// The answer to a verb on a job: `:cancel`, `:retry`, `:promote`, `DELETE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acted {
+    /// The job.
+    pub id: JobId,
+    /// What happened: `cancelled` (it had not started), `cancelling` (its worker was told), `retried`, `promoted`, `removed`.
+    pub status: String,
+}
+
+/// One server-sent event of `GET /api/v1/jobs/{id}/logs`; the event's name is the `type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LogEvent {
+    /// A piece of output.
+    Output {
+        /// Which start of the job wrote it.
+        attempt: u32,
+        /// Which stream.
+        stream: Stream,
+        /// The text.
+        text: String,
+    },
+    /// The job said how far it is.
+    Progress(Progress),
+    /// An attempt was started or has ended.
+    Attempt {
+        /// The how-manieth start.
+        attempt: u32,
+        /// How it ended; null while it runs.
+        outcome: Option<Outcome>,
+    },
+    /// The job is now in this state. With a final state the stream ends.
+    State {
+        /// The state.
+        state: JobState,
+    },
+}
+
+/// `GET /api/v1/jobs/{id}/explain`: why the job stands where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The job.
+    pub id: JobId,
+    /// Where it stands.
+    pub state: JobState,
+    /// Why, one sentence each, the most important first.
+    pub reasons: Vec<String>,
+}
+
+/// `POST /api/v1/queue:clean`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanBody {
+    /// `completed` or `failed`.
+    pub state: JobState,
+    /// Ended longer ago than this.
+    #[serde(default)]
+    pub older_than_ms: u64,
+    /// At most so many.
+    #[serde(default = "thousand")]
+    pub limit: usize,
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+/// The answer to `POST /api/v1/queue:clean`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleaned {
+    /// How many jobs were taken out of the queue.
+    pub removed: u64,
+}
+
+/// An error, as RFC 9457 has it (`application/problem+json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A URI reference that names the kind of problem: `/problems/<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong this time, and what to do.
+    pub detail: String,
+    /// The kind in one word, for programs (`invalid_job`, `unknown_job`, `unknown_binary`, `queue_unavailable`, ...).
+    pub code: String,
+    /// Which fields are wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldProblem>,
+    /// The request's id, as in the server's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// One wrong field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldProblem {
+    /// Where: a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong and what is allowed.
+    pub detail: String,
+}
