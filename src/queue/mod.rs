@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
-pub use lease::{Claims, Lease, LeaseLoss, LeaseOps};
+pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, Publisher};
 
 /// What a caller can decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
