@@ -28,14 +28,14 @@ pub fn encode(event: &Event) -> Vec<u8> {
 /// Reads what any version of [`encode`] wrote.
 ///
 /// # Errors
-/// `Corrupt` when the bytes are no event, or one of a newer Jobber.
+/// `Corrupt` when the bytes are no event; `Unavailable` when they are one of a newer Jobber, which can read it.
 pub fn decode(bytes: &[u8]) -> Result<Event, EventError> {
     let corrupt =
         |e: serde_json::Error| EventError::new(EventErrorKind::Corrupt, "an event can't be read").caused_by(e);
     let Version { v } = serde_json::from_slice(bytes).map_err(corrupt)?;
     if v != VERSION {
         return Err(EventError::new(
-            EventErrorKind::Corrupt,
+            EventErrorKind::Unavailable,
             format!("an event has format {v}, this jobber reads format {VERSION}; run a newer jobber"),
         ));
     }

@@ -1,1 +1,317 @@
-//! stub
+//! The event log as a table of the shared SQLite file.
+//!
+//! Rows are only added at one end and trimmed at the other, and SQLite never gives a row number out twice, so a row
+//! number is a cursor and two of them tell the length.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
+use crate::domain::Event;
+use crate::sqlite::{Sqlite, SqliteError};
+use crate::wake::Wake;
+
+const SCHEMA: &[&str] = &["
+    CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL) STRICT;
+    CREATE TABLE events_parked (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, reason TEXT NOT NULL) STRICT;
+"];
+
+/// Rows that one write trims at most: other writers wait no longer than this takes.
+const TRIM_CHUNK: i64 = 500;
+/// Events of this many bytes end a read before its limit: output tails make some of them large.
+const READ_BYTES: usize = 8 << 20;
+/// The longest wait of one read; longer ones are cut to it.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// The log in the shared SQLite file. Processes with the same file and data directory see the same log.
+pub struct EmbeddedLog {
+    db: Sqlite,
+    wake: Wake,
+    cap: u64,
+    tasks: TaskTracker,
+}
+
+impl EmbeddedLog {
+    /// Opens or makes the log of at most `cap` events in `db`; `data_dir` holds the file by which processes wake each
+    /// other. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the tables can't be made, or the wake-up file can't be watched.
+    pub async fn open(db: Sqlite, data_dir: &Path, cap: u64, tasks: TaskTracker) -> Result<Arc<Self>, EventError> {
+        db.migrate("events", SCHEMA).await.map_err(failed)?;
+        let wake = Wake::open(data_dir, "events").map_err(|e| {
+            EventError::new(
+                EventErrorKind::Unavailable,
+                format!(
+                    "the event log can't be watched in {}; check that the folder may be written and raise \
+                     fs.inotify.max_user_instances",
+                    data_dir.display()
+                ),
+            )
+            .caused_by(e)
+        })?;
+        Ok(Arc::new(Self { db, wake, cap, tasks }))
+    }
+}
+
+/// Wakes the readers when an append has been committed, also when its caller has stopped waiting for it.
+struct Announced<'a> {
+    log: &'a EmbeddedLog,
+    answer: Option<oneshot::Receiver<Result<Option<i64>, SqliteError>>>,
+}
+
+impl Announced<'_> {
+    async fn committed(mut self) -> Result<Option<i64>, EventError> {
+        let answer = self.answer.as_mut().expect("taken below and in drop only").await;
+        self.answer = None;
+        let last = answer
+            .map_err(|_| EventError::new(EventErrorKind::Unavailable, "the event log has been closed"))?
+            .map_err(failed)?;
+        if last.is_some() {
+            self.log.wake.signal();
+        }
+        Ok(last)
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            let wake = self.log.wake.clone();
+            self.log.tasks.spawn(async move {
+                if matches!(answer.await, Ok(Ok(Some(_)))) {
+                    wake.signal();
+                }
+            });
+        }
+    }
+}
+
+#[async_trait]
+impl EventSink for EmbeddedLog {
+    async fn append(&self, events: &[Event]) -> Result<Cursor, EventError> {
+        // Encoded here: the writing thread is shared by all.
+        let bodies: Vec<Vec<u8>> = events.iter().map(codec::encode).collect();
+        let cap = self.cap;
+        let answer = self.db.write_later(move |c| insert(c, &bodies, cap));
+        let last = Announced { log: self, answer: Some(answer) }.committed().await?;
+        last.map(cursor).ok_or_else(|| {
+            EventError::new(
+                EventErrorKind::Full,
+                format!("the event log is at its cap of {cap} events; history is behind, check the projector"),
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl EventSource for EmbeddedLog {
+    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Event)>, EventError> {
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            // Before the look: what is appended from here on wakes the wait below.
+            let news = self.wake.listen();
+            let found = self.db.read(move |c| select(c, after, limit)).await.map_err(failed)?;
+            let left = until.saturating_duration_since(Instant::now());
+            if !found.is_empty() || left.is_zero() {
+                return readable(found);
+            }
+            news.wait(left).await;
+        }
+    }
+
+    async fn span(&self) -> Result<LogSpan, EventError> {
+        let (bounds, last) = self.db.read(|c| Ok((bounds(c)?, last(c)?))).await.map_err(failed)?;
+        Ok(LogSpan { last: cursor(last), length: length(bounds), cap: self.cap })
+    }
+
+    async fn trim(&self, through: Cursor) -> Result<u64, EventError> {
+        let through = row(through);
+        let mut trimmed = 0;
+        loop {
+            let (deleted, more) = self.db.write(move |c| delete_some(c, through)).await.map_err(failed)?;
+            trimmed += deleted;
+            if !more {
+                return Ok(trimmed);
+            }
+        }
+    }
+
+    async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {
+        let (at, reason) = (row(at), reason.to_owned());
+        let park = move |c: &Connection| {
+            c.execute(
+                "INSERT OR IGNORE INTO events_parked (seq, body, reason) SELECT seq, body, ?2 FROM events WHERE seq = ?1",
+                (at, &reason),
+            )?;
+            c.execute("DELETE FROM events WHERE seq = ?1", [at]).map(|_| ())
+        };
+        self.db.write(park).await.map_err(failed)
+    }
+}
+
+fn cursor(row: i64) -> Cursor {
+    Cursor { major: 0, minor: row.unsigned_abs() }
+}
+
+/// The last row that is not past the cursor.
+fn row(cursor: Cursor) -> i64 {
+    if cursor.major > 0 { i64::MAX } else { i64::try_from(cursor.minor).unwrap_or(i64::MAX) }
+}
+
+/// The first and the last row.
+fn bounds(c: &Connection) -> rusqlite::Result<Option<(i64, i64)>> {
+    // Two queries in one: SQLite finds a minimum and a maximum by index only when each stands alone.
+    let bounds: (Option<i64>, Option<i64>) = c
+        .prepare_cached("SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(bounds.0.zip(bounds.1))
+}
+
+fn length(bounds: Option<(i64, i64)>) -> u64 {
+    bounds.map_or(0, |(first, last)| (last - first).unsigned_abs() + 1)
+}
+
+/// The last row number that was given out, trimmed or not; 0 when there was none.
+fn last(c: &Connection) -> rusqlite::Result<i64> {
+    let last =
+        c.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'events'")?.query_row([], |row| row.get(0));
+    Ok(last.optional()?.unwrap_or(0))
+}
+
+/// Appends all, or nothing and `None` when the cap would be passed.
+fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Option<i64>> {
+    let bounds = bounds(c)?;
+    if length(bounds).saturating_add(bodies.len() as u64) > cap {
+        return Ok(None);
+    }
+    let mut insert = c.prepare_cached("INSERT INTO events (body) VALUES (?1)")?;
+    let mut at = None;
+    for body in bodies {
+        at = Some(insert.insert([body])?);
+    }
+    at.map_or_else(|| last(c), Ok).map(Some)
+}
+
+type Found = Vec<(Cursor, Result<Event, EventError>)>;
+
+fn select(c: &Connection, after: Cursor, limit: usize) -> rusqlite::Result<Found> {
+    let mut select = c.prepare_cached("SELECT seq, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+    let mut rows = select.query((row(after), i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let body = row.get_ref(1)?.as_blob()?;
+        found.push((cursor(row.get(0)?), codec::decode(body)));
+        bytes += body.len();
+        if bytes > READ_BYTES {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The events before the first that can't be read; when that is the very first, the error, with its place.
+fn readable(found: Found) -> Result<Vec<(Cursor, Event)>, EventError> {
+    let mut events = Vec::with_capacity(found.len());
+    for (at, event) in found {
+        match event {
+            Ok(event) => events.push((at, event)),
+            Err(e) if events.is_empty() => return Err(e.found_at(at)),
+            Err(_) => break,
+        }
+    }
+    Ok(events)
+}
+
+/// Trims a chunk; answers how many rows and whether there are more.
+fn delete_some(c: &Connection, through: i64) -> rusqlite::Result<(u64, bool)> {
+    let Some((first, _)) = bounds(c)? else { return Ok((0, false)) };
+    let chunk = through.min(first.saturating_add(TRIM_CHUNK - 1));
+    let deleted = c.prepare_cached("DELETE FROM events WHERE seq <= ?1")?.execute([chunk])?;
+    Ok((deleted as u64, bounds(c)?.is_some_and(|(first, _)| first <= through)))
+}
+
+fn failed(error: SqliteError) -> EventError {
+    let kind = match &error {
+        SqliteError::Unavailable { .. } => EventErrorKind::Unavailable,
+        SqliteError::Full { .. } => EventErrorKind::Full,
+        SqliteError::Corrupt { .. } => EventErrorKind::Corrupt,
+    };
+    EventError::new(kind, "the event log can't be used").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventKind, JobOptions, NewJob, Timestamp};
+    use crate::sqlite::Durability;
+
+    fn event() -> Event {
+        let job = NewJob { id: None, name: "a".into(), arguments: vec![], data: None, options: JobOptions::default() };
+        let at = Timestamp::from_millis(1);
+        Event { at, job: Arc::new(job.accept(at).unwrap()), kind: EventKind::Submitted }
+    }
+
+    async fn log(dir: &tempfile::TempDir) -> Arc<EmbeddedLog> {
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        EmbeddedLog::open(db, dir.path(), 10_000, TaskTracker::new()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_event_is_told_with_its_place_and_can_be_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir).await;
+        log.append(&[event(), event(), event()]).await.unwrap();
+        log.db.write(|c| c.execute("UPDATE events SET body = x'00' WHERE seq = 2", [])).await.unwrap();
+
+        let before = log.read(Cursor::START, 10, Duration::ZERO).await.unwrap();
+        assert_eq!(before.len(), 1);
+        let error = log.read(before[0].0, 10, Duration::ZERO).await.unwrap_err();
+        assert_eq!((error.kind, error.at), (EventErrorKind::Corrupt, Some(cursor(2))));
+
+        log.park(cursor(2), "broken").await.unwrap();
+        let after = log.read(before[0].0, 10, Duration::ZERO).await.unwrap();
+        assert_eq!(after[0].0, cursor(3));
+        let kept: (i64, Vec<u8>, String) = log
+            .db
+            .read(|c| c.query_row("SELECT * FROM events_parked", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))))
+            .await
+            .unwrap();
+        assert_eq!(kept, (2, vec![0], "broken".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_append_whose_caller_went_away_wakes_the_readers_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir).await;
+        let read = log.read(Cursor::START, 1, Duration::from_secs(60));
+        let abandoned = async {
+            let event = [event()];
+            let mut append = Box::pin(log.append(&event));
+            // Polled once, so that the write is queued, then dropped.
+            let _ = futures_util::future::poll_immediate(&mut append).await;
+        };
+        let (events, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(30), read), abandoned);
+        assert_eq!(events.unwrap().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn row_numbers_are_never_given_out_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir).await;
+        let last = log.append(&vec![event(); 1200]).await.unwrap();
+        assert_eq!(log.trim(last).await.unwrap(), 1200);
+        let span = log.span().await.unwrap();
+        assert_eq!((span.last, span.length), (last, 0));
+        assert_eq!(log.append(&[]).await.unwrap(), last);
+        assert!(log.append(&[event()]).await.unwrap() > last);
+    }
+}

@@ -71,6 +71,8 @@ pub enum EventErrorKind {
 pub struct EventError {
     /// What a caller can decide on.
     pub kind: EventErrorKind,
+    /// With `Corrupt`: the one event that can't be read, when it is one.
+    pub at: Option<Cursor>,
     message: String,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -79,7 +81,13 @@ pub struct EventError {
 impl EventError {
     /// An error of this kind; `message` names the thing and the fix.
     pub fn new(kind: EventErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, at: None, message: message.into(), source: None }
+    }
+
+    /// Adds which event can't be read.
+    pub fn found_at(mut self, at: Cursor) -> Self {
+        self.at = Some(at);
+        self
     }
 
     /// Adds what caused it.
@@ -114,6 +122,10 @@ pub trait EventSink: Send + Sync + 'static {
 #[async_trait]
 pub trait EventSource: Send + Sync + 'static {
     /// Up to `limit` events after `after`, in order; waits up to `wait` when there is none.
+    ///
+    /// # Errors
+    /// `Corrupt`, with its place, when the first of them can't be read (those before it are answered first).
+    /// `Unavailable` when a newer Jobber wrote it: this one can't go on, a newer one can.
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Event)>, EventError>;
 
     /// How much it holds.
@@ -121,4 +133,8 @@ pub trait EventSource: Send + Sync + 'static {
 
     /// Drops events up to and including `through`; answers how many. The caller has committed them elsewhere.
     async fn trim(&self, through: Cursor) -> Result<u64, EventError>;
+
+    /// Takes an event that can't be read out of the log and keeps its bytes aside, with the reason, for people to look
+    /// at. Changes nothing when it is not there any more.
+    async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError>;
 }

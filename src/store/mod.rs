@@ -1,5 +1,6 @@
 //! Folded history: the ports of the store. Readers hold a [`History`], the projector a [`Projection`].
 
+pub mod codec;
 pub mod embedded;
 pub mod records;
 
@@ -129,7 +130,7 @@ pub struct Commit {
     pub shards: Vec<Versioned<StatShard>>,
     /// Job records: written when every aggregate has been.
     pub jobs: Vec<Versioned<JobRecord>>,
-    /// The global cursor: written last.
+    /// The global cursor: written last. It never goes back: an earlier one leaves it where it is.
     pub cursor: Cursor,
 }
 
@@ -156,6 +157,13 @@ pub trait Projection: Send + Sync + 'static {
     /// Writes documents under their versions, then the cursor. Atomic for each document, idempotent as a whole.
     ///
     /// # Errors
-    /// `Fenced` if the term is not the current one, `Conflict` if a version moved.
+    /// `Fenced` if the term is not the current one, `Conflict` if a version moved, `Rejected` if a job's id, name,
+    /// arguments, data or time of submission would change.
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError>;
+
+    /// Every job record, removed ones too, in order of id: up to `limit` after `after`. For rebuilding aggregates.
+    async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError>;
+
+    /// The keys of all aggregates. For rebuilding them.
+    async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError>;
 }

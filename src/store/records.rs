@@ -51,6 +51,9 @@ pub struct JobRecord {
     /// How often somebody put it back after it had failed.
     #[serde(default)]
     pub retries: u32,
+    /// How many attempts had started when it was last put back: news of their end no longer moves the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_after: Option<u32>,
     /// Whether somebody took it out of the lists.
     #[serde(default)]
     pub removed: bool,
@@ -88,6 +91,7 @@ impl JobRecord {
             due_at: (!job.options.delay.is_zero()).then(|| job.submitted_at + job.options.delay),
             cancel_requested: None,
             retries: 0,
+            retried_after: None,
             removed: false,
             applied: Cursor::START,
         }

@@ -1,1 +1,134 @@
-//! stub
+//! The store in the shared SQLite file. A commit is one transaction, so nothing here is ever half-done.
+
+mod history;
+mod projection;
+mod schema;
+mod term;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use super::{
+    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, StoreError,
+    StoreErrorKind, Term,
+};
+use crate::domain::{Clock, JobId, JobName, Page, PageRequest};
+use crate::events::Cursor;
+use crate::sqlite::{Sqlite, SqliteError};
+use crate::stats::{ShardKey, StatShard};
+
+/// History in the shared SQLite file.
+pub struct EmbeddedStore {
+    db: Sqlite,
+}
+
+impl EmbeddedStore {
+    /// Opens or makes the tables of history in `db`.
+    ///
+    /// # Errors
+    /// When the tables can't be made, or were made by a newer Jobber.
+    pub async fn open(db: Sqlite) -> Result<Arc<Self>, StoreError> {
+        db.migrate("history", schema::STEPS).await.map_err(failed)?;
+        Ok(Arc::new(Self { db }))
+    }
+
+    /// Reads with a function that may also find that what is stored makes no sense.
+    async fn read<T, F>(&self, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
+    {
+        self.db.read(run).await.map_err(failed)?
+    }
+}
+
+#[async_trait]
+impl History for EmbeddedStore {
+    async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        let id = id.clone();
+        self.read(move |c| history::job(c, &id)).await
+    }
+
+    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
+        let start = page.cursor.as_deref().map(history::Place::parse).transpose()?;
+        let (filter, limit) = (filter.clone(), page.limit.clamp(1, PageRequest::MAX));
+        self.read(move |c| history::jobs(c, &filter, start, limit)).await
+    }
+
+    async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {
+        self.read(history::job_names).await
+    }
+
+    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError> {
+        let name = name.cloned();
+        self.read(move |c| history::shards(c, days, name.as_ref())).await
+    }
+
+    async fn cursor(&self) -> Result<Cursor, StoreError> {
+        self.read(projection::position).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read(projection::position).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Projection for EmbeddedStore {
+    async fn lead(&self, holder: &str, ttl: std::time::Duration, clock: &Clock) -> Result<Option<Term>, StoreError> {
+        let now = clock.now();
+        let me = holder.to_owned();
+        // Those who wait for their turn only read: the one writer is left to those who have something to write.
+        if self.db.read(move |c| term::is_held_by_another(c, &me, now)).await.map_err(failed)? {
+            return Ok(None);
+        }
+        let me = holder.to_owned();
+        self.db.write(move |c| term::lead(c, &me, now, now + ttl)).await.map_err(failed)
+    }
+
+    async fn resign(&self, term: &Term) -> Result<(), StoreError> {
+        let term = term.clone();
+        self.db.write(move |c| term::resign(c, &term)).await.map_err(failed)
+    }
+
+    async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError> {
+        let (jobs, shards) = (jobs.to_vec(), shards.to_vec());
+        self.read(move |c| projection::load(c, &jobs, &shards)).await
+    }
+
+    async fn position(&self) -> Result<Cursor, StoreError> {
+        self.read(projection::position).await
+    }
+
+    async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError> {
+        let rows = tokio::task::spawn_blocking(move || projection::Rows::encode(&commit))
+            .await
+            .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "a commit was given up").caused_by(e))?;
+        let term = term.clone();
+        self.db.write(move |c| projection::commit(c, &term, &rows)).await.map_err(failed)?.into_result()
+    }
+
+    async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {
+        let after = after.cloned();
+        self.read(move |c| projection::scan(c, after.as_ref(), limit)).await
+    }
+
+    async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError> {
+        self.read(projection::shard_keys).await
+    }
+}
+
+fn failed(error: SqliteError) -> StoreError {
+    let kind = match &error {
+        SqliteError::Unavailable { .. } => StoreErrorKind::Unavailable,
+        SqliteError::Full { .. } => StoreErrorKind::Full,
+        SqliteError::Corrupt { .. } => StoreErrorKind::Corrupt,
+    };
+    StoreError::new(kind, "history can't be used").caused_by(error)
+}
+
+fn corrupt(what: &str, why: impl std::fmt::Display) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, format!("{what} in history makes no sense: {why}"))
+}

@@ -1,0 +1,45 @@
+//! Documents as bytes: JSON with a format number, readable for ever (see `tests/data/documents`).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{JobRecord, StoreError, StoreErrorKind};
+use crate::stats::StatShard;
+
+/// Writes a job record or an aggregate.
+pub fn encode<T: Serialize>(document: &T) -> Vec<u8> {
+    serde_json::to_vec(document).expect("a document has only text keys and finite numbers")
+}
+
+/// Reads a job record that any version of [`encode`] wrote.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no record, or one of a newer Jobber.
+pub fn job(bytes: &[u8]) -> Result<JobRecord, StoreError> {
+    decode(bytes, "job record", JobRecord::SCHEMA)
+}
+
+/// Reads an aggregate that any version of [`encode`] wrote.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no aggregate, or one of a newer Jobber.
+pub fn shard(bytes: &[u8]) -> Result<StatShard, StoreError> {
+    decode(bytes, "aggregate", StatShard::SCHEMA)
+}
+
+#[derive(Deserialize)]
+struct Format {
+    schema: u32,
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str, known: u32) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        let message = match serde_json::from_slice(bytes) {
+            Ok(Format { schema }) if schema > known => {
+                format!("a stored {what} has format {schema}, this jobber reads format {known}; run a newer jobber")
+            }
+            _ => format!("a stored {what} can't be read"),
+        };
+        StoreError::new(StoreErrorKind::Corrupt, message).caused_by(e)
+    })
+}

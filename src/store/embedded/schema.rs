@@ -1,0 +1,45 @@
+//! The tables of history.
+//!
+//! A listing reads one index backwards from where its page starts, whatever the size of the table: there is one index
+//! for every combination of filters, each in the order of the list, without removed jobs. `summary` is a job's line in
+//! a list and stands before `document`, so that a listing never touches the pages on which output tails lie.
+
+pub(super) const STEPS: &[&str] = &["
+    CREATE TABLE history_jobs (
+        id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        submitted_at INTEGER NOT NULL,
+        removed INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        identity BLOB NOT NULL,
+        summary BLOB NOT NULL,
+        document BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX history_jobs_by_time ON history_jobs (submitted_at, id) WHERE removed = 0;
+    CREATE INDEX history_jobs_by_state ON history_jobs (state, submitted_at, id) WHERE removed = 0;
+    CREATE INDEX history_jobs_by_name ON history_jobs (name, submitted_at, id) WHERE removed = 0;
+    CREATE INDEX history_jobs_by_both ON history_jobs (name, state, submitted_at, id) WHERE removed = 0;
+
+    CREATE TABLE history_shards (
+        day INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        waiting INTEGER NOT NULL,
+        active INTEGER NOT NULL,
+        completed INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        document BLOB NOT NULL,
+        PRIMARY KEY (day, name)
+    ) STRICT;
+    CREATE INDEX history_shards_by_name ON history_shards (name, day, waiting, active, completed, failed);
+
+    CREATE TABLE history_head (
+        one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+        holder TEXT,
+        term INTEGER NOT NULL,
+        until_ms INTEGER NOT NULL,
+        cursor TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO history_head VALUES (1, NULL, 0, 0, '0-0');
+"];
