@@ -55,9 +55,7 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
         let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_expired_claims(c, now)?;
         Ok(due.then_some(dead))
     });
-    let Some(dead) = due.await? else {
-        return Ok(());
-    }
+    let Some(dead) = due.await? else { return Ok(()) };
     let clock = inner.clock.clone();
     let recovered = inner.db.write(move |c| {
         for worker in &dead {
