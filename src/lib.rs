@@ -2,6 +2,7 @@
 
 pub mod domain;
 pub mod events;
+pub mod projector;
 pub mod queue;
 pub mod runner;
 pub mod sqlite;
