@@ -134,25 +134,22 @@ fn find(record: &JobRecord, number: AttemptNumber) -> Result<usize, usize> {
     record.attempts.binary_search_by_key(&number, |a| a.number)
 }
 
-/// Adds an attempt at its place. The last one makes the job active, whatever it was: a job that had ended runs again
-/// when its end was logged and its worker died before the queue knew.
+/// Adds an attempt at its place. A last one makes the job active, whatever it was: a job that had ended runs again when
+/// its end was logged and its worker died before the queue knew.
 fn insert(record: &mut JobRecord, i: usize, attempt: AttemptRecord, at: Timestamp) {
-    let number = attempt.number;
-    if i == record.attempts.len() {
-        close_open(record, at);
-        record.attempts.push(attempt);
-        if !is_old(record, number) {
-            if record.state.is_final() {
-                clear_end(record);
-            }
-            record.state = JobState::Active;
-            record.due_at = None;
-        }
-    } else {
+    if i < record.attempts.len() || is_old(record, attempt.number) {
+        // A later one has started, or the job was put back since: it can't be running any more.
         record.attempts.insert(i, attempt);
-        // A later one has started already.
         close(&mut record.attempts[i], at);
+        return;
     }
+    close_open(record, at);
+    record.attempts.push(attempt);
+    if record.state.is_final() {
+        clear_end(record);
+    }
+    record.state = JobState::Active;
+    record.due_at = None;
 }
 
 /// Whether the job was put back after this attempt.
