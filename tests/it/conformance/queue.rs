@@ -1,0 +1,9 @@
+//! What every queue must do.
+
+async fn embedded() {}
+
+async fn a_case(_fixture: ()) {}
+
+conformance! {
+    suite queue { a_case } for embedded
+}
