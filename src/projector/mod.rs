@@ -1,0 +1,222 @@
+//! Events in, history out: folds the event log, in order, into job records and aggregates.
+//!
+//! ```text
+//! lead ──> position ──> read ──> load ──> fold ──> commit ──> trim
+//!   ^                     ^                                     │
+//!   └── on any error      └─────────────────────────────────────┘
+//! ```
+//! One projector is at work at a time ([`leadership`]); the others wait for their turn. The folds ([`records`],
+//! [`shards`]) are pure and know no store.
+
+mod batch;
+mod leadership;
+mod outage;
+mod rebuild;
+mod records;
+mod shards;
+mod trim;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::Clock;
+use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
+use crate::store::{Projection, StoreError, StoreErrorKind};
+pub use batch::fold_batch;
+use leadership::Leadership;
+use outage::Outage;
+pub use rebuild::{Rebuilt, differing_shards, rebuild, recount};
+pub use records::fold_job;
+pub use shards::{contribution, shard_key};
+use trim::{Trimmer, trim_leftovers};
+
+/// How a projector works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectorSettings {
+    /// Names this projector among all: one per process.
+    pub holder: String,
+    /// How long a term lasts unless it is renewed: how long history stands still when its projector dies.
+    pub ttl: Duration,
+    /// How long before the end of its term a projector stops writing: more than clocks drift apart within a term.
+    pub margin: Duration,
+    /// How often a projector without a term asks for one.
+    pub retry: Duration,
+    /// Events in one commit at most.
+    pub batch: usize,
+    /// Time from one commit to the next look at the log: events that come fast gather, and share a transaction. An event
+    /// that comes alone is folded at once.
+    pub linger: Duration,
+    /// Events that stay in the log behind the committed cursor, for those who watch.
+    pub keep: usize,
+}
+
+impl ProjectorSettings {
+    /// The usual settings: a dead projector is replaced within three seconds.
+    pub fn new(holder: impl Into<String>) -> Self {
+        Self {
+            holder: holder.into(),
+            ttl: Duration::from_millis(2500),
+            margin: Duration::from_millis(500),
+            retry: Duration::from_millis(400),
+            batch: 500,
+            linger: Duration::from_millis(5),
+            keep: 10_000,
+        }
+    }
+
+    fn check(&self) -> Result<(), InvalidSettings> {
+        if self.holder.is_empty() {
+            Err(InvalidSettings("holder must name the process"))
+        } else if self.margin >= self.ttl {
+            Err(InvalidSettings("margin must be shorter than ttl"))
+        } else if self.batch == 0 {
+            Err(InvalidSettings("batch must be at least 1"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Settings with which no projector can work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the projector's settings can't be used: {0}")]
+pub struct InvalidSettings(&'static str);
+
+/// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
+/// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]).
+///
+/// No failure of log or store ends it: it logs the first of a row, waits longer from try to try, and starts over from
+/// the committed cursor, for whose term all processes compete again. An event that can't be read is set aside in the log
+/// ([`EventSource::park`]) with an error in the process's log, so that one broken event does not stand in the way of all
+/// history behind it; one of a newer Jobber is left for a newer projector.
+///
+/// # Errors
+/// Only when no projector could work with these settings.
+pub async fn run(
+    source: Arc<dyn EventSource>,
+    projection: Arc<dyn Projection>,
+    settings: ProjectorSettings,
+    clock: Clock,
+    stop: CancellationToken,
+    progress: watch::Sender<Cursor>,
+) -> Result<(), InvalidSettings> {
+    settings.check()?;
+    let projector =
+        Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress };
+    let mut outage = Outage::default();
+    while !stop.is_cancelled() {
+        let pause = match projector.follow_or_lead(&mut outage).await {
+            Ok(()) => projector.settings.retry,
+            Err(e) => outage.failed(&e),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(())
+}
+
+/// What interrupts a projector.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error("events can't be read")]
+    Log(#[from] EventError),
+    #[error("history can't be written")]
+    Store(#[from] StoreError),
+}
+
+struct Projector<'a> {
+    source: &'a dyn EventSource,
+    projection: &'a dyn Projection,
+    settings: ProjectorSettings,
+    clock: Clock,
+    stop: CancellationToken,
+    progress: watch::Sender<Cursor>,
+}
+
+impl Projector<'_> {
+    /// One try to lead; when it is granted, leads until the end of the term.
+    async fn follow_or_lead(&self, outage: &mut Outage) -> Result<(), Interrupted> {
+        let won = Leadership::win(self.projection, &self.settings, &self.clock).await?;
+        self.report(self.projection.position().await?);
+        let Some(mut leadership) = won else {
+            outage.passed();
+            return Ok(());
+        };
+        tracing::info!(holder = self.settings.holder, term = leadership.term().number, "projector leads");
+        let led = self.lead(&mut leadership, outage).await;
+        leadership.resign().await;
+        led
+    }
+
+    async fn lead(&self, leadership: &mut Leadership<'_>, outage: &mut Outage) -> Result<(), Interrupted> {
+        // Read under the term: whoever held it before can't commit any more.
+        let mut position = self.projection.position().await?;
+        self.report(position);
+        let mut trimmer = Trimmer::new(self.settings.keep, position);
+        let leftovers = trim_leftovers(self.source, self.settings.keep, position, self.settings.batch).await;
+        self.or_parked(leftovers).await?;
+        while !self.stop.is_cancelled() && leadership.keep().await? {
+            let wait = leadership.renewal_due().saturating_duration_since(Instant::now());
+            let events = tokio::select! {
+                read = self.source.read(position, self.settings.batch, wait) => self.or_parked(read).await?,
+                () = self.stop.cancelled() => break,
+            };
+            // Reading may have taken longer than the term.
+            if !leadership.keep().await? {
+                break;
+            }
+            let Some(events) = events else { continue };
+            if events.is_empty() {
+                outage.passed();
+                continue;
+            }
+            match fold_batch(self.projection, leadership.term(), &events).await {
+                Ok(committed) => position = committed.unwrap_or(position),
+                Err(e) if e.kind == StoreErrorKind::Fenced => break,
+                Err(e) => return Err(e.into()),
+            }
+            outage.passed();
+            self.report(position);
+            trimmer.note(position, events.len());
+            if let Some(through) = trimmer.due() {
+                self.source.trim(through).await?;
+            }
+            if events.len() < self.settings.batch {
+                tokio::select! {
+                    () = tokio::time::sleep(self.settings.linger) => {}
+                    () = self.stop.cancelled() => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what was read. When it was one event that can't be read, sets that aside and answers `None`: look again.
+    async fn or_parked<T>(&self, read: Result<T, EventError>) -> Result<Option<T>, EventError> {
+        match read {
+            Ok(events) => Ok(Some(events)),
+            Err(e) => match e.at.filter(|_| e.kind == EventErrorKind::Corrupt) {
+                Some(at) => {
+                    let reason = outage::chain(&e);
+                    tracing::error!(cursor = %at, reason, "an event can't be read: set aside, history goes on without it");
+                    self.source.park(at, &reason).await?;
+                    Ok(None)
+                }
+                None => Err(e),
+            },
+        }
+    }
+
+    fn report(&self, position: Cursor) {
+        self.progress.send_if_modified(|seen| position > std::mem::replace(seen, position.max(*seen)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

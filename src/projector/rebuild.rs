@@ -1,0 +1,105 @@
+//! Job records in, the shards that they add up to out: aggregates are derived data and can be made again.
+
+use std::collections::BTreeMap;
+
+use super::shards::{contribution, shard_key};
+use crate::stats::{Counts, ShardKey, StatShard};
+use crate::store::{Commit, Projection, StoreError, Term, Versioned};
+
+/// Documents that are read or written in one go.
+const STEP: usize = 500;
+
+/// What [`rebuild`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Job records that were added up.
+    pub jobs: u64,
+    /// Shards that were not what they add up to, and were replaced.
+    pub shards: u64,
+}
+
+/// The shards that the job records add up to; none for keys whose counts are all zero.
+///
+/// # Errors
+/// Those of [`Projection::scan`].
+pub async fn recount(projection: &dyn Projection) -> Result<BTreeMap<ShardKey, Counts>, StoreError> {
+    Ok(add_up(projection).await?.1)
+}
+
+async fn add_up(projection: &dyn Projection) -> Result<(u64, BTreeMap<ShardKey, Counts>), StoreError> {
+    let mut shards: BTreeMap<ShardKey, Counts> = BTreeMap::new();
+    let (mut jobs, mut after) = (0, None);
+    loop {
+        let records = projection.scan(after.as_ref(), STEP).await?;
+        for record in &records {
+            shards.entry(shard_key(record)).or_default().add(&contribution(record));
+        }
+        jobs += records.len() as u64;
+        match records.into_iter().next_back() {
+            Some(last) => after = Some(last.id),
+            None => break,
+        }
+    }
+    shards.retain(|_, counts| !counts.is_zero());
+    Ok((jobs, shards))
+}
+
+/// The keys of the shards that are not what the job records add up to: none, whenever the projector is between two
+/// commits.
+///
+/// # Errors
+/// Those of [`Projection::scan`] and [`Projection::load`].
+pub async fn differing_shards(projection: &dyn Projection) -> Result<Vec<ShardKey>, StoreError> {
+    let expected = recount(projection).await?;
+    let found = stored(projection, &expected).await?;
+    Ok(found.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).map(|(key, _)| key).collect())
+}
+
+/// Makes every shard what the job records add up to. `term` must be the current one, and held until the end: no projector
+/// may write meanwhile.
+///
+/// # Errors
+/// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]; to be called again then.
+pub async fn rebuild(projection: &dyn Projection, term: &Term) -> Result<Rebuilt, StoreError> {
+    let position = projection.position().await?;
+    let (jobs, expected) = add_up(projection).await?;
+    let found = stored(projection, &expected).await?;
+    let wrong: Vec<_> = found.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).collect();
+    for part in wrong.chunks(STEP) {
+        let shards = part.iter().map(|(key, shard)| Versioned {
+            document: StatShard {
+                schema: StatShard::SCHEMA,
+                key: key.clone(),
+                // Events behind this place that a record has already (a commit that stopped half-way) are in the sum and
+                // have no effect any more; those that it has not are still to be added.
+                applied: position,
+                counts: expected.get(key).cloned().unwrap_or_default(),
+            },
+            version: shard.as_ref().and_then(|s| s.version),
+        });
+        projection.commit(term, Commit { shards: shards.collect(), jobs: Vec::new(), cursor: position }).await?;
+    }
+    Ok(Rebuilt { jobs, shards: wrong.len() as u64 })
+}
+
+type Stored = Vec<(ShardKey, Option<Versioned<StatShard>>)>;
+
+/// The stored shards of these keys and all others.
+async fn stored(projection: &dyn Projection, expected: &BTreeMap<ShardKey, Counts>) -> Result<Stored, StoreError> {
+    let mut keys = projection.shard_keys().await?;
+    keys.extend(expected.keys().cloned());
+    keys.sort_unstable();
+    keys.dedup();
+    let mut found = Vec::with_capacity(keys.len());
+    for part in keys.chunks(STEP) {
+        let loaded = projection.load(&[], part).await?;
+        found.extend(part.iter().cloned().zip(loaded.shards));
+    }
+    Ok(found)
+}
+
+fn differs(key: &ShardKey, shard: &Option<Versioned<StatShard>>, expected: &BTreeMap<ShardKey, Counts>) -> bool {
+    let zero = Counts::default();
+    let counts = shard.as_ref().map_or(&zero, |s| &s.document.counts);
+    counts != expected.get(key).unwrap_or(&zero)
+}

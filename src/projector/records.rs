@@ -1,0 +1,189 @@
+//! An event in, the job's record changed: the fold of history. Pure, and exhaustive over event kinds.
+//!
+//! Workers and the API write to the log independently, so events come late, twice, or never. The rules:
+//!
+//! - Any event can create the record; only the first one's job counts.
+//! - Attempts are kept in order of number. Only the last may be open: when a later one shows up, or the job ends, those
+//!   still open were lost with their workers. What a worker itself says of its attempt, however late, replaces that
+//!   presumption; what it has said once stands.
+//! - Only news of the last attempt moves the job. Once a job has been put back, news of the attempts before that is old.
+
+use crate::domain::{AttemptNumber, AttemptReport, Event, EventKind, JobState, Outcome, Timestamp, WorkerId};
+use crate::events::Cursor;
+use crate::store::{AttemptRecord, JobRecord};
+
+/// Why an attempt is closed of which nobody reported the end.
+const LOST: &str = "lost with its worker";
+
+/// Folds the event at `at` into the record of its job; skips it when it has been folded before.
+pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
+    debug_assert_eq!(record.id, event.job.id, "an event belongs to the record of its own job");
+    if at <= record.applied {
+        return;
+    }
+    record.applied = at;
+    match &event.kind {
+        // The record was made from the event's job: nothing is left to do, and what came before it stands.
+        EventKind::Submitted => {}
+        EventKind::AttemptStarted { attempt, worker, host } => started(record, event.at, *attempt, worker, host),
+        EventKind::AttemptFinished { attempt, worker, report, next_at } => {
+            finished_attempt(record, event.at, *attempt, worker, report, *next_at);
+        }
+        EventKind::Finished { attempt, state, outcome, result, error } => {
+            if ends(record, *attempt) {
+                close_open(record, event.at);
+                record.state = (*state).into();
+                record.outcome = Some(*outcome);
+                record.result = result.clone();
+                record.error = error.clone();
+                record.finished_at = Some(event.at);
+                record.due_at = None;
+            }
+        }
+        EventKind::Cancelled { reason } => {
+            if !record.state.is_final() && record.cancel_requested.is_none() {
+                record.cancel_requested = Some(reason.clone());
+            }
+        }
+        EventKind::Retried { attempts } => retried(record, event.at, *attempts),
+        EventKind::Removed => record.removed = true,
+    }
+}
+
+fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker: &WorkerId, host: &str) {
+    match find(record, number) {
+        Ok(i) => {
+            // Its end has come first; only the host was not known.
+            let attempt = &mut record.attempts[i];
+            if attempt.host.is_empty() {
+                host.clone_into(&mut attempt.host);
+            }
+        }
+        Err(i) => {
+            let attempt =
+                AttemptRecord { number, worker: worker.clone(), host: host.to_owned(), started_at: at, report: None };
+            insert(record, i, attempt, at);
+        }
+    }
+}
+
+fn finished_attempt(
+    record: &mut JobRecord,
+    at: Timestamp,
+    number: AttemptNumber,
+    worker: &WorkerId,
+    report: &AttemptReport,
+    next_at: Option<Timestamp>,
+) {
+    let i = match find(record, number) {
+        Ok(i) if record.attempts[i].report.as_ref().is_some_and(|r| !is_presumed(r)) => return,
+        Ok(i) => i,
+        Err(i) => {
+            let started_at = report.started_at;
+            let attempt =
+                AttemptRecord { number, worker: worker.clone(), host: String::new(), started_at, report: None };
+            insert(record, i, attempt, at);
+            i
+        }
+    };
+    record.attempts[i].report = Some(report.clone());
+    let is_last = i + 1 == record.attempts.len();
+    if !is_last || is_old(record, number) || record.state.is_final() {
+        return;
+    }
+    record.error = report.error.clone();
+    record.due_at = next_at.filter(|due| *due > at);
+    record.state = match next_at {
+        Some(_) if record.due_at.is_some() => JobState::Delayed,
+        Some(_) => ready(record),
+        // Given back without spending an attempt.
+        None if report.outcome == Outcome::Lost => ready(record),
+        // `finished` follows.
+        None => JobState::Active,
+    };
+}
+
+fn retried(record: &mut JobRecord, at: Timestamp, attempts: u32) {
+    let has_started_since = record.attempts.last().is_some_and(|a| a.number.0 > attempts);
+    let is_repeated = !record.state.is_final() && record.retried_after.is_some_and(|n| attempts <= n);
+    if has_started_since || is_repeated {
+        return;
+    }
+    close_open(record, at);
+    record.retries = record.retries.saturating_add(1);
+    record.retried_after = Some(attempts);
+    record.state = ready(record);
+    record.due_at = None;
+    record.cancel_requested = None;
+    clear_end(record);
+}
+
+/// Whether a `finished` that names this attempt (or none) ends the job: not when it has ended, was put back since, or
+/// runs again. A later attempt than any known ends it again.
+fn ends(record: &JobRecord, attempt: Option<AttemptNumber>) -> bool {
+    let last = record.attempts.last().map(|a| a.number);
+    match attempt {
+        None => !record.state.is_final(),
+        Some(n) if is_old(record, n) => false,
+        Some(n) => Some(n) > last || (Some(n) == last && !record.state.is_final()),
+    }
+}
+
+/// Where the attempt is, or where it belongs.
+fn find(record: &JobRecord, number: AttemptNumber) -> Result<usize, usize> {
+    record.attempts.binary_search_by_key(&number, |a| a.number)
+}
+
+/// Adds an attempt at its place. A last one makes the job active, whatever it was: a job that had ended runs again when
+/// its end was logged and its worker died before the queue knew.
+fn insert(record: &mut JobRecord, i: usize, attempt: AttemptRecord, at: Timestamp) {
+    if i < record.attempts.len() || is_old(record, attempt.number) {
+        // A later one has started, or the job was put back since: it can't be running any more.
+        record.attempts.insert(i, attempt);
+        close(&mut record.attempts[i], at);
+        return;
+    }
+    close_open(record, at);
+    record.attempts.push(attempt);
+    if record.state.is_final() {
+        clear_end(record);
+    }
+    record.state = JobState::Active;
+    record.due_at = None;
+}
+
+/// Whether the job was put back after this attempt.
+fn is_old(record: &JobRecord, number: AttemptNumber) -> bool {
+    record.retried_after.is_some_and(|attempts| number.0 <= attempts)
+}
+
+fn close_open(record: &mut JobRecord, at: Timestamp) {
+    record.attempts.iter_mut().for_each(|attempt| close(attempt, at));
+}
+
+fn close(attempt: &mut AttemptRecord, at: Timestamp) {
+    if attempt.report.is_none() {
+        attempt.report = Some(AttemptReport::bare(Outcome::Lost, attempt.started_at, at, LOST));
+    }
+}
+
+/// Whether a report was made by [`close`] and by no worker.
+fn is_presumed(report: &AttemptReport) -> bool {
+    report.outcome == Outcome::Lost && report.usage.is_none() && report.error.as_deref() == Some(LOST)
+}
+
+fn clear_end(record: &mut JobRecord) {
+    record.outcome = None;
+    record.result = None;
+    record.error = None;
+    record.finished_at = None;
+}
+
+/// The state of a job that a worker may take now.
+fn ready(record: &JobRecord) -> JobState {
+    if record.options.priority > 0 { JobState::Prioritized } else { JobState::Waiting }
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -1,0 +1,193 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::{FinalState, Job, JobOptions, NewJob};
+
+const EXIT_0: Outcome = Outcome::Exit { code: 0 };
+const EXIT_1: Outcome = Outcome::Exit { code: 1 };
+
+/// A job and its record, with a clock that moves a second from event to event.
+struct Life {
+    job: Arc<Job>,
+    record: JobRecord,
+    seconds: i64,
+}
+
+impl Life {
+    fn new(options: JobOptions) -> Self {
+        let job = NewJob { id: None, name: "a".into(), arguments: vec![], data: None, options };
+        let job = Arc::new(job.accept(Timestamp::from_millis(0)).unwrap());
+        Self { record: JobRecord::new(&job), job, seconds: 0 }
+    }
+
+    fn plain() -> Self {
+        Self::new(JobOptions::default())
+    }
+
+    fn after(mut self, kinds: impl IntoIterator<Item = EventKind>) -> Self {
+        for kind in kinds {
+            self.seconds += 1;
+            let at = Timestamp::from_millis(self.seconds * 1000);
+            let event = Event { at, job: self.job.clone(), kind };
+            fold_job(&mut self.record, Cursor { major: 0, minor: self.seconds.unsigned_abs() }, &event);
+        }
+        self
+    }
+
+    fn outcomes(&self) -> Vec<Option<Outcome>> {
+        self.record.attempts.iter().map(|a| a.report.as_ref().map(|r| r.outcome)).collect()
+    }
+}
+
+fn start(n: u32) -> EventKind {
+    let worker = WorkerId::parse("w").unwrap();
+    EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into() }
+}
+
+fn finish(n: u32, outcome: Outcome, next_at: Option<i64>) -> EventKind {
+    let t = Timestamp::from_millis(500);
+    let mut report = AttemptReport::bare(outcome, t, t, format!("attempt {n}"));
+    if outcome.is_success() {
+        report.error = None;
+    }
+    EventKind::AttemptFinished {
+        attempt: AttemptNumber(n),
+        worker: WorkerId::parse("w").unwrap(),
+        report: Box::new(report),
+        next_at: next_at.map(|s| Timestamp::from_millis(s * 1000)),
+    }
+}
+
+fn end(attempt: Option<u32>, state: FinalState, outcome: Outcome) -> EventKind {
+    let error = (state == FinalState::Failed).then(|| "why".to_owned());
+    EventKind::Finished { attempt: attempt.map(AttemptNumber), state, outcome, result: None, error }
+}
+
+fn completed(n: u32) -> [EventKind; 2] {
+    [finish(n, EXIT_0, None), end(Some(n), FinalState::Completed, EXIT_0)]
+}
+
+fn failed(n: u32) -> [EventKind; 2] {
+    [finish(n, EXIT_1, None), end(Some(n), FinalState::Failed, EXIT_1)]
+}
+
+#[test]
+fn a_job_that_succeeds_at_its_second_attempt() {
+    let life = Life::plain().after([EventKind::Submitted, start(1), finish(1, EXIT_1, Some(60))]);
+    assert_eq!((life.record.state, life.record.due_at), (JobState::Delayed, Some(Timestamp::from_millis(60_000))));
+    assert_eq!(life.record.error.as_deref(), Some("attempt 1"));
+    let life = life.after([start(2)]);
+    assert_eq!((life.record.state, life.record.due_at), (JobState::Active, None));
+    let life = life.after(completed(2));
+    assert_eq!(
+        (life.record.state, life.record.outcome, &life.record.error),
+        (JobState::Completed, Some(EXIT_0), &None)
+    );
+    assert_eq!(life.record.finished_at, Some(Timestamp::from_millis(6000)));
+    assert_eq!(life.outcomes(), [Some(EXIT_1), Some(EXIT_0)]);
+}
+
+#[test]
+fn an_attempt_lost_with_its_worker_is_closed_by_the_next() {
+    let life = Life::plain().after([start(1), start(2)]);
+    assert_eq!(life.outcomes(), [Some(Outcome::Lost), None]);
+    let lost = life.record.attempts[0].report.as_ref().unwrap();
+    assert_eq!((lost.ended_at, lost.error.as_deref()), (Timestamp::from_millis(2000), Some("lost with its worker")));
+}
+
+#[test]
+fn what_a_worker_says_late_replaces_the_presumption_and_moves_nothing() {
+    let life = Life::plain().after([start(1), start(2)]).after(failed(1));
+    assert_eq!((life.record.state, life.record.outcome, &life.record.error), (JobState::Active, None, &None));
+    assert_eq!(life.outcomes(), [Some(EXIT_1), None]);
+    let life = life.after([finish(1, Outcome::Timeout, None)]);
+    assert_eq!(life.outcomes(), [Some(EXIT_1), None], "what was said once stands");
+}
+
+#[test]
+fn a_job_that_ended_only_in_the_log_runs_again() {
+    let life = Life::plain().after([start(1)]).after(completed(1)).after([start(2)]);
+    let record = &life.record;
+    assert_eq!((record.state, record.outcome, record.finished_at), (JobState::Active, None, None));
+    assert_eq!(life.outcomes(), [Some(EXIT_0), None]);
+}
+
+#[test]
+fn a_late_submission_or_start_moves_nothing() {
+    let life = Life::plain().after([start(2)]).after(completed(2));
+    let ended = life.record.clone();
+    let life = life.after([EventKind::Submitted, start(1), start(2)]);
+    assert_eq!(life.record.state, JobState::Completed);
+    assert_eq!(life.record.finished_at, ended.finished_at);
+    assert_eq!(life.outcomes(), [Some(Outcome::Lost), Some(EXIT_0)]);
+}
+
+#[test]
+fn a_job_given_back_waits_in_its_own_queue() {
+    let life = Life::plain().after([start(1), finish(1, Outcome::Lost, None)]);
+    assert_eq!(life.record.state, JobState::Waiting);
+    let life = Life::new(JobOptions { priority: 3, ..JobOptions::default() });
+    let life = life.after([start(1), finish(1, EXIT_1, Some(0))]);
+    assert_eq!((life.record.state, life.record.due_at), (JobState::Prioritized, None));
+}
+
+#[test]
+fn an_end_without_a_start_makes_the_attempt() {
+    let life = Life::plain().after(completed(1));
+    assert_eq!(life.record.state, JobState::Completed);
+    assert_eq!(life.record.attempts[0].started_at, Timestamp::from_millis(500));
+    let life = life.after([start(1)]);
+    assert_eq!((life.record.state, &*life.record.attempts[0].host), (JobState::Completed, "h"));
+}
+
+#[test]
+fn a_cancelled_job_keeps_the_first_reason_until_it_is_put_back() {
+    let cancel = |reason: &str| EventKind::Cancelled { reason: reason.into() };
+    let life = Life::new(JobOptions { delay: Duration::from_secs(9), ..JobOptions::default() });
+    let life = life.after([cancel("one"), cancel("two"), end(None, FinalState::Failed, Outcome::Cancelled)]);
+    assert_eq!((life.record.state, life.record.due_at), (JobState::Failed, None));
+    assert_eq!(life.record.cancel_requested.as_deref(), Some("one"));
+    let life = life.after([cancel("late"), EventKind::Retried { attempts: 0 }]);
+    let record = &life.record;
+    assert_eq!((record.state, record.retries, &record.cancel_requested), (JobState::Waiting, 1, &None));
+    assert_eq!((record.outcome, &record.error, record.finished_at), (None, &None, None));
+}
+
+#[test]
+fn a_retry_counts_once_and_old_ends_no_longer_count() {
+    let again = || EventKind::Retried { attempts: 1 };
+    let life = Life::plain().after([start(1)]).after(failed(1)).after([again(), again()]).after(failed(1));
+    assert_eq!((life.record.state, life.record.retries), (JobState::Waiting, 1));
+    let life = life.after([start(2), again()]);
+    assert_eq!((life.record.state, life.record.retries), (JobState::Active, 1));
+    let life = life.after(failed(2)).after([EventKind::Retried { attempts: 2 }]);
+    assert_eq!((life.record.state, life.record.retries), (JobState::Waiting, 2));
+}
+
+#[test]
+fn a_start_from_before_a_retry_is_closed_at_once() {
+    let life = Life::plain().after([EventKind::Retried { attempts: 4 }, start(1)]);
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Waiting, vec![Some(Outcome::Lost)]));
+}
+
+#[test]
+fn a_job_that_ends_leaves_no_attempt_open() {
+    let life = Life::plain().after([start(1), end(None, FinalState::Failed, Outcome::Lost)]);
+    assert_eq!(life.outcomes(), [Some(Outcome::Lost)]);
+}
+
+#[test]
+fn a_removed_job_keeps_everything() {
+    let life = Life::plain().after(completed(1)).after([EventKind::Removed]);
+    assert_eq!((life.record.removed, life.record.state), (true, JobState::Completed));
+}
+
+#[test]
+fn an_event_is_folded_once() {
+    let life = Life::plain().after([start(1)]);
+    let mut again = life.record.clone();
+    let kind = end(Some(1), FinalState::Failed, EXIT_1);
+    fold_job(&mut again, life.record.applied, &Event { at: Timestamp::from_millis(9), job: life.job.clone(), kind });
+    assert_eq!(again, life.record);
+}

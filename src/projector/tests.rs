@@ -1,0 +1,507 @@
+//! The projector as a whole: replays on a store that stops half-way, and the loop on the embedded adapters.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::domain::{
+    AttemptNumber, AttemptReport, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, JobState, Outcome,
+    Timestamp, Usage, WorkerId,
+};
+use crate::events::EventSink;
+use crate::events::embedded::EmbeddedLog;
+use crate::sqlite::{Durability, Sqlite};
+use crate::stats::{Counts, ShardKey, StatShard};
+use crate::store::embedded::EmbeddedStore;
+use crate::store::{Commit, History, JobRecord, Loaded, Term, Versioned};
+
+/// A store without transactions: writes one document after the other, and fails when told to.
+#[derive(Default)]
+struct HalfStore(Mutex<Half>);
+
+#[derive(Default)]
+struct Half {
+    jobs: BTreeMap<JobId, (u64, JobRecord)>,
+    shards: BTreeMap<ShardKey, (u64, StatShard)>,
+    cursor: Cursor,
+    /// Writes until it fails; never when absent.
+    writes_left: Option<usize>,
+}
+
+impl Half {
+    fn write_one<K: Ord + Clone, T>(
+        left: &mut Option<usize>,
+        into: &mut BTreeMap<K, (u64, T)>,
+        key: K,
+        document: Versioned<T>,
+    ) -> Result<(), StoreError> {
+        Self::spend(left)?;
+        let stored = into.get(&key).map(|(version, _)| *version);
+        if stored != document.version {
+            return Err(StoreError::new(StoreErrorKind::Conflict, "moved"));
+        }
+        into.insert(key, (stored.unwrap_or(0) + 1, document.document));
+        Ok(())
+    }
+
+    fn spend(left: &mut Option<usize>) -> Result<(), StoreError> {
+        match left {
+            Some(0) => Err(StoreError::new(StoreErrorKind::Unavailable, "crashed")),
+            Some(n) => {
+                *n -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn versioned<T: Clone>(stored: Option<&(u64, T)>) -> Option<Versioned<T>> {
+    stored.map(|(version, document)| Versioned { document: document.clone(), version: Some(*version) })
+}
+
+#[async_trait]
+impl Projection for HalfStore {
+    async fn lead(&self, holder: &str, _: Duration, _: &Clock) -> Result<Option<Term>, StoreError> {
+        Ok(Some(Term { holder: holder.to_owned(), number: 1 }))
+    }
+
+    async fn resign(&self, _: &Term) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError> {
+        let half = self.0.lock().unwrap();
+        Ok(Loaded {
+            jobs: jobs.iter().map(|id| versioned(half.jobs.get(id))).collect(),
+            shards: shards.iter().map(|key| versioned(half.shards.get(key))).collect(),
+        })
+    }
+
+    async fn position(&self) -> Result<Cursor, StoreError> {
+        Ok(self.0.lock().unwrap().cursor)
+    }
+
+    async fn commit(&self, _: &Term, commit: Commit) -> Result<(), StoreError> {
+        let Half { jobs, shards, cursor, writes_left } = &mut *self.0.lock().unwrap();
+        for shard in commit.shards {
+            Half::write_one(writes_left, shards, shard.document.key.clone(), shard)?;
+        }
+        for job in commit.jobs {
+            Half::write_one(writes_left, jobs, job.document.id.clone(), job)?;
+        }
+        Half::spend(writes_left)?;
+        *cursor = commit.cursor.max(*cursor);
+        Ok(())
+    }
+
+    async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {
+        let half = self.0.lock().unwrap();
+        let behind = half.jobs.iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
+        Ok(behind.take(limit).map(|(_, (_, record))| record.clone()).collect())
+    }
+
+    async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError> {
+        Ok(self.0.lock().unwrap().shards.keys().cloned().collect())
+    }
+}
+
+/// The store above never waits.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("the double never waits")
+}
+
+fn term() -> Term {
+    Term { holder: "test".into(), number: 1 }
+}
+
+/// The numbers from which an event is made.
+type Draw = (u8, u8, u32, u8);
+
+fn job(which: u8, twist: u8) -> Arc<Job> {
+    // Three jobs of two names on two days. A twist gives an id to a different job, which nobody should do.
+    let name = if (which + twist) % 3 == 0 { "a" } else { "b" };
+    Arc::new(Job {
+        id: JobId::parse(&format!("job-{which}")).unwrap(),
+        name: JobName::parse(name).unwrap(),
+        arguments: vec![],
+        data: None,
+        options: JobOptions { priority: u32::from(which == 1), ..JobOptions::default() },
+        submitted_at: Timestamp::from_millis(i64::from(which + twist) * 50_000_000),
+    })
+}
+
+fn outcome(dice: u8) -> Outcome {
+    match dice % 5 {
+        0 | 1 => Outcome::Exit { code: 0 },
+        2 => Outcome::Exit { code: 1 },
+        3 => Outcome::Lost,
+        _ => Outcome::Timeout,
+    }
+}
+
+fn attempt_finished(n: u32, dice: u8, at: Timestamp, next_at: Option<Timestamp>) -> EventKind {
+    let outcome = outcome(dice);
+    let mut report = AttemptReport::bare(outcome, at - Duration::from_secs(1), at, "why");
+    report.peak_beside = u32::from(dice % 3);
+    let wall_us = 1000 * u64::from(dice) + 1;
+    report.usage =
+        (outcome != Outcome::Lost).then_some(Usage { wall_us, user_us: 7, system_us: 3, peak_rss_bytes: 9999 });
+    let worker = WorkerId::parse("w").unwrap();
+    EventKind::AttemptFinished { attempt: AttemptNumber(n), worker, report: Box::new(report), next_at }
+}
+
+fn attempt_started(n: u32) -> EventKind {
+    EventKind::AttemptStarted { attempt: AttemptNumber(n), worker: WorkerId::parse("w").unwrap(), host: "h".into() }
+}
+
+fn finished(attempt: Option<u32>, dice: u8) -> EventKind {
+    let outcome = outcome(dice);
+    let state = if outcome.is_success() { FinalState::Completed } else { FinalState::Failed };
+    EventKind::Finished { attempt: attempt.map(AttemptNumber), state, outcome, result: None, error: None }
+}
+
+/// Any event at any time, of any attempt, sometimes of a job that can't be.
+fn implausible(draws: &[Draw]) -> Vec<Event> {
+    let event = |(i, (which, kind, attempt, dice)): (usize, &Draw)| {
+        let at = Timestamp::from_millis(100_000_000 + i as i64 * 700);
+        let next_at = (dice % 2 == 0).then(|| at + Duration::from_secs(u64::from(dice % 3)));
+        let kind = match kind % 7 {
+            0 => EventKind::Submitted,
+            1 => attempt_started(*attempt),
+            2 => attempt_finished(*attempt, *dice, at, next_at),
+            3 => finished((dice % 4 > 0).then_some(*attempt), *dice),
+            4 => EventKind::Cancelled { reason: format!("reason {dice}") },
+            5 => EventKind::Retried { attempts: *attempt },
+            _ => EventKind::Removed,
+        };
+        Event { at, job: job(which % 3, u8::from(dice % 16 == 0)), kind }
+    };
+    draws.iter().enumerate().map(event).collect()
+}
+
+/// What workers and people do to three jobs: every draw moves one of them a step on.
+fn plausible(draws: &[Draw]) -> Vec<Event> {
+    #[derive(Clone, Copy, Default)]
+    struct Now {
+        submitted: bool,
+        running: bool,
+        ended: Option<bool>,
+        starts: u32,
+    }
+    let mut jobs = [Now::default(); 3];
+    let mut events = Vec::new();
+    for (i, (which, choice, _, dice)) in draws.iter().enumerate() {
+        let at = Timestamp::from_millis(100_000_000 + i as i64 * 700);
+        let job = job(which % 3, 0);
+        let now = &mut jobs[usize::from(which % 3)];
+        let mut add = |kind| events.push(Event { at, job: job.clone(), kind });
+        match (now.submitted, now.ended, now.running) {
+            (false, ..) => {
+                now.submitted = true;
+                add(EventKind::Submitted);
+            }
+            (true, Some(true), _) => add(EventKind::Removed),
+            (true, Some(false), _) => {
+                now.ended = None;
+                add(EventKind::Retried { attempts: now.starts });
+            }
+            // Waiting, or its worker has just died.
+            (true, None, running) if !running || choice % 5 == 0 => {
+                now.starts += 1;
+                now.running = true;
+                add(attempt_started(now.starts));
+            }
+            (true, None, _) => {
+                let outcome = outcome(*dice);
+                let is_last = outcome.is_success() || (choice % 2 == 0 && outcome != Outcome::Lost);
+                let next_at = (!is_last && outcome != Outcome::Lost).then_some(at + Duration::from_secs(1));
+                now.running = false;
+                add(attempt_finished(now.starts, *dice, at, next_at));
+                if is_last {
+                    add(finished(Some(now.starts), *dice));
+                    now.ended = Some(outcome.is_success());
+                }
+            }
+        }
+    }
+    events
+}
+
+fn as_log(events: impl IntoIterator<Item = Event>) -> Vec<(Cursor, Event)> {
+    (1..).map(|minor| Cursor { major: 0, minor }).zip(events).collect()
+}
+
+type Documents = (Vec<JobRecord>, BTreeMap<ShardKey, Counts>);
+
+/// Everything but the cursors of shards, which tell only where their last effect stood.
+fn documents(store: &HalfStore) -> Documents {
+    let half = store.0.lock().unwrap();
+    let shards = half.shards.iter().filter(|(_, (_, s))| !s.counts.is_zero());
+    (
+        half.jobs.values().map(|(_, record)| record.clone()).collect(),
+        shards.map(|(key, (_, shard))| (key.clone(), shard.counts.clone())).collect(),
+    )
+}
+
+/// Folded one event at a time, without any failure.
+fn folded(log: &[(Cursor, Event)]) -> Documents {
+    let store = HalfStore::default();
+    for one in log.chunks(1) {
+        now(fold_batch(&store, &term(), one)).unwrap();
+        assert_eq!(now(differing_shards(&store)).unwrap(), []);
+    }
+    documents(&store)
+}
+
+/// Folded in batches of these sizes; some commits stop after so many writes.
+fn folded_with_crashes(store: &HalfStore, log: &[(Cursor, Event)], steps: &[(usize, Option<usize>)]) {
+    for (size, crash) in steps.iter().chain(std::iter::repeat(&(7, None))) {
+        let position = now(store.position()).unwrap();
+        let rest: Vec<_> = log.iter().filter(|(at, _)| *at > position).take(*size).cloned().collect();
+        if rest.is_empty() {
+            return;
+        }
+        store.0.lock().unwrap().writes_left = *crash;
+        let _ = now(fold_batch(store, &term(), &rest));
+        store.0.lock().unwrap().writes_left = None;
+    }
+}
+
+fn draws() -> impl Strategy<Value = Vec<Draw>> {
+    prop::collection::vec((any::<u8>(), any::<u8>(), 1u32..5, any::<u8>()), 1..60)
+}
+
+fn steps() -> impl Strategy<Value = Vec<(usize, Option<usize>)>> {
+    prop::collection::vec((1usize..20, prop::option::weighted(0.7, 0usize..12)), 0..40)
+}
+
+proptest! {
+    #[test]
+    fn crashes_and_replays_change_nothing(draws in draws(), steps in steps(), is_plausible: bool) {
+        let log = as_log(if is_plausible { plausible(&draws) } else { implausible(&draws) });
+        let store = HalfStore::default();
+        folded_with_crashes(&store, &log, &steps);
+        prop_assert_eq!(documents(&store), folded(&log));
+        prop_assert_eq!(documents(&store).1, now(recount(&store)).unwrap());
+    }
+
+    #[test]
+    fn a_rebuild_in_the_middle_of_a_replay_changes_nothing(draws in draws(), steps in steps(), writes in 0usize..12) {
+        let log = as_log(implausible(&draws));
+        let (early, _) = steps.split_at(steps.len() / 2);
+        let store = HalfStore::default();
+        folded_with_crashes(&store, &log[..log.len() / 2], early);
+        store.0.lock().unwrap().writes_left = Some(writes);
+        let _ = now(fold_batch(&store, &term(), &log[log.len() / 2..]));
+        store.0.lock().unwrap().writes_left = None;
+        now(rebuild(&store, &term())).unwrap();
+        prop_assert_eq!(now(differing_shards(&store)).unwrap(), []);
+        folded_with_crashes(&store, &log, &steps);
+        prop_assert_eq!(documents(&store), folded(&log));
+    }
+
+    #[test]
+    fn events_written_twice_change_nothing(draws in draws(), twice in prop::collection::vec((any::<prop::sample::Index>(), 0usize..20), 0..20)) {
+        let events = plausible(&draws);
+        let mut doubled: Vec<_> = events.iter().cloned().map(|e| vec![e]).collect();
+        for (index, distance) in twice {
+            let i = index.index(events.len());
+            // Without an attempt nothing tells a repetition from the same thing done once more: it must follow at once.
+            let later = if events[i].key().attempt > 0 { (i + distance).min(events.len() - 1) } else { i };
+            doubled[later].push(events[i].clone());
+        }
+        let without_cursors = |(records, shards): Documents| {
+            let records: Vec<_> = records.into_iter().map(|r| JobRecord { applied: Cursor::START, ..r }).collect();
+            (records, shards)
+        };
+        let (once, again) = (folded(&as_log(events)), folded(&as_log(doubled.into_iter().flatten())));
+        prop_assert_eq!(without_cursors(once), without_cursors(again));
+    }
+
+    #[test]
+    fn only_the_last_attempt_of_an_active_job_is_open(draws in draws()) {
+        for record in folded(&as_log(implausible(&draws))).0 {
+            let (last, before) = record.attempts.split_last().map_or((None, &[][..]), |(l, b)| (Some(l), b));
+            prop_assert!(before.iter().all(|a| a.report.is_some()));
+            prop_assert!(record.attempts.is_sorted_by(|a, b| a.number < b.number));
+            prop_assert!(record.state == JobState::Active || last.is_none_or(|a| a.report.is_some()));
+            prop_assert_eq!(record.state.is_final(), record.finished_at.is_some());
+        }
+    }
+
+    #[test]
+    fn counts_add_up_in_any_grouping(draws in draws()) {
+        let (records, _) = folded(&as_log(implausible(&draws)));
+        let parts: Vec<_> = records.iter().map(contribution).collect();
+        let sum = |parts: &[&Counts]| {
+            parts.iter().fold(Counts::default(), |mut sum, part| { sum.add(part); sum })
+        };
+        if let [a, b, c] = &parts[..] {
+            prop_assert_eq!(sum(&[&sum(&[a, b]), c]), sum(&[a, &sum(&[b, c])]));
+            prop_assert_eq!(sum(&[a, b, c]), sum(&[c, a, b]));
+        }
+    }
+}
+
+/// A log and a store in a directory of their own.
+struct Rig {
+    _dir: tempfile::TempDir,
+    db: Sqlite,
+    log: Arc<EmbeddedLog>,
+    store: Arc<EmbeddedStore>,
+    tasks: TaskTracker,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        let tasks = TaskTracker::new();
+        let log = EmbeddedLog::open(db.clone(), dir.path(), 1_000_000, tasks.clone()).await.unwrap();
+        let store = EmbeddedStore::open(db.clone()).await.unwrap();
+        Self { _dir: dir, db, log, store, tasks }
+    }
+
+    fn start(&self, projection: Arc<dyn Projection>, settings: ProjectorSettings) -> Running {
+        let stop = CancellationToken::new();
+        let (progress, committed) = watch::channel(Cursor::START);
+        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), progress);
+        Running { task: self.tasks.spawn(run), stop, committed }
+    }
+}
+
+struct Running {
+    task: tokio::task::JoinHandle<Result<(), InvalidSettings>>,
+    stop: CancellationToken,
+    committed: watch::Receiver<Cursor>,
+}
+
+impl Running {
+    async fn reaches(&mut self, cursor: Cursor) {
+        let reached = self.committed.wait_for(|c| *c >= cursor);
+        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("in time").expect("it runs");
+    }
+
+    async fn stopped(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn one_job(id: &str) -> Vec<Event> {
+    let job = Arc::new(Job { id: JobId::parse(id).unwrap(), ..Job::clone(&job(0, 0)) });
+    let at = job.submitted_at;
+    let event = |kind| Event { at, job: job.clone(), kind };
+    vec![
+        event(EventKind::Submitted),
+        event(attempt_started(1)),
+        event(attempt_finished(1, 0, at, None)),
+        event(finished(Some(1), 0)),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_appended_becomes_history_and_the_term_is_given_back() {
+    let rig = Rig::new().await;
+    let mut running = rig.start(rig.store.clone(), ProjectorSettings::new("one"));
+    let last = rig.log.append(&one_job("x")).await.unwrap();
+    running.reaches(last).await;
+    let record = rig.store.job(&JobId::parse("x").unwrap()).await.unwrap().unwrap();
+    assert_eq!((record.state, record.attempts.len()), (JobState::Completed, 1));
+    assert_eq!(differing_shards(&*rig.store).await.unwrap(), []);
+
+    running.stopped().await;
+    let won = rig.store.lead("two", Duration::from_secs(1), &Clock::system()).await.unwrap();
+    assert!(won.is_some(), "the term was given back");
+}
+
+#[tokio::test]
+async fn a_dead_projector_is_replaced() {
+    let rig = Rig::new().await;
+    let quick = |holder| ProjectorSettings {
+        ttl: Duration::from_millis(300),
+        margin: Duration::from_millis(100),
+        retry: Duration::from_millis(50),
+        ..ProjectorSettings::new(holder)
+    };
+    let mut first = rig.start(rig.store.clone(), quick("first"));
+    first.reaches(rig.log.append(&one_job("x")).await.unwrap()).await;
+    let mut second = rig.start(rig.store.clone(), quick("second"));
+    // Dies without a word.
+    first.task.abort();
+    second.reaches(rig.log.append(&one_job("y")).await.unwrap()).await;
+    assert!(rig.store.job(&JobId::parse("y").unwrap()).await.unwrap().is_some());
+    second.stopped().await;
+}
+
+#[tokio::test]
+async fn an_unreadable_event_is_set_aside_and_history_goes_on() {
+    let rig = Rig::new().await;
+    rig.log.append(&one_job("x")).await.unwrap();
+    rig.db.write(|c| c.execute("UPDATE events SET body = x'00' WHERE seq = 2", [])).await.unwrap();
+    let last = rig.log.append(&one_job("y")).await.unwrap();
+    let mut running = rig.start(rig.store.clone(), ProjectorSettings::new("one"));
+    running.reaches(last).await;
+    for id in ["x", "y"] {
+        let record = rig.store.job(&JobId::parse(id).unwrap()).await.unwrap().unwrap();
+        assert_eq!(record.state, JobState::Completed, "{id}");
+    }
+    let parked: i64 =
+        rig.db.read(|c| c.query_row("SELECT count(*) FROM events_parked", [], |r| r.get(0))).await.unwrap();
+    assert_eq!(parked, 1);
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_store_loses_nothing() {
+    let rig = Rig::new().await;
+    let store = Arc::new(HalfStore::default());
+    store.0.lock().unwrap().writes_left = Some(1);
+    let mut running = rig.start(store.clone(), ProjectorSettings::new("one"));
+    let last = rig.log.append(&one_job("x")).await.unwrap();
+    // Its first write reaches the store, then none does for a while.
+    while store.0.lock().unwrap().writes_left != Some(0) {
+        tokio::task::yield_now().await;
+    }
+    store.0.lock().unwrap().writes_left = None;
+    running.reaches(last).await;
+    assert_eq!(differing_shards(&*store).await.unwrap(), []);
+    assert_eq!(documents(&store), folded(&as_log(one_job("x"))));
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn the_log_is_trimmed_but_for_the_last_events() {
+    let rig = Rig::new().await;
+    for i in 0..50 {
+        rig.log.append(&one_job(&format!("old-{i}"))).await.unwrap();
+    }
+    let settings = || ProjectorSettings { keep: 40, batch: 10, ..ProjectorSettings::new("one") };
+    let mut running = rig.start(rig.store.clone(), settings());
+    let last = rig.log.append(&one_job("x")).await.unwrap();
+    running.reaches(last).await;
+    running.stopped().await;
+    let length = rig.log.span().await.unwrap().length;
+    assert!((40..=60).contains(&length), "{length}");
+
+    // What was left by one that kept more is trimmed by the next.
+    let mut running = rig.start(rig.store.clone(), ProjectorSettings { keep: 20, ..settings() });
+    let last = rig.log.append(&one_job("y")).await.unwrap();
+    running.reaches(last).await;
+    running.stopped().await;
+    let length = rig.log.span().await.unwrap().length;
+    assert!((20..=34).contains(&length), "{length}");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused() {
+    let rig = Rig::new().await;
+    let settings = ProjectorSettings { margin: Duration::from_secs(9), ..ProjectorSettings::new("one") };
+    assert!(rig.start(rig.store.clone(), settings).task.await.unwrap().is_err());
+}
