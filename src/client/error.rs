@@ -62,7 +62,7 @@ impl ClientError {
             _ => ClientErrorKind::Server,
         };
         let mut message = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
-        for field in &problem.errors {
+        for field in problem.errors.iter().filter(|field| !problem.detail.contains(&field.detail)) {
             message.push_str(&format!("\n  {}: {}", field.pointer, field.detail));
         }
         let hint = (kind == ClientErrorKind::Auth).then(|| {
