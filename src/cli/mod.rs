@@ -244,11 +244,17 @@ fn connect(globals: &Globals) -> Result<Client, CliError> {
     Client::new(server, token).map_err(|e| CliError::Usage(with_hint(&e)))
 }
 
+/// The error in one line, with its first cause and what to do about it.
 fn with_hint(error: &crate::client::ClientError) -> String {
-    match &error.hint {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
+    let mut text = error.to_string();
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    if let Some(first) = causes.last() {
+        text.push_str(&format!(": {first}"));
     }
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("; {hint}"));
+    }
+    text
 }
 
 /// The whole tree of commands, as completions need it.

@@ -20,7 +20,7 @@ pub struct DevArgs {
     pub worker: WorkerArgs,
     /// Write one line of JSON to this file descriptor when ready
     #[arg(long, value_name = "N")]
-    pub ready_fd: Option<i32>,
+    pub ready_fd: Option<u32>,
 }
 
 /// `jobber serve`.
@@ -31,7 +31,7 @@ pub struct ServeArgs {
     pub listen: ListenArgs,
     /// Write one line of JSON to this file descriptor when ready
     #[arg(long, value_name = "N")]
-    pub ready_fd: Option<i32>,
+    pub ready_fd: Option<u32>,
 }
 
 /// `jobber work`.
@@ -42,7 +42,7 @@ pub struct WorkArgs {
     pub worker: WorkerArgs,
     /// Write one line of JSON to this file descriptor when ready
     #[arg(long, value_name = "N")]
-    pub ready_fd: Option<i32>,
+    pub ready_fd: Option<u32>,
     /// End when the queue is empty
     #[arg(long)]
     pub burst: bool,

@@ -5,7 +5,13 @@ use crate::harness::{Output, Place, run};
 async fn exec(place: &Place, words: &[&str]) -> Output {
     let jobs_dir = place.jobs_dir();
     let data_dir = place.data_dir();
-    let fixed = ["exec", "--jobs-dir", jobs_dir.to_str().unwrap(), "--data-dir", data_dir.to_str().unwrap()];
+    let fixed = [
+        "exec",
+        "--jobs-dir",
+        jobs_dir.to_str().expect("a UTF-8 path"),
+        "--data-dir",
+        data_dir.to_str().expect("a UTF-8 path"),
+    ];
     run(&[&fixed[..], words].concat(), &[], place.path(), "").await
 }
 

@@ -41,7 +41,8 @@ async fn a_cancelled_job_never_gives_zero() {
     j.job("patient", "#!/bin/sh\ntrap 'exit 0' TERM\nsleep 600 & wait\n");
     let id = j.cli(&["submit", "patient", "--print-id"]).await.stdout.trim().to_owned();
     j.wait_state(&id, "active").await;
-    let (waited, cancelled) = tokio::join!(j.cli(&["wait", &id]), j.cli(&["cancel", &id, "--reason", "too slow"]));
+    let (wait, cancel) = (["wait", &id], ["cancel", &id, "--reason", "too slow"]);
+    let (waited, cancelled) = tokio::join!(j.cli(&wait), j.cli(&cancel));
     assert_eq!(cancelled.code, 0, "{cancelled:?}");
     assert_eq!(waited.code, 126, "{waited:?}");
     let again = j.cli(&["cancel", &id]).await;
@@ -102,7 +103,8 @@ async fn logs_are_there_while_a_job_runs_and_after_it() {
     let open = async {
         tokio::fs::write(&gate, "").await.unwrap();
     };
-    let (out, ()) = tokio::join!(j.cli(&["logs", "-f", &id, "--stream", "stdout"]), open);
+    let follow = ["logs", "-f", &id, "--stream", "stdout"];
+    let (out, ()) = tokio::join!(j.cli(&follow), open);
     assert_eq!((out.code, out.stdout.as_str()), (0, "one\nthree\n"), "{out:?}");
     let out = j.cli(&["logs", &id, "--stream", "stderr"]).await;
     assert_eq!(out.stdout, "two\n", "{out:?}");
