@@ -4,7 +4,6 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod logs;
-mod secret;
 mod sse;
 mod transport;
 
@@ -22,7 +21,7 @@ use crate::wire::{
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use logs::{LogRequest, LogStream};
-pub use secret::Secret;
+pub use crate::domain::Secret;
 use transport::{ANSWER, build, encode};
 
 /// Where a client looks for the server when nobody says.
