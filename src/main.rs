@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         other => other,
     };
     let pairs: Vec<_> = environment.clone().into_iter().collect();
-    let sources = Sources { file: globals.config.clone(), flags: cli::settings(&globals, &command, &environment), environment };
+    let sources =
+        Sources { file: globals.config.clone(), flags: cli::settings(&globals, &command, &environment), environment };
     let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(error) => return end(Err(error.into())),

@@ -123,7 +123,8 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         Err(e) => e,
     };
     if error.classify() != serde_json::error::Category::Data {
-        let detail = if bytes.is_empty() { "the body is empty".to_owned() } else { format!("the body is not JSON: {error}") };
+        let detail =
+            if bytes.is_empty() { "the body is empty".to_owned() } else { format!("the body is not JSON: {error}") };
         return Err(ApiError::bad_request("invalid_json", detail));
     }
     // Only now is the way to the field worth following.

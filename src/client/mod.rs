@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Url};
 
+pub use crate::domain::Secret;
 use crate::domain::{JobId, JobState, Timestamp, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobSummary;
@@ -21,7 +22,6 @@ use crate::wire::{
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use logs::{LogRequest, LogStream};
-pub use crate::domain::Secret;
 use transport::{ANSWER, build, encode};
 
 /// Where a client looks for the server when nobody says.

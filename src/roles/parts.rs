@@ -64,7 +64,13 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
 }
 
 /// Starts the projector. It ends some moments after `stop`, so that what the other parts write last is folded too.
-pub(super) fn start_projector(config: &Config, ports: &Ports, clock: &Clock, life: &Lifecycle, others: CancellationToken) {
+pub(super) fn start_projector(
+    config: &Config,
+    ports: &Ports,
+    clock: &Clock,
+    life: &Lifecycle,
+    others: CancellationToken,
+) {
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
         keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
@@ -74,14 +80,7 @@ pub(super) fn start_projector(config: &Config, ports: &Ports, clock: &Clock, lif
     let (progress, _) = tokio::sync::watch::channel(Cursor::START);
     life.run(
         "projector",
-        projector::run(
-            ports.source.clone(),
-            ports.projection.clone(),
-            settings,
-            clock.clone(),
-            stop.clone(),
-            progress,
-        ),
+        projector::run(ports.source.clone(), ports.projection.clone(), settings, clock.clone(), stop.clone(), progress),
     );
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
     life.tasks.spawn(async move {
@@ -117,7 +116,8 @@ pub(super) fn build_worker(
     let host = host_name();
     let id = WorkerId::generate(&host);
     let slots = build_slots(config)?;
-    let guard = Guard::start(&id, &scratch_dir(config)?).context("the guard, which ends jobs if this process is killed, can't be started")?;
+    let guard = Guard::start(&id, &scratch_dir(config)?)
+        .context("the guard, which ends jobs if this process is killed, can't be started")?;
     let runner = build_runner(config, environment, clock, &id, Some(&guard))?;
     let settings = WorkerSettings {
         id,

@@ -21,11 +21,7 @@ use crate::wire::{Acted, CancelRequest};
 const LONGEST_REASON: usize = 4096;
 
 /// `POST /api/v1/jobs/{id}:cancel`, `:retry`, `:promote`.
-pub(crate) async fn act(
-    State(api): State<Arc<Api>>,
-    segment: Segment,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(crate) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: Request) -> Result<Response, ApiError> {
     let (id, verb) = segment.verb()?;
     let id = JobId::parse(id)?;
     let status = match verb {

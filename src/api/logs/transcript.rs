@@ -86,12 +86,7 @@ impl Transcript {
 
     /// Takes what history knows, and the pieces that came before it. With `caught_up`, an attempt that is followed by
     /// another has ended even if history can't tell how.
-    pub(super) fn absorb(
-        &mut self,
-        records: &[AttemptRecord],
-        pending: &mut VecDeque<OutputChunk>,
-        caught_up: bool,
-    ) {
+    pub(super) fn absorb(&mut self, records: &[AttemptRecord], pending: &mut VecDeque<OutputChunk>, caught_up: bool) {
         for record in records {
             let number = record.number.0;
             while let Some(chunk) = pending.pop_front_if(|chunk| chunk.attempt <= number) {
