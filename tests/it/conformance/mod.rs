@@ -31,3 +31,7 @@ macro_rules! conformance {
 }
 
 mod queue;
+
+// === the log and the store ===
+mod events;
+mod store;
