@@ -217,6 +217,3 @@ impl Projector<'_> {
         self.progress.send_if_modified(|seen| position > std::mem::replace(seen, position.max(*seen)));
     }
 }
-
-#[cfg(test)]
-mod tests;
