@@ -1,12 +1,31 @@
 //! Jobber runs native programs as queued jobs. The modules, in the order in which a job meets them:
 
+// What everybody speaks.
 pub mod domain;
+
+// In: from a shell or over HTTP, into the queue.
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod queue;
+pub mod wire;
+
+// Run: claimed, supervised, recorded.
+pub mod runner;
+pub mod worker;
+
+// Remembered: events, folded into documents and aggregates.
 pub mod events;
 pub mod projector;
-pub mod queue;
-pub mod runner;
-pub mod sqlite;
 pub mod stats;
 pub mod store;
+
+// How it is put together.
+pub mod backoff;
+pub mod config;
+pub mod lifecycle;
+pub mod logging;
+pub mod roles;
+pub mod sqlite;
 pub mod wake;
-pub mod wire;
+pub mod wiring;

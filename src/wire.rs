@@ -277,3 +277,35 @@ pub struct FieldProblem {
     /// What is wrong and what is allowed.
     pub detail: String,
 }
+
+/// One server-sent event of `GET /api/v1/events`; the event's name is the `type`, its id a cursor to go on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// What happened: the name of an [`crate::domain::EventKind`].
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When.
+    pub at: Timestamp,
+    /// To which job.
+    pub job: JobId,
+    /// The binary that it runs.
+    pub name: JobName,
+    /// In which start of it; for `retried`, how many there had been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The state in which it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobState>,
+    /// How the attempt, or the job, ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Who ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+    /// When the next attempt is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// Why somebody asked for it to be stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

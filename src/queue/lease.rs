@@ -7,7 +7,7 @@
 //! ```
 //! An adapter renews its leases by itself, on its own task; the holder only listens to [`Lease::lost`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -96,18 +96,9 @@ impl Lease {
         }
     }
 
-    /// Publishes how far the job is.
-    pub fn progress(&self, progress: &Progress) {
-        if let Some(ops) = &self.ops {
-            ops.progress(progress);
-        }
-    }
-
-    /// Publishes a piece of its output.
-    pub fn output(&self, chunk: OutputChunk) {
-        if let Some(ops) = &self.ops {
-            ops.output(chunk);
-        }
+    /// Publishes what the job says, for as long as the lease is held; may be given to another thread.
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.ops.as_ref().map(Arc::downgrade))
     }
 
     /// Hands the verdict to the queue. Best effort: the truth is in the event log, written before.
@@ -129,6 +120,26 @@ impl Drop for Lease {
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lease").field("job", &self.job.id).field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+/// Publishes what a leased job says. Best effort; says nothing any more once the lease is gone.
+#[derive(Clone)]
+pub struct Publisher(Option<Weak<dyn LeaseOps>>);
+
+impl Publisher {
+    /// Publishes how far the job is.
+    pub fn progress(&self, progress: &Progress) {
+        if let Some(ops) = self.0.as_ref().and_then(Weak::upgrade) {
+            ops.progress(progress);
+        }
+    }
+
+    /// Publishes a piece of its output.
+    pub fn output(&self, chunk: OutputChunk) {
+        if let Some(ops) = self.0.as_ref().and_then(Weak::upgrade) {
+            ops.output(chunk);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
-pub use lease::{Claims, Lease, LeaseLoss, LeaseOps};
+pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, Publisher};
 
 /// What a caller can decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum QueueErrorKind {
     Full,
     /// An idempotency key came back with another request.
     KeyReused,
+    /// What was asked for can't be: a cursor of another list, for instance.
+    Rejected,
     /// What is stored can't be read.
     Corrupt,
 }

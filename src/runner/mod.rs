@@ -1,10 +1,136 @@
 //! An order in, a report out: runs one attempt of a job as a supervised child process.
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
-//! could not do its own work.
+//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and where),
+//! `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it needs),
+//! `spawn`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `memory`, `orphans` (nothing is
+//! left), `exit` and `report` (what became of it); and [`guard`], should this process be killed meanwhile.
 
+mod attempt;
+pub mod binary;
+mod capture;
+mod cgroup;
+mod directives;
+mod environment;
+mod exit;
+pub mod gauge;
+pub mod guard;
+mod limits;
+mod memory;
 pub mod order;
+mod orphans;
+mod pool;
+mod procfs;
+mod report;
+mod scratch;
 pub mod slots;
+mod spawn;
+mod stop;
+mod supervise;
+mod sys;
+#[cfg(test)]
+mod tests;
 
+use std::io;
+use std::sync::Arc;
+
+pub use binary::BinaryError;
+pub use gauge::{Running, RunningGauge};
+pub use guard::{Guard, run_guard};
 pub use order::{OutputSink, RunOrder, RunnerSettings, StopHandle, StopReason, StopSignal};
-pub use slots::{Slot, Slots};
+pub use slots::{CpuSet, CpuSetError, Slot, Slots};
+
+use crate::domain::{AttemptReport, Clock};
+
+/// Why Jobber could not do its own work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The scratch directory can't be used.
+    #[error("couldn't prepare the scratch directory")]
+    Scratch(#[source] io::Error),
+    /// The system has no thread left.
+    #[error("couldn't start a thread for an attempt")]
+    Thread(#[source] io::Error),
+    /// The process could not be waited for; it was killed.
+    #[error("couldn't supervise a process")]
+    Supervise(#[source] io::Error),
+    /// A bug: the attempt's thread panicked; its process was killed.
+    #[error("the thread of an attempt has panicked; please report this")]
+    Panicked,
+}
+
+/// Runs attempts.
+pub struct Runner {
+    shared: Arc<attempt::Shared>,
+    pool: pool::Pool,
+}
+
+impl Runner {
+    /// A runner with these settings. `environment` is that of this process, of which jobs inherit what the settings
+    /// name; `guard` ends what runs should this process be killed. Removes the scratch directories of dead workers, and
+    /// makes this process the one that orphans below it are given to. A jobs directory that can't be read is only
+    /// warned of: it may come later.
+    ///
+    /// # Errors
+    /// [`RunnerError::Scratch`] when the scratch directory can't be made.
+    pub fn new(
+        settings: RunnerSettings,
+        environment: Vec<(String, String)>,
+        clock: Clock,
+        guard: Option<&Guard>,
+    ) -> Result<Self, RunnerError> {
+        sys::close_descriptors_on_exec();
+        if let Err(error) = fs_err::read_dir(&settings.jobs_dir) {
+            tracing::warn!(%error, "the jobs directory can't be read; every job will fail until it can");
+        }
+        let shared = attempt::Shared {
+            environment: environment::Environment::new(
+                environment,
+                &settings.pass_environment,
+                &settings.set_environment,
+            ),
+            binaries: binary::Binaries::new(settings.jobs_dir.clone()),
+            scratch: scratch::Scratch::create(&settings.scratch_dir, &settings.worker).map_err(RunnerError::Scratch)?,
+            guard: guard.map(Guard::table),
+            limits: limits::Limits::detect(),
+            orphans: orphans::Orphans::adopt(),
+            clock,
+            settings,
+        };
+        Ok(Self { shared: Arc::new(shared), pool: pool::Pool::default() })
+    }
+
+    /// Runs one attempt; the slot is free again when its process and all that it left behind are gone. If the future is
+    /// dropped, the attempt is stopped as lost.
+    ///
+    /// # Errors
+    /// [`RunnerError`] when Jobber could not do its own work; whatever the job does is an outcome in the report.
+    pub async fn run(
+        &self,
+        slot: Slot,
+        order: RunOrder,
+        stop: StopSignal,
+        sink: Arc<dyn OutputSink>,
+    ) -> Result<AttemptReport, RunnerError> {
+        let mut abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
+        let shared = self.shared.clone();
+        let answer = self
+            .pool
+            .run(move |bench| attempt::run(&shared, bench, slot, &order, &stop, &sink))
+            .map_err(RunnerError::Thread)?;
+        let report = answer.await;
+        abandoned.0 = None;
+        report.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Supervise)
+    }
+}
+
+/// Stops an attempt that nobody waits for any more.
+struct StopIfDropped(Option<StopHandle>);
+
+impl Drop for StopIfDropped {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.stop(StopReason::Lost);
+        }
+    }
+}

@@ -1,3 +1,323 @@
-//! stub
-pub struct Slot;
-pub struct Slots;
+//! A host's CPUs in, [`Slot`]s out: who may run now, and on which cores.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// The CPUs that jobs may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuSet(Vec<u32>);
+
+/// Why a list of CPUs can't be used. The message says what is allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum CpuSetError {
+    /// The text is no list of CPUs.
+    #[error("{0:?} is not a list of CPUs such as 0-3,6")]
+    Malformed(String),
+    /// The list names CPUs that this process may not use.
+    #[error("none of the CPUs {asked} may be used by this process; it may use {allowed}")]
+    NoneAllowed {
+        /// The list that was asked for.
+        asked: String,
+        /// The CPUs that there are.
+        allowed: String,
+    },
+    /// The kernel did not tell which CPUs there are.
+    #[error("couldn't read the CPU affinity of this process")]
+    Unknown(#[source] std::io::Error),
+}
+
+impl CpuSet {
+    /// The CPUs that this process may use: its affinity, narrowed to `list` (`0-3,6`) and then to the first `limit` of
+    /// them. Without a limit no more than the CPU quota of its cgroup are taken. Never empty.
+    ///
+    /// # Errors
+    /// When the list is malformed or names no CPU that may be used.
+    pub fn detect(limit: Option<u32>, list: Option<&str>) -> Result<Self, CpuSetError> {
+        // The main thread's: that of the process, whatever this thread was pinned to.
+        let affinity = rustix::thread::sched_getaffinity(Some(rustix::process::getpid()))
+            .map_err(|e| CpuSetError::Unknown(e.into()))?;
+        let allowed: Vec<u32> =
+            (0..).take(rustix::thread::CpuSet::MAX_CPU).filter(|n| affinity.is_set(*n as usize)).collect();
+        let quota = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+        Self::narrow(allowed, limit, list, quota)
+    }
+
+    fn narrow(allowed: Vec<u32>, limit: Option<u32>, list: Option<&str>, quota: usize) -> Result<Self, CpuSetError> {
+        let mut cpus = match list {
+            None => allowed,
+            Some(text) => {
+                let asked = parse_list(text).ok_or_else(|| CpuSetError::Malformed(text.to_owned()))?;
+                let both: Vec<u32> = allowed.iter().copied().filter(|n| asked.contains(n)).collect();
+                if both.is_empty() {
+                    return Err(CpuSetError::NoneAllowed { asked: text.to_owned(), allowed: join(&allowed) });
+                }
+                both
+            }
+        };
+        let keep = limit.map_or(quota, |n| n as usize).max(1);
+        cpus.truncate(keep);
+        Ok(Self(cpus))
+    }
+
+    /// The CPU numbers, ascending.
+    pub fn into_vec(self) -> Vec<u32> {
+        self.0
+    }
+}
+
+fn parse_list(text: &str) -> Option<BTreeSet<u32>> {
+    const HIGHEST: u32 = 65_535;
+    let mut cpus = BTreeSet::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > HIGHEST {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    Some(cpus)
+}
+
+/// CPU numbers as `JOBBER_CPUS` has them: `0,1`.
+pub(super) fn join(cpus: &[u32]) -> String {
+    cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Divides CPUs among jobs, first come, first served: a job that asks for many cores waits until they are free, and
+/// nobody who came later overtakes it.
+#[derive(Debug, Clone)]
+pub struct Slots(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    total: u32,
+    cores_per_process: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: BTreeSet<u32>,
+    queue: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    cores: u32,
+    answer: oneshot::Sender<Slot>,
+}
+
+/// The right to run one job on some CPUs. Frees them when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    cpus: Vec<u32>,
+    slots: Slots,
+}
+
+impl Slots {
+    /// Divides `cpus` (CPU 0 when there are none) by `cores_per_process` (at least 1 is taken).
+    pub fn new(cpus: Vec<u32>, cores_per_process: u32) -> Self {
+        let mut free: BTreeSet<u32> = cpus.into_iter().collect();
+        if free.is_empty() {
+            free.insert(0);
+        }
+        let total = u32::try_from(free.len()).unwrap_or(u32::MAX);
+        let cores_per_process = cores_per_process.clamp(1, total);
+        let state = Mutex::new(State { free, queue: VecDeque::new() });
+        Self(Arc::new(Shared { total, cores_per_process, state }))
+    }
+
+    /// How many jobs of the usual size run at once: at least 1.
+    pub fn count(&self) -> usize {
+        (self.0.total / self.0.cores_per_process).max(1) as usize
+    }
+
+    /// How many cores there are in all.
+    pub fn total_cores(&self) -> u32 {
+        self.0.total
+    }
+
+    /// Waits for `cores` cores (the usual number for `None`; no more than there are). Dropping the future gives the
+    /// place in the queue up.
+    pub async fn acquire(&self, cores: Option<u32>) -> Slot {
+        let mut place = {
+            let mut state = self.lock();
+            if let Some(slot) = self.take_if_free(&mut state, cores) {
+                return slot;
+            }
+            let (answer, place) = oneshot::channel();
+            state.queue.push_back(Waiter { cores: self.cores(cores), answer });
+            Place { answer: place, slots: self }
+        };
+        (&mut place.answer).await.expect("a waiter is only taken from the queue with an answer")
+    }
+
+    /// The same without waiting: `None` when not enough is free, or somebody waits already.
+    pub fn try_acquire(&self, cores: Option<u32>) -> Option<Slot> {
+        self.take_if_free(&mut self.lock(), cores)
+    }
+
+    fn cores(&self, asked: Option<u32>) -> u32 {
+        asked.unwrap_or(self.0.cores_per_process).clamp(1, self.0.total)
+    }
+
+    fn take_if_free(&self, state: &mut State, cores: Option<u32>) -> Option<Slot> {
+        let cores = self.cores(cores) as usize;
+        state.queue.retain(|waiter| !waiter.answer.is_closed());
+        (state.queue.is_empty() && state.free.len() >= cores).then(|| self.take(state, cores))
+    }
+
+    /// The lowest CPUs: those that ran a job last, whose caches are warm.
+    fn take(&self, state: &mut State, cores: usize) -> Slot {
+        let cpus: Vec<u32> = state.free.iter().copied().take(cores).collect();
+        for cpu in &cpus {
+            state.free.remove(cpu);
+        }
+        Slot { cpus, slots: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves the queue from its head, as far as the free CPUs go.
+    fn serve(&self, freed: &[u32]) {
+        let mut granted = Vec::new();
+        {
+            let mut state = self.lock();
+            state.free.extend(freed);
+            while let Some(head) = state.queue.front() {
+                let cores = head.cores as usize;
+                if !head.answer.is_closed() && state.free.len() < cores {
+                    break;
+                }
+                let Some(waiter) = state.queue.pop_front() else { break };
+                if !waiter.answer.is_closed() {
+                    granted.push((waiter.answer, self.take(&mut state, cores)));
+                }
+            }
+        }
+        for (answer, slot) in granted {
+            // Whoever gave up in this very moment hands the slot back by its drop, which serves the next.
+            drop(answer.send(slot));
+        }
+    }
+}
+
+/// A place in the queue: leaving it lets those behind move up.
+struct Place<'a> {
+    answer: oneshot::Receiver<Slot>,
+    slots: &'a Slots,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.answer.close();
+        // A slot that was sent but not taken is dropped with the channel; this is for a place that got none.
+        self.slots.serve(&[]);
+    }
+}
+
+impl Slot {
+    /// The CPUs of this slot, ascending.
+    pub fn cpus(&self) -> &[u32] {
+        &self.cpus
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.serve(&self.cpus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn cpus_are_divided_and_freed() {
+        let slots = Slots::new(vec![4, 5, 6, 7], 2);
+        assert_eq!((slots.count(), slots.total_cores()), (2, 4));
+        let a = slots.try_acquire(None).unwrap();
+        let b = slots.try_acquire(None).unwrap();
+        assert_eq!((a.cpus(), b.cpus()), (&[4, 5][..], &[6, 7][..]));
+        assert!(slots.try_acquire(Some(1)).is_none());
+        drop(a);
+        assert_eq!(slots.try_acquire(Some(1)).unwrap().cpus(), [4]);
+    }
+
+    #[test]
+    fn there_is_always_one_slot() {
+        let slots = Slots::new(vec![0, 1], 8);
+        assert_eq!(slots.count(), 1);
+        assert_eq!(slots.try_acquire(None).unwrap().cpus(), [0, 1]);
+        assert_eq!(Slots::new(vec![], 1).try_acquire(Some(9)).unwrap().cpus(), [0]);
+    }
+
+    #[test]
+    fn a_job_that_asks_for_many_cores_is_not_overtaken() {
+        let slots = Slots::new(vec![0, 1, 2], 1);
+        let (a, b) = (slots.try_acquire(None).unwrap(), slots.try_acquire(None).unwrap());
+        let mut big = pin!(slots.acquire(Some(3)));
+        assert!(poll(big.as_mut()).is_none());
+        let mut small = pin!(slots.acquire(None));
+        assert!(poll(small.as_mut()).is_none(), "CPU 2 is free, but the big job came first");
+        assert!(slots.try_acquire(None).is_none());
+        drop(a);
+        assert!(poll(big.as_mut()).is_none());
+        drop(b);
+        let all = poll(big.as_mut()).unwrap();
+        assert_eq!(all.cpus(), [0, 1, 2]);
+        drop(all);
+        assert_eq!(poll(small.as_mut()).unwrap().cpus(), [0]);
+    }
+
+    #[test]
+    fn who_gives_up_waiting_lets_others_pass_and_loses_no_core() {
+        let slots = Slots::new(vec![0, 1], 1);
+        let held = slots.try_acquire(None).unwrap();
+        {
+            let mut small = pin!(slots.acquire(Some(1)));
+            {
+                let mut big = pin!(slots.acquire(Some(2)));
+                assert!(poll(big.as_mut()).is_none());
+                assert!(poll(small.as_mut()).is_none());
+            }
+            assert_eq!(poll(small.as_mut()).unwrap().cpus(), [1]);
+        }
+        {
+            let mut granted_but_never_polled = pin!(slots.acquire(Some(2)));
+            assert!(poll(granted_but_never_polled.as_mut()).is_none());
+            drop(held);
+        }
+        assert_eq!(slots.try_acquire(Some(2)).unwrap().cpus(), [0, 1]);
+    }
+
+    #[test]
+    fn a_list_narrows_the_affinity() {
+        let set = |limit, list| CpuSet::narrow(vec![0, 1, 2, 3, 8], limit, list, 4).map(CpuSet::into_vec);
+        assert_eq!(set(None, None).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(set(Some(9), None).unwrap(), [0, 1, 2, 3, 8]);
+        assert_eq!(set(Some(0), None).unwrap(), [0]);
+        assert_eq!(set(None, Some("2-3, 8,99")).unwrap(), [2, 3, 8]);
+        assert!(matches!(set(None, Some("7")), Err(CpuSetError::NoneAllowed { .. })));
+        for bad in ["", "x", "3-1", "1,,2", "-1", "0-99999999"] {
+            assert!(matches!(set(None, Some(bad)), Err(CpuSetError::Malformed(_))), "{bad:?}");
+        }
+        assert!(!CpuSet::detect(None, None).unwrap().into_vec().is_empty());
+    }
+}

@@ -1,0 +1,139 @@
+//! Who may ask: the token, and the rules that keep web pages in a browser on this machine from asking in its name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::health;
+use super::problem::ApiError;
+use super::state::Api;
+
+/// Whether the API may listen on `address`: off loopback it wants a token, or `insecure`.
+///
+/// # Errors
+/// A message for people that says what to do.
+pub fn check_bind(address: SocketAddr, has_token: bool, insecure: bool) -> Result<(), String> {
+    if address.ip().to_canonical().is_loopback() || has_token || insecure {
+        return Ok(());
+    }
+    Err(format!(
+        "others can reach {address}, and no token is set: set JOBBER_TOKEN, listen on 127.0.0.1, or allow everybody in with --insecure"
+    ))
+}
+
+/// What [`guard`] needs to know.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) api: Arc<Api>,
+    /// Whether only this machine can reach the listener.
+    pub(super) loopback: bool,
+}
+
+/// Middleware: lets pass who may.
+pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let settings = &guard.api.settings;
+    let host = host_of(&request);
+    if guard.loopback
+        && let Some(host) = &host
+        && !is_local(host, &settings.allowed_hosts)
+    {
+        let detail = format!(
+            "this server is addressed as localhost, not as {host:?}; add the name to serve.allowed_hosts if it is yours"
+        );
+        return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail).into_response();
+    }
+    if !request.method().is_safe() && is_foreign(request.headers(), host.as_deref()) {
+        let detail = "a page of another site may not do this; send the request without a browser";
+        return ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response();
+    }
+    if let Some(token) = &settings.token
+        && !health::is_probe(request.uri().path())
+        && !bearer(request.headers()).is_some_and(|given| token.is(given))
+    {
+        let detail = "send the server's token as `Authorization: Bearer ...`";
+        return ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
+    }
+    next.run(request).await
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+}
+
+/// The host and port by which the client addresses the server.
+fn host_of(request: &Request) -> Option<String> {
+    let of_header = || request.headers().get(header::HOST).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    request.uri().authority().map(|a| a.as_str().to_owned()).or_else(of_header)
+}
+
+/// Whether `host` is a name of this machine's loopback: a page of elsewhere that had its own name point here (DNS
+/// rebinding) still sends its own name.
+fn is_local(host: &str, allowed: &[String]) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    is("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        || allowed.iter().any(|a| is(a))
+}
+
+/// Whether a browser sent it for a page of another site. Programs that are no browser send neither header.
+fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let authority = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, authority)| authority);
+    authority.is_none_or(|authority| host.is_none_or(|host| !authority.eq_ignore_ascii_case(host)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn off_loopback_needs_a_token_or_an_open_door() {
+        let at = |text: &str| text.parse().unwrap();
+        assert!(check_bind(at("127.0.0.1:3000"), false, false).is_ok());
+        assert!(check_bind(at("[::1]:3000"), false, false).is_ok());
+        assert!(check_bind(at("0.0.0.0:3000"), false, false).unwrap_err().contains("JOBBER_TOKEN"));
+        assert!(check_bind(at("[::]:3000"), false, false).is_err());
+        assert!(check_bind(at("192.168.1.2:3000"), true, false).is_ok());
+        assert!(check_bind(at("0.0.0.0:3000"), false, true).is_ok());
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for host in ["localhost", "localhost:3000", "LOCALHOST:1", "127.0.0.1:3000", "127.9.9.9", "[::1]:80", "box:3000"] {
+            assert!(is_local(host, &["box".to_owned()]), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:3000", "10.0.0.1", "127.0.0.1.evil.example", ""] {
+            assert!(!is_local(host, &[]), "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_foreign() {
+        let check = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            is_foreign(&headers, Some("localhost:3000"))
+        };
+        assert!(!is_foreign(&HeaderMap::new(), Some("localhost:3000")));
+        assert!(check("sec-fetch-site", "cross-site"));
+        assert!(check("sec-fetch-site", "same-site"));
+        assert!(!check("sec-fetch-site", "same-origin"));
+        assert!(check("origin", "http://evil.example"));
+        assert!(check("origin", "http://localhost:8080"));
+        assert!(check("origin", "null"));
+        assert!(!check("origin", "http://localhost:3000"));
+    }
+}

@@ -1,0 +1,160 @@
+//! Request bodies in, values out; what is wrong with a body is said with its place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{BodyDataStream, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+
+use super::problem::ApiError;
+use super::state::Api;
+use crate::wire::FieldProblem;
+
+/// A JSON body, with the bytes it was read from.
+pub(super) struct Json<T> {
+    pub(super) value: T,
+    pub(super) bytes: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        check_content_type(request.headers())?;
+        let bytes = read(request, api).await?;
+        Ok(Self { value: parse(&bytes)?, bytes })
+    }
+}
+
+/// A JSON body that may be left out.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<Api>> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let typed = check_content_type(request.headers());
+        let bytes = read(request, api).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        typed?;
+        Ok(Self(parse(&bytes)?))
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let essence = given.as_deref().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let given = given.map_or("no content type".to_owned(), |g| format!("{g:?}"));
+    let detail = format!("send `Content-Type: application/json`, not {given}");
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+}
+
+async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+    let limit = api.settings.body_limit;
+    let too_large = || {
+        let detail = format!("the body is larger than {limit} bytes; send less, or raise serve.body_limit");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    };
+    let headers = request.headers();
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let waits = headers.contains_key(header::EXPECT);
+    let mut pieces = request.into_body().into_data_stream();
+    if announced.is_some_and(|length| length > limit as u64) {
+        // A client that waits for leave to send gets its answer at once.
+        if !waits {
+            discard(pieces).await;
+        }
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(announced.map_or(0, |n| usize::try_from(n).unwrap_or(0)).min(limit));
+    loop {
+        let piece = match tokio::time::timeout(api.settings.idle_timeout, pieces.next()).await {
+            Ok(None) => return Ok(bytes.into()),
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(e))) => return Err(ApiError::bad_request("broken_body", format!("the body broke off: {e}"))),
+            Err(_) => {
+                let detail = "the body stopped coming";
+                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail));
+            }
+        };
+        if bytes.len() + piece.len() > limit {
+            break;
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    discard(pieces).await;
+    Err(too_large())
+}
+
+/// Reads on for a while and forgets: a client that is still sending would not read the answer, and a connection closed
+/// on unread data is reset, so that the answer is lost.
+async fn discard(mut pieces: BodyDataStream) {
+    const AT_MOST: usize = 64 * 1024 * 1024;
+    const FOR: Duration = Duration::from_secs(5);
+    let mut read = 0;
+    let drain = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            read += piece.len();
+            if read > AT_MOST {
+                return;
+            }
+        }
+    };
+    // Whoever sends longer than that has to live with the reset.
+    let _ = tokio::time::timeout(FOR, drain).await;
+}
+
+/// Reads JSON.
+///
+/// # Errors
+/// 400 with line and column when it is no JSON; 422 with a JSON pointer when it is not the JSON that was asked for.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(e) => e,
+    };
+    if error.classify() != serde_json::error::Category::Data {
+        let detail = if bytes.is_empty() { "the body is empty".to_owned() } else { format!("the body is not JSON: {error}") };
+        return Err(ApiError::bad_request("invalid_json", detail));
+    }
+    // Only now is the way to the field worth following.
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let (pointer, message) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(e) => (pointer(e.path()), e.inner().to_string()),
+        Ok(_) => (String::new(), error.to_string()),
+    };
+    let detail = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before).to_owned();
+    Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer, detail }]))
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// Refuses a text that some part of the way would cut short.
+pub(super) fn check_text(pointer: &str, text: &str, longest: usize) -> Result<(), ApiError> {
+    let detail = if text.contains('\0') {
+        "must not contain a NUL character".to_owned()
+    } else if text.len() > longest {
+        format!("must be at most {longest} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: pointer.to_owned(), detail }]))
+}

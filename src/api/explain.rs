@@ -1,0 +1,156 @@
+//! Why a job stands where it stands.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+
+use super::problem::ApiError;
+use super::query::Segment;
+use super::state::Api;
+use crate::domain::{JobId, JobState, PageRequest};
+use crate::queue::{StateCounts, WorkerInfo};
+use crate::wire::{Explanation, JobView};
+
+/// `GET /api/v1/jobs/{id}/explain`.
+pub(super) async fn explain(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<Explanation>, ApiError> {
+    let id = JobId::parse(&segment.0)?;
+    let view = api.look(&id).await?.view;
+    let reasons = match view.state {
+        JobState::Completed => vec!["it ended well".to_owned()],
+        JobState::Failed => vec![why_failed(&view)],
+        JobState::Active => vec![running(&view)],
+        JobState::Delayed => {
+            let due = view.due_at.map_or("later".to_owned(), |at| format!("at {at}"));
+            match &view.error {
+                Some(error) => vec![format!("it is tried again {due}, because the last attempt failed: {error}")],
+                None => vec![format!("it was submitted with a delay and is due {due}")],
+            }
+        }
+        JobState::Waiting | JobState::Prioritized => {
+            let (workers, counts) = tokio::try_join!(api.queue.workers(), api.queue.counts())?;
+            let ahead = ahead_of(&api, &view, &counts).await?;
+            let binary = api.settings.check_binary.as_ref().and_then(|check| check(&view.name).err());
+            why_waiting(&view, &counts, &workers, ahead, binary.map(|p| p.detail))
+        }
+    };
+    Ok(Answer(Explanation { id, state: view.state, reasons }))
+}
+
+fn why_failed(view: &JobView) -> String {
+    let outcome = view.outcome.map_or("it failed".to_owned(), |o| format!("it failed with {o}"));
+    let attempts = match view.attempts.len() {
+        0 => "before it ever started".to_owned(),
+        1 => "in its only attempt".to_owned(),
+        n => format!("in the last of {n} attempts"),
+    };
+    format!("{outcome} {attempts}{}", view.error.as_ref().map_or(String::new(), |e| format!(": {e}")))
+}
+
+fn running(view: &JobView) -> String {
+    let worker = view.worker.as_ref().map_or("a worker".to_owned(), |w| format!("worker {w}"));
+    match (&view.cancel_requested, &view.progress) {
+        (Some(reason), _) => format!("{worker} was told to stop it: {reason}"),
+        (None, Some(p)) => format!("{worker} runs it, {:.0} % done{}", p.percent, suffix(&p.text)),
+        (None, None) => format!("{worker} runs it, or is about to, once its cores are free"),
+    }
+}
+
+fn suffix(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// How many jobs are handed out before this one; `None` when they are more than a few pages.
+async fn ahead_of(api: &Api, view: &JobView, counts: &StateCounts) -> Result<Option<u64>, ApiError> {
+    const PAGES: usize = 5;
+    let mut ahead = if view.state == JobState::Prioritized { counts.waiting } else { 0 };
+    let mut request = PageRequest::first(PageRequest::MAX);
+    for _ in 0..PAGES {
+        let page = api.queue.page(view.state, request).await?;
+        match page.items.iter().position(|q| q.job.id == view.id) {
+            Some(at) => return Ok(Some(ahead + at as u64)),
+            None => ahead += page.items.len() as u64,
+        }
+        let Some(next) = page.next else { return Ok(None) };
+        request = PageRequest { cursor: Some(next), limit: PageRequest::MAX };
+    }
+    Ok(None)
+}
+
+/// The reasons for which a job that is ready has not started, the most important first.
+fn why_waiting(
+    view: &JobView,
+    counts: &StateCounts,
+    workers: &[WorkerInfo],
+    ahead: Option<u64>,
+    binary: Option<String>,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if counts.paused {
+        reasons.push("the queue is paused; let it go on with `jobber queue resume`".to_owned());
+    }
+    let taking: Vec<_> = workers.iter().filter(|w| !w.draining).collect();
+    let most_cores = taking.iter().map(|w| w.cores).max();
+    let wanted = view.options.cores.unwrap_or(1);
+    match most_cores {
+        None if workers.is_empty() => reasons.push("no worker is running; start one with `jobber work`".to_owned()),
+        None => reasons.push("every worker is draining and takes nothing new".to_owned()),
+        Some(most) if most < wanted => {
+            reasons.push(format!("it asks for {wanted} cores, and no worker has more than {most}"));
+        }
+        Some(_) => {
+            let (running, slots) = taking.iter().fold((0, 0), |(r, s), w| (r + w.running, s + w.slots));
+            if running >= slots {
+                reasons.push(format!("all {slots} slots are taken"));
+            } else if wanted > 1 {
+                reasons.push(format!("it waits for {wanted} cores of one worker to be free at once"));
+            }
+        }
+    }
+    reasons.extend(binary.map(|detail| format!("it will fail when it starts: {detail}")));
+    match ahead {
+        Some(0) => reasons.push("it is the next one".to_owned()),
+        Some(1) => reasons.push("1 job is ahead of it".to_owned()),
+        Some(n) => reasons.push(format!("{n} jobs are ahead of it")),
+        None => reasons.push("thousands of jobs are ahead of it, or it has just been taken".to_owned()),
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fakes::job;
+    use crate::domain::{Timestamp, WorkerId};
+
+    fn worker(cores: u32, running: u32, draining: bool) -> WorkerInfo {
+        WorkerInfo {
+            id: WorkerId::parse("w").unwrap(),
+            host: "h".to_owned(),
+            pid: 1,
+            version: "1".to_owned(),
+            started_at: Timestamp::from_millis(0),
+            last_seen: Timestamp::from_millis(0),
+            slots: cores,
+            cores,
+            running,
+            draining,
+        }
+    }
+
+    #[test]
+    fn the_most_important_reason_comes_first() {
+        let mut view = JobView::of(&job("j"), JobState::Waiting);
+        view.options.cores = Some(4);
+        let first = |paused: bool, workers: &[WorkerInfo]| {
+            let counts = StateCounts { paused, ..StateCounts::default() };
+            why_waiting(&view, &counts, workers, Some(2), None).remove(0)
+        };
+        assert!(first(true, &[]).contains("paused"));
+        assert!(first(false, &[]).contains("no worker is running"));
+        assert!(first(false, &[worker(8, 0, true)]).contains("draining"));
+        assert!(first(false, &[worker(2, 0, false)]).contains("asks for 4 cores, and no worker has more than 2"));
+        assert!(first(false, &[worker(8, 8, false)]).contains("all 8 slots"));
+        assert!(first(false, &[worker(8, 6, false)]).contains("4 cores of one worker"));
+    }
+}

@@ -1,0 +1,204 @@
+//! News of single jobs for those who wait for them, from one reader of the event log for all.
+//!
+//! The reader sleeps while nobody waits. [`Feed::watch`] returns only when the reader's place in the log is fixed:
+//! whatever happens after that reaches the watcher, and what happened before can be seen by a look at history. So watch
+//! first, then look, then wait. Nobody loses much when news is missed (the log can't be reached): watchers look again
+//! from time to time.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::JobId;
+use crate::events::{Cursor, EventError, EventSource};
+use crate::store::History;
+
+/// See the module.
+pub(super) struct Feed {
+    jobs: Mutex<HashMap<JobId, Watched>>,
+    /// Where the reader is; `None` while it sleeps. Changed only under the lock of `jobs`.
+    place: watch::Sender<Option<Cursor>>,
+    /// Somebody watches.
+    wanted: Notify,
+    /// Up to where somebody waits for history.
+    target: watch::Sender<Cursor>,
+    /// Up to where history was last seen to be folded.
+    folded: watch::Sender<Cursor>,
+}
+
+struct Watched {
+    watchers: usize,
+    /// The last event of the job that was seen.
+    last: watch::Sender<Cursor>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            jobs: Mutex::default(),
+            place: watch::Sender::new(None),
+            wanted: Notify::new(),
+            target: watch::Sender::new(Cursor::START),
+            folded: watch::Sender::new(Cursor::START),
+        }
+    }
+}
+
+/// Interest in one job.
+pub(super) struct JobWatch<'f> {
+    feed: &'f Feed,
+    id: JobId,
+    last: watch::Receiver<Cursor>,
+}
+
+impl JobWatch<'_> {
+    /// Returns at the next news, with its place in the log.
+    pub(super) async fn changed(&mut self) -> Cursor {
+        // The sender lives in the map for as long as this watch does.
+        match self.last.changed().await {
+            Ok(()) => *self.last.borrow_and_update(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for JobWatch<'_> {
+    fn drop(&mut self) {
+        let mut jobs = self.feed.lock();
+        if let Some(watched) = jobs.get_mut(&self.id) {
+            watched.watchers -= 1;
+            if watched.watchers == 0 {
+                jobs.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Feed {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Watched>> {
+        // Every change of the map is whole, even if a thread panicked afterwards.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a job from now on.
+    pub(super) async fn watch(&self, id: &JobId) -> JobWatch<'_> {
+        /// Without news the watcher looks by itself, so it need not wait for a log that can't be reached.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let watch = {
+            let mut jobs = self.lock();
+            let watched = jobs
+                .entry(id.clone())
+                .or_insert_with(|| Watched { watchers: 0, last: watch::Sender::new(Cursor::START) });
+            watched.watchers += 1;
+            JobWatch { feed: self, id: id.clone(), last: watched.last.subscribe() }
+        };
+        self.wanted.notify_one();
+        let mut place = self.place.subscribe();
+        let _ = tokio::time::timeout(PATIENCE, place.wait_for(Option::is_some)).await;
+        watch
+    }
+
+    /// Reads the log for as long as somebody watches; until `stop`.
+    pub(super) async fn follow_log(&self, source: &dyn EventSource, stop: &CancellationToken) {
+        const PAUSE: Duration = Duration::from_millis(250);
+        let mut at = None;
+        while !stop.is_cancelled() {
+            if self.rest() {
+                at = None;
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.wanted.notified() => continue,
+                }
+            }
+            let step = tokio::select! {
+                () = stop.cancelled() => return,
+                step = self.read(source, at) => step,
+            };
+            match step {
+                Ok(cursor) => at = Some(cursor),
+                Err(error) => {
+                    tracing::warn!(%error, "could not read the event log for those who wait");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Goes to sleep if nobody watches.
+    fn rest(&self) -> bool {
+        let jobs = self.lock();
+        if jobs.is_empty() {
+            self.place.send_replace(None);
+        }
+        jobs.is_empty()
+    }
+
+    /// Fixes the place in the log, or tells what has happened since.
+    async fn read(&self, source: &dyn EventSource, at: Option<Cursor>) -> Result<Cursor, EventError> {
+        const AT_ONCE: usize = 512;
+        const WAIT: Duration = Duration::from_secs(10);
+        let Some(mut at) = at else {
+            let at = source.span().await?.last;
+            let _jobs = self.lock();
+            self.place.send_replace(Some(at));
+            return Ok(at);
+        };
+        let events = source.read(at, AT_ONCE, WAIT).await?;
+        let jobs = self.lock();
+        for (cursor, event) in events {
+            at = cursor;
+            if let Some(watched) = jobs.get(&event.job.id) {
+                watched.last.send_replace(cursor);
+            }
+        }
+        self.place.send_replace(Some(at));
+        Ok(at)
+    }
+
+    /// Returns when history has been folded through `cursor`, or at `deadline`.
+    pub(super) async fn folded(&self, cursor: Cursor, deadline: Instant) {
+        self.target.send_if_modified(|target| {
+            let further = cursor > *target;
+            *target = (*target).max(cursor);
+            further
+        });
+        let mut folded = self.folded.subscribe();
+        let _ = tokio::time::timeout_at(deadline, folded.wait_for(|folded| *folded >= cursor)).await;
+    }
+
+    /// Watches how far history is for as long as somebody waits for it; until `stop`. The store has no wake-up of its
+    /// own, and is some milliseconds behind the log at most, so a few looks for all who wait are cheap.
+    pub(super) async fn follow_history(&self, history: &dyn History, stop: &CancellationToken) {
+        const FIRST: Duration = Duration::from_millis(2);
+        const LONGEST: Duration = Duration::from_millis(200);
+        let mut target = self.target.subscribe();
+        let follow = async {
+            let mut pause = FIRST;
+            loop {
+                let reached = *self.folded.borrow();
+                if target.wait_for(|target| *target > reached).await.is_err() {
+                    return;
+                }
+                match history.cursor().await {
+                    Ok(cursor) if cursor > reached => {
+                        self.folded.send_replace(cursor);
+                        pause = FIRST;
+                        continue;
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%error, "could not ask how far history is"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow => {}
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether it lives, and whether it can work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::problem::chain;
+use super::state::Api;
+
+/// The path of [`live`].
+pub(super) const LIVE: &str = "/healthz";
+/// The path of [`ready`].
+pub(super) const READY: &str = "/readyz";
+
+/// Whether a path is asked for by machines, again and again: open to all, and not worth a line in the log.
+pub(super) fn is_probe(path: &str) -> bool {
+    path == LIVE || path == READY
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
+    Answer(json!({"status": "ok", "version": api.settings.version})).into_response()
+}
+
+/// `GET /readyz`: the queue, the event log and the store answer, and the server is not stopping.
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let (queue, store, log, folded) = tokio::join!(
+        probe(api.queue.ping()),
+        probe(api.history.ping()),
+        probe(api.source.span()),
+        probe(api.history.cursor()),
+    );
+    let all_answer = queue.is_ok() && store.is_ok() && log.is_ok() && folded.is_ok();
+    let status = match (all_answer, api.stopping.is_cancelled()) {
+        (true, false) => "ready",
+        (_, true) => "stopping",
+        (false, false) => "unavailable",
+    };
+    let mut body = json!({
+        "status": status,
+        "components": {"queue": component(&queue), "store": component(&store.and(folded.clone())), "events": component(&log)},
+    });
+    if let (Ok(log), Ok(folded)) = (log, folded) {
+        body["history"] = json!({
+            "log": log.last,
+            "store": folded,
+            "caught_up": folded >= log.last,
+            "log_length": log.length,
+            "log_cap": log.cap,
+        });
+    }
+    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Answer(body)).into_response()
+}
+
+async fn probe<T, E: std::error::Error + 'static>(call: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => answer.map_err(|e| {
+            tracing::warn!(cause = chain(&e), "not ready");
+            e.to_string()
+        }),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn component<T>(answer: &Result<T, String>) -> Value {
+    match answer {
+        Ok(_) => json!({"status": "ok"}),
+        Err(error) => json!({"status": "unavailable", "error": error}),
+    }
+}

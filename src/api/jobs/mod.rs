@@ -1,0 +1,10 @@
+//! Jobs: listed, shown, waited for, and acted upon.
+
+mod act;
+mod list;
+mod show;
+pub(super) mod view;
+
+pub(super) use act::{act, remove};
+pub(super) use list::list;
+pub(super) use show::show;

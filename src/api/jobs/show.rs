@@ -1,0 +1,122 @@
+//! One job, now or when it has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+
+use crate::api::problem::ApiError;
+use crate::api::query::{self, Params, Segment};
+use crate::api::state::Api;
+use crate::domain::JobId;
+use crate::wire::JobView;
+
+/// The longest wait, in seconds.
+const LONGEST: u64 = 60;
+
+/// `GET /api/v1/jobs/{id}`.
+pub(crate) async fn show(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, ApiError> {
+    let id = JobId::parse(&segment.0)?;
+    let preferred = preferred_wait(&headers)?;
+    let asked = params.number("wait", 0, 86_400)?;
+    params.done()?;
+    let wait = asked.or(preferred).unwrap_or(0).min(LONGEST);
+    let view = if wait == 0 { api.look(&id).await?.view } else { wait_for_end(&api, &id, wait).await? };
+    let mut response = Answer(view).into_response();
+    if asked.is_none() && preferred.is_some() {
+        const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+        if let Ok(value) = HeaderValue::from_str(&format!("wait={wait}")) {
+            response.headers_mut().insert(APPLIED, value);
+        }
+    }
+    Ok(response)
+}
+
+/// The seconds in `Prefer: wait=N` (RFC 7240). Preferences that are not known are passed over, as it demands.
+fn preferred_wait(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(text) = query::header(headers, "prefer")? else { return Ok(None) };
+    let mut words = text.split([',', ';']).filter_map(|p| p.split_once('='));
+    let Some((_, value)) = words.find(|(name, _)| name.trim().eq_ignore_ascii_case("wait")) else { return Ok(None) };
+    match value.trim().trim_matches('"').parse() {
+        Ok(seconds) => Ok(Some(seconds)),
+        Err(_) => Err(ApiError::bad_request("invalid_header", "Prefer: wait=N takes a whole number of seconds")),
+    }
+}
+
+/// Returns when the job has ended and history knows how, when `wait` seconds have passed, or when the server stops.
+async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiError> {
+    /// After news the queue may lag behind history for a moment; without news it is looked at now and then, in case
+    /// the log can't be reached.
+    const FIRST: Duration = Duration::from_millis(10);
+    const RARELY: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(wait);
+    let mut pause = FIRST;
+    let first = api.look(id).await?;
+    if first.settled {
+        return Ok(first.view);
+    }
+    let mut watch = api.feed.watch(id).await;
+    loop {
+        let look = api.look(id).await?;
+        if look.settled || api.stopping.is_cancelled() || Instant::now() >= deadline {
+            return Ok(look.view);
+        }
+        if look.view.state.is_final() {
+            return catch_up(api, id, deadline).await;
+        }
+        tokio::select! {
+            () = api.stopping.cancelled() => return Ok(look.view),
+            () = tokio::time::sleep_until(deadline) => return Ok(look.view),
+            news = watch.changed() => {
+                api.folded(news, deadline).await;
+                pause = FIRST;
+            }
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(RARELY),
+        }
+    }
+}
+
+/// The queue has the job as ended. Its end was written down before, so history knows it when it has come that far; if
+/// it then does not, nobody ever wrote it down.
+async fn catch_up(api: &Api, id: &JobId, deadline: Instant) -> Result<JobView, ApiError> {
+    let written = api.source.span().await?.last;
+    api.folded(written, deadline).await;
+    Ok(api.look(id).await?.view)
+}
+
+impl Api {
+    /// Returns when history has been folded through `cursor`, at `deadline`, or when the server stops.
+    pub(crate) async fn folded(&self, cursor: crate::events::Cursor, deadline: Instant) {
+        tokio::select! {
+            () = self.feed.folded(cursor, deadline) => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preference_is_found_among_others() {
+        let wait = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", HeaderValue::from_static(text));
+            preferred_wait(&headers).map_err(|e| e.status.as_u16())
+        };
+        assert_eq!(wait("respond-async, wait=10"), Ok(Some(10)));
+        assert_eq!(wait("Wait=\"7\""), Ok(Some(7)));
+        assert_eq!(wait("respond-async"), Ok(None));
+        assert_eq!(wait("wait=soon"), Err(400));
+    }
+}

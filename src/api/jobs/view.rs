@@ -1,0 +1,148 @@
+//! One view of a job from two sources: history, which knows everything but a little late, and the queue, which knows
+//! only the present.
+
+use crate::api::problem::ApiError;
+use crate::api::state::Api;
+use crate::domain::{JobId, JobState};
+use crate::queue::QueuedJob;
+use crate::store::JobRecord;
+use crate::wire::JobView;
+
+/// What both sources know of a job at one moment.
+pub(crate) struct Look {
+    /// What to show.
+    pub(crate) view: JobView,
+    /// Whether the job has ended and history knows how: nothing more is to come.
+    pub(crate) settled: bool,
+}
+
+impl Api {
+    /// Looks at a job in both sources.
+    ///
+    /// # Errors
+    /// 404 when neither knows it, or it was removed.
+    pub(crate) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
+        // The queue first: what it does not know any more is in history by then.
+        let queued = self.queue.find(std::slice::from_ref(id)).await?.pop().flatten();
+        let record = self.history.job(id).await?;
+        merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))
+    }
+}
+
+/// Lays what the queue knows over what history knows.
+pub(crate) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>) -> Option<Look> {
+    match (record, queued) {
+        (None, None) => None,
+        (Some(record), None) if record.removed => None,
+        (Some(record), None) => {
+            let settled = record.state.is_final();
+            Some(Look { view: of_record(record), settled })
+        }
+        (None, Some(queued)) => {
+            let mut view = JobView::of(&queued.job, queued.state);
+            lay_over(&mut view, &queued);
+            Some(Look { view, settled: false })
+        }
+        (Some(record), Some(queued)) => Some(both(record, &queued)),
+    }
+}
+
+fn both(record: JobRecord, queued: &QueuedJob) -> Look {
+    // The worker writes down the end before it tells the queue: until then the queue has the job as active. A job that
+    // was put back is active in an attempt that history has not seen yet.
+    let last = record.attempts.last().map_or(0, |a| a.number.0);
+    let ahead = record.state.is_final() && queued.state == JobState::Active && last >= queued.attempts_started;
+    let settled = ahead || (record.state.is_final() && record.state == queued.state);
+    let mut view = of_record(record);
+    if !ahead {
+        view.state = queued.state;
+        lay_over(&mut view, queued);
+    }
+    Look { view, settled }
+}
+
+fn of_record(record: JobRecord) -> JobView {
+    JobView {
+        id: record.id,
+        name: record.name,
+        arguments: record.arguments,
+        data: record.data,
+        state: record.state,
+        submitted_at: record.submitted_at,
+        due_at: record.due_at.filter(|_| record.state == JobState::Delayed),
+        finished_at: record.finished_at,
+        outcome: record.outcome.filter(|_| record.state.is_final()),
+        result: record.result,
+        error: record.error,
+        worker: None,
+        progress: None,
+        cancel_requested: record.cancel_requested,
+        retries: record.retries,
+        options: record.options,
+        attempts: record.attempts,
+    }
+}
+
+/// The present, where `view` may still be of the past.
+fn lay_over(view: &mut JobView, queued: &QueuedJob) {
+    view.due_at = queued.due_at.filter(|_| queued.state == JobState::Delayed);
+    view.worker = queued.worker.clone();
+    view.progress = queued.progress.clone();
+    view.cancel_requested = queued.cancel_requested.clone().or(view.cancel_requested.take());
+    view.error = view.error.take().or_else(|| queued.error.clone());
+    if queued.state.is_final() {
+        view.finished_at = view.finished_at.or(queued.finished_at);
+        view.result = view.result.take().or_else(|| queued.result.clone());
+    } else {
+        view.finished_at = None;
+        view.outcome = None;
+        view.result = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fakes::{attempt, job, queued};
+    use crate::domain::Outcome;
+
+    fn record(state: JobState, attempts: u32) -> JobRecord {
+        let mut record = JobRecord::new(&job("j"));
+        record.state = state;
+        record.outcome = state.is_final().then_some(Outcome::Exit { code: 0 });
+        record.attempts = (1..=attempts).map(attempt).collect();
+        record
+    }
+
+    fn seen(record: Option<JobRecord>, queue: Option<(JobState, u32)>) -> Option<(JobState, bool)> {
+        let queued = queue.map(|(state, started)| queued(&job("j"), state, started));
+        merge(record, queued).map(|look| (look.view.state, look.settled))
+    }
+
+    #[test]
+    fn the_state_is_that_of_whoever_knows_more() {
+        use JobState::*;
+        assert_eq!(seen(None, None), None);
+        assert_eq!(seen(None, Some((Waiting, 0))), Some((Waiting, false)), "history is late");
+        assert_eq!(seen(Some(record(Completed, 1)), None), Some((Completed, true)), "the queue has forgotten");
+        assert_eq!(seen(Some(record(Waiting, 0)), Some((Active, 1))), Some((Active, false)));
+        assert_eq!(seen(Some(record(Completed, 1)), Some((Active, 1))), Some((Completed, true)), "not settled yet");
+        assert_eq!(seen(Some(record(Failed, 1)), Some((Active, 2))), Some((Active, false)), "put back");
+        assert_eq!(seen(Some(record(Failed, 1)), Some((Waiting, 1))), Some((Waiting, false)), "put back");
+        assert_eq!(seen(Some(record(Active, 1)), Some((Completed, 1))), Some((Completed, false)), "history is late");
+        assert_eq!(seen(Some(record(Completed, 1)), Some((Completed, 1))), Some((Completed, true)));
+    }
+
+    #[test]
+    fn a_removed_job_is_gone() {
+        let removed = JobRecord { removed: true, ..record(JobState::Failed, 1) };
+        assert_eq!(seen(Some(removed), None), None);
+    }
+
+    #[test]
+    fn what_was_the_end_is_not_shown_of_a_job_that_was_put_back() {
+        let look = merge(Some(record(JobState::Failed, 1)), Some(queued(&job("j"), JobState::Waiting, 1))).unwrap();
+        assert_eq!(look.view.outcome, None);
+        assert_eq!(look.view.attempts.len(), 1);
+    }
+}

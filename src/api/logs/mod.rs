@@ -1,0 +1,196 @@
+//! A job's output, as it comes.
+//!
+//! While an attempt runs, its output comes from the queue, piece by piece. When it has ended, history has the tail of
+//! each stream, which makes up for pieces that never came through. [`transcript`] puts the two together so that nothing
+//! is told twice; this file asks for them.
+
+mod said;
+mod transcript;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::jobs::view::Look;
+use super::problem::ApiError;
+use super::query::{self, Params, Segment};
+use super::sse;
+use super::state::Api;
+use crate::domain::{JobId, Stream};
+use crate::queue::OutputChunk;
+use transcript::{Told, Transcript, Wanted};
+
+/// How often state and progress are looked at while there is no news.
+const TICK: Duration = Duration::from_millis(250);
+/// How often history is, in case news can't get through.
+const RARELY: Duration = Duration::from_secs(2);
+/// How long the end of a job waits for history to know it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The id of the last event: a client that comes back with it is told that there is no more.
+const END: &str = "end";
+
+/// `GET /api/v1/jobs/{id}/logs`.
+pub(super) async fn stream(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, ApiError> {
+    let id = JobId::parse(&segment.0)?;
+    let follow = params.flag("follow")?.unwrap_or(true);
+    let stream = params.with("stream", |text| match text {
+        "stdout" => Ok(Stream::Stdout),
+        "stderr" => Ok(Stream::Stderr),
+        _ => Err(format!("{text:?} is neither stdout nor stderr")),
+    })?;
+    let attempt = params.number("attempt", 1, u64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok());
+    params.done()?;
+    let last = query::header(&headers, "last-event-id")?;
+    let look = api.look(&id).await?;
+    if last == Some(END) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let (out, events) = mpsc::channel(sse::WAITING);
+    let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
+    let teller = Teller { api: api.clone(), id, out, transcript, position: 0, pending: VecDeque::new() };
+    api.tasks.spawn(async move {
+        let (stopping, out) = (teller.api.stopping.clone(), teller.out.clone());
+        let told = async { if follow { teller.follow(look).await } else { teller.tell_so_far(look).await } };
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = out.closed() => {}
+            ended = told => if let Err(error) = ended {
+                tracing::warn!(cause = error.cause(), "a log stream broke off");
+            }
+        }
+    });
+    Ok(sse::answer(events))
+}
+
+/// Tells one client what one job says.
+struct Teller {
+    api: Arc<Api>,
+    id: JobId,
+    out: mpsc::Sender<Event>,
+    transcript: Transcript,
+    /// Up to where the queue's output has been read.
+    position: u64,
+    /// What has been read but can't be told yet, because an earlier attempt has not been told to its end.
+    pending: VecDeque<OutputChunk>,
+}
+
+impl Teller {
+    /// What there is, and no more.
+    async fn tell_so_far(mut self, look: Look) -> Result<(), ApiError> {
+        // History first: what has ended is told from there, the queue's pieces of it are passed over.
+        self.transcript.absorb(&look.view.attempts, &mut self.pending, false);
+        self.drain().await?;
+        self.transcript.absorb(&look.view.attempts, &mut self.pending, true);
+        self.transcript.state(look.view.state);
+        self.send().await;
+        Ok(())
+    }
+
+    /// Goes on until the job has ended.
+    async fn follow(mut self, mut look: Look) -> Result<(), ApiError> {
+        let api = self.api.clone();
+        let id = self.id.clone();
+        let mut watch = api.feed.watch(&id).await;
+        self.transcript.absorb(&look.view.attempts, &mut self.pending, false);
+        let mut looked = Instant::now();
+        loop {
+            if look.view.state.is_final() {
+                return self.finish(look).await;
+            }
+            self.transcript.state(look.view.state);
+            self.transcript.progress(look.view.progress.as_ref());
+            self.send().await;
+            let news = tokio::select! {
+                output = api.queue.output(&id, self.position, TICK) => {
+                    self.take(output?);
+                    None
+                }
+                cursor = watch.changed() => Some(cursor),
+            };
+            let stuck = self.transcript.flush(&mut self.pending);
+            self.send().await;
+            let behind = match news {
+                Some(cursor) => Some(cursor),
+                None if stuck => Some(api.source.span().await?.last),
+                None => None,
+            };
+            if let Some(cursor) = behind {
+                api.folded(cursor, Instant::now() + PATIENCE).await;
+            }
+            if behind.is_some() || looked.elapsed() >= RARELY || self.moved(&mut look).await? {
+                look = api.look(&id).await?;
+                looked = Instant::now();
+                // What the attempt said before its end is told before its end.
+                self.drain().await?;
+                self.transcript.absorb(&look.view.attempts, &mut self.pending, stuck);
+            }
+        }
+    }
+
+    /// Whether the queue has the job elsewhere than `look` has; takes over its progress.
+    async fn moved(&self, look: &mut Look) -> Result<bool, ApiError> {
+        let Some(queued) = self.api.queue.find(std::slice::from_ref(&self.id)).await?.pop().flatten() else {
+            return Ok(true);
+        };
+        let moved = queued.state != look.view.state;
+        look.view.progress = queued.progress;
+        Ok(moved)
+    }
+
+    /// Tells the end, once history knows all of it.
+    async fn finish(mut self, mut look: Look) -> Result<(), ApiError> {
+        if !look.settled {
+            let written = self.api.source.span().await?.last;
+            self.api.folded(written, Instant::now() + PATIENCE).await;
+            look = self.api.look(&self.id).await?;
+        }
+        self.drain().await?;
+        self.transcript.absorb(&look.view.attempts, &mut self.pending, true);
+        self.transcript.state(look.view.state);
+        self.send().await;
+        Ok(())
+    }
+
+    fn take(&mut self, (position, chunks): (u64, Vec<OutputChunk>)) {
+        self.position = position;
+        self.pending.extend(chunks);
+    }
+
+    /// Reads what the queue has by now.
+    async fn drain(&mut self) -> Result<(), ApiError> {
+        /// Bounds what is held for a job that says more than its client can take.
+        const ROUNDS: usize = 64;
+        for _ in 0..ROUNDS {
+            let output = self.api.queue.output(&self.id, self.position, Duration::ZERO).await?;
+            if output.1.is_empty() {
+                break;
+            }
+            self.take(output);
+        }
+        Ok(())
+    }
+
+    /// Sends what the transcript has to tell. A client that is gone is noticed elsewhere.
+    async fn send(&mut self) {
+        for Told { event, place } in self.transcript.told() {
+            let ended = matches!(&event, crate::wire::LogEvent::State { state } if state.is_final());
+            let id = if ended { END.to_owned() } else { place.to_string() };
+            let data = serde_json::to_string(&event).expect("a log event has only strings and finite numbers");
+            if self.out.send(Event::default().id(id).event(transcript::name(&event)).data(data)).await.is_err() {
+                return;
+            }
+        }
+    }
+}

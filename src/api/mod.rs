@@ -1,0 +1,71 @@
+//! HTTP in, answers out: the original's three routes, `/api/v1`, and health.
+//!
+//! A request meets, in this order: [`request`] (its id, its log line, errors made into answers), [`auth`] (who may ask),
+//! the router below, and one handler. A handler takes apart what was asked, calls a port, and says what came of it.
+//! The API writes to the queue and to the event log, never to history.
+
+mod auth;
+mod body;
+mod events;
+mod explain;
+mod feed;
+mod health;
+mod jobs;
+mod logs;
+mod original;
+mod problem;
+mod query;
+mod queue;
+mod request;
+mod server;
+mod sse;
+mod state;
+mod submit;
+mod timeouts;
+mod workers;
+
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+
+pub use auth::check_bind;
+pub use server::serve;
+pub use state::{Api, ApiSettings, BinaryProblem, CheckBinary, Token};
+
+/// All routes. `loopback` tells whether only this machine can reach the listener.
+fn router(api: Arc<Api>, loopback: bool) -> Router {
+    let guard = auth::Guard { api: api.clone(), loopback };
+    Router::new()
+        // The original's routes, for its clients.
+        .route("/jobs", get(original::list).post(original::submit))
+        .route("/stats", get(original::stats))
+        // Jobs.
+        .route("/api/v1/jobs", get(jobs::list).post(submit::one))
+        .route("/api/v1/jobs:bulk", post(submit::many))
+        .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
+        .route("/api/v1/jobs/{id}/logs", get(logs::stream))
+        .route("/api/v1/jobs/{id}/explain", get(explain::explain))
+        .route("/api/v1/events", get(events::stream))
+        // Those who operate it.
+        .route("/api/v1/queue", get(queue::counts))
+        .route("/api/v1/queue:pause", post(queue::pause))
+        .route("/api/v1/queue:resume", post(queue::resume))
+        .route("/api/v1/queue:clean", post(queue::clean))
+        .route("/api/v1/workers", get(workers::list))
+        .route("/api/v1/workers/{id}", post(workers::act))
+        // Those who watch over it.
+        .route(health::LIVE, get(health::live))
+        .route(health::READY, get(health::ready))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(from_fn_with_state(guard, auth::guard))
+        .layer(from_fn(request::observe))
+        .with_state(api)
+}

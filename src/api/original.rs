@@ -1,0 +1,78 @@
+//! The original's three routes, in its shapes and with its statuses (202 for reading, too).
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::body::Json;
+use super::problem::ApiError;
+use super::state::Api;
+use super::submit;
+use crate::stats::{self, JobStats};
+use crate::store::DayRange;
+use crate::wire::{FieldProblem, SubmitJob};
+
+/// Both bodies that the original documents: `{name, data}` and `{jobName, arguments}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct OriginalJob {
+    #[serde(alias = "name")]
+    job_name: String,
+    #[serde(default, alias = "args")]
+    arguments: Vec<String>,
+    data: Option<Value>,
+}
+
+/// `POST /jobs`.
+pub(super) async fn submit(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Json<OriginalJob>,
+) -> Result<Response, ApiError> {
+    let idempotency = submit::idempotency(&api, &headers, "original", &body.bytes)?;
+    let OriginalJob { job_name, arguments, data } = body.value;
+    if job_name.is_empty() {
+        let problem = FieldProblem { pointer: "/name".to_owned(), detail: "must not be empty".to_owned() };
+        return Err(ApiError::invalid_fields("invalid_job", vec![problem]));
+    }
+    let job = SubmitJob { name: job_name, arguments, data, ..SubmitJob::default() };
+    let jobs = submit::check(&api, vec![job], |_| String::new())?;
+    let submission = submit::submit(&api, jobs, idempotency).await?.remove(0);
+    let answer = json!({"message": "Job added to the queue", "jobId": submission.id, "status": "queued"});
+    Ok((StatusCode::ACCEPTED, Answer(answer)).into_response())
+}
+
+/// `GET /jobs`.
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    let groups: Vec<_> = api
+        .history
+        .job_names()
+        .await?
+        .into_iter()
+        .map(|name| {
+            json!({
+                "jobName": name.name,
+                "latestInvocation": name.latest,
+                "activeCount": name.active,
+                "failedCount": name.failed,
+                "completedCount": name.completed,
+                "allJobIds": name.recent,
+                "activeJobs": name.running,
+                "waitingCount": name.waiting,
+            })
+        })
+        .collect();
+    Ok((StatusCode::ACCEPTED, Answer(json!({"jobs": groups}))).into_response())
+}
+
+/// `GET /stats`.
+pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    let shards = api.history.shards(DayRange::default(), None).await?;
+    let stats = JobStats::of(&stats::total(&shards));
+    Ok((StatusCode::ACCEPTED, Answer(json!({"jobStats": stats}))).into_response())
+}

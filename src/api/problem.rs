@@ -1,0 +1,201 @@
+//! Errors in, `application/problem+json` out: the one place where error kinds become statuses.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::domain::{InvalidName, JobId, JobState};
+use crate::events::{EventError, EventErrorKind, LogSpan};
+use crate::queue::{QueueError, QueueErrorKind};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::wire::{FieldProblem, Problem};
+
+/// After so many seconds a refused request is worth another try.
+const RETRY_AFTER: &str = "1";
+
+/// Why a request is refused.
+#[derive(Debug, Clone)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    code: &'static str,
+    detail: String,
+    errors: Vec<FieldProblem>,
+    retry: bool,
+    /// For the server's log only.
+    cause: Option<String>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), errors: Vec::new(), retry: false, cause: None }
+    }
+
+    /// Something is wrong with the query or a header.
+    pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// The body is JSON, but its fields are not what they must be.
+    pub(super) fn invalid_fields(code: &'static str, errors: Vec<FieldProblem>) -> Self {
+        let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.pointer, e.detail));
+        let detail = match errors.len() {
+            0 | 1 => first,
+            n => format!("{first} (and {} more)", n - 1),
+        };
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail) }
+    }
+
+    pub(super) fn unknown_job(id: &JobId) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown_job", format!("there is no job {id}"))
+    }
+
+    pub(super) fn wrong_state(id: &JobId, state: JobState, rule: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "wrong_state", format!("job {id} is {state}; {rule}"))
+    }
+
+    pub(super) fn log_full(span: &LogSpan) -> Self {
+        let detail = format!(
+            "the event log holds {} of {} events because history does not keep up; try again when it does",
+            span.length, span.cap
+        );
+        Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "log_full", detail) }
+    }
+
+    /// A part of Jobber can't be reached now.
+    pub(super) fn unavailable(code: &'static str, error: &dyn std::error::Error) -> Self {
+        let cause = Some(chain(error));
+        Self { retry: true, cause, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()) }
+    }
+
+    fn no_room(code: &'static str, error: &dyn std::error::Error) -> Self {
+        let cause = Some(chain(error));
+        Self { retry: true, cause, ..Self::new(StatusCode::INSUFFICIENT_STORAGE, code, error.to_string()) }
+    }
+
+    /// Jobber's own fault: the log has the reason, the client its request id.
+    pub(super) fn internal(cause: impl Into<String>) -> Self {
+        let detail = "jobber failed to answer; its log tells why, look for the request id";
+        Self { cause: Some(cause.into()), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail) }
+    }
+
+    /// What only the server's log may say.
+    pub(super) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// The answer. `original`: in the shape of the original's routes.
+    pub(super) fn render(self, request_id: &str, original: bool) -> Response {
+        let title = self.code.replace('_', " ");
+        // The original knew only 400 for what is wrong with a body.
+        let status = match self.status {
+            StatusCode::UNPROCESSABLE_ENTITY if original => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        let (kind, body) = if original {
+            ("application/json", json!({"message": title, "error": self.detail}).to_string())
+        } else {
+            let problem = Problem {
+                kind: format!("/problems/{}", self.code),
+                title,
+                status: status.as_u16(),
+                detail: self.detail,
+                code: self.code.to_owned(),
+                errors: self.errors,
+                request_id: Some(request_id.to_owned()),
+            };
+            let body = serde_json::to_string(&problem).expect("a problem has only strings and numbers");
+            ("application/problem+json", body)
+        };
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        if self.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+            // The rest of the body has not been read.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// An error with all that caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl IntoResponse for ApiError {
+    /// Only carries the error to [`super::request::observe`], which knows the request's id.
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        match error.kind {
+            QueueErrorKind::Unavailable => Self::unavailable("queue_unavailable", &error),
+            QueueErrorKind::Full => Self::no_room("queue_full", &error),
+            QueueErrorKind::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", error.to_string())
+            }
+            QueueErrorKind::Rejected => Self::bad_request("invalid_query", error.to_string()),
+            QueueErrorKind::Corrupt => Self::internal(chain(&error)),
+        }
+    }
+}
+
+impl From<EventError> for ApiError {
+    fn from(error: EventError) -> Self {
+        match error.kind {
+            EventErrorKind::Unavailable => Self::unavailable("log_unavailable", &error),
+            // Unlike a full queue this passes as soon as history has caught up.
+            EventErrorKind::Full => Self::unavailable("log_full", &error),
+            EventErrorKind::Corrupt => Self::internal(chain(&error)),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::Unavailable => Self::unavailable("store_unavailable", &error),
+            StoreErrorKind::Full => Self::no_room("store_full", &error),
+            StoreErrorKind::Rejected => Self::bad_request("invalid_query", error.to_string()),
+            StoreErrorKind::Fenced | StoreErrorKind::Conflict | StoreErrorKind::Corrupt => {
+                Self::internal(chain(&error))
+            }
+        }
+    }
+}
+
+impl From<InvalidName> for ApiError {
+    /// A name in a path that can't be one names nothing.
+    fn from(error: InvalidName) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", error.to_string())
+    }
+}
+
+/// Answers what no route matches.
+pub(super) async fn no_route(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {}", uri.path()))
+}
+
+/// Answers a method that a route does not have.
+pub(super) async fn no_method(method: Method, uri: Uri) -> ApiError {
+    let detail = format!("{method} does not work on {}; the Allow header lists what does", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}

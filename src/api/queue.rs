@@ -1,0 +1,57 @@
+//! The queue as a whole: how full it is, whether it hands out, what to forget.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::State;
+
+use super::body::Json;
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::JobOptions;
+use crate::queue::{CleanRequest, StateCounts};
+use crate::wire::{CleanBody, Cleaned, FieldProblem};
+
+/// `GET /api/v1/queue`.
+pub(super) async fn counts(State(api): State<Arc<Api>>) -> Result<Answer<StateCounts>, ApiError> {
+    Ok(Answer(api.queue.counts().await?))
+}
+
+/// `POST /api/v1/queue:pause`.
+pub(super) async fn pause(State(api): State<Arc<Api>>) -> Result<Answer<StateCounts>, ApiError> {
+    set_paused(&api, true).await
+}
+
+/// `POST /api/v1/queue:resume`.
+pub(super) async fn resume(State(api): State<Arc<Api>>) -> Result<Answer<StateCounts>, ApiError> {
+    set_paused(&api, false).await
+}
+
+async fn set_paused(api: &Api, paused: bool) -> Result<Answer<StateCounts>, ApiError> {
+    api.operator.set_paused(paused).await?;
+    tracing::info!(paused, "the queue was paused or resumed");
+    Ok(Answer(api.queue.counts().await?))
+}
+
+/// `POST /api/v1/queue:clean`.
+pub(super) async fn clean(State(api): State<Arc<Api>>, body: Json<CleanBody>) -> Result<Answer<Cleaned>, ApiError> {
+    const MOST: usize = 100_000;
+    let CleanBody { state, older_than_ms, limit } = body.value;
+    let older_than = Duration::from_millis(older_than_ms);
+    let wrong = |pointer: &str, detail: String| {
+        ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: pointer.to_owned(), detail }])
+    };
+    if !state.is_final() {
+        return Err(wrong("/state", format!("must be completed or failed, not {state}")));
+    }
+    if older_than > JobOptions::MAX_DURATION {
+        return Err(wrong("/older_than_ms", "must be at most ten years".to_owned()));
+    }
+    if !(1..=MOST).contains(&limit) {
+        return Err(wrong("/limit", format!("must be 1 to {MOST}")));
+    }
+    let removed = api.operator.clean(CleanRequest { state, older_than, limit }).await?;
+    tracing::info!(%state, removed, "ended jobs were taken out of the queue");
+    Ok(Answer(Cleaned { removed }))
+}

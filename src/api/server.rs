@@ -1,0 +1,142 @@
+//! A listener in, answered connections out; ends in good order.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::router;
+use super::state::Api;
+use super::timeouts::{AnswerBody, Watch, Watched};
+
+/// Serves the API on a bound listener until `stop`. Then takes no new connection, ends streams and long polls, lets
+/// requests finish for `grace`, and cuts off what is left.
+///
+/// # Errors
+/// When the listener has no address, which means that it is none.
+pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, grace: Duration) -> io::Result<()> {
+    let loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let api = Arc::new(api);
+    let tails = api.clone();
+    api.tasks.spawn(async move { tails.feed.follow_log(&*tails.source, &tails.stopping).await });
+    let tails = api.clone();
+    api.tasks.spawn(async move { tails.feed.follow_history(&*tails.history, &tails.stopping).await });
+    let server = Server {
+        router: router(api.clone(), loopback),
+        idle: api.settings.idle_timeout,
+        head: api.settings.header_timeout,
+        stop: stop.clone(),
+        kill: CancellationToken::new(),
+        connections: TaskTracker::new(),
+    };
+    let _killed_with_us = server.kill.clone().drop_guard();
+    server.accept(listener, api.settings.max_connections).await;
+    api.stopping.cancel();
+    server.connections.close();
+    api.tasks.close();
+    let finished = async {
+        server.connections.wait().await;
+        api.tasks.wait().await;
+    };
+    if tokio::time::timeout(grace, finished).await.is_err() {
+        tracing::warn!(connections = server.connections.len(), "requests did not finish in time and are cut off");
+        server.kill.cancel();
+        server.connections.wait().await;
+    }
+    Ok(())
+}
+
+struct Server {
+    router: Router,
+    idle: Duration,
+    head: Duration,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Takes connections until `stop`, never more than `most` at a time. Closes the listener.
+    async fn accept(&self, listener: TcpListener, most: usize) {
+        let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+        loop {
+            let next = async {
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = self.stop.cancelled() => return,
+                next = next => next,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let connection = self.connection(stream);
+                    self.connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: a pause lets others close some.
+                    tracing::warn!(%error, "could not take a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Answers the requests of one connection.
+    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        let (stop, kill) = (self.stop.clone(), self.kill.clone());
+        let watch = Watch::new(self.idle, self.head);
+        set_options(&stream, self.idle);
+        let (router, requests) = (self.router.clone(), watch.clone());
+        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let busy = requests.request();
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async move { answer.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }
+        });
+        async move {
+            // The library's own timer would count the wait between two requests as a slow head.
+            let io = TokioIo::new(Watched::new(stream, watch.clone()));
+            let connection = http1::Builder::new().header_read_timeout(None).serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            let mut expired = std::pin::pin!(watch.expired());
+            let mut stopping = false;
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "a connection broke");
+                        }
+                        return;
+                    }
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = expired.as_mut() => return,
+                    () = kill.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Best effort: without these the connection works, but answers are late and dead clients stay longer.
+fn set_options(stream: &TcpStream, idle: Duration) {
+    let _ = stream.set_nodelay(true);
+    // A client that takes nothing any more, or is gone without a word, loses its place.
+    let unacknowledged = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, unacknowledged);
+}

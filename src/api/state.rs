@@ -1,0 +1,177 @@
+//! What every handler shares: the ports that the API may hold, its settings, and what is going on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::feed::Feed;
+use super::problem::ApiError;
+use crate::domain::{Clock, JobName, JobOptions};
+use crate::events::{EventSink, EventSource, LogSpan};
+use crate::queue::{Operator, Queue};
+use crate::store::History;
+
+/// What callers must prove to know. Keeps a digest only, so that it can't be printed, and is compared in constant time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// Whether `text` is the token.
+    pub(super) fn is(&self, text: &[u8]) -> bool {
+        let given: [u8; 32] = Sha256::digest(text).into();
+        // No early end: how long it takes tells nothing about where the first difference is.
+        given.iter().zip(self.0).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    }
+}
+
+impl From<String> for Token {
+    fn from(text: String) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}
+
+/// Why a job's binary can't be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BinaryProblem {
+    /// What is wrong and what to do, for people.
+    pub detail: String,
+}
+
+/// Looks for the binary of a job name. Called for each submission: must be quick.
+pub type CheckBinary = Arc<dyn Fn(&JobName) -> Result<(), BinaryProblem> + Send + Sync>;
+
+/// How the API behaves.
+#[derive(Clone)]
+pub struct ApiSettings {
+    /// What callers must send as `Authorization: Bearer ...`; `None` lets everybody in.
+    pub token: Option<Token>,
+    /// Hosts besides those of the loopback by which a loopback listener may be addressed, without port.
+    pub allowed_hosts: Vec<String>,
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+    /// How long the head of a request may take from its first byte to its last.
+    pub header_timeout: Duration,
+    /// How long a connection may stay without a request, and a body without its next byte.
+    pub idle_timeout: Duration,
+    /// Connections at the same time; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// How long an `Idempotency-Key` is remembered.
+    pub idempotency_ttl: Duration,
+    /// The options of a job that does not say otherwise.
+    pub defaults: JobOptions,
+    /// The same for single job names, in place of `defaults`.
+    pub jobs: BTreeMap<JobName, JobOptions>,
+    /// Refuses jobs that nobody could run; `None` where the API can't see the jobs directory.
+    pub check_binary: Option<CheckBinary>,
+    /// Jobber's version, for `/healthz`.
+    pub version: String,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            token: None,
+            allowed_hosts: Vec::new(),
+            body_limit: 8 * 1024 * 1024,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            max_connections: 1024,
+            idempotency_ttl: Duration::from_secs(86_400),
+            defaults: JobOptions::default(),
+            jobs: BTreeMap::new(),
+            check_binary: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl ApiSettings {
+    /// The options of jobs of this name that do not say otherwise.
+    pub(super) fn defaults_of(&self, name: &str) -> &JobOptions {
+        JobName::parse(name).ok().and_then(|name| self.jobs.get(&name)).unwrap_or(&self.defaults)
+    }
+}
+
+/// Everything that handlers need. Made once, then shared.
+pub struct Api {
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) operator: Arc<dyn Operator>,
+    pub(super) sink: Arc<dyn EventSink>,
+    pub(super) source: Arc<dyn EventSource>,
+    pub(super) history: Arc<dyn History>,
+    pub(super) clock: Clock,
+    pub(super) settings: ApiSettings,
+    /// Tells those who wait for a job what happens to it.
+    pub(super) feed: Feed,
+    /// Cancelled when the server stops: streams and long polls end.
+    pub(super) stopping: CancellationToken,
+    /// Work that must not end with the connection that asked for it, and streams.
+    pub(super) tasks: TaskTracker,
+    log_room: Mutex<Option<(Instant, LogSpan)>>,
+}
+
+impl Api {
+    /// An API over these ports; [`super::serve`] puts it on a listener.
+    pub fn new(
+        queue: Arc<dyn Queue>,
+        operator: Arc<dyn Operator>,
+        sink: Arc<dyn EventSink>,
+        source: Arc<dyn EventSource>,
+        history: Arc<dyn History>,
+        clock: Clock,
+        settings: ApiSettings,
+    ) -> Self {
+        Self {
+            queue,
+            operator,
+            sink,
+            source,
+            history,
+            clock,
+            settings,
+            feed: Feed::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            log_room: Mutex::new(None),
+        }
+    }
+
+    /// Refuses when the event log has no room for `jobs` submissions: history would lose them.
+    pub(super) async fn check_log_room(&self, jobs: usize) -> Result<(), ApiError> {
+        /// Asking for every submission would cost more than the submission.
+        const TRUSTED: Duration = Duration::from_millis(200);
+        let mut known = self.log_room.lock().await;
+        let span = match &*known {
+            Some((at, span)) if at.elapsed() < TRUSTED => *span,
+            _ => {
+                let span = self.source.span().await?;
+                *known = Some((Instant::now(), span));
+                span
+            }
+        };
+        let wanted = u64::try_from(jobs).unwrap_or(u64::MAX);
+        if span.length.saturating_add(wanted) <= span.cap { Ok(()) } else { Err(ApiError::log_full(&span)) }
+    }
+
+    /// Runs `work` to its end even if the client goes away: for steps that belong together.
+    pub(super) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        use tracing::Instrument;
+        self.tasks.spawn(work.in_current_span()).await.map_err(|e| ApiError::internal(e.to_string()))?
+    }
+}

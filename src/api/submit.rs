@@ -1,0 +1,144 @@
+//! Jobs in: checked, handed to the queue, and written down as submitted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+
+use super::body::Json;
+use super::problem::ApiError;
+use super::query;
+use super::state::Api;
+use crate::domain::{Event, EventKind, Job, JobName};
+use crate::queue::{Idempotency, Submission};
+use crate::wire::{FieldProblem, SubmitJob, SubmitJobs, Submitted, SubmittedJobs};
+
+/// The most jobs in one request.
+const MOST: usize = 10_000;
+/// No more wrong fields than this are listed.
+const LISTED: usize = 20;
+
+/// `POST /api/v1/jobs`.
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Json<SubmitJob>,
+) -> Result<Response, ApiError> {
+    let idempotency = idempotency(&api, &headers, "one", &body.bytes)?;
+    let jobs = check(&api, vec![body.value], |_| String::new())?;
+    let submission = submit(&api, jobs, idempotency).await?.remove(0);
+    let location = format!("/api/v1/jobs/{}", submission.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Answer(submitted(submission))).into_response())
+}
+
+/// `POST /api/v1/jobs:bulk`.
+pub(super) async fn many(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Json<SubmitJobs>,
+) -> Result<Response, ApiError> {
+    let idempotency = idempotency(&api, &headers, "bulk", &body.bytes)?;
+    let count = body.value.jobs.len();
+    if !(1..=MOST).contains(&count) {
+        let detail = format!("must hold 1 to {MOST} jobs, not {count}");
+        return Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: "/jobs".into(), detail }]));
+    }
+    let jobs = check(&api, body.value.jobs, |i| format!("/jobs/{i}"))?;
+    let jobs = submit(&api, jobs, idempotency).await?.into_iter().map(submitted).collect();
+    Ok((StatusCode::ACCEPTED, Answer(SubmittedJobs { jobs })).into_response())
+}
+
+fn submitted(submission: Submission) -> Submitted {
+    Submitted { id: submission.id, status: "queued".to_owned(), duplicate: submission.duplicate }
+}
+
+/// Fills in defaults and checks every job; `place` gives the JSON pointer of the job with this number.
+///
+/// # Errors
+/// 422 with all that is wrong.
+pub(super) fn check(
+    api: &Api,
+    jobs: Vec<SubmitJob>,
+    place: impl Fn(usize) -> String,
+) -> Result<Vec<Arc<Job>>, ApiError> {
+    let now = api.clock.now();
+    let mut accepted = Vec::with_capacity(jobs.len());
+    let mut code = "invalid_job";
+    let mut errors = Vec::new();
+    // A request of thousands mostly names few binaries.
+    let mut binaries = HashMap::<JobName, Option<String>>::new();
+    for (i, job) in jobs.into_iter().enumerate() {
+        let defaults = api.settings.defaults_of(&job.name);
+        let job = match job.with_defaults(defaults).accept(now) {
+            Ok(job) => job,
+            Err(e) => {
+                errors.push(FieldProblem { pointer: format!("{}/{}", place(i), e.field), detail: e.problem });
+                continue;
+            }
+        };
+        if let Some(check) = &api.settings.check_binary {
+            let problem = binaries.entry(job.name.clone()).or_insert_with(|| check(&job.name).err().map(|p| p.detail));
+            if let Some(detail) = problem {
+                if errors.is_empty() {
+                    code = "unknown_binary";
+                }
+                errors.push(FieldProblem { pointer: format!("{}/name", place(i)), detail: detail.clone() });
+                continue;
+            }
+        }
+        accepted.push(Arc::new(job));
+    }
+    if errors.is_empty() {
+        return Ok(accepted);
+    }
+    errors.truncate(LISTED);
+    Err(ApiError::invalid_fields(code, errors))
+}
+
+/// Reads the `Idempotency-Key` header; `kind` keeps apart requests to different routes.
+pub(super) fn idempotency(
+    api: &Api,
+    headers: &HeaderMap,
+    kind: &str,
+    body: &[u8],
+) -> Result<Option<Idempotency>, ApiError> {
+    let Some(text) = query::header(headers, "idempotency-key")? else { return Ok(None) };
+    // The draft wants a quoted string; many clients send it bare.
+    let key = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text).trim();
+    if !(1..=256).contains(&key.len()) {
+        return Err(ApiError::bad_request("invalid_header", "Idempotency-Key must be 1 to 256 characters"));
+    }
+    let request = Sha256::new().chain_update(kind).chain_update([0]).chain_update(body).finalize().into();
+    Ok(Some(Idempotency { key: key.to_owned(), request, ttl: api.settings.idempotency_ttl }))
+}
+
+/// Hands the jobs to the queue, then writes them down; one answer each, in order.
+pub(super) async fn submit(
+    api: &Arc<Api>,
+    jobs: Vec<Arc<Job>>,
+    idempotency: Option<Idempotency>,
+) -> Result<Vec<Submission>, ApiError> {
+    api.check_log_room(jobs.len()).await?;
+    let shared = api.clone();
+    api.to_the_end(async move {
+        let submissions = shared.queue.submit(jobs.clone(), idempotency).await?;
+        let events: Vec<_> = jobs
+            .into_iter()
+            .zip(&submissions)
+            .filter(|(_, submission)| !submission.duplicate)
+            .map(|(job, _)| Event { at: job.submitted_at, job, kind: EventKind::Submitted })
+            .collect();
+        // The jobs are accepted by now, and every later event carries all of them: history is late, nothing is lost.
+        if !events.is_empty()
+            && let Err(error) = shared.sink.append(&events).await
+        {
+            tracing::warn!(jobs = events.len(), %error, "could not write down that jobs were submitted");
+        }
+        Ok(submissions)
+    })
+    .await
+}

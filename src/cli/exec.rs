@@ -1,0 +1,398 @@
+//! `jobber exec`: one attempt under the worker's supervisor, without a server and a queue.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::follow::{print_result, reason};
+use super::jobspec::read_json;
+use super::size::{parse_size, show_size};
+use super::values::{EnvironmentSetting, parse_duration, show_duration};
+use super::{CliError, Console, Exit, Format};
+use crate::domain::{AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
+use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
+
+/// Between SIGTERM and SIGKILL when nobody says.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Output that may wait to be written, in bytes.
+const MAX_PENDING: usize = 64 << 20;
+
+/// `jobber exec`.
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// The binary to run
+    #[arg(value_name = "NAME", value_parser = JobName::parse)]
+    pub name: JobName,
+    /// Its arguments
+    #[arg(value_name = "ARGS", last = true)]
+    pub arguments: Vec<String>,
+    /// JSON for its standard input: the JSON itself, @FILE, or - for stdin
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+    pub data: Option<String>,
+    /// Stop it when it runs longer
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub grace: Option<Duration>,
+    /// CPU cores that it runs on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub cores: Option<u32>,
+    /// Memory limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
+    /// Directory of the job binaries
+    #[arg(long, value_name = "DIR")]
+    pub jobs_dir: Option<PathBuf>,
+    /// Variable for it: KEY=VALUE, or KEY to pass on (repeatable)
+    #[arg(long = "env", value_name = "KEY[=VALUE]")]
+    pub environment: Vec<EnvironmentSetting>,
+    /// Do not pin it to CPUs
+    #[arg(long)]
+    pub no_pin: bool,
+}
+
+/// Why the supervisor could not do its own work.
+pub type RunLocalError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the binary with `run_local`, shows what it writes as it comes, and exits with its code. SIGINT and SIGTERM stop
+/// the binary in the way a cancel does.
+pub async fn exec(
+    args: &ExecArgs,
+    clock: &Clock,
+    mut console: Console,
+    run_local: impl AsyncFnOnce(RunOrder, StopSignal, Arc<dyn OutputSink>) -> Result<AttemptReport, RunLocalError>,
+) -> ExitCode {
+    let (order, stop, signal) = match prepare(args, clock) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            console.report(&error);
+            return Exit::of_error_with_jobs(&error).into();
+        }
+    };
+    match run_shown(args, order, stop, signal, console, run_local).await {
+        (_, Ok(exit)) => exit.into(),
+        (console, Err(error)) => {
+            if let Some(mut console) = console {
+                console.report(&error);
+            }
+            Exit::of_error_with_jobs(&error).into()
+        }
+    }
+}
+
+/// Runs the attempt on this thread while another one writes what it says. Gives the console back, unless the thread
+/// that writes still has it.
+async fn run_shown(
+    args: &ExecArgs,
+    order: RunOrder,
+    stop: StopHandle,
+    signal: StopSignal,
+    console: Console,
+    run_local: impl AsyncFnOnce(RunOrder, StopSignal, Arc<dyn OutputSink>) -> Result<AttemptReport, RunLocalError>,
+) -> (Option<Console>, Result<Exit, CliError>) {
+    let format = console.format;
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return (Some(console), Err(CliError::local("couldn't listen for signals", e))),
+    };
+    let (to_writer, said) = channel();
+    let (done, mut written) = oneshot::channel();
+    let pipe = Arc::new(Pipe { to_writer, pending: AtomicUsize::new(0), dropped: AtomicU64::new(0) });
+    let writer = Writer { said, pipe: pipe.clone(), stop: stop.clone(), console };
+    let thread = std::thread::Builder::new().name("exec-output".to_owned()).spawn(move || {
+        // Fails only when nobody waits for it any more.
+        let _ = done.send(writer.write());
+    });
+    if let Err(e) = thread {
+        return (None, Err(CliError::local("couldn't start a thread", e)));
+    }
+    let report = {
+        let mut attempt = pin!(run_local(order, signal, pipe.clone()));
+        loop {
+            tokio::select! {
+                report = &mut attempt => break report,
+                () = signals.next() => stop.stop(StopReason::Cancelled),
+            }
+        }
+    };
+    // Somebody may hold the sink for longer, so that the channel does not close by itself.
+    let _ = pipe.to_writer.send(Said::End);
+    let (mut console, outcome) = tokio::select! {
+        result = &mut written => match result {
+            Ok(result) => result,
+            Err(e) => return (None, Err(CliError::local("couldn't write the output", e))),
+        },
+        // The binary has ended, but whoever reads our output does not: the next signal ends us too.
+        () = signals.next() => return (None, Ok(Exit::INTERRUPTED)),
+    };
+    let exit = match (report, outcome) {
+        (Err(source), _) => Err(CliError::local(format!("couldn't run {}", args.name), source)),
+        (Ok(_), Err(error)) => Err(error),
+        (Ok(report), Ok(at_line_start)) => conclude(args, &report, format, at_line_start, &mut console),
+    };
+    (Some(console), exit)
+}
+
+fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, StopSignal), CliError> {
+    let job = NewJob {
+        id: None,
+        name: args.name.to_string(),
+        arguments: args.arguments.clone(),
+        data: args.data.as_deref().map(read_json).transpose()?,
+        options: JobOptions {
+            attempts: 1,
+            timeout: args.timeout,
+            grace: args.grace,
+            cores: args.cores,
+            memory_bytes: args.memory,
+            ..JobOptions::default()
+        },
+    };
+    let job = job.accept(clock.now()).map_err(|e| CliError::Usage(e.to_string()))?;
+    let (stop, signal) = StopHandle::new().map_err(|e| CliError::local("couldn't make an event descriptor", e))?;
+    let order = RunOrder {
+        timeout: job.options.timeout,
+        grace: job.options.grace.unwrap_or(GRACE),
+        memory_bytes: job.options.memory_bytes,
+        attempt: AttemptNumber(1),
+        job: Arc::new(job),
+    };
+    Ok((order, stop, signal))
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn conclude(
+    args: &ExecArgs,
+    report: &AttemptReport,
+    format: Format,
+    at_line_start: bool,
+    console: &mut Console,
+) -> Result<Exit, CliError> {
+    match format {
+        Format::Table => print_result(report.result.as_ref(), &report.stdout.text, at_line_start, console)?,
+        Format::Json | Format::Jsonl => console.show(report)?,
+    }
+    let ending = format!("{}: {}", args.name, reason(Some(&report.outcome), report.error.as_deref()));
+    if report.outcome.is_success() {
+        console.detail(&ending)
+    } else {
+        console.say(&ending)
+    }
+    if let Some(usage) = report.usage {
+        let time = |us| show_duration(Duration::from_micros(us));
+        console.detail(&format!(
+            "wall {}, cpu {} (user {}, system {}), peak rss {}",
+            time(usage.wall_us),
+            time(usage.cpu_us()),
+            time(usage.user_us),
+            time(usage.system_us),
+            show_size(usage.peak_rss_bytes)
+        ));
+    }
+    Ok(Exit::of_outcome(&report.outcome))
+}
+
+enum Said {
+    Output(Stream, Vec<u8>),
+    Progress(Progress),
+    End,
+}
+
+/// From the attempt's thread, which must not be held up (it also looks after the time limit and signals), to the one
+/// that writes. What that one can't keep up with is dropped, counted and told of.
+struct Pipe {
+    to_writer: Sender<Said>,
+    /// Bytes that wait to be written.
+    pending: AtomicUsize,
+    /// Bytes that were dropped.
+    dropped: AtomicU64,
+}
+
+impl OutputSink for Pipe {
+    fn output(&self, stream: Stream, bytes: &[u8]) {
+        if self.pending.load(Ordering::Relaxed) + bytes.len() > MAX_PENDING {
+            self.dropped.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            return;
+        }
+        self.pending.fetch_add(bytes.len(), Ordering::Relaxed);
+        // Fails only when the writer has ended: then there is nobody to tell.
+        let _ = self.to_writer.send(Said::Output(stream, bytes.to_vec()));
+    }
+
+    fn progress(&self, progress: Progress) {
+        let _ = self.to_writer.send(Said::Progress(progress));
+    }
+}
+
+struct Writer {
+    said: Receiver<Said>,
+    pipe: Arc<Pipe>,
+    stop: StopHandle,
+    console: Console,
+}
+
+impl Writer {
+    /// Writes until the end; answers whether stdout stands at the start of a line. When stdout is closed the binary is
+    /// stopped, as SIGPIPE would, and what it still says goes nowhere.
+    fn write(mut self) -> (Console, Result<bool, CliError>) {
+        let mut at_line_start = true;
+        let mut failed = None;
+        while let Ok(next) = self.said.recv() {
+            match next {
+                Said::End => break,
+                Said::Output(stream, bytes) => {
+                    if failed.is_none() {
+                        // With JSON, stdout is for the report.
+                        let to_stdout = stream == Stream::Stdout && self.console.format == Format::Table;
+                        if to_stdout {
+                            at_line_start = bytes.ends_with(b"\n");
+                        }
+                        let stream = if to_stdout { Stream::Stdout } else { Stream::Stderr };
+                        if let Err(error) = self.console.job_output(stream, &bytes) {
+                            self.stop.stop(StopReason::Cancelled);
+                            failed = Some(error);
+                        }
+                    }
+                    self.pipe.pending.fetch_sub(bytes.len(), Ordering::Relaxed);
+                }
+                Said::Progress(progress) => self.console.progress(&progress),
+            }
+        }
+        self.console.clear_progress();
+        let dropped = self.pipe.dropped.load(Ordering::Relaxed);
+        if dropped > 0 {
+            self.console
+                .say(&format!("{} of output were dropped: they could not be written fast enough", show_size(dropped)));
+        }
+        match failed {
+            Some(error) => (self.console, Err(error)),
+            None => (self.console, Ok(at_line_start)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{captured, text};
+    use super::super::{Cli, Command, Globals, parse};
+    use super::*;
+    use crate::domain::{Outcome, SpawnFailure, Tail, Timestamp, Usage};
+
+    fn report(outcome: Outcome) -> AttemptReport {
+        let at = Timestamp::from_millis(0);
+        AttemptReport {
+            usage: Some(Usage { wall_us: 2_000_000, user_us: 900_000, system_us: 100_000, peak_rss_bytes: 3 << 20 }),
+            ..AttemptReport::bare(outcome, at, at, "why it failed")
+        }
+    }
+
+    /// Runs `jobber <words>` with a runner that writes `stdout` and gives back `report`.
+    async fn run(words: &str, stdout: &[u8], report: AttemptReport) -> (ExitCode, String, String) {
+        let words = ["jobber"].into_iter().chain(words.split(' ')).map(Into::into);
+        let Ok(Cli { globals, command: Command::Exec(args) }) = parse(words) else { panic!() };
+        let (console, out, err) = captured(&globals);
+        let clock = Clock::manual(Timestamp::from_millis(0));
+        let code = exec(&args, &clock, console, async |order, _stop, sink| {
+            assert_eq!(order.job.name, args.name);
+            sink.output(Stream::Stdout, stdout);
+            sink.progress(Progress { percent: 50.0, text: "halfway".into() });
+            Ok(report)
+        })
+        .await;
+        (code, String::from_utf8_lossy(&out.lock().unwrap()).into_owned(), text(&err))
+    }
+
+    #[tokio::test]
+    async fn output_comes_through_and_the_outcome_is_the_code() {
+        let (code, out, err) = run("exec hello -q", b"hi \xff\n", report(Outcome::Signal { signal: 11 })).await;
+        assert_eq!((code, out.as_str()), (ExitCode::from(139), "hi \u{fffd}\n"));
+        assert_eq!(err, "");
+    }
+
+    #[tokio::test]
+    async fn a_result_that_was_not_printed_is() {
+        let done = AttemptReport {
+            error: None,
+            result: Some(json!({"sum": 3})),
+            stdout: Tail { text: "adding".into(), truncated: false, total_bytes: 6 },
+            ..report(Outcome::Exit { code: 0 })
+        };
+        let (code, out, err) = run("exec add -v -- 1 2", b"adding", done).await;
+        assert_eq!((code, out.as_str()), (ExitCode::SUCCESS, "adding\n{\"sum\":3}\n"));
+        insta::assert_snapshot!(err, @r"
+         50% halfway
+        add: exit 0
+        wall 2.0 s, cpu 1.0 s (user 900 ms, system 100 ms), peak rss 3.0 MiB
+        ");
+    }
+
+    #[tokio::test]
+    async fn what_never_ran_is_told_with_its_reason() {
+        let missing = report(Outcome::SpawnError { reason: SpawnFailure::NotFound });
+        let (code, _, err) = run("exec nothing", b"", missing).await;
+        assert_eq!(code, ExitCode::from(127));
+        assert!(err.ends_with("nothing: spawn_error (no such binary): why it failed\n"), "{err}");
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_fails_is_jobbers_failure() {
+        let args = |words: &str| {
+            let Ok(Cli { command: Command::Exec(args), .. }) = parse(words.split(' ').map(Into::into)) else {
+                panic!()
+            };
+            args
+        };
+        let (console, _, err) = captured(&Globals::default());
+        let clock = Clock::system();
+        let code = exec(&args("jobber exec a"), &clock, console, async |_, _, _| Err("no thread left".into())).await;
+        assert_eq!((code, text(&err).as_str()), (ExitCode::from(125), "error: couldn't run a: no thread left\n"));
+
+        let (console, _, err) = captured(&Globals::default());
+        let code =
+            exec(&args("jobber exec a --data {"), &clock, console, async |_, _, _| unreachable!("nothing runs")).await;
+        assert_eq!(code, ExitCode::from(2));
+        assert!(text(&err).starts_with("error: --data is not JSON"));
+    }
+
+    #[test]
+    fn the_attempt_is_never_held_up_by_who_reads() {
+        let (to_writer, said) = channel();
+        let pipe = Pipe { to_writer, pending: AtomicUsize::new(0), dropped: AtomicU64::new(0) };
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..100 {
+            pipe.output(Stream::Stdout, &chunk);
+        }
+        assert_eq!(said.try_iter().count(), MAX_PENDING >> 20);
+        assert_eq!(pipe.dropped.load(Ordering::Relaxed), 36 << 20);
+    }
+}

@@ -1,0 +1,105 @@
+//! Following a job to its end: what it writes goes where it would go without Jobber.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::view::first_line;
+use super::wait::end_of;
+use super::{CliError, Console, Exit, Format};
+use crate::client::{Client, LogRequest};
+use crate::domain::{JobId, JobState, Outcome, Stream};
+use crate::wire::{JobView, LogEvent};
+
+/// The last line of `jsonl`, behind the events.
+#[derive(Serialize)]
+struct JobLine<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    job: &'a JobView,
+}
+
+/// Shows what the job writes until it has ended, and gives its code. Ctrl-C leaves it running.
+pub(super) async fn follow(id: &JobId, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let watched = tokio::select! {
+        job = watch(id, client, console) => Some(job?),
+        // Without a handler to be had, the signal ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => None,
+    };
+    let Some((job, at_line_start)) = watched else {
+        console.say(&format!("detached; job {id} goes on"));
+        console.hint(&format!("attach again with `jobber logs -f {id}`, stop it with `jobber cancel {id}`"));
+        return Ok(Exit::INTERRUPTED);
+    };
+    match console.format {
+        Format::Table => {
+            let stdout = job.attempts.last().and_then(|a| a.report.as_ref()).map_or("", |r| r.stdout.text.as_str());
+            print_result(job.result.as_ref(), stdout, at_line_start, console)?;
+        }
+        Format::Json => console.show(&job)?,
+        Format::Jsonl => console.json_line(&JobLine { kind: "job", job: &job })?,
+    }
+    if job.state == JobState::Failed {
+        console.say(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref())));
+    }
+    Ok(Exit::of_job(job.state, job.outcome.as_ref()))
+}
+
+/// How an attempt ended, in one line. What a job says of itself has been on its stderr; what Jobber says has not.
+pub(super) fn reason(outcome: Option<&Outcome>, error: Option<&str>) -> String {
+    let error = first_line(error.unwrap_or(""), 200);
+    match outcome {
+        Some(outcome @ (Outcome::Exit { .. } | Outcome::Signal { .. })) => outcome.to_string(),
+        Some(outcome) if error.is_empty() || error == outcome.to_string() => outcome.to_string(),
+        Some(outcome) => format!("{outcome}: {error}"),
+        None if error.is_empty() => "nobody knows why".to_owned(),
+        None => error,
+    }
+}
+
+/// Prints a result that the job has not already written to its stdout, as JSON on a line of its own.
+pub(super) fn print_result(
+    result: Option<&Value>,
+    stdout: &str,
+    at_line_start: bool,
+    console: &mut Console,
+) -> Result<(), CliError> {
+    let Some(result) = result else { return Ok(()) };
+    if result.as_str().is_some_and(|text| text.is_empty() || stdout.trim().ends_with(text)) {
+        return Ok(());
+    }
+    if !at_line_start {
+        console.data(b"\n")?;
+    }
+    console.json_line(result)
+}
+
+/// Passes on the job's output; at its end gives the job, and whether stdout stands at the start of a line.
+async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(JobView, bool), CliError> {
+    let mut log = client.logs(id, LogRequest { follow: true, ..LogRequest::default() }).await?;
+    let mut at_line_start = true;
+    while let Some(event) = log.next().await? {
+        if console.format == Format::Jsonl {
+            console.json_line(&event)?;
+            continue;
+        }
+        match event {
+            LogEvent::Output { stream: Stream::Stdout, text, .. } if console.format == Format::Table => {
+                at_line_start = text.ends_with('\n');
+                console.job_output(Stream::Stdout, text.as_bytes())?;
+            }
+            // With `json`, stdout is for the job as it ended.
+            LogEvent::Output { text, .. } => console.job_output(Stream::Stderr, text.as_bytes())?,
+            LogEvent::Progress(progress) => console.progress(&progress),
+            LogEvent::Attempt { attempt, outcome: None } => console.detail(&format!("attempt {attempt} started")),
+            LogEvent::Attempt { attempt, outcome: Some(outcome) } if outcome.is_success() => {
+                console.detail(&format!("attempt {attempt} ended: {outcome}"));
+            }
+            LogEvent::Attempt { attempt, outcome: Some(outcome) } => {
+                console.say(&format!("attempt {attempt} ended: {outcome}"));
+            }
+            LogEvent::State { state } => console.detail(&format!("the job is {state}")),
+        }
+    }
+    console.clear_progress();
+    Ok((end_of(id, client).await?, at_line_start))
+}

@@ -1,0 +1,142 @@
+//! The flags that describe a job, and what they become.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::CliError;
+use super::size::parse_size;
+use super::values::{parse_backoff, parse_dedup, parse_duration};
+use crate::domain::{Backoff, Clock, Deduplication, Timestamp};
+use crate::wire::SubmitJob;
+
+/// The rules under which a job runs; what is not given is decided by the server.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct JobFlags {
+    /// JSON for the job's standard input: the JSON itself, @FILE, or - for stdin
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+    pub(super) data: Option<String>,
+    /// How many attempts may fail
+    #[arg(long, value_name = "N")]
+    pub(super) attempts: Option<u32>,
+    /// Wait between attempts: exp:1s or fixed:5s, with chance exp:1s:0.5
+    #[arg(long, value_name = "KIND:DURATION[:JITTER]", value_parser = parse_backoff)]
+    pub(super) backoff: Option<Backoff>,
+    /// Not before this long from now
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at")]
+    pub(super) delay: Option<Duration>,
+    /// Not before this time
+    #[arg(long, value_name = "RFC3339", value_parser = Timestamp::parse)]
+    pub(super) at: Option<Timestamp>,
+    /// Behind all jobs without; 1 before 2
+    #[arg(long, value_name = "N")]
+    pub(super) priority: Option<u32>,
+    /// Stop an attempt that runs longer
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) grace: Option<Duration>,
+    /// CPU cores that it runs on
+    #[arg(long, value_name = "N")]
+    pub(super) cores: Option<u32>,
+    /// Memory limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(super) memory: Option<u64>,
+    /// Exit codes after which another attempt is pointless
+    #[arg(long, value_name = "CODE,...", value_delimiter = ',')]
+    pub(super) no_retry_exit_codes: Option<Vec<u8>>,
+    /// Take an equal job that is there already; the key stays taken for the time given, or until the job has ended
+    #[arg(long, value_name = "KEY[:TTL]", value_parser = parse_dedup)]
+    pub(super) dedup: Option<Deduplication>,
+}
+
+impl JobFlags {
+    /// Fills in what `job` leaves open; `data` is [`JobFlags::data`], read.
+    pub(super) fn fill(&self, job: SubmitJob, data: Option<&Value>, clock: &Clock) -> SubmitJob {
+        let delay = self.delay.or_else(|| self.at.map(|at| at.since(clock.now())));
+        SubmitJob {
+            data: job.data.or_else(|| data.cloned()),
+            attempts: job.attempts.or(self.attempts),
+            backoff: job.backoff.or_else(|| self.backoff.clone()),
+            delay: job.delay.or(delay),
+            priority: job.priority.or(self.priority),
+            timeout: job.timeout.or(self.timeout),
+            grace: job.grace.or(self.grace),
+            cores: job.cores.or(self.cores),
+            memory_bytes: job.memory_bytes.or(self.memory),
+            no_retry_exit_codes: job.no_retry_exit_codes.or_else(|| self.no_retry_exit_codes.clone()),
+            deduplication: job.deduplication.or_else(|| self.dedup.clone()),
+            ..job
+        }
+    }
+
+    /// The JSON of `--data`.
+    pub(super) fn read_data(&self) -> Result<Option<Value>, CliError> {
+        self.data.as_deref().map(read_json).transpose()
+    }
+}
+
+/// Reads JSON from where the word points to.
+pub(super) fn read_json(word: &str) -> Result<Value, CliError> {
+    let (text, origin) = match word.strip_prefix('@') {
+        Some(path) => (read_text(path)?, path),
+        None if word == "-" => (read_text("-")?, "stdin"),
+        None => (word.to_owned(), "--data"),
+    };
+    serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("{origin} is not JSON: {e}")))
+}
+
+/// Reads a file, or stdin for `-`.
+pub(super) fn read_text(path: &str) -> Result<String, CliError> {
+    if path == "-" {
+        return std::io::read_to_string(std::io::stdin())
+            .map_err(|e| CliError::Usage(format!("couldn't read stdin: {e}")));
+    }
+    fs_err::read_to_string(Path::new(path)).map_err(|e| CliError::Usage(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_fill_in_only_what_is_open() {
+        let flags = JobFlags {
+            attempts: Some(5),
+            priority: Some(1),
+            at: Some(Timestamp::from_millis(90_000)),
+            ..JobFlags::default()
+        };
+        let clock = Clock::manual(Timestamp::from_millis(30_000));
+        let job = SubmitJob { name: "a".into(), attempts: Some(2), ..SubmitJob::default() };
+        let job = flags.fill(job, Some(&Value::Bool(true)), &clock);
+        assert_eq!(
+            job,
+            SubmitJob {
+                name: "a".into(),
+                attempts: Some(2),
+                priority: Some(1),
+                data: Some(Value::Bool(true)),
+                delay: Some(Duration::from_secs(60)),
+                ..SubmitJob::default()
+            }
+        );
+    }
+
+    #[test]
+    fn data_comes_from_the_command_line_or_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("data.json");
+        fs_err::write(&file, "[1, 2]").unwrap();
+        assert_eq!(read_json("{\"a\": 1}").unwrap(), serde_json::json!({"a": 1}));
+        assert_eq!(read_json(&format!("@{}", file.display())).unwrap(), serde_json::json!([1, 2]));
+        assert_eq!(
+            read_json("{").unwrap_err().to_string(),
+            "--data is not JSON: EOF while parsing an object at line 1 column 1"
+        );
+        assert!(read_json("@/no/such/file").unwrap_err().to_string().contains("/no/such/file"));
+    }
+}

@@ -1,0 +1,165 @@
+//! `jobber list`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::values::Moment;
+use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::{CliError, Console, Exit, Format};
+use crate::client::{Client, JobQuery};
+use crate::domain::{Clock, JobState, PageRequest};
+use crate::store::JobSummary;
+use crate::wire::Listing;
+
+/// `jobber list`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ListArgs {
+    /// Only jobs in this state (repeatable, or with commas)
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<JobState>,
+    /// Only jobs of this binary
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Only jobs submitted since: 1h, or 2026-11-24T08:00:00Z
+    #[arg(long, value_name = "DURATION|RFC3339")]
+    since: Option<Moment>,
+    /// Only jobs submitted before
+    #[arg(long, value_name = "DURATION|RFC3339")]
+    until: Option<Moment>,
+    /// How many at most, or to a page with --all [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: Option<u16>,
+    /// Go on where an earlier list ended
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// All pages
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct JobList(Listing<JobSummary>);
+
+impl View for JobList {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["ID", "NAME", "STATE", "SUBMITTED", "ATTEMPTS", "OUTCOME", "ERROR"],
+            self.0.items.iter().map(|job| {
+                vec![
+                    job.id.to_string(),
+                    job.name.to_string(),
+                    job.state.to_string(),
+                    show_time(job.submitted_at),
+                    job.attempts.to_string(),
+                    or_dash(job.outcome.map(|o| o.to_string())),
+                    first_line(job.error.as_deref().unwrap_or(""), 60),
+                ]
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.items.iter().map(json_line).collect()
+    }
+}
+
+pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    const PAGE: usize = 50;
+    let now = Clock::system().now();
+    let default = if args.all { PageRequest::MAX } else { PAGE };
+    let mut query = JobQuery {
+        states: args.state,
+        name: args.name,
+        since: args.since.map(|m| m.resolve(now)),
+        until: args.until.map(|m| m.resolve(now)),
+        limit: Some(args.limit.map_or(default, usize::from)),
+        cursor: args.cursor,
+    };
+    let mut list = client.jobs(&query).await?;
+    while args.all && list.next_cursor.is_some() {
+        // Line by line there is no need to hold them all.
+        if console.format == Format::Jsonl {
+            console.show(&JobList(Listing { items: std::mem::take(&mut list.items), next_cursor: None }))?;
+        }
+        query.cursor = list.next_cursor.take();
+        let page = client.jobs(&query).await?;
+        list.items.extend(page.items);
+        list.next_cursor = page.next_cursor;
+    }
+    let more = list.next_cursor.clone();
+    console.show(&JobList(list))?;
+    if let Some(cursor) = more {
+        console.hint(&format!("there are more: add --all, or --cursor {cursor}"));
+    }
+    Ok(Exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rendered;
+    use super::*;
+    use crate::domain::{Outcome, Timestamp};
+
+    #[test]
+    fn a_list_reads_well_in_every_format() {
+        let job = |id: &str, state, outcome, error: Option<&str>| JobSummary {
+            id: id.parse().unwrap(),
+            name: "resize".parse().unwrap(),
+            state,
+            submitted_at: Timestamp::from_millis(1_795_507_200_123),
+            started_at: None,
+            finished_at: None,
+            attempts: 3,
+            outcome,
+            error: error.map(str::to_owned),
+        };
+        let list = JobList(Listing {
+            items: vec![
+                job("a", JobState::Failed, Some(Outcome::Signal { signal: 11 }), Some("it \u{1b}[31mbroke")),
+                job("order-42", JobState::Waiting, None, None),
+            ],
+            next_cursor: Some("c".into()),
+        });
+        insta::assert_snapshot!(rendered(&list, Format::Table), @r"
+        ID        NAME    STATE    SUBMITTED             ATTEMPTS  OUTCOME              ERROR
+        a         resize  failed   2026-11-24T08:00:00Z  3         signal 11 (SIGSEGV)  it \x1b[31mbroke
+        order-42  resize  waiting  2026-11-24T08:00:00Z  3         -
+        ");
+        insta::assert_snapshot!(rendered(&list, Format::Jsonl), @r#"
+        {"id":"a","name":"resize","state":"failed","submitted_at":"2026-11-24T08:00:00.123Z","started_at":null,"finished_at":null,"attempts":3,"outcome":{"kind":"signal","signal":11},"error":"it \u001b[31mbroke"}
+        {"id":"order-42","name":"resize","state":"waiting","submitted_at":"2026-11-24T08:00:00.123Z","started_at":null,"finished_at":null,"attempts":3,"outcome":null,"error":null}
+        "#);
+        insta::assert_snapshot!(rendered(&list, Format::Json), @r#"
+        {
+          "items": [
+            {
+              "id": "a",
+              "name": "resize",
+              "state": "failed",
+              "submitted_at": "2026-11-24T08:00:00.123Z",
+              "started_at": null,
+              "finished_at": null,
+              "attempts": 3,
+              "outcome": {
+                "kind": "signal",
+                "signal": 11
+              },
+              "error": "it \u001b[31mbroke"
+            },
+            {
+              "id": "order-42",
+              "name": "resize",
+              "state": "waiting",
+              "submitted_at": "2026-11-24T08:00:00.123Z",
+              "started_at": null,
+              "finished_at": null,
+              "attempts": 3,
+              "outcome": null,
+              "error": null
+            }
+          ],
+          "next_cursor": "c"
+        }
+        "#);
+    }
+}

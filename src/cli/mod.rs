@@ -1,0 +1,268 @@
+//! Words on a command line in, calls to the server and text on the terminal out.
+//!
+//! Data goes to stdout, everything else to stderr. Roles (`dev`, `serve`, `work`), `exec` and `bench` are only parsed
+//! here; whoever owns `main` runs them.
+
+mod act;
+mod completions;
+mod console;
+mod error;
+pub mod exec;
+mod exit;
+mod explain;
+mod follow;
+mod jobspec;
+mod list;
+mod logs;
+mod queue;
+mod roles;
+mod settings;
+mod show;
+mod size;
+mod submit;
+mod values;
+mod view;
+mod wait;
+mod worker;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::client::{Client, DEFAULT_SERVER, Secret};
+pub use console::{Console, Format};
+pub use error::CliError;
+pub use exec::ExecArgs;
+pub use exit::Exit;
+pub use roles::{BenchArgs, DevArgs, GuardArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
+pub use settings::{complain, log_filter, settings};
+pub use size::parse_size;
+pub use values::{EnvironmentSetting, parse_duration};
+
+/// Runs native programs as queued, supervised jobs.
+#[derive(Debug, Parser)]
+#[command(name = "jobber", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 no server.\n\
+    run, exec, wait and submit --wait: the job's own, 128+n signal n, 124 timeout, 125 jobber failed,\n\
+    126 cancelled or never started, 127 no such binary; 0 only when the job has completed.")]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// The command itself.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that may stand anywhere on the command line. `None` when not given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Globals {
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "JOBBER_CONFIG",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub config: Option<PathBuf>,
+    /// Directory of the embedded queue and history
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the server is [default: http://127.0.0.1:3000]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "JOBBER_SERVER",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub server: Option<String>,
+    /// The server's token. Prefer the variable or --token-file: command lines can be read by others
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "JOBBER_TOKEN",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub token: Option<Secret>,
+    /// File that holds the server's token
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub token_file: Option<PathBuf>,
+    /// How data is printed [default: table]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "JOBBER_OUTPUT",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub output: Option<Format>,
+    /// Say more on stderr (twice: still more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Server, workers and embedded storage in one process: all that is needed on one machine
+    Dev(DevArgs),
+    /// The HTTP API server and the projector of history
+    Serve(ServeArgs),
+    /// A worker pool
+    Work(WorkArgs),
+    /// Run a binary once under the worker's supervision, without server and queue
+    Exec(ExecArgs),
+    /// Measure how many jobs per second this machine carries
+    Bench(BenchArgs),
+    /// Ends the children of a worker that was killed; started by the worker itself
+    #[command(hide = true)]
+    Guard(GuardArgs),
+    /// A command that talks to a server.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Commands that talk to a server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Put one or many jobs into the queue
+    Submit(submit::SubmitArgs),
+    /// Submit a job, show what it writes, and exit with its code
+    Run(submit::RunArgs),
+    /// List jobs, last submitted first
+    #[command(alias = "ls")]
+    List(list::ListArgs),
+    /// Show a job with all its attempts
+    Show(show::ShowArgs),
+    /// Print what a job writes
+    Logs(logs::LogsArgs),
+    /// Wait until jobs have ended and exit with their code
+    Wait(wait::WaitArgs),
+    /// Stop jobs, running or not
+    Cancel(act::CancelArgs),
+    /// Put failed jobs back into the queue
+    Retry(act::IdsArgs),
+    /// Make delayed jobs ready now
+    Promote(act::IdsArgs),
+    /// Take jobs that are not running out of queue and lists
+    #[command(alias = "rm")]
+    Remove(act::IdsArgs),
+    /// Say why a job stands where it stands
+    Explain(explain::ExplainArgs),
+    /// Look at the queue, pause it, clean it up
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Look at the workers, drain one
+    #[command(subcommand)]
+    Worker(worker::WorkerCommand),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
+}
+
+impl ClientCommand {
+    /// Whether the exit code belongs to jobs, so that a failure of Jobber's own must be told apart (125).
+    fn speaks_for_jobs(&self) -> bool {
+        match self {
+            ClientCommand::Run(_) | ClientCommand::Wait(_) => true,
+            ClientCommand::Submit(args) => args.waits(),
+            _ => false,
+        }
+    }
+}
+
+/// Reads a command line. What is not one is explained on the terminal, as are `--help` and `--version`.
+///
+/// # Errors
+/// The code to exit with: 0 after help, 2 after a mistake.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(words).map_err(|e| {
+        // Nobody to tell when the terminal is gone.
+        let _ = e.print();
+        if e.use_stderr() { Exit::USAGE.into() } else { Exit::OK.into() }
+    })
+}
+
+/// Runs a command that talks to a server. Errors are told on the console; the code says how it went.
+pub async fn run(command: ClientCommand, globals: &Globals, mut console: Console) -> ExitCode {
+    let for_jobs = command.speaks_for_jobs();
+    let exit = match dispatch(command, globals, &mut console).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            console.report(&error);
+            if for_jobs { Exit::of_error_with_jobs(&error) } else { Exit::of_error(&error) }
+        }
+    };
+    exit.into()
+}
+
+async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Console) -> Result<Exit, CliError> {
+    if let ClientCommand::Completions(args) = command {
+        return completions::completions(&args, console);
+    }
+    let client = connect(globals)?;
+    match command {
+        ClientCommand::Submit(args) => submit::submit(args, &client, console).await,
+        ClientCommand::Run(args) => submit::run(args, &client, console).await,
+        ClientCommand::List(args) => list::list(args, &client, console).await,
+        ClientCommand::Show(args) => show::show(&args, &client, console).await,
+        ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,
+        ClientCommand::Wait(args) => wait::wait(&args, &client, console).await,
+        ClientCommand::Cancel(args) => act::cancel(&args, &client, console).await,
+        ClientCommand::Retry(args) => act::retry(&args, &client, console).await,
+        ClientCommand::Promote(args) => act::promote(&args, &client, console).await,
+        ClientCommand::Remove(args) => act::remove(&args, &client, console).await,
+        ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
+        ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
+        ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
+        ClientCommand::Completions(args) => completions::completions(&args, console),
+    }
+}
+
+fn connect(globals: &Globals) -> Result<Client, CliError> {
+    // An empty variable is one that somebody has unset in the way that shells make easy.
+    let token = match (&globals.token, &globals.token_file) {
+        (Some(token), _) if !token.reveal().is_empty() => Some(token.clone()),
+        (_, Some(file)) => {
+            let text = fs_err::read_to_string(file).map_err(|e| CliError::Usage(e.to_string()))?;
+            Some(Secret::new(text.trim()))
+        }
+        (_, None) => None,
+    };
+    let server = globals.server.as_deref().filter(|server| !server.is_empty()).unwrap_or(DEFAULT_SERVER);
+    Client::new(server, token).map_err(|e| CliError::Usage(with_hint(&e)))
+}
+
+/// The error in one line, with its first cause and what to do about it.
+fn with_hint(error: &crate::client::ClientError) -> String {
+    let mut text = error.to_string();
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    if let Some(first) = causes.last() {
+        text.push_str(&format!(": {first}"));
+    }
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("; {hint}"));
+    }
+    text
+}
+
+/// The whole tree of commands, as completions need it.
+fn tree() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests;

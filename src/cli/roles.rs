@@ -1,0 +1,117 @@
+//! The flags of the roles: only what was given, so that the layers of the configuration can tell it from a default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::size::parse_size;
+use super::values::{EnvironmentSetting, parse_duration};
+
+/// `jobber dev`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DevArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// How it works.
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    /// Write one line of JSON to this file descriptor when ready
+    #[arg(long, value_name = "N")]
+    pub ready_fd: Option<u32>,
+}
+
+/// `jobber serve`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// Write one line of JSON to this file descriptor when ready
+    #[arg(long, value_name = "N")]
+    pub ready_fd: Option<u32>,
+}
+
+/// `jobber work`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WorkArgs {
+    /// How it works.
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    /// Write one line of JSON to this file descriptor when ready
+    #[arg(long, value_name = "N")]
+    pub ready_fd: Option<u32>,
+    /// End when the queue is empty
+    #[arg(long)]
+    pub burst: bool,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ListenArgs {
+    /// Address to listen on [default: 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Listen off loopback without a token
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// How a worker works.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WorkerArgs {
+    /// Directory of the job binaries
+    #[arg(long, value_name = "DIR")]
+    pub jobs_dir: Option<PathBuf>,
+    /// How many cores to divide among jobs [default: all that this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub cores: Option<u32>,
+    /// Which CPUs to divide, as in 0-3,8
+    #[arg(long, value_name = "LIST", conflicts_with = "cores")]
+    pub cpus: Option<String>,
+    /// Cores for each job
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub cores_per_process: Option<u32>,
+    /// Stop an attempt that runs longer, unless the job says otherwise
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub grace: Option<Duration>,
+    /// How long running jobs may go on when the worker is asked to end
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub drain_timeout: Option<Duration>,
+    /// Memory limit of each job, unless the job says otherwise
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
+    /// Variable for every job: KEY=VALUE, or KEY to pass on the worker's own (repeatable)
+    #[arg(long = "env", value_name = "KEY[=VALUE]")]
+    pub environment: Vec<EnvironmentSetting>,
+    /// Do not pin jobs to their CPUs
+    #[arg(long)]
+    pub no_pin: bool,
+}
+
+/// `jobber guard`.
+#[derive(Debug, Clone, Args)]
+pub struct GuardArgs {
+    /// The process to watch
+    #[arg(long, value_name = "PID")]
+    pub parent: u32,
+}
+
+/// `jobber bench`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BenchArgs {
+    /// How many jobs to run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub jobs: Option<u64>,
+    /// How many at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrency: Option<u32>,
+    /// What to run
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+}

@@ -1,0 +1,167 @@
+//! `jobber show`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::size::show_size;
+use super::values::show_duration;
+use super::view::{Table, View, first_line, or_dash, show_time};
+use super::{CliError, Console, Exit};
+use crate::client::Client;
+use crate::domain::{AttemptReport, JobId, Tail};
+use crate::store::AttemptRecord;
+use crate::wire::JobView;
+
+/// `jobber show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// The job
+    #[arg(value_name = "ID", value_parser = JobId::parse)]
+    id: JobId,
+}
+
+impl View for JobView {
+    fn table(&self, out: &mut Table) {
+        out.field("id", self.id.as_str());
+        out.field("name", self.name.as_str());
+        out.optional("arguments", (!self.arguments.is_empty()).then(|| format!("{:?}", self.arguments)));
+        out.optional("data", self.data.as_ref().map(|data| first_line(&data.to_string(), 200)));
+        out.field("state", self.state.as_str());
+        out.optional("outcome", self.outcome.map(|o| o.to_string()));
+        out.field("submitted", show_time(self.submitted_at));
+        out.optional("due", self.due_at.map(show_time));
+        out.optional("finished", self.finished_at.map(show_time));
+        out.optional("worker", self.worker.as_ref().map(|w| w.as_str()));
+        out.optional("progress", self.progress.as_ref().map(|p| format!("{:.0}% {}", p.percent, p.text)));
+        out.optional("cancel asked", self.cancel_requested.as_deref());
+        out.optional("put back", (self.retries > 0).then(|| format!("{} times", self.retries)));
+        out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
+        out.field("limits", limits(self));
+        if !self.attempts.is_empty() {
+            out.grid(
+                &["ATTEMPT", "OUTCOME", "WORKER", "STARTED", "WALL", "CPU", "PEAK RSS", "BESIDE", "ERROR"],
+                self.attempts.iter().map(attempt_row),
+            );
+        }
+        if let Some(error) = self.error.as_deref().filter(|error| !error.trim().is_empty()) {
+            out.text("error", error.trim_end());
+        }
+        let last = self.attempts.iter().rev().find_map(|attempt| attempt.report.as_ref());
+        if let Some(report) = last {
+            tail(out, "stderr", &report.stderr, self.error.as_deref());
+        }
+    }
+}
+
+fn limits(job: &JobView) -> String {
+    let options = &job.options;
+    let mut parts = vec![format!("{} attempts", options.attempts)];
+    parts.extend((options.priority > 0).then(|| format!("priority {}", options.priority)));
+    parts.extend(options.timeout.map(|t| format!("timeout {}", show_duration(t))));
+    parts.extend(options.cores.map(|n| format!("{n} cores")));
+    parts.extend(options.memory_bytes.map(|n| format!("memory {}", show_size(n))));
+    parts.join(", ")
+}
+
+fn attempt_row(attempt: &AttemptRecord) -> Vec<String> {
+    let report = attempt.report.as_ref();
+    let usage = report.and_then(|r| r.usage);
+    let micros = |us: u64| show_duration(Duration::from_micros(us));
+    vec![
+        attempt.number.0.to_string(),
+        report.map_or_else(|| "running".to_owned(), |r| r.outcome.to_string()),
+        attempt.worker.to_string(),
+        show_time(attempt.started_at),
+        or_dash(usage.map(|u| micros(u.wall_us))),
+        or_dash(usage.map(|u| micros(u.cpu_us()))),
+        or_dash(usage.map(|u| show_size(u.peak_rss_bytes))),
+        or_dash(report.map(|r| r.peak_beside.to_string())),
+        first_line(report.and_then(|r| r.error.as_deref()).unwrap_or(""), 60),
+    ]
+}
+
+/// The end of a stream, unless it is empty or has just been shown as the error.
+fn tail(out: &mut Table, name: &str, tail: &Tail, shown: Option<&str>) {
+    const LINES: usize = 20;
+    let text = tail.text.trim_end();
+    if text.trim().is_empty() || shown.is_some_and(|shown| shown.trim() == text.trim()) {
+        return;
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    let kept = &lines[lines.len().saturating_sub(LINES)..];
+    let title = if tail.truncated || kept.len() < lines.len() {
+        format!("{name} (the end of {})", show_size(tail.total_bytes))
+    } else {
+        name.to_owned()
+    };
+    out.text(title, &kept.join("\n"));
+}
+
+impl View for AttemptReport {
+    fn table(&self, out: &mut Table) {
+        out.field("outcome", self.outcome.to_string());
+    }
+}
+
+pub(super) async fn show(args: &ShowArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let job = client.job(&args.id, None).await?;
+    console.show(&job)?;
+    Ok(Exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{failed_job, rendered};
+    use super::*;
+    use crate::cli::Format;
+
+    #[test]
+    fn a_failed_job_shows_its_attempts_and_why() {
+        insta::assert_snapshot!(rendered(&failed_job(), Format::Table), @r#"
+        id         0192-a
+        name       resize
+        arguments  ["--size", "10 20"]
+        data       {"file":"a.png"}
+        state      failed
+        outcome    signal 11 (SIGSEGV)
+        submitted  2026-11-24T08:00:00Z
+        finished   2026-11-24T08:00:06Z
+        limits     3 attempts, timeout 1m 30s, memory 512.0 MiB
+
+        ATTEMPT  OUTCOME              WORKER            STARTED               WALL   CPU    PEAK RSS  BESIDE  ERROR
+        1        lost                 build-7-1f2e3d4c  2026-11-24T08:00:01Z  -      -      -         0       worker ended
+        2        signal 11 (SIGSEGV)  build-7-1f2e3d4c  2026-11-24T08:00:02Z  1.5 s  1.3 s  5.0 MiB   2       bad pixel at 7
+
+        error
+          bad pixel at 7
+
+        stderr
+          reading input
+          bad pixel at 7
+        "#);
+    }
+
+    #[test]
+    fn json_has_everything_and_jsonl_is_one_line() {
+        let job = failed_job();
+        let json: JobView = serde_json::from_str(&rendered(&job, Format::Json)).unwrap();
+        assert_eq!(json, job);
+        assert_eq!(rendered(&job, Format::Jsonl).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_job_that_waits_has_no_attempts_to_show() {
+        let job = JobView { attempts: vec![], error: None, outcome: None, finished_at: None, ..failed_job() };
+        let job = JobView { state: crate::domain::JobState::Waiting, ..job };
+        insta::assert_snapshot!(rendered(&job, Format::Table), @r#"
+        id         0192-a
+        name       resize
+        arguments  ["--size", "10 20"]
+        data       {"file":"a.png"}
+        state      waiting
+        submitted  2026-11-24T08:00:00Z
+        limits     3 attempts, timeout 1m 30s, memory 512.0 MiB
+        "#);
+    }
+}

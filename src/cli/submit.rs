@@ -1,0 +1,276 @@
+//! `jobber submit` and `jobber run`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::follow::follow;
+use super::jobspec::{JobFlags, read_text};
+use super::view::{Table, View, json_line};
+use super::{CliError, Console, Exit, wait};
+use crate::client::Client;
+use crate::domain::{Clock, JobId, JobName};
+use crate::wire::{SubmitJob, SubmitJobs, Submitted};
+
+/// Jobs in one request at most (the API's own limit).
+const BATCH_JOBS: usize = 10_000;
+/// Bytes of JSON in one request at most: well below what the server takes.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// `jobber submit`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SubmitArgs {
+    /// The binary to run
+    #[arg(value_name = "NAME", value_parser = JobName::parse, required_unless_present = "from_json")]
+    name: Option<JobName>,
+    /// Its arguments
+    #[arg(value_name = "ARGS", last = true)]
+    arguments: Vec<String>,
+    /// How it runs.
+    #[command(flatten)]
+    flags: JobFlags,
+    /// An id of your choice: submitting it again changes nothing
+    #[arg(long, value_name = "ID", value_parser = JobId::custom)]
+    id: Option<JobId>,
+    /// Makes a repeated submission harmless: the first answer is given again
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// One job for each line of this file (- for stdin); the line is its last argument
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["id", "from_json", "count"])]
+    each_line: Option<String>,
+    /// Jobs as the API takes them: an array of objects, or one object a line (- for stdin)
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["name", "arguments", "id", "count"])]
+    from_json: Option<String>,
+    /// So many equal jobs
+    #[arg(long, value_name = "N", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: Option<u32>,
+    /// Wait until all have ended and exit with the highest of their codes
+    #[arg(long)]
+    wait: bool,
+    /// Show what the job writes and exit with its code
+    #[arg(short, long, conflicts_with_all = ["wait", "print_id", "each_line", "from_json", "count"])]
+    follow: bool,
+    /// Print nothing but ids, one a line
+    #[arg(long)]
+    print_id: bool,
+}
+
+/// `jobber run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The binary to run
+    #[arg(value_name = "NAME", value_parser = JobName::parse)]
+    name: JobName,
+    /// Its arguments
+    #[arg(value_name = "ARGS", last = true)]
+    arguments: Vec<String>,
+    /// How it runs.
+    #[command(flatten)]
+    flags: JobFlags,
+    /// An id of your choice: if there is such a job already, that one is followed
+    #[arg(long, value_name = "ID", value_parser = JobId::custom)]
+    id: Option<JobId>,
+    /// Makes a repeated submission harmless: the first job is followed
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+impl From<RunArgs> for SubmitArgs {
+    fn from(args: RunArgs) -> Self {
+        let RunArgs { name, arguments, flags, id, idempotency_key } = args;
+        Self { name: Some(name), arguments, flags, id, idempotency_key, follow: true, ..Self::default() }
+    }
+}
+
+impl SubmitArgs {
+    /// Whether the command lasts until jobs have ended.
+    pub(super) fn waits(&self) -> bool {
+        self.wait || self.follow
+    }
+
+    /// The jobs that are meant; `None` when it is one, said with flags.
+    fn many(&self, one: &SubmitJob, clock: &Clock) -> Result<Option<Vec<SubmitJob>>, CliError> {
+        if let Some(file) = &self.each_line {
+            let lines = read_text(file)?;
+            let job = |line: &str| {
+                let mut job = one.clone();
+                job.arguments.push(line.to_owned());
+                job
+            };
+            return Ok(Some(lines.lines().filter(|line| !line.is_empty()).map(job).collect()));
+        }
+        if let Some(file) = &self.from_json {
+            let jobs = parse_jobs(&read_text(file)?).map_err(|e| CliError::Usage(format!("{file}: {e}")))?;
+            let filled = jobs.into_iter().map(|job| self.flags.fill(job, one.data.as_ref(), clock));
+            return Ok(Some(filled.collect()));
+        }
+        Ok(self.count.map(|count| vec![one.clone(); usize::try_from(count).unwrap_or(usize::MAX)]))
+    }
+}
+
+/// Reads an array of jobs, or one job a line.
+fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text);
+    }
+    serde_json::Deserializer::from_str(text).into_iter().collect()
+}
+
+/// What was submitted: one job is an object, many are an array, however many they are.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    One(Submitted),
+    Many(Vec<Submitted>),
+}
+
+impl Answer {
+    fn all(&self) -> &[Submitted] {
+        match self {
+            Answer::One(submitted) => std::slice::from_ref(submitted),
+            Answer::Many(submitted) => submitted,
+        }
+    }
+
+    fn ids(&self) -> Vec<JobId> {
+        self.all().iter().map(|submitted| submitted.id.clone()).collect()
+    }
+
+    fn print(&self, only_ids: bool, console: &mut Console) -> Result<(), CliError> {
+        if only_ids {
+            let ids: String = self.all().iter().map(|submitted| format!("{}\n", submitted.id)).collect();
+            console.data(ids.as_bytes())
+        } else {
+            console.show(self)
+        }
+    }
+}
+
+impl View for Answer {
+    fn table(&self, out: &mut Table) {
+        let status = |s: &Submitted| if s.duplicate { "duplicate".to_owned() } else { s.status.clone() };
+        out.grid(&["ID", "STATUS"], self.all().iter().map(|s| vec![s.id.to_string(), status(s)]));
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.all().iter().map(json_line).collect()
+    }
+}
+
+/// Submits, follows, and gives the job's code.
+pub(super) async fn run(args: RunArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    submit(args.into(), client, console).await
+}
+
+pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let clock = Clock::system();
+    let open = SubmitJob {
+        name: args.name.as_ref().map(|name| name.to_string()).unwrap_or_default(),
+        arguments: args.arguments.clone(),
+        id: args.id.as_ref().map(|id| id.to_string()),
+        ..SubmitJob::default()
+    };
+    let one = args.flags.fill(open, args.flags.read_data()?.as_ref(), &clock);
+    let key = args.idempotency_key.as_deref();
+    match args.many(&one, &clock)? {
+        None => {
+            let submitted = client.submit(&one, key).await?;
+            if args.follow {
+                let note = if submitted.duplicate { " (it was there already)" } else { "" };
+                console.say(&format!("job {}{note}", submitted.id));
+                return follow(&submitted.id, client, console).await;
+            }
+            finish(&args, &Answer::One(submitted), client, console).await
+        }
+        Some(jobs) if jobs.is_empty() => Err(CliError::Usage("there are no jobs in the input".to_owned())),
+        Some(jobs) => {
+            let mut done = Vec::with_capacity(jobs.len());
+            let sent = send(jobs, key, client, &mut done).await;
+            let answer = Answer::Many(done);
+            if let Err(error) = sent {
+                // What was accepted stays accepted: it must be known which.
+                if !answer.all().is_empty() {
+                    console.say(&format!("{} jobs were submitted before this failed:", answer.all().len()));
+                    answer.print(args.print_id, console)?;
+                }
+                return Err(error);
+            }
+            finish(&args, &answer, client, console).await
+        }
+    }
+}
+
+/// Sends the jobs in as few requests as there may be; each is accepted as a whole or not at all.
+async fn send(
+    jobs: Vec<SubmitJob>,
+    key: Option<&str>,
+    client: &Client,
+    done: &mut Vec<Submitted>,
+) -> Result<(), CliError> {
+    for (i, batch) in batches(jobs).into_iter().enumerate() {
+        // Each request needs a key of its own; the first has the one that was given.
+        let key = key.map(|key| if i == 0 { key.to_owned() } else { format!("{key}#{}", i + 1) });
+        done.extend(client.submit_many(&SubmitJobs { jobs: batch }, key.as_deref()).await?.jobs);
+    }
+    Ok(())
+}
+
+fn batches(jobs: Vec<SubmitJob>) -> Vec<Vec<SubmitJob>> {
+    let mut batches: Vec<Vec<SubmitJob>> = Vec::new();
+    let mut bytes = 0;
+    for job in jobs {
+        let size = json_line(&job).len() + 1;
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_JOBS && bytes + size <= BATCH_BYTES => {
+                bytes += size;
+                batch.push(job);
+            }
+            _ => {
+                bytes = size;
+                batches.push(vec![job]);
+            }
+        }
+    }
+    batches
+}
+
+/// Says what was submitted and, if asked to, waits for its end.
+async fn finish(args: &SubmitArgs, answer: &Answer, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    if args.print_id || !args.wait {
+        answer.print(args.print_id, console)?;
+    }
+    if !args.wait {
+        return Ok(Exit::OK);
+    }
+    match wait::interruptible(wait::all_ends(&answer.ids(), client)).await? {
+        Some(jobs) if args.print_id => Ok(wait::highest(&jobs)),
+        Some(jobs) => wait::report(jobs, console),
+        None => {
+            console.say("detached; the jobs go on");
+            Ok(Exit::INTERRUPTED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_come_as_an_array_or_a_line_each() {
+        let names = |text| parse_jobs(text).map(|jobs| jobs.into_iter().map(|j| j.name).collect::<Vec<_>>());
+        assert_eq!(names(r#" [{"name": "a"}, {"name": "b"}]"#).unwrap(), ["a", "b"]);
+        assert_eq!(names("{\"name\": \"a\"}\n\n{\"name\": \"b\"}\n").unwrap(), ["a", "b"]);
+        assert!(names("").unwrap().is_empty());
+        assert!(names(r#"{"name": "a", "colour": "red"}"#).is_err());
+    }
+
+    #[test]
+    fn many_jobs_go_in_as_few_requests_as_may_be() {
+        let job =
+            |bytes: usize| SubmitJob { name: "a".into(), arguments: vec!["x".repeat(bytes)], ..SubmitJob::default() };
+        let sizes = |jobs: Vec<SubmitJob>| batches(jobs).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![job(1); 25_000]), [10_000, 10_000, 5_000]);
+        assert_eq!(sizes(vec![job(1_500_000); 5]), [2, 2, 1]);
+        assert_eq!(sizes(vec![job(9_000_000), job(1)]), [1, 1]);
+    }
+}

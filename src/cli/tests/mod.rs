@@ -1,0 +1,199 @@
+//! What the tests of all commands share, and the tests of parsing.
+
+mod commands;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::view::View;
+use super::*;
+use crate::domain::{AttemptNumber, AttemptReport, JobOptions, JobState, Outcome, Tail, Timestamp, Usage};
+use crate::store::AttemptRecord;
+use crate::wire::JobView;
+
+/// What was written, readable while somebody else writes.
+pub(super) type Written = Arc<Mutex<Vec<u8>>>;
+
+struct Shared(Written);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A console whose stdout and stderr can be read.
+pub(super) fn captured(globals: &Globals) -> (Console, Written, Written) {
+    let (out, err) = (Written::default(), Written::default());
+    let console = Console::new(Box::new(Shared(out.clone())), Box::new(Shared(err.clone())), globals);
+    (console, out, err)
+}
+
+pub(super) fn text(written: &Written) -> String {
+    String::from_utf8(written.lock().unwrap().clone()).unwrap()
+}
+
+/// What a view looks like in a format.
+pub(super) fn rendered<V: View>(view: &V, format: Format) -> String {
+    let (mut console, out, _) = captured(&Globals { output: Some(format), ..Globals::default() });
+    console.show(view).unwrap();
+    text(&out)
+}
+
+/// A job that crashed, once with its worker and once by itself.
+pub(super) fn failed_job() -> JobView {
+    let at = |seconds| Timestamp::from_millis(1_795_507_200_000 + seconds * 1000);
+    let report = AttemptReport {
+        usage: Some(Usage { wall_us: 1_500_000, user_us: 1_200_000, system_us: 100_000, peak_rss_bytes: 5 << 20 }),
+        peak_beside: 2,
+        stderr: Tail { text: "reading input\nbad pixel at 7\n".into(), truncated: false, total_bytes: 29 },
+        ..AttemptReport::bare(Outcome::Signal { signal: 11 }, at(5), at(6), "bad pixel at 7\n")
+    };
+    let lost = AttemptReport::bare(Outcome::Lost, at(1), at(4), "worker ended");
+    let attempt = |number, report| AttemptRecord {
+        number: AttemptNumber(number),
+        worker: "build-7-1f2e3d4c".parse().unwrap(),
+        host: "build".into(),
+        started_at: at(i64::from(number)),
+        report: Some(report),
+    };
+    JobView {
+        id: "0192-a".parse().unwrap(),
+        name: "resize".parse().unwrap(),
+        arguments: vec!["--size".into(), "10 20".into()],
+        data: Some(json!({"file": "a.png"})),
+        state: JobState::Failed,
+        submitted_at: at(0),
+        due_at: None,
+        finished_at: Some(at(6)),
+        outcome: Some(Outcome::Signal { signal: 11 }),
+        result: None,
+        error: Some("bad pixel at 7\n".into()),
+        worker: None,
+        progress: None,
+        cancel_requested: None,
+        retries: 0,
+        options: JobOptions {
+            timeout: Some(Duration::from_secs(90)),
+            memory_bytes: Some(512 << 20),
+            ..JobOptions::default()
+        },
+        attempts: vec![attempt(1, lost), attempt(2, report)],
+    }
+}
+
+#[test]
+fn the_tree_of_commands_holds_together() {
+    tree().debug_assert();
+}
+
+#[test]
+fn the_help_names_every_command() {
+    let help = tree().render_help().to_string();
+    insta::assert_snapshot!(help, @r"
+    Runs native programs as queued, supervised jobs
+
+    Usage: jobber [OPTIONS] <COMMAND>
+
+    Commands:
+      dev          Server, workers and embedded storage in one process: all that is needed on one
+                   machine
+      serve        The HTTP API server and the projector of history
+      work         A worker pool
+      exec         Run a binary once under the worker's supervision, without server and queue
+      bench        Measure how many jobs per second this machine carries
+      submit       Put one or many jobs into the queue
+      run          Submit a job, show what it writes, and exit with its code
+      list         List jobs, last submitted first
+      show         Show a job with all its attempts
+      logs         Print what a job writes
+      wait         Wait until jobs have ended and exit with their code
+      cancel       Stop jobs, running or not
+      retry        Put failed jobs back into the queue
+      promote      Make delayed jobs ready now
+      remove       Take jobs that are not running out of queue and lists
+      explain      Say why a job stands where it stands
+      queue        Look at the queue, pause it, clean it up
+      worker       Look at the workers, drain one
+      completions  Print a shell's completion script
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help (see more with '--help')
+      -V, --version  Print version
+
+    Global options:
+          --config <FILE>      Configuration file [env: JOBBER_CONFIG]
+          --data-dir <DIR>     Directory of the embedded queue and history
+          --server <URL>       Where the server is [default: http://127.0.0.1:3000] [env: JOBBER_SERVER]
+          --token <TOKEN>      The server's token. Prefer the variable or --token-file: command lines
+                               can be read by others [env: JOBBER_TOKEN]
+          --token-file <FILE>  File that holds the server's token
+      -o, --output <FORMAT>    How data is printed [default: table] [env: JOBBER_OUTPUT] [possible
+                               values: table, json, jsonl]
+      -v, --verbose...         Say more on stderr (twice: still more)
+      -q, --quiet              Say nothing on stderr but errors
+
+    Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 no server.
+    run, exec, wait and submit --wait: the job's own, 128+n signal n, 124 timeout, 125 jobber failed,
+    126 cancelled or never started, 127 no such binary; 0 only when the job has completed.
+    ");
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_usage_errors() {
+    for words in [
+        "jobber",
+        "jobber frobnicate",
+        "jobber submit",
+        "jobber submit ../../bin/sh",
+        "jobber submit a --timeout soon",
+        "jobber submit a --timeout -1s",
+        "jobber submit a --attempts -1",
+        "jobber submit a --priority 99999999999999",
+        "jobber submit a --memory lots",
+        "jobber submit a --no-retry-exit-codes 2,256",
+        "jobber submit a --delay 1s --at 2026-11-24T08:00:00Z",
+        "jobber submit a --follow --wait",
+        "jobber submit a --count 0",
+        "jobber submit a --id 42",
+        "jobber submit a --from-json -",
+        "jobber show a/b",
+        "jobber wait",
+        "jobber list --state sleeping",
+        "jobber list --limit 0",
+        "jobber list -q -v",
+        "jobber queue",
+        "jobber queue clean --state active",
+        "jobber serve --listen nowhere",
+        "jobber work --cores 0",
+        "jobber work --cores 2 --cpus 0-1",
+    ] {
+        let code = parse(words.split(' ').map(OsString::from)).map(|_| ()).unwrap_err();
+        assert_eq!(code, ExitCode::from(2), "{words}");
+    }
+    assert_eq!(parse(["jobber", "--help"].map(OsString::from)).unwrap_err(), ExitCode::SUCCESS);
+}
+
+#[test]
+fn roles_keep_only_what_was_given() {
+    let Command::Dev(args) = parse(["jobber", "dev"].map(OsString::from)).unwrap().command else { panic!() };
+    assert!(args.listen.listen.is_none() && args.worker.cores.is_none() && args.ready_fd.is_none());
+    let words =
+        "jobber work --cores-per-process 2 --timeout 1h --memory 1GiB --env A=b --env HOME --no-pin --data-dir d";
+    let cli = parse(words.split(' ').map(OsString::from)).unwrap();
+    let Command::Work(args) = cli.command else { panic!() };
+    assert_eq!(args.worker.cores_per_process, Some(2));
+    assert_eq!(args.worker.timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(args.worker.memory, Some(1 << 30));
+    assert_eq!(args.worker.environment.len(), 2);
+    assert!(args.worker.no_pin);
+    assert_eq!(cli.globals.data_dir, Some(PathBuf::from("d")));
+}

@@ -1,0 +1,186 @@
+//! Values of options as people write them, each checked where it is read.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::domain::{Backoff, BackoffKind, Deduplication, Timestamp};
+
+/// Reads `90s`, `15m`, `1h 30m`, `500ms`; a number alone needs a unit, but for 0.
+///
+/// # Errors
+/// A message for people.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::config::values::duration(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
+}
+
+/// A variable that jobs get: `KEY=VALUE`, or `KEY` to pass on the worker's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentSetting {
+    /// Its name.
+    pub key: String,
+    /// Its value; `None` when it is passed on.
+    pub value: Option<String>,
+}
+
+impl FromStr for EnvironmentSetting {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return Err(format!("{text:?} is not a variable such as KEY=VALUE or KEY"));
+        }
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
+/// Reads `exp:1s`, `fixed:5s`, and with the part that is left to chance `exp:1s:0.5` (`:jitter` alone is 0.5).
+pub(super) fn parse_backoff(text: &str) -> Result<Backoff, String> {
+    let wrong = || format!("{text:?} is not a backoff such as exp:1s, fixed:5s or exp:1s:0.5");
+    let mut parts = text.split(':');
+    let kind = match parts.next() {
+        Some("exp" | "exponential") => BackoffKind::Exponential,
+        Some("fixed") => BackoffKind::Fixed,
+        _ => return Err(wrong()),
+    };
+    let delay = parse_duration(parts.next().ok_or_else(wrong)?)?;
+    let jitter = match parts.next() {
+        None => 0.0,
+        Some("jitter") => 0.5,
+        Some(number) => number.parse().ok().filter(|j| (0.0..=1.0).contains(j)).ok_or_else(wrong)?,
+    };
+    if parts.next().is_some() {
+        return Err(wrong());
+    }
+    Ok(Backoff { kind, delay, max: None, jitter })
+}
+
+/// Reads `KEY` or `KEY:TTL`. What follows the last colon belongs to the key unless it is a duration.
+pub(super) fn parse_dedup(text: &str) -> Result<Deduplication, String> {
+    let (key, ttl) = match text.rsplit_once(':') {
+        Some((key, ttl)) if !key.is_empty() => match humantime::parse_duration(ttl) {
+            Ok(ttl) => (key, Some(ttl)),
+            Err(_) => (text, None),
+        },
+        _ => (text, None),
+    };
+    if key.is_empty() {
+        return Err("a deduplication key must not be empty".to_owned());
+    }
+    Ok(Deduplication { key: key.to_owned(), ttl })
+}
+
+/// A moment: said as such, or as so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// So long ago.
+    Ago(Duration),
+    /// Then.
+    At(Timestamp),
+}
+
+impl Moment {
+    /// The moment itself, seen from `now`.
+    pub(super) fn resolve(self, now: Timestamp) -> Timestamp {
+        match self {
+            Moment::Ago(ago) => now - ago,
+            Moment::At(at) => at,
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ago) = humantime::parse_duration(text) {
+            return Ok(Moment::Ago(ago));
+        }
+        Timestamp::parse(text)
+            .map(Moment::At)
+            .map_err(|_| format!("{text:?} is neither a duration such as 1h nor a time such as 2026-11-24T08:00:00Z"))
+    }
+}
+
+/// A duration as people like to read it: three significant digits, the two largest units.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 0.001 {
+        format!("{} us", duration.as_micros())
+    } else if seconds < 0.9995 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds < 59.95 {
+        format!("{seconds:.1} s")
+    } else {
+        let whole = seconds.round() as u64;
+        let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
+        match (days, hours) {
+            (0, 0) => format!("{minutes}m {}s", whole % 60),
+            (0, _) => format!("{hours}h {minutes}m"),
+            _ => format!("{days}d {hours}h"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backoff_has_a_kind_a_delay_and_maybe_jitter() {
+        let read = |text| parse_backoff(text).map(|b| (b.kind, b.delay.as_millis(), b.jitter));
+        assert_eq!(read("exp:1s"), Ok((BackoffKind::Exponential, 1000, 0.0)));
+        assert_eq!(read("fixed:5s"), Ok((BackoffKind::Fixed, 5000, 0.0)));
+        assert_eq!(read("fixed:500ms:jitter"), Ok((BackoffKind::Fixed, 500, 0.5)));
+        assert_eq!(read("exponential:2m:0.25"), Ok((BackoffKind::Exponential, 120_000, 0.25)));
+        for bad in ["", "exp", "linear:1s", "exp:soon", "exp:1s:2", "exp:1s:NaN", "exp:1s:0.5:x", "exp:-1s"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_deduplication_key_may_hold_colons() {
+        let read = |text| parse_dedup(text).map(|d| (d.key, d.ttl.map(|t| t.as_secs())));
+        assert_eq!(read("k"), Ok(("k".into(), None)));
+        assert_eq!(read("k:90s"), Ok(("k".into(), Some(90))));
+        assert_eq!(read("user:7"), Ok(("user:7".into(), None)));
+        assert_eq!(read("user:7:1h"), Ok(("user:7".into(), Some(3600))));
+        assert!(read("").is_err());
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_so_long_ago() {
+        let now = Timestamp::parse("2026-11-24T08:00:00Z").unwrap();
+        let read = |text: &str| text.parse::<Moment>().map(|m| m.resolve(now).to_string());
+        assert_eq!(read("1h"), Ok("2026-11-24T07:00:00.000Z".into()));
+        assert_eq!(read("2026-11-01T00:00:00+01:00"), Ok("2026-10-31T23:00:00.000Z".into()));
+        assert!(read("yesterday").is_err());
+    }
+
+    #[test]
+    fn a_variable_has_a_name() {
+        let read = |text: &str| text.parse::<EnvironmentSetting>().map(|e| (e.key, e.value));
+        assert_eq!(read("A=b=c"), Ok(("A".into(), Some("b=c".into()))));
+        assert_eq!(read("A="), Ok(("A".into(), Some(String::new()))));
+        assert_eq!(read("HOME"), Ok(("HOME".into(), None)));
+        assert!(read("=x").is_err());
+        assert!(read("A B=x").is_err());
+    }
+
+    #[test]
+    fn durations_are_shown_short() {
+        for (millis, text) in [
+            (0, "0 us"),
+            (12, "12 ms"),
+            (999, "999 ms"),
+            (1234, "1.2 s"),
+            (59_940, "59.9 s"),
+            (61_000, "1m 1s"),
+            (3_725_000, "1h 2m"),
+            (90_000_000, "1d 1h"),
+        ] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `jobber wait`, and the waiting that `submit --wait` and `run` share with it.
+
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::values::{parse_duration, show_duration};
+use super::view::{Table, View, first_line, json_line, or_dash};
+use super::{CliError, Console, Exit};
+use crate::client::{Client, ClientErrorKind};
+use crate::domain::{JobId, JobName, JobState, Outcome};
+use crate::wire::JobView;
+
+/// `jobber wait`.
+#[derive(Debug, Clone, Args)]
+pub struct WaitArgs {
+    /// The jobs
+    #[arg(value_name = "ID", required = true, value_parser = JobId::parse)]
+    ids: Vec<JobId>,
+    /// Give up after this long (exit code 125; the jobs go on)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Only until the first of them has ended
+    #[arg(long)]
+    any: bool,
+}
+
+/// How a job has ended.
+#[derive(Debug, Serialize)]
+struct Ended {
+    id: JobId,
+    name: JobName,
+    state: JobState,
+    outcome: Option<Outcome>,
+    exit_code: u8,
+    result: Option<Value>,
+    error: Option<String>,
+}
+
+impl From<JobView> for Ended {
+    fn from(job: JobView) -> Self {
+        let exit_code = Exit::of_job(job.state, job.outcome.as_ref()).code();
+        let JobView { id, name, state, outcome, result, error, .. } = job;
+        Self { id, name, state, outcome, exit_code, result, error }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Ends(Vec<Ended>);
+
+impl View for Ends {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["ID", "NAME", "STATE", "OUTCOME", "ERROR"],
+            self.0.iter().map(|job| {
+                vec![
+                    job.id.to_string(),
+                    job.name.to_string(),
+                    job.state.to_string(),
+                    or_dash(job.outcome.map(|o| o.to_string())),
+                    first_line(job.error.as_deref().unwrap_or(""), 60),
+                ]
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.iter().map(json_line).collect()
+    }
+}
+
+pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let waiting = async {
+        let jobs =
+            if args.any { vec![first_end(&args.ids, client).await?] } else { all_ends(&args.ids, client).await? };
+        Ok(jobs)
+    };
+    let jobs = match args.timeout {
+        None => interruptible(waiting).await?,
+        Some(limit) => match tokio::time::timeout(limit, interruptible(waiting)).await {
+            Ok(jobs) => jobs?,
+            Err(_) => {
+                return Err(CliError::Unfinished(format!(
+                    "the jobs have not all ended within {}; they go on",
+                    show_duration(limit)
+                )));
+            }
+        },
+    };
+    match jobs {
+        Some(jobs) => report(jobs, console),
+        None => Ok(Exit::INTERRUPTED),
+    }
+}
+
+/// Prints how the jobs have ended; the highest of their codes is the code of the whole.
+pub(super) fn report(jobs: Vec<JobView>, console: &mut Console) -> Result<Exit, CliError> {
+    let exit = highest(&jobs);
+    console.show(&Ends(jobs.into_iter().map(Ended::from).collect()))?;
+    Ok(exit)
+}
+
+/// The highest code of these jobs.
+pub(super) fn highest(jobs: &[JobView]) -> Exit {
+    jobs.iter().map(|job| Exit::of_job(job.state, job.outcome.as_ref())).max().unwrap_or(Exit::OK)
+}
+
+/// The value of `work`, or `None` when Ctrl-C came first.
+pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<Option<T>, CliError> {
+    tokio::select! {
+        value = work => value.map(Some),
+        // Without a handler to be had, the signal ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => Ok(None),
+    }
+}
+
+/// The jobs, all ended. One after the other is as quick as all at once: the last one decides.
+pub(super) async fn all_ends(ids: &[JobId], client: &Client) -> Result<Vec<JobView>, CliError> {
+    let mut jobs = Vec::with_capacity(ids.len());
+    for id in ids {
+        jobs.push(end_of(id, client).await?);
+    }
+    Ok(jobs)
+}
+
+async fn first_end(ids: &[JobId], client: &Client) -> Result<JobView, CliError> {
+    let mut waits: FuturesUnordered<_> = ids.iter().map(|id| end_of(id, client)).collect();
+    waits.next().await.unwrap_or_else(|| Err(CliError::Usage("no job was named".to_owned())))
+}
+
+/// The job, ended. Sees a restart of the server through, but not one that was never there.
+pub(super) async fn end_of(id: &JobId, client: &Client) -> Result<JobView, CliError> {
+    const POLL: Duration = Duration::from_secs(60);
+    /// Between two questions at least, should the server not wait as asked.
+    const PAUSE: Duration = Duration::from_millis(100);
+    /// How long an outcome may lag behind the end: history is written after the queue.
+    const LAG: Duration = Duration::from_secs(10);
+    const AWAY: Duration = Duration::from_secs(30);
+    let mut seen_at: Option<Instant> = None;
+    let mut final_at: Option<Instant> = None;
+    loop {
+        let asked_at = Instant::now();
+        match client.job(id, Some(POLL)).await {
+            Ok(job) => {
+                seen_at = Some(Instant::now());
+                if job.state.is_final() {
+                    let ended_at = *final_at.get_or_insert(asked_at);
+                    if job.state == JobState::Completed || job.outcome.is_some() || ended_at.elapsed() > LAG {
+                        return Ok(job);
+                    }
+                } else {
+                    final_at = None;
+                }
+            }
+            Err(e) => {
+                let was_there = seen_at.is_some_and(|at| at.elapsed() < POLL + AWAY);
+                if !(was_there && e.kind == ClientErrorKind::Unreachable) {
+                    return Err(e.into());
+                }
+            }
+        }
+        tokio::time::sleep_until(asked_at + PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{captured, failed_job, text};
+    use super::*;
+    use crate::cli::{Format, Globals};
+    use crate::client::fake::{FakeServer, json};
+
+    fn job(state: JobState, outcome: Option<Outcome>) -> JobView {
+        JobView { state, outcome, attempts: vec![], ..failed_job() }
+    }
+
+    #[test]
+    fn the_highest_code_counts() {
+        let exit = |code| job(JobState::Failed, Some(Outcome::Exit { code }));
+        assert_eq!(highest(&[exit(3), job(JobState::Completed, None), exit(2)]).code(), 3);
+        assert_eq!(highest(&[exit(3), job(JobState::Failed, None)]), Exit::JOBBER_FAILED);
+    }
+
+    #[test]
+    fn ends_read_well() {
+        let (mut console, out, _) = captured(&Globals::default());
+        let exit = report(vec![job(JobState::Failed, Some(Outcome::Timeout))], &mut console).unwrap();
+        assert_eq!(exit, Exit::TIMEOUT);
+        insta::assert_snapshot!(text(&out), @r"
+        ID      NAME    STATE   OUTCOME  ERROR
+        0192-a  resize  failed  timeout  bad pixel at 7
+        ");
+        let (mut console, out, _) = captured(&Globals { output: Some(Format::Jsonl), ..Globals::default() });
+        report(vec![job(JobState::Failed, Some(Outcome::Timeout))], &mut console).unwrap();
+        insta::assert_snapshot!(text(&out), @r#"{"id":"0192-a","name":"resize","state":"failed","outcome":{"kind":"timeout"},"exit_code":124,"result":null,"error":"bad pixel at 7\n"}"#);
+    }
+
+    #[tokio::test]
+    async fn an_end_is_awaited_until_its_outcome_is_known() {
+        let server = FakeServer::start(vec![
+            json(200, &job(JobState::Active, None)),
+            json(200, &job(JobState::Failed, None)),
+            json(200, &job(JobState::Failed, Some(Outcome::Exit { code: 7 }))),
+        ])
+        .await;
+        let ended = end_of(&failed_job().id, &server.client()).await.unwrap();
+        assert_eq!(ended.outcome, Some(Outcome::Exit { code: 7 }));
+        assert!(server.requests().iter().all(|r| r.starts_with("GET /api/v1/jobs/0192-a?wait=60 ")));
+    }
+}

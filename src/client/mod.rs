@@ -1,0 +1,254 @@
+//! Calls in, answers out: a typed method for every route of `/api/v1`. The only room that knows `reqwest`.
+
+mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+mod logs;
+mod sse;
+mod transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Url};
+
+use crate::domain::{JobId, JobState, Timestamp, WorkerId};
+use crate::queue::{StateCounts, WorkerInfo};
+use crate::store::JobSummary;
+use crate::wire::{
+    Acted, CancelRequest, CleanBody, Cleaned, Explanation, JobView, Listing, SubmitJob, SubmitJobs, Submitted,
+    SubmittedJobs,
+};
+pub use error::{ClientError, ClientErrorKind};
+pub use logs::{LogRequest, LogStream};
+pub use crate::domain::Secret;
+use transport::{ANSWER, build, encode};
+
+/// Where a client looks for the server when nobody says.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:3000";
+
+/// Which jobs to list: all given conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobQuery {
+    /// In one of these states; any when empty.
+    pub states: Vec<JobState>,
+    /// Running this binary.
+    pub name: Option<String>,
+    /// Submitted at or after.
+    pub since: Option<Timestamp>,
+    /// Submitted before.
+    pub until: Option<Timestamp>,
+    /// Items at most on a page.
+    pub limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A connection to one server; clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Arc<Url>,
+    token: Option<Secret>,
+}
+
+impl Client {
+    /// A client of the server at this address (`http://host:port`, a path in front of `/api/v1` allowed). Connects
+    /// only when it is used.
+    ///
+    /// # Errors
+    /// `Rejected` when the address is not one, or the token can't stand in a header.
+    pub fn new(server: &str, token: Option<Secret>) -> Result<Client, ClientError> {
+        let wrong = |why: &str| {
+            ClientError::new(ClientErrorKind::Rejected, format!("{server:?} is not the address of a server: {why}"))
+                .with_hint(format!("write it like {DEFAULT_SERVER} (--server, JOBBER_SERVER)"))
+        };
+        let mut base = Url::parse(server).map_err(|e| wrong(&e.to_string()))?;
+        if !["http", "https"].contains(&base.scheme()) || !base.has_host() {
+            return Err(wrong("it must start with http:// or https://"));
+        }
+        if base.query().is_some() || base.fragment().is_some() {
+            return Err(wrong("it must not have a query"));
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        if token.as_ref().is_some_and(|t| t.reveal().is_empty() || !t.reveal().bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(ClientError::new(
+                ClientErrorKind::Rejected,
+                "the token is not usable: it must be visible ASCII characters without spaces",
+            ));
+        }
+        let http = build(&base).map_err(|e| {
+            ClientError::new(ClientErrorKind::Rejected, format!("couldn't prepare a connection to {server}"))
+                .caused_by(e)
+        })?;
+        Ok(Client { http, base: Arc::new(base), token })
+    }
+
+    /// The server's address, for people.
+    pub fn server(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Submits one job. A repeated call with the same idempotency key gives the first answer again.
+    ///
+    /// # Errors
+    /// `Rejected` when a field is wrong or there is no such binary, `Conflict` when the key was used for another job.
+    pub async fn submit(&self, job: &SubmitJob, idempotency_key: Option<&str>) -> Result<Submitted, ClientError> {
+        self.answer(self.keyed(self.api(Method::POST, "jobs").json(job), idempotency_key)?).await
+    }
+
+    /// Submits 1 to 10,000 jobs, all or none.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn submit_many(
+        &self,
+        jobs: &SubmitJobs,
+        idempotency_key: Option<&str>,
+    ) -> Result<SubmittedJobs, ClientError> {
+        self.answer(self.keyed(self.api(Method::POST, "jobs:bulk").json(jobs), idempotency_key)?).await
+    }
+
+    /// A page of jobs, last submitted first.
+    ///
+    /// # Errors
+    /// `Rejected` when the cursor is not one of this list.
+    pub async fn jobs(&self, query: &JobQuery) -> Result<Listing<JobSummary>, ClientError> {
+        let mut pairs: Vec<(&str, String)> = Vec::new();
+        pairs.extend(query.states.iter().map(|s| ("state", s.to_string())));
+        pairs.extend(query.name.iter().map(|n| ("name", n.clone())));
+        pairs.extend(query.since.map(|t| ("since", t.to_string())));
+        pairs.extend(query.until.map(|t| ("until", t.to_string())));
+        pairs.extend(query.limit.map(|n| ("limit", n.to_string())));
+        pairs.extend(query.cursor.iter().map(|c| ("cursor", c.clone())));
+        self.answer(self.api(Method::GET, "jobs").query(&pairs)).await
+    }
+
+    /// A job as it is now or, with `wait` (at most 60 s), as soon as it has ended, but not later than that.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job.
+    pub async fn job(&self, id: &JobId, wait: Option<Duration>) -> Result<JobView, ClientError> {
+        let mut request = self.api(Method::GET, &format!("jobs/{}", encode(id.as_str())));
+        if let Some(wait) = wait {
+            request = request.query(&[("wait", wait.as_millis().div_ceil(1000))]).timeout(wait + ANSWER);
+        }
+        self.answer(request).await
+    }
+
+    /// What a job has written so far and, when following, writes until its end.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job.
+    pub async fn logs(&self, id: &JobId, request: LogRequest) -> Result<LogStream, ClientError> {
+        LogStream::open(self.clone(), id, request).await
+    }
+
+    /// Why a job stands where it stands.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job.
+    pub async fn explain(&self, id: &JobId) -> Result<Explanation, ClientError> {
+        self.answer(self.api(Method::GET, &format!("jobs/{}/explain", encode(id.as_str())))).await
+    }
+
+    /// Stops a job, or takes it out before it starts.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job, `Conflict` when it has ended.
+    pub async fn cancel(&self, id: &JobId, reason: Option<&str>) -> Result<Acted, ClientError> {
+        let body = CancelRequest { reason: reason.map(str::to_owned) };
+        self.answer(self.verb(id, "cancel").json(&body)).await
+    }
+
+    /// Puts a failed job back, with a fresh budget of attempts.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job, `Conflict` when it has not failed.
+    pub async fn retry(&self, id: &JobId) -> Result<Acted, ClientError> {
+        self.answer(self.verb(id, "retry")).await
+    }
+
+    /// Makes a delayed job ready now.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job, `Conflict` when it is not delayed.
+    pub async fn promote(&self, id: &JobId) -> Result<Acted, ClientError> {
+        self.answer(self.verb(id, "promote")).await
+    }
+
+    /// Takes a job that is not running out of the queue and out of the lists.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job, `Conflict` when it is running.
+    pub async fn remove(&self, id: &JobId) -> Result<Acted, ClientError> {
+        self.answer(self.api(Method::DELETE, &format!("jobs/{}", encode(id.as_str())))).await
+    }
+
+    /// How many jobs are in each state.
+    ///
+    /// # Errors
+    /// When the server can't tell.
+    pub async fn counts(&self) -> Result<StateCounts, ClientError> {
+        self.answer(self.api(Method::GET, "queue")).await
+    }
+
+    /// Pauses the queue, or lets it go on.
+    ///
+    /// # Errors
+    /// When the server can't do it.
+    pub async fn set_paused(&self, paused: bool) -> Result<(), ClientError> {
+        let path = if paused { "queue:pause" } else { "queue:resume" };
+        self.send(self.api(Method::POST, path)).await.map(drop)
+    }
+
+    /// Takes ended jobs out of the queue; their history stays.
+    ///
+    /// # Errors
+    /// `Rejected` when the state is not a final one.
+    pub async fn clean(&self, body: &CleanBody) -> Result<Cleaned, ClientError> {
+        self.answer(self.api(Method::POST, "queue:clean").json(body)).await
+    }
+
+    /// Workers that were heard of lately.
+    ///
+    /// # Errors
+    /// When the server can't tell.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>, ClientError> {
+        let listing: Listing<WorkerInfo> = self.answer(self.api(Method::GET, "workers")).await?;
+        Ok(listing.items)
+    }
+
+    /// Asks a worker to take nothing new and end.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such worker.
+    pub async fn drain_worker(&self, id: &WorkerId) -> Result<(), ClientError> {
+        self.send(self.api(Method::POST, &format!("workers/{}:drain", encode(id.as_str())))).await.map(drop)
+    }
+
+    /// Whether the server lives.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn health(&self) -> Result<(), ClientError> {
+        self.send(self.request(Method::GET, "healthz")).await.map(drop)
+    }
+
+    /// Whether the server can take jobs.
+    ///
+    /// # Errors
+    /// `Server` when it lives but can't.
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        self.send(self.request(Method::GET, "readyz")).await.map(drop)
+    }
+
+    fn verb(&self, id: &JobId, verb: &str) -> RequestBuilder {
+        self.api(Method::POST, &format!("jobs/{}:{verb}", encode(id.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

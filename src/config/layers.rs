@@ -1,0 +1,257 @@
+//! Default, file, environment, command line: later layers win, and each value knows where it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::settings::{SETTINGS, job_keys};
+
+/// Why the configuration can't be used: where, which key, what is allowed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value that is not allowed.
+    #[error("{origin}: {key} = {value:?} is not allowed: it must be {allowed}")]
+    Value {
+        /// Where it stands.
+        origin: Origin,
+        /// The setting.
+        key: String,
+        /// What was found.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// A key that does not exist.
+    #[error("{file}: there is no setting {key}{}", .nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
+    Key {
+        /// The file.
+        file: String,
+        /// What was found.
+        key: String,
+        /// The setting with the most similar name.
+        nearest: Option<String>,
+    },
+    /// A file that can't be read or is not TOML.
+    #[error("{file}: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Settings that don't go together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// This variable.
+    Variable(String),
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("built-in default"),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Variable(name) => write!(f, "environment variable {name}"),
+            Origin::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+/// What stands behind a key: one text, or several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Raw {
+    Text(String),
+    List(Vec<String>),
+}
+
+/// All layers laid on each other.
+#[derive(Debug, Default)]
+pub(super) struct Layers {
+    values: BTreeMap<String, (Raw, Origin)>,
+    /// Names that have a `[jobs.<name>]` section.
+    pub(super) job_names: Vec<String>,
+}
+
+impl Layers {
+    /// The built-in defaults.
+    pub(super) fn defaults() -> Self {
+        let mut layers = Self::default();
+        let text: String =
+            SETTINGS.iter().filter(|s| !s.default.is_empty()).map(|s| format!("{} = {}\n", s.key, s.default)).collect();
+        let table: toml::Table = text.parse().expect("the table of settings holds valid TOML");
+        layers.lay_table("", &table, &Origin::Default).expect("the table of settings names its own keys");
+        layers
+    }
+
+    /// Lays a file over what is there.
+    pub(super) fn lay_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read(path)
+            .map_err(|e| ConfigError::File { file: file.clone(), problem: format!("can't be read: {e}") })?;
+        let text = String::from_utf8(text)
+            .map_err(|_| ConfigError::File { file: file.clone(), problem: "is not UTF-8 text".to_owned() })?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| ConfigError::File { file, problem: e.to_string().trim_end().to_owned() })?;
+        self.lay_table("", &table, &Origin::File(path.to_owned()))
+    }
+
+    /// Lays the environment over what is there. An empty variable is as good as none.
+    pub(super) fn lay_environment(&mut self, environment: &BTreeMap<String, String>) {
+        let given = |name: &str| environment.get(name).filter(|v| !v.trim().is_empty());
+        for setting in SETTINGS {
+            if let Some((name, value)) = setting.variables.iter().find_map(|n| Some((n, given(n)?))) {
+                self.set(setting.key, Raw::Text(value.clone()), Origin::Variable((*name).to_owned()));
+            }
+        }
+        // The original's variable holds the port alone.
+        if let (Some(port), None) = (given("PORT"), given("JOBBER_LISTEN")) {
+            let host = match self.values.get("serve.listen") {
+                Some((Raw::Text(listen), _)) => {
+                    listen.rsplit_once(':').map_or(listen.as_str(), |(host, _)| host).to_owned()
+                }
+                _ => "127.0.0.1".to_owned(),
+            };
+            self.set("serve.listen", Raw::Text(format!("{host}:{port}")), Origin::Variable("PORT".to_owned()));
+        }
+    }
+
+    /// Lays what was given on the command line over what is there.
+    pub(super) fn lay_flags(&mut self, flags: &[(&'static str, Vec<String>)]) {
+        for (key, values) in flags {
+            let raw = match values.as_slice() {
+                [one] if !is_list(key) => Raw::Text(one.clone()),
+                many => Raw::List(many.to_vec()),
+            };
+            self.set(key, raw, Origin::Flag);
+        }
+    }
+
+    fn set(&mut self, key: &str, raw: Raw, origin: Origin) {
+        self.values.insert(key.to_owned(), (raw, origin));
+    }
+
+    fn lay_table(&mut self, prefix: &str, table: &toml::Table, origin: &Origin) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            if let toml::Value::Table(inner) = value {
+                if prefix == "jobs" && !self.job_names.contains(name) {
+                    self.job_names.push(name.clone());
+                }
+                self.lay_table(&key, inner, origin)?;
+                continue;
+            }
+            if !is_setting(&key) {
+                return Err(ConfigError::Key { file: origin.to_string(), nearest: nearest(&key), key });
+            }
+            let raw = match value {
+                toml::Value::Array(items) => Raw::List(items.iter().map(scalar).collect()),
+                other => Raw::Text(scalar(other)),
+            };
+            self.set(&key, raw, origin.clone());
+        }
+        Ok(())
+    }
+
+    /// Reads one setting; `None` when it is unset.
+    pub(super) fn get<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
+        let Some((raw, origin)) = self.values.get(key) else { return Ok(None) };
+        let (value, result) = match raw {
+            Raw::Text(text) => (text.clone(), read(text)),
+            Raw::List(items) => (format!("[{}]", items.join(", ")), Err("one value, not a list".to_owned())),
+        };
+        result.map(Some).map_err(|allowed| ConfigError::Value {
+            origin: origin.clone(),
+            key: key.to_owned(),
+            value,
+            allowed,
+        })
+    }
+
+    /// Reads a setting that holds a list; a text is taken apart at commas.
+    pub(super) fn list<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<Vec<T>>, ConfigError> {
+        let Some((raw, origin)) = self.values.get(key) else { return Ok(None) };
+        let items: Vec<&str> = match raw {
+            Raw::Text(text) => text.split(',').map(str::trim).filter(|t| !t.is_empty()).collect(),
+            Raw::List(items) => items.iter().map(String::as_str).collect(),
+        };
+        let error = |value: &str, allowed| ConfigError::Value {
+            origin: origin.clone(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+            allowed,
+        };
+        items
+            .into_iter()
+            .map(|item| read(item).map_err(|allowed| error(item, allowed)))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Where a setting's value came from.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+}
+
+fn scalar(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn is_list(key: &str) -> bool {
+    SETTINGS.iter().any(|s| s.key == key && s.default.starts_with('['))
+}
+
+fn is_setting(key: &str) -> bool {
+    let of_a_job = || {
+        let mut parts = key.split('.');
+        parts.next() == Some("jobs")
+            && parts.next_back().is_some_and(|last| job_keys().any(|k| k == last))
+            && parts.next().is_some()
+    };
+    SETTINGS.iter().any(|s| s.key == key) || of_a_job()
+}
+
+/// The setting whose name differs by the fewest letters, if they are few.
+fn nearest(key: &str) -> Option<String> {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    SETTINGS
+        .iter()
+        .map(|s| (distance(key, s.key).min(distance(last, s.key.rsplit('.').next().unwrap_or(s.key)) + 1), s.key))
+        .min()
+        .filter(|(d, _)| *d <= 4)
+        .map(|(_, key)| key.to_owned())
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != y)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,310 @@
+//! Configuration: layers of text in, checked values out. Every error names the place, the key and what is allowed.
+
+pub mod env;
+mod layers;
+mod settings;
+pub mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use layers::Layers;
+pub use layers::{ConfigError, Origin};
+pub use settings::example;
+
+use crate::domain::{Backoff, BackoffKind, JobName, JobOptions, Secret};
+use crate::sqlite::Durability;
+
+/// Everything that can be set, checked.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub log_level: String,
+    pub log_json: bool,
+    pub serve: ServeConfig,
+    pub queue: QueueConfig,
+    pub durability: Durability,
+    pub events_cap: u64,
+    pub events_keep: u64,
+    pub worker: WorkerConfig,
+    /// The rules for jobs that say nothing.
+    pub defaults: JobOptions,
+    /// The same for single job names.
+    pub jobs: BTreeMap<JobName, JobOptions>,
+}
+
+/// The API server's part.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
+pub struct ServeConfig {
+    pub listen: SocketAddr,
+    pub token: Option<Secret>,
+    pub insecure: bool,
+    pub allowed_hosts: Vec<String>,
+    pub body_limit: usize,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub max_connections: usize,
+    pub shutdown_grace: Duration,
+    pub idempotency_ttl: Duration,
+    pub check_binaries: bool,
+}
+
+/// The queue's part.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
+pub struct QueueConfig {
+    pub lease: Duration,
+    pub completed_age: Duration,
+    pub completed_count: Option<u64>,
+    pub failed_age: Duration,
+    pub failed_count: Option<u64>,
+}
+
+/// The worker's part.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
+pub struct WorkerConfig {
+    pub jobs_dir: PathBuf,
+    pub cores: Option<u32>,
+    pub cpus: Option<Vec<u32>>,
+    pub cores_per_process: u32,
+    pub pin: bool,
+    pub nice: u8,
+    pub drain_timeout: Duration,
+    pub crash_limit: u32,
+    pub output_bytes: usize,
+    pub pipe_drain: Duration,
+    pub pass_environment: Vec<String>,
+    pub set_environment: Vec<(String, String)>,
+}
+
+/// Where the layers come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file named on the command line.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: BTreeMap<String, String>,
+    /// Settings given on the command line: key and values.
+    pub flags: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Config {
+    /// Lays all layers on each other and checks the result.
+    ///
+    /// The file is the one named, else `JOBBER_CONFIG`, else `./jobber.toml` if it is there.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut layers = Layers::defaults();
+        let named = sources.file.clone().or_else(|| sources.environment.get("JOBBER_CONFIG").map(PathBuf::from));
+        let here = PathBuf::from("jobber.toml");
+        if let Some(file) = named.or_else(|| here.exists().then_some(here)) {
+            layers.lay_file(&file)?;
+        }
+        layers.lay_environment(&sources.environment);
+        layers.lay_flags(&sources.flags);
+        check(&layers)
+    }
+}
+
+fn check(layers: &Layers) -> Result<Config, ConfigError> {
+    for key in ["queue.url", "store.url"] {
+        layers.get(key, |text| one_of(text, &[("embedded", ())], "embedded"))?;
+    }
+    let defaults = options(layers, "defaults", &JobOptions::default())?;
+    let mut jobs = BTreeMap::new();
+    for name in &layers.job_names {
+        let name = JobName::parse(name).map_err(|e| ConfigError::Conflict(format!("section [jobs.{name}]: {e}")))?;
+        let its = options(layers, &format!("jobs.{name}"), &defaults)?;
+        jobs.insert(name, its);
+    }
+    let worker = worker(layers)?;
+    Ok(Config {
+        data_dir: must(layers, "data_dir", path)?,
+        log_level: must(layers, "log.level", |t| Ok(t.to_owned()))?,
+        log_json: must(layers, "log.format", |t| one_of(t, &[("text", false), ("json", true)], "text or json"))?,
+        serve: serve(layers)?,
+        queue: QueueConfig {
+            lease: must(layers, "queue.lease", |t| {
+                at_least(values::duration(t)?, Duration::from_millis(500), "500ms")
+            })?,
+            completed_age: must(layers, "queue.completed_age", values::duration)?,
+            completed_count: layers.get("queue.completed_count", number)?,
+            failed_age: must(layers, "queue.failed_age", values::duration)?,
+            failed_count: layers.get("queue.failed_count", number)?,
+        },
+        durability: must(layers, "store.durability", |t| {
+            one_of(t, &[("process", Durability::Process), ("power", Durability::Power)], "process or power")
+        })?,
+        events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
+        events_keep: must(layers, "events.keep", number)?,
+        worker,
+        defaults,
+        jobs,
+    })
+}
+
+fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
+    let token_file = layers.get("serve.token_file", path)?;
+    let mut token = layers.get("serve.token", |t| Ok(t.to_owned()))?;
+    if let (None, Some(file)) = (&token, token_file) {
+        let text = fs_err::read_to_string(&file).map_err(|e| ConfigError::File {
+            file: layers.origin("serve.token_file").to_string(),
+            problem: format!("serve.token_file: {e}"),
+        })?;
+        token = Some(text.trim().to_owned());
+    }
+    if token.as_ref().is_some_and(|t| t.len() < 8 || !t.bytes().all(|b| b.is_ascii_graphic())) {
+        return Err(ConfigError::Conflict(
+            "serve.token (or the file it is in) must be at least 8 visible ASCII characters; try `openssl rand -hex 16`"
+                .to_owned(),
+        ));
+    }
+    Ok(ServeConfig {
+        listen: must(layers, "serve.listen", |t| {
+            let text = t.strip_prefix("localhost:").map_or_else(|| t.to_owned(), |port| format!("127.0.0.1:{port}"));
+            text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:3000 or [::]:3000".to_owned())
+        })?,
+        token: token.map(Secret::new),
+        insecure: must(layers, "serve.insecure", boolean)?,
+        allowed_hosts: layers.list("serve.allowed_hosts", |t| Ok(t.to_owned()))?.unwrap_or_default(),
+        body_limit: must(layers, "serve.body_limit", |t| {
+            let bytes = at_least(values::size(t)?, 1024, "1KiB")?;
+            usize::try_from(bytes).map_err(|_| "smaller".to_owned())
+        })?,
+        header_timeout: must(layers, "serve.header_timeout", |t| {
+            at_least(values::duration(t)?, Duration::from_millis(1), "1ms")
+        })?,
+        idle_timeout: must(layers, "serve.idle_timeout", |t| {
+            at_least(values::duration(t)?, Duration::from_millis(1), "1ms")
+        })?,
+        max_connections: must(layers, "serve.max_connections", |t| at_least(number(t)?, 1, "1"))?,
+        shutdown_grace: must(layers, "serve.shutdown_grace", values::duration)?,
+        idempotency_ttl: must(layers, "serve.idempotency_ttl", values::duration)?,
+        check_binaries: must(layers, "serve.check_binaries", boolean)?,
+    })
+}
+
+fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
+    let cpus = match layers.list("worker.cpus", values::cpus)? {
+        Some(lists) => {
+            let mut all: Vec<u32> = lists.into_iter().flatten().collect();
+            all.sort_unstable();
+            all.dedup();
+            Some(all)
+        }
+        None => None,
+    };
+    Ok(WorkerConfig {
+        jobs_dir: must(layers, "worker.jobs_dir", path)?,
+        cores: layers.get("worker.cores", |t| at_least(number(t)?, 1, "1"))?,
+        cpus,
+        cores_per_process: must(layers, "worker.cores_per_process", |t| at_least(number(t)?, 1, "1"))?,
+        pin: must(layers, "worker.pin", boolean)?,
+        nice: must(layers, "worker.nice", |t| within(number(t)?, 0, 19))?,
+        drain_timeout: must(layers, "worker.drain_timeout", values::duration)?,
+        crash_limit: must(layers, "worker.crash_limit", number)?,
+        output_bytes: must(layers, "worker.output_bytes", |t| {
+            let bytes = within(values::size(t)?, 1024, 64 << 20).map_err(|_| "1KiB to 64MiB".to_owned())?;
+            usize::try_from(bytes).map_err(|_| "smaller".to_owned())
+        })?,
+        pipe_drain: must(layers, "worker.pipe_drain", values::duration)?,
+        pass_environment: layers.list("worker.pass_environment", |t| Ok(t.to_owned()))?.unwrap_or_default(),
+        set_environment: layers
+            .list("worker.set_environment", |t| {
+                let pair = t.split_once('=').filter(|(name, _)| !name.is_empty());
+                pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "NAME=VALUE".to_owned())
+            })?
+            .unwrap_or_default(),
+    })
+}
+
+fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptions, ConfigError> {
+    let key = |name: &str| format!("{section}.{name}");
+    let backoff = Backoff {
+        kind: layers
+            .get(&key("backoff"), |t| {
+                one_of(
+                    t,
+                    &[("fixed", BackoffKind::Fixed), ("exponential", BackoffKind::Exponential)],
+                    "fixed or exponential",
+                )
+            })?
+            .unwrap_or(base.backoff.kind),
+        delay: layers.get(&key("backoff_delay"), values::duration)?.unwrap_or(base.backoff.delay),
+        max: layers.get(&key("backoff_max"), values::duration)?.or(base.backoff.max),
+        jitter: layers
+            .get(&key("backoff_jitter"), |t| {
+                t.parse().ok().filter(|j| (0.0..=1.0).contains(j)).ok_or_else(|| "a number from 0 to 1".to_owned())
+            })?
+            .unwrap_or(base.backoff.jitter),
+    };
+    Ok(JobOptions {
+        attempts: layers
+            .get(&key("attempts"), |t| within(number(t)?, 1, JobOptions::MAX_ATTEMPTS))?
+            .unwrap_or(base.attempts),
+        backoff,
+        timeout: layers
+            .get(&key("timeout"), |t| at_least(values::duration(t)?, Duration::from_millis(1), "1ms"))?
+            .or(base.timeout),
+        grace: layers.get(&key("grace"), values::duration)?.or(base.grace),
+        cores: layers.get(&key("cores"), |t| within(number(t)?, 1, 65_536))?.or(base.cores),
+        memory_bytes: layers
+            .get(&key("memory"), |t| at_least(values::size(t)?, 1 << 20, "1MiB"))?
+            .or(base.memory_bytes),
+        no_retry_exit_codes: layers
+            .list(&key("no_retry_exit_codes"), |t| within(number(t)?, 1, 255))?
+            .unwrap_or_else(|| base.no_retry_exit_codes.clone()),
+        ..base.clone()
+    })
+}
+
+fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    Ok(layers.get(key, read)?.expect("a setting that must be there has a default"))
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    one_of(
+        text.to_ascii_lowercase().as_str(),
+        &[
+            ("true", true),
+            ("1", true),
+            ("yes", true),
+            ("on", true),
+            ("false", false),
+            ("0", false),
+            ("no", false),
+            ("off", false),
+        ],
+        "true or false",
+    )
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| "a whole number, not negative and not too large".to_owned())
+}
+
+fn one_of<T: Clone>(text: &str, allowed: &[(&str, T)], names: &str) -> Result<T, String> {
+    allowed.iter().find(|(name, _)| *name == text).map(|(_, value)| value.clone()).ok_or_else(|| names.to_owned())
+}
+
+fn at_least<T: PartialOrd>(value: T, least: T, name: &str) -> Result<T, String> {
+    if value >= least { Ok(value) } else { Err(format!("at least {name}")) }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T) -> Result<T, String> {
+    if value >= least && value <= most { Ok(value) } else { Err(format!("{least} to {most}")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Every setting there is: one table, from which the file's keys, the variables, the errors and
+//! `config.example.toml` follow.
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// `section.key` in the file.
+    pub(super) key: &'static str,
+    /// Variables that set it, the first that is present wins.
+    pub(super) variables: &'static [&'static str],
+    /// The default as it stands in the example, in TOML. Empty: unset.
+    pub(super) default: &'static str,
+    /// What it is, in one or more lines.
+    pub(super) help: &'static str,
+}
+
+const fn setting(
+    key: &'static str,
+    variables: &'static [&'static str],
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, variables, default, help }
+}
+
+/// All settings, in the order of the example file.
+pub(super) const SETTINGS: &[Setting] = &[
+    setting(
+        "data_dir",
+        &["JOBBER_DATA_DIR"],
+        r#""data""#,
+        "Where the embedded database and the scratch directories live. Processes that share it share one queue.",
+    ),
+    setting(
+        "log.level",
+        &["JOBBER_LOG", "JOBBER_LOG_LEVEL"],
+        r#""info""#,
+        "error, warn, info, debug or trace; or a filter such as \"info,jobber::queue=debug\".",
+    ),
+    setting("log.format", &["JOBBER_LOG_FORMAT"], r#""text""#, "text or json."),
+    setting(
+        "serve.listen",
+        &["JOBBER_LISTEN"],
+        r#""127.0.0.1:3000""#,
+        "Where the API listens. Anything but loopback needs a token, or insecure = true. PORT sets the port alone.",
+    ),
+    setting(
+        "serve.token",
+        &["JOBBER_TOKEN"],
+        "",
+        "What callers must send as `Authorization: Bearer ...`. Better given in JOBBER_TOKEN or token_file.",
+    ),
+    setting("serve.token_file", &["JOBBER_TOKEN_FILE"], "", "A file that holds the token."),
+    setting("serve.insecure", &["JOBBER_INSECURE"], "false", "Listen off loopback without a token all the same."),
+    setting(
+        "serve.allowed_hosts",
+        &["JOBBER_ALLOWED_HOSTS"],
+        "[]",
+        "Host names besides localhost under which a loopback listener may be asked.",
+    ),
+    setting("serve.body_limit", &["JOBBER_BODY_LIMIT"], r#""8MiB""#, "The largest request."),
+    setting(
+        "serve.header_timeout",
+        &["JOBBER_HEADER_TIMEOUT"],
+        r#""10s""#,
+        "How long a client may take to send its request's head.",
+    ),
+    setting(
+        "serve.idle_timeout",
+        &["JOBBER_IDLE_TIMEOUT"],
+        r#""60s""#,
+        "How long a connection may stay open without a request.",
+    ),
+    setting("serve.max_connections", &["JOBBER_MAX_CONNECTIONS"], "1024", "Connections at the same time."),
+    setting(
+        "serve.shutdown_grace",
+        &["JOBBER_SHUTDOWN_GRACE"],
+        r#""10s""#,
+        "How long requests may take to finish after SIGTERM.",
+    ),
+    setting(
+        "serve.idempotency_ttl",
+        &["JOBBER_IDEMPOTENCY_TTL"],
+        r#""24h""#,
+        "How long an Idempotency-Key is remembered.",
+    ),
+    setting(
+        "serve.check_binaries",
+        &["JOBBER_CHECK_BINARIES"],
+        "true",
+        "Refuse jobs whose binary is not in jobs_dir. Turn it off where the API's machine has no job binaries.",
+    ),
+    setting(
+        "queue.url",
+        &["JOBBER_QUEUE_URL"],
+        r#""embedded""#,
+        "Where jobs are queued: embedded (SQLite in data_dir).",
+    ),
+    setting(
+        "queue.lease",
+        &["JOBBER_LEASE"],
+        r#""30s""#,
+        "How long a job stays with a worker that is not heard of any more. Renewed every third of it.",
+    ),
+    setting(
+        "queue.completed_age",
+        &["JOBBER_COMPLETED_AGE"],
+        r#""1h""#,
+        "Completed jobs leave the queue (not history) after this,",
+    ),
+    setting("queue.completed_count", &["JOBBER_COMPLETED_COUNT"], "1000", "or when there are more than this."),
+    setting(
+        "queue.failed_age",
+        &["JOBBER_FAILED_AGE"],
+        r#""24h""#,
+        "Failed jobs leave the queue (not history) after this; until then they can be retried.",
+    ),
+    setting(
+        "queue.failed_count",
+        &["JOBBER_FAILED_COUNT"],
+        "",
+        "Or when there are more than this; unset for no such limit.",
+    ),
+    setting(
+        "store.url",
+        &["JOBBER_STORE_URL"],
+        r#""embedded""#,
+        "Where history is kept: embedded (SQLite in data_dir).",
+    ),
+    setting(
+        "store.durability",
+        &["JOBBER_DURABILITY"],
+        r#""process""#,
+        "What the embedded database survives without losing its last moments: process (kill -9 of anything), or\npower (a power cut too, at the price of a disk flush for each group of commits).",
+    ),
+    setting(
+        "events.cap",
+        &["JOBBER_EVENTS_CAP"],
+        "1000000",
+        "Events that the log may hold; at the cap submissions are refused and nothing is dropped.",
+    ),
+    setting(
+        "events.keep",
+        &["JOBBER_EVENTS_KEEP"],
+        "10000",
+        "Events that stay behind what has been folded, for those who watch.",
+    ),
+    setting("worker.jobs_dir", &["JOBBER_JOBS_DIR"], r#""jobs""#, "Where the job binaries are."),
+    setting(
+        "worker.cores",
+        &["JOBBER_CORES"],
+        "",
+        "How many cores to divide among jobs; unset for all that this process may use.",
+    ),
+    setting("worker.cpus", &["JOBBER_CPUS"], "", "Which CPUs those are, such as \"0-3,8\"; unset for the first ones."),
+    setting(
+        "worker.cores_per_process",
+        &["JOBBER_CORES_PER_PROCESS", "CORES_PER_CPP_PROCESS"],
+        "1",
+        "Cores that a job gets unless it asks for more. Jobs at the same time = cores / cores_per_process.",
+    ),
+    setting("worker.pin", &["JOBBER_PIN"], "true", "Pin each job to its cores."),
+    setting("worker.nice", &["JOBBER_NICE"], "5", "How much lower than the supervisor jobs are prioritised, 0 to 19."),
+    setting(
+        "worker.drain_timeout",
+        &["JOBBER_DRAIN_TIMEOUT"],
+        r#""60s""#,
+        "How long running jobs may go on after SIGTERM, before they are stopped and given back.",
+    ),
+    setting(
+        "worker.crash_limit",
+        &["JOBBER_CRASH_LIMIT"],
+        "3",
+        "A job that was lost with its worker more often than this in a row has failed.",
+    ),
+    setting(
+        "worker.output_bytes",
+        &["JOBBER_OUTPUT_BYTES"],
+        r#""64KiB""#,
+        "How much of the end of stdout, and of stderr, is kept for each attempt.",
+    ),
+    setting(
+        "worker.pipe_drain",
+        &["JOBBER_PIPE_DRAIN"],
+        r#""1s""#,
+        "How long to read on when a job has exited but its output is still held open.",
+    ),
+    setting(
+        "worker.pass_environment",
+        &["JOBBER_PASS_ENVIRONMENT"],
+        r#"["PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH"]"#,
+        "Variables that jobs inherit; nothing else does. Secrets of Jobber's own never pass.",
+    ),
+    setting(
+        "worker.set_environment",
+        &["JOBBER_SET_ENVIRONMENT"],
+        "[]",
+        "Variables that jobs get besides, such as [\"MODEL_DIR=/srv/models\"].",
+    ),
+    setting(
+        "defaults.attempts",
+        &["JOBBER_ATTEMPTS"],
+        "3",
+        "How many attempts may finish badly before the job has failed.",
+    ),
+    setting("defaults.backoff", &["JOBBER_BACKOFF"], r#""exponential""#, "fixed or exponential."),
+    setting("defaults.backoff_delay", &["JOBBER_BACKOFF_DELAY"], r#""1s""#, "The wait after the first bad attempt."),
+    setting("defaults.backoff_max", &["JOBBER_BACKOFF_MAX"], r#""1d""#, "The longest wait."),
+    setting(
+        "defaults.backoff_jitter",
+        &["JOBBER_BACKOFF_JITTER"],
+        "0.0",
+        "The part of the wait that is left to chance, 0 to 1.",
+    ),
+    setting("defaults.timeout", &["JOBBER_TIMEOUT"], "", "Stops an attempt that runs longer; unset for no limit."),
+    setting("defaults.grace", &["JOBBER_GRACE"], r#""10s""#, "Between SIGTERM and SIGKILL."),
+    setting("defaults.memory", &["JOBBER_MEMORY"], "", "Memory limit, such as \"2GiB\"; unset for none."),
+    setting("defaults.cores", &[], "", "Cores a job asks for; unset for worker.cores_per_process."),
+    setting(
+        "defaults.no_retry_exit_codes",
+        &["JOBBER_NO_RETRY_EXIT_CODES"],
+        "[]",
+        "Exit codes after which another attempt is pointless.",
+    ),
+];
+
+/// Keys that may stand under `[jobs.<name>]`: those of `[defaults]`.
+pub(super) fn job_keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().filter_map(|s| s.key.strip_prefix("defaults."))
+}
+
+/// The text of `config.example.toml`.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Every setting of Jobber with its default. A setting is looked for in this order, the last found wins:\n\
+         # built-in default, this file (--config FILE, or JOBBER_CONFIG, or ./jobber.toml), environment, command line.\n\
+         # A line that begins with `#` and holds a setting without a default is unset.\n",
+    );
+    let mut section = "";
+    for setting in SETTINGS {
+        let (its, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
+        if its != section {
+            text.push_str(&format!("\n[{its}]\n"));
+            section = its;
+        } else {
+            text.push('\n');
+        }
+        for line in setting.help.lines() {
+            text.push_str(&format!("# {line}\n"));
+        }
+        if !setting.variables.is_empty() {
+            text.push_str(&format!("# Variable: {}\n", setting.variables.join(", ")));
+        }
+        if setting.default.is_empty() {
+            text.push_str(&format!("# {key} =\n"));
+        } else {
+            text.push_str(&format!("{key} = {}\n", setting.default));
+        }
+    }
+    text.push_str(
+        "\n# The same keys as in [defaults], for one job name.\n\
+         # [jobs.mandelbrot]\n\
+         # timeout = \"10m\"\n\
+         # cores = 2\n\
+         # no_retry_exit_codes = [2, 3]\n",
+    );
+    text
+}

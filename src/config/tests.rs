@@ -1,0 +1,78 @@
+use super::*;
+
+fn load(file: &str, environment: &[(&str, &str)], flags: Vec<(&'static str, Vec<String>)>) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobber.toml");
+    fs_err::write(&path, file).unwrap();
+    let sources = Sources {
+        file: Some(path),
+        environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        flags,
+    };
+    Config::load(&sources).map_err(|e| e.to_string().replace(&dir.path().display().to_string(), "DIR"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a switch for whoever runs the tests, not a setting")]
+#[test]
+fn the_example_file_is_up_to_date_and_means_the_defaults() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
+    if std::env::var_os("JOBBER_BLESS").is_some() {
+        fs_err::write(&path, example()).unwrap();
+    }
+    let text = fs_err::read_to_string(path).unwrap();
+    assert!(text == example(), "config.example.toml is stale: run JOBBER_BLESS=1 cargo test --lib config");
+    let (from_example, defaults) = (load(&text, &[], vec![]).unwrap(), load("", &[], vec![]).unwrap());
+    assert_eq!(format!("{from_example:?}"), format!("{defaults:?}"));
+}
+
+#[test]
+fn later_layers_win() {
+    let file = "[worker]\ncores_per_process = 2\n";
+    let env = [("CORES_PER_CPP_PROCESS", "3")];
+    assert_eq!(load("", &[], vec![]).unwrap().worker.cores_per_process, 1);
+    assert_eq!(load(file, &[], vec![]).unwrap().worker.cores_per_process, 2);
+    assert_eq!(load(file, &env, vec![]).unwrap().worker.cores_per_process, 3);
+    let flags = vec![("worker.cores_per_process", vec!["4".to_owned()])];
+    assert_eq!(load(file, &env, flags).unwrap().worker.cores_per_process, 4);
+}
+
+#[test]
+fn the_original_port_variable_sets_the_port_alone() {
+    let listen = |file: &str, env: &[(&str, &str)]| load(file, env, vec![]).unwrap().serve.listen.to_string();
+    assert_eq!(listen("", &[("PORT", "8080")]), "127.0.0.1:8080");
+    assert_eq!(listen("[serve]\nlisten = \"[::1]:1\"", &[("PORT", "8080")]), "[::1]:8080");
+    assert_eq!(listen("", &[("PORT", "8080"), ("JOBBER_LISTEN", "127.0.0.1:9")]), "127.0.0.1:9");
+}
+
+#[test]
+fn a_job_name_has_defaults_of_its_own() {
+    let config = load(
+        "[defaults]\nattempts = 5\n[jobs.mandelbrot]\ntimeout = \"10m\"\nno_retry_exit_codes = [2]\n",
+        &[],
+        vec![],
+    )
+    .unwrap();
+    let its = &config.jobs[&JobName::parse("mandelbrot").unwrap()];
+    assert_eq!((its.attempts, its.timeout), (5, Some(Duration::from_secs(600))));
+    assert_eq!(its.no_retry_exit_codes, [2]);
+    assert_eq!(config.defaults.timeout, None);
+}
+
+#[test]
+fn errors_name_the_place_the_key_and_what_is_allowed() {
+    let error = |file: &str, env: &[(&str, &str)]| load(file, env, vec![]).unwrap_err();
+    insta::assert_snapshot!(error("[worker]\ncores_per_proces = 2\n", &[]), @"DIR/jobber.toml: there is no setting worker.cores_per_proces; did you mean worker.cores_per_process?");
+    insta::assert_snapshot!(error("zzzzzzzzzzzzz = 2\n", &[]), @"DIR/jobber.toml: there is no setting zzzzzzzzzzzzz");
+    insta::assert_snapshot!(error("", &[("CORES_PER_CPP_PROCESS", "-1")]), @r#"environment variable CORES_PER_CPP_PROCESS: worker.cores_per_process = "-1" is not allowed: it must be a whole number, not negative and not too large"#);
+    insta::assert_snapshot!(error("[queue]\nlease = 5\n", &[]), @r#"DIR/jobber.toml: queue.lease = "5" is not allowed: it must be a duration such as 250ms, 90s, 15m, 1h or 1d, at most ten years"#);
+    insta::assert_snapshot!(error("[store]\nurl = \"mongodb://x\"\n", &[]), @r#"DIR/jobber.toml: store.url = "mongodb://x" is not allowed: it must be embedded"#);
+    insta::assert_snapshot!(error("[jobs.\"../x\"]\nattempts = 2\n", &[]), @r#"section [jobs.../x]: job name "../x" is not valid: letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128"#);
+    insta::assert_snapshot!(error("[serve]\ntoken = \"short\"\n", &[]), @"serve.token (or the file it is in) must be at least 8 visible ASCII characters; try `openssl rand -hex 16`");
+    assert!(error("a = [", &[]).starts_with("DIR/jobber.toml: "));
+}
+
+#[test]
+fn a_token_is_not_printed() {
+    let config = load("[serve]\ntoken = \"very-secret-token\"\n", &[], vec![]).unwrap();
+    assert!(!format!("{config:?}").contains("very-secret"));
+}

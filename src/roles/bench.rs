@@ -1,0 +1,183 @@
+//! `jobber bench`: the whole pipeline against raw process spawning, same binary, same concurrency, same run.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::parts;
+use crate::config::Config;
+use crate::domain::{Clock, Job, JobId, JobName, JobOptions};
+use crate::lifecycle::Lifecycle;
+use crate::wiring::{self, Ports};
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Jobs in each round.
+    pub jobs: usize,
+    /// At the same time.
+    pub concurrency: u32,
+    /// What each job runs; should end at once.
+    pub binary: PathBuf,
+    /// How often both are measured, in turns; the medians are compared.
+    pub rounds: usize,
+}
+
+/// Measures and prints one line a round and the ratio of the medians.
+///
+/// # Errors
+/// When the binary does not run, or a job of the pipeline does not complete.
+pub async fn bench(mut config: Config, environment: Vec<(String, String)>, options: BenchOptions) -> anyhow::Result<()> {
+    let binary = fs_err::canonicalize(&options.binary).context("--binary: build it with `make -C cpp-jobs`")?;
+    let dir = std::env::temp_dir().join(format!("jobber-bench-{}", JobId::generate()));
+    let jobs_dir = dir.join("jobs");
+    fs_err::create_dir_all(&jobs_dir)?;
+    fs_err::copy(&binary, jobs_dir.join("hello"))?;
+    config.data_dir = dir.join("data");
+    config.worker.jobs_dir = jobs_dir;
+    config.worker.cores_per_process = 1;
+    config.worker.cores = Some(options.concurrency);
+    let measured = measure(&config, environment, &options, &binary).await;
+    fs_err::remove_dir_all(&dir)?;
+    let (mut raw, mut whole) = measured?;
+    let (raw, whole) = (median(&mut raw), median(&mut whole));
+    writeln!(
+        std::io::stdout(),
+        "raw spawning {raw:.0} jobs/s, whole pipeline {whole:.0} jobs/s: ratio {:.2} (medians of {} rounds, {} jobs each, {} at once)",
+        whole / raw,
+        options.rounds,
+        options.jobs,
+        options.concurrency,
+    )?;
+    Ok(())
+}
+
+async fn measure(
+    config: &Config,
+    environment: Vec<(String, String)>,
+    options: &BenchOptions,
+    binary: &Path,
+) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let (life, clock) = (Lifecycle::default(), Clock::system());
+    let ports = wiring::open(config, &clock, &life.tasks).await?;
+    let (worker, _guard) = parts::build_worker(config, environment, &ports, &clock, None)?;
+    let worker_ended = CancellationToken::new();
+    parts::start_projector(config, &ports, &clock, &life, worker_ended.clone());
+    let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
+    let (mut raw, mut whole) = (Vec::new(), Vec::new());
+    for round in 0..=options.rounds {
+        let (jobs, concurrency, binary) = (options.jobs, options.concurrency, binary.to_owned());
+        let spawning = tokio::task::spawn_blocking(move || spawn_all(&binary, jobs, concurrency)).await??;
+        let (submitting, pipeline) = through_pipeline(&ports, jobs, round).await?;
+        // The first round warms caches and the pace up.
+        if round > 0 {
+            writeln!(
+                std::io::stdout(),
+                "round {round}: raw {spawning:.0}/s, pipeline {pipeline:.0}/s, ratio {:.2}; submitted at {submitting:.0}/s",
+                pipeline / spawning
+            )?;
+            raw.push(spawning);
+            whole.push(pipeline);
+        }
+    }
+    drop(ports);
+    life.stop.cancel();
+    part.await?;
+    worker_ended.cancel();
+    ensure!(life.finish(Duration::from_secs(10)).await, "the pipeline did not end in good order");
+    Ok((raw, whole))
+}
+
+/// Jobs per second of nothing but `posix_spawn`, reading the output, and waiting.
+fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    let threads: Vec<_> = (0..concurrency)
+        .map(|_| {
+            let (next, binary) = (next.clone(), binary.to_owned());
+            std::thread::spawn(move || -> anyhow::Result<()> {
+                while next.fetch_add(1, Ordering::Relaxed) < jobs {
+                    #[expect(clippy::disallowed_methods, reason = "the limit that Jobber is held against")]
+                    let output = Command::new(&binary).stdin(Stdio::null()).output()?;
+                    ensure!(output.status.success() && !output.stdout.is_empty(), "{} failed", binary.display());
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for thread in threads {
+        match thread.join() {
+            Ok(result) => result?,
+            Err(_) => bail!("a spawning thread panicked"),
+        }
+    }
+    Ok(jobs as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Jobs per second that were accepted, and that went from the queue into history, with every event and every byte that
+/// a real job leaves.
+async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::Result<(f64, f64)> {
+    ports.operator.set_paused(true).await?;
+    let name = JobName::parse("hello")?;
+    let clock = Clock::system();
+    let batch: Vec<_> = (0..jobs)
+        .map(|_| {
+            Arc::new(Job {
+                id: JobId::generate(),
+                name: name.clone(),
+                arguments: Vec::new(),
+                data: None,
+                options: JobOptions::default(),
+                submitted_at: clock.now(),
+            })
+        })
+        .collect();
+    let began = Instant::now();
+    for chunk in batch.chunks(1000) {
+        ports.queue.submit(chunk.to_vec(), None).await?;
+        let events: Vec<_> = chunk
+            .iter()
+            .map(|job| crate::domain::Event {
+                at: job.submitted_at,
+                job: job.clone(),
+                kind: crate::domain::EventKind::Submitted,
+            })
+            .collect();
+        ports.sink.append(&events).await?;
+    }
+    let submitting = jobs as f64 / began.elapsed().as_secs_f64();
+    let goal = (jobs * (round + 1)) as u64;
+    // What was submitted is folded first, so that the round measures the way from the queue to history alone.
+    until(ports, |n| n.waiting == jobs as u64).await?;
+    let began = Instant::now();
+    ports.operator.set_paused(false).await?;
+    until(ports, |n| n.completed == goal).await?;
+    Ok((submitting, jobs as f64 / began.elapsed().as_secs_f64()))
+}
+
+async fn until(ports: &Ports, reached: impl Fn(&crate::store::NameSummary) -> bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    loop {
+        let names = ports.history.job_names().await?;
+        if let Some(hello) = names.first() {
+            ensure!(hello.failed == 0, "jobs failed; try the binary by hand");
+            if reached(hello) {
+                return Ok(());
+            }
+        }
+        ensure!(Instant::now() < deadline, "the pipeline did not end within five minutes");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

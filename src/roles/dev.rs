@@ -1,0 +1,58 @@
+//! `jobber dev`: API, projector and worker in one process.
+
+use std::io::Write;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::roles::{RoleOptions, build, parts, ready};
+use crate::wiring;
+
+/// Runs everything until asked to stop. True when everything ended in good order.
+///
+/// # Errors
+/// When it can't start: see [`super::serve`] and [`super::work`]; or when the C++ jobs do not compile.
+pub async fn dev(
+    config: Config,
+    environment: Vec<(String, String)>,
+    options: RoleOptions,
+) -> anyhow::Result<bool> {
+    let (life, clock) = (Lifecycle::default(), Clock::system());
+    life.listen()?;
+    let listener = parts::bind(&config).await?;
+    if let Some(sources) = options.sources.as_deref().filter(|s| s.join("Makefile").exists()) {
+        build::jobs(sources, &config.worker.jobs_dir).await?;
+    }
+    let address = format!("http://{}", listener.local_addr()?);
+    let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
+    let worker_ended = CancellationToken::new();
+    parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
+    parts::start_api(&config, &ports, &clock, listener, &life);
+    drop(ports);
+    let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
+    ready::say(options.ready_fd, "dev", Some(&address))?;
+    if options.ready_fd.is_none() {
+        greet(&address, &config)?;
+    }
+    let ended = part.await;
+    life.stop.cancel();
+    worker_ended.cancel();
+    drop(guard);
+    let all = life.finish(config.serve.shutdown_grace).await;
+    Ok(all && ended.is_ok())
+}
+
+/// Tells a person what to do next.
+fn greet(address: &str, config: &Config) -> std::io::Result<()> {
+    let name = ["dummy-job", "hello"].into_iter().find(|n| config.worker.jobs_dir.join(n).exists()).unwrap_or("NAME");
+    let (jobs, data) = (config.worker.jobs_dir.display(), config.data_dir.display());
+    writeln!(
+        std::io::stderr(),
+        "\n  Jobber is ready on {address}  (jobs: {jobs}, data: {data}; Ctrl-C stops)\n\n  \
+         curl -X POST {address}/jobs -H \"Content-Type: application/json\" \\\n       \
+         -d '{{\"name\":\"{name}\",\"data\":{{\"message\":\"Hello from Jobber!\"}}}}'\n"
+    )
+}

@@ -1,0 +1,184 @@
+//! The parts that roles are made of: API, projector, worker. Each is built here from the configuration and the ports.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, ApiSettings, BinaryProblem};
+use crate::config::Config;
+use crate::domain::{Clock, JobName, WorkerId};
+use crate::events::Cursor;
+use crate::lifecycle::Lifecycle;
+use crate::projector::{self, ProjectorSettings};
+use crate::queue::JobSource;
+use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
+use crate::wiring::Ports;
+use crate::worker::{Worker, WorkerSettings};
+
+/// Binds the API's address.
+///
+/// # Errors
+/// When the address is taken, not this machine's, or open to others without a token.
+pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.serve.listen;
+    crate::api::check_bind(address, config.serve.token.is_some(), config.serve.insecure).map_err(anyhow::Error::msg)?;
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}; choose another with --listen"))
+}
+
+/// Starts the API on a bound listener.
+pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener: TcpListener, life: &Lifecycle) {
+    let mut settings = ApiSettings {
+        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into),
+        body_limit: config.serve.body_limit,
+        header_timeout: config.serve.header_timeout,
+        idle_timeout: config.serve.idle_timeout,
+        max_connections: config.serve.max_connections,
+        allowed_hosts: config.serve.allowed_hosts.clone(),
+        idempotency_ttl: config.serve.idempotency_ttl,
+        defaults: config.defaults.clone(),
+        jobs: config.jobs.clone(),
+        ..ApiSettings::default()
+    };
+    if config.serve.check_binaries {
+        let jobs_dir = config.worker.jobs_dir.clone();
+        settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
+    }
+    let api = Api::new(
+        ports.queue.clone(),
+        ports.operator.clone(),
+        ports.sink.clone(),
+        ports.source.clone(),
+        ports.history.clone(),
+        clock.clone(),
+        settings,
+    );
+    life.run("api", crate::api::serve(listener, api, life.stop.clone(), config.serve.shutdown_grace));
+}
+
+fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
+    binary::resolve(jobs_dir, name).map(|_| ()).map_err(|e| BinaryProblem { detail: e.to_string() })
+}
+
+/// Starts the projector. It ends some moments after `stop`, so that what the other parts write last is folded too.
+pub(super) fn start_projector(config: &Config, ports: &Ports, clock: &Clock, life: &Lifecycle, others: CancellationToken) {
+    let holder = WorkerId::generate(&host_name());
+    let settings = ProjectorSettings {
+        keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
+        ..ProjectorSettings::new(holder.as_str())
+    };
+    let stop = CancellationToken::new();
+    let (progress, _) = tokio::sync::watch::channel(Cursor::START);
+    life.run(
+        "projector",
+        projector::run(
+            ports.source.clone(),
+            ports.projection.clone(),
+            settings,
+            clock.clone(),
+            stop.clone(),
+            progress,
+        ),
+    );
+    let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
+    life.tasks.spawn(async move {
+        others.cancelled().await;
+        let caught_up = async {
+            while let (Ok(span), Ok(cursor)) = (source.span().await, history.cursor().await) {
+                if cursor >= span.last {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = caught_up => {}
+            () = kill.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+        stop.cancel();
+    });
+}
+
+/// Builds a worker.
+///
+/// # Errors
+/// When the CPUs asked for are not there, or the scratch directory can't be made.
+pub(super) fn build_worker(
+    config: &Config,
+    environment: Vec<(String, String)>,
+    ports: &Ports,
+    clock: &Clock,
+    burst: Option<Duration>,
+) -> anyhow::Result<(Worker, Guard)> {
+    let host = host_name();
+    let id = WorkerId::generate(&host);
+    let slots = build_slots(config)?;
+    let guard = Guard::start(&id, &scratch_dir(config)?).context("the guard, which ends jobs if this process is killed, can't be started")?;
+    let runner = build_runner(config, environment, clock, &id, Some(&guard))?;
+    let settings = WorkerSettings {
+        id,
+        host,
+        drain_timeout: config.worker.drain_timeout,
+        crash_limit: config.worker.crash_limit,
+        defaults: config.defaults.clone(),
+        jobs: config.jobs.clone(),
+        burst,
+    };
+    let worker = Worker {
+        source: ports.jobs.clone() as Arc<dyn JobSource>,
+        sink: ports.sink.clone(),
+        runner: Arc::new(runner),
+        slots: Arc::new(slots),
+        gauge: Arc::new(RunningGauge::new()),
+        clock: clock.clone(),
+        settings: Arc::new(settings),
+    };
+    Ok((worker, guard))
+}
+
+/// Builds a runner: for a worker, and for `jobber exec`.
+///
+/// # Errors
+/// When the scratch directory can't be made.
+pub(super) fn build_runner(
+    config: &Config,
+    environment: Vec<(String, String)>,
+    clock: &Clock,
+    worker: &WorkerId,
+    guard: Option<&Guard>,
+) -> anyhow::Result<Runner> {
+    let settings = RunnerSettings {
+        jobs_dir: config.worker.jobs_dir.clone(),
+        scratch_dir: scratch_dir(config)?,
+        worker: worker.clone(),
+        pass_environment: config.worker.pass_environment.clone(),
+        set_environment: config.worker.set_environment.clone(),
+        output_bytes: config.worker.output_bytes,
+        nice: config.worker.nice,
+        pin: config.worker.pin,
+        drain: config.worker.pipe_drain,
+    };
+    Ok(Runner::new(settings, environment, clock.clone(), guard)?)
+}
+
+/// The cores that jobs may use, divided.
+///
+/// # Errors
+/// When the CPUs asked for are not there.
+pub(super) fn build_slots(config: &Config) -> anyhow::Result<Slots> {
+    let list = config.worker.cpus.as_ref().map(|cpus| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+    let cpus = CpuSet::detect(config.worker.cores, list.as_deref())?;
+    Ok(Slots::new(cpus.into_vec(), config.worker.cores_per_process))
+}
+
+fn scratch_dir(config: &Config) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(config.data_dir.join("scratch"))?)
+}
+
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

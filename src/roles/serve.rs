@@ -1,0 +1,26 @@
+//! `jobber serve`: API and projector.
+
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::roles::{RoleOptions, parts, ready};
+use crate::wiring;
+
+/// Serves until asked to stop. True when everything ended in good order.
+///
+/// # Errors
+/// When it can't start: the address is taken, the data directory can't be used.
+pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool> {
+    let (life, clock) = (Lifecycle::default(), Clock::system());
+    life.listen()?;
+    let listener = parts::bind(&config).await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
+    parts::start_api(&config, &ports, &clock, listener, &life);
+    tracing::info!(%address, "serving");
+    ready::say(options.ready_fd, "serve", Some(&address))?;
+    drop(ports);
+    life.stop.cancelled().await;
+    Ok(life.finish(config.serve.shutdown_grace).await)
+}

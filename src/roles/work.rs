@@ -1,0 +1,31 @@
+//! `jobber work`: a worker.
+
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::roles::{RoleOptions, parts, ready};
+use crate::wiring;
+
+/// Works until asked to stop, or in a burst until there is nothing to do. True when everything ended in good order.
+///
+/// # Errors
+/// When it can't start: the data directory can't be used, the CPUs asked for are not there.
+pub async fn work(
+    config: Config,
+    environment: Vec<(String, String)>,
+    options: RoleOptions,
+) -> anyhow::Result<bool> {
+    let (life, clock) = (Lifecycle::default(), Clock::system());
+    life.listen()?;
+    let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
+    drop(ports);
+    ready::say(options.ready_fd, "work", None)?;
+    let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
+    // The worker keeps the deadlines of its jobs by itself; it ends on `stop`, or when a burst is over.
+    let ended = part.await;
+    life.stop.cancel();
+    drop(guard);
+    let all = life.finish(config.serve.shutdown_grace).await;
+    Ok(all && ended.is_ok())
+}

@@ -1,0 +1,199 @@
+//! A job's name in, the file to run out: within the jobs directory, executable, whatever links there are.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::{JobName, SpawnFailure};
+
+/// Why a name can't be run. The message names the file and the fix.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct BinaryError {
+    /// How an attempt with this binary ends.
+    pub failure: SpawnFailure,
+    message: String,
+}
+
+impl BinaryError {
+    fn new(failure: SpawnFailure, message: String) -> Self {
+        Self { failure, message }
+    }
+}
+
+/// Finds `<jobs_dir>/<name>`: a regular executable file, with symlinks followed as long as they stay in the directory.
+/// Answers its canonical path.
+///
+/// # Errors
+/// [`BinaryError`] with `NotFound`, `NotExecutable`, or `System` when the directory can't be read.
+pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> {
+    let asked = jobs_dir.join(name.as_str());
+    let refused =
+        |why: String| BinaryError::new(SpawnFailure::NotExecutable, format!("couldn't run job binary `{name}`: {why}"));
+    let directory = fs_err::canonicalize(jobs_dir).map_err(|error| {
+        let message = format!("couldn't open the jobs directory {}: {}", jobs_dir.display(), reason(&error));
+        BinaryError::new(SpawnFailure::System, message)
+    })?;
+    let path = fs_err::canonicalize(&asked).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if asked.is_symlink() => {
+            refused(format!("{} is a link to a file that does not exist", asked.display()))
+        }
+        std::io::ErrorKind::NotFound => BinaryError::new(
+            SpawnFailure::NotFound,
+            format!("no job binary `{name}` in {}; build or copy it there", jobs_dir.display()),
+        ),
+        _ => refused(reason(&error)),
+    })?;
+    if !path.starts_with(&directory) {
+        return Err(refused(format!(
+            "it is a link out of the jobs directory, to {}; copy the file instead",
+            path.display()
+        )));
+    }
+    let meta = fs_err::metadata(&path).map_err(|error| refused(reason(&error)))?;
+    if meta.is_dir() {
+        return Err(refused("it is a directory; the jobs directory holds one executable file per job".to_owned()));
+    }
+    if !meta.is_file() {
+        return Err(refused("it is not a regular file".to_owned()));
+    }
+    if meta.mode() & 0o111 == 0 || rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_err() {
+        let mode = meta.mode() & 0o7777;
+        return Err(refused(format!("not executable (mode {mode:o}); run chmod +x {}", asked.display())));
+    }
+    Ok(path)
+}
+
+/// The system's words, without the path that fs_err puts before them: ours names it already.
+fn reason(error: &std::io::Error) -> String {
+    let source = error.get_ref().and_then(|inner| inner.source());
+    source.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// What tells one version of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    mode: u32,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// [`resolve`], remembered as long as the file is the same: then it costs one system call.
+#[derive(Debug)]
+pub(super) struct Binaries {
+    jobs_dir: PathBuf,
+    known: Mutex<HashMap<JobName, (Version, Arc<Path>)>>,
+}
+
+impl Binaries {
+    pub(super) fn new(jobs_dir: PathBuf) -> Self {
+        Self { jobs_dir, known: Mutex::default() }
+    }
+
+    /// As [`resolve`].
+    pub(super) fn resolve(&self, name: &JobName) -> Result<Arc<Path>, BinaryError> {
+        let version = self.version(name);
+        if let Some(version) = version
+            && let Some((known, path)) = self.lock().get(name)
+            && *known == version
+        {
+            return Ok(path.clone());
+        }
+        let path: Arc<Path> = resolve(&self.jobs_dir, name)?.into();
+        if let Some(version) = version {
+            // The version was read first: if the file changed since, the next look sees another one.
+            self.lock().insert(name.clone(), (version, path.clone()));
+        }
+        Ok(path)
+    }
+
+    /// Forgets what is known: the path did not lead anywhere any more.
+    pub(super) fn forget(&self, name: &JobName) {
+        self.lock().remove(name);
+    }
+
+    fn version(&self, name: &JobName) -> Option<Version> {
+        let meta = fs_err::metadata(self.jobs_dir.join(name.as_str())).ok()?;
+        Some(Version {
+            device: meta.dev(),
+            inode: meta.ino(),
+            mode: meta.mode(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobName, (Version, Arc<Path>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn put(path: &Path, mode: u32) {
+        fs_err::write(path, "#!/bin/sh\n").unwrap();
+        fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn name(text: &str) -> JobName {
+        JobName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn only_an_executable_file_within_the_directory_is_run() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("jobs");
+        fs_err::create_dir_all(dir.join("folder")).unwrap();
+        put(&dir.join("good"), 0o755);
+        put(&dir.join("plain"), 0o644);
+        put(&root.path().join("outside"), 0o755);
+        put(&root.path().join("jobs-too"), 0o755);
+        symlink("good", dir.join("alias")).unwrap();
+        symlink("../outside", dir.join("escape")).unwrap();
+        symlink("../jobs-too", dir.join("sibling")).unwrap();
+        symlink("nowhere", dir.join("dangling")).unwrap();
+        symlink("loop", dir.join("loop")).unwrap();
+
+        let good = fs_err::canonicalize(dir.join("good")).unwrap();
+        assert_eq!(resolve(&dir, &name("good")).unwrap(), good);
+        assert_eq!(resolve(&dir, &name("alias")).unwrap(), good);
+        let expect = |who: &str, failure: SpawnFailure, words: &str| {
+            let error = resolve(&dir, &name(who)).unwrap_err();
+            assert_eq!(error.failure, failure, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        expect("missing", SpawnFailure::NotFound, "no job binary `missing`");
+        expect("plain", SpawnFailure::NotExecutable, "not executable (mode 644); run chmod +x");
+        expect("folder", SpawnFailure::NotExecutable, "is a directory");
+        expect("escape", SpawnFailure::NotExecutable, "link out of the jobs directory");
+        expect("sibling", SpawnFailure::NotExecutable, "link out of the jobs directory");
+        expect("dangling", SpawnFailure::NotExecutable, "does not exist");
+        expect("loop", SpawnFailure::NotExecutable, "symbolic links");
+        assert_eq!(resolve(&root.path().join("none"), &name("good")).unwrap_err().failure, SpawnFailure::System);
+    }
+
+    #[test]
+    fn a_remembered_binary_is_noticed_when_it_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("jobs");
+        fs_err::create_dir_all(&dir).unwrap();
+        put(&dir.join("a"), 0o755);
+        put(&root.path().join("outside"), 0o755);
+        let binaries = Binaries::new(dir.clone());
+        for _ in 0..2 {
+            binaries.resolve(&name("a")).unwrap();
+        }
+        fs_err::set_permissions(dir.join("a"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(binaries.resolve(&name("a")).unwrap_err().failure, SpawnFailure::NotExecutable);
+        fs_err::remove_file(dir.join("a")).unwrap();
+        assert_eq!(binaries.resolve(&name("a")).unwrap_err().failure, SpawnFailure::NotFound);
+        symlink("../outside", dir.join("a")).unwrap();
+        assert_eq!(binaries.resolve(&name("a")).unwrap_err().failure, SpawnFailure::NotExecutable);
+    }
+}

@@ -1,0 +1,175 @@
+//! A memory limit in, a cgroup (version 2) that keeps it out, where this process may divide its own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use rustix::process::Pid;
+
+/// Where this process moves to: the kernel lets a cgroup either hold processes or be divided.
+const SUPERVISOR: &str = "jobber-supervisor";
+
+/// The cgroup below which each attempt gets its own.
+#[derive(Debug)]
+pub(super) struct Root(PathBuf);
+
+/// The cgroup of one attempt; what runs in it is killed, and it is removed, when this is dropped.
+#[derive(Debug)]
+pub(super) struct Leaf(PathBuf);
+
+impl Root {
+    /// The cgroup of this process, divided; `None` where that is not possible (no version 2, memory not delegated,
+    /// not writable, other processes in it).
+    pub(super) fn detect() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        Self::divide(&own_directory(&mounts, &own)?)
+    }
+
+    fn divide(own: &Path) -> Option<Self> {
+        // Started below a worker that has divided its own: the same place serves both.
+        let base = if own.ends_with(SUPERVISOR) { own.parent()? } else { own };
+        let has = |file: &str| {
+            fs::read_to_string(base.join(file)).is_ok_and(|text| text.split_ascii_whitespace().any(|c| c == "memory"))
+        };
+        if !has("cgroup.controllers") {
+            return None;
+        }
+        if !has("cgroup.subtree_control") {
+            let supervisor = base.join(SUPERVISOR);
+            let _ = fs::create_dir(&supervisor);
+            fs::write(supervisor.join("cgroup.procs"), "0").ok()?;
+            if fs::write(base.join("cgroup.subtree_control"), "+memory").is_err() {
+                let _ = fs::write(base.join("cgroup.procs"), "0");
+                let _ = fs::remove_dir(&supervisor);
+                return None;
+            }
+        }
+        // Whether it may be divided shows only by doing it.
+        let trial = base.join(format!("jobber-trial-{}", std::process::id()));
+        fs::create_dir(&trial).ok()?;
+        let works = trial.join("memory.max").exists();
+        let _ = fs::remove_dir(&trial);
+        works.then(|| Self(base.to_owned()))
+    }
+
+    /// A cgroup that holds `pid` to `limit` bytes of memory, swap not counted as a way out.
+    pub(super) fn leaf(&self, name: &str, limit: u64, pid: Pid) -> io::Result<Leaf> {
+        let path = self.0.join(format!("jobber-{name}"));
+        fs::create_dir(&path)?;
+        let leaf = Leaf(path);
+        leaf.set("memory.max", &limit.to_string())?;
+        // Absent on hosts without swap.
+        let _ = leaf.set("memory.swap.max", "0");
+        let _ = leaf.set("memory.oom.group", "1");
+        leaf.set("cgroup.procs", &pid.to_string())?;
+        Ok(leaf)
+    }
+}
+
+impl Leaf {
+    fn set(&self, file: &str, value: &str) -> io::Result<()> {
+        fs::write(self.0.join(file), value)
+    }
+
+    /// Whether the kernel has killed in it for want of memory.
+    pub(super) fn has_killed(&self) -> bool {
+        let count =
+            |text: &str| text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse::<u64>().ok();
+        fs::read_to_string(self.0.join("memory.events")).ok().and_then(|text| count(&text)).is_some_and(|n| n > 0)
+    }
+
+    /// The most memory that was used at once, in bytes.
+    pub(super) fn peak(&self) -> Option<u64> {
+        fs::read_to_string(self.0.join("memory.peak")).ok()?.trim().parse().ok()
+    }
+
+    /// Kills all that runs in it.
+    pub(super) fn kill(&self) {
+        let _ = self.set("cgroup.kill", "1");
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        self.kill();
+        let deadline = Instant::now() + PATIENCE;
+        // Busy until the last killed process is gone.
+        while let Err(error) = fs::remove_dir(&self.0) {
+            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
+                tracing::warn!(%error, "couldn't remove a job's cgroup");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The directory of this process's version 2 cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
+fn own_directory(mounts: &str, own: &str) -> Option<PathBuf> {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        if right.split(' ').next()? != "cgroup2" {
+            return None;
+        }
+        let mut fields = left.split(' ').skip(3);
+        let (root, mount_point) = (fields.next()?, fields.next()?);
+        let below = Path::new(own).strip_prefix(root).ok()?;
+        Some(Path::new(mount_point).join(below))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_cgroup_is_found_below_its_mount() {
+        let mounts = "30 23 0:26 / /proc rw - proc proc rw\n\
+                      31 23 0:27 /docker/x /sys/fs/cgroup ro,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n";
+        let at = |own| own_directory(mounts, own);
+        assert_eq!(at("1:cpu:/y\n0::/docker/x/unit\n"), Some("/sys/fs/cgroup/unit".into()));
+        assert_eq!(at("0::/docker/x"), Some("/sys/fs/cgroup".into()));
+        assert_eq!(at("0::/elsewhere\n"), None);
+        assert_eq!(at("4:memory:/docker/x\n"), None);
+    }
+
+    #[test]
+    fn without_the_memory_controller_there_is_no_root() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Root::divide(dir.path()).is_none());
+        fs::write(dir.path().join("cgroup.controllers"), "cpu pids\n").unwrap();
+        assert!(Root::divide(dir.path()).is_none());
+    }
+
+    #[test]
+    fn a_cgroup_that_can_not_be_divided_is_left_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("cgroup.controllers"), "cpu memory\n").unwrap();
+        fs::write(dir.path().join("cgroup.subtree_control"), "memory\n").unwrap();
+        // A plain directory grows no memory.max.
+        assert!(Root::divide(dir.path()).is_none());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_leaf_is_set_up_and_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = rustix::process::getpid();
+        let leaf = Root(dir.path().to_owned()).leaf("w-1", 64 << 20, pid).unwrap();
+        let at = dir.path().join("jobber-w-1");
+        assert_eq!(fs::read_to_string(at.join("memory.max")).unwrap(), "67108864");
+        assert_eq!(fs::read_to_string(at.join("memory.oom.group")).unwrap(), "1");
+        assert_eq!(fs::read_to_string(at.join("cgroup.procs")).unwrap(), pid.to_string());
+        assert!(!leaf.has_killed());
+        fs::write(at.join("memory.events"), "low 0\noom 1\noom_kill 1\noom_group_kill 1\n").unwrap();
+        fs::write(at.join("memory.peak"), "12345\n").unwrap();
+        assert!(leaf.has_killed());
+        assert_eq!(leaf.peak(), Some(12_345));
+        drop(leaf);
+        assert_eq!(fs::read_to_string(at.join("cgroup.kill")).unwrap(), "1");
+    }
+}

@@ -1,0 +1,115 @@
+//! The worker's environment in, the clean one of a job out.
+
+use std::collections::BTreeMap;
+
+use super::order::RunOrder;
+use super::slots;
+
+/// Names of what Jobber itself is configured by: no job inherits them, whatever the pass-list says. A trailing `*`
+/// matches any ending.
+const OWN: [&str; 4] = ["JOBBER_*", "OPENAI_API_KEY", "COUCHBASE_*", "REDIS_*"];
+
+/// What every job of a worker gets, decided once.
+#[derive(Debug)]
+pub(super) struct Environment {
+    shared: Vec<(String, String)>,
+}
+
+impl Environment {
+    /// Of `parent`, what `pass` names and is not Jobber's own; then `set`, except for names that begin with `JOBBER_`.
+    /// Names and values that the system could not pass on are left out.
+    pub(super) fn new(parent: Vec<(String, String)>, pass: &[String], set: &[(String, String)]) -> Self {
+        let mut shared = BTreeMap::new();
+        for (name, value) in parent {
+            let passed = pass.iter().any(|pattern| matches(pattern, &name));
+            if passed && !OWN.iter().any(|pattern| matches(pattern, &name)) {
+                shared.insert(name, value);
+            }
+        }
+        for (name, value) in set {
+            if name.starts_with("JOBBER_") {
+                tracing::warn!(name, "variables that begin with JOBBER_ are Jobber's own: not set for jobs");
+            } else {
+                shared.insert(name.clone(), value.clone());
+            }
+        }
+        let possible =
+            |(name, value): &(String, String)| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
+        Self { shared: shared.into_iter().filter(possible).collect() }
+    }
+
+    /// What every job gets.
+    pub(super) fn shared(&self) -> &[(String, String)] {
+        &self.shared
+    }
+}
+
+/// What only this attempt gets: name and value. `cpus` are those of its slot, of which `pinned` tells whether it is
+/// held to them; `error_file` is where it may write why it failed.
+pub(super) fn of_attempt(
+    order: &RunOrder,
+    worker: &str,
+    cpus: &[u32],
+    pinned: bool,
+    error_file: &str,
+) -> Vec<(&'static str, String)> {
+    let cores = cpus.len().to_string();
+    let mut variables = vec![
+        ("JOBBER_JOB_ID", order.job.id.to_string()),
+        ("JOBBER_JOB_NAME", order.job.name.to_string()),
+        ("JOBBER_ATTEMPT", order.attempt.to_string()),
+        ("JOBBER_MAX_ATTEMPTS", order.job.options.attempts.to_string()),
+        ("JOBBER_CORES", cores.clone()),
+        ("OMP_NUM_THREADS", cores),
+        ("JOBBER_ERROR_FILE", error_file.to_owned()),
+        ("JOBBER_WORKER", worker.to_owned()),
+    ];
+    if pinned {
+        variables.push(("JOBBER_CPUS", slots::join(cpus)));
+    }
+    variables
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn only_what_is_named_passes() {
+        let parent = pairs(&[("PATH", "/bin"), ("LC_ALL", "C"), ("LC_TIME", "C"), ("SECRET", "x"), ("LC", "no")]);
+        let environment =
+            Environment::new(parent, &["PATH".into(), "LC_*".into()], &pairs(&[("A", "1"), ("PATH", "/x")]));
+        assert_eq!(environment.shared(), pairs(&[("A", "1"), ("LC_ALL", "C"), ("LC_TIME", "C"), ("PATH", "/x")]));
+    }
+
+    #[test]
+    fn no_secret_of_jobbers_own_passes() {
+        let secrets = pairs(&[
+            ("JOBBER_TOKEN", "t"),
+            ("OPENAI_API_KEY", "k"),
+            ("COUCHBASE_PASSWORD", "p"),
+            ("REDIS_HOST", "h"),
+            ("OTHER", "o"),
+        ]);
+        let pass = ["*".into(), "JOBBER_TOKEN".into(), "OPENAI_API_KEY".into()];
+        let environment = Environment::new(secrets, &pass, &pairs(&[("JOBBER_TOKEN", "t")]));
+        assert_eq!(environment.shared(), pairs(&[("OTHER", "o")]));
+    }
+
+    #[test]
+    fn what_the_system_can_not_pass_on_is_left_out() {
+        let set = pairs(&[("", "x"), ("A=B", "x"), ("C\0", "x"), ("D", "\0"), ("E", "")]);
+        assert_eq!(Environment::new(vec![], &[], &set).shared(), pairs(&[("E", "")]));
+    }
+}

@@ -1,0 +1,139 @@
+//! How the process ended and what Jobber did to it in, the [`Outcome`] out. Pure.
+
+use crate::domain::{Outcome, Tail};
+
+use super::order::StopReason;
+
+/// How the kernel says that the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+/// Why Jobber stopped it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// It ran past its time limit.
+    Timeout,
+    /// Its memory was sampled above the limit.
+    Memory,
+    /// Somebody asked.
+    Asked(StopReason),
+}
+
+/// What points to a lack of memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MemoryEvidence {
+    /// The attempt's own cgroup counted a kill.
+    pub(super) cgroup_killed: bool,
+    /// The kernel killed somebody for want of memory while the attempt ran.
+    pub(super) kernel_killed: bool,
+    /// With a resource limit in force: whether what was measured or written says that it was reached.
+    pub(super) limit_reached: bool,
+}
+
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
+const SIGSEGV: i32 = 11;
+
+/// The outcome. What Jobber did decides, even when the process then ended well by itself; then evidence of a lack of
+/// memory; then the ending as it was.
+pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEvidence) -> Outcome {
+    match stopped {
+        Some(Stopped::Timeout) => return Outcome::Timeout,
+        Some(Stopped::Memory) => return Outcome::Oom,
+        Some(Stopped::Asked(StopReason::Cancelled)) => return Outcome::Cancelled,
+        Some(Stopped::Asked(StopReason::Lost)) => return Outcome::Lost,
+        None => {}
+    }
+    let oom = match ending {
+        Ending::Exited(0) => false,
+        Ending::Exited(_) | Ending::Signaled(SIGABRT | SIGSEGV) => memory.cgroup_killed || memory.limit_reached,
+        Ending::Signaled(SIGKILL) => memory.cgroup_killed || memory.kernel_killed,
+        Ending::Signaled(_) => memory.cgroup_killed,
+    };
+    match ending {
+        _ if oom => Outcome::Oom,
+        Ending::Exited(code) => Outcome::Exit { code },
+        Ending::Signaled(signal) => Outcome::Signal { signal },
+    }
+}
+
+/// Whether an attempt under a resource limit of `limit` bytes seems to have reached it: it says so at the end of its
+/// standard error, or was within a tenth of it.
+pub(super) fn limit_reached(limit: u64, peak_rss: u64, stderr: &Tail) -> bool {
+    /// A program's last words are short; what it wrote long before does not tell why it ended.
+    const LAST_WORDS: usize = 4096;
+    let mut start = stderr.text.len().saturating_sub(LAST_WORDS);
+    while !stderr.text.is_char_boundary(start) {
+        start += 1;
+    }
+    let words = stderr.text[start..].to_ascii_lowercase();
+    let says_so =
+        ["bad_alloc", "cannot allocate memory", "out of memory", "memoryerror"].iter().any(|w| words.contains(w));
+    says_so || peak_rss >= limit / 10 * 9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Ending::*;
+
+    const NONE: MemoryEvidence = MemoryEvidence { cgroup_killed: false, kernel_killed: false, limit_reached: false };
+    const CGROUP: MemoryEvidence = MemoryEvidence { cgroup_killed: true, ..NONE };
+    const KERNEL: MemoryEvidence = MemoryEvidence { kernel_killed: true, ..NONE };
+    const LIMIT: MemoryEvidence = MemoryEvidence { limit_reached: true, ..NONE };
+
+    #[test]
+    fn what_jobber_did_decides() {
+        for ending in [Exited(0), Exited(1), Signaled(15), Signaled(9)] {
+            for memory in [NONE, CGROUP, KERNEL, LIMIT] {
+                let of = |stopped| outcome(ending, Some(stopped), memory);
+                assert_eq!(of(Stopped::Timeout), Outcome::Timeout);
+                assert_eq!(of(Stopped::Memory), Outcome::Oom);
+                assert_eq!(of(Stopped::Asked(StopReason::Cancelled)), Outcome::Cancelled);
+                assert_eq!(of(Stopped::Asked(StopReason::Lost)), Outcome::Lost);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lack_of_memory_needs_evidence() {
+        let exit = |code| Outcome::Exit { code };
+        let signal = |signal| Outcome::Signal { signal };
+        for (ending, memory, expected) in [
+            (Exited(0), NONE, exit(0)),
+            (Exited(0), LIMIT, exit(0)),
+            (Exited(0), CGROUP, exit(0)),
+            (Exited(3), NONE, exit(3)),
+            (Exited(137), KERNEL, exit(137)),
+            (Exited(1), LIMIT, Outcome::Oom),
+            (Exited(137), CGROUP, Outcome::Oom),
+            (Signaled(6), LIMIT, Outcome::Oom),
+            (Signaled(11), LIMIT, Outcome::Oom),
+            (Signaled(11), NONE, signal(11)),
+            (Signaled(15), LIMIT, signal(15)),
+            (Signaled(9), NONE, signal(9)),
+            (Signaled(9), LIMIT, signal(9)),
+            (Signaled(9), KERNEL, Outcome::Oom),
+            (Signaled(9), CGROUP, Outcome::Oom),
+        ] {
+            assert_eq!(outcome(ending, None, memory), expected, "{ending:?} {memory:?}");
+        }
+    }
+
+    #[test]
+    fn last_words_or_a_peak_near_the_limit_tell() {
+        let tail = |text: &str| Tail { text: text.to_owned(), ..Tail::default() };
+        for words in ["what():  std::bad_alloc\n", "sh: Cannot allocate memory", "OUT OF MEMORY"] {
+            assert!(limit_reached(1000, 0, &tail(words)), "{words}");
+        }
+        assert!(!limit_reached(1000, 899, &tail("segfault")));
+        assert!(limit_reached(1000, 900, &tail("")));
+        let early = format!("out of memory{}", "é".repeat(4000));
+        assert!(!limit_reached(1000, 0, &tail(&early)), "that was long before the end");
+    }
+}

@@ -1,0 +1,197 @@
+//! A worker that died in, none of its jobs left out.
+//!
+//! A worker that is killed with SIGKILL can't end its children, and would leave them to run beside their own retries.
+//! So a small process of its own, the guard, waits for the worker's end and then kills every process group in a table
+//! that the worker keeps in shared memory: a cell of eight bytes per running attempt, written without waking anybody.
+//! What left its group is found by the worker's id in its environment.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::{orphans, procfs, scratch, spawn, sys};
+use crate::domain::WorkerId;
+
+/// The table begins with the worker's id and its scratch directory; cells follow.
+const HEADER: u64 = 8192;
+const CELL: u64 = 8;
+
+/// The worker's end of its guard. The guard ends by itself, soon after the worker.
+#[derive(Debug)]
+pub struct Guard {
+    table: Table,
+    process: std::process::Child,
+}
+
+/// Where the worker notes what runs.
+#[derive(Debug, Clone)]
+pub(super) struct Table(Arc<File>);
+
+impl Guard {
+    /// Starts the guard of this process: this program again, with the hidden command `guard --parent PID`, which must
+    /// call [`run_guard`]. `scratch_dir` is that of the runner's settings.
+    ///
+    /// # Errors
+    /// When no process or memory is left, or the scratch directory's path is absurdly long.
+    pub fn start(worker: &WorkerId, scratch_dir: &Path) -> io::Result<Guard> {
+        sys::close_descriptors_on_exec();
+        let table = Table::create(worker, scratch_dir)?;
+        let process = spawn::spawn_guard(table.0.try_clone()?)?;
+        Ok(Guard { table, process })
+    }
+
+    /// Whether the guard still runs; if not, jobs would outlive a worker that is killed.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    pub(super) fn table(&self) -> Table {
+        self.table.clone()
+    }
+}
+
+impl Table {
+    pub(super) fn create(worker: &WorkerId, scratch_dir: &Path) -> io::Result<Self> {
+        // A relative path would mean another place to the guard.
+        let scratch_dir = std::path::absolute(scratch_dir)?;
+        let mut header = Vec::new();
+        for part in [worker.as_str().as_bytes(), scratch_dir.as_os_str().as_bytes()] {
+            header.extend(u32::try_from(part.len()).map_err(io::Error::other)?.to_le_bytes());
+            header.extend(part);
+        }
+        if header.len() as u64 > HEADER {
+            return Err(io::Error::other("the path of the scratch directory is too long"));
+        }
+        let file = File::from(rustix::fs::memfd_create("jobber-guard", MemfdFlags::CLOEXEC)?);
+        rustix::fs::ftruncate(&file, HEADER)?;
+        write_all_at(&file, &header, 0)?;
+        Ok(Self(Arc::new(file)))
+    }
+
+    /// Notes that a process group runs, or with `None` that it has ended. Each caller has a cell of its own.
+    pub(super) fn note(&self, cell: usize, group: Option<Pid>) {
+        let value = group.map_or(0, |pid| i64::from(pid.as_raw_nonzero().get()));
+        // Without memory for it, the guard still finds the process by its environment.
+        let _ = write_all_at(&self.0, &value.to_le_bytes(), HEADER + CELL * cell as u64);
+    }
+}
+
+fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// What the guard reads from the table.
+#[derive(Debug, PartialEq)]
+struct Ward {
+    worker: Vec<u8>,
+    scratch_dir: PathBuf,
+    groups: Vec<Pid>,
+}
+
+impl Ward {
+    fn read(table: &File) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        let mut chunk = [0u8; 4096];
+        loop {
+            match rustix::io::pread(table, &mut chunk, bytes.len() as u64)? {
+                0 => break,
+                n => bytes.extend_from_slice(&chunk[..n]),
+            }
+        }
+        Self::parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the guard's table is malformed"))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (mut header, cells) = bytes.split_at_checked(usize::try_from(HEADER).ok()?)?;
+        let mut part = || {
+            let (length, rest) = header.split_first_chunk::<4>()?;
+            let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+            header = rest;
+            Some(text.to_vec())
+        };
+        let worker = part()?;
+        let scratch_dir = PathBuf::from(std::ffi::OsString::from_vec(part()?));
+        let (cells, _) = cells.as_chunks::<8>();
+        // Never 1 or below: those would be everybody.
+        let group =
+            |cell: &[u8; 8]| i32::try_from(i64::from_le_bytes(*cell)).ok().filter(|id| *id > 1).and_then(Pid::from_raw);
+        Some(Self { worker, scratch_dir, groups: cells.iter().filter_map(group).collect() })
+    }
+}
+
+/// The guard itself: waits for the end of its parent `parent`, kills what is left of its jobs, removes its scratch
+/// directories, and returns. For the main function of the hidden command, with its standard input as `table`.
+///
+/// # Errors
+/// When the table can't be read or the parent not be watched.
+pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
+    sys::ignore_requests_to_end();
+    sys::close_descriptors_on_exec();
+    let gone = || rustix::process::getppid().is_none_or(|now| now.as_raw_nonzero().get().unsigned_abs() != parent);
+    let watched = i32::try_from(parent).ok().and_then(Pid::from_raw).filter(|_| !gone());
+    let watched = watched.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
+    match watched {
+        // If the parent was replaced between the two looks, the descriptor may be that of a stranger.
+        Some(Ok(pidfd)) if !gone() => guard(Some(&pidfd), &table),
+        Some(Err(error)) if error != Errno::SRCH => Err(error.into()),
+        _ => guard(None, &table),
+    }
+}
+
+/// Waits for the end of `parent` (`None`: it has ended) and cleans up.
+fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
+    if let Some(parent) = parent {
+        loop {
+            match poll(&mut [PollFd::from_borrowed_fd(parent.as_fd(), PollFlags::IN)], None) {
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let ward = Ward::read(table)?;
+    for group in &ward.groups {
+        let _ = rustix::process::kill_process_group(*group, Signal::KILL);
+    }
+    kill_marked(&ward.worker);
+    scratch::sweep(&ward.scratch_dir);
+    Ok(())
+}
+
+/// Kills every process with the worker's id in its environment, until there is none: one may have forked in between.
+fn kill_marked(worker: &[u8]) {
+    /// Something that can't be killed (stuck in the kernel) is not waited for any longer.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let mark = [[b"JOBBER_WORKER=", worker].concat()];
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut killed = Vec::new();
+        for id in procfs::all() {
+            let Some(pid) = Pid::from_raw(id).filter(|_| id != own && id > 1) else { continue };
+            if !procfs::environment_holds(id, &mark) {
+                continue;
+            }
+            // Opened, then looked at again: now the id can't come to mean another process.
+            if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+                && procfs::environment_holds(id, &mark)
+                && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+            {
+                killed.push(pidfd);
+            }
+        }
+        if killed.is_empty() || Instant::now() >= deadline {
+            return;
+        }
+        orphans::wait_for(&killed, Instant::now() + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,146 @@
+//! A memory limit in, its enforcement and the evidence of its breach out.
+//!
+//! Where the worker's cgroup (version 2) may be divided, each limited attempt runs in a leaf of its own, and the kernel
+//! does the rest. Elsewhere two nets together: a resource limit on private memory (`RLIMIT_DATA`) stops what allocates
+//! fast; a watchdog that adds up the resident memory of the process group stops what allocates slowly or in many
+//! processes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::process::{Pid, Resource, Rlimit};
+
+use super::cgroup::{Leaf, Root};
+use super::exit::{self, MemoryEvidence};
+use super::orphans::Orphans;
+use super::procfs;
+use crate::domain::Tail;
+
+/// How attempts are limited on this host.
+#[derive(Debug)]
+pub(super) struct Limits {
+    cgroup: Option<Root>,
+    /// Whether children would inherit a protection from the kernel's out-of-memory killer.
+    protected: bool,
+    /// The kernel's count of kills when it was last read.
+    kernel_kills: AtomicU64,
+}
+
+/// What holds one attempt.
+#[derive(Debug)]
+pub(super) struct Restraint {
+    limit: Option<u64>,
+    leaf: Option<Leaf>,
+    kernel_kills: u64,
+}
+
+impl Limits {
+    /// Looks once at what this host offers.
+    pub(super) fn detect() -> Self {
+        let own = procfs::read("/proc/self/oom_score_adj", 16).unwrap_or_default();
+        let kernel_kills = AtomicU64::new(procfs::kernel_oom_kills().unwrap_or(0));
+        Self { cgroup: Root::detect(), protected: own.starts_with(b"-"), kernel_kills }
+    }
+
+    /// Puts a process that has just been spawned under its limit. Its first steps may come before.
+    pub(super) fn restrain(&self, pid: Pid, name: &str, memory: Option<u64>, cores: usize) -> Restraint {
+        if self.protected {
+            let _ = fs_err::write(format!("/proc/{pid}/oom_score_adj"), "0");
+        }
+        let mut restraint =
+            Restraint { limit: memory, leaf: None, kernel_kills: self.kernel_kills.load(Ordering::Relaxed) };
+        let Some(limit) = memory else { return restraint };
+        if let Some(root) = &self.cgroup {
+            match root.leaf(name, limit, pid) {
+                Ok(leaf) => {
+                    restraint.leaf = Some(leaf);
+                    return restraint;
+                }
+                Err(error) => tracing::warn!(%error, "couldn't limit a job's memory by cgroup; using a resource limit"),
+            }
+        }
+        // Fails only when it has ended already.
+        let data = limit.saturating_add(headroom(cores));
+        let _ =
+            rustix::process::prlimit(Some(pid), Resource::Data, Rlimit { current: Some(data), maximum: Some(data) });
+        let _ = rustix::process::prlimit(Some(pid), Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+        restraint
+    }
+
+    /// What points to a lack of memory, now that the process has ended. `killed` tells whether SIGKILL ended it, and
+    /// `limit_may_tell` whether its failure could come from the resource limit.
+    pub(super) fn evidence(&self, restraint: &Restraint, killed: bool, peak_rss: u64, stderr: &Tail) -> MemoryEvidence {
+        let kernel_killed = killed && {
+            let now = procfs::kernel_oom_kills().unwrap_or(0);
+            self.kernel_kills.fetch_max(now, Ordering::Relaxed);
+            now > restraint.kernel_kills
+        };
+        MemoryEvidence {
+            cgroup_killed: restraint.leaf.as_ref().is_some_and(Leaf::has_killed),
+            kernel_killed,
+            limit_reached: match (restraint.limit, &restraint.leaf) {
+                (Some(limit), None) => exit::limit_reached(limit, peak_rss, stderr),
+                _ => false,
+            },
+        }
+    }
+
+    /// Reads the kernel's count of kills: called while an attempt runs, so that kills before do not count for it.
+    pub(super) fn refresh(&self, restraint: &mut Restraint) {
+        if let Some(now) = procfs::kernel_oom_kills() {
+            self.kernel_kills.fetch_max(now, Ordering::Relaxed);
+            restraint.kernel_kills = now;
+        }
+    }
+}
+
+impl Restraint {
+    /// The limit that the watchdog has to keep, when nobody else does.
+    pub(super) fn watched(&self) -> Option<u64> {
+        self.limit.filter(|_| self.leaf.is_none())
+    }
+
+    /// The most memory that the attempt had at once, where the kernel counts it.
+    pub(super) fn peak(&self) -> Option<u64> {
+        self.leaf.as_ref()?.peak()
+    }
+
+    /// Kills everything that is held, where that is possible at one stroke.
+    pub(super) fn kill_all(&self) {
+        if let Some(leaf) = &self.leaf {
+            leaf.kill();
+        }
+    }
+}
+
+/// What `RLIMIT_DATA` allows beyond the limit: it counts what is mapped, not what is used, and every thread maps a
+/// stack of 8 MiB of which it uses little.
+fn headroom(cores: usize) -> u64 {
+    const MIB: u64 = 1024 * 1024;
+    64 * MIB + 8 * MIB * cores as u64
+}
+
+/// Whether the process group of `leader` uses more than `limit` bytes. Resident memory is added up first; only when
+/// that is too much, pages that several of its processes share are divided among them, which is slow to find out.
+pub(super) fn is_above(limit: u64, leader: Pid, orphans: &Orphans) -> bool {
+    let members = members(leader, orphans);
+    let rss: u64 = members.iter().filter_map(|id| procfs::stat(*id)).map(|stat| stat.rss).sum();
+    rss > limit
+        && (members.len() == 1
+            || members.iter().map(|id| procfs::proportional_memory(*id).unwrap_or(0)).sum::<u64>() > limit)
+}
+
+/// The leader's descendants, and those of its group whose parents have ended.
+fn members(leader: Pid, orphans: &Orphans) -> Vec<i32> {
+    /// Enough to see that it is too much.
+    const MOST: usize = 4096;
+    let leader = leader.as_raw_nonzero().get();
+    let in_group = |id: &i32| procfs::stat(*id).is_some_and(|stat| stat.group == leader);
+    let mut members = vec![leader];
+    members.extend(orphans.children().into_iter().filter(in_group));
+    let mut next = 0;
+    while next < members.len() && members.len() < MOST {
+        members.extend(procfs::children(members[next]));
+        next += 1;
+    }
+    members
+}

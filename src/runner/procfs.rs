@@ -1,0 +1,142 @@
+//! Process ids in, what `/proc` tells of them out. A process that is gone gives `None`.
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::Pid;
+
+use super::sys;
+
+/// A line of `/proc/<pid>/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// Whether it has ended and only waits to be reaped.
+    pub(super) zombie: bool,
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
+    /// Resident memory in bytes.
+    pub(super) rss: u64,
+}
+
+/// Reads a file of `/proc` up to `limit` bytes.
+pub(super) fn read(path: &str, limit: usize) -> Option<Vec<u8>> {
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = vec![0; limit.min(4096)];
+    let mut length = 0;
+    loop {
+        let n = rustix::io::read(&file, &mut bytes[length..]).ok()?;
+        length += n;
+        if n == 0 || length == limit {
+            bytes.truncate(length);
+            return Some(bytes);
+        }
+        if length == bytes.len() {
+            bytes.resize((2 * length).min(limit), 0);
+        }
+    }
+}
+
+fn read_text(path: &str) -> Option<String> {
+    String::from_utf8(read(path, 65_536)?).ok()
+}
+
+/// `/proc/<pid>/stat`.
+pub(super) fn stat(pid: i32) -> Option<Stat> {
+    let bytes = read(&format!("/proc/{pid}/stat"), 4096)?;
+    parse_stat(&String::from_utf8_lossy(&bytes))
+}
+
+fn parse_stat(text: &str) -> Option<Stat> {
+    // The second field is the name in brackets, which may hold anything, brackets and spaces included.
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<i64>().ok();
+    let id = |at: usize| i32::try_from(number(at)?).ok();
+    Some(Stat {
+        zombie: matches!(*fields.first()?, "Z" | "X"),
+        parent: id(1)?,
+        group: id(2)?,
+        session: id(3)?,
+        rss: u64::try_from(number(21)?).ok()? * sys::page_size(),
+    })
+}
+
+/// The process ids in a file of children.
+pub(super) fn parse_ids(text: &str) -> Vec<i32> {
+    text.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// The children of a process, of all its threads.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {
+        read_text(&format!("/proc/{pid}/task/{}/children", thread.ok()?.file_name().to_str()?))
+    };
+    threads.filter_map(of_thread).flat_map(|text| parse_ids(&text)).collect()
+}
+
+/// Every process that `/proc` shows.
+pub(super) fn all() -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether the environment that a process was started with holds all of these `NAME=value`.
+pub(super) fn environment_holds(pid: i32, all_of: &[Vec<u8>]) -> bool {
+    /// Arguments and environment together can take 2 MiB by default, a string of them 128 KiB.
+    const MOST: usize = 8 * 1024 * 1024;
+    read(&format!("/proc/{pid}/environ"), MOST)
+        .is_some_and(|bytes| all_of.iter().all(|wanted| bytes.split(|b| *b == 0).any(|entry| entry == &wanted[..])))
+}
+
+/// Where a process works.
+pub(super) fn working_directory(pid: i32) -> Option<std::path::PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// The most memory that a process has had resident since it was executed, in bytes.
+pub(super) fn peak_rss(pid: Pid) -> Option<u64> {
+    kib_after(&read_text(&format!("/proc/{}/status", pid.as_raw_nonzero()))?, "VmHWM:")
+}
+
+/// The memory of a process with shared pages divided among those who share them, in bytes. Slow: walks its page tables.
+pub(super) fn proportional_memory(pid: i32) -> Option<u64> {
+    kib_after(&read_text(&format!("/proc/{pid}/smaps_rollup"))?, "Pss:")
+}
+
+/// How often the kernel has killed for want of memory since it started.
+pub(super) fn kernel_oom_kills() -> Option<u64> {
+    value_after(&read_text("/proc/vmstat")?, "oom_kill ")
+}
+
+fn kib_after(text: &str, label: &str) -> Option<u64> {
+    value_after(text, label).map(|kib| kib * 1024)
+}
+
+fn value_after(text: &str, label: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(label))?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let line = "42 (a) b (c)) Z 7 8 9 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 5 1000 3 0 0";
+        let rss = 3 * sys::page_size();
+        assert_eq!(parse_stat(line), Some(Stat { zombie: true, parent: 7, group: 8, session: 9, rss }));
+        assert_eq!(parse_stat("42 (x) S 7"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        let me = rustix::process::getpid();
+        let stat = stat(me.as_raw_nonzero().get()).unwrap();
+        assert!(!stat.zombie && stat.rss > 0);
+        assert!(peak_rss(me).unwrap() >= 1024 * 1024);
+        assert!(all().contains(&me.as_raw_nonzero().get()));
+        assert!(kernel_oom_kills().is_some());
+        assert_eq!(read("/proc/no-such-file", 10), None);
+        assert_eq!(read("/proc/self/stat", 3).unwrap().len(), 3);
+    }
+}

@@ -1,0 +1,150 @@
+//! What was observed of an attempt in, its report out.
+
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::Value;
+
+use super::exit::{self, Ending};
+use super::limits::{Limits, Restraint};
+use super::supervise::Observed;
+use crate::domain::outcome::signal_name;
+use crate::domain::{AttemptReport, Outcome, Timestamp, Usage};
+
+use super::order::RunOrder;
+
+/// How much of an error file is read.
+const ERROR_FILE: usize = 64 * 1024;
+/// How much of the end of standard error stands for an error.
+const LAST_WORDS: usize = 4096;
+
+/// Puts the report together. `error_file` is where the job may have written why it failed.
+pub(super) fn report(
+    order: &RunOrder,
+    started_at: Timestamp,
+    cpus: Vec<u32>,
+    observed: Observed,
+    (limits, restraint): (&Limits, &Restraint),
+    error_file: &Path,
+) -> AttemptReport {
+    let killed = matches!(observed.ending, Ending::Signaled(libc::SIGKILL)) && observed.stopped.is_none();
+    let evidence = limits.evidence(restraint, killed, observed.peak_rss, &observed.stderr);
+    let outcome = exit::outcome(observed.ending, observed.stopped, evidence);
+    let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    let usage = Usage {
+        wall_us: micros(observed.wall),
+        user_us: observed.counted.user_us,
+        system_us: observed.counted.system_us,
+        peak_rss_bytes: observed.peak_rss,
+    };
+    let success = outcome.is_success();
+    let error = (!success).then(|| {
+        let written = read_error_file(error_file);
+        error_text(&outcome, order, written.as_deref(), &observed.stderr.text)
+    });
+    let result =
+        success.then(|| observed.result.unwrap_or_else(|| Value::String(observed.stdout.text.trim().to_owned())));
+    AttemptReport {
+        outcome,
+        started_at,
+        ended_at: observed.ended_at,
+        usage: Some(usage),
+        cpus,
+        peak_beside: 0,
+        stdout: observed.stdout,
+        stderr: observed.stderr,
+        error,
+        result,
+        stopping_ms: observed.stopping,
+    }
+}
+
+/// What the job wrote, unless it is blank. Only a regular file is read: a pipe could block, a link lead elsewhere.
+fn read_error_file(path: &Path) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode);
+    if !kind.is_file() {
+        return None;
+    }
+    let mut bytes = vec![0; ERROR_FILE];
+    let mut length = 0;
+    while length < bytes.len() {
+        match rustix::io::read(&file, &mut bytes[length..]).ok()? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes[..length]).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Why it failed, for people. What the job itself said tells most; what only Jobber knows stands before it.
+fn error_text(outcome: &Outcome, order: &RunOrder, written: Option<&str>, stderr: &str) -> String {
+    let said = written.unwrap_or_else(|| last_words(stderr));
+    let own = sentence(outcome, order);
+    match outcome {
+        Outcome::Exit { .. } if !said.is_empty() => said.to_owned(),
+        _ if said.is_empty() => own,
+        _ => format!("{own}: {said}"),
+    }
+}
+
+fn sentence(outcome: &Outcome, order: &RunOrder) -> String {
+    match outcome {
+        Outcome::Exit { code } => format!("exited with code {code} and wrote nothing to standard error"),
+        Outcome::Signal { signal } => match signal_name(*signal) {
+            Some(name) => format!("killed by signal {signal} (SIG{name})"),
+            None => format!("killed by signal {signal}"),
+        },
+        Outcome::Timeout => match order.timeout {
+            Some(timeout) => format!("timed out after {}", humantime::format_duration(timeout)),
+            None => "timed out".to_owned(),
+        },
+        Outcome::Cancelled => "cancelled".to_owned(),
+        Outcome::Oom => match order.memory_bytes {
+            Some(limit) => format!("ran out of memory (limit {})", mebibytes(limit)),
+            None => "ran out of memory: killed by the kernel".to_owned(),
+        },
+        Outcome::Lost => "stopped because its worker had to give it up".to_owned(),
+        Outcome::SpawnError { .. } => "could not be started".to_owned(),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    const MIB: u64 = 1024 * 1024;
+    if bytes.is_multiple_of(MIB) { format!("{} MiB", bytes / MIB) } else { format!("{bytes} bytes") }
+}
+
+/// The end of a text, without a line cut at its front.
+fn last_words(text: &str) -> &str {
+    let text = text.trim();
+    if text.len() <= LAST_WORDS {
+        return text;
+    }
+    let mut start = text.len() - LAST_WORDS;
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    let end = &text[start..];
+    end.split_once('\n').map_or(end, |(_, whole_lines)| whole_lines).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_whole_lines() {
+        assert_eq!(last_words("  a\nb \n"), "a\nb");
+        let long = format!("{}\nwhole line\nlast", "x".repeat(5000));
+        assert_eq!(last_words(&long), "whole line\nlast");
+        assert_eq!(last_words(&"é".repeat(5000)).len(), LAST_WORDS);
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(mebibytes(64 << 20), "64 MiB");
+        assert_eq!(mebibytes(1_500_000), "1500000 bytes");
+    }
+}

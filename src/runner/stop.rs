@@ -1,0 +1,69 @@
+//! A wish to stop in, signals to the process group out: SIGTERM, a grace period, SIGKILL.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::exit::Stopped;
+
+/// Stops one process group, which lives as long as its leader has not been reaped.
+#[derive(Debug)]
+pub(super) struct Stopper {
+    group: Pid,
+    grace: Duration,
+    stopped: Option<Stopped>,
+    asked_at: Option<Instant>,
+    kill_at: Option<Instant>,
+}
+
+impl Stopper {
+    pub(super) fn new(group: Pid, grace: Duration) -> Self {
+        Self { group, grace, stopped: None, asked_at: None, kill_at: None }
+    }
+
+    /// Asks the group to end; for want of memory it is killed at once. The first reason counts.
+    pub(super) fn stop(&mut self, why: Stopped, leader: BorrowedFd<'_>, now: Instant) {
+        if self.stopped.is_some() {
+            return;
+        }
+        self.stopped = Some(why);
+        self.asked_at = Some(now);
+        if why == Stopped::Memory || self.grace.is_zero() {
+            self.kill(leader);
+            return;
+        }
+        self.kill_at = now.checked_add(self.grace);
+        self.signal(leader, Signal::TERM);
+        // One that is stopped (SIGSTOP) hears SIGTERM only when it goes on.
+        self.signal(leader, Signal::CONT);
+    }
+
+    /// Kills the group when its grace period is over.
+    pub(super) fn tick(&mut self, leader: BorrowedFd<'_>, now: Instant) {
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill(leader);
+        }
+    }
+
+    fn kill(&mut self, leader: BorrowedFd<'_>) {
+        self.kill_at = None;
+        self.signal(leader, Signal::KILL);
+    }
+
+    /// To the group, and to the leader in case it has left its own group. Who is gone already needs no signal.
+    fn signal(&self, leader: BorrowedFd<'_>, signal: Signal) {
+        let _ = rustix::process::kill_process_group(self.group, signal);
+        let _ = rustix::process::pidfd_send_signal(leader, signal);
+    }
+
+    /// When [`Stopper::tick`] wants to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.kill_at
+    }
+
+    /// Why it was stopped, and how long ago.
+    pub(super) fn stopped(&self, now: Instant) -> (Option<Stopped>, Option<Duration>) {
+        (self.stopped, self.asked_at.map(|at| now.duration_since(at)))
+    }
+}

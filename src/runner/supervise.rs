@@ -1,0 +1,329 @@
+//! A process that runs in, its end and all that it said out.
+//!
+//! The end of the leader decides, not the end of its pipes: what outlives it is killed, and pipes that something still
+//! holds open are drained for a bounded time.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Timespec;
+use rustix::io::Errno;
+use serde_json::Value;
+
+use super::capture::Capture;
+use super::directives::{Directives, Found};
+use super::exit::{Ending, Stopped};
+use super::limits::{self, Limits, Restraint};
+use super::memory::PeakMemory;
+use super::order::{OutputSink, StopSignal};
+use super::orphans::{Marks, Orphans};
+use super::spawn::Spawned;
+use super::stop::Stopper;
+use super::sys::{self, Counted};
+use crate::domain::{Clock, Stream, Tail, Timestamp};
+
+/// How long a process is first watched for its end alone: most short jobs have ended by then, and are seen once and
+/// not at each of their writes. A pipe holds what is written meanwhile.
+const FIRST_GLANCE: Duration = Duration::from_millis(2);
+/// How often the watchdog adds up memory.
+const WATCHDOG: Duration = Duration::from_millis(100);
+
+/// How to supervise.
+pub(super) struct Terms<'a> {
+    pub(super) timeout: Option<Duration>,
+    pub(super) grace: Duration,
+    pub(super) drain: Duration,
+    pub(super) output_bytes: usize,
+    pub(super) stop: &'a StopSignal,
+    pub(super) sink: &'a Arc<dyn OutputSink>,
+    pub(super) marks: Marks<'a>,
+    pub(super) orphans: &'a Orphans,
+    pub(super) limits: &'a Limits,
+    pub(super) clock: &'a Clock,
+    /// For reading, any size.
+    pub(super) buffer: &'a mut [u8],
+}
+
+/// What was seen.
+pub(super) struct Observed {
+    pub(super) ending: Ending,
+    pub(super) counted: Counted,
+    pub(super) wall: Duration,
+    pub(super) ended_at: Timestamp,
+    pub(super) peak_rss: u64,
+    pub(super) stopped: Option<Stopped>,
+    pub(super) stopping: Option<Duration>,
+    pub(super) stdout: Tail,
+    pub(super) stderr: Tail,
+    pub(super) result: Option<Value>,
+}
+
+/// Watches a process from its spawn until nothing of it is left.
+pub(super) struct Supervisor<'a> {
+    process: Spawned,
+    restraint: &'a mut Restraint,
+    terms: Terms<'a>,
+    stopper: Stopper,
+    timeout_at: Option<Instant>,
+    stop_seen: bool,
+    memory: PeakMemory,
+    watchdog_at: Option<(Instant, u64)>,
+    said: Said,
+}
+
+/// What the process said.
+struct Said {
+    scanner: Directives,
+    stdout: Capture,
+    stderr: Capture,
+    result: Option<Value>,
+    sink: Arc<dyn OutputSink>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Source {
+    End,
+    Stop,
+    Stdout,
+    Stderr,
+    Input,
+}
+
+impl<'a> Supervisor<'a> {
+    pub(super) fn new(process: Spawned, restraint: &'a mut Restraint, mut terms: Terms<'a>) -> Self {
+        let started = process.started;
+        let said = Said {
+            scanner: Directives::new(),
+            stdout: Capture::new(terms.output_bytes),
+            stderr: Capture::new(terms.output_bytes),
+            result: None,
+            sink: terms.sink.clone(),
+        };
+        terms.grace = terms.grace.min(crate::domain::JobOptions::MAX_DURATION);
+        Self {
+            stopper: Stopper::new(process.pid, terms.grace),
+            timeout_at: terms.timeout.and_then(|timeout| started.checked_add(timeout)),
+            stop_seen: false,
+            memory: PeakMemory::new(started),
+            watchdog_at: restraint.watched().map(|limit| (started + WATCHDOG / 10, limit)),
+            said,
+            process,
+            restraint,
+            terms,
+        }
+    }
+
+    /// Returns when the process has ended, what was left of it is gone, and its pipes are drained.
+    pub(super) fn run(mut self) -> std::io::Result<Observed> {
+        if !self.glance() {
+            while !self.wait_for_news() {}
+        }
+        let ended = Instant::now();
+        let ended_at = self.terms.clock.now();
+        let (stopped, stopping) = self.stopper.stopped(ended);
+        // The leader is not reaped yet, so the group's id can't have come to mean another one.
+        let _ = rustix::process::kill_process_group(self.process.pid, rustix::process::Signal::KILL);
+        self.restraint.kill_all();
+        let (ending, counted) = sys::reap(self.process.pid, true)?
+            .ok_or_else(|| std::io::Error::other("a process that has ended could not be reaped"))?;
+        self.process.reaped = true;
+        let floor = sys::own_max_rss();
+        self.terms.orphans.sweep(&self.terms.marks);
+        self.drain(ended);
+        let Said { scanner, mut stdout, stderr, mut result, sink } = self.said;
+        scanner.finish(|found| note(&mut stdout, &mut result, &sink, found));
+        Ok(Observed {
+            ending,
+            counted,
+            wall: ended.duration_since(self.process.started),
+            ended_at,
+            peak_rss: self.restraint.peak().unwrap_or_else(|| self.memory.finish(&counted, floor)),
+            stopped,
+            stopping,
+            stdout: stdout.finish(),
+            stderr: stderr.finish(),
+            result,
+        })
+    }
+
+    /// Waits a moment for the end alone; true when it has come.
+    fn glance(&mut self) -> bool {
+        if self.process.input.is_some() {
+            return false;
+        }
+        let glance = Timespec::try_from(self.terms.timeout.map_or(FIRST_GLANCE, |t| t.min(FIRST_GLANCE)));
+        let mut fds =
+            [PollFd::new(&self.process.pidfd, PollFlags::IN), PollFd::new(&self.terms.stop.0.event, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&glance.expect("two milliseconds fit")));
+        fds[0].revents().contains(PollFlags::IN)
+    }
+
+    /// Waits for the next thing to do and does it; true when the process has ended.
+    fn wait_for_news(&mut self) -> bool {
+        let now = Instant::now();
+        self.meet_deadlines(now);
+        let left = self.next_deadline().map(|at| at.saturating_duration_since(now));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut sources = vec![Source::End];
+        let mut fds = vec![PollFd::new(&self.process.pidfd, PollFlags::IN)];
+        let mut add = |source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if !self.stop_seen {
+            add(Source::Stop, self.terms.stop.0.event.as_fd(), PollFlags::IN);
+        }
+        if let Some(stdout) = &self.process.stdout {
+            add(Source::Stdout, stdout.as_fd(), PollFlags::IN);
+        }
+        if let Some(stderr) = &self.process.stderr {
+            add(Source::Stderr, stderr.as_fd(), PollFlags::IN);
+        }
+        if let Some(feed) = &self.process.input {
+            add(Source::Input, feed.pipe.as_fd(), PollFlags::OUT);
+        }
+        if poll(&mut fds, left.as_ref()).is_err() {
+            // Interrupted: look again.
+            return false;
+        }
+        let ready: Vec<(Source, PollFlags)> = sources
+            .into_iter()
+            .zip(&fds)
+            .map(|(source, fd)| (source, fd.revents()))
+            .filter(|(_, f)| !f.is_empty())
+            .collect();
+        drop(fds);
+        let mut ended = false;
+        for (source, flags) in ready {
+            match source {
+                Source::End => ended = true,
+                Source::Stop => self.stop_seen = true,
+                Source::Stdout => self.read(Stream::Stdout, flags),
+                Source::Stderr => self.read(Stream::Stderr, flags),
+                Source::Input => {
+                    if self.process.input.as_mut().is_some_and(|feed| !feed.write()) {
+                        self.process.input = None;
+                    }
+                }
+            }
+        }
+        ended
+    }
+
+    fn meet_deadlines(&mut self, now: Instant) {
+        let leader = self.process.pidfd.as_fd();
+        if let Some(reason) = self.terms.stop.reason() {
+            self.stopper.stop(Stopped::Asked(reason), leader, now);
+        }
+        if self.timeout_at.is_some_and(|at| at <= now) {
+            self.timeout_at = None;
+            self.stopper.stop(Stopped::Timeout, leader, now);
+        }
+        if let Some((at, limit)) = self.watchdog_at
+            && at <= now
+        {
+            if limits::is_above(limit, self.process.pid, self.terms.orphans) {
+                self.stopper.stop(Stopped::Memory, leader, now);
+            }
+            self.watchdog_at = Some((now + WATCHDOG, limit));
+        }
+        if self.memory.tick(self.process.pid, now) {
+            self.terms.limits.refresh(self.restraint);
+        }
+        let killing = self.stopper.deadline().is_some_and(|at| at <= now);
+        self.stopper.tick(leader, now);
+        if killing {
+            self.restraint.kill_all();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let watchdog = self.watchdog_at.map(|(at, _)| at);
+        [self.timeout_at, self.stopper.deadline(), watchdog, Some(self.memory.deadline())].into_iter().flatten().min()
+    }
+
+    /// Reads once what `poll` said is there.
+    fn read(&mut self, stream: Stream, flags: PollFlags) {
+        let pipe = match stream {
+            Stream::Stdout => &mut self.process.stdout,
+            Stream::Stderr => &mut self.process.stderr,
+        };
+        let Some(open) = pipe else { return };
+        if !flags.contains(PollFlags::IN) {
+            // Hung up, and nothing left in it.
+            *pipe = None;
+            return;
+        }
+        match rustix::io::read(open, &mut *self.terms.buffer) {
+            Ok(0) => *pipe = None,
+            Ok(n) => {
+                // With no writer left, less than was asked for is all there was.
+                if flags.contains(PollFlags::HUP) && n < self.terms.buffer.len() {
+                    *pipe = None;
+                }
+                self.said.hear(stream, &self.terms.buffer[..n]);
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => *pipe = None,
+        }
+    }
+
+    /// Reads what is left in the pipes: to their ends, or until the time for it is over.
+    fn drain(&mut self, ended: Instant) {
+        let deadline = ended + self.terms.drain.min(Duration::from_secs(3600));
+        // Whatever happens, what is in the pipes at the end is read: at most two pipes full.
+        let mut last_look = false;
+        while self.process.stdout.is_some() || self.process.stderr.is_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() && std::mem::replace(&mut last_look, true) {
+                return;
+            }
+            let streams: Vec<(Stream, &OwnedFd)> =
+                [(Stream::Stdout, &self.process.stdout), (Stream::Stderr, &self.process.stderr)]
+                    .into_iter()
+                    .filter_map(|(stream, pipe)| Some((stream, pipe.as_ref()?)))
+                    .collect();
+            let mut fds: Vec<PollFd<'_>> = streams.iter().map(|(_, pipe)| PollFd::new(*pipe, PollFlags::IN)).collect();
+            let left = Timespec::try_from(left).expect("an hour fits");
+            if poll(&mut fds, Some(&left)).is_err() {
+                continue;
+            }
+            let ready: Vec<(Stream, PollFlags)> =
+                streams.iter().zip(&fds).map(|((stream, _), fd)| (*stream, fd.revents())).collect();
+            for (stream, flags) in ready {
+                if !flags.is_empty() {
+                    self.read(stream, flags);
+                }
+            }
+        }
+    }
+}
+
+impl Said {
+    fn hear(&mut self, stream: Stream, bytes: &[u8]) {
+        match stream {
+            Stream::Stderr => {
+                self.stderr.push(bytes);
+                self.sink.output(Stream::Stderr, bytes);
+            }
+            Stream::Stdout => {
+                let Said { scanner, stdout, result, sink, .. } = self;
+                scanner.push(bytes, |found| note(stdout, result, sink, found));
+            }
+        }
+    }
+}
+
+fn note(stdout: &mut Capture, result: &mut Option<Value>, sink: &Arc<dyn OutputSink>, found: Found<'_>) {
+    match found {
+        Found::Plain(bytes) => {
+            stdout.push(bytes);
+            sink.output(Stream::Stdout, bytes);
+        }
+        Found::Progress(progress) => sink.progress(progress),
+        // The last one counts.
+        Found::Result(value) => *result = Some(value),
+    }
+}

@@ -1,0 +1,102 @@
+//! The few system calls that rustix does not offer safely.
+#![expect(unsafe_code, reason = "wait4, getrusage, sysconf, close_range, unshare and signal have no safe wrapper")]
+
+use std::io;
+
+use rustix::process::Pid;
+
+use super::exit::Ending;
+
+/// What the kernel counted for a process and the descendants that it waited for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    pub(super) user_us: u64,
+    pub(super) system_us: u64,
+    /// The largest resident set of one process, in bytes. See [`super::memory`] on what it can mean.
+    pub(super) max_rss: u64,
+    /// Pages that were brought in.
+    pub(super) faults: u64,
+}
+
+impl From<libc::rusage> for Counted {
+    fn from(usage: libc::rusage) -> Self {
+        let count = |n: libc::c_long| u64::try_from(n).unwrap_or(0);
+        let micros =
+            |t: libc::timeval| u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_usec).unwrap_or(0);
+        Self {
+            user_us: micros(usage.ru_utime),
+            system_us: micros(usage.ru_stime),
+            max_rss: count(usage.ru_maxrss) * 1024,
+            faults: count(usage.ru_minflt) + count(usage.ru_majflt),
+        }
+    }
+}
+
+/// Reaps a child: how it ended and what it used. With `wait` off, `None` while it still runs.
+pub(super) fn reap(pid: Pid, wait: bool) -> io::Result<Option<(Ending, Counted)>> {
+    let flags = if wait { 0 } else { libc::WNOHANG };
+    loop {
+        let mut status = 0;
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: both pointers are valid for writes for the duration of the call.
+        let reaped = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &mut status, flags, usage.as_mut_ptr()) };
+        if reaped == 0 {
+            return Ok(None);
+        }
+        if reaped < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        // SAFETY: an rusage of zeros is valid, and the kernel has filled it in.
+        let usage = unsafe { usage.assume_init() };
+        let ending = if libc::WIFSIGNALED(status) {
+            Ending::Signaled(libc::WTERMSIG(status))
+        } else {
+            Ending::Exited(libc::WEXITSTATUS(status))
+        };
+        return Ok(Some((ending, usage.into())));
+    }
+}
+
+/// The most memory that this process itself has had resident, in bytes.
+pub(super) fn own_max_rss() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is valid for writes for the duration of the call.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    if result != 0 {
+        return 0;
+    }
+    // SAFETY: an rusage of zeros is valid, and the kernel has filled it in.
+    Counted::from(unsafe { usage.assume_init() }).max_rss
+}
+
+/// The size of a page of memory, in bytes.
+pub(super) fn page_size() -> u64 {
+    // SAFETY: sysconf only reads.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Keeps every descriptor but the standard three from children, those included that this process inherited open.
+pub(super) fn close_descriptors_on_exec() {
+    // An old kernel refuses; then only what this process opens itself is kept from children.
+    // SAFETY: CLOEXEC changes nothing for this process: no descriptor is closed here.
+    let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+}
+
+/// Gives the calling thread a working directory of its own. Containers may forbid it.
+pub(super) fn unshare_working_directory() -> io::Result<()> {
+    // SAFETY: CLONE_FS only gives this thread its own copy of root, working directory and umask; no descriptor or
+    // memory is affected.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }?)
+}
+
+/// Makes this process deaf to what asks a group of processes to end.
+pub(super) fn ignore_requests_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
+        // SAFETY: SIG_IGN installs no handler that could run.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}

@@ -1,0 +1,197 @@
+//! The life of one lease, from claim to verdict.
+
+use std::sync::Arc;
+
+use super::live::Live;
+use super::pace::Pace;
+use super::Shop;
+use crate::backoff::dice;
+use crate::domain::retry::decide;
+use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Verdict};
+use crate::queue::{Lease, LeaseLoss};
+use crate::runner::{Slot, StopHandle, StopReason};
+
+/// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
+pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
+    if lease.crashes() > shop.worker.settings.crash_limit {
+        return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again").await;
+    }
+    let Some(slot) = wait_for_slot(&shop, &lease).await else {
+        return match cancelled(&lease).await {
+            Some(reason) => end_unstarted(&shop, lease, Outcome::Cancelled, &reason).await,
+            // Dropping it gives it back.
+            None => drop(lease),
+        };
+    };
+    let started = EventKind::AttemptStarted {
+        attempt: lease.attempt(),
+        worker: shop.worker.settings.id.clone(),
+        host: shop.worker.settings.host.clone(),
+    };
+    if !shop.recorder.record(&[event(&shop, &lease, started)]).await {
+        return;
+    }
+    let report = supervise(&shop, &lease, slot).await;
+    conclude(&shop, lease, report).await;
+}
+
+/// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
+async fn wait_for_slot(shop: &Shop, lease: &Lease) -> Option<Slot> {
+    let cores = shop.worker.settings.cores(lease.job());
+    if let Some(slot) = shop.worker.slots.try_acquire(cores) {
+        return Some(slot);
+    }
+    let patience = async {
+        // Only a lease that was taken ahead may be wanted by another worker's idle slot.
+        loop {
+            tokio::time::sleep(Pace::PATIENCE).await;
+            if shop.attempts.len() > shop.pace.leases() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        slot = shop.worker.slots.acquire(cores) => Some(slot),
+        _ = lease.lost() => None,
+        () = shop.give_back.cancelled() => None,
+        () = patience => None,
+    }
+}
+
+/// Why somebody asked for the job to be stopped, if somebody has.
+async fn cancelled(lease: &Lease) -> Option<String> {
+    tokio::select! {
+        biased;
+        loss = lease.lost() => match loss {
+            LeaseLoss::Cancelled(reason) => Some(reason),
+            LeaseLoss::Expired => None,
+        },
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end.
+async fn supervise(shop: &Shop, lease: &Lease, slot: Slot) -> AttemptReport {
+    let began = shop.worker.clock.now();
+    let trouble = |error: &dyn std::fmt::Display| {
+        tracing::error!(job = %lease.job().id, %error, "jobber could not run a job");
+        let outcome = Outcome::SpawnError { reason: SpawnFailure::System };
+        AttemptReport::bare(outcome, began, shop.worker.clock.now(), format!("jobber could not run it: {error}"))
+    };
+    let (handle, signal) = match StopHandle::new() {
+        Ok(pair) => pair,
+        Err(error) => return trouble(&error),
+    };
+    let running = shop.worker.gauge.enter();
+    let sink = Arc::new(Live { publisher: lease.publisher(), attempt: lease.attempt() });
+    let order = shop.worker.settings.order(lease);
+    let mut run = std::pin::pin!(shop.worker.runner.run(slot, order, signal, sink));
+    let mut told = false;
+    let mut why = None;
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = &mut run => break result,
+            loss = lease.lost(), if !told => {
+                told = true;
+                match loss {
+                    LeaseLoss::Cancelled(reason) => {
+                        why = Some(reason);
+                        handle.stop(StopReason::Cancelled);
+                    }
+                    LeaseLoss::Expired => {
+                        tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease; stopping the job");
+                        handle.stop(StopReason::Lost);
+                    }
+                }
+            }
+            () = shop.give_back.cancelled(), if !told => {
+                told = true;
+                handle.stop(StopReason::Lost);
+            }
+        }
+    };
+    let mut report = match result {
+        Ok(report) => report,
+        Err(error) => trouble(&error),
+    };
+    report.peak_beside = running.peak_beside();
+    match (report.outcome, why) {
+        (Outcome::Cancelled, Some(reason)) => report.error = Some(format!("cancelled: {reason}")),
+        (Outcome::Lost, _) if shop.give_back.is_cancelled() => {
+            report.error = Some("given back: the worker was asked to stop before the job had ended".to_owned());
+        }
+        _ => {}
+    }
+    report
+}
+
+/// Decides what follows, writes it down, and only then tells the queue.
+async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
+    if let Some(usage) = &report.usage {
+        shop.pace.learn(std::time::Duration::from_micros(usage.wall_us));
+    }
+    let policy = shop.worker.settings.policy(lease.job());
+    let verdict = decide(&policy, lease.attempts_finished(), &report, dice());
+    let attempt = lease.attempt();
+    tracing::info!(
+        job = %lease.job().id,
+        name = %lease.job().name,
+        attempt = attempt.0,
+        outcome = %report.outcome,
+        ms = u64::try_from(report.ended_at.since(report.started_at).as_millis()).unwrap_or(u64::MAX),
+        verdict = word(&verdict),
+        "attempt ended"
+    );
+    let finished = match &verdict {
+        Verdict::Complete { result } => Some((FinalState::Completed, result.clone(), None)),
+        Verdict::Fail { error } => Some((FinalState::Failed, None, Some(error.clone()))),
+        Verdict::Retry { .. } | Verdict::Release => None,
+    };
+    let next_at: Option<Timestamp> = match &verdict {
+        Verdict::Retry { after, .. } => Some(report.ended_at + *after),
+        Verdict::Complete { .. } | Verdict::Fail { .. } | Verdict::Release => None,
+    };
+    let outcome = report.outcome;
+    let worker = shop.worker.settings.id.clone();
+    let mut events =
+        vec![event(shop, &lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at })];
+    if let Some((state, result, error)) = finished {
+        events.push(event(shop, &lease, EventKind::Finished { attempt: Some(attempt), state, outcome, result, error }));
+    }
+    if shop.recorder.record(&events).await {
+        lease.settle(verdict).await;
+    }
+}
+
+/// Ends a job that this lease never started.
+async fn end_unstarted(shop: &Shop, lease: Lease, outcome: Outcome, why: &str) {
+    let error = match outcome {
+        Outcome::Cancelled => format!("cancelled: {why}"),
+        _ => why.to_owned(),
+    };
+    tracing::info!(job = %lease.job().id, name = %lease.job().name, %outcome, error, "ended without another attempt");
+    let kind = EventKind::Finished {
+        attempt: Some(lease.attempt()),
+        state: FinalState::Failed,
+        outcome,
+        result: None,
+        error: Some(error.clone()),
+    };
+    if shop.recorder.record(&[event(shop, &lease, kind)]).await {
+        lease.settle(Verdict::Fail { error }).await;
+    }
+}
+
+fn event(shop: &Shop, lease: &Lease, kind: EventKind) -> Event {
+    Event { at: shop.worker.clock.now(), job: lease.job().clone(), kind }
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Complete { .. } => "complete",
+        Verdict::Fail { .. } => "fail",
+        Verdict::Retry { .. } => "retry",
+        Verdict::Release => "give back",
+    }
+}

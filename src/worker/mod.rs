@@ -1,0 +1,212 @@
+//! Leases in, verdicts and events out: claims jobs, runs each on its own cores, records what happened.
+//!
+//! ```text
+//!   claim ──> slot ──> [attempt_started] ──> runner ──> [attempt_finished, finished] ──> settle
+//! ```
+//! The two events are durable before the step that follows them: a crash in between leaves a lease to lapse and a
+//! history that the next attempt completes.
+
+mod attempt;
+mod heartbeat;
+mod live;
+mod pace;
+mod recorder;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Waits;
+use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, WorkerId};
+use crate::events::EventSink;
+use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError};
+use crate::runner::{RunOrder, Runner, RunningGauge, Slots};
+pub use heartbeat::EVERY as HEARTBEAT;
+use pace::Pace;
+use recorder::Recorder;
+
+/// What a worker is told.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// This run of the worker.
+    pub id: WorkerId,
+    /// The machine's name.
+    pub host: String,
+    /// How long running jobs may go on once the worker has been asked to stop.
+    pub drain_timeout: Duration,
+    /// A job that was lost with its worker more often than this in a row has failed.
+    pub crash_limit: u32,
+    /// Rules for jobs that say nothing.
+    pub defaults: JobOptions,
+    /// The same for single job names.
+    pub jobs: BTreeMap<JobName, JobOptions>,
+    /// End when the queue has had nothing to do for this long.
+    pub burst: Option<Duration>,
+}
+
+impl WorkerSettings {
+    fn rules(&self, name: &JobName) -> &JobOptions {
+        self.jobs.get(name).unwrap_or(&self.defaults)
+    }
+
+    fn order(&self, lease: &Lease) -> RunOrder {
+        let job = lease.job();
+        let rules = self.rules(&job.name);
+        RunOrder {
+            job: job.clone(),
+            attempt: lease.attempt(),
+            timeout: job.options.timeout.or(rules.timeout),
+            grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
+            memory_bytes: job.options.memory_bytes.or(rules.memory_bytes),
+        }
+    }
+
+    fn cores(&self, job: &Job) -> Option<u32> {
+        job.options.cores.or(self.rules(&job.name).cores)
+    }
+
+    fn policy(&self, job: &Job) -> RetryPolicy {
+        let mut no_retry_exit_codes = job.options.no_retry_exit_codes.clone();
+        no_retry_exit_codes.extend(&self.rules(&job.name).no_retry_exit_codes);
+        RetryPolicy { attempts: job.options.attempts, backoff: job.options.backoff.clone(), no_retry_exit_codes }
+    }
+}
+
+/// What a worker works with.
+#[derive(Clone)]
+pub struct Worker {
+    /// Where jobs come from.
+    pub source: Arc<dyn JobSource>,
+    /// Where events go.
+    pub sink: Arc<dyn EventSink>,
+    /// Runs one attempt.
+    pub runner: Arc<Runner>,
+    /// The cores.
+    pub slots: Arc<Slots>,
+    /// Counts what runs at the same time.
+    pub gauge: Arc<RunningGauge>,
+    /// Tells the time.
+    pub clock: Clock,
+    /// What it was told.
+    pub settings: Arc<WorkerSettings>,
+}
+
+/// What the parts of one running worker share.
+struct Shop {
+    worker: Worker,
+    recorder: Recorder,
+    pace: Pace,
+    /// One task for each lease.
+    attempts: TaskTracker,
+    /// Cancelled when running jobs must be stopped and given back.
+    give_back: CancellationToken,
+}
+
+impl Worker {
+    /// Works until `stop`: then takes nothing new, lets running jobs finish until the drain timeout (or `kill`), stops
+    /// the rest, gives them back without spending an attempt, and says farewell.
+    ///
+    /// # Errors
+    /// When the queue refuses for a reason that does not pass.
+    pub async fn run(self, stop: CancellationToken, kill: CancellationToken) -> Result<(), QueueError> {
+        let (worker, tasks) = (self.clone(), TaskTracker::new());
+        let drain = stop.child_token();
+        let heart_stop = CancellationToken::new();
+        let heart = tasks.spawn(heartbeat::beat(self.clone(), drain.clone(), heart_stop.clone()));
+        let Some(claims) = worker.claim(&stop).await? else {
+            heart_stop.cancel();
+            return Ok(());
+        };
+        let shop = Arc::new(Shop {
+            recorder: Recorder::new(self.sink.clone(), kill.clone()),
+            pace: Pace::new(self.slots.count()),
+            attempts: TaskTracker::new(),
+            give_back: CancellationToken::new(),
+            worker: self,
+        });
+        tracing::info!(worker = %shop.worker.settings.id, slots = shop.worker.slots.count(), "working");
+        take(&shop, claims, &drain).await;
+        finish(&shop, &kill).await;
+        heart_stop.cancel();
+        // A heart that panicked has been reported; the farewell matters more.
+        let _ = heart.await;
+        if let Err(error) = worker.source.farewell(&worker.settings.id).await {
+            tracing::warn!(%error, "could not say farewell; the others will notice");
+        }
+        tracing::info!(worker = %worker.settings.id, "ended");
+        Ok(())
+    }
+
+    /// Starts claiming; tries again while the queue can't be reached. `None` when asked to stop meanwhile.
+    async fn claim(&self, stop: &CancellationToken) -> Result<Option<Claims>, QueueError> {
+        let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            let options = ClaimOptions {
+                worker: self.settings.id.clone(),
+                concurrency: self.slots.count(),
+                max_cores: self.slots.total_cores(),
+            };
+            match self.source.claim(options).await {
+                Ok(claims) => return Ok(Some(claims)),
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%error, "the queue can't be reached; trying again");
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(waits.next_wait()) => {}
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Takes leases and starts a task for each, until asked to drain or, in a burst, until there is nothing to do.
+async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
+    let attempts = &shop.attempts;
+    let burst = shop.worker.settings.burst;
+    loop {
+        claims.set_concurrency(shop.pace.leases());
+        let idle = async {
+            match burst {
+                Some(quiet) => {
+                    attempts.close();
+                    attempts.wait().await;
+                    tokio::time::sleep(quiet).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = drain.cancelled() => break,
+            () = idle => break,
+            () = shop.pace.changed() => {}
+            lease = claims.next() => match lease {
+                Some(lease) => { attempts.spawn(attempt::live(shop.clone(), lease)); }
+                None => break,
+            },
+        }
+    }
+    claims.close().await;
+}
+
+/// Lets running attempts end, then stops what is left and gives it back.
+async fn finish(shop: &Arc<Shop>, kill: &CancellationToken) {
+    let attempts = &shop.attempts;
+    attempts.close();
+    if !attempts.is_empty() {
+        tracing::info!(running = attempts.len(), "draining");
+    }
+    tokio::select! {
+        () = attempts.wait() => return,
+        () = tokio::time::sleep(shop.worker.settings.drain_timeout) => {}
+        () = kill.cancelled() => {}
+    }
+    tracing::warn!(running = attempts.len(), "the drain timeout is over; stopping jobs and giving them back");
+    shop.give_back.cancel();
+    // Each attempt ends within its own grace period after this.
+    attempts.wait().await;
+}

@@ -1,0 +1,171 @@
+//! The house rules that a compiler does not know: who may import whom, where third parties stop, how long a file may be.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Rooms and the rooms that each may import. A room is the first part of a module path; `queue::embedded` and the like
+/// are adapters, named only by `wiring` (and by themselves).
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("backoff", &[]),
+    ("logging", &[]),
+    ("lifecycle", &[]),
+    ("wake", &[]),
+    ("sqlite", &[]),
+    ("stats", &["domain", "events"]),
+    ("config", &["domain", "sqlite"]),
+    ("events", &["domain"]),
+    ("queue", &["domain"]),
+    ("store", &["domain", "events", "stats"]),
+    ("queue::embedded", &["domain", "queue", "sqlite", "wake", "backoff"]),
+    ("events::embedded", &["domain", "events", "sqlite", "wake"]),
+    ("store::embedded", &["domain", "events", "stats", "store", "sqlite"]),
+    ("runner", &["domain"]),
+    ("wire", &["domain", "store"]),
+    ("worker", &["domain", "backoff", "queue", "events", "runner"]),
+    ("projector", &["domain", "backoff", "events", "store", "stats"]),
+    ("api", &["domain", "backoff", "queue", "events", "store", "stats", "wire"]),
+    ("client", &["domain", "backoff", "wire", "store", "queue"]),
+    ("cli", &["domain", "backoff", "config", "client", "wire", "store", "queue", "runner"]),
+    ("wiring", &["*"]),
+    ("roles", &["*"]),
+    ("bench", &["*"]),
+    ("main", &["*"]),
+    ("lib", &["*"]),
+];
+
+/// Third parties that stop at these rooms.
+const THIRD_PARTIES: &[(&str, &[&str])] = &[
+    ("rusqlite", &["sqlite", "queue::embedded", "events::embedded", "store::embedded"]),
+    ("axum", &["api"]),
+    ("hyper", &["api"]),
+    ("hyper_util", &["api"]),
+    ("tower", &["api"]),
+    ("reqwest", &["client"]),
+    ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli", "main"]),
+    ("toml", &["config"]),
+    ("jiff", &["domain"]),
+    ("libc", &["runner"]),
+];
+
+const LONGEST: usize = 400;
+
+struct Source {
+    room: String,
+    path: PathBuf,
+    /// Without the test module and without comments.
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let relative = path.strip_prefix(&root).unwrap().with_extension("");
+                let parts: Vec<_> = relative.iter().map(|p| p.to_str().unwrap()).filter(|p| *p != "mod").collect();
+                if parts.last() == Some(&"tests") {
+                    continue;
+                }
+                let adapter = parts.iter().take(2).copied().collect::<Vec<_>>().join("::");
+                let room = if MAY_IMPORT.iter().any(|(name, _)| *name == adapter) { adapter } else { parts[0].to_owned() };
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+                let code = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+                found.push(Source { room, path, code });
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+/// What follows `crate::`, grouped imports taken apart one level.
+fn imports(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        let rest = &code[at + 7..];
+        let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+        let path = path.trim_end_matches(':').to_owned();
+        if path.is_empty() {
+            let group: String = rest.chars().skip(1).take_while(|c| *c != '}').collect();
+            found.extend(group.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn rooms_import_only_what_lies_below_them() {
+    let table: BTreeMap<_, _> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let allowed = table.get(source.room.as_str()).unwrap_or_else(|| panic!("{} has no row in the table", source.room));
+        if allowed.contains(&"*") {
+            continue;
+        }
+        for import in imports(&source.code) {
+            let first = import.split("::").next().unwrap();
+            let own = source.room.split("::").next().unwrap();
+            let adapter = import.split("::").take(2).collect::<Vec<_>>().join("::");
+            let of_adapter = adapter.contains("::") && table.contains_key(adapter.as_str()) && adapter != source.room;
+            if of_adapter || (first != own && !allowed.contains(&first)) {
+                wrong.push(format!("{} imports crate::{import}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn third_parties_stop_at_their_adapters() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (name, rooms) in THIRD_PARTIES {
+            let used = source.code.match_indices(&format!("{name}::")).any(|(at, _)| {
+                !source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            if used && !rooms.contains(&source.room.as_str()) {
+                wrong.push(format!("{} uses {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_can_hold() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .filter_map(|s| {
+            let text = std::fs::read_to_string(&s.path).unwrap();
+            let lines = text.split("#[cfg(test)]\nmod ").next().unwrap().lines().count();
+            (lines > LONGEST).then(|| format!("{}: {lines} lines", s.path.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "longer than {LONGEST} lines: {long:#?}");
+}
+
+#[test]
+fn the_worker_holds_no_store_and_the_api_no_projection() {
+    for source in sources() {
+        let holds = |word: &str| source.code.contains(word);
+        match source.room.as_str() {
+            "worker" => assert!(!holds("History") && !holds("Projection") && !holds("dyn Queue")),
+            "projector" => assert!(!holds("dyn Queue") && !holds("JobSource") && !holds("Operator")),
+            "api" => assert!(!holds("Projection") && !holds("JobSource")),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `exec`: a binary under the supervisor, without server and queue.
+
+use crate::harness::{Output, Place, run};
+
+async fn exec(place: &Place, words: &[&str]) -> Output {
+    let jobs_dir = place.jobs_dir();
+    let data_dir = place.data_dir();
+    let fixed = [
+        "exec",
+        "--jobs-dir",
+        jobs_dir.to_str().expect("a UTF-8 path"),
+        "--data-dir",
+        data_dir.to_str().expect("a UTF-8 path"),
+    ];
+    run(&[&fixed[..], words].concat(), &[], place.path(), "").await
+}
+
+#[tokio::test]
+async fn exec_needs_no_server_and_gives_the_code() {
+    let place = Place::new();
+    place.job("talk", "#!/bin/sh\necho out; echo err >&2; exit \"$1\"\n");
+    let out = exec(&place, &["talk", "--", "0"]).await;
+    assert_eq!((out.code, out.stdout.as_str(), out.stderr.as_str()), (0, "out\n", "err\n"), "{out:?}");
+    assert_eq!(exec(&place, &["talk", "--", "3"]).await.code, 3);
+    let out = exec(&place, &["talk", "-v", "--", "0"]).await;
+    assert!(out.stderr.contains("peak rss"), "{out:?}");
+}
+
+#[tokio::test]
+async fn exec_tells_every_end_apart() {
+    let place = Place::new();
+    place.job("crash", "#!/bin/sh\nkill -SEGV $$\n");
+    place.job("hang", "#!/bin/sh\nexec sleep 600\n");
+    assert_eq!(exec(&place, &["crash"]).await.code, 139);
+    assert_eq!(exec(&place, &["hang", "--timeout", "200ms"]).await.code, 124);
+    assert_eq!(exec(&place, &["nothing"]).await.code, 127);
+    tokio::fs::create_dir(place.jobs_dir().join("folder")).await.unwrap();
+    assert_eq!(exec(&place, &["folder"]).await.code, 126);
+    assert_eq!(exec(&place, &["../escape"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn exec_gives_data_and_environment() {
+    let place = Place::new();
+    place.job("look", "#!/bin/sh\ncat; echo; echo \"$COLOUR $JOBBER_ATTEMPT\"\n");
+    let out = exec(&place, &["look", "--data", "{\"a\":1}", "--env", "COLOUR=red"]).await;
+    let lines: Vec<&str> = out.stdout.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!((out.code, lines), (0, vec!["{\"a\":1}", "red 1"]), "{out:?}");
+}

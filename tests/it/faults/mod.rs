@@ -1,0 +1,119 @@
+//! Processes killed at the worst moments: nothing is lost, nothing is shown twice.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Jobber, Place, eventually};
+
+/// Every attempt of a job once, in order, every one but those lost with their worker with its report.
+fn check_attempts(view: &Value) {
+    let attempts = view["attempts"].as_array().unwrap();
+    let numbers: Vec<_> = attempts.iter().map(|a| a["number"].as_u64().unwrap()).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(numbers, sorted, "{view}");
+    assert!(attempts.iter().all(|a| a["report"].is_object()), "an ended job has no open attempt: {view}");
+}
+
+#[tokio::test]
+async fn a_hundred_jobs_survive_workers_that_are_killed_every_second() {
+    let place = Place::new();
+    // Each finished run leaves a line: what the job itself says of how often it ended.
+    place.job("count", "#!/bin/sh\nsleep 0.2\necho $JOBBER_JOB_ID $JOBBER_ATTEMPT >> \"$1\"\necho ok\n");
+    let ends = place.path().join("ends");
+    let serve = Jobber::serve().at(&place).start().await;
+    let jobs: Vec<_> = (0..100).map(|_| json!({"name": "count", "arguments": [ends]})).collect();
+    let (status, answer) = serve.post("/api/v1/jobs:bulk", json!({"jobs": jobs})).await;
+    assert_eq!(status, 202, "{answer}");
+    let ids: Vec<String> =
+        answer["jobs"].as_array().unwrap().iter().map(|j| j["id"].as_str().unwrap().to_owned()).collect();
+    let mut kills = 0;
+    loop {
+        let mut work = Jobber::work().at(&place).arg("--cores").arg("4").start().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        work.kill().await;
+        kills += 1;
+        let (_, counts) = serve.get("/api/v1/queue").await;
+        let left: u64 = ["waiting", "delayed", "prioritized"].iter().map(|s| counts[s].as_u64().unwrap()).sum();
+        if left == 0 || kills > 40 {
+            break;
+        }
+    }
+    assert!(kills >= 3, "the workers were too fast for this test to say anything");
+    let _last = Jobber::work().at(&place).start().await;
+    for id in &ids {
+        let view = serve.wait_final(id).await;
+        assert_eq!(view["state"], "completed", "{view}");
+        check_attempts(&view);
+    }
+    let (_, list) = serve.get("/api/v1/jobs?limit=200").await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_worker_does_not_loop() {
+    let place = Place::new();
+    place.job("murder", "#!/bin/sh\nkill -9 $PPID\nsleep 100\n");
+    let serve = Jobber::serve().at(&place).start().await;
+    let id = serve.submit(json!({"name": "murder", "attempts": 1})).await;
+    let view = loop {
+        let mut work = Jobber::work().at(&place).env("JOBBER_CRASH_LIMIT", "2").start().await;
+        let ended = tokio::select! {
+            view = serve.wait_final(&id) => Some(view),
+            _ = work.ended() => None,
+        };
+        if let Some(view) = ended {
+            break view;
+        }
+    };
+    assert_eq!((&view["state"], &view["outcome"]["kind"]), (&json!("failed"), &json!("lost")), "{view}");
+    assert_eq!(view["attempts"].as_array().unwrap().len(), 3, "the limit of 2 and the one past it: {view}");
+    check_attempts(&view);
+}
+
+#[tokio::test]
+async fn children_of_a_killed_worker_die_with_it() {
+    let place = Place::new();
+    place.job("long", "#!/bin/sh\nsleep 1000 & setsid sleep 1000 & echo $$ > \"$1\"; wait\n");
+    let serve = Jobber::serve().at(&place).start().await;
+    let mut work = Jobber::work().at(&place).start().await;
+    let file = place.path().join("pid");
+    let id = serve.submit(json!({"name": "long", "arguments": [file]})).await;
+    eventually("its process", async || std::fs::read_to_string(&file).ok().filter(|t| t.ends_with('\n'))).await;
+    work.kill().await;
+    eventually("its children to die", async || place.leftovers().iter().all(|p| !p.contains("sleep 1000")).then_some(())).await;
+    let (status, _) = serve.post(&format!("/api/v1/jobs/{id}:cancel"), json!({})).await;
+    assert_eq!(status, 202);
+    let _second = Jobber::work().at(&place).start().await;
+    let view = serve.wait_final(&id).await;
+    assert_eq!(view["outcome"]["kind"], "cancelled", "{view}");
+}
+
+#[tokio::test]
+async fn a_killed_server_forgets_nothing_that_it_accepted() {
+    let place = Place::new();
+    place.job("quick", "#!/bin/sh\necho ok\n");
+    let mut accepted = Vec::new();
+    for round in 0..5 {
+        let mut serve = Jobber::serve().at(&place).start().await;
+        let work = (round % 2 == 1).then_some(Jobber::work().at(&place));
+        let _work = match work {
+            Some(work) => Some(work.start().await),
+            None => None,
+        };
+        for _ in 0..20 {
+            accepted.push(serve.submit(json!({"name": "quick"})).await);
+        }
+        serve.kill().await;
+    }
+    let j = Jobber::dev().at(&place).start().await;
+    for id in &accepted {
+        let view = j.wait_final(id).await;
+        assert_eq!(view["state"], "completed", "{view}");
+        check_attempts(&view);
+    }
+    let (_, stats) = j.get("/jobs").await;
+    assert_eq!(stats["jobs"][0]["completedCount"], 100, "{stats}");
+}
