@@ -1,4 +1,5 @@
 //! The projector as a whole: replays on a store that stops half-way, and the loop on the embedded adapters.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -129,7 +130,7 @@ type Draw = (u8, u8, u32, u8);
 
 fn job(which: u8, twist: u8) -> Arc<Job> {
     // Three jobs of two names on two days. A twist gives an id to a different job, which nobody should do.
-    let name = if (which + twist) % 3 == 0 { "a" } else { "b" };
+    let name = if (which + twist).is_multiple_of(3) { "a" } else { "b" };
     Arc::new(Job {
         id: JobId::parse(&format!("job-{which}")).unwrap(),
         name: JobName::parse(name).unwrap(),
@@ -184,7 +185,7 @@ fn implausible(draws: &[Draw]) -> Vec<Event> {
             5 => EventKind::Retried { attempts: *attempt },
             _ => EventKind::Removed,
         };
-        Event { at, job: job(which % 3, u8::from(dice % 16 == 0)), kind }
+        Event { at, job: job(which % 3, u8::from(dice.is_multiple_of(16))), kind }
     };
     draws.iter().enumerate().map(event).collect()
 }
