@@ -26,6 +26,8 @@ pub enum QueueErrorKind {
     Full,
     /// An idempotency key came back with another request.
     KeyReused,
+    /// What was asked for can't be: a cursor of another list, for instance.
+    Rejected,
     /// What is stored can't be read.
     Corrupt,
 }

@@ -1,1 +1,244 @@
-//! stub
+//! Jobs in, leases out, on a SQLite file that processes of one machine share.
+//!
+//! Every transition is one guarded statement in one transaction; processes tell each other to look again through
+//! [`Wake`] files beside the database. A worker's leases hang on its claim (see [`schema`]): one task renews it, and the
+//! [`sweep`] of any process takes the jobs of a claim back when it has expired or its process is gone.
+
+mod admin;
+mod claim;
+mod keep;
+mod process;
+mod read;
+mod schema;
+mod settle;
+mod submit;
+mod sweep;
+mod workers;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
+    QueueError, QueueErrorKind, QueuedJob, StateCounts, Submission, WorkerInfo,
+};
+use crate::domain::{Clock, Job, JobId, JobState, Page, PageRequest, WorkerId};
+use crate::sqlite::{Sqlite, SqliteError};
+use crate::wake::Wake;
+
+/// How long ended jobs stay in the queue. Their history stays in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Not longer than this after their end; `None` for no limit.
+    pub age: Option<Duration>,
+    /// Only so many, the last ended; `None` for no limit.
+    pub count: Option<u64>,
+}
+
+/// What can be set on an embedded queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedQueueSettings {
+    /// How long a lease lasts unless it is renewed, which is done every third of it. A worker that hangs for longer loses
+    /// its jobs to others.
+    pub lease: Duration,
+    /// How long completed jobs stay.
+    pub completed: Retention,
+    /// How long failed jobs stay.
+    pub failed: Retention,
+    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while).
+    pub output_bytes: usize,
+    /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
+    pub heartbeat: Duration,
+}
+
+impl Default for EmbeddedQueueSettings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            completed: Retention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
+            failed: Retention { age: Some(Duration::from_secs(24 * 3600)), count: None },
+            output_bytes: 1 << 20,
+            heartbeat: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The embedded queue: all three ports.
+pub struct EmbeddedQueue {
+    inner: Arc<Inner>,
+    stop_sweeping: CancellationToken,
+    _stop_with_the_last_handle: DropGuard,
+}
+
+/// What the ports and the background tasks share.
+struct Inner {
+    db: Sqlite,
+    settings: EmbeddedQueueSettings,
+    clock: Clock,
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    /// This process, for the others to see whether it lives.
+    process: Option<process::Process>,
+    wakes: Wakes,
+}
+
+/// What processes tell each other.
+struct Wakes {
+    /// There may be a job to take.
+    jobs: Wake,
+    /// Somebody asked for a running job to be stopped.
+    control: Wake,
+    /// There is output or progress, or a job has ended.
+    output: Wake,
+}
+
+impl EmbeddedQueue {
+    /// Opens the queue in `db`, makes or updates its tables, and starts its sweep on `tasks`. Wake-up files are kept in
+    /// `data_dir`, which every process that shares `db` must give alike. Must be called within a tokio runtime.
+    ///
+    /// The sweep ends with the last handle, or with [`EmbeddedQueue::stop`]; the tasks of a claim end when the claim has
+    /// been closed or dropped and its last lease is settled or dropped.
+    ///
+    /// # Errors
+    /// When the database can't be used, or the wake-up files can't be made or watched.
+    pub async fn open(
+        db: Sqlite,
+        data_dir: &Path,
+        settings: EmbeddedQueueSettings,
+        clock: Clock,
+        tasks: TaskTracker,
+    ) -> Result<Arc<Self>, QueueError> {
+        db.migrate(schema::ADAPTER, schema::STEPS).await?;
+        let wake = |subject| {
+            Wake::open(data_dir, subject).map_err(|e| {
+                let message = format!(
+                    "{}/{subject}.wake can't be watched; check that the folder may be written and that the user has \
+                     inotify instances left (sysctl fs.inotify.max_user_instances)",
+                    data_dir.display()
+                );
+                QueueError::new(QueueErrorKind::Unavailable, message).caused_by(e)
+            })
+        };
+        let wakes = Wakes { jobs: wake("queue")?, control: wake("control")?, output: wake("output")? };
+        let inner = Arc::new(Inner {
+            db,
+            settings,
+            clock,
+            tasks,
+            runtime: tokio::runtime::Handle::current(),
+            process: process::Process::this(),
+            wakes,
+        });
+        let stop_sweeping = CancellationToken::new();
+        inner.tasks.spawn(sweep::run(inner.clone(), stop_sweeping.clone()));
+        let guard = stop_sweeping.clone().drop_guard();
+        Ok(Arc::new(Self { inner, stop_sweeping, _stop_with_the_last_handle: guard }))
+    }
+
+    /// Ends the sweep, for a shutdown in which somebody still holds the queue. Everything else goes on.
+    pub fn stop(&self) {
+        self.stop_sweeping.cancel();
+    }
+}
+
+impl From<SqliteError> for QueueError {
+    fn from(e: SqliteError) -> Self {
+        let kind = match e {
+            SqliteError::Unavailable { .. } => QueueErrorKind::Unavailable,
+            SqliteError::Full { .. } => QueueErrorKind::Full,
+            SqliteError::Corrupt { .. } => QueueErrorKind::Corrupt,
+        };
+        QueueError::new(kind, e.to_string()).caused_by(e)
+    }
+}
+
+#[async_trait]
+impl Queue for EmbeddedQueue {
+    async fn submit(
+        &self,
+        jobs: Vec<Arc<Job>>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Vec<Submission>, QueueError> {
+        submit::submit(&self.inner, jobs, idempotency).await
+    }
+
+    async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+        read::find(&self.inner, ids.to_vec()).await
+    }
+
+    async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
+        read::page(&self.inner, state, page).await
+    }
+
+    async fn counts(&self) -> Result<StateCounts, QueueError> {
+        read::counts(&self.inner).await
+    }
+
+    /// Does not wait on a job that has ended or is not known: nothing more will come.
+    async fn output(&self, id: &JobId, after: u64, wait: Duration) -> Result<(u64, Vec<OutputChunk>), QueueError> {
+        read::output(&self.inner, id, after, wait).await
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, QueueError> {
+        workers::list(&self.inner).await
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        Ok(self.inner.db.read(|c| c.query_row("SELECT paused FROM queue_switches", [], |_| Ok(()))).await?)
+    }
+}
+
+#[async_trait]
+impl Operator for EmbeddedQueue {
+    async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError> {
+        admin::cancel(&self.inner, id.clone(), reason.to_owned()).await
+    }
+
+    async fn retry(&self, id: &JobId) -> Result<Change, QueueError> {
+        admin::retry(&self.inner, id.clone()).await
+    }
+
+    async fn promote(&self, id: &JobId) -> Result<Change, QueueError> {
+        admin::promote(&self.inner, id.clone()).await
+    }
+
+    async fn remove(&self, id: &JobId) -> Result<Change, QueueError> {
+        admin::remove(&self.inner, id.clone()).await
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), QueueError> {
+        admin::set_paused(&self.inner, paused).await
+    }
+
+    async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError> {
+        admin::clean(&self.inner, request).await
+    }
+
+    async fn drain_worker(&self, id: &WorkerId) -> Result<bool, QueueError> {
+        workers::drain(&self.inner, id).await
+    }
+}
+
+#[async_trait]
+impl JobSource for EmbeddedQueue {
+    async fn claim(&self, options: ClaimOptions) -> Result<Claims, QueueError> {
+        claim::start(&self.inner, options).await
+    }
+
+    async fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, QueueError> {
+        workers::heartbeat(&self.inner, worker.clone()).await
+    }
+
+    async fn farewell(&self, worker: &WorkerId) -> Result<(), QueueError> {
+        workers::farewell(&self.inner, worker).await
+    }
+
+    async fn peers(&self) -> Result<Vec<WorkerInfo>, QueueError> {
+        workers::list(&self.inner).await
+    }
+}

@@ -1,0 +1,126 @@
+//! An operator's wishes in, guarded transitions of single jobs out.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::super::{Cancellation, Change, CleanRequest, QueueError, QueueErrorKind};
+use super::Inner;
+use super::schema::{Standing, code, standing};
+use crate::domain::{JobId, JobState};
+
+/// Jobs removed in one transaction, so that a large removal does not hold up the others.
+pub(super) const BATCH: usize = 500;
+
+pub(super) async fn cancel(inner: &Arc<Inner>, id: JobId, reason: String) -> Result<Cancellation, QueueError> {
+    let clock = inner.clock.clone();
+    let done = inner.db.write(move |c| {
+        let Some(Standing { seq, state, job, .. }) = standing(c, &id)? else { return Ok(Cancellation::NotFound) };
+        if state.is_final() {
+            return Ok(Cancellation::AlreadyFinal(state));
+        }
+        if state == JobState::Active {
+            // The first reason counts.
+            c.prepare_cached(
+                "UPDATE queue_jobs SET cancel_reason = coalesce(cancel_reason, ?2) WHERE seq = ?1 AND state = 3",
+            )?
+            .execute((seq, &reason))?;
+            return Ok(Cancellation::Signalled(job));
+        }
+        let error = if reason.is_empty() { "cancelled".to_owned() } else { format!("cancelled: {reason}") };
+        c.prepare_cached(
+            "UPDATE queue_jobs SET state = 5, due_at = NULL, finished_at = ?2, cancel_reason = ?3, error = ?4
+             WHERE seq = ?1 AND state <= 2",
+        )?
+        .execute((seq, clock.now().as_millis(), &reason, &error))?;
+        Ok(Cancellation::Ended(job))
+    });
+    let done = done.await?;
+    match &done {
+        Cancellation::Signalled(_) => inner.wakes.control.signal(),
+        Cancellation::Ended(_) => inner.wakes.output.signal(),
+        Cancellation::AlreadyFinal(_) | Cancellation::NotFound => {}
+    }
+    Ok(done)
+}
+
+/// Runs `change` on a job in a state that `allowed` accepts.
+async fn change(
+    inner: &Inner,
+    id: JobId,
+    allowed: fn(JobState) -> bool,
+    change: &'static str,
+) -> Result<Change, QueueError> {
+    let done = inner.db.write(move |c| {
+        let Some(found) = standing(c, &id)? else { return Ok(Change::NotFound) };
+        if !allowed(found.state) {
+            return Ok(Change::WrongState(found.state));
+        }
+        c.prepare_cached(change)?.execute([found.seq])?;
+        Ok(Change::Done(found.job, found.attempts_started))
+    });
+    let done = done.await?;
+    if matches!(done, Change::Done(..)) {
+        inner.wakes.jobs.signal();
+        inner.wakes.output.signal();
+    }
+    Ok(done)
+}
+
+pub(super) async fn retry(inner: &Inner, id: JobId) -> Result<Change, QueueError> {
+    const BACK: &str = "
+        UPDATE queue_jobs SET state = (priority > 0), attempts_finished = 0, crashes = 0, cancel_reason = NULL,
+            finished_at = NULL
+        WHERE seq = ?1 AND state = 5";
+    change(inner, id, |state| state == JobState::Failed, BACK).await
+}
+
+pub(super) async fn promote(inner: &Inner, id: JobId) -> Result<Change, QueueError> {
+    const READY: &str = "UPDATE queue_jobs SET state = (priority > 0), due_at = NULL WHERE seq = ?1 AND state = 2";
+    change(inner, id, |state| state == JobState::Delayed, READY).await
+}
+
+pub(super) async fn remove(inner: &Inner, id: JobId) -> Result<Change, QueueError> {
+    const GONE: &str = "DELETE FROM queue_jobs WHERE seq = ?1 AND state <> 3";
+    change(inner, id, |state| state != JobState::Active, GONE).await
+}
+
+pub(super) async fn set_paused(inner: &Inner, paused: bool) -> Result<(), QueueError> {
+    inner.db.write(move |c| c.execute("UPDATE queue_switches SET paused = ?1", [paused])).await?;
+    inner.wakes.jobs.signal();
+    Ok(())
+}
+
+pub(super) async fn clean(inner: &Inner, request: CleanRequest) -> Result<u64, QueueError> {
+    if !request.state.is_final() {
+        let message = format!("{} jobs can't be cleaned; only completed and failed ones can", request.state);
+        return Err(QueueError::new(QueueErrorKind::Rejected, message));
+    }
+    let until = (inner.clock.now() - request.older_than).as_millis();
+    let (mut removed, mut left) = (0, request.limit);
+    while left > 0 {
+        let batch = left.min(BATCH);
+        let n = inner.db.write(move |c| remove_ended(c, request.state, (until, i64::MAX), batch)).await?;
+        removed += u64::try_from(n).unwrap_or(u64::MAX);
+        left -= n;
+        if n < batch {
+            break;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the oldest jobs of a final state up to a place in its list (end and seq), at most `limit`; answers how many.
+pub(super) fn remove_ended(
+    c: &Connection,
+    state: JobState,
+    until: (i64, i64),
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    c.prepare_cached(
+        "DELETE FROM queue_jobs WHERE seq IN (
+            SELECT seq FROM queue_jobs WHERE state >= 4 AND state = ?1 AND (finished_at, seq) <= (?2, ?3)
+            ORDER BY finished_at, seq LIMIT ?4)",
+    )?
+    .execute((code(state), until.0, until.1, i64::try_from(limit).unwrap_or(i64::MAX)))
+}

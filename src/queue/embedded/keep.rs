@@ -1,0 +1,108 @@
+//! What goes on beside a claim until its last lease is settled: renewals, requests to stop, output. One task each, so that
+//! none waits for another, and none for a job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::claim::{Claim, PAUSE, Session, Start};
+
+/// Output and progress are written at most this often.
+const PUBLISH: Duration = Duration::from_millis(100);
+/// Requests to stop are looked for after this long, should a wake-up get lost.
+const FALLBACK: Duration = Duration::from_secs(5);
+
+/// Renews all leases of a claim in one update, every third of a lease. Ends when the claim is done.
+pub(super) async fn renew(claim: Arc<Claim>) {
+    let lease = claim.inner.settings.lease;
+    let mut pause = lease / 3;
+    loop {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = claim.done.cancelled() => return,
+        }
+        pause = lease / 3;
+        let Some(session) = claim.current() else { continue };
+        let renewed = Session { deadline: Instant::now() + lease, ..session };
+        tokio::select! {
+            found = write_renewal(&claim, session.id) => match found {
+                Ok(true) => claim.renewed(renewed),
+                Ok(false) => claim.lose(session.id),
+                Err(e) => {
+                    tracing::warn!(error = %e, "leases can't be renewed; trying again");
+                    let left = session.deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        claim.lose(session.id);
+                    }
+                    pause = PAUSE.min(lease / 10).min(left);
+                }
+            },
+            // The database does not answer: others may count the leases as expired from now on.
+            () = sleep_until(session.deadline) => claim.lose(session.id),
+        }
+    }
+}
+
+/// Whether the claim was still there to be renewed. One that has expired is not revived, even if nobody has noticed yet:
+/// holders and others must agree.
+async fn write_renewal(claim: &Claim, id: i64) -> Result<bool, crate::sqlite::SqliteError> {
+    let (clock, lease) = (claim.inner.clock.clone(), claim.inner.settings.lease);
+    let renewed = claim.inner.db.write(move |c| {
+        let now = clock.now();
+        c.prepare_cached("UPDATE queue_claims SET expires_at = ?2 WHERE id = ?1 AND expires_at >= ?3")?.execute((
+            id,
+            (now + lease).as_millis(),
+            now.as_millis(),
+        ))
+    });
+    Ok(renewed.await? > 0)
+}
+
+/// Tells holders when somebody wants their jobs stopped. Ends when the claim is done.
+pub(super) async fn watch_cancellations(claim: Arc<Claim>) {
+    loop {
+        // Registered before the look, so that a request made meanwhile is not missed.
+        let news = claim.inner.wakes.control.listen();
+        let mut pause = FALLBACK;
+        if let Some(session) = claim.current() {
+            let found = claim.inner.db.read(move |c| {
+                c.prepare_cached(
+                    "SELECT seq, attempts_started, cancel_reason FROM queue_jobs
+                     WHERE state = 3 AND claim = ?1 AND cancel_reason IS NOT NULL",
+                )?
+                .query_map([session.id], |row| {
+                    Ok((Start { seq: row.get(0)?, number: row.get(1)?, claim: session.id }, row.get(2)?))
+                })?
+                .collect()
+            });
+            match found.await {
+                Ok(cancelled) => claim.cancel(cancelled),
+                Err(e) => {
+                    tracing::warn!(error = %e, "requests to stop jobs can't be read; trying again");
+                    pause = PAUSE;
+                }
+            }
+        }
+        tokio::select! {
+            () = news.wait(pause) => {}
+            () = claim.done.cancelled() => return,
+        }
+    }
+}
+
+/// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends when the claim is done: the last
+/// words of a lease are written with its verdict.
+pub(super) async fn publish(claim: Arc<Claim>) {
+    loop {
+        tokio::select! {
+            () = claim.published.notified() => {}
+            () = claim.done.cancelled() => return,
+        }
+        claim.flush().await;
+        tokio::select! {
+            () = sleep(PUBLISH) => {}
+            () = claim.done.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Questions in, jobs, counts and output out: nothing here writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use tokio::time::Instant;
+
+use super::super::{OutputChunk, QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::Inner;
+use super::schema::{SELECT_JOB, code, queued_job, state};
+use crate::domain::{JobId, JobState, Page, PageRequest, Stream};
+
+/// Pieces of output in one answer at most.
+const CHUNKS: i64 = 256;
+
+pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+    let found = inner.db.read(move |c| {
+        let mut select = c.prepare_cached(&format!("{SELECT_JOB} WHERE j.id = ?1"))?;
+        ids.iter().map(|id| select.query_row([id.as_str()], queued_job).optional()).collect()
+    });
+    Ok(found.await?)
+}
+
+/// Counts entries of the partial indexes. Kept counters would be faster to read, but each job would pay for four more
+/// updates on the writing thread; a count costs some 10 ms for a million jobs, on a reading connection.
+pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
+    let counts = inner.db.read(|c| {
+        let count = |condition: &str| -> rusqlite::Result<u64> {
+            let sql = format!("SELECT count(*) FROM queue_jobs WHERE {condition}");
+            let n: i64 = c.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+            Ok(n.unsigned_abs())
+        };
+        // One transaction, so that a job in motion is counted once.
+        let all = c.unchecked_transaction()?;
+        let counts = StateCounts {
+            waiting: count("state <= 1 AND priority = 0")?,
+            prioritized: count("state <= 1 AND priority > 0")?,
+            delayed: count("state = 2")?,
+            active: count("state = 3")?,
+            completed: count("state >= 4 AND state = 4")?,
+            failed: count("state >= 4 AND state = 5")?,
+            paused: c.prepare_cached("SELECT paused FROM queue_switches")?.query_row([], |row| row.get(0))?,
+        };
+        all.commit()?;
+        Ok(counts)
+    });
+    Ok(counts.await?)
+}
+
+/// How a list is ordered: by `key`, then by `seq`, both the same way.
+struct Order {
+    condition: &'static str,
+    key: &'static str,
+    /// The column of [`SELECT_JOB`] that holds the key.
+    column: usize,
+    descending: bool,
+}
+
+fn order(state: JobState) -> Order {
+    const SEQ: usize = 0;
+    const DUE_AT: usize = 5;
+    const FINISHED_AT: usize = 9;
+    const PRIORITY: usize = 12;
+    let ascending = |condition, key, column| Order { condition, key, column, descending: false };
+    match state {
+        JobState::Waiting => ascending("j.state <= 1 AND j.priority = 0", "j.priority", PRIORITY),
+        JobState::Prioritized => ascending("j.state <= 1 AND j.priority > 0", "j.priority", PRIORITY),
+        JobState::Delayed => ascending("j.state = 2", "j.due_at", DUE_AT),
+        JobState::Active => ascending("j.state = 3", "j.seq", SEQ),
+        JobState::Completed => Order {
+            condition: "j.state >= 4 AND j.state = 4",
+            key: "j.finished_at",
+            column: FINISHED_AT,
+            descending: true,
+        },
+        JobState::Failed => Order {
+            condition: "j.state >= 4 AND j.state = 5",
+            key: "j.finished_at",
+            column: FINISHED_AT,
+            descending: true,
+        },
+    }
+}
+
+/// The place of a row in its list, as a cursor: state, key and seq, none of which changes while the job stays listed.
+fn place(state: JobState, row: &Row<'_>, order: &Order) -> rusqlite::Result<String> {
+    Ok(format!("{}.{}.{}", code(state), row.get::<_, i64>(order.column)?, row.get::<_, i64>(0)?))
+}
+
+fn read_cursor(state: JobState, cursor: &str) -> Option<(i64, i64)> {
+    let mut parts = cursor.split('.').map(str::parse::<i64>);
+    match (parts.next()?, parts.next()?, parts.next()?, parts.next()) {
+        (Ok(listed), Ok(key), Ok(seq), None) if listed == code(state) => Some((key, seq)),
+        _ => None,
+    }
+}
+
+pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
+    let order = order(state);
+    let (start, comparison, direction) =
+        if order.descending { ((i64::MAX, i64::MAX), "<", "DESC") } else { ((i64::MIN, i64::MIN), ">", "ASC") };
+    let (key, seq) = match &request.cursor {
+        None => start,
+        Some(cursor) => read_cursor(state, cursor).ok_or_else(|| {
+            let message =
+                format!("the cursor {cursor:?} is not one of the list of {state} jobs; start without a cursor");
+            QueueError::new(QueueErrorKind::Rejected, message)
+        })?,
+    };
+    let limit = request.limit.clamp(1, PageRequest::MAX);
+    let page = inner.db.read(move |c| {
+        let sql = format!(
+            "{SELECT_JOB} WHERE {} AND ({}, j.seq) {comparison} (?1, ?2) ORDER BY {} {direction}, j.seq {direction} LIMIT ?3",
+            order.condition, order.key, order.key,
+        );
+        let mut select = c.prepare_cached(&sql)?;
+        let mut rows = select.query((key, seq, i64::try_from(limit + 1).unwrap_or(i64::MAX)))?;
+        let mut page = Page { items: Vec::new(), next: None };
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            if page.items.len() == limit {
+                page.next = last;
+                break;
+            }
+            page.items.push(queued_job(row)?);
+            last = Some(place(state, row, &order)?);
+        }
+        Ok(page)
+    });
+    Ok(page.await?)
+}
+
+pub(super) async fn output(
+    inner: &Arc<Inner>,
+    id: &JobId,
+    after: u64,
+    wait: Duration,
+) -> Result<(u64, Vec<OutputChunk>), QueueError> {
+    let deadline = Instant::now() + wait;
+    loop {
+        // Registered before the look, so that what is written meanwhile is not missed.
+        let news = inner.wakes.output.listen();
+        let id = id.clone();
+        let (next, chunks, may_grow) = inner.db.read(move |c| output_now(c, &id, after)).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !chunks.is_empty() || !may_grow || left.is_zero() {
+            return Ok((next, chunks));
+        }
+        news.wait(left).await;
+    }
+}
+
+fn output_now(c: &Connection, id: &JobId, after: u64) -> rusqlite::Result<(u64, Vec<OutputChunk>, bool)> {
+    // One transaction: if the job has ended, its last output is seen too.
+    let all = c.unchecked_transaction()?;
+    let job = c
+        .prepare_cached("SELECT seq, state FROM queue_jobs WHERE id = ?1")?
+        .query_row([id.as_str()], |row| Ok((row.get::<_, i64>(0)?, state(row, 1)?)))
+        .optional()?;
+    let Some((seq, state)) = job else { return Ok((after, Vec::new(), false)) };
+    let mut next = after;
+    let chunks = c
+        .prepare_cached(
+            "SELECT pos, attempt, stream, text FROM queue_output WHERE job = ?1 AND pos > ?2 ORDER BY pos LIMIT ?3",
+        )?
+        .query_map((seq, i64::try_from(after).unwrap_or(i64::MAX), CHUNKS), |row| {
+            next = row.get::<_, i64>(0)?.unsigned_abs();
+            let stream = if row.get::<_, i64>(2)? == 0 { Stream::Stdout } else { Stream::Stderr };
+            Ok(OutputChunk { attempt: row.get(1)?, stream, text: row.get(3)? })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    all.commit()?;
+    Ok((next, chunks, !state.is_final()))
+}

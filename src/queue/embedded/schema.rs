@@ -1,0 +1,241 @@
+//! The tables, and rows into [`QueuedJob`]s.
+//!
+//! A job is one short row that changes (`queue_jobs`) and one payload that never does (`queue_payloads`), so that taking
+//! and settling a job never rewrites its data. States are numbers:
+//!
+//! | 0 | 1 | 2 | 3 | 4 | 5 |
+//! |---|---|---|---|---|---|
+//! | waiting | prioritized | delayed | active | completed | failed |
+//!
+//! so that `state <= 1` is ready, `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each
+//! row stands in one of four partial indexes, whose entries are in the order in which they are read.
+//!
+//! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
+//! worker's stream of leases, and `attempts_started` tells starts under the same claim apart. Claims are numbered for
+//! ever, so no triple comes twice. What expires is the claim: renewing all leases of a worker is one update of one row.
+
+use std::sync::Arc;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::de::DeserializeOwned;
+
+use super::super::QueuedJob;
+use crate::domain::{Job, JobId, JobState, Timestamp, WorkerId};
+
+/// The name under which versions of these tables are kept.
+pub(super) const ADAPTER: &str = "queue";
+
+/// Every change of the tables, in order.
+pub(super) const STEPS: &[&str] = &[r"
+CREATE TABLE queue_jobs (
+    seq INTEGER PRIMARY KEY,            -- the order of submission
+    id TEXT NOT NULL UNIQUE,
+    state INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    cores INTEGER NOT NULL,             -- 0: as many as the worker gives by default
+    attempts_started INTEGER NOT NULL DEFAULT 0,
+    attempts_finished INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0, -- starts lost with their workers since the last finished one
+    due_at INTEGER,                     -- while delayed
+    claim INTEGER,                      -- while active
+    finished_at INTEGER,                -- once final
+    dedup_key TEXT,                     -- taken until the job has ended
+    cancel_reason TEXT,
+    progress TEXT,
+    result TEXT,
+    error TEXT
+) STRICT;
+CREATE INDEX queue_ready ON queue_jobs (priority, seq, cores) WHERE state <= 1;
+CREATE INDEX queue_delayed ON queue_jobs (due_at, seq) WHERE state = 2;
+CREATE INDEX queue_active ON queue_jobs (claim) WHERE state = 3;
+CREATE INDEX queue_final ON queue_jobs (state, finished_at, seq) WHERE state >= 4;
+CREATE INDEX queue_dedup_live ON queue_jobs (dedup_key) WHERE dedup_key IS NOT NULL AND state <= 3;
+
+CREATE TABLE queue_payloads (
+    seq INTEGER PRIMARY KEY REFERENCES queue_jobs ON DELETE CASCADE,
+    job BLOB NOT NULL                   -- JSON
+) STRICT;
+
+CREATE TABLE queue_claims (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    worker TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE queue_workers (
+    id TEXT PRIMARY KEY,
+    info TEXT,                          -- JSON; null until its first heartbeat
+    last_seen INTEGER NOT NULL,
+    drain INTEGER NOT NULL DEFAULT 0,
+    process TEXT                        -- JSON; null when it can't be told
+) STRICT;
+
+CREATE TABLE queue_output (
+    pos INTEGER PRIMARY KEY,
+    job INTEGER NOT NULL REFERENCES queue_jobs ON DELETE CASCADE,
+    attempt INTEGER NOT NULL,
+    stream INTEGER NOT NULL,            -- 0 stdout, 1 stderr
+    text TEXT NOT NULL
+) STRICT;
+CREATE INDEX queue_output_of ON queue_output (job);
+
+CREATE TABLE queue_dedup (              -- keys with a time to live
+    key TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX queue_dedup_expiry ON queue_dedup (expires_at);
+
+CREATE TABLE queue_idempotency (
+    key TEXT PRIMARY KEY,
+    request BLOB NOT NULL,
+    answer TEXT NOT NULL,               -- JSON: the submissions
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX queue_idempotency_expiry ON queue_idempotency (expires_at);
+
+CREATE TABLE queue_switches (
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    paused INTEGER NOT NULL
+) STRICT;
+INSERT INTO queue_switches VALUES (0, 0);
+"];
+
+/// A state as it stands in the tables.
+pub(super) fn code(state: JobState) -> i64 {
+    match state {
+        JobState::Waiting => 0,
+        JobState::Prioritized => 1,
+        JobState::Delayed => 2,
+        JobState::Active => 3,
+        JobState::Completed => 4,
+        JobState::Failed => 5,
+    }
+}
+
+/// A column as a state.
+pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<JobState> {
+    let found: i64 = row.get(column)?;
+    JobState::ALL.into_iter().find(|s| code(*s) == found).ok_or_else(|| unreadable(column, Type::Integer, "no state"))
+}
+
+fn unreadable(
+    column: usize,
+    kind: Type,
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, cause.into())
+}
+
+/// A column as what its JSON says.
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?;
+    let bytes = text.as_bytes().map_err(|e| unreadable(column, text.data_type(), e))?;
+    serde_json::from_slice(bytes).map_err(|e| unreadable(column, text.data_type(), e))
+}
+
+/// A column as what its JSON says, unless it is null.
+pub(super) fn json_option<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    if row.get_ref(column)? == rusqlite::types::ValueRef::Null { Ok(None) } else { json(row, column).map(Some) }
+}
+
+/// JSON for a column.
+pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("the types kept here have only string keys and finite numbers")
+}
+
+/// Selects what [`queued_job`] reads; conditions go behind it.
+pub(super) const SELECT_JOB: &str = "
+    SELECT j.seq, p.job, j.state, j.attempts_started, j.attempts_finished, j.due_at, c.worker, j.progress,
+           j.cancel_reason, j.finished_at, j.result, j.error, j.priority
+    FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
+
+/// A row of [`SELECT_JOB`].
+pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
+    let state = state(row, 2)?;
+    let worker: Option<String> = row.get(6)?;
+    Ok(QueuedJob {
+        job: Arc::new(json::<Job>(row, 1)?),
+        state,
+        attempts_started: row.get(3)?,
+        attempts_finished: row.get(4)?,
+        due_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
+        worker: worker.map(|w| WorkerId::parse(&w).map_err(|e| unreadable(6, Type::Text, e))).transpose()?,
+        progress: if state == JobState::Active { json_option(row, 7)? } else { None },
+        cancel_requested: row.get(8)?,
+        finished_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_millis),
+        result: json_option(row, 10)?,
+        error: row.get(11)?,
+    })
+}
+
+/// What a change of a single job looks at first.
+pub(super) struct Standing {
+    pub(super) seq: i64,
+    pub(super) state: JobState,
+    pub(super) attempts_started: u32,
+    pub(super) job: Arc<Job>,
+}
+
+/// How a job stands, if it is known.
+pub(super) fn standing(c: &Connection, id: &JobId) -> rusqlite::Result<Option<Standing>> {
+    c.prepare_cached(
+        "SELECT j.seq, p.job, j.state, j.attempts_started
+         FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq WHERE j.id = ?1",
+    )?
+    .query_row([id.as_str()], |row| {
+        Ok(Standing {
+            seq: row.get(0)?,
+            job: Arc::new(json(row, 1)?),
+            state: state(row, 2)?,
+            attempts_started: row.get(3)?,
+        })
+    })
+    .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_states_are_ordered_as_the_queries_assume() {
+        for state in JobState::ALL {
+            assert_eq!(code(state) <= 1, state.is_ready(), "{state}");
+            assert_eq!(code(state) >= 4, state.is_final(), "{state}");
+        }
+        assert_eq!((code(JobState::Waiting), code(JobState::Prioritized)), (0, 1));
+    }
+
+    #[test]
+    fn every_list_is_read_from_its_index_without_sorting() {
+        let c = Connection::open_in_memory().unwrap();
+        for step in STEPS {
+            c.execute_batch(step).unwrap();
+        }
+        let plan = |sql: &str| -> String {
+            let mut statement = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let lines: Vec<String> =
+                statement.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
+            lines.join("; ")
+        };
+        for (index, sql) in [
+            (
+                "queue_ready",
+                "SELECT seq FROM queue_jobs WHERE state <= 1 AND cores <= 4 ORDER BY priority, seq LIMIT 1",
+            ),
+            ("queue_ready", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
+            ("queue_delayed", "SELECT seq FROM queue_jobs WHERE state = 2 AND due_at <= 7 ORDER BY due_at LIMIT 9"),
+            ("queue_active", "SELECT seq FROM queue_jobs WHERE state = 3 AND claim = 7"),
+            (
+                "queue_final",
+                "SELECT seq FROM queue_jobs WHERE state >= 4 AND state = 5 ORDER BY finished_at DESC, seq DESC",
+            ),
+            ("queue_dedup_live", "SELECT id FROM queue_jobs WHERE dedup_key = 'k' AND state <= 3"),
+        ] {
+            let plan = plan(sql);
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Jobs in: one transaction for all jobs of a call, with the keys that make a repetition harmless.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
+use super::Inner;
+use super::schema::{code, json, to_json};
+use crate::domain::{Job, JobState, Timestamp};
+
+/// A job with its payload written out, before it reaches the writing thread.
+struct Prepared {
+    job: Arc<Job>,
+    payload: Vec<u8>,
+    state: JobState,
+    due_at: Option<i64>,
+}
+
+impl Prepared {
+    fn new(job: Arc<Job>) -> Self {
+        let options = &job.options;
+        let state = match (options.delay.is_zero(), options.priority) {
+            (false, _) => JobState::Delayed,
+            (true, 0) => JobState::Waiting,
+            (true, _) => JobState::Prioritized,
+        };
+        let due_at = (state == JobState::Delayed).then(|| (job.submitted_at + options.delay).as_millis());
+        Self { payload: to_json(&*job).into_bytes(), state, due_at, job }
+    }
+}
+
+enum Submitted {
+    New(Vec<Submission>),
+    Replayed(Vec<Submission>),
+    KeyReused,
+}
+
+pub(super) async fn submit(
+    inner: &Arc<Inner>,
+    jobs: Vec<Arc<Job>>,
+    idempotency: Option<Idempotency>,
+) -> Result<Vec<Submission>, QueueError> {
+    let jobs: Vec<_> = jobs.into_iter().map(Prepared::new).collect();
+    let key = idempotency.as_ref().map(|i| i.key.clone()).unwrap_or_default();
+    let clock = inner.clock.clone();
+    let submitted = inner.db.write(move |c| {
+        let now = clock.now();
+        if let Some(idempotency) = &idempotency
+            && let Some(answer) = replay(c, idempotency, now)?
+        {
+            return Ok(answer);
+        }
+        let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+        if let Some(idempotency) = &idempotency {
+            remember(c, idempotency, &submissions, now)?;
+        }
+        Ok(Submitted::New(submissions))
+    });
+    match submitted.await? {
+        Submitted::New(submissions) => {
+            inner.wakes.jobs.signal();
+            Ok(submissions)
+        }
+        Submitted::Replayed(submissions) => Ok(submissions),
+        Submitted::KeyReused => Err(QueueError::new(
+            QueueErrorKind::KeyReused,
+            format!("the idempotency key {key:?} was used for another request; take a new key for a new request"),
+        )),
+    }
+}
+
+/// The answer that was given under this key before.
+fn replay(c: &Connection, idempotency: &Idempotency, now: Timestamp) -> rusqlite::Result<Option<Submitted>> {
+    c.prepare_cached("SELECT request, answer FROM queue_idempotency WHERE key = ?1 AND expires_at > ?2")?
+        .query_row((&idempotency.key, now.as_millis()), |row| {
+            if row.get_ref(0)?.as_bytes()? != idempotency.request {
+                return Ok(Submitted::KeyReused);
+            }
+            let mut answer: Vec<Submission> = json(row, 1)?;
+            answer.iter_mut().for_each(|s| s.duplicate = true);
+            Ok(Submitted::Replayed(answer))
+        })
+        .optional()
+}
+
+fn remember(c: &Connection, by: &Idempotency, answer: &[Submission], now: Timestamp) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "INSERT INTO queue_idempotency VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
+         SET request = excluded.request, answer = excluded.answer, expires_at = excluded.expires_at",
+    )?
+    .execute((&by.key, &by.request[..], to_json(&answer), (now + by.ttl).as_millis()))?;
+    Ok(())
+}
+
+fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
+    let Prepared { job, payload, state, due_at } = prepared;
+    let deduplication = job.options.deduplication.as_ref();
+    if let Some(deduplication) = deduplication
+        && let Some(taken_by) = holder_of(c, &deduplication.key, now)?
+    {
+        return Ok(Submission { id: taken_by, duplicate: true });
+    }
+    let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
+    let inserted = c
+        .prepare_cached(
+            "INSERT INTO queue_jobs (id, state, priority, cores, due_at, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute((
+            job.id.as_str(),
+            code(*state),
+            job.options.priority,
+            job.options.cores.unwrap_or(0),
+            due_at,
+            until_final,
+        ))?;
+    if inserted == 0 {
+        return Ok(Submission { id: job.id.clone(), duplicate: true });
+    }
+    c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2)")?.execute((c.last_insert_rowid(), payload))?;
+    if let Some(deduplication) = deduplication
+        && let Some(ttl) = deduplication.ttl
+    {
+        c.prepare_cached(
+            "INSERT INTO queue_dedup VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET id = excluded.id, expires_at = excluded.expires_at",
+        )?
+        .execute((&deduplication.key, job.id.as_str(), (now + ttl).as_millis()))?;
+    }
+    Ok(Submission { id: job.id.clone(), duplicate: false })
+}
+
+/// The job that has taken a deduplication key: for a time, or until it has ended.
+fn holder_of(c: &Connection, key: &str, now: Timestamp) -> rusqlite::Result<Option<crate::domain::JobId>> {
+    c.prepare_cached(
+        "SELECT id FROM queue_dedup WHERE key = ?1 AND expires_at > ?2
+         UNION ALL SELECT id FROM queue_jobs WHERE dedup_key = ?1 AND state <= 3 LIMIT 1",
+    )?
+    .query_row((key, now.as_millis()), |row| {
+        let id: String = row.get(0)?;
+        crate::domain::JobId::parse(&id)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e.into()))
+    })
+    .optional()
+}
