@@ -7,12 +7,16 @@
 mod admin;
 mod claim;
 mod keep;
+#[cfg(test)]
+mod model;
 mod process;
 mod read;
 mod schema;
 mod settle;
 mod submit;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::path::Path;

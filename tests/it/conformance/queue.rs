@@ -1,9 +1,57 @@
-//! What every queue must do.
+//! What every queue must do. Cases speak to the ports only; `instance` stands for a process of its own on the same store.
 
-async fn embedded() {}
+mod claiming;
+mod fixture;
+mod leases;
+mod operating;
+mod submitting;
 
-async fn a_case(_fixture: ()) {}
+use claiming::*;
+use fixture::embedded;
+use leases::*;
+use operating::*;
+use submitting::*;
 
 conformance! {
-    suite queue { a_case } for embedded
+    suite queue {
+        submitted_job_is_claimed_once,
+        jobs_come_by_priority_then_by_submission,
+        a_delayed_job_does_not_come_before_it_is_due,
+        a_paused_queue_hands_nothing_out_in_any_process,
+        a_waiting_claimer_is_woken_by_another_process,
+        jobs_that_ask_for_too_many_cores_are_left_to_others,
+        concurrency_is_never_exceeded_and_can_change,
+        closing_gives_back_what_nobody_took,
+        a_retried_or_released_job_keeps_its_place,
+        dropped_lease_uses_no_attempt,
+        complete_keeps_the_result,
+        fail_is_final,
+        retry_delays_and_spends_an_attempt,
+        retry_without_delay_is_ready_at_once,
+        starts_finishes_and_crashes_are_counted_apart,
+        a_lapsed_lease_goes_to_another_with_one_crash_more,
+        a_lost_lease_fires_loss_and_settles_nothing,
+        cancel_reaches_the_holder_in_another_process,
+        cancel_survives_the_holder,
+        cancel_ends_a_job_that_is_not_running,
+        cancel_can_be_repeated,
+        output_reaches_a_watcher_in_another_process,
+        output_is_bounded_and_keeps_the_end,
+        progress_is_shown_while_a_job_runs,
+        promote_makes_a_delayed_job_ready_now,
+        retry_is_only_for_failed_jobs_and_renews_the_budget,
+        remove_takes_out_all_but_running_jobs,
+        clean_is_bounded_and_takes_the_oldest_first,
+        pages_have_no_gap_and_no_repeat_while_jobs_move,
+        counts_tell_every_state,
+        unknown_jobs_are_told_apart,
+        workers_are_listed_until_they_say_farewell,
+        a_worker_asked_to_drain_is_told_and_gets_nothing_more,
+        deduplication_without_ttl_holds_until_the_job_has_ended,
+        deduplication_with_ttl_holds_until_it_has_passed,
+        a_custom_id_is_taken_once,
+        an_idempotent_request_is_answered_again,
+        ten_thousand_jobs_are_taken_in_one_call,
+        what_was_submitted_comes_back_unchanged,
+    } for embedded
 }

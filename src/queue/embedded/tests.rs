@@ -1,0 +1,278 @@
+//! What only the embedded queue promises; what every queue promises is tested by the conformance suite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::domain::{Deduplication, JobOptions, NewJob, Timestamp, Verdict};
+use crate::sqlite::Durability;
+
+/// A queue that nobody else has, on a clock that the test moves.
+pub(super) struct Bench {
+    pub(super) queue: Arc<EmbeddedQueue>,
+    pub(super) clock: Clock,
+    pub(super) dir: tempfile::TempDir,
+    tasks: TaskTracker,
+}
+
+impl Bench {
+    pub(super) async fn with(settings: EmbeddedQueueSettings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        let tasks = TaskTracker::new();
+        let queue = open(dir.path(), settings, &clock, &tasks).await;
+        Self { queue, clock, dir, tasks }
+    }
+
+    /// One pass of the sweep, now.
+    pub(super) async fn sweep(&self) {
+        sweep::pass(&self.queue.inner, &CancellationToken::new()).await.unwrap();
+    }
+
+    pub(super) fn job(&self, change: impl FnOnce(&mut JobOptions)) -> Arc<Job> {
+        let mut options = JobOptions::default();
+        change(&mut options);
+        let new = NewJob { id: None, name: "job".to_owned(), arguments: vec![], data: None, options };
+        Arc::new(new.accept(self.clock.now()).unwrap())
+    }
+
+    pub(super) async fn submit(&self, job: Arc<Job>) -> Submission {
+        self.queue.submit(vec![job], None).await.unwrap().remove(0)
+    }
+
+    pub(super) async fn claim(&self, worker: &str, concurrency: usize) -> Claims {
+        let worker = WorkerId::parse(worker).unwrap();
+        self.queue.claim(ClaimOptions { worker, concurrency, max_cores: 4 }).await.unwrap()
+    }
+
+    /// Submits `n` jobs and completes them one millisecond after the other.
+    async fn complete(&self, n: usize) -> Vec<JobId> {
+        let jobs: Vec<_> = (0..n).map(|_| self.job(|_| {})).collect();
+        self.queue.submit(jobs.clone(), None).await.unwrap();
+        let mut claims = self.claim("w", 1).await;
+        for _ in 0..n {
+            claims.next().await.unwrap().settle(Verdict::Complete { result: None }).await;
+            self.clock.advance(Duration::from_millis(1));
+        }
+        jobs.iter().map(|j| j.id.clone()).collect()
+    }
+
+    async fn rows(&self, table: &'static str) -> i64 {
+        let rows = self
+            .queue
+            .inner
+            .db
+            .read(move |c| c.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)));
+        rows.await.unwrap()
+    }
+}
+
+async fn open(dir: &Path, settings: EmbeddedQueueSettings, clock: &Clock, tasks: &TaskTracker) -> Arc<EmbeddedQueue> {
+    let db = Sqlite::open(&dir.join("q.db"), Durability::Process).unwrap();
+    EmbeddedQueue::open(db, dir, settings, clock.clone(), tasks.clone()).await.unwrap()
+}
+
+fn keep(age: Option<Duration>, count: Option<u64>) -> EmbeddedQueueSettings {
+    EmbeddedQueueSettings { completed: Retention { age, count }, ..EmbeddedQueueSettings::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "needs a process that dies, not a job")]
+async fn jobs_of_a_dead_process_are_recovered_long_before_their_lease_expires() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    for _ in 0..3 {
+        bench.submit(bench.job(|_| {})).await;
+    }
+    let mut of_the_dead = bench.claim("dead", 2).await;
+    let held = [of_the_dead.next().await.unwrap(), of_the_dead.next().await.unwrap()];
+    let mut of_the_living = bench.claim("living", 1).await;
+    let third = of_the_living.next().await.unwrap();
+
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let process = process::Process::at(i32::try_from(child.id()).unwrap()).unwrap();
+    let process = schema::to_json(&process);
+    let posing = bench
+        .queue
+        .inner
+        .db
+        .write(move |c| c.execute("UPDATE queue_workers SET process = ?1 WHERE id = 'dead'", [&process]));
+    assert_eq!(posing.await.unwrap(), 1, "a claim registers its worker before the first heartbeat");
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().active, 3, "while it lives, its leases are its own");
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bench.sweep().await;
+    let counts = bench.queue.counts().await.unwrap();
+    assert_eq!((counts.waiting, counts.active), (2, 1));
+    third.settle(Verdict::Complete { result: None }).await;
+    let again = of_the_living.next().await.unwrap();
+    assert_eq!((again.job(), again.attempt().0, again.crashes()), (held[0].job(), 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    bench.submit(bench.job(|_| {})).await;
+    let mut claims = bench.claim("elsewhere", 1).await;
+    let _lease = claims.next().await.unwrap();
+    let elsewhere = process::Process {
+        pid: i32::MAX,
+        started: 1,
+        boot: "another machine".to_owned(),
+        namespace: "pid:[1]".to_owned(),
+    };
+    let elsewhere = schema::to_json(&elsewhere);
+    let posing = bench.queue.inner.db.write(move |c| c.execute("UPDATE queue_workers SET process = ?1", [&elsewhere]));
+    posing.await.unwrap();
+    bench.clock.advance(Duration::from_secs(20));
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().active, 1);
+    bench.clock.advance(Duration::from_secs(11));
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().active, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() {
+    let settings = EmbeddedQueueSettings { lease: Duration::from_secs(3600), ..EmbeddedQueueSettings::default() };
+    let bench = Bench::with(settings).await;
+    let info = WorkerInfo {
+        id: WorkerId::parse("w").unwrap(),
+        host: "host".to_owned(),
+        pid: 1,
+        version: String::new(),
+        started_at: bench.clock.now(),
+        last_seen: bench.clock.now(),
+        slots: 1,
+        cores: 1,
+        running: 0,
+        draining: false,
+    };
+    bench.queue.heartbeat(&info).await.unwrap();
+    bench.submit(bench.job(|_| {})).await;
+    let mut claims = bench.claim("w", 1).await;
+    let lease = claims.next().await.unwrap();
+    bench.clock.advance(Duration::from_secs(15));
+    assert_eq!(bench.queue.workers().await.unwrap().len(), 1);
+    bench.clock.advance(Duration::from_secs(1));
+    bench.sweep().await;
+    assert_eq!(bench.queue.workers().await.unwrap(), []);
+    assert_eq!((bench.rows("queue_workers").await, bench.queue.counts().await.unwrap().active), (1, 1));
+    drop(lease);
+    claims.close().await;
+    while bench.rows("queue_claims").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.sweep().await;
+    assert_eq!(bench.rows("queue_workers").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_jobs_are_kept_up_to_a_count() {
+    let bench = Bench::with(keep(None, Some(3))).await;
+    let ids = bench.complete(5).await;
+    bench.sweep().await;
+    let left: Vec<_> = bench.queue.find(&ids).await.unwrap().iter().map(Option::is_some).collect();
+    assert_eq!(left, [false, false, true, true, true], "the last ended stay");
+    assert_eq!(bench.rows("queue_payloads").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_jobs_are_kept_up_to_an_age() {
+    let bench = Bench::with(keep(Some(Duration::from_secs(60)), None)).await;
+    let old = bench.complete(2).await;
+    bench.clock.advance(Duration::from_secs(59));
+    let young = bench.complete(1).await;
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().completed, 3);
+    bench.clock.advance(Duration::from_secs(1));
+    bench.sweep().await;
+    assert_eq!(bench.queue.find(&old).await.unwrap(), [None, None]);
+    assert!(bench.queue.find(&young).await.unwrap()[0].is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_removes_in_batches_until_nothing_is_left_to_remove() {
+    let bench = Bench::with(keep(Some(Duration::ZERO), Some(0))).await;
+    let jobs: Vec<_> = (0..admin::BATCH + 1).map(|_| bench.job(|_| {})).collect();
+    bench.queue.submit(jobs, None).await.unwrap();
+    let end = bench.queue.inner.db.write(|c| c.execute("UPDATE queue_jobs SET state = 4, finished_at = 1", []));
+    end.await.unwrap();
+    bench.sweep().await;
+    assert_eq!((bench.rows("queue_jobs").await, bench.rows("queue_payloads").await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_forgotten_when_their_time_is_over() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let ttl = Duration::from_secs(10);
+    let keyed = bench.job(|o| o.deduplication = Some(Deduplication { key: "k".to_owned(), ttl: Some(ttl) }));
+    let idempotency = Idempotency { key: "i".to_owned(), request: [0; 32], ttl };
+    bench.queue.submit(vec![keyed], Some(idempotency)).await.unwrap();
+    bench.sweep().await;
+    assert_eq!((bench.rows("queue_dedup").await, bench.rows("queue_idempotency").await), (1, 1));
+    bench.clock.advance(ttl);
+    bench.sweep().await;
+    assert_eq!((bench.rows("queue_dedup").await, bench.rows("queue_idempotency").await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_lost_when_the_database_cannot_be_reached_until_they_expire() {
+    let settings = EmbeddedQueueSettings { lease: Duration::from_millis(900), ..EmbeddedQueueSettings::default() };
+    let bench = Bench::with(settings).await;
+    let id = bench.submit(bench.job(|_| {})).await.id;
+    let mut claims = bench.claim("w", 1).await;
+    let lease = claims.next().await.unwrap();
+    // Another process sits on the database.
+    let path = bench.dir.path().join("q.db");
+    let blocker = rusqlite::Connection::open(path).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let loss = tokio::time::timeout(Duration::from_secs(60), lease.lost()).await.unwrap();
+    assert_eq!(loss, super::super::LeaseLoss::Expired);
+    blocker.execute_batch("ROLLBACK").unwrap();
+    // The worker goes on under a new claim.
+    drop(lease);
+    let again = claims.next().await.unwrap();
+    assert_eq!(again.job().id, id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_survives_a_restart_and_no_task_outlives_its_queue() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let id = bench.submit(bench.job(|o| o.priority = 2)).await.id;
+    bench.queue.set_paused(true).await.unwrap();
+    let claims = bench.claim("w", 1).await;
+    let before = bench.queue.find(std::slice::from_ref(&id)).await.unwrap();
+    let Bench { queue, clock, dir, tasks } = bench;
+    claims.close().await;
+    drop(queue);
+    tasks.close();
+    tokio::time::timeout(Duration::from_secs(60), tasks.wait()).await.unwrap();
+    let tasks = TaskTracker::new();
+    let queue = open(dir.path(), EmbeddedQueueSettings::default(), &clock, &tasks).await;
+    assert_eq!(queue.find(&[id]).await.unwrap(), before);
+    assert!(queue.counts().await.unwrap().paused);
+    queue.stop();
+    tasks.close();
+    tokio::time::timeout(Duration::from_secs(60), tasks.wait()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_taken_wholly_or_not_at_all() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let trip = bench.queue.inner.db.write(|c| {
+        c.execute_batch(
+            "CREATE TRIGGER trip BEFORE INSERT ON queue_jobs WHEN NEW.priority = 7
+             BEGIN SELECT RAISE(ABORT, 'tripped'); END",
+        )
+    });
+    trip.await.unwrap();
+    let jobs = vec![bench.job(|_| {}), bench.job(|o| o.priority = 7), bench.job(|_| {})];
+    let idempotency = Idempotency { key: "i".to_owned(), request: [0; 32], ttl: Duration::from_secs(60) };
+    bench.queue.submit(jobs, Some(idempotency)).await.unwrap_err();
+    assert_eq!((bench.rows("queue_jobs").await, bench.rows("queue_idempotency").await), (0, 0));
+}
