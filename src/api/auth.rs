@@ -112,7 +112,9 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_local() {
-        for host in ["localhost", "localhost:3000", "LOCALHOST:1", "127.0.0.1:3000", "127.9.9.9", "[::1]:80", "box:3000"] {
+        for host in
+            ["localhost", "localhost:3000", "LOCALHOST:1", "127.0.0.1:3000", "127.9.9.9", "[::1]:80", "box:3000"]
+        {
             assert!(is_local(host, &["box".to_owned()]), "{host}");
         }
         for host in ["evil.example", "localhost.evil.example:3000", "10.0.0.1", "127.0.0.1.evil.example", ""] {

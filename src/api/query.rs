@@ -80,7 +80,9 @@ impl Params {
     /// Refuses what nobody has taken out.
     pub(super) fn done(self) -> Result<(), ApiError> {
         match self.0.first() {
-            Some((key, _)) => Err(ApiError::bad_request("invalid_query", format!("there is no parameter {key:?} here"))),
+            Some((key, _)) => {
+                Err(ApiError::bad_request("invalid_query", format!("there is no parameter {key:?} here")))
+            }
             None => Ok(()),
         }
     }

@@ -113,7 +113,7 @@ impl Teller {
             self.transcript.progress(look.view.progress.as_ref());
             self.send().await;
             let news = tokio::select! {
-                output = api.queue.output(&id, self.position, TICK) => {
+                output = self.output() => {
                     self.take(output?);
                     None
                 }
@@ -161,6 +161,17 @@ impl Teller {
         self.transcript.state(look.view.state);
         self.send().await;
         Ok(())
+    }
+
+    /// The next pieces; none when a tick has passed without.
+    async fn output(&self) -> Result<(u64, Vec<OutputChunk>), ApiError> {
+        let tick = Instant::now() + TICK;
+        let output = self.api.queue.output(&self.id, self.position, TICK).await?;
+        if output.1.is_empty() {
+            // The queue answers at once about a job from which nothing is to come, or that it does not know.
+            tokio::time::sleep_until(tick).await;
+        }
+        Ok(output)
     }
 
     fn take(&mut self, (position, chunks): (u64, Vec<OutputChunk>)) {

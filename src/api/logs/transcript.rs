@@ -1,5 +1,6 @@
 //! Pieces and tails in, log events out, each thing once and in order. No I/O.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
@@ -86,12 +87,7 @@ impl Transcript {
 
     /// Takes what history knows, and the pieces that came before it. With `caught_up`, an attempt that is followed by
     /// another has ended even if history can't tell how.
-    pub(super) fn absorb(
-        &mut self,
-        records: &[AttemptRecord],
-        pending: &mut VecDeque<OutputChunk>,
-        caught_up: bool,
-    ) {
+    pub(super) fn absorb(&mut self, records: &[AttemptRecord], pending: &mut VecDeque<OutputChunk>, caught_up: bool) {
         for record in records {
             let number = record.number.0;
             while let Some(chunk) = pending.pop_front_if(|chunk| chunk.attempt <= number) {
@@ -157,8 +153,8 @@ impl Transcript {
     }
 
     fn begin(&mut self, number: u32) {
-        if !self.attempts.contains_key(&number) {
-            self.attempts.insert(number, Attempt::default());
+        if let Entry::Vacant(vacant) = self.attempts.entry(number) {
+            vacant.insert(Attempt::default());
             self.place = Place { attempt: number, ..Place::default() };
             self.tell_attempt(number, None);
         }
