@@ -44,7 +44,10 @@ mod tests {
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_millis(350));
         for full in [100, 200, 350, 350] {
             let wait = waits.next_wait();
-            assert!(wait <= Duration::from_millis(full) && wait >= Duration::from_millis(full) / 2, "{wait:?} of {full}");
+            assert!(
+                wait <= Duration::from_millis(full) && wait >= Duration::from_millis(full) / 2,
+                "{wait:?} of {full}"
+            );
         }
         waits.reset();
         assert!(waits.next_wait() <= Duration::from_millis(100));

@@ -1,1 +1,96 @@
-fn main() {}
+//! The `jobber` binary: reads the command line and starts what it names.
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jobber::cli::{self, Cli, Command, Console};
+use jobber::config::{self, Config, Sources};
+use jobber::domain::Clock;
+use jobber::roles::{self, RoleOptions, bench::BenchOptions};
+use jobber::{logging, runner};
+
+fn main() -> ExitCode {
+    let environment = config::env::read();
+    let Cli { globals, command } = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    if let Command::Guard(args) = &command {
+        let table = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
+        return end(table.and_then(|table| runner::run_guard(args.parent, table)).map(|()| true).map_err(Into::into));
+    }
+    let console = Console::stdio(&globals);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(anyhow::Error::new(error).context("the async runtime can't be started"))),
+    };
+    let command = match command {
+        Command::Client(command) => return runtime.block_on(cli::run(command, &globals, console)),
+        other => other,
+    };
+    let pairs: Vec<_> = environment.clone().into_iter().collect();
+    let sources =
+        Sources { file: globals.config.clone(), flags: cli::settings(&globals, &command, &environment), environment };
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(error) => return end(Err(error.into())),
+    };
+    let options = role_options(&command);
+    if !matches!(command, Command::Exec(_) | Command::Bench(_))
+        && let Err(error) = logging::start(&cli::log_filter(&globals, &config.log_level), config.log_json)
+    {
+        return end(Err(error));
+    }
+    runtime.block_on(async {
+        end(match command {
+            Command::Dev(_) => roles::dev(config, pairs, options).await,
+            Command::Serve(_) => roles::serve(config, options).await,
+            Command::Work(_) => roles::work(config, pairs, options).await,
+            Command::Bench(args) => roles::bench::bench(config, pairs, bench_options(&args)).await.map(|()| true),
+            Command::Exec(args) => {
+                return cli::exec::exec(&args, &Clock::system(), console, async |order, stop, sink| {
+                    Ok(roles::exec(config, pairs, order, stop, sink).await?)
+                })
+                .await;
+            }
+            Command::Guard(_) | Command::Client(_) => Ok(true),
+        })
+    })
+}
+
+/// The exit code of a role: 0 when everything ended in good order, else 1 with the reason on standard error.
+fn end(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            cli::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn role_options(command: &Command) -> RoleOptions {
+    /// How long a burst waits for more before it ends.
+    const QUIET: Duration = Duration::from_millis(500);
+    match command {
+        Command::Dev(args) => {
+            RoleOptions { ready_fd: args.ready_fd, sources: Some("cpp-jobs".into()), ..RoleOptions::default() }
+        }
+        Command::Serve(args) => RoleOptions { ready_fd: args.ready_fd, ..RoleOptions::default() },
+        Command::Work(args) => {
+            RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
+        }
+        Command::Exec(_) | Command::Bench(_) | Command::Guard(_) | Command::Client(_) => RoleOptions::default(),
+    }
+}
+
+fn bench_options(args: &cli::BenchArgs) -> BenchOptions {
+    BenchOptions {
+        jobs: args.jobs.and_then(|n| usize::try_from(n).ok()).unwrap_or(5000),
+        concurrency: args.concurrency.unwrap_or(2),
+        binary: args.binary.clone().unwrap_or_else(|| "cpp-jobs/build/hello".into()),
+        rounds: 5,
+    }
+}

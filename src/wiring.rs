@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::{EventSink, EventSource};
-use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
+use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue};
 use crate::sqlite::Sqlite;
 use crate::store::embedded::EmbeddedStore;
@@ -44,10 +44,9 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let db = Sqlite::open(&dir.join("jobber.db"), config.durability)?;
     let settings = EmbeddedQueueSettings {
         lease: config.queue.lease,
-        completed_age: config.queue.completed_age,
-        completed_count: config.queue.completed_count,
-        failed_age: config.queue.failed_age,
-        failed_count: config.queue.failed_count,
+        completed: Retention { age: Some(config.queue.completed_age), count: config.queue.completed_count },
+        failed: Retention { age: Some(config.queue.failed_age), count: config.queue.failed_count },
+        heartbeat: crate::worker::HEARTBEAT,
         ..EmbeddedQueueSettings::default()
     };
     let queue = EmbeddedQueue::open(db.clone(), dir, settings, clock.clone(), tasks.clone()).await?;

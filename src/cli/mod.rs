@@ -16,6 +16,7 @@ mod list;
 mod logs;
 mod queue;
 mod roles;
+mod settings;
 mod show;
 mod size;
 mod submit;
@@ -36,6 +37,7 @@ pub use error::CliError;
 pub use exec::ExecArgs;
 pub use exit::Exit;
 pub use roles::{BenchArgs, DevArgs, GuardArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
+pub use settings::{complain, log_filter, settings};
 pub use size::parse_size;
 pub use values::{EnvironmentSetting, parse_duration};
 

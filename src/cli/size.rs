@@ -1,24 +1,14 @@
 //! Sizes in bytes as people write them.
 
+use crate::config::values;
+
 /// Reads `512M`, `1GiB`, `64k`, `1048576`: a whole number and a binary unit (K, M, G, T; `KiB`, `KB` and `K` are all
 /// 1024 bytes, in any case, as `B` alone is one).
 ///
 /// # Errors
 /// A message for people.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a size such as 512M or 1GiB");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let power = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << (10 * power)).ok_or_else(|| format!("{text:?} is more than can be addressed"))
+    values::size(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
 }
 
 /// A size in the largest binary unit that leaves at least 1 in front of it, with one digit behind the point.

@@ -10,7 +10,7 @@ use crate::domain::{Backoff, BackoffKind, Deduplication, Timestamp};
 /// # Errors
 /// A message for people.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration such as 90s, 15m or 1h"))
+    crate::config::values::duration(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
 }
 
 /// A variable that jobs get: `KEY=VALUE`, or `KEY` to pass on the worker's own.

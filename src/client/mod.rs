@@ -4,7 +4,6 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod logs;
-mod secret;
 mod sse;
 mod transport;
 
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Url};
 
+pub use crate::domain::Secret;
 use crate::domain::{JobId, JobState, Timestamp, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobSummary;
@@ -22,7 +22,6 @@ use crate::wire::{
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use logs::{LogRequest, LogStream};
-pub use secret::Secret;
 use transport::{ANSWER, build, encode};
 
 /// Where a client looks for the server when nobody says.

@@ -2,7 +2,6 @@
 
 pub mod env;
 mod layers;
-mod secret;
 mod settings;
 pub mod values;
 
@@ -13,10 +12,9 @@ use std::time::Duration;
 
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
-pub use secret::Secret;
 pub use settings::example;
 
-use crate::domain::{Backoff, BackoffKind, JobName, JobOptions};
+use crate::domain::{Backoff, BackoffKind, JobName, JobOptions, Secret};
 use crate::sqlite::Durability;
 
 /// Everything that can be set, checked.

@@ -6,6 +6,7 @@ pub mod job;
 pub mod outcome;
 pub mod page;
 pub mod retry;
+pub mod secret;
 pub mod time;
 
 pub use event::{Event, EventKey, EventKind, FinalState};
@@ -14,4 +15,5 @@ pub use job::{Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
 pub use retry::{Backoff, BackoffKind, RetryPolicy, Verdict};
+pub use secret::Secret;
 pub use time::{Clock, Day, Timestamp};

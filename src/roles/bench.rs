@@ -34,7 +34,11 @@ pub struct BenchOptions {
 ///
 /// # Errors
 /// When the binary does not run, or a job of the pipeline does not complete.
-pub async fn bench(mut config: Config, environment: Vec<(String, String)>, options: BenchOptions) -> anyhow::Result<()> {
+pub async fn bench(
+    mut config: Config,
+    environment: Vec<(String, String)>,
+    options: BenchOptions,
+) -> anyhow::Result<()> {
     let binary = fs_err::canonicalize(&options.binary).context("--binary: build it with `make -C cpp-jobs`")?;
     let dir = std::env::temp_dir().join(format!("jobber-bench-{}", JobId::generate()));
     let jobs_dir = dir.join("jobs");

@@ -14,11 +14,7 @@ use crate::wiring;
 ///
 /// # Errors
 /// When it can't start: see [`super::serve`] and [`super::work`]; or when the C++ jobs do not compile.
-pub async fn dev(
-    config: Config,
-    environment: Vec<(String, String)>,
-    options: RoleOptions,
-) -> anyhow::Result<bool> {
+pub async fn dev(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let listener = parts::bind(&config).await?;

@@ -4,12 +4,14 @@
 pub mod bench;
 mod build;
 mod dev;
+mod exec;
 mod parts;
 mod ready;
 mod serve;
 mod work;
 
 pub use dev::dev;
+pub use exec::exec;
 pub use serve::serve;
 pub use work::work;
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Api, ApiSettings, BinaryProblem};
 use crate::config::Config;
 use crate::domain::{Clock, JobName, WorkerId};
+use crate::events::Cursor;
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
 use crate::queue::JobSource;
@@ -31,7 +32,7 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
 /// Starts the API on a bound listener.
 pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener: TcpListener, life: &Lifecycle) {
     let mut settings = ApiSettings {
-        token: config.serve.token.as_ref().map(|t| t.expose().to_owned()).map(Into::into),
+        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into),
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,
         idle_timeout: config.serve.idle_timeout,
@@ -63,12 +64,23 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
 }
 
 /// Starts the projector. It ends some moments after `stop`, so that what the other parts write last is folded too.
-pub(super) fn start_projector(config: &Config, ports: &Ports, clock: &Clock, life: &Lifecycle, others: CancellationToken) {
-    let settings = ProjectorSettings { keep: config.events_keep, ..ProjectorSettings::default() };
+pub(super) fn start_projector(
+    config: &Config,
+    ports: &Ports,
+    clock: &Clock,
+    life: &Lifecycle,
+    others: CancellationToken,
+) {
+    let holder = WorkerId::generate(&host_name());
+    let settings = ProjectorSettings {
+        keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
+        ..ProjectorSettings::new(holder.as_str())
+    };
     let stop = CancellationToken::new();
+    let (progress, _) = tokio::sync::watch::channel(Cursor::START);
     life.run(
         "projector",
-        projector::run(ports.source.clone(), ports.projection.clone(), settings, clock.clone(), stop.clone()),
+        projector::run(ports.source.clone(), ports.projection.clone(), settings, clock.clone(), stop.clone(), progress),
     );
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
     life.tasks.spawn(async move {
@@ -103,9 +115,9 @@ pub(super) fn build_worker(
 ) -> anyhow::Result<(Worker, Guard)> {
     let host = host_name();
     let id = WorkerId::generate(&host);
-    let cpus = CpuSet::detect(config.worker.cores, config.worker.cpus.as_deref())?;
-    let slots = Slots::new(cpus.into_vec(), config.worker.cores_per_process);
-    let guard = Guard::start(&id).context("the guard, which ends jobs if this process is killed, can't be started")?;
+    let slots = build_slots(config)?;
+    let guard = Guard::start(&id, &scratch_dir(config)?)
+        .context("the guard, which ends jobs if this process is killed, can't be started")?;
     let runner = build_runner(config, environment, clock, &id, Some(&guard))?;
     let settings = WorkerSettings {
         id,
@@ -141,7 +153,7 @@ pub(super) fn build_runner(
 ) -> anyhow::Result<Runner> {
     let settings = RunnerSettings {
         jobs_dir: config.worker.jobs_dir.clone(),
-        scratch_dir: absolute(config.data_dir.join("scratch"))?,
+        scratch_dir: scratch_dir(config)?,
         worker: worker.clone(),
         pass_environment: config.worker.pass_environment.clone(),
         set_environment: config.worker.set_environment.clone(),
@@ -153,10 +165,20 @@ pub(super) fn build_runner(
     Ok(Runner::new(settings, environment, clock.clone(), guard)?)
 }
 
-fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
-    Ok(std::path::absolute(path)?)
+/// The cores that jobs may use, divided.
+///
+/// # Errors
+/// When the CPUs asked for are not there.
+pub(super) fn build_slots(config: &Config) -> anyhow::Result<Slots> {
+    let list = config.worker.cpus.as_ref().map(|cpus| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+    let cpus = CpuSet::detect(config.worker.cores, list.as_deref())?;
+    Ok(Slots::new(cpus.into_vec(), config.worker.cores_per_process))
 }
 
-fn host_name() -> String {
+fn scratch_dir(config: &Config) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(config.data_dir.join("scratch"))?)
+}
+
+pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

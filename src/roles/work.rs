@@ -10,11 +10,7 @@ use crate::wiring;
 ///
 /// # Errors
 /// When it can't start: the data directory can't be used, the CPUs asked for are not there.
-pub async fn work(
-    config: Config,
-    environment: Vec<(String, String)>,
-    options: RoleOptions,
-) -> anyhow::Result<bool> {
+pub async fn work(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let ports = wiring::open(&config, &clock, &life.tasks).await?;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Shop;
 use super::live::Live;
 use super::pace::Pace;
-use super::Shop;
 use crate::backoff::dice;
 use crate::domain::retry::decide;
 use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Verdict};
@@ -14,7 +14,8 @@ use crate::runner::{Slot, StopHandle, StopReason};
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
 pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     if lease.crashes() > shop.worker.settings.crash_limit {
-        return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again").await;
+        return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
+            .await;
     }
     let Some(slot) = wait_for_slot(&shop, &lease).await else {
         return match cancelled(&lease).await {

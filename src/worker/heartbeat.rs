@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use crate::queue::WorkerInfo;
 
-/// Between two beats.
-const EVERY: Duration = Duration::from_secs(1);
+/// Between two heartbeats of a worker.
+pub const EVERY: Duration = Duration::from_secs(1);
 
 /// Beats until `stop`. Cancels `drain` when somebody asks this worker to drain, and keeps the gauge told of what other
 /// workers of this host run.

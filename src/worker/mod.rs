@@ -24,6 +24,7 @@ use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, WorkerId};
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError};
 use crate::runner::{RunOrder, Runner, RunningGauge, Slots};
+pub use heartbeat::EVERY as HEARTBEAT;
 use pace::Pace;
 use recorder::Recorder;
 

@@ -38,7 +38,9 @@ impl Recorder {
             if !said {
                 let what = match error.kind {
                     EventErrorKind::Full => "the event log is full; waiting for room",
-                    EventErrorKind::Unavailable | EventErrorKind::Corrupt => "the event log can't be written; trying again",
+                    EventErrorKind::Unavailable | EventErrorKind::Corrupt => {
+                        "the event log can't be written; trying again"
+                    }
                 };
                 tracing::error!(%error, "{what}");
                 said = true;

@@ -74,7 +74,8 @@ fn sources() -> Vec<Source> {
                     continue;
                 }
                 let adapter = parts.iter().take(2).copied().collect::<Vec<_>>().join("::");
-                let room = if MAY_IMPORT.iter().any(|(name, _)| *name == adapter) { adapter } else { parts[0].to_owned() };
+                let room =
+                    if MAY_IMPORT.iter().any(|(name, _)| *name == adapter) { adapter } else { parts[0].to_owned() };
                 let text = std::fs::read_to_string(&path).unwrap();
                 let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
                 let code = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -111,7 +112,8 @@ fn rooms_import_only_what_lies_below_them() {
     let table: BTreeMap<_, _> = MAY_IMPORT.iter().copied().collect();
     let mut wrong = Vec::new();
     for source in sources() {
-        let allowed = table.get(source.room.as_str()).unwrap_or_else(|| panic!("{} has no row in the table", source.room));
+        let allowed =
+            table.get(source.room.as_str()).unwrap_or_else(|| panic!("{} has no row in the table", source.room));
         if allowed.contains(&"*") {
             continue;
         }
@@ -133,9 +135,10 @@ fn third_parties_stop_at_their_adapters() {
     let mut wrong = Vec::new();
     for source in sources() {
         for (name, rooms) in THIRD_PARTIES {
-            let used = source.code.match_indices(&format!("{name}::")).any(|(at, _)| {
-                !source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
-            });
+            let used = source
+                .code
+                .match_indices(&format!("{name}::"))
+                .any(|(at, _)| !source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
             if used && !rooms.contains(&source.room.as_str()) {
                 wrong.push(format!("{} uses {name}", source.path.display()));
             }

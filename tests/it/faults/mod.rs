@@ -83,7 +83,10 @@ async fn children_of_a_killed_worker_die_with_it() {
     let id = serve.submit(json!({"name": "long", "arguments": [file]})).await;
     eventually("its process", async || std::fs::read_to_string(&file).ok().filter(|t| t.ends_with('\n'))).await;
     work.kill().await;
-    eventually("its children to die", async || place.leftovers().iter().all(|p| !p.contains("sleep 1000")).then_some(())).await;
+    eventually("its children to die", async || {
+        place.leftovers().iter().all(|p| !p.contains("sleep 1000")).then_some(())
+    })
+    .await;
     let (status, _) = serve.post(&format!("/api/v1/jobs/{id}:cancel"), json!({})).await;
     assert_eq!(status, 202);
     let _second = Jobber::work().at(&place).start().await;

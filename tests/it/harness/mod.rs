@@ -195,8 +195,13 @@ impl Start {
             }
         }
         command.envs(self.env);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let log = Arc::new(std::sync::Mutex::new(String::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let sink = log.clone();
@@ -365,8 +370,7 @@ pub async fn run(args: &[&str], env: &[(&str, &str)], dir: &Path, input: &str) -
         }
     }
     command.envs(env.iter().copied()).kill_on_drop(true);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // A command that does not read its input closes the pipe early.
     stdin.write_all(input.as_bytes()).await.ok();

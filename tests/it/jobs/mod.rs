@@ -12,7 +12,8 @@ async fn the_originals_quick_start_works() {
     let (status, answer) = j.post_raw("/jobs", "application/json", body).await;
     assert_eq!((status, &answer["status"]), (202, &json!("queued")), "{answer}");
     let first = answer["jobId"].as_str().unwrap().to_owned();
-    let (status, answer) = j.post_raw("/jobs", "application/json", r#"{"jobName":"dummy-job","arguments":["a","b"]}"#).await;
+    let (status, answer) =
+        j.post_raw("/jobs", "application/json", r#"{"jobName":"dummy-job","arguments":["a","b"]}"#).await;
     assert_eq!((status, &answer["status"]), (202, &json!("queued")), "{answer}");
     let second = answer["jobId"].as_str().unwrap().to_owned();
     for id in [&first, &second] {
@@ -111,8 +112,10 @@ async fn nothing_that_a_job_leaves_behind_survives_it() {
         ids.push(j.submit(json!({"name": "faulty", "arguments": arguments, "attempts": 1})).await);
     }
     ids.push(
-        j.submit(json!({"name": "faulty", "arguments": ["ignore-term"], "attempts": 1, "timeout_ms": 200, "grace_ms": 200}))
-            .await,
+        j.submit(
+            json!({"name": "faulty", "arguments": ["ignore-term"], "attempts": 1, "timeout_ms": 200, "grace_ms": 200}),
+        )
+        .await,
     );
     for id in &ids {
         j.wait_final(id).await;

@@ -145,7 +145,7 @@ pub(super) async fn a_lost_lease_fires_loss_and_settles_nothing(fixture: Fixture
     fixture.lapse_leases().await;
     let lease = next(&mut theirs).await;
     assert_eq!(soon(lost.lost()).await, LeaseLoss::Expired);
-    lost.output(chunk(Stream::Stdout, "late"));
+    lost.publisher().output(chunk(Stream::Stdout, "late"));
     lost.settle(fail("too late")).await;
     let active = here.find(&id).await.unwrap();
     assert_eq!((active.state, active.error, active.attempts_finished), (JobState::Active, None, 0));
@@ -204,11 +204,11 @@ pub(super) async fn output_reaches_a_watcher_in_another_process(fixture: Fixture
     let lease = next(&mut claims).await;
     let long = Duration::from_secs(600);
     let watch = there.queue.output(&id, 0, long);
-    lease.output(chunk(Stream::Stdout, "one\n"));
+    lease.publisher().output(chunk(Stream::Stdout, "one\n"));
     let (after, chunks) = soon(watch).await.unwrap();
     assert_eq!(chunks, [chunk(Stream::Stdout, "one\n")]);
-    lease.output(chunk(Stream::Stderr, "two\n"));
-    lease.output(chunk(Stream::Stdout, "three"));
+    lease.publisher().output(chunk(Stream::Stderr, "two\n"));
+    lease.publisher().output(chunk(Stream::Stdout, "three"));
     // The last words are there when the job has ended.
     lease.settle(Verdict::Complete { result: None }).await;
     let (mut at, mut rest) = (after, Vec::new());
@@ -231,12 +231,12 @@ pub(super) async fn output_is_bounded_and_keeps_the_end(fixture: Fixture) {
     let mut claims = here.claim(1).await;
     let lease = next(&mut claims).await;
     for i in 0..200 {
-        lease.output(chunk(Stream::Stdout, &format!("{i}:{}", "x".repeat(4096))));
+        lease.publisher().output(chunk(Stream::Stdout, &format!("{i}:{}", "x".repeat(4096))));
         if i % 20 == 0 {
             soon(here.queue.output(&id, 0, Duration::from_secs(600))).await.unwrap();
         }
     }
-    lease.output(chunk(Stream::Stdout, &format!("{}é-the-end", "y".repeat(3 * Fixture::OUTPUT))));
+    lease.publisher().output(chunk(Stream::Stdout, &format!("{}é-the-end", "y".repeat(3 * Fixture::OUTPUT))));
     lease.settle(Verdict::Complete { result: None }).await;
     here.until(&id, JobState::Completed).await;
     let (mut at, mut kept) = (0, String::new());
@@ -258,8 +258,8 @@ pub(super) async fn progress_is_shown_while_a_job_runs(fixture: Fixture) {
     let mut claims = here.claim(1).await;
     let lease = next(&mut claims).await;
     let last = Progress { percent: 62.5, text: "rows".to_owned() };
-    lease.progress(&Progress { percent: 1.0, text: String::new() });
-    lease.progress(&last);
+    lease.publisher().progress(&Progress { percent: 1.0, text: String::new() });
+    lease.publisher().progress(&last);
     there.until_it(&id, |job| job.progress.as_ref() == Some(&last)).await;
     lease.settle(retry(Duration::ZERO)).await;
     let _lease = next(&mut claims).await;

@@ -1,0 +1,89 @@
+//! What was given on the command line, as settings of the configuration.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use super::{Command, EnvironmentSetting, Globals, ListenArgs, WorkerArgs};
+
+type Settings = Vec<(&'static str, Vec<String>)>;
+
+/// The settings that were given: their keys and values. What was not given is left to the other layers. `own` is this process's environment,
+/// from which `--env KEY` takes its value.
+pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, String>) -> Settings {
+    let mut given = Settings::new();
+    set(&mut given, "data_dir", globals.data_dir.as_deref().map(show));
+    match command {
+        Command::Dev(args) => {
+            listen(&mut given, &args.listen, globals);
+            worker(&mut given, &args.worker, own);
+        }
+        Command::Serve(args) => listen(&mut given, &args.listen, globals),
+        Command::Work(args) => worker(&mut given, &args.worker, own),
+        Command::Exec(args) => {
+            set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
+            environment(&mut given, &args.environment, own);
+            set(&mut given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
+        }
+        Command::Bench(_) | Command::Guard(_) | Command::Client(_) => {}
+    }
+    given
+}
+
+/// The filter for log lines: what `-v` and `-q` ask for, else what is configured.
+pub fn log_filter(globals: &Globals, configured: &str) -> String {
+    match (globals.quiet, globals.verbose) {
+        (true, _) => "error".to_owned(),
+        (false, 0) => configured.to_owned(),
+        (false, 1) => "debug".to_owned(),
+        (false, _) => "trace".to_owned(),
+    }
+}
+
+/// Tells on standard error why the process can't go on, with all causes.
+pub fn complain(error: &anyhow::Error) {
+    // Nobody to tell when standard error is gone.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+}
+
+fn listen(given: &mut Settings, args: &ListenArgs, globals: &Globals) {
+    set(given, "serve.listen", args.listen.map(|a| a.to_string()));
+    set(given, "serve.insecure", args.insecure.then(|| "true".to_owned()));
+    set(given, "serve.token", globals.token.as_ref().map(|t| t.reveal().to_owned()));
+    set(given, "serve.token_file", globals.token_file.as_deref().map(show));
+}
+
+fn worker(given: &mut Settings, args: &WorkerArgs, own: &BTreeMap<String, String>) {
+    set(given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
+    set(given, "worker.cores", args.cores.map(|n| n.to_string()));
+    set(given, "worker.cpus", args.cpus.clone());
+    set(given, "worker.cores_per_process", args.cores_per_process.map(|n| n.to_string()));
+    set(given, "worker.drain_timeout", args.drain_timeout.map(millis));
+    set(given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
+    set(given, "defaults.timeout", args.timeout.map(millis));
+    set(given, "defaults.grace", args.grace.map(millis));
+    set(given, "defaults.memory", args.memory.map(|n| n.to_string()));
+    environment(given, &args.environment, own);
+}
+
+fn environment(given: &mut Settings, variables: &[EnvironmentSetting], own: &BTreeMap<String, String>) {
+    let value = |v: &EnvironmentSetting| v.value.clone().or_else(|| own.get(&v.key).cloned());
+    let set: Vec<_> = variables.iter().filter_map(|v| Some(format!("{}={}", v.key, value(v)?))).collect();
+    if !set.is_empty() {
+        given.push(("worker.set_environment", set));
+    }
+}
+
+fn set(given: &mut Settings, key: &'static str, value: Option<String>) {
+    if let Some(value) = value {
+        given.push((key, vec![value]));
+    }
+}
+
+fn millis(duration: std::time::Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}

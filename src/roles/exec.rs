@@ -1,0 +1,45 @@
+//! The supervisor behind `jobber exec`: the worker's own, without queue and history.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::parts;
+use crate::config::Config;
+use crate::domain::{AttemptReport, Clock, WorkerId};
+use crate::runner::{Guard, OutputSink, RunOrder, StopSignal};
+
+/// Runs one attempt under the configuration's rules. What the order leaves open is decided by the configuration.
+///
+/// # Errors
+/// When Jobber could not do its own work: no scratch directory, the CPUs asked for are not there.
+pub async fn exec(
+    config: Config,
+    environment: Vec<(String, String)>,
+    mut order: RunOrder,
+    stop: StopSignal,
+    sink: Arc<dyn OutputSink>,
+) -> anyhow::Result<AttemptReport> {
+    let rules = config.jobs.get(&order.job.name).unwrap_or(&config.defaults);
+    order.timeout = order.timeout.or(rules.timeout);
+    order.memory_bytes = order.memory_bytes.or(rules.memory_bytes);
+    let cores = order.job.options.cores.or(rules.cores);
+    let id = WorkerId::generate(&parts::host_name());
+    let scratch = tempfile_dir(&id);
+    let config = Config { data_dir: scratch.clone(), ..config };
+    fs_err::create_dir_all(config.data_dir.join("scratch"))?;
+    let guard = Guard::start(&id, &config.data_dir.join("scratch"))
+        .context("the guard, which ends the job if this process is killed, can't be started")?;
+    let runner = parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard))?;
+    let slot = parts::build_slots(&config)?.acquire(cores).await;
+    let report = runner.run(slot, order, stop, sink).await;
+    drop(runner);
+    drop(guard);
+    fs_err::remove_dir_all(scratch)?;
+    Ok(report?)
+}
+
+/// A directory of this run's own: `exec` needs no data directory and leaves none behind.
+fn tempfile_dir(id: &WorkerId) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("jobber-exec-{id}"))
+}
