@@ -87,7 +87,7 @@ fn of_record(record: JobRecord) -> JobView {
 fn lay_over(view: &mut JobView, queued: &QueuedJob) {
     view.due_at = queued.due_at.filter(|_| queued.state == JobState::Delayed);
     view.worker = queued.worker.clone();
-    view.progress = queued.progress.clone();
+    view.progress = queued.progress.clone().filter(|_| queued.state == JobState::Active);
     view.cancel_requested = queued.cancel_requested.clone().or(view.cancel_requested.take());
     view.error = view.error.take().or_else(|| queued.error.clone());
     if queued.state.is_final() {
