@@ -59,11 +59,11 @@ impl Site {
             stop_projector.clone(),
             tokio::sync::watch::Sender::new(crate::events::Cursor::START),
         ));
-        let mut settings = ApiSettings::default();
-        settings.check_binary = Some(Arc::new(|name| match name.as_str() {
+        let check = |name: &crate::domain::JobName| match name.as_str() {
             "missing" => Err(BinaryProblem { detail: "there is no such binary".to_owned() }),
             _ => Ok(()),
-        }));
+        };
+        let mut settings = ApiSettings { check_binary: Some(Arc::new(check)), ..ApiSettings::default() };
         change(&mut settings);
         let api = Api::new(queue.clone(), queue.clone(), log.clone(), log.clone(), store, clock.clone(), settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
