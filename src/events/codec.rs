@@ -41,3 +41,48 @@ pub fn decode(bytes: &[u8]) -> Result<Event, EventError> {
     }
     serde_json::from_slice(bytes).map_err(corrupt)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::domain::EventKind;
+
+    /// Every kind of event, as the first version wrote it: these files never change and can be read for ever.
+    #[test]
+    fn events_of_every_version_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/events/v1");
+        let mut kinds = std::collections::BTreeSet::new();
+        for file in fs_err::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let bytes = fs_err::read(&path).unwrap();
+            let event = decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let (read, written): (serde_json::Value, serde_json::Value) =
+                (serde_json::from_slice(&bytes).unwrap(), serde_json::from_slice(&encode(&event)).unwrap());
+            assert_eq!(read, written, "{}", path.display());
+            kinds.insert(event.key().kind);
+            // A new kind does not compile until it is named here; then its file is missing below.
+            match event.kind {
+                EventKind::Submitted
+                | EventKind::AttemptStarted { .. }
+                | EventKind::AttemptFinished { .. }
+                | EventKind::Finished { .. }
+                | EventKind::Cancelled { .. }
+                | EventKind::Retried { .. }
+                | EventKind::Removed => {}
+            }
+        }
+        let all = ["attempt_finished", "attempt_started", "cancelled", "finished", "removed", "retried", "submitted"];
+        assert_eq!(Vec::from_iter(kinds), all);
+    }
+
+    #[test]
+    fn what_is_no_event_is_told_from_an_event_of_a_newer_jobber() {
+        assert_eq!(decode(b"{}").unwrap_err().kind, EventErrorKind::Corrupt);
+        assert_eq!(decode(br#"{"v":1,"at":"today"}"#).unwrap_err().kind, EventErrorKind::Corrupt);
+        let newer = decode(br#"{"v":2,"what":"ever"}"#).unwrap_err();
+        assert_eq!(newer.kind, EventErrorKind::Unavailable);
+        assert!(newer.to_string().contains("run a newer jobber"), "{newer}");
+    }
+}

@@ -9,6 +9,8 @@
 //! leader that could not renew from trying: it counts from before the request on its own monotonic clock, so it always
 //! ends before the store's.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::ProjectorSettings;
@@ -21,8 +23,10 @@ pub(super) struct Leadership<'a> {
     settings: &'a ProjectorSettings,
     clock: &'a Clock,
     term: Term,
-    /// Just before the term was last asked for.
-    asked: Instant,
+    /// Just before the request by which the term was last granted.
+    granted: Instant,
+    /// When to ask again.
+    renewal_due: Instant,
 }
 
 impl<'a> Leadership<'a> {
@@ -32,9 +36,10 @@ impl<'a> Leadership<'a> {
         settings: &'a ProjectorSettings,
         clock: &'a Clock,
     ) -> Result<Option<Self>, StoreError> {
-        let asked = Instant::now();
+        let granted = Instant::now();
         let term = projection.lead(&settings.holder, settings.ttl, clock).await?;
-        Ok(term.map(|term| Self { projection, settings, clock, term, asked }))
+        let renewal_due = granted + trust(settings) / 2;
+        Ok(term.map(|term| Self { projection, settings, clock, term, granted, renewal_due }))
     }
 
     /// The term under which to write.
@@ -42,31 +47,32 @@ impl<'a> Leadership<'a> {
         &self.term
     }
 
-    /// When to ask again: half-way to the end of trust, so that one failure leaves time for another try.
+    /// When the term wants renewing: half-way to the end of trust, so that a failure leaves time for other tries.
     pub(super) fn renewal_due(&self) -> Instant {
-        self.asked + (self.settings.ttl - self.settings.margin) / 2
+        self.renewal_due
     }
 
     /// Whether the term may still be written under, renewed first when that is due.
     pub(super) async fn keep(&mut self) -> Result<bool, StoreError> {
-        if Instant::now() < self.renewal_due() {
+        let asked = Instant::now();
+        if asked < self.renewal_due {
             return Ok(true);
         }
-        let asked = Instant::now();
+        let trust = trust(self.settings);
         match self.projection.lead(&self.settings.holder, self.settings.ttl, self.clock).await {
             Ok(Some(term)) if term.number == self.term.number => {
-                self.asked = asked;
+                self.granted = asked;
+                self.renewal_due = asked + trust / 2;
                 Ok(true)
             }
             // Another number means that the old term had lapsed: somebody may have written since.
             Ok(_) => Ok(false),
-            Err(_) if self.is_trusted() => Ok(true),
+            Err(_) if Instant::now() < self.granted + trust => {
+                self.renewal_due = Instant::now() + trust / 10;
+                Ok(true)
+            }
             Err(e) => Err(e),
         }
-    }
-
-    fn is_trusted(&self) -> bool {
-        Instant::now() < self.asked + (self.settings.ttl - self.settings.margin)
     }
 
     /// Gives the term back, so that another need not wait for its end. Best effort: without an answer it lapses.
@@ -76,4 +82,9 @@ impl<'a> Leadership<'a> {
             tracing::debug!(term = self.term.number, "the projector's term was not given back; it lapses");
         }
     }
+}
+
+/// How long a term may be written under, from the request by which it was granted.
+fn trust(settings: &ProjectorSettings) -> Duration {
+    settings.ttl - settings.margin
 }

@@ -107,7 +107,7 @@ pub async fn run(
     settings.check()?;
     let projector =
         Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress };
-    let mut outage = Outage::default();
+    let mut outage = Outage::new();
     while !stop.is_cancelled() {
         let pause = match projector.follow_or_lead(&mut outage).await {
             Ok(()) => projector.settings.retry,
@@ -217,6 +217,3 @@ impl Projector<'_> {
         self.progress.send_if_modified(|seen| position > std::mem::replace(seen, position.max(*seen)));
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::{Backoff, BackoffKind};
+use crate::backoff::Waits;
 
 /// Failures since the last success.
-#[derive(Default)]
 pub(super) struct Outage {
     failures: u32,
     since: Option<Instant>,
+    waits: Waits,
 }
 
 impl Outage {
+    pub(super) fn new() -> Self {
+        Self { failures: 0, since: None, waits: Waits::new(Duration::from_millis(100), Duration::from_secs(5)) }
+    }
+
     /// Notes a failure, logs the first of a row, and answers how long to wait before the next try.
     pub(super) fn failed(&mut self, error: &dyn Error) -> Duration {
         if self.since.is_none() {
@@ -24,15 +28,7 @@ impl Outage {
             tracing::debug!(error = chain(error), failures = self.failures, "history still stands still");
         }
         self.failures = self.failures.saturating_add(1);
-        let backoff = Backoff {
-            kind: BackoffKind::Exponential,
-            delay: Duration::from_millis(100),
-            max: Some(Duration::from_secs(5)),
-            jitter: 0.5,
-        };
-        // The random half of a UUID serves as dice: projectors that failed together come back apart.
-        let dice = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
-        backoff.wait(self.failures, dice)
+        self.waits.next_wait()
     }
 
     /// Notes a success.
@@ -42,6 +38,7 @@ impl Outage {
             tracing::info!(seconds, failures = self.failures, "history moves again");
         }
         self.failures = 0;
+        self.waits.reset();
     }
 }
 

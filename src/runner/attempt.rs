@@ -1,6 +1,7 @@
 //! One attempt from order to report, on its own thread.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::binary::Binaries;
@@ -52,13 +53,13 @@ pub(super) fn run(
         let outcome = Outcome::SpawnError { reason: error.failure };
         Ok(AttemptReport::bare(outcome, started_at, shared.clock.now(), error.message))
     };
-    let directory = match shared.scratch.make() {
-        Ok(made) => Cleared { made, scratch: &shared.scratch },
+    let (directory, _cleared) = match shared.scratch.make() {
+        Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
         Err(error) => {
             return refused(SpawnError { failure: SpawnFailure::System, message: error.to_string(), vanished: false });
         }
     };
-    let error_file = directory.made.path.join(ERROR_FILE);
+    let error_file = directory.join(ERROR_FILE);
     let variables = environment::of_attempt(
         order,
         shared.settings.worker.as_str(),
@@ -66,7 +67,7 @@ pub(super) fn run(
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
-    let process = match spawn(shared, bench, &slot, order, &variables, &directory.made) {
+    let process = match spawn(shared, bench, &slot, order, &variables, &directory) {
         Ok(process) => process,
         Err(error) => return refused(error),
     };
@@ -88,7 +89,7 @@ pub(super) fn run(
         output_bytes: shared.settings.output_bytes,
         stop,
         sink,
-        marks: Marks { group: process.pid, variables: &marks, scratch: &directory.made.path },
+        marks: Marks { group: process.pid, variables: &marks, scratch: &directory },
         orphans: &shared.orphans,
         limits: &shared.limits,
         clock: &shared.clock,
@@ -105,13 +106,15 @@ pub(super) fn run(
 
 /// A scratch directory that is removed when the attempt is over, however it is.
 struct Cleared<'a> {
-    made: WorkDir,
+    made: Option<WorkDir>,
     scratch: &'a Scratch,
 }
 
 impl Drop for Cleared<'_> {
     fn drop(&mut self) {
-        self.scratch.remove(&self.made);
+        if let Some(made) = self.made.take() {
+            self.scratch.remove(made);
+        }
     }
 }
 
@@ -130,7 +133,7 @@ fn spawn(
     slot: &Slot,
     order: &RunOrder,
     variables: &[(&'static str, String)],
-    directory: &WorkDir,
+    directory: &Path,
 ) -> Result<Spawned, SpawnError> {
     let job = &order.job;
     let mut once_more = true;
@@ -147,7 +150,7 @@ fn spawn(
             arguments: &job.arguments,
             environment: shared.environment.shared(),
             own_environment: variables,
-            directory: &directory.path,
+            directory,
             cpus: shared.settings.pin.then(|| slot.cpus()),
             input,
             nice: shared.settings.nice,

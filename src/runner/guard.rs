@@ -173,8 +173,12 @@ fn kill_marked(worker: &[u8]) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let mark = [[b"JOBBER_WORKER=", worker].concat()];
     let own = rustix::process::getpid().as_raw_nonzero().get();
+    /// A process that is just being executed shows no environment for a moment: none is left when several looks agree.
+    const LOOKS: u32 = 3;
+    const BETWEEN: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + PATIENCE;
-    loop {
+    let mut clean = 0;
+    while clean < LOOKS && Instant::now() < deadline {
         let mut killed = Vec::new();
         for id in procfs::all() {
             let Some(pid) = Pid::from_raw(id).filter(|_| id != own && id > 1) else { continue };
@@ -189,9 +193,83 @@ fn kill_marked(worker: &[u8]) {
                 killed.push(pidfd);
             }
         }
-        if killed.is_empty() || Instant::now() >= deadline {
-            return;
+        if killed.is_empty() {
+            clean += 1;
+            std::thread::sleep(BETWEEN);
+        } else {
+            clean = 0;
+            orphans::wait_for(&killed, Instant::now() + Duration::from_secs(1));
         }
-        orphans::wait_for(&killed, Instant::now() + Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command, Stdio};
+
+    fn pid(id: i32) -> Option<Pid> {
+        Pid::from_raw(id)
+    }
+
+    #[test]
+    fn the_table_holds_what_runs() {
+        let table = Table::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where")).unwrap();
+        table.note(3, pid(77));
+        table.note(0, pid(1));
+        table.note(1, pid(88));
+        table.note(1, None);
+        table.note(2, pid(99));
+        let ward = Ward::read(&table.0).unwrap();
+        let groups: Vec<Pid> = [99, 77].into_iter().filter_map(pid).collect();
+        let expected = Ward { worker: b"w-1".to_vec(), scratch_dir: "/some/where".into(), groups };
+        assert_eq!(ward, expected, "cleared cells, gaps and process 1 are left out");
+        assert_eq!(Ward::parse(b"too short"), None);
+        assert_eq!(Ward::parse(&[0xff; 9000]), None);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "plays the part of a worker and its jobs")]
+    fn sleeper(worker: &str, group: bool) -> Child {
+        let mut command = Command::new("sleep");
+        command.arg("1000").env("JOBBER_WORKER", worker).stdout(Stdio::null());
+        if group {
+            command.process_group(0);
+        }
+        command.spawn().unwrap()
+    }
+
+    #[test]
+    fn everything_of_a_dead_worker_is_killed_and_nothing_else() {
+        let scratch_dir = tempfile::tempdir().unwrap();
+        let worker = WorkerId::generate("guard-test");
+        let table = Table::create(&worker, scratch_dir.path()).unwrap();
+        fs_err::create_dir_all(scratch_dir.path().join(format!("jobber-{worker}/1/left"))).unwrap();
+        let mut parent = sleeper("nobody", false);
+        let mut in_table = sleeper("unmarked", true);
+        let mut escaped = sleeper(worker.as_str(), false);
+        let mut other = sleeper("another-worker", true);
+        table.note(0, Some(Pid::from_child(&in_table)));
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
+        let guarding = std::thread::spawn(move || guard(Some(&pidfd), &table.0));
+        assert!(in_table.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
+        parent.kill().unwrap();
+        assert_eq!(in_table.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(escaped.wait().unwrap().signal(), Some(libc::SIGKILL));
+        guarding.join().unwrap().unwrap();
+        assert!(other.try_wait().unwrap().is_none());
+        assert_eq!(fs_err::read_dir(scratch_dir.path()).unwrap().count(), 0);
+        other.kill().unwrap();
+        other.wait().unwrap();
+        parent.wait().unwrap();
+    }
+
+    #[test]
+    fn a_guard_whose_worker_died_first_does_its_work_at_once() {
+        let worker = WorkerId::generate("guard-test");
+        let table = Table::create(&worker, Path::new("/nonexistent")).unwrap();
+        let mut left = sleeper(worker.as_str(), true);
+        guard(None, &table.0).unwrap();
+        assert_eq!(left.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 }

@@ -6,11 +6,13 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::domain::WorkerId;
@@ -24,6 +26,9 @@ pub(super) struct Scratch {
     /// Holds the lock.
     directory: OwnedFd,
     next: AtomicU64,
+    /// Directories that their attempts have not touched: making and removing one takes longer than all else that
+    /// Jobber does for a short attempt.
+    spares: Mutex<Vec<WorkDir>>,
 }
 
 /// The working directory of one attempt.
@@ -31,6 +36,34 @@ pub(super) struct Scratch {
 pub(super) struct WorkDir {
     name: CString,
     pub(super) path: PathBuf,
+    directory: OwnedFd,
+    /// As it was when it was made.
+    made: Stat,
+}
+
+impl WorkDir {
+    /// Whether nothing at all was done to it. The time of the last change tells; since that can be as coarse as a
+    /// clock tick, a look inside confirms it.
+    fn is_untouched(&self) -> bool {
+        let same = |now: Stat| {
+            (now.st_ctime, now.st_ctime_nsec, now.st_mode, now.st_nlink)
+                == (self.made.st_ctime, self.made.st_ctime_nsec, self.made.st_mode, self.made.st_nlink)
+        };
+        if !rustix::fs::fstat(&self.directory).is_ok_and(same) {
+            return false;
+        }
+        if rustix::fs::seek(&self.directory, SeekFrom::Start(0)).is_err() {
+            return false;
+        }
+        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 1024];
+        let mut entries = RawDir::new(&self.directory, &mut buffer);
+        while let Some(entry) = entries.next() {
+            if !entry.is_ok_and(|entry| entry.file_name() == c"." || entry.file_name() == c"..") {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 impl Scratch {
@@ -53,7 +86,7 @@ impl Scratch {
             };
             match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still_there(&path, &directory) => {
-                    return Ok(Self { path, directory, next: AtomicU64::new(0) });
+                    return Ok(Self { path, directory, next: AtomicU64::new(0), spares: Mutex::default() });
                 }
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => std::thread::yield_now(),
@@ -62,19 +95,34 @@ impl Scratch {
         }
     }
 
-    /// Makes a new empty directory that only this user may enter.
+    /// An empty directory that only this user may enter, and that no job has touched.
     pub(super) fn make(&self) -> io::Result<WorkDir> {
+        if let Some(spare) = self.spares().pop() {
+            return Ok(spare);
+        }
         let name = format!("{:x}", self.next.fetch_add(1, Ordering::Relaxed));
         let path = self.path.join(&name);
         let name = CString::new(name).expect("hex digits hold no NUL");
         rustix::fs::mkdirat(&self.directory, &name, Mode::RWXU)
             .map_err(|error| named(error, "couldn't make the scratch directory", &path))?;
-        Ok(WorkDir { name, path })
+        let opened = open_directory(&self.directory, &*name).and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd)));
+        let (made, directory) = opened.map_err(|error| {
+            let _ = rustix::fs::unlinkat(&self.directory, &name, AtFlags::REMOVEDIR);
+            named(error, "couldn't open the scratch directory", &path)
+        })?;
+        Ok(WorkDir { name, path, directory, made })
     }
 
-    /// Removes it with all that is in it.
-    pub(super) fn remove(&self, dir: &WorkDir) {
-        // Most jobs leave nothing there.
+    fn spares(&self) -> MutexGuard<'_, Vec<WorkDir>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes it with all that is in it; one that was not touched serves the next attempt.
+    pub(super) fn remove(&self, dir: WorkDir) {
+        if dir.is_untouched() {
+            self.spares().push(dir);
+            return;
+        }
         if rustix::fs::unlinkat(&self.directory, &dir.name, AtFlags::REMOVEDIR).is_err()
             && let Err(error) = remove_tree(&self.directory, &dir.name)
         {
@@ -85,6 +133,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        for spare in self.spares().drain(..) {
+            let _ = rustix::fs::unlinkat(&self.directory, &spare.name, AtFlags::REMOVEDIR);
+        }
         // Its attempts have removed theirs; what is left is removed by the next sweep.
         let _ = rustix::fs::rmdir(&self.path);
     }
@@ -118,7 +169,7 @@ fn open_directory(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Re
 }
 
 fn is_still_there(path: &Path, directory: &OwnedFd) -> bool {
-    let same = |a: rustix::fs::Stat, b: rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+    let same = |a: Stat, b: Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
     matches!((rustix::fs::stat(path), rustix::fs::fstat(directory)), (Ok(a), Ok(b)) if same(a, b))
 }
 
@@ -211,8 +262,29 @@ mod tests {
         for inner in ["a/b/c", "a/b", "a", ""] {
             fs_err::set_permissions(work.path.join(inner), std::fs::Permissions::from_mode(0o000)).unwrap();
         }
-        scratch.remove(&work);
+        scratch.remove(work);
         assert!(entries(&scratch.path).is_empty());
+        drop(scratch);
+        assert!(entries(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn only_an_untouched_directory_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(dir.path(), &worker("w")).unwrap();
+        let first = scratch.make().unwrap();
+        let path = first.path.clone();
+        scratch.remove(first);
+        let again = scratch.make().unwrap();
+        assert_eq!(again.path, path);
+        fs_err::write(path.join("file"), "x").unwrap();
+        scratch.remove(again);
+        let fresh = scratch.make().unwrap();
+        assert!(fresh.path != path && entries(&scratch.path).len() == 1);
+        fs_err::set_permissions(&fresh.path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        scratch.remove(fresh);
+        assert!(entries(&scratch.path).is_empty());
+        scratch.remove(scratch.make().unwrap());
         drop(scratch);
         assert!(entries(dir.path()).is_empty());
     }
@@ -227,7 +299,7 @@ mod tests {
             rustix::fs::mkdirat(&at, "deep", Mode::RWXU).unwrap();
             at = open_directory(&at, "deep").unwrap();
         }
-        scratch.remove(&work);
+        scratch.remove(work);
         assert!(entries(&scratch.path).is_empty());
     }
 

@@ -43,3 +43,36 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str, known: u32) -> Result<T
         StoreError::new(StoreErrorKind::Corrupt, message).caused_by(e)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn golden(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/documents/v1");
+        fs_err::read(folder.join(name)).unwrap()
+    }
+
+    fn same(written: &[u8], read: &[u8]) {
+        let value = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        assert_eq!(value(written), value(read));
+    }
+
+    /// Documents as the first version wrote them: these files never change and can be read for ever.
+    #[test]
+    fn documents_of_every_version_can_be_read() {
+        for name in ["job_waiting.json", "job_failed.json"] {
+            same(&encode(&job(&golden(name)).unwrap()), &golden(name));
+        }
+        same(&encode(&shard(&golden("shard.json")).unwrap()), &golden("shard.json"));
+    }
+
+    #[test]
+    fn what_is_no_document_is_told_from_one_of_a_newer_jobber() {
+        assert_eq!(job(b"{}").unwrap_err().to_string(), "a stored job record can't be read");
+        let newer = shard(br#"{"schema":2}"#).unwrap_err();
+        assert!(newer.to_string().contains("run a newer jobber"), "{newer}");
+    }
+}

@@ -113,11 +113,11 @@ async fn workers_are_listed_and_drained() {
 
 #[tokio::test]
 async fn a_token_is_asked_for_and_taken() {
-    let j = Jobber::serve().env("JOBBER_TOKEN", "hunter2").start().await;
+    let j = Jobber::serve().env("JOBBER_TOKEN", "hunter2-hunter2").start().await;
     let server = [("JOBBER_SERVER", j.base())];
-    let with_token = [("JOBBER_SERVER", j.base()), ("JOBBER_TOKEN", "hunter2")];
+    let with_token = [("JOBBER_SERVER", j.base()), ("JOBBER_TOKEN", "hunter2-hunter2")];
     let file = j.place().path().join("token");
-    tokio::fs::write(&file, "hunter2\n").await.unwrap();
+    tokio::fs::write(&file, "hunter2-hunter2\n").await.unwrap();
     let out = run(&["queue", "status"], &with_token, j.place().path(), "").await;
     assert_eq!(out.code, 0, "{out:?}");
     let out = run(&["queue", "status", "--token-file", "token"], &server, j.place().path(), "").await;

@@ -33,3 +33,7 @@ macro_rules! conformance {
 }
 
 mod queue;
+
+// === the log and the store ===
+mod events;
+mod store;

@@ -32,6 +32,7 @@ conformance! {
         a_lapsed_lease_goes_to_another_with_one_crash_more,
         a_lost_lease_fires_loss_and_settles_nothing,
         cancel_reaches_the_holder_in_another_process,
+        cancel_reaches_a_job_that_is_just_being_taken,
         cancel_survives_the_holder,
         cancel_ends_a_job_that_is_not_running,
         cancel_can_be_repeated,

@@ -1,6 +1,28 @@
-//! What must hold of every data directory when its processes have ended: the aggregates equal a recount.
+//! What must hold of every data directory when its processes have ended, however they ended: the aggregates equal a
+//! recount of the documents.
+
+use jobber::projector::differing_shards;
+use jobber::sqlite::{Durability, Sqlite};
+use jobber::store::embedded::EmbeddedStore;
 
 use super::Place;
 
 /// Recounts the documents of the place's store, if it has one, and compares.
-pub fn check(_place: &Place) {}
+pub fn check(place: &Place) {
+    let file = place.data_dir().join("jobber.db");
+    if !file.exists() {
+        return;
+    }
+    // A runtime of its own, on a thread of its own: the caller's may be the one that is just being dropped.
+    let differing = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let db = Sqlite::open(&file, Durability::Process).unwrap();
+            let store = EmbeddedStore::open(db).await.unwrap();
+            differing_shards(&*store).await.unwrap()
+        })
+    })
+    .join()
+    .expect("the recount can be made");
+    assert!(differing.is_empty(), "these aggregates differ from a recount: {differing:?}");
+}

@@ -58,7 +58,7 @@ async fn mandelbrot_reports_progress_and_where_its_image_is() {
     let j = Jobber::dev().start().await;
     j.place().cpp_jobs();
     let image = j.place().path().join("image.ppm");
-    let data = json!({"width": 400, "height": 300, "iterations": 400, "output": image});
+    let data = json!({"width": 800, "height": 600, "iterations": 5000, "output": image});
     let out = j.cli(&["run", "mandelbrot", "--data", &data.to_string()]).await;
     assert_eq!(out.code, 0, "{}", out.stderr);
     assert!(out.stderr.contains("100"), "progress is shown: {}", out.stderr);

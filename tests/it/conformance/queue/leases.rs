@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobber::domain::{Clock, JobState, Progress, Stream, Verdict};
+use jobber::domain::{Clock, JobId, JobState, Progress, Stream, Verdict};
 use jobber::queue::{Cancellation, Change, LeaseLoss, OutputChunk};
 use serde_json::json;
 
@@ -177,6 +177,21 @@ pub(super) async fn cancel_reaches_the_holder_in_another_process(fixture: Fixtur
     assert!(quiet.is_err(), "the other job was not asked to stop");
 }
 
+pub(super) async fn cancel_reaches_a_job_that_is_just_being_taken(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    let mut claims = here.claim(1).await;
+    for _ in 0..100 {
+        let id = here.submit(job()).await;
+        if let Cancellation::Ended(_) = there.operator.cancel(&id, "at once").await.unwrap() {
+            continue;
+        }
+        let lease = next(&mut claims).await;
+        let loss = tokio::time::timeout(Duration::from_secs(4), lease.lost()).await.expect("told, not polled");
+        assert_eq!(loss, LeaseLoss::Cancelled("at once".to_owned()));
+        lease.settle(fail("cancelled")).await;
+    }
+}
+
 pub(super) async fn cancel_survives_the_holder(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
     let id = here.submit(job()).await;
@@ -225,29 +240,38 @@ pub(super) async fn output_reaches_a_watcher_in_another_process(fixture: Fixture
     assert_eq!(there.queue.output(&id, 0, Duration::ZERO).await.unwrap().1, []);
 }
 
+async fn kept_output(here: &Instance, id: &JobId) -> String {
+    let (mut at, mut kept) = (0, String::new());
+    loop {
+        let (next, chunks) = here.queue.output(id, at, Duration::ZERO).await.unwrap();
+        if chunks.is_empty() {
+            return kept;
+        }
+        at = next;
+        kept.extend(chunks.into_iter().map(|c| c.text));
+    }
+}
+
 pub(super) async fn output_is_bounded_and_keeps_the_end(fixture: Fixture) {
     let here = fixture.instance().await;
     let id = here.submit(job()).await;
     let mut claims = here.claim(1).await;
     let lease = next(&mut claims).await;
-    for i in 0..200 {
-        lease.publisher().output(chunk(Stream::Stdout, &format!("{i}:{}", "x".repeat(4096))));
-        if i % 20 == 0 {
-            soon(here.queue.output(&id, 0, Duration::from_secs(600))).await.unwrap();
+    let mut at = 0;
+    for _ in 0..8 {
+        for _ in 0..8 {
+            lease.publisher().output(chunk(Stream::Stdout, &"x".repeat(Fixture::OUTPUT / 16)));
         }
+        // Published before more is said, so that it is not the buffer that keeps the bound.
+        at = soon(here.queue.output(&id, at, Duration::from_secs(600))).await.unwrap().0;
     }
-    lease.publisher().output(chunk(Stream::Stdout, &format!("{}é-the-end", "y".repeat(3 * Fixture::OUTPUT))));
+    let long_end = "y".repeat(3 * Fixture::OUTPUT);
+    let kept = kept_output(&here, &id).await;
+    assert!(kept.len() <= Fixture::OUTPUT * 5 / 4, "{} bytes while it runs", kept.len());
+    lease.publisher().output(chunk(Stream::Stdout, &format!("{long_end}é-the-end")));
     lease.settle(Verdict::Complete { result: None }).await;
     here.until(&id, JobState::Completed).await;
-    let (mut at, mut kept) = (0, String::new());
-    loop {
-        let (next, chunks) = here.queue.output(&id, at, Duration::ZERO).await.unwrap();
-        if chunks.is_empty() {
-            break;
-        }
-        at = next;
-        kept.extend(chunks.into_iter().map(|c| c.text));
-    }
+    let kept = kept_output(&here, &id).await;
     assert!(kept.ends_with("é-the-end"));
     assert!(kept.len() <= Fixture::OUTPUT * 5 / 4, "{} bytes", kept.len());
 }

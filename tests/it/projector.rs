@@ -1,24 +1,29 @@
 //! The projector as a whole: replays on a store that stops half-way, and the loop on the embedded adapters.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use proptest::prelude::*;
-use tokio_util::task::TaskTracker;
-
-use super::*;
-use crate::domain::{
-    AttemptNumber, AttemptReport, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, JobState, Outcome,
-    Timestamp, Usage, WorkerId,
+use jobber::domain::{
+    AttemptNumber, AttemptReport, Clock, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, JobState,
+    Outcome, Timestamp, Usage, WorkerId,
 };
-use crate::events::EventSink;
-use crate::events::embedded::EmbeddedLog;
-use crate::sqlite::{Durability, Sqlite};
-use crate::stats::{Counts, ShardKey, StatShard};
-use crate::store::embedded::EmbeddedStore;
-use crate::store::{Commit, History, JobRecord, Loaded, Term, Versioned};
+use jobber::events::embedded::EmbeddedLog;
+use jobber::events::{Cursor, EventSink, EventSource};
+use jobber::projector::{
+    InvalidSettings, ProjectorSettings, contribution, differing_shards, fold_batch, rebuild, recount, run,
+};
+use jobber::sqlite::{Durability, Sqlite};
+use jobber::stats::{Counts, ShardKey, StatShard};
+use jobber::store::embedded::EmbeddedStore;
+use jobber::store::{Commit, History, JobRecord, Loaded, Projection, StoreError, StoreErrorKind, Term, Versioned};
+use proptest::prelude::*;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// A store without transactions: writes one document after the other, and fails when told to.
 #[derive(Default)]
@@ -125,7 +130,7 @@ type Draw = (u8, u8, u32, u8);
 
 fn job(which: u8, twist: u8) -> Arc<Job> {
     // Three jobs of two names on two days. A twist gives an id to a different job, which nobody should do.
-    let name = if (which + twist) % 3 == 0 { "a" } else { "b" };
+    let name = if (which + twist).is_multiple_of(3) { "a" } else { "b" };
     Arc::new(Job {
         id: JobId::parse(&format!("job-{which}")).unwrap(),
         name: JobName::parse(name).unwrap(),
@@ -180,7 +185,7 @@ fn implausible(draws: &[Draw]) -> Vec<Event> {
             5 => EventKind::Retried { attempts: *attempt },
             _ => EventKind::Removed,
         };
-        Event { at, job: job(which % 3, u8::from(dice % 16 == 0)), kind }
+        Event { at, job: job(which % 3, u8::from(dice.is_multiple_of(16))), kind }
     };
     draws.iter().enumerate().map(event).collect()
 }
@@ -455,6 +460,21 @@ async fn an_unreadable_event_is_set_aside_and_history_goes_on() {
     let parked: i64 =
         rig.db.read(|c| c.query_row("SELECT count(*) FROM events_parked", [], |r| r.get(0))).await.unwrap();
     assert_eq!(parked, 1);
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_jobber_is_waited_for() {
+    let rig = Rig::new().await;
+    let last = rig.log.append(&one_job("x")).await.unwrap();
+    let newer = "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), ?1, ?2) AS BLOB) WHERE seq = 2";
+    rig.db.write(move |c| c.execute(newer, [r#"{"v":1"#, r#"{"v":2"#])).await.unwrap();
+    let mut running = rig.start(rig.store.clone(), ProjectorSettings::new("one"));
+    running.reaches(Cursor { major: 0, minor: 1 }).await;
+    rig.db.write(move |c| c.execute(newer, [r#"{"v":2"#, r#"{"v":1"#])).await.unwrap();
+    running.reaches(last).await;
+    let record = rig.store.job(&JobId::parse("x").unwrap()).await.unwrap().unwrap();
+    assert_eq!(record.attempts[0].host, "h", "the event in question was folded");
     running.stopped().await;
 }
 

@@ -1,0 +1,53 @@
+//! Memory: limited and measured.
+
+use super::*;
+
+const MIB: u64 = 1024 * 1024;
+
+/// A command that holds at least so many bytes for a while: awk doubles a string, and waits.
+fn hold(bytes: u64, seconds: f64) -> String {
+    format!("awk 'BEGIN {{ s = \"x\"; while (length(s) < {bytes}) s = s s; system(\"sleep {seconds}\") }}'")
+}
+
+#[tokio::test]
+async fn a_job_above_its_limit_is_out_of_memory() {
+    let fixture = Fixture::new();
+    let order = RunOrder { memory_bytes: Some(32 * MIB), ..fixture.script(&hold(60 * MIB, 1000.0)) };
+    let report = fixture.run(order).await;
+    assert_eq!(report.outcome, Outcome::Oom, "{report:?}");
+    assert!(report.error.unwrap().starts_with("ran out of memory (limit 32 MiB)"));
+}
+
+#[tokio::test]
+async fn processes_of_a_group_count_together() {
+    let fixture = Fixture::new();
+    let one = hold(32 * MIB, 1000.0);
+    // One alone has some 50 MiB at its peak, when it copies.
+    let order = RunOrder { memory_bytes: Some(80 * MIB), ..fixture.script(&format!("{one} & {one} & {one} & wait")) };
+    assert_eq!(fixture.run(order).await.outcome, Outcome::Oom);
+}
+
+#[tokio::test]
+async fn an_allocation_beyond_all_bounds_fails_at_once() {
+    let fixture = Fixture::new();
+    let order = fixture.script("ulimit -d; ulimit -c");
+    let report = fixture.run(RunOrder { memory_bytes: Some(MIB), ..order }).await;
+    assert!(report.outcome.is_success(), "a limit that is not reached does no harm: {report:?}");
+    let order = RunOrder { memory_bytes: Some(32 * MIB), ..fixture.script("echo std::bad_alloc >&2; kill -ABRT $$") };
+    assert_eq!(fixture.run(order).await.outcome, Outcome::Oom);
+    let order = fixture.script("echo std::bad_alloc >&2; kill -ABRT $$");
+    assert_eq!(fixture.run(order).await.outcome, Outcome::Signal { signal: 6 }, "without a limit it is a crash");
+}
+
+#[tokio::test]
+async fn peak_memory_is_that_of_the_job_and_not_of_its_supervisor() {
+    // The supervisor's own high-water mark is far above what the job uses.
+    let ballast = vec![1u8; 100 * MIB as usize];
+    std::hint::black_box(&ballast);
+    let fixture = Fixture::new();
+    let peak = async |body: &str| fixture.run(fixture.script(body)).await.usage.unwrap().peak_rss_bytes;
+    let short = peak("exit 0").await;
+    assert!((100_000..30 * MIB).contains(&short), "{short}");
+    let sampled = peak(&format!("exec {}", hold(16 * MIB, 0.5))).await;
+    assert!((16 * MIB..80 * MIB).contains(&sampled), "{sampled}");
+}
