@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start processes, read the environment and print")]
 #![expect(unreachable_pub, reason = "one binary, nothing is reachable from outside")]
 
+mod api;
 mod architecture;
 mod cli;
 mod conformance;
