@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// How much work to hold ahead for each slot, by the average length of an attempt.
 const AHEAD: Duration = Duration::from_millis(20);
 /// Leases ahead for each slot at most.
-const MOST: usize = 16;
+const MOST: usize = 32;
 /// The weight of the newest attempt in the average.
 const WEIGHT: f64 = 0.2;
 
@@ -72,7 +72,7 @@ mod tests {
         let pace = Pace::new(4);
         assert_eq!(pace.leases(), 4);
         pace.learn(Duration::from_millis(1));
-        assert_eq!(pace.leases(), 4 * 17);
+        assert_eq!(pace.leases(), 4 * 21);
         pace.learn(Duration::from_secs(10));
         assert_eq!(pace.leases(), 4);
         assert!(!pace.is_ahead());
