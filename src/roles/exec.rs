@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::parts;
 use crate::config::Config;
 use crate::domain::{AttemptReport, Clock, WorkerId};
-use crate::runner::{Guard, OutputSink, RunOrder, StopSignal};
+use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, StopSignal};
 
 /// Runs one attempt under the configuration's rules. What the order leaves open is decided by the configuration.
 ///
@@ -30,7 +30,7 @@ pub async fn exec(
     fs_err::create_dir_all(config.data_dir.join("scratch"))?;
     let guard = Guard::start(&id, &config.data_dir.join("scratch"))
         .context("the guard, which ends the job if this process is killed, can't be started")?;
-    let runner = parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard))?;
+    let runner = parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;
     let slot = parts::build_slots(&config)?.acquire(cores).await;
     let report = runner.run(slot, order, stop, sink).await;
     drop(runner);

@@ -118,7 +118,8 @@ pub(super) fn build_worker(
     let slots = build_slots(config)?;
     let guard = Guard::start(&id, &scratch_dir(config)?)
         .context("the guard, which ends jobs if this process is killed, can't be started")?;
-    let runner = build_runner(config, environment, clock, &id, Some(&guard))?;
+    let gauge = RunningGauge::new();
+    let runner = build_runner(config, environment, clock, &id, Some(&guard), gauge.clone())?;
     let settings = WorkerSettings {
         id,
         host,
@@ -133,7 +134,7 @@ pub(super) fn build_worker(
         sink: ports.sink.clone(),
         runner: Arc::new(runner),
         slots: Arc::new(slots),
-        gauge: Arc::new(RunningGauge::new()),
+        gauge,
         clock: clock.clone(),
         settings: Arc::new(settings),
     };
@@ -150,6 +151,7 @@ pub(super) fn build_runner(
     clock: &Clock,
     worker: &WorkerId,
     guard: Option<&Guard>,
+    gauge: RunningGauge,
 ) -> anyhow::Result<Runner> {
     let settings = RunnerSettings {
         jobs_dir: config.worker.jobs_dir.clone(),
@@ -162,7 +164,7 @@ pub(super) fn build_runner(
         pin: config.worker.pin,
         drain: config.worker.pipe_drain,
     };
-    Ok(Runner::new(settings, environment, clock.clone(), guard)?)
+    Ok(Runner::new(settings, environment, clock.clone(), guard, gauge)?)
 }
 
 /// The cores that jobs may use, divided.

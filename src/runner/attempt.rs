@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::binary::Binaries;
 use super::environment::{self, Environment};
+use super::gauge::RunningGauge;
 use super::guard::Table;
 use super::limits::Limits;
 use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) guard: Option<Table>,
     pub(super) limits: Limits,
     pub(super) orphans: Orphans,
+    pub(super) gauge: RunningGauge,
 }
 
 /// Runs it. The slot is given back as soon as nothing of the process is left.
@@ -67,6 +69,7 @@ pub(super) fn run(
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
+    let running = shared.gauge.enter();
     let process = match spawn(shared, bench, &slot, order, &variables, &directory) {
         Ok(process) => process,
         Err(error) => return refused(error),
@@ -100,8 +103,12 @@ pub(super) fn run(
         guard.note(bench.number, None);
     }
     let cpus = if shared.settings.pin { slot.cpus().to_vec() } else { Vec::new() };
+    let peak_beside = running.peak_beside();
+    drop(running);
     drop(slot);
-    Ok(report::report(order, started_at, cpus, observed?, (&shared.limits, &restraint), &error_file))
+    let mut report = report::report(order, started_at, cpus, observed?, (&shared.limits, &restraint), &error_file);
+    report.peak_beside = peak_beside;
+    Ok(report)
 }
 
 /// A scratch directory that is removed when the attempt is over, however it is.

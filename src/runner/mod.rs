@@ -67,7 +67,7 @@ pub struct Runner {
 
 impl Runner {
     /// A runner with these settings. `environment` is that of this process, of which jobs inherit what the settings
-    /// name; `guard` ends what runs should this process be killed. Removes the scratch directories of dead workers, and
+    /// name; `guard` ends what runs should this process be killed; `gauge` counts what runs at the same time. Removes the scratch directories of dead workers, and
     /// makes this process the one that orphans below it are given to. A jobs directory that can't be read is only
     /// warned of: it may come later.
     ///
@@ -78,6 +78,7 @@ impl Runner {
         environment: Vec<(String, String)>,
         clock: Clock,
         guard: Option<&Guard>,
+        gauge: RunningGauge,
     ) -> Result<Self, RunnerError> {
         sys::close_descriptors_on_exec();
         if let Err(error) = fs_err::read_dir(&settings.jobs_dir) {
@@ -94,6 +95,7 @@ impl Runner {
             guard: guard.map(Guard::table),
             limits: limits::Limits::detect(),
             orphans: orphans::Orphans::adopt(),
+            gauge,
             clock,
             settings,
         };
@@ -112,15 +114,77 @@ impl Runner {
         stop: StopSignal,
         sink: Arc<dyn OutputSink>,
     ) -> Result<AttemptReport, RunnerError> {
-        let mut abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
+        self.start(slot, order, stop, sink)?.report().await
+    }
+
+    /// Starts one attempt.
+    ///
+    /// # Errors
+    /// [`RunnerError::Thread`] when the system has no thread left.
+    pub fn start(
+        &self,
+        slot: Slot,
+        order: RunOrder,
+        stop: StopSignal,
+        sink: Arc<dyn OutputSink>,
+    ) -> Result<Attempt, RunnerError> {
+        let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let shared = self.shared.clone();
-        let answer = self
-            .pool
-            .run(move |bench| attempt::run(&shared, bench, slot, &order, &stop, &sink))
-            .map_err(RunnerError::Thread)?;
-        let report = answer.await;
-        abandoned.0 = None;
+        let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+        let answer = self.pool.run(work).map_err(RunnerError::Thread)?;
+        Ok(Attempt { turn: None, answer, abandoned })
+    }
+
+    /// Starts one attempt when its turn has come and cores are free. The thread that frees them goes on with it at once,
+    /// so that between two short attempts nobody has to be woken.
+    pub fn start_in_turn(
+        &self,
+        slots: &Slots,
+        cores: Option<u32>,
+        order: RunOrder,
+        stop: StopSignal,
+        sink: Arc<dyn OutputSink>,
+    ) -> Attempt {
+        let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
+        let (shared, pool) = (self.shared.clone(), self.pool.clone());
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let turn = slots.in_turn(cores, move |slot| {
+            let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+            if let Err(error) = pool.start(pool::prepare(work, sender)) {
+                tracing::error!(%error, "no thread could be started for an attempt");
+            }
+        });
+        Attempt { turn: Some(turn), answer, abandoned }
+    }
+}
+
+/// An attempt that was started, or will be when its turn comes. Dropping it stops it as lost.
+pub struct Attempt {
+    turn: Option<slots::Turn>,
+    answer: tokio::sync::oneshot::Receiver<io::Result<AttemptReport>>,
+    abandoned: StopIfDropped,
+}
+
+impl Attempt {
+    /// Takes it back; false when it has been started.
+    pub fn withdraw(&self) -> bool {
+        self.turn.as_ref().is_some_and(slots::Turn::withdraw)
+    }
+
+    /// What became of it. Once.
+    ///
+    /// # Errors
+    /// [`RunnerError`] when Jobber could not do its own work.
+    pub async fn report(&mut self) -> Result<AttemptReport, RunnerError> {
+        let report = (&mut self.answer).await;
+        self.abandoned.0 = None;
         report.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Supervise)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.withdraw();
     }
 }
 

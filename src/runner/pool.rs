@@ -2,6 +2,7 @@
 //!
 //! A thread is used again and again, because it is prepared for spawning once. Threads end with the pool.
 
+use std::cell::RefCell;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,8 +19,8 @@ pub(super) struct Workbench {
 }
 
 /// Does the work and returns what tells its answer.
-type Work = Box<dyn FnOnce(&mut Workbench) -> Answer + Send>;
-type Answer = Box<dyn FnOnce() + Send>;
+pub(super) type Work = Box<dyn FnOnce(&mut Workbench) -> Answer + Send>;
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
 /// Work for a thread, with the way to it: only who has it can send more, so a thread that nobody can reach ends.
 struct Message {
@@ -28,7 +29,7 @@ struct Message {
 }
 
 /// Threads that wait for work.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Pool(Arc<Mutex<Idle>>);
 
 #[derive(Default)]
@@ -51,16 +52,32 @@ impl Pool {
         work: impl FnOnce(&mut Workbench) -> T + Send + 'static,
     ) -> std::io::Result<oneshot::Receiver<T>> {
         let (answer, receiver) = oneshot::channel();
-        let mut work: Work = Box::new(move |bench| {
-            let done = work(bench);
-            // Nobody waits any more when the caller has gone.
-            Box::new(move || drop(answer.send(done)))
+        self.start(prepare(work, answer))?;
+        Ok(receiver)
+    }
+
+    /// Runs prepared work on a thread. Called from one of the pool's threads that is about to be idle, on that thread:
+    /// it needs no waking, and stays on its CPU.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(super) fn start(&self, mut work: Work) -> std::io::Result<()> {
+        let here = NEXT.with_borrow_mut(|next| match next {
+            Some(slot @ None) => {
+                *slot = Some(work);
+                None
+            }
+            _ => Some(work),
         });
+        match here {
+            Some(back) => work = back,
+            None => return Ok(()),
+        }
         let number = {
             let mut idle = lock(&self.0);
             while let Some(way) = idle.threads.pop() {
                 match way.clone().send(Message { work, way }) {
-                    Ok(()) => return Ok(receiver),
+                    Ok(()) => return Ok(()),
                     // Its thread has panicked.
                     Err(mpsc::SendError(message)) => work = message.work,
                 }
@@ -75,18 +92,43 @@ impl Pool {
         std::thread::Builder::new().name(format!("attempt-{number}")).spawn(move || {
             let mut bench = Workbench { number, spawner: SpawnThread::prepare(), buffer: vec![0; BUFFER] };
             let mut next = Some(first);
-            while let Some(Message { work, way }) = next {
-                let answer = work(&mut bench);
-                // Free before the answer is told: whoever hears it may have work at once.
-                if let Some(pool) = pool.upgrade() {
-                    lock(&pool).threads.push(way);
+            while let Some(Message { mut work, way }) = next {
+                loop {
+                    NEXT.set(Some(None));
+                    let answer = work(&mut bench);
+                    let Some(Some(following)) = NEXT.take() else {
+                        // Free before the answer is told: whoever hears it may have work at once.
+                        if let Some(pool) = pool.upgrade() {
+                            lock(&pool).threads.push(way);
+                        }
+                        answer();
+                        break;
+                    };
+                    answer();
+                    work = following;
                 }
-                answer();
                 next = inbox.recv().ok();
             }
         })?;
-        Ok(receiver)
+        Ok(())
     }
+}
+
+thread_local! {
+    /// On a thread of a pool, while it works: what it does next, if that is known.
+    static NEXT: RefCell<Option<Option<Work>>> = const { RefCell::new(None) };
+}
+
+/// Makes work of a function and the channel on which its answer goes.
+pub(super) fn prepare<T: Send + 'static>(
+    work: impl FnOnce(&mut Workbench) -> T + Send + 'static,
+    answer: oneshot::Sender<T>,
+) -> Work {
+    Box::new(move |bench| {
+        let done = work(bench);
+        // Nobody waits any more when the caller has gone.
+        Box::new(move || drop(answer.send(done)))
+    })
 }
 
 fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
@@ -103,6 +145,19 @@ mod tests {
         let id = |pool: &Pool| pool.run(|bench| (bench.number, std::thread::current().id())).unwrap();
         let first = id(&pool).await.unwrap();
         assert_eq!(id(&pool).await.unwrap(), first);
+    }
+
+    #[tokio::test]
+    async fn a_thread_goes_on_with_the_work_that_it_started_itself() {
+        let pool = Pool::default();
+        let (answer, following) = oneshot::channel();
+        let inner = pool.clone();
+        let first = pool.run(move |_| {
+            let next = prepare(|_| std::thread::current().id(), answer);
+            inner.start(next).map(|()| std::thread::current().id())
+        });
+        let first = first.unwrap().await.unwrap().unwrap();
+        assert_eq!(following.await.unwrap(), first);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! A host's CPUs in, [`Slot`]s out: who may run now, and on which cores.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -107,7 +108,73 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     cores: u32,
-    answer: oneshot::Sender<Slot>,
+    answer: Answer,
+}
+
+/// How a waiter hears that it has a slot.
+enum Answer {
+    /// A future is woken.
+    Tell(oneshot::Sender<Slot>),
+    /// Called by whoever frees the slot, on its thread.
+    Call(Box<dyn FnOnce(Slot) + Send>, Arc<AtomicU8>),
+}
+
+/// Of a [`Turn`]: in the queue, called, given up.
+const WAITING: u8 = 0;
+const CALLED: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Answer {
+    /// Whether nobody waits for it any more.
+    fn is_closed(&self) -> bool {
+        match self {
+            Answer::Tell(answer) => answer.is_closed(),
+            Answer::Call(_, state) => state.load(Ordering::SeqCst) == WITHDRAWN,
+        }
+    }
+
+    /// Whether the waiter can be given a slot now; from then on it can't withdraw.
+    fn decide(&self) -> bool {
+        match self {
+            Answer::Tell(answer) => !answer.is_closed(),
+            Answer::Call(_, state) => {
+                state.compare_exchange(WAITING, CALLED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            }
+        }
+    }
+
+    fn give(self, slot: Slot) {
+        match self {
+            // Whoever gave up in this very moment hands the slot back by its drop, which serves the next.
+            Answer::Tell(answer) => drop(answer.send(slot)),
+            Answer::Call(call, _) => call(slot),
+        }
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_closed() { "closed" } else { "waiting" })
+    }
+}
+
+/// A place in the queue that is called when its turn comes.
+#[derive(Debug)]
+pub(super) struct Turn {
+    state: Arc<AtomicU8>,
+    slots: Slots,
+}
+
+impl Turn {
+    /// Leaves the queue; false when the call has been made.
+    pub(super) fn withdraw(&self) -> bool {
+        let left = self.state.compare_exchange(WAITING, WITHDRAWN, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if left {
+            // Those behind may move up.
+            self.slots.serve(&[]);
+        }
+        left
+    }
 }
 
 /// The right to run one job on some CPUs. Frees them when dropped.
@@ -149,10 +216,35 @@ impl Slots {
                 return slot;
             }
             let (answer, place) = oneshot::channel();
-            state.queue.push_back(Waiter { cores: self.cores(cores), answer });
+            state.queue.push_back(Waiter { cores: self.cores(cores), answer: Answer::Tell(answer) });
             Place { answer: place, slots: self }
         };
         (&mut place.answer).await.expect("a waiter is only taken from the queue with an answer")
+    }
+
+    /// Calls `call` with a slot when its turn comes: at once, on this thread, if it is now, else on the thread that frees
+    /// the slot.
+    pub(super) fn in_turn(&self, cores: Option<u32>, call: impl FnOnce(Slot) + Send + 'static) -> Turn {
+        let state = Arc::new(AtomicU8::new(WAITING));
+        let free = {
+            let mut locked = self.lock();
+            let free = self.take_if_free(&mut locked, cores);
+            match free {
+                Some(slot) => {
+                    state.store(CALLED, Ordering::SeqCst);
+                    Some((slot, call))
+                }
+                None => {
+                    let answer = Answer::Call(Box::new(call), state.clone());
+                    locked.queue.push_back(Waiter { cores: self.cores(cores), answer });
+                    None
+                }
+            }
+        };
+        if let Some((slot, call)) = free {
+            call(slot);
+        }
+        Turn { state, slots: self.clone() }
     }
 
     /// The same without waiting: `None` when not enough is free, or somebody waits already.
@@ -195,14 +287,13 @@ impl Slots {
                     break;
                 }
                 let Some(waiter) = state.queue.pop_front() else { break };
-                if !waiter.answer.is_closed() {
+                if waiter.answer.decide() {
                     granted.push((waiter.answer, self.take(&mut state, cores)));
                 }
             }
         }
         for (answer, slot) in granted {
-            // Whoever gave up in this very moment hands the slot back by its drop, which serves the next.
-            drop(answer.send(slot));
+            answer.give(slot);
         }
     }
 }
@@ -246,6 +337,26 @@ mod tests {
             Poll::Ready(value) => Some(value),
             Poll::Pending => None,
         }
+    }
+
+    #[test]
+    fn turns_are_called_in_order_by_whoever_frees_the_slot() {
+        let slots = Slots::new(vec![0], 1);
+        let (sender, called) = std::sync::mpsc::channel();
+        let turn = |name: &'static str| {
+            let sender = sender.clone();
+            slots.in_turn(None, move |slot| sender.send((name, slot)).unwrap())
+        };
+        let (first, second, third) = (turn("first"), turn("second"), turn("third"));
+        assert!(!first.withdraw(), "its turn had come at once");
+        assert!(second.withdraw());
+        assert!(!second.withdraw(), "only once");
+        let (name, slot) = called.try_recv().unwrap();
+        assert_eq!(name, "first");
+        assert!(called.try_recv().is_err(), "there is one slot");
+        drop(slot);
+        assert_eq!(called.try_recv().unwrap().0, "third");
+        assert!(!third.withdraw());
     }
 
     #[test]

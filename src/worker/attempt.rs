@@ -11,35 +11,46 @@ use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnF
 use crate::queue::{Lease, LeaseLoss};
 use crate::runner::{Slot, StopHandle, StopReason};
 
+/// Where an attempt runs: on a slot that it has, or on the next that is free.
+enum Place {
+    Slot(Slot),
+    InTurn,
+}
+
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
 pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     if lease.crashes() > shop.worker.settings.crash_limit {
         return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
     }
-    // With leases ahead the start is written while the job waits its turn, so that no slot waits for the log.
-    let early = shop.pace.is_ahead();
-    let mut slot = shop.worker.slots.try_acquire(shop.worker.settings.cores(lease.job()));
-    if (slot.is_some() || early) && !record_start(&shop, &lease).await {
-        return;
-    }
-    let recorded = slot.is_some() || early;
-    if slot.is_none() {
-        slot = wait_for_slot(&shop, &lease).await;
-    }
-    let Some(slot) = slot else {
+    let cores = shop.worker.settings.cores(lease.job());
+    let place = match shop.worker.slots.try_acquire(cores) {
+        Some(slot) => Some(Place::Slot(slot)),
+        // With leases ahead the start is written while the job waits its turn, so that no slot waits for the log.
+        None if shop.pace.is_ahead() => Some(Place::InTurn),
+        None => wait_for_slot(&shop, &lease).await.map(Place::Slot),
+    };
+    let Some(place) = place else {
         return match cancelled(&lease).await {
             Some(reason) => end_unstarted(&shop, lease, Outcome::Cancelled, &reason).await,
-            None if recorded => give_back_unstarted(&shop, lease).await,
             // Dropping it gives it back.
             None => drop(lease),
         };
     };
-    if !recorded && !record_start(&shop, &lease).await {
+    if !record_start(&shop, &lease).await {
         return;
     }
-    let report = supervise(&shop, &lease, slot).await;
-    conclude(&shop, lease, report).await;
+    match supervise(&shop, &lease, place).await {
+        Some(report) => conclude(&shop, lease, report).await,
+        None => {
+            let now = shop.worker.clock.now();
+            let (outcome, error) = match cancelled(&lease).await {
+                Some(reason) => (Outcome::Cancelled, format!("cancelled: {reason}")),
+                None => (Outcome::Lost, "given back before its process was started".to_owned()),
+            };
+            conclude(&shop, lease, AttemptReport::bare(outcome, now, now, error)).await;
+        }
+    }
 }
 
 /// Writes down that the process is about to be started. False when the worker must end at once.
@@ -52,30 +63,24 @@ async fn record_start(shop: &Shop, lease: &Lease) -> bool {
     shop.recorder.record(&[event(shop, lease, started)]).await
 }
 
-/// Gives back a job whose start was written down but never happened.
-async fn give_back_unstarted(shop: &Shop, lease: Lease) {
-    let now = shop.worker.clock.now();
-    let report = AttemptReport::bare(Outcome::Lost, now, now, "given back before its process was started");
-    conclude(shop, lease, report).await;
-}
-
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
 async fn wait_for_slot(shop: &Shop, lease: &Lease) -> Option<Slot> {
     let cores = shop.worker.settings.cores(lease.job());
-    let patience = async {
-        // Only a lease that was taken ahead may be wanted by another worker's idle slot.
-        loop {
-            tokio::time::sleep(Pace::PATIENCE).await;
-            if shop.attempts.len() > shop.pace.leases() {
-                return;
-            }
-        }
-    };
     tokio::select! {
         slot = shop.worker.slots.acquire(cores) => Some(slot),
         _ = lease.lost() => None,
         () = shop.give_back.cancelled() => None,
-        () = patience => None,
+        () = out_of_patience(shop) => None,
+    }
+}
+
+/// Returns when a lease that was taken ahead has waited long for a slot: another worker's may be idle.
+async fn out_of_patience(shop: &Shop) {
+    loop {
+        tokio::time::sleep(Pace::PATIENCE).await;
+        if shop.attempts.len() > shop.pace.leases() {
+            return;
+        }
     }
 }
 
@@ -91,8 +96,9 @@ async fn cancelled(lease: &Lease) -> Option<String> {
     }
 }
 
-/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end.
-async fn supervise(shop: &Shop, lease: &Lease, slot: Slot) -> AttemptReport {
+/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end. `None` when that
+/// happened before the process was started.
+async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptReport> {
     let began = shop.worker.clock.now();
     let trouble = |error: &dyn std::fmt::Display| {
         tracing::error!(job = %lease.job().id, %error, "jobber could not run a job");
@@ -101,42 +107,56 @@ async fn supervise(shop: &Shop, lease: &Lease, slot: Slot) -> AttemptReport {
     };
     let (handle, signal) = match StopHandle::new() {
         Ok(pair) => pair,
-        Err(error) => return trouble(&error),
+        Err(error) => return Some(trouble(&error)),
     };
-    let running = shop.worker.gauge.enter();
     let sink = Arc::new(Live { publisher: lease.publisher(), attempt: lease.attempt() });
-    let order = shop.worker.settings.order(lease);
-    let mut run = std::pin::pin!(shop.worker.runner.run(slot, order, signal, sink));
+    let (order, runner) = (shop.worker.settings.order(lease), &shop.worker.runner);
+    let waits = matches!(place, Place::InTurn);
+    let mut attempt = match place {
+        Place::Slot(slot) => match runner.start(slot, order, signal, sink) {
+            Ok(attempt) => attempt,
+            Err(error) => return Some(trouble(&error)),
+        },
+        Place::InTurn => {
+            let cores = shop.worker.settings.cores(lease.job());
+            runner.start_in_turn(&shop.worker.slots, cores, order, signal, sink)
+        }
+    };
     let mut told = false;
     let mut why = None;
     let result = loop {
-        tokio::select! {
+        // What there is to stop for; with it, why and how.
+        let reason = tokio::select! {
             biased;
-            result = &mut run => break result,
-            loss = lease.lost(), if !told => {
-                told = true;
-                match loss {
-                    LeaseLoss::Cancelled(reason) => {
-                        why = Some(reason);
-                        handle.stop(StopReason::Cancelled);
-                    }
-                    LeaseLoss::Expired => {
-                        tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease; stopping the job");
-                        handle.stop(StopReason::Lost);
-                    }
+            result = attempt.report() => break result,
+            loss = lease.lost(), if !told => match loss {
+                LeaseLoss::Cancelled(reason) => {
+                    why = Some(reason);
+                    StopReason::Cancelled
                 }
+                LeaseLoss::Expired => {
+                    tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease; stopping the job");
+                    StopReason::Lost
+                }
+            },
+            () = shop.give_back.cancelled(), if !told => StopReason::Lost,
+            () = out_of_patience(shop), if waits && !told => {
+                if attempt.withdraw() {
+                    return None;
+                }
+                continue;
             }
-            () = shop.give_back.cancelled(), if !told => {
-                told = true;
-                handle.stop(StopReason::Lost);
-            }
+        };
+        if waits && attempt.withdraw() {
+            return None;
         }
+        told = true;
+        handle.stop(reason);
     };
     let mut report = match result {
         Ok(report) => report,
         Err(error) => trouble(&error),
     };
-    report.peak_beside = running.peak_beside();
     match (report.outcome, why) {
         (Outcome::Cancelled, Some(reason)) => report.error = Some(format!("cancelled: {reason}")),
         (Outcome::Lost, _) if shop.give_back.is_cancelled() => {
@@ -144,7 +164,7 @@ async fn supervise(shop: &Shop, lease: &Lease, slot: Slot) -> AttemptReport {
         }
         _ => {}
     }
-    report
+    Some(report)
 }
 
 /// Decides what follows, writes it down, and only then tells the queue.

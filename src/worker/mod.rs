@@ -87,7 +87,7 @@ pub struct Worker {
     /// The cores.
     pub slots: Arc<Slots>,
     /// Counts what runs at the same time.
-    pub gauge: Arc<RunningGauge>,
+    pub gauge: RunningGauge,
     /// Tells the time.
     pub clock: Clock,
     /// What it was told.

@@ -96,7 +96,7 @@ impl Fixture {
             ("JOBBER_TOKEN".to_owned(), "secret".to_owned()),
             ("OTHER".to_owned(), "other".to_owned()),
         ];
-        let runner = Arc::new(Runner::new(settings, environment, Clock::system(), None).unwrap());
+        let runner = Arc::new(Runner::new(settings, environment, Clock::system(), None, RunningGauge::new()).unwrap());
         let slots = Slots::new(CpuSet::detect(None, None).unwrap().into_vec(), 1);
         Self { directory, runner, slots, worker }
     }
