@@ -256,7 +256,7 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
     )?;
     // 16 MiB of log between checkpoints: fewer flushes under load.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    connection.pragma_update(None, "cache_size", -16_000)?;
+    connection.pragma_update(None, "cache_size", -4_000)?;
     // The journals of single statements are small and live for microseconds: not worth a file each.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", true)

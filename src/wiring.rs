@@ -34,6 +34,9 @@ pub struct Ports {
     pub projection: Arc<dyn Projection>,
 }
 
+/// How much of a running job's output is kept for those who watch, as a multiple of what history keeps of a stream.
+const WATCHED: usize = 4;
+
 /// Opens what the configuration names. Background work of the adapters is spawned on `tasks` and ends with the ports.
 ///
 /// # Errors
@@ -47,6 +50,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
         completed: Retention { age: Some(config.queue.completed_age), count: config.queue.completed_count },
         failed: Retention { age: Some(config.queue.failed_age), count: config.queue.failed_count },
         heartbeat: crate::worker::HEARTBEAT,
+        output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
         ..EmbeddedQueueSettings::default()
     };
     let queue = EmbeddedQueue::open(db.clone(), dir, settings, clock.clone(), tasks.clone()).await?;
