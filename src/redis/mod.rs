@@ -1,0 +1,251 @@
+//! A client of a Redis or Valkey server out of a URL: one server, Sentinel or Cluster, plain or over TLS.
+//!
+//! A [`Redis`] is one connection that looks after itself: it reconnects with growing, jittered waits for as long as
+//! anybody holds it, and no command waits much longer than [`COMMAND_TIMEOUT`] for a server that is away. No error and
+//! no log line holds the password.
+
+mod diagnose;
+mod url;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, UnresponsiveConfig};
+use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Waits;
+use crate::domain::Secret;
+
+/// How long a connection may take to come up, and the same again for its greeting.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a command may take, the wait for a lost connection included.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that owes an answer for longer than this is given up for a new one.
+const UNRESPONSIVE: Duration = Duration::from_secs(3);
+/// The longest wait between two tries to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a server is and how to get in.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host[:port][/database]`; `rediss://` for TLS; `redis-sentinel://` with
+    /// `?sentinelServiceName=NAME` and `redis-cluster://`, both with `&node=host:port` for more addresses.
+    pub url: Secret,
+    /// Certificates of the authorities to trust, in PEM, instead of this system's. For TLS only.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What a caller can decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisErrorKind {
+    /// The server can't be reached or does not answer; another try may work.
+    Unavailable,
+    /// The settings don't fit the server: only a person can change that.
+    Refused,
+    /// The server has no memory or disk left for what was to be written.
+    Full,
+}
+
+/// Why a server could not be used. Never holds a password.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RedisError {
+    /// What a caller can decide on.
+    pub kind: RedisErrorKind,
+    message: String,
+}
+
+/// A connection that looks after itself; clones share it, the last one closes it.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    setup: Arc<Setup>,
+    _open: Arc<DropGuard>,
+}
+
+struct Setup {
+    config: Config,
+    place: String,
+    tasks: TaskTracker,
+}
+
+impl Redis {
+    /// Connects. What only a person can put right (user, password, database, TLS, the wrong kind of server) is an error
+    /// at once. A server that is away is none: the answer comes within some two seconds, a warning says so, and
+    /// a task on `tasks` goes on trying, so that a process can start, say that it is not ready ([`Redis::ping`]), and
+    /// become ready.
+    ///
+    /// # Errors
+    /// `Refused`, with the fix.
+    pub async fn connect(settings: &RedisSettings, tasks: &TaskTracker) -> Result<Self, RedisError> {
+        let config = url::read(settings)?;
+        let place = url::place(&config);
+        let setup = Arc::new(Setup { config, place, tasks: tasks.clone() });
+        let client = setup.client()?;
+        let running = match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
+            Ok(Ok(running)) => Some(running),
+            Ok(Err(error)) => {
+                let error = setup.failed(&error);
+                if error.kind == RedisErrorKind::Refused {
+                    return Err(error);
+                }
+                if !setup.config.uses_tls() && diagnose::wants_tls(&setup.config.server.hosts()).await {
+                    return Err(setup.refused("speaks TLS only; write rediss:// (with an s) in its URL"));
+                }
+                tracing::warn!(%error, "redis is away; trying on");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(redis = setup.place, "redis does not answer; trying on");
+                None
+            }
+        };
+        let redis = Self::kept(client, setup, running);
+        if redis.client.is_connected() {
+            redis.check_kind().await?;
+        }
+        Ok(redis)
+    }
+
+    /// Another connection to the same server, for commands that block theirs. It comes up in the background.
+    ///
+    /// # Errors
+    /// `Refused`, if the settings had not let the first come up either.
+    pub fn another(&self) -> Result<Self, RedisError> {
+        Ok(Self::kept(self.setup.client()?, self.setup.clone(), None))
+    }
+
+    fn kept(client: Client, setup: Arc<Setup>, running: Option<ConnectHandle>) -> Self {
+        let closed = CancellationToken::new();
+        setup.tasks.spawn(keep(client.clone(), setup.clone(), running, closed.clone()));
+        Self { client, setup, _open: Arc::new(closed.drop_guard()) }
+    }
+
+    /// The client. A command is sent once: one that was under way when the connection broke is an error, never a repeat.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whose errors these are, for people: the addresses, without user and password.
+    pub fn place(&self) -> &str {
+        &self.setup.place
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// `Unavailable` within [`COMMAND_TIMEOUT`].
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        self.client.ping(None).await.map_err(|e| self.failed(&e))
+    }
+
+    /// The error of a command, told for people.
+    pub(crate) fn failed(&self, error: &Error) -> RedisError {
+        self.setup.failed(error)
+    }
+
+    /// A node of a cluster answers a plain client too, but only for some keys: better said at the start.
+    async fn check_kind(&self) -> Result<(), RedisError> {
+        if self.client.is_clustered() {
+            return Ok(());
+        }
+        let info = CustomCommand::new_static("INFO", ClusterHash::Random, false);
+        match self.client.custom::<String, _>(info, vec!["cluster"]).await {
+            Ok(info) if info.contains("cluster_enabled:1") => {
+                Err(self.setup.refused("is a node of a cluster; write redis-cluster:// in its URL"))
+            }
+            // A user that may not ask is none that we can help.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Setup {
+    fn client(&self) -> Result<Client, RedisError> {
+        let mut policy = ReconnectPolicy::new_exponential(0, 50, milliseconds(LONGEST_PAUSE), 2);
+        policy.set_jitter(50);
+        let performance = PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..PerformanceConfig::default() };
+        let connection = ConnectionConfig {
+            connection_timeout: CONNECT_TIMEOUT,
+            internal_command_timeout: CONNECT_TIMEOUT,
+            max_command_attempts: 1,
+            unresponsive: UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: UNRESPONSIVE / 6 },
+            ..ConnectionConfig::default()
+        };
+        Builder::from_config(self.config.clone())
+            .set_policy(policy)
+            .set_performance_config(performance)
+            .set_connection_config(connection)
+            .build()
+            .map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, error: &Error) -> RedisError {
+        let kind = diagnose::kind(error);
+        let hint = diagnose::hint(error);
+        RedisError { kind, message: format!("redis at {}: {}{hint}", self.place, diagnose::details(error)) }
+    }
+
+    fn refused(&self, why: &str) -> RedisError {
+        RedisError { kind: RedisErrorKind::Refused, message: format!("redis at {} {why}", self.place) }
+    }
+}
+
+/// Options for a command that may take this long.
+pub(crate) fn within(timeout: Duration) -> Options {
+    Options { timeout: Some(timeout), ..Options::default() }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).expect("constants of seconds")
+}
+
+/// Keeps the client connected until `closed`, and tells when it is not. The client reconnects by itself as long as its
+/// task runs; that ends when the first connection fails, and on what it holds for fatal, which a restarted server with
+/// repaired settings is not.
+async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHandle>, closed: CancellationToken) {
+    let mut waits = Waits::new(Duration::from_millis(50), LONGEST_PAUSE);
+    let mut away = running.is_none();
+    loop {
+        let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
+        let mut task = running.take().unwrap_or_else(|| client.connect());
+        loop {
+            tokio::select! {
+                () = closed.cancelled() => {
+                    // Drops the sockets with it.
+                    task.abort();
+                    return;
+                }
+                ended = &mut task => {
+                    let error = ended.ok().and_then(Result::err);
+                    tell_away(&setup, &mut away, error.as_ref());
+                    break;
+                }
+                Ok((error, _)) = errors.recv() => tell_away(&setup, &mut away, Some(&error)),
+                Ok(_) = connects.recv() => {
+                    waits.reset();
+                    if std::mem::take(&mut away) {
+                        tracing::info!(redis = setup.place, "redis is back");
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = closed.cancelled() => return,
+            () = tokio::time::sleep(waits.next_wait()) => {}
+        }
+    }
+}
+
+fn tell_away(setup: &Setup, away: &mut bool, error: Option<&Error>) {
+    if !std::mem::replace(away, true) {
+        let error = error.map_or_else(|| format!("redis at {}: closed", setup.place), |e| setup.failed(e).to_string());
+        tracing::warn!(error, "redis is away; trying on");
+    }
+}
