@@ -1,6 +1,5 @@
 //! What a client's errors mean to people, and whether another try is worth it.
 
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +14,12 @@ use super::RedisErrorKind;
 const KNOWN: &[(&str, RedisErrorKind, &str)] = &[
     ("WRONGPASS", RedisErrorKind::Refused, "check the user and the password in its URL"),
     ("NOAUTH", RedisErrorKind::Refused, "it wants a password: redis://:PASSWORD@host"),
-    ("Client sent AUTH, but no password is set", RedisErrorKind::Refused, "take the password out of its URL"),
-    ("without any password configured", RedisErrorKind::Refused, "take the password out of its URL"),
     ("NOPERM", RedisErrorKind::Refused, "give this user the commands and keys that jobber needs"),
     ("DB index is out of range", RedisErrorKind::Refused, "choose a database number that the server has"),
     ("cluster support disabled", RedisErrorKind::Refused, "it is no cluster: write redis:// in its URL"),
     ("InvalidContentType", RedisErrorKind::Refused, "it does not speak TLS: write redis:// (without an s) in its URL"),
-    ("certificate", RedisErrorKind::Refused, "name a file with the authority that signed its certificate"),
+    ("UnknownIssuer", RedisErrorKind::Refused, "name a file with the authority that signed its certificate"),
+    ("InvalidCertificate", RedisErrorKind::Refused, "its certificate must be valid now, and for the host in its URL"),
     ("OOM command not allowed", RedisErrorKind::Full, "raise its maxmemory"),
     ("MISCONF", RedisErrorKind::Full, "it can't write to its disk; make room there"),
     ("READONLY", RedisErrorKind::Unavailable, "it is a replica"),
@@ -51,31 +49,42 @@ pub(super) fn details(error: &Error) -> &str {
     text.split_once("with args beginning with").map_or(text, |(before, _)| before.trim_end_matches([' ', ',']))
 }
 
-/// True when one of the servers takes a TLS greeting for one. A server that expects TLS closes a plain connection
-/// without a word, as one does that is just going down.
-pub(super) async fn wants_tls(servers: &[Server]) -> bool {
+/// What is wrong with the URL's scheme, if a server answers only in the other way of speaking. To the client the two look
+/// alike: a server closes a connection, or waits on, as one does that is just going down.
+pub(super) async fn wrong_scheme(servers: &[Server], uses_tls: bool) -> Option<&'static str> {
+    let (greeting, answers, what): (_, &[u8], _) = if uses_tls {
+        (b"PING\r\n".to_vec(), b"+-", "does not speak TLS; write redis:// (without an s) in its URL")
+    } else {
+        // A record of TLS begins with its type: 21 is an alert, 22 a handshake.
+        (tls_greeting()?, &[21, 22], "speaks TLS only; write rediss:// (with an s) in its URL")
+    };
     for server in servers {
-        let asked = tokio::time::timeout(Duration::from_millis(500), answers_tls(&server.host, server.port));
-        if asked.await.ok().flatten() == Some(true) {
-            return true;
+        let asked = tokio::time::timeout(Duration::from_millis(500), first_byte(server, &greeting));
+        if let Ok(Ok(byte)) = asked.await
+            && answers.contains(&byte)
+        {
+            return Some(what);
         }
     }
-    false
+    None
 }
 
-async fn answers_tls(host: &str, port: u16) -> Option<bool> {
+fn tls_greeting() -> Option<Vec<u8>> {
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .ok()?
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let name = host.to_owned().try_into().ok()?;
-    let mut greeting = Cursor::new(Vec::new());
+    let name = "localhost".try_into().ok()?;
+    let mut greeting = Vec::new();
     rustls::ClientConnection::new(Arc::new(config), name).ok()?.write_tls(&mut greeting).ok()?;
-    let mut stream = TcpStream::connect((host, port)).await.ok()?;
-    stream.write_all(greeting.get_ref()).await.ok()?;
-    // A record of TLS begins with its type: 21 is an alert, 22 a handshake.
-    Some(matches!(stream.read_u8().await.ok()?, 21 | 22))
+    Some(greeting)
+}
+
+async fn first_byte(server: &Server, greeting: &[u8]) -> std::io::Result<u8> {
+    let mut stream = TcpStream::connect((&*server.host, server.port)).await?;
+    stream.write_all(greeting).await?;
+    stream.read_u8().await
 }
 
 #[cfg(test)]

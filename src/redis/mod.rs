@@ -90,19 +90,18 @@ impl Redis {
         let client = setup.client()?;
         let running = match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
             Ok(Ok(running)) => Some(running),
-            Ok(Err(error)) => {
-                let error = setup.failed(&error);
+            failed => {
+                let error = match failed {
+                    Ok(Err(error)) => setup.failed(&error),
+                    _ => setup.error(RedisErrorKind::Unavailable, "does not answer"),
+                };
                 if error.kind == RedisErrorKind::Refused {
                     return Err(error);
                 }
-                if !setup.config.uses_tls() && diagnose::wants_tls(&setup.config.server.hosts()).await {
-                    return Err(setup.refused("speaks TLS only; write rediss:// (with an s) in its URL"));
+                if let Some(why) = diagnose::wrong_scheme(&setup.config.server.hosts(), setup.config.uses_tls()).await {
+                    return Err(setup.error(RedisErrorKind::Refused, why));
                 }
                 tracing::warn!(%error, "redis is away; trying on");
-                None
-            }
-            Err(_) => {
-                tracing::warn!(redis = setup.place, "redis does not answer; trying on");
                 None
             }
         };
@@ -158,7 +157,8 @@ impl Redis {
         let info = CustomCommand::new_static("INFO", ClusterHash::Random, false);
         match self.client.custom::<String, _>(info, vec!["cluster"]).await {
             Ok(info) if info.contains("cluster_enabled:1") => {
-                Err(self.setup.refused("is a node of a cluster; write redis-cluster:// in its URL"))
+                let why = "is a node of a cluster; write redis-cluster:// in its URL";
+                Err(self.setup.error(RedisErrorKind::Refused, why))
             }
             // A user that may not ask is none that we can help.
             Ok(_) | Err(_) => Ok(()),
@@ -170,7 +170,8 @@ impl Setup {
     fn client(&self) -> Result<Client, RedisError> {
         let mut policy = ReconnectPolicy::new_exponential(0, 50, milliseconds(LONGEST_PAUSE), 2);
         policy.set_jitter(50);
-        let performance = PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..PerformanceConfig::default() };
+        let performance =
+            PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..PerformanceConfig::default() };
         let connection = ConnectionConfig {
             connection_timeout: CONNECT_TIMEOUT,
             internal_command_timeout: CONNECT_TIMEOUT,
@@ -192,8 +193,8 @@ impl Setup {
         RedisError { kind, message: format!("redis at {}: {}{hint}", self.place, diagnose::details(error)) }
     }
 
-    fn refused(&self, why: &str) -> RedisError {
-        RedisError { kind: RedisErrorKind::Refused, message: format!("redis at {} {why}", self.place) }
+    fn error(&self, kind: RedisErrorKind, what: &str) -> RedisError {
+        RedisError { kind, message: format!("redis at {} {what}", self.place) }
     }
 }
 

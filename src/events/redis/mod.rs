@@ -128,11 +128,8 @@ impl EventSink for RedisLog {
         let cap = Value::from(self.cap.to_string());
         let bodies = events.iter().map(|event| Value::Bytes(codec::encode(event).into()));
         let args: Vec<Value> = std::iter::once(cap).chain(bodies).collect();
-        let last: Option<String> = self
-            .client(PATIENCE)
-            .eval(APPEND, self.stream.as_str(), args)
-            .await
-            .map_err(|e| self.failed(&e))?;
+        let last: Option<String> =
+            self.client(PATIENCE).eval(APPEND, self.stream.as_str(), args).await.map_err(|e| self.failed(&e))?;
         match last {
             Some(id) => cursor(&id),
             None => Err(EventError::new(

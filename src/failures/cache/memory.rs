@@ -88,7 +88,11 @@ mod tests {
             assert_eq!(cache.get(&[error(0).fingerprint]).await.unwrap(), [Some(error(0))], "used after {n}");
         }
         let known: Vec<u8> = (0..100u8)
-            .filter(|n| cache.with(|g| g.young.contains_key(&error(*n).fingerprint) || g.old.contains_key(&error(*n).fingerprint)))
+            .filter(|n| {
+                cache.with(|g| {
+                    g.young.contains_key(&error(*n).fingerprint) || g.old.contains_key(&error(*n).fingerprint)
+                })
+            })
             .collect();
         assert!((97..100).all(|n| known.contains(&n)), "{known:?}");
     }

@@ -59,7 +59,8 @@ async fn redis() -> Logs {
     let server = server::Redis::shared();
     let prefix = format!("test-{}", uuid::Uuid::new_v4());
     let open = || async {
-        let (tasks, settings) = (TaskTracker::new(), RedisSettings { url: server.url().parse().unwrap(), ca_file: None });
+        let (tasks, settings) =
+            (TaskTracker::new(), RedisSettings { url: server.url().parse().unwrap(), ca_file: None });
         let redis = Redis::connect(&settings, &tasks).await.unwrap();
         let log = RedisLog::open(redis, &prefix, CAP, &tasks).unwrap();
         Log { sink: log.clone(), source: log }
