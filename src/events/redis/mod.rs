@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
 use crate::domain::Event;
-use crate::redis::{Redis, RedisError, RedisErrorKind, within};
+use crate::redis::{COMMAND_TIMEOUT, Redis, RedisError, RedisErrorKind, within};
 use tail::Tail;
 
 /// KEYS: stream. ARGV: cap, then events. Answers the last id, or nothing when the cap would be passed.
@@ -59,7 +59,7 @@ const TRIM_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait of one read; longer ones are cut to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// The log in a Redis stream. Processes with the same server and prefix see the same log.
+/// The log in a Redis stream. Processes with the same server and queue see the same log.
 pub struct RedisLog {
     redis: Redis,
     stream: String,
@@ -71,26 +71,29 @@ pub struct RedisLog {
 type Entry = (String, HashMap<Vec<u8>, Bytes>);
 
 impl RedisLog {
-    /// The log of at most `cap` events under `<prefix>:events`; what is set aside lies in the hash
-    /// `<prefix>:events:parked`. In a cluster both must be on one node, so the prefix is put into braces unless it has
-    /// some. A task on `tasks`, which ends with the log, watches for news while somebody waits for them.
+    /// The log of at most `cap` events of the queue with this name. It is the stream `jobber:{<queue>}:events`; what is set
+    /// aside lies in the hash `jobber:{<queue>}:events:parked`. The braces, left out when the name has some, keep the two
+    /// on one node of a cluster; `jobber:` keeps them apart from BullMQ's own `<queue>:events`. A task on `tasks`, which
+    /// ends with the log, watches for news while somebody waits for them.
     ///
     /// Nothing is asked of the server here: a log can be opened while it is away.
     ///
     /// # Errors
     /// When the cap is 0.
-    pub fn open(redis: Redis, prefix: &str, cap: u64, tasks: &TaskTracker) -> Result<Arc<Self>, EventError> {
+    pub fn open(redis: Redis, queue: &str, cap: u64, tasks: &TaskTracker) -> Result<Arc<Self>, EventError> {
         if cap == 0 {
             return Err(EventError::new(EventErrorKind::Full, "an event log of 0 events takes none; raise events.cap"));
         }
-        let tagged = if prefix.contains('{') { prefix.to_owned() } else { format!("{{{prefix}}}") };
-        let stream = format!("{tagged}:events");
+        let tagged = if queue.contains('{') { queue.to_owned() } else { format!("{{{queue}}}") };
+        let stream = format!("jobber:{tagged}:events");
         let tail = Tail::start(redis.clone(), stream.clone(), tasks);
         Ok(Arc::new(Self { redis, parked: format!("{stream}:parked"), stream, cap, tail }))
     }
 
+    /// The client, with patience for a server that is there and little for one that is not.
     fn client(&self, patience: Duration) -> WithOptions<Client> {
-        self.redis.client().with_options(&within(patience))
+        let client = self.redis.client();
+        client.with_options(&within(if client.is_connected() { patience } else { COMMAND_TIMEOUT }))
     }
 
     fn failed(&self, error: &fred::error::Error) -> EventError {

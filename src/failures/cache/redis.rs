@@ -24,7 +24,7 @@ const MOST_BYTES: usize = 64 << 10;
 /// Keys that are asked for or written at the same time.
 const CHUNK: usize = 256;
 
-/// Remembers errors in Redis. Processes with the same server and prefix share what is known.
+/// Remembers errors in Redis. Processes with the same server and queue share what is known.
 pub struct RedisCache {
     redis: Redis,
     prefix: String,
@@ -32,10 +32,10 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// A cache under `<prefix>:error:<fingerprint>` that forgets an error `ttl` after it was put (at least a second).
-    /// Nothing is asked of the server here.
-    pub fn open(redis: Redis, prefix: &str, ttl: Duration) -> Arc<Self> {
-        Arc::new(Self { redis, prefix: format!("{prefix}:error:"), ttl: ttl.max(Duration::from_secs(1)) })
+    /// The cache of the queue with this name, under `jobber:<queue>:error:<fingerprint>`. It forgets an error `ttl` after
+    /// it was put (at least a second). Nothing is asked of the server here.
+    pub fn open(redis: Redis, queue: &str, ttl: Duration) -> Arc<Self> {
+        Arc::new(Self { redis, prefix: format!("jobber:{queue}:error:"), ttl: ttl.max(Duration::from_secs(1)) })
     }
 
     fn key(&self, fingerprint: &Fingerprint) -> String {
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(unpack(error(None).fingerprint, &packed), Some(error(category)));
             for end in 0..packed.len() {
                 // A vector that ends early at a number is one of another length: the one thing that can't be told.
-                if (packed.len() - end) % 4 != 0 {
+                if !(packed.len() - end).is_multiple_of(4) {
                     assert_eq!(unpack(error(None).fingerprint, &packed[..end]), None, "cut at {end}");
                 }
             }

@@ -45,7 +45,7 @@ fn fingerprint(n: u16) -> Fingerprint {
 fn error(n: u16) -> KnownError {
     KnownError {
         fingerprint: fingerprint(n),
-        category: (n % 2 == 0).then(|| format!("category-{n}")),
+        category: n.is_multiple_of(2).then(|| format!("category-{n}")),
         vector: vec![f32::from(n), -0.5, f32::MIN_POSITIVE],
         model: "a model".to_owned(),
     }
