@@ -1,7 +1,7 @@
 //! A client of a Redis or Valkey server out of a URL: one server, Sentinel or Cluster, plain or over TLS.
 //!
 //! A [`Redis`] is one connection that looks after itself: it reconnects with growing, jittered waits for as long as
-//! anybody holds it, and no command waits much longer than [`COMMAND_TIMEOUT`] for a server that is away. No error and
+//! anybody holds it, and no command waits longer than [`COMMAND_TIMEOUT`] for a server that is away. No error and
 //! no log line holds the password.
 
 mod diagnose;
@@ -9,6 +9,7 @@ mod url;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -24,7 +25,7 @@ use crate::domain::Secret;
 
 /// How long a connection may take to come up, and the same again for its greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a command may take, the wait for a lost connection included.
+/// How long a command may take, and before that the wait for a lost connection.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that owes an answer for longer than this is given up for a new one.
 const UNRESPONSIVE: Duration = Duration::from_secs(3);
@@ -73,6 +74,8 @@ struct Setup {
     config: Config,
     place: String,
     tasks: TaskTracker,
+    /// Whether people have been told that the server is away: once, however many connections it has.
+    away: AtomicBool,
 }
 
 impl Redis {
@@ -86,7 +89,7 @@ impl Redis {
     pub async fn connect(settings: &RedisSettings, tasks: &TaskTracker) -> Result<Self, RedisError> {
         let config = url::read(settings)?;
         let place = url::place(&config);
-        let setup = Arc::new(Setup { config, place, tasks: tasks.clone() });
+        let setup = Arc::new(Setup { config, place, tasks: tasks.clone(), away: AtomicBool::new(false) });
         let client = setup.client()?;
         let running = match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
             Ok(Ok(running)) => Some(running),
@@ -101,7 +104,7 @@ impl Redis {
                 if let Some(why) = diagnose::wrong_scheme(&setup.config.server.hosts(), setup.config.uses_tls()).await {
                     return Err(setup.error(RedisErrorKind::Refused, why));
                 }
-                tracing::warn!(%error, "redis is away; trying on");
+                setup.tell_away(&error);
                 None
             }
         };
@@ -126,9 +129,21 @@ impl Redis {
         Self { client, setup, _open: Arc::new(closed.drop_guard()) }
     }
 
-    /// The client. A command is sent once: one that was under way when the connection broke is an error, never a repeat.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
+    /// The client, once it is connected. A command is sent once: one that was under way when the connection broke is an
+    /// error, never a repeat. Without a connection it is not to be used at all: it would hoard what it is given, for as
+    /// long as the server is away.
+    ///
+    /// # Errors
+    /// When there is no connection within [`COMMAND_TIMEOUT`].
+    pub(crate) async fn client(&self) -> Result<&Client, RedisError> {
+        if !self.client.is_connected() {
+            match tokio::time::timeout(COMMAND_TIMEOUT, self.client.wait_for_connect()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(self.failed(&error)),
+                Err(_) => return Err(self.setup.error(RedisErrorKind::Unavailable, "is away")),
+            }
+        }
+        Ok(&self.client)
     }
 
     /// Whose errors these are, for people: the addresses, without user and password.
@@ -139,9 +154,9 @@ impl Redis {
     /// Asks for a sign of life.
     ///
     /// # Errors
-    /// `Unavailable` within [`COMMAND_TIMEOUT`].
+    /// `Unavailable` within two times [`COMMAND_TIMEOUT`].
     pub async fn ping(&self) -> Result<(), RedisError> {
-        self.client.ping(None).await.map_err(|e| self.failed(&e))
+        self.client().await?.ping(None).await.map_err(|e| self.failed(&e))
     }
 
     /// The error of a command, told for people.
@@ -193,6 +208,18 @@ impl Setup {
         RedisError { kind, message: format!("redis at {}: {}{hint}", self.place, diagnose::details(error)) }
     }
 
+    fn tell_away(&self, error: &RedisError) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "redis is away; trying on");
+        }
+    }
+
+    fn tell_back(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!(redis = self.place, "redis is back");
+        }
+    }
+
     fn error(&self, kind: RedisErrorKind, what: &str) -> RedisError {
         RedisError { kind, message: format!("redis at {} {what}", self.place) }
     }
@@ -212,7 +239,6 @@ fn milliseconds(time: Duration) -> u32 {
 /// repaired settings is not.
 async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHandle>, closed: CancellationToken) {
     let mut waits = Waits::new(Duration::from_millis(50), LONGEST_PAUSE);
-    let mut away = running.is_none();
     loop {
         let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
         let mut task = running.take().unwrap_or_else(|| client.connect());
@@ -224,16 +250,15 @@ async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHand
                     return;
                 }
                 ended = &mut task => {
-                    let error = ended.ok().and_then(Result::err);
-                    tell_away(&setup, &mut away, error.as_ref());
+                    if let Ok(Err(error)) = ended {
+                        setup.tell_away(&setup.failed(&error));
+                    }
                     break;
                 }
-                Ok((error, _)) = errors.recv() => tell_away(&setup, &mut away, Some(&error)),
+                Ok((error, _)) = errors.recv() => setup.tell_away(&setup.failed(&error)),
                 Ok(_) = connects.recv() => {
                     waits.reset();
-                    if std::mem::take(&mut away) {
-                        tracing::info!(redis = setup.place, "redis is back");
-                    }
+                    setup.tell_back();
                 }
             }
         }
@@ -241,12 +266,5 @@ async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHand
             () = closed.cancelled() => return,
             () = tokio::time::sleep(waits.next_wait()) => {}
         }
-    }
-}
-
-fn tell_away(setup: &Setup, away: &mut bool, error: Option<&Error>) {
-    if !std::mem::replace(away, true) {
-        let error = error.map_or_else(|| format!("redis at {}: closed", setup.place), |e| setup.failed(e).to_string());
-        tracing::warn!(error, "redis is away; trying on");
     }
 }

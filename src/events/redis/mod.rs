@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
 use crate::domain::Event;
-use crate::redis::{COMMAND_TIMEOUT, Redis, RedisError, RedisErrorKind, within};
+use crate::redis::{Redis, RedisError, RedisErrorKind, within};
 use tail::Tail;
 
 /// KEYS: stream. ARGV: cap, then events. Answers the last id, or nothing when the cap would be passed.
@@ -90,10 +90,8 @@ impl RedisLog {
         Ok(Arc::new(Self { redis, parked: format!("{stream}:parked"), stream, cap, tail }))
     }
 
-    /// The client, with patience for a server that is there and little for one that is not.
-    fn client(&self, patience: Duration) -> WithOptions<Client> {
-        let client = self.redis.client();
-        client.with_options(&within(if client.is_connected() { patience } else { COMMAND_TIMEOUT }))
+    async fn client(&self, patience: Duration) -> Result<WithOptions<Client>, EventError> {
+        Ok(self.redis.client().await.map_err(failed)?.with_options(&within(patience)))
     }
 
     fn failed(&self, error: &fred::error::Error) -> EventError {
@@ -103,7 +101,7 @@ impl RedisLog {
     /// The next entries, as they are.
     async fn entries(&self, after: Cursor, limit: usize) -> Result<Vec<Entry>, EventError> {
         let (mut found, mut bytes, mut after) = (Vec::new(), 0, format!("({after}"));
-        let client = self.client(PATIENCE);
+        let client = self.client(PATIENCE).await?;
         while found.len() < limit && bytes < READ_BYTES {
             let asked = CHUNK.min(limit - found.len());
             let chunk: Vec<Entry> = client
@@ -132,7 +130,7 @@ impl EventSink for RedisLog {
         let bodies = events.iter().map(|event| Value::Bytes(codec::encode(event).into()));
         let args: Vec<Value> = std::iter::once(cap).chain(bodies).collect();
         let last: Option<String> =
-            self.client(PATIENCE).eval(APPEND, self.stream.as_str(), args).await.map_err(|e| self.failed(&e))?;
+            self.client(PATIENCE).await?.eval(APPEND, self.stream.as_str(), args).await.map_err(|e| self.failed(&e))?;
         match last {
             Some(id) => cursor(&id),
             None => Err(EventError::new(
@@ -160,7 +158,7 @@ impl EventSource for RedisLog {
     async fn span(&self) -> Result<LogSpan, EventError> {
         let mut span = LogSpan { last: Cursor::START, length: 0, cap: self.cap };
         let info: HashMap<String, Value> =
-            match self.client(PATIENCE).xinfo_stream(self.stream.as_str(), false, None).await {
+            match self.client(PATIENCE).await?.xinfo_stream(self.stream.as_str(), false, None).await {
                 Ok(info) => info,
                 Err(e) if e.details().contains("no such key") => return Ok(span),
                 Err(e) => return Err(self.failed(&e)),
@@ -182,12 +180,16 @@ impl EventSource for RedisLog {
             (None, None) => through,
         };
         let exactly = ("MINID", "=", first_kept.to_string(), None);
-        self.client(TRIM_PATIENCE).xtrim(self.stream.as_str(), exactly).await.map_err(|e| self.failed(&e))
+        self.client(TRIM_PATIENCE).await?.xtrim(self.stream.as_str(), exactly).await.map_err(|e| self.failed(&e))
     }
 
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {
         let keys = vec![self.stream.as_str(), self.parked.as_str()];
-        self.client(PATIENCE).eval(PARK, keys, vec![at.to_string().as_str(), reason]).await.map_err(|e| self.failed(&e))
+        self.client(PATIENCE)
+            .await?
+            .eval(PARK, keys, vec![at.to_string().as_str(), reason])
+            .await
+            .map_err(|e| self.failed(&e))
     }
 }
 

@@ -102,7 +102,7 @@ async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiv
 
 /// True when there is something after this place, false when there was nothing for a while.
 async fn ask(connection: &Redis, stream: &str, after: Cursor) -> Result<bool, String> {
-    let client = connection.client();
+    let client = connection.client().await.map_err(|e| e.to_string())?;
     let milliseconds = u64::try_from(BLOCK.as_millis()).expect("a constant of seconds");
     let patient = client.with_options(&within(OVERDUE));
     match patient.xread::<Value, _, _>(Some(1), Some(milliseconds), stream, after.to_string()).await {

@@ -50,10 +50,11 @@ impl RedisCache {
 #[async_trait]
 impl ErrorCache for RedisCache {
     async fn get(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<KnownError>>, CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
         let mut known = Vec::with_capacity(fingerprints.len());
         for chunk in fingerprints.chunks(CHUNK) {
             // One by one, but sent together: in a cluster they lie on different nodes.
-            let values = chunk.iter().map(|f| self.redis.client().get::<Option<Bytes>, _>(self.key(f)));
+            let values = chunk.iter().map(|f| client.get::<Option<Bytes>, _>(self.key(f)));
             for (fingerprint, value) in chunk.iter().zip(join_all(values).await) {
                 let value = value.map_err(|e| self.failed(&e))?;
                 known.push(value.and_then(|bytes| unpack(*fingerprint, &bytes)));
@@ -63,12 +64,13 @@ impl ErrorCache for RedisCache {
     }
 
     async fn put(&self, errors: &[KnownError]) -> Result<(), CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
         let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
         for chunk in errors.chunks(CHUNK) {
             let values = chunk.iter().filter_map(|error| Some((self.key(&error.fingerprint), pack(error)?)));
             let puts = values.map(|(key, value)| {
                 let value = Bytes::from(value);
-                self.redis.client().set::<(), _, _>(key, value, Some(Expiration::EX(ttl)), None, false)
+                client.set::<(), _, _>(key, value, Some(Expiration::EX(ttl)), None, false)
             });
             try_join_all(puts).await.map_err(|e| self.failed(&e))?;
         }

@@ -256,6 +256,25 @@ async fn a_cluster_of_three_nodes_holds_a_log_and_a_cache() {
     assert!(nodes.iter().all(|node| node.cli(&["dbsize"]).trim() != "0"), "they lie on all nodes");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_holds_leaves_no_task_and_no_connection() {
+    let server = Server::start();
+    for away in [false, true] {
+        let tasks = TaskTracker::new();
+        let settings = RedisSettings { url: server.url().parse().unwrap(), ca_file: None };
+        let log = RedisLog::open(Redis::connect(&settings, &tasks).await.unwrap(), "test", 10, &tasks).unwrap();
+        assert_eq!(log.read(Cursor::START, 1, Duration::from_millis(10)).await.unwrap(), []);
+        if away {
+            server.kill();
+        }
+        drop(log);
+        tasks.close();
+        tokio::time::timeout(LONG, tasks.wait()).await.expect("all tasks end");
+    }
+    server.restart();
+    assert_eq!(server.cli(&["client", "list"]).lines().count(), 1, "redis-cli is the only one");
+}
+
 /// A process that is killed when the test ends.
 struct Killed(std::process::Child);
 
