@@ -140,6 +140,8 @@ impl Redis {
             match tokio::time::timeout(COMMAND_TIMEOUT, self.client.wait_for_connect()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(self.failed(&error)),
+                // It may have come up between the look and the wait.
+                Err(_) if self.client.is_connected() => {}
                 Err(_) => return Err(self.setup.error(RedisErrorKind::Unavailable, "is away")),
             }
         }
