@@ -16,6 +16,7 @@ pub mod worker;
 
 // Remembered: events, folded into documents and aggregates.
 pub mod events;
+pub mod failures;
 pub mod projector;
 pub mod stats;
 pub mod store;
@@ -25,6 +26,7 @@ pub mod backoff;
 pub mod config;
 pub mod lifecycle;
 pub mod logging;
+pub mod redis;
 pub mod roles;
 pub mod sqlite;
 pub mod wake;

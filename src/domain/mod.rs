@@ -1,6 +1,7 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
 pub mod event;
+pub mod failure;
 pub mod ids;
 pub mod job;
 pub mod outcome;
@@ -10,6 +11,7 @@ pub mod secret;
 pub mod time;
 
 pub use event::{Event, EventKey, EventKind, FinalState};
+pub use failure::{Fingerprint, KnownError};
 pub use ids::{AttemptNumber, InvalidName, JobId, JobName, WorkerId};
 pub use job::{Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};

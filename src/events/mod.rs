@@ -4,6 +4,7 @@
 
 pub mod codec;
 pub mod embedded;
+pub mod redis;
 
 use std::fmt;
 use std::time::Duration;

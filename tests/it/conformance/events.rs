@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use jobber::domain::{Event, EventKind, Job, JobId, JobName, JobOptions, Timestamp};
 use jobber::events::embedded::EmbeddedLog;
+use jobber::events::redis::RedisLog;
 use jobber::events::{Cursor, EventErrorKind, EventSink, EventSource};
+use jobber::redis::{Redis, RedisSettings};
 use jobber::sqlite::{Durability, Sqlite};
 use tokio_util::task::TaskTracker;
+
+use crate::harness::redis as server;
 
 /// How many events the logs of these tests hold.
 const CAP: u64 = 100;
@@ -19,7 +23,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Logs {
     here: Log,
     there: Log,
-    _dir: tempfile::TempDir,
+    _behind: Box<dyn Send>,
 }
 
 struct Log {
@@ -48,7 +52,20 @@ async fn embedded() -> Logs {
         let log = EmbeddedLog::open(db, dir.path(), CAP, TaskTracker::new()).await.unwrap();
         Log { sink: log.clone(), source: log }
     };
-    Logs { here: open().await, there: open().await, _dir: dir }
+    Logs { here: open().await, there: open().await, _behind: Box::new(dir) }
+}
+
+async fn redis() -> Logs {
+    let server = server::Redis::shared();
+    let prefix = format!("test-{}", uuid::Uuid::new_v4());
+    let open = || async {
+        let (tasks, settings) =
+            (TaskTracker::new(), RedisSettings { url: server.url().parse().unwrap(), ca_file: None });
+        let redis = Redis::connect(&settings, &tasks).await.unwrap();
+        let log = RedisLog::open(redis, &prefix, CAP, &tasks).unwrap();
+        Log { sink: log.clone(), source: log }
+    };
+    Logs { here: open().await, there: open().await, _behind: Box::new(server.clone()) }
 }
 
 fn events(ids: impl IntoIterator<Item = u64>) -> Vec<Event> {
@@ -187,5 +204,5 @@ conformance! {
         a_cursor_is_never_given_out_twice,
         an_empty_append_changes_nothing,
         a_parked_event_is_passed_over,
-    } for embedded
+    } for embedded, redis
 }

@@ -35,3 +35,6 @@ mod queue;
 // === the log and the store ===
 mod events;
 mod store;
+
+// === what is known of errors ===
+mod cache;

@@ -1,5 +1,7 @@
 //! Processes killed at the worst moments: nothing is lost, nothing is shown twice.
 
+mod redis;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

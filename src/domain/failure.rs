@@ -1,0 +1,93 @@
+//! Errors that have been seen before, told apart by what they say.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The SHA-256 of an error text in which numbers, paths and the like are masked: the same for the same kind of error.
+/// Written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Takes a digest for a fingerprint.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Fingerprint {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a fingerprint of 64 hexadecimal digits");
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An error whose meaning has been worked out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownError {
+    /// Which error.
+    pub fingerprint: Fingerprint,
+    /// The id of the category that it was put into; `None` when none was near enough.
+    pub category: Option<String>,
+    /// Its text as a vector of length 1.
+    pub vector: Vec<f32>,
+    /// The model that made the vector. Vectors of different models can't be compared.
+    pub model: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_reads_back_from_its_digits() {
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[31]) = (0x0a, 0xff);
+        let fingerprint = Fingerprint::from_bytes(bytes);
+        let text = fingerprint.to_string();
+        assert_eq!((text.len(), &text[..2], &text[62..]), (64, "0a", "ff"));
+        assert_eq!(text.parse(), Ok(fingerprint));
+        assert_eq!(serde_json::from_str::<Fingerprint>(&format!("{text:?}")).unwrap(), fingerprint);
+        for bad in ["", "0a", &"+1".repeat(32), &"é".repeat(32), &"0".repeat(65)] {
+            assert!(bad.parse::<Fingerprint>().is_err(), "{bad:?}");
+        }
+    }
+}

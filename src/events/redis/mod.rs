@@ -1,0 +1,225 @@
+//! The event log as one Redis stream, shared by any number of machines.
+//!
+//! An entry is an event, a cursor is an entry's id. Ids are given out by the server, one after the other also when its
+//! clock steps back, and never twice, since a trimmed stream keeps its last one.
+//!
+//! An append is a script of four lines rather than MULTI: the cap is then exact for any number of writers, a refusal
+//! leaves no trace, it costs one round trip that others share, and the client can't be cut off in the middle of it
+//! (between MULTI and EXEC it would hold up every other command on its connection). What the server has answered is
+//! there as long as the server's own persistence keeps it; an append that broke off may have been made all the same,
+//! and the repeat of its writer then stands there twice, which changes nothing: the second of two events with the same
+//! [`crate::domain::EventKey`] has no effect.
+
+mod tail;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fred::bytes::Bytes;
+use fred::clients::WithOptions;
+use fred::interfaces::{ClientLike, LuaInterface, StreamsInterface};
+use fred::prelude::Client;
+use fred::types::Value;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
+use crate::domain::Event;
+use crate::redis::{Redis, RedisError, RedisErrorKind, within};
+use tail::Tail;
+
+/// KEYS: stream. ARGV: cap, then events. Answers the last id, or nothing when the cap would be passed.
+const APPEND: &str = "\
+if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then return false end
+local id
+for i = 2, #ARGV do id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
+return id";
+
+/// KEYS: stream, hash of parked entries. ARGV: id, reason.
+const PARK: &str = "\
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+if found then
+  for i = 1, #found[2], 2 do redis.call('HSET', KEYS[2], ARGV[1] .. ':' .. found[2][i], found[2][i + 1]) end
+  redis.call('HSET', KEYS[2], ARGV[1] .. ':reason', ARGV[2])
+  redis.call('XDEL', KEYS[1], ARGV[1])
+end";
+
+/// The field of an entry that holds the event.
+const FIELD: &[u8] = b"event";
+/// Entries that are read at once: with the largest output tails still a few megabytes.
+const CHUNK: usize = 100;
+/// Events of this many bytes end a read before its limit: output tails make some of them large.
+const READ_BYTES: usize = 8 << 20;
+/// How long one append, or one chunk of a read, may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a trim may take: the server frees some million entries a second.
+const TRIM_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait of one read; longer ones are cut to it.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// The log in a Redis stream. Processes with the same server and queue see the same log.
+pub struct RedisLog {
+    redis: Redis,
+    stream: String,
+    parked: String,
+    cap: u64,
+    tail: Tail,
+}
+
+type Entry = (String, HashMap<Vec<u8>, Bytes>);
+
+impl RedisLog {
+    /// The log of at most `cap` events of the queue with this name. It is the stream `jobber:{<queue>}:events`; what is set
+    /// aside lies in the hash `jobber:{<queue>}:events:parked`. The braces, left out when the name has some, keep the two
+    /// on one node of a cluster; `jobber:` keeps them apart from BullMQ's own `<queue>:events`. A task on `tasks`, which
+    /// ends with the log, watches for news while somebody waits for them.
+    ///
+    /// Nothing is asked of the server here: a log can be opened while it is away.
+    ///
+    /// # Errors
+    /// When the cap is 0.
+    pub fn open(redis: Redis, queue: &str, cap: u64, tasks: &TaskTracker) -> Result<Arc<Self>, EventError> {
+        if cap == 0 {
+            return Err(EventError::new(EventErrorKind::Full, "an event log of 0 events takes none; raise events.cap"));
+        }
+        let tagged = if queue.contains('{') { queue.to_owned() } else { format!("{{{queue}}}") };
+        let stream = format!("jobber:{tagged}:events");
+        let tail = Tail::start(redis.clone(), stream.clone(), tasks);
+        Ok(Arc::new(Self { redis, parked: format!("{stream}:parked"), stream, cap, tail }))
+    }
+
+    async fn client(&self, patience: Duration) -> Result<WithOptions<Client>, EventError> {
+        Ok(self.redis.client().await.map_err(failed)?.with_options(&within(patience)))
+    }
+
+    fn failed(&self, error: &fred::error::Error) -> EventError {
+        failed(self.redis.failed(error))
+    }
+
+    /// The next entries, as they are.
+    async fn entries(&self, after: Cursor, limit: usize) -> Result<Vec<Entry>, EventError> {
+        let (mut found, mut bytes, mut after) = (Vec::new(), 0, format!("({after}"));
+        let client = self.client(PATIENCE).await?;
+        while found.len() < limit && bytes < READ_BYTES {
+            let asked = CHUNK.min(limit - found.len());
+            let chunk: Vec<Entry> = client
+                .xrange_values(&self.stream, after.as_str(), "+", Some(asked as u64))
+                .await
+                .map_err(|e| self.failed(&e))?;
+            let is_last = chunk.len() < asked;
+            bytes += chunk.iter().flat_map(|(_, fields)| fields.values()).map(Bytes::len).sum::<usize>();
+            found.extend(chunk);
+            match found.last() {
+                Some((last, _)) if !is_last => after = format!("({last}"),
+                _ => break,
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl EventSink for RedisLog {
+    async fn append(&self, events: &[Event]) -> Result<Cursor, EventError> {
+        if events.is_empty() {
+            return Ok(self.span().await?.last);
+        }
+        let cap = Value::from(self.cap.to_string());
+        let bodies = events.iter().map(|event| Value::Bytes(codec::encode(event).into()));
+        let args: Vec<Value> = std::iter::once(cap).chain(bodies).collect();
+        let last: Option<String> =
+            self.client(PATIENCE).await?.eval(APPEND, self.stream.as_str(), args).await.map_err(|e| self.failed(&e))?;
+        match last {
+            Some(id) => cursor(&id),
+            None => Err(EventError::new(
+                EventErrorKind::Full,
+                format!("the event log is at its cap of {} events; history is behind, check the projector", self.cap),
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl EventSource for RedisLog {
+    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Event)>, EventError> {
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            let found = self.entries(after, limit).await?;
+            let left = until.saturating_duration_since(Instant::now());
+            if !found.is_empty() || left.is_zero() {
+                return readable(found);
+            }
+            self.tail.news(after, left).await;
+        }
+    }
+
+    async fn span(&self) -> Result<LogSpan, EventError> {
+        let mut span = LogSpan { last: Cursor::START, length: 0, cap: self.cap };
+        let info: HashMap<String, Value> =
+            match self.client(PATIENCE).await?.xinfo_stream(self.stream.as_str(), false, None).await {
+                Ok(info) => info,
+                Err(e) if e.details().contains("no such key") => return Ok(span),
+                Err(e) => return Err(self.failed(&e)),
+            };
+        let last = info.get("last-generated-id").and_then(Value::as_string);
+        let length = info.get("length").and_then(Value::as_u64);
+        let (Some(last), Some(length)) = (last, length) else {
+            return Err(corrupt("the server tells nothing of the stream's end and length"));
+        };
+        span.last = cursor(&last)?;
+        span.length = length;
+        Ok(span)
+    }
+
+    async fn trim(&self, through: Cursor) -> Result<u64, EventError> {
+        let first_kept = match (through.minor.checked_add(1), through.major.checked_add(1)) {
+            (Some(minor), _) => Cursor { minor, ..through },
+            (None, Some(major)) => Cursor { major, minor: 0 },
+            (None, None) => through,
+        };
+        let exactly = ("MINID", "=", first_kept.to_string(), None);
+        self.client(TRIM_PATIENCE).await?.xtrim(self.stream.as_str(), exactly).await.map_err(|e| self.failed(&e))
+    }
+
+    async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {
+        let keys = vec![self.stream.as_str(), self.parked.as_str()];
+        self.client(PATIENCE)
+            .await?
+            .eval(PARK, keys, vec![at.to_string().as_str(), reason])
+            .await
+            .map_err(|e| self.failed(&e))
+    }
+}
+
+fn failed(error: RedisError) -> EventError {
+    let kind = match error.kind {
+        RedisErrorKind::Unavailable | RedisErrorKind::Refused => EventErrorKind::Unavailable,
+        RedisErrorKind::Full => EventErrorKind::Full,
+    };
+    EventError::new(kind, "the event log can't be used").caused_by(error)
+}
+
+fn corrupt(what: impl Into<String>) -> EventError {
+    EventError::new(EventErrorKind::Corrupt, what)
+}
+
+fn cursor(id: &str) -> Result<Cursor, EventError> {
+    id.parse().map_err(corrupt)
+}
+
+/// The events before the first that can't be read; when that is the very first, the error, with its place.
+fn readable(found: Vec<Entry>) -> Result<Vec<(Cursor, Event)>, EventError> {
+    let mut events = Vec::with_capacity(found.len());
+    for (id, fields) in found {
+        let at = cursor(&id)?;
+        let body = fields.get(FIELD).ok_or_else(|| corrupt("an entry of the event log holds no event"));
+        match body.and_then(|body| codec::decode(body)) {
+            Ok(event) => events.push((at, event)),
+            Err(e) if events.is_empty() => return Err(e.found_at(at)),
+            Err(_) => break,
+        }
+    }
+    Ok(events)
+}

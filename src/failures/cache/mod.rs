@@ -1,0 +1,4 @@
+//! The caches: of one process, and of all.
+
+pub mod memory;
+pub mod redis;

@@ -1,0 +1,272 @@
+//! A client of a Redis or Valkey server out of a URL: one server, Sentinel or Cluster, plain or over TLS.
+//!
+//! A [`Redis`] is one connection that looks after itself: it reconnects with growing, jittered waits for as long as
+//! anybody holds it, and no command waits longer than [`COMMAND_TIMEOUT`] for a server that is away. No error and
+//! no log line holds the password.
+
+mod diagnose;
+mod url;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, UnresponsiveConfig};
+use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Waits;
+use crate::domain::Secret;
+
+/// How long a connection may take to come up, and the same again for its greeting.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a command may take, and before that the wait for a lost connection.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that owes an answer for longer than this is given up for a new one.
+const UNRESPONSIVE: Duration = Duration::from_secs(3);
+/// The longest wait between two tries to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a server is and how to get in.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host[:port][/database]`; `rediss://` for TLS; `redis-sentinel://` with
+    /// `?sentinelServiceName=NAME` and `redis-cluster://`, both with `&node=host:port` for more addresses.
+    pub url: Secret,
+    /// Certificates of the authorities to trust, in PEM, instead of this system's. For TLS only.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What a caller can decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisErrorKind {
+    /// The server can't be reached or does not answer; another try may work.
+    Unavailable,
+    /// The settings don't fit the server: only a person can change that.
+    Refused,
+    /// The server has no memory or disk left for what was to be written.
+    Full,
+}
+
+/// Why a server could not be used. Never holds a password.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RedisError {
+    /// What a caller can decide on.
+    pub kind: RedisErrorKind,
+    message: String,
+}
+
+/// A connection that looks after itself; clones share it, the last one closes it.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    setup: Arc<Setup>,
+    _open: Arc<DropGuard>,
+}
+
+struct Setup {
+    config: Config,
+    place: String,
+    tasks: TaskTracker,
+    /// Whether people have been told that the server is away: once, however many connections it has.
+    away: AtomicBool,
+}
+
+impl Redis {
+    /// Connects. What only a person can put right (user, password, database, TLS, the wrong kind of server) is an error
+    /// at once. A server that is away is none: the answer comes within some two seconds, a warning says so, and
+    /// a task on `tasks` goes on trying, so that a process can start, say that it is not ready ([`Redis::ping`]), and
+    /// become ready.
+    ///
+    /// # Errors
+    /// `Refused`, with the fix.
+    pub async fn connect(settings: &RedisSettings, tasks: &TaskTracker) -> Result<Self, RedisError> {
+        let config = url::read(settings)?;
+        let place = url::place(&config);
+        let setup = Arc::new(Setup { config, place, tasks: tasks.clone(), away: AtomicBool::new(false) });
+        let client = setup.client()?;
+        let running = match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
+            Ok(Ok(running)) => Some(running),
+            failed => {
+                let error = match failed {
+                    Ok(Err(error)) => setup.failed(&error),
+                    _ => setup.error(RedisErrorKind::Unavailable, "does not answer"),
+                };
+                if error.kind == RedisErrorKind::Refused {
+                    return Err(error);
+                }
+                if let Some(why) = diagnose::wrong_scheme(&setup.config.server.hosts(), setup.config.uses_tls()).await {
+                    return Err(setup.error(RedisErrorKind::Refused, why));
+                }
+                setup.tell_away(&error);
+                None
+            }
+        };
+        let redis = Self::kept(client, setup, running);
+        if redis.client.is_connected() {
+            redis.check_kind().await?;
+        }
+        Ok(redis)
+    }
+
+    /// Another connection to the same server, for commands that block theirs. It comes up in the background.
+    ///
+    /// # Errors
+    /// `Refused`, if the settings had not let the first come up either.
+    pub fn another(&self) -> Result<Self, RedisError> {
+        Ok(Self::kept(self.setup.client()?, self.setup.clone(), None))
+    }
+
+    fn kept(client: Client, setup: Arc<Setup>, running: Option<ConnectHandle>) -> Self {
+        let closed = CancellationToken::new();
+        setup.tasks.spawn(keep(client.clone(), setup.clone(), running, closed.clone()));
+        Self { client, setup, _open: Arc::new(closed.drop_guard()) }
+    }
+
+    /// The client, once it is connected. A command is sent once: one that was under way when the connection broke is an
+    /// error, never a repeat. Without a connection it is not to be used at all: it would hoard what it is given, for as
+    /// long as the server is away.
+    ///
+    /// # Errors
+    /// When there is no connection within [`COMMAND_TIMEOUT`].
+    pub(crate) async fn client(&self) -> Result<&Client, RedisError> {
+        if !self.client.is_connected() {
+            match tokio::time::timeout(COMMAND_TIMEOUT, self.client.wait_for_connect()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(self.failed(&error)),
+                // It may have come up between the look and the wait.
+                Err(_) if self.client.is_connected() => {}
+                Err(_) => return Err(self.setup.error(RedisErrorKind::Unavailable, "is away")),
+            }
+        }
+        Ok(&self.client)
+    }
+
+    /// Whose errors these are, for people: the addresses, without user and password.
+    pub fn place(&self) -> &str {
+        &self.setup.place
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// `Unavailable` within two times [`COMMAND_TIMEOUT`].
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        self.client().await?.ping(None).await.map_err(|e| self.failed(&e))
+    }
+
+    /// The error of a command, told for people.
+    pub(crate) fn failed(&self, error: &Error) -> RedisError {
+        self.setup.failed(error)
+    }
+
+    /// A node of a cluster answers a plain client too, but only for some keys: better said at the start.
+    async fn check_kind(&self) -> Result<(), RedisError> {
+        if self.client.is_clustered() {
+            return Ok(());
+        }
+        let info = CustomCommand::new_static("INFO", ClusterHash::Random, false);
+        match self.client.custom::<String, _>(info, vec!["cluster"]).await {
+            Ok(info) if info.contains("cluster_enabled:1") => {
+                let why = "is a node of a cluster; write redis-cluster:// in its URL";
+                Err(self.setup.error(RedisErrorKind::Refused, why))
+            }
+            // A user that may not ask is none that we can help.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Setup {
+    fn client(&self) -> Result<Client, RedisError> {
+        let mut policy = ReconnectPolicy::new_exponential(0, 50, milliseconds(LONGEST_PAUSE), 2);
+        policy.set_jitter(50);
+        let performance =
+            PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..PerformanceConfig::default() };
+        let connection = ConnectionConfig {
+            connection_timeout: CONNECT_TIMEOUT,
+            internal_command_timeout: CONNECT_TIMEOUT,
+            max_command_attempts: 1,
+            unresponsive: UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: UNRESPONSIVE / 6 },
+            ..ConnectionConfig::default()
+        };
+        Builder::from_config(self.config.clone())
+            .set_policy(policy)
+            .set_performance_config(performance)
+            .set_connection_config(connection)
+            .build()
+            .map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, error: &Error) -> RedisError {
+        let kind = diagnose::kind(error);
+        let hint = diagnose::hint(error);
+        RedisError { kind, message: format!("redis at {}: {}{hint}", self.place, diagnose::details(error)) }
+    }
+
+    fn tell_away(&self, error: &RedisError) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "redis is away; trying on");
+        }
+    }
+
+    fn tell_back(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!(redis = self.place, "redis is back");
+        }
+    }
+
+    fn error(&self, kind: RedisErrorKind, what: &str) -> RedisError {
+        RedisError { kind, message: format!("redis at {} {what}", self.place) }
+    }
+}
+
+/// Options for a command that may take this long.
+pub(crate) fn within(timeout: Duration) -> Options {
+    Options { timeout: Some(timeout), ..Options::default() }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).expect("constants of seconds")
+}
+
+/// Keeps the client connected until `closed`, and tells when it is not. The client reconnects by itself as long as its
+/// task runs; that ends when the first connection fails, and on what it holds for fatal, which a restarted server with
+/// repaired settings is not.
+async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHandle>, closed: CancellationToken) {
+    let mut waits = Waits::new(Duration::from_millis(50), LONGEST_PAUSE);
+    loop {
+        let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
+        let mut task = running.take().unwrap_or_else(|| client.connect());
+        loop {
+            tokio::select! {
+                () = closed.cancelled() => {
+                    // Drops the sockets with it.
+                    task.abort();
+                    return;
+                }
+                ended = &mut task => {
+                    if let Ok(Err(error)) = ended {
+                        setup.tell_away(&setup.failed(&error));
+                    }
+                    break;
+                }
+                Ok((error, _)) = errors.recv() => setup.tell_away(&setup.failed(&error)),
+                Ok(_) = connects.recv() => {
+                    waits.reset();
+                    setup.tell_back();
+                }
+            }
+        }
+        tokio::select! {
+            () = closed.cancelled() => return,
+            () = tokio::time::sleep(waits.next_wait()) => {}
+        }
+    }
+}
