@@ -25,6 +25,7 @@ pub mod backoff;
 pub mod config;
 pub mod lifecycle;
 pub mod logging;
+pub mod notify;
 pub mod roles;
 pub mod sqlite;
 pub mod wake;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jobber::cli::{self, Cli, Command, Console};
 use jobber::config::{self, Config, Sources};
 use jobber::domain::Clock;
+use jobber::notify::Notifier;
 use jobber::roles::{self, RoleOptions, bench::BenchOptions};
 use jobber::{logging, runner};
 
@@ -36,12 +37,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return end(Err(error.into())),
     };
-    let options = role_options(&command);
     if !matches!(command, Command::Exec(_) | Command::Bench(_))
         && let Err(error) = logging::start(&cli::log_filter(&globals, &config.log_level), config.log_json)
     {
         return end(Err(error));
     }
+    let notifier = Notifier::from_environment(&sources.environment, std::process::id());
+    let options = RoleOptions { notifier, ..role_options(&command) };
     runtime.block_on(async {
         end(match command {
             Command::Dev(_) => roles::dev(config, pairs, options).await,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
-use crate::roles::{RoleOptions, build, parts, ready};
+use crate::roles::{RoleOptions, build, parts, ready, service};
 use crate::wiring;
 
 /// Runs everything until asked to stop. True when everything ended in good order.
@@ -27,6 +27,10 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     let worker_ended = CancellationToken::new();
     parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
     parts::start_api(&config, &ports, &clock, listener, &life);
+    let (ready, status) = parts::signs(&worker);
+    let place = address.clone();
+    let status = move || format!("serving on {place}, {}", status());
+    let _beating = service::tell(&options.notifier, &life, &ports, ready, status);
     drop(ports);
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
     ready::say(options.ready_fd, "dev", Some(&address))?;

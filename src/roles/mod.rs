@@ -8,6 +8,7 @@ mod exec;
 mod parts;
 mod ready;
 mod serve;
+mod service;
 mod work;
 
 pub use dev::dev;
@@ -18,6 +19,8 @@ pub use work::work;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::notify::Notifier;
+
 /// What a role is told besides the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct RoleOptions {
@@ -27,4 +30,6 @@ pub struct RoleOptions {
     pub burst: Option<Duration>,
     /// Where the sources of the C++ jobs are, to be built at the start of `dev`.
     pub sources: Option<PathBuf>,
+    /// The service manager, to be told how the process is.
+    pub notifier: Notifier,
 }

@@ -135,9 +135,24 @@ pub(super) fn build_worker(
         slots: Arc::new(slots),
         gauge: Arc::new(RunningGauge::new()),
         clock: clock.clone(),
+        claiming: Arc::default(),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))
+}
+
+/// What can be seen of a worker from outside: when it has begun to take jobs, and how busy it is.
+pub(super) fn signs(
+    worker: &Worker,
+) -> (impl Future<Output = ()> + Send + 'static, impl Fn() -> String + Send + Sync + 'static) {
+    let claiming = worker.claiming.clone();
+    let (gauge, slots) = (worker.gauge.clone(), worker.slots.count());
+    (
+        async move {
+            claiming.wait().await;
+        },
+        move || format!("{} of {slots} slots busy", gauge.running()),
+    )
 }
 
 /// Builds a runner: for a worker, and for `jobber exec`.

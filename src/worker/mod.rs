@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -90,6 +91,8 @@ pub struct Worker {
     pub gauge: Arc<RunningGauge>,
     /// Tells the time.
     pub clock: Clock,
+    /// Set once the queue has been asked for jobs: from then on they are taken as they come.
+    pub claiming: Arc<SetOnce<()>>,
     /// What it was told.
     pub settings: Arc<WorkerSettings>,
 }
@@ -120,6 +123,8 @@ impl Worker {
             heart_stop.cancel();
             return Ok(());
         };
+        // Set before only when somebody runs the same worker twice, which is then claiming all the same.
+        let _ = worker.claiming.set(());
         let shop = Arc::new(Shop {
             recorder: Recorder::new(self.sink.clone(), kill.clone()),
             pace: Pace::new(self.slots.count()),

@@ -10,6 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("logging", &[]),
     ("lifecycle", &[]),
+    ("notify", &[]),
     ("wake", &[]),
     ("sqlite", &[]),
     ("stats", &["domain", "events"]),

@@ -1,5 +1,7 @@
 //! Starting, stopping, restarting: what a process does with what it holds.
 
+mod notify;
+
 use serde_json::json;
 
 use crate::harness::{Jobber, Place, eventually, run};
