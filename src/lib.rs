@@ -23,6 +23,7 @@ pub mod store;
 // How it is put together.
 pub mod backoff;
 pub mod config;
+pub mod doctor;
 pub mod lifecycle;
 pub mod logging;
 pub mod notify;

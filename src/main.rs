@@ -33,6 +33,9 @@ fn main() -> ExitCode {
     let pairs: Vec<_> = environment.clone().into_iter().collect();
     let sources =
         Sources { file: globals.config.clone(), flags: cli::settings(&globals, &command, &environment), environment };
+    if let Command::Doctor(_) = command {
+        return runtime.block_on(cli::doctor::doctor(&globals, console, roles::examine(&sources)));
+    }
     let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(error) => return end(Err(error.into())),
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
                 })
                 .await;
             }
-            Command::Guard(_) | Command::Client(_) => Ok(true),
+            Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => Ok(true),
         })
     })
 }
@@ -84,7 +87,9 @@ fn role_options(command: &Command) -> RoleOptions {
         Command::Work(args) => {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
-        Command::Exec(_) | Command::Bench(_) | Command::Guard(_) | Command::Client(_) => RoleOptions::default(),
+        Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => {
+            RoleOptions::default()
+        }
     }
 }
 

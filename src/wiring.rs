@@ -34,6 +34,11 @@ pub struct Ports {
     pub projection: Arc<dyn Projection>,
 }
 
+/// The versions of the embedded database's tables that this Jobber knows, by adapter.
+pub fn schema_versions() -> Vec<(&'static str, usize)> {
+    vec![EmbeddedQueue::SCHEMA_VERSION, EmbeddedLog::SCHEMA_VERSION, EmbeddedStore::SCHEMA_VERSION]
+}
+
 /// Opens what the configuration names. Background work of the adapters is spawned on `tasks` and ends with the ports.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 pub mod bench;
 mod build;
 mod dev;
+mod doctor;
 mod exec;
 mod parts;
 mod ready;
@@ -12,6 +13,7 @@ mod service;
 mod work;
 
 pub use dev::dev;
+pub use doctor::examine;
 pub use exec::exec;
 pub use serve::serve;
 pub use work::work;
