@@ -46,6 +46,9 @@ use crate::domain::{AttemptReport, Clock};
 /// Why Jobber could not do its own work.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
+    /// The jobs directory is given relative to a working directory that is gone.
+    #[error("couldn't tell where the jobs directory is")]
+    JobsDir(#[source] io::Error),
     /// The scratch directory can't be used.
     #[error("couldn't prepare the scratch directory")]
     Scratch(#[source] io::Error),
@@ -73,7 +76,7 @@ impl Runner {
     /// warned of: it may come later.
     ///
     /// # Errors
-    /// [`RunnerError::Scratch`] when the scratch directory can't be made.
+    /// [`RunnerError::JobsDir`] when a relative path means nothing, [`RunnerError::Scratch`] when the scratch directory can't be made.
     pub fn new(
         settings: RunnerSettings,
         environment: Vec<(String, String)>,
@@ -81,6 +84,9 @@ impl Runner {
         guard: Option<&Guard>,
     ) -> Result<Self, RunnerError> {
         sys::close_descriptors_on_exec();
+        // Attempts run on threads with working directories of their own: a relative path would mean another place there.
+        let jobs_dir = std::path::absolute(&settings.jobs_dir).map_err(RunnerError::JobsDir)?;
+        let settings = RunnerSettings { jobs_dir, ..settings };
         if let Err(error) = fs_err::read_dir(&settings.jobs_dir) {
             tracing::warn!(%error, "the jobs directory can't be read; every job will fail until it can");
         }

@@ -34,6 +34,7 @@ pub struct Start {
     args: Vec<String>,
     env: Vec<(String, String)>,
     place: Option<Arc<Place>>,
+    default_jobs_dir: bool,
 }
 
 /// A running `jobber dev`, `serve` or `work`.
@@ -156,7 +157,7 @@ pub fn cpp_build_dir() -> PathBuf {
 
 impl Start {
     fn new(role: &'static str) -> Self {
-        Self { role, args: Vec::new(), env: Vec::new(), place: None }
+        Self { role, args: Vec::new(), env: Vec::new(), place: None, default_jobs_dir: false }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -175,12 +176,20 @@ impl Start {
         self
     }
 
+    /// Leaves the jobs directory to the default, a path relative to where the process starts: the same place.
+    pub fn with_default_jobs_dir(mut self) -> Self {
+        self.default_jobs_dir = true;
+        self
+    }
+
     /// Starts the process and waits until it says that it is ready.
     pub async fn start(self) -> Jobber {
         let place = self.place.unwrap_or_else(Place::new);
         let mut command = Command::new(binary());
         command.arg(self.role).args(["--ready-fd", "1", "--data-dir"]).arg(place.data_dir());
-        if self.role != "serve" {
+        if self.default_jobs_dir {
+            // Nothing is said of it.
+        } else if self.role != "serve" {
             command.arg("--jobs-dir").arg(place.jobs_dir());
         } else {
             command.env("JOBBER_JOBS_DIR", place.jobs_dir());

@@ -108,3 +108,14 @@ async fn a_data_directory_that_cannot_be_made_is_a_clear_error() {
     assert_ne!(out.code, 0);
     assert!(out.stderr.contains("file/data"), "{}", out.stderr);
 }
+
+#[tokio::test]
+async fn the_default_jobs_directory_serves_every_attempt() {
+    let j = Jobber::dev().with_default_jobs_dir().arg("--cores").arg("1").start().await;
+    j.job("quick", "#!/bin/sh\necho ok\n");
+    for _ in 0..3 {
+        let id = j.submit(json!({"name": "quick", "attempts": 1})).await;
+        let view = j.wait_final(&id).await;
+        assert_eq!((&view["state"], &view["result"]), (&json!("completed"), &json!("ok")), "{view}");
+    }
+}
