@@ -1,5 +1,7 @@
 //! The `jobber` binary: reads the command line and starts what it names.
 
+mod memory;
+
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use jobber::roles::{self, RoleOptions, bench::BenchOptions};
 use jobber::{logging, runner};
 
 fn main() -> ExitCode {
+    memory::keep_freed_memory();
     let environment = config::env::read();
     let Cli { globals, command } = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,

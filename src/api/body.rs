@@ -1,5 +1,7 @@
 //! Request bodies in, values out; what is wrong with a body is said with its place.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +9,35 @@ use axum::body::{BodyDataStream, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_path_to_error::Segment;
 
 use super::problem::ApiError;
 use super::state::Api;
 use crate::wire::FieldProblem;
+
+/// A JSON object, and not a list of its fields' values, which would do for a plain struct.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
 
 /// A JSON body, with the bytes it was read from.
 pub(super) struct Json<T> {
@@ -113,13 +138,13 @@ async fn discard(mut pieces: BodyDataStream) {
     let _ = tokio::time::timeout(FOR, drain).await;
 }
 
-/// Reads JSON.
+/// Reads a JSON object.
 ///
 /// # Errors
 /// 400 with line and column when it is no JSON; 422 with a JSON pointer when it is not the JSON that was asked for.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let error = match serde_json::from_slice(bytes) {
-        Ok(value) => return Ok(value),
+        Ok(Object(value)) => return Ok(value),
         Err(e) => e,
     };
     if error.classify() != serde_json::error::Category::Data {
@@ -129,7 +154,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
     // Only now is the way to the field worth following.
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let (pointer, message) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    let (pointer, message) = match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
         Err(e) => (pointer(e.path()), e.inner().to_string()),
         Ok(_) => (String::new(), error.to_string()),
     };

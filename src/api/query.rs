@@ -106,11 +106,11 @@ impl Segment {
     /// What stands before the last colon, and the verb behind it: ids may hold colons themselves.
     ///
     /// # Errors
-    /// 405 when there is no verb.
+    /// 404 when there is no verb.
     pub(super) fn verb(&self) -> Result<(&str, &str), ApiError> {
         self.0.rsplit_once(':').ok_or_else(|| {
             let detail = format!("say what to do, such as {}:cancel", self.0);
-            ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+            ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_verb", detail)
         })
     }
 }

@@ -7,20 +7,28 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::body::Json;
+use super::body::{Json, Object};
 use super::problem::ApiError;
 use super::query;
 use super::state::Api;
 use crate::domain::{Event, EventKind, Job, JobName};
 use crate::queue::{Idempotency, Submission};
-use crate::wire::{FieldProblem, SubmitJob, SubmitJobs, Submitted, SubmittedJobs};
+use crate::wire::{FieldProblem, SubmitJob, Submitted, SubmittedJobs};
 
 /// The most jobs in one request.
 const MOST: usize = 10_000;
 /// No more wrong fields than this are listed.
 const LISTED: usize = 20;
+
+/// [`crate::wire::SubmitJobs`], each job an object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bulk {
+    jobs: Vec<Object<SubmitJob>>,
+}
 
 /// `POST /api/v1/jobs`.
 pub(super) async fn one(
@@ -39,7 +47,7 @@ pub(super) async fn one(
 pub(super) async fn many(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
-    body: Json<SubmitJobs>,
+    body: Json<Bulk>,
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&api, &headers, "bulk", &body.bytes)?;
     let count = body.value.jobs.len();
@@ -47,7 +55,7 @@ pub(super) async fn many(
         let detail = format!("must hold 1 to {MOST} jobs, not {count}");
         return Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: "/jobs".into(), detail }]));
     }
-    let jobs = check(&api, body.value.jobs, |i| format!("/jobs/{i}"))?;
+    let jobs = check(&api, body.value.jobs.into_iter().map(|Object(job)| job).collect(), |i| format!("/jobs/{i}"))?;
     let jobs = submit(&api, jobs, idempotency).await?.into_iter().map(submitted).collect();
     Ok((StatusCode::ACCEPTED, Answer(SubmittedJobs { jobs })).into_response())
 }

@@ -97,7 +97,7 @@ impl Layers {
     /// Lays a file over what is there.
     pub(super) fn lay_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let file = path.display().to_string();
-        let text = std::fs::read(path)
+        let text = fs_err::read(path)
             .map_err(|e| ConfigError::File { file: file.clone(), problem: format!("can't be read: {e}") })?;
         let text = String::from_utf8(text)
             .map_err(|_| ConfigError::File { file: file.clone(), problem: "is not UTF-8 text".to_owned() })?;

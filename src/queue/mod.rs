@@ -96,7 +96,7 @@ pub struct QueuedJob {
     pub due_at: Option<Timestamp>,
     /// Who holds its lease, while `Active`.
     pub worker: Option<WorkerId>,
-    /// What it last said of itself, while `Active`.
+    /// What it last said of itself since it was last started.
     pub progress: Option<Progress>,
     /// Why somebody asked for it to be stopped.
     pub cancel_requested: Option<String>,

@@ -15,6 +15,8 @@ use super::parts;
 use crate::config::Config;
 use crate::domain::{Clock, Job, JobId, JobName, JobOptions};
 use crate::lifecycle::Lifecycle;
+use crate::stats::Counts;
+use crate::store::DayRange;
 use crate::wiring::{self, Ports};
 
 /// What to measure.
@@ -157,24 +159,23 @@ async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::R
         ports.sink.append(&events).await?;
     }
     let submitting = jobs as f64 / began.elapsed().as_secs_f64();
-    let goal = (jobs * (round + 1)) as u64;
+    let goal = (jobs * (round + 1)) as i64;
     // What was submitted is folded first, so that the round measures the way from the queue to history alone.
-    until(ports, |n| n.waiting == jobs as u64).await?;
+    until(ports, |n| n.waiting == jobs as i64).await?;
     let began = Instant::now();
     ports.operator.set_paused(false).await?;
-    until(ports, |n| n.completed == goal).await?;
+    until(ports, |n| n.completed() == goal).await?;
     Ok((submitting, jobs as f64 / began.elapsed().as_secs_f64()))
 }
 
-async fn until(ports: &Ports, reached: impl Fn(&crate::store::NameSummary) -> bool) -> anyhow::Result<()> {
+async fn until(ports: &Ports, reached: impl Fn(&Counts) -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(300);
     loop {
-        let names = ports.history.job_names().await?;
-        if let Some(hello) = names.first() {
-            ensure!(hello.failed == 0, "jobs failed; try the binary by hand");
-            if reached(hello) {
-                return Ok(());
-            }
+        let shards = ports.history.shards(DayRange::default(), None).await?;
+        let counts = crate::stats::total(&shards);
+        ensure!(counts.failed() == 0, "jobs failed; try the binary by hand");
+        if reached(&counts) {
+            return Ok(());
         }
         ensure!(Instant::now() < deadline, "the pipeline did not end within five minutes");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -17,31 +17,51 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
         return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
     }
-    let Some(slot) = wait_for_slot(&shop, &lease).await else {
+    // With leases ahead the start is written while the job waits its turn, so that no slot waits for the log.
+    let early = shop.pace.is_ahead();
+    let mut slot = shop.worker.slots.try_acquire(shop.worker.settings.cores(lease.job()));
+    if (slot.is_some() || early) && !record_start(&shop, &lease).await {
+        return;
+    }
+    let recorded = slot.is_some() || early;
+    if slot.is_none() {
+        slot = wait_for_slot(&shop, &lease).await;
+    }
+    let Some(slot) = slot else {
         return match cancelled(&lease).await {
             Some(reason) => end_unstarted(&shop, lease, Outcome::Cancelled, &reason).await,
+            None if recorded => give_back_unstarted(&shop, lease).await,
             // Dropping it gives it back.
             None => drop(lease),
         };
     };
-    let started = EventKind::AttemptStarted {
-        attempt: lease.attempt(),
-        worker: shop.worker.settings.id.clone(),
-        host: shop.worker.settings.host.clone(),
-    };
-    if !shop.recorder.record(&[event(&shop, &lease, started)]).await {
+    if !recorded && !record_start(&shop, &lease).await {
         return;
     }
     let report = supervise(&shop, &lease, slot).await;
     conclude(&shop, lease, report).await;
 }
 
+/// Writes down that the process is about to be started. False when the worker must end at once.
+async fn record_start(shop: &Shop, lease: &Lease) -> bool {
+    let started = EventKind::AttemptStarted {
+        attempt: lease.attempt(),
+        worker: shop.worker.settings.id.clone(),
+        host: shop.worker.settings.host.clone(),
+    };
+    shop.recorder.record(&[event(shop, lease, started)]).await
+}
+
+/// Gives back a job whose start was written down but never happened.
+async fn give_back_unstarted(shop: &Shop, lease: Lease) {
+    let now = shop.worker.clock.now();
+    let report = AttemptReport::bare(Outcome::Lost, now, now, "given back before its process was started");
+    conclude(shop, lease, report).await;
+}
+
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
 async fn wait_for_slot(shop: &Shop, lease: &Lease) -> Option<Slot> {
     let cores = shop.worker.settings.cores(lease.job());
-    if let Some(slot) = shop.worker.slots.try_acquire(cores) {
-        return Some(slot);
-    }
     let patience = async {
         // Only a lease that was taken ahead may be wanted by another worker's idle slot.
         loop {

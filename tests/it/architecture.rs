@@ -9,6 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("backoff", &[]),
     ("logging", &[]),
+    ("memory", &[]),
     ("lifecycle", &[]),
     ("notify", &[]),
     ("wake", &[]),
@@ -48,7 +49,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli", "main"]),
     ("toml", &["config"]),
     ("jiff", &["domain"]),
-    ("libc", &["runner"]),
+    ("libc", &["runner", "memory"]),
 ];
 
 const LONGEST: usize = 400;

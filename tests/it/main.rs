@@ -1,7 +1,10 @@
 //! Black-box tests: the real binary, real servers, real programs.
 #![expect(clippy::disallowed_methods, reason = "tests start processes, read the environment and print")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the log of its processes")]
+#![expect(clippy::unwrap_used, reason = "what fails in a test is to panic")]
 #![expect(unreachable_pub, reason = "one binary, nothing is reachable from outside")]
 
+mod api;
 mod architecture;
 mod cli;
 mod conformance;

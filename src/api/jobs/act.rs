@@ -21,7 +21,11 @@ use crate::wire::{Acted, CancelRequest};
 const LONGEST_REASON: usize = 4096;
 
 /// `POST /api/v1/jobs/{id}:cancel`, `:retry`, `:promote`.
-pub(crate) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: Request) -> Result<Response, ApiError> {
+pub(in crate::api) async fn act(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (id, verb) = segment.verb()?;
     let id = JobId::parse(id)?;
     let status = match verb {
@@ -47,7 +51,7 @@ pub(crate) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: 
 }
 
 /// `DELETE /api/v1/jobs/{id}`.
-pub(crate) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<Acted>, ApiError> {
+pub(in crate::api) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<Acted>, ApiError> {
     let id = JobId::parse(&segment.0)?;
     let (shared, job) = (api.clone(), id.clone());
     api.to_the_end(async move { take_out(&shared, &job).await }).await?;

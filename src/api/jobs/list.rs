@@ -19,7 +19,11 @@ const MOST: u64 = 200;
 const USUAL: usize = 50;
 
 /// `GET /api/v1/jobs`.
-pub(crate) async fn list(State(api): State<Arc<Api>>, uri: Uri, mut params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn list(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    mut params: Params,
+) -> Result<Response, ApiError> {
     let filter = JobFilter {
         states: params.list("state")?,
         name: params.with("name", JobName::parse)?,

@@ -19,7 +19,7 @@ use crate::wire::JobView;
 const LONGEST: u64 = 60;
 
 /// `GET /api/v1/jobs/{id}`.
-pub(crate) async fn show(
+pub(in crate::api) async fn show(
     State(api): State<Arc<Api>>,
     segment: Segment,
     headers: HeaderMap,
@@ -95,7 +95,7 @@ async fn catch_up(api: &Api, id: &JobId, deadline: Instant) -> Result<JobView, A
 
 impl Api {
     /// Returns when history has been folded through `cursor`, at `deadline`, or when the server stops.
-    pub(crate) async fn folded(&self, cursor: crate::events::Cursor, deadline: Instant) {
+    pub(in crate::api) async fn folded(&self, cursor: crate::events::Cursor, deadline: Instant) {
         tokio::select! {
             () = self.feed.folded(cursor, deadline) => {}
             () = self.stopping.cancelled() => {}

@@ -9,11 +9,11 @@ use crate::store::JobRecord;
 use crate::wire::JobView;
 
 /// What both sources know of a job at one moment.
-pub(crate) struct Look {
+pub(in crate::api) struct Look {
     /// What to show.
-    pub(crate) view: JobView,
+    pub(in crate::api) view: JobView,
     /// Whether the job has ended and history knows how: nothing more is to come.
-    pub(crate) settled: bool,
+    pub(in crate::api) settled: bool,
 }
 
 impl Api {
@@ -21,7 +21,7 @@ impl Api {
     ///
     /// # Errors
     /// 404 when neither knows it, or it was removed.
-    pub(crate) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
+    pub(in crate::api) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
         // The queue first: what it does not know any more is in history by then.
         let queued = self.queue.find(std::slice::from_ref(id)).await?.pop().flatten();
         let record = self.history.job(id).await?;
@@ -30,7 +30,7 @@ impl Api {
 }
 
 /// Lays what the queue knows over what history knows.
-pub(crate) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>) -> Option<Look> {
+pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>) -> Option<Look> {
     match (record, queued) {
         (None, None) => None,
         (Some(record), None) if record.removed => None,
@@ -87,7 +87,7 @@ fn of_record(record: JobRecord) -> JobView {
 fn lay_over(view: &mut JobView, queued: &QueuedJob) {
     view.due_at = queued.due_at.filter(|_| queued.state == JobState::Delayed);
     view.worker = queued.worker.clone();
-    view.progress = queued.progress.clone();
+    view.progress = queued.progress.clone().filter(|_| queued.state == JobState::Active);
     view.cancel_requested = queued.cancel_requested.clone().or(view.cancel_requested.take());
     view.error = view.error.take().or_else(|| queued.error.clone());
     if queued.state.is_final() {

@@ -24,7 +24,7 @@ use super::query::{self, Params, Segment};
 use super::sse;
 use super::state::Api;
 use crate::domain::{JobId, Stream};
-use crate::queue::OutputChunk;
+use crate::queue::{OutputChunk, QueuedJob};
 use transcript::{Told, Transcript, Wanted};
 
 /// How often state and progress are looked at while there is no news.
@@ -113,7 +113,7 @@ impl Teller {
             self.transcript.progress(look.view.progress.as_ref());
             self.send().await;
             let news = tokio::select! {
-                output = api.queue.output(&id, self.position, TICK) => {
+                output = self.output() => {
                     self.take(output?);
                     None
                 }
@@ -141,9 +141,7 @@ impl Teller {
 
     /// Whether the queue has the job elsewhere than `look` has; takes over its progress.
     async fn moved(&self, look: &mut Look) -> Result<bool, ApiError> {
-        let Some(queued) = self.api.queue.find(std::slice::from_ref(&self.id)).await?.pop().flatten() else {
-            return Ok(true);
-        };
+        let Some(queued) = self.queued().await? else { return Ok(true) };
         let moved = queued.state != look.view.state;
         look.view.progress = queued.progress;
         Ok(moved)
@@ -158,9 +156,29 @@ impl Teller {
         }
         self.drain().await?;
         self.transcript.absorb(&look.view.attempts, &mut self.pending, true);
+        // What it said last, it may have said since the last tick.
+        if let Some(queued) = self.queued().await? {
+            self.transcript.progress(queued.progress.as_ref());
+        }
         self.transcript.state(look.view.state);
         self.send().await;
         Ok(())
+    }
+
+    /// The job as the queue has it.
+    async fn queued(&self) -> Result<Option<QueuedJob>, ApiError> {
+        Ok(self.api.queue.find(std::slice::from_ref(&self.id)).await?.pop().flatten())
+    }
+
+    /// The next pieces; none when a tick has passed without.
+    async fn output(&self) -> Result<(u64, Vec<OutputChunk>), ApiError> {
+        let tick = Instant::now() + TICK;
+        let output = self.api.queue.output(&self.id, self.position, TICK).await?;
+        if output.1.is_empty() {
+            // The queue answers at once about a job from which nothing is to come, or that it does not know.
+            tokio::time::sleep_until(tick).await;
+        }
+        Ok(output)
     }
 
     fn take(&mut self, (position, chunks): (u64, Vec<OutputChunk>)) {

@@ -1,5 +1,6 @@
 //! Pieces and tails in, log events out, each thing once and in order. No I/O.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
@@ -152,8 +153,8 @@ impl Transcript {
     }
 
     fn begin(&mut self, number: u32) {
-        if !self.attempts.contains_key(&number) {
-            self.attempts.insert(number, Attempt::default());
+        if let Entry::Vacant(vacant) = self.attempts.entry(number) {
+            vacant.insert(Attempt::default());
             self.place = Place { attempt: number, ..Place::default() };
             self.tell_attempt(number, None);
         }

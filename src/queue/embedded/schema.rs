@@ -162,7 +162,7 @@ pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
         attempts_finished: row.get(4)?,
         due_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
         worker: worker.map(|w| WorkerId::parse(&w).map_err(|e| unreadable(6, Type::Text, e))).transpose()?,
-        progress: if state == JobState::Active { json_option(row, 7)? } else { None },
+        progress: json_option(row, 7)?,
         cancel_requested: row.get(8)?,
         finished_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_millis),
         result: json_option(row, 10)?,

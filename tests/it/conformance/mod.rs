@@ -4,8 +4,6 @@
 //! (a fresh, empty backing store), and one [`conformance!`] that crosses the two lists. A case that is not listed is
 //! dead code, which the compiler reports. A case speaks to the ports only, so it holds for adapters yet to come.
 
-#![expect(clippy::unwrap_used, reason = "what fails in a test is to panic")]
-
 /// Makes one test of every case for every adapter.
 ///
 /// In `conformance/queue.rs`,

@@ -51,7 +51,6 @@ pub fn binary() -> &'static str {
 }
 
 /// Waits until `condition` gives something, looking again and again.
-#[track_caller]
 pub async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
     let began = Instant::now();
     loop {

@@ -1,0 +1,5 @@
+//! The HTTP API of the real binary.
+
+mod live;
+mod refusals;
+mod submissions;
