@@ -4,6 +4,9 @@
 //! runs it in one transaction, commits once, and answers. If one of them fails, the transaction is rolled back and each
 //! is run again in a transaction of its own, so that a failure hits nobody else.
 
+mod inspect;
+mod presence;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,6 +14,9 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
+
+pub use inspect::{Inspection, inspect};
+pub use presence::Presence;
 
 /// Why a query failed. `Unavailable` and `Full` may pass.
 #[derive(Debug, thiserror::Error)]
@@ -233,48 +239,6 @@ impl Sqlite {
     }
 }
 
-/// What can be learnt of a database without changing it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspection {
-    /// What SQLite's quick check complained of first.
-    pub damage: Option<String>,
-    /// The version of each adapter's tables.
-    pub versions: Vec<(String, i64)>,
-    /// The size of the file, in bytes.
-    pub bytes: u64,
-    /// The size of its log (WAL), in bytes.
-    pub log_bytes: u64,
-}
-
-/// Looks at a database that others may be using. Reads all of it once.
-///
-/// # Errors
-/// When it can't be opened or read, or is no database.
-pub fn inspect(path: &Path) -> Result<Inspection, SqliteError> {
-    let look = || {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(BUSY)?;
-        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        let tables: i64 =
-            connection
-                .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_versions'", [], |row| row.get(0))?;
-        let versions = if tables == 0 {
-            Vec::new()
-        } else {
-            connection
-                .prepare("SELECT adapter, version FROM schema_versions ORDER BY adapter")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<rusqlite::Result<_>>()?
-        };
-        Ok(((verdict != "ok").then_some(verdict), versions))
-    };
-    let (damage, versions) = look().map_err(|e| explain(path, e))?;
-    let length = |path: &Path| fs_err::metadata(path).map_or(0, |meta| meta.len());
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    Ok(Inspection { damage, versions, bytes: length(path), log_bytes: length(Path::new(&log)) })
-}
-
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -305,6 +269,8 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
 }
 
 fn write_all(connection: &Connection, path: &Path, work: &std::sync::mpsc::Receiver<Box<dyn Work>>) {
+    // What is written to a file that nobody can find any more is lost with this process: better refuse it.
+    let presence = Presence::of(path);
     let mut group = Vec::new();
     let mut gather = Duration::ZERO;
     while let Ok(first) = work.recv() {
@@ -317,6 +283,12 @@ fn write_all(connection: &Connection, path: &Path, work: &std::sync::mpsc::Recei
                 Ok(next) => group.push(next),
                 Err(_) => break,
             }
+        }
+        if !presence.is_there() {
+            for call in group.drain(..) {
+                call.answer(Err(removed(path)));
+            }
+            continue;
         }
         let (writes, began) = (group.len(), Instant::now());
         if run_in_one(connection, &mut group).is_ok() {
@@ -344,6 +316,14 @@ fn run_in_one(connection: &Connection, calls: &mut [Box<dyn Work>]) -> rusqlite:
         let _ = connection.execute_batch("ROLLBACK");
     }
     done.map(|_| ())
+}
+
+fn removed(path: &Path) -> SqliteError {
+    SqliteError::Corrupt {
+        path: path.display().to_string(),
+        reason: "it was removed or replaced while in use".to_owned(),
+        source: None,
+    }
 }
 
 fn explain(path: &Path, source: rusqlite::Error) -> SqliteError {
@@ -388,6 +368,17 @@ mod tests {
         }
         let count: i64 = db.read(|c| c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))).await.unwrap();
         assert_eq!((good, count), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_file_that_was_removed() {
+        let (dir, db) = temporary();
+        db.write(|c| c.execute_batch("CREATE TABLE t (n INTEGER)")).await.unwrap();
+        fs_err::rename(dir.path().join("t.db"), dir.path().join("moved.db")).unwrap();
+        let error = db.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.unwrap_err();
+        assert!(error.to_string().contains("removed or replaced"), "{error}");
+        fs_err::rename(dir.path().join("moved.db"), dir.path().join("t.db")).unwrap();
+        db.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.unwrap();
     }
 
     #[tokio::test]

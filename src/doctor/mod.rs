@@ -12,6 +12,8 @@ pub mod redis;
 pub mod server;
 mod system;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -72,11 +74,12 @@ impl Finding {
 /// The tables that a Jobber knows how to use: the name of an adapter, and the version that it brings its tables to.
 pub type SchemaVersions = Vec<(&'static str, usize)>;
 
-/// Looks at everything that this configuration needs of this host, apart from servers. May take as long as SQLite needs
+/// Looks at everything that this configuration needs of this host, with the embedded database in the file `database`, apart
+/// from servers. May take as long as SQLite needs
 /// to read the database once.
-pub fn examine(config: &Config, clock: &Clock, known: &SchemaVersions) -> Vec<Finding> {
+pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVersions) -> Vec<Finding> {
     let mut findings = files::data_directory(&config.data_dir);
-    findings.push(database::check(&config.data_dir.join("jobber.db"), known));
+    findings.push(database::check(database, known));
     findings.push(jobs::check(config));
     let (cpus, slots) = cpus::check(config);
     findings.push(cpus);

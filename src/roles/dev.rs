@@ -23,6 +23,7 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     }
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
     let worker_ended = CancellationToken::new();
     parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());

@@ -25,6 +25,11 @@ pub fn examine(sources: &Sources) -> Vec<Finding> {
         None => "built-in defaults and the environment; there is no jobber.toml here".to_owned(),
     };
     let mut findings = vec![Finding::ok(CHECK, found)];
-    findings.extend(doctor::examine(&config, &Clock::system(), &wiring::schema_versions()));
+    findings.extend(doctor::examine(
+        &config,
+        &wiring::database_file(&config),
+        &Clock::system(),
+        &wiring::schema_versions(),
+    ));
     findings
 }

@@ -16,6 +16,7 @@ pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool>
     let listener = parts::bind(&config).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &life);
     parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
     parts::start_api(&config, &ports, &clock, listener, &life);
     tracing::info!(%address, "serving");

@@ -14,6 +14,7 @@ pub async fn work(config: Config, environment: Vec<(String, String)>, options: R
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
     let (ready, status) = parts::signs(&worker);
     let _beating = service::tell(&options.notifier, &life, &ports, ready, status);

@@ -1,6 +1,7 @@
 //! Starting, stopping, restarting: what a process does with what it holds.
 
 mod notify;
+mod storage;
 
 use serde_json::json;
 
