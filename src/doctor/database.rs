@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn tables_of_a_newer_jobber_fail_and_older_ones_do_not() {
         let judge = |found: &Inspection| judge(Path::new("x.db"), found, &vec![("queue", 2)]);
-        assert_eq!(judge(&inspection(&[("queue", 2)])).found, "whole, 3 MiB and 1 MiB of log");
+        assert_eq!(judge(&inspection(&[("queue", 2)])).found, "whole, 3072 KiB and 1024 KiB of log");
         assert!(judge(&inspection(&[("queue", 1)])).found.contains("up to date"));
         assert_eq!(judge(&inspection(&[("queue", 3)])).status, Health::Failed);
         assert_eq!(judge(&inspection(&[("plugin", 9)])).status, Health::Ok);

@@ -95,6 +95,9 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
 
 /// Bytes as people read them.
 fn size(bytes: u64) -> String {
-    let mib = bytes / (1 << 20);
-    if mib >= 10 * 1024 { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
+    match bytes {
+        0..0xa0_0000 => format!("{} KiB", bytes >> 10),
+        0xa0_0000..0x2_8000_0000 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
+    }
 }
