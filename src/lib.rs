@@ -24,8 +24,10 @@ pub mod store;
 // How it is put together.
 pub mod backoff;
 pub mod config;
+pub mod doctor;
 pub mod lifecycle;
 pub mod logging;
+pub mod notify;
 pub mod redis;
 pub mod roles;
 pub mod sqlite;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jobber::cli::{self, Cli, Command, Console};
 use jobber::config::{self, Config, Sources};
 use jobber::domain::Clock;
+use jobber::notify::Notifier;
 use jobber::roles::{self, RoleOptions, bench::BenchOptions};
 use jobber::{logging, runner};
 
@@ -35,16 +36,20 @@ fn main() -> ExitCode {
     let pairs: Vec<_> = environment.clone().into_iter().collect();
     let sources =
         Sources { file: globals.config.clone(), flags: cli::settings(&globals, &command, &environment), environment };
+    if let Command::Doctor(_) = command {
+        return runtime.block_on(cli::doctor::doctor(&globals, console, roles::examine(&sources)));
+    }
     let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(error) => return end(Err(error.into())),
     };
-    let options = role_options(&command);
     if !matches!(command, Command::Exec(_) | Command::Bench(_))
         && let Err(error) = logging::start(&cli::log_filter(&globals, &config.log_level), config.log_json)
     {
         return end(Err(error));
     }
+    let notifier = Notifier::from_environment(&sources.environment, std::process::id());
+    let options = RoleOptions { notifier, ..role_options(&command) };
     runtime.block_on(async {
         end(match command {
             Command::Dev(_) => roles::dev(config, pairs, options).await,
@@ -57,7 +62,7 @@ fn main() -> ExitCode {
                 })
                 .await;
             }
-            Command::Guard(_) | Command::Client(_) => Ok(true),
+            Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => Ok(true),
         })
     })
 }
@@ -85,7 +90,9 @@ fn role_options(command: &Command) -> RoleOptions {
         Command::Work(args) => {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
-        Command::Exec(_) | Command::Bench(_) | Command::Guard(_) | Command::Client(_) => RoleOptions::default(),
+        Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => {
+            RoleOptions::default()
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! runs it in one transaction, commits once, and answers. If one of them fails, the transaction is rolled back and each
 //! is run again in a transaction of its own, so that a failure hits nobody else.
 
+mod inspect;
+mod presence;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,6 +14,9 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
+
+pub use inspect::{Inspection, inspect};
+pub use presence::Presence;
 
 /// Why a query failed. `Unavailable` and `Full` may pass.
 #[derive(Debug, thiserror::Error)]
@@ -263,6 +269,8 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
 }
 
 fn write_all(connection: &Connection, path: &Path, work: &std::sync::mpsc::Receiver<Box<dyn Work>>) {
+    // What is written to a file that nobody can find any more is lost with this process: better refuse it.
+    let presence = Presence::of(path);
     let mut group = Vec::new();
     let mut gather = Duration::ZERO;
     while let Ok(first) = work.recv() {
@@ -275,6 +283,12 @@ fn write_all(connection: &Connection, path: &Path, work: &std::sync::mpsc::Recei
                 Ok(next) => group.push(next),
                 Err(_) => break,
             }
+        }
+        if !presence.is_there() {
+            for call in group.drain(..) {
+                call.answer(Err(removed(path)));
+            }
+            continue;
         }
         let (writes, began) = (group.len(), Instant::now());
         if run_in_one(connection, &mut group).is_ok() {
@@ -302,6 +316,14 @@ fn run_in_one(connection: &Connection, calls: &mut [Box<dyn Work>]) -> rusqlite:
         let _ = connection.execute_batch("ROLLBACK");
     }
     done.map(|_| ())
+}
+
+fn removed(path: &Path) -> SqliteError {
+    SqliteError::Corrupt {
+        path: path.display().to_string(),
+        reason: "it was removed or replaced while in use".to_owned(),
+        source: None,
+    }
 }
 
 fn explain(path: &Path, source: rusqlite::Error) -> SqliteError {
@@ -346,6 +368,17 @@ mod tests {
         }
         let count: i64 = db.read(|c| c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))).await.unwrap();
         assert_eq!((good, count), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_file_that_was_removed() {
+        let (dir, db) = temporary();
+        db.write(|c| c.execute_batch("CREATE TABLE t (n INTEGER)")).await.unwrap();
+        fs_err::rename(dir.path().join("t.db"), dir.path().join("moved.db")).unwrap();
+        let error = db.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.unwrap_err();
+        assert!(error.to_string().contains("removed or replaced"), "{error}");
+        fs_err::rename(dir.path().join("moved.db"), dir.path().join("t.db")).unwrap();
+        db.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.unwrap();
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! From configuration to ports: the only file that names adapters.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -36,6 +36,15 @@ pub struct Ports {
 
 /// How much of a running job's output is kept for those who watch, as a multiple of what history keeps of a stream.
 const WATCHED: usize = 4;
+/// The file of the embedded database.
+pub fn database_file(config: &Config) -> PathBuf {
+    config.data_dir.join("jobber.db")
+}
+
+/// The versions of the embedded database's tables that this Jobber knows, by adapter.
+pub fn schema_versions() -> Vec<(&'static str, usize)> {
+    vec![EmbeddedQueue::SCHEMA_VERSION, EmbeddedLog::SCHEMA_VERSION, EmbeddedStore::SCHEMA_VERSION]
+}
 
 /// Opens what the configuration names. Background work of the adapters is spawned on `tasks` and ends with the ports.
 ///
@@ -44,7 +53,7 @@ const WATCHED: usize = 4;
 pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<Ports> {
     let dir: &Path = &config.data_dir;
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
-    let db = Sqlite::open(&dir.join("jobber.db"), config.durability)?;
+    let db = Sqlite::open(&database_file(config), config.durability)?;
     let settings = EmbeddedQueueSettings {
         lease: config.queue.lease,
         completed: Retention { age: Some(config.queue.completed_age), count: config.queue.completed_count },

@@ -6,6 +6,7 @@
 mod act;
 mod completions;
 mod console;
+pub mod doctor;
 mod error;
 pub mod exec;
 mod exit;
@@ -33,6 +34,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::client::{Client, DEFAULT_SERVER, Secret};
 pub use console::{Console, Format};
+pub use doctor::DoctorArgs;
 pub use error::CliError;
 pub use exec::ExecArgs;
 pub use exit::Exit;
@@ -126,6 +128,8 @@ pub enum Command {
     Work(WorkArgs),
     /// Run a binary once under the worker's supervision, without server and queue
     Exec(ExecArgs),
+    /// Check this host and its configuration: what is well, what is not, what to do
+    Doctor(DoctorArgs),
     /// Measure how many jobs per second this machine carries
     Bench(BenchArgs),
     /// Ends the children of a worker that was killed; started by the worker itself

@@ -25,6 +25,7 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
             environment(&mut given, &args.environment, own);
             set(&mut given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
         }
+        Command::Doctor(args) => worker(&mut given, &args.worker, own),
         Command::Bench(_) | Command::Guard(_) | Command::Client(_) => {}
     }
     given

@@ -22,7 +22,7 @@ pub enum WorkerCommand {
 /// `jobber worker drain`.
 #[derive(Debug, Clone, Args)]
 pub struct DrainArgs {
-    /// The worker, as in `jobber worker ls`
+    /// The worker, as in `jobber worker ls`: its id, or the beginning of it
     #[arg(value_name = "WORKER", value_parser = WorkerId::parse)]
     id: WorkerId,
 }
@@ -34,10 +34,11 @@ struct Workers(Vec<WorkerInfo>);
 impl View for Workers {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["WORKER", "STATUS", "RUNNING", "SLOTS", "CORES", "STARTED", "LAST SEEN", "VERSION"],
+            &["WORKER", "HOST", "STATUS", "RUNNING", "SLOTS", "CORES", "STARTED", "LAST SEEN", "VERSION"],
             self.0.iter().map(|worker| {
                 vec![
                     worker.id.to_string(),
+                    worker.host.clone(),
                     if worker.draining { "draining" } else { "taking jobs" }.to_owned(),
                     worker.running.to_string(),
                     worker.slots.to_string(),
@@ -78,11 +79,27 @@ pub(super) async fn worker(command: &WorkerCommand, client: &Client, console: &m
             }
         }
         WorkerCommand::Drain(args) => {
-            client.drain_worker(&args.id).await?;
-            console.show(&Draining { id: args.id.clone(), status: "draining" })?;
+            let id = find(&args.id, &client.workers().await?)?;
+            client.drain_worker(&id).await?;
+            console.show(&Draining { id, status: "draining" })?;
         }
     }
     Ok(Exit::OK)
+}
+
+/// The worker with this id, else the only one whose id begins like that, else the id as it is: the server may know a
+/// worker that was not heard of lately.
+fn find(asked: &WorkerId, workers: &[WorkerInfo]) -> Result<WorkerId, CliError> {
+    let alike: Vec<_> = workers.iter().map(|w| &w.id).filter(|id| id.as_str().starts_with(asked.as_str())).collect();
+    match alike.as_slice() {
+        _ if alike.contains(&asked) => Ok(asked.clone()),
+        [] => Ok(asked.clone()),
+        [only] => Ok((*only).clone()),
+        many => {
+            let names: Vec<_> = many.iter().map(ToString::to_string).collect();
+            Err(CliError::Usage(format!("{asked} may be any of {}; give more of its id", names.join(", "))))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -92,10 +109,9 @@ mod tests {
     use crate::cli::Format;
     use crate::domain::Timestamp;
 
-    #[test]
-    fn workers_read_well() {
-        let workers = Workers(vec![WorkerInfo {
-            id: "build-7-1f2e3d4c".parse().unwrap(),
+    fn worker(id: &str) -> WorkerInfo {
+        WorkerInfo {
+            id: id.parse().unwrap(),
             host: "build".into(),
             pid: 7,
             version: "0.1.0".into(),
@@ -105,10 +121,27 @@ mod tests {
             cores: 8,
             running: 3,
             draining: false,
-        }]);
+        }
+    }
+
+    #[test]
+    fn a_worker_is_found_by_the_beginning_of_its_id() {
+        let workers = [worker("build-7-1f"), worker("build-7"), worker("test-8-2a")];
+        let find = |text: &str| find(&text.parse().unwrap(), &workers).map(|id| id.to_string());
+        assert_eq!(find("test").unwrap(), "test-8-2a");
+        assert_eq!(find("build-7-").unwrap(), "build-7-1f");
+        assert_eq!(find("build-7").unwrap(), "build-7", "a whole id is not the beginning of another");
+        assert_eq!(find("gone-1").unwrap(), "gone-1");
+        let error = find("build").unwrap_err();
+        assert_eq!(error.to_string(), "build may be any of build-7-1f, build-7; give more of its id");
+    }
+
+    #[test]
+    fn workers_read_well() {
+        let workers = Workers(vec![worker("build-7-1f2e3d4c")]);
         insta::assert_snapshot!(rendered(&workers, Format::Table), @r"
-        WORKER            STATUS       RUNNING  SLOTS  CORES  STARTED               LAST SEEN             VERSION
-        build-7-1f2e3d4c  taking jobs  3        8      8      2026-11-24T08:00:00Z  2026-11-24T08:01:00Z  0.1.0
+        WORKER            HOST   STATUS       RUNNING  SLOTS  CORES  STARTED               LAST SEEN             VERSION
+        build-7-1f2e3d4c  build  taking jobs  3        8      8      2026-11-24T08:00:00Z  2026-11-24T08:01:00Z  0.1.0
         ");
         insta::assert_snapshot!(rendered(&workers, Format::Jsonl), @r#"{"id":"build-7-1f2e3d4c","host":"build","pid":7,"version":"0.1.0","started_at":"2026-11-24T08:00:00.000Z","last_seen":"2026-11-24T08:01:00.000Z","slots":8,"cores":8,"running":3,"draining":false}"#);
     }

@@ -237,6 +237,19 @@ impl Client {
         self.send(self.request(Method::GET, "healthz")).await.map(drop)
     }
 
+    /// The server's version.
+    ///
+    /// # Errors
+    /// When it does not live.
+    pub async fn version(&self) -> Result<String, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Health {
+            version: String,
+        }
+        let health: Health = self.answer(self.request(Method::GET, "healthz")).await?;
+        Ok(health.version)
+    }
+
     /// Whether the server can take jobs.
     ///
     /// # Errors

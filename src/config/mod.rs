@@ -93,18 +93,25 @@ pub struct Sources {
     pub flags: Vec<(&'static str, Vec<String>)>,
 }
 
+impl Sources {
+    /// The file that is read: the one named, else `JOBBER_CONFIG`, else `./jobber.toml` if it is there.
+    pub fn file_read(&self) -> Option<PathBuf> {
+        let named = self.file.clone().or_else(|| self.environment.get("JOBBER_CONFIG").map(PathBuf::from));
+        let here = PathBuf::from("jobber.toml");
+        named.or_else(|| here.exists().then_some(here))
+    }
+}
+
 impl Config {
     /// Lays all layers on each other and checks the result.
     ///
-    /// The file is the one named, else `JOBBER_CONFIG`, else `./jobber.toml` if it is there.
+    /// The file is [`Sources::file_read`].
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut layers = Layers::defaults();
-        let named = sources.file.clone().or_else(|| sources.environment.get("JOBBER_CONFIG").map(PathBuf::from));
-        let here = PathBuf::from("jobber.toml");
-        if let Some(file) = named.or_else(|| here.exists().then_some(here)) {
+        if let Some(file) = sources.file_read() {
             layers.lay_file(&file)?;
         }
         layers.lay_environment(&sources.environment);

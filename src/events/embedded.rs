@@ -39,6 +39,9 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
+    /// The name under which versions of its tables are kept, and the version that this Jobber brings them to.
+    pub const SCHEMA_VERSION: (&str, usize) = ("events", SCHEMA.len());
+
     /// Opens or makes the log of at most `cap` events in `db`; `data_dir` holds the file by which processes wake each
     /// other. Must be called within a tokio runtime.
     ///

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
-use crate::roles::{RoleOptions, build, parts, ready};
+use crate::roles::{RoleOptions, build, parts, ready, service};
 use crate::wiring;
 
 /// Runs everything until asked to stop. True when everything ended in good order.
@@ -23,10 +23,15 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     }
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
     let worker_ended = CancellationToken::new();
     parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
     parts::start_api(&config, &ports, &clock, listener, &life);
+    let (ready, status) = parts::signs(&worker);
+    let place = address.clone();
+    let status = move || format!("serving on {place}, {}", status());
+    let _beating = service::tell(&options.notifier, &life, &ports, ready, status);
     drop(ports);
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
     ready::say(options.ready_fd, "dev", Some(&address))?;

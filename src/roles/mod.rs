@@ -4,19 +4,24 @@
 pub mod bench;
 mod build;
 mod dev;
+mod doctor;
 mod exec;
 mod parts;
 mod ready;
 mod serve;
+mod service;
 mod work;
 
 pub use dev::dev;
+pub use doctor::examine;
 pub use exec::exec;
 pub use serve::serve;
 pub use work::work;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::notify::Notifier;
 
 /// What a role is told besides the configuration.
 #[derive(Debug, Clone, Default)]
@@ -27,4 +32,6 @@ pub struct RoleOptions {
     pub burst: Option<Duration>,
     /// Where the sources of the C++ jobs are, to be built at the start of `dev`.
     pub sources: Option<PathBuf>,
+    /// The service manager, to be told how the process is.
+    pub notifier: Notifier,
 }

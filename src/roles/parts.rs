@@ -16,7 +16,8 @@ use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
 use crate::queue::JobSource;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
-use crate::wiring::Ports;
+use crate::sqlite::Presence;
+use crate::wiring::{self, Ports};
 use crate::worker::{Worker, WorkerSettings};
 
 /// Binds the API's address.
@@ -61,6 +62,26 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
 
 fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
     binary::resolve(jobs_dir, name).map(|_| ()).map_err(|e| BinaryProblem { detail: e.to_string() })
+}
+
+/// Stops the process, as a failure, when the embedded database is removed or replaced under it: what it still did would
+/// be lost, and a fresh start finds what is there now.
+pub(super) fn watch_database(config: &Config, life: &Lifecycle) {
+    const LOOK: Duration = Duration::from_secs(1);
+    let file = wiring::database_file(config);
+    let (presence, stop) = (Presence::of(&file), life.stop.clone());
+    life.run("database", async move {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = looks.tick() => {}
+            }
+            if !presence.is_there() {
+                return Err(format!("{} was removed or replaced while in use", file.display()));
+            }
+        }
+    });
 }
 
 /// Starts the projector. It ends some moments after `stop`, so that what the other parts write last is folded too.
@@ -136,9 +157,24 @@ pub(super) fn build_worker(
         slots: Arc::new(slots),
         gauge,
         clock: clock.clone(),
+        claiming: Arc::default(),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))
+}
+
+/// What can be seen of a worker from outside: when it has begun to take jobs, and how busy it is.
+pub(super) fn signs(
+    worker: &Worker,
+) -> (impl Future<Output = ()> + Send + 'static, impl Fn() -> String + Send + Sync + 'static) {
+    let claiming = worker.claiming.clone();
+    let (gauge, slots) = (worker.gauge.clone(), worker.slots.count());
+    (
+        async move {
+            claiming.wait().await;
+        },
+        move || format!("{} of {slots} slots busy", gauge.running()),
+    )
 }
 
 /// Builds a runner: for a worker, and for `jobber exec`.

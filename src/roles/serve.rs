@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
-use crate::roles::{RoleOptions, parts, ready};
+use crate::roles::{RoleOptions, parts, ready, service};
 use crate::wiring;
 
 /// Serves until asked to stop. True when everything ended in good order.
@@ -16,10 +16,14 @@ pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool>
     let listener = parts::bind(&config).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &life);
     parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
     parts::start_api(&config, &ports, &clock, listener, &life);
     tracing::info!(%address, "serving");
     ready::say(options.ready_fd, "serve", Some(&address))?;
+    let answers = service::queue_answers(&ports, &options.notifier);
+    let status = format!("serving on {address}");
+    let _beating = service::tell(&options.notifier, &life, &ports, answers, move || status.clone());
     drop(ports);
     life.stop.cancelled().await;
     Ok(life.finish(config.serve.shutdown_grace).await)

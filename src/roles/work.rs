@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
-use crate::roles::{RoleOptions, parts, ready};
+use crate::roles::{RoleOptions, parts, ready, service};
 use crate::wiring;
 
 /// Works until asked to stop, or in a burst until there is nothing to do. True when everything ended in good order.
@@ -14,7 +14,10 @@ pub async fn work(config: Config, environment: Vec<(String, String)>, options: R
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
+    let (ready, status) = parts::signs(&worker);
+    let _beating = service::tell(&options.notifier, &life, &ports, ready, status);
     drop(ports);
     ready::say(options.ready_fd, "work", None)?;
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use rustix::process::Pid;
 
+use super::procfs;
+
 /// Where this process moves to: the kernel lets a cgroup either hold processes or be divided.
 const SUPERVISOR: &str = "jobber-supervisor";
 
@@ -39,9 +41,14 @@ impl Root {
         if !has("cgroup.subtree_control") {
             let supervisor = base.join(SUPERVISOR);
             let _ = fs::create_dir(&supervisor);
-            fs::write(supervisor.join("cgroup.procs"), "0").ok()?;
+            let moved = own_processes(base);
+            for pid in &moved {
+                fs::write(supervisor.join("cgroup.procs"), pid.to_string()).ok()?;
+            }
             if fs::write(base.join("cgroup.subtree_control"), "+memory").is_err() {
-                let _ = fs::write(base.join("cgroup.procs"), "0");
+                for pid in &moved {
+                    let _ = fs::write(base.join("cgroup.procs"), pid.to_string());
+                }
                 let _ = fs::remove_dir(&supervisor);
                 return None;
             }
@@ -107,6 +114,41 @@ impl Drop for Leaf {
     }
 }
 
+/// Of the processes in a cgroup, this one and its children: its guard, which was started before and would else stay
+/// where no process may be left.
+fn own_processes(cgroup: &Path) -> Vec<i32> {
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    let all = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let is_own = |pid: &i32| *pid == me || procfs::stat(*pid).is_some_and(|stat| stat.parent == me);
+    procfs::parse_ids(&all).into_iter().filter(is_own).collect()
+}
+
+/// The cgroup below which a worker started like this process would hold its jobs to their memory limits. Changes
+/// nothing.
+///
+/// # Errors
+/// Why there is none, for people.
+pub fn memory_cgroup() -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+    let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
+    let own = own_directory(&mounts, &own).ok_or("cgroup version 2 is not mounted")?;
+    survey(&own)
+}
+
+fn survey(own: &Path) -> Result<PathBuf, String> {
+    let base = if own.ends_with(SUPERVISOR) { own.parent().unwrap_or(own) } else { own };
+    let controllers = fs::read_to_string(base.join("cgroup.controllers")).map_err(|e| e.to_string())?;
+    if !controllers.split_ascii_whitespace().any(|c| c == "memory") {
+        return Err(format!("{} is not given the memory controller", base.display()));
+    }
+    for file in ["cgroup.procs", "cgroup.subtree_control"] {
+        if rustix::fs::access(base.join(file), rustix::fs::Access::WRITE_OK).is_err() {
+            return Err(format!("{} is not delegated: {file} may not be written", base.display()));
+        }
+    }
+    Ok(base.to_owned())
+}
+
 /// The directory of this process's version 2 cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
 fn own_directory(mounts: &str, own: &str) -> Option<PathBuf> {
     let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -153,6 +195,28 @@ mod tests {
         // A plain directory grows no memory.max.
         assert!(Root::divide(dir.path()).is_none());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_survey_tells_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(survey(dir.path()).is_err());
+        fs::write(dir.path().join("cgroup.controllers"), "cpu pids\n").unwrap();
+        assert!(survey(dir.path()).unwrap_err().contains("memory controller"));
+        fs::write(dir.path().join("cgroup.controllers"), "cpu memory\n").unwrap();
+        assert!(survey(dir.path()).unwrap_err().contains("not delegated: cgroup.procs"));
+        fs::write(dir.path().join("cgroup.procs"), "").unwrap();
+        fs::write(dir.path().join("cgroup.subtree_control"), "").unwrap();
+        assert_eq!(survey(dir.path()).unwrap(), dir.path());
+        assert_eq!(survey(&dir.path().join(SUPERVISOR)).unwrap(), dir.path());
+    }
+
+    #[test]
+    fn only_own_processes_are_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = std::process::id();
+        fs::write(dir.path().join("cgroup.procs"), format!("1\n{me}\n")).unwrap();
+        assert_eq!(own_processes(dir.path()), [i32::try_from(me).unwrap()]);
     }
 
     #[test]

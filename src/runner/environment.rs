@@ -5,9 +5,19 @@ use std::collections::BTreeMap;
 use super::order::RunOrder;
 use super::slots;
 
-/// Names of what Jobber itself is configured by: no job inherits them, whatever the pass-list says. A trailing `*`
-/// matches any ending.
-const OWN: [&str; 4] = ["JOBBER_*", "OPENAI_API_KEY", "COUCHBASE_*", "REDIS_*"];
+/// Names of what Jobber itself is configured by, and of what the service manager gave to it alone: no job inherits them,
+/// whatever the pass-list says. A trailing `*` matches any ending.
+const OWN: [&str; 9] = [
+    "JOBBER_*",
+    "OPENAI_API_KEY",
+    "COUCHBASE_*",
+    "REDIS_*",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_*",
+    "LISTEN_*",
+    "CREDENTIALS_DIRECTORY",
+    "INVOCATION_ID",
+];
 
 /// What every job of a worker gets, decided once.
 #[derive(Debug)]
@@ -100,6 +110,8 @@ mod tests {
             ("OPENAI_API_KEY", "k"),
             ("COUCHBASE_PASSWORD", "p"),
             ("REDIS_HOST", "h"),
+            ("NOTIFY_SOCKET", "/run/systemd/notify"),
+            ("WATCHDOG_USEC", "1"),
             ("OTHER", "o"),
         ]);
         let pass = ["*".into(), "JOBBER_TOKEN".into(), "OPENAI_API_KEY".into()];

@@ -35,6 +35,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use binary::BinaryError;
+pub use cgroup::memory_cgroup;
 pub use gauge::{Running, RunningGauge};
 pub use guard::{Guard, run_guard};
 pub use order::{OutputSink, RunOrder, RunnerSettings, StopHandle, StopReason, StopSignal};

@@ -16,13 +16,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Waits;
 use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, WorkerId};
 use crate::events::EventSink;
-use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError};
+use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
 use crate::runner::{RunOrder, Runner, RunningGauge, Slots};
 pub use heartbeat::EVERY as HEARTBEAT;
 use pace::Pace;
@@ -90,6 +91,8 @@ pub struct Worker {
     pub gauge: RunningGauge,
     /// Tells the time.
     pub clock: Clock,
+    /// Set once the queue has been asked for jobs: from then on they are taken as they come.
+    pub claiming: Arc<SetOnce<()>>,
     /// What it was told.
     pub settings: Arc<WorkerSettings>,
 }
@@ -110,7 +113,7 @@ impl Worker {
     /// the rest, gives them back without spending an attempt, and says farewell.
     ///
     /// # Errors
-    /// When the queue refuses for a reason that does not pass.
+    /// When the queue refuses for a reason that does not pass, or the event log takes nothing to the last.
     pub async fn run(self, stop: CancellationToken, kill: CancellationToken) -> Result<(), QueueError> {
         let (worker, tasks) = (self.clone(), TaskTracker::new());
         let drain = stop.child_token();
@@ -120,8 +123,11 @@ impl Worker {
             heart_stop.cancel();
             return Ok(());
         };
+        // Set before only when somebody runs the same worker twice, which is then claiming all the same.
+        let _ = worker.claiming.set(());
+        let give_up = kill.child_token();
         let shop = Arc::new(Shop {
-            recorder: Recorder::new(self.sink.clone(), kill.clone()),
+            recorder: Recorder::new(self.sink.clone(), give_up.clone()),
             pace: Pace::new(self.slots.count()),
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
@@ -129,7 +135,7 @@ impl Worker {
         });
         tracing::info!(worker = %shop.worker.settings.id, slots = shop.worker.slots.count(), "working");
         take(&shop, claims, &drain).await;
-        finish(&shop, &kill).await;
+        finish(&shop, &kill, &give_up).await;
         heart_stop.cancel();
         // A heart that panicked has been reported; the farewell matters more.
         let _ = heart.await;
@@ -137,6 +143,10 @@ impl Worker {
             tracing::warn!(%error, "could not say farewell; the others will notice");
         }
         tracing::info!(worker = %worker.settings.id, "ended");
+        if shop.recorder.gave_up() {
+            let message = "the ends of some attempts could not be written down; their jobs will run again";
+            return Err(QueueError::new(QueueErrorKind::Unavailable, message));
+        }
         Ok(())
     }
 
@@ -194,7 +204,9 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
 }
 
 /// Lets running attempts end, then stops what is left and gives it back.
-async fn finish(shop: &Arc<Shop>, kill: &CancellationToken) {
+async fn finish(shop: &Arc<Shop>, kill: &CancellationToken, give_up: &CancellationToken) {
+    /// How long a log that takes no events is waited for beyond the drain timeout.
+    const LAST_WORDS: Duration = Duration::from_secs(10);
     let attempts = &shop.attempts;
     attempts.close();
     if !attempts.is_empty() {
@@ -207,6 +219,11 @@ async fn finish(shop: &Arc<Shop>, kill: &CancellationToken) {
     }
     tracing::warn!(running = attempts.len(), "the drain timeout is over; stopping jobs and giving them back");
     shop.give_back.cancel();
-    // Each attempt ends within its own grace period after this.
+    // Each attempt ends within its own grace period after this, if only its end can be written down.
+    tokio::select! {
+        () = attempts.wait() => return,
+        () = tokio::time::sleep(LAST_WORDS) => give_up.cancel(),
+        () = kill.cancelled() => {}
+    }
     attempts.wait().await;
 }

@@ -1,6 +1,7 @@
 //! Events out, whatever it takes: a worker does not go on before history knows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,16 +13,23 @@ use crate::events::{EventErrorKind, EventSink};
 /// Writes events until they are written.
 pub(super) struct Recorder {
     sink: Arc<dyn EventSink>,
-    kill: CancellationToken,
+    give_up: CancellationToken,
+    gave_up: AtomicBool,
 }
 
 impl Recorder {
-    pub(super) fn new(sink: Arc<dyn EventSink>, kill: CancellationToken) -> Self {
-        Self { sink, kill }
+    /// Once `give_up` is cancelled, what can't be written at the first try is left.
+    pub(super) fn new(sink: Arc<dyn EventSink>, give_up: CancellationToken) -> Self {
+        Self { sink, give_up, gave_up: AtomicBool::new(false) }
+    }
+
+    /// Whether events were left unwritten.
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
     }
 
     /// Appends the events, all of them. While the log is full or away it waits and tries again: the worker keeps its
-    /// leases and its finished reports. False when the worker was told to end at once before that.
+    /// leases and its finished reports. False when it gave up before that: the job's lease lapses then, and it runs again.
     pub(super) async fn record(&self, events: &[Event]) -> bool {
         let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(5));
         let mut said = false;
@@ -42,11 +50,16 @@ impl Recorder {
                         "the event log can't be written; trying again"
                     }
                 };
-                tracing::error!(%error, "{what}");
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, "{what}");
                 said = true;
             }
             tokio::select! {
-                () = self.kill.cancelled() => return false,
+                () = self.give_up.cancelled() => {
+                    tracing::error!(events = events.len(), "ended before the event log took these events");
+                    self.gave_up.store(true, Ordering::Relaxed);
+                    return false;
+                }
                 () = tokio::time::sleep(waits.next_wait()) => {}
             }
         }

@@ -108,6 +108,7 @@ fn the_help_names_every_command() {
       serve        The HTTP API server and the projector of history
       work         A worker pool
       exec         Run a binary once under the worker's supervision, without server and queue
+      doctor       Check this host and its configuration: what is well, what is not, what to do
       bench        Measure how many jobs per second this machine carries
       submit       Put one or many jobs into the queue
       run          Submit a job, show what it writes, and exit with its code

@@ -102,6 +102,9 @@ struct Wakes {
 }
 
 impl EmbeddedQueue {
+    /// The name under which versions of its tables are kept, and the version that this Jobber brings them to.
+    pub const SCHEMA_VERSION: (&str, usize) = (schema::ADAPTER, schema::STEPS.len());
+
     /// Opens the queue in `db`, makes or updates its tables, and starts its sweep on `tasks`. Wake-up files are kept in
     /// `data_dir`, which every process that shares `db` must give alike. Must be called within a tokio runtime.
     ///

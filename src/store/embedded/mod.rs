@@ -25,6 +25,9 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
+    /// The name under which versions of its tables are kept, and the version that this Jobber brings them to.
+    pub const SCHEMA_VERSION: (&str, usize) = ("history", schema::STEPS.len());
+
     /// Opens or makes the tables of history in `db`.
     ///
     /// # Errors

@@ -106,7 +106,12 @@ async fn workers_are_listed_and_drained() {
         workers[0]["id"].as_str().map(str::to_owned)
     })
     .await;
-    assert_eq!(j.cli(&["worker", "drain", &id]).await.code, 0);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let table = j.cli(&["worker", "ls"]).await.stdout;
+    let line = table.lines().find(|line| line.starts_with(&id)).unwrap_or_else(|| panic!("{table}"));
+    assert!(line.contains(&host) && line.contains(env!("CARGO_PKG_VERSION")), "{table}");
+    // The beginning of its id is enough, as long as it is the only one that begins so.
+    assert_eq!(j.cli(&["worker", "drain", &id[..id.len() - 3]]).await.code, 0);
     assert_eq!(worker.ended().await, 0);
     assert_eq!(j.cli(&["worker", "drain", "no-such-worker"]).await.code, 3);
 }

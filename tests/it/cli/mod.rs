@@ -1,6 +1,7 @@
 //! The command line as a user meets it: the real binary against a real server.
 
 mod control;
+mod doctor;
 mod exec;
 mod run;
 mod submit;

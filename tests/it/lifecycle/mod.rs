@@ -1,5 +1,8 @@
 //! Starting, stopping, restarting: what a process does with what it holds.
 
+mod notify;
+mod storage;
+
 use serde_json::json;
 
 use crate::harness::{Jobber, Place, eventually, run};

@@ -1,0 +1,35 @@
+//! What `jobber doctor` looks at: the configuration as any role would load it, and the host that it is for.
+
+use crate::config::{Config, Sources};
+use crate::doctor::{self, Finding};
+use crate::domain::Clock;
+use crate::wiring;
+
+/// Checks everything but servers. A configuration that can't be used is a finding, and the only one: all else depends
+/// on it.
+pub fn examine(sources: &Sources) -> Vec<Finding> {
+    const CHECK: &str = "configuration";
+    let file = sources.file_read();
+    let config = match Config::load(sources) {
+        Ok(config) => config,
+        Err(error) => {
+            return vec![Finding::failed(
+                CHECK,
+                error.to_string(),
+                "correct it; config.example.toml shows every setting with its default",
+            )];
+        }
+    };
+    let found = match file {
+        Some(file) => format!("{} and the environment", file.display()),
+        None => "built-in defaults and the environment; there is no jobber.toml here".to_owned(),
+    };
+    let mut findings = vec![Finding::ok(CHECK, found)];
+    findings.extend(doctor::examine(
+        &config,
+        &wiring::database_file(&config),
+        &Clock::system(),
+        &wiring::schema_versions(),
+    ));
+    findings
+}

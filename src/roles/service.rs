@@ -1,0 +1,138 @@
+//! What a role tells the service manager while it lives: ready, status, signs of life, stopping.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Waits;
+use crate::events::EventSink;
+use crate::lifecycle::Lifecycle;
+use crate::notify::Notifier;
+use crate::queue::Queue;
+use crate::wiring::Ports;
+
+/// How often the status is looked at; it is sent when it has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What must answer for this process to count as alive. Held weakly, so that the ports close with the parts that use
+/// them.
+struct Vitals {
+    queue: Weak<dyn Queue>,
+    sink: Weak<dyn EventSink>,
+}
+
+impl Vitals {
+    fn of(ports: &Ports) -> Self {
+        Self { queue: Arc::downgrade(&ports.queue), sink: Arc::downgrade(&ports.sink) }
+    }
+
+    /// Returns when everything has answered. That a queue answers with an error counts: it is away, this process is
+    /// not, and to start it anew would help nobody. An empty append goes the way of every write: with the embedded
+    /// adapters, through the one writing thread of the database.
+    async fn answer(&self) {
+        if let Some(queue) = self.queue.upgrade() {
+            let _ = queue.ping().await;
+        }
+        if let Some(sink) = self.sink.upgrade() {
+            let _ = sink.append(&[]).await;
+        }
+    }
+}
+
+/// Returns when the queue answers. Says until then what is missing.
+pub(super) fn queue_answers(ports: &Ports, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
+    let (queue, notifier) = (Arc::downgrade(&ports.queue), notifier.clone());
+    async move {
+        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        while let Some(queue) = queue.upgrade() {
+            match queue.ping().await {
+                Ok(()) => return,
+                Err(error) => notifier.status(&format!("waiting for the queue: {error}")),
+            }
+            drop(queue);
+            tokio::time::sleep(waits.next_wait()).await;
+        }
+        // The queue was closed: this process ends.
+        std::future::pending().await
+    }
+}
+
+/// Tells the service manager, if there is one, how this process is: that it is ready once `ready` returns, `status`
+/// whenever it has changed, that it stops as soon as it does (on `life.tasks`, so that this is said before the end),
+/// and signs of life until the answer is dropped.
+pub(super) fn tell(
+    notifier: &Notifier,
+    life: &Lifecycle,
+    ports: &Ports,
+    ready: impl Future<Output = ()> + Send + 'static,
+    status: impl Fn() -> String + Send + Sync + 'static,
+) -> DropGuard {
+    let ended = CancellationToken::new();
+    if notifier.is_heard() {
+        life.tasks.spawn(report(notifier.clone(), life.stop.clone(), ready, status));
+    }
+    if let Some(limit) = notifier.watchdog() {
+        // Not among `life.tasks`: it goes on while those are waited for.
+        TaskTracker::new().spawn(beat(notifier.clone(), Vitals::of(ports), limit, ended.clone()));
+    }
+    ended.drop_guard()
+}
+
+async fn report(
+    notifier: Notifier,
+    stop: CancellationToken,
+    ready: impl Future<Output = ()> + Send,
+    status: impl Fn() -> String + Send + Sync,
+) {
+    let running = async {
+        ready.await;
+        let mut told = status();
+        notifier.ready(&told);
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            looks.tick().await;
+            let now = status();
+            if now != told {
+                notifier.status(&now);
+                told = now;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => notifier.stopping(&format!("stopping; {}", status())),
+        () = running => {}
+    }
+}
+
+/// Gives a sign of life each half of `limit`, but only after everything vital has answered: a process that hangs falls
+/// silent, and is started anew. Half, so that the answers have the other half.
+async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: CancellationToken) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + limit / 2, limit / 2);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut warned = false;
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            () = ended.cancelled() => return,
+            answered = tokio::time::timeout(limit / 2, vitals.answer()) => match answered {
+                Ok(()) => {
+                    notifier.beat();
+                    warned = false;
+                }
+                Err(_) if warned => {}
+                Err(_) => {
+                    warned = true;
+                    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                    tracing::error!(limit_ms, "the queue gives no answer; the service manager will start this process anew");
+                }
+            },
+        }
+    }
+}
