@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("queue", &["domain"]),
     ("store", &["domain", "events", "stats"]),
     ("queue::embedded", &["domain", "queue", "sqlite", "wake", "backoff"]),
+    ("queue::bullmq", &["domain", "queue", "backoff"]),
     ("events::embedded", &["domain", "events", "sqlite", "wake"]),
     ("store::embedded", &["domain", "events", "stats", "store", "sqlite"]),
     ("runner", &["domain"]),
@@ -37,6 +38,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Third parties that stop at these rooms.
 const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["sqlite", "queue::embedded", "events::embedded", "store::embedded"]),
+    ("bullmq", &["queue::bullmq"]),
+    ("redis", &["queue::bullmq"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),

@@ -207,9 +207,12 @@ fn spawn(options: &RedisOptions, port: u16, dir: &Path) -> Option<Child> {
     if options.cluster {
         command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"]);
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap_or_else(
-        |error| panic!("redis-server can't be started ({error}): run tools/install-test-tools"),
-    );
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("redis-server can't be started ({error}): run tools/install-test-tools"));
     let began = Instant::now();
     loop {
         if child.try_wait().unwrap().is_some() {
@@ -232,13 +235,27 @@ fn make_certificates(dir: &Path) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-    let ca = ["req", "-x509", "-days", "2", "-subj", "/CN=jobber test authority", "-keyout", "ca.key", "-out", "ca.crt"];
+    let ca =
+        ["req", "-x509", "-days", "2", "-subj", "/CN=jobber test authority", "-keyout", "ca.key", "-out", "ca.crt"];
     openssl(&[&ca[..], &key[..]].concat());
     let request = ["req", "-subj", "/CN=127.0.0.1", "-keyout", "redis.key", "-out", "redis.csr"];
     openssl(&[&request[..], &key[..]].concat());
     std::fs::write(dir.join("redis.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
     openssl(&[
-        "x509", "-req", "-days", "2", "-in", "redis.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
-        "-extfile", "redis.ext", "-out", "redis.crt",
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "redis.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "redis.ext",
+        "-out",
+        "redis.crt",
     ]);
 }
