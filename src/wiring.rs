@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, QueueUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::{EventSink, EventSource};
+use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
-use crate::queue::{JobSource, Operator, Queue};
+use crate::queue::{JobSource, Operator, Queue, QueueError};
 use crate::sqlite::Sqlite;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection};
@@ -42,23 +43,49 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let dir: &Path = &config.data_dir;
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&dir.join("jobber.db"), config.durability)?;
-    let settings = EmbeddedQueueSettings {
-        lease: config.queue.lease,
-        completed: Retention { age: Some(config.queue.completed_age), count: config.queue.completed_count },
-        failed: Retention { age: Some(config.queue.failed_age), count: config.queue.failed_count },
-        heartbeat: crate::worker::HEARTBEAT,
-        ..EmbeddedQueueSettings::default()
-    };
-    let queue = EmbeddedQueue::open(db.clone(), dir, settings, clock.clone(), tasks.clone()).await?;
+    let (queue, operator, jobs) = open_queue(config, &db, clock, tasks).await?;
     let log = EmbeddedLog::open(db.clone(), dir, config.events_cap, tasks.clone()).await?;
     let store = EmbeddedStore::open(db).await?;
-    Ok(Ports {
-        queue: queue.clone(),
-        operator: queue.clone(),
-        jobs: queue,
-        sink: log.clone(),
-        source: log,
-        history: store.clone(),
-        projection: store,
-    })
+    Ok(Ports { queue, operator, jobs, sink: log.clone(), source: log, history: store.clone(), projection: store })
+}
+
+/// The three sides of a queue.
+type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn JobSource>);
+
+async fn open_queue(
+    config: &Config,
+    db: &Sqlite,
+    clock: &Clock,
+    tasks: &TaskTracker,
+) -> Result<QueuePorts, QueueError> {
+    let wanted = &config.queue;
+    match &wanted.url {
+        QueueUrl::Embedded => {
+            let settings = EmbeddedQueueSettings {
+                lease: wanted.lease,
+                completed: Retention { age: Some(wanted.completed_age), count: wanted.completed_count },
+                failed: Retention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                heartbeat: crate::worker::HEARTBEAT,
+                ..EmbeddedQueueSettings::default()
+            };
+            let (clock, tasks) = (clock.clone(), tasks.clone());
+            let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
+            Ok((queue.clone(), queue.clone(), queue))
+        }
+        QueueUrl::Redis(url) => {
+            let settings = BullSettings {
+                url: url.reveal().to_owned(),
+                tls_ca: wanted.tls_ca.clone(),
+                queue: wanted.name.clone(),
+                prefix: wanted.prefix.clone(),
+                lease: wanted.lease,
+                completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
+                failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                heartbeat: crate::worker::HEARTBEAT,
+                ..BullSettings::default()
+            };
+            let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
+            Ok((queue.clone(), queue.clone(), queue))
+        }
+    }
 }

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "one binary, nothing is reachable from outside")]
 
 mod architecture;
+mod bullmq;
 mod cli;
 mod conformance;
 mod faults;

@@ -8,14 +8,15 @@
 //! ```
 //! The crate's own renewal of locks is switched off: it does not look at the answer (see [`super::renew`]).
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use bullmq::types::{KeepJobs, RemoveOnFinish};
 use bullmq::worker::WorkerEvent;
 use bullmq::{Worker, WorkerOptions};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{ClaimOptions, Claims, Lease};
@@ -89,6 +90,8 @@ struct Claim {
     max_cores: u32,
     /// Taken away when claiming ends.
     lend: Mutex<Option<mpsc::Sender<Lease>>>,
+    /// Whom to tell when BullMQ's worker has ended these jobs.
+    settling: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
 /// Starts to take jobs, as soon as Redis is there.
@@ -105,7 +108,13 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
     });
     inner.signals.enlist(&gate);
     inner.renewer.start();
-    let claim = Claim { inner: inner.clone(), gate, max_cores: options.max_cores, lend: Mutex::new(Some(lend)) };
+    let claim = Claim {
+        inner: inner.clone(),
+        gate,
+        max_cores: options.max_cores,
+        lend: Mutex::new(Some(lend)),
+        settling: Mutex::default(),
+    };
     inner.tasks.spawn(run(Arc::new(claim), stop.clone()));
     Claims::new(leases, concurrency, stop)
 }
@@ -131,7 +140,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
         tokio::select! {
             // Always drained: the channel has no bound.
             event = worker.next_event() => match event {
-                Some(event) => report(&event),
+                Some(event) => claim.hear(&event),
                 None => break,
             },
             changed = wanted.changed(), if ending.is_none() => {
@@ -234,17 +243,32 @@ fn worker_options(inner: &Inner, worker: &WorkerId, wanted: usize) -> WorkerOpti
     options
 }
 
-fn report(event: &WorkerEvent) {
-    match event {
-        WorkerEvent::Error(error) => tracing::warn!(error, "the queue's Redis did not do what was asked"),
-        WorkerEvent::Stalled { job_id } => {
-            tracing::info!(job = job_id, "the job's worker was not heard of; it goes to another");
-        }
-        _ => {}
-    }
-}
-
 impl Claim {
+    fn settling(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
+        self.settling.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn hear(&self, event: &WorkerEvent) {
+        match event {
+            WorkerEvent::Completed { job_id, .. } | WorkerEvent::Failed { job_id, .. } => {
+                if let Some(done) = self.settling().remove(job_id) {
+                    let _ = done.send(());
+                }
+            }
+            WorkerEvent::Error(error) => tracing::warn!(error, "the queue's Redis did not do what was asked"),
+            WorkerEvent::Stalled { job_id } => {
+                tracing::info!(job = job_id, "the job's worker was not heard of; it goes to another");
+            }
+            WorkerEvent::Drained
+            | WorkerEvent::Ready
+            | WorkerEvent::Closed
+            | WorkerEvent::Active { .. }
+            | WorkerEvent::Progress { .. }
+            | WorkerEvent::Paused
+            | WorkerEvent::Resumed => {}
+        }
+    }
+
     fn end(&self) {
         self.lend.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
@@ -300,8 +324,14 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;
     drop(lender);
-    let answer = lent.settled(&claim.gate).await;
+    let (answer, done) = lent.settled(&claim.gate).await;
     inner.signals.free(stored.id(), &token);
     inner.renewer.free(&token);
+    if let Err(bullmq::Error::Delayed) = answer {
+        let _ = done.send(());
+    } else {
+        // One that was never told of is told by the drop.
+        claim.settling().insert(stored.id().to_owned(), done);
+    }
     answer
 }

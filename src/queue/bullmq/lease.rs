@@ -21,6 +21,9 @@ const COALESCE: Duration = Duration::from_millis(20);
 /// Between two tries to carry a verdict out.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How long the holder of a lease waits at most to hear that its verdict was carried out.
+const LONGEST_SETTLE: Duration = Duration::from_secs(5);
+
 /// How often a job was started, and how that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -143,7 +146,8 @@ impl LeaseOps for Ops {
         let done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         self.decide(verdict);
         if let Some(done) = done {
-            let _ = done.await;
+            // Of a verdict that could not be carried out the crate says nothing.
+            let _ = tokio::time::timeout(LONGEST_SETTLE, done).await;
         }
     }
 
@@ -192,8 +196,8 @@ impl Lent {
     }
 
     /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
-    /// answer.
-    pub(super) async fn settled(mut self, gate: &Gate) -> Result<Value, bullmq::Error> {
+    /// answer. Gives the answer, and whom to tell when it was carried out.
+    pub(super) async fn settled(mut self, gate: &Gate) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
         let mut transcript = Transcript::new(self.job.id(), self.attempt, self.inner.settings.output_bytes);
         let verdict = loop {
             tokio::select! {
@@ -209,8 +213,7 @@ impl Lent {
         self.publish(&mut transcript).await;
         gate.apply();
         let answer = if self.is_lost() { Err(bullmq::Error::Delayed) } else { self.carry_out(verdict).await };
-        let _ = self.done.send(());
-        answer
+        (answer, self.done)
     }
 
     fn is_lost(&self) -> bool {

@@ -166,7 +166,8 @@ fn free_port() -> u16 {
 }
 
 fn log(dir: &Path) -> String {
-    std::fs::read_to_string(dir.join("redis.log")).unwrap_or_default()
+    let log = std::fs::read_to_string(dir.join("redis.log")).unwrap_or_default();
+    log.lines().rev().take(3).collect::<Vec<_>>().join("; ")
 }
 
 fn cli(options: &RedisOptions, port: u16, dir: &Path) -> Command {
@@ -202,7 +203,10 @@ fn spawn(options: &RedisOptions, port: u16, dir: &Path) -> Option<Child> {
         command.args(["--requirepass", password]);
     }
     if let Some((user, password)) = &options.user {
-        command.args(["--user", &format!("{user} on >{password} ~* &* +@all"), "--user", "default off"]);
+        let file = dir.join("users.acl");
+        let users = format!("user default off\nuser {user} on >{password} ~* &* +@all\n");
+        std::fs::write(&file, users).unwrap();
+        command.arg("--aclfile").arg(file);
     }
     if options.cluster {
         command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"]);
