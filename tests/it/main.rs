@@ -5,6 +5,7 @@
 mod architecture;
 mod bullmq;
 mod cli;
+mod compat;
 mod conformance;
 mod faults;
 mod harness;

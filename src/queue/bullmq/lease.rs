@@ -265,10 +265,8 @@ impl Lent {
     /// The crate does not tell when it could not end a job, so with Redis away the answer is kept until it is back, or
     /// until the lease is lost.
     async fn before_the_end(&self) -> Result<(), bullmq::Error> {
-        if !self.inner.signals.is_listening() {
-            if !self.insist(&Step::Confirm).await {
-                return Err(bullmq::Error::Delayed);
-            }
+        if !self.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
+            return Err(bullmq::Error::Delayed);
         }
         if self.inner.signals.take_cancel(self.job.id()) {
             let mut forget = redis::cmd("HDEL");
