@@ -82,6 +82,8 @@ async fn open_queue(
                 completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
                 failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
                 heartbeat: crate::worker::HEARTBEAT,
+                defaults: config.defaults.clone(),
+                jobs: config.jobs.clone(),
                 ..BullSettings::default()
             };
             let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;

@@ -23,7 +23,7 @@ pub(super) async fn find(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Opt
     let Some((state, fields)) = inner.link.call(read::fields(inner, redis, id)).await? else { return Ok(None) };
     // By the crate, for the job that it gives can act.
     let Some(stored) = inner.link.call(redis.queue.get_job(id.as_str())).await? else { return Ok(None) };
-    let Ok(job) = super::format::read(&stored) else { return Ok(None) };
+    let Ok(job) = super::format::read(&stored, &inner.settings) else { return Ok(None) };
     Ok(Some(Found { stored, job: Arc::new(job), state, counts: Counts::of(&fields) }))
 }
 

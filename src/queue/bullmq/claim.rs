@@ -9,7 +9,7 @@
 //! The crate's own renewal of locks is switched off: it does not look at the answer (see [`super::renew`]).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ const FALLBACK: Duration = Duration::from_secs(1);
 const LAST_ANSWER: Duration = Duration::from_millis(300);
 /// A job that needs more cores than there are is left alone for this long, growing up to sixteen times as much.
 const PUT_OFF: Duration = Duration::from_millis(200);
+/// Around the moment when such a job is due again, whoever put it off takes nothing, so that others are first.
+const ASIDE: Duration = Duration::from_millis(150);
 /// Stalls are counted, but it is our worker's crash limit that decides on them.
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -42,13 +44,16 @@ pub(super) struct Gate {
     worker_id: WorkerId,
     wanted: watch::Receiver<usize>,
     closed: AtomicBool,
+    /// How many jobs that were put off are just due.
+    aside: AtomicUsize,
     changed: Notify,
     worker: OnceLock<Weak<Worker>>,
 }
 
 impl Gate {
     fn wanted(&self) -> usize {
-        if self.closed.load(Ordering::SeqCst) { 0 } else { *self.wanted.borrow() }
+        let nothing = self.closed.load(Ordering::SeqCst) || self.aside.load(Ordering::SeqCst) > 0;
+        if nothing { 0 } else { *self.wanted.borrow() }
     }
 
     /// Makes BullMQ's worker take as many as are wanted now. Also called before each answer to it, so that a change is
@@ -76,6 +81,16 @@ impl Gate {
         }
     }
 
+    /// Lets others go first when a job that was put off comes due.
+    async fn step_aside(&self, due: Duration) {
+        tokio::time::sleep(due.saturating_sub(ASIDE / 3)).await;
+        self.aside.fetch_add(1, Ordering::SeqCst);
+        self.apply();
+        tokio::time::sleep(ASIDE).await;
+        self.aside.fetch_sub(1, Ordering::SeqCst);
+        self.apply();
+    }
+
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.apply();
@@ -88,6 +103,7 @@ struct Claim {
     inner: Arc<Inner>,
     gate: Arc<Gate>,
     max_cores: u32,
+    stop: CancellationToken,
     /// Taken away when claiming ends.
     lend: Mutex<Option<mpsc::Sender<Lease>>>,
     /// Whom to tell when BullMQ's worker has ended these jobs.
@@ -103,6 +119,7 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
         worker_id: options.worker,
         wanted,
         closed: AtomicBool::new(false),
+        aside: AtomicUsize::new(0),
         changed: Notify::new(),
         worker: OnceLock::new(),
     });
@@ -112,6 +129,7 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
         inner: inner.clone(),
         gate,
         max_cores: options.max_cores,
+        stop: stop.clone(),
         lend: Mutex::new(Some(lend)),
         settling: Mutex::default(),
     };
@@ -287,7 +305,7 @@ async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, 
 
 async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let inner = &claim.inner;
-    let job = match format::read(stored) {
+    let job = match format::read(stored, &inner.settings) {
         Ok(job) => Arc::new(job),
         Err(why) => {
             tracing::warn!(job = stored.id(), why, "a job that can't be run was failed");
@@ -312,6 +330,13 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     if job.options.cores.is_some_and(|cores| cores > claim.max_cores) {
         let pause = PUT_OFF * 2u32.saturating_pow(counts.unseen.min(4));
         lease::put_back_unseen(inner, &redis, stored, Some(pause)).await;
+        let (gate, stop) = (claim.gate.clone(), claim.stop.clone());
+        inner.tasks.spawn(async move {
+            tokio::select! {
+                () = gate.step_aside(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        });
         return Err(bullmq::Error::Delayed);
     }
     let (loss, losses) = watch::channel(None);

@@ -18,6 +18,7 @@ mod signals;
 mod submit;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
     QueueError, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{Clock, Job, JobId, JobState, Page, PageRequest, WorkerId};
+use crate::domain::{Clock, Job, JobId, JobName, JobOptions, JobState, Page, PageRequest, WorkerId};
 use connect::Link;
 use keys::Keys;
 use renew::Renewer;
@@ -46,7 +47,7 @@ pub struct BullRetention {
 }
 
 /// What can be set on a BullMQ queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct BullSettings {
     /// `redis://` or `rediss://`, with user, password, host, port and database number.
     pub url: String,
@@ -68,6 +69,25 @@ pub struct BullSettings {
     pub heartbeat: Duration,
     /// How long a call may wait for Redis before it answers that the queue is unavailable.
     pub patience: Duration,
+    /// Time limits, cores, memory and the like of jobs that say nothing of them. What a submitted job has in common with
+    /// these is not written, so that its data stays as plain as the original's; who reads it fills it in again.
+    pub defaults: JobOptions,
+    /// The same for single job names.
+    pub jobs: BTreeMap<JobName, JobOptions>,
+}
+
+impl BullSettings {
+    /// The rules for jobs of this name that say nothing.
+    fn rules(&self, name: &JobName) -> &JobOptions {
+        self.jobs.get(name).unwrap_or(&self.defaults)
+    }
+}
+
+impl std::fmt::Debug for BullSettings {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BullSettings").field("queue", &self.queue).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 impl Default for BullSettings {
@@ -83,6 +103,8 @@ impl Default for BullSettings {
             output_bytes: 1 << 20,
             heartbeat: Duration::from_secs(5),
             patience: Duration::from_millis(900),
+            defaults: JobOptions::default(),
+            jobs: BTreeMap::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::connect::{Redis, Trouble};
 use super::lease::Counts;
-use super::{Inner, format, keys};
+use super::{BullSettings, Inner, format, keys};
 use crate::domain::{JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of ours.
@@ -65,9 +65,9 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
 }
 
 /// The job of a hash; `None` for one that can't be run here and so has no words.
-fn job(id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
+fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
     let stored = bullmq::Job::from_redis_hash(id, fields).ok()?;
-    let job = format::read(&stored).ok()?;
+    let job = format::read(&stored, settings).ok()?;
     let counts = Counts::of(fields);
     let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let active = state == JobState::Active;
@@ -113,7 +113,7 @@ pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<Queu
     let found = inner.link.call(try_join_all(ids.iter().map(|id| fields(inner, &redis, id)))).await?;
     let jobs = ids.iter().zip(found).map(|(id, found)| {
         let (state, fields) = found?;
-        job(id.as_str(), state, &fields)
+        job(&inner.settings, id.as_str(), state, &fields)
     });
     Ok(jobs.collect())
 }
@@ -161,7 +161,8 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         let anchors: Vec<_> = ids.iter().rev().take(ANCHORS).map(|(_, place)| place.as_str()).collect();
         format!("{}/{}", state.as_str(), anchors.join("/"))
     });
-    let items = ids.iter().zip(&found).filter_map(|((id, _), fields)| job(id, state, fields)).collect();
+    let items =
+        ids.iter().zip(&found).filter_map(|((id, _), fields)| job(&inner.settings, id, state, fields)).collect();
     Ok(Page { items, next })
 }
 

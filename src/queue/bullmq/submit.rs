@@ -112,12 +112,13 @@ async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSe
 
 /// Adds the jobs; one alone takes one round trip, many are one transaction.
 async fn add_all(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<String>, Trouble> {
+    let data = |job: &Job| format::data(job, inner.settings.rules(&job.name));
     if let [job] = jobs {
-        let added = redis.queue.add(job.name.as_str(), format::data(job)).options(format::options(job)).await?;
+        let added = redis.queue.add(job.name.as_str(), data(job)).options(format::options(job)).await?;
         return Ok(vec![added.id().to_owned()]);
     }
     let flows = jobs.iter().map(|job| {
-        let flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, format::data(job))?;
+        let flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data(job))?;
         Ok(flow.options(format::options(job)))
     });
     let flows: Vec<_> = flows.collect::<Result<_, bullmq::Error>>()?;

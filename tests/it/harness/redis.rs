@@ -1,4 +1,5 @@
 //! A real redis-server for one test: on a free loopback port, with its own directory, ended by its pid.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,7 @@ pub struct RedisOptions {
 
 /// The files of a server's TLS set-up.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "not every test shows a certificate of its own")]
 pub struct RedisTls {
     /// The authority's certificate: what a client must trust.
     pub ca: PathBuf,
@@ -73,6 +75,7 @@ impl Redis {
     }
 
     /// Three nodes that share all slots; each is a server of its own.
+    #[allow(dead_code, reason = "for the tests of clusters")]
     pub fn cluster() -> Vec<Self> {
         let node = || Self::with(RedisOptions { cluster: true, ..RedisOptions::default() });
         let nodes = vec![node(), node(), node()];
