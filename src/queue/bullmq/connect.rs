@@ -17,8 +17,8 @@ use crate::backoff::Waits;
 /// Between two tries to connect, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// One try to connect.
-const ONE_TRY: Duration = Duration::from_secs(10);
+/// One try to connect; the crate tries on within it.
+const ONE_TRY: Duration = Duration::from_secs(3);
 
 /// Where the queue is: enough to connect once more.
 #[derive(Clone)]
