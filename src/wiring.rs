@@ -6,12 +6,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, QueueUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
+use crate::events::redis::RedisLog;
 use crate::events::{EventSink, EventSource};
+use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
-use crate::queue::{JobSource, Operator, Queue};
+use crate::queue::{JobSource, Operator, Queue, QueueError};
+use crate::redis::{Redis, RedisSettings};
 use crate::sqlite::Sqlite;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection};
@@ -36,6 +39,7 @@ pub struct Ports {
 
 /// How much of a running job's output is kept for those who watch, as a multiple of what history keeps of a stream.
 const WATCHED: usize = 4;
+
 /// The file of the embedded database.
 pub fn database_file(config: &Config) -> PathBuf {
     config.data_dir.join("jobber.db")
@@ -54,24 +58,73 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let dir: &Path = &config.data_dir;
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let settings = EmbeddedQueueSettings {
-        lease: config.queue.lease,
-        completed: Retention { age: Some(config.queue.completed_age), count: config.queue.completed_count },
-        failed: Retention { age: Some(config.queue.failed_age), count: config.queue.failed_count },
-        heartbeat: crate::worker::HEARTBEAT,
-        output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-        ..EmbeddedQueueSettings::default()
-    };
-    let queue = EmbeddedQueue::open(db.clone(), dir, settings, clock.clone(), tasks.clone()).await?;
-    let log = EmbeddedLog::open(db.clone(), dir, config.events_cap, tasks.clone()).await?;
+    let (queue, operator, jobs) = open_queue(config, &db, clock, tasks).await?;
+    let (sink, source) = open_log(config, &db, tasks).await?;
     let store = EmbeddedStore::open(db).await?;
-    Ok(Ports {
-        queue: queue.clone(),
-        operator: queue.clone(),
-        jobs: queue,
-        sink: log.clone(),
-        source: log,
-        history: store.clone(),
-        projection: store,
-    })
+    Ok(Ports { queue, operator, jobs, sink, source, history: store.clone(), projection: store })
+}
+
+/// The three sides of a queue.
+type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn JobSource>);
+
+async fn open_queue(
+    config: &Config,
+    db: &Sqlite,
+    clock: &Clock,
+    tasks: &TaskTracker,
+) -> Result<QueuePorts, QueueError> {
+    let wanted = &config.queue;
+    match &wanted.url {
+        QueueUrl::Embedded => {
+            let settings = EmbeddedQueueSettings {
+                lease: wanted.lease,
+                completed: Retention { age: Some(wanted.completed_age), count: wanted.completed_count },
+                failed: Retention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                heartbeat: crate::worker::HEARTBEAT,
+                output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
+                ..EmbeddedQueueSettings::default()
+            };
+            let (clock, tasks) = (clock.clone(), tasks.clone());
+            let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
+            Ok((queue.clone(), queue.clone(), queue))
+        }
+        QueueUrl::Redis(url) => {
+            let settings = BullSettings {
+                url: url.reveal().to_owned(),
+                tls_ca: wanted.tls_ca.clone(),
+                queue: wanted.name.clone(),
+                prefix: wanted.prefix.clone(),
+                lease: wanted.lease,
+                completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
+                failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                heartbeat: crate::worker::HEARTBEAT,
+                defaults: config.defaults.clone(),
+                jobs: config.jobs.clone(),
+                ..BullSettings::default()
+            };
+            let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
+            Ok((queue.clone(), queue.clone(), queue))
+        }
+    }
+}
+
+/// The log lies where the queue lies, so that every worker of the queue reaches it.
+async fn open_log(
+    config: &Config,
+    db: &Sqlite,
+    tasks: &TaskTracker,
+) -> anyhow::Result<(Arc<dyn EventSink>, Arc<dyn EventSource>)> {
+    match &config.queue.url {
+        QueueUrl::Embedded => {
+            let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
+            Ok((log.clone(), log))
+        }
+        QueueUrl::Redis(url) => {
+            let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+            let redis = Redis::connect(&settings, tasks).await?;
+            let queue = format!("{}:{}", config.queue.prefix, config.queue.name);
+            let log = RedisLog::open(redis, &queue, config.events_cap, tasks)?;
+            Ok((log.clone(), log))
+        }
+    }
 }

@@ -115,6 +115,10 @@ impl Layers {
                 self.set(setting.key, Raw::Text(value.clone()), Origin::Variable((*name).to_owned()));
             }
         }
+        let (host, port) = (given("REDIS_HOST"), given("REDIS_PORT"));
+        if (host.is_some() || port.is_some()) && given("JOBBER_QUEUE_URL").is_none() {
+            self.lay_redis(host.map(String::as_str), port.map(String::as_str));
+        }
         // The original's variable holds the port alone.
         if let (Some(port), None) = (given("PORT"), given("JOBBER_LISTEN")) {
             let host = match self.values.get("serve.listen") {
@@ -125,6 +129,15 @@ impl Layers {
             };
             self.set("serve.listen", Raw::Text(format!("{host}:{port}")), Origin::Variable("PORT".to_owned()));
         }
+    }
+
+    /// The original's variables name the queue's server, host and port each alone.
+    fn lay_redis(&mut self, host: Option<&str>, port: Option<&str>) {
+        let name = if host.is_some() { "REDIS_HOST" } else { "REDIS_PORT" };
+        let host = host.unwrap_or("127.0.0.1");
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+        let url = format!("redis://{host}:{}", port.unwrap_or("6379"));
+        self.set("queue.url", Raw::Text(url), Origin::Variable(name.to_owned()));
     }
 
     /// Lays what was given on the command line over what is there.

@@ -53,10 +53,23 @@ pub struct ServeConfig {
     pub check_binaries: bool,
 }
 
+/// Where jobs are queued.
+#[derive(Debug, Clone)]
+pub enum QueueUrl {
+    /// In the data directory.
+    Embedded,
+    /// On a Redis or Valkey server: `redis://` or `rediss://`. Secret, for it may hold a password.
+    Redis(Secret),
+}
+
 /// The queue's part.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct QueueConfig {
+    pub url: QueueUrl,
+    pub name: String,
+    pub prefix: String,
+    pub tls_ca: Option<PathBuf>,
     pub lease: Duration,
     pub completed_age: Duration,
     pub completed_count: Option<u64>,
@@ -121,9 +134,7 @@ impl Config {
 }
 
 fn check(layers: &Layers) -> Result<Config, ConfigError> {
-    for key in ["queue.url", "store.url"] {
-        layers.get(key, |text| one_of(text, &[("embedded", ())], "embedded"))?;
-    }
+    layers.get("store.url", |text| one_of(text, &[("embedded", ())], "embedded"))?;
     let defaults = options(layers, "defaults", &JobOptions::default())?;
     let mut jobs = BTreeMap::new();
     for name in &layers.job_names {
@@ -138,6 +149,10 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         log_json: must(layers, "log.format", |t| one_of(t, &[("text", false), ("json", true)], "text or json"))?,
         serve: serve(layers)?,
         queue: QueueConfig {
+            url: must(layers, "queue.url", queue_url)?,
+            name: must(layers, "queue.name", key_part)?,
+            prefix: must(layers, "queue.prefix", key_part)?,
+            tls_ca: layers.get("queue.tls_ca", path)?,
             lease: must(layers, "queue.lease", |t| {
                 at_least(values::duration(t)?, Duration::from_millis(500), "500ms")
             })?,
@@ -278,6 +293,20 @@ fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>)
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn queue_url(text: &str) -> Result<QueueUrl, String> {
+    let server = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
+    match server {
+        _ if text == "embedded" => Ok(QueueUrl::Embedded),
+        Some(server) if !server.is_empty() => Ok(QueueUrl::Redis(Secret::new(text))),
+        _ => Err("embedded, or redis:// or rediss:// with a host".to_owned()),
+    }
+}
+
+/// A part of a key in Redis.
+fn key_part(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -94,7 +94,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         "queue.url",
         &["JOBBER_QUEUE_URL"],
         r#""embedded""#,
-        "Where jobs are queued: embedded (SQLite in data_dir).",
+        "Where jobs are queued: embedded (SQLite in data_dir), or a Redis or Valkey server as BullMQ uses it:\nredis://[user:password@]host:port[/database], or rediss:// for TLS. REDIS_HOST and REDIS_PORT set it too.",
+    ),
+    setting("queue.name", &["JOBBER_QUEUE_NAME"], r#""my-job-queue""#, "BullMQ's name of the queue on Redis,"),
+    setting(
+        "queue.prefix",
+        &["JOBBER_QUEUE_PREFIX"],
+        r#""bull""#,
+        "and the prefix of its keys. On a cluster in braces, such as {bull}, so that one node holds them all.",
+    ),
+    setting(
+        "queue.tls_ca",
+        &["JOBBER_QUEUE_TLS_CA"],
+        "",
+        "A file with the certificate (PEM) of the authority behind a rediss:// server; unset for the well-known ones.",
     ),
     setting(
         "queue.lease",

@@ -37,6 +37,24 @@ fn later_layers_win() {
 }
 
 #[test]
+fn the_originals_redis_variables_name_the_queue() {
+    let queue = |file: &str, env: &[(&str, &str)]| match load(file, env, vec![]).unwrap().queue.url {
+        QueueUrl::Embedded => "embedded".to_owned(),
+        QueueUrl::Redis(url) => url.reveal().to_owned(),
+    };
+    assert_eq!(queue("", &[]), "embedded");
+    assert_eq!(queue("", &[("REDIS_HOST", "cache")]), "redis://cache:6379");
+    assert_eq!(queue("", &[("REDIS_PORT", "7000")]), "redis://127.0.0.1:7000");
+    assert_eq!(queue("", &[("REDIS_HOST", "::1"), ("REDIS_PORT", "7000")]), "redis://[::1]:7000");
+    assert_eq!(queue("queue.url = 'rediss://a'", &[]), "rediss://a");
+    assert_eq!(queue("", &[("REDIS_HOST", "cache"), ("JOBBER_QUEUE_URL", "embedded")]), "embedded");
+    assert!(load("queue.url = 'http://a'", &[], vec![]).is_err());
+    assert!(load("queue.prefix = 'a:b'", &[], vec![]).is_err());
+    let shown = format!("{:?}", load("queue.url = 'redis://u:hidden@a'", &[], vec![]).unwrap());
+    assert!(!shown.contains("hidden"));
+}
+
+#[test]
 fn the_original_port_variable_sets_the_port_alone() {
     let listen = |file: &str, env: &[(&str, &str)]| load(file, env, vec![]).unwrap().serve.listen.to_string();
     assert_eq!(listen("", &[("PORT", "8080")]), "127.0.0.1:8080");

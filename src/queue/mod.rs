@@ -4,6 +4,7 @@
 //! must be renewed (adapters renew by themselves); a lease that lapses goes to another worker. So a job runs at least
 //! once, and its history (the event log) tells which of its attempts ended how.
 
+pub mod bullmq;
 pub mod embedded;
 pub mod lease;
 

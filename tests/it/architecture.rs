@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("queue", &["domain"]),
     ("store", &["domain", "events", "stats"]),
     ("queue::embedded", &["domain", "queue", "sqlite", "wake", "backoff"]),
+    ("queue::bullmq", &["domain", "queue", "backoff"]),
     ("events::embedded", &["domain", "events", "sqlite", "wake"]),
     ("events::redis", &["domain", "backoff", "events", "redis"]),
     ("failures::cache", &["domain", "failures", "redis"]),
@@ -45,6 +46,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["sqlite", "queue::embedded", "events::embedded", "store::embedded"]),
     ("fred", &["redis", "events::redis", "failures::cache"]),
+    ("bullmq", &["queue::bullmq"]),
+    ("redis", &["queue::bullmq", "redis", "events::redis", "failures::cache"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),

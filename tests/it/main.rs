@@ -6,7 +6,9 @@
 
 mod api;
 mod architecture;
+mod bullmq;
 mod cli;
+mod compat;
 mod conformance;
 mod deploy;
 mod faults;

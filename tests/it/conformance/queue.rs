@@ -7,7 +7,7 @@ mod operating;
 mod submitting;
 
 use claiming::*;
-use fixture::embedded;
+use fixture::{bullmq, embedded};
 use leases::*;
 use operating::*;
 use submitting::*;
@@ -54,5 +54,5 @@ conformance! {
         an_idempotent_request_is_answered_again,
         ten_thousand_jobs_are_taken_in_one_call,
         what_was_submitted_comes_back_unchanged,
-    } for embedded
+    } for embedded, bullmq
 }

@@ -22,6 +22,7 @@ pub struct RedisOptions {
 
 /// The files of a server's TLS set-up.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "not every test shows a certificate of its own")]
 pub struct RedisTls {
     /// The authority's certificate: what a client must trust.
     pub ca: PathBuf,
@@ -73,6 +74,7 @@ impl Redis {
     }
 
     /// Three nodes that share all slots; each is a server of its own.
+    #[allow(dead_code, reason = "for the tests of clusters")]
     pub fn cluster() -> Vec<Self> {
         let node = || Self::with(RedisOptions { cluster: true, ..RedisOptions::default() });
         let nodes = vec![node(), node(), node()];
@@ -166,7 +168,8 @@ fn free_port() -> u16 {
 }
 
 fn log(dir: &Path) -> String {
-    std::fs::read_to_string(dir.join("redis.log")).unwrap_or_default()
+    let log = std::fs::read_to_string(dir.join("redis.log")).unwrap_or_default();
+    log.lines().rev().take(3).collect::<Vec<_>>().join("; ")
 }
 
 fn cli(options: &RedisOptions, port: u16, dir: &Path) -> Command {
@@ -202,9 +205,10 @@ fn spawn(options: &RedisOptions, port: u16, dir: &Path) -> Option<Child> {
         command.args(["--requirepass", password]);
     }
     if let Some((user, password)) = &options.user {
-        // Word by word: what is one argument here becomes one quoted word of the configuration.
-        command.args(["--user", user, "on", &format!(">{password}"), "~*", "&*", "+@all"]);
-        command.args(["--user", "default", "off"]);
+        let file = dir.join("users.acl");
+        let users = format!("user default off\nuser {user} on >{password} ~* &* +@all\n");
+        std::fs::write(&file, users).unwrap();
+        command.arg("--aclfile").arg(file);
     }
     if options.cluster {
         command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"]);

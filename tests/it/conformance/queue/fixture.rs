@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jobber::domain::{Clock, Job, JobId, JobOptions, JobState, NewJob, WorkerId};
+use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
 use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueuedJob};
 use jobber::sqlite::{Durability, Sqlite};
 use tokio_util::task::TaskTracker;
+
+use crate::harness::redis::Redis;
 
 /// How long anything may take that must happen at some time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,6 +82,45 @@ impl Backing for Embedded {
 /// The embedded queue.
 pub(super) async fn embedded() -> Fixture {
     Fixture { backing: Box::new(Embedded { dir: tempfile::tempdir().unwrap(), tasks: TaskTracker::new() }) }
+}
+
+struct Bull {
+    redis: Arc<Redis>,
+    /// Tells this fixture's queue from those of the others on the same server.
+    name: String,
+    tasks: TaskTracker,
+}
+
+#[async_trait]
+impl Backing for Bull {
+    async fn open(&self) -> Instance {
+        let settings = BullSettings {
+            url: self.redis.url(),
+            queue: self.name.clone(),
+            // A loss is noticed after a third of it, and the job taken back within another two.
+            lease: Duration::from_secs(6),
+            output_bytes: Fixture::OUTPUT,
+            // The machine may be busy with other tests.
+            patience: PATIENCE,
+            ..BullSettings::default()
+        };
+        let queue = BullQueue::open(settings, Clock::system(), self.tasks.clone()).await.unwrap();
+        Instance { queue: queue.clone(), operator: queue.clone(), source: queue }
+    }
+
+    async fn lapse_leases(&self) {
+        let keys = self.redis.cli(&["--raw", "keys", &format!("bull:{}:*:lock", self.name)]);
+        for key in keys.lines().filter(|key| !key.is_empty()) {
+            self.redis.cli(&["del", key]);
+        }
+    }
+}
+
+/// The queue on Redis.
+pub(super) async fn bullmq() -> Fixture {
+    let redis = tokio::task::spawn_blocking(Redis::shared).await.unwrap();
+    let name = format!("q{}", uuid::Uuid::new_v4().simple());
+    Fixture { backing: Box::new(Bull { redis, name, tasks: TaskTracker::new() }) }
 }
 
 /// A job with changed options.

@@ -1,0 +1,112 @@
+//! What an operator changes, short of stopping a job (see [`super::cancel`]).
+
+use std::sync::Arc;
+
+use bullmq::RetryOptions;
+
+use super::super::{Change, CleanRequest, QueueError, QueueErrorKind};
+use super::connect::{Redis, Trouble};
+use super::lease::Counts;
+use super::{Inner, keys, read};
+use crate::domain::{Job, JobId, JobState};
+
+/// A job as an operator finds it.
+pub(super) struct Found {
+    pub(super) stored: bullmq::Job,
+    pub(super) job: Arc<Job>,
+    pub(super) state: JobState,
+    pub(super) counts: Counts,
+}
+
+/// The job, if the queue knows it.
+pub(super) async fn find(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Option<Found>, QueueError> {
+    let Some((state, fields)) = inner.link.call(read::fields(inner, redis, id)).await? else { return Ok(None) };
+    // By the crate, for the job that it gives can act.
+    let Some(stored) = inner.link.call(redis.queue.get_job(id.as_str())).await? else { return Ok(None) };
+    let Ok(job) = super::format::read(&stored, &inner.settings) else { return Ok(None) };
+    Ok(Some(Found { stored, job: Arc::new(job), state, counts: Counts::of(&fields) }))
+}
+
+pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueError> {
+    let redis = inner.link.get().await?;
+    let Some(mut found) = find(inner, &redis, id).await? else { return Ok(Change::NotFound) };
+    if found.state != JobState::Failed {
+        return Ok(Change::WrongState(found.state));
+    }
+    let act = async {
+        let key = inner.keys.job(id.as_str());
+        let mut afresh = redis::pipe();
+        afresh.atomic();
+        afresh.cmd("HDEL").arg(&key).arg(keys::CANCEL).arg("defa").ignore();
+        afresh.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
+        afresh.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(found.counts.stalls).ignore();
+        redis.queue.connection().pipe::<()>(&afresh).await?;
+        let budget = RetryOptions { reset_attempts_made: true, reset_attempts_started: false };
+        Ok::<_, Trouble>(found.stored.retry("failed", Some(budget)).await?)
+    };
+    changed(inner, &redis, id, inner.link.call(act).await, &found.job, found.counts.started).await
+}
+
+pub(super) async fn promote(inner: &Inner, id: &JobId) -> Result<Change, QueueError> {
+    let redis = inner.link.get().await?;
+    let Some(found) = find(inner, &redis, id).await? else { return Ok(Change::NotFound) };
+    if found.state != JobState::Delayed {
+        return Ok(Change::WrongState(found.state));
+    }
+    let promoted = inner.link.call(found.stored.promote()).await;
+    changed(inner, &redis, id, promoted, &found.job, found.counts.started).await
+}
+
+pub(super) async fn remove(inner: &Inner, id: &JobId) -> Result<Change, QueueError> {
+    let redis = inner.link.get().await?;
+    let Some(found) = find(inner, &redis, id).await? else { return Ok(Change::NotFound) };
+    if found.state == JobState::Active {
+        return Ok(Change::WrongState(found.state));
+    }
+    if inner.link.call(redis.queue.remove_without_children(id.as_str())).await? {
+        Ok(Change::Done(found.job, found.counts.started))
+    } else {
+        // Taken meanwhile: it is locked.
+        Ok(Change::WrongState(JobState::Active))
+    }
+}
+
+/// A refusal of BullMQ's means that the job had moved on meanwhile.
+async fn changed(
+    inner: &Inner,
+    redis: &Redis,
+    id: &JobId,
+    result: Result<(), QueueError>,
+    job: &Arc<Job>,
+    started: u32,
+) -> Result<Change, QueueError> {
+    match result {
+        Ok(()) => Ok(Change::Done(job.clone(), started)),
+        Err(error) if error.kind == QueueErrorKind::Corrupt => {
+            Ok(find(inner, redis, id).await?.map_or(Change::NotFound, |now| Change::WrongState(now.state)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn set_paused(inner: &Inner, paused: bool) -> Result<(), QueueError> {
+    let redis = inner.link.get().await?;
+    let act = async { if paused { redis.queue.pause().await } else { redis.queue.resume().await } };
+    inner.link.call(act).await
+}
+
+pub(super) async fn clean(inner: &Inner, request: CleanRequest) -> Result<u64, QueueError> {
+    if !request.state.is_final() {
+        let message = format!("only completed and failed jobs can be cleaned, not {} ones", request.state);
+        return Err(QueueError::new(QueueErrorKind::Rejected, message));
+    }
+    // To BullMQ, zero is no limit.
+    let limit = u32::try_from(request.limit).unwrap_or(u32::MAX);
+    if limit == 0 {
+        return Ok(0);
+    }
+    let redis = inner.link.get().await?;
+    let grace = u64::try_from(request.older_than.as_millis()).unwrap_or(u64::MAX);
+    let removed = inner.link.call(redis.queue.clean(grace, limit, request.state.as_str())).await?;
+    Ok(removed.len() as u64)
+}

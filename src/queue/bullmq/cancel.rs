@@ -1,0 +1,114 @@
+//! Stopping a job, wherever it is.
+//!
+//! A running job's holder is told, and decides; the request is on record until the job has ended, so it outlives any
+//! holder. A job that is not running is ended here: it is taken like a worker would, with a lock of ours, and failed.
+
+use super::super::{Cancellation, QueueError};
+use super::admin::{self, Found};
+use super::connect::{Redis, Trouble};
+use super::signals::{self, Told};
+use super::{Inner, keys};
+use crate::domain::{JobId, JobState};
+
+/// How long the lock holds that fences the ending of a job, in milliseconds. Should this process die in between, the job
+/// comes back to the queue after it, and is stopped when it is taken.
+const LOCK_MS: u64 = 5_000;
+/// How often a job may move on while it is being looked at.
+const TRIES: u32 = 20;
+
+pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Cancellation, QueueError> {
+    let redis = inner.link.get().await?;
+    let Some(found) = admin::find(inner, &redis, id).await? else { return Ok(Cancellation::NotFound) };
+    if found.state.is_final() {
+        return Ok(Cancellation::AlreadyFinal(found.state));
+    }
+    // On record first, so that whoever takes the job from now on is told.
+    let reason = inner.link.call(record(inner, &redis, id, reason)).await?;
+    let mut found = Some(found);
+    for _ in 0..TRIES {
+        let Some(Found { mut stored, job, .. }) = found else { return Ok(Cancellation::NotFound) };
+        if inner.link.call(end(inner, &redis, &mut stored, &reason)).await? {
+            return Ok(Cancellation::Ended(job));
+        }
+        found = admin::find(inner, &redis, id).await?;
+        match &found {
+            Some(found) if found.state == JobState::Active => {
+                let told = Told::Cancel { id: id.to_string(), reason: reason.clone() };
+                inner.link.call(signals::tell(inner, &redis, &told)).await?;
+                return Ok(Cancellation::Signalled(job));
+            }
+            Some(found) if found.state.is_final() => {
+                inner.link.call(forget(inner, &redis, id, true)).await?;
+                return Ok(Cancellation::AlreadyFinal(found.state));
+            }
+            Some(_) | None => {}
+        }
+    }
+    // It keeps moving between workers; the next one is told.
+    Ok(found.map_or(Cancellation::NotFound, |found| Cancellation::Signalled(found.job)))
+}
+
+/// Puts the request on record; the first reason stays, and is answered.
+async fn record(inner: &Inner, redis: &Redis, id: &JobId, reason: &str) -> Result<String, Trouble> {
+    let key = inner.keys.job(id.as_str());
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    pipe.cmd("HSETNX").arg(&key).arg(keys::CANCEL).arg(reason).ignore();
+    pipe.cmd("HSETNX").arg(inner.keys.cancels()).arg(id.as_str()).arg(reason).ignore();
+    pipe.cmd("HGET").arg(&key).arg(keys::CANCEL);
+    pipe.cmd("HEXISTS").arg(&key).arg("name");
+    let (reason, exists): (String, bool) = redis.queue.connection().pipe(&pipe).await?;
+    if !exists {
+        // Removed meanwhile, and just made again by the request.
+        let mut remove = redis::pipe();
+        remove.cmd("DEL").arg(&key).ignore();
+        remove.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
+        redis.queue.connection().pipe::<()>(&remove).await?;
+    }
+    // Before the look at the state: a worker that takes the job in between hears of it.
+    let told = Told::Cancel { id: id.to_string(), reason: reason.clone() };
+    signals::tell(inner, redis, &told).await?;
+    Ok(reason)
+}
+
+async fn forget(inner: &Inner, redis: &Redis, id: &JobId, from_job: bool) -> Result<(), Trouble> {
+    let mut pipe = redis::pipe();
+    pipe.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
+    if from_job {
+        pipe.cmd("HDEL").arg(inner.keys.job(id.as_str())).arg(keys::CANCEL).ignore();
+    }
+    Ok(redis.queue.connection().pipe::<()>(&pipe).await?)
+}
+
+/// Ends the job if nobody holds it; whether it did.
+async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) -> Result<bool, Trouble> {
+    let id = job.id().to_owned();
+    let mut take = redis::pipe();
+    take.atomic();
+    take.cmd("LREM").arg(inner.keys.bull("wait")).arg(1).arg(&id);
+    take.cmd("LREM").arg(inner.keys.bull("paused")).arg(1).arg(&id);
+    take.cmd("ZREM").arg(inner.keys.bull("prioritized")).arg(&id);
+    take.cmd("ZREM").arg(inner.keys.bull("delayed")).arg(&id);
+    // In the same transaction, so that the job is in some list at every moment.
+    take.cmd("LPUSH").arg(inner.keys.bull("active")).arg(&id).ignore();
+    // The token of a job that the crate's queue gives out is the empty text.
+    take.cmd("SET").arg(inner.keys.lock(&id)).arg("").arg("NX").arg("PX").arg(LOCK_MS).ignore();
+    let taken: Vec<u32> = redis.queue.connection().pipe(&take).await?;
+    if taken.iter().sum::<u32>() == 0 {
+        // Somebody has it: the entry just made is one too many. The lock, if it was free, expires by itself: it may be
+        // a worker's by now.
+        let mut undo = redis::cmd("LREM");
+        undo.arg(inner.keys.bull("active")).arg(1).arg(&id);
+        redis.queue.connection().cmd::<()>(&mut undo).await?;
+        return Ok(false);
+    }
+    let message = if reason.is_empty() { "cancelled".to_owned() } else { format!("cancelled: {reason}") };
+    job.move_to_failed(&message).await?;
+    // BullMQ counts every end as an attempt; this one ran nothing.
+    let mut ended = redis::pipe();
+    ended.atomic();
+    ended.cmd("HINCRBY").arg(inner.keys.job(&id)).arg("atm").arg(-1).ignore();
+    ended.cmd("HDEL").arg(inner.keys.cancels()).arg(&id).ignore();
+    redis.queue.connection().pipe::<()>(&ended).await?;
+    Ok(true)
+}

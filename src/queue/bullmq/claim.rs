@@ -1,0 +1,362 @@
+//! A wish for jobs in, a stream of leases out.
+//!
+//! BullMQ's worker calls a closure for each job and settles it by what the closure returns. Here the closure lends the
+//! job out and waits for the verdict:
+//!
+//! ```text
+//!   bullmq::Worker ──job──> take ──lease──> Claims ──> our worker ──verdict──> settle ──answer──> bullmq::Worker
+//! ```
+//! The crate's own renewal of locks is switched off: it does not look at the answer (see [`super::renew`]).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::time::Duration;
+
+use bullmq::types::{KeepJobs, RemoveOnFinish};
+use bullmq::worker::WorkerEvent;
+use bullmq::{Worker, WorkerOptions};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::super::{ClaimOptions, Claims, Lease};
+use super::connect::Redis;
+use super::lease::{self, Lent};
+use super::{BullRetention, Inner, format};
+use crate::backoff::Waits;
+use crate::domain::{AttemptNumber, WorkerId};
+
+/// Leases that may wait in the channel: more only slows a burst down.
+const CHANNEL: usize = 256;
+/// A claimer that waits looks again after this long, should a wake-up get lost.
+const FALLBACK: Duration = Duration::from_secs(1);
+/// How long an answer that is on its way may take when claiming ends; later ones cost a lease's time.
+const LAST_ANSWER: Duration = Duration::from_millis(300);
+/// A job that needs more cores than there are is left alone for this long, growing up to sixteen times as much.
+const PUT_OFF: Duration = Duration::from_millis(200);
+/// Around the moment when such a job is due again, whoever put it off takes nothing, so that others are first.
+const ASIDE: Duration = Duration::from_millis(150);
+/// Stalls are counted, but it is our worker's crash limit that decides on them.
+const NO_LIMIT: u32 = u32::MAX;
+
+/// Whether, and how much, a claim may take now.
+pub(super) struct Gate {
+    worker_id: WorkerId,
+    wanted: watch::Receiver<usize>,
+    closed: AtomicBool,
+    /// How many jobs that were put off are just due.
+    aside: AtomicUsize,
+    changed: Notify,
+    worker: OnceLock<Weak<Worker>>,
+}
+
+impl Gate {
+    fn wanted(&self) -> usize {
+        let nothing = self.closed.load(Ordering::SeqCst) || self.aside.load(Ordering::SeqCst) > 0;
+        if nothing { 0 } else { *self.wanted.borrow() }
+    }
+
+    /// Makes BullMQ's worker take as many as are wanted now. Also called before each answer to it, so that a change is
+    /// obeyed from the next job on.
+    pub(super) fn apply(&self) {
+        let Some(worker) = self.worker.get().and_then(Weak::upgrade) else { return };
+        let wanted = self.wanted();
+        if wanted == 0 {
+            // The crate has no concurrency of zero.
+            if !worker.is_paused() {
+                worker.pause();
+            }
+            return;
+        }
+        worker.set_concurrency(wanted);
+        if worker.is_paused() {
+            worker.resume();
+        }
+    }
+
+    /// Takes nothing more, if this is the worker.
+    pub(super) fn drain(&self, worker: &str) {
+        if self.worker_id.as_str() == worker {
+            self.close();
+        }
+    }
+
+    /// Lets others go first when a job that was put off comes due.
+    async fn step_aside(&self, due: Duration) {
+        tokio::time::sleep(due.saturating_sub(ASIDE / 3)).await;
+        self.aside.fetch_add(1, Ordering::SeqCst);
+        self.apply();
+        tokio::time::sleep(ASIDE).await;
+        self.aside.fetch_sub(1, Ordering::SeqCst);
+        self.apply();
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.apply();
+        self.changed.notify_one();
+    }
+}
+
+/// What the closure needs.
+struct Claim {
+    inner: Arc<Inner>,
+    gate: Arc<Gate>,
+    max_cores: u32,
+    stop: CancellationToken,
+    /// Taken away when claiming ends.
+    lend: Mutex<Option<mpsc::Sender<Lease>>>,
+    /// Whom to tell when BullMQ's worker has ended these jobs.
+    settling: Mutex<HashMap<String, oneshot::Sender<()>>>,
+}
+
+/// Starts to take jobs, as soon as Redis is there.
+pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
+    let (lend, leases) = mpsc::channel(CHANNEL);
+    let (concurrency, wanted) = watch::channel(options.concurrency);
+    let stop = CancellationToken::new();
+    let gate = Arc::new(Gate {
+        worker_id: options.worker,
+        wanted,
+        closed: AtomicBool::new(false),
+        aside: AtomicUsize::new(0),
+        changed: Notify::new(),
+        worker: OnceLock::new(),
+    });
+    inner.signals.enlist(&gate);
+    inner.renewer.start();
+    let claim = Claim {
+        inner: inner.clone(),
+        gate,
+        max_cores: options.max_cores,
+        stop: stop.clone(),
+        lend: Mutex::new(Some(lend)),
+        settling: Mutex::default(),
+    };
+    inner.tasks.spawn(run(Arc::new(claim), stop.clone()));
+    Claims::new(leases, concurrency, stop)
+}
+
+async fn run(claim: Arc<Claim>, stop: CancellationToken) {
+    let starting = async {
+        let redis = claim.inner.link.wait().await?;
+        Some((redis, begin(&claim).await))
+    };
+    let started = tokio::select! {
+        started = starting => started,
+        () = stop.cancelled() => None,
+    };
+    let Some((redis, worker)) = started else {
+        claim.end();
+        return;
+    };
+    let gate = &claim.gate;
+    let mut wanted = gate.wanted.clone();
+    let mut ending = None;
+    loop {
+        gate.apply();
+        tokio::select! {
+            // Always drained: the channel has no bound.
+            event = worker.next_event() => match event {
+                Some(event) => claim.hear(&event),
+                None => break,
+            },
+            changed = wanted.changed(), if ending.is_none() => {
+                if changed.is_err() {
+                    gate.close();
+                }
+                nudge(&worker, gate);
+            }
+            () = gate.changed.notified() => {}
+            () = stop.cancelled(), if ending.is_none() => {
+                claim.end();
+                gate.close();
+                ending = Some(tokio::time::Instant::now() + LAST_ANSWER);
+            }
+            () = tokio::time::sleep(LAST_ANSWER / 3), if ending.is_some() => {
+                let over = ending.is_some_and(|at| at <= tokio::time::Instant::now());
+                if over && worker.active_count().await == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    // Nothing is out any more; what the worker still does is wait for news.
+    if let Err(error) = worker.close(0).await {
+        tracing::debug!(%error, "a claim was not closed in good order");
+    }
+    drop(worker);
+    wake_another(&claim.inner, &redis).await;
+}
+
+/// The crate wakes those who wait for room only if they wait already; a moment later they do.
+fn nudge(worker: &Worker, gate: &Gate) {
+    let wanted = gate.wanted();
+    if wanted > 1 {
+        worker.set_concurrency(wanted - 1);
+        worker.set_concurrency(wanted);
+    }
+}
+
+/// A worker that stops may have eaten the marker that was meant for whoever takes the next job.
+async fn wake_another(inner: &Inner, redis: &Redis) {
+    let mut add = redis::cmd("ZADD");
+    add.arg(inner.keys.bull("marker")).arg(0).arg("0");
+    if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut add)).await {
+        tracing::debug!(%error, "no other worker was woken");
+    }
+}
+
+/// Starts BullMQ's worker, trying on until Redis lets it.
+async fn begin(claim: &Arc<Claim>) -> Arc<Worker> {
+    let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        let shared = claim.clone();
+        let process = move |job: bullmq::Job, _cancelled| take(shared.clone(), job);
+        let options = worker_options(&claim.inner, &claim.gate.worker_id, claim.gate.wanted());
+        let error = match Worker::with_options(&claim.inner.settings.queue, process, options).await {
+            Ok(worker) => {
+                let worker = Arc::new(worker);
+                let _ = claim.gate.worker.set(Arc::downgrade(&worker));
+                claim.gate.apply();
+                match worker.run().await {
+                    Ok(()) => return worker,
+                    Err(e) => e,
+                }
+            }
+            Err(e) => e,
+        };
+        tracing::warn!(%error, "no jobs can be taken yet; trying again");
+        tokio::time::sleep(waits.next_wait()).await;
+    }
+}
+
+fn worker_options(inner: &Inner, worker: &WorkerId, wanted: usize) -> WorkerOptions {
+    let settings = &inner.settings;
+    let keep = |retention: &BullRetention| {
+        RemoveOnFinish::Options(KeepJobs {
+            age: retention.age.map(|age| age.as_secs()),
+            count: retention.count.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            limit: None,
+        })
+    };
+    let mut options = WorkerOptions::new()
+        .connection(inner.link.target().options.clone())
+        .prefix(settings.prefix.clone())
+        .name(worker.as_str())
+        .concurrency(wanted.max(1))
+        .lock_duration(settings.lease)
+        .stalled_interval(settings.lease / 3)
+        .max_stalled_count(NO_LIMIT)
+        .drain_delay(FALLBACK)
+        .run_retry_delay(Duration::from_millis(500))
+        .skip_lock_renewal()
+        .manual_start();
+    if settings.completed.age.is_some() || settings.completed.count.is_some() {
+        options = options.remove_on_complete(keep(&settings.completed));
+    }
+    if settings.failed.age.is_some() || settings.failed.count.is_some() {
+        options = options.remove_on_fail(keep(&settings.failed));
+    }
+    options
+}
+
+impl Claim {
+    fn settling(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
+        self.settling.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn hear(&self, event: &WorkerEvent) {
+        match event {
+            WorkerEvent::Completed { job_id, .. } | WorkerEvent::Failed { job_id, .. } => {
+                if let Some(done) = self.settling().remove(job_id) {
+                    let _ = done.send(());
+                }
+            }
+            WorkerEvent::Error(error) => tracing::warn!(error, "the queue's Redis did not do what was asked"),
+            WorkerEvent::Stalled { job_id } => {
+                tracing::info!(job = job_id, "the job's worker was not heard of; it goes to another");
+            }
+            WorkerEvent::Drained
+            | WorkerEvent::Ready
+            | WorkerEvent::Closed
+            | WorkerEvent::Active { .. }
+            | WorkerEvent::Progress { .. }
+            | WorkerEvent::Paused
+            | WorkerEvent::Resumed => {}
+        }
+    }
+
+    fn end(&self) {
+        self.lend.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+
+    fn lender(&self) -> Option<mpsc::Sender<Lease>> {
+        self.lend.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// The closure: lends a job out and answers with its verdict.
+async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
+    let answer = lend(&claim, &job).await;
+    claim.gate.apply();
+    answer
+}
+
+async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
+    let inner = &claim.inner;
+    let job = match format::read(stored, &inner.settings) {
+        Ok(job) => Arc::new(job),
+        Err(why) => {
+            tracing::warn!(job = stored.id(), why, "a job that can't be run was failed");
+            return Err(bullmq::Error::Unrecoverable(format!("this job can't be run by jobber: {why}")));
+        }
+    };
+    let Some(token) = stored.token().map(str::to_owned) else {
+        return Err(bullmq::Error::WorkerClosed);
+    };
+    let (redis, counts) = match lease::counts(inner, stored).await {
+        Ok(known) => known,
+        Err(error) => {
+            // Neither lent nor settled: the lease expires, and the job goes on from there.
+            tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
+            return Err(bullmq::Error::Delayed);
+        }
+    };
+    let Some(lender) = claim.lender().filter(|_| claim.gate.wanted() > 0) else {
+        lease::put_back_unseen(inner, &redis, stored, None).await;
+        return Err(bullmq::Error::Delayed);
+    };
+    if job.options.cores.is_some_and(|cores| cores > claim.max_cores) {
+        let pause = PUT_OFF * 2u32.saturating_pow(counts.unseen.min(4));
+        lease::put_back_unseen(inner, &redis, stored, Some(pause)).await;
+        let (gate, stop) = (claim.gate.clone(), claim.stop.clone());
+        inner.tasks.spawn(async move {
+            tokio::select! {
+                () = gate.step_aside(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        return Err(bullmq::Error::Delayed);
+    }
+    let (loss, losses) = watch::channel(None);
+    let loss = Arc::new(loss);
+    inner.renewer.hold(stored.id(), &token, loss.clone());
+    inner.signals.hold(stored.id(), &token, loss.clone());
+    let attempt = AttemptNumber(counts.started);
+    let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), attempt, counts.stalls, loss);
+    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops);
+    // A lease that nobody takes any more is dropped here, and so given back.
+    let _ = lender.send(lease).await;
+    drop(lender);
+    let (answer, done) = lent.settled(&claim.gate).await;
+    inner.signals.free(stored.id(), &token);
+    inner.renewer.free(&token);
+    if let Err(bullmq::Error::Delayed) = answer {
+        let _ = done.send(());
+    } else {
+        // One that was never told of is told by the drop.
+        claim.settling().insert(stored.id().to_owned(), done);
+    }
+    answer
+}

@@ -1,0 +1,200 @@
+//! The connection: made in the background, remade by itself, and never waited for longer than the caller's patience.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bullmq::options::{RedisConnectionOptions, TlsCerts};
+use bullmq::{FlowProducer, QueueOptions};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::super::{QueueError, QueueErrorKind};
+use super::BullSettings;
+use crate::backoff::Waits;
+
+/// Between two tries to connect, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// One try to connect; the crate tries on within it.
+const ONE_TRY: Duration = Duration::from_secs(3);
+
+/// Where the queue is: enough to connect once more.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) options: RedisConnectionOptions,
+    pub(super) queue: String,
+    pub(super) prefix: String,
+}
+
+/// What is connected.
+pub(super) struct Redis {
+    pub(super) queue: bullmq::Queue,
+    /// Adds many jobs in one transaction.
+    pub(super) producer: FlowProducer,
+}
+
+/// The connection, or the wait for it.
+pub(super) struct Link {
+    target: Target,
+    redis: watch::Receiver<Option<Arc<Redis>>>,
+    patience: Duration,
+}
+
+impl Target {
+    /// Checks what can be checked without a server.
+    pub(super) fn check(settings: &BullSettings) -> Result<Self, QueueError> {
+        let rejected = |message: String| QueueError::new(QueueErrorKind::Rejected, message);
+        for (what, text) in [("queue name", &settings.queue), ("queue prefix", &settings.prefix)] {
+            if text.is_empty() || text.contains(':') {
+                return Err(rejected(format!("the {what} {text:?} must not be empty and not contain ':'")));
+            }
+        }
+        let tls = settings.url.starts_with("rediss://");
+        let mut options = RedisConnectionOptions::new().url(settings.url.clone()).tls(tls);
+        if let Some(file) = &settings.tls_ca {
+            let certificate = fs_err::read(file).map_err(|e| {
+                rejected("the certificate of the Redis server's authority can't be read".to_owned()).caused_by(e)
+            })?;
+            options = options.tls_certs(TlsCerts { root_cert: Some(certificate), client_cert: None, client_key: None });
+        }
+        // The message of the error is not passed on: it may hold the password.
+        redis::Client::open(settings.url.as_str()).map_err(|_| {
+            rejected("the queue's URL can't be read; it is redis://[user:password@]host:port[/database]".to_owned())
+        })?;
+        if tls {
+            // Fails when another part of the process has installed one, which is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone() })
+    }
+
+    /// Connects once.
+    pub(super) async fn connect(&self) -> Result<Redis, bullmq::Error> {
+        let options = QueueOptions::new().connection(self.options.clone()).prefix(self.prefix.clone());
+        let queue = bullmq::Queue::with_options(&self.queue, options).await?;
+        let producer = FlowProducer::with_connection(queue.connection().clone(), Some(self.prefix.clone()))?;
+        Ok(Redis { queue, producer })
+    }
+
+    /// Connects as soon as there is somebody to connect to.
+    pub(super) async fn connect_at_last(&self) -> Redis {
+        let mut waits = Waits::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut said = false;
+        loop {
+            let error = match tokio::time::timeout(ONE_TRY, self.connect()).await {
+                Ok(Ok(redis)) => return redis,
+                Ok(Err(e)) => e.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if !said {
+                tracing::warn!(error, "the queue's Redis can't be reached; trying on");
+                said = true;
+            }
+            tokio::time::sleep(waits.next_wait()).await;
+        }
+    }
+}
+
+impl Link {
+    /// Starts to connect.
+    pub(super) fn open(target: Target, patience: Duration, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+        let (connected, redis) = watch::channel(None);
+        let connecting = target.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                redis = connecting.connect_at_last() => {
+                    connected.send_replace(Some(Arc::new(redis)));
+                    // A receiver of a closed channel still reads the last value.
+                }
+                () = stop.cancelled() => {}
+            }
+        });
+        Self { target, redis, patience }
+    }
+
+    /// Where it leads.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The connection, once there is one.
+    pub(super) async fn get(&self) -> Result<Arc<Redis>, QueueError> {
+        if let Some(redis) = &*self.redis.borrow() {
+            return Ok(redis.clone());
+        }
+        let mut watching = self.redis.clone();
+        let connected = tokio::time::timeout(self.patience, watching.wait_for(Option::is_some)).await;
+        match connected {
+            Ok(Ok(redis)) => redis.clone().ok_or_else(away),
+            Ok(Err(_)) | Err(_) => Err(away()),
+        }
+    }
+
+    /// The connection, however long it takes; `None` when the queue was closed before.
+    pub(super) async fn wait(&self) -> Option<Arc<Redis>> {
+        let mut watching = self.redis.clone();
+        watching.wait_for(Option::is_some).await.ok().and_then(|redis| redis.clone())
+    }
+
+    /// Waits for an answer as long as a caller is to wait.
+    pub(super) async fn call<T, E: Into<Trouble>>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, QueueError> {
+        self.call_within(self.patience, answer).await
+    }
+
+    /// The same with more patience: for an answer that takes long to compute.
+    pub(super) async fn call_longer<T, E: Into<Trouble>>(
+        &self,
+        more: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, QueueError> {
+        self.call_within(self.patience.saturating_add(more), answer).await
+    }
+
+    async fn call_within<T, E: Into<Trouble>>(
+        &self,
+        patience: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, QueueError> {
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(e)) => Err(e.into().into()),
+            Err(_) => Err(away()),
+        }
+    }
+}
+
+fn away() -> QueueError {
+    let message = "the queue's Redis does not answer; check that it runs and that queue.url names it";
+    QueueError::new(QueueErrorKind::Unavailable, message)
+}
+
+/// What either of the two crates reports.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    Bull(#[from] bullmq::Error),
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+}
+
+impl From<Trouble> for QueueError {
+    fn from(trouble: Trouble) -> Self {
+        let redis = match &trouble {
+            Trouble::Redis(e) | Trouble::Bull(bullmq::Error::Redis(e)) => Some(e),
+            Trouble::Bull(_) => None,
+        };
+        let (kind, message) = match redis {
+            Some(e) if e.code() == Some("OOM") => {
+                (QueueErrorKind::Full, "the queue's Redis has no memory left; raise its maxmemory".to_owned())
+            }
+            Some(e) => (QueueErrorKind::Unavailable, format!("the queue's Redis can't be used: {e}")),
+            None => (QueueErrorKind::Corrupt, format!("the queue in Redis is not as BullMQ leaves it: {trouble}")),
+        };
+        QueueError::new(kind, message).caused_by(trouble)
+    }
+}

@@ -1,0 +1,74 @@
+//! The keys and hash fields that are ours, beside BullMQ's own. All begin with the queue's own prefix, so that one hash
+//! tag in it keeps everything on one node of a cluster.
+
+use sha2::{Digest, Sha256};
+
+/// Field of a job's hash: why somebody asked for it to be stopped.
+pub(super) const CANCEL: &str = "jobber:cancel";
+/// Field of a job's hash: BullMQ's count of stalls (`stc`) when an attempt last finished; later ones are crashes.
+pub(super) const STALLS_BEFORE: &str = "jobber:stalls";
+/// Field of a job's hash: starts that never reached a runner, to be taken off BullMQ's count (`ats`).
+pub(super) const UNSEEN: &str = "jobber:unseen";
+
+/// Builds the keys.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    base: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, queue: &str) -> Self {
+        Self { base: format!("{prefix}:{queue}:") }
+    }
+
+    /// BullMQ's key of this name.
+    pub(super) fn bull(&self, name: &str) -> String {
+        format!("{}{name}", self.base)
+    }
+
+    /// BullMQ's hash of a job.
+    pub(super) fn job(&self, id: &str) -> String {
+        format!("{}{id}", self.base)
+    }
+
+    /// BullMQ's list of a job's log lines.
+    pub(super) fn logs(&self, id: &str) -> String {
+        format!("{}{id}:logs", self.base)
+    }
+
+    /// BullMQ's lock of a job.
+    pub(super) fn lock(&self, id: &str) -> String {
+        format!("{}{id}:lock", self.base)
+    }
+
+    /// Hash: job id to reason, for running jobs that are to be stopped.
+    pub(super) fn cancels(&self) -> String {
+        format!("{}jobber:cancels", self.base)
+    }
+
+    /// The channel on which processes wake each other.
+    pub(super) fn channel(&self) -> String {
+        format!("{}jobber:wake", self.base)
+    }
+
+    /// What an idempotent request was answered with. The caller's key is hashed: it may hold anything.
+    pub(super) fn idempotency(&self, key: &str) -> String {
+        let digest: String = Sha256::digest(key.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        format!("{}jobber:request:{digest}", self.base)
+    }
+
+    /// Set: ids of workers that may be there.
+    pub(super) fn workers(&self) -> String {
+        format!("{}jobber:workers", self.base)
+    }
+
+    /// A worker's last heartbeat; expires.
+    pub(super) fn worker(&self, id: &str) -> String {
+        format!("{}jobber:worker:{id}", self.base)
+    }
+
+    /// There while a worker is asked to drain; expires.
+    pub(super) fn drain(&self, id: &str) -> String {
+        format!("{}jobber:drain:{id}", self.base)
+    }
+}

@@ -1,0 +1,328 @@
+//! One job in this process's hands: what it says is published, what is decided about it is carried out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, oneshot};
+
+use super::super::{LeaseLoss, LeaseOps, OutputChunk, QueueError};
+use super::claim::Gate;
+use super::connect::{Redis, Trouble};
+use super::output::Transcript;
+use super::signals::Loss;
+use super::{Inner, keys};
+use crate::domain::{AttemptNumber, Progress, Verdict};
+
+/// What is said within this time is published together.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Between two tries to carry a verdict out.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How long the holder of a lease waits at most to hear that its verdict was carried out.
+const LONGEST_SETTLE: Duration = Duration::from_secs(5);
+
+/// How often a job was started, and how that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) started: u32,
+    pub(super) finished: u32,
+    pub(super) crashes: u32,
+    pub(super) unseen: u32,
+    /// BullMQ's count of stalls.
+    pub(super) stalls: u32,
+}
+
+impl Counts {
+    /// From a job's hash.
+    pub(super) fn of(fields: &HashMap<String, String>) -> Self {
+        let number = |name: &str| fields.get(name).and_then(|n| n.parse().ok()).unwrap_or(0u32);
+        let (unseen, stalls) = (number(keys::UNSEEN), number("stc"));
+        Self {
+            started: number("ats").saturating_sub(unseen),
+            finished: number("atm"),
+            crashes: stalls.saturating_sub(number(keys::STALLS_BEFORE)),
+            unseen,
+            stalls,
+        }
+    }
+}
+
+/// The counts of a job that was just taken. Only a job that was started before has any that are worth a look.
+pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Redis>, Counts), QueueError> {
+    let redis = inner.link.get().await?;
+    if job.attempts_started() <= 1 {
+        return Ok((redis, Counts { started: 1, finished: job.attempts_made(), crashes: 0, unseen: 0, stalls: 0 }));
+    }
+    let names = ["ats", "atm", "stc", keys::STALLS_BEFORE, keys::UNSEEN];
+    let mut get = redis::cmd("HMGET");
+    get.arg(inner.keys.job(job.id())).arg(&names);
+    let values: Vec<Option<String>> = inner.link.call(redis.queue.connection().cmd(&mut get)).await?;
+    let fields = names.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect();
+    Ok((redis, Counts::of(&fields)))
+}
+
+/// Puts a job back that was not lent out: at the head of the queue, or after a pause.
+pub(super) async fn put_back_unseen(inner: &Inner, redis: &Redis, job: &bullmq::Job, pause: Option<Duration>) {
+    let back = async {
+        let mut count = redis::cmd("HINCRBY");
+        count.arg(inner.keys.job(job.id())).arg(keys::UNSEEN).arg(1);
+        redis.queue.connection().cmd::<()>(&mut count).await?;
+        match pause {
+            Some(pause) => job.move_to_delayed(in_ms(inner, pause)).await?,
+            None => {
+                job.move_to_wait(None).await?;
+            }
+        }
+        Ok::<_, Trouble>(())
+    };
+    if let Err(error) = inner.link.call(back).await {
+        tracing::warn!(job = job.id(), %error, "a job could not be put back; it comes back when its lease expires");
+    }
+}
+
+fn in_ms(inner: &Inner, after: Duration) -> u64 {
+    (inner.clock.now() + after).as_millis().unsigned_abs()
+}
+
+/// What the holder's side and the queue's side share.
+struct Shared {
+    outbox: Mutex<Outbox>,
+    said: Notify,
+    bound: usize,
+}
+
+#[derive(Default)]
+struct Outbox {
+    progress: Option<Progress>,
+    output: Vec<OutputChunk>,
+    bytes: usize,
+}
+
+impl Shared {
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The holder's side.
+struct Ops {
+    shared: Arc<Shared>,
+    verdict: Mutex<Option<oneshot::Sender<Verdict>>>,
+    done: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+impl Ops {
+    fn decide(&self, verdict: Verdict) {
+        let sender = self.verdict.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            let _ = sender.send(verdict);
+        }
+    }
+}
+
+#[async_trait]
+impl LeaseOps for Ops {
+    fn progress(&self, progress: &Progress) {
+        self.shared.outbox().progress = Some(progress.clone());
+        self.shared.said.notify_one();
+    }
+
+    fn output(&self, chunk: OutputChunk) {
+        let mut outbox = self.shared.outbox();
+        outbox.bytes += chunk.text.len();
+        outbox.output.push(chunk);
+        // What would be thrown away at once is not kept until then.
+        while outbox.bytes > self.shared.bound && outbox.output.len() > 1 {
+            outbox.bytes -= outbox.output.remove(0).text.len();
+        }
+        drop(outbox);
+        self.shared.said.notify_one();
+    }
+
+    async fn settle(&self, verdict: Verdict) {
+        let done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        self.decide(verdict);
+        if let Some(done) = done {
+            // Of a verdict that could not be carried out the crate says nothing.
+            let _ = tokio::time::timeout(LONGEST_SETTLE, done).await;
+        }
+    }
+
+    fn release(&self) {
+        self.decide(Verdict::Release);
+    }
+}
+
+/// What may have to be tried more than once.
+enum Step {
+    Confirm,
+    Retry { after: Duration, error: String },
+    GiveBack,
+}
+
+/// The queue's side.
+pub(super) struct Lent {
+    inner: Arc<Inner>,
+    redis: Arc<Redis>,
+    job: bullmq::Job,
+    token: String,
+    attempt: AttemptNumber,
+    stalls: u32,
+    loss: Loss,
+    shared: Arc<Shared>,
+    verdict: oneshot::Receiver<Verdict>,
+    done: oneshot::Sender<()>,
+}
+
+impl Lent {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        redis: Arc<Redis>,
+        job: bullmq::Job,
+        token: String,
+        attempt: AttemptNumber,
+        stalls: u32,
+        loss: Loss,
+    ) -> (Self, Arc<dyn LeaseOps>) {
+        let shared =
+            Arc::new(Shared { outbox: Mutex::default(), said: Notify::new(), bound: inner.settings.output_bytes });
+        let (decide, verdict) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
+        let ops = Ops { shared: shared.clone(), verdict: Mutex::new(Some(decide)), done: Mutex::new(Some(is_done)) };
+        (Self { inner, redis, job, token, attempt, stalls, loss, shared, verdict, done }, Arc::new(ops))
+    }
+
+    /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
+    /// answer. Gives the answer, and whom to tell when it was carried out.
+    pub(super) async fn settled(mut self, gate: &Gate) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
+        let mut transcript = Transcript::new(self.job.id(), self.attempt, self.inner.settings.output_bytes);
+        let verdict = loop {
+            tokio::select! {
+                // Nobody left to decide is as good as given back.
+                verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
+                () = self.shared.said.notified() => {}
+            }
+            tokio::select! {
+                verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
+                () = tokio::time::sleep(COALESCE) => self.publish(&mut transcript).await,
+            }
+        };
+        self.publish(&mut transcript).await;
+        gate.apply();
+        let answer = if self.is_lost() { Err(bullmq::Error::Delayed) } else { self.carry_out(verdict).await };
+        (answer, self.done)
+    }
+
+    fn is_lost(&self) -> bool {
+        *self.loss.borrow() == Some(LeaseLoss::Expired)
+    }
+
+    async fn publish(&self, transcript: &mut Transcript) {
+        let Outbox { progress, output, .. } = std::mem::take(&mut *self.shared.outbox());
+        if self.is_lost() {
+            return;
+        }
+        let said = async {
+            if let Some(progress) = progress {
+                let progress = json!({"percent": progress.percent, "text": progress.text, "attempt": self.attempt.0});
+                let progress = bullmq::JobProgress::Object(progress);
+                self.redis.queue.update_job_progress(self.job.id(), progress).await?;
+            }
+            if !output.is_empty() {
+                transcript.write(&self.inner, &self.redis, output).await?;
+            }
+            Ok::<_, Trouble>(())
+        };
+        if let Err(error) = self.inner.link.call(said).await {
+            tracing::debug!(job = self.job.id(), %error, "what a job said was not published");
+        }
+    }
+
+    async fn carry_out(&self, verdict: Verdict) -> Result<Value, bullmq::Error> {
+        match verdict {
+            Verdict::Complete { result } => {
+                self.before_the_end().await?;
+                Ok(json!({"success": true, "result": result}))
+            }
+            Verdict::Fail { error } => {
+                self.before_the_end().await?;
+                Err(bullmq::Error::Unrecoverable(error))
+            }
+            Verdict::Retry { after, error } => {
+                self.insist(&Step::Retry { after, error }).await;
+                Err(bullmq::Error::Delayed)
+            }
+            Verdict::Release => {
+                self.insist(&Step::GiveBack).await;
+                Err(bullmq::Error::Delayed)
+            }
+        }
+    }
+
+    /// The crate does not tell when it could not end a job, so with Redis away the answer is kept until it is back, or
+    /// until the lease is lost.
+    async fn before_the_end(&self) -> Result<(), bullmq::Error> {
+        if !self.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
+            return Err(bullmq::Error::Delayed);
+        }
+        if self.inner.signals.take_cancel(self.job.id()) {
+            let mut forget = redis::cmd("HDEL");
+            forget.arg(self.inner.keys.cancels()).arg(self.job.id());
+            if let Err(error) = self.inner.link.call(self.redis.queue.connection().cmd::<()>(&mut forget)).await {
+                tracing::debug!(job = self.job.id(), %error, "a request to stop is still on record");
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the attempt and puts the job back. BullMQ's moves count nothing; the lock, just confirmed, fences both.
+    async fn retry(&self, after: Duration, error: &str) -> Result<(), Trouble> {
+        self.confirm().await?;
+        let key = self.inner.keys.job(self.job.id());
+        let mut count = redis::pipe();
+        count.atomic();
+        // Set, not added to: another try after a lost answer must not count twice.
+        count.cmd("HSET").arg(&key).arg("atm").arg(self.job.attempts_made() + 1).ignore();
+        count.cmd("HSET").arg(&key).arg("failedReason").arg(error).ignore();
+        count.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(self.stalls).ignore();
+        self.redis.queue.connection().pipe::<()>(&count).await?;
+        if after.is_zero() {
+            self.job.move_to_wait(None).await?;
+        } else {
+            self.job.move_to_delayed(in_ms(&self.inner, after)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the lease is still held.
+    async fn confirm(&self) -> Result<(), Trouble> {
+        let lease = u64::try_from(self.inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
+        Ok(self.job.extend_lock(&self.token, lease).await?)
+    }
+
+    async fn take(&self, step: &Step) -> Result<(), Trouble> {
+        match step {
+            Step::Confirm => self.confirm().await,
+            Step::Retry { after, error } => self.retry(*after, error).await,
+            Step::GiveBack => Ok(self.job.move_to_wait(None).await.map(drop)?),
+        }
+    }
+
+    /// Tries until it works or the lease is lost; whether it worked.
+    async fn insist(&self, step: &Step) -> bool {
+        loop {
+            let error = match self.inner.link.call(self.take(step)).await {
+                Ok(()) => return true,
+                Err(error) => error,
+            };
+            if self.is_lost() || !error.is_retryable() {
+                tracing::warn!(job = self.job.id(), %error, "the job could not be settled: its lease is lost");
+                return false;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}

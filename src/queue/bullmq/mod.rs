@@ -1,0 +1,240 @@
+//! Jobs in, leases out, on Redis or Valkey, in BullMQ's own format: Node producers, workers and tools share the queue.
+//!
+//! BullMQ's state machine is carried out by the crate `bullmq-official` alone (its Lua scripts). What BullMQ has no word
+//! for is kept in plain keys and hash fields beside it (see [`keys`]): requests to stop, idempotency keys, the registry of
+//! workers, and the counts that a job's own hash lacks.
+
+mod admin;
+mod cancel;
+mod claim;
+mod connect;
+mod format;
+mod keys;
+mod lease;
+mod output;
+mod read;
+mod renew;
+mod signals;
+mod submit;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
+    QueueError, QueuedJob, StateCounts, Submission, WorkerInfo,
+};
+use crate::domain::{Clock, Job, JobId, JobName, JobOptions, JobState, Page, PageRequest, WorkerId};
+use connect::Link;
+use keys::Keys;
+use renew::Renewer;
+use signals::Signals;
+
+/// How long ended jobs stay in Redis, unless their producer said otherwise. Their history stays in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BullRetention {
+    /// Not longer than this after their end, in whole seconds; `None` for no limit.
+    pub age: Option<Duration>,
+    /// Only so many, the last ended; `None` for no limit.
+    pub count: Option<u64>,
+}
+
+/// What can be set on a BullMQ queue.
+#[derive(Clone, PartialEq)]
+pub struct BullSettings {
+    /// `redis://` or `rediss://`, with user, password, host, port and database number.
+    pub url: String,
+    /// A file with the certificate (PEM) of the authority that signed the server's, when the system does not know it.
+    pub tls_ca: Option<PathBuf>,
+    /// BullMQ's queue name.
+    pub queue: String,
+    /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
+    pub prefix: String,
+    /// How long a lease lasts unless it is renewed, which is done every third of it. At least a second.
+    pub lease: Duration,
+    /// How long completed jobs stay.
+    pub completed: BullRetention,
+    /// How long failed jobs stay.
+    pub failed: BullRetention,
+    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while).
+    pub output_bytes: usize,
+    /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
+    pub heartbeat: Duration,
+    /// How long a call may wait for Redis before it answers that the queue is unavailable.
+    pub patience: Duration,
+    /// Time limits, cores, memory and the like of jobs that say nothing of them. What a submitted job has in common with
+    /// these is not written, so that its data stays as plain as the original's; who reads it fills it in again.
+    pub defaults: JobOptions,
+    /// The same for single job names.
+    pub jobs: BTreeMap<JobName, JobOptions>,
+}
+
+impl BullSettings {
+    /// The rules for jobs of this name that say nothing.
+    fn rules(&self, name: &JobName) -> &JobOptions {
+        self.jobs.get(name).unwrap_or(&self.defaults)
+    }
+}
+
+impl std::fmt::Debug for BullSettings {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BullSettings").field("queue", &self.queue).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Default for BullSettings {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            tls_ca: None,
+            queue: "my-job-queue".to_owned(),
+            prefix: "bull".to_owned(),
+            lease: Duration::from_secs(30),
+            completed: BullRetention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
+            failed: BullRetention { age: Some(Duration::from_secs(24 * 3600)), count: None },
+            output_bytes: 1 << 20,
+            heartbeat: Duration::from_secs(5),
+            patience: Duration::from_millis(900),
+            defaults: JobOptions::default(),
+            jobs: BTreeMap::new(),
+        }
+    }
+}
+
+/// A queue in Redis: all three ports.
+pub struct BullQueue {
+    inner: Arc<Inner>,
+    _stop_with_the_last_handle: DropGuard,
+}
+
+/// What the ports and the background tasks share.
+struct Inner {
+    settings: BullSettings,
+    keys: Keys,
+    clock: Clock,
+    tasks: TaskTracker,
+    link: Link,
+    signals: Signals,
+    renewer: Renewer,
+}
+
+impl BullQueue {
+    /// Opens the queue. Redis need not be there yet: connecting goes on in the background, on `tasks`, and until it
+    /// succeeds every call answers `Unavailable`. The background work ends with the last handle and the last lease.
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// `Rejected` when the settings can't be meant: an unreadable URL or certificate, a name with a colon.
+    pub async fn open(settings: BullSettings, clock: Clock, tasks: TaskTracker) -> Result<Arc<Self>, QueueError> {
+        let stop = CancellationToken::new();
+        let target = connect::Target::check(&settings)?;
+        let keys = Keys::new(&settings.prefix, &settings.queue);
+        let link = Link::open(target.clone(), settings.patience, &tasks, stop.clone());
+        let inner = Arc::new(Inner {
+            renewer: Renewer::new(target, settings.lease),
+            signals: Signals::new(),
+            settings,
+            keys,
+            clock,
+            link,
+            tasks,
+        });
+        inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
+        Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
+    }
+}
+
+#[async_trait]
+impl Queue for BullQueue {
+    async fn submit(
+        &self,
+        jobs: Vec<Arc<Job>>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Vec<Submission>, QueueError> {
+        submit::submit(&self.inner, jobs, idempotency).await
+    }
+
+    async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+        read::find(&self.inner, ids).await
+    }
+
+    async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
+        read::page(&self.inner, state, page).await
+    }
+
+    async fn counts(&self) -> Result<StateCounts, QueueError> {
+        read::counts(&self.inner).await
+    }
+
+    /// Does not wait on a job that has ended or is not known: nothing more will come.
+    async fn output(&self, id: &JobId, after: u64, wait: Duration) -> Result<(u64, Vec<OutputChunk>), QueueError> {
+        output::read(&self.inner, id, after, wait).await
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, QueueError> {
+        workers::list(&self.inner).await
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        let redis = self.inner.link.get().await?;
+        self.inner.link.call(redis.queue.connection().ping()).await
+    }
+}
+
+#[async_trait]
+impl Operator for BullQueue {
+    async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError> {
+        cancel::cancel(&self.inner, id, reason).await
+    }
+
+    async fn retry(&self, id: &JobId) -> Result<Change, QueueError> {
+        admin::retry(&self.inner, id).await
+    }
+
+    async fn promote(&self, id: &JobId) -> Result<Change, QueueError> {
+        admin::promote(&self.inner, id).await
+    }
+
+    async fn remove(&self, id: &JobId) -> Result<Change, QueueError> {
+        admin::remove(&self.inner, id).await
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), QueueError> {
+        admin::set_paused(&self.inner, paused).await
+    }
+
+    async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError> {
+        admin::clean(&self.inner, request).await
+    }
+
+    async fn drain_worker(&self, id: &WorkerId) -> Result<bool, QueueError> {
+        workers::drain(&self.inner, id).await
+    }
+}
+
+#[async_trait]
+impl JobSource for BullQueue {
+    async fn claim(&self, options: ClaimOptions) -> Result<Claims, QueueError> {
+        Ok(claim::start(&self.inner, options))
+    }
+
+    async fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, QueueError> {
+        workers::heartbeat(&self.inner, worker).await
+    }
+
+    async fn farewell(&self, worker: &WorkerId) -> Result<(), QueueError> {
+        workers::farewell(&self.inner, worker).await
+    }
+
+    async fn peers(&self) -> Result<Vec<WorkerInfo>, QueueError> {
+        workers::list(&self.inner).await
+    }
+}

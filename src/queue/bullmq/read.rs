@@ -1,0 +1,242 @@
+//! What is queued.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use serde_json::Value;
+
+use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::connect::{Redis, Trouble};
+use super::lease::Counts;
+use super::{BullSettings, Inner, format, keys};
+use crate::domain::{JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
+
+/// A job's hash, with its due time under a name of ours.
+pub(super) type Fields = HashMap<String, String>;
+/// Where [`fields`] puts the score of a delayed job.
+const DUE: &str = "jobber:due";
+/// How many of a page's last ids stand in the cursor of a list: one of them is probably still there for the next page.
+const ANCHORS: usize = 8;
+
+/// BullMQ's state in our words; `None` for a job that is not there, or waits for its children.
+fn state(state: bullmq::JobState) -> Option<JobState> {
+    match state {
+        // A parent that waits for its children is, to us, put off.
+        bullmq::JobState::WaitingChildren | bullmq::JobState::Delayed => Some(JobState::Delayed),
+        bullmq::JobState::Waiting => Some(JobState::Waiting),
+        bullmq::JobState::Prioritized => Some(JobState::Prioritized),
+        bullmq::JobState::Active => Some(JobState::Active),
+        bullmq::JobState::Completed => Some(JobState::Completed),
+        bullmq::JobState::Failed => Some(JobState::Failed),
+        bullmq::JobState::Unknown => None,
+    }
+}
+
+/// The job's state and hash, if it is there. The state is read first: what comes with an end is there when the end is.
+pub(super) async fn fields(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Option<(JobState, Fields)>, Trouble> {
+    let Some(state) = state(redis.queue.get_job_state(id.as_str()).await?) else { return Ok(None) };
+    let fields = hashes(inner, redis, &[id.to_string()]).await?.pop().unwrap_or_default();
+    Ok((!fields.is_empty()).then_some((state, fields)))
+}
+
+async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fields>, Trouble> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut ask = redis::pipe();
+    for id in ids {
+        ask.cmd("HGETALL").arg(inner.keys.job(id));
+        ask.cmd("ZSCORE").arg(inner.keys.bull("delayed")).arg(id);
+    }
+    let answers: Vec<redis::Value> = redis.queue.connection().pipe(&ask).await?;
+    let mut found = Vec::with_capacity(ids.len());
+    let mut answers = answers.into_iter();
+    while let (Some(hash), Some(score)) = (answers.next(), answers.next()) {
+        let mut fields: Fields = redis::from_redis_value(hash).map_err(redis::RedisError::from)?;
+        let score: Option<f64> = redis::from_redis_value(score).map_err(redis::RedisError::from)?;
+        // A member of the delayed set may be left over when the hash is gone.
+        if let (Some(score), false) = (score, fields.is_empty()) {
+            fields.insert(DUE.to_owned(), format!("{:.0}", (score / 4096.0).floor()));
+        }
+        found.push(fields);
+    }
+    Ok(found)
+}
+
+/// The job of a hash; `None` for one that can't be run here and so has no words.
+fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
+    let stored = bullmq::Job::from_redis_hash(id, fields).ok()?;
+    let job = format::read(&stored, settings).ok()?;
+    let counts = Counts::of(fields);
+    let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
+    let active = state == JobState::Active;
+    Some(QueuedJob {
+        job: Arc::new(job),
+        state,
+        attempts_started: counts.started,
+        attempts_finished: counts.finished,
+        due_at: time(fields.get(DUE).and_then(|ms| ms.parse().ok())).filter(|_| state == JobState::Delayed),
+        worker: stored.processed_by().filter(|_| active).and_then(|id| WorkerId::parse(id).ok()),
+        progress: active.then(|| progress(fields.get("progress")?, counts.started)).flatten(),
+        cancel_requested: fields.get(keys::CANCEL).cloned(),
+        finished_at: time(stored.finished_on()).filter(|_| state.is_final()),
+        result: (state == JobState::Completed).then(|| result(stored.returnvalue())).flatten(),
+        error: Some(stored.failed_reason().to_owned()).filter(|e| !e.is_empty() && state != JobState::Completed),
+    })
+}
+
+/// What the job said in this attempt. A plain number is how other producers' workers say it.
+fn progress(stored: &str, attempt: u32) -> Option<Progress> {
+    let value: Value = serde_json::from_str(stored).ok()?;
+    let percent = match &value {
+        Value::Number(percent) => percent.as_f64().filter(|percent| *percent > 0.0)?,
+        value => value.get("percent")?.as_f64()?,
+    };
+    let said_in = value.get("attempt").and_then(Value::as_u64);
+    let text = value.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
+    said_in.is_none_or(|n| n == u64::from(attempt)).then_some(Progress { percent, text })
+}
+
+/// What a completed job gave back: wrapped, as the original's worker did, or bare.
+fn result(stored: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(stored).ok()?;
+    let inner = match value {
+        Value::Object(mut object) if object.contains_key("success") => object.remove("result")?,
+        value => value,
+    };
+    (!inner.is_null()).then_some(inner)
+}
+
+pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+    let redis = inner.link.get().await?;
+    let found = inner.link.call(try_join_all(ids.iter().map(|id| fields(inner, &redis, id)))).await?;
+    let jobs = ids.iter().zip(found).map(|(id, found)| {
+        let (state, fields) = found?;
+        job(&inner.settings, id.as_str(), state, &fields)
+    });
+    Ok(jobs.collect())
+}
+
+pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
+    let redis = inner.link.get().await?;
+    let ask = async { Ok::<_, bullmq::Error>((redis.queue.get_job_counts().await?, redis.queue.is_paused().await?)) };
+    let (counts, paused) = inner.link.call(ask).await?;
+    Ok(StateCounts {
+        // Older versions move what waits aside while the queue is paused.
+        waiting: counts.waiting + counts.paused,
+        delayed: counts.delayed + counts.waiting_children,
+        prioritized: counts.prioritized,
+        active: counts.active,
+        completed: counts.completed,
+        failed: counts.failed,
+        paused,
+    })
+}
+
+pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
+    let redis = inner.link.get().await?;
+    let after = match &request.cursor {
+        Some(cursor) => {
+            Some(cursor.strip_prefix(state.as_str()).and_then(|rest| rest.strip_prefix('/')).ok_or_else(|| {
+                QueueError::new(QueueErrorKind::Rejected, "the cursor is not one of this list; start without one")
+            })?)
+        }
+        None => None,
+    };
+    let listed = async {
+        let mut ids = match state {
+            JobState::Waiting | JobState::Active => list(inner, &redis, state, after, request.limit + 1).await?,
+            JobState::Delayed | JobState::Prioritized | JobState::Completed | JobState::Failed => {
+                sorted(inner, &redis, state, after, request.limit + 1).await?
+            }
+        };
+        let more = ids.len() > request.limit;
+        ids.truncate(request.limit);
+        let names: Vec<_> = ids.iter().map(|(id, _)| id.clone()).collect();
+        Ok::<_, Trouble>((hashes(inner, &redis, &names).await?, ids, more))
+    };
+    let (found, ids, more) = inner.link.call(listed).await?;
+    let next = more.then(|| {
+        let anchors: Vec<_> = ids.iter().rev().take(ANCHORS).map(|(_, place)| place.as_str()).collect();
+        format!("{}/{}", state.as_str(), anchors.join("/"))
+    });
+    let items =
+        ids.iter().zip(&found).filter_map(|((id, _), fields)| job(&inner.settings, id, state, fields)).collect();
+    Ok(Page { items, next })
+}
+
+/// Ids of a list, in the order in which they are taken, behind the last id of `after` that is still there.
+async fn list(
+    inner: &Inner,
+    redis: &Redis,
+    state: JobState,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, String)>, Trouble> {
+    let key = inner.keys.bull(if state == JobState::Active { "active" } else { "wait" });
+    let mut end: isize = -1;
+    for anchor in after.into_iter().flat_map(|after| after.split('/')) {
+        let mut ask = redis::cmd("LPOS");
+        ask.arg(&key).arg(anchor).arg("RANK").arg(-1);
+        if let Some(place) = redis.queue.connection().cmd::<Option<isize>>(&mut ask).await? {
+            if place == 0 {
+                return Ok(Vec::new());
+            }
+            end = place - 1;
+            break;
+        }
+    }
+    let limit = isize::try_from(limit).unwrap_or(isize::MAX);
+    // Taken from the right end; a start before the list's is its start.
+    let start = if end < 0 { -limit } else { (end - limit + 1).max(0) };
+    let mut range = redis::cmd("LRANGE");
+    range.arg(&key).arg(start).arg(end);
+    let mut ids: Vec<String> = redis.queue.connection().cmd(&mut range).await?;
+    ids.reverse();
+    Ok(ids.into_iter().map(|id| (id.clone(), id)).collect())
+}
+
+/// Ids of a sorted set behind `after`, which is a score and an id: the next due first, or the last ended first.
+async fn sorted(
+    inner: &Inner,
+    redis: &Redis,
+    state: JobState,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, String)>, Trouble> {
+    let key = inner.keys.bull(state.as_str());
+    let newest_first = state.is_final();
+    let after = after.and_then(|after| after.split('/').next()).and_then(|place| place.split_once('@'));
+    let (command, far) = if newest_first { ("ZREVRANGEBYSCORE", "-inf") } else { ("ZRANGEBYSCORE", "+inf") };
+    let near = match after {
+        Some((score, _)) => score,
+        None if newest_first => "+inf",
+        None => "-inf",
+    };
+    let mut found = Vec::new();
+    let mut offset = 0;
+    while found.len() < limit {
+        let mut range = redis::cmd(command);
+        range.arg(&key).arg(near).arg(far).arg("WITHSCORES").arg("LIMIT").arg(offset).arg(limit);
+        let chunk: Vec<(String, String)> = redis.queue.connection().cmd(&mut range).await?;
+        let last = chunk.len() < limit;
+        offset += chunk.len();
+        found.extend(chunk.into_iter().filter(|(id, score)| match after {
+            // Within one score, ids are in order.
+            Some((at, passed)) if score == at => {
+                if newest_first {
+                    id.as_str() < passed
+                } else {
+                    id.as_str() > passed
+                }
+            }
+            _ => true,
+        }));
+        if last {
+            break;
+        }
+    }
+    found.truncate(limit);
+    Ok(found.into_iter().map(|(id, score)| (id.clone(), format!("{score}@{id}"))).collect())
+}

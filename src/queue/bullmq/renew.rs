@@ -1,0 +1,175 @@
+//! Keeps leases: on a thread, a runtime and a connection of its own, so that nothing that the process is busy with can
+//! hold it up, and with an eye on the answer, so that a lease that is lost is known to be lost.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::super::LeaseLoss;
+use super::connect::{Redis, Target};
+use super::signals::Loss;
+
+enum Command {
+    Hold { token: String, held: Held },
+    Free { token: String },
+}
+
+struct Held {
+    id: String,
+    /// When the last renewal that succeeded was sent.
+    confirmed: Instant,
+    loss: Loss,
+    /// Read at the first renewal; it carries the connection that renews.
+    job: Option<Arc<bullmq::Job>>,
+    asking: bool,
+}
+
+enum Answer {
+    Held(Arc<bullmq::Job>),
+    Lost,
+    None,
+}
+
+/// Renews the leases that it is given every third of their time.
+pub(super) struct Renewer {
+    target: Target,
+    lease: Duration,
+    thread: Mutex<Option<mpsc::UnboundedSender<Command>>>,
+}
+
+impl Renewer {
+    pub(super) fn new(target: Target, lease: Duration) -> Self {
+        Self { target, lease, thread: Mutex::default() }
+    }
+
+    /// Renews the job's lock until it is freed or lost; a loss is sent once.
+    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) {
+        let held = Held { id: id.to_owned(), confirmed: Instant::now(), loss, job: None, asking: false };
+        self.send(Command::Hold { token: token.to_owned(), held });
+    }
+
+    pub(super) fn free(&self, token: &str) {
+        self.send(Command::Free { token: token.to_owned() });
+    }
+
+    /// Starts the thread, so that it is connected when the first lease comes.
+    pub(super) fn start(&self) {
+        let mut thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if thread.is_some() {
+            return;
+        }
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (target, lease) = (self.target.clone(), self.lease);
+        let started = std::thread::Builder::new().name("jobber-leases".to_owned()).spawn(move || {
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(keep(target, lease, commands)),
+                Err(error) => tracing::error!(%error, "leases can't be renewed"),
+            }
+        });
+        match started {
+            Ok(_) => *thread = Some(sender),
+            Err(error) => tracing::error!(%error, "the thread that renews leases can't be started"),
+        }
+    }
+
+    fn send(&self, command: Command) {
+        self.start();
+        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A thread that has ended holds nothing, and then drops the leases' losses, which ends the leases too.
+        if let Some(thread) = &*thread {
+            let _ = thread.send(command);
+        }
+    }
+}
+
+async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let connecting = target.connect_at_last();
+    tokio::pin!(connecting);
+    let mut redis: Option<Arc<Redis>> = None;
+    let mut held: HashMap<String, Held> = HashMap::new();
+    let mut answers = FuturesUnordered::new();
+    let mut tick = tokio::time::interval(lease / 12);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Hold { token, held: new }) => {
+                    held.insert(token, new);
+                }
+                Some(Command::Free { token }) => {
+                    held.remove(&token);
+                }
+                // The queue is closed, and no lease can be out without it.
+                None => return,
+            },
+            connected = &mut connecting, if redis.is_none() => redis = Some(Arc::new(connected)),
+            Some((token, sent, answer)) = answers.next() => {
+                let Some(lease) = held.get_mut(&token) else { continue };
+                lease.asking = false;
+                match answer {
+                    Answer::Held(job) => (lease.confirmed, lease.job) = (sent, Some(job)),
+                    Answer::Lost => lose(&lease.loss),
+                    Answer::None => {}
+                }
+            }
+            _ = tick.tick() => {
+                let now = Instant::now();
+                for (token, one) in &mut held {
+                    let age = now - one.confirmed;
+                    // With time left to stop the process, before anybody else can be given the job.
+                    if age >= lease * 5 / 6 {
+                        lose(&one.loss);
+                    } else if age >= lease / 3 && !one.asking
+                        && let Some(redis) = &redis
+                    {
+                        one.asking = true;
+                        answers.push(renew(redis.clone(), one.id.clone(), token.clone(), one.job.clone(), lease));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn renew(
+    redis: Arc<Redis>,
+    id: String,
+    token: String,
+    job: Option<Arc<bullmq::Job>>,
+    lease: Duration,
+) -> (String, Instant, Answer) {
+    let sent = Instant::now();
+    let ask = async {
+        let job = match job {
+            Some(job) => job,
+            None => match redis.queue.get_job(&id).await {
+                Ok(Some(job)) => Arc::new(job),
+                Ok(None) => return Answer::Lost,
+                Err(_) => return Answer::None,
+            },
+        };
+        match job.extend_lock(&token, u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)).await {
+            Ok(()) => Answer::Held(job),
+            Err(bullmq::Error::JobLocked(_)) => Answer::Lost,
+            Err(error) => {
+                tracing::debug!(job = id, %error, "a lease could not be renewed; trying again");
+                Answer::None
+            }
+        }
+    };
+    let answer = tokio::time::timeout(lease / 6, ask).await.unwrap_or(Answer::None);
+    (token, sent, answer)
+}
+
+fn lose(loss: &Loss) {
+    loss.send_if_modified(|loss| {
+        let new = *loss != Some(LeaseLoss::Expired);
+        *loss = Some(LeaseLoss::Expired);
+        new
+    });
+}

@@ -1,0 +1,212 @@
+//! What processes tell each other at once, over one channel of Redis, and what this one must know of its own leases to
+//! act on it. Everything told is durable elsewhere too and looked at again at times, so a lost message only costs time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::super::LeaseLoss;
+use super::Inner;
+use super::claim::Gate;
+use super::connect::{Redis, Trouble};
+
+/// How often is looked whether a message was lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Between two tries to listen.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Watchers of output that fall further behind look for themselves.
+const BACKLOG: usize = 1024;
+
+/// One message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Told {
+    /// This job is to be stopped, if it runs.
+    Cancel { id: String, reason: String },
+    /// This job has said something.
+    Output { id: String },
+    /// This worker is to take nothing new.
+    Drain { worker: String },
+}
+
+/// The sender of a lease's loss.
+pub(super) type Loss = Arc<watch::Sender<Option<LeaseLoss>>>;
+
+/// What this process knows.
+pub(super) struct Signals {
+    known: Mutex<Known>,
+    output: broadcast::Sender<String>,
+    /// Whether the channel is listened to, and so Redis was there a moment ago.
+    listening: AtomicBool,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Jobs that are to be stopped, wherever they run.
+    cancels: HashMap<String, String>,
+    /// Leases of this process: job id and token.
+    leases: HashMap<(String, String), Loss>,
+    claims: Vec<Weak<Gate>>,
+}
+
+impl Signals {
+    pub(super) fn new() -> Self {
+        Self { known: Mutex::default(), output: broadcast::channel(BACKLOG).0, listening: AtomicBool::new(false) }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// From now on the lease is told when its job is to be stopped; at once if it was asked for before.
+    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) {
+        let mut known = self.known();
+        if let Some(reason) = known.cancels.get(id) {
+            cancel(&loss, reason);
+        }
+        known.leases.insert((id.to_owned(), token.to_owned()), loss);
+    }
+
+    pub(super) fn free(&self, id: &str, token: &str) {
+        self.known().leases.remove(&(id.to_owned(), token.to_owned()));
+    }
+
+    /// Whether somebody asked for this job to be stopped; forgotten hereby.
+    pub(super) fn take_cancel(&self, id: &str) -> bool {
+        self.known().cancels.remove(id).is_some()
+    }
+
+    pub(super) fn enlist(&self, gate: &Arc<Gate>) {
+        let mut known = self.known();
+        known.claims.retain(|claim| claim.strong_count() > 0);
+        known.claims.push(Arc::downgrade(gate));
+    }
+
+    /// Ids of jobs that have said something, from now on.
+    pub(super) fn output(&self) -> broadcast::Receiver<String> {
+        self.output.subscribe()
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    /// Claims of this worker take nothing more.
+    pub(super) fn drain(&self, worker: &str) {
+        let gates: Vec<_> = self.known().claims.iter().filter_map(Weak::upgrade).collect();
+        for gate in gates {
+            gate.drain(worker);
+        }
+    }
+
+    fn hear(&self, told: Told) {
+        match told {
+            Told::Cancel { id, reason } => {
+                let mut known = self.known();
+                for loss in known.leases.iter().filter(|((held, _), _)| *held == id).map(|(_, loss)| loss) {
+                    cancel(loss, &reason);
+                }
+                known.cancels.insert(id, reason);
+            }
+            Told::Output { id } => {
+                // Without a watcher there is nobody to tell.
+                let _ = self.output.send(id);
+            }
+            Told::Drain { worker } => {
+                self.drain(&worker);
+            }
+        }
+    }
+
+    /// Takes what is stored for what is true.
+    fn learn(&self, cancels: HashMap<String, String>) {
+        let mut known = self.known();
+        for ((id, _), loss) in &known.leases {
+            if let Some(reason) = cancels.get(id) {
+                cancel(loss, reason);
+            }
+        }
+        known.cancels = cancels;
+    }
+}
+
+fn cancel(loss: &Loss, reason: &str) {
+    loss.send_if_modified(|loss| {
+        let first = loss.is_none();
+        if first {
+            *loss = Some(LeaseLoss::Cancelled(reason.to_owned()));
+        }
+        first
+    });
+}
+
+/// Tells every process.
+pub(super) async fn tell(inner: &Inner, redis: &Redis, told: &Told) -> Result<(), Trouble> {
+    let message = serde_json::to_string(told).map_err(bullmq::Error::from)?;
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(inner.keys.channel()).arg(message);
+    Ok(redis.queue.connection().cmd::<()>(&mut publish).await?)
+}
+
+/// Listens until `stop`, again and again.
+pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
+    let listening = async {
+        let Some(redis) = inner.link.wait().await else { return };
+        loop {
+            if let Err(error) = listen_once(&inner, &redis).await {
+                tracing::debug!(%error, "the queue's channel is not heard; trying again");
+            }
+            inner.signals.listening.store(false, Ordering::Relaxed);
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = listening => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn listen_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+    // On a cluster there is no single connection to listen on: then only the look at times is left.
+    let mut messages = match redis.queue.connection().try_client() {
+        Some(client) => {
+            let mut subscription = client.get_async_pubsub().await?;
+            subscription.subscribe(inner.keys.channel()).await?;
+            Some(subscription.into_on_message())
+        }
+        None => None,
+    };
+    let mut look = tokio::time::interval(LOOK_AGAIN);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let message = async {
+            match &mut messages {
+                Some(messages) => messages.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = message => {
+                let Some(message) = message else { return Ok(()) };
+                match serde_json::from_slice(message.get_payload_bytes()) {
+                    Ok(told) => inner.signals.hear(told),
+                    Err(error) => tracing::debug!(%error, "a message on the queue's channel can't be read"),
+                }
+            }
+            _ = look.tick() => {
+                let mut all = redis::cmd("HGETALL");
+                all.arg(inner.keys.cancels());
+                let ask = redis.queue.connection().cmd::<HashMap<String, String>>(&mut all);
+                let Ok(cancels) = tokio::time::timeout(LOOK_AGAIN, ask).await else { return Ok(()) };
+                inner.signals.learn(cancels?);
+                inner.signals.listening.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+// A worker as the original's: it takes a job's data for the arguments. Prints one JSON line for each job and ends after
+// as many as it was told.
+//
+//   node worker.js PORT JOBS
+
+const { Worker } = require('bullmq');
+
+const connection = { host: '127.0.0.1', port: Number(process.argv[2]) };
+let left = Number(process.argv[3]);
+
+const worker = new Worker(
+  'my-job-queue',
+  async (job) => {
+    console.log(JSON.stringify({ id: job.id, name: job.name, data: job.data, attempts: job.opts.attempts }));
+    return { success: true, result: job.data.join(' ') };
+  },
+  { connection },
+);
+
+worker.on('completed', async () => {
+  left -= 1;
+  if (left === 0) {
+    await worker.close();
+    process.exit(0);
+  }
+});

@@ -1,0 +1,234 @@
+//! What the queue on Redis promises beyond the ports: other BullMQ programs share it, and no fault of the server or of
+//! the crate beneath goes unnoticed.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jobber::domain::{Clock, JobId, JobState, NewJob, Verdict, WorkerId};
+use jobber::queue::bullmq::{BullQueue, BullSettings};
+use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Queue, QueueErrorKind, QueuedJob};
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+
+use crate::harness::PATIENCE;
+use crate::harness::redis::{Redis, RedisOptions};
+
+/// Short, so that a loss comes soon.
+const LEASE: Duration = Duration::from_secs(3);
+
+async fn server(options: RedisOptions) -> Arc<Redis> {
+    Arc::new(tokio::task::spawn_blocking(|| Redis::with(options)).await.unwrap())
+}
+
+async fn open(redis: &Redis) -> Arc<BullQueue> {
+    let tls_ca = redis.url().starts_with("rediss").then(|| redis.tls().ca);
+    let settings = BullSettings { url: redis.url(), tls_ca, lease: LEASE, ..BullSettings::default() };
+    BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
+}
+
+/// As a program that knows nothing of Jobber.
+async fn foreign(redis: &Redis) -> bullmq::Queue {
+    let connection = bullmq::options::RedisConnectionOptions::new().url(redis.url());
+    let options = bullmq::QueueOptions::new().connection(connection);
+    bullmq::Queue::with_options("my-job-queue", options).await.unwrap()
+}
+
+async fn claim(queue: &BullQueue) -> Claims {
+    let options = ClaimOptions { worker: WorkerId::generate("host"), concurrency: 1, max_cores: 1 };
+    queue.claim(options).await.unwrap()
+}
+
+async fn next(claims: &mut Claims) -> Lease {
+    tokio::time::timeout(PATIENCE, claims.next()).await.expect("should have come long ago").unwrap()
+}
+
+async fn until(queue: &BullQueue, id: &JobId, state: JobState) -> QueuedJob {
+    crate::harness::eventually("the job's state", async || {
+        let found = queue.find(std::slice::from_ref(id)).await.ok()?.pop().flatten();
+        found.filter(|job| job.state == state)
+    })
+    .await
+}
+
+async fn submit(queue: &BullQueue, arguments: &[&str], data: Option<Value>) -> JobId {
+    let new = NewJob {
+        id: None,
+        name: "dummy-job".to_owned(),
+        arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+        data,
+        options: jobber::domain::JobOptions::default(),
+    };
+    let job = Arc::new(new.accept(Clock::system().now()).unwrap());
+    queue.submit(vec![job.clone()], None).await.unwrap();
+    job.id.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_other_producers_are_run_or_failed_with_a_reason() {
+    let redis = server(RedisOptions::default()).await;
+    let (queue, producer) = (open(&redis).await, foreign(&redis).await);
+    let mut claims = claim(&queue).await;
+    for (data, arguments, stdin) in [
+        (json!(["-n", "3"]), vec!["-n", "3"], None),
+        (json!({}), vec![], None),
+        (json!(null), vec![], None),
+        (json!({"arguments": ["a"], "data": {"k": 1}}), vec!["a"], Some(json!({"k": 1}))),
+        (json!({"rows": 5}), vec![], Some(json!({"rows": 5}))),
+        (json!([1, 2]), vec![], Some(json!([1, 2]))),
+        (json!("text"), vec![], Some(json!("text"))),
+    ] {
+        let added = producer.add("dummy-job", data.clone()).await.unwrap();
+        let lease = next(&mut claims).await;
+        assert_eq!(lease.job().id.as_str(), added.id(), "a number of BullMQ's own");
+        assert_eq!(
+            (&lease.job().arguments[..], &lease.job().data),
+            (&arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()[..], &stdin),
+            "{data}"
+        );
+        assert_eq!(lease.job().options.attempts, 1, "BullMQ's default");
+        lease.settle(Verdict::Complete { result: Some(json!("out")) }).await;
+    }
+    for (name, data, word) in
+        [("../etc/passwd", json!([]), "job name"), ("dummy-job", json!({"arguments": [1]}), "arguments")]
+    {
+        let added = producer.add(name, data).attempts(5).await.unwrap();
+        let failed = crate::harness::eventually("the job fails", async || {
+            let job = producer.get_job(added.id()).await.ok()??;
+            Some(job.failed_reason().to_owned()).filter(|reason| !reason.is_empty())
+        })
+        .await;
+        assert!(failed.contains(word), "{failed}");
+    }
+    // The worker has come to no harm.
+    producer.add("dummy-job", json!([])).await.unwrap();
+    next(&mut claims).await.settle(Verdict::Fail { error: "exit 2".to_owned() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_what_the_original_wrote() {
+    let redis = server(RedisOptions::default()).await;
+    let (queue, reader) = (open(&redis).await, foreign(&redis).await);
+    let plain = submit(&queue, &["-x", "1"], None).await;
+    let job = reader.get_job(plain.as_str()).await.unwrap().unwrap();
+    assert_eq!((job.name(), job.data()), ("dummy-job", &json!(["-x", "1"])));
+    assert_eq!(job.opts().attempts, Some(3));
+    let mut claims = claim(&queue).await;
+    next(&mut claims).await.settle(Verdict::Complete { result: Some(json!("42")) }).await;
+    until(&queue, &plain, JobState::Completed).await;
+    let job = reader.get_job(plain.as_str()).await.unwrap().unwrap();
+    let returned: Value = serde_json::from_str(job.returnvalue()).unwrap();
+    assert_eq!(returned, json!({"success": true, "result": "42"}));
+    // What must not be retried is final, whatever attempts are left.
+    let failing = submit(&queue, &[], Some(json!({"a": 1}))).await;
+    next(&mut claims).await.settle(Verdict::Fail { error: "exit code 2".to_owned() }).await;
+    until(&queue, &failing, JobState::Failed).await;
+    assert_eq!(reader.get_job(failing.as_str()).await.unwrap().unwrap().failed_reason(), "exit code 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_else_holds_is_noticed() {
+    let redis = server(RedisOptions::default()).await;
+    let queue = open(&redis).await;
+    let mut claims = claim(&queue).await;
+    let id = submit(&queue, &[], None).await;
+    let lease = next(&mut claims).await;
+    redis.cli(&["set", &format!("bull:my-job-queue:{id}:lock"), "another"]);
+    let lost = tokio::time::timeout(PATIENCE, lease.lost()).await.expect("the crate itself would never tell");
+    assert_eq!(lost, LeaseLoss::Expired);
+    lease.settle(Verdict::Complete { result: None }).await;
+    assert_eq!(until(&queue, &id, JobState::Active).await.attempts_finished, 0, "the other holder decides");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_cannot_be_confirmed_is_lost_and_calls_do_not_hang() {
+    let redis = server(RedisOptions::default()).await;
+    let queue = open(&redis).await;
+    let mut claims = claim(&queue).await;
+    submit(&queue, &[], None).await;
+    let lease = next(&mut claims).await;
+    // Renewed for longer than it would have lasted.
+    assert!(tokio::time::timeout(LEASE * 4 / 3, lease.lost()).await.is_err());
+    redis.signal("STOP");
+    let began = Instant::now();
+    let error = queue.counts().await.unwrap_err();
+    assert_eq!(error.kind, QueueErrorKind::Unavailable);
+    assert!(began.elapsed() < Duration::from_secs(10), "patience is below a second");
+    assert_eq!(tokio::time::timeout(PATIENCE, lease.lost()).await.unwrap(), LeaseLoss::Expired);
+    redis.signal("CONT");
+    drop(lease);
+    // Given back by the look for stalled jobs, and counted as what it was.
+    let lease = next(&mut claims).await;
+    assert_eq!((lease.attempt().0, lease.crashes(), lease.attempts_finished()), (2, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_late_or_restarts_is_found_again() {
+    let redis = server(RedisOptions { durable: true, ..RedisOptions::default() }).await;
+    redis.kill();
+    let queue = open(&redis).await;
+    let began = Instant::now();
+    assert_eq!(queue.ping().await.unwrap_err().kind, QueueErrorKind::Unavailable);
+    assert!(began.elapsed() < Duration::from_secs(10), "patience is below a second");
+    let mut claims = claim(&queue).await;
+    let again = redis.clone();
+    tokio::task::spawn_blocking(move || again.restart()).await.unwrap();
+    crate::harness::eventually("the queue answers", async || queue.ping().await.ok()).await;
+    let first = submit(&queue, &["a"], None).await;
+    let lease = next(&mut claims).await;
+    assert_eq!(lease.job().id, first);
+    // Away while the job ends: once that is noticed, the verdict waits for it.
+    redis.kill();
+    let settling = lease.settle(Verdict::Complete { result: None });
+    let again = redis.clone();
+    let restarting = tokio::task::spawn_blocking(move || again.restart());
+    let (_, restarted) = tokio::join!(settling, restarting);
+    restarted.unwrap();
+    // At the very moment of the cut the crate may lose the verdict without a word; then the lease expires, and the job
+    // comes once more.
+    let rerun = async {
+        loop {
+            let lease = next(&mut claims).await;
+            assert_eq!((&lease.job().id, lease.crashes()), (&first, 1));
+            lease.settle(Verdict::Complete { result: None }).await;
+        }
+    };
+    tokio::select! {
+        _ = until(&queue, &first, JobState::Completed) => {}
+        () = rerun => {}
+    }
+    let second = crate::harness::eventually("a submission is taken", async || {
+        queue.ping().await.ok()?;
+        Some(submit(&queue, &["b"], None).await)
+    })
+    .await;
+    assert_eq!(next(&mut claims).await.job().id, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_users_and_tls_are_spoken() {
+    for options in [
+        RedisOptions { password: Some("p-1".to_owned()), ..RedisOptions::default() },
+        RedisOptions { user: Some(("jobber".to_owned(), "p-2".to_owned())), ..RedisOptions::default() },
+        RedisOptions { tls: true, ..RedisOptions::default() },
+    ] {
+        let redis = server(options).await;
+        let queue = open(&redis).await;
+        let mut claims = claim(&queue).await;
+        crate::harness::eventually("the queue answers", async || queue.ping().await.ok()).await;
+        let id = submit(&queue, &[], None).await;
+        assert_eq!(next(&mut claims).await.job().id, id);
+    }
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_meant_are_refused_without_showing_the_password() {
+    for (url, queue) in [("redis://u:hidden@:bad", "q"), ("redis://localhost", "a:b"), ("redis://localhost", "")] {
+        let settings = BullSettings { url: url.to_owned(), queue: queue.to_owned(), ..BullSettings::default() };
+        let Err(error) = BullQueue::open(settings, Clock::system(), TaskTracker::new()).await else {
+            panic!("{url} {queue} was taken")
+        };
+        assert_eq!(error.kind, QueueErrorKind::Rejected);
+        assert!(!error.to_string().contains("hidden"));
+    }
+}
