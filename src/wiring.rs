@@ -82,7 +82,6 @@ async fn open_queue(
                 failed: Retention { age: Some(wanted.failed_age), count: wanted.failed_count },
                 heartbeat: crate::worker::HEARTBEAT,
                 output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-                ..EmbeddedQueueSettings::default()
             };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;

@@ -1,6 +1,5 @@
 //! What the queue on Redis promises beyond the ports: other BullMQ programs share it, and no fault of the server or of
 //! the crate beneath goes unnoticed.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! The projector as a whole: replays on a store that stops half-way, and the loop on the embedded adapters.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

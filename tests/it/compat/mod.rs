@@ -1,5 +1,4 @@
 //! The same queue as the real BullMQ: Node's package from npm on one side, the real binary on the other.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::process::Stdio;
 

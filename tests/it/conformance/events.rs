@@ -1,5 +1,4 @@
 //! What every event log must do.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! The event log and the cache on Redis servers that are killed, stalled, full, away, or not what the settings say.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
