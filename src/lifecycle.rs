@@ -30,7 +30,7 @@ impl Lifecycle {
     /// When the handlers can't be installed.
     pub fn listen(&self) -> std::io::Result<()> {
         // To be caught is enough; unlike an ignored signal, a caught one is as ever in the jobs.
-        signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+        let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let life = self.clone();
