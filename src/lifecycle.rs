@@ -23,11 +23,14 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Listens for SIGTERM and SIGINT from now on.
+    /// Listens for SIGTERM and SIGINT from now on. A limit on the size of files (`RLIMIT_FSIZE`) makes writes fail from
+    /// now on, as a full disk does, instead of killing the process.
     ///
     /// # Errors
     /// When the handlers can't be installed.
     pub fn listen(&self) -> std::io::Result<()> {
+        // To be caught is enough; unlike an ignored signal, a caught one is as ever in the jobs.
+        let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let life = self.clone();

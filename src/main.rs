@@ -37,7 +37,10 @@ fn main() -> ExitCode {
     let sources =
         Sources { file: globals.config.clone(), flags: cli::settings(&globals, &command, &environment), environment };
     if let Command::Doctor(_) = command {
-        return runtime.block_on(cli::doctor::doctor(&globals, console, roles::examine(&sources)));
+        return runtime.block_on(async {
+            let findings = roles::examine(&sources).await;
+            cli::doctor::doctor(&globals, console, findings).await
+        });
     }
     let config = match Config::load(&sources) {
         Ok(config) => config,

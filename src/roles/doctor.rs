@@ -7,7 +7,7 @@ use crate::wiring;
 
 /// Checks everything but servers. A configuration that can't be used is a finding, and the only one: all else depends
 /// on it.
-pub fn examine(sources: &Sources) -> Vec<Finding> {
+pub async fn examine(sources: &Sources) -> Vec<Finding> {
     const CHECK: &str = "configuration";
     let file = sources.file_read();
     let config = match Config::load(sources) {

@@ -88,6 +88,7 @@ async fn report(
     status: impl Fn() -> String + Send + Sync,
 ) {
     let running = async {
+        notifier.status("waiting for the queue");
         ready.await;
         let mut told = status();
         notifier.ready(&told);

@@ -97,6 +97,20 @@ async fn a_full_disk_refuses_jobs_and_loses_none() {
 }
 
 #[tokio::test]
+async fn a_limit_on_file_sizes_is_like_a_full_disk() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let serve = Jobber::serve().start().await;
+    serve.job("quick", "#!/bin/sh\n");
+    let pid = Pid::from_raw(i32::try_from(serve.pid()).unwrap());
+    let limit = |bytes| prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    limit(Some(4096));
+    let (status, answer) = serve.post("/api/v1/jobs", json!({"name": "quick"})).await;
+    assert_eq!((status, &answer["code"]), (507, &Value::from("queue_full")), "{answer}");
+    limit(None);
+    serve.submit(json!({"name": "quick"})).await;
+}
+
+#[tokio::test]
 async fn a_worker_on_a_full_disk_can_be_stopped_and_its_job_runs_again() {
     let Some(disk) = Disk::mount() else { return };
     let place = disk.place();
