@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, QueueUrl};
@@ -61,6 +61,14 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let (queue, operator, jobs) = open_queue(config, &db, clock, tasks).await?;
     let (sink, source) = open_log(config, &db, tasks).await?;
     let store = EmbeddedStore::open(db).await?;
+    // Cursors of the embedded log are far below those of a Redis stream: everything in it would pass for folded.
+    if matches!(config.queue.url, QueueUrl::Embedded) && store.cursor().await?.major > 0 {
+        bail!(
+            "the history in {} was folded from a Redis log and can't go on from the embedded one; \
+             set queue.url to that Redis again, or choose another directory with --data-dir",
+            dir.display()
+        );
+    }
     Ok(Ports { queue, operator, jobs, sink, source, history: store.clone(), projection: store })
 }
 
