@@ -12,6 +12,7 @@ pub mod exec;
 mod exit;
 mod explain;
 mod follow;
+mod health;
 mod jobspec;
 mod list;
 mod logs;
@@ -21,6 +22,7 @@ mod settings;
 mod show;
 mod size;
 mod submit;
+pub mod upkeep;
 mod values;
 mod view;
 mod wait;
@@ -130,6 +132,12 @@ pub enum Command {
     Exec(ExecArgs),
     /// Check this host and its configuration: what is well, what is not, what to do
     Doctor(DoctorArgs),
+    /// Make the statistics anew from the jobs in history
+    Rebuild(upkeep::RebuildArgs),
+    /// Write all of history as lines of JSON
+    Export(upkeep::ExportArgs),
+    /// Read what `export` wrote into a store without history
+    Import(upkeep::ImportArgs),
     /// Measure how many jobs per second this machine carries
     Bench(BenchArgs),
     /// Ends the children of a worker that was killed; started by the worker itself
@@ -173,6 +181,8 @@ pub enum ClientCommand {
     /// Look at the workers, drain one
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// Whether the server can work: exit code 0 or 1, for health checks
+    Health(health::HealthArgs),
     /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
@@ -232,6 +242,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
+        ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),
     }
 }
