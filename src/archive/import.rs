@@ -124,9 +124,6 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
                 }
             }
         };
-        if self.lines.next().await?.is_some() {
-            return Err(self.lines.broken("there is something behind the \"end\""));
-        }
         target.write_jobs(jobs).await?;
         progress(target.done.jobs);
         let found = End { jobs: target.done.jobs, shards: shards.len() as u64 };
@@ -135,6 +132,9 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
                 "lines are missing: there are {} jobs and {} aggregates of {} and {}",
                 found.jobs, found.shards, end.jobs, end.shards
             )));
+        }
+        if self.lines.next().await?.is_some() {
+            return Err(self.lines.broken("there is something behind the \"end\""));
         }
         if position == Cursor::START {
             target.check_no_other_jobs().await?;
