@@ -1,5 +1,7 @@
 //! The same queue as the real BullMQ: Node's package from npm on one side, the real binary on the other.
 
+mod schedules;
+
 use std::process::Stdio;
 
 use serde_json::{Value, json};
