@@ -19,7 +19,7 @@ use crate::wire::{PutSchedule, ScheduleActed, ScheduleView, SubmitJob};
 pub enum ScheduleCommand {
     /// Let jobs come by themselves; a schedule of the same id is replaced
     #[command(alias = "put")]
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// List schedules, the next due first
     #[command(alias = "list")]
     Ls,
@@ -158,7 +158,7 @@ pub(super) async fn schedule(
     console: &mut Console,
 ) -> Result<Exit, CliError> {
     match command {
-        ScheduleCommand::Add(args) => console.show(&client.put_schedule(&wanted(args)?).await?)?,
+        ScheduleCommand::Add(args) => console.show(&client.put_schedule(&wanted(*args)?).await?)?,
         ScheduleCommand::Ls => {
             let all = Schedules(client.schedules().await?);
             let none = all.0.is_empty();

@@ -64,7 +64,7 @@ pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
 /// whose workers are busy, or that has none.
 pub(super) async fn fire(inner: &Inner) -> Result<bool, QueueError> {
     let now = inner.clock.now();
-    if !inner.db.read(next_due).await?.is_some_and(|due| due <= now) {
+    if inner.db.read(next_due).await?.is_none_or(|due| due > now) {
         return Ok(false);
     }
     let fired = inner.db.write(move |c| fire_due(c, now)).await?;
