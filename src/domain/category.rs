@@ -168,7 +168,7 @@ mod tests {
         ] {
             assert_eq!(CategoryId::of_name(name).unwrap().as_str(), id);
         }
-        assert_eq!(CategoryId::of_name(&"ab ".repeat(50)).unwrap().as_str().len(), 63);
+        assert_eq!(CategoryId::of_name(&"abc ".repeat(50)).unwrap().as_str().len(), 63);
         for bad in ["", "—", "Uncategorised", "日本"] {
             assert!(CategoryId::of_name(bad).is_err(), "{bad:?}");
         }
