@@ -1,5 +1,6 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
+pub mod category;
 pub mod event;
 pub mod failure;
 pub mod ids;
@@ -11,6 +12,7 @@ pub mod schedule;
 pub mod secret;
 pub mod time;
 
+pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
 pub use ids::{AttemptNumber, InvalidName, JobId, JobName, ScheduleId, WorkerId};
