@@ -18,6 +18,7 @@ mod list;
 mod logs;
 mod queue;
 mod roles;
+mod schedule;
 mod settings;
 mod show;
 mod size;
@@ -181,6 +182,9 @@ pub enum ClientCommand {
     /// Look at the workers, drain one
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// Let jobs come by themselves: at the times of a cron expression, or every so often
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Whether the server can work: exit code 0 or 1, for health checks
     Health(health::HealthArgs),
     /// Print a shell's completion script
@@ -242,6 +246,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
+        ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
         ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),
     }
