@@ -58,6 +58,9 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli", "main"]),
     ("toml", &["config"]),
     ("jiff", &["domain"]),
+    ("chrono", &["domain"]),
+    ("chrono_tz", &["domain"]),
+    ("croner", &["domain"]),
     ("libc", &["runner", "memory"]),
 ];
 

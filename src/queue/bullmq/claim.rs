@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, format};
+use super::{BullRetention, Inner, format, schedules};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, WorkerId};
 
@@ -326,6 +326,19 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
             return Err(bullmq::Error::Delayed);
         }
     };
+    if let Some(schedule) = stored.repeat_job_key()
+        && counts.unseen < schedules::PUT_BACK
+    {
+        match schedules::stands_for_its_time(inner, &redis, stored, schedule).await {
+            Ok(false) => {}
+            Ok(true) => {
+                lease::put_back_unseen(inner, &redis, stored, None).await;
+                return Err(bullmq::Error::Delayed);
+            }
+            // The crate makes the next job when this one has ended.
+            Err(error) => tracing::debug!(schedule, %error, "a schedule was not looked at"),
+        }
+    }
     let Some(lender) = claim.lender().filter(|_| claim.gate.wanted() > 0) else {
         lease::put_back_unseen(inner, &redis, stored, None).await;
         return Err(bullmq::Error::Delayed);
