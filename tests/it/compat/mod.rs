@@ -1,5 +1,6 @@
 //! The same queue as the real BullMQ: Node's package from npm on one side, the real binary on the other.
 
+mod flows;
 mod schedules;
 
 use std::process::Stdio;
