@@ -5,8 +5,9 @@ use serde_json::json;
 use super::{node, server};
 use crate::harness::Jobber;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_flow_runs_here_and_node_sees_ours() {
+with_node! { a_flow_of_theirs_runs_here_and_ours_is_seen }
+
+async fn a_flow_of_theirs_runs_here_and_ours_is_seen(bullmq: &str) {
     let redis = server().await;
     let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
     jobber.job("echo", "#!/bin/sh\necho \"$@\"\n");
@@ -17,7 +18,7 @@ async fn a_node_flow_runs_here_and_node_sees_ours() {
     assert_eq!(jobber.post("/api/v1/flows", flow).await.0, 202);
     assert_eq!(jobber.wait_final("ours").await["state"], "completed");
 
-    let said = node("flows.js", &[redis.port().to_string()]).await.remove(0);
+    let said = node(bullmq, "flows.js", &[&redis.port().to_string()]).await.remove(0);
     // Node's parent ran after its children and got what they gave back.
     assert_eq!(said["theirs"]["success"], true, "{said:#}");
     let results: serde_json::Value = serde_json::from_str(said["theirs"]["result"].as_str().unwrap()).unwrap();
