@@ -106,6 +106,7 @@ async fn open_queue(
                 lease: wanted.lease,
                 completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
                 failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
                 heartbeat: crate::worker::HEARTBEAT,
                 defaults: config.defaults.clone(),
                 jobs: config.jobs.clone(),

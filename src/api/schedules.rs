@@ -149,5 +149,15 @@ fn view(standing: ScheduleStanding, now: Timestamp) -> ScheduleView {
         Timing::Cron { expression, zone } => (Some(expression), Some(zone), None),
         Timing::Every { every } => (None, None, Some(u64::try_from(every.as_millis()).unwrap_or(u64::MAX))),
     };
-    ScheduleView { id: schedule.id.clone(), cron, tz, every_ms, job: schedule.job.clone(), paused, next, last_at, last_job }
+    ScheduleView {
+        id: schedule.id.clone(),
+        cron,
+        tz,
+        every_ms,
+        job: schedule.job.clone(),
+        paused,
+        next,
+        last_at,
+        last_job,
+    }
 }

@@ -65,7 +65,9 @@ async fn standing(inner: &Inner, redis: &Redis, id: &JobId, follower: &JobId) ->
         there.arg(parent);
         if inner.link.call(redis.queue.connection().cmd::<bool>(&mut there)).await? {
             let other = inner.keys.id_of(parent).unwrap_or(parent);
-            let why = format!("job {other} comes after {id} already, and on Redis only one can; let this one come after {other}");
+            let why = format!(
+                "job {other} comes after {id} already, and on Redis only one can; let this one come after {other}"
+            );
             return Err(refused(why));
         }
     }
@@ -98,7 +100,8 @@ pub(super) async fn waits_for(inner: &Inner, redis: &Redis, id: &JobId) -> Resul
     let mut members = redis::cmd("SMEMBERS");
     members.arg(inner.keys.dependencies(id.as_str()));
     let keys: Vec<String> = redis.queue.connection().cmd(&mut members).await?;
-    let mut ids: Vec<_> = keys.iter().filter_map(|key| JobId::parse(inner.keys.id_of(key).unwrap_or(key)).ok()).collect();
+    let mut ids: Vec<_> =
+        keys.iter().filter_map(|key| JobId::parse(inner.keys.id_of(key).unwrap_or(key)).ok()).collect();
     ids.sort();
     Ok(ids)
 }

@@ -85,7 +85,9 @@ pub(super) fn refusal<'j>(
                 .optional()?;
             match state {
                 None => return Ok(Some(format!("there is no job {id} in the queue that another could come after"))),
-                Some(5) => return Ok(Some(format!("job {id} has failed: nothing can come after it unless it is retried"))),
+                Some(5) => {
+                    return Ok(Some(format!("job {id} has failed: nothing can come after it unless it is retried")));
+                }
                 Some(_) => {}
             }
         }

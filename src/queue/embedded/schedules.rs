@@ -224,9 +224,10 @@ mod tests {
     async fn a_schedule_that_cannot_be_read_holds_no_other_up() {
         let bench = Bench::with(EmbeddedQueueSettings::default()).await;
         let id = every(&bench, 60_000).await;
-        let spoil = bench.queue.inner.db.write(|c| {
-            c.execute("INSERT INTO queue_schedules (id, schedule, next_at) VALUES ('broken', '{', 0)", [])
-        });
+        let spoil =
+            bench.queue.inner.db.write(|c| {
+                c.execute("INSERT INTO queue_schedules (id, schedule, next_at) VALUES ('broken', '{', 0)", [])
+            });
         spoil.await.unwrap();
         bench.sweep().await;
         assert_eq!(waiting(&bench).await, [id.job_id(bench.clock.now())]);

@@ -27,7 +27,8 @@ use crate::domain::{Job, JobId, JobState, Timestamp, WorkerId};
 pub(super) const ADAPTER: &str = "queue";
 
 /// Every change of the tables, in order.
-pub(super) const STEPS: &[&str] = &[r"
+pub(super) const STEPS: &[&str] = &[
+    r"
 CREATE TABLE queue_jobs (
     seq INTEGER PRIMARY KEY,            -- the order of submission
     id TEXT NOT NULL UNIQUE,
@@ -100,7 +101,8 @@ CREATE TABLE queue_switches (
     paused INTEGER NOT NULL
 ) STRICT;
 INSERT INTO queue_switches VALUES (0, 0);
-", r"
+",
+    r"
 CREATE TABLE queue_schedules (
     id TEXT PRIMARY KEY,
     schedule TEXT NOT NULL,             -- JSON
@@ -110,7 +112,9 @@ CREATE TABLE queue_schedules (
     last_job TEXT
 ) STRICT;
 CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
-", super::after::TABLES];
+",
+    super::after::TABLES,
+];
 
 /// A state as it stands in the tables.
 pub(super) fn code(state: JobState) -> i64 {

@@ -12,7 +12,10 @@ async fn a_schedule_is_put_read_and_refused() {
     let (status, made) = j.post("/api/v1/schedules", body.clone()).await;
     assert_eq!((status, &made["id"], &made["paused"]), (201, &json!("nightly"), &json!(false)), "{made}");
     assert_eq!(j.post("/api/v1/schedules", body).await.0, 200, "the same again");
-    let put = j.http().put(j.url("/api/v1/schedules/nightly")).json(&json!({"every_ms": 3_600_000, "job": {"name": "report"}}));
+    let put = j
+        .http()
+        .put(j.url("/api/v1/schedules/nightly"))
+        .json(&json!({"every_ms": 3_600_000, "job": {"name": "report"}}));
     assert_eq!(put.send().await.unwrap().status(), 200);
     let (_, shown) = j.get("/api/v1/schedules/nightly").await;
     assert_eq!((&shown["every_ms"], &shown["cron"]), (&json!(3_600_000), &json!(null)), "{shown}");
@@ -27,12 +30,18 @@ async fn a_schedule_is_put_read_and_refused() {
     };
     let job = json!({"name": "report"});
     assert_eq!(refused(json!({"job": job})).await, (422, "/cron".to_owned()));
-    assert_eq!(refused(json!({"cron": "* * * * *", "every_ms": 1000, "job": job})).await, (422, "/every_ms".to_owned()));
+    assert_eq!(
+        refused(json!({"cron": "* * * * *", "every_ms": 1000, "job": job})).await,
+        (422, "/every_ms".to_owned())
+    );
     assert_eq!(refused(json!({"cron": "0 0 30 2 *", "job": job})).await, (422, "/cron".to_owned()));
     assert_eq!(refused(json!({"every_ms": 5000, "tz": "UTC", "job": job})).await, (422, "/tz".to_owned()));
     assert_eq!(refused(json!({"every_ms": 5000, "id": "a/b", "job": job})).await, (422, "/id".to_owned()));
     assert_eq!(refused(json!({"every_ms": 5000, "job": {"name": "no-such"}})).await, (422, "/job/name".to_owned()));
-    assert_eq!(refused(json!({"every_ms": 5000, "job": {"name": "report", "id": "x"}})).await, (422, "/job/id".to_owned()));
+    assert_eq!(
+        refused(json!({"every_ms": 5000, "job": {"name": "report", "id": "x"}})).await,
+        (422, "/job/id".to_owned())
+    );
     assert_eq!(j.get("/api/v1/schedules/other").await.0, 404);
     assert_eq!(j.post("/api/v1/schedules/nightly:dance", json!({})).await.0, 404);
     assert_eq!(j.delete("/api/v1/schedules/nightly").await.0, 200);

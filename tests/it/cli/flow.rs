@@ -56,7 +56,8 @@ async fn a_flow_runs_from_its_leaves_and_fails_with_them() {
     assert_eq!(results[made["children"][1]["id"].as_str().unwrap()], "z", "{results}");
     assert_eq!(results.as_object().unwrap().len(), 2);
 
-    let (_, bad) = j.post("/api/v1/flows", json!({"job": {"name": "gather"}, "children": [leaf("bad"), leaf("z")]})).await;
+    let (_, bad) =
+        j.post("/api/v1/flows", json!({"job": {"name": "gather"}, "children": [leaf("bad"), leaf("z")]})).await;
     let root = j.wait_final(bad["id"].as_str().unwrap()).await;
     assert_eq!((&root["state"], &root["outcome"]["kind"]), (&json!("failed"), &json!("cancelled")), "{root:#}");
     let child = bad["children"][0]["id"].as_str().unwrap();

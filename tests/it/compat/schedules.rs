@@ -5,8 +5,9 @@ use serde_json::json;
 use super::{node, server};
 use crate::harness::Jobber;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn node_sees_and_removes_our_schedules_and_its_own_run_here() {
+with_node! { our_schedules_are_seen_and_removed_and_theirs_run_here }
+
+async fn our_schedules_are_seen_and_removed_and_theirs_run_here(bullmq: &str) {
     let redis = server().await;
     let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
     jobber.job("echo", "#!/bin/sh\necho \"$@\"\n");
@@ -14,9 +15,12 @@ async fn node_sees_and_removes_our_schedules_and_its_own_run_here() {
     for id in ["ours", "to-remove"] {
         assert_eq!(jobber.post("/api/v1/schedules", add(id)).await.0, 201);
     }
-    let said = node("schedules.js", &[redis.port().to_string()]).await.remove(0);
+    let said = node(bullmq, "schedules.js", &[&redis.port().to_string()]).await.remove(0);
     let ours = said["seen"].as_array().unwrap().iter().find(|s| s["key"] == "ours").unwrap();
-    assert_eq!((&ours["pattern"], &ours["tz"], &ours["name"]), (&json!("30 2 * * *"), &json!("Europe/Berlin"), &json!("echo")));
+    assert_eq!(
+        (&ours["pattern"], &ours["tz"], &ours["name"]),
+        (&json!("30 2 * * *"), &json!("Europe/Berlin"), &json!("echo"))
+    );
     assert_eq!(ours["template"]["data"], json!(["ours"]), "{said:#}");
     assert_eq!(said["removed"], true);
     // Node's schedule brought jobs here, each time once.
