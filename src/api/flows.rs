@@ -75,7 +75,12 @@ fn take_apart(
 /// Lets each job come after its children.
 fn link(node: &Node, jobs: &mut [Arc<Job>]) {
     let children: Vec<JobId> = node.children.iter().map(|child| jobs[child.at].id.clone()).collect();
-    Arc::make_mut(&mut jobs[node.at]).options.after.extend(children);
+    let after = &mut Arc::make_mut(&mut jobs[node.at]).options.after;
+    for child in children {
+        if !after.contains(&child) {
+            after.push(child);
+        }
+    }
     node.children.iter().for_each(|child| link(child, jobs));
 }
 

@@ -93,7 +93,7 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
     let known = inner.link.call_longer(patience, known(inner, redis, jobs)).await?;
     let linked = jobs.iter().any(|job| !job.options.after.is_empty());
     let ids = if linked {
-        add_linked(inner, redis, jobs, patience).await?
+        add_linked(inner, redis, jobs, &known, patience).await?
     } else {
         inner.link.call_longer(patience, add_all(inner, redis, jobs)).await?
     };
@@ -114,15 +114,17 @@ async fn add_linked(
     inner: &Inner,
     redis: &Redis,
     jobs: &[Arc<Job>],
+    known: &HashSet<String>,
     patience: Duration,
 ) -> Result<Vec<String>, QueueError> {
     if let Some(job) = jobs.iter().find(|job| job.options.deduplication.is_some()) {
         let why = format!("job {} has a deduplication key, which can't go with jobs that come after others", job.id);
         return Err(QueueError::new(QueueErrorKind::Rejected, why));
     }
-    let trees = after::trees(inner, redis, jobs).await?;
+    let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.id.as_str())).cloned().collect();
+    let trees = after::trees(inner, redis, &new).await?;
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
-    for job in jobs {
+    for job in &new {
         inner.link.call(after::settle_late_failures(inner, redis, job)).await?;
     }
     Ok(jobs.iter().map(|job| job.id.to_string()).collect())

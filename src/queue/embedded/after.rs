@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Map, Value};
 
 use super::super::Before;
-use crate::domain::{Job, Timestamp};
+use crate::domain::{Job, JobId, Timestamp};
 
 /// When a job is due that waits for others.
 pub(super) const NEVER: i64 = i64::MAX;
@@ -75,15 +75,13 @@ pub(super) fn refusal<'j>(
 ) -> rusqlite::Result<Option<String>> {
     let mut earlier = HashSet::new();
     for job in jobs {
-        for id in &job.options.after {
+        // One that is there already is answered with itself.
+        let new = !job.options.after.is_empty() && state_of(c, &job.id)?.is_none();
+        for id in job.options.after.iter().filter(|_| new) {
             if earlier.contains(id) {
                 continue;
             }
-            let state: Option<i64> = c
-                .prepare_cached("SELECT state FROM queue_jobs WHERE id = ?1")?
-                .query_row([id.as_str()], |row| row.get(0))
-                .optional()?;
-            match state {
+            match state_of(c, id)? {
                 None => return Ok(Some(format!("there is no job {id} in the queue that another could come after"))),
                 Some(5) => {
                     return Ok(Some(format!("job {id} has failed: nothing can come after it unless it is retried")));
@@ -94,6 +92,10 @@ pub(super) fn refusal<'j>(
         earlier.insert(&job.id);
     }
     Ok(None)
+}
+
+fn state_of(c: &Connection, id: &JobId) -> rusqlite::Result<Option<i64>> {
+    c.prepare_cached("SELECT state FROM queue_jobs WHERE id = ?1")?.query_row([id.as_str()], |row| row.get(0)).optional()
 }
 
 /// Lets a job that was just put in wait for those that it comes after, unless all of them have completed.
