@@ -95,7 +95,9 @@ pub(super) fn refusal<'j>(
 }
 
 fn state_of(c: &Connection, id: &JobId) -> rusqlite::Result<Option<i64>> {
-    c.prepare_cached("SELECT state FROM queue_jobs WHERE id = ?1")?.query_row([id.as_str()], |row| row.get(0)).optional()
+    c.prepare_cached("SELECT state FROM queue_jobs WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()
 }
 
 /// Lets a job that was just put in wait for those that it comes after, unless all of them have completed.
