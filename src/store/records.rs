@@ -97,6 +97,16 @@ impl JobRecord {
         }
     }
 
+    /// When it ended for good, if it has. A job that was taken out of the queue before it ever ended has no end of its
+    /// own: it counts as ended when it was submitted.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        match self.state {
+            JobState::Completed | JobState::Failed => Some(self.finished_at.unwrap_or(self.submitted_at)),
+            JobState::Waiting | JobState::Delayed | JobState::Prioritized => self.removed.then_some(self.submitted_at),
+            JobState::Active => None,
+        }
+    }
+
     /// The record in one line.
     pub fn summary(&self) -> JobSummary {
         let last = self.attempts.last();
