@@ -153,9 +153,9 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Put one or many jobs into the queue
-    Submit(submit::SubmitArgs),
+    Submit(Box<submit::SubmitArgs>),
     /// Submit a job, show what it writes, and exit with its code
-    Run(submit::RunArgs),
+    Run(Box<submit::RunArgs>),
     /// List jobs, last submitted first
     #[command(alias = "ls")]
     List(list::ListArgs),
@@ -233,8 +233,8 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
     }
     let client = connect(globals)?;
     match command {
-        ClientCommand::Submit(args) => submit::submit(args, &client, console).await,
-        ClientCommand::Run(args) => submit::run(args, &client, console).await,
+        ClientCommand::Submit(args) => submit::submit(*args, &client, console).await,
+        ClientCommand::Run(args) => submit::run(*args, &client, console).await,
         ClientCommand::List(args) => list::list(args, &client, console).await,
         ClientCommand::Show(args) => show::show(&args, &client, console).await,
         ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,

@@ -67,7 +67,7 @@ impl JobRecord {
 
     /// The record of a job of which no event has been folded yet.
     pub fn new(job: &Job) -> Self {
-        let state = if !job.options.delay.is_zero() {
+        let state = if !job.options.delay.is_zero() || !job.options.after.is_empty() {
             JobState::Delayed
         } else if job.options.priority > 0 {
             JobState::Prioritized
