@@ -10,7 +10,7 @@ use jobber::cli::{self, Cli, Command, Console};
 use jobber::config::{self, Config, Sources};
 use jobber::domain::Clock;
 use jobber::notify::Notifier;
-use jobber::roles::{self, RoleOptions, bench::BenchOptions};
+use jobber::roles::{self, RoleOptions, bench::BenchOptions, upkeep};
 use jobber::{logging, runner};
 
 fn main() -> ExitCode {
@@ -69,6 +69,26 @@ fn main() -> ExitCode {
                 })
                 .await;
             }
+            Command::Rebuild(args) => {
+                return cli::upkeep::rebuild(console, async |note| {
+                    upkeep::rebuild(&config, args.check, args.turn.patience(), note).await
+                })
+                .await;
+            }
+            Command::Export(args) => {
+                let (file, skip_log, patience) = (args.file.as_deref(), args.log.skip_log, args.turn.patience());
+                return cli::upkeep::transfer(console, file.is_none(), async |note| {
+                    upkeep::export(&config, file, skip_log, patience, note).await
+                })
+                .await;
+            }
+            Command::Import(args) => {
+                let (file, skip_log, patience) = (args.file.as_deref(), args.log.skip_log, args.turn.patience());
+                return cli::upkeep::transfer(console, false, async |note| {
+                    upkeep::import(&config, file, skip_log, patience, note).await
+                })
+                .await;
+            }
             Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => Ok(true),
         })
     })
@@ -97,6 +117,7 @@ fn role_options(command: &Command) -> RoleOptions {
         Command::Work(args) => {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
+        Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => RoleOptions::default(),
         Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => {
             RoleOptions::default()
         }

@@ -15,7 +15,7 @@ use super::problem::ApiError;
 use super::query;
 use super::state::{Api, BinaryProblem};
 use crate::domain::{Event, EventKind, Job, JobName};
-use crate::queue::{Idempotency, Submission};
+use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
 use crate::wire::{FieldProblem, SubmitJob, Submitted, SubmittedJobs};
 
 /// The most jobs in one request.
@@ -124,6 +124,15 @@ pub(super) fn idempotency(
     Ok(Some(Idempotency { key: key.to_owned(), request, ttl: api.settings.idempotency_ttl }))
 }
 
+/// The only thing that a queue refuses about a job that was checked is what it comes after.
+fn refused(error: QueueError) -> ApiError {
+    if error.kind == QueueErrorKind::Rejected {
+        let problem = FieldProblem { pointer: "/after".to_owned(), detail: error.to_string() };
+        return ApiError::invalid_fields("invalid_job", vec![problem]);
+    }
+    error.into()
+}
+
 /// Hands the jobs to the queue, then writes them down; one answer each, in order.
 pub(super) async fn submit(
     api: &Arc<Api>,
@@ -133,7 +142,7 @@ pub(super) async fn submit(
     api.check_log_room(jobs.len()).await?;
     let shared = api.clone();
     api.to_the_end(async move {
-        let submissions = shared.queue.submit(jobs.clone(), idempotency).await?;
+        let submissions = shared.queue.submit(jobs.clone(), idempotency).await.map_err(refused)?;
         let events: Vec<_> = jobs
             .into_iter()
             .zip(&submissions)

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::CliError;
 use super::size::parse_size;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
-use crate::domain::{Backoff, Clock, Deduplication, Timestamp};
+use crate::domain::{Backoff, Clock, Deduplication, JobId, Timestamp};
 use crate::wire::SubmitJob;
 
 /// The rules under which a job runs; what is not given is decided by the server.
@@ -51,6 +51,9 @@ pub(crate) struct JobFlags {
     /// Take an equal job that is there already; the key stays taken for the time given, or until the job has ended
     #[arg(long, value_name = "KEY[:TTL]", value_parser = parse_dedup)]
     pub(super) dedup: Option<Deduplication>,
+    /// Not before these jobs have completed; if one of them fails, so does this one
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = JobId::parse)]
+    pub(super) after: Vec<JobId>,
 }
 
 impl JobFlags {
@@ -69,6 +72,7 @@ impl JobFlags {
             memory_bytes: job.memory_bytes.or(self.memory),
             no_retry_exit_codes: job.no_retry_exit_codes.or_else(|| self.no_retry_exit_codes.clone()),
             deduplication: job.deduplication.or_else(|| self.dedup.clone()),
+            after: if job.after.is_empty() { self.after.clone() } else { job.after },
             ..job
         }
     }

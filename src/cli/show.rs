@@ -31,6 +31,7 @@ impl View for JobView {
         out.optional("outcome", self.outcome.map(|o| o.to_string()));
         out.field("submitted", show_time(self.submitted_at));
         out.optional("due", self.due_at.map(show_time));
+        out.optional("waits for", (!self.waits_for.is_empty()).then(|| names(&self.waits_for)));
         out.optional("finished", self.finished_at.map(show_time));
         out.optional("worker", self.worker.as_ref().map(|w| w.as_str()));
         out.optional("progress", self.progress.as_ref().map(|p| format!("{:.0}% {}", p.percent, p.text)));
@@ -58,6 +59,10 @@ impl View for JobView {
             tail(out, "stderr", &report.stderr, self.error.as_deref());
         }
     }
+}
+
+fn names(ids: &[JobId]) -> String {
+    ids.iter().map(JobId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn limits(job: &JobView) -> String {

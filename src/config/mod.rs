@@ -27,6 +27,8 @@ pub struct Config {
     pub serve: ServeConfig,
     pub queue: QueueConfig,
     pub durability: Durability,
+    /// How long ended jobs stay in history; for ever when absent.
+    pub retention: Option<Duration>,
     pub events_cap: u64,
     pub events_keep: u64,
     pub worker: WorkerConfig,
@@ -168,12 +170,36 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         durability: must(layers, "store.durability", |t| {
             one_of(t, &[("process", Durability::Process), ("power", Durability::Power)], "process or power")
         })?,
+        retention: retention(layers)?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
         worker,
         defaults,
         jobs,
     })
+}
+
+/// At least as long as a job can be put back: its history would begin anew.
+fn retention(layers: &Layers) -> Result<Option<Duration>, ConfigError> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let kept = must(layers, "store.retention", |text| match text {
+        "forever" => Ok(None),
+        _ => values::duration(text)
+            .ok()
+            .filter(|age| *age >= DAY)
+            .map(Some)
+            .ok_or_else(|| "forever, or a duration of at least 1d and at most ten years".to_owned()),
+    })?;
+    for key in ["queue.completed_age", "queue.failed_age"] {
+        let queued = must(layers, key, values::duration)?;
+        if kept.is_some_and(|kept| kept < queued) {
+            return Err(ConfigError::Conflict(format!(
+                "store.retention is shorter than {key}: history would lose jobs that the queue still holds; raise the \
+                 one or lower the other"
+            )));
+        }
+    }
+    Ok(kept)
 }
 
 fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {

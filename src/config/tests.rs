@@ -106,6 +106,16 @@ fn variables_that_are_no_settings_are_found() {
 }
 
 #[test]
+fn history_is_kept_at_least_as_long_as_the_queue_keeps_its_jobs() {
+    let kept = |file: &str| load(file, &[], vec![]).map(|c| c.retention.map(|age| age.as_secs() / 86_400));
+    assert_eq!(kept(""), Ok(Some(90)));
+    assert_eq!(kept("store.retention = 'forever'"), Ok(None));
+    assert_eq!(kept("store.retention = '1d'"), Ok(Some(1)));
+    insta::assert_snapshot!(kept("store.retention = '23h'").unwrap_err(), @r#"DIR/jobber.toml: store.retention = "23h" is not allowed: it must be forever, or a duration of at least 1d and at most ten years"#);
+    insta::assert_snapshot!(kept("store.retention = '7d'\nqueue.failed_age = '8d'").unwrap_err(), @"store.retention is shorter than queue.failed_age: history would lose jobs that the queue still holds; raise the one or lower the other");
+}
+
+#[test]
 fn a_token_is_not_printed() {
     let config = load("[serve]\ntoken = \"very-secret-token\"\n", &[], vec![]).unwrap();
     assert!(!format!("{config:?}").contains("very-secret"));

@@ -17,6 +17,7 @@ use crate::projector::{self, ProjectorSettings};
 use crate::queue::JobSource;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::Presence;
+use crate::store::Retention;
 use crate::wiring::{self, Ports};
 use crate::worker::{Worker, WorkerSettings};
 
@@ -96,6 +97,7 @@ pub(super) fn start_projector(
 ) {
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
+        retention: Retention::new(config.retention),
         keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
         ..ProjectorSettings::new(holder.as_str())
     };

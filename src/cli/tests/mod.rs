@@ -85,6 +85,7 @@ pub(super) fn failed_job() -> JobView {
             memory_bytes: Some(512 << 20),
             ..JobOptions::default()
         },
+        waits_for: vec![],
         attempts: vec![attempt(1, lost), attempt(2, report)],
     }
 }

@@ -1,0 +1,33 @@
+//! Flows that both sides see.
+
+use serde_json::json;
+
+use super::{node, server};
+use crate::harness::Jobber;
+
+with_node! { a_flow_of_theirs_runs_here_and_ours_is_seen }
+
+async fn a_flow_of_theirs_runs_here_and_ours_is_seen(bullmq: &str) {
+    let redis = server().await;
+    let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    jobber.job("echo", "#!/bin/sh\necho \"$@\"\n");
+    jobber.job("fail", "#!/bin/sh\nexit 3\n");
+    jobber.job("gather", "#!/bin/sh\nexec cat \"$JOBBER_RESULTS_FILE\"\n");
+    let leaf = |word: &str| json!({"job": {"name": "echo", "arguments": [word]}});
+    let flow = json!({"job": {"name": "gather", "id": "ours"}, "children": [leaf("a"), leaf("b")]});
+    assert_eq!(jobber.post("/api/v1/flows", flow).await.0, 202);
+    assert_eq!(jobber.wait_final("ours").await["state"], "completed");
+
+    let said = node(bullmq, "flows.js", &[&redis.port().to_string()]).await.remove(0);
+    // Node's parent ran after its children and got what they gave back.
+    assert_eq!(said["theirs"]["success"], true, "{said:#}");
+    let results: serde_json::Value = serde_json::from_str(said["theirs"]["result"].as_str().unwrap()).unwrap();
+    let mut words: Vec<_> = results.as_object().unwrap().values().map(|v| v.as_str().unwrap()).collect();
+    words.sort_unstable();
+    assert_eq!(words, ["one", "two"], "{said:#}");
+    // Ours is a flow to Node, with the children's values where it looks for them.
+    assert_eq!((&said["ours"]["name"], said["ours"]["children"].as_array().unwrap().len()), (&json!("gather"), 2));
+    let values: Vec<_> = said["values"].as_object().unwrap().values().map(|v| v["result"].clone()).collect();
+    assert!(values.contains(&json!("a")) && values.contains(&json!("b")), "{said:#}");
+    assert!(said["failed"].as_str().unwrap().contains("child"), "{said:#}");
+}
