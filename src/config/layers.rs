@@ -295,7 +295,7 @@ fn nearest(key: &str) -> Option<String> {
         .iter()
         .map(|s| (distance(key, s.key).min(distance(last, s.key.rsplit('.').next().unwrap_or(s.key)) + 1), s.key))
         .min()
-        .filter(|(d, _)| *d <= 4)
+        .filter(|(d, _)| *d <= 3)
         .map(|(_, key)| key.to_owned())
 }
 
