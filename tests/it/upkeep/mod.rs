@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jobber::archive::{Importer, export};
+use jobber::domain::{Clock, Timestamp};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::embedded::EmbeddedStore;
-use jobber::store::{DayRange, History, Projection};
+use jobber::store::{DayRange, History, Projection, Retention};
 use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Output, Place, run};
@@ -72,6 +75,23 @@ async fn history_moves_to_another_store_as_it_is_and_only_once() {
     assert_eq!(a.scan(None, 100).await.unwrap(), b.scan(None, 100).await.unwrap());
     assert_eq!(a.shards(DayRange::default(), None).await.unwrap(), b.shards(DayRange::default(), None).await.unwrap());
     assert_eq!(a.cursor().await.unwrap(), b.cursor().await.unwrap());
+}
+
+/// A history as the first version wrote it: this file never changes and can be read for ever.
+#[tokio::test]
+async fn histories_of_every_version_can_be_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/history/v1.jsonl");
+    let golden = std::fs::read_to_string(path).unwrap();
+    let place = Place::new();
+    std::fs::create_dir(place.data_dir()).unwrap();
+    let store = store(&place).await;
+    let term = store.lead("one", Duration::from_secs(60), &Clock::system()).await.unwrap().unwrap();
+    let importer = Importer::open(golden.as_bytes()).await.unwrap();
+    importer.run(&*store, &term, Retention::FOREVER, |_| ()).await.unwrap();
+    let mut written = Vec::new();
+    export(&*store, &mut written, Timestamp::EPOCH, |_| ()).await.unwrap();
+    assert_eq!(lines(&String::from_utf8(written).unwrap()), lines(&golden));
+    assert_eq!(store.cursor().await.unwrap().to_string(), "1795507200123-5");
 }
 
 #[tokio::test]
