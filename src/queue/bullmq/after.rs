@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bullmq::FlowJob;
 use serde_json::Map;
@@ -15,6 +16,11 @@ use super::super::{Before, QueueError, QueueErrorKind};
 use super::connect::{Redis, Trouble};
 use super::{Inner, format, read};
 use crate::domain::{Job, JobId, JobState};
+
+/// Whoever has been putting a job behind others for longer than this has died.
+const LINKING: Duration = Duration::from_secs(10);
+/// Jobs that are looked after at once.
+const BATCH: usize = 100;
 
 /// A call's jobs, each with those that come before it below it: those of the call, and those that are in the queue.
 pub(super) async fn trees(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<FlowJob>, QueueError> {
@@ -76,8 +82,51 @@ async fn standing(inner: &Inner, redis: &Redis, id: &JobId, follower: &JobId) ->
     Ok(flow(inner, stored.name(), stored.data().clone())?.options(options))
 }
 
+/// Puts on record that these jobs are being put behind others, until [`linked`].
+pub(super) async fn linking(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<(), Trouble> {
+    let now = inner.clock.now().as_millis();
+    let mut note = redis::pipe();
+    for job in jobs.iter().filter(|job| !job.options.after.is_empty()) {
+        note.cmd("ZADD").arg(inner.keys.linking()).arg(now).arg(job.id.as_str()).ignore();
+    }
+    Ok(redis.queue.connection().pipe(&note).await?)
+}
+
+/// Looks after jobs that were just put behind others, and takes them off the record.
+pub(super) async fn linked(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<(), Trouble> {
+    for job in jobs.iter().filter(|job| !job.options.after.is_empty()) {
+        settle_late_failures(inner, redis, job).await?;
+        let mut done = redis::cmd("ZREM");
+        done.arg(inner.keys.linking()).arg(job.id.as_str());
+        redis.queue.connection().cmd::<()>(&mut done).await?;
+    }
+    Ok(())
+}
+
+/// Does what a process that died in between has left undone.
+pub(super) async fn mend_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+    let until = (inner.clock.now() - LINKING).as_millis();
+    let mut left = redis::cmd("ZRANGEBYSCORE");
+    left.arg(inner.keys.linking()).arg("-inf").arg(until).arg("LIMIT").arg(0).arg(BATCH);
+    for id in redis.queue.connection().cmd::<Vec<String>>(&mut left).await? {
+        let job = match redis.queue.get_job(&id).await? {
+            Some(stored) => format::read(&stored, &inner.settings).ok(),
+            None => None,
+        };
+        match job {
+            Some(job) => linked(inner, redis, &[Arc::new(job)]).await?,
+            None => {
+                let mut gone = redis::cmd("ZREM");
+                gone.arg(inner.keys.linking()).arg(&id);
+                redis.queue.connection().cmd::<()>(&mut gone).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Bars a job whose predecessor failed while it was being put behind it: BullMQ then keeps it waiting for good.
-pub(super) async fn settle_late_failures(inner: &Inner, redis: &Redis, job: &Job) -> Result<(), Trouble> {
+async fn settle_late_failures(inner: &Inner, redis: &Redis, job: &Job) -> Result<(), Trouble> {
     for id in &job.options.after {
         let Some((JobState::Failed, fields)) = read::fields(inner, redis, id).await? else { continue };
         let child = inner.keys.job(id.as_str());

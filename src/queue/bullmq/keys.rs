@@ -66,6 +66,11 @@ impl Keys {
         format!("{}jobber:cancels", self.base)
     }
 
+    /// Sorted set: jobs that are just being put behind others, by the time when that began.
+    pub(super) fn linking(&self) -> String {
+        format!("{}jobber:linking", self.base)
+    }
+
     /// Hash: schedule id to schedule, for those that are paused.
     pub(super) fn paused_schedules(&self) -> String {
         format!("{}jobber:paused-schedules", self.base)

@@ -123,10 +123,9 @@ async fn add_linked(
     }
     let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.id.as_str())).cloned().collect();
     let trees = after::trees(inner, redis, &new).await?;
+    inner.link.call_longer(patience, after::linking(inner, redis, &new)).await?;
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
-    for job in &new {
-        inner.link.call(after::settle_late_failures(inner, redis, job)).await?;
-    }
+    inner.link.call_longer(patience, after::linked(inner, redis, &new)).await?;
     Ok(jobs.iter().map(|job| job.id.to_string()).collect())
 }
 

@@ -31,3 +31,37 @@ async fn a_flow_of_theirs_runs_here_and_ours_is_seen(bullmq: &str) {
     assert!(values.contains(&json!("a")) && values.contains(&json!("b")), "{said:#}");
     assert!(said["failed"].as_str().unwrap().contains("child"), "{said:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_job_comes_after_another_and_a_second_is_refused() {
+    let redis = server().await;
+    let jobber = Jobber::serve().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    jobber.job("echo", "#!/bin/sh\n");
+    let first = jobber.submit(json!({"name": "echo"})).await;
+    let second = jobber.submit(json!({"name": "echo", "after": [first]})).await;
+    let (status, problem) = jobber.post("/api/v1/jobs", json!({"name": "echo", "after": [first]})).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/after")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(&second), "{problem}");
+    let third = jobber.submit(json!({"name": "echo", "after": [second]})).await;
+    let (_, shown) = jobber.get(&format!("/api/v1/jobs/{third}")).await;
+    assert_eq!((&shown["state"], &shown["waits_for"]), (&json!("delayed"), &json!([second])), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_left_behind_one_that_failed_by_a_process_that_died_is_failed() {
+    let redis = server().await;
+    let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    let gate = jobber.place().path().join("gate");
+    jobber.job("gated", &format!("#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.05; done\nexit 3\n", gate.display()));
+    let first = jobber.submit(json!({"name": "gated", "attempts": 1})).await;
+    let second = jobber.submit(json!({"name": "gated", "after": [first]})).await;
+    // As it stands when the first fails just before the second is put behind it, and the process then dies: BullMQ
+    // has not noted the second as the first's parent, and knows the first as one that the second waits for.
+    redis.cli(&["hdel", &format!("bull:my-job-queue:{first}"), "parentKey", "parent"]);
+    std::fs::write(&gate, "").unwrap();
+    jobber.wait_final(&first).await;
+    redis.cli(&["zadd", "bull:my-job-queue:jobber:linking", "0", &second]);
+    let ended = jobber.wait_final(&second).await;
+    assert_eq!((&ended["state"], &ended["attempts"]), (&json!("failed"), &json!([])), "{ended:#}");
+    assert!(ended["error"].as_str().unwrap().contains(&first), "{ended:#}");
+}
