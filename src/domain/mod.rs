@@ -9,6 +9,7 @@ pub mod page;
 pub mod retry;
 pub mod secret;
 pub mod time;
+pub mod validity;
 
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
@@ -19,3 +20,4 @@ pub use page::{Page, PageRequest};
 pub use retry::{Backoff, BackoffKind, RetryPolicy, Verdict};
 pub use secret::Secret;
 pub use time::{Clock, Day, Timestamp};
+pub use validity::Validity;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::OutputChunk;
-use crate::domain::{AttemptNumber, Job, Progress, Verdict};
+use crate::domain::{AttemptNumber, Job, Progress, Validity, Verdict};
 
 /// Why a holder must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Lease {
     attempts_finished: u32,
     crashes: u32,
     loss: watch::Receiver<Option<LeaseLoss>>,
+    validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
 }
 
@@ -62,7 +63,20 @@ impl Lease {
         loss: watch::Receiver<Option<LeaseLoss>>,
         ops: Arc<dyn LeaseOps>,
     ) -> Self {
-        Self { job, attempt, attempts_finished, crashes, loss, ops: Some(ops) }
+        Self { job, attempt, attempts_finished, crashes, loss, validity: None, ops: Some(ops) }
+    }
+
+    /// For adapters: tells until when the holder may rely on the lease, renewals included. Somewhat before others may
+    /// have it, so that the process can be ended in between.
+    pub fn valid(mut self, validity: Validity) -> Self {
+        self.validity = Some(validity);
+        self
+    }
+
+    /// Until when the lease can be relied on, where the queue tells. Unlike [`Lease::lost`] it needs nobody who notices:
+    /// it also ends for a worker that is stopped.
+    pub fn validity(&self) -> Option<&Validity> {
+        self.validity.as_ref()
     }
 
     /// What to run.
