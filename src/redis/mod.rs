@@ -5,6 +5,7 @@
 //! no log line holds the password.
 
 mod diagnose;
+mod inspect;
 mod url;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff::Waits;
 use crate::domain::Secret;
+pub use inspect::Said;
 
 /// How long a connection may take to come up, and the same again for its greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
