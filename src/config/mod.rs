@@ -58,7 +58,7 @@ pub struct ServeConfig {
 pub enum QueueUrl {
     /// In the data directory.
     Embedded,
-    /// On a Redis or Valkey server: `redis://` or `rediss://`. Secret, for it may hold a password.
+    /// On a Redis or Valkey server or cluster: `redis://`, `redis-cluster://`, with `rediss` for TLS. Secret, for it may hold a password.
     Redis(Secret),
 }
 
@@ -296,11 +296,15 @@ fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 fn queue_url(text: &str) -> Result<QueueUrl, String> {
-    let server = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
-    match server {
-        _ if text == "embedded" => Ok(QueueUrl::Embedded),
-        Some(server) if !server.is_empty() => Ok(QueueUrl::Redis(Secret::new(text))),
-        _ => Err("embedded, or redis:// or rediss:// with a host".to_owned()),
+    match text.split_once("://") {
+        None if text == "embedded" => Ok(QueueUrl::Embedded),
+        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", server)) if !server.is_empty() => {
+            Ok(QueueUrl::Redis(Secret::new(text)))
+        }
+        Some(("redis-sentinel" | "rediss-sentinel", _)) => {
+            Err("redis:// with the server's own address: the library of the queue finds none by Sentinel".to_owned())
+        }
+        _ => Err("embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host".to_owned()),
     }
 }
 
