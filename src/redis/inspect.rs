@@ -26,7 +26,7 @@ impl Redis {
     pub async fn inspect(&self, clock: &Clock) -> Result<Said, RedisError> {
         let client = self.client().await?;
         let ask =
-            async |command, arguments: &[&str]| ask(client, command, arguments).await.map_err(|e| self.failed(&e));
+            async |command, arguments: &[&str]| ask(&client, command, arguments).await.map_err(|e| self.failed(&e));
         let asked_at = clock.now();
         let time = ask("TIME", &[]).await?;
         let answered_at = clock.now();
