@@ -166,6 +166,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         memory_bytes: job.options.memory_bytes,
         validity: None,
         attempt: AttemptNumber(1),
+        results_before: serde_json::Map::new(),
         job: Arc::new(job),
     };
     Ok((order, stop, signal))

@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use serde_json::{Map, Value};
+
 use super::OutputChunk;
 use crate::domain::{AttemptNumber, Job, Progress, Validity, Verdict};
 
@@ -47,9 +49,19 @@ pub struct Lease {
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
+    before: Before,
     loss: watch::Receiver<Option<LeaseLoss>>,
     validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
+}
+
+/// What became of the jobs that a job has waited for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Before {
+    /// Why the job must not run: one of them has failed.
+    pub barred: Option<String>,
+    /// What those gave back that gave something back, by their ids.
+    pub results: Map<String, Value>,
 }
 
 impl Lease {
@@ -63,7 +75,16 @@ impl Lease {
         loss: watch::Receiver<Option<LeaseLoss>>,
         ops: Arc<dyn LeaseOps>,
     ) -> Self {
-        Self { job, attempt, attempts_finished, crashes, loss, validity: None, ops: Some(ops) }
+        Self {
+            job,
+            attempt,
+            attempts_finished,
+            crashes,
+            before: Before::default(),
+            loss,
+            validity: None,
+            ops: Some(ops),
+        }
     }
 
     /// For adapters: tells until when the holder may rely on the lease, renewals included. Somewhat before others may
@@ -77,6 +98,22 @@ impl Lease {
     /// it also ends for a worker that is stopped.
     pub fn validity(&self) -> Option<&Validity> {
         self.validity.as_ref()
+    }
+
+    /// For adapters: adds what became of the jobs that this one has waited for.
+    pub fn after(mut self, before: Before) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed.
+    pub fn barred(&self) -> Option<&str> {
+        self.before.barred.as_deref()
+    }
+
+    /// What the jobs that this one has waited for gave back, by their ids.
+    pub fn results_before(&self) -> &Map<String, Value> {
+        &self.before.results
     }
 
     /// What to run.

@@ -21,6 +21,8 @@ pub struct RunOrder {
     pub memory_bytes: Option<u64>,
     /// Until when it may run: then the guard kills it, should the worker be stopped itself. `None` for no such limit.
     pub validity: Option<Validity>,
+    /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.
+    pub results_before: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is the same for every attempt of a worker.

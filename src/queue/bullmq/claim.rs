@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, format};
+use super::{BullRetention, Inner, after, format, schedules};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -326,6 +326,19 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
             return Err(bullmq::Error::Delayed);
         }
     };
+    if let Some(schedule) = stored.repeat_job_key()
+        && counts.unseen < schedules::PUT_BACK
+    {
+        match schedules::stands_for_its_time(inner, &redis, stored, schedule).await {
+            Ok(false) => {}
+            Ok(true) => {
+                lease::put_back_unseen(inner, &redis, stored, None).await;
+                return Err(bullmq::Error::Delayed);
+            }
+            // The crate makes the next job when this one has ended.
+            Err(error) => tracing::debug!(schedule, %error, "a schedule was not looked at"),
+        }
+    }
     let Some(lender) = claim.lender().filter(|_| claim.gate.wanted() > 0) else {
         lease::put_back_unseen(inner, &redis, stored, None).await;
         return Err(bullmq::Error::Delayed);
@@ -342,6 +355,13 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         });
         return Err(bullmq::Error::Delayed);
     }
+    let before = match after::before(inner, &redis, &job).await {
+        Ok(before) => before,
+        Err(error) => {
+            tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
+            return Err(bullmq::Error::Delayed);
+        }
+    };
     let (loss, losses) = watch::channel(None);
     let loss = Arc::new(loss);
     // The lease lasts from when the job was asked for, which is what BullMQ notes as its beginning.
@@ -351,7 +371,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     inner.signals.hold(stored.id(), &token, loss.clone());
     let attempt = AttemptNumber(counts.started);
     let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), attempt, counts.stalls, loss);
-    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity);
+    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;
     drop(lender);

@@ -16,6 +16,9 @@ macro_rules! with_node {
     };
 }
 
+mod flows;
+mod schedules;
+
 with_node! {
     a_producers_jobs_are_run_and_its_listener_sees_them,
     an_operators_tools_are_obeyed,
