@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::problem::{ApiError, chain};
 use super::query::{self, Params};
 use super::state::Api;
-use crate::domain::{Event, EventKind};
+use crate::domain::{Entry, Event, EventKind};
 use crate::events::{Cursor, EventError};
 use crate::wire::Happening;
 
@@ -51,8 +51,9 @@ async fn pass_on(api: &Api, mut at: Cursor, out: &mpsc::Sender<sse::Event>) -> R
     const AT_ONCE: usize = 256;
     const WAIT: Duration = Duration::from_secs(20);
     loop {
-        for (cursor, event) in api.source.read(at, AT_ONCE, WAIT).await? {
+        for (cursor, entry) in api.source.read(at, AT_ONCE, WAIT).await? {
             at = cursor;
+            let Entry::Job(event) = entry else { continue };
             let happening = describe(event);
             let data = serde_json::to_string(&happening).expect("a happening has only strings and numbers");
             let event = sse::Event::default().id(cursor.to_string()).event(happening.kind).data(data);

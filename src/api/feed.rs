@@ -149,9 +149,9 @@ impl Feed {
         };
         let events = source.read(at, AT_ONCE, WAIT).await?;
         let jobs = self.lock();
-        for (cursor, event) in events {
+        for (cursor, entry) in events {
             at = cursor;
-            if let Some(watched) = jobs.get(&event.job.id) {
+            if let Some(watched) = entry.job().and_then(|event| jobs.get(&event.job.id)) {
                 watched.last.send_replace(cursor);
             }
         }

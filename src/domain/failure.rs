@@ -10,6 +10,14 @@ use serde::{Deserialize, Serialize};
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
+    /// Stands for all errors that were too many to be counted each: the SHA-256 of [`Fingerprint::OTHER_TEXT`].
+    pub const OTHER: Fingerprint = Fingerprint([
+        0xb5, 0x6a, 0xf4, 0xd4, 0x15, 0x5b, 0xf6, 0x43, 0x6e, 0x72, 0x4b, 0xbe, 0x0b, 0xba, 0x7f, 0x7c, 0xad, 0xcd,
+        0xcc, 0x87, 0x16, 0x16, 0x5a, 0xb2, 0x11, 0x01, 0x85, 0x33, 0x8e, 0xcb, 0x7a, 0xce,
+    ]);
+    /// What an error with the fingerprint [`Fingerprint::OTHER`] is said to have said.
+    pub const OTHER_TEXT: &str = "too many different errors";
+
     /// Takes a digest for a fingerprint.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -76,6 +84,13 @@ pub struct KnownError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fingerprint_of_all_others_is_that_of_its_text() {
+        use sha2::Digest;
+        let digest: [u8; 32] = sha2::Sha256::digest(Fingerprint::OTHER_TEXT).into();
+        assert_eq!(Fingerprint::OTHER, Fingerprint::from_bytes(digest));
+    }
 
     #[test]
     fn a_fingerprint_reads_back_from_its_digits() {

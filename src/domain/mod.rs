@@ -1,6 +1,7 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
 pub mod category;
+pub mod entry;
 pub mod event;
 pub mod failure;
 pub mod ids;
@@ -14,13 +15,14 @@ pub mod time;
 pub mod validity;
 
 pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
+pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
 pub use ids::{AttemptNumber, InvalidName, JobId, JobName, ScheduleId, WorkerId};
 pub use job::{Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
-pub use retry::{Backoff, BackoffKind, RetryPolicy, Verdict};
+pub use retry::{Backoff, BackoffKind, CategoryRule, RetryPolicy, Stretch, Verdict};
 pub use schedule::{Schedule, Template, Timing};
 pub use secret::Secret;
 pub use time::{Clock, Day, Timestamp};

@@ -177,6 +177,9 @@ pub struct AttemptReport {
     /// The CPUs that it was pinned to.
     #[serde(default)]
     pub cpus: Vec<u32>,
+    /// The memory limit under which it ran, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
     /// The most jobs that ran on the host at the same time, itself not counted: 0 when it ran alone.
     #[serde(default)]
     pub peak_beside: u32,
@@ -207,6 +210,7 @@ impl AttemptReport {
             ended_at,
             usage: None,
             cpus: Vec::new(),
+            memory_limit_bytes: None,
             peak_beside: 0,
             stdout: Tail::default(),
             stderr: Tail::default(),

@@ -76,6 +76,58 @@ pub struct RetryPolicy {
     pub no_retry_exit_codes: Vec<u8>,
 }
 
+/// What follows on failures of one category of errors, beyond what the job says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CategoryRule {
+    /// Whether another attempt is worth it at all.
+    pub retry: bool,
+    /// The wait between attempts, in place of the job's.
+    pub backoff: Option<Backoff>,
+    /// The next attempt may run so many times as long,
+    pub timeout_factor: f64,
+    /// and use so many times as much memory.
+    pub memory_factor: f64,
+}
+
+impl Default for CategoryRule {
+    fn default() -> Self {
+        Self { retry: true, backoff: None, timeout_factor: 1.0, memory_factor: 1.0 }
+    }
+}
+
+impl CategoryRule {
+    /// Whether it changes the limits of the next attempt.
+    pub fn stretches(&self) -> bool {
+        self.timeout_factor != 1.0 || self.memory_factor != 1.0
+    }
+}
+
+/// How many times its usual limits an attempt gets.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Of time.
+    pub timeout: f64,
+    /// Of memory.
+    pub memory: f64,
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Self { timeout: 1.0, memory: 1.0 }
+    }
+}
+
+impl Stretch {
+    /// However often a job fails, it gets no more than so many times its limits.
+    pub const MOST: f64 = 64.0;
+
+    /// This and once more what the rule gives.
+    pub fn by(self, rule: &CategoryRule) -> Self {
+        let bounded = |factor: f64| factor.clamp(1.0 / Self::MOST, Self::MOST);
+        Self { timeout: bounded(self.timeout * rule.timeout_factor), memory: bounded(self.memory * rule.memory_factor) }
+    }
+}
+
 /// What a worker tells the queue about a lease it is done with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {

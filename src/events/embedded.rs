@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
-use crate::domain::Event;
+use crate::domain::{CategoryEvent, Entry, Event};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
 
@@ -122,7 +122,16 @@ impl Drop for Announced<'_> {
 impl EventSink for EmbeddedLog {
     async fn append(&self, events: &[Event]) -> Result<Cursor, EventError> {
         // Encoded here: the writing thread is shared by all.
-        let bodies: Vec<Vec<u8>> = events.iter().map(codec::encode).collect();
+        self.write(events.iter().map(codec::encode).collect()).await
+    }
+
+    async fn append_change(&self, event: &CategoryEvent) -> Result<Cursor, EventError> {
+        self.write(vec![codec::encode_change(event)]).await
+    }
+}
+
+impl EmbeddedLog {
+    async fn write(&self, bodies: Vec<Vec<u8>>) -> Result<Cursor, EventError> {
         let cap = self.cap;
         let answer = self.db.write_later(move |c| insert(c, &bodies, cap));
         let last = Announced { log: self, answer: Some(answer) }.committed().await?;
@@ -137,7 +146,7 @@ impl EventSink for EmbeddedLog {
 
 #[async_trait]
 impl EventSource for EmbeddedLog {
-    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Event)>, EventError> {
+    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError> {
         let until = Instant::now() + wait.min(LONGEST_WAIT);
         loop {
             // Before the look: what is appended from here on wakes the wait below.
@@ -224,7 +233,7 @@ fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Opti
     at.map_or_else(|| last(c), Ok).map(Some)
 }
 
-type Found = Vec<(Cursor, Result<Event, EventError>)>;
+type Found = Vec<(Cursor, Result<Entry, EventError>)>;
 
 fn select(c: &Connection, after: Cursor, limit: usize) -> rusqlite::Result<Found> {
     let mut select = c.prepare_cached("SELECT seq, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
@@ -243,7 +252,7 @@ fn select(c: &Connection, after: Cursor, limit: usize) -> rusqlite::Result<Found
 }
 
 /// The events before the first that can't be read; when that is the very first, the error, with its place.
-fn readable(found: Found) -> Result<Vec<(Cursor, Event)>, EventError> {
+fn readable(found: Found) -> Result<Vec<(Cursor, Entry)>, EventError> {
     let mut events = Vec::with_capacity(found.len());
     for (at, event) in found {
         match event {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Event;
+use crate::domain::{CategoryEvent, Entry, Event};
 
 /// A place in the log: everything up to and including one event. Ordered; [`Cursor::START`] is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -117,17 +117,23 @@ pub trait EventSink: Send + Sync + 'static {
     /// # Errors
     /// `Full` when the cap is reached: the API answers 503, a worker waits and holds its leases.
     async fn append(&self, events: &[Event]) -> Result<Cursor, EventError>;
+
+    /// Appends a change of the categories, as [`EventSink::append`] does events of jobs.
+    ///
+    /// # Errors
+    /// The same.
+    async fn append_change(&self, event: &CategoryEvent) -> Result<Cursor, EventError>;
 }
 
 /// The readers' side.
 #[async_trait]
 pub trait EventSource: Send + Sync + 'static {
-    /// Up to `limit` events after `after`, in order; waits up to `wait` when there is none.
+    /// Up to `limit` entries after `after`, in order; waits up to `wait` when there is none.
     ///
     /// # Errors
     /// `Corrupt`, with its place, when the first of them can't be read (those before it are answered first).
     /// `Unavailable` when a newer Jobber wrote it: this one can't go on, a newer one can.
-    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Event)>, EventError>;
+    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
     /// How much it holds.
     async fn span(&self) -> Result<LogSpan, EventError>;

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
-use crate::domain::Event;
+use crate::domain::{CategoryEvent, Entry, Event};
 use crate::redis::{Redis, RedisError, RedisErrorKind, within};
 use tail::Tail;
 
@@ -68,7 +68,7 @@ pub struct RedisLog {
     tail: Tail,
 }
 
-type Entry = (String, HashMap<Vec<u8>, Bytes>);
+type StreamEntry = (String, HashMap<Vec<u8>, Bytes>);
 
 impl RedisLog {
     /// The log of at most `cap` events of the queue with this name. It is the stream `jobber:{<queue>}:events`; what is set
@@ -99,12 +99,12 @@ impl RedisLog {
     }
 
     /// The next entries, as they are.
-    async fn entries(&self, after: Cursor, limit: usize) -> Result<Vec<Entry>, EventError> {
+    async fn entries(&self, after: Cursor, limit: usize) -> Result<Vec<StreamEntry>, EventError> {
         let (mut found, mut bytes, mut after) = (Vec::new(), 0, format!("({after}"));
         let client = self.client(PATIENCE).await?;
         while found.len() < limit && bytes < READ_BYTES {
             let asked = CHUNK.min(limit - found.len());
-            let chunk: Vec<Entry> = client
+            let chunk: Vec<StreamEntry> = client
                 .xrange_values(&self.stream, after.as_str(), "+", Some(asked as u64))
                 .await
                 .map_err(|e| self.failed(&e))?;
@@ -126,9 +126,18 @@ impl EventSink for RedisLog {
         if events.is_empty() {
             return Ok(self.span().await?.last);
         }
+        self.write(events.iter().map(codec::encode).collect()).await
+    }
+
+    async fn append_change(&self, event: &CategoryEvent) -> Result<Cursor, EventError> {
+        self.write(vec![codec::encode_change(event)]).await
+    }
+}
+
+impl RedisLog {
+    async fn write(&self, bodies: Vec<Vec<u8>>) -> Result<Cursor, EventError> {
         let cap = Value::from(self.cap.to_string());
-        let bodies = events.iter().map(|event| Value::Bytes(codec::encode(event).into()));
-        let args: Vec<Value> = std::iter::once(cap).chain(bodies).collect();
+        let args: Vec<Value> = std::iter::once(cap).chain(bodies.into_iter().map(|b| Value::Bytes(b.into()))).collect();
         let last: Option<String> =
             self.client(PATIENCE).await?.eval(APPEND, self.stream.as_str(), args).await.map_err(|e| self.failed(&e))?;
         match last {
@@ -143,7 +152,7 @@ impl EventSink for RedisLog {
 
 #[async_trait]
 impl EventSource for RedisLog {
-    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Event)>, EventError> {
+    async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError> {
         let until = Instant::now() + wait.min(LONGEST_WAIT);
         loop {
             let found = self.entries(after, limit).await?;
@@ -210,7 +219,7 @@ fn cursor(id: &str) -> Result<Cursor, EventError> {
 }
 
 /// The events before the first that can't be read; when that is the very first, the error, with its place.
-fn readable(found: Vec<Entry>) -> Result<Vec<(Cursor, Event)>, EventError> {
+fn readable(found: Vec<StreamEntry>) -> Result<Vec<(Cursor, Entry)>, EventError> {
     let mut events = Vec::with_capacity(found.len());
     for (id, fields) in found {
         let at = cursor(&id)?;

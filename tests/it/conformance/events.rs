@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Event, EventKind, Job, JobId, JobName, JobOptions, Timestamp};
+use jobber::domain::{
+    Category, CategoryChange, CategoryEvent, Entry, Event, EventKind, Job, JobId, JobName, JobOptions, Timestamp,
+};
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::redis::RedisLog;
 use jobber::events::{Cursor, EventErrorKind, EventSink, EventSource};
@@ -35,7 +37,7 @@ impl Log {
         self.sink.append(&events(ids)).await.unwrap()
     }
 
-    async fn read(&self, after: Cursor, limit: usize) -> Vec<(Cursor, Event)> {
+    async fn read(&self, after: Cursor, limit: usize) -> Vec<(Cursor, Entry)> {
         self.source.read(after, limit, Duration::ZERO).await.unwrap()
     }
 
@@ -83,14 +85,17 @@ fn events(ids: impl IntoIterator<Item = u64>) -> Vec<Event> {
     ids.into_iter().map(event).collect()
 }
 
-fn ids(read: &[(Cursor, Event)]) -> Vec<u64> {
-    read.iter().map(|(_, e)| e.job.id.as_str()["job-".len()..].parse().unwrap()).collect()
+fn ids(read: &[(Cursor, Entry)]) -> Vec<u64> {
+    read.iter().map(|(_, e)| e.job().unwrap().job.id.as_str()["job-".len()..].parse().unwrap()).collect()
 }
 
 async fn events_come_back_as_they_were_and_in_order(logs: Logs) {
     let last = logs.here.append(0..5).await;
     let read = logs.there.read(Cursor::START, 100).await;
-    assert_eq!(read.iter().map(|(_, e)| e.clone()).collect::<Vec<_>>(), events(0..5));
+    assert_eq!(
+        read.iter().map(|(_, e)| e.clone()).collect::<Vec<_>>(),
+        events(0..5).into_iter().map(Entry::Job).collect::<Vec<_>>()
+    );
     assert!(read.is_sorted_by(|a, b| a.0 < b.0));
     assert_eq!(read.last().unwrap().0, last);
 }
@@ -191,6 +196,40 @@ async fn a_parked_event_is_passed_over(logs: Logs) {
     assert_eq!(ids(&logs.there.read(Cursor::START, 10).await), [0, 2]);
 }
 
+async fn changes_of_categories_stand_between_the_events_of_jobs(logs: Logs) {
+    let category = Category {
+        id: "disk".parse().unwrap(),
+        name: "Disk \u{e9}".to_owned(),
+        description: "full".to_owned(),
+        examples: vec!["ENOSPC\n".to_owned()],
+    };
+    let at = Timestamp::from_millis(7);
+    let changes = [
+        CategoryChange::Added { category: category.clone() },
+        CategoryChange::Edited { category },
+        CategoryChange::ThresholdSet { threshold: Some(0.25) },
+        CategoryChange::ThresholdSet { threshold: None },
+        CategoryChange::Removed { id: "disk".parse().unwrap() },
+    ];
+    logs.here.append([0]).await;
+    let mut written = Vec::new();
+    for change in changes {
+        let event = CategoryEvent { at, change };
+        written.push((logs.there.sink.append_change(&event).await.unwrap(), Entry::Categories(event)));
+    }
+    let last = logs.here.append([1]).await;
+    let read = logs.there.read(Cursor::START, 100).await;
+    assert_eq!(read[1..6], written);
+    assert_eq!((read.len(), ids(&[read[0].clone(), read[6].clone()]), read[6].0), (7, vec![0, 1], last));
+}
+
+async fn a_change_is_refused_at_the_cap_too(logs: Logs) {
+    logs.here.append(0..CAP).await;
+    let change = CategoryChange::ThresholdSet { threshold: None };
+    let refused = logs.here.sink.append_change(&CategoryEvent { at: Timestamp::from_millis(1), change }).await;
+    assert_eq!(refused.unwrap_err().kind, EventErrorKind::Full);
+}
+
 conformance! {
     suite events {
         events_come_back_as_they_were_and_in_order,
@@ -203,5 +242,7 @@ conformance! {
         a_cursor_is_never_given_out_twice,
         an_empty_append_changes_nothing,
         a_parked_event_is_passed_over,
+        changes_of_categories_stand_between_the_events_of_jobs,
+        a_change_is_refused_at_the_cap_too,
     } for embedded, redis
 }

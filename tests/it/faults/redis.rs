@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Event, EventKind, Fingerprint, Job, JobId, JobName, JobOptions, KnownError, Timestamp};
+use jobber::domain::{Entry, Event, EventKind, Fingerprint, Job, JobId, JobName, JobOptions, KnownError, Timestamp};
 use jobber::events::redis::RedisLog;
 use jobber::events::{Cursor, EventErrorKind, EventSink, EventSource};
 use jobber::failures::ErrorCache;
@@ -45,8 +45,8 @@ fn events(ids: impl IntoIterator<Item = u64>) -> Vec<Event> {
     ids.into_iter().map(event).collect()
 }
 
-fn ids(read: &[(Cursor, Event)]) -> Vec<u64> {
-    read.iter().map(|(_, e)| e.job.id.as_str()["job-".len()..].parse().unwrap()).collect()
+fn ids(read: &[(Cursor, Entry)]) -> Vec<u64> {
+    read.iter().map(|(_, e)| e.job().unwrap().job.id.as_str()["job-".len()..].parse().unwrap()).collect()
 }
 
 /// Appends, and reads and waits, through every operation of a log.
