@@ -5,43 +5,74 @@
 //! nothing twice, because shards are written first: as long as a record is old, its effects can be computed again, and a
 //! shard that has them skips them by its cursor. A record that is new has no effect any more, and its shard had been
 //! written before it.
+//!
+//! What is seen of errors is written before shards, so nothing that a shard counts is unknown. It merges to the same
+//! however often it is written.
+//!
+//! A shard takes in a bounded number of sets of errors. An attempt whose error would make one more is marked with
+//! [`Fingerprint::OTHER`] in its record: a shard stays the sum of what its records contribute.
 
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry as Place, HashMap};
 
-use super::records::fold_job;
+use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
-use crate::domain::{Event, JobId};
+use crate::domain::{Entry, Event, EventKind, Fingerprint, JobId};
 use crate::events::Cursor;
-use crate::stats::{Counts, ShardKey, StatShard};
-use crate::store::{Commit, JobRecord, Projection, Retention, StoreError, Term, Versioned};
+use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
+use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
 
-/// Folds events, in order and without a gap after the store's position, and commits the result; answers the cursor
-/// of the last.
+/// What a batch has changed besides jobs and aggregates.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Folded {
+    /// The place of the last entry; `None` when there was none.
+    pub through: Option<Cursor>,
+    /// Errors that attempts failed with.
+    pub errors: Vec<Fingerprint>,
+    /// Whether the categories were changed.
+    pub categories: bool,
+}
+
+/// Folds entries, in order and without a gap after the store's position, and commits the result.
 ///
 /// # Errors
 /// Those of [`Projection::load`] and [`Projection::commit`]. The same events can be given again.
 pub async fn fold_batch(
     projection: &dyn Projection,
     term: &Term,
-    events: &[(Cursor, Event)],
+    entries: &[(Cursor, Entry)],
     retention: Retention,
-) -> Result<Option<Cursor>, StoreError> {
-    let Some((last, _)) = events.last() else { return Ok(None) };
-    let mut batch = Batch::load(projection, events, retention).await?;
-    for (at, event) in events {
-        batch.fold(*at, event);
+) -> Result<Folded, StoreError> {
+    let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
+    let mut batch = Batch::load(projection, entries, retention).await?;
+    for (at, entry) in entries {
+        match entry {
+            Entry::Job(event) => batch.fold(*at, event),
+            Entry::Categories(event) => {
+                let none = || Versioned { document: Categories::default(), version: None };
+                batch.categories.get_or_insert_with(none).document.fold(*at, event);
+            }
+        }
     }
+    let folded = Folded {
+        through: Some(*last),
+        errors: batch.sightings.keys().copied().collect(),
+        categories: batch.categories.is_some(),
+    };
     projection.commit(term, batch.into_commit(*last)).await?;
-    Ok(Some(*last))
+    Ok(folded)
 }
 
 struct Batch {
-    jobs: Documents<JobId, Folded>,
+    jobs: Documents<JobId, FoldedJob>,
     shards: Documents<ShardKey, StatShard>,
+    sightings: BTreeMap<Fingerprint, Sighting>,
+    /// Read only when there is a change of them to fold.
+    categories: Option<Versioned<Categories>>,
     retention: Retention,
 }
 
-struct Folded {
+struct FoldedJob {
     record: JobRecord,
     /// What the record, as it stands, contributes to its shard.
     contribution: Counts,
@@ -67,8 +98,8 @@ impl<K: Eq + std::hash::Hash, T> Documents<K, T> {
 
     fn get_or_insert(&mut self, key: K, new: impl FnOnce() -> (T, Option<u64>)) -> &mut Document<T> {
         let place = match self.places.entry(key) {
-            Entry::Occupied(place) => *place.get(),
-            Entry::Vacant(place) => {
+            Place::Occupied(place) => *place.get(),
+            Place::Vacant(place) => {
                 let (value, version) = new();
                 self.all.push(Document { value, version, changed: false });
                 *place.insert(self.all.len() - 1)
@@ -86,13 +117,13 @@ impl<K: Eq + std::hash::Hash, T> Documents<K, T> {
 impl Batch {
     async fn load(
         projection: &dyn Projection,
-        events: &[(Cursor, Event)],
+        entries: &[(Cursor, Entry)],
         retention: Retention,
     ) -> Result<Self, StoreError> {
         let mut first_events = HashMap::new();
         let mut ids = Vec::new();
-        for (_, event) in events {
-            if let Entry::Vacant(place) = first_events.entry(&event.job.id) {
+        for event in entries.iter().filter_map(|(_, entry)| entry.job()) {
+            if let Place::Vacant(place) = first_events.entry(&event.job.id) {
                 place.insert(event);
                 ids.push(event.job.id.clone());
             }
@@ -105,7 +136,11 @@ impl Batch {
         );
         let loaded = projection.load(&ids, &keys).await?;
 
-        let mut batch = Self { jobs: Documents::new(), shards: Documents::new(), retention };
+        let has_changes = entries.iter().any(|(_, entry)| matches!(entry, Entry::Categories(_)));
+        let categories = if has_changes { projection.load_categories().await? } else { None };
+
+        let (jobs, shards, sightings) = (Documents::new(), Documents::new(), BTreeMap::new());
+        let mut batch = Self { jobs, shards, sightings, categories, retention };
         for (key, shard) in keys.into_iter().zip(loaded.shards) {
             batch.add_shard(key, shard);
         }
@@ -116,7 +151,7 @@ impl Batch {
             };
             // A record that is not stored yet contributes nothing yet.
             let contribution = if version.is_some() { contribution(&record) } else { Counts::default() };
-            batch.jobs.get_or_insert(id, || (Folded { record, contribution }, version));
+            batch.jobs.get_or_insert(id, || (FoldedJob { record, contribution }, version));
         }
         let records = batch.jobs.all.iter().map(|d| shard_key(&d.value.record));
         let missing = distinct(records.filter(|key| !batch.shards.places.contains_key(key)));
@@ -136,13 +171,20 @@ impl Batch {
     }
 
     fn fold(&mut self, at: Cursor, event: &Event) {
-        let new = || (Folded { record: JobRecord::new(&event.job), contribution: Counts::default() }, None);
+        let new = || (FoldedJob { record: JobRecord::new(&event.job), contribution: Counts::default() }, None);
         let job = self.jobs.get_or_insert(event.job.id.clone(), new);
         if at <= job.value.record.applied {
             return;
         }
-        fold_job(&mut job.value.record, at, event);
+        let record = &mut job.value.record;
+        let (errors, was_marked) = (record.errors(), mark(record, event).is_some());
+        fold_job(record, at, event);
         job.changed = true;
+        let key = shard_key(record);
+        let shard = self.shards.get_or_insert(key.clone(), || (StatShard::new(key), None));
+        if !was_marked && let Some(seen) = admit(record, &errors, &mut shard.value, event) {
+            self.sightings.entry(seen.fingerprint).and_modify(|known| known.merge(&seen)).or_insert(seen);
+        }
         let after = contribution(&job.value.record);
         let mut effect = after.clone();
         effect.subtract(&job.value.contribution);
@@ -151,9 +193,7 @@ impl Batch {
         if effect.is_zero() && !expires {
             return;
         }
-        let key = shard_key(&job.value.record);
-        let whole_until = self.retention.whole_until(key.day).filter(|_| expires);
-        let shard = self.shards.get_or_insert(key.clone(), || (StatShard::new(key), None));
+        let whole_until = self.retention.whole_until(shard.value.key.day).filter(|_| expires);
         if !effect.is_zero() && at > shard.value.applied {
             shard.value.apply(at, &effect);
             shard.changed = true;
@@ -165,12 +205,34 @@ impl Batch {
 
     fn into_commit(self, cursor: Cursor) -> Commit {
         Commit {
+            categories: self.categories,
+            sightings: self.sightings.into_values().collect(),
             shards: self.shards.into_changed(|shard| shard),
             jobs: self.jobs.into_changed(|folded| folded.record),
             cursor,
             retention: self.retention,
         }
     }
+}
+
+/// Looks at an attempt that the event has just marked with what it said, and answers what was seen. When the shard has
+/// no room for the job's set of errors as it is now, the attempt is marked as one of all others. `before` is the set as
+/// it was before the event.
+fn admit(record: &mut JobRecord, before: &ErrorSet, shard: &mut StatShard, event: &Event) -> Option<Sighting> {
+    let EventKind::AttemptFinished { report, .. } = &event.kind else { return None };
+    let after = record.errors();
+    let has_room = after == *before || (after.as_slice().len() <= ErrorSet::MOST && shard.admit(&after));
+    let marked = mark(record, event)?;
+    let text = error_text(report)?;
+    let (fingerprint, text) = if has_room { (*marked, &*text) } else { (Fingerprint::OTHER, Fingerprint::OTHER_TEXT) };
+    *marked = fingerprint;
+    Some(Sighting::new(fingerprint, text, report.ended_at, &record.name, &record.id))
+}
+
+/// The fingerprint of the attempt whose end the event tells, if it has one.
+fn mark<'r>(record: &'r mut JobRecord, event: &Event) -> Option<&'r mut Fingerprint> {
+    let EventKind::AttemptFinished { attempt, .. } = &event.kind else { return None };
+    record.attempts.iter_mut().find(|a| a.number == *attempt)?.fingerprint.as_mut()
 }
 
 fn distinct(keys: impl Iterator<Item = ShardKey>) -> Vec<ShardKey> {

@@ -87,7 +87,7 @@ pub async fn catch_up(
     let mut folded = 0;
     loop {
         let events = source.read(position, settings.batch, Duration::ZERO).await?;
-        match fold_batch(projection, term, &events, settings.retention).await? {
+        match fold_batch(projection, term, &events, settings.retention).await?.through {
             Some(at) => position = at,
             None => return Ok(folded),
         }

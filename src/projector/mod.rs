@@ -11,6 +11,7 @@
 mod batch;
 mod hold;
 mod leadership;
+mod news;
 mod outage;
 mod rebuild;
 mod records;
@@ -25,12 +26,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Clock;
+use crate::domain::{Category, Clock};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
-use crate::store::{Projection, Retention, StoreError, StoreErrorKind};
-pub use batch::fold_batch;
+use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
+pub use batch::{Folded, fold_batch};
 pub use hold::{HoldError, catch_up, hold};
 use leadership::Leadership;
+pub use news::{Audience, Herald, Lead, herald};
 use outage::Outage;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
 pub use records::fold_job;
@@ -39,7 +41,7 @@ use sweep::Sweep;
 use trim::{Trimmer, trim_leftovers};
 
 /// How a projector works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProjectorSettings {
     /// Names this projector among all: one per process.
     pub holder: String,
@@ -56,6 +58,8 @@ pub struct ProjectorSettings {
     pub linger: Duration,
     /// Events that stay in the log behind the committed cursor, for those who watch.
     pub keep: usize,
+    /// The categories of errors with which a new store starts.
+    pub categories: Vec<Category>,
     /// How long the records of ended jobs are kept.
     pub retention: Retention,
 }
@@ -71,6 +75,7 @@ impl ProjectorSettings {
             batch: 500,
             linger: Duration::from_millis(5),
             keep: 10_000,
+            categories: Vec::new(),
             retention: Retention::FOREVER,
         }
     }
@@ -94,7 +99,8 @@ impl ProjectorSettings {
 pub struct InvalidSettings(&'static str);
 
 /// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
-/// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]).
+/// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
+/// `herald` tells of errors that were seen while this one leads.
 ///
 /// No failure of log or store ends it: it logs the first of a row, waits longer from try to try, and starts over from
 /// the committed cursor, for whose term all processes compete again. An event that can't be read is set aside in the log
@@ -110,10 +116,11 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
+    herald: Herald,
 ) -> Result<(), InvalidSettings> {
     settings.check()?;
     let projector =
-        Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress };
+        Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress, herald };
     let mut outage = Outage::new();
     while !stop.is_cancelled() {
         let pause = match projector.follow_or_lead(&mut outage).await {
@@ -146,6 +153,7 @@ struct Projector<'a> {
     clock: Clock,
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
+    herald: Herald,
 }
 
 impl Projector<'_> {
@@ -159,11 +167,16 @@ impl Projector<'_> {
         };
         tracing::info!(holder = self.settings.holder, term = leadership.term().number, "projector leads");
         let led = self.lead(&mut leadership, outage).await;
+        self.herald.leads(None);
         leadership.resign().await;
         led
     }
 
     async fn lead(&self, leadership: &mut Leadership<'_>, outage: &mut Outage) -> Result<(), Interrupted> {
+        if !self.prepare(leadership).await? {
+            return Ok(());
+        }
+        self.herald.leads(Some(leadership.term().clone()));
         // Read under the term: whoever held it before can't commit any more.
         let mut position = self.projection.position().await?;
         self.report(position);
@@ -189,7 +202,13 @@ impl Projector<'_> {
                 continue;
             }
             match fold_batch(self.projection, leadership.term(), &events, self.settings.retention).await {
-                Ok(committed) => position = committed.unwrap_or(position),
+                Ok(folded) => {
+                    position = folded.through.unwrap_or(position);
+                    self.herald.seen(folded.errors);
+                    if folded.categories {
+                        self.herald.look_again();
+                    }
+                }
                 Err(e) if e.kind == StoreErrorKind::Fenced => break,
                 Err(e) => return Err(e.into()),
             }
@@ -197,7 +216,7 @@ impl Projector<'_> {
             self.report(position);
             if let Some((_, last)) = events.last() {
                 // Behind the log, time is that of the log: what still comes may be about what has ended long ago.
-                sweep.step(leadership.term(), last.at, self.clock.now()).await;
+                sweep.step(leadership.term(), last.at(), self.clock.now()).await;
             }
             trimmer.note(position, events.len());
             if let Some(through) = trimmer.due() {
@@ -211,6 +230,32 @@ impl Projector<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gives a store its first categories. One without any was made by an older Jobber, or just now: what it counted is
+    /// counted anew, as there is more to count. False when the term has passed meanwhile.
+    async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
+        if self.projection.load_categories().await?.is_some() {
+            return Ok(true);
+        }
+        let term = leadership.term().clone();
+        let recounted = rebuild(self.projection, &term, self.clock.now());
+        tokio::pin!(recounted);
+        loop {
+            tokio::select! {
+                done = &mut recounted => {
+                    done?;
+                    break;
+                }
+                () = tokio::time::sleep_until(leadership.renewal_due()) => if !leadership.keep().await? {
+                    return Ok(false);
+                },
+            }
+        }
+        let categories = Categories::seeded(self.settings.categories.clone());
+        let first = Versioned { document: categories, version: None };
+        self.projection.commit(&term, Commit { categories: Some(first), ..Commit::default() }).await?;
+        Ok(true)
     }
 
     /// Passes on what was read. When it was one event that can't be read, sets that aside and answers `None`: look again.

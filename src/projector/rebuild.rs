@@ -3,11 +3,11 @@
 //! Of a shard whose records may have expired ([`StatShard::is_whole`]) they can't: what is left of them adds up to less
 //! than what was. Such a shard is left as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::shards::{contribution, shard_key};
 use crate::domain::Timestamp;
-use crate::stats::{Counts, ShardKey, StatShard};
+use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Commit, Projection, StoreError, Term, Versioned};
 
 /// Documents that are read or written in one go.
@@ -93,6 +93,7 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -
                 applied: position,
                 whole_until: shard.as_ref().and_then(|s| s.document.whole_until),
                 counts: expected.get(key).cloned().unwrap_or_default(),
+                admitted: admitted(shard.as_ref().map(|s| &s.document), expected.get(key)),
             },
             version: shard.as_ref().and_then(|s| s.version),
         });
@@ -100,6 +101,13 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -
         projection.commit(term, commit).await?;
     }
     Ok(Rebuilt { jobs, shards: wrong.len() as u64, expired })
+}
+
+/// What a shard has taken in stays taken in, and what it counts was.
+fn admitted(shard: Option<&StatShard>, counts: Option<&Counts>) -> BTreeSet<u64> {
+    let mut admitted = shard.map(|s| s.admitted.clone()).unwrap_or_default();
+    admitted.extend(counts.iter().flat_map(|c| c.jobs_by_errors.keys()).map(ErrorSet::digest));
+    admitted
 }
 
 type Stored = Vec<(ShardKey, Option<Versioned<StatShard>>)>;

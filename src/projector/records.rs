@@ -6,10 +6,12 @@
 //! - Attempts are kept in order of number. Only the last may be open: when a later one shows up, or the job ends, those
 //!   still open were lost with their workers. What a worker itself says of its attempt, however late, replaces that
 //!   presumption; what it has said once stands.
+//! - An attempt that has failed is marked with the fingerprint of what it said. One that was lost or cancelled has not.
 //! - Only news of the last attempt moves the job. Once a job has been put back, news of the attempts before that is old.
 
 use crate::domain::{AttemptNumber, AttemptReport, Event, EventKind, JobState, Outcome, Timestamp, WorkerId};
 use crate::events::Cursor;
+use crate::failures::fingerprint;
 use crate::store::{AttemptRecord, JobRecord};
 
 /// Why an attempt is closed of which nobody reported the end.
@@ -60,8 +62,7 @@ fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker:
             }
         }
         Err(i) => {
-            let attempt =
-                AttemptRecord { number, worker: worker.clone(), host: host.to_owned(), started_at: at, report: None };
+            let attempt = new_attempt(number, worker, host, at);
             insert(record, i, attempt, at);
         }
     }
@@ -79,14 +80,13 @@ fn finished_attempt(
         Ok(i) if record.attempts[i].report.as_ref().is_some_and(|r| !is_presumed(r)) => return,
         Ok(i) => i,
         Err(i) => {
-            let started_at = report.started_at;
-            let attempt =
-                AttemptRecord { number, worker: worker.clone(), host: String::new(), started_at, report: None };
+            let attempt = new_attempt(number, worker, "", report.started_at);
             insert(record, i, attempt, at);
             i
         }
     };
     record.attempts[i].report = Some(report.clone());
+    record.attempts[i].fingerprint = error_text(report).map(|text| fingerprint::of(&text));
     let is_last = i + 1 == record.attempts.len();
     if !is_last || is_old(record, number) || record.state.is_final() {
         return;
@@ -101,6 +101,21 @@ fn finished_attempt(
         // `finished` follows.
         None => JobState::Active,
     };
+}
+
+fn new_attempt(number: AttemptNumber, worker: &WorkerId, host: &str, started_at: Timestamp) -> AttemptRecord {
+    let (worker, host) = (worker.clone(), host.to_owned());
+    AttemptRecord { number, worker, host, started_at, report: None, fingerprint: None }
+}
+
+/// What an attempt said, if it failed.
+pub(super) fn error_text(report: &AttemptReport) -> Option<String> {
+    has_failed(&report.outcome).then(|| fingerprint::canonical_text(&report.outcome, report.error.as_deref()))
+}
+
+/// Whether an attempt that ended like this has failed: nobody failed when it was cancelled, or lost with its worker.
+pub(super) fn has_failed(outcome: &Outcome) -> bool {
+    !outcome.is_success() && !matches!(outcome, Outcome::Lost | Outcome::Cancelled)
 }
 
 fn retried(record: &mut JobRecord, at: Timestamp, attempts: u32) {

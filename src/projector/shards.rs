@@ -3,9 +3,10 @@
 //! A shard is the sum of the contributions of its jobs. An event changes it by the contribution of the event's job after
 //! the event less the one before, so no event kind needs arithmetic of its own, and a rebuild is the plain sum.
 
-use crate::domain::{AttemptReport, JobState, Usage};
-use crate::stats::{Counts, ShardKey};
-use crate::store::JobRecord;
+use super::records::has_failed;
+use crate::domain::{AttemptReport, JobState, Outcome, Usage};
+use crate::stats::{Counts, ErrorSetCounts, ShardKey};
+use crate::store::{AttemptRecord, JobRecord};
 
 /// The largest single amount that is counted (35 years in microseconds): sums of amounts that somebody made up can't
 /// overflow.
@@ -25,13 +26,19 @@ pub fn contribution(record: &JobRecord) -> Counts {
     let mut counts = Counts::default();
     let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
     let mut most_beside = None;
-    for report in record.attempts.iter().filter_map(|a| a.report.as_ref()) {
+    let mut failures = 0;
+    for (attempt, report) in record.attempts.iter().filter_map(|a| Some((a, a.report.as_ref()?))) {
         *counts.outcomes.entry(report.outcome.kind()).or_insert(0) += 1;
         if let Some(usage) = &report.usage {
             count_process(&mut counts, report, usage);
+            count_reserved(&mut counts, report, usage, record.options.cores);
+            *counts.cpu_us_by_failures.entry(failures).or_insert(0) += cpu_us(usage);
             most_beside = most_beside.max(Some(report.peak_beside));
         }
+        count_error(&mut counts, attempt, report.usage.as_ref());
+        failures += u32::from(has_failed(&report.outcome));
     }
+    count_end(&mut counts, record, failures);
     match record.state {
         JobState::Waiting | JobState::Delayed | JobState::Prioritized => counts.waiting = i64::from(!record.removed),
         JobState::Active => counts.active = i64::from(!record.removed),
@@ -54,7 +61,7 @@ pub fn contribution(record: &JobRecord) -> Counts {
 }
 
 fn count_process(counts: &mut Counts, report: &AttemptReport, usage: &Usage) {
-    let cpu = amount(usage.user_us.saturating_add(usage.system_us));
+    let cpu = cpu_us(usage);
     *counts.attempts_by_beside.entry(report.peak_beside).or_insert(0) += 1;
     if report.outcome.is_success() {
         *counts.successes_by_beside.entry(report.peak_beside).or_insert(0) += 1;
@@ -67,6 +74,62 @@ fn count_process(counts: &mut Counts, report: &AttemptReport, usage: &Usage) {
     counts.peak_rss_kib.record(usage.peak_rss_bytes.min(MOST) / 1024);
 }
 
+/// What the attempt was given, against what it used.
+fn count_reserved(counts: &mut Counts, report: &AttemptReport, usage: &Usage, asked: Option<u32>) {
+    let pinned = u32::try_from(report.cpus.len()).ok().filter(|n| *n > 0);
+    if let Some(cores) = pinned.or(asked) {
+        *counts.attempts_by_cores.entry(cores).or_insert(0) += 1;
+        counts.reserved_core_us += amount(usage.wall_us.saturating_mul(cores.into()));
+        counts.reserved_cpu_us += cpu_us(usage);
+    }
+    if let Some(percent) = (cpu_us(usage).unsigned_abs() * 100).checked_div(usage.wall_us) {
+        counts.core_percent.record(percent);
+    }
+    if let Some(limit) = report.memory_limit_bytes.filter(|limit| *limit > 0) {
+        counts.memory_limit_kib.record(limit.min(MOST) / 1024);
+        counts.memory_percent.record(usage.peak_rss_bytes.min(MOST).saturating_mul(100) / limit);
+    }
+}
+
+/// What a failed attempt said, and what it cost.
+fn count_error(counts: &mut Counts, attempt: &AttemptRecord, usage: Option<&Usage>) {
+    if let Some(fingerprint) = attempt.fingerprint {
+        let failed = counts.failures.entry(fingerprint).or_default();
+        failed.attempts += 1;
+        failed.cpu_us += usage.map_or(0, cpu_us);
+        failed.wall_us += usage.map_or(0, |u| amount(u.wall_us));
+    }
+}
+
+/// How the job has ended after so many failed attempts, and what they said.
+fn count_end(counts: &mut Counts, record: &JobRecord, failures: u32) {
+    // A job that was put back has a new budget.
+    let put_back_after = record.retried_after.unwrap_or(0);
+    let is_spent = |a: &&AttemptRecord| {
+        a.number.0 > put_back_after && a.report.as_ref().is_some_and(|report| has_failed(&report.outcome))
+    };
+    let spent = record.attempts.iter().filter(is_spent).count();
+    let counter = match (record.state, record.outcome) {
+        (JobState::Completed, _) => &mut counts.completed_by_failures,
+        (JobState::Failed, Some(outcome)) if !matches!(outcome, Outcome::Cancelled | Outcome::Lost) => {
+            let is_out_of_attempts = u32::try_from(spent).is_ok_and(|n| n >= record.options.attempts);
+            if is_out_of_attempts { &mut counts.exhausted_by_failures } else { &mut counts.hopeless_by_failures }
+        }
+        _ => &mut counts.undecided_by_failures,
+    };
+    counter.insert(failures, 1);
+    let errors = record.errors();
+    if !errors.is_empty() {
+        let is_in = |state| i64::from(record.state == state);
+        let (completed, failed) = (is_in(JobState::Completed), is_in(JobState::Failed));
+        counts.jobs_by_errors.insert(errors, ErrorSetCounts { jobs: 1, completed, failed });
+    }
+}
+
+fn cpu_us(usage: &Usage) -> i64 {
+    amount(usage.user_us.saturating_add(usage.system_us))
+}
+
 fn amount(value: u64) -> i64 {
     value.min(MOST).cast_signed()
 }
@@ -77,7 +140,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{AttemptNumber, JobOptions, NewJob, Outcome, OutcomeKind, Timestamp, WorkerId};
+    use crate::domain::{AttemptNumber, Fingerprint, JobOptions, NewJob, Outcome, OutcomeKind, Timestamp, WorkerId};
+    use crate::stats::{ErrorSet, FailureCounts};
     use crate::store::AttemptRecord;
 
     fn record() -> JobRecord {
@@ -97,6 +161,7 @@ mod tests {
             host: "h".into(),
             started_at: start,
             report: Some(report),
+            fingerprint: has_failed(&outcome).then(|| Fingerprint::from_bytes([7; 32])),
         }
     }
 
@@ -118,6 +183,44 @@ mod tests {
         assert_eq!((counts.cpu_us_succeeded, counts.cpu_us_failed, counts.wall_us), (25, 25, 6000));
         assert_eq!(counts.wait_ms.quantile(0.5), Some(7));
         assert_eq!((counts.run_ms.count(), counts.peak_rss_kib.quantile(0.5)), (2, Some(2)));
+        let error = Fingerprint::from_bytes([7; 32]);
+        assert_eq!(counts.failures, [(error, FailureCounts { attempts: 1, cpu_us: 25, wall_us: 3000 })].into());
+        let once = ErrorSetCounts { jobs: 1, completed: 1, failed: 0 };
+        assert_eq!(counts.jobs_by_errors, [(ErrorSet::new([error]), once)].into());
+        assert_eq!(counts.completed_by_failures, [(1, 1)].into(), "a lost attempt has not failed");
+        assert_eq!(counts.cpu_us_by_failures, [(0, 25), (1, 25)].into());
+    }
+
+    #[test]
+    fn a_failed_job_was_out_of_attempts_or_hopeless_or_stopped() {
+        let mut record = record();
+        record.state = JobState::Failed;
+        record.outcome = Some(Outcome::Timeout);
+        record.attempts = (1..=3).map(|n| attempt(n, Outcome::Timeout, None)).collect();
+        assert_eq!(contribution(&record).exhausted_by_failures, [(3, 1)].into());
+        record.retried_after = Some(2);
+        assert_eq!(contribution(&record).hopeless_by_failures, [(3, 1)].into(), "one of three since it was put back");
+        record.outcome = Some(Outcome::Cancelled);
+        assert_eq!(contribution(&record).undecided_by_failures, [(3, 1)].into());
+        record.state = JobState::Delayed;
+        assert_eq!(contribution(&record).undecided_by_failures, [(3, 1)].into());
+    }
+
+    #[test]
+    fn what_was_reserved_is_compared_with_what_was_used() {
+        let mut record = record();
+        let mut attempt = attempt(1, Outcome::Exit { code: 0 }, Some(0));
+        let report = attempt.report.as_mut().unwrap();
+        report.cpus = vec![2, 3];
+        report.memory_limit_bytes = Some(8192);
+        report.usage = Some(Usage { wall_us: 1000, user_us: 700, system_us: 50, peak_rss_bytes: 2048 });
+        record.attempts = vec![attempt];
+        let counts = contribution(&record);
+        assert_eq!((counts.reserved_core_us, counts.reserved_cpu_us), (2000, 750));
+        assert_eq!(counts.attempts_by_cores, [(2, 1)].into());
+        let median = |h: &crate::stats::Histogram| h.quantile(0.5);
+        assert_eq!((median(&counts.memory_limit_kib), median(&counts.memory_percent)), (Some(8), Some(25)));
+        assert!(median(&counts.core_percent).is_some_and(|p| (70..80).contains(&p)));
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(super) fn report(
         ended_at: observed.ended_at,
         usage: Some(usage),
         cpus,
+        memory_limit_bytes: order.memory_bytes,
         peak_beside: 0,
         stdout: observed.stdout,
         stderr: observed.stderr,

@@ -1,15 +1,28 @@
 //! Numbers about many jobs: pure arithmetic on aggregates, no I/O.
 
 pub mod attempts;
+pub mod beside;
+pub mod categories;
 pub mod concurrency;
+pub mod errors;
+pub mod intervals;
 pub mod shard;
+pub mod sizing;
+pub mod survival;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use attempts::AttemptsStats;
+pub use beside::{BesideLine, BesideStats};
+pub use categories::{CategoryLine, CostLine, ErrorFacts, Knowns, Label};
 pub use concurrency::{ConcurrencyLevelStats, ConcurrentJobsStats};
+pub use errors::{ErrorSet, ErrorSetCounts, FailureCounts};
+pub use intervals::{Difference, Rate};
 pub use shard::{Counts, Histogram, ShardKey, StatShard};
+pub use sizing::{DurationLine, Quantiles, SizeLine};
+pub use survival::{AttemptLine, Chance, Verdict};
 
 /// The `jobStats` of `GET /stats`: the original's three lists under its names, and what came after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,18 +34,39 @@ pub struct JobStats {
     pub per_concurrent_jobs_stats: Vec<ConcurrentJobsStats>,
     /// The same by the number of jobs beside.
     pub per_concurrency_level: Vec<ConcurrencyLevelStats>,
-    /// By category of error: empty while errors have no categories.
-    pub error_category_success_rate: Vec<Value>,
+    /// By category of error: for each that was met, its name with its numbers.
+    pub error_category_success_rate: Vec<BTreeMap<String, ErrorCategoryStats>>,
+}
+
+/// How jobs ended that met an error of a category, with the original's names.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorCategoryStats {
+    /// Jobs that have ended.
+    pub total_error_category_jobs: i64,
+    /// Those of them that completed.
+    pub completed_jobs: i64,
+    /// The second as a part of the first, 0 to 100, with two decimals.
+    pub success_rate_percentage: f64,
 }
 
 impl JobStats {
-    /// The statistics of these counts.
-    pub fn of(counts: &Counts) -> Self {
+    /// The statistics of these aggregates.
+    pub fn of(shards: &[StatShard], known: &Knowns) -> Self {
+        let counts = total(shards);
+        let category = |line: CategoryLine| {
+            let stats = ErrorCategoryStats {
+                total_error_category_jobs: line.completed.n,
+                completed_jobs: line.completed.hits,
+                success_rate_percentage: percentage(line.completed.hits, line.completed.n),
+            };
+            BTreeMap::from([(line.name, stats)])
+        };
         Self {
-            per_attempts_stats: attempts::per_attempts(counts),
-            per_concurrent_jobs_stats: vec![concurrency::concurrent_jobs(counts)],
-            per_concurrency_level: concurrency::per_concurrency_level(counts),
-            error_category_success_rate: Vec::new(),
+            per_attempts_stats: attempts::per_attempts(&counts),
+            per_concurrent_jobs_stats: vec![concurrency::concurrent_jobs(&counts)],
+            per_concurrency_level: concurrency::per_concurrency_level(&counts),
+            error_category_success_rate: categories::categories(shards, known).into_iter().map(category).collect(),
         }
     }
 }

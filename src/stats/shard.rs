@@ -5,12 +5,13 @@
 //! counted twice, a job that is retried after it had failed moves from one counter to the other, and a rebuild from the
 //! documents gives the same shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Day, JobName, OutcomeKind, Timestamp};
+use super::errors::{ErrorSet, ErrorSetCounts, FailureCounts, combine};
+use crate::domain::{Day, Fingerprint, JobName, OutcomeKind, Timestamp};
 use crate::events::Cursor;
 
 /// Which shard: jobs of this name that were submitted on this day.
@@ -37,18 +38,35 @@ pub struct StatShard {
     pub whole_until: Option<Timestamp>,
     /// The numbers.
     pub counts: Counts,
+    /// The sets of errors that this shard has taken in, by number: it only grows, so that whether a set is taken in is
+    /// decided alike however often its event is folded.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub admitted: BTreeSet<u64>,
 }
 
 /// How far the clock of a store that removes records by itself may be ahead.
 const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
 impl StatShard {
+    /// The most sets of errors that a shard takes in: it stays small whatever the jobs of a day print.
+    pub const MOST_SETS: usize = 256;
+
     /// The document format that this version writes.
     pub const SCHEMA: u32 = 1;
 
     /// An empty shard.
     pub fn new(key: ShardKey) -> Self {
-        Self { schema: Self::SCHEMA, key, applied: Cursor::START, whole_until: None, counts: Counts::default() }
+        let (applied, counts, admitted) = (Cursor::START, Counts::default(), BTreeSet::new());
+        Self { schema: Self::SCHEMA, key, applied, whole_until: None, counts, admitted }
+    }
+
+    /// Whether jobs with this set of errors may be counted here; takes it in while there is room.
+    pub fn admit(&mut self, set: &ErrorSet) -> bool {
+        let number = set.digest();
+        if self.admitted.len() < Self::MOST_SETS {
+            self.admitted.insert(number);
+        }
+        self.admitted.contains(&number)
     }
 
     /// Notes that records may be gone from `until` on; true when that is news. An earlier moment stands.
@@ -111,16 +129,49 @@ pub struct Counts {
     pub run_ms: Histogram,
     /// Peak resident set of each attempt, in KiB.
     pub peak_rss_kib: Histogram,
+    /// Failed attempts by what they said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<Fingerprint, FailureCounts>,
+    /// Jobs of which attempts failed, each once, by everything that these said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs_by_errors: BTreeMap<ErrorSet, ErrorSetCounts>,
+    /// Jobs by the number of their failed attempts (lost and cancelled ones have not failed): those that have completed,
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub completed_by_failures: Counter<u32>,
+    /// those that have failed as no attempt was left,
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub exhausted_by_failures: Counter<u32>,
+    /// those that have failed although there was one left: another was pointless,
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub hopeless_by_failures: Counter<u32>,
+    /// and those of which nobody knows how they would end: not ended, cancelled, lost, removed.
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub undecided_by_failures: Counter<u32>,
+    /// CPU time of attempts by the failed attempts of their job before them, in microseconds.
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub cpu_us_by_failures: Counter<u32>,
+    /// Attempts by the cores that they were pinned to.
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub attempts_by_cores: Counter<u32>,
+    /// Cores times wall time of these attempts, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reserved_core_us: i64,
+    /// CPU time of these attempts, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reserved_cpu_us: i64,
+    /// CPU time over wall time of each attempt, in hundredths of a core.
+    #[serde(skip_serializing_if = "Histogram::is_empty")]
+    pub core_percent: Histogram,
+    /// Memory limits of attempts that had one, in KiB.
+    #[serde(skip_serializing_if = "Histogram::is_empty")]
+    pub memory_limit_kib: Histogram,
+    /// Peak resident set of these attempts, in hundredths of their limit.
+    #[serde(skip_serializing_if = "Histogram::is_empty")]
+    pub memory_percent: Histogram,
 }
 
-fn add_counter<K: Ord + Copy>(into: &mut Counter<K>, other: &Counter<K>, sign: i64) {
-    for (key, n) in other {
-        let slot = into.entry(*key).or_insert(0);
-        *slot += sign * n;
-        if *slot == 0 {
-            into.remove(key);
-        }
-    }
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
 impl Counts {
@@ -152,22 +203,48 @@ impl Counts {
             wait_ms,
             run_ms,
             peak_rss_kib,
+            failures,
+            jobs_by_errors,
+            completed_by_failures,
+            exhausted_by_failures,
+            hopeless_by_failures,
+            undecided_by_failures,
+            cpu_us_by_failures,
+            attempts_by_cores,
+            reserved_core_us,
+            reserved_cpu_us,
+            core_percent,
+            memory_limit_kib,
+            memory_percent,
         } = other;
         self.waiting += sign * waiting;
         self.active += sign * active;
-        add_counter(&mut self.completed_by_attempts, completed_by_attempts, sign);
-        add_counter(&mut self.failed_by_attempts, failed_by_attempts, sign);
-        add_counter(&mut self.outcomes, outcomes, sign);
-        add_counter(&mut self.attempts_by_beside, attempts_by_beside, sign);
-        add_counter(&mut self.successes_by_beside, successes_by_beside, sign);
-        add_counter(&mut self.jobs_by_beside, jobs_by_beside, sign);
-        add_counter(&mut self.completed_by_beside, completed_by_beside, sign);
+        combine(&mut self.completed_by_attempts, completed_by_attempts, sign);
+        combine(&mut self.failed_by_attempts, failed_by_attempts, sign);
+        combine(&mut self.outcomes, outcomes, sign);
+        combine(&mut self.attempts_by_beside, attempts_by_beside, sign);
+        combine(&mut self.successes_by_beside, successes_by_beside, sign);
+        combine(&mut self.jobs_by_beside, jobs_by_beside, sign);
+        combine(&mut self.completed_by_beside, completed_by_beside, sign);
         self.cpu_us_succeeded += sign * cpu_us_succeeded;
         self.cpu_us_failed += sign * cpu_us_failed;
         self.wall_us += sign * wall_us;
         self.wait_ms.combine(wait_ms, sign);
         self.run_ms.combine(run_ms, sign);
         self.peak_rss_kib.combine(peak_rss_kib, sign);
+        combine(&mut self.failures, failures, sign);
+        combine(&mut self.jobs_by_errors, jobs_by_errors, sign);
+        combine(&mut self.completed_by_failures, completed_by_failures, sign);
+        combine(&mut self.exhausted_by_failures, exhausted_by_failures, sign);
+        combine(&mut self.hopeless_by_failures, hopeless_by_failures, sign);
+        combine(&mut self.undecided_by_failures, undecided_by_failures, sign);
+        combine(&mut self.cpu_us_by_failures, cpu_us_by_failures, sign);
+        combine(&mut self.attempts_by_cores, attempts_by_cores, sign);
+        self.reserved_core_us += sign * reserved_core_us;
+        self.reserved_cpu_us += sign * reserved_cpu_us;
+        self.core_percent.combine(core_percent, sign);
+        self.memory_limit_kib.combine(memory_limit_kib, sign);
+        self.memory_percent.combine(memory_percent, sign);
     }
 
     /// Whether nothing is counted.
@@ -217,6 +294,11 @@ impl Histogram {
         *self.0.entry(Self::bucket(value)).or_insert(0) += 1;
     }
 
+    /// Whether nothing is counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How many values were counted.
     pub fn count(&self) -> i64 {
         self.0.values().sum()
@@ -233,7 +315,7 @@ impl Histogram {
     }
 
     fn combine(&mut self, other: &Histogram, sign: i64) {
-        add_counter(&mut self.0, &other.0, sign);
+        combine(&mut self.0, &other.0, sign);
     }
 }
 

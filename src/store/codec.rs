@@ -3,10 +3,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{JobRecord, StoreError, StoreErrorKind};
+use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
 use crate::stats::StatShard;
 
-/// Writes a job record or an aggregate.
+/// Writes a document.
 pub fn encode<T: Serialize>(document: &T) -> Vec<u8> {
     serde_json::to_vec(document).expect("a document has only text keys and finite numbers")
 }
@@ -25,6 +25,22 @@ pub fn job(bytes: &[u8]) -> Result<JobRecord, StoreError> {
 /// `Corrupt` when the bytes are no aggregate, or one of a newer Jobber.
 pub fn shard(bytes: &[u8]) -> Result<StatShard, StoreError> {
     decode(bytes, "aggregate", StatShard::SCHEMA)
+}
+
+/// Reads the record of an error that any version of [`encode`] wrote.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no record of an error, or one of a newer Jobber.
+pub fn error(bytes: &[u8]) -> Result<ErrorRecord, StoreError> {
+    decode(bytes, "error record", ErrorRecord::SCHEMA)
+}
+
+/// Reads categories that any version of [`encode`] wrote.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no categories, or those of a newer Jobber.
+pub fn categories(bytes: &[u8]) -> Result<Categories, StoreError> {
+    decode(bytes, "set of categories", Categories::SCHEMA)
 }
 
 #[derive(Deserialize)]
@@ -63,12 +79,16 @@ mod tests {
     /// Documents as the first version wrote them: these files never change and can be read for ever.
     #[test]
     fn documents_of_every_version_can_be_read() {
-        for name in ["job_waiting.json", "job_failed.json"] {
+        for name in ["job_waiting.json", "job_failed.json", "job_fingerprinted.json"] {
             same(&encode(&job(&golden(name)).unwrap()), &golden(name));
         }
-        for name in ["shard.json", "shard_expiring.json"] {
+        for name in ["shard.json", "shard_expiring.json", "shard_errors.json"] {
             same(&encode(&shard(&golden(name)).unwrap()), &golden(name));
         }
+        for name in ["error.json", "error_pending.json"] {
+            same(&encode(&error(&golden(name)).unwrap()), &golden(name));
+        }
+        same(&encode(&categories(&golden("categories.json")).unwrap()), &golden("categories.json"));
     }
 
     #[test]

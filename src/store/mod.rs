@@ -2,14 +2,16 @@
 
 pub mod codec;
 pub mod embedded;
+pub mod errors;
 pub mod records;
 mod retention;
 
 use async_trait::async_trait;
 
-use crate::domain::{Clock, Day, JobId, JobName, JobState, Page, PageRequest, Timestamp};
+use crate::domain::{Clock, Day, Fingerprint, JobId, JobName, JobState, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
+pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
 pub use records::{AttemptRecord, JobRecord, JobSummary, NameSummary};
 pub use retention::Retention;
 
@@ -65,6 +67,8 @@ pub struct JobFilter {
     pub since: Option<Timestamp>,
     /// Submitted before.
     pub until: Option<Timestamp>,
+    /// An attempt of theirs failed with any of these errors; no condition when empty.
+    pub errors: Vec<Fingerprint>,
 }
 
 /// Days from `from` to `to`, both included.
@@ -90,6 +94,16 @@ pub trait History: Send + Sync + 'static {
 
     /// The aggregates of these days, of one name or all.
     async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError>;
+
+    /// What history knows of these errors, in the same order. There is no list of all errors: the aggregates name every
+    /// fingerprint that there is.
+    async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError>;
+
+    /// The categories of errors; none before a projector has led for the first time.
+    async fn categories(&self) -> Result<Categories, StoreError>;
+
+    /// The at most `k` known errors nearest to this vector of length 1 among those of the same model, best first.
+    async fn similar_errors(&self, vector: &[f32], model: &str, k: usize) -> Result<Vec<Neighbour>, StoreError>;
 
     /// Up to where the log has been folded.
     async fn cursor(&self) -> Result<Cursor, StoreError>;
@@ -125,10 +139,14 @@ pub struct Loaded {
     pub shards: Vec<Option<Versioned<StatShard>>>,
 }
 
-/// What [`Projection::commit`] writes.
+/// What [`Projection::commit`] writes, in this order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Commit {
-    /// Aggregates: written first.
+    /// All categories, when they have changed.
+    pub categories: Option<Versioned<Categories>>,
+    /// What was seen of errors: merged ([`Sighting::merge`]) into what was seen before. What is known of them stays.
+    pub sightings: Vec<Sighting>,
+    /// Aggregates: written when every error has been.
     pub shards: Vec<Versioned<StatShard>>,
     /// Job records: written when every aggregate has been.
     pub jobs: Vec<Versioned<JobRecord>>,
@@ -141,8 +159,9 @@ pub struct Commit {
 
 /// What only the projector may do.
 ///
-/// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (aggregates, job
-/// records, global cursor) keeps that harmless: effects on aggregates are computed from the job records as they were
+/// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (categories, errors,
+/// aggregates, job records, global cursor) keeps that harmless: categories skip the changes that they have, errors merge
+/// to the same however often, and effects on aggregates are computed from the job records as they were
 /// before, so as long as one record is still old, all effects can be computed again; each aggregate skips what it has
 /// (its `applied` cursor), and so does each record.
 #[async_trait]
@@ -155,6 +174,16 @@ pub trait Projection: Send + Sync + 'static {
 
     /// Reads what a batch of events is about to change.
     async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError>;
+
+    /// Reads the categories; `None` before they were written for the first time.
+    async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError>;
+
+    /// Sets what is known of errors, in place of what was known; what was seen of them stays. Skips errors that were never
+    /// seen, and those of which something is known by a later revision of the categories.
+    ///
+    /// # Errors
+    /// `Fenced` if the term is not the current one.
+    async fn learn(&self, term: &Term, learned: &[Learned]) -> Result<(), StoreError>;
 
     /// Up to where the log has been folded.
     async fn position(&self) -> Result<Cursor, StoreError>;

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{
-    AttemptNumber, AttemptReport, Job, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, WorkerId,
+    AttemptNumber, AttemptReport, Fingerprint, Job, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, WorkerId,
 };
 use crate::events::Cursor;
+use crate::stats::ErrorSet;
 
 /// Everything that history knows of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +98,11 @@ impl JobRecord {
         }
     }
 
+    /// What its failed attempts said, each error once.
+    pub fn errors(&self) -> ErrorSet {
+        ErrorSet::new(self.attempts.iter().filter_map(|attempt| attempt.fingerprint))
+    }
+
     /// When it ended for good, if it has. A job that was taken out of the queue before it ever ended has no end of its
     /// own: it counts as ended when it was submitted.
     pub fn ended_at(&self) -> Option<Timestamp> {
@@ -144,6 +150,9 @@ pub struct AttemptRecord {
     /// How it ended; `None` while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<AttemptReport>,
+    /// What it said, if it failed: an attempt that was lost or cancelled has not failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// A job in one line of a list.

@@ -7,17 +7,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use jobber::domain::{
-    AttemptNumber, AttemptReport, Clock, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, JobState,
-    Outcome, Timestamp, Usage, WorkerId,
+    AttemptNumber, AttemptReport, Category, CategoryChange, CategoryEvent, Clock, Entry, Event, EventKind, FinalState,
+    Fingerprint, Job, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, Usage, WorkerId,
 };
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
-use jobber::projector::{InvalidSettings, ProjectorSettings, compare, contribution, fold_batch, rebuild, recount, run};
+use jobber::projector::{
+    InvalidSettings, ProjectorSettings, compare, contribution, fold_batch, herald, rebuild, recount, run,
+};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
-    Commit, DayRange, History, JobRecord, Loaded, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorRecord, History, JobRecord, Learned, Loaded, Projection, Retention, Sighting,
+    StoreError, StoreErrorKind, Term, Versioned,
 };
 use proptest::prelude::*;
 use tokio::sync::watch;
@@ -34,6 +37,8 @@ struct Half {
     /// When records vanish, without anybody being told.
     expiries: BTreeMap<JobId, Timestamp>,
     shards: BTreeMap<ShardKey, (u64, StatShard)>,
+    errors: BTreeMap<Fingerprint, ErrorRecord>,
+    categories: BTreeMap<(), (u64, Categories)>,
     cursor: Cursor,
     /// Writes until it fails; never when absent.
     writes_left: Option<usize>,
@@ -89,12 +94,33 @@ impl Projection for HalfStore {
         })
     }
 
+    async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError> {
+        Ok(versioned(self.0.lock().unwrap().categories.get(&())))
+    }
+
+    async fn learn(&self, _: &Term, learned: &[Learned]) -> Result<(), StoreError> {
+        let errors = &mut self.0.lock().unwrap().errors;
+        for Learned { fingerprint, knowledge } in learned {
+            if let Some(error) = errors.get_mut(fingerprint) {
+                error.knowledge = Some(knowledge.clone());
+            }
+        }
+        Ok(())
+    }
+
     async fn position(&self) -> Result<Cursor, StoreError> {
         Ok(self.0.lock().unwrap().cursor)
     }
 
     async fn commit(&self, _: &Term, commit: Commit) -> Result<(), StoreError> {
-        let Half { jobs, expiries, shards, cursor, writes_left } = &mut *self.0.lock().unwrap();
+        let Half { jobs, expiries, shards, errors, categories, cursor, writes_left } = &mut *self.0.lock().unwrap();
+        if let Some(changed) = commit.categories {
+            Half::write_one(writes_left, categories, (), changed)?;
+        }
+        for seen in commit.sightings {
+            Half::spend(writes_left)?;
+            errors.entry(seen.fingerprint).or_insert_with(|| ErrorRecord::new(seen.clone())).seen.merge(&seen);
+        }
         for shard in commit.shards {
             Half::write_one(writes_left, shards, shard.document.key.clone(), shard)?;
         }
@@ -172,7 +198,9 @@ fn outcome(dice: u8) -> Outcome {
 
 fn attempt_finished(n: u32, dice: u8, at: Timestamp, next_at: Option<Timestamp>) -> EventKind {
     let outcome = outcome(dice);
-    let mut report = AttemptReport::bare(outcome, at - Duration::from_secs(1), at, "why");
+    let why =
+        ["disk full", "bad pixel", "out of range", "no route to host", "assertion failed"][usize::from(dice / 7 % 5)];
+    let mut report = AttemptReport::bare(outcome, at - Duration::from_secs(1), at, why);
     report.peak_beside = u32::from(dice % 3);
     let wall_us = 1000 * u64::from(dice) + 1;
     report.usage =
@@ -258,11 +286,11 @@ fn plausible(draws: &[Draw]) -> Vec<Event> {
     events
 }
 
-fn as_log(events: impl IntoIterator<Item = Event>) -> Vec<(Cursor, Event)> {
-    (1..).map(|minor| Cursor { major: 0, minor }).zip(events).collect()
+fn as_log(events: impl IntoIterator<Item = Event>) -> Vec<(Cursor, Entry)> {
+    (1..).map(|minor| Cursor { major: 0, minor }).zip(events.into_iter().map(Entry::Job)).collect()
 }
 
-type Documents = (Vec<JobRecord>, BTreeMap<ShardKey, Counts>);
+type Documents = (Vec<JobRecord>, BTreeMap<ShardKey, Counts>, Vec<Sighting>);
 
 /// Everything but the cursors of shards, which tell only where their last effect stood.
 fn documents(store: &HalfStore) -> Documents {
@@ -271,11 +299,12 @@ fn documents(store: &HalfStore) -> Documents {
     (
         half.jobs.values().map(|(_, record)| record.clone()).collect(),
         shards.map(|(key, (_, shard))| (key.clone(), shard.counts.clone())).collect(),
+        half.errors.values().map(|error| error.seen.clone()).collect(),
     )
 }
 
 /// Folded one event at a time, without any failure.
-fn folded(log: &[(Cursor, Event)]) -> Documents {
+fn folded(log: &[(Cursor, Entry)]) -> Documents {
     let store = HalfStore::default();
     for one in log.chunks(1) {
         now(fold_batch(&store, &term(), one, Retention::FOREVER)).unwrap();
@@ -285,14 +314,14 @@ fn folded(log: &[(Cursor, Event)]) -> Documents {
 }
 
 /// Folded in batches of these sizes; some commits stop after so many writes.
-fn folded_with_crashes(store: &HalfStore, log: &[(Cursor, Event)], steps: &[(usize, Option<usize>)]) {
+fn folded_with_crashes(store: &HalfStore, log: &[(Cursor, Entry)], steps: &[(usize, Option<usize>)]) {
     folded_by_several(store, log, steps, &[Retention::FOREVER]);
 }
 
 /// The same, each batch by a process that keeps records for another time.
 fn folded_by_several(
     store: &HalfStore,
-    log: &[(Cursor, Event)],
+    log: &[(Cursor, Entry)],
     steps: &[(usize, Option<usize>)],
     retentions: &[Retention],
 ) {
@@ -352,8 +381,8 @@ proptest! {
             ages.iter().map(|days| Retention::new(days.map(|n| Duration::from_secs(n * DAY)))).collect();
         let store = HalfStore::default();
         folded_by_several(&store, &log, &steps, &retentions);
-        let (all, counts) = folded(&log);
-        prop_assert_eq!(documents(&store), (all.clone(), counts.clone()));
+        let (all, counts, errors) = folded(&log);
+        prop_assert_eq!(documents(&store), (all.clone(), counts.clone(), errors));
 
         let later = EARLY + Duration::from_secs(hours * 3600);
         now(store.expire(&term(), Retention::FOREVER, later, 0)).unwrap();
@@ -376,9 +405,9 @@ proptest! {
             let later = if events[i].key().attempt > 0 { (i + distance).min(events.len() - 1) } else { i };
             doubled[later].push(events[i].clone());
         }
-        let without_cursors = |(records, shards): Documents| {
+        let without_cursors = |(records, shards, errors): Documents| {
             let records: Vec<_> = records.into_iter().map(|r| JobRecord { applied: Cursor::START, ..r }).collect();
-            (records, shards)
+            (records, shards, errors)
         };
         let (once, again) = (folded(&as_log(events)), folded(&as_log(doubled.into_iter().flatten())));
         prop_assert_eq!(without_cursors(once), without_cursors(again));
@@ -397,7 +426,7 @@ proptest! {
 
     #[test]
     fn counts_add_up_in_any_grouping(draws in draws()) {
-        let (records, _) = folded(&as_log(implausible(&draws)));
+        let (records, ..) = folded(&as_log(implausible(&draws)));
         let parts: Vec<_> = records.iter().map(contribution).collect();
         let sum = |parts: &[&Counts]| {
             parts.iter().fold(Counts::default(), |mut sum, part| { sum.add(part); sum })
@@ -406,6 +435,86 @@ proptest! {
             prop_assert_eq!(sum(&[&sum(&[a, b]), c]), sum(&[a, &sum(&[b, c])]));
             prop_assert_eq!(sum(&[a, b, c]), sum(&[c, a, b]));
         }
+    }
+}
+
+/// Three hundred jobs of one shard that each fail twice with words of their own, then some that fail as those before.
+fn babel() -> Vec<Event> {
+    let word = |mut n: usize| {
+        let mut text = String::new();
+        while n > 0 {
+            text.push(char::from(b'a' + (n % 26) as u8));
+            n /= 26;
+        }
+        format!("could not {text}!")
+    };
+    let mut events = Vec::new();
+    for i in 0..320 {
+        let job = Arc::new(Job { id: JobId::parse(&format!("job-{i}")).unwrap(), ..Job::clone(&job(0, 0)) });
+        for attempt in 1..=2 {
+            let at = Timestamp::from_millis(100_000_000 + i * 700 + i64::from(attempt));
+            let text = word(if i < 300 { i as usize * 2 + attempt as usize } else { 2 * attempt as usize });
+            let mut report = AttemptReport::bare(Outcome::Exit { code: 1 }, at, at, text);
+            report.usage = Some(Usage { wall_us: 5, user_us: 3, system_us: 1, peak_rss_bytes: 1 });
+            let worker = WorkerId::parse("w").unwrap();
+            let (attempt, report) = (AttemptNumber(attempt), Box::new(report));
+            let kind = EventKind::AttemptFinished { attempt, worker, report, next_at: None };
+            events.push(Event { at, job: job.clone(), kind });
+        }
+    }
+    events
+}
+
+#[test]
+fn a_shard_stays_small_whatever_its_jobs_say_and_a_replay_decides_alike() {
+    let log = as_log(babel());
+    let whole = HalfStore::default();
+    folded_with_crashes(&whole, &log, &[]);
+    let halves = HalfStore::default();
+    let steps: Vec<_> = (0..90).map(|i| (1 + i * 7 % 23, (i % 3 > 0).then_some(i * 11 % 29))).collect();
+    folded_with_crashes(&halves, &log, &steps);
+    assert_eq!(documents(&halves), documents(&whole));
+    assert_eq!(differing(&halves), []);
+    let (_, shards, errors) = documents(&whole);
+    let counts = &shards.values().next().unwrap();
+    assert!(counts.jobs_by_errors.len() <= 2 * StatShard::MOST_SETS, "{}", counts.jobs_by_errors.len());
+    assert!(counts.failures[&Fingerprint::OTHER].attempts > 200);
+    assert_eq!(counts.failures.values().map(|f| f.attempts).sum::<i64>(), 640);
+    assert_eq!(counts.jobs_by_errors.values().map(|j| j.jobs).sum::<i64>(), 320);
+    let other = errors.iter().find(|e| e.fingerprint == Fingerprint::OTHER).unwrap();
+    assert_eq!(other.text, Fingerprint::OTHER_TEXT);
+    assert!(errors.iter().all(|e| counts.failures.contains_key(&e.fingerprint)));
+}
+
+#[test]
+fn changes_of_categories_are_folded_once_and_in_order() {
+    let category = |id: &str, name: &str| Category {
+        id: id.parse().unwrap(),
+        name: name.to_owned(),
+        description: String::new(),
+        examples: vec![],
+    };
+    let changes = [
+        CategoryChange::Added { category: category("a", "first") },
+        CategoryChange::Added { category: category("b", "second") },
+        CategoryChange::Added { category: category("a", "too late") },
+        CategoryChange::Edited { category: category("b", "renamed") },
+        CategoryChange::Edited { category: category("c", "not there") },
+        CategoryChange::ThresholdSet { threshold: Some(0.5) },
+        CategoryChange::Removed { id: "a".parse().unwrap() },
+    ];
+    let mut log = as_log(plausible(&[(0, 1, 1, 2); 9]));
+    for (i, change) in (100..).zip(changes) {
+        let event = CategoryEvent { at: Timestamp::from_millis(5), change };
+        log.push((Cursor { major: 0, minor: i }, Entry::Categories(event)));
+    }
+    for crash in [None, Some(0), Some(1), Some(2), Some(3)] {
+        let store = HalfStore::default();
+        folded_with_crashes(&store, &log, &[(12, crash), (3, crash), (4, crash)]);
+        let found = now(store.load_categories()).unwrap().unwrap().document;
+        assert_eq!(found.categories, [category("b", "renamed")]);
+        assert_eq!((found.threshold, found.revision), (Some(0.5), Cursor { major: 0, minor: 106 }));
+        assert_eq!(documents(&store), folded(&log));
     }
 }
 
@@ -431,7 +540,8 @@ impl Rig {
     fn start(&self, projection: Arc<dyn Projection>, settings: ProjectorSettings) -> Running {
         let stop = CancellationToken::new();
         let (progress, committed) = watch::channel(Cursor::START);
-        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), progress);
+        let (herald, _) = herald();
+        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), progress, herald);
         Running { task: self.tasks.spawn(run), stop, committed }
     }
 }
@@ -479,6 +589,26 @@ async fn what_is_appended_becomes_history_and_the_term_is_given_back() {
     running.stopped().await;
     let won = rig.store.lead("two", Duration::from_secs(1), &Clock::system()).await.unwrap();
     assert!(won.is_some(), "the term was given back");
+}
+
+#[tokio::test]
+async fn a_store_without_categories_gets_the_first_ones_and_is_counted_anew() {
+    let rig = Rig::new().await;
+    let mut running = rig.start(rig.store.clone(), ProjectorSettings::new("one"));
+    running.reaches(rig.log.append(&one_job("x")).await.unwrap()).await;
+    running.stopped().await;
+    // As an older Jobber left it.
+    let old = "DELETE FROM history_categories; UPDATE history_shards SET document =
+        CAST(json_remove(CAST(document AS TEXT), '$.counts.completed_by_failures') AS BLOB)";
+    rig.db.write(move |c| c.execute_batch(old)).await.unwrap();
+    assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing.len(), 1);
+    let seeds = jobber::failures::categories::seeds();
+    let settings = ProjectorSettings { categories: seeds.clone(), ..ProjectorSettings::new("two") };
+    let mut running = rig.start(rig.store.clone(), settings);
+    running.reaches(rig.log.append(&one_job("y")).await.unwrap()).await;
+    assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing, []);
+    assert_eq!(rig.store.categories().await.unwrap(), Categories::seeded(seeds));
+    running.stopped().await;
 }
 
 #[tokio::test]

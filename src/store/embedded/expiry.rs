@@ -29,8 +29,10 @@ pub(super) fn expire(
         }
     }
     let mut delete = c.prepare_cached("DELETE FROM history_jobs WHERE id = ?1")?;
+    let mut delete_errors = c.prepare_cached("DELETE FROM history_job_errors WHERE id = ?1")?;
     for (id, ..) in &expired {
         delete.execute([id])?;
+        delete_errors.execute([id])?;
     }
     Ok(Ok(expired.len() as u64))
 }

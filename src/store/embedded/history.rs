@@ -6,7 +6,7 @@ use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::corrupt;
-use crate::domain::{JobId, JobName, JobState, Page, Timestamp};
+use crate::domain::{Fingerprint, JobId, JobName, JobState, Page, Timestamp};
 use crate::stats::StatShard;
 use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
 
@@ -68,15 +68,22 @@ pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<Place>, lim
     let transaction = c.unchecked_transaction()?;
     let states: BTreeSet<JobState> = filter.states.iter().copied().collect();
     let mut found = Vec::new();
-    if states.is_empty() {
-        select(c, filter, None, start.as_ref(), wanted, &mut found)?;
-    }
-    for state in states {
-        // One index range for each state, then merged: an index range is in order for a single state only.
-        select(c, filter, Some(state), start.as_ref(), wanted, &mut found)?;
+    // One index range for each state or error, then merged: an index range is in order for a single one only.
+    if !filter.errors.is_empty() {
+        for error in filter.errors.iter().collect::<BTreeSet<_>>() {
+            read(c, failed_with(filter, *error, start.as_ref(), wanted), &mut found)?;
+        }
+    } else if states.is_empty() {
+        read(c, listing(filter, None, start.as_ref(), wanted), &mut found)?;
+    } else {
+        for state in states {
+            read(c, listing(filter, Some(state), start.as_ref(), wanted), &mut found)?;
+        }
     }
     transaction.finish()?;
     found.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    // A job that failed with several of the errors was found as often.
+    found.dedup_by(|a, b| a.0 == b.0);
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|(place, _)| place.to_string());
@@ -86,18 +93,18 @@ pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<Place>, lim
     Ok(items.collect::<Result<_, _>>().map(|items| Page { items, next }))
 }
 
-/// The query for one page of jobs of one state, or of any, with its parameters.
-fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&Place>, wanted: usize) -> (String, Vec<Value>) {
+/// A query with its parameters.
+type Query = (String, Vec<Value>);
+
+/// The query for one page of jobs of one state, or of any.
+fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&Place>, wanted: usize) -> Query {
     let index = match (&filter.name, state) {
         (None, None) => "history_jobs_by_time",
         (None, Some(_)) => "history_jobs_by_state",
         (Some(_), None) => "history_jobs_by_name",
         (Some(_), Some(_)) => "history_jobs_by_both",
     };
-    let until = filter.until.map(|t| Place { submitted_at: t.as_millis(), id: String::new() });
-    let before = [start.cloned(), until].into_iter().flatten().min().unwrap_or(Place::NEWEST);
-    let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
-    let mut values = vec![before.submitted_at.into(), before.id.into(), since.into()];
+    let mut values = span(filter, start);
     let mut sql = format!(
         "SELECT submitted_at, id, summary FROM history_jobs INDEXED BY {index}
          WHERE removed = 0 AND (submitted_at, id) < (?1, ?2) AND submitted_at >= ?3"
@@ -115,15 +122,41 @@ fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&Place>, w
     (sql, values)
 }
 
-fn select(
-    c: &Connection,
-    filter: &JobFilter,
-    state: Option<JobState>,
-    start: Option<&Place>,
-    wanted: usize,
-    found: &mut Vec<(Place, Vec<u8>)>,
-) -> rusqlite::Result<()> {
-    let (sql, values) = listing(filter, state, start, wanted);
+/// The query for one page of jobs that failed with an error. It reads one range of one index, and looks at each job that
+/// it finds there for the other conditions.
+fn failed_with(filter: &JobFilter, error: Fingerprint, start: Option<&Place>, wanted: usize) -> Query {
+    let mut values = span(filter, start);
+    values.push(error.as_bytes().to_vec().into());
+    let mut sql =
+        "SELECT e.submitted_at, e.id, j.summary FROM history_job_errors e CROSS JOIN history_jobs j ON j.id = e.id
+         WHERE e.fingerprint = ?4 AND (e.submitted_at, e.id) < (?1, ?2) AND e.submitted_at >= ?3 AND j.removed = 0"
+            .to_owned();
+    if let Some(name) = &filter.name {
+        values.push(name.to_string().into());
+        sql += &format!(" AND j.name = ?{}", values.len());
+    }
+    if !filter.states.is_empty() {
+        let states = filter.states.iter().map(|state| {
+            values.push(state.as_str().to_owned().into());
+            format!("?{}", values.len())
+        });
+        let states = states.collect::<Vec<_>>().join(", ");
+        sql += &format!(" AND j.state IN ({states})");
+    }
+    values.push(i64::try_from(wanted).unwrap_or(i64::MAX).into());
+    sql += &format!(" ORDER BY e.submitted_at DESC, e.id DESC LIMIT ?{}", values.len());
+    (sql, values)
+}
+
+/// Before which place, as the first two parameters, and since when, as the third.
+fn span(filter: &JobFilter, start: Option<&Place>) -> Vec<Value> {
+    let until = filter.until.map(|t| Place { submitted_at: t.as_millis(), id: String::new() });
+    let before = [start.cloned(), until].into_iter().flatten().min().unwrap_or(Place::NEWEST);
+    let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
+    vec![before.submitted_at.into(), before.id.into(), since.into()]
+}
+
+fn read(c: &Connection, (sql, values): Query, found: &mut Vec<(Place, Vec<u8>)>) -> rusqlite::Result<()> {
     let mut select = c.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(&values))?;
     while let Some(row) = rows.next()? {
@@ -230,15 +263,8 @@ mod tests {
         let time = Some(Timestamp::from_millis(5));
         for name in [None, Some(name)] {
             for state in [None, Some(JobState::Active)] {
-                let filter = JobFilter { states: vec![], name: name.clone(), since: time, until: time };
-                let (sql, values) = listing(&filter, state, Some(&Place::NEWEST), 10);
-                let plan: Vec<String> = db
-                    .read(move |c| {
-                        let mut plan = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-                        plan.query_map(params_from_iter(values), |row| row.get("detail"))?.collect()
-                    })
-                    .await
-                    .unwrap();
+                let filter = JobFilter { name: name.clone(), since: time, until: time, ..JobFilter::default() };
+                let plan = plan(&db, listing(&filter, state, Some(&Place::NEWEST), 10)).await;
                 assert_eq!(plan.len(), 1, "{plan:?}");
                 assert!(plan[0].starts_with("SEARCH") && plan[0].contains("submitted_at>?"), "{plan:?}");
                 assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
@@ -246,6 +272,28 @@ mod tests {
                 assert_eq!(plan[0].contains("state=?"), state.is_some(), "{plan:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_jobs_of_an_error_are_read_in_order_from_one_range() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        EmbeddedStore::open(db.clone()).await.unwrap();
+        let states = vec![JobState::Failed, JobState::Completed];
+        let filter = JobFilter { states, name: Some("a".parse().unwrap()), ..JobFilter::default() };
+        let plan = plan(&db, failed_with(&filter, Fingerprint::OTHER, None, 10)).await;
+        assert_eq!(plan.len(), 2, "nothing is sorted: {plan:?}");
+        assert!(plan[0].starts_with("SEARCH e USING PRIMARY KEY (fingerprint=? AND submitted_at>?"), "{plan:?}");
+        assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
+    }
+
+    async fn plan(db: &Sqlite, (sql, values): Query) -> Vec<String> {
+        db.read(move |c| {
+            let mut plan = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            plan.query_map(params_from_iter(values), |row| row.get("detail"))?.collect()
+        })
+        .await
+        .unwrap()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The store in the shared SQLite file. A commit is one transaction, so nothing here is ever half-done.
 
+mod errors;
 mod expiry;
 mod history;
 mod projection;
@@ -12,10 +13,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{
-    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, Retention,
-    StoreError, StoreErrorKind, Term,
+    Categories, Commit, DayRange, ErrorRecord, History, JobFilter, JobRecord, JobSummary, Learned, Loaded, NameSummary,
+    Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{Clock, JobId, JobName, Page, PageRequest, Timestamp};
+use crate::domain::{Clock, Fingerprint, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::stats::{ShardKey, StatShard};
@@ -70,6 +71,20 @@ impl History for EmbeddedStore {
         self.read(move |c| history::shards(c, days, name.as_ref())).await
     }
 
+    async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
+        let fingerprints = fingerprints.to_vec();
+        self.read(move |c| errors::errors(c, &fingerprints)).await
+    }
+
+    async fn categories(&self) -> Result<Categories, StoreError> {
+        Ok(self.read(errors::categories).await?.map(|c| c.document).unwrap_or_default())
+    }
+
+    async fn similar_errors(&self, vector: &[f32], model: &str, k: usize) -> Result<Vec<Neighbour>, StoreError> {
+        let (vector, model) = (vector.to_vec(), model.to_owned());
+        self.read(move |c| errors::similar(c, &vector, &model, k)).await
+    }
+
     async fn cursor(&self) -> Result<Cursor, StoreError> {
         self.read(projection::position).await
     }
@@ -102,12 +117,22 @@ impl Projection for EmbeddedStore {
         self.read(move |c| projection::load(c, &jobs, &shards)).await
     }
 
+    async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError> {
+        self.read(errors::categories).await
+    }
+
+    async fn learn(&self, term: &Term, learned: &[Learned]) -> Result<(), StoreError> {
+        let (term, learned) = (term.clone(), learned.to_vec());
+        let is_current = self.db.write(move |c| errors::learn(c, &term, &learned)).await.map_err(failed)?;
+        if is_current { Ok(()) } else { projection::Committed::Fenced.into_result() }
+    }
+
     async fn position(&self) -> Result<Cursor, StoreError> {
         self.read(projection::position).await
     }
 
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError> {
-        let rows = tokio::task::spawn_blocking(move || projection::Rows::encode(&commit))
+        let rows = tokio::task::spawn_blocking(move || projection::Rows::encode(commit))
             .await
             .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "a commit was given up").caused_by(e))?;
         let term = term.clone();

@@ -3,16 +3,19 @@
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
-use super::{corrupt, term};
-use crate::domain::{JobId, Timestamp};
+use super::{corrupt, errors, term};
+use crate::domain::{Fingerprint, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
-use crate::store::{Commit, JobRecord, Loaded, StoreError, StoreErrorKind, Term, Versioned, codec};
+use crate::store::{Commit, JobRecord, Loaded, Sighting, StoreError, StoreErrorKind, Term, Versioned, codec};
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 
 /// A commit as rows: encoded before it reaches the writing thread, which is shared by all.
 pub(super) struct Rows {
+    /// Version and document.
+    categories: Option<(Option<i64>, Vec<u8>)>,
+    sightings: Vec<Sighting>,
     shards: Vec<ShardRow>,
     jobs: Vec<JobRow>,
     cursor: Cursor,
@@ -40,11 +43,15 @@ struct JobRow {
     summary: Vec<u8>,
     document: Vec<u8>,
     ended_at: Option<i64>,
+    errors: Vec<Fingerprint>,
 }
 
 impl Rows {
-    pub(super) fn encode(commit: &Commit) -> Self {
+    pub(super) fn encode(commit: Commit) -> Self {
+        let categories = commit.categories.map(|c| (c.version.map(u64::cast_signed), codec::encode(&c.document)));
         Self {
+            categories,
+            sightings: commit.sightings,
             shards: commit.shards.iter().map(shard_row).collect(),
             jobs: commit.jobs.iter().map(job_row).collect(),
             cursor: commit.cursor,
@@ -79,6 +86,7 @@ fn job_row(job: &Versioned<JobRecord>) -> JobRow {
         summary: codec::encode(&record.summary()),
         document: codec::encode(record),
         ended_at: record.ended_at().map(|t| t.max(record.submitted_at).as_millis()),
+        errors: record.errors().as_slice().to_vec(),
     }
 }
 
@@ -126,6 +134,14 @@ pub(super) fn commit(c: &Connection, term: &Term, rows: &Rows) -> rusqlite::Resu
 }
 
 fn write(c: &Connection, rows: &Rows) -> rusqlite::Result<Committed> {
+    if let Some((version, document)) = &rows.categories
+        && !errors::write_categories(c, *version, document)?
+    {
+        return Ok(Committed::Conflict("the set of categories".to_owned()));
+    }
+    for sighting in &rows.sightings {
+        errors::write_sighting(c, sighting)?;
+    }
     for shard in &rows.shards {
         if !write_shard(c, shard)? {
             return Ok(Committed::Conflict(format!("the aggregate of {}", shard.name)));
@@ -166,7 +182,7 @@ fn write_shard(c: &Connection, row: &ShardRow) -> rusqlite::Result<bool> {
 
 /// Writes a job under its version and its identity; false when either differs.
 fn write_job(c: &Connection, row: &JobRow) -> rusqlite::Result<bool> {
-    let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document, ended_at } = row;
+    let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document, ended_at, errors } = row;
     let written = match version {
         None => c
             .prepare_cached(
@@ -180,6 +196,13 @@ fn write_job(c: &Connection, row: &JobRow) -> rusqlite::Result<bool> {
             )?
             .execute((id, state, removed, summary, document, version, identity, ended_at))?,
     };
+    if written == 1 {
+        // An attempt keeps its fingerprint for ever, so there is none to take away.
+        let mut insert = c.prepare_cached("INSERT OR IGNORE INTO history_job_errors VALUES (?1, ?2, ?3)")?;
+        for fingerprint in errors {
+            insert.execute((fingerprint.as_bytes(), submitted_at, id))?;
+        }
+    }
     Ok(written == 1)
 }
 

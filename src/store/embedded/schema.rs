@@ -3,8 +3,13 @@
 //! A listing reads one index backwards from where its page starts, whatever the size of the table: there is one index
 //! for every combination of filters, each in the order of the list, without removed jobs. `summary` is a job's line in
 //! a list and stands before `document`, so that a listing never touches the pages on which output tails lie.
+//!
+//! `history_job_errors` says which jobs failed with which error, in the order of the list, so that the jobs of an error
+//! are found the same way. An error's row has the columns of its two halves side by side: `seen` is the projector's, the
+//! others belong to whoever works out what errors mean.
 
-pub(super) const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &[
+    "
     CREATE TABLE history_jobs (
         id TEXT NOT NULL PRIMARY KEY,
         name TEXT NOT NULL,
@@ -49,4 +54,30 @@ pub(super) const STEPS: &[&str] = &["
      WHERE state IN ('completed', 'failed');
     UPDATE history_jobs SET ended_at = submitted_at WHERE removed = 1 AND ended_at IS NULL AND state <> 'active';
     CREATE INDEX history_jobs_by_end ON history_jobs (ended_at) WHERE ended_at IS NOT NULL;
-"];
+","
+    CREATE TABLE history_job_errors (
+        fingerprint BLOB NOT NULL,
+        submitted_at INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        PRIMARY KEY (fingerprint, submitted_at, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX history_job_errors_by_job ON history_job_errors (id);
+
+    CREATE TABLE history_errors (
+        fingerprint BLOB NOT NULL PRIMARY KEY,
+        seen BLOB NOT NULL,
+        revision TEXT,
+        category TEXT,
+        similarity REAL,
+        model TEXT,
+        vector BLOB
+    ) STRICT;
+    CREATE INDEX history_errors_by_model ON history_errors (model);
+
+    CREATE TABLE history_categories (
+        one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+        version INTEGER NOT NULL,
+        document BLOB NOT NULL
+    ) STRICT;
+",
+];

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Clock, Day, Job, JobId, JobName, JobOptions, JobState, Outcome, PageRequest, Timestamp};
+use jobber::domain::{
+    AttemptNumber, Category, Clock, Day, Fingerprint, Job, JobId, JobName, JobOptions, JobState, Outcome, PageRequest,
+    Timestamp, WorkerId,
+};
 use jobber::events::Cursor;
 use jobber::projector::{contribution, shard_key};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
-    Commit, DayRange, History, JobFilter, JobRecord, Projection, Retention, StoreErrorKind, Term, Versioned,
+    AttemptRecord, Categories, Commit, DayRange, History, JobFilter, JobRecord, Knowledge, Learned, Projection,
+    Retention, Sighting, StoreErrorKind, Term, Versioned,
 };
 
 const TTL: Duration = Duration::from_secs(10);
@@ -280,6 +284,7 @@ async fn filters_hold_together(stores: Stores) {
                     name: job_name.clone(),
                     since: since.map(Timestamp::from_millis),
                     until: until.map(Timestamp::from_millis),
+                    errors: Vec::new(),
                 };
                 let expected: Vec<_> = records
                     .iter()
@@ -485,6 +490,196 @@ async fn a_store_that_is_there_answers(stores: Stores) {
     assert_eq!(stores.here.history.job_names().await.unwrap(), []);
 }
 
+fn fingerprint(n: u8) -> Fingerprint {
+    Fingerprint::from_bytes([n; 32])
+}
+
+fn failed_with(errors: &[u8], record: JobRecord) -> JobRecord {
+    let attempt = |(i, n): (usize, &u8)| AttemptRecord {
+        number: AttemptNumber(i as u32 + 1),
+        worker: WorkerId::parse("w").unwrap(),
+        host: "h".to_owned(),
+        started_at: record.submitted_at,
+        report: None,
+        fingerprint: Some(fingerprint(*n)),
+    };
+    JobRecord { attempts: errors.iter().enumerate().map(attempt).collect(), ..record.clone() }
+}
+
+async fn jobs_are_found_by_their_errors(stores: Stores) {
+    let mut records = Vec::new();
+    for (i, errors) in [&[1][..], &[2], &[], &[1, 2], &[2, 1, 2], &[3]].iter().cycle().take(36).enumerate() {
+        let state = [JobState::Failed, JobState::Completed, JobState::Active][i / 2 % 3];
+        let record = record(&format!("j{i:02}"), ["a", "b"][i % 2], 1000 + (i as i64 / 3) * 10, state);
+        records.push(failed_with(errors, record));
+    }
+    records[4].removed = true;
+    let stores = stores.with(&records).await;
+    for errors in [vec![1], vec![2, 1], vec![9], vec![3, 3], vec![9, 2]] {
+        let errors: Vec<_> = errors.into_iter().map(fingerprint).collect();
+        for states in [vec![], vec![JobState::Failed, JobState::Active]] {
+            for (job_name, since, until) in [(None, None, None), (Some("a"), Some(1030), Some(1090))] {
+                let filter = JobFilter {
+                    states: states.clone(),
+                    name: job_name.map(name),
+                    since: since.map(Timestamp::from_millis),
+                    until: until.map(Timestamp::from_millis),
+                    errors: errors.clone(),
+                };
+                let expected: Vec<_> = records
+                    .iter()
+                    .rev()
+                    .filter(|r| !r.removed)
+                    .filter(|r| r.errors().as_slice().iter().any(|f| errors.contains(f)))
+                    .filter(|r| states.is_empty() || states.contains(&r.state))
+                    .filter(|r| filter.name.as_ref().is_none_or(|n| *n == r.name))
+                    .filter(|r| filter.since.is_none_or(|t| r.submitted_at >= t))
+                    .filter(|r| filter.until.is_none_or(|t| r.submitted_at < t))
+                    .map(|r| r.id.to_string())
+                    .collect();
+                for limit in [3, 100] {
+                    assert_eq!(stores.there.list(&filter, limit).await, expected, "{filter:?}");
+                }
+            }
+        }
+    }
+}
+
+async fn a_job_is_found_by_an_error_of_a_later_attempt(stores: Stores) {
+    let stores = stores.with(&[failed_with(&[1], record("a", "n", 1, JobState::Active))]).await;
+    let term = stores.term().await;
+    let by = |n| JobFilter { errors: vec![fingerprint(n)], ..JobFilter::default() };
+    assert_eq!(stores.there.list(&by(2), 9).await, [""; 0]);
+    let mut read = stores.here.job("a").await;
+    read.document = failed_with(&[1, 2], read.document);
+    stores.here.projection.commit(&term, jobs(vec![read])).await.unwrap();
+    assert_eq!(stores.there.list(&by(2), 9).await, ["a"]);
+    assert_eq!(stores.there.list(&by(1), 9).await, ["a"]);
+}
+
+fn seen(n: u8, ms: i64, job: &str) -> Sighting {
+    let (at, id) = (Timestamp::from_millis(ms), JobId::parse(job).unwrap());
+    Sighting::new(fingerprint(n), &format!("error {n} at {ms}: \u{e9}\n"), at, &name(job), &id)
+}
+
+fn sightings(sightings: impl IntoIterator<Item = Sighting>) -> Commit {
+    Commit { sightings: sightings.into_iter().collect(), ..Commit::default() }
+}
+
+async fn what_is_seen_of_an_error_adds_up(stores: Stores) {
+    let term = stores.term().await;
+    assert_eq!(stores.here.history.errors(&[fingerprint(1)]).await.unwrap(), [None]);
+    assert_eq!(stores.here.history.errors(&[]).await.unwrap(), []);
+    let all: Vec<_> = (0..8).map(|i| seen(1, 500 + (i * 3 % 8) * 10, &format!("j{i}"))).collect();
+    let mut merged = all[0].clone();
+    all.iter().for_each(|s| merged.merge(s));
+    let commits = [&all[..3], &all[2..], &all[..1]];
+    for part in commits {
+        // One at a time and the same ones again: as replays do.
+        for one in part {
+            stores.here.projection.commit(&term, sightings([one.clone(), seen(2, 7, "x")])).await.unwrap();
+        }
+    }
+    let found = stores.there.history.errors(&[2, 9, 1, 2].map(fingerprint)).await.unwrap();
+    assert_eq!((&found[1], &found[0]), (&None, &found[3]));
+    assert_eq!(found[2].as_ref().map(|r| (&r.seen, &r.knowledge)), Some((&merged, &None)));
+    assert_eq!(found[0].as_ref().unwrap().seen, seen(2, 7, "x"));
+}
+
+fn knowledge(vector: Vec<f32>, revision: u64) -> Knowledge {
+    let category = (revision > 1).then(|| format!("c-{revision}").parse().unwrap());
+    Knowledge { model: "m".to_owned(), vector, category, similarity: 0.1 * revision as f32, revision: at(revision) }
+}
+
+fn learned(n: u8, knowledge: &Knowledge) -> Vec<Learned> {
+    vec![Learned { fingerprint: fingerprint(n), knowledge: knowledge.clone() }]
+}
+
+async fn what_is_known_and_what_is_seen_of_an_error_lie_side_by_side(stores: Stores) {
+    let term = stores.term().await;
+    let (here, there) = (&stores.here.projection, &stores.there);
+    here.commit(&term, sightings([seen(1, 10, "a"), seen(2, 10, "a")])).await.unwrap();
+    let known = knowledge(vec![0.1, -1.0, f32::MIN_POSITIVE], 1);
+    here.learn(&term, &[learned(1, &known), learned(9, &known)].concat()).await.unwrap();
+    here.commit(&term, sightings([seen(1, 20, "b")])).await.unwrap();
+    let mut merged = seen(1, 10, "a");
+    merged.merge(&seen(1, 20, "b"));
+    let found = there.history.errors(&[1, 2, 9].map(fingerprint)).await.unwrap();
+    let first = found[0].as_ref().unwrap();
+    assert_eq!((&first.seen, first.knowledge.as_ref()), (&merged, Some(&known)));
+    assert_eq!(found[1].as_ref().unwrap().knowledge, None);
+    assert_eq!(found[2], None, "nothing is known of what was never seen");
+}
+
+async fn later_knowledge_of_an_error_counts(stores: Stores) {
+    let term = stores.term().await;
+    let here = &stores.here.projection;
+    here.commit(&term, sightings([seen(1, 10, "a")])).await.unwrap();
+    let found = async || stores.there.history.errors(&[fingerprint(1)]).await.unwrap()[0].clone().unwrap().knowledge;
+    for (written, expected) in [(2, 2), (3, 3), (2, 3), (3, 3)] {
+        here.learn(&term, &learned(1, &knowledge(vec![1.0], written))).await.unwrap();
+        assert_eq!(found().await, Some(knowledge(vec![1.0], expected)));
+    }
+    let same_revision = Knowledge { model: "other".to_owned(), category: None, ..knowledge(vec![0.5, 0.5], 3) };
+    here.learn(&term, &learned(1, &same_revision)).await.unwrap();
+    assert_eq!(found().await, Some(same_revision));
+}
+
+async fn who_has_no_term_learns_nothing(stores: Stores) {
+    let old = stores.term().await;
+    stores.here.projection.commit(&old, sightings([seen(1, 10, "a")])).await.unwrap();
+    stores.clock.advance(TTL * 2);
+    stores.there.projection.lead("two", TTL, &stores.clock).await.unwrap().unwrap();
+    let known = learned(1, &knowledge(vec![1.0], 1));
+    assert_eq!(kind_of(stores.here.projection.learn(&old, &known)).await, Some(StoreErrorKind::Fenced));
+    assert_eq!(stores.here.history.errors(&[fingerprint(1)]).await.unwrap()[0].as_ref().unwrap().knowledge, None);
+}
+
+async fn the_nearest_errors_of_a_model_are_found_in_order(stores: Stores) {
+    let term = stores.term().await;
+    let here = &stores.here.projection;
+    here.commit(&term, sightings((1..=7).map(|n| seen(n, 10, "a")))).await.unwrap();
+    let vectors = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-1.0, 0.0], [0.6, 0.8]];
+    for (n, vector) in (1..).zip(vectors) {
+        here.learn(&term, &learned(n, &knowledge(vector.to_vec(), 1))).await.unwrap();
+    }
+    let other = Knowledge { model: "other".to_owned(), ..knowledge(vec![1.0, 0.0], 1) };
+    here.learn(&term, &learned(6, &other)).await.unwrap();
+    let found = async |k: usize| -> Vec<(u8, f32)> {
+        let near = stores.there.history.similar_errors(&[1.0, 0.0], "m", k).await.unwrap();
+        near.iter().map(|n| (n.record.seen.fingerprint.as_bytes()[0], (n.similarity * 100.0).round())).collect()
+    };
+    assert_eq!(found(3).await, [(1, 100.0), (2, 80.0), (5, 60.0)]);
+    assert_eq!(found(99).await.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 5, 3, 4]);
+    assert_eq!(stores.there.history.similar_errors(&[1.0, 0.0], "none", 3).await.unwrap(), []);
+    let best = stores.there.history.similar_errors(&[0.0, 1.0], "m", 1).await.unwrap();
+    assert_eq!(best[0].record.knowledge, Some(knowledge(vec![0.0, 1.0], 1)));
+}
+
+async fn categories_are_written_under_their_version_only(stores: Stores) {
+    assert_eq!(stores.there.projection.load_categories().await.unwrap(), None);
+    assert_eq!(stores.there.history.categories().await.unwrap(), Categories::default());
+    let term = stores.term().await;
+    let category = |id: &str| Category {
+        id: id.parse().unwrap(),
+        name: format!("{id} \u{e9}"),
+        description: "d".to_owned(),
+        examples: vec!["one".to_owned(), "two\n".to_owned()],
+    };
+    let commit = |categories| Commit { categories: Some(categories), ..Commit::default() };
+    let first = Categories::seeded(vec![category("a"), category("b")]);
+    let projection = &stores.here.projection;
+    projection.commit(&term, commit(new(first.clone()))).await.unwrap();
+    assert_eq!(stores.there.history.categories().await.unwrap(), first);
+    assert_eq!(kind_of(projection.commit(&term, commit(new(first.clone())))).await, Some(StoreErrorKind::Conflict));
+    let read = stores.there.projection.load_categories().await.unwrap().unwrap();
+    let second = Categories { threshold: Some(0.5), revision: at(4), categories: vec![category("b")], ..first };
+    let changed = Versioned { document: second.clone(), ..read };
+    projection.commit(&term, commit(changed.clone())).await.unwrap();
+    assert_eq!(stores.there.history.categories().await.unwrap(), second);
+    assert_eq!(kind_of(projection.commit(&term, commit(changed))).await, Some(StoreErrorKind::Conflict));
+}
+
 conformance! {
     suite store {
         one_projector_leads_at_a_time,
@@ -509,5 +704,13 @@ conformance! {
         nothing_expires_that_is_kept_for_ever,
         only_the_current_term_removes,
         a_store_that_is_there_answers,
+        jobs_are_found_by_their_errors,
+        a_job_is_found_by_an_error_of_a_later_attempt,
+        what_is_seen_of_an_error_adds_up,
+        what_is_known_and_what_is_seen_of_an_error_lie_side_by_side,
+        later_knowledge_of_an_error_counts,
+        who_has_no_term_learns_nothing,
+        the_nearest_errors_of_a_model_are_found_in_order,
+        categories_are_written_under_their_version_only,
     } for embedded
 }
