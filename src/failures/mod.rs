@@ -15,10 +15,11 @@ mod mask;
 mod shapes;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use embed::{EmbedError, Embedder};
 
-use crate::domain::{Fingerprint, KnownError};
+use crate::domain::{Category, Fingerprint, JobId, KnownError, Stretch};
 
 /// Why the cache could not do its work. There is one kind: it can't be reached, and another try may work.
 #[derive(Debug, thiserror::Error)]
@@ -50,4 +51,39 @@ pub trait ErrorCache: Send + Sync + 'static {
     /// # Errors
     /// When the cache can't be reached; some of them may be remembered.
     async fn put(&self, errors: &[KnownError]) -> Result<(), CacheError>;
+
+    /// The categories that were published last. Unlike errors they are not forgotten.
+    ///
+    /// # Errors
+    /// When the cache can't be reached.
+    async fn published(&self) -> Result<Option<PublishedCategories>, CacheError>;
+
+    /// Publishes the categories, for those who must decide at once and can't ask the store.
+    ///
+    /// # Errors
+    /// When the cache can't be reached.
+    async fn publish(&self, categories: &PublishedCategories) -> Result<(), CacheError>;
+
+    /// How many times its usual limits the next attempt of this job gets, if that was noted.
+    ///
+    /// # Errors
+    /// When the cache can't be reached.
+    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError>;
+
+    /// Notes that, in place of what was noted before.
+    ///
+    /// # Errors
+    /// When the cache can't be reached.
+    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError>;
+}
+
+/// The categories by which errors are judged now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedCategories {
+    /// The model whose vectors are compared.
+    pub model: String,
+    /// How near an error must be to its nearest category.
+    pub threshold: f32,
+    /// The categories.
+    pub categories: Vec<Category>,
 }

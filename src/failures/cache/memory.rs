@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::domain::{Fingerprint, KnownError};
-use crate::failures::{CacheError, ErrorCache};
+use crate::domain::{Fingerprint, JobId, KnownError, Stretch};
+use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 
 type Generation = HashMap<Fingerprint, Arc<KnownError>>;
 
@@ -16,6 +16,8 @@ pub struct MemoryCache {
     /// Errors in one generation at most.
     half: usize,
     generations: Mutex<Generations>,
+    published: Mutex<Option<PublishedCategories>>,
+    stretches: Mutex<HashMap<JobId, Stretch>>,
 }
 
 #[derive(Default)]
@@ -27,7 +29,12 @@ struct Generations {
 impl MemoryCache {
     /// A cache of at most `cap` errors, which keeps at least the `cap / 2` that were used last. A cap under 2 counts as 2.
     pub fn new(cap: usize) -> Arc<Self> {
-        Arc::new(Self { half: (cap / 2).max(1), generations: Mutex::default() })
+        Arc::new(Self {
+            half: (cap / 2).max(1),
+            generations: Mutex::default(),
+            published: Mutex::default(),
+            stretches: Mutex::default(),
+        })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Generations) -> T) -> T {
@@ -65,6 +72,28 @@ impl ErrorCache for MemoryCache {
     async fn put(&self, errors: &[KnownError]) -> Result<(), CacheError> {
         let errors: Vec<_> = errors.iter().cloned().map(Arc::new).collect();
         self.with(|g| errors.into_iter().for_each(|error| g.keep(error, self.half)));
+        Ok(())
+    }
+
+    async fn published(&self) -> Result<Option<PublishedCategories>, CacheError> {
+        Ok(self.published.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn publish(&self, categories: &PublishedCategories) -> Result<(), CacheError> {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(categories.clone());
+        Ok(())
+    }
+
+    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError> {
+        Ok(self.stretches.lock().unwrap_or_else(PoisonError::into_inner).get(job).copied())
+    }
+
+    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError> {
+        let mut stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
+        if stretches.len() >= self.half * 2 {
+            stretches.clear();
+        }
+        stretches.insert(job.clone(), stretch);
         Ok(())
     }
 }

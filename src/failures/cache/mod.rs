@@ -1,4 +1,5 @@
-//! The caches: of one process, and of all.
+//! The caches: of one process, of those that share a data directory, and of all.
 
+pub mod embedded;
 pub mod memory;
 pub mod redis;

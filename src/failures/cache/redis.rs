@@ -13,8 +13,8 @@ use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
 use futures_util::future::{join_all, try_join_all};
 
-use crate::domain::{Fingerprint, KnownError};
-use crate::failures::{CacheError, ErrorCache};
+use crate::domain::{Fingerprint, JobId, KnownError, Stretch};
+use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::redis::Redis;
 
 /// The first byte of every value: how the rest is to be read.
@@ -28,14 +28,19 @@ const CHUNK: usize = 256;
 pub struct RedisCache {
     redis: Redis,
     prefix: String,
+    published: String,
+    stretches: String,
     ttl: Duration,
 }
 
 impl RedisCache {
-    /// The cache of the queue with this name, under `jobber:<queue>:error:<fingerprint>`. It forgets an error `ttl` after
+    /// The cache of the queue with this name, under `jobber:<queue>:error:<fingerprint>`, and the published categories
+    /// under `jobber:<queue>:categories`, and what jobs get more under `jobber:<queue>:limits:<job>`. It forgets an error `ttl` after
     /// it was put (at least a second). Nothing is asked of the server here.
     pub fn open(redis: Redis, queue: &str, ttl: Duration) -> Arc<Self> {
-        Arc::new(Self { redis, prefix: format!("jobber:{queue}:error:"), ttl: ttl.max(Duration::from_secs(1)) })
+        let (prefix, published) = (format!("jobber:{queue}:error:"), format!("jobber:{queue}:categories"));
+        let stretches = format!("jobber:{queue}:limits:");
+        Arc::new(Self { redis, prefix, published, stretches, ttl: ttl.max(Duration::from_secs(1)) })
     }
 
     fn key(&self, fingerprint: &Fingerprint) -> String {
@@ -75,6 +80,32 @@ impl ErrorCache for RedisCache {
             try_join_all(puts).await.map_err(|e| self.failed(&e))?;
         }
         Ok(())
+    }
+
+    async fn published(&self) -> Result<Option<PublishedCategories>, CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let value: Option<Bytes> = client.get(&self.published).await.map_err(|e| self.failed(&e))?;
+        Ok(value.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    async fn publish(&self, categories: &PublishedCategories) -> Result<(), CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let value = Bytes::from(serde_json::to_vec(categories).map_err(CacheError::unavailable)?);
+        client.set(&self.published, value, None, None, false).await.map_err(|e| self.failed(&e))
+    }
+
+    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let value: Option<Bytes> = client.get(format!("{}{job}", self.stretches)).await.map_err(|e| self.failed(&e))?;
+        Ok(value.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let value = Bytes::from(serde_json::to_vec(&stretch).map_err(CacheError::unavailable)?);
+        let ttl = Expiration::EX(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX));
+        let key = format!("{}{job}", self.stretches);
+        client.set(key, value, Some(ttl), None, false).await.map_err(|e| self.failed(&e))
     }
 }
 

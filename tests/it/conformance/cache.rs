@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Fingerprint, KnownError};
-use jobber::failures::ErrorCache;
+use jobber::domain::{Category, Fingerprint, JobId, KnownError, Stretch};
+use jobber::failures::cache::embedded::EmbeddedCache;
 use jobber::failures::cache::memory::MemoryCache;
 use jobber::failures::cache::redis::RedisCache;
+use jobber::failures::{ErrorCache, PublishedCategories};
 use jobber::redis::{Redis, RedisSettings};
+use jobber::sqlite::{Durability, Sqlite};
 use tokio_util::task::TaskTracker;
 
 use crate::harness::redis as server;
@@ -16,12 +18,21 @@ use crate::harness::redis as server;
 struct Caches {
     here: Arc<dyn ErrorCache>,
     there: Arc<dyn ErrorCache>,
-    _behind: Option<Arc<server::Redis>>,
+    _behind: Box<dyn Send>,
 }
 
 async fn memory() -> Caches {
     let cache = MemoryCache::new(10_000);
-    Caches { here: cache.clone(), there: cache, _behind: None }
+    Caches { here: cache.clone(), there: cache, _behind: Box::new(()) }
+}
+
+async fn embedded() -> Caches {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || async {
+        let db = Sqlite::open(&dir.path().join("jobber.db"), Durability::Process).unwrap();
+        EmbeddedCache::open(db, 10_000).await.unwrap()
+    };
+    Caches { here: open().await, there: open().await, _behind: Box::new(dir) }
 }
 
 async fn redis() -> Caches {
@@ -32,7 +43,7 @@ async fn redis() -> Caches {
         let redis = Redis::connect(&settings, &TaskTracker::new()).await.unwrap();
         RedisCache::open(redis, &prefix, Duration::from_secs(600))
     };
-    Caches { here: open().await, there: open().await, _behind: Some(server.clone()) }
+    Caches { here: open().await, there: open().await, _behind: Box::new(server.clone()) }
 }
 
 fn fingerprint(n: u16) -> Fingerprint {
@@ -82,6 +93,32 @@ async fn a_thousand_at_once_are_kept(caches: Caches) {
     assert_eq!(known, all.into_iter().map(Some).collect::<Vec<_>>());
 }
 
+async fn the_categories_published_last_are_told(caches: Caches) {
+    assert_eq!(caches.here.published().await.unwrap(), None);
+    let category = Category {
+        id: "disk".parse().unwrap(),
+        name: "Disk \u{e9}".to_owned(),
+        description: String::new(),
+        examples: vec!["full".to_owned()],
+    };
+    let first = PublishedCategories { model: "m".to_owned(), threshold: 0.5, categories: vec![category] };
+    caches.here.publish(&first).await.unwrap();
+    assert_eq!(caches.there.published().await.unwrap().as_ref(), Some(&first));
+    let second = PublishedCategories { categories: vec![], threshold: 0.25, ..first };
+    caches.there.publish(&second).await.unwrap();
+    assert_eq!(caches.here.published().await.unwrap(), Some(second));
+}
+
+async fn what_a_job_gets_more_is_told(caches: Caches) {
+    let (a, b) = (JobId::parse("a").unwrap(), JobId::parse("repeat:b:1").unwrap());
+    assert_eq!(caches.here.stretch(&a).await.unwrap(), None);
+    for stretch in [Stretch { timeout: 2.0, memory: 1.5 }, Stretch { timeout: 0.1, memory: 64.0 }] {
+        caches.here.put_stretch(&a, stretch).await.unwrap();
+        assert_eq!(caches.there.stretch(&a).await.unwrap(), Some(stretch));
+    }
+    assert_eq!(caches.there.stretch(&b).await.unwrap(), None);
+}
+
 conformance! {
     suite cache {
         nothing_is_known_at_first,
@@ -89,5 +126,7 @@ conformance! {
         answers_stand_in_the_order_of_the_questions,
         the_last_one_put_counts,
         a_thousand_at_once_are_kept,
-    } for memory, redis
+        the_categories_published_last_are_told,
+        what_a_job_gets_more_is_told,
+    } for memory, embedded, redis
 }

@@ -1,0 +1,375 @@
+//! Errors in, their categories out: beside the projector, in the process that leads, under the same term.
+//!
+//! ```text
+//! projector ──errors seen──> look: cache, store ──unknown──> embed in batches ──> match ──> store ──> cache
+//!           ──look again───> all errors that the aggregates name: match anew by what is known
+//! ```
+//! Nothing waits for it: neither a job nor the fold of history. While the embedder is away errors stay unknown in the
+//! store, which statistics show as pending, and are worked out when it is back. An error is embedded once ever; its
+//! vector is kept, so that changed categories cost nothing but arithmetic.
+
+mod pending;
+mod rules;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Waits;
+use crate::domain::{Fingerprint, KnownError};
+use crate::failures::{EmbedError, Embedder, ErrorCache};
+use crate::projector::{Audience, Lead};
+use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
+use pending::{Pending, Unknown};
+use rules::Rules;
+
+/// Errors that are read from cache and store at once.
+const AT_ONCE: usize = 256;
+/// Errors that are remembered as known, to be spared a look when they are seen again.
+const REMEMBERED: usize = 100_000;
+/// The longest wait for an embedder that refuses: somebody may have helped it.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// How a classifier works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassifierSettings {
+    /// How near an error must be to its nearest category, unless the categories say it themselves.
+    pub threshold: f32,
+    /// Texts that are embedded at once.
+    pub batch: usize,
+    /// Between tries to reach the embedder or the store, at first and at most.
+    pub waits: (Duration, Duration),
+}
+
+impl ClassifierSettings {
+    /// The usual settings.
+    pub fn new(threshold: f32) -> Self {
+        Self { threshold, batch: 64, waits: (Duration::from_secs(1), Duration::from_secs(120)) }
+    }
+}
+
+/// Works out what errors mean.
+pub struct Classifier {
+    /// Tells what is known.
+    pub history: Arc<dyn History>,
+    /// Takes what was learned.
+    pub projection: Arc<dyn Projection>,
+    /// Saves what was learned for all processes.
+    pub cache: Arc<dyn ErrorCache>,
+    /// Turns texts into vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// How it works.
+    pub settings: ClassifierSettings,
+}
+
+/// What interrupts a term.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error("history can't be used")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Embedder(#[from] EmbedError),
+}
+
+/// What happened while it waited.
+enum News {
+    Seen(Vec<Fingerprint>),
+    Again,
+    Due,
+    Over,
+}
+
+impl Classifier {
+    /// Works whenever the projector that `audience` listens to leads, until `stop`. No failure ends it.
+    pub async fn run(self, mut audience: Audience, stop: CancellationToken) {
+        let (first, most) = self.settings.waits;
+        let mut waits = Waits::new(first, most);
+        loop {
+            let lead = tokio::select! {
+                () = stop.cancelled() => return,
+                lead = audience.lead.wait_for(|lead| lead.term.is_some()) => match lead {
+                    Ok(lead) => lead.clone(),
+                    Err(_) => return,
+                },
+            };
+            let Some(term) = lead.term.clone() else { continue };
+            let mut shift = Shift { on: &self, term, lead, pending: Pending::default(), done: HashSet::new() };
+            let ended = shift.work(&mut audience, &stop, &mut waits).await;
+            let pause = match ended {
+                Ok(()) => continue,
+                Err(Interrupted::Store(error)) if error.kind == StoreErrorKind::Fenced => first,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "errors can't be categorised; trying again");
+                    waits.next_wait().max(retry_after(&error))
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+fn retry_after(error: &Interrupted) -> Duration {
+    match error {
+        Interrupted::Store(_) => Duration::ZERO,
+        Interrupted::Embedder(error) => error.retry_after().unwrap_or(REFUSED),
+    }
+}
+
+/// Work under one term.
+struct Shift<'a> {
+    on: &'a Classifier,
+    term: Term,
+    lead: Lead,
+    pending: Pending,
+    /// Errors whose knowledge is in the store and of the current rules.
+    done: HashSet<Fingerprint>,
+}
+
+impl Shift<'_> {
+    /// Works until the term ends or `stop`.
+    async fn work(
+        &mut self,
+        audience: &mut Audience,
+        stop: &CancellationToken,
+        waits: &mut Waits,
+    ) -> Result<(), Interrupted> {
+        loop {
+            // What changed before this line is in what is read after it.
+            self.lead = audience.lead.borrow_and_update().clone();
+            if self.lead.term.as_ref() != Some(&self.term) {
+                return Ok(());
+            }
+            let rules = self.rules(stop).await?;
+            self.done.clear();
+            self.look(&self.all().await?, &rules).await?;
+            waits.reset();
+            if self.follow(&rules, audience, stop, waits).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows the news until everything must be looked at again (false) or the term is over (true).
+    async fn follow(
+        &mut self,
+        rules: &Rules,
+        audience: &mut Audience,
+        stop: &CancellationToken,
+        waits: &mut Waits,
+    ) -> Result<bool, Interrupted> {
+        let mut due = Instant::now();
+        loop {
+            match self.news(audience, stop, due).await {
+                News::Over => return Ok(true),
+                News::Again => return Ok(false),
+                News::Seen(errors) => self.look(&errors, rules).await?,
+                News::Due => match self.embed(rules, stop).await? {
+                    None => {
+                        waits.reset();
+                        due = Instant::now();
+                    }
+                    Some(error) => {
+                        let pause = waits.next_wait().max(error.retry_after().unwrap_or(REFUSED));
+                        let seconds = pause.as_secs();
+                        tracing::warn!(
+                            error = chain(&error),
+                            pending = self.pending.len(),
+                            seconds,
+                            "errors wait for the embedder"
+                        );
+                        due = Instant::now() + pause;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn news(&self, audience: &mut Audience, stop: &CancellationToken, due: Instant) -> News {
+        let (ours, rounds) = (&self.term, self.lead.rounds);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => News::Over,
+            lead = audience.lead.wait_for(|lead| lead.term.as_ref() != Some(ours) || lead.rounds != rounds) => match lead {
+                Ok(lead) if lead.term.as_ref() == Some(ours) => News::Again,
+                _ => News::Over,
+            },
+            errors = received(&mut audience.errors) => News::Seen(errors),
+            () = tokio::time::sleep_until(due), if !self.pending.is_empty() => News::Due,
+        }
+    }
+
+    async fn rules(&self, stop: &CancellationToken) -> Result<Rules, Interrupted> {
+        let categories = self.on.history.categories().await?;
+        let threshold = categories.threshold.unwrap_or(self.on.settings.threshold);
+        let made = rules::make(categories, threshold, &*self.on.embedder, &*self.on.cache, self.on.settings.batch);
+        Ok(unless_stopped(stop, made).await?)
+    }
+
+    /// Every error that an aggregate names.
+    async fn all(&self) -> Result<Vec<Fingerprint>, StoreError> {
+        let shards = self.on.history.shards(DayRange::default(), None).await?;
+        let all: BTreeSet<_> = shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    /// Puts what is known of these errors into the categories of now, and notes what is not known.
+    async fn look(&mut self, errors: &[Fingerprint], rules: &Rules) -> Result<(), Interrupted> {
+        let is_new = |f: &&Fingerprint| **f != Fingerprint::OTHER && !self.done.contains(*f) && !self.pending.holds(f);
+        let new: Vec<_> = errors.iter().filter(is_new).copied().collect();
+        for chunk in new.chunks(AT_ONCE) {
+            let cached = self.cached(chunk).await;
+            let records = self.on.history.errors(chunk).await?;
+            let mut learned = Vec::new();
+            for (record, cached) in records.into_iter().zip(cached) {
+                // Seen again when it is in the store.
+                let Some(record) = record else { continue };
+                match self.vector(&record, cached) {
+                    Some(vector) => learned.extend(self.reconsider(&record, vector, rules)),
+                    None => self.pending.add(Unknown::new(&record.seen)),
+                }
+            }
+            self.learn(learned).await?;
+            self.remember(chunk.iter().copied());
+        }
+        Ok(())
+    }
+
+    /// What the cache knows; nothing when it is away.
+    async fn cached(&self, errors: &[Fingerprint]) -> Vec<Option<KnownError>> {
+        match self.on.cache.get(errors).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "the cache of errors is away");
+                vec![None; errors.len()]
+            }
+        }
+    }
+
+    /// The error's vector of the current model, if anybody has worked it out.
+    fn vector(&self, record: &ErrorRecord, cached: Option<KnownError>) -> Option<Vec<f32>> {
+        let model = self.on.embedder.model();
+        let cached = cached.filter(|known| known.model == model).map(|known| known.vector);
+        let stored =
+            || record.knowledge.as_ref().filter(|known| known.model == model).map(|known| known.vector.clone());
+        cached.or_else(stored)
+    }
+
+    /// What there is to learn of an error whose vector is known; nothing when the store knows it already.
+    fn reconsider(&self, record: &ErrorRecord, vector: Vec<f32>, rules: &Rules) -> Option<Learned> {
+        let learned = self.judge(record.seen.fingerprint, vector, rules);
+        let is_known = record.knowledge.as_ref().is_some_and(|known| {
+            let Knowledge { model, category, similarity, .. } = &learned.knowledge;
+            known.model == *model && known.category == *category && (known.similarity - similarity).abs() < 1e-6
+        });
+        (!is_known).then_some(learned)
+    }
+
+    fn judge(&self, fingerprint: Fingerprint, vector: Vec<f32>, rules: &Rules) -> Learned {
+        let found = rules.matcher.nearest(&vector);
+        let model = self.on.embedder.model().to_owned();
+        let (category, similarity, revision) = (found.category, found.similarity, rules.revision);
+        Learned { fingerprint, knowledge: Knowledge { model, vector, category, similarity, revision } }
+    }
+
+    /// Embeds the errors that have waited longest; answers why that could not be done.
+    async fn embed(&mut self, rules: &Rules, stop: &CancellationToken) -> Result<Option<EmbedError>, StoreError> {
+        let batch = self.pending.next(self.on.settings.batch);
+        let texts: Vec<String> = batch.iter().map(|unknown| unknown.text.clone()).collect();
+        let vectors = match unless_stopped(stop, self.on.embedder.embed(&texts)).await {
+            Ok(vectors) if vectors.len() == texts.len() => vectors,
+            Ok(_) => {
+                let problem = "it gave another number of vectors than it got texts".to_owned();
+                self.pending.put_back(batch);
+                return Ok(Some(EmbedError::Garbage { problem }));
+            }
+            Err(error) => {
+                self.pending.put_back(batch);
+                return Ok(Some(error));
+            }
+        };
+        let judged = batch.iter().zip(vectors).map(|(unknown, vector)| self.judge(unknown.fingerprint, vector, rules));
+        let learned: Vec<_> = judged.collect();
+        if let Err(error) = self.learn(learned.clone()).await {
+            // The next one to try finds the vectors here, and need not pay for them again.
+            self.put(&learned).await;
+            return Err(error);
+        }
+        self.pending.has_passed();
+        self.remember(batch.into_iter().map(|unknown| unknown.fingerprint));
+        Ok(None)
+    }
+
+    /// The store first: what only the cache knew would be forgotten one day.
+    async fn learn(&self, learned: Vec<Learned>) -> Result<(), StoreError> {
+        for part in learned.chunks(AT_ONCE) {
+            self.on.projection.learn(&self.term, part).await?;
+            self.put(part).await;
+        }
+        Ok(())
+    }
+
+    async fn put(&self, learned: &[Learned]) {
+        let known = learned.iter().map(|Learned { fingerprint, knowledge }| KnownError {
+            fingerprint: *fingerprint,
+            category: knowledge.category.as_ref().map(ToString::to_string),
+            vector: knowledge.vector.clone(),
+            model: knowledge.model.clone(),
+        });
+        if let Err(error) = self.on.cache.put(&known.collect::<Vec<_>>()).await {
+            tracing::debug!(error = chain(&error), "the cache of errors is away");
+        }
+    }
+
+    fn remember(&mut self, errors: impl Iterator<Item = Fingerprint>) {
+        if self.done.len() > REMEMBERED {
+            self.done.clear();
+        }
+        let pending = &self.pending;
+        self.done.extend(errors.filter(|f| !pending.holds(f)));
+    }
+}
+
+/// Waits for the embedder, but not long once the process is to stop: what is paid for should be used.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    embedding: impl Future<Output = Result<T, EmbedError>>,
+) -> Result<T, EmbedError> {
+    const GRACE: Duration = Duration::from_secs(2);
+    let over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        done = embedding => done,
+        () = over => Err(EmbedError::Away { problem: "this process stops".to_owned(), after: None }),
+    }
+}
+
+/// The next errors, with all that have come meanwhile.
+async fn received(errors: &mut mpsc::Receiver<Vec<Fingerprint>>) -> Vec<Fingerprint> {
+    let Some(mut all) = errors.recv().await else { return std::future::pending().await };
+    while let Ok(more) = errors.try_recv() {
+        all.extend(more);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// An error with all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
