@@ -1,0 +1,292 @@
+//! What fails, by category, and what it costs.
+//!
+//! ```text
+//! failures     = attempts that failed with an error of the category
+//! jobs         = jobs of which at least one attempt did; each once, however many did
+//! completed    = those of them that completed in the end, of those that have ended
+//! share of CPU = CPU time of those attempts over the CPU time of all attempts
+//! trend        = failures by day of submission
+//! ```
+//! Aggregates count by error and the categories are joined here, so every change of them holds for the past too, and
+//! for jobs whose documents are gone. A job that met two categories counts in both; in each once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::intervals::Rate;
+use super::shard::{Counts, StatShard};
+use crate::domain::{CategoryId, Day, Fingerprint, JobName, Timestamp, UNCATEGORISED};
+
+/// Under what an error is counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Label {
+    /// A category of the team.
+    Category(CategoryId),
+    /// It is near to none.
+    Uncategorised,
+    /// Nobody has worked it out yet.
+    Pending,
+}
+
+impl Label {
+    /// What stands in JSON.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Label::Category(id) => id.as_str(),
+            Label::Uncategorised => UNCATEGORISED,
+            Label::Pending => "pending",
+        }
+    }
+}
+
+/// What is known of an error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ErrorFacts {
+    /// Under what it is counted.
+    pub label: Label,
+    /// What it says.
+    pub text: String,
+    /// When it was first seen.
+    pub first_seen: Timestamp,
+    /// When it was last seen.
+    pub last_seen: Timestamp,
+}
+
+/// What is known of all errors, and what categories are called.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Knowns {
+    /// By fingerprint.
+    pub errors: BTreeMap<Fingerprint, ErrorFacts>,
+    /// Names by id.
+    pub names: BTreeMap<CategoryId, String>,
+}
+
+impl Knowns {
+    /// Under what this error is counted.
+    pub fn label(&self, error: &Fingerprint) -> Label {
+        match self.errors.get(error) {
+            Some(facts) => facts.label.clone(),
+            None if *error == Fingerprint::OTHER => Label::Uncategorised,
+            None => Label::Pending,
+        }
+    }
+
+    /// What people call a label.
+    pub fn name(&self, label: &Label) -> String {
+        match label {
+            Label::Category(id) => self.names.get(id).cloned().unwrap_or_else(|| id.to_string()),
+            other => other.as_str().to_owned(),
+        }
+    }
+}
+
+/// One line of `stats categories`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CategoryLine {
+    /// The id, `uncategorised` or `pending`.
+    pub category: String,
+    /// What people call it.
+    pub name: String,
+    /// Jobs that met it.
+    pub jobs: i64,
+    /// Jobs that have ended, and those of them that completed.
+    pub completed: Rate,
+    /// Attempts that failed with it.
+    pub failures: i64,
+    /// CPU seconds of those.
+    pub cpu_seconds: f64,
+    /// The part of all CPU time that they took, 0 to 1.
+    pub cpu_share: f64,
+    /// When it was first seen, over all time.
+    pub first_seen: Option<Timestamp>,
+    /// When it was last seen, over all time.
+    pub last_seen: Option<Timestamp>,
+    /// Failures by the day on which their jobs were submitted, in order.
+    pub trend: BTreeMap<Day, i64>,
+    /// What its most frequent errors say, most frequent first.
+    pub examples: Vec<String>,
+}
+
+/// Examples of a category.
+const EXAMPLES: usize = 3;
+
+#[derive(Default)]
+struct Sums {
+    jobs: i64,
+    ended: i64,
+    completed: i64,
+    failures: i64,
+    cpu_us: i64,
+    trend: BTreeMap<Day, i64>,
+    errors: BTreeMap<Fingerprint, i64>,
+}
+
+/// One line for each category that was met, most failures first.
+pub fn categories<'a>(shards: impl IntoIterator<Item = &'a StatShard>, known: &Knowns) -> Vec<CategoryLine> {
+    let mut sums: BTreeMap<Label, Sums> = BTreeMap::new();
+    let mut all_cpu_us = 0;
+    for StatShard { key, counts, .. } in shards {
+        all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
+        for (error, failed) in &counts.failures {
+            let sum = sums.entry(known.label(error)).or_default();
+            sum.failures += failed.attempts;
+            sum.cpu_us += failed.cpu_us;
+            *sum.trend.entry(key.day).or_insert(0) += failed.attempts;
+            *sum.errors.entry(*error).or_insert(0) += failed.attempts;
+        }
+        for (errors, jobs) in &counts.jobs_by_errors {
+            let met: BTreeSet<_> = errors.as_slice().iter().map(|error| known.label(error)).collect();
+            for label in met {
+                let sum = sums.entry(label).or_default();
+                sum.jobs += jobs.jobs;
+                sum.completed += jobs.completed;
+                sum.ended += jobs.completed + jobs.failed;
+            }
+        }
+    }
+    let mut lines: Vec<_> = sums.into_iter().map(|(label, sums)| line(&label, sums, all_cpu_us, known)).collect();
+    lines.sort_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.category.cmp(&b.category)));
+    lines
+}
+
+fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &Knowns) -> CategoryLine {
+    let facts = || sums.errors.keys().filter_map(|error| known.errors.get(error));
+    let mut frequent: Vec<_> = sums.errors.iter().collect();
+    frequent.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
+    let texts = frequent.iter().filter_map(|(error, _)| known.errors.get(error)).map(|facts| facts.text.clone());
+    CategoryLine {
+        category: label.as_str().to_owned(),
+        name: known.name(label),
+        jobs: sums.jobs,
+        completed: Rate::of(sums.completed, sums.ended),
+        failures: sums.failures,
+        cpu_seconds: sums.cpu_us as f64 / 1e6,
+        cpu_share: if all_cpu_us > 0 { sums.cpu_us as f64 / all_cpu_us as f64 } else { 0.0 },
+        first_seen: facts().map(|f| f.first_seen).min(),
+        last_seen: facts().map(|f| f.last_seen).max(),
+        examples: texts.take(EXAMPLES).collect(),
+        trend: sums.trend,
+    }
+}
+
+/// One line of `stats cost`: what failed attempts of one job name and category took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CostLine {
+    /// The binary.
+    pub name: JobName,
+    /// The category's id, `uncategorised`, `pending`, or `none` for attempts that were lost or cancelled.
+    pub category: String,
+    /// Attempts; `None` for those without an error.
+    pub failures: Option<i64>,
+    /// Their CPU time in seconds.
+    pub cpu_seconds: f64,
+    /// Their part of the CPU time of all attempts of the binary, 0 to 1.
+    pub cpu_share: f64,
+}
+
+/// One line for each job name and category, most CPU time first.
+pub fn cost(names: &BTreeMap<JobName, Counts>, known: &Knowns) -> Vec<CostLine> {
+    let mut lines = Vec::new();
+    for (name, counts) in names {
+        let mut sums: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+        for (error, failed) in &counts.failures {
+            let sum = sums.entry(known.label(error).as_str().to_owned()).or_default();
+            sum.0 += failed.attempts;
+            sum.1 += failed.cpu_us;
+        }
+        let all_us = counts.cpu_us_succeeded + counts.cpu_us_failed;
+        let share = |us: i64| if all_us > 0 { us as f64 / all_us as f64 } else { 0.0 };
+        let without = counts.cpu_us_failed - sums.values().map(|(_, us)| us).sum::<i64>();
+        let line = |category, failures, us: i64| {
+            let (name, cpu_seconds, cpu_share) = (name.clone(), us as f64 / 1e6, share(us));
+            CostLine { name, category, failures, cpu_seconds, cpu_share }
+        };
+        lines.extend(sums.into_iter().map(|(category, (failures, us))| line(category, Some(failures), us)));
+        if without > 0 {
+            lines.push(line("none".to_owned(), None, without));
+        }
+    }
+    lines.sort_by(|a, b| b.cpu_seconds.total_cmp(&a.cpu_seconds));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{ErrorSet, ErrorSetCounts, FailureCounts, ShardKey};
+
+    fn f(n: u8) -> Fingerprint {
+        Fingerprint::from_bytes([n; 32])
+    }
+
+    fn known() -> Knowns {
+        let disk: CategoryId = "disk".parse().unwrap();
+        let at = Timestamp::from_millis;
+        let facts =
+            |n: i64, label| ErrorFacts { label, text: format!("error {n}"), first_seen: at(n), last_seen: at(n * 10) };
+        let errors = [
+            (f(1), facts(1, Label::Category(disk.clone()))),
+            (f(2), facts(2, Label::Category(disk.clone()))),
+            (f(3), facts(3, Label::Uncategorised)),
+        ];
+        Knowns { errors: errors.into(), names: [(disk, "Disk full".to_owned())].into() }
+    }
+
+    fn shard() -> StatShard {
+        let key = ShardKey { day: Timestamp::from_millis(0).day(), name: "a".parse().unwrap() };
+        let failed = |attempts, cpu_us| FailureCounts { attempts, cpu_us, wall_us: 0 };
+        let jobs = |jobs, completed, failed| ErrorSetCounts { jobs, completed, failed };
+        let counts = Counts {
+            failures: [(f(1), failed(5, 100)), (f(2), failed(9, 200)), (f(3), failed(1, 50)), (f(4), failed(1, 0))]
+                .into(),
+            jobs_by_errors: [
+                (ErrorSet::new([f(1)]), jobs(3, 1, 1)),
+                (ErrorSet::new([f(1), f(2)]), jobs(2, 2, 0)),
+                (ErrorSet::new([f(2), f(3)]), jobs(4, 0, 4)),
+            ]
+            .into(),
+            cpu_us_succeeded: 600,
+            cpu_us_failed: 400,
+            ..Counts::default()
+        };
+        StatShard { counts, ..StatShard::new(key) }
+    }
+
+    #[test]
+    fn a_job_counts_once_in_each_category_that_it_met() {
+        let shard = shard();
+        let lines = categories([&shard], &known());
+        let disk = &lines[0];
+        assert_eq!((disk.category.as_str(), disk.name.as_str()), ("disk", "Disk full"));
+        assert_eq!((disk.jobs, disk.failures), (9, 14), "two of them met both of its errors");
+        assert_eq!((disk.completed.hits, disk.completed.n), (3, 8), "one has not ended");
+        assert!((disk.cpu_share - 0.3).abs() < 1e-12);
+        assert_eq!(
+            (disk.first_seen, disk.last_seen),
+            (Some(Timestamp::from_millis(1)), Some(Timestamp::from_millis(20)))
+        );
+        assert_eq!(disk.examples, ["error 2", "error 1"]);
+        let others: Vec<_> = lines[1..].iter().map(|l| (l.category.as_str(), l.jobs, l.failures)).collect();
+        assert_eq!(others, [("pending", 0, 1), ("uncategorised", 4, 1)]);
+    }
+
+    #[test]
+    fn what_no_error_explains_is_told_apart() {
+        let names = [("a".parse().unwrap(), shard().counts)].into();
+        let lines: Vec<_> = cost(&names, &known())
+            .into_iter()
+            .map(|l| (l.category, l.failures, (l.cpu_share * 100.0).round()))
+            .collect();
+        let line = |category: &str, failures, share| (category.to_owned(), failures, share);
+        assert_eq!(
+            lines,
+            [
+                line("disk", Some(14), 30.0),
+                line("uncategorised", Some(1), 5.0),
+                line("none", None, 5.0),
+                line("pending", Some(1), 0.0)
+            ]
+        );
+    }
+}
