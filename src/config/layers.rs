@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{SETTINGS, job_keys};
+use super::settings::{POLICY_KEYS, SETTINGS, job_keys};
 use crate::domain::JobName;
 
 /// Why the configuration can't be used: where, which key, what is allowed.
@@ -82,6 +82,8 @@ pub(super) struct Layers {
     values: BTreeMap<String, (Raw, Origin)>,
     /// Names that have a `[jobs.<name>]` section.
     pub(super) job_names: Vec<JobName>,
+    /// Categories that have a `[policies.<category>]` section.
+    pub(super) policy_names: Vec<String>,
 }
 
 impl Layers {
@@ -165,7 +167,7 @@ impl Layers {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             let bad = |problem| Err(ConfigError::File { file: origin.to_string(), problem });
             if let toml::Value::Table(inner) = value
-                && (prefix == "jobs" || is_section(&key))
+                && (["jobs", "policies"].contains(&prefix) || key == "policies" || is_section(&key))
             {
                 if prefix == "jobs" {
                     match JobName::parse(name) {
@@ -173,6 +175,9 @@ impl Layers {
                         Ok(name) => self.job_names.push(name),
                         Err(error) => return bad(format!("section [jobs.{name:?}]: {error}")),
                     }
+                }
+                if prefix == "policies" && !self.policy_names.contains(name) {
+                    self.policy_names.push(name.clone());
                 }
                 self.lay_table(&key, inner, origin)?;
                 continue;
@@ -259,7 +264,11 @@ fn is_setting(key: &str) -> bool {
             && parts.next_back().is_some_and(|last| job_keys().any(|k| k == last))
             && parts.next().is_some()
     };
-    SETTINGS.iter().any(|s| s.key == key) || of_a_job()
+    let of_a_policy = || {
+        let parts: Vec<_> = key.split('.').collect();
+        matches!(parts[..], ["policies", _, last] if POLICY_KEYS.contains(&last))
+    };
+    SETTINGS.iter().any(|s| s.key == key) || of_a_job() || of_a_policy()
 }
 
 /// Variables that look like settings and are none, each with the one that was probably meant.

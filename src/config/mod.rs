@@ -14,7 +14,7 @@ use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;
 
-use crate::domain::{Backoff, BackoffKind, JobName, JobOptions, Secret};
+use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret, Stretch};
 use crate::sqlite::Durability;
 
 /// Everything that can be set, checked.
@@ -31,11 +31,14 @@ pub struct Config {
     pub retention: Option<Duration>,
     pub events_cap: u64,
     pub events_keep: u64,
+    pub failures_threshold: Option<f32>,
     pub worker: WorkerConfig,
     /// The rules for jobs that say nothing.
     pub defaults: JobOptions,
     /// The same for single job names.
     pub jobs: BTreeMap<JobName, JobOptions>,
+    /// What follows on failures of a category.
+    pub policies: BTreeMap<CategoryId, CategoryRule>,
 }
 
 /// The API server's part.
@@ -148,6 +151,12 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
     for name in &layers.job_names {
         jobs.insert(name.clone(), options(layers, &format!("jobs.{name}"), &defaults)?);
     }
+    let mut policies = BTreeMap::new();
+    for name in &layers.policy_names {
+        let id =
+            CategoryId::parse(name).map_err(|e| ConfigError::Conflict(format!("section [policies.{name}]: {e}")))?;
+        policies.insert(id, rule(layers, &format!("policies.{name}"), &defaults.backoff)?);
+    }
     let worker = worker(layers)?;
     Ok(Config {
         data_dir: must(layers, "data_dir", path)?,
@@ -173,9 +182,29 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         retention: retention(layers)?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
+        failures_threshold: layers.get("failures.threshold", similarity)?,
         worker,
         defaults,
         jobs,
+        policies,
+    })
+}
+
+fn rule(layers: &Layers, section: &str, base: &Backoff) -> Result<CategoryRule, ConfigError> {
+    let key = |name: &str| format!("{section}.{name}");
+    let factor = |name: &str| {
+        let read = |t: &str| {
+            let most = Stretch::MOST;
+            t.parse().ok().filter(|n| (0.1..=most).contains(n)).ok_or_else(|| format!("a number from 0.1 to {most}"))
+        };
+        Ok(layers.get(&key(name), read)?.unwrap_or(1.0))
+    };
+    let own = backoff(layers, section, base)?;
+    Ok(CategoryRule {
+        retry: layers.get(&key("retry"), boolean)?.unwrap_or(true),
+        backoff: (own != *base).then_some(own),
+        timeout_factor: factor("timeout_factor")?,
+        memory_factor: factor("memory_factor")?,
     })
 }
 
@@ -279,9 +308,9 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
     })
 }
 
-fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptions, ConfigError> {
+fn backoff(layers: &Layers, section: &str, base: &Backoff) -> Result<Backoff, ConfigError> {
     let key = |name: &str| format!("{section}.{name}");
-    let backoff = Backoff {
+    Ok(Backoff {
         kind: layers
             .get(&key("backoff"), |t| {
                 one_of(
@@ -290,15 +319,20 @@ fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptio
                     "fixed or exponential",
                 )
             })?
-            .unwrap_or(base.backoff.kind),
-        delay: layers.get(&key("backoff_delay"), values::duration)?.unwrap_or(base.backoff.delay),
-        max: layers.get(&key("backoff_max"), values::duration)?.or(base.backoff.max),
+            .unwrap_or(base.kind),
+        delay: layers.get(&key("backoff_delay"), values::duration)?.unwrap_or(base.delay),
+        max: layers.get(&key("backoff_max"), values::duration)?.or(base.max),
         jitter: layers
             .get(&key("backoff_jitter"), |t| {
                 t.parse().ok().filter(|j| (0.0..=1.0).contains(j)).ok_or_else(|| "a number from 0 to 1".to_owned())
             })?
-            .unwrap_or(base.backoff.jitter),
-    };
+            .unwrap_or(base.jitter),
+    })
+}
+
+fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptions, ConfigError> {
+    let key = |name: &str| format!("{section}.{name}");
+    let backoff = backoff(layers, section, &base.backoff)?;
     Ok(JobOptions {
         attempts: layers
             .get(&key("attempts"), |t| within(number(t)?, 1, JobOptions::MAX_ATTEMPTS))?
@@ -357,6 +391,11 @@ fn queue_url(text: &str) -> Result<QueueUrl, String> {
 /// A part of a key in Redis.
 fn key_part(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn similarity(text: &str) -> Result<f32, String> {
+    let number = text.trim().parse().ok().filter(|n| (-1.0..=1.0).contains(n));
+    number.ok_or_else(|| "a number from -1 to 1".to_owned())
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -164,6 +164,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "10000",
         "Events that stay behind what has been folded, for those who watch.",
     ),
+    setting(
+        "failures.threshold",
+        &["JOBBER_FAILURES_THRESHOLD", "SUCCESS_VECTOR_MATCH_THRESHOLD"],
+        "",
+        "How near an error must be to its nearest category, -1 to 1; unset for what suits the model.\n`jobber category calibrate` finds one, and what it sets there is followed instead.",
+    ),
     setting("worker.jobs_dir", &["JOBBER_JOBS_DIR"], r#""jobs""#, "Where the job binaries are."),
     setting(
         "worker.cores",
@@ -248,6 +254,10 @@ pub(super) fn job_keys() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().filter_map(|s| s.key.strip_prefix("defaults."))
 }
 
+/// Keys that may stand under `[policies.<category>]`.
+pub(super) const POLICY_KEYS: &[&str] =
+    &["retry", "backoff", "backoff_delay", "backoff_max", "backoff_jitter", "timeout_factor", "memory_factor"];
+
 /// The text of `config.example.toml`.
 pub fn example() -> String {
     let mut text = String::from(
@@ -281,7 +291,16 @@ pub fn example() -> String {
          # [jobs.mandelbrot]\n\
          # timeout = \"10m\"\n\
          # cores = 2\n\
-         # no_retry_exit_codes = [2, 3]\n",
+         # no_retry_exit_codes = [2, 3]\n\
+         \n# What follows on failures of a category (by id, see `jobber category ls`), when it is known in time: no other\n\
+         # attempt, another wait, or so many times the time and memory for the next attempt.\n\
+         # [policies.null-pointer-exception]\n\
+         # retry = false\n\
+         # [policies.timeout]\n\
+         # backoff = \"fixed\"\n\
+         # backoff_delay = \"1m\"\n\
+         # timeout_factor = 2.0\n\
+         # memory_factor = 1.0\n",
     );
     text
 }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use super::Shop;
 use super::live::Live;
 use super::pace::Pace;
+use super::policies::lay_over;
 use crate::backoff::dice;
 use crate::domain::retry::decide;
-use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Validity, Verdict};
+use crate::domain::{
+    AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Stretch, Timestamp, Validity, Verdict,
+};
 use crate::queue::{Lease, LeaseLoss};
 use crate::runner::{Slot, StopHandle, StopReason};
 
@@ -113,7 +116,11 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Err(error) => return Some(trouble(&error)),
     };
     let sink = Arc::new(Live::new(lease.publisher(), lease.attempt()));
-    let (order, runner) = (shop.worker.settings.order(lease), &shop.worker.runner);
+    let stretch = match &shop.worker.policies {
+        Some(policies) if lease.attempts_finished() > 0 => policies.stretch(&lease.job().id).await,
+        _ => Stretch::default(),
+    };
+    let (order, runner) = (shop.worker.settings.order(lease, stretch), &shop.worker.runner);
     let waits = matches!(place, Place::InTurn);
     let mut attempt = match place {
         Place::Slot(slot) => match runner.start(slot, order, signal, sink) {
@@ -181,8 +188,7 @@ async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
     if let Some(usage) = &report.usage {
         shop.pace.learn(std::time::Duration::from_micros(usage.wall_us));
     }
-    let policy = shop.worker.settings.policy(lease.job());
-    let verdict = decide(&policy, lease.attempts_finished(), &report, dice());
+    let verdict = verdict(shop, &lease, &report).await;
     let attempt = lease.attempt();
     tracing::info!(
         job = %lease.job().id,
@@ -212,6 +218,24 @@ async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
     if shop.recorder.record(&events).await {
         lease.settle(verdict).await;
     }
+}
+
+/// What follows on the attempt, by the job's own policy and the rules for the category of what it said.
+async fn verdict(shop: &Shop, lease: &Lease, report: &AttemptReport) -> Verdict {
+    let mut policy = shop.worker.settings.policy(lease.job());
+    let policies = shop.worker.policies.as_ref();
+    let rule = match policies {
+        Some(policies) => policies.rule(report).await,
+        None => None,
+    };
+    if let Some(rule) = rule {
+        lay_over(&mut policy, rule);
+    }
+    let verdict = decide(&policy, lease.attempts_finished(), report, dice());
+    if let (Verdict::Retry { .. }, Some(policies), Some(rule)) = (&verdict, policies, rule) {
+        policies.give_more(&lease.job().id, rule).await;
+    }
+    verdict
 }
 
 /// Ends a job that this lease never started.

@@ -10,6 +10,7 @@ mod attempt;
 mod heartbeat;
 mod live;
 mod pace;
+mod policies;
 mod recorder;
 
 use std::collections::BTreeMap;
@@ -21,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Waits;
-use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, WorkerId};
+use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, Stretch, WorkerId};
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
 use crate::runner::{RunOrder, Runner, RunningGauge, Slots};
 pub use heartbeat::EVERY as HEARTBEAT;
 use pace::Pace;
+pub use policies::Policies;
 use recorder::Recorder;
 
 /// What a worker is told.
@@ -53,15 +55,15 @@ impl WorkerSettings {
         self.jobs.get(name).unwrap_or(&self.defaults)
     }
 
-    fn order(&self, lease: &Lease) -> RunOrder {
+    fn order(&self, lease: &Lease, stretch: Stretch) -> RunOrder {
         let job = lease.job();
         let rules = self.rules(&job.name);
         RunOrder {
             job: job.clone(),
             attempt: lease.attempt(),
-            timeout: job.options.timeout.or(rules.timeout),
+            timeout: job.options.timeout.or(rules.timeout).map(|limit| longer(limit, stretch.timeout)),
             grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
-            memory_bytes: job.options.memory_bytes.or(rules.memory_bytes),
+            memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, stretch.memory)),
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
         }
@@ -76,6 +78,16 @@ impl WorkerSettings {
         no_retry_exit_codes.extend(&self.rules(&job.name).no_retry_exit_codes);
         RetryPolicy { attempts: job.options.attempts, backoff: job.options.backoff.clone(), no_retry_exit_codes }
     }
+}
+
+fn longer(limit: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(limit.as_secs_f64() * factor)
+        .map_or(JobOptions::MAX_DURATION, |longer| longer.clamp(Duration::from_millis(1), JobOptions::MAX_DURATION))
+}
+
+fn more(bytes: u64, factor: f64) -> u64 {
+    // Made up of floats, but bounded far below where they lose whole bytes.
+    ((bytes as f64 * factor) as u64).clamp(1 << 20, 1 << 50)
 }
 
 /// What a worker works with.
@@ -95,6 +107,8 @@ pub struct Worker {
     pub clock: Clock,
     /// Set once the queue has been asked for jobs: from then on they are taken as they come.
     pub claiming: Arc<SetOnce<()>>,
+    /// What follows on failures of a category.
+    pub policies: Option<Arc<Policies>>,
     /// What it was told.
     pub settings: Arc<WorkerSettings>,
 }

@@ -1,0 +1,207 @@
+//! What follows on failures of a category: no other attempt, another wait, more time or memory for the next one.
+//!
+//! A rule holds when the category is known in time: because the cache knows the error, or because an embedder within this
+//! process tells it by the categories that were published. Nothing here waits for a network embedder, and for the cache
+//! no longer than [`PATIENCE`]; without an answer a job is retried as if there were no rules.
+//!
+//! The next attempt may run on any worker. How much more it gets is kept where all of them find it, by job.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::domain::{AttemptReport, CategoryId, CategoryRule, Fingerprint, JobId, Outcome, RetryPolicy, Stretch};
+use crate::failures::categories::Matcher;
+use crate::failures::gloss::gloss;
+use crate::failures::{Embedder, ErrorCache, PublishedCategories, fingerprint};
+
+/// How long a retry may wait for what is known.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The rules, and where to look.
+pub struct Policies {
+    rules: BTreeMap<CategoryId, CategoryRule>,
+    cache: Arc<dyn ErrorCache>,
+    /// Only one that answers at once.
+    embedder: Option<Arc<dyn Embedder>>,
+    matcher: Mutex<Option<(PublishedCategories, Arc<Matcher>)>>,
+}
+
+impl Policies {
+    /// These rules. An embedder that is not local is not asked. `None` without rules.
+    pub fn new(
+        rules: BTreeMap<CategoryId, CategoryRule>,
+        cache: Arc<dyn ErrorCache>,
+        embedder: Option<Arc<dyn Embedder>>,
+    ) -> Option<Arc<Self>> {
+        let embedder = embedder.filter(|embedder| embedder.is_local());
+        (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, embedder, matcher: Mutex::default() }))
+    }
+
+    /// The rule for an attempt that ended like this, if its category is known and has one.
+    pub(super) async fn rule(&self, report: &AttemptReport) -> Option<&CategoryRule> {
+        if report.outcome.is_success() || matches!(report.outcome, Outcome::Lost | Outcome::Cancelled) {
+            return None;
+        }
+        let text = fingerprint::canonical_text(&report.outcome, report.error.as_deref());
+        let category = tokio::time::timeout(PATIENCE, self.category(&text)).await.ok()??;
+        self.rules.get(&category)
+    }
+
+    async fn category(&self, text: &str) -> Option<CategoryId> {
+        let fingerprint: Fingerprint = fingerprint::of(text);
+        let known = self.cache.get(&[fingerprint]).await.ok().and_then(|mut known| known.pop().flatten());
+        if let Some(known) = known {
+            return known.category.and_then(|id| id.parse().ok());
+        }
+        let embedder = self.embedder.as_ref()?;
+        let matcher = self.matcher(&**embedder).await?;
+        let vector = embedder.embed(&[gloss(text).into_owned()]).await.ok()?.pop()?;
+        matcher.nearest(&vector).category
+    }
+
+    /// A matcher of the categories that were published; made anew only when they have changed.
+    async fn matcher(&self, embedder: &dyn Embedder) -> Option<Arc<Matcher>> {
+        let published = self.cache.published().await.ok().flatten()?;
+        if published.model != embedder.model() {
+            return None;
+        }
+        let mut known = self.matcher.lock().await;
+        if let Some((of, matcher)) = &*known
+            && *of == published
+        {
+            return Some(matcher.clone());
+        }
+        let texts: Vec<String> =
+            Matcher::texts(&published.categories).iter().map(|text| gloss(text).into_owned()).collect();
+        let vectors = embedder.embed(&texts).await.ok().filter(|vectors| vectors.len() == texts.len())?;
+        let matcher = Arc::new(Matcher::new(&published.categories, &vectors, published.threshold));
+        *known = Some((published, matcher.clone()));
+        Some(matcher)
+    }
+
+    /// How much more than usual the job's next attempt gets.
+    pub(super) async fn stretch(&self, job: &JobId) -> Stretch {
+        if !self.rules.values().any(CategoryRule::stretches) {
+            return Stretch::default();
+        }
+        let known = tokio::time::timeout(PATIENCE, self.cache.stretch(job)).await;
+        known.ok().and_then(Result::ok).flatten().unwrap_or_default()
+    }
+
+    /// Gives the job's next attempt more, if the rule says so.
+    pub(super) async fn give_more(&self, job: &JobId, rule: &CategoryRule) {
+        if !rule.stretches() {
+            return;
+        }
+        let more = self.stretch(job).await.by(rule);
+        let noted = tokio::time::timeout(PATIENCE, self.cache.put_stretch(job, more)).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::warn!(%job, "the next attempt runs under the usual limits: more could not be noted");
+        }
+    }
+}
+
+/// The policy with the rule laid over it.
+pub(super) fn lay_over(policy: &mut RetryPolicy, rule: &CategoryRule) {
+    if !rule.retry {
+        policy.attempts = 0;
+    }
+    if let Some(backoff) = &rule.backoff {
+        policy.backoff.clone_from(backoff);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::retry::decide;
+    use crate::domain::{Backoff, BackoffKind, Category, KnownError, Timestamp, Verdict};
+    use crate::failures::EmbedError;
+    use crate::failures::cache::memory::MemoryCache;
+
+    /// Tells two meanings apart: about disks, or not.
+    struct Disks;
+
+    #[async_trait::async_trait]
+    impl Embedder for Disks {
+        fn model(&self) -> &str {
+            "disks"
+        }
+        fn dimension(&self) -> usize {
+            2
+        }
+        fn is_local(&self) -> bool {
+            true
+        }
+        async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
+            Ok(texts.iter().map(|t| if t.contains("disk") { vec![1.0, 0.0] } else { vec![0.0, 1.0] }).collect())
+        }
+    }
+
+    fn report(error: &str) -> AttemptReport {
+        let t = Timestamp::from_millis(0);
+        AttemptReport::bare(Outcome::Exit { code: 1 }, t, t, error)
+    }
+
+    fn rule() -> CategoryRule {
+        CategoryRule { retry: false, timeout_factor: 2.0, ..CategoryRule::default() }
+    }
+
+    fn policies(cache: &Arc<MemoryCache>) -> Arc<Policies> {
+        let rules = [("disk".parse().unwrap(), rule())].into();
+        Policies::new(rules, cache.clone(), Some(Arc::new(Disks))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_rule_holds_as_soon_as_the_category_is_known() {
+        let cache = MemoryCache::new(100);
+        let policies = policies(&cache);
+        assert_eq!(policies.rule(&report("disk is full")).await, None, "nothing is published yet");
+        let category = Category {
+            id: "disk".parse().unwrap(),
+            name: "Disk".to_owned(),
+            description: "a disk is full".to_owned(),
+            examples: vec![],
+        };
+        let published = PublishedCategories { model: "disks".to_owned(), threshold: 0.5, categories: vec![category] };
+        cache.publish(&published).await.unwrap();
+        assert_eq!(policies.rule(&report("disk is full")).await, Some(&rule()), "by the embedder");
+        assert_eq!(policies.rule(&report("segmentation fault")).await, None);
+        let text = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some("odd"));
+        let (fingerprint, category) = (fingerprint::of(&text), Some("disk".to_owned()));
+        let known = KnownError { fingerprint, category, vector: vec![], model: "any".to_owned() };
+        cache.put(&[known]).await.unwrap();
+        assert_eq!(policies.rule(&report("odd")).await, Some(&rule()), "by the cache");
+        let lost = AttemptReport { outcome: Outcome::Lost, ..report("odd") };
+        assert_eq!(policies.rule(&lost).await, None, "nobody failed");
+    }
+
+    #[tokio::test]
+    async fn more_is_given_from_attempt_to_attempt() {
+        let cache = MemoryCache::new(100);
+        let (first, second) = (policies(&cache), policies(&cache));
+        let job = JobId::parse("a").unwrap();
+        assert_eq!(first.stretch(&job).await, Stretch::default());
+        let rule = CategoryRule { timeout_factor: 2.0, memory_factor: 1.5, ..CategoryRule::default() };
+        first.give_more(&job, &rule).await;
+        assert_eq!(second.stretch(&job).await, Stretch { timeout: 2.0, memory: 1.5 }, "on another worker");
+        second.give_more(&job, &rule).await;
+        assert_eq!(first.stretch(&job).await, Stretch { timeout: 4.0, memory: 2.25 });
+    }
+
+    #[test]
+    fn a_rule_ends_retries_or_changes_the_wait() {
+        let policy = RetryPolicy { attempts: 3, backoff: Backoff::default(), no_retry_exit_codes: vec![] };
+        let mut ended = policy.clone();
+        lay_over(&mut ended, &rule());
+        assert!(matches!(decide(&ended, 0, &report("x"), 0.0), Verdict::Fail { .. }));
+        let mut slower = policy;
+        let backoff = Backoff { kind: BackoffKind::Fixed, delay: Duration::from_secs(60), ..Backoff::default() };
+        lay_over(&mut slower, &CategoryRule { backoff: Some(backoff), ..CategoryRule::default() });
+        let verdict = decide(&slower, 0, &report("x"), 0.0);
+        assert!(matches!(verdict, Verdict::Retry { after, .. } if after == Duration::from_secs(60)));
+    }
+}
