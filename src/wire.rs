@@ -1,8 +1,10 @@
 //! The bodies of the HTTP API under `/api/v1`: written by the server, read by the client, so that they can't drift.
 
+pub mod failures;
 mod flows;
 mod schedules;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +12,8 @@ use serde_json::Value;
 
 use crate::domain::time::millis;
 use crate::domain::{
-    Backoff, Deduplication, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, Stream, Timestamp,
-    WorkerId,
+    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, Stream,
+    Timestamp, WorkerId,
 };
 use crate::store::AttemptRecord;
 pub use flows::{FlowJob, SubmittedFlow};
@@ -148,6 +150,9 @@ pub struct JobView {
     pub waits_for: Vec<JobId>,
     /// Every start of it, in order.
     pub attempts: Vec<AttemptRecord>,
+    /// The category of what failed attempts said: its id, `uncategorised` or `pending`. Only when one job is asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub categories: BTreeMap<Fingerprint, String>,
 }
 
 impl JobView {
@@ -172,6 +177,7 @@ impl JobView {
             options: job.options.clone(),
             waits_for: Vec::new(),
             attempts: Vec::new(),
+            categories: BTreeMap::new(),
         }
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn attempt(number: u32) -> AttemptRecord {
         host: "h".to_owned(),
         started_at: Timestamp::from_millis(0),
         report: None,
+        fingerprint: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod events;
 mod explain;
+mod failures;
 mod feed;
 mod flows;
 mod health;
@@ -35,9 +36,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 pub use auth::check_bind;
+pub use failures::Judge;
 pub use server::serve;
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 
@@ -54,8 +56,18 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
         .route("/api/v1/jobs/{id}/logs", get(logs::stream))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
+        .route("/api/v1/jobs:retry", post(failures::retry))
         .route("/api/v1/flows", post(flows::submit))
         .route("/api/v1/events", get(events::stream))
+        // Why they fail.
+        .route("/api/v1/failures", get(failures::groups))
+        .route("/api/v1/failures/similar", get(failures::similar))
+        .route("/api/v1/stats/{what}", get(failures::stats))
+        .route("/api/v1/categories", get(failures::list).post(failures::add))
+        .route("/api/v1/categories/{id}", put(failures::edit).delete(failures::remove))
+        .route("/api/v1/categories:test", post(failures::test))
+        .route("/api/v1/categories:calibrate", post(failures::measure))
+        .route("/api/v1/categories:threshold", post(failures::set_threshold))
         // Jobs that come by themselves.
         .route("/api/v1/schedules", get(schedules::list).post(schedules::create))
         .route(

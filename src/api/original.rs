@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::Json;
+use super::failures;
 use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
-use crate::stats::{self, JobStats};
+use crate::stats::JobStats;
 use crate::store::DayRange;
 use crate::wire::{FieldProblem, SubmitJob};
 
@@ -73,6 +74,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiErr
 /// `GET /stats`.
 pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let shards = api.history.shards(DayRange::default(), None).await?;
-    let stats = JobStats::of(&stats::total(&shards));
+    let known = failures::knowns(&api, &shards).await?;
+    let stats = JobStats::of(&shards, &known);
     Ok((StatusCode::ACCEPTED, Answer(json!({"jobStats": stats}))).into_response())
 }

@@ -82,6 +82,11 @@ impl ApiError {
         Self { cause: Some(cause.into()), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail) }
     }
 
+    /// What went wrong, for the caller.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// What only the server's log may say.
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

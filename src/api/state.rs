@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::failures::Judge;
 use super::feed::Feed;
 use super::problem::ApiError;
 use crate::domain::{Clock, JobName, JobOptions};
@@ -85,6 +86,8 @@ pub struct ApiSettings {
     pub jobs: BTreeMap<JobName, JobOptions>,
     /// Refuses jobs that nobody could run; `None` where the API can't see the jobs directory.
     pub check_binary: Option<CheckBinary>,
+    /// Works out where texts belong, for those who ask.
+    pub judge: Judge,
     /// Jobber's version, for `/healthz`.
     pub version: String,
 }
@@ -102,6 +105,7 @@ impl Default for ApiSettings {
             defaults: JobOptions::default(),
             jobs: BTreeMap::new(),
             check_binary: None,
+            judge: Judge::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -20,6 +20,8 @@ use crate::queue::{ClaimOptions, Claims, JobSource, Lease, OutputChunk};
 use crate::sqlite::{Durability, Sqlite};
 use crate::store::embedded::EmbeddedStore;
 
+mod failures;
+
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,6 +60,7 @@ impl Site {
             clock.clone(),
             stop_projector.clone(),
             tokio::sync::watch::Sender::new(crate::events::Cursor::START),
+            projector::herald().0,
         ));
         let check = |name: &crate::domain::JobName| match name.as_str() {
             "missing" => Err(BinaryProblem { exists: false, detail: "there is no such binary".to_owned() }),

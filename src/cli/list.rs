@@ -26,6 +26,12 @@ pub struct ListArgs {
     /// Only jobs submitted before
     #[arg(long, value_name = "DURATION|RFC3339")]
     until: Option<Moment>,
+    /// Only jobs that failed with an error of this category, by id or name
+    #[arg(long, value_name = "CATEGORY")]
+    category: Option<String>,
+    /// Only jobs that failed with the error whose fingerprint begins like this
+    #[arg(long, value_name = "DIGITS")]
+    fingerprint: Option<String>,
     /// How many at most, or to a page with --all [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: Option<u16>,
@@ -74,6 +80,8 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
         until: args.until.map(|m| m.resolve(now)),
         limit: Some(args.limit.map_or(default, usize::from)),
         cursor: args.cursor,
+        category: args.category,
+        fingerprint: args.fingerprint,
     };
     let mut list = client.jobs(&query).await?;
     while args.all && list.next_cursor.is_some() {

@@ -4,6 +4,7 @@
 //! here; whoever owns `main` runs them.
 
 mod act;
+mod category;
 mod completions;
 mod console;
 pub mod doctor;
@@ -11,6 +12,7 @@ mod error;
 pub mod exec;
 mod exit;
 mod explain;
+mod failures;
 mod follow;
 mod health;
 mod jobspec;
@@ -22,6 +24,7 @@ mod schedule;
 mod settings;
 mod show;
 mod size;
+mod stats;
 mod submit;
 pub mod upkeep;
 mod values;
@@ -168,7 +171,7 @@ pub enum ClientCommand {
     /// Stop jobs, running or not
     Cancel(act::CancelArgs),
     /// Put failed jobs back into the queue
-    Retry(act::IdsArgs),
+    Retry(act::RetryArgs),
     /// Make delayed jobs ready now
     Promote(act::IdsArgs),
     /// Take jobs that are not running out of queue and lists
@@ -176,6 +179,15 @@ pub enum ClientCommand {
     Remove(act::IdsArgs),
     /// Say why a job stands where it stands
     Explain(explain::ExplainArgs),
+    /// What attempts failed with, most frequent first
+    Failures(failures::FailuresArgs),
+    /// Errors that mean the same as a text
+    Similar(failures::SimilarArgs),
+    /// Look at the categories of errors, change them, try them out
+    #[command(subcommand)]
+    Category(category::CategoryCommand),
+    /// Statistics: attempts, concurrency, categories, cost, durations
+    Stats(stats::StatsArgs),
     /// Look at the queue, pause it, clean it up
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -244,6 +256,10 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Promote(args) => act::promote(&args, &client, console).await,
         ClientCommand::Remove(args) => act::remove(&args, &client, console).await,
         ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
+        ClientCommand::Failures(args) => failures::failures(args, &client, console).await,
+        ClientCommand::Similar(args) => failures::similar(&args, &client, console).await,
+        ClientCommand::Category(command) => category::category(command, &client, console).await,
+        ClientCommand::Stats(args) => stats::stats(args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,

@@ -51,6 +51,16 @@ impl View for JobView {
                 self.attempts.iter().map(attempt_row),
             );
         }
+        if !self.categories.is_empty() {
+            let failed = self.attempts.iter().filter_map(|attempt| Some((attempt.number, attempt.fingerprint?)));
+            out.grid(
+                &["ATTEMPT", "CATEGORY", "FINGERPRINT"],
+                failed.map(|(number, fingerprint)| {
+                    let category = self.categories.get(&fingerprint).cloned();
+                    vec![number.to_string(), or_dash(category), fingerprint.to_string()]
+                }),
+            );
+        }
         if let Some(error) = self.error.as_deref().filter(|error| !error.trim().is_empty()) {
             out.text("error", error.trim_end());
         }

@@ -1,6 +1,7 @@
 //! Calls in, answers out: a typed method for every route of `/api/v1`. The only room that knows `reqwest`.
 
 mod error;
+mod failures;
 #[cfg(test)]
 pub(crate) mod fake;
 mod logs;
@@ -22,6 +23,7 @@ use crate::wire::{
     SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
+pub use failures::StatsQuery;
 pub use logs::{LogRequest, LogStream};
 use transport::{ANSWER, build, encode};
 
@@ -43,6 +45,10 @@ pub struct JobQuery {
     pub limit: Option<usize>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
+    /// Of which an attempt failed with an error of this category.
+    pub category: Option<String>,
+    /// Of which an attempt failed with the error whose fingerprint begins like this.
+    pub fingerprint: Option<String>,
 }
 
 /// A connection to one server; clones share it.
@@ -124,6 +130,8 @@ impl Client {
         pairs.extend(query.until.map(|t| ("until", t.to_string())));
         pairs.extend(query.limit.map(|n| ("limit", n.to_string())));
         pairs.extend(query.cursor.iter().map(|c| ("cursor", c.clone())));
+        pairs.extend(query.category.iter().map(|c| ("category", c.clone())));
+        pairs.extend(query.fingerprint.iter().map(|f| ("fingerprint", f.clone())));
         self.answer(self.api(Method::GET, "jobs").query(&pairs)).await
     }
 

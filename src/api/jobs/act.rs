@@ -88,6 +88,11 @@ async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, A
     }
 }
 
+/// Puts a failed job back into the queue.
+pub(in crate::api) async fn put_back(api: &Api, id: &JobId) -> Result<(), ApiError> {
+    retry(api, id).await.map(|_| ())
+}
+
 async fn retry(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
     match api.operator.retry(id).await? {
         Change::Done(job, attempts) => {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::api::failures;
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
@@ -24,15 +25,18 @@ pub(in crate::api) async fn list(
     uri: Uri,
     mut params: Params,
 ) -> Result<Response, ApiError> {
-    let filter = JobFilter {
+    let mut filter = JobFilter {
         states: params.list("state")?,
         name: params.with("name", JobName::parse)?,
         since: params.with("since", Timestamp::parse)?,
         until: params.with("until", Timestamp::parse)?,
+        errors: Vec::new(),
     };
     let limit = params.number("limit", 1, MOST)?.map_or(USUAL, |n| usize::try_from(n).unwrap_or(USUAL));
     let cursor = params.text("cursor")?;
+    let (category, fingerprint) = (params.text("category")?, params.text("fingerprint")?);
     params.done()?;
+    filter.errors = failures::chosen_errors(&api, category.as_deref(), fingerprint.as_deref()).await?;
     let page = api.history.jobs(&filter, PageRequest { cursor, limit }).await?;
     let link = page.next.as_deref().map(|cursor| next_link(&uri, cursor));
     let mut response = Answer(Listing { items: page.items, next_cursor: page.next }).into_response();

@@ -5,6 +5,6 @@ mod list;
 mod show;
 pub(super) mod view;
 
-pub(super) use act::{act, remove};
+pub(super) use act::{act, put_back, remove};
 pub(super) use list::list;
 pub(super) use show::show;

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
+use crate::api::failures;
 use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
@@ -30,7 +31,9 @@ pub(in crate::api) async fn show(
     let asked = params.number("wait", 0, 86_400)?;
     params.done()?;
     let wait = asked.or(preferred).unwrap_or(0).min(LONGEST);
-    let view = if wait == 0 { as_it_is(&api, &id).await? } else { wait_for_end(&api, &id, wait).await? };
+    let mut view = if wait == 0 { as_it_is(&api, &id).await? } else { wait_for_end(&api, &id, wait).await? };
+    let errors: Vec<_> = view.attempts.iter().filter_map(|attempt| attempt.fingerprint).collect();
+    view.categories = failures::labels(&api, &errors).await?;
     let mut response = Answer(view).into_response();
     if asked.is_none() && preferred.is_some() {
         const APPLIED: HeaderName = HeaderName::from_static("preference-applied");

@@ -81,6 +81,7 @@ fn of_record(record: JobRecord) -> JobView {
         options: record.options,
         waits_for: Vec::new(),
         attempts: record.attempts,
+        categories: std::collections::BTreeMap::new(),
     }
 }
 

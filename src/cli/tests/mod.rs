@@ -63,6 +63,7 @@ pub(super) fn failed_job() -> JobView {
         host: "build".into(),
         started_at: at(i64::from(number)),
         report: Some(report),
+        fingerprint: None,
     };
     JobView {
         id: "0192-a".parse().unwrap(),
@@ -87,6 +88,7 @@ pub(super) fn failed_job() -> JobView {
         },
         waits_for: vec![],
         attempts: vec![attempt(1, lost), attempt(2, report)],
+        categories: std::collections::BTreeMap::new(),
     }
 }
 
@@ -125,6 +127,10 @@ fn the_help_names_every_command() {
       promote      Make delayed jobs ready now
       remove       Take jobs that are not running out of queue and lists
       explain      Say why a job stands where it stands
+      failures     What attempts failed with, most frequent first
+      similar      Errors that mean the same as a text
+      category     Look at the categories of errors, change them, try them out
+      stats        Statistics: attempts, concurrency, categories, cost, durations
       queue        Look at the queue, pause it, clean it up
       worker       Look at the workers, drain one
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often

@@ -1,0 +1,98 @@
+//! Failures by error, and errors that are like a text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+
+use super::{Book, Span, errors_of, wanted_label};
+use crate::api::problem::ApiError;
+use crate::api::query::Params;
+use crate::api::state::Api;
+use crate::domain::Fingerprint;
+use crate::stats::Knowns;
+use crate::store::ErrorRecord;
+use crate::wire::failures::{FailureGroup, FailuresReport};
+
+/// The most groups in one answer.
+const MOST: u64 = 1000;
+const USUAL: u64 = 100;
+
+/// `GET /api/v1/failures`: most attempts first.
+pub(in crate::api) async fn groups(
+    State(api): State<Arc<Api>>,
+    mut params: Params,
+) -> Result<Answer<FailuresReport>, ApiError> {
+    let span = Span::take(&mut params)?;
+    let category = params.text("category")?;
+    let digits = params.text("fingerprint")?.map(|digits| digits.to_ascii_lowercase());
+    let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
+    params.done()?;
+    let shards = span.shards(&api).await?;
+    let book = Book::open(&api, &errors_of(&shards)).await?;
+    let knowns = book.knowns();
+    let wanted = category.map(|text| wanted_label(&knowns, &text)).transpose()?;
+    let mut counts: BTreeMap<Fingerprint, i64> = BTreeMap::new();
+    for (error, failed) in shards.iter().flat_map(|shard| &shard.counts.failures) {
+        *counts.entry(*error).or_insert(0) += failed.attempts;
+    }
+    let mut items: Vec<FailureGroup> = counts
+        .into_iter()
+        .filter(|(error, _)| wanted.as_ref().is_none_or(|label| knowns.label(error) == *label))
+        .filter(|(error, _)| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)))
+        .map(|(error, count)| group(error, count, book.records.get(&error), &knowns))
+        .collect();
+    items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
+    let total = items.len();
+    items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(Answer(FailuresReport { items, total }))
+}
+
+fn group(fingerprint: Fingerprint, count: i64, record: Option<&ErrorRecord>, knowns: &Knowns) -> FailureGroup {
+    let label = knowns.label(&fingerprint);
+    let seen = record.map(|record| &record.seen);
+    FailureGroup {
+        fingerprint,
+        category: label.as_str().to_owned(),
+        category_name: knowns.name(&label),
+        count,
+        text: seen.map(|seen| seen.text.clone()).unwrap_or_default(),
+        first_seen: seen.map(|seen| seen.first_seen),
+        last_seen: seen.map(|seen| seen.last_seen),
+        names: seen.map(|seen| seen.names.iter().cloned().collect()).unwrap_or_default(),
+        samples: seen.map(|seen| seen.samples.iter().map(|s| s.job.clone()).collect()).unwrap_or_default(),
+        similarity: record.and_then(|record| record.knowledge.as_ref()).map(|known| known.similarity),
+    }
+}
+
+/// `GET /api/v1/failures/similar?text=`: known errors, nearest first.
+pub(in crate::api) async fn similar(
+    State(api): State<Arc<Api>>,
+    mut params: Params,
+) -> Result<Answer<FailuresReport>, ApiError> {
+    let text = params.text("text")?.filter(|text| !text.trim().is_empty());
+    let limit = params.number("limit", 1, 100)?.unwrap_or(10);
+    params.done()?;
+    let Some(text) = text else { return Err(ApiError::bad_request("invalid_query", "text: say what to look for")) };
+    let judge = &api.settings.judge;
+    let vector = judge.vector(&text).await?;
+    let limit = usize::try_from(limit).unwrap_or(10);
+    let near = api.history.similar_errors(&vector, judge.model(), limit).await?;
+    let errors: Vec<_> = near.iter().map(|n| n.record.seen.fingerprint).collect();
+    let knowns = Book::open(&api, &errors).await?.knowns();
+    let shards = api.history.shards(crate::store::DayRange::default(), None).await?;
+    let count = |error: &Fingerprint| {
+        shards.iter().filter_map(|shard| shard.counts.failures.get(error)).map(|failed| failed.attempts).sum()
+    };
+    let items: Vec<_> = near
+        .iter()
+        .map(|neighbour| {
+            let error = neighbour.record.seen.fingerprint;
+            let group = group(error, count(&error), Some(&neighbour.record), &knowns);
+            FailureGroup { similarity: Some(neighbour.similarity), ..group }
+        })
+        .collect();
+    let total = items.len();
+    Ok(Answer(FailuresReport { items, total }))
+}

@@ -1,0 +1,88 @@
+//! Works out where a text belongs, for those who ask about one.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::api::problem::ApiError;
+use crate::failures::categories::{DEFAULT_THRESHOLD, Matcher};
+use crate::failures::gloss::gloss;
+use crate::failures::{EmbedError, Embedder};
+use crate::store::Categories;
+
+/// A matcher, and the categories that it was made of.
+type Made = (Categories, Arc<Matcher>);
+
+/// The embedder, if this server has one, and the categories as a matcher.
+#[derive(Clone)]
+pub struct Judge {
+    embedder: Option<Arc<dyn Embedder>>,
+    /// How near an error must be to its nearest category, unless the categories say it themselves.
+    pub(super) threshold: f32,
+    matcher: Arc<Mutex<Option<Made>>>,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self { embedder: None, threshold: DEFAULT_THRESHOLD, matcher: Arc::default() }
+    }
+}
+
+impl Judge {
+    /// Judges with this embedder, by this threshold.
+    pub fn new(embedder: Arc<dyn Embedder>, threshold: f32) -> Self {
+        Self { embedder: Some(embedder), threshold, ..Self::default() }
+    }
+
+    /// The model whose vectors it compares; empty without an embedder.
+    pub(super) fn model(&self) -> &str {
+        self.embedder.as_ref().map_or("", |embedder| embedder.model())
+    }
+
+    /// The vector of what a text means.
+    pub(super) async fn vector(&self, text: &str) -> Result<Vec<f32>, ApiError> {
+        let mut vectors = self.vectors(&[text.to_owned()]).await?;
+        vectors.pop().ok_or_else(|| ApiError::internal("the embedder gave no vector"))
+    }
+
+    pub(super) async fn vectors(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, ApiError> {
+        const AT_ONCE: usize = 64;
+        let Some(embedder) = &self.embedder else {
+            return Err(ApiError::internal("this server was started without an embedder"));
+        };
+        let texts: Vec<String> = texts.iter().map(|text| gloss(text).into_owned()).collect();
+        let mut vectors = Vec::with_capacity(texts.len());
+        for part in texts.chunks(AT_ONCE) {
+            vectors.extend(embedder.embed(part).await?);
+        }
+        if vectors.len() == texts.len() { Ok(vectors) } else { Err(ApiError::internal("the embedder miscounted")) }
+    }
+
+    /// A matcher of these categories; made anew only when they have changed.
+    pub(super) async fn matcher(&self, categories: &Categories) -> Result<Arc<Matcher>, ApiError> {
+        let mut known = self.matcher.lock().await;
+        if let Some((of, matcher)) = &*known
+            && of == categories
+        {
+            return Ok(matcher.clone());
+        }
+        let vectors = self.vectors(&Matcher::texts(&categories.categories)).await?;
+        let matcher = Arc::new(Matcher::new(&categories.categories, &vectors, self.threshold_of(categories)));
+        *known = Some((categories.clone(), matcher.clone()));
+        Ok(matcher)
+    }
+
+    /// How near an error must be to its nearest category.
+    pub(super) fn threshold_of(&self, categories: &Categories) -> f32 {
+        categories.threshold.unwrap_or(self.threshold)
+    }
+}
+
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        match error {
+            EmbedError::Away { .. } | EmbedError::Budget { .. } => Self::unavailable("embedder_unavailable", &error),
+            EmbedError::Refused { .. } | EmbedError::Garbage { .. } => Self::internal(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Why jobs fail: failures by error, their categories, and statistics.
+
+mod categories;
+mod csv;
+mod groups;
+mod judge;
+mod retry;
+mod stats;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::problem::ApiError;
+use super::query::Params;
+use super::state::Api;
+use crate::domain::{Day, Fingerprint, JobName, Timestamp};
+use crate::stats::{ErrorFacts, Knowns, Label, StatShard};
+use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
+pub(super) use categories::{add, edit, list, measure, remove, set_threshold, test};
+pub(super) use groups::{groups, similar};
+pub use judge::Judge;
+pub(super) use retry::retry;
+pub(super) use stats::stats;
+
+/// What the statistics are about.
+struct Span {
+    days: DayRange,
+    name: Option<JobName>,
+}
+
+impl Span {
+    /// `name`, `since` and `until`, the last two being days or moments. Aggregates are by day of submission, so a moment
+    /// stands for its day; an `until` at the first moment of a day leaves that day out.
+    fn take(params: &mut Params) -> Result<Self, ApiError> {
+        let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
+        let name = params.with("name", JobName::parse)?;
+        let from = params.with("since", moment)?.map(Timestamp::day);
+        let to = params.with("until", moment)?.map(|until| (until - std::time::Duration::from_millis(1)).day());
+        Ok(Self { days: DayRange { from, to }, name })
+    }
+
+    async fn shards(&self, api: &Api) -> Result<Vec<StatShard>, StoreError> {
+        api.history.shards(self.days, self.name.as_ref()).await
+    }
+}
+
+/// Every error that these aggregates name.
+fn errors_of(shards: &[StatShard]) -> Vec<Fingerprint> {
+    let all: BTreeSet<_> = shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect();
+    all.into_iter().collect()
+}
+
+/// What history knows of errors and their categories.
+struct Book {
+    records: BTreeMap<Fingerprint, ErrorRecord>,
+    categories: Categories,
+}
+
+impl Book {
+    async fn open(api: &Api, errors: &[Fingerprint]) -> Result<Self, StoreError> {
+        const AT_ONCE: usize = 500;
+        let mut records = BTreeMap::new();
+        for part in errors.chunks(AT_ONCE) {
+            let found = api.history.errors(part).await?;
+            records.extend(found.into_iter().flatten().map(|record| (record.seen.fingerprint, record)));
+        }
+        Ok(Self { records, categories: api.history.categories().await? })
+    }
+
+    fn label(&self, record: &ErrorRecord) -> Label {
+        if record.seen.fingerprint == Fingerprint::OTHER {
+            return Label::Uncategorised;
+        }
+        match &record.knowledge {
+            None => Label::Pending,
+            // A category that was just removed is none any more.
+            Some(known) => match known.category.as_ref().filter(|id| self.categories.get(id).is_some()) {
+                Some(id) => Label::Category(id.clone()),
+                None => Label::Uncategorised,
+            },
+        }
+    }
+
+    fn knowns(&self) -> Knowns {
+        let facts = |record: &ErrorRecord| ErrorFacts {
+            label: self.label(record),
+            text: record.seen.text.clone(),
+            first_seen: record.seen.first_seen,
+            last_seen: record.seen.last_seen,
+        };
+        Knowns {
+            errors: self.records.iter().map(|(fingerprint, record)| (*fingerprint, facts(record))).collect(),
+            names: self.categories.categories.iter().map(|c| (c.id.clone(), c.name.clone())).collect(),
+        }
+    }
+}
+
+/// What is known of the errors that these aggregates name.
+pub(super) async fn knowns(api: &Api, shards: &[StatShard]) -> Result<Knowns, StoreError> {
+    Ok(Book::open(api, &errors_of(shards)).await?.knowns())
+}
+
+/// The categories of these errors, as they stand in JSON.
+pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap<Fingerprint, String>, StoreError> {
+    if errors.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let knowns = Book::open(api, errors).await?.knowns();
+    Ok(errors.iter().map(|error| (*error, knowns.label(error).as_str().to_owned())).collect())
+}
+
+/// The errors that a caller means: of a category, by the first digits of a fingerprint, or both. Empty when neither is
+/// given; with either, a condition that no error meets is an error of the caller.
+pub(super) async fn chosen_errors(
+    api: &Api,
+    category: Option<&str>,
+    fingerprint: Option<&str>,
+) -> Result<Vec<Fingerprint>, ApiError> {
+    if category.is_none() && fingerprint.is_none() {
+        return Ok(Vec::new());
+    }
+    let shards = api.history.shards(DayRange::default(), None).await?;
+    let knowns = knowns(api, &shards).await?;
+    let label = category.map(|text| wanted_label(&knowns, text)).transpose()?;
+    let digits = fingerprint.map(str::to_ascii_lowercase);
+    let mut chosen = errors_of(&shards);
+    chosen.retain(|error| label.as_ref().is_none_or(|label| knowns.label(error) == *label));
+    chosen.retain(|error| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)));
+    if chosen.is_empty() {
+        let detail = match fingerprint {
+            Some(digits) => format!("no attempt has failed with an error {digits:?}; see GET /api/v1/failures"),
+            None => format!("no attempt has failed with an error of the category {:?}", category.unwrap_or_default()),
+        };
+        return Err(ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_error", detail));
+    }
+    if digits.is_some_and(|digits| digits.len() < 4) {
+        return Err(ApiError::bad_request("invalid_query", "fingerprint: give at least its first 4 digits"));
+    }
+    Ok(chosen)
+}
+
+/// A category by id or name, `uncategorised` or `pending`.
+fn wanted_label(knowns: &Knowns, text: &str) -> Result<Label, ApiError> {
+    if let Some(label) = [Label::Uncategorised, Label::Pending].into_iter().find(|label| label.as_str() == text) {
+        return Ok(label);
+    }
+    let found = knowns.names.iter().find(|(id, name)| id.as_str() == text || name.eq_ignore_ascii_case(text));
+    found.map(|(id, _)| Label::Category(id.clone())).ok_or_else(|| {
+        let detail = format!("there is no category {text:?}; see GET /api/v1/categories");
+        ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_category", detail)
+    })
+}

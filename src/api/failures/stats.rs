@@ -1,0 +1,102 @@
+//! `GET /api/v1/stats/{what}`: as JSON or, with `Accept: text/csv` or `?format=csv`, as lines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::csv::csv;
+use super::{Span, knowns};
+use crate::api::problem::ApiError;
+use crate::api::query::{self, Params, Segment};
+use crate::api::state::Api;
+use crate::domain::{JobName, JobOptions};
+use crate::stats::{Counts, StatShard, beside, categories, sizing, survival, total};
+use crate::wire::failures::{AttemptsReport, CategoriesReport, CostReport, DurationsReport};
+
+/// `GET /api/v1/stats/{attempts,concurrency,categories,cost,durations}`.
+pub(in crate::api) async fn stats(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, ApiError> {
+    let what = segment.0.as_str();
+    let span = Span::take(&mut params)?;
+    let form = Form::take(&headers, &mut params)?;
+    let asked = if what == "attempts" { params.number("attempts", 1, JobOptions::MAX_ATTEMPTS.into())? } else { None };
+    params.done()?;
+    if !["attempts", "concurrency", "categories", "cost", "durations"].contains(&what) {
+        let detail = format!(
+            "there are no statistics of {what:?}, but of attempts, concurrency, categories, cost and durations"
+        );
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail));
+    }
+    let shards = span.shards(&api).await?;
+    match what {
+        "attempts" => {
+            let items = survival::attempts(&total(&shards));
+            let asked = asked.and_then(|n| u32::try_from(n).ok()).unwrap_or(5);
+            let worth = survival::is_worth(&items, asked);
+            form.answer(&items.clone(), AttemptsReport { items, worth })
+        }
+        "concurrency" => {
+            let report = beside::beside(&by_name(&shards));
+            form.answer(&report.levels.clone(), report)
+        }
+        "categories" => {
+            let items = categories::categories(&shards, &knowns(&api, &shards).await?);
+            form.answer(&items.clone(), CategoriesReport { items })
+        }
+        "cost" => {
+            let names = by_name(&shards);
+            let items = categories::cost(&names, &knowns(&api, &shards).await?);
+            form.answer(&items.clone(), CostReport { items, sizes: sizing::sizes(&names) })
+        }
+        _ => {
+            let items = sizing::durations(&by_name(&shards));
+            form.answer(&items.clone(), DurationsReport { items })
+        }
+    }
+}
+
+fn by_name(shards: &[StatShard]) -> BTreeMap<JobName, Counts> {
+    let mut names: BTreeMap<JobName, Counts> = BTreeMap::new();
+    for shard in shards {
+        names.entry(shard.key.name.clone()).or_default().add(&shard.counts);
+    }
+    names
+}
+
+/// How the answer is written.
+enum Form {
+    Json,
+    Csv,
+}
+
+impl Form {
+    fn take(headers: &HeaderMap, params: &mut Params) -> Result<Self, ApiError> {
+        let asked = params.with("format", |text| match text {
+            "json" => Ok(Form::Json),
+            "csv" => Ok(Form::Csv),
+            other => Err(format!("{other:?} is neither json nor csv")),
+        })?;
+        let accepted = query::header(headers, "accept")?.unwrap_or_default();
+        let wants_csv = accepted.contains("text/csv") && !accepted.contains("application/json");
+        Ok(asked.unwrap_or(if wants_csv { Form::Csv } else { Form::Json }))
+    }
+
+    fn answer<R: Serialize>(&self, rows: &[R], report: impl Serialize) -> Result<Response, ApiError> {
+        match self {
+            Form::Json => Ok(Answer(report).into_response()),
+            Form::Csv => {
+                let text = csv(rows).map_err(|e| ApiError::internal(e.to_string()))?;
+                Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response())
+            }
+        }
+    }
+}

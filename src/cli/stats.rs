@@ -1,0 +1,398 @@
+//! `jobber stats`.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::values::Moment;
+use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::{CliError, Console, Exit};
+use crate::client::{Client, StatsQuery};
+use crate::domain::Clock;
+use crate::stats::intervals::FEWEST;
+use crate::stats::{Chance, Difference, Quantiles, Rate};
+use crate::wire::failures::{AttemptsReport, CategoriesReport, ConcurrencyReport, CostReport, DurationsReport};
+
+/// `jobber stats`.
+#[derive(Debug, Clone, Args)]
+pub struct StatsArgs {
+    #[command(subcommand)]
+    what: What,
+    /// Only jobs of this binary
+    #[arg(long, global = true, value_name = "NAME")]
+    name: Option<String>,
+    /// Only jobs submitted on that day or later: 7d, or 2026-11-24T00:00:00Z
+    #[arg(long, global = true, value_name = "DURATION|RFC3339")]
+    since: Option<Moment>,
+    /// Only jobs submitted before
+    #[arg(long, global = true, value_name = "DURATION|RFC3339")]
+    until: Option<Moment>,
+    /// Print comma-separated values
+    #[arg(long, global = true)]
+    csv: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum What {
+    /// What another attempt is worth: the chance to complete after so many failures
+    Attempts {
+        /// Answer whether so many attempts are worth it
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        attempts: u32,
+    },
+    /// Whether jobs fare worse beside others
+    Concurrency,
+    /// What jobs fail of, and how they end
+    Categories,
+    /// What failed attempts take, and what jobs use of what they are given
+    Cost,
+    /// How long jobs wait and run
+    Durations,
+}
+
+pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let now = Clock::system().now();
+    let more = match &args.what {
+        What::Attempts { attempts } => vec![("attempts", attempts.to_string())],
+        _ => Vec::new(),
+    };
+    let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve(now)));
+    let ask = Ask { query: StatsQuery { name: args.name, since, until, more }, csv: args.csv, client };
+    match args.what {
+        What::Attempts { .. } => ask.show::<AttemptsReport>("attempts", console).await,
+        What::Concurrency => ask.show::<ConcurrencyReport>("concurrency", console).await,
+        What::Categories => ask.show::<CategoriesReport>("categories", console).await,
+        What::Cost => ask.show::<CostReport>("cost", console).await,
+        What::Durations => ask.show::<DurationsReport>("durations", console).await,
+    }
+}
+
+struct Ask<'a> {
+    query: StatsQuery,
+    csv: bool,
+    client: &'a Client,
+}
+
+impl Ask<'_> {
+    async fn show<R: View + DeserializeOwned>(&self, what: &str, console: &mut Console) -> Result<Exit, CliError> {
+        if self.csv {
+            console.data(&self.client.stats_csv(what, &self.query).await?)?;
+        } else {
+            console.show(&self.client.stats::<R>(what, &self.query).await?)?;
+        }
+        Ok(Exit::OK)
+    }
+}
+
+/// Ten characters, filled as far as the part goes.
+fn bar(part: f64) -> String {
+    let full = (part.clamp(0.0, 1.0) * 10.0).round() as usize;
+    "█".repeat(full) + &"·".repeat(10 - full)
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+fn limits(low: Option<f64>, high: Option<f64>) -> String {
+    match (low, high) {
+        (Some(low), Some(high)) => format!("{:.0}-{:.0} %", low * 100.0, high * 100.0),
+        _ => "-".to_owned(),
+    }
+}
+
+/// A bar and the part; of few, only how many of how many.
+fn rate(rate: &Rate) -> String {
+    match rate.rate {
+        Some(part) => format!("{} {:>7}", bar(part), percent(part)),
+        None => format!("{} of {} (fewer than {FEWEST})", rate.hits, rate.n),
+    }
+}
+
+fn chance(chance: &Chance) -> String {
+    match chance.chance {
+        Some(part) => format!("{:>7} ({})", percent(part), limits(chance.low, chance.high)),
+        None => format!("from {} (fewer than {FEWEST})", chance.n),
+    }
+}
+
+fn seconds(value: Option<f64>) -> String {
+    or_dash(value.map(|value| if value < 10.0 { format!("{value:.2} s") } else { format!("{value:.0} s") }))
+}
+
+fn difference(difference: Option<Difference>) -> String {
+    match difference {
+        Some(d) => format!("{:+.1} points ({:+.1} to {:+.1})", d.difference * 100.0, d.low * 100.0, d.high * 100.0),
+        None => "too few to tell".to_owned(),
+    }
+}
+
+fn quantiles(q: &Quantiles, unit: impl Fn(f64) -> String) -> [String; 3] {
+    [q.p50, q.p90, q.p99].map(|value| or_dash(value.map(&unit)))
+}
+
+fn item_lines<T: Serialize>(items: &[T]) -> Vec<String> {
+    items.iter().map(json_line).collect()
+}
+
+impl View for AttemptsReport {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["ATTEMPT", "TRIED", "COMPLETES NOW", "95 %", "IN THE END", "WITHIN", "WINS", "CPU", "CPU A WIN", "OPEN"],
+            self.items.iter().map(|line| {
+                vec![
+                    line.attempt.to_string(),
+                    line.next.n.to_string(),
+                    rate(&line.next),
+                    limits(line.next.low, line.next.high),
+                    chance(&line.completes),
+                    chance(&line.allowed),
+                    percent(line.wins),
+                    seconds(line.cpu_seconds),
+                    seconds(line.cpu_seconds_a_win),
+                    line.undecided.to_string(),
+                ]
+            }),
+        );
+        out.text(format!("Are {} attempts worth it?", self.worth.attempts), &self.worth.answer);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        item_lines(&self.items)
+    }
+}
+
+impl View for ConcurrencyReport {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["BESIDE", "JOBS", "COMPLETED", "95 %", "ATTEMPTS", "SUCCEEDED", "95 %"],
+            self.levels.iter().map(|line| {
+                vec![
+                    line.jobs_beside.to_string(),
+                    line.completed.n.to_string(),
+                    rate(&line.completed),
+                    limits(line.completed.low, line.completed.high),
+                    line.succeeded.n.to_string(),
+                    rate(&line.succeeded),
+                    limits(line.succeeded.low, line.succeeded.high),
+                ]
+            }),
+        );
+        out.field("alone", format!("{} of {} jobs", rate(&self.alone), self.alone.n));
+        out.field("beside others", format!("{} of {} jobs", rate(&self.beside), self.beside.n));
+        out.field("alone less beside", difference(self.difference));
+        out.field("within job names", format!("{} (names with both: {})", difference(self.within_names), self.names));
+        out.field("note", &self.note);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        item_lines(&self.levels)
+    }
+}
+
+impl View for CategoriesReport {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["CATEGORY", "FAILURES", "JOBS", "COMPLETED IN THE END", "95 %", "CPU", "OF ALL", "LAST SEEN", "EXAMPLE"],
+            self.items.iter().map(|line| {
+                vec![
+                    line.name.clone(),
+                    line.failures.to_string(),
+                    line.jobs.to_string(),
+                    rate(&line.completed),
+                    limits(line.completed.low, line.completed.high),
+                    seconds(Some(line.cpu_seconds)),
+                    percent(line.cpu_share),
+                    or_dash(line.last_seen.map(show_time)),
+                    first_line(line.examples.first().map_or("", String::as_str), 50),
+                ]
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        item_lines(&self.items)
+    }
+}
+
+impl View for CostReport {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["NAME", "CATEGORY", "FAILURES", "CPU", "OF ITS CPU"],
+            self.items.iter().map(|line| {
+                vec![
+                    line.name.to_string(),
+                    line.category.clone(),
+                    or_dash(line.failures.map(|n| n.to_string())),
+                    seconds(Some(line.cpu_seconds)),
+                    format!("{} {:>7}", bar(line.cpu_share), percent(line.cpu_share)),
+                ]
+            }),
+        );
+        out.grid(
+            &[
+                "NAME",
+                "ATTEMPTS",
+                "CORES",
+                "USED P50",
+                "P90",
+                "UTILISED",
+                "SUGGESTED",
+                "MEMORY LIMIT",
+                "USED P50",
+                "P99",
+                "SUGGESTED",
+                "OOM",
+            ],
+            self.sizes.iter().map(|line| {
+                let mib = |mib: f64| format!("{mib:.0} MiB");
+                let [cores_p50, cores_p90, _] = quantiles(&line.cores_used, |cores| format!("{cores:.1}"));
+                let [memory_p50, _, memory_p99] = quantiles(&line.memory_mib, mib);
+                vec![
+                    line.name.to_string(),
+                    line.n.to_string(),
+                    or_dash(line.cores.map(|n| n.to_string())),
+                    cores_p50,
+                    cores_p90,
+                    or_dash(line.utilisation.map(percent)),
+                    or_dash(line.suggested_cores.map(|n| n.to_string())),
+                    or_dash(line.memory_limit_mib.map(mib)),
+                    memory_p50,
+                    memory_p99,
+                    or_dash(line.suggested_memory_mib.map(|n| format!("{n} MiB"))),
+                    line.out_of_memory.to_string(),
+                ]
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        item_lines(&self.items).into_iter().chain(item_lines(&self.sizes)).collect()
+    }
+}
+
+impl View for DurationsReport {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["NAME", "JOBS", "WAITING P50", "P90", "P99", "ATTEMPTS", "RUNNING P50", "P90", "P99"],
+            self.items.iter().map(|line| {
+                let time = |value: f64| seconds(Some(value));
+                let mut row = vec![line.name.to_string(), line.waiting.n.to_string()];
+                row.extend(quantiles(&line.waiting, time));
+                row.push(line.running.n.to_string());
+                row.extend(quantiles(&line.running, time));
+                row
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        item_lines(&self.items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rendered;
+    use super::*;
+    use crate::cli::Format;
+    use crate::stats::{
+        Counts, ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, Knowns, Label, ShardKey, StatShard,
+    };
+    use crate::stats::{beside, categories, sizing, survival};
+
+    fn counts() -> Counts {
+        let f = crate::domain::Fingerprint::from_bytes([1; 32]);
+        let mut counts = Counts {
+            completed_by_failures: [(0, 60), (1, 20), (2, 2)].into(),
+            exhausted_by_failures: [(3, 2)].into(),
+            completed_by_attempts: [(1, 60), (2, 20), (3, 2)].into(),
+            failed_by_attempts: [(3, 2)].into(),
+            undecided_by_failures: [(1, 6)].into(),
+            cpu_us_by_failures: [(0, 90_000_000), (1, 60_000_000), (2, 1_000_000)].into(),
+            attempts_by_beside: [(0, 60), (1, 40), (2, 3)].into(),
+            successes_by_beside: [(0, 55), (1, 20), (2, 1)].into(),
+            jobs_by_beside: [(0, 50), (1, 30), (2, 4)].into(),
+            completed_by_beside: [(0, 49), (1, 25), (2, 2)].into(),
+            failures: [(f, FailureCounts { attempts: 30, cpu_us: 2_000_000, wall_us: 9 })].into(),
+            jobs_by_errors: [(ErrorSet::new([f]), ErrorSetCounts { jobs: 30, completed: 22, failed: 2 })].into(),
+            cpu_us_succeeded: 6_000_000,
+            cpu_us_failed: 3_000_000,
+            ..Counts::default()
+        };
+        (0..100).for_each(|i| {
+            counts.run_ms.record(1000 + 40 * i);
+            counts.wait_ms.record(i);
+            counts.core_percent.record(95);
+            counts.peak_rss_kib.record(200 * 1024);
+        });
+        counts.attempts_by_cores = [(4, 100)].into();
+        (counts.reserved_core_us, counts.reserved_cpu_us) = (4_000_000, 950_000);
+        counts
+    }
+
+    fn shard() -> StatShard {
+        let day = crate::domain::Day::parse("2026-11-24").unwrap();
+        StatShard { counts: counts(), ..StatShard::new(ShardKey { day, name: "resize".parse().unwrap() }) }
+    }
+
+    fn known() -> Knowns {
+        let at = crate::domain::Timestamp::from_millis(1_795_507_200_000);
+        let label = Label::Category("image-processing-error".parse().unwrap());
+        let facts = ErrorFacts { label, text: "bad pixel".to_owned(), first_seen: at, last_seen: at };
+        Knowns {
+            errors: [(crate::domain::Fingerprint::from_bytes([1; 32]), facts)].into(),
+            names: [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn every_table_reads_well() {
+        let names: std::collections::BTreeMap<_, _> = [("resize".parse().unwrap(), counts())].into();
+        let items = survival::attempts(&counts());
+        let worth = survival::is_worth(&items, 2);
+        let all = [
+            rendered(&AttemptsReport { items, worth }, Format::Table),
+            rendered(&beside::beside(&names), Format::Table),
+            rendered(&CategoriesReport { items: categories::categories([&shard()], &known()) }, Format::Table),
+            rendered(
+                &CostReport { items: categories::cost(&names, &known()), sizes: sizing::sizes(&names) },
+                Format::Table,
+            ),
+            rendered(&DurationsReport { items: sizing::durations(&names) }, Format::Table),
+        ];
+        insta::assert_snapshot!(all.join("\n"), @r"
+        ATTEMPT  TRIED  COMPLETES NOW          95 %     IN THE END             WITHIN             WINS    CPU     CPU A WIN  OPEN
+        1        90     ███████···  66.7 %     56-76 %   97.2 % (90-99 %)       66.7 % (56-76 %)  66.7 %  1.00 s  1.50 s     0
+        2        24     ████████··  83.3 %     64-93 %   91.7 % (74-98 %)       94.4 % (87-98 %)  27.8 %  2.50 s  3.00 s     6
+        3        4      2 of 4 (fewer than 5)  15-85 %  from 4 (fewer than 5)   97.2 % (90-99 %)  2.8 %   0.25 s  0.50 s     0
+
+        Are 2 attempts worth it?
+          attempt 2 makes 27.8 % of all jobs complete that would not: of 24 jobs that were tried 2 times, 20 completed then (83.3 %, 95 % interval 64.1 % to 93.3 %); each cost 3.0 CPU seconds
+
+        BESIDE  JOBS  COMPLETED              95 %      ATTEMPTS  SUCCEEDED              95 %
+        0       50    ██████████  98.0 %     90-100 %  60        █████████·  91.7 %     82-96 %
+        1       30    ████████··  83.3 %     66-93 %   40        █████·····  50.0 %     35-65 %
+        2       4     2 of 4 (fewer than 5)  15-85 %   3         1 of 3 (fewer than 5)  6-79 %
+
+        alone              ██████████  98.0 % of 50 jobs
+        beside others      ████████··  79.4 % of 34 jobs
+        alone less beside  +18.6 points (+5.3 to +34.9)
+        within job names   +18.6 points (+4.5 to +32.7) (names with both: 1)
+        note               observational: jobs were not assigned at random, so a difference need not be an effect
+
+        CATEGORY                FAILURES  JOBS  COMPLETED IN THE END  95 %     CPU     OF ALL  LAST SEEN             EXAMPLE
+        Image processing error  30        30    █████████·  91.7 %    74-98 %  2.00 s  22.2 %  2026-11-24T08:00:00Z  bad pixel
+
+        NAME    CATEGORY                FAILURES  CPU     OF ITS CPU
+        resize  image-processing-error  30        2.00 s  ██········  22.2 %
+        resize  none                    -         1.00 s  █·········  11.1 %
+
+        NAME    ATTEMPTS  CORES  USED P50  P90  UTILISED  SUGGESTED  MEMORY LIMIT  USED P50  P99      SUGGESTED  OOM
+        resize  100       4      0.9       0.9  23.8 %    1          -             200 MiB   200 MiB  240 MiB    0
+
+        NAME    JOBS  WAITING P50  P90     P99     ATTEMPTS  RUNNING P50  P90     P99
+        resize  100   0.05 s       0.09 s  0.10 s  100       2.94 s       4.35 s  4.86 s
+        ");
+    }
+}

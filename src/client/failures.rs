@@ -1,0 +1,135 @@
+//! Calls about failures, their categories, and statistics.
+
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+
+use super::transport::encode;
+use super::{Client, ClientError};
+use crate::domain::Timestamp;
+use crate::wire::failures::{
+    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, RetriedFailed, RetryFailed,
+    TestBody, Tested, ThresholdBody,
+};
+
+/// What statistics and failures are about.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StatsQuery {
+    /// Jobs of this binary.
+    pub name: Option<String>,
+    /// Submitted on this day or later.
+    pub since: Option<Timestamp>,
+    /// Submitted before.
+    pub until: Option<Timestamp>,
+    /// Whatever else the route takes.
+    pub more: Vec<(&'static str, String)>,
+}
+
+impl StatsQuery {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = self.more.clone();
+        pairs.extend(self.name.iter().map(|name| ("name", name.clone())));
+        pairs.extend(self.since.map(|t| ("since", t.to_string())));
+        pairs.extend(self.until.map(|t| ("until", t.to_string())));
+        pairs
+    }
+}
+
+impl Client {
+    /// Statistics: of `attempts`, `concurrency`, `categories`, `cost` or `durations`.
+    ///
+    /// # Errors
+    /// `Rejected` when the query makes no sense.
+    pub async fn stats<T: DeserializeOwned>(&self, what: &str, query: &StatsQuery) -> Result<T, ClientError> {
+        self.answer(self.api(Method::GET, &format!("stats/{what}")).query(&query.pairs())).await
+    }
+
+    /// The same as comma-separated values.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn stats_csv(&self, what: &str, query: &StatsQuery) -> Result<Vec<u8>, ClientError> {
+        let request = self.api(Method::GET, &format!("stats/{what}")).query(&query.pairs());
+        self.send(request.query(&[("format", "csv")])).await
+    }
+
+    /// Failed attempts by what they said.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such category.
+    pub async fn failures(&self, query: &StatsQuery) -> Result<FailuresReport, ClientError> {
+        self.answer(self.api(Method::GET, "failures").query(&query.pairs())).await
+    }
+
+    /// Known errors that are like a text.
+    ///
+    /// # Errors
+    /// `Server` when the embedder is away.
+    pub async fn similar(&self, text: &str, limit: u16) -> Result<FailuresReport, ClientError> {
+        let query = [("text", text.to_owned()), ("limit", limit.to_string())];
+        self.answer(self.api(Method::GET, "failures/similar").query(&query)).await
+    }
+
+    /// Puts back failed jobs by why they failed.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such category, or no such error.
+    pub async fn retry_failed(&self, body: &RetryFailed) -> Result<RetriedFailed, ClientError> {
+        self.answer(self.api(Method::POST, "jobs:retry").json(body)).await
+    }
+
+    /// All categories.
+    ///
+    /// # Errors
+    /// When the server can't tell.
+    pub async fn categories(&self) -> Result<CategoryListing, ClientError> {
+        self.answer(self.api(Method::GET, "categories")).await
+    }
+
+    /// Adds a category.
+    ///
+    /// # Errors
+    /// `Rejected` when it is not acceptable, `Conflict` when there is one with its id or name.
+    pub async fn add_category(&self, body: &CategoryBody) -> Result<CategoryChanged, ClientError> {
+        self.answer(self.api(Method::POST, "categories").json(body)).await
+    }
+
+    /// Replaces a category.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Rejected` when it is not acceptable.
+    pub async fn edit_category(&self, id: &str, body: &CategoryBody) -> Result<CategoryChanged, ClientError> {
+        self.answer(self.api(Method::PUT, &format!("categories/{}", encode(id))).json(body)).await
+    }
+
+    /// Removes a category.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn remove_category(&self, id: &str) -> Result<CategoryChanged, ClientError> {
+        self.answer(self.api(Method::DELETE, &format!("categories/{}", encode(id)))).await
+    }
+
+    /// Where a text belongs.
+    ///
+    /// # Errors
+    /// `Server` when the embedder is away.
+    pub async fn test_category(&self, text: &str) -> Result<Tested, ClientError> {
+        self.answer(self.api(Method::POST, "categories:test").json(&TestBody { text: text.to_owned() })).await
+    }
+
+    /// Which threshold puts most messages where they belong.
+    ///
+    /// # Errors
+    /// `NotFound` when a label is no category.
+    pub async fn calibrate<T: DeserializeOwned>(&self, body: &CalibrateBody) -> Result<T, ClientError> {
+        self.answer(self.api(Method::POST, "categories:calibrate").json(body)).await
+    }
+
+    /// Sets how near an error must be to its category.
+    ///
+    /// # Errors
+    /// `Rejected` when it is not -1 to 1.
+    pub async fn set_threshold(&self, threshold: Option<f32>) -> Result<CategoryChanged, ClientError> {
+        self.answer(self.api(Method::POST, "categories:threshold").json(&ThresholdBody { threshold })).await
+    }
+}

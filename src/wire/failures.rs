@@ -1,0 +1,227 @@
+//! Bodies about failures, their categories, and the statistics of both.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
+use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DurationLine, SizeLine, Verdict};
+
+/// `GET /api/v1/stats/attempts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptsReport {
+    /// By attempt.
+    pub items: Vec<AttemptLine>,
+    /// Whether it is worth it to allow as many attempts as were asked about.
+    pub worth: Verdict,
+}
+
+/// `GET /api/v1/stats/concurrency`.
+pub type ConcurrencyReport = BesideStats;
+
+/// `GET /api/v1/stats/categories`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CategoriesReport {
+    /// By category, most failures first.
+    pub items: Vec<CategoryLine>,
+}
+
+/// `GET /api/v1/stats/cost`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CostReport {
+    /// What failed attempts took, by job name and category.
+    pub items: Vec<CostLine>,
+    /// What jobs were given and what they used, by job name.
+    pub sizes: Vec<SizeLine>,
+}
+
+/// `GET /api/v1/stats/durations`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DurationsReport {
+    /// By job name.
+    pub items: Vec<DurationLine>,
+}
+
+/// `GET /api/v1/failures`: attempts that failed with the same error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureGroup {
+    /// Which error.
+    pub fingerprint: Fingerprint,
+    /// The category's id, `uncategorised` or `pending`.
+    pub category: String,
+    /// What people call it.
+    pub category_name: String,
+    /// Attempts.
+    pub count: i64,
+    /// What it says, of the first attempt that failed with it.
+    pub text: String,
+    /// When it was first seen; absent when it was counted and its document is gone
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<Timestamp>,
+    /// and when last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// Binaries that failed with it.
+    pub names: Vec<JobName>,
+    /// The jobs that failed with it last, newest first.
+    pub samples: Vec<JobId>,
+    /// How near it is to its nearest category or, in `GET /api/v1/failures/similar`, to the text asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<f32>,
+}
+
+/// A list of failures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailuresReport {
+    /// The groups.
+    pub items: Vec<FailureGroup>,
+    /// How many there are in all.
+    pub total: usize,
+}
+
+/// `POST /api/v1/jobs:retry`: which failed jobs to put back. All given conditions must hold.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryFailed {
+    /// Of which an attempt failed with an error of this category; `uncategorised` for errors of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// Of which an attempt failed with this error; the first digits are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Running this binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<JobName>,
+    /// Submitted at or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Submitted before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only says which.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetriedFailed {
+    /// Jobs that were put back, or would be.
+    pub retried: Vec<JobId>,
+    /// Jobs that could not be, and why.
+    pub skipped: BTreeMap<JobId, String>,
+    /// Whether there are more than the limit.
+    pub more: bool,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+}
+
+/// `GET /api/v1/categories`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CategoryListing {
+    /// All categories.
+    pub items: Vec<CategoryView>,
+    /// How near an error must be to its nearest category.
+    pub threshold: f32,
+    /// Whether the threshold comes from the configuration.
+    pub threshold_is_configured: bool,
+    /// Different errors that are near to none.
+    pub uncategorised: usize,
+    /// Different errors that nobody has worked out yet.
+    pub pending: usize,
+}
+
+/// One category.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CategoryView {
+    /// The category itself.
+    #[serde(flatten)]
+    pub category: Category,
+    /// Different errors in it.
+    pub errors: usize,
+}
+
+/// `POST /api/v1/categories` and `PUT /api/v1/categories/{id}`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CategoryBody {
+    /// Made from the name when absent; may be absent or the same in a PUT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<CategoryId>,
+    /// For people.
+    pub name: String,
+    /// What belongs to it.
+    #[serde(default)]
+    pub description: String,
+    /// Messages that belong to it.
+    #[serde(default)]
+    pub examples: Vec<String>,
+}
+
+/// `POST /api/v1/categories:threshold`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThresholdBody {
+    /// -1 to 1; null leaves it to the configuration.
+    pub threshold: Option<f32>,
+}
+
+/// The answer to a change of the categories.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CategoryChanged {
+    /// Which category; absent when it was the threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<CategoryId>,
+    /// `added`, `edited`, `removed` or `set`.
+    pub status: String,
+    /// Its place in the event log.
+    pub cursor: String,
+    /// When it takes effect, in words.
+    pub takes_effect: String,
+}
+
+/// `POST /api/v1/categories:test`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestBody {
+    /// What an attempt might say.
+    pub text: String,
+}
+
+/// Where a text belongs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tested {
+    /// The category's id, or `uncategorised`.
+    pub category: String,
+    /// The nearest category, however far.
+    pub nearest: Option<CategoryId>,
+    /// How near that is.
+    pub similarity: f32,
+    /// How near it must be.
+    pub threshold: f32,
+    /// The fingerprint that an attempt with this text would have.
+    pub fingerprint: Fingerprint,
+    /// The text as it is told from others: what varies is masked.
+    pub masked: String,
+}
+
+/// `POST /api/v1/categories:calibrate`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrateBody {
+    /// Messages of which it is known where they belong.
+    pub labelled: Vec<LabelledText>,
+}
+
+/// A message of which it is known where it belongs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelledText {
+    /// What it says.
+    pub text: String,
+    /// The id or the name of its category; absent, null or `none` when it belongs to none.
+    #[serde(default)]
+    pub category: Option<String>,
+}
