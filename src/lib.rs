@@ -16,6 +16,7 @@ pub mod worker;
 
 // Remembered: events, folded into documents and aggregates.
 pub mod archive;
+pub mod classifier;
 pub mod events;
 pub mod failures;
 pub mod projector;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio_util::task::TaskTracker;
@@ -11,6 +12,9 @@ use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::redis::RedisLog;
 use crate::events::{Cursor, EventSink, EventSource};
+use crate::failures::cache::embedded::EmbeddedCache;
+use crate::failures::cache::redis::RedisCache;
+use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
@@ -37,7 +41,16 @@ pub struct Ports {
     pub history: Arc<dyn History>,
     /// For the projector: writes history.
     pub projection: Arc<dyn Projection>,
+    /// For those who work out what errors mean: what is known already.
+    pub cache: Arc<dyn ErrorCache>,
+    /// The same: turns texts into vectors. Without one, errors stay pending.
+    pub embedder: Option<Arc<dyn Embedder>>,
 }
+
+/// Errors that the embedded cache remembers at most.
+const KNOWN_ERRORS: u32 = 100_000;
+/// How long Redis remembers an error.
+const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
 /// How much of a running job's output is kept for those who watch, as a multiple of what history keeps of a stream.
 const WATCHED: usize = 4;
@@ -49,7 +62,12 @@ pub fn database_file(config: &Config) -> PathBuf {
 
 /// The versions of the embedded database's tables that this Jobber knows, by adapter.
 pub fn schema_versions() -> Vec<(&'static str, usize)> {
-    vec![EmbeddedQueue::SCHEMA_VERSION, EmbeddedLog::SCHEMA_VERSION, EmbeddedStore::SCHEMA_VERSION]
+    vec![
+        EmbeddedQueue::SCHEMA_VERSION,
+        EmbeddedLog::SCHEMA_VERSION,
+        EmbeddedStore::SCHEMA_VERSION,
+        EmbeddedCache::SCHEMA_VERSION,
+    ]
 }
 
 /// Opens what the configuration names. Background work of the adapters is spawned on `tasks` and ends with the ports.
@@ -64,8 +82,19 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let store = EmbeddedStore::open(db.clone()).await?;
     let folded = store.cursor().await?;
     check_cursor(config, folded)?;
-    let (sink, source) = open_log(config, &db, folded, tasks).await?;
-    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history: store.clone(), projection: store })
+    let (sink, source, cache) = open_shared(config, &db, folded, tasks).await?;
+    Ok(Ports {
+        queue,
+        operator,
+        scheduler,
+        jobs,
+        sink,
+        source,
+        history: store.clone(),
+        projection: store,
+        cache,
+        embedder: None,
+    })
 }
 
 /// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
@@ -89,7 +118,7 @@ pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
     let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
     let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
     let queue = log_name(config);
-    for pattern in [format!("{queue}:*"), format!("jobber:{{{queue}}}:*")] {
+    for pattern in [format!("{queue}:*"), format!("jobber:{queue}:*"), format!("jobber:{{{queue}}}:*")] {
         redis.remove_matching(&pattern).await?;
     }
     Ok(())
@@ -113,7 +142,7 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let projection = EmbeddedStore::open(db.clone()).await?;
     let source = match with_log {
-        true => Some(open_log(config, &db, Cursor::START, tasks).await?.1),
+        true => Some(open_shared(config, &db, Cursor::START, tasks).await?.1),
         false => None,
     };
     Ok(Upkeep { projection, source })
@@ -184,25 +213,25 @@ async fn open_queue(
     }
 }
 
-/// The log lies where the queue lies, so that every worker of the queue reaches it. It goes on behind what has been
-/// `folded`.
-async fn open_log(
-    config: &Config,
-    db: &Sqlite,
-    folded: Cursor,
-    tasks: &TaskTracker,
-) -> anyhow::Result<(Arc<dyn EventSink>, Arc<dyn EventSource>)> {
+/// The two sides of the log, and what is known of errors.
+type SharedPorts = (Arc<dyn EventSink>, Arc<dyn EventSource>, Arc<dyn ErrorCache>);
+
+/// Log and cache lie where the queue lies, so that every worker of the queue reaches them. The log goes on behind what
+/// has been `folded`.
+async fn open_shared(config: &Config, db: &Sqlite, folded: Cursor, tasks: &TaskTracker) -> anyhow::Result<SharedPorts> {
     match &config.queue.url {
         QueueUrl::Embedded => {
             let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
             log.continue_after(folded).await?;
-            Ok((log.clone(), log))
+            Ok((log.clone(), log, EmbeddedCache::open(db.clone(), KNOWN_ERRORS).await?))
         }
         QueueUrl::Redis(url) => {
             let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
             let redis = Redis::connect(&settings, tasks).await?;
-            let log = RedisLog::open(redis, &log_name(config), config.events_cap, tasks)?;
-            Ok((log.clone(), log))
+            let queue = log_name(config);
+            let cache = RedisCache::open(redis.clone(), &queue, REMEMBERED);
+            let log = RedisLog::open(redis, &queue, config.events_cap, tasks)?;
+            Ok((log.clone(), log, cache))
         }
     }
 }

@@ -8,10 +8,12 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem};
+use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, Judge};
+use crate::classifier::{Classifier, ClassifierSettings};
 use crate::config::Config;
 use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
+use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
 use crate::queue::JobSource;
@@ -19,7 +21,7 @@ use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, 
 use crate::sqlite::Presence;
 use crate::store::Retention;
 use crate::wiring::{self, Ports};
-use crate::worker::{Worker, WorkerSettings};
+use crate::worker::{Policies, Worker, WorkerSettings};
 
 /// Binds the API's address.
 ///
@@ -45,6 +47,9 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
         jobs: config.jobs.clone(),
         ..ApiSettings::default()
     };
+    if let Some(embedder) = ports.embedder.clone() {
+        settings.judge = Judge::new(embedder, threshold(config));
+    }
     if config.serve.check_binaries {
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
@@ -100,14 +105,20 @@ pub(super) fn start_projector(
         retention: Retention::new(config.retention),
         // What is kept for those who watch, and the batch after which it is next looked at, must leave room for what is new.
         keep: usize::try_from(config.events_keep.min(config.events_cap / 4)).unwrap_or(usize::MAX),
+        categories: seeds(),
         ..ProjectorSettings::new(holder.as_str())
     };
     let stop = CancellationToken::new();
     let (progress, _) = tokio::sync::watch::channel(Cursor::START);
-    life.run(
-        "projector",
-        projector::run(ports.source.clone(), ports.projection.clone(), settings, clock.clone(), stop.clone(), progress),
-    );
+    let (herald, audience) = projector::herald();
+    if let Some(embedder) = ports.embedder.clone() {
+        let (history, projection, cache) = (ports.history.clone(), ports.projection.clone(), ports.cache.clone());
+        let settings = ClassifierSettings::new(threshold(config));
+        let classifier = Classifier { history, projection, cache, embedder, settings };
+        life.tasks.spawn(classifier.run(audience, life.stop.clone()));
+    }
+    let (source, projection, clock) = (ports.source.clone(), ports.projection.clone(), clock.clone());
+    life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), progress, herald));
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
     life.tasks.spawn(async move {
         others.cancelled().await;
@@ -126,6 +137,11 @@ pub(super) fn start_projector(
         }
         stop.cancel();
     });
+}
+
+/// How near an error must be to its nearest category, unless somebody has set it for all.
+fn threshold(config: &Config) -> f32 {
+    config.failures_threshold.unwrap_or(DEFAULT_THRESHOLD)
 }
 
 /// Builds a worker.
@@ -163,6 +179,7 @@ pub(super) fn build_worker(
         gauge,
         clock: clock.clone(),
         claiming: Arc::default(),
+        policies: Policies::new(config.policies.clone(), ports.cache.clone(), ports.embedder.clone()),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))

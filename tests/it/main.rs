@@ -7,6 +7,7 @@
 mod api;
 mod architecture;
 mod bullmq;
+mod classifier;
 mod cli;
 mod compat;
 mod conformance;
