@@ -7,11 +7,11 @@ use couchbase::scope::Scope;
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
-use super::{connect, kind, within};
+use super::{Held, connect, kind, within};
 use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Rights, Service};
 
 /// The default scope of a double, with a collection `jobs` of some documents and no index.
-async fn jobs(double: &CouchbaseDouble) -> Scope {
+async fn jobs(double: &CouchbaseDouble) -> Held<Scope> {
     let cluster = connect(double).await;
     let bucket = cluster.bucket("jobber");
     within(bucket.collections().create_collection("_default", "jobs", None, None)).await.unwrap();
@@ -25,7 +25,7 @@ async fn jobs(double: &CouchbaseDouble) -> Scope {
     for document in documents {
         within(jobs.upsert(format!("job:{}", document["id"].as_str().unwrap()), &document, None)).await.unwrap();
     }
-    bucket.scope("_default")
+    Held { held: bucket.scope("_default"), _cluster: cluster }
 }
 
 async fn rows(
