@@ -10,10 +10,10 @@ use crate::config::{Config, QueueUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::redis::RedisLog;
-use crate::events::{EventSink, EventSource};
+use crate::events::{Cursor, EventSink, EventSource};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
-use crate::queue::{JobSource, Operator, Queue, QueueError};
+use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
 use crate::redis::{Redis, RedisSettings};
 use crate::sqlite::Sqlite;
 use crate::store::embedded::EmbeddedStore;
@@ -25,6 +25,8 @@ pub struct Ports {
     pub queue: Arc<dyn Queue>,
     /// For the API: changes what is queued.
     pub operator: Arc<dyn Operator>,
+    /// For the API: keeps schedules.
+    pub scheduler: Arc<dyn Scheduler>,
     /// For a worker: takes jobs.
     pub jobs: Arc<dyn JobSource>,
     /// For a worker and the API: writes events.
@@ -58,22 +60,56 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let dir: &Path = &config.data_dir;
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (queue, operator, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let (sink, source) = open_log(config, &db, tasks).await?;
-    let store = EmbeddedStore::open(db).await?;
-    // Cursors of the embedded log are far below those of a Redis stream: everything in it would pass for folded.
-    if matches!(config.queue.url, QueueUrl::Embedded) && store.cursor().await?.major > 0 {
-        bail!(
-            "the history in {} was folded from a Redis log and can't go on from the embedded one; \
-             set queue.url to that Redis again, or choose another directory with --data-dir",
-            dir.display()
-        );
-    }
-    Ok(Ports { queue, operator, jobs, sink, source, history: store.clone(), projection: store })
+    let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
+    let store = EmbeddedStore::open(db.clone()).await?;
+    let folded = store.cursor().await?;
+    check_cursor(config, folded)?;
+    let (sink, source) = open_log(config, &db, folded, tasks).await?;
+    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history: store.clone(), projection: store })
 }
 
-/// The three sides of a queue.
-type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn JobSource>);
+/// What is worked with while no server folds history.
+pub struct Upkeep {
+    /// The store.
+    pub projection: Arc<dyn Projection>,
+    /// The log that goes with it.
+    pub source: Option<Arc<dyn EventSource>>,
+}
+
+/// Opens the store that the configuration names, and on request its log, but no queue.
+///
+/// # Errors
+/// When the data directory can't be made, or one of them can't be used.
+pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracker) -> anyhow::Result<Upkeep> {
+    fs_err::create_dir_all(&config.data_dir)
+        .context("the data directory can't be made; choose another with --data-dir")?;
+    let db = Sqlite::open(&database_file(config), config.durability)?;
+    let projection = EmbeddedStore::open(db.clone()).await?;
+    let source = match with_log {
+        true => Some(open_log(config, &db, Cursor::START, tasks).await?.1),
+        false => None,
+    };
+    Ok(Upkeep { projection, source })
+}
+
+/// Whether history that was folded up to here can go on from the log that the configuration names.
+///
+/// # Errors
+/// When it was folded from a Redis log and would go on from the embedded one: the cursors of that are far below, and
+/// everything in it would pass for folded.
+pub fn check_cursor(config: &Config, folded: Cursor) -> anyhow::Result<()> {
+    if matches!(config.queue.url, QueueUrl::Embedded) && folded.major > 0 {
+        bail!(
+            "this history was folded from a Redis log and can't go on from the embedded one in {}; \
+             set queue.url to that Redis again, or choose another directory with --data-dir",
+            config.data_dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// The sides of a queue.
+type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn Scheduler>, Arc<dyn JobSource>);
 
 async fn open_queue(
     config: &Config,
@@ -93,7 +129,7 @@ async fn open_queue(
             };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
-            Ok((queue.clone(), queue.clone(), queue))
+            Ok((queue.clone(), queue.clone(), queue.clone(), queue))
         }
         QueueUrl::Redis(url) => {
             let settings = BullSettings {
@@ -104,26 +140,30 @@ async fn open_queue(
                 lease: wanted.lease,
                 completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
                 failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
                 heartbeat: crate::worker::HEARTBEAT,
                 defaults: config.defaults.clone(),
                 jobs: config.jobs.clone(),
                 ..BullSettings::default()
             };
             let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
-            Ok((queue.clone(), queue.clone(), queue))
+            Ok((queue.clone(), queue.clone(), queue.clone(), queue))
         }
     }
 }
 
-/// The log lies where the queue lies, so that every worker of the queue reaches it.
+/// The log lies where the queue lies, so that every worker of the queue reaches it. It goes on behind what has been
+/// `folded`.
 async fn open_log(
     config: &Config,
     db: &Sqlite,
+    folded: Cursor,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn EventSink>, Arc<dyn EventSource>)> {
     match &config.queue.url {
         QueueUrl::Embedded => {
             let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
+            log.continue_after(folded).await?;
             Ok((log.clone(), log))
         }
         QueueUrl::Redis(url) => {

@@ -8,15 +8,16 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiSettings, BinaryProblem};
+use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem};
 use crate::config::Config;
-use crate::domain::{Clock, JobName, WorkerId};
+use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
 use crate::queue::JobSource;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::Presence;
+use crate::store::Retention;
 use crate::wiring::{self, Ports};
 use crate::worker::{Worker, WorkerSettings};
 
@@ -48,20 +49,22 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
     }
-    let api = Api::new(
-        ports.queue.clone(),
-        ports.operator.clone(),
-        ports.sink.clone(),
-        ports.source.clone(),
-        ports.history.clone(),
-        clock.clone(),
-        settings,
-    );
+    let ports = ApiPorts {
+        queue: ports.queue.clone(),
+        operator: ports.operator.clone(),
+        scheduler: ports.scheduler.clone(),
+        sink: ports.sink.clone(),
+        source: ports.source.clone(),
+        history: ports.history.clone(),
+    };
+    let api = Api::new(ports, clock.clone(), settings);
     life.run("api", crate::api::serve(listener, api, life.stop.clone(), config.serve.shutdown_grace));
 }
 
 fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
-    binary::resolve(jobs_dir, name).map(|_| ()).map_err(|e| BinaryProblem { detail: e.to_string() })
+    binary::resolve(jobs_dir, name)
+        .map(|_| ())
+        .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
 }
 
 /// Stops the process, as a failure, when the embedded database is removed or replaced under it: what it still did would
@@ -94,6 +97,7 @@ pub(super) fn start_projector(
 ) {
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
+        retention: Retention::new(config.retention),
         keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
         ..ProjectorSettings::new(holder.as_str())
     };
@@ -209,8 +213,11 @@ pub(super) fn build_runner(
 /// When the CPUs asked for are not there.
 pub(super) fn build_slots(config: &Config) -> anyhow::Result<Slots> {
     let list = config.worker.cpus.as_ref().map(|cpus| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
-    let cpus = CpuSet::detect(config.worker.cores, list.as_deref())?;
-    Ok(Slots::new(cpus.into_vec(), config.worker.cores_per_process))
+    let cpus = CpuSet::detect(config.worker.cores, list.as_deref())?.into_vec();
+    if let Some(asked) = config.worker.cores.filter(|asked| *asked as usize > cpus.len()) {
+        tracing::warn!(asked, usable = cpus.len(), "worker.cores is more than this process may use; dividing those");
+    }
+    Ok(Slots::new(cpus, config.worker.cores_per_process))
 }
 
 fn scratch_dir(config: &Config) -> anyhow::Result<PathBuf> {

@@ -18,3 +18,4 @@ mod jobs;
 mod lifecycle;
 mod projector;
 mod release;
+mod upkeep;

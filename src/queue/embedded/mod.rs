@@ -5,12 +5,14 @@
 //! [`sweep`] of any process takes the jobs of a claim back when it has expired or its process is gone.
 
 mod admin;
+mod after;
 mod claim;
 mod keep;
 #[cfg(test)]
 mod model;
 mod process;
 mod read;
+mod schedules;
 mod schema;
 mod settle;
 mod submit;
@@ -72,7 +74,7 @@ impl Default for EmbeddedQueueSettings {
     }
 }
 
-/// The embedded queue: all three ports.
+/// The embedded queue: all ports.
 pub struct EmbeddedQueue {
     inner: Arc<Inner>,
     stop_sweeping: CancellationToken,
