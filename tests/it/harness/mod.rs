@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod couchbase_double;
 pub mod post;
+pub mod proxy;
 pub mod redis;
 
 use std::path::{Path, PathBuf};
