@@ -12,6 +12,7 @@ mod cli;
 mod compat;
 mod conformance;
 mod deploy;
+mod double;
 mod faults;
 mod harness;
 mod jobs;
