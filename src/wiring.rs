@@ -6,18 +6,19 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, QueueUrl};
+use crate::config::{Config, QueueUrl, StoreUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::redis::RedisLog;
-use crate::events::{EventSink, EventSource};
+use crate::events::{Cursor, EventSink, EventSource};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue, QueueError};
 use crate::redis::{Redis, RedisSettings};
 use crate::sqlite::Sqlite;
+use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{History, Projection};
+use crate::store::{History, Projection, StoreErrorKind};
 
 /// Every port, each with the adapter that the configuration picks. A role takes what it may hold.
 pub struct Ports {
@@ -60,16 +61,56 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, jobs) = open_queue(config, &db, clock, tasks).await?;
     let (sink, source) = open_log(config, &db, tasks).await?;
-    let store = EmbeddedStore::open(db).await?;
+    let (history, projection) = open_store(config, db, tasks).await?;
     // Cursors of the embedded log are far below those of a Redis stream: everything in it would pass for folded.
-    if matches!(config.queue.url, QueueUrl::Embedded) && store.cursor().await?.major > 0 {
+    let folded = match history.cursor().await {
+        Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
+        folded => folded?,
+    };
+    if matches!(config.queue.url, QueueUrl::Embedded) && folded.major > 0 {
         bail!(
-            "the history in {} was folded from a Redis log and can't go on from the embedded one; \
-             set queue.url to that Redis again, or choose another directory with --data-dir",
-            dir.display()
+            "the history {} was folded from a Redis log and can't go on from the embedded one; set queue.url to that \
+             Redis again, or choose another {}",
+            place(config),
+            if matches!(config.store.url, StoreUrl::Embedded) { "directory with --data-dir" } else { "store.scope" }
         );
     }
-    Ok(Ports { queue, operator, jobs, sink, source, history: store.clone(), projection: store })
+    Ok(Ports { queue, operator, jobs, sink, source, history, projection })
+}
+
+/// Where history is, for people.
+fn place(config: &Config) -> String {
+    match &config.store.url {
+        StoreUrl::Embedded => format!("in {}", config.data_dir.display()),
+        StoreUrl::Couchbase(url) => format!("in bucket {}, scope {}", url.bucket, config.store.scope),
+    }
+}
+
+/// The two sides of a store.
+async fn open_store(
+    config: &Config,
+    db: Sqlite,
+    tasks: &TaskTracker,
+) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>)> {
+    match &config.store.url {
+        StoreUrl::Embedded => {
+            let store = EmbeddedStore::open(db).await?;
+            Ok((store.clone(), store))
+        }
+        StoreUrl::Couchbase(url) => {
+            let settings = CouchbaseSettings {
+                connection: url.connection(),
+                username: url.username.clone(),
+                password: url.password.clone(),
+                bucket: url.bucket.clone(),
+                scope: config.store.scope.clone(),
+                key_prefix: config.store.key_prefix.clone(),
+                ca_file: config.store.tls_ca.clone(),
+            };
+            let store = CouchbaseStore::open(settings, tasks).await?;
+            Ok((store.clone(), store))
+        }
+    }
 }
 
 /// The three sides of a queue.
