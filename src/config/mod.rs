@@ -1,6 +1,6 @@
 //! Configuration: layers of text in, checked values out. Every error names the place, the key and what is allowed.
 
-pub mod couchbase;
+mod couchbase;
 pub mod env;
 mod layers;
 mod settings;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use couchbase::CouchbaseUrl;
+pub use couchbase::CouchbaseUrl;
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;

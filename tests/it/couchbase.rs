@@ -1,0 +1,1 @@
+//! The Couchbase adapter beyond what every store must do.
