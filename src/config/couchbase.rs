@@ -68,7 +68,8 @@ impl CouchbaseUrl {
 
 /// The URL that the original's variables make together. `host` may be a host, or a connection string.
 pub(super) fn of_variables(host: &str, username: &str, password: &str, bucket: &str) -> String {
-    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let encode =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
     let (scheme, hosts) = host.split_once("://").unwrap_or(("couchbase", host));
     let hosts = hosts.trim_end_matches('/');
     format!("{scheme}://{}:{}@{hosts}/{}", encode(username), encode(password), bucket)

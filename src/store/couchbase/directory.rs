@@ -47,12 +47,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn of(counts: &Counts) -> Self {
-        Self {
-            waiting: counts.waiting,
-            active: counts.active,
-            completed: counts.completed(),
-            failed: counts.failed(),
-        }
+        Self { waiting: counts.waiting, active: counts.active, completed: counts.completed(), failed: counts.failed() }
     }
 
     fn sum<'a>(all: impl IntoIterator<Item = &'a Tally>) -> Self {
@@ -349,7 +344,10 @@ impl<D: Document> Remembered<D> {
             lease::check(connector, term).await?;
             tokio::time::sleep(waits.next_wait()).await;
         }
-        Err(StoreError::new(StoreErrorKind::Conflict, format!("document {key:?} is written by somebody else all the time")))
+        Err(StoreError::new(
+            StoreErrorKind::Conflict,
+            format!("document {key:?} is written by somebody else all the time"),
+        ))
     }
 }
 

@@ -161,8 +161,12 @@ fn fitting(record: &JobRecord) -> std::borrow::Cow<'_, JobRecord> {
 
 /// The size of the record's JSON, if that can be near the limit; 0 otherwise.
 fn rough_size(record: &JobRecord) -> usize {
-    let output: usize =
-        record.attempts.iter().filter_map(|a| a.report.as_ref()).map(|r| r.stdout.text.len() + r.stderr.text.len()).sum();
+    let output: usize = record
+        .attempts
+        .iter()
+        .filter_map(|a| a.report.as_ref())
+        .map(|r| r.stdout.text.len() + r.stderr.text.len())
+        .sum();
     // Escapes may make six bytes of one.
     if output > LARGEST / 8 { codec::encode(record).len() } else { 0 }
 }
@@ -176,8 +180,11 @@ pub(super) fn identity(record: &JobRecord) -> [u8; 32] {
 /// Reads a document of Jobber's own bookkeeping.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(what: &str, body: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(body).map_err(|e| {
-        StoreError::new(StoreErrorKind::Corrupt, format!("{what} in Couchbase can't be read; `jobber rebuild` makes it anew"))
-            .caused_by(e)
+        StoreError::new(
+            StoreErrorKind::Corrupt,
+            format!("{what} in Couchbase can't be read; `jobber rebuild` makes it anew"),
+        )
+        .caused_by(e)
     })
 }
 

@@ -3,13 +3,11 @@
 use super::directory::{self, Days, Known};
 use super::documents::{self, Room};
 use super::kv::each;
-use super::session::Connector;
 use super::query;
+use super::session::Connector;
 use crate::domain::{JobId, JobName, Page};
 use crate::stats::{ShardKey, StatShard};
-use crate::store::{
-    DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec,
-};
+use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
 
 pub(super) async fn job(connector: &Connector, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
     let found = connector.get(Room::Jobs, id.as_str()).await?;
@@ -44,28 +42,23 @@ pub(super) async fn jobs(
 pub(super) async fn job_names(connector: &Connector) -> Result<Vec<NameSummary>, StoreError> {
     let names = directory::names(connector).await?;
     let lines = each(names, |name| async move {
-        let (known, recent) = tokio::try_join!(
-            directory::known(connector, &name),
-            directory::recent(connector, &name)
-        )?;
+        let (known, recent) =
+            tokio::try_join!(directory::known(connector, &name), directory::recent(connector, &name))?;
         Ok(known.summary(name, &recent))
     });
     Ok(lines.await?.into_iter().flatten().collect())
 }
 
 /// The keys of the aggregates of these days, in order.
-async fn keys(
-    connector: &Connector,
-    days: DayRange,
-    name: Option<&JobName>,
-) -> Result<Vec<ShardKey>, StoreError> {
+async fn keys(connector: &Connector, days: DayRange, name: Option<&JobName>) -> Result<Vec<ShardKey>, StoreError> {
     let names = match name {
         Some(name) => vec![name.clone()],
         None => directory::names(connector).await?,
     };
     let found = each(names, |name| async move {
         let known: Known = directory::known(connector, &name).await?;
-        let wanted = known.years().filter(|year| directory::overlaps(year, days)).map(str::to_owned).collect::<Vec<_>>();
+        let wanted =
+            known.years().filter(|year| directory::overlaps(year, days)).map(str::to_owned).collect::<Vec<_>>();
         let mut keys = Vec::new();
         for year in wanted {
             let of_year: Days = directory::days(connector, &name, &year).await?;

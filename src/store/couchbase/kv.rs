@@ -72,9 +72,10 @@ fn judge(error: &Error) -> Verdict {
         | ErrorKind::DurableWriteRecommitInProgress => Verdict::Again,
         ErrorKind::QuotaLimitedFailure => Verdict::Hopeless(StoreErrorKind::Full, "the bucket's quota is used up"),
         ErrorKind::ValueTooLarge => Verdict::Hopeless(StoreErrorKind::Full, "a document is larger than 20 MiB"),
-        ErrorKind::AuthenticationFailure => {
-            Verdict::Hopeless(StoreErrorKind::Unavailable, "the user may not do this; it needs data_reader and data_writer")
-        }
+        ErrorKind::AuthenticationFailure => Verdict::Hopeless(
+            StoreErrorKind::Unavailable,
+            "the user may not do this; it needs data_reader and data_writer",
+        ),
         ErrorKind::UnsupportedOperation => {
             Verdict::Hopeless(StoreErrorKind::Unavailable, "the server does not know an operation that Jobber needs")
         }

@@ -27,8 +27,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    const NEVER: Lease =
-        Lease { schema: 1, term: 0, holder: None, until: None, cursor: Cursor::START };
+    const NEVER: Lease = Lease { schema: 1, term: 0, holder: None, until: None, cursor: Cursor::START };
 
     fn is(&self, term: &Term) -> bool {
         self.term == term.number && self.holder.as_deref() == Some(&*term.holder)

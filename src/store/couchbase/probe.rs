@@ -132,9 +132,8 @@ async fn interview(
         }
     })?;
     let bucket = &settings.bucket;
-    let selected = async {
-        OpsCore {}.select_bucket(client, SelectBucketRequest::new(bucket.clone())).await?.recv().await
-    };
+    let selected =
+        async { OpsCore {}.select_bucket(client, SelectBucketRequest::new(bucket.clone())).await?.recv().await };
     selected.await.map_err(|e| {
         if e.is_server_error_kind(ServerErrorKind::UnknownBucketName) || is_refusal(&e) {
             let user = &settings.username;

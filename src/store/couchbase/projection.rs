@@ -65,12 +65,7 @@ impl Projecting {
         }
     }
 
-    pub(super) async fn commit(
-        &self,
-        connector: &Connector,
-        term: &Term,
-        commit: Commit,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
         let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
         let Commit { shards, jobs, cursor } = commit;
         tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;

@@ -123,12 +123,7 @@ pub(super) async fn places(
 }
 
 /// The ids of all jobs in order, removed ones too: up to `limit` after `after`.
-pub(super) async fn ids(
-    session: &Session,
-    key_prefix: &str,
-    after: &str,
-    limit: usize,
-) -> Result<Vec<String>, Error> {
+pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, Error> {
     let statement = format!(
         "SELECT RAW j.id FROM `{}` AS j WHERE j.place IS NOT MISSING AND j.place >= $from AND j.place < $before \
          AND j.id > $after ORDER BY j.id LIMIT $limit",
@@ -145,10 +140,7 @@ pub(super) async fn ids(
 }
 
 /// Waits for a query's answer, for a while.
-pub(super) async fn bounded<T>(
-    query: impl Future<Output = Result<T, Error>>,
-    what: &str,
-) -> Result<T, StoreError> {
+pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, StoreError> {
     match tokio::time::timeout(PATIENCE, query).await {
         Ok(answer) => answer.map_err(|e| failed(what, e)),
         Err(e) => {
@@ -161,7 +153,9 @@ pub(super) async fn bounded<T>(
 /// What to tell when a query fails.
 fn failed(what: &str, error: Error) -> StoreError {
     let message = match error.kind() {
-        ErrorKind::ServiceNotAvailable(_) => format!("{what} needs Couchbase's query service, which this cluster has not"),
+        ErrorKind::ServiceNotAvailable(_) => {
+            format!("{what} needs Couchbase's query service, which this cluster has not")
+        }
         ErrorKind::IndexNotFound | ErrorKind::PlanningFailure | ErrorKind::IndexFailure => {
             format!("{what} needs an index that is missing in Couchbase, or is being made")
         }

@@ -109,7 +109,12 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(settings: CouchbaseSettings) -> Self {
-        Self { settings, current: std::sync::RwLock::new(None), connecting: Mutex::new(None), is_started: AtomicBool::new(false) }
+        Self {
+            settings,
+            current: std::sync::RwLock::new(None),
+            connecting: Mutex::new(None),
+            is_started: AtomicBool::new(false),
+        }
     }
 
     /// From now on the bucket has been in use: whatever is wrong with it may pass.

@@ -6,11 +6,11 @@ use couchbase::options::query_options::QueryOptions;
 use serde_json::Value;
 use tokio::time::{Duration, timeout};
 
+use super::CouchbaseSettings;
 use super::documents::{PROJECTOR, Room};
 use super::probe::Facts;
 use super::query::{self, INDEXES};
 use super::session::Session;
-use super::CouchbaseSettings;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long one request to the management or the query service may take.
@@ -137,7 +137,9 @@ pub(super) fn unusable(settings: &CouchbaseSettings, error: &Error) -> StoreErro
     let (kind, message) = match error.kind() {
         ErrorKind::AuthenticationFailure => (
             StoreErrorKind::Rejected,
-            format!("user {username:?} may not read and write bucket {bucket:?}, scope {scope}; give it data_reader and data_writer"),
+            format!(
+                "user {username:?} may not read and write bucket {bucket:?}, scope {scope}; give it data_reader and data_writer"
+            ),
         ),
         _ => (StoreErrorKind::Unavailable, format!("bucket {bucket:?} can't be used")),
     };

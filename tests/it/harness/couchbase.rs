@@ -52,7 +52,8 @@ impl Bucket {
     }
 
     pub fn settings(&self) -> CouchbaseSettings {
-        let url = CouchbaseUrl::parse(&self.url).expect("JOBBER_TEST_COUCHBASE is couchbase://user:password@host/bucket");
+        let url =
+            CouchbaseUrl::parse(&self.url).expect("JOBBER_TEST_COUCHBASE is couchbase://user:password@host/bucket");
         CouchbaseSettings {
             connection: url.connection(),
             username: url.username,
