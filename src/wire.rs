@@ -1,5 +1,7 @@
 //! The bodies of the HTTP API under `/api/v1`: written by the server, read by the client, so that they can't drift.
 
+mod schedules;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use crate::domain::{
     WorkerId,
 };
 use crate::store::AttemptRecord;
+pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
 
 /// `POST /api/v1/jobs`: one job. What is absent is decided by the configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use crate::events::redis::RedisLog;
 use crate::events::{Cursor, EventSink, EventSource};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
-use crate::queue::{JobSource, Operator, Queue, QueueError};
+use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
 use crate::redis::{Redis, RedisSettings};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
@@ -26,6 +26,8 @@ pub struct Ports {
     pub queue: Arc<dyn Queue>,
     /// For the API: changes what is queued.
     pub operator: Arc<dyn Operator>,
+    /// For the API: keeps schedules.
+    pub scheduler: Arc<dyn Scheduler>,
     /// For a worker: takes jobs.
     pub jobs: Arc<dyn JobSource>,
     /// For a worker and the API: writes events.
@@ -59,7 +61,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let dir: &Path = &config.data_dir;
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (queue, operator, jobs) = open_queue(config, &db, clock, tasks).await?;
+    let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
     let (sink, source) = open_log(config, &db, tasks).await?;
     let (history, projection) = open_store(config, db, tasks).await?;
     // Cursors of the embedded log are far below those of a Redis stream: everything in it would pass for folded.
@@ -75,7 +77,16 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
             if matches!(config.store.url, StoreUrl::Embedded) { "directory with --data-dir" } else { "store.scope" }
         );
     }
-    Ok(Ports { queue, operator, jobs, sink, source, history, projection })
+    // A bucket outlives data directories: a log that ends before what has been folded is another one.
+    if matches!(config.queue.url, QueueUrl::Embedded) && folded > source.span().await?.last {
+        bail!(
+            "the history {} was folded from another event log than the one in {}; bring that directory back, or choose \
+             another store.scope",
+            place(config),
+            dir.display()
+        );
+    }
+    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history, projection })
 }
 
 /// Where history is, for people.
@@ -113,8 +124,8 @@ async fn open_store(
     }
 }
 
-/// The three sides of a queue.
-type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn JobSource>);
+/// The sides of a queue.
+type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn Scheduler>, Arc<dyn JobSource>);
 
 async fn open_queue(
     config: &Config,
@@ -134,7 +145,7 @@ async fn open_queue(
             };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
-            Ok((queue.clone(), queue.clone(), queue))
+            Ok((queue.clone(), queue.clone(), queue.clone(), queue))
         }
         QueueUrl::Redis(url) => {
             let settings = BullSettings {
@@ -145,13 +156,14 @@ async fn open_queue(
                 lease: wanted.lease,
                 completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
                 failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
                 heartbeat: crate::worker::HEARTBEAT,
                 defaults: config.defaults.clone(),
                 jobs: config.jobs.clone(),
                 ..BullSettings::default()
             };
             let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
-            Ok((queue.clone(), queue.clone(), queue))
+            Ok((queue.clone(), queue.clone(), queue.clone(), queue))
         }
     }
 }

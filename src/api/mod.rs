@@ -17,6 +17,7 @@ mod problem;
 mod query;
 mod queue;
 mod request;
+mod schedules;
 mod server;
 mod sse;
 mod state;
@@ -37,7 +38,7 @@ use axum::routing::{get, post};
 
 pub use auth::check_bind;
 pub use server::serve;
-pub use state::{Api, ApiSettings, BinaryProblem, CheckBinary, Token};
+pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 
 /// All routes. `loopback` tells whether only this machine can reach the listener.
 fn router(api: Arc<Api>, loopback: bool) -> Router {
@@ -53,6 +54,12 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs/{id}/logs", get(logs::stream))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
         .route("/api/v1/events", get(events::stream))
+        // Jobs that come by themselves.
+        .route("/api/v1/schedules", get(schedules::list).post(schedules::create))
+        .route(
+            "/api/v1/schedules/{id}",
+            get(schedules::show).put(schedules::put).post(schedules::act).delete(schedules::remove),
+        )
         // Those who operate it.
         .route("/api/v1/queue", get(queue::counts))
         .route("/api/v1/queue:pause", post(queue::pause))

@@ -15,7 +15,7 @@ use super::feed::Feed;
 use super::problem::ApiError;
 use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
-use crate::queue::{Operator, Queue};
+use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
 
 /// What callers must prove to know. Keeps a digest only, so that it can't be printed, and is compared in constant time.
@@ -105,10 +105,27 @@ impl ApiSettings {
     }
 }
 
+/// The ports that the API holds.
+pub struct ApiPorts {
+    /// Submits and reads.
+    pub queue: Arc<dyn Queue>,
+    /// Changes what is queued.
+    pub operator: Arc<dyn Operator>,
+    /// Keeps schedules.
+    pub scheduler: Arc<dyn Scheduler>,
+    /// Writes events.
+    pub sink: Arc<dyn EventSink>,
+    /// Reads events.
+    pub source: Arc<dyn EventSource>,
+    /// Reads history.
+    pub history: Arc<dyn History>,
+}
+
 /// Everything that handlers need. Made once, then shared.
 pub struct Api {
     pub(super) queue: Arc<dyn Queue>,
     pub(super) operator: Arc<dyn Operator>,
+    pub(super) scheduler: Arc<dyn Scheduler>,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) source: Arc<dyn EventSource>,
     pub(super) history: Arc<dyn History>,
@@ -125,18 +142,12 @@ pub struct Api {
 
 impl Api {
     /// An API over these ports; [`super::serve`] puts it on a listener.
-    pub fn new(
-        queue: Arc<dyn Queue>,
-        operator: Arc<dyn Operator>,
-        sink: Arc<dyn EventSink>,
-        source: Arc<dyn EventSource>,
-        history: Arc<dyn History>,
-        clock: Clock,
-        settings: ApiSettings,
-    ) -> Self {
+    pub fn new(ports: ApiPorts, clock: Clock, settings: ApiSettings) -> Self {
+        let ApiPorts { queue, operator, scheduler, sink, source, history } = ports;
         Self {
             queue,
             operator,
+            scheduler,
             sink,
             source,
             history,

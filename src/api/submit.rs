@@ -60,7 +60,7 @@ pub(super) async fn many(
     Ok((StatusCode::ACCEPTED, Answer(SubmittedJobs { jobs })).into_response())
 }
 
-fn submitted(submission: Submission) -> Submitted {
+pub(super) fn submitted(submission: Submission) -> Submitted {
     Submitted { id: submission.id, status: "queued".to_owned(), duplicate: submission.duplicate }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Api, ApiSettings, BinaryProblem};
+use super::{Api, ApiPorts, ApiSettings, BinaryProblem};
 use crate::domain::{AttemptReport, Clock, Event, EventKind, FinalState, Outcome, Stream, Tail, Verdict, WorkerId};
 use crate::events::EventSink;
 use crate::events::embedded::EmbeddedLog;
@@ -65,7 +65,15 @@ impl Site {
         };
         let mut settings = ApiSettings { check_binary: Some(Arc::new(check)), ..ApiSettings::default() };
         change(&mut settings);
-        let api = Api::new(queue.clone(), queue.clone(), log.clone(), log.clone(), store, clock.clone(), settings);
+        let ports = ApiPorts {
+            queue: queue.clone(),
+            operator: queue.clone(),
+            scheduler: queue.clone(),
+            sink: log.clone(),
+            source: log.clone(),
+            history: store,
+        };
+        let api = Api::new(ports, clock.clone(), settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

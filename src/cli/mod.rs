@@ -17,6 +17,7 @@ mod list;
 mod logs;
 mod queue;
 mod roles;
+mod schedule;
 mod settings;
 mod show;
 mod size;
@@ -173,6 +174,9 @@ pub enum ClientCommand {
     /// Look at the workers, drain one
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// Let jobs come by themselves: at the times of a cron expression, or every so often
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
@@ -232,6 +236,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
+        ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),
     }
 }

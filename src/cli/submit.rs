@@ -118,7 +118,7 @@ fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
 /// What was submitted: one job is an object, many are an array, however many they are.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Answer {
+pub(super) enum Answer {
     One(Submitted),
     Many(Vec<Submitted>),
 }

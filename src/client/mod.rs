@@ -4,6 +4,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod logs;
+mod schedules;
 mod sse;
 mod transport;
 

@@ -131,6 +131,47 @@ impl JobName {
     }
 }
 
+/// Identifies a schedule. Chosen by whoever makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ScheduleId(String);
+text_type!(ScheduleId);
+
+impl ScheduleId {
+    /// Any id that a queue may hold: as [`JobId::parse`], but at most 200 characters, so that the ids of its jobs are
+    /// short enough. Wider than [`ScheduleId::custom`], for schedules of other producers.
+    ///
+    /// # Errors
+    /// [`InvalidName`] otherwise.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        match JobId::parse(text) {
+            Ok(JobId(text)) if text.len() <= 200 => Ok(Self(text)),
+            _ => Err(InvalidName::new("schedule id", text, "1 to 200 visible ASCII characters, none of / ? # % \\ \"")),
+        }
+    }
+
+    /// An id chosen by whoever makes a schedule with Jobber: as a job name.
+    ///
+    /// # Errors
+    /// [`InvalidName`] otherwise.
+    pub fn custom(text: &str) -> Result<Self, InvalidName> {
+        if is_plain_word(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName::new(
+                "schedule id",
+                text,
+                "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128",
+            ))
+        }
+    }
+
+    /// The id of this schedule's job that is due at `due`. As BullMQ builds it.
+    pub fn job_id(&self, due: super::Timestamp) -> JobId {
+        JobId(format!("repeat:{}:{}", self.0, due.as_millis()))
+    }
+}
+
 /// Identifies one run of a worker process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -213,7 +213,7 @@ pub struct InvalidJob {
 }
 
 impl InvalidJob {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
     }
 }

@@ -1,5 +1,6 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
+pub mod category;
 pub mod event;
 pub mod failure;
 pub mod ids;
@@ -7,15 +8,18 @@ pub mod job;
 pub mod outcome;
 pub mod page;
 pub mod retry;
+pub mod schedule;
 pub mod secret;
 pub mod time;
 
+pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
-pub use ids::{AttemptNumber, InvalidName, JobId, JobName, WorkerId};
+pub use ids::{AttemptNumber, InvalidName, JobId, JobName, ScheduleId, WorkerId};
 pub use job::{Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
 pub use retry::{Backoff, BackoffKind, RetryPolicy, Verdict};
+pub use schedule::{Schedule, Template, Timing};
 pub use secret::Secret;
 pub use time::{Clock, Day, Timestamp};

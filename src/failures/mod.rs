@@ -1,11 +1,20 @@
 //! Errors in, what is known of them out.
 //!
+//! A failed attempt's text becomes a [`fingerprint`], and once for each fingerprint a vector by an [`Embedder`] of its
+//! [`gloss`]; the vector is put into one of the team's [`categories`].
+//!
 //! To work out what an error means costs an embedding; the [`ErrorCache`] saves it for errors that any process has met
 //! lately.
 
 pub mod cache;
+pub mod categories;
+pub mod embed;
+pub mod fingerprint;
+pub mod gloss;
 
 use async_trait::async_trait;
+
+pub use embed::{EmbedError, Embedder};
 
 use crate::domain::{Fingerprint, KnownError};
 

@@ -1,4 +1,5 @@
-//! Jobs in, leases out: the ports of the queue. The API holds a [`Queue`] and an [`Operator`], a worker a [`JobSource`].
+//! Jobs in, leases out: the ports of the queue. The API holds a [`Queue`], an [`Operator`] and a [`Scheduler`], a worker
+//! a [`JobSource`].
 //!
 //! A queue promises: a job that was accepted is never lost; it is handed to one worker at a time, under a lease that
 //! must be renewed (adapters renew by themselves); a lease that lapses goes to another worker. So a job runs at least
@@ -7,6 +8,7 @@
 pub mod bullmq;
 pub mod embedded;
 pub mod lease;
+pub mod schedules;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
 pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, Publisher};
+pub use schedules::{ScheduleStanding, Scheduler};
 
 /// What a caller can decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

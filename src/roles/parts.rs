@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiSettings, BinaryProblem};
+use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem};
 use crate::config::Config;
 use crate::domain::{Clock, JobName, WorkerId};
 use crate::events::Cursor;
@@ -48,15 +48,15 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
     }
-    let api = Api::new(
-        ports.queue.clone(),
-        ports.operator.clone(),
-        ports.sink.clone(),
-        ports.source.clone(),
-        ports.history.clone(),
-        clock.clone(),
-        settings,
-    );
+    let ports = ApiPorts {
+        queue: ports.queue.clone(),
+        operator: ports.operator.clone(),
+        scheduler: ports.scheduler.clone(),
+        sink: ports.sink.clone(),
+        source: ports.source.clone(),
+        history: ports.history.clone(),
+    };
+    let api = Api::new(ports, clock.clone(), settings);
     life.run("api", crate::api::serve(listener, api, life.stop.clone(), config.serve.shutdown_grace));
 }
 

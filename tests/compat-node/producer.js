@@ -2,61 +2,80 @@
 //
 //   node producer.js PORT
 
-const { Queue, QueueEvents } = require('bullmq');
+const { FlowProducer, connection, eventually, LONG, QUEUE, run } = require('./bull');
 
-const connection = { host: '127.0.0.1', port: Number(process.argv[2]) };
-const LONG = 60_000;
+const HEARD = ['added', 'active', 'progress', 'completed', 'failed', 'delayed', 'retries-exhausted'];
 
-async function main() {
-  const queue = new Queue('my-job-queue', { connection });
-  const events = new QueueEvents('my-job-queue', { connection, lastEventId: '0-0' });
-  await events.waitUntilReady();
-  const seen = {};
-  for (const name of ['added', 'active', 'progress', 'completed', 'failed', 'delayed']) {
-    seen[name] = [];
+run(async (queue, events) => {
+  const seen = Object.fromEntries(HEARD.map((name) => [name, []]));
+  for (const name of HEARD) {
     events.on(name, (event) => seen[name].push(event));
   }
 
-  const single = await queue.add('echo', ['one', 'two']);
-  const bulk = await queue.addBulk([
+  const jobs = {};
+  jobs.single = await queue.add('echo', ['one', 'two']);
+  [jobs.bulk, jobs.prioritised, jobs.object] = await queue.addBulk([
     { name: 'echo', data: ['b1'] },
     { name: 'echo', data: ['b2'], opts: { priority: 3 } },
     { name: 'stdin', data: { rows: 5 } },
   ]);
-  const delayed = await queue.add('echo', ['later'], { delay: 300 });
-  const failing = await queue.add('fail', [], { attempts: 2, backoff: { type: 'fixed', delay: 50 } });
-  const missing = await queue.add('no/such', [], { attempts: 5 });
+  jobs.delayed = await queue.add('echo', ['later'], { delay: 300 });
+  jobs.talks = await queue.add('talks', []);
+  jobs.flood = await queue.add('flood', []);
+  const backoff = { type: 'exponential', delay: 60 };
+  jobs.third = await queue.add('third', [], { attempts: 5, backoff });
+  jobs.exhausted = await queue.add('fail', [], { attempts: 2, backoff: { type: 'fixed', delay: 50 } });
+  jobs.unrecoverable = await queue.add('never-again', [], { attempts: 5, backoff });
+  jobs.missing = await queue.add('no/such', [], { attempts: 5 });
+
+  await queue.upsertJobScheduler('tick', { every: 250, limit: 3 }, { name: 'echo', data: ['tick'] });
+
+  const flows = new FlowProducer({ connection });
+  const child = (text) => ({ name: 'echo', queueName: QUEUE, data: [text] });
+  const flow = await flows.add({ ...child('parent'), children: [child('child-1'), child('child-2')] });
+  const broken = await flows.add({
+    ...child('never'),
+    children: [{ name: 'fail', queueName: QUEUE, data: [], opts: { failParentOnFailure: true } }],
+  });
+  jobs.parent = flow.job;
+  jobs.fatherless = broken.job;
 
   const ended = {};
-  for (const job of [single, ...bulk, delayed]) {
-    ended[job.id] = await job.waitUntilFinished(events, LONG);
-  }
-  const reasons = {};
-  for (const [name, job] of Object.entries({ failing, missing })) {
+  for (const [name, job] of Object.entries(jobs)) {
     try {
       await job.waitUntilFinished(events, LONG);
-    } catch (error) {
-      reasons[name] = error.message;
+    } catch {
+      // Told below, with what is stored.
     }
+    const now = await queue.getJob(job.id);
+    const { logs } = await queue.getJobLogs(job.id);
+    ended[name] = {
+      id: job.id,
+      state: await now.getState(),
+      returnvalue: name === 'flood' ? null : now.returnvalue,
+      failedReason: now.failedReason,
+      progress: now.progress,
+      attemptsMade: now.attemptsMade,
+      attemptsStarted: now.attemptsStarted,
+      span: now.finishedOn - now.processedOn,
+      waited: now.processedOn - now.timestamp,
+      logs: name === 'flood' ? [] : logs,
+      logBytes: logs.reduce((sum, line) => sum + line.length, 0),
+    };
   }
-  const again = await queue.getJob(failing.id);
-  const logs = await queue.getJobLogs(single.id);
-  console.log(
-    JSON.stringify({
-      returned: [single, ...bulk, delayed].map((job) => ended[job.id]),
-      reasons,
-      attemptsMade: again.attemptsMade,
-      logs: logs.logs,
-      singleId: single.id,
-      counts: await queue.getJobCounts(),
-      seen: Object.fromEntries(Object.entries(seen).map(([name, list]) => [name, list.map((e) => e.jobId)])),
-    }),
-  );
-  await events.close();
-  await queue.close();
-}
+  const ticks = () => seen.completed.filter((event) => event.jobId.startsWith('repeat:tick:'));
+  await eventually('three rounds of the scheduler', () => ticks().length >= 3);
+  const tick = await queue.getJob(ticks()[2].jobId);
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
+  const metrics = async (type) => (await queue.getMetrics(type)).meta.count;
+  return {
+    ended,
+    children: Object.values(await (await queue.getJob(flow.job.id)).getChildrenValues()).map(({ result }) => result).sort(),
+    childrenFinishedOn: (await Promise.all(flow.children.map(({ job }) => queue.getJob(job.id)))).map((job) => job.finishedOn),
+    parentProcessedOn: (await queue.getJob(flow.job.id)).processedOn,
+    tick: { returnvalue: tick.returnvalue, ids: ticks().map((event) => event.jobId) },
+    metrics: { completed: await metrics('completed'), failed: await metrics('failed') },
+    counts: await queue.getJobCounts(),
+    seen: { ...seen, completed: seen.completed.filter((event) => event.jobId !== jobs.flood.id) },
+  };
 });

@@ -3,13 +3,12 @@
 //
 //   node worker.js PORT JOBS
 
-const { Worker } = require('bullmq');
+const { Worker, connection, QUEUE } = require('./bull');
 
-const connection = { host: '127.0.0.1', port: Number(process.argv[2]) };
 let left = Number(process.argv[3]);
 
 const worker = new Worker(
-  'my-job-queue',
+  QUEUE,
   async (job) => {
     console.log(JSON.stringify({ id: job.id, name: job.name, data: job.data, attempts: job.opts.attempts }));
     return { success: true, result: job.data.join(' ') };

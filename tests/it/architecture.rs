@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("queue::bullmq", &["domain", "queue", "backoff"]),
     ("events::embedded", &["domain", "events", "sqlite", "wake"]),
     ("events::redis", &["domain", "backoff", "events", "redis"]),
+    ("failures::embed", &["domain", "backoff", "failures"]),
     ("failures::cache", &["domain", "failures", "redis"]),
     ("store::embedded", &["domain", "events", "stats", "store", "sqlite"]),
     ("store::couchbase", &["domain", "backoff", "events", "stats", "store"]),
@@ -55,11 +56,14 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tower", &["api"]),
-    ("reqwest", &["client"]),
+    ("reqwest", &["client", "failures::embed"]),
     ("clap", &["cli", "main"]),
     ("clap_complete", &["cli", "main"]),
     ("toml", &["config"]),
     ("jiff", &["domain"]),
+    ("chrono", &["domain"]),
+    ("chrono_tz", &["domain"]),
+    ("croner", &["domain"]),
     ("libc", &["runner", "memory"]),
 ];
 

@@ -123,6 +123,7 @@ fn the_help_names_every_command() {
       explain      Say why a job stands where it stands
       queue        Look at the queue, pause it, clean it up
       worker       Look at the workers, drain one
+      schedule     Let jobs come by themselves: at the times of a cron expression, or every so often
       completions  Print a shell's completion script
       help         Print this message or the help of the given subcommand(s)
 

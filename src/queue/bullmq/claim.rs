@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use bullmq::types::{KeepJobs, RemoveOnFinish};
 use bullmq::worker::WorkerEvent;
-use bullmq::{Worker, WorkerOptions};
+use bullmq::{MetricsOptions, Worker, WorkerOptions};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, format};
+use super::{BullRetention, Inner, format, schedules};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, WorkerId};
 
@@ -36,6 +36,8 @@ const LAST_ANSWER: Duration = Duration::from_millis(300);
 const PUT_OFF: Duration = Duration::from_millis(200);
 /// Around the moment when such a job is due again, whoever put it off takes nothing, so that others are first.
 const ASIDE: Duration = Duration::from_millis(150);
+/// Minutes for which BullMQ's own tools are told how many jobs ended: two weeks.
+const METRICS: usize = 14 * 24 * 60;
 /// Stalls are counted, but it is our worker's crash limit that decides on them.
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -251,6 +253,7 @@ fn worker_options(inner: &Inner, worker: &WorkerId, wanted: usize) -> WorkerOpti
         .drain_delay(FALLBACK)
         .run_retry_delay(Duration::from_millis(500))
         .skip_lock_renewal()
+        .metrics(MetricsOptions { max_data_points: METRICS })
         .manual_start();
     if settings.completed.age.is_some() || settings.completed.count.is_some() {
         options = options.remove_on_complete(keep(&settings.completed));
@@ -323,6 +326,19 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
             return Err(bullmq::Error::Delayed);
         }
     };
+    if let Some(schedule) = stored.repeat_job_key()
+        && counts.unseen < schedules::PUT_BACK
+    {
+        match schedules::stands_for_its_time(inner, &redis, stored, schedule).await {
+            Ok(false) => {}
+            Ok(true) => {
+                lease::put_back_unseen(inner, &redis, stored, None).await;
+                return Err(bullmq::Error::Delayed);
+            }
+            // The crate makes the next job when this one has ended.
+            Err(error) => tracing::debug!(schedule, %error, "a schedule was not looked at"),
+        }
+    }
     let Some(lender) = claim.lender().filter(|_| claim.gate.wanted() > 0) else {
         lease::put_back_unseen(inner, &redis, stored, None).await;
         return Err(bullmq::Error::Delayed);

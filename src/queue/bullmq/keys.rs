@@ -46,6 +46,16 @@ impl Keys {
         format!("{}jobber:cancels", self.base)
     }
 
+    /// Hash: schedule id to schedule, for those that are paused.
+    pub(super) fn paused_schedules(&self) -> String {
+        format!("{}jobber:paused-schedules", self.base)
+    }
+
+    /// Hash: schedule id to the id of the job that it brought last.
+    pub(super) fn last_scheduled(&self) -> String {
+        format!("{}jobber:last-scheduled", self.base)
+    }
+
     /// The channel on which processes wake each other.
     pub(super) fn channel(&self) -> String {
         format!("{}jobber:wake", self.base)

@@ -2,7 +2,7 @@
 //!
 //! BullMQ's state machine is carried out by the crate `bullmq-official` alone (its Lua scripts). What BullMQ has no word
 //! for is kept in plain keys and hash fields beside it (see [`keys`]): requests to stop, idempotency keys, the registry of
-//! workers, and the counts that a job's own hash lacks.
+//! workers, paused schedules, and the counts that a job's own hash lacks.
 
 mod admin;
 mod cancel;
@@ -14,6 +14,7 @@ mod lease;
 mod output;
 mod read;
 mod renew;
+mod schedules;
 mod signals;
 mod submit;
 mod workers;
@@ -109,7 +110,7 @@ impl Default for BullSettings {
     }
 }
 
-/// A queue in Redis: all three ports.
+/// A queue in Redis: all ports.
 pub struct BullQueue {
     inner: Arc<Inner>,
     _stop_with_the_last_handle: DropGuard,
@@ -148,6 +149,7 @@ impl BullQueue {
             tasks,
         });
         inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
+        inner.tasks.spawn(schedules::mend(inner.clone(), stop.clone()));
         Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
     }
 }

@@ -1,4 +1,5 @@
-//! A running job's output, as lines of BullMQ's job log: `<attempt>.<number> stdout| text`.
+//! A running job's output, as lines of BullMQ's job log: `<attempt>.<number> stdout| text`, with `>` for `|` where the
+//! job has not ended the line.
 //!
 //! The numbers rise by one over all of a job's attempts; they are the positions of [`read`]. Lines that somebody else
 //! logged have none and are passed over.
@@ -17,8 +18,8 @@ use crate::domain::{AttemptNumber, JobId, Stream};
 
 /// A watcher looks again after this long, should a message get lost, and to see whether the job has ended.
 const FALLBACK: Duration = Duration::from_secs(1);
-/// Lines that are read in one go.
-const READ: isize = 5_000;
+/// Lines of a job that are kept at most, and so read in one go.
+const LINES: isize = 10_000;
 
 /// Writes one attempt's output and keeps it within its bound.
 pub(super) struct Transcript {
@@ -51,22 +52,27 @@ impl Transcript {
                 (last, lines.iter().map(String::len).collect())
             }
         };
-        let mut pipe = redis::pipe();
-        pipe.atomic();
-        for chunk in chunks {
-            number += 1;
-            let text = end_of(&chunk.text, self.bound);
+        let mut push = redis::cmd("RPUSH");
+        push.arg(&key);
+        for chunk in &chunks {
             let stream = match chunk.stream {
                 Stream::Stdout => "stdout",
                 Stream::Stderr => "stderr",
             };
-            pipe.cmd("RPUSH").arg(&key).arg(format!("{}.{number} {stream}| {text}", self.attempt)).ignore();
-            sizes.push_back(text.len());
+            for line in end_of(&chunk.text, self.bound).split_inclusive('\n') {
+                number += 1;
+                let (text, mark) = line.strip_suffix('\n').map_or((line, '>'), |text| (text, '|'));
+                push.arg(format!("{}.{number} {stream}{mark} {text}", self.attempt));
+                sizes.push_back(line.len());
+            }
         }
         let mut bytes: usize = sizes.iter().sum();
-        while bytes > self.bound && sizes.len() > 1 {
+        while (bytes > self.bound || sizes.len() > LINES.unsigned_abs()) && sizes.len() > 1 {
             bytes -= sizes.pop_front().unwrap_or(0);
         }
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.add_command(push).ignore();
         pipe.cmd("LTRIM").arg(&key).arg(-isize::try_from(sizes.len()).unwrap_or(isize::MAX)).arg(-1).ignore();
         redis.queue.connection().pipe::<()>(&pipe).await?;
         self.kept = Some((number, sizes));
@@ -84,15 +90,17 @@ fn end_of(text: &str, bytes: usize) -> &str {
 }
 
 fn parse(line: &str) -> Option<(u64, OutputChunk)> {
-    let (head, text) = line.split_once("| ")?;
-    let (numbers, stream) = head.split_once(' ')?;
+    let (numbers, rest) = line.split_once(' ')?;
     let (attempt, number) = numbers.split_once('.')?;
-    let stream = match stream {
-        "stdout" => Stream::Stdout,
-        "stderr" => Stream::Stderr,
-        _ => return None,
+    let (stream, rest) = match rest.strip_prefix("stdout") {
+        Some(rest) => (Stream::Stdout, rest),
+        None => (Stream::Stderr, rest.strip_prefix("stderr")?),
     };
-    Some((number.parse().ok()?, OutputChunk { attempt: attempt.parse().ok()?, stream, text: text.to_owned() }))
+    let text = match rest.strip_prefix("| ") {
+        Some(text) => format!("{text}\n"),
+        None => rest.strip_prefix("> ")?.to_owned(),
+    };
+    Some((number.parse().ok()?, OutputChunk { attempt: attempt.parse().ok()?, stream, text }))
 }
 
 /// Output behind `after`, waiting for some while the job may still say something.
@@ -108,7 +116,7 @@ pub(super) async fn read(
         let redis = inner.link.get().await?;
         // The state first: what was said before the end is there when the end is seen.
         let state = inner.link.call(redis.queue.get_job_state(id.as_str())).await?;
-        let (lines, _) = inner.link.call(redis.queue.get_job_logs(id.as_str(), -READ, -1, true)).await?;
+        let (lines, _) = inner.link.call(redis.queue.get_job_logs(id.as_str(), -LINES, -1, true)).await?;
         let fresh: Vec<_> = lines.iter().filter_map(|line| parse(line)).filter(|(n, _)| *n > after).collect();
         if let Some((last, _)) = fresh.last() {
             return Ok((*last, fresh.into_iter().map(|(_, chunk)| chunk).collect()));
@@ -137,9 +145,10 @@ mod tests {
 
     #[test]
     fn a_line_tells_who_said_it_and_where_it_stands() {
-        let chunk = OutputChunk { attempt: 2, stream: Stream::Stderr, text: "a| b\n".to_owned() };
-        assert_eq!(parse("2.17 stderr| a| b\n"), Some((17, chunk)));
-        for foreign in ["", "hello", "2.x stdout| a", "2.3 stdlog| a"] {
+        let chunk = |text: &str| OutputChunk { attempt: 2, stream: Stream::Stderr, text: text.to_owned() };
+        assert_eq!(parse("2.17 stderr| a| b"), Some((17, chunk("a| b\n"))));
+        assert_eq!(parse("2.17 stderr> "), Some((17, chunk(""))));
+        for foreign in ["", "hello", "2.x stdout| a", "2.3 stdlog| a", "2.3 stdout a", "a message| text"] {
             assert_eq!(parse(foreign), None);
         }
     }

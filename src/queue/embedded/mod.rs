@@ -11,6 +11,7 @@ mod keep;
 mod model;
 mod process;
 mod read;
+mod schedules;
 mod schema;
 mod settle;
 mod submit;
@@ -72,7 +73,7 @@ impl Default for EmbeddedQueueSettings {
     }
 }
 
-/// The embedded queue: all three ports.
+/// The embedded queue: all ports.
 pub struct EmbeddedQueue {
     inner: Arc<Inner>,
     stop_sweeping: CancellationToken,

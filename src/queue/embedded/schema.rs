@@ -27,7 +27,8 @@ use crate::domain::{Job, JobId, JobState, Timestamp, WorkerId};
 pub(super) const ADAPTER: &str = "queue";
 
 /// Every change of the tables, in order.
-pub(super) const STEPS: &[&str] = &[r"
+pub(super) const STEPS: &[&str] = &[
+    r"
 CREATE TABLE queue_jobs (
     seq INTEGER PRIMARY KEY,            -- the order of submission
     id TEXT NOT NULL UNIQUE,
@@ -100,7 +101,19 @@ CREATE TABLE queue_switches (
     paused INTEGER NOT NULL
 ) STRICT;
 INSERT INTO queue_switches VALUES (0, 0);
-"];
+",
+    r"
+CREATE TABLE queue_schedules (
+    id TEXT PRIMARY KEY,
+    schedule TEXT NOT NULL,             -- JSON
+    paused INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER,                    -- null: no time will come
+    last_at INTEGER,                    -- the time of its last job
+    last_job TEXT
+) STRICT;
+CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
+",
+];
 
 /// A state as it stands in the tables.
 pub(super) fn code(state: JobState) -> i64 {
@@ -233,6 +246,10 @@ mod tests {
                 "SELECT seq FROM queue_jobs WHERE state >= 4 AND state = 5 ORDER BY finished_at DESC, seq DESC",
             ),
             ("queue_dedup_live", "SELECT id FROM queue_jobs WHERE dedup_key = 'k' AND state <= 3"),
+            (
+                "queue_schedules_due",
+                "SELECT id FROM queue_schedules WHERE next_at <= 7 AND paused = 0 AND next_at IS NOT NULL ORDER BY next_at",
+            ),
         ] {
             let plan = plan(sql);
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");

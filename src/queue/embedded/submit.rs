@@ -10,7 +10,7 @@ use super::schema::{code, json, to_json};
 use crate::domain::{Job, JobState, Timestamp};
 
 /// A job with its payload written out, before it reaches the writing thread.
-struct Prepared {
+pub(super) struct Prepared {
     job: Arc<Job>,
     payload: Vec<u8>,
     state: JobState,
@@ -18,7 +18,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(job: Arc<Job>) -> Self {
+    pub(super) fn new(job: Arc<Job>) -> Self {
         let options = &job.options;
         let state = match (options.delay.is_zero(), options.priority) {
             (false, _) => JobState::Delayed,
@@ -93,7 +93,7 @@ fn remember(c: &Connection, by: &Idempotency, answer: &[Submission], now: Timest
     Ok(())
 }
 
-fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
+pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
     let Prepared { job, payload, state, due_at } = prepared;
     let deduplication = job.options.deduplication.as_ref();
     if let Some(deduplication) = deduplication

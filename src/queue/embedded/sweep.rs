@@ -14,7 +14,7 @@ use super::admin::{BATCH, remove_ended};
 use super::claim::{PROMOTED, next_due, promote_due};
 use super::process::Process;
 use super::schema::{code, json};
-use super::{Inner, Retention, workers};
+use super::{Inner, Retention, schedules, workers};
 use crate::domain::{JobState, Timestamp};
 
 /// Between two passes: how fast a death is noticed.
@@ -37,6 +37,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
 pub(super) async fn pass(inner: &Arc<Inner>, stop: &CancellationToken) -> Result<(), QueueError> {
     recover(inner).await?;
     while !stop.is_cancelled() && promote(inner).await? {}
+    while !stop.is_cancelled() && schedules::fire(inner).await? {}
     for (state, retention) in
         [(JobState::Completed, &inner.settings.completed), (JobState::Failed, &inner.settings.failed)]
     {

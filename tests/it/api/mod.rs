@@ -2,4 +2,5 @@
 
 mod live;
 mod refusals;
+mod schedules;
 mod submissions;

@@ -4,4 +4,5 @@ mod control;
 mod doctor;
 mod exec;
 mod run;
+mod schedule;
 mod submit;

@@ -4,12 +4,14 @@ mod claiming;
 mod fixture;
 mod leases;
 mod operating;
+mod scheduling;
 mod submitting;
 
 use claiming::*;
 use fixture::{bullmq, embedded};
 use leases::*;
 use operating::*;
+use scheduling::*;
 use submitting::*;
 
 conformance! {
@@ -54,5 +56,13 @@ conformance! {
         an_idempotent_request_is_answered_again,
         ten_thousand_jobs_are_taken_in_one_call,
         what_was_submitted_comes_back_unchanged,
+        a_schedule_brings_one_job_for_each_time,
+        a_long_job_does_not_hold_up_its_schedule,
+        no_second_job_comes_while_the_first_waits,
+        a_schedule_is_replaced_by_one_of_the_same_id,
+        a_schedule_comes_back_unchanged,
+        a_paused_schedule_brings_nothing_until_it_is_resumed,
+        a_removed_schedule_brings_nothing_more,
+        a_schedule_goes_on_when_its_waiting_job_is_cancelled,
     } for embedded, bullmq
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jobber::domain::{Clock, Job, JobId, JobOptions, JobState, NewJob, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
-use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueuedJob};
+use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueuedJob, Scheduler};
 use jobber::sqlite::{Durability, Sqlite};
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,7 @@ const QUIET: Duration = Duration::from_millis(300);
 pub(super) struct Instance {
     pub(super) queue: Arc<dyn Queue>,
     pub(super) operator: Arc<dyn Operator>,
+    pub(super) scheduler: Arc<dyn Scheduler>,
     pub(super) source: Arc<dyn JobSource>,
 }
 
@@ -70,7 +71,7 @@ impl Backing for Embedded {
         };
         let queue =
             EmbeddedQueue::open(db, self.dir.path(), settings, Clock::system(), self.tasks.clone()).await.unwrap();
-        Instance { queue: queue.clone(), operator: queue.clone(), source: queue }
+        Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }
     }
 
     async fn lapse_leases(&self) {
@@ -105,7 +106,7 @@ impl Backing for Bull {
             ..BullSettings::default()
         };
         let queue = BullQueue::open(settings, Clock::system(), self.tasks.clone()).await.unwrap();
-        Instance { queue: queue.clone(), operator: queue.clone(), source: queue }
+        Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }
     }
 
     async fn lapse_leases(&self) {

@@ -1,0 +1,259 @@
+//! `jobber schedule`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::jobspec::JobFlags;
+use super::submit::Answer;
+use super::values::{parse_duration, show_duration};
+use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::{CliError, Console, Exit};
+use crate::client::Client;
+use crate::domain::{Clock, JobName, ScheduleId, Timestamp};
+use crate::wire::{PutSchedule, ScheduleActed, ScheduleView, SubmitJob};
+
+/// `jobber schedule`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ScheduleCommand {
+    /// Let jobs come by themselves; a schedule of the same id is replaced
+    #[command(alias = "put")]
+    Add(Box<AddArgs>),
+    /// List schedules, the next due first
+    #[command(alias = "list")]
+    Ls,
+    /// Show a schedule and its next times
+    Show(IdArgs),
+    /// Take schedules out; jobs that have come already stay
+    #[command(alias = "remove")]
+    Rm(IdsArgs),
+    /// Submit one job of a schedule now
+    Trigger(IdArgs),
+    /// Let no more jobs come until it is resumed
+    Pause(IdArgs),
+    /// Let jobs come again, from now on
+    Resume(IdArgs),
+}
+
+/// `jobber schedule add`.
+#[derive(Debug, Clone, Args)]
+pub struct AddArgs {
+    /// The binary to run
+    #[arg(value_name = "NAME", value_parser = JobName::parse)]
+    name: JobName,
+    /// Its arguments
+    #[arg(value_name = "ARGS", last = true)]
+    arguments: Vec<String>,
+    /// The schedule's id [default: NAME]
+    #[arg(long, value_name = "ID", value_parser = ScheduleId::custom)]
+    id: Option<ScheduleId>,
+    /// Cron expression: minute hour day month weekday, with seconds in front if you like
+    #[arg(long, value_name = "EXPR", required_unless_present = "every", conflicts_with = "every")]
+    cron: Option<String>,
+    /// Time zone of the cron expression, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "cron")]
+    tz: Option<String>,
+    /// Between two jobs, the first at once
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    every: Option<Duration>,
+    /// How its jobs run.
+    #[command(flatten)]
+    flags: JobFlags,
+}
+
+/// Takes one schedule.
+#[derive(Debug, Clone, Args)]
+pub struct IdArgs {
+    /// The schedule
+    #[arg(value_name = "ID", value_parser = ScheduleId::parse)]
+    id: ScheduleId,
+}
+
+/// Takes schedules.
+#[derive(Debug, Clone, Args)]
+pub struct IdsArgs {
+    /// The schedules
+    #[arg(value_name = "ID", value_parser = ScheduleId::parse, required = true)]
+    ids: Vec<ScheduleId>,
+}
+
+impl View for ScheduleView {
+    fn table(&self, out: &mut Table) {
+        out.field("id", self.id.as_str());
+        out.field("job", self.job.name.as_str());
+        out.optional("arguments", (!self.job.arguments.is_empty()).then(|| format!("{:?}", self.job.arguments)));
+        out.optional("data", self.job.data.as_ref().map(|data| first_line(&data.to_string(), 200)));
+        out.field("when", when(self));
+        out.field("status", status(self));
+        out.optional("last", self.last_at.map(show_time));
+        out.optional("last job", self.last_job.as_ref().map(|id| id.as_str()));
+        if !self.next.is_empty() {
+            out.grid(&["NEXT"], self.next.iter().map(|at| vec![show_time(*at)]));
+        }
+    }
+}
+
+fn when(schedule: &ScheduleView) -> String {
+    match (&schedule.cron, schedule.every_ms) {
+        (Some(cron), _) => format!("{cron} ({})", schedule.tz.as_deref().unwrap_or("UTC")),
+        (None, Some(ms)) => format!("every {}", show_duration(Duration::from_millis(ms))),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+fn status(schedule: &ScheduleView) -> &'static str {
+    match (schedule.paused, schedule.next.is_empty()) {
+        (true, _) => "paused",
+        (false, true) => "over",
+        (false, false) => "on",
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Schedules(Vec<ScheduleView>);
+
+impl View for Schedules {
+    fn table(&self, out: &mut Table) {
+        let time = |at: Option<Timestamp>| or_dash(at.map(show_time));
+        out.grid(
+            &["SCHEDULE", "JOB", "WHEN", "STATUS", "NEXT", "LAST", "LAST JOB"],
+            self.0.iter().map(|schedule| {
+                vec![
+                    schedule.id.to_string(),
+                    schedule.job.name.to_string(),
+                    when(schedule),
+                    status(schedule).to_owned(),
+                    time(schedule.next.first().copied()),
+                    time(schedule.last_at),
+                    or_dash(schedule.last_job.as_ref().map(ToString::to_string)),
+                ]
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.iter().map(json_line).collect()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Acts(Vec<ScheduleActed>);
+
+impl View for Acts {
+    fn table(&self, out: &mut Table) {
+        out.grid(&["SCHEDULE", "STATUS"], self.0.iter().map(|a| vec![a.id.to_string(), a.status.clone()]));
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.iter().map(json_line).collect()
+    }
+}
+
+pub(super) async fn schedule(
+    command: ScheduleCommand,
+    client: &Client,
+    console: &mut Console,
+) -> Result<Exit, CliError> {
+    match command {
+        ScheduleCommand::Add(args) => console.show(&client.put_schedule(&wanted(*args)?).await?)?,
+        ScheduleCommand::Ls => {
+            let all = Schedules(client.schedules().await?);
+            let none = all.0.is_empty();
+            console.show(&all)?;
+            if none {
+                console.hint("there is no schedule; make one with `jobber schedule add`");
+            }
+        }
+        ScheduleCommand::Show(args) => console.show(&client.schedule(&args.id).await?)?,
+        ScheduleCommand::Rm(args) => return remove(&args.ids, client, console).await,
+        ScheduleCommand::Trigger(args) => console.show(&Answer::One(client.trigger_schedule(&args.id).await?))?,
+        ScheduleCommand::Pause(args) => console.show(&Acts(vec![client.pause_schedule(&args.id, true).await?]))?,
+        ScheduleCommand::Resume(args) => console.show(&Acts(vec![client.pause_schedule(&args.id, false).await?]))?,
+    }
+    Ok(Exit::OK)
+}
+
+fn wanted(args: AddArgs) -> Result<PutSchedule, CliError> {
+    let data = args.flags.read_data()?;
+    let job = SubmitJob { name: args.name.to_string(), arguments: args.arguments, ..SubmitJob::default() };
+    Ok(PutSchedule {
+        id: args.id.map(|id| id.to_string()),
+        cron: args.cron,
+        tz: args.tz,
+        every_ms: args.every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
+        job: args.flags.fill(job, data.as_ref(), &Clock::system()),
+    })
+}
+
+/// Tries every schedule, whatever becomes of the others, and exits with the highest code.
+async fn remove(ids: &[ScheduleId], client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let (mut done, mut exit) = (Acts(Vec::new()), Exit::OK);
+    for id in ids {
+        match client.remove_schedule(id).await {
+            Ok(acted) => done.0.push(acted),
+            Err(error) => {
+                let error = CliError::Client(error);
+                exit = exit.max(Exit::of_error(&error));
+                console.report(&error);
+            }
+        }
+    }
+    if !done.0.is_empty() {
+        console.show(&done)?;
+    }
+    Ok(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rendered;
+    use super::*;
+    use crate::cli::Format;
+    use crate::domain::{JobOptions, Template};
+
+    fn view(id: &str, cron: Option<&str>) -> ScheduleView {
+        let at = |ms: i64| Timestamp::from_millis(1_795_507_200_000 + ms);
+        ScheduleView {
+            id: id.parse().unwrap(),
+            cron: cron.map(str::to_owned),
+            tz: cron.map(|_| "Europe/Berlin".to_owned()),
+            every_ms: cron.is_none().then_some(90_000),
+            job: Template {
+                name: "report".parse().unwrap(),
+                arguments: vec!["--all".to_owned()],
+                data: None,
+                options: JobOptions::default(),
+            },
+            paused: false,
+            next: vec![at(0), at(90_000)],
+            last_at: Some(at(-90_000)),
+            last_job: Some("repeat:s:1".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn schedules_read_well() {
+        let paused = ScheduleView { paused: true, next: vec![], ..view("often", None) };
+        insta::assert_snapshot!(rendered(&Schedules(vec![view("nightly", Some("30 2 * * *")), paused]), Format::Table), @r"
+        SCHEDULE  JOB     WHEN                        STATUS  NEXT                  LAST                  LAST JOB
+        nightly   report  30 2 * * * (Europe/Berlin)  on      2026-11-24T08:00:00Z  2026-11-24T07:58:30Z  repeat:s:1
+        often     report  every 1m 30s                paused  -                     2026-11-24T07:58:30Z  repeat:s:1
+        ");
+        insta::assert_snapshot!(rendered(&view("often", None), Format::Table), @r#"
+        id         often
+        job        report
+        arguments  ["--all"]
+        when       every 1m 30s
+        status     on
+        last       2026-11-24T07:58:30Z
+        last job   repeat:s:1
+
+        NEXT
+        2026-11-24T08:00:00Z
+        2026-11-24T08:01:30Z
+        "#);
+    }
+}

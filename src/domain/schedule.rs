@@ -1,0 +1,271 @@
+//! Schedules: jobs that come by themselves, at the times of a cron expression or every so often. Pure: when the next one
+//! is due follows from the timing and from the time.
+
+use std::time::Duration;
+
+use chrono::TimeZone;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::time::millis;
+use super::{InvalidJob, Job, JobId, JobName, JobOptions, ScheduleId, Timestamp};
+
+/// When a schedule's jobs are due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timing {
+    /// At the times of a cron expression.
+    Cron {
+        /// Five fields (minute, hour, day of the month, month, day of the week) or six (a second in front).
+        expression: String,
+        /// The time zone whose clocks are meant, by its IANA name.
+        zone: String,
+    },
+    /// Again and again.
+    Every {
+        /// Between two times.
+        #[serde(rename = "every_ms", with = "millis")]
+        every: Duration,
+    },
+}
+
+/// The zone of a cron expression that names none.
+pub const UTC: &str = "UTC";
+
+impl Timing {
+    /// The shortest interval.
+    pub const SHORTEST: Duration = Duration::from_secs(1);
+
+    /// A cron expression that comes at some time, in a zone that exists; without a zone, in UTC.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] names the field, `cron` or `tz`.
+    pub fn cron(expression: &str, zone: Option<&str>, now: Timestamp) -> Result<Self, InvalidJob> {
+        let zone = zone.unwrap_or(UTC);
+        parse_zone(zone).ok_or_else(|| {
+            InvalidJob::new("tz", format!("{zone:?} is not a time zone; write it like Europe/Berlin or UTC"))
+        })?;
+        parse_cron(expression).map_err(|why| InvalidJob::new("cron", why))?;
+        let timing = Self::Cron { expression: expression.trim().to_owned(), zone: zone.to_owned() };
+        match timing.next(None, now) {
+            Some(_) => Ok(timing),
+            None => Err(InvalidJob::new("cron", format!("there is no time like {expression:?}"))),
+        }
+    }
+
+    /// An interval.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] when it is too short or too long.
+    pub fn every(every: Duration) -> Result<Self, InvalidJob> {
+        if (Self::SHORTEST..=JobOptions::MAX_DURATION).contains(&every) {
+            Ok(Self::Every { every })
+        } else {
+            Err(InvalidJob::new("every_ms", "must be at least 1000 (a second) and at most ten years"))
+        }
+    }
+
+    /// The first time that is due after `now`, where `last` was the one before; `None` when none will come.
+    ///
+    /// An interval begins at once, and then keeps its beat: a time that was missed does not move those that follow. On
+    /// a day when clocks are put forward, a time that does not exist is due when the gap ends; when they are put back, a
+    /// fixed time is due once, at its first coming, and a repeating one (`*`, `*/5`) goes on through both hours.
+    pub fn next(&self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Cron { expression, zone } => {
+                // A clock that was put back does not bring the last time again.
+                let after = last.map_or(now, |last| last.max(now));
+                let cron = parse_cron(expression).ok()?;
+                let after = parse_zone(zone)?.timestamp_millis_opt(after.as_millis()).single()?;
+                let next = cron.find_next_occurrence(&after, false).ok()?;
+                Some(Timestamp::from_millis(next.timestamp_millis()))
+            }
+            Self::Every { every } => {
+                let Some(last) = last else { return Some(now) };
+                let every_ms = every.as_millis().max(1);
+                let missed = now.since(last).as_millis() / every_ms;
+                let steps = u64::try_from(missed + 1).unwrap_or(u64::MAX);
+                let ahead = u64::try_from(every_ms).unwrap_or(u64::MAX).saturating_mul(steps);
+                Some(last + Duration::from_millis(ahead))
+            }
+        }
+    }
+}
+
+fn parse_zone(zone: &str) -> Option<chrono_tz::Tz> {
+    zone.parse().ok()
+}
+
+/// Reads an expression. What only some of the programs that share a queue would understand is refused.
+fn parse_cron(expression: &str) -> Result<Cron, String> {
+    let wrong = |why: &str| format!("{expression:?} is not a cron expression such as \"30 4 * * mon-fri\": {why}");
+    let expression = expression.trim();
+    let fields = expression.split_whitespace().count();
+    if !expression.starts_with('@') && !(5..=6).contains(&fields) {
+        return Err(wrong(&format!("it has {fields} fields, not five, or six with seconds in front")));
+    }
+    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+    parser.parse(expression).map_err(|e| wrong(&e.to_string()))
+}
+
+/// What the jobs of a schedule are like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    /// The binary to run.
+    pub name: JobName,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// JSON for its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// The rules under which it runs: without delay and deduplication.
+    pub options: JobOptions,
+}
+
+impl Template {
+    /// Takes a checked job for a pattern.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] when it says something that a schedule can't keep.
+    pub fn of(job: Job) -> Result<Self, InvalidJob> {
+        if !job.options.delay.is_zero() {
+            return Err(InvalidJob::new("delay_ms", "has no place in a schedule, whose times say when"));
+        }
+        if job.options.deduplication.is_some() {
+            let why = "has no place in a schedule: no second job of it comes while one waits to be started";
+            return Err(InvalidJob::new("deduplication", why));
+        }
+        Ok(Self { name: job.name, arguments: job.arguments, data: job.data, options: job.options })
+    }
+
+    /// A job like this.
+    pub fn job(&self, id: JobId, now: Timestamp) -> Job {
+        Job {
+            id,
+            name: self.name.clone(),
+            arguments: self.arguments.clone(),
+            data: self.data.clone(),
+            options: self.options.clone(),
+            submitted_at: now,
+        }
+    }
+}
+
+/// A schedule: which jobs come when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Identifies it.
+    pub id: ScheduleId,
+    /// When its jobs are due.
+    pub timing: Timing,
+    /// What they are like.
+    pub job: Template,
+}
+
+impl Schedule {
+    /// The id of the job that is due at `due`: one for each time, however often it is made.
+    pub fn job_id(&self, due: Timestamp) -> JobId {
+        self.id.job_id(due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    fn berlin(expression: &str) -> Timing {
+        Timing::cron(expression, Some("Europe/Berlin"), at("2026-01-01T00:00:00Z")).unwrap()
+    }
+
+    fn times(timing: &Timing, from: &str, n: usize) -> Vec<String> {
+        let mut now = at(from);
+        let mut found = Vec::new();
+        for _ in 0..n {
+            now = timing.next(None, now).unwrap();
+            found.push(now.to_string().replace(".000Z", "Z"));
+        }
+        found
+    }
+
+    #[test]
+    fn a_time_that_clocks_skip_is_due_when_the_gap_ends() {
+        // 2026-03-29: 02:00 becomes 03:00 in Berlin, at 01:00 UTC.
+        let nightly = berlin("30 2 * * *");
+        assert_eq!(
+            times(&nightly, "2026-03-28T00:00:00Z", 3),
+            ["2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]
+        );
+        let hourly = berlin("0 * * * *");
+        assert_eq!(
+            times(&hourly, "2026-03-29T00:00:00Z", 2),
+            ["2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z"],
+            "an hour apart on the watch of somebody who waits"
+        );
+    }
+
+    #[test]
+    fn a_time_that_clocks_show_twice_is_due_once_and_a_repeating_one_goes_on() {
+        // 2026-10-25: 03:00 becomes 02:00 in Berlin, at 01:00 UTC.
+        let nightly = berlin("30 2 * * *");
+        assert_eq!(times(&nightly, "2026-10-24T12:00:00Z", 2), ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
+        let half_hourly = berlin("*/30 * * * *");
+        assert_eq!(
+            times(&half_hourly, "2026-10-25T00:00:00Z", 4),
+            ["2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:00:00Z"]
+        );
+    }
+
+    #[test]
+    fn five_and_six_fields_names_and_aliases_are_read() {
+        let next = |expression: &str| {
+            let timing = Timing::cron(expression, None, at("2026-11-24T08:00:00Z")).unwrap();
+            times(&timing, "2026-11-24T08:00:00Z", 1).remove(0)
+        };
+        assert_eq!(next("30 4 * * mon-fri"), "2026-11-25T04:30:00Z");
+        assert_eq!(next("*/20 * * * * *"), "2026-11-24T08:00:20Z");
+        assert_eq!(next("0 0 L * *"), "2026-11-30T00:00:00Z");
+        assert_eq!(next("@daily"), "2026-11-25T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_timing_is_named() {
+        let now = at("2026-11-24T08:00:00Z");
+        let cron = |expression: &str, zone: Option<&str>| Timing::cron(expression, zone, now).unwrap_err();
+        for bad in ["", "* * * *", "* * * * * * *", "60 * * * *", "0 25 * * *", "a b c d e", "0 0 30 2 *"] {
+            assert_eq!(cron(bad, None).field, "cron", "{bad:?}");
+        }
+        let zone = cron("* * * * *", Some("Mars/Olympus"));
+        assert_eq!((zone.field.as_str(), zone.problem.contains("Europe/Berlin")), ("tz", true));
+        assert!(Timing::every(Duration::from_millis(999)).is_err());
+        assert!(Timing::every(Duration::MAX).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_interval_keeps_its_beat_and_is_never_late(last in 0i64..1_000_000, now in 0i64..9_000_000, every in 1000u64..90_000) {
+            let timing = Timing::every(Duration::from_millis(every)).unwrap();
+            let next = timing.next(Some(Timestamp::from_millis(last)), Timestamp::from_millis(now)).unwrap().as_millis();
+            let every = i64::try_from(every).unwrap();
+            prop_assert!(next > last && next > now, "nothing comes twice");
+            prop_assert_eq!((next - last) % every, 0);
+            prop_assert!(next - now.max(last) <= every);
+        }
+
+        #[test]
+        fn a_clock_that_goes_back_brings_no_time_again(back in 0u64..100_000) {
+            let timing = berlin("* * * * *");
+            let last = at("2026-11-24T08:00:00Z");
+            let next = timing.next(Some(last), last - Duration::from_secs(back)).unwrap();
+            prop_assert_eq!(next, at("2026-11-24T08:01:00Z"));
+        }
+    }
+}

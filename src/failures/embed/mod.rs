@@ -1,0 +1,69 @@
+//! Texts in, vectors of their meaning out.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+/// Why there are no vectors.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// The embedder can't be reached, or asked to be left alone. Another try may work, not before `after` when it is given.
+    #[error("the embedder is away: {problem}")]
+    Away {
+        /// What happened.
+        problem: String,
+        /// When to come back.
+        after: Option<Duration>,
+    },
+    /// The day's budget is used up.
+    #[error("the day's budget of {budget} embedded texts is used up")]
+    Budget {
+        /// Texts a day.
+        budget: u64,
+        /// Until there is a new one.
+        after: Duration,
+    },
+    /// It refuses these settings: the key, the model's name, the address. Nobody but the operator can help.
+    #[error("the embedder refuses: {problem}")]
+    Refused {
+        /// What it said, and what to do.
+        problem: String,
+    },
+    /// It answered, but not with the vectors that were asked for.
+    #[error("the embedder's answer is of no use: {problem}")]
+    Garbage {
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl EmbedError {
+    /// How long to wait before another try is worth it, when one is at all; zero when nothing is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            EmbedError::Away { after, .. } => Some(after.unwrap_or_default()),
+            EmbedError::Budget { after, .. } => Some(*after),
+            EmbedError::Garbage { .. } => Some(Duration::ZERO),
+            EmbedError::Refused { .. } => None,
+        }
+    }
+}
+
+/// Turns texts into vectors of length 1, near to each other where the texts mean the same.
+#[async_trait]
+pub trait Embedder: Send + Sync + 'static {
+    /// Names the model and everything else that vectors depend on: those of different models can't be compared.
+    fn model(&self) -> &str;
+
+    /// How long its vectors are.
+    fn dimension(&self) -> usize;
+
+    /// Whether it answers at once and without cost, from within the process.
+    fn is_local(&self) -> bool;
+
+    /// One vector for each text, in the same order. Long texts may be cut.
+    ///
+    /// # Errors
+    /// [`EmbedError`]; then no text of the call has a vector.
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError>;
+}

@@ -1,0 +1,289 @@
+//! Jobs that come by themselves: BullMQ's own job schedulers, so that every BullMQ tool sees and manages them.
+//!
+//! BullMQ puts the next job of a scheduler into the delayed ones when the one before is taken. The crate does so only
+//! when that one has ended, which would let a long job hold its schedule up, and a crash in between end it. So a job that
+//! is taken while it stands for its schedule's current time is put back once, unseen: the crate then makes the next one,
+//! and the job comes again at once (see [`stands_for_its_time`]).
+//!
+//! A job that was cancelled, or ran before its time, never gets there; [`mend`] finds schedules whose time has passed
+//! without a job, and lets the crate make the next one. Paused schedules are unknown to BullMQ: they are kept aside, and
+//! handed back to it when they are resumed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bullmq::job_scheduler::{JobSchedulerJson, RepeatOptions};
+use tokio_util::sync::CancellationToken;
+
+use super::super::schedules::{ScheduleStanding, in_order};
+use super::super::{QueueError, QueueErrorKind, Scheduler};
+use super::connect::{Redis, Trouble};
+use super::{BullQueue, Inner, format};
+use crate::domain::{JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
+
+/// How often is looked for schedules that have come to a stop.
+const LOOK: Duration = Duration::from_secs(2);
+/// A schedule whose time has passed by this has come to a stop, unless its job is under way.
+const OVERDUE: Duration = Duration::from_secs(3);
+/// Schedules that are mended at once.
+const BATCH: usize = 100;
+/// How often a job is put back for its schedule's sake: once is enough unless a crash came in between.
+pub(super) const PUT_BACK: u32 = 3;
+
+/// Whether this job, just taken, is the one that its schedule goes on from. Notes it as the schedule's last job.
+pub(super) async fn stands_for_its_time(
+    inner: &Inner,
+    redis: &Redis,
+    job: &bullmq::Job,
+    schedule: &str,
+) -> Result<bool, QueueError> {
+    let mut ask = redis::pipe();
+    ask.cmd("ZSCORE").arg(inner.keys.bull("repeat")).arg(schedule);
+    ask.cmd("HSET").arg(inner.keys.last_scheduled()).arg(schedule).arg(job.id()).ignore();
+    let (current,): (Option<f64>,) = inner.link.call(redis.queue.connection().pipe(&ask)).await?;
+    Ok(current.is_some_and(|ms| job.id() == format!("repeat:{schedule}:{ms:.0}")))
+}
+
+/// Looks for schedules that have come to a stop until `stop`.
+pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
+    let mending = async {
+        let Some(redis) = inner.link.wait().await else { return };
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = inner.link.call(mend_once(&inner, &redis)).await {
+                tracing::debug!(%error, "schedules can't be looked after; trying again");
+            }
+        }
+    };
+    tokio::select! {
+        () = mending => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn mend_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+    let until = (inner.clock.now() - OVERDUE).as_millis();
+    let mut overdue = redis::cmd("ZRANGEBYSCORE");
+    overdue.arg(inner.keys.bull("repeat")).arg("-inf").arg(until).arg("WITHSCORES").arg("LIMIT").arg(0).arg(BATCH);
+    let overdue: Vec<(String, f64)> = redis.queue.connection().cmd(&mut overdue).await?;
+    for (id, due) in overdue {
+        use bullmq::JobState::{Completed, Failed, Unknown};
+        let state = redis.queue.get_job_state(&format!("repeat:{id}:{due:.0}")).await?;
+        if !matches!(state, Completed | Failed | Unknown) {
+            continue;
+        }
+        let Some(stored) = redis.queue.get_job_scheduler(&id).await? else { continue };
+        if stored.end_date.is_some_and(|end| i64::try_from(end).is_ok_and(|end| end <= until))
+            || stored.limit.is_some_and(|limit| stored.iteration_count >= limit)
+        {
+            continue;
+        }
+        let (name, data) = (stored.name.clone(), stored.data.clone());
+        let options = stored.opts.clone().and_then(|opts| serde_json::from_value(opts).ok());
+        let next = redis.queue.upsert_job_scheduler(&id, repeat(&stored), Some(&name), data, options).await;
+        match next {
+            Ok(_) => tracing::info!(schedule = id, "a schedule that had come to a stop goes on"),
+            Err(error) => tracing::warn!(schedule = id, %error, "a schedule has come to a stop"),
+        }
+    }
+    Ok(())
+}
+
+fn repeat(stored: &JobSchedulerJson) -> RepeatOptions {
+    RepeatOptions {
+        pattern: stored.pattern.clone(),
+        every: stored.every,
+        limit: stored.limit,
+        immediately: None,
+        offset: stored.offset,
+        start_date: stored.start_date,
+        end_date: stored.end_date,
+        tz: stored.tz.clone(),
+        count: Some(stored.iteration_count),
+    }
+}
+
+/// A schedule as BullMQ knows it; `None` for one whose jobs can't be run here.
+fn read(inner: &Inner, stored: &JobSchedulerJson, lasts: &HashMap<String, String>) -> Option<ScheduleStanding> {
+    let id = ScheduleId::parse(&stored.key).ok()?;
+    let timing = match (&stored.pattern, stored.every) {
+        (Some(pattern), _) => {
+            let zone = stored.tz.clone().unwrap_or_else(|| crate::domain::schedule::UTC.to_owned());
+            Timing::Cron { expression: pattern.clone(), zone }
+        }
+        (None, Some(every)) => Timing::Every { every: Duration::from_millis(every) },
+        (None, None) => return None,
+    };
+    let fields = HashMap::from([
+        ("name".to_owned(), stored.name.clone()),
+        ("data".to_owned(), stored.data.clone().unwrap_or_default().to_string()),
+        ("opts".to_owned(), stored.opts.clone().unwrap_or_else(|| serde_json::json!({})).to_string()),
+        ("timestamp".to_owned(), "0".to_owned()),
+    ]);
+    let job = bullmq::Job::from_redis_hash("template", &fields).ok()?;
+    let job = format::read(&job, &inner.settings).ok()?;
+    let job = Template { name: job.name, arguments: job.arguments, data: job.data, options: job.options };
+    let next_at = stored.next.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
+    Some(with_last(Schedule { id, timing, job }, false, next_at, lasts))
+}
+
+fn with_last(
+    schedule: Schedule,
+    paused: bool,
+    next_at: Option<Timestamp>,
+    lasts: &HashMap<String, String>,
+) -> ScheduleStanding {
+    let last = lasts.get(schedule.id.as_str());
+    let due = last.and_then(|id| id.rsplit_once(':')?.1.parse().ok()).map(Timestamp::from_millis);
+    let last_job = last.and_then(|id| JobId::parse(id).ok());
+    ScheduleStanding { schedule: Arc::new(schedule), paused, next_at, last_at: due, last_job }
+}
+
+/// Gives the schedule to BullMQ.
+async fn upsert(inner: &Inner, redis: &Redis, schedule: &Schedule, offset: Option<u64>) -> Result<(), Trouble> {
+    let (pattern, tz, every) = match &schedule.timing {
+        // The zone is always said: BullMQ's own default differs from one of its workers to another.
+        Timing::Cron { expression, zone } => (Some(expression.clone()), Some(zone.clone()), None),
+        Timing::Every { every } => (None, None, Some(u64::try_from(every.as_millis()).unwrap_or(u64::MAX))),
+    };
+    let repeat = RepeatOptions { pattern, tz, every, offset, ..RepeatOptions::default() };
+    let job = schedule.job.job(JobId::generate(), inner.clock.now());
+    let data = format::data(&job, inner.settings.rules(&job.name));
+    let options = bullmq::JobOptions { job_id: None, timestamp: None, ..format::options(&job) };
+    let (id, name) = (schedule.id.as_str(), job.name.as_str());
+    redis.queue.upsert_job_scheduler(id, repeat, Some(name), Some(data), Some(options)).await?;
+    Ok(())
+}
+
+/// Schedules that are kept aside.
+async fn paused(inner: &Inner, redis: &Redis) -> Result<HashMap<String, Schedule>, Trouble> {
+    let mut all = redis::cmd("HGETALL");
+    all.arg(inner.keys.paused_schedules());
+    let all: HashMap<String, String> = redis.queue.connection().cmd(&mut all).await?;
+    Ok(all.into_iter().filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect())
+}
+
+async fn lasts(inner: &Inner, redis: &Redis) -> Result<HashMap<String, String>, Trouble> {
+    let mut all = redis::cmd("HGETALL");
+    all.arg(inner.keys.last_scheduled());
+    Ok(redis.queue.connection().cmd(&mut all).await?)
+}
+
+async fn keep_aside(inner: &Inner, redis: &Redis, schedule: &Schedule) -> Result<(), Trouble> {
+    let text = serde_json::to_string(schedule).map_err(bullmq::Error::from)?;
+    let mut keep = redis::cmd("HSET");
+    keep.arg(inner.keys.paused_schedules()).arg(schedule.id.as_str()).arg(text);
+    Ok(redis.queue.connection().cmd(&mut keep).await?)
+}
+
+/// Forgets what is kept aside; whether there was anything.
+async fn forget(redis: &Redis, key: String, id: &ScheduleId) -> Result<bool, Trouble> {
+    let mut forget = redis::cmd("HDEL");
+    forget.arg(key).arg(id.as_str());
+    Ok(redis.queue.connection().cmd(&mut forget).await?)
+}
+
+async fn all(inner: &Inner, redis: &Redis) -> Result<Vec<ScheduleStanding>, Trouble> {
+    let lasts = lasts(inner, redis).await?;
+    let live = redis.queue.get_job_schedulers(0, -1, true).await?;
+    let mut all: Vec<_> = live.iter().filter_map(|stored| read(inner, stored, &lasts)).collect();
+    for (id, schedule) in paused(inner, redis).await? {
+        // One that BullMQ knows was resumed, or is just being paused.
+        if !live.iter().any(|stored| stored.key == id) {
+            all.push(with_last(schedule, true, None, &lasts));
+        }
+    }
+    Ok(in_order(all))
+}
+
+/// What BullMQ refuses because the schedule's next job has run already, before its time.
+fn explained(error: QueueError) -> QueueError {
+    if error.kind != QueueErrorKind::Corrupt {
+        return error;
+    }
+    let message = "the job of the schedule's next time has been made already; try again when that time has passed";
+    QueueError::new(QueueErrorKind::Unavailable, message).caused_by(error)
+}
+
+#[async_trait]
+impl Scheduler for BullQueue {
+    async fn put_schedule(&self, schedule: Arc<Schedule>) -> Result<bool, QueueError> {
+        let inner = &self.inner;
+        let redis = inner.link.get().await?;
+        let put = async {
+            if redis.queue.get_job_scheduler(schedule.id.as_str()).await?.is_none() {
+                if paused(inner, &redis).await?.contains_key(schedule.id.as_str()) {
+                    keep_aside(inner, &redis, &schedule).await?;
+                    return Ok(false);
+                }
+                upsert(inner, &redis, &schedule, None).await?;
+                return Ok(true);
+            }
+            upsert(inner, &redis, &schedule, None).await?;
+            Ok::<_, Trouble>(false)
+        };
+        inner.link.call(put).await.map_err(explained)
+    }
+
+    async fn schedules(&self) -> Result<Vec<ScheduleStanding>, QueueError> {
+        let redis = self.inner.link.get().await?;
+        self.inner.link.call(all(&self.inner, &redis)).await
+    }
+
+    async fn find_schedule(&self, id: &ScheduleId) -> Result<Option<ScheduleStanding>, QueueError> {
+        let inner = &self.inner;
+        let redis = inner.link.get().await?;
+        let find = async {
+            let lasts = lasts(inner, &redis).await?;
+            if let Some(stored) = redis.queue.get_job_scheduler(id.as_str()).await? {
+                return Ok(read(inner, &stored, &lasts));
+            }
+            let aside = paused(inner, &redis).await?.remove(id.as_str());
+            Ok::<_, Trouble>(aside.map(|schedule| with_last(schedule, true, None, &lasts)))
+        };
+        inner.link.call(find).await
+    }
+
+    async fn remove_schedule(&self, id: &ScheduleId) -> Result<bool, QueueError> {
+        let inner = &self.inner;
+        let redis = inner.link.get().await?;
+        let remove = async {
+            let live = redis.queue.remove_job_scheduler(id.as_str()).await?;
+            let aside = forget(&redis, inner.keys.paused_schedules(), id).await?;
+            forget(&redis, inner.keys.last_scheduled(), id).await?;
+            Ok::<_, Trouble>(live || aside)
+        };
+        inner.link.call(remove).await
+    }
+
+    async fn pause_schedule(&self, id: &ScheduleId, pause: bool) -> Result<bool, QueueError> {
+        let inner = &self.inner;
+        let Some(known) = self.find_schedule(id).await? else { return Ok(false) };
+        if known.paused == pause {
+            return Ok(true);
+        }
+        let redis = inner.link.get().await?;
+        let change = async {
+            if pause {
+                // First kept aside, so that a crash in between loses nothing: it then goes on as if never paused.
+                keep_aside(inner, &redis, &known.schedule).await?;
+                redis.queue.remove_job_scheduler(id.as_str()).await?;
+            } else {
+                upsert(inner, &redis, &known.schedule, beat(&known)).await?;
+                forget(&redis, inner.keys.paused_schedules(), id).await?;
+            }
+            Ok::<_, Trouble>(())
+        };
+        inner.link.call(change).await.map_err(explained)?;
+        Ok(true)
+    }
+}
+
+/// Where in its interval a schedule fires, so that it goes on with the beat that it had.
+fn beat(known: &ScheduleStanding) -> Option<u64> {
+    let Timing::Every { every } = &known.schedule.timing else { return None };
+    let (last, every) = (known.last_at?.as_millis().unsigned_abs(), u64::try_from(every.as_millis()).ok()?);
+    Some(last % every.max(1)).filter(|offset| *offset > 0)
+}
