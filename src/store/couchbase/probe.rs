@@ -107,8 +107,12 @@ async fn interview(
     place: &str,
 ) -> Result<Facts, StoreError> {
     let features = vec![HelloFeature::Xerror, HelloFeature::SelectBucket, HelloFeature::Collections];
-    // SCRAM proves the password without sending it, with TLS too.
-    let mechanisms = vec![AuthMechanism::ScramSha512, AuthMechanism::ScramSha256, AuthMechanism::ScramSha1];
+    // As the SDK does: without TLS the password is proved, never sent.
+    let mechanisms = if settings.is_tls() {
+        vec![AuthMechanism::Plain]
+    } else {
+        vec![AuthMechanism::ScramSha512, AuthMechanism::ScramSha256, AuthMechanism::ScramSha1]
+    };
     let greeting = BootstrapOptions {
         hello: Some(HelloRequest::new(b"jobber".to_vec(), features)),
         get_error_map: None,

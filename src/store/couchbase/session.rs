@@ -14,6 +14,7 @@ use std::time::Duration;
 use couchbase::authenticator::PasswordAuthenticator;
 use couchbase::cluster::Cluster;
 use couchbase::collection::Collection;
+use couchbase::error::ErrorKind;
 use couchbase::options::cluster_options::{ClusterOptions, KvOptions, OrphanReporterOptions, TlsOptions};
 use couchbase::retry::{RetryAction, RetryReason, RetryRequest, RetryStrategy};
 use couchbase::scope::Scope;
@@ -34,6 +35,9 @@ const CONNECTING: Duration = Duration::from_secs(8);
 const REMEMBERED: Duration = Duration::from_millis(500);
 /// After so many operations in a row without an answer a session is worth replacing.
 const SILENT: u32 = 3;
+
+/// A key under which nothing is.
+const NOTHING: &str = "jobber:nothing";
 
 /// A connection to the bucket with its collections.
 pub(super) struct Session {
@@ -219,8 +223,10 @@ impl Connector {
             let collections: Vec<_> = Room::ALL.into_iter().map(collection).collect();
             // The first use of a collection looks its number up, which must not be given up half-way.
             for collection in &collections {
-                let looked_up = collection.exists("jobber:nothing", None).await;
-                looked_up.map_err(|e| setup::unusable(&settings, &e))?;
+                match collection.get(NOTHING, None).await {
+                    Err(e) if *e.kind() != ErrorKind::DocumentNotFound => return Err(setup::unusable(&settings, &e)),
+                    _ => {}
+                }
             }
             Ok((scope, collections, layout))
         });

@@ -100,7 +100,8 @@ async fn is_led(settings: &CouchbaseSettings, bucket: &Bucket, layout: Layout) -
         }
         Layout::Flat => (bucket.default_collection(), format!("{prefix}jobber:aggregates:{PROJECTOR}")),
     };
-    collection.exists(key, None).await.is_ok_and(|found| found.exists())
+    // Bounded, for the default collection may have been dropped, which looks like slowness.
+    timeout(REQUEST / 2, collection.get(key, None)).await.is_ok_and(|found| found.is_ok())
 }
 
 async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -> Result<(), Problem> {
