@@ -236,6 +236,9 @@ impl Keeper {
     /// # Errors
     /// `Fenced` when another projector has written in between.
     pub(super) async fn set(&self, connector: &Connector, term: &Term, news: AllNews) -> Result<(), StoreError> {
+        if news.0.is_empty() {
+            return Ok(());
+        }
         let named: Vec<_> = news.0.keys().cloned().collect();
         self.names.update(connector, term, NAMES, |names| names.names.extend(named.iter().cloned())).await?;
         each(news.0, |(name, news)| async move { self.set_name(connector, term, &name, &news).await }).await?;

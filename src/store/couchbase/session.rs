@@ -43,6 +43,8 @@ const NOTHING: &str = "jobber:nothing";
 pub(super) struct Session {
     /// `Some` until it is dropped.
     runtime: Option<Runtime>,
+    /// What is made of it works only as long as it is there.
+    _cluster: Cluster,
     pub(super) scope: Scope,
     collections: Vec<Collection>,
     pub(super) layout: Layout,
@@ -184,8 +186,9 @@ impl Connector {
             .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "no thread for Couchbase").caused_by(e))?;
         let opened = self.open(&runtime, options, facts).await;
         match opened {
-            Ok((scope, collections, layout)) => Ok(Session {
+            Ok((cluster, scope, collections, layout)) => Ok(Session {
                 runtime: Some(runtime),
+                _cluster: cluster,
                 scope,
                 collections,
                 layout,
@@ -204,7 +207,7 @@ impl Connector {
         runtime: &Runtime,
         options: ClusterOptions,
         facts: Option<probe::Facts>,
-    ) -> Result<(Scope, Vec<Collection>, Layout), StoreError> {
+    ) -> Result<(Cluster, Scope, Vec<Collection>, Layout), StoreError> {
         let settings = self.settings.clone();
         let opening = runtime.spawn(async move {
             let cluster = Cluster::connect(&settings.connection, options).await.map_err(|e| {
@@ -228,7 +231,7 @@ impl Connector {
                     _ => {}
                 }
             }
-            Ok((scope, collections, layout))
+            Ok((cluster, scope, collections, layout))
         });
         match tokio::time::timeout(CONNECTING, opening).await {
             Ok(Ok(opened)) => opened,
