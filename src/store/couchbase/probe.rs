@@ -21,6 +21,7 @@ use couchbase_core::memdx::op_bootstrap::{BootstrapOptions, OpBootstrap, OpBoots
 use couchbase_core::memdx::ops_core::OpsCore;
 use couchbase_core::memdx::ops_util::OpsUtil;
 use couchbase_core::memdx::request::{GetCollectionIdRequest, HelloRequest, SelectBucketRequest};
+use couchbase_core::memdx::status::Status;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::Instant;
@@ -164,9 +165,7 @@ async fn interview(
 /// Whether the server has understood and said no.
 fn is_refusal(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::Server(e) => {
-            matches!(e.kind(), ServerErrorKind::Auth { .. } | ServerErrorKind::Access | ServerErrorKind::KeyNotFound)
-        }
+        ErrorKind::Server(e) => matches!(e.status(), Status::AuthError | Status::AccessError | Status::KeyNotFound),
         // The server could not prove that it knows the password, or offers no way to prove it.
         ErrorKind::Protocol { .. } | ErrorKind::Message(_) => true,
         _ => false,
