@@ -62,50 +62,26 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let (sink, source) = open_log(config, &db, tasks).await?;
-    let (history, projection) = open_store(config, db, tasks).await?;
-    // Cursors of the embedded log are far below those of a Redis stream: everything in it would pass for folded.
+    let (history, projection) = open_store(config, &db, tasks).await?;
     let folded = match history.cursor().await {
+        // A store that is away is waited for while jobs run.
         Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
         folded => folded?,
     };
-    if matches!(config.queue.url, QueueUrl::Embedded) && folded.major > 0 {
-        bail!(
-            "the history {} was folded from a Redis log and can't go on from the embedded one; set queue.url to that \
-             Redis again, or choose another {}",
-            place(config),
-            if matches!(config.store.url, StoreUrl::Embedded) { "directory with --data-dir" } else { "store.scope" }
-        );
-    }
-    // A bucket outlives data directories: a log that ends before what has been folded is another one.
-    if matches!(config.queue.url, QueueUrl::Embedded) && folded > source.span().await?.last {
-        bail!(
-            "the history {} was folded from another event log than the one in {}; bring that directory back, or choose \
-             another store.scope",
-            place(config),
-            dir.display()
-        );
-    }
+    check_cursor(config, folded)?;
+    let (sink, source) = open_log(config, &db, folded, tasks).await?;
     Ok(Ports { queue, operator, scheduler, jobs, sink, source, history, projection })
-}
-
-/// Where history is, for people.
-fn place(config: &Config) -> String {
-    match &config.store.url {
-        StoreUrl::Embedded => format!("in {}", config.data_dir.display()),
-        StoreUrl::Couchbase(url) => format!("in bucket {}, scope {}", url.bucket, config.store.scope),
-    }
 }
 
 /// The two sides of a store.
 async fn open_store(
     config: &Config,
-    db: Sqlite,
+    db: &Sqlite,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>)> {
     match &config.store.url {
         StoreUrl::Embedded => {
-            let store = EmbeddedStore::open(db).await?;
+            let store = EmbeddedStore::open(db.clone()).await?;
             Ok((store.clone(), store))
         }
         StoreUrl::Couchbase(url) => {
@@ -122,6 +98,46 @@ async fn open_store(
             Ok((store.clone(), store))
         }
     }
+}
+
+/// What is worked with while no server folds history.
+pub struct Upkeep {
+    /// The store.
+    pub projection: Arc<dyn Projection>,
+    /// The log that goes with it.
+    pub source: Option<Arc<dyn EventSource>>,
+}
+
+/// Opens the store that the configuration names, and on request its log, but no queue.
+///
+/// # Errors
+/// When the data directory can't be made, or one of them can't be used.
+pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracker) -> anyhow::Result<Upkeep> {
+    fs_err::create_dir_all(&config.data_dir)
+        .context("the data directory can't be made; choose another with --data-dir")?;
+    let db = Sqlite::open(&database_file(config), config.durability)?;
+    let (_, projection) = open_store(config, &db, tasks).await?;
+    let source = match with_log {
+        true => Some(open_log(config, &db, Cursor::START, tasks).await?.1),
+        false => None,
+    };
+    Ok(Upkeep { projection, source })
+}
+
+/// Whether history that was folded up to here can go on from the log that the configuration names.
+///
+/// # Errors
+/// When it was folded from a Redis log and would go on from the embedded one: the cursors of that are far below, and
+/// everything in it would pass for folded.
+pub fn check_cursor(config: &Config, folded: Cursor) -> anyhow::Result<()> {
+    if matches!(config.queue.url, QueueUrl::Embedded) && folded.major > 0 {
+        bail!(
+            "this history was folded from a Redis log and can't go on from the embedded one in {}; \
+             set queue.url to that Redis again, or choose another directory with --data-dir",
+            config.data_dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// The sides of a queue.
@@ -168,15 +184,18 @@ async fn open_queue(
     }
 }
 
-/// The log lies where the queue lies, so that every worker of the queue reaches it.
+/// The log lies where the queue lies, so that every worker of the queue reaches it. It goes on behind what has been
+/// `folded`.
 async fn open_log(
     config: &Config,
     db: &Sqlite,
+    folded: Cursor,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn EventSink>, Arc<dyn EventSource>)> {
     match &config.queue.url {
         QueueUrl::Embedded => {
             let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
+            log.continue_after(folded).await?;
             Ok((log.clone(), log))
         }
         QueueUrl::Redis(url) => {

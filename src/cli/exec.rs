@@ -165,6 +165,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         grace: job.options.grace.unwrap_or(GRACE),
         memory_bytes: job.options.memory_bytes,
         attempt: AttemptNumber(1),
+        results_before: serde_json::Map::new(),
         job: Arc::new(job),
     };
     Ok((order, stop, signal))

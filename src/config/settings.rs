@@ -165,6 +165,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "What the embedded database survives without losing its last moments: process (kill -9 of anything), or\npower (a power cut too, at the price of a disk flush for each group of commits).",
     ),
     setting(
+        "store.retention",
+        &["JOBBER_RETENTION"],
+        r#""90d""#,
+        "How long ended jobs stay in history, from the end of the UTC day on which they ended: a duration of at least 1d,\nor forever. Statistics keep what they have counted.",
+    ),
+    setting(
         "events.cap",
         &["JOBBER_EVENTS_CAP"],
         "1000000",

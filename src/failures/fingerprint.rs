@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::mask::mask_lines;
 use crate::domain::outcome::signal_name;
 use crate::domain::{Fingerprint, Outcome, SpawnFailure};
 
@@ -10,8 +11,10 @@ const TAIL: usize = 2048;
 
 /// What a failure says: for a signal, a timeout, a lack of memory or a process that did not start a sentence of Jobber's
 /// own, followed by the end of what the program wrote. Depends on neither the job's name nor its limits.
+///
+/// `error` is an attempt's error text as the runner words it, or what the program wrote.
 pub fn canonical_text(outcome: &Outcome, error: Option<&str>) -> String {
-    let said = tail(error.unwrap_or_default());
+    let said = tail(without_preface(outcome, error.unwrap_or_default()));
     match own_words(outcome, said) {
         Some(own) if said.is_empty() => own,
         Some(own) => format!("{own}\n{said}"),
@@ -20,26 +23,69 @@ pub fn canonical_text(outcome: &Outcome, error: Option<&str>) -> String {
 }
 
 fn own_words(outcome: &Outcome, said: &str) -> Option<String> {
-    match outcome {
-        Outcome::Exit { .. } if !said.is_empty() => None,
-        Outcome::Exit { code } => Some(format!("exited with code {code} and wrote nothing to standard error")),
-        Outcome::Signal { signal } => Some(match signal_name(*signal) {
-            Some(name) => format!("killed by signal {signal} (SIG{name})"),
-            None => format!("killed by signal {signal}"),
-        }),
-        Outcome::Timeout => Some("timed out: the time limit was reached".to_owned()),
-        Outcome::Cancelled => Some("cancelled".to_owned()),
-        Outcome::Oom => Some("out of memory: the memory limit was reached".to_owned()),
-        Outcome::SpawnError { reason: SpawnFailure::NotFound } => {
-            Some("could not be started: no such binary".to_owned())
+    Some(match outcome {
+        Outcome::Exit { .. } if !said.is_empty() => return None,
+        Outcome::Exit { code } => format!("exited with code {code} and wrote nothing to standard error"),
+        Outcome::Signal { signal } => format!("killed by signal {signal} ({})", signal_meaning(*signal)),
+        Outcome::Timeout => "timed out: the job ran past its time limit".to_owned(),
+        Outcome::Cancelled => "cancelled".to_owned(),
+        Outcome::Oom => "out of memory: the job ran past its memory limit".to_owned(),
+        Outcome::SpawnError { reason } => {
+            let why = match reason {
+                SpawnFailure::NotFound => "there is no such program",
+                SpawnFailure::NotExecutable => "the file can't be executed",
+                SpawnFailure::System => "the system refused",
+            };
+            format!("failed to start the process: {why}")
         }
-        Outcome::SpawnError { reason: SpawnFailure::NotExecutable } => {
-            Some("could not be started: not an executable file".to_owned())
-        }
-        Outcome::SpawnError { reason: SpawnFailure::System } => {
-            Some("could not be started: the system refused".to_owned())
-        }
-        Outcome::Lost => Some("lost with its worker".to_owned()),
+        Outcome::Lost => "lost with its worker".to_owned(),
+    })
+}
+
+/// A signal as the C library describes it, in lower case.
+fn signal_meaning(signal: i32) -> String {
+    let meaning = match signal {
+        1 => "hangup",
+        2 => "interrupt",
+        3 => "quit",
+        4 => "illegal instruction",
+        5 => "trace/breakpoint trap",
+        6 => "aborted",
+        7 => "bus error",
+        8 => "floating point exception",
+        9 => "killed",
+        11 => "segmentation fault",
+        13 => "broken pipe",
+        14 => "alarm clock",
+        15 => "terminated",
+        24 => "CPU time limit exceeded",
+        25 => "file size limit exceeded",
+        31 => "bad system call",
+        other => return signal_name(other).map_or_else(|| "unknown signal".to_owned(), |name| format!("SIG{name}")),
+    };
+    meaning.to_owned()
+}
+
+/// The text without the sentence that the runner puts before what the program wrote: it names limits, which vary.
+fn without_preface<'a>(outcome: &Outcome, error: &'a str) -> &'a str {
+    let starts: &[&str] = match outcome {
+        Outcome::Signal { .. } => &["killed by signal "],
+        Outcome::Timeout => &["timed out after ", "timed out"],
+        Outcome::Oom => &["ran out of memory"],
+        Outcome::SpawnError { .. } => &["could not be started"],
+        Outcome::Cancelled => &["cancelled"],
+        Outcome::Exit { .. } => &["exited with code "],
+        Outcome::Lost => &["stopped because its worker had to give it up"],
+    };
+    let error = error.trim();
+    if !starts.iter().any(|start| error.starts_with(start)) {
+        return error;
+    }
+    let first = error.lines().next().unwrap_or_default();
+    match (outcome, first.split_once(": ")) {
+        (Outcome::Exit { .. }, _) if !first.ends_with("wrote nothing to standard error") => error,
+        (_, Some((preface, _))) => &error[preface.len() + 2..],
+        (_, None) => error[first.len()..].trim_start(),
     }
 }
 
@@ -57,24 +103,10 @@ fn tail(text: &str) -> &str {
     end.split_once('\n').map_or(end, |(_, whole_lines)| whole_lines).trim()
 }
 
-/// The text with what varies between two runs masked, and its spacing made even. Masking twice changes nothing more.
+/// The text with what varies between two runs masked: numbers, addresses, times, paths and the like, lines that say no
+/// more than another, lines that only inform. Its spacing is made even. Masking twice changes nothing more.
 pub fn mask(text: &str) -> String {
-    let mut masked = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
-        if !masked.is_empty() {
-            masked.push(' ');
-        }
-        let mut digits = false;
-        for c in word.chars() {
-            match c {
-                '0'..='9' if digits => {}
-                '0'..='9' => masked.push('#'),
-                other => masked.push(other),
-            }
-            digits = c.is_ascii_digit() || c == '#';
-        }
-    }
-    masked
+    mask_lines(text)
 }
 
 /// The fingerprint of a failure that says this.
@@ -87,8 +119,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_do_not_count() {
-        assert_eq!(of("tile 17 failed"), of("tile  4 failed\n"));
-        assert_ne!(of("tile 17 failed"), of("file 17 failed"));
+    fn outcomes_have_words_of_their_own() {
+        let signal = |signal| Outcome::Signal { signal };
+        let spawn = |reason| Outcome::SpawnError { reason };
+        for (outcome, error, expected) in [
+            (Outcome::Exit { code: 1 }, Some(" no luck \n"), "no luck"),
+            (Outcome::Exit { code: 3 }, None, "exited with code 3 and wrote nothing to standard error"),
+            (
+                Outcome::Exit { code: 3 },
+                Some("exited with code 3 and wrote nothing to standard error"),
+                "exited with code 3 and wrote nothing to standard error",
+            ),
+            (Outcome::Exit { code: 3 }, Some("exited with code 9: child"), "exited with code 9: child"),
+            (signal(11), None, "killed by signal 11 (segmentation fault)"),
+            (signal(11), Some("killed by signal 11 (SIGSEGV)"), "killed by signal 11 (segmentation fault)"),
+            (signal(6), Some("killed by signal 6 (SIGABRT): a: b\nc"), "killed by signal 6 (aborted)\na: b\nc"),
+            (signal(12), Some("x"), "killed by signal 12 (SIGUSR2)\nx"),
+            (signal(40), None, "killed by signal 40 (unknown signal)"),
+            (
+                Outcome::Timeout,
+                Some("timed out after 1h 5m: tile 3"),
+                "timed out: the job ran past its time limit\ntile 3",
+            ),
+            (Outcome::Timeout, Some("timed out after 5s"), "timed out: the job ran past its time limit"),
+            (
+                Outcome::Oom,
+                Some("ran out of memory (limit 64 MiB): x"),
+                "out of memory: the job ran past its memory limit\nx",
+            ),
+            (
+                spawn(SpawnFailure::NotFound),
+                Some("could not be started: there is no job binary x"),
+                "failed to start the process: there is no such program\nthere is no job binary x",
+            ),
+        ] {
+            assert_eq!(canonical_text(&outcome, error), expected, "{outcome:?} {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_counts_by_its_end() {
+        let long = format!("{}\nwhole line\nlast", "é".repeat(4000));
+        assert_eq!(canonical_text(&Outcome::Exit { code: 1 }, Some(&long)), "whole line\nlast");
+        assert_eq!(canonical_text(&Outcome::Exit { code: 1 }, Some(&"é".repeat(4000))).len(), TAIL);
+    }
+
+    #[test]
+    fn limits_do_not_tell_failures_apart() {
+        let at = |after: &str| of(&canonical_text(&Outcome::Timeout, Some(after)));
+        assert_eq!(at("timed out after 5s: step 1"), at("timed out after 2h 3m: step 77"));
+        assert_ne!(at("timed out after 5s: step 1"), at("timed out after 5s: reading"));
     }
 }

@@ -11,6 +11,8 @@ pub mod categories;
 pub mod embed;
 pub mod fingerprint;
 pub mod gloss;
+mod mask;
+mod shapes;
 
 use async_trait::async_trait;
 

@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use serde_json::{Map, Value};
+
 use super::OutputChunk;
 use crate::domain::{AttemptNumber, Job, Progress, Verdict};
 
@@ -47,8 +49,18 @@ pub struct Lease {
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
+    before: Before,
     loss: watch::Receiver<Option<LeaseLoss>>,
     ops: Option<Arc<dyn LeaseOps>>,
+}
+
+/// What became of the jobs that a job has waited for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Before {
+    /// Why the job must not run: one of them has failed.
+    pub barred: Option<String>,
+    /// What those gave back that gave something back, by their ids.
+    pub results: Map<String, Value>,
 }
 
 impl Lease {
@@ -62,7 +74,23 @@ impl Lease {
         loss: watch::Receiver<Option<LeaseLoss>>,
         ops: Arc<dyn LeaseOps>,
     ) -> Self {
-        Self { job, attempt, attempts_finished, crashes, loss, ops: Some(ops) }
+        Self { job, attempt, attempts_finished, crashes, before: Before::default(), loss, ops: Some(ops) }
+    }
+
+    /// For adapters: adds what became of the jobs that this one has waited for.
+    pub fn after(mut self, before: Before) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed.
+    pub fn barred(&self) -> Option<&str> {
+        self.before.barred.as_deref()
+    }
+
+    /// What the jobs that this one has waited for gave back, by their ids.
+    pub fn results_before(&self) -> &Map<String, Value> {
+        &self.before.results
     }
 
     /// What to run.

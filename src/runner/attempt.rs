@@ -21,6 +21,8 @@ use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
+/// Where a job finds what those gave back that came before it.
+const RESULTS_FILE: &str = ".jobber-results.json";
 
 /// What all attempts of a worker share.
 pub(super) struct Shared {
@@ -62,13 +64,21 @@ pub(super) fn run(
         }
     };
     let error_file = directory.join(ERROR_FILE);
-    let variables = environment::of_attempt(
+    let mut variables = environment::of_attempt(
         order,
         shared.settings.worker.as_str(),
         slot.cpus(),
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
+    if !order.results_before.is_empty() {
+        let file = directory.join(RESULTS_FILE);
+        let text = serde_json::to_vec(&order.results_before).unwrap_or_default();
+        if let Err(error) = fs_err::write(&file, text) {
+            return refused(SpawnError { failure: SpawnFailure::System, message: error.to_string(), vanished: false });
+        }
+        variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
+    }
     let running = shared.gauge.enter();
     let process = match spawn(shared, bench, &slot, order, &variables, &directory) {
         Ok(process) => process,

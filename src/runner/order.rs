@@ -19,6 +19,8 @@ pub struct RunOrder {
     pub grace: Duration,
     /// Memory limit in bytes; `None` for no limit.
     pub memory_bytes: Option<u64>,
+    /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.
+    pub results_before: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is the same for every attempt of a worker.

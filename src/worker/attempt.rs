@@ -23,6 +23,9 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
         return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
     }
+    if let Some(why) = lease.barred().map(str::to_owned) {
+        return end_unstarted(&shop, lease, Outcome::Cancelled, &why).await;
+    }
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
         Some(slot) => Some(Place::Slot(slot)),
@@ -109,7 +112,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Ok(pair) => pair,
         Err(error) => return Some(trouble(&error)),
     };
-    let sink = Arc::new(Live { publisher: lease.publisher(), attempt: lease.attempt() });
+    let sink = Arc::new(Live::new(lease.publisher(), lease.attempt()));
     let (order, runner) = (shop.worker.settings.order(lease), &shop.worker.runner);
     let waits = matches!(place, Place::InTurn);
     let mut attempt = match place {
@@ -208,7 +211,7 @@ async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
 /// Ends a job that this lease never started.
 async fn end_unstarted(shop: &Shop, lease: Lease, outcome: Outcome, why: &str) {
     let error = match outcome {
-        Outcome::Cancelled => format!("cancelled: {why}"),
+        Outcome::Cancelled if lease.barred().is_none() => format!("cancelled: {why}"),
         _ => why.to_owned(),
     };
     tracing::info!(job = %lease.job().id, name = %lease.job().name, %outcome, error, "ended without another attempt");

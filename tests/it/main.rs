@@ -19,3 +19,4 @@ mod jobs;
 mod lifecycle;
 mod projector;
 mod release;
+mod upkeep;

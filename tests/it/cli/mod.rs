@@ -3,6 +3,7 @@
 mod control;
 mod doctor;
 mod exec;
+mod flow;
 mod run;
 mod schedule;
 mod submit;

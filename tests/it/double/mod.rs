@@ -42,13 +42,27 @@ async fn connect(double: &CouchbaseDouble) -> Cluster {
     within(Cluster::connect(double.connection_string(), options(double))).await.unwrap()
 }
 
+/// Something of a cluster, and the cluster: once that is dropped, the SDK does nothing more.
+struct Held<T> {
+    _cluster: Cluster,
+    held: T,
+}
+
+impl<T> std::ops::Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held
+    }
+}
+
 /// The default collection, through an SDK that never tries again.
-async fn collection(double: &CouchbaseDouble) -> Collection {
+async fn collection(double: &CouchbaseDouble) -> Held<Collection> {
     let options = options(double).default_retry_strategy(Arc::new(Never));
     let cluster = within(Cluster::connect(double.connection_string(), options)).await.unwrap();
     let bucket = cluster.bucket(&double.options().bucket);
     within(bucket.wait_until_ready(None)).await.unwrap();
-    bucket.default_collection()
+    Held { held: bucket.default_collection(), _cluster: cluster }
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -62,4 +76,13 @@ async fn never<T>(future: impl Future<Output = T>) {
 
 fn kind<T: std::fmt::Debug>(result: Result<T, couchbase::error::Error>) -> ErrorKind {
     result.expect_err("it fails").kind().clone()
+}
+
+/// Whether a document is there. The SDK's own question fails where it could say no.
+async fn exists(documents: &Collection, key: &str) -> bool {
+    match within(documents.exists(key, None)).await {
+        Ok(answer) => answer.exists(),
+        Err(error) if *error.kind() == ErrorKind::DocumentNotFound => false,
+        Err(error) => panic!("{error}"),
+    }
 }

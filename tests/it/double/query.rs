@@ -7,11 +7,11 @@ use couchbase::scope::Scope;
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
-use super::{connect, kind, within};
+use super::{Held, connect, kind, within};
 use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Rights, Service};
 
 /// The default scope of a double, with a collection `jobs` of some documents and no index.
-async fn jobs(double: &CouchbaseDouble) -> Scope {
+async fn jobs(double: &CouchbaseDouble) -> Held<Scope> {
     let cluster = connect(double).await;
     let bucket = cluster.bucket("jobber");
     within(bucket.collections().create_collection("_default", "jobs", None, None)).await.unwrap();
@@ -25,7 +25,7 @@ async fn jobs(double: &CouchbaseDouble) -> Scope {
     for document in documents {
         within(jobs.upsert(format!("job:{}", document["id"].as_str().unwrap()), &document, None)).await.unwrap();
     }
-    bucket.scope("_default")
+    Held { held: bucket.scope("_default"), _cluster: cluster }
 }
 
 async fn rows(
@@ -46,65 +46,46 @@ async fn documents_are_found_by_what_is_in_them() {
     let double = CouchbaseDouble::start();
     let scope = jobs(&double).await;
     rows(&scope, "CREATE PRIMARY INDEX ON `jobs`", &[]).await.unwrap();
-    let none: &[(&str, Value)] = &[];
-    let cases: &[(&str, &[(&str, Value)], Value)] = &[
-        (
-            "SELECT RAW j.id FROM `jobs` AS j WHERE j.state = $state AND j.place < $before ORDER BY j.place DESC LIMIT $n",
-            &[("state", json!("failed")), ("before", json!(9)), ("n", json!(5))],
-            json!(["c", "a"]),
-        ),
-        (
-            "SELECT RAW j.id FROM jobs j WHERE ANY e IN j.errors SATISFIES e IN $errors END ORDER BY j.place",
-            &[("errors", json!(["e2"]))],
-            json!(["a", "c"]),
-        ),
-        ("SELECT RAW META(j).id FROM jobs AS j WHERE j.nested.deep[0] = 1", none, json!(["job:c"])),
-        ("SELECT RAW id FROM jobs WHERE size IS MISSING ORDER BY id", none, json!(["c", "d"])),
-        ("SELECT RAW id FROM jobs WHERE size IS NULL", none, json!(["b"])),
-        ("SELECT RAW id FROM jobs WHERE size IS NOT NULL", none, json!(["a"])),
-        ("SELECT RAW id FROM jobs WHERE NOT (size = 1.5)", none, json!([])),
-        (
-            "SELECT RAW id FROM jobs WHERE name LIKE 're%' AND place BETWEEN 2 AND 3 ORDER BY id",
-            none,
-            json!(["b", "c"]),
-        ),
-        ("SELECT RAW id FROM jobs WHERE name = \"It's \\\"odd\\\"\"", none, json!(["d"])),
-        ("SELECT RAW id FROM jobs WHERE name = 'It''s \"odd\"'", none, json!(["d"])),
-        ("SELECT RAW id FROM jobs WHERE state IN ['waiting', 'failed'] ORDER BY id OFFSET 1", none, json!(["c", "d"])),
-        ("SELECT RAW id FROM jobs WHERE place = 1 OR place > 3 ORDER BY id", none, json!(["a", "d"])),
-        (
-            "SELECT RAW id FROM jobs WHERE EVERY e IN errors SATISFIES e = 'e2' END ORDER BY id",
-            none,
-            json!(["b", "c", "d"]),
-        ),
-        ("SELECT COUNT(*) AS n, MAX(place) AS top FROM jobs", none, json!([{ "n": 4, "top": 10 }])),
+    let cases = [
+        ("SELECT RAW META(j).id FROM jobs AS j WHERE j.nested.deep[0] = 1", json!(["job:c"])),
+        ("SELECT RAW id FROM jobs WHERE size IS MISSING ORDER BY id", json!(["c", "d"])),
+        ("SELECT RAW id FROM jobs WHERE size IS NULL", json!(["b"])),
+        ("SELECT RAW id FROM jobs WHERE size IS NOT NULL", json!(["a"])),
+        ("SELECT RAW id FROM jobs WHERE NOT (size = 1.5)", json!([])),
+        ("SELECT RAW id FROM jobs WHERE name LIKE 're%' AND place BETWEEN 2 AND 3 ORDER BY id", json!(["b", "c"])),
+        ("SELECT RAW id FROM jobs WHERE name = \"It's \\\"odd\\\"\"", json!(["d"])),
+        ("SELECT RAW id FROM jobs WHERE name = 'It''s \"odd\"'", json!(["d"])),
+        ("SELECT RAW id FROM jobs WHERE state IN ['waiting', 'failed'] ORDER BY id OFFSET 1", json!(["c", "d"])),
+        ("SELECT RAW id FROM jobs WHERE place = 1 OR place > 3 ORDER BY id", json!(["a", "d"])),
+        ("SELECT RAW id FROM jobs WHERE EVERY e IN errors SATISFIES e = 'e2' END ORDER BY id", json!(["b", "c", "d"])),
+        ("SELECT COUNT(*) AS n, MAX(place) AS top FROM jobs", json!([{ "n": 4, "top": 10 }])),
         (
             "SELECT state, COUNT(*) AS n FROM jobs GROUP BY state HAVING COUNT(*) > 0 ORDER BY n DESC, state",
-            none,
             json!([
                 { "state": "failed", "n": 2 }, { "state": "completed", "n": 1 }, { "state": "waiting", "n": 1 }
             ]),
         ),
-        ("SELECT DISTINCT RAW name FROM jobs WHERE place < 3", none, json!(["resize"])),
+        ("SELECT DISTINCT RAW name FROM jobs WHERE place < 3", json!(["resize"])),
         (
             "SELECT j.* FROM jobs AS j WHERE j.id = 'b'",
-            none,
             json!([{
                 "id": "b", "name": "resize", "state": "completed", "place": 2, "errors": [], "size": null
             }]),
         ),
-        (
-            "SELECT id, place + 1 AS next FROM jobs USE KEYS ['job:a', 'job:none']",
-            none,
-            json!([{ "id": "a", "next": 2 }]),
-        ),
-        ("SELECT RAW LOWER(name) || '!' FROM `jobber`.`_default`.`jobs` WHERE id = 'c'", none, json!(["render!"])),
-        ("SELECT 1 + 1 AS two", none, json!([{ "two": 2 }])),
+        ("SELECT id, place + 1 AS next FROM jobs USE KEYS ['job:a', 'job:none']", json!([{ "id": "a", "next": 2 }])),
+        ("SELECT RAW LOWER(name) || '!' FROM `jobber`.`_default`.`jobs` WHERE id = 'c'", json!(["render!"])),
+        ("SELECT 1 + 1 AS two", json!([{ "two": 2 }])),
     ];
-    for (statement, parameters, expected) in cases {
-        let found = rows(&scope, statement, parameters).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
-        assert_eq!(Value::Array(found), *expected, "{statement}");
+    for (statement, expected) in cases {
+        let found = rows(&scope, statement, &[]).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        assert_eq!(Value::Array(found), expected, "{statement}");
     }
+    let newest =
+        "SELECT RAW j.id FROM `jobs` AS j WHERE j.state = $state AND j.place < $before ORDER BY j.place DESC LIMIT $n";
+    let parameters = [("state", json!("failed")), ("before", json!(9)), ("n", json!(5))];
+    assert_eq!(rows(&scope, newest, &parameters).await.unwrap(), ["c", "a"]);
+    let by_error = "SELECT RAW j.id FROM jobs j WHERE ANY e IN j.errors SATISFIES e IN $errors END ORDER BY j.place";
+    assert_eq!(rows(&scope, by_error, &[("errors", json!(["e2"]))]).await.unwrap(), ["a", "c"]);
     let text = "x' OR TRUE OR name = 'x";
     let spliced = rows(&scope, "SELECT RAW id FROM jobs WHERE name = $name", &[("name", json!(text))]).await.unwrap();
     assert!(spliced.is_empty(), "a parameter is a value whatever it says");

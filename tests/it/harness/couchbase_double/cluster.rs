@@ -37,7 +37,11 @@ impl Version {
 /// The configuration as node `this` gives it out, of a bucket or of the cluster alone. `$HOST` stands for the name under
 /// which the client reached the node.
 pub fn config(nodes: &[Ports], this: usize, version: Version, bucket: Option<&Bucket>) -> Value {
-    let nodes_ext: Vec<_> = nodes.iter().enumerate().map(|(node, ports)| node_ext(ports, node == this)).collect();
+    let mut nodes_ext: Vec<_> = nodes.iter().enumerate().map(|(node, ports)| node_ext(ports, node == this)).collect();
+    if nodes.len() > 1 {
+        // A cluster of one does not know the name under which others reach it; one of several must.
+        nodes_ext.iter_mut().for_each(|node| node["hostname"] = json!("127.0.0.1"));
+    }
     let has = |port: fn(&Ports) -> u16| nodes.iter().any(|ports| port(ports) != 0);
     let mut capabilities = Map::new();
     if has(|ports| ports.query) {
