@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod couchbase;
 pub mod couchbase_double;
 pub mod post;
+pub mod proxy;
 pub mod redis;
 
 use std::path::{Path, PathBuf};
