@@ -14,7 +14,9 @@ use jobber::projector::{differing_shards, fold_batch};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::embedded::EmbeddedStore;
-use jobber::store::{History, JobFilter, Projection, StoreErrorKind, Term, codec};
+use jobber::store::{
+    Commit, History, JobFilter, JobRecord, Projection, Retention, StoreErrorKind, Term, Versioned, codec,
+};
 
 use serde_json::json;
 
@@ -300,6 +302,29 @@ async fn reading_costs_the_same_however_many_jobs_there_are() {
     }
     // The configuration is polled now and then.
     assert!(costs[1].abs_diff(costs[0]) <= 3 && costs[0] < 60, "{costs:?}");
+}
+
+/// The server removes what has expired, and not what went on after it had ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_removes_what_has_expired() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let store = bucket.open().await;
+    let term = store.lead("one", TTL, &Clock::system()).await.unwrap().unwrap();
+    let week = Retention::new(Some(Duration::from_secs(7 * 86_400)));
+    let now = Clock::system().now();
+    let (gone, kept) = (job(1, now.as_millis()), job(2, now.as_millis()));
+    let ended = |job: &Job| JobRecord { state: JobState::Failed, finished_at: Some(now), ..JobRecord::new(job) };
+    let new = |document| Versioned { document, version: None };
+    let commit = |jobs| Commit { jobs, retention: week, ..Commit::default() };
+    store.commit(&term, commit(vec![new(ended(&gone)), new(ended(&kept))])).await.unwrap();
+    let read = store.load(std::slice::from_ref(&kept.id), &[]).await.unwrap().jobs[0].clone().unwrap();
+    let again = JobRecord { state: JobState::Waiting, finished_at: None, retries: 1, ..read.document };
+    store.commit(&term, commit(vec![Versioned { document: again, version: read.version }])).await.unwrap();
+    bucket.double().advance(Duration::from_secs(6 * 86_400));
+    assert!(store.job(&gone.id).await.unwrap().is_some());
+    bucket.double().advance(Duration::from_secs(9 * 86_400));
+    assert!(store.job(&gone.id).await.unwrap().is_none());
+    assert_eq!(store.job(&kept.id).await.unwrap().unwrap().state, JobState::Waiting);
 }
 
 /// Jobs are accepted and run with Couchbase away, and their history follows.

@@ -162,12 +162,33 @@ impl Connector {
         body: &[u8],
         version: Option<u64>,
     ) -> Result<Written, StoreError> {
+        self.write_until(room, key, body, version, None).await
+    }
+
+    /// The same; the server removes the document after so long. Without it the document stays for ever, even if the one
+    /// before was to be removed.
+    pub(super) async fn write_until(
+        &self,
+        room: Room,
+        key: &str,
+        body: &[u8],
+        version: Option<u64>,
+        lifetime: Option<Duration>,
+    ) -> Result<Written, StoreError> {
         let flags = encode_common_flags(DataType::Json);
         let write = |session: Arc<Session>| async move {
             let (collection, key) = (session.collection(room), session.key(room, key));
             let written = match version {
-                None => collection.insert_raw(key, body, flags, InsertOptions::new()).await?,
-                Some(cas) => collection.replace_raw(key, body, flags, ReplaceOptions::new().cas(cas)).await?,
+                None => {
+                    let mut options = InsertOptions::new();
+                    options.expiry = lifetime;
+                    collection.insert_raw(key, body, flags, options).await?
+                }
+                Some(cas) => {
+                    let mut options = ReplaceOptions::new().cas(cas);
+                    options.expiry = lifetime;
+                    collection.replace_raw(key, body, flags, options).await?
+                }
             };
             Ok(written.cas())
         };
@@ -186,6 +207,7 @@ impl Connector {
         key: &str,
         changes: &[(String, Value)],
         version: u64,
+        lifetime: Option<Duration>,
         is_it: impl Fn(&[u8]) -> bool,
     ) -> Result<Written, StoreError> {
         let specs = changes.iter().map(|(path, value)| {
@@ -195,7 +217,8 @@ impl Connector {
         let specs: Vec<_> = specs.collect();
         let specs = &specs;
         let change = |session: Arc<Session>| async move {
-            let options = MutateInOptions::new().cas(version);
+            let mut options = MutateInOptions::new().cas(version);
+            options.expiry = lifetime;
             Ok(session.collection(room).mutate_in(session.key(room, key), specs, options).await?.cas())
         };
         match self.ask(change).await? {

@@ -47,11 +47,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, StoreError,
-    StoreErrorKind, Term,
+    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, Retention,
+    StoreError, StoreErrorKind, Term,
 };
 use crate::backoff::Waits;
-use crate::domain::{Clock, JobId, JobName, Page, PageRequest, Secret};
+use crate::domain::{Clock, JobId, JobName, Page, PageRequest, Secret, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 use projection::Projecting;
@@ -208,6 +208,11 @@ impl Projection for CouchbaseStore {
 
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError> {
         self.projecting.commit(&self.connector, term, commit).await
+    }
+
+    /// The server removes what has expired by itself.
+    async fn expire(&self, term: &Term, _: Retention, _: Timestamp, _: usize) -> Result<u64, StoreError> {
+        lease::check(&self.connector, term).await.map(|()| 0)
     }
 
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {

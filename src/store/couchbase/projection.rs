@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::directory::{AllNews, Keeper, Line, Tally};
 use super::documents::{self, Room, identity, job_changes, job_document};
 use super::kv::{Written, each};
 use super::lease;
 use super::session::Connector;
-use crate::domain::{JobId, JobName};
+use crate::domain::{Clock, JobId, JobName};
 use crate::stats::{ShardKey, StatShard};
-use crate::store::{Commit, JobRecord, Loaded, StoreError, StoreErrorKind, Term, Versioned, codec};
+use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
 
 /// What was read for the commit that follows.
 #[derive(Default)]
@@ -67,12 +68,12 @@ impl Projecting {
 
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
         let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
-        let Commit { shards, jobs, cursor } = commit;
+        let Commit { shards, jobs, cursor, retention } = commit;
         tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
         self.keeper.set(connector, term, news(read, &shards, &jobs)).await?;
         let moved = each(&shards, |shard| write_shard(connector, shard)).await?;
         refuse_moved(connector, term, moved).await?;
-        let moved = each(&jobs, |job| write_job(connector, job)).await?;
+        let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
         refuse_moved(connector, term, moved).await?;
         lease::advance(connector, term, cursor).await
     }
@@ -130,19 +131,27 @@ async fn write_shard(connector: &Connector, shard: &Versioned<StatShard>) -> Res
     Ok((written == Written::Moved).then(|| format!("the aggregate of {} on {}", key.name, key.day)))
 }
 
-/// Writes a job under its version: whole when it is new, else only what may change.
-async fn write_job(connector: &Connector, job: &Versioned<JobRecord>) -> Result<Option<String>, StoreError> {
+/// Writes a job under its version: whole when it is new, else only what may change. The server removes it when it has
+/// expired; a job that goes on after it had ended is written whole, for only that takes an expiry back.
+async fn write_job(
+    connector: &Connector,
+    job: &Versioned<JobRecord>,
+    retention: Retention,
+) -> Result<Option<String>, StoreError> {
     let record = &job.document;
     let key = record.id.as_str();
     let document = job_document(record, &connector.settings().key_prefix);
+    let expiry = retention.expiry(record);
+    // A second at least: none would mean for ever.
+    let lifetime = expiry.map(|at| at.since(Clock::system().now()).max(Duration::from_secs(1)));
+    let whole = codec::encode(&document);
     let written = match job.version {
-        None => connector.write(Room::Jobs, key, &codec::encode(&document), None).await?,
-        Some(version) => {
-            let whole = codec::encode(&document);
+        Some(version) if retention == Retention::FOREVER || expiry.is_some() => {
             let meant = codec::job(&whole)?;
             let is_it = |body: &[u8]| codec::job(body).is_ok_and(|found| found == meant);
-            connector.change(Room::Jobs, key, &job_changes(document), version, is_it).await?
+            connector.change(Room::Jobs, key, &job_changes(document), version, lifetime, is_it).await?
         }
+        version => connector.write_until(Room::Jobs, key, &whole, version, lifetime).await?,
     };
     Ok((written == Written::Moved).then(|| format!("job {}", record.id)))
 }
