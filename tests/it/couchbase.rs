@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{
-    AttemptNumber, AttemptReport, Clock, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, Outcome,
-    Secret, Timestamp, Usage, WorkerId,
+    AttemptNumber, AttemptReport, Clock, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, JobState,
+    Outcome, Secret, Timestamp, Usage, WorkerId,
 };
 use jobber::events::Cursor;
-use jobber::projector::{differing_shards, fold_batch};
+use jobber::projector::{compare, fold_batch};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::embedded::EmbeddedStore;
@@ -107,7 +107,8 @@ async fn fold(store: &dyn Projection, events: &[(Cursor, Event)], batch: usize) 
             continue;
         };
         let next = events.partition_point(|(at, _)| *at <= position);
-        match fold_batch(store, held, &events[next..(next + batch).min(events.len())]).await {
+        let part = &events[next..(next + batch).min(events.len())];
+        match fold_batch(store, held, part, Retention::FOREVER).await {
             Ok(committed) => position = committed.unwrap(),
             Err(_) => {
                 term = None;
@@ -155,7 +156,7 @@ async fn same_as_in_sqlite(bucket: &Bucket, events: &[(Cursor, Event)]) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert_eq!(text(&found[key]), text(document), "{key}");
     }
-    assert_eq!(differing_shards(&*store).await.unwrap(), []);
+    assert_eq!(compare(&*store, Timestamp::from_millis(0)).await.unwrap().differing, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
