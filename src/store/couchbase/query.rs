@@ -62,14 +62,11 @@ fn listing(layout: Layout, filter: &JobFilter, state: Option<JobState>) -> Strin
 }
 
 /// Runs a statement and collects its rows.
-pub(super) async fn run<T: DeserializeOwned>(
+pub(super) async fn run<T: DeserializeOwned + Send>(
     session: &Session,
     statement: &str,
     options: QueryOptions,
-) -> Result<Vec<T>, Error>
-where
-    T: Send,
-{
+) -> Result<Vec<T>, Error> {
     // On the heap: the SDK's futures are large, and deep.
     let mut result = Box::pin(session.scope.query(statement, options)).await?;
     result.rows::<T>().try_collect().await
