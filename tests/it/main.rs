@@ -11,6 +11,7 @@ mod classifier;
 mod cli;
 mod compat;
 mod conformance;
+mod couchbase;
 mod deploy;
 mod double;
 mod faults;
