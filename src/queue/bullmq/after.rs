@@ -242,12 +242,15 @@ pub(super) async fn waits_for(inner: &Inner, redis: &Redis, job: &Job) -> Result
     members.arg(inner.keys.dependencies(job.id.as_str()));
     let keys: Vec<String> = redis.queue.connection().cmd(&mut members).await?;
     if keys.is_empty() {
-        let (processed, failed) = noted(inner, redis, job.id.as_str()).await?;
-        let ended = |id: &&JobId| {
-            let key = inner.keys.job(id.as_str());
-            processed.contains_key(&key) || failed.contains_key(&key)
-        };
-        return Ok(job.options.after.iter().filter(|id| !ended(id)).cloned().collect());
+        // Watched: what has ended may not have been noted yet.
+        use bullmq::JobState::{Completed, Unknown};
+        let mut left = Vec::new();
+        for id in &job.options.after {
+            if !matches!(redis.queue.get_job_state(id.as_str()).await?, Completed | Unknown) {
+                left.push(id.clone());
+            }
+        }
+        return Ok(left);
     }
     let mut ids: Vec<_> =
         keys.iter().filter_map(|key| JobId::parse(inner.keys.id_of(key).unwrap_or(key)).ok()).collect();
