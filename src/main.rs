@@ -51,6 +51,10 @@ fn main() -> ExitCode {
     {
         return end(Err(error));
     }
+    for (name, meant) in config::unknown_variables(&sources.environment) {
+        let hint = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
+        tracing::warn!("variable {name} is no setting and changes nothing{hint}");
+    }
     let notifier = Notifier::from_environment(&sources.environment, std::process::id());
     let options = RoleOptions { notifier, ..role_options(&command) };
     runtime.block_on(async {

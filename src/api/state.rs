@@ -46,8 +46,17 @@ impl fmt::Debug for Token {
 /// Why a job's binary can't be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BinaryProblem {
+    /// Whether there is a file of this name, though not one that can be run.
+    pub exists: bool,
     /// What is wrong and what to do, for people.
     pub detail: String,
+}
+
+impl BinaryProblem {
+    /// The problem in one word.
+    pub(super) fn code(&self) -> &'static str {
+        if self.exists { "unusable_binary" } else { "unknown_binary" }
+    }
 }
 
 /// Looks for the binary of a job name. Called for each submission: must be quick.

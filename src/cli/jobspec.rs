@@ -19,7 +19,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub(super) data: Option<String>,
     /// How many attempts may fail
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) attempts: Option<u32>,
     /// Wait between attempts: exp:1s or fixed:5s, with chance exp:1s:0.5
     #[arg(long, value_name = "KIND:DURATION[:JITTER]", value_parser = parse_backoff)]
@@ -31,7 +31,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "RFC3339", value_parser = Timestamp::parse)]
     pub(super) at: Option<Timestamp>,
     /// Behind all jobs without; 1 before 2
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<u32>,
     /// Stop an attempt that runs longer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -40,7 +40,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) grace: Option<Duration>,
     /// CPU cores that it runs on
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) cores: Option<u32>,
     /// Memory limit
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

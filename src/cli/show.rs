@@ -36,7 +36,13 @@ impl View for JobView {
         out.optional("worker", self.worker.as_ref().map(|w| w.as_str()));
         out.optional("progress", self.progress.as_ref().map(|p| format!("{:.0}% {}", p.percent, p.text)));
         out.optional("cancel asked", self.cancel_requested.as_deref());
-        out.optional("put back", (self.retries > 0).then(|| format!("{} times", self.retries)));
+        out.optional(
+            "put back",
+            (self.retries > 0).then(|| match self.retries {
+                1 => "once".to_owned(),
+                n => format!("{n} times"),
+            }),
+        );
         out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
         out.field("limits", limits(self));
         if !self.attempts.is_empty() {

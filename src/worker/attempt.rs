@@ -112,7 +112,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Ok(pair) => pair,
         Err(error) => return Some(trouble(&error)),
     };
-    let sink = Arc::new(Live { publisher: lease.publisher(), attempt: lease.attempt() });
+    let sink = Arc::new(Live::new(lease.publisher(), lease.attempt()));
     let (order, runner) = (shop.worker.settings.order(lease), &shop.worker.runner);
     let waits = matches!(place, Place::InTurn);
     let mut attempt = match place {
