@@ -129,6 +129,6 @@ fn bench_options(args: &cli::BenchArgs) -> BenchOptions {
         jobs: args.jobs.and_then(|n| usize::try_from(n).ok()).unwrap_or(5000),
         concurrency: args.concurrency.unwrap_or(2),
         binary: args.binary.clone().unwrap_or_else(|| "cpp-jobs/build/hello".into()),
-        rounds: 5,
+        rounds: args.rounds.and_then(|n| usize::try_from(n).ok()).unwrap_or(5),
     }
 }

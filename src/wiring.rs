@@ -14,7 +14,7 @@ use crate::events::{Cursor, EventSink, EventSource};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
-use crate::redis::{Redis, RedisSettings};
+use crate::redis::{Redis, RedisSettings, Said};
 use crate::sqlite::Sqlite;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection};
@@ -68,6 +68,33 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     Ok(Ports { queue, operator, scheduler, jobs, sink, source, history: store.clone(), projection: store })
 }
 
+/// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
+pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result<Said, String>)> {
+    let QueueUrl::Redis(url) = &config.queue.url else { return None };
+    let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+    let redis = match Redis::connect(&settings, &TaskTracker::new()).await {
+        Ok(redis) => redis,
+        Err(error) => return Some(("queue.url".to_owned(), Err(error.to_string()))),
+    };
+    let said = redis.inspect(clock).await.map_err(|e| e.to_string());
+    Some((redis.place().to_owned(), said))
+}
+
+/// Removes everything of the configured queue from its Redis, if it is there; nothing may use it any more.
+///
+/// # Errors
+/// When Redis does not do it.
+pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
+    let QueueUrl::Redis(url) = &config.queue.url else { return Ok(()) };
+    let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+    let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
+    let queue = log_name(config);
+    for pattern in [format!("{queue}:*"), format!("jobber:{{{queue}}}:*")] {
+        redis.remove_matching(&pattern).await?;
+    }
+    Ok(())
+}
+
 /// What is worked with while no server folds history.
 pub struct Upkeep {
     /// The store.
@@ -106,6 +133,11 @@ pub fn check_cursor(config: &Config, folded: Cursor) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The queue's name among the keys of its Redis.
+fn log_name(config: &Config) -> String {
+    format!("{}:{}", config.queue.prefix, config.queue.name)
 }
 
 /// The sides of a queue.
@@ -169,8 +201,7 @@ async fn open_log(
         QueueUrl::Redis(url) => {
             let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
             let redis = Redis::connect(&settings, tasks).await?;
-            let queue = format!("{}:{}", config.queue.prefix, config.queue.name);
-            let log = RedisLog::open(redis, &queue, config.events_cap, tasks)?;
+            let log = RedisLog::open(redis, &log_name(config), config.events_cap, tasks)?;
             Ok((log.clone(), log))
         }
     }

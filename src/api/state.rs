@@ -174,16 +174,19 @@ impl Api {
         /// Asking for every submission would cost more than the submission.
         const TRUSTED: Duration = Duration::from_millis(200);
         let mut known = self.log_room.lock().await;
-        let span = match &*known {
-            Some((at, span)) if at.elapsed() < TRUSTED => *span,
-            _ => {
-                let span = self.source.span().await?;
-                *known = Some((Instant::now(), span));
-                span
-            }
+        let (at, mut span) = match &*known {
+            Some((at, span)) if at.elapsed() < TRUSTED => (*at, *span),
+            _ => (Instant::now(), self.source.span().await?),
         };
-        let wanted = u64::try_from(jobs).unwrap_or(u64::MAX);
-        if span.length.saturating_add(wanted) <= span.cap { Ok(()) } else { Err(ApiError::log_full(&span)) }
+        let wanted = span.length.saturating_add(u64::try_from(jobs).unwrap_or(u64::MAX));
+        if wanted > span.cap {
+            *known = Some((at, span));
+            return Err(ApiError::log_full(&span));
+        }
+        // What is let in now takes its room before the next look.
+        span.length = wanted;
+        *known = Some((at, span));
+        Ok(())
     }
 
     /// Runs `work` to its end even if the client goes away: for steps that belong together.

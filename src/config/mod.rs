@@ -60,7 +60,7 @@ pub struct ServeConfig {
 pub enum QueueUrl {
     /// In the data directory.
     Embedded,
-    /// On a Redis or Valkey server: `redis://` or `rediss://`. Secret, for it may hold a password.
+    /// On a Redis or Valkey server or cluster: `redis://`, `redis-cluster://`, with `rediss` for TLS. Secret, for it may hold a password.
     Redis(Secret),
 }
 
@@ -331,7 +331,6 @@ fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 fn queue_url(text: &str) -> Result<QueueUrl, String> {
-    let server = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
     // Whatever stands behind the host's last colon, unless that is within the brackets of an IPv6 address.
     let is_port = |port: &str| port.ends_with(']') || port.parse().is_ok_and(|port: u16| port > 0);
     let has_good_port = |server: &str| {
@@ -339,10 +338,19 @@ fn queue_url(text: &str) -> Result<QueueUrl, String> {
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         !host.is_empty() && host.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
     };
-    match server {
-        _ if text == "embedded" => Ok(QueueUrl::Embedded),
-        Some(server) if has_good_port(server) => Ok(QueueUrl::Redis(Secret::new(text))),
-        _ => Err("embedded, or redis:// or rediss:// with a host, and a port from 1 to 65535 if any".to_owned()),
+    match text.split_once("://") {
+        None if text == "embedded" => Ok(QueueUrl::Embedded),
+        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", server)) if has_good_port(server) => {
+            Ok(QueueUrl::Redis(Secret::new(text)))
+        }
+        Some(("redis-sentinel" | "rediss-sentinel", _)) => {
+            Err("redis:// with the server's own address: the library of the queue finds none by Sentinel".to_owned())
+        }
+        _ => Err(
+            "embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 \
+                  to 65535 if any"
+                .to_owned(),
+        ),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use serde_json::{Map, Value};
 
 use super::OutputChunk;
-use crate::domain::{AttemptNumber, Job, Progress, Verdict};
+use crate::domain::{AttemptNumber, Job, Progress, Validity, Verdict};
 
 /// Why a holder must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct Lease {
     crashes: u32,
     before: Before,
     loss: watch::Receiver<Option<LeaseLoss>>,
+    validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
 }
 
@@ -74,7 +75,29 @@ impl Lease {
         loss: watch::Receiver<Option<LeaseLoss>>,
         ops: Arc<dyn LeaseOps>,
     ) -> Self {
-        Self { job, attempt, attempts_finished, crashes, before: Before::default(), loss, ops: Some(ops) }
+        Self {
+            job,
+            attempt,
+            attempts_finished,
+            crashes,
+            before: Before::default(),
+            loss,
+            validity: None,
+            ops: Some(ops),
+        }
+    }
+
+    /// For adapters: tells until when the holder may rely on the lease, renewals included. Somewhat before others may
+    /// have it, so that the process can be ended in between.
+    pub fn valid(mut self, validity: Validity) -> Self {
+        self.validity = Some(validity);
+        self
+    }
+
+    /// Until when the lease can be relied on, where the queue tells. Unlike [`Lease::lost`] it needs nobody who notices:
+    /// it also ends for a worker that is stopped.
+    pub fn validity(&self) -> Option<&Validity> {
+        self.validity.as_ref()
     }
 
     /// For adapters: adds what became of the jobs that this one has waited for.

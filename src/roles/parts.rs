@@ -98,7 +98,8 @@ pub(super) fn start_projector(
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
         retention: Retention::new(config.retention),
-        keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
+        // What is kept for those who watch, and the batch after which it is next looked at, must leave room for what is new.
+        keep: usize::try_from(config.events_keep.min(config.events_cap / 4)).unwrap_or(usize::MAX),
         ..ProjectorSettings::new(holder.as_str())
     };
     let stop = CancellationToken::new();

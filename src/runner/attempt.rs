@@ -16,7 +16,7 @@ use super::report;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
 use super::spawn::{Program, SpawnError, Spawned};
-use super::supervise::{Supervisor, Terms};
+use super::supervise::{Supervisor, Terms, Vigil};
 use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
@@ -85,7 +85,7 @@ pub(super) fn run(
         Err(error) => return refused(error),
     };
     if let Some(guard) = &shared.guard {
-        guard.note(bench.number, Some(process.pid));
+        guard.note(bench.number, Some(process.pid), order.validity.as_ref());
     }
     let cores = slot.cpus().len();
     let unique = format!("{}-{}", shared.settings.worker, process.pid);
@@ -95,7 +95,9 @@ pub(super) fn run(
         .filter(|(name, _)| matches!(*name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
         .map(|(name, value)| format!("{name}={value}").into_bytes())
         .collect();
+    let vigil = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
+        vigil: vigil.map(|(table, validity)| Vigil { table, cell: bench.number, validity }),
         timeout: order.timeout,
         grace: order.grace,
         drain: shared.settings.drain,
@@ -110,7 +112,7 @@ pub(super) fn run(
     };
     let observed = Supervisor::new(process, &mut restraint, terms).run();
     if let Some(guard) = &shared.guard {
-        guard.note(bench.number, None);
+        guard.note(bench.number, None, None);
     }
     let cpus = if shared.settings.pin { slot.cpus().to_vec() } else { Vec::new() };
     let peak_beside = running.peak_beside();
@@ -138,7 +140,7 @@ impl Drop for Cleared<'_> {
 fn never_started(reason: StopReason, now: Timestamp) -> AttemptReport {
     match reason {
         StopReason::Cancelled => AttemptReport::bare(Outcome::Cancelled, now, now, "cancelled before it was started"),
-        StopReason::Lost => {
+        StopReason::Lost | StopReason::Lapsed => {
             AttemptReport::bare(Outcome::Lost, now, now, "its worker had to give it up before it was started")
         }
     }

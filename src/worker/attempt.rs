@@ -7,7 +7,7 @@ use super::live::Live;
 use super::pace::Pace;
 use crate::backoff::dice;
 use crate::domain::retry::decide;
-use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Verdict};
+use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Validity, Verdict};
 use crate::queue::{Lease, LeaseLoss};
 use crate::runner::{Slot, StopHandle, StopReason};
 
@@ -139,7 +139,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
                 }
                 LeaseLoss::Expired => {
                     tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease; stopping the job");
-                    StopReason::Lost
+                    StopReason::Lapsed
                 }
             },
             () = shop.give_back.cancelled(), if !told => StopReason::Lost,
@@ -160,6 +160,12 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Ok(report) => report,
         Err(error) => trouble(&error),
     };
+    // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.
+    if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
+        tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease before the job had ended");
+        report.outcome = Outcome::Lost;
+        report.error = Some("lost: its worker was held up until others could take it".to_owned());
+    }
     match (report.outcome, why) {
         (Outcome::Cancelled, Some(reason)) => report.error = Some(format!("cancelled: {reason}")),
         (Outcome::Lost, _) if shop.give_back.is_cancelled() => {

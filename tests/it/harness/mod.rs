@@ -2,6 +2,7 @@
 //! behind: no process, no scratch directory, and aggregates that equal a recount of the documents.
 
 pub mod post;
+pub mod proxy;
 pub mod redis;
 
 use std::path::{Path, PathBuf};
