@@ -290,7 +290,7 @@ async fn reading_costs_the_same_however_many_jobs_there_are() {
     let store = bucket.open().await;
     store.prepared().await;
     let events = events(2000);
-    let few = events.partition_point(|(_, e)| e.job.id.as_str() < id_of(200).as_str());
+    let few = events.partition_point(|(_, e)| e.job().unwrap().job.id.as_str() < id_of(200).as_str());
     let mut costs = Vec::new();
     for part in [&events[..few], &events[few..]] {
         let all = if part[0].0.minor == 1 { part } else { &events[..] };
@@ -372,8 +372,10 @@ async fn projection_speed() {
     let sizes = std::env::var("JOBBER_BENCH_JOBS").unwrap_or_else(|_| "1000,20000".to_owned());
     let sizes: Vec<u64> = sizes.split(',').map(|n| n.trim().parse().unwrap()).collect();
     let events = events(*sizes.iter().max().unwrap());
-    let ends: Vec<_> =
-        sizes.iter().map(|n| events.partition_point(|(_, e)| e.job.id.as_str() < id_of(*n).as_str())).collect();
+    let ends: Vec<_> = sizes
+        .iter()
+        .map(|n| events.partition_point(|(_, e)| e.job().unwrap().job.id.as_str() < id_of(*n).as_str()))
+        .collect();
     let (_dir, embedded) = sqlite().await;
     measure("sqlite", &*embedded, &events, &ends).await;
     let bucket = Bucket::to_test_on();
