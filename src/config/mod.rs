@@ -1,5 +1,6 @@
 //! Configuration: layers of text in, checked values out. Every error names the place, the key and what is allowed.
 
+mod embedder;
 pub mod env;
 mod layers;
 mod settings;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use embedder::{EmbedderConfig, EndpointConfig};
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;
@@ -29,6 +31,7 @@ pub struct Config {
     pub durability: Durability,
     pub events_cap: u64,
     pub events_keep: u64,
+    pub embedder: EmbedderConfig,
     pub worker: WorkerConfig,
     /// The rules for jobs that say nothing.
     pub defaults: JobOptions,
@@ -166,6 +169,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         })?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
+        embedder: embedder::embedder(layers)?,
         worker,
         defaults,
         jobs,
