@@ -21,9 +21,10 @@ lint: ## Check format and lints.
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 
-bench: build ## Compare the whole pipeline with raw process spawning.
+bench: build tools ## Compare the whole pipeline with raw process spawning, and on Redis with a Node worker too.
 	$(MAKE) --no-print-directory -C cpp-jobs
 	target/release/jobber bench --binary cpp-jobs/build/hello
+	node tests/compat-node/bench.js target/release/jobber cpp-jobs/build
 
 tools:
 	@tools/install-test-tools

@@ -15,6 +15,7 @@ pub mod runner;
 pub mod worker;
 
 // Remembered: events, folded into documents and aggregates.
+pub mod archive;
 pub mod events;
 pub mod failures;
 pub mod projector;

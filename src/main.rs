@@ -10,7 +10,7 @@ use jobber::cli::{self, Cli, Command, Console};
 use jobber::config::{self, Config, Sources};
 use jobber::domain::Clock;
 use jobber::notify::Notifier;
-use jobber::roles::{self, RoleOptions, bench::BenchOptions};
+use jobber::roles::{self, RoleOptions, bench::BenchOptions, upkeep};
 use jobber::{logging, runner};
 
 fn main() -> ExitCode {
@@ -51,6 +51,10 @@ fn main() -> ExitCode {
     {
         return end(Err(error));
     }
+    for (name, meant) in config::unknown_variables(&sources.environment) {
+        let hint = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
+        tracing::warn!("variable {name} is no setting and changes nothing{hint}");
+    }
     let notifier = Notifier::from_environment(&sources.environment, std::process::id());
     let options = RoleOptions { notifier, ..role_options(&command) };
     runtime.block_on(async {
@@ -62,6 +66,26 @@ fn main() -> ExitCode {
             Command::Exec(args) => {
                 return cli::exec::exec(&args, &Clock::system(), console, async |order, stop, sink| {
                     Ok(roles::exec(config, pairs, order, stop, sink).await?)
+                })
+                .await;
+            }
+            Command::Rebuild(args) => {
+                return cli::upkeep::rebuild(console, async |note| {
+                    upkeep::rebuild(&config, args.check, args.turn.patience(), note).await
+                })
+                .await;
+            }
+            Command::Export(args) => {
+                let (file, skip_log, patience) = (args.file.as_deref(), args.log.skip_log, args.turn.patience());
+                return cli::upkeep::transfer(console, file.is_none(), async |note| {
+                    upkeep::export(&config, file, skip_log, patience, note).await
+                })
+                .await;
+            }
+            Command::Import(args) => {
+                let (file, skip_log, patience) = (args.file.as_deref(), args.log.skip_log, args.turn.patience());
+                return cli::upkeep::transfer(console, false, async |note| {
+                    upkeep::import(&config, file, skip_log, patience, note).await
                 })
                 .await;
             }
@@ -93,6 +117,7 @@ fn role_options(command: &Command) -> RoleOptions {
         Command::Work(args) => {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
+        Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => RoleOptions::default(),
         Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => {
             RoleOptions::default()
         }
@@ -104,6 +129,6 @@ fn bench_options(args: &cli::BenchArgs) -> BenchOptions {
         jobs: args.jobs.and_then(|n| usize::try_from(n).ok()).unwrap_or(5000),
         concurrency: args.concurrency.unwrap_or(2),
         binary: args.binary.clone().unwrap_or_else(|| "cpp-jobs/build/hello".into()),
-        rounds: 5,
+        rounds: args.rounds.and_then(|n| usize::try_from(n).ok()).unwrap_or(5),
     }
 }

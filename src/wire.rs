@@ -1,5 +1,6 @@
 //! The bodies of the HTTP API under `/api/v1`: written by the server, read by the client, so that they can't drift.
 
+mod flows;
 mod schedules;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::domain::{
     WorkerId,
 };
 use crate::store::AttemptRecord;
+pub use flows::{FlowJob, SubmittedFlow};
 pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
 
 /// `POST /api/v1/jobs`: one job. What is absent is decided by the configuration.
@@ -47,6 +49,8 @@ pub struct SubmitJob {
     pub no_retry_exit_codes: Option<Vec<u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deduplication: Option<Deduplication>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
 }
 
 impl SubmitJob {
@@ -63,6 +67,7 @@ impl SubmitJob {
             memory_bytes: self.memory_bytes.or(defaults.memory_bytes),
             no_retry_exit_codes: self.no_retry_exit_codes.unwrap_or_else(|| defaults.no_retry_exit_codes.clone()),
             deduplication: self.deduplication,
+            after: self.after,
         };
         NewJob { id: self.id, name: self.name, arguments: self.arguments, data: self.data, options }
     }
@@ -138,6 +143,9 @@ pub struct JobView {
     pub retries: u32,
     /// The rules under which it runs.
     pub options: JobOptions,
+    /// The jobs of `options.after` that have not completed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
     /// Every start of it, in order.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -162,6 +170,7 @@ impl JobView {
             cancel_requested: None,
             retries: 0,
             options: job.options.clone(),
+            waits_for: Vec::new(),
             attempts: Vec::new(),
         }
     }

@@ -11,14 +11,14 @@ use crate::config::{Config, EmbedderConfig, QueueUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::redis::RedisLog;
-use crate::events::{EventSink, EventSource};
+use crate::events::{Cursor, EventSink, EventSource};
 use crate::failures::Embedder;
 use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{OpenAi, OpenAiSettings};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
-use crate::redis::{Redis, RedisSettings};
+use crate::redis::{Redis, RedisSettings, Said};
 use crate::sqlite::Sqlite;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection};
@@ -65,17 +65,83 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let (sink, source) = open_log(config, &db, tasks).await?;
-    let store = EmbeddedStore::open(db).await?;
-    // Cursors of the embedded log are far below those of a Redis stream: everything in it would pass for folded.
-    if matches!(config.queue.url, QueueUrl::Embedded) && store.cursor().await?.major > 0 {
+    let store = EmbeddedStore::open(db.clone()).await?;
+    let folded = store.cursor().await?;
+    check_cursor(config, folded)?;
+    let (sink, source) = open_log(config, &db, folded, tasks).await?;
+    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history: store.clone(), projection: store })
+}
+
+/// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
+pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result<Said, String>)> {
+    let QueueUrl::Redis(url) = &config.queue.url else { return None };
+    let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+    let redis = match Redis::connect(&settings, &TaskTracker::new()).await {
+        Ok(redis) => redis,
+        Err(error) => return Some(("queue.url".to_owned(), Err(error.to_string()))),
+    };
+    let said = redis.inspect(clock).await.map_err(|e| e.to_string());
+    Some((redis.place().to_owned(), said))
+}
+
+/// Removes everything of the configured queue from its Redis, if it is there; nothing may use it any more.
+///
+/// # Errors
+/// When Redis does not do it.
+pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
+    let QueueUrl::Redis(url) = &config.queue.url else { return Ok(()) };
+    let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+    let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
+    let queue = log_name(config);
+    for pattern in [format!("{queue}:*"), format!("jobber:{{{queue}}}:*")] {
+        redis.remove_matching(&pattern).await?;
+    }
+    Ok(())
+}
+
+/// What is worked with while no server folds history.
+pub struct Upkeep {
+    /// The store.
+    pub projection: Arc<dyn Projection>,
+    /// The log that goes with it.
+    pub source: Option<Arc<dyn EventSource>>,
+}
+
+/// Opens the store that the configuration names, and on request its log, but no queue.
+///
+/// # Errors
+/// When the data directory can't be made, or one of them can't be used.
+pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracker) -> anyhow::Result<Upkeep> {
+    fs_err::create_dir_all(&config.data_dir)
+        .context("the data directory can't be made; choose another with --data-dir")?;
+    let db = Sqlite::open(&database_file(config), config.durability)?;
+    let projection = EmbeddedStore::open(db.clone()).await?;
+    let source = match with_log {
+        true => Some(open_log(config, &db, Cursor::START, tasks).await?.1),
+        false => None,
+    };
+    Ok(Upkeep { projection, source })
+}
+
+/// Whether history that was folded up to here can go on from the log that the configuration names.
+///
+/// # Errors
+/// When it was folded from a Redis log and would go on from the embedded one: the cursors of that are far below, and
+/// everything in it would pass for folded.
+pub fn check_cursor(config: &Config, folded: Cursor) -> anyhow::Result<()> {
+    if matches!(config.queue.url, QueueUrl::Embedded) && folded.major > 0 {
         bail!(
-            "the history in {} was folded from a Redis log and can't go on from the embedded one; \
+            "this history was folded from a Redis log and can't go on from the embedded one in {}; \
              set queue.url to that Redis again, or choose another directory with --data-dir",
-            dir.display()
+            config.data_dir.display()
         );
     }
-    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history: store.clone(), projection: store })
+    Ok(())
+}
+
+/// The queue's name among the keys of its Redis.
+fn log_name(config: &Config) -> String {
+    format!("{}:{}", config.queue.prefix, config.queue.name)
 }
 
 /// The sides of a queue.
@@ -122,22 +188,24 @@ async fn open_queue(
     }
 }
 
-/// The log lies where the queue lies, so that every worker of the queue reaches it.
+/// The log lies where the queue lies, so that every worker of the queue reaches it. It goes on behind what has been
+/// `folded`.
 async fn open_log(
     config: &Config,
     db: &Sqlite,
+    folded: Cursor,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn EventSink>, Arc<dyn EventSource>)> {
     match &config.queue.url {
         QueueUrl::Embedded => {
             let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
+            log.continue_after(folded).await?;
             Ok((log.clone(), log))
         }
         QueueUrl::Redis(url) => {
             let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
             let redis = Redis::connect(&settings, tasks).await?;
-            let queue = format!("{}:{}", config.queue.prefix, config.queue.name);
-            let log = RedisLog::open(redis, &queue, config.events_cap, tasks)?;
+            let log = RedisLog::open(redis, &log_name(config), config.events_cap, tasks)?;
             Ok((log.clone(), log))
         }
     }

@@ -118,7 +118,14 @@ has out '::result {"archive":'
 job hello
 ends 0 "hello completes"
 verdict "hello says hello" test "$(cat out)" = hello
-for name in dummy-job faulty hello mandelbrot word-count; do
+
+# --- clock ------------------------------------------------------------------------------------------------------
+
+before=$(date +%s)
+job clock
+ends 0 "clock completes"
+verdict "clock tells microseconds" test "$(($(cat out) / 1000000))" -ge "$before"
+for name in clock dummy-job faulty hello mandelbrot word-count; do
     call readelf -d "$jobs/$name"
     has out "There is no dynamic section"
 done

@@ -78,8 +78,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
-    let given = given.map_or("no content type".to_owned(), |g| format!("{g:?}"));
-    let detail = format!("send `Content-Type: application/json`, not {given}");
+    let given = given.map_or(String::new(), |g| format!(", not {g:?}"));
+    let detail = format!("send the header `Content-Type: application/json`{given}");
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
@@ -158,8 +158,23 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         Err(e) => (pointer(e.path()), e.inner().to_string()),
         Ok(_) => (String::new(), error.to_string()),
     };
-    let detail = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before).to_owned();
+    let detail = plain(message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before));
     Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer, detail }]))
+}
+
+/// serde's message, with what was expected in a client's words.
+fn plain(message: &str) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        ("u8", "a whole number from 0 to 255"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number that is not negative"),
+        ("a sequence", "a list"),
+    ];
+    let said = message.rsplit_once(", expected ");
+    let word = said.and_then(|(found, expected)| {
+        WORDS.iter().find(|(rust, _)| *rust == expected).map(|(_, word)| format!("{found}, expected {word}"))
+    });
+    word.unwrap_or_else(|| message.to_owned())
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {

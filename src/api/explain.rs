@@ -20,6 +20,7 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, segment: Segment) -> Re
         JobState::Completed => vec!["it ended well".to_owned()],
         JobState::Failed => vec![why_failed(&view)],
         JobState::Active => vec![running(&view)],
+        JobState::Delayed if !view.waits_for.is_empty() => waits_for(&api, &view).await?,
         JobState::Delayed => {
             let due = view.due_at.map_or("later".to_owned(), |at| format!("at {at}"));
             match &view.error {
@@ -35,6 +36,24 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, segment: Segment) -> Re
         }
     };
     Ok(Answer(Explanation { id, state: view.state, reasons }))
+}
+
+/// One sentence for each job that it waits for, the first few.
+async fn waits_for(api: &Api, view: &JobView) -> Result<Vec<String>, ApiError> {
+    const TOLD: usize = 10;
+    let first = &view.waits_for[..view.waits_for.len().min(TOLD)];
+    let found = api.queue.find(first).await?;
+    let mut reasons: Vec<_> = first
+        .iter()
+        .zip(found)
+        .map(|(id, job)| match job {
+            Some(job) => format!("it waits until job {id} has completed, which is {}", job.state),
+            None => format!("it waits for job {id}, which the queue does not know"),
+        })
+        .collect();
+    let more = view.waits_for.len() - first.len();
+    reasons.extend((more > 0).then(|| format!("and for {more} more")));
+    Ok(reasons)
 }
 
 fn why_failed(view: &JobView) -> String {

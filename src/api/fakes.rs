@@ -32,6 +32,7 @@ pub(super) fn queued(job: &Arc<Job>, state: JobState, attempts_started: u32) -> 
         finished_at: None,
         result: None,
         error: None,
+        waits_for: vec![],
     }
 }
 

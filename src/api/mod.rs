@@ -9,6 +9,7 @@ mod body;
 mod events;
 mod explain;
 mod feed;
+mod flows;
 mod health;
 mod jobs;
 mod logs;
@@ -53,6 +54,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
         .route("/api/v1/jobs/{id}/logs", get(logs::stream))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
+        .route("/api/v1/flows", post(flows::submit))
         .route("/api/v1/events", get(events::stream))
         // Jobs that come by themselves.
         .route("/api/v1/schedules", get(schedules::list).post(schedules::create))

@@ -19,10 +19,10 @@ use crate::wire::{FieldProblem, SubmitJob};
 
 /// Both bodies that the original documents: `{name, data}` and `{jobName, arguments}`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 pub(super) struct OriginalJob {
-    #[serde(alias = "name")]
-    job_name: String,
+    #[serde(alias = "jobName")]
+    name: String,
     #[serde(default, alias = "args")]
     arguments: Vec<String>,
     data: Option<Value>,
@@ -35,12 +35,12 @@ pub(super) async fn submit(
     body: Json<OriginalJob>,
 ) -> Result<Response, ApiError> {
     let idempotency = submit::idempotency(&api, &headers, "original", &body.bytes)?;
-    let OriginalJob { job_name, arguments, data } = body.value;
-    if job_name.is_empty() {
+    let OriginalJob { name, arguments, data } = body.value;
+    if name.is_empty() {
         let problem = FieldProblem { pointer: "/name".to_owned(), detail: "must not be empty".to_owned() };
         return Err(ApiError::invalid_fields("invalid_job", vec![problem]));
     }
-    let job = SubmitJob { name: job_name, arguments, data, ..SubmitJob::default() };
+    let job = SubmitJob { name, arguments, data, ..SubmitJob::default() };
     let jobs = submit::check(&api, vec![job], |_| String::new())?;
     let submission = submit::submit(&api, jobs, idempotency).await?.remove(0);
     let answer = json!({"message": "Job added to the queue", "jobId": submission.id, "status": "queued"});

@@ -38,7 +38,10 @@ impl ApiError {
 
     /// The body is JSON, but its fields are not what they must be.
     pub(super) fn invalid_fields(code: &'static str, errors: Vec<FieldProblem>) -> Self {
-        let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.pointer, e.detail));
+        let first = errors.first().map_or(String::new(), |e| match e.pointer.as_str() {
+            "" => e.detail.clone(),
+            pointer => format!("{pointer}: {}", e.detail),
+        });
         let detail = match errors.len() {
             0 | 1 => first,
             n => format!("{first} (and {} more)", n - 1),

@@ -46,8 +46,17 @@ impl fmt::Debug for Token {
 /// Why a job's binary can't be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BinaryProblem {
+    /// Whether there is a file of this name, though not one that can be run.
+    pub exists: bool,
     /// What is wrong and what to do, for people.
     pub detail: String,
+}
+
+impl BinaryProblem {
+    /// The problem in one word.
+    pub(super) fn code(&self) -> &'static str {
+        if self.exists { "unusable_binary" } else { "unknown_binary" }
+    }
 }
 
 /// Looks for the binary of a job name. Called for each submission: must be quick.
@@ -165,16 +174,19 @@ impl Api {
         /// Asking for every submission would cost more than the submission.
         const TRUSTED: Duration = Duration::from_millis(200);
         let mut known = self.log_room.lock().await;
-        let span = match &*known {
-            Some((at, span)) if at.elapsed() < TRUSTED => *span,
-            _ => {
-                let span = self.source.span().await?;
-                *known = Some((Instant::now(), span));
-                span
-            }
+        let (at, mut span) = match &*known {
+            Some((at, span)) if at.elapsed() < TRUSTED => (*at, *span),
+            _ => (Instant::now(), self.source.span().await?),
         };
-        let wanted = u64::try_from(jobs).unwrap_or(u64::MAX);
-        if span.length.saturating_add(wanted) <= span.cap { Ok(()) } else { Err(ApiError::log_full(&span)) }
+        let wanted = span.length.saturating_add(u64::try_from(jobs).unwrap_or(u64::MAX));
+        if wanted > span.cap {
+            *known = Some((at, span));
+            return Err(ApiError::log_full(&span));
+        }
+        // What is let in now takes its room before the next look.
+        span.length = wanted;
+        *known = Some((at, span));
+        Ok(())
     }
 
     /// Runs `work` to its end even if the client goes away: for steps that belong together.

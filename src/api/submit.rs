@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 use super::body::{Json, Object};
 use super::problem::ApiError;
 use super::query;
-use super::state::Api;
+use super::state::{Api, BinaryProblem};
 use crate::domain::{Event, EventKind, Job, JobName};
-use crate::queue::{Idempotency, Submission};
+use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
 use crate::wire::{FieldProblem, SubmitJob, Submitted, SubmittedJobs};
 
 /// The most jobs in one request.
@@ -78,7 +78,7 @@ pub(super) fn check(
     let mut code = "invalid_job";
     let mut errors = Vec::new();
     // A request of thousands mostly names few binaries.
-    let mut binaries = HashMap::<JobName, Option<String>>::new();
+    let mut binaries = HashMap::<JobName, Option<BinaryProblem>>::new();
     for (i, job) in jobs.into_iter().enumerate() {
         let defaults = api.settings.defaults_of(&job.name);
         let job = match job.with_defaults(defaults).accept(now) {
@@ -89,12 +89,12 @@ pub(super) fn check(
             }
         };
         if let Some(check) = &api.settings.check_binary {
-            let problem = binaries.entry(job.name.clone()).or_insert_with(|| check(&job.name).err().map(|p| p.detail));
-            if let Some(detail) = problem {
+            let problem = binaries.entry(job.name.clone()).or_insert_with(|| check(&job.name).err());
+            if let Some(problem) = problem {
                 if errors.is_empty() {
-                    code = "unknown_binary";
+                    code = problem.code();
                 }
-                errors.push(FieldProblem { pointer: format!("{}/name", place(i)), detail: detail.clone() });
+                errors.push(FieldProblem { pointer: format!("{}/name", place(i)), detail: problem.detail.clone() });
                 continue;
             }
         }
@@ -124,6 +124,15 @@ pub(super) fn idempotency(
     Ok(Some(Idempotency { key: key.to_owned(), request, ttl: api.settings.idempotency_ttl }))
 }
 
+/// The only thing that a queue refuses about a job that was checked is what it comes after.
+fn refused(error: QueueError) -> ApiError {
+    if error.kind == QueueErrorKind::Rejected {
+        let problem = FieldProblem { pointer: "/after".to_owned(), detail: error.to_string() };
+        return ApiError::invalid_fields("invalid_job", vec![problem]);
+    }
+    error.into()
+}
+
 /// Hands the jobs to the queue, then writes them down; one answer each, in order.
 pub(super) async fn submit(
     api: &Arc<Api>,
@@ -133,7 +142,7 @@ pub(super) async fn submit(
     api.check_log_room(jobs.len()).await?;
     let shared = api.clone();
     api.to_the_end(async move {
-        let submissions = shared.queue.submit(jobs.clone(), idempotency).await?;
+        let submissions = shared.queue.submit(jobs.clone(), idempotency).await.map_err(refused)?;
         let events: Vec<_> = jobs
             .into_iter()
             .zip(&submissions)

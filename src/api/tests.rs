@@ -60,7 +60,8 @@ impl Site {
             tokio::sync::watch::Sender::new(crate::events::Cursor::START),
         ));
         let check = |name: &crate::domain::JobName| match name.as_str() {
-            "missing" => Err(BinaryProblem { detail: "there is no such binary".to_owned() }),
+            "missing" => Err(BinaryProblem { exists: false, detail: "there is no such binary".to_owned() }),
+            "folder" => Err(BinaryProblem { exists: true, detail: "it is a directory".to_owned() }),
             _ => Ok(()),
         };
         let mut settings = ApiSettings { check_binary: Some(Arc::new(check)), ..ApiSettings::default() };
@@ -236,6 +237,7 @@ async fn what_is_wrong_with_a_request_is_said_with_its_place() {
         ("{\"name\":\"a\",\"id\":\"7\"}", 422, "invalid_job", Some("/id")),
         ("{\"name\":\"a\",\"arguments\":[\"ok\",\"a\\u0000b\"]}", 422, "invalid_job", Some("/arguments/1")),
         ("{\"name\":\"missing\"}", 422, "unknown_binary", Some("/name")),
+        ("{\"name\":\"folder\"}", 422, "unusable_binary", Some("/name")),
     ] {
         let (got, answer) = site.post_text(one, body).await;
         assert_eq!((got, answer["code"].as_str()), (status, Some(code)), "{body}: {answer}");
@@ -243,6 +245,13 @@ async fn what_is_wrong_with_a_request_is_said_with_its_place() {
             assert_eq!(answer["errors"][0]["pointer"], pointer, "{body}: {answer}");
         }
     }
+    let (_, answer) = site.post_text(one, "{}").await;
+    assert_eq!(answer["detail"], "missing field `name`");
+    let (_, answer) = site.post_text(one, "{\"name\":\"a\",\"attempts\":-1}").await;
+    assert_eq!(
+        answer["detail"],
+        "/attempts: invalid value: integer `-1`, expected a whole number from 0 to 4294967295"
+    );
     let deep = format!("{{\"name\":\"a\",\"data\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
     assert_eq!(site.post_text(one, deep).await.0, 400);
     let (status, answer) = site.post_text(one, vec![b'x'; 10 << 20]).await;

@@ -164,7 +164,9 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         timeout: job.options.timeout,
         grace: job.options.grace.unwrap_or(GRACE),
         memory_bytes: job.options.memory_bytes,
+        validity: None,
         attempt: AttemptNumber(1),
+        results_before: serde_json::Map::new(),
         job: Arc::new(job),
     };
     Ok((order, stop, signal))

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::CliError;
 use super::size::parse_size;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
-use crate::domain::{Backoff, Clock, Deduplication, Timestamp};
+use crate::domain::{Backoff, Clock, Deduplication, JobId, Timestamp};
 use crate::wire::SubmitJob;
 
 /// The rules under which a job runs; what is not given is decided by the server.
@@ -19,7 +19,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub(super) data: Option<String>,
     /// How many attempts may fail
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) attempts: Option<u32>,
     /// Wait between attempts: exp:1s or fixed:5s, with chance exp:1s:0.5
     #[arg(long, value_name = "KIND:DURATION[:JITTER]", value_parser = parse_backoff)]
@@ -31,7 +31,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "RFC3339", value_parser = Timestamp::parse)]
     pub(super) at: Option<Timestamp>,
     /// Behind all jobs without; 1 before 2
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<u32>,
     /// Stop an attempt that runs longer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -40,7 +40,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) grace: Option<Duration>,
     /// CPU cores that it runs on
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) cores: Option<u32>,
     /// Memory limit
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -51,6 +51,9 @@ pub(crate) struct JobFlags {
     /// Take an equal job that is there already; the key stays taken for the time given, or until the job has ended
     #[arg(long, value_name = "KEY[:TTL]", value_parser = parse_dedup)]
     pub(super) dedup: Option<Deduplication>,
+    /// Not before these jobs have completed; if one of them fails, so does this one
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = JobId::parse)]
+    pub(super) after: Vec<JobId>,
 }
 
 impl JobFlags {
@@ -69,6 +72,7 @@ impl JobFlags {
             memory_bytes: job.memory_bytes.or(self.memory),
             no_retry_exit_codes: job.no_retry_exit_codes.or_else(|| self.no_retry_exit_codes.clone()),
             deduplication: job.deduplication.or_else(|| self.dedup.clone()),
+            after: if job.after.is_empty() { self.after.clone() } else { job.after },
             ..job
         }
     }

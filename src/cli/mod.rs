@@ -14,6 +14,7 @@ pub mod exec;
 mod exit;
 mod explain;
 mod follow;
+mod health;
 mod jobspec;
 mod list;
 mod logs;
@@ -24,6 +25,7 @@ mod settings;
 mod show;
 mod size;
 mod submit;
+pub mod upkeep;
 mod values;
 mod view;
 mod wait;
@@ -133,6 +135,12 @@ pub enum Command {
     Exec(ExecArgs),
     /// Check this host and its configuration: what is well, what is not, what to do
     Doctor(DoctorArgs),
+    /// Make the statistics anew from the jobs in history
+    Rebuild(upkeep::RebuildArgs),
+    /// Write all of history as lines of JSON
+    Export(upkeep::ExportArgs),
+    /// Read what `export` wrote into a store without history
+    Import(upkeep::ImportArgs),
     /// Measure how many jobs per second this machine carries
     Bench(BenchArgs),
     /// Ends the children of a worker that was killed; started by the worker itself
@@ -147,9 +155,9 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Put one or many jobs into the queue
-    Submit(submit::SubmitArgs),
+    Submit(Box<submit::SubmitArgs>),
     /// Submit a job, show what it writes, and exit with its code
-    Run(submit::RunArgs),
+    Run(Box<submit::RunArgs>),
     /// List jobs, last submitted first
     #[command(alias = "ls")]
     List(list::ListArgs),
@@ -182,6 +190,8 @@ pub enum ClientCommand {
     /// Let jobs come by themselves: at the times of a cron expression, or every so often
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Whether the server can work: exit code 0 or 1, for health checks
+    Health(health::HealthArgs),
     /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
@@ -231,8 +241,8 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
     }
     let client = connect(globals)?;
     match command {
-        ClientCommand::Submit(args) => submit::submit(args, &client, console).await,
-        ClientCommand::Run(args) => submit::run(args, &client, console).await,
+        ClientCommand::Submit(args) => submit::submit(*args, &client, console).await,
+        ClientCommand::Run(args) => submit::run(*args, &client, console).await,
         ClientCommand::List(args) => list::list(args, &client, console).await,
         ClientCommand::Show(args) => show::show(&args, &client, console).await,
         ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,
@@ -246,6 +256,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
+        ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),
     }
 }

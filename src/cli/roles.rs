@@ -114,4 +114,7 @@ pub struct BenchArgs {
     /// What to run
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
+    /// How often to measure
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub rounds: Option<u64>,
 }

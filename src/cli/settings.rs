@@ -26,6 +26,7 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
             set(&mut given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
         }
         Command::Doctor(args) => worker(&mut given, &args.worker, own),
+        Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => {}
         Command::Bench(_) | Command::Guard(_) | Command::Client(_) => {}
     }
     given

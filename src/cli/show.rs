@@ -31,11 +31,18 @@ impl View for JobView {
         out.optional("outcome", self.outcome.map(|o| o.to_string()));
         out.field("submitted", show_time(self.submitted_at));
         out.optional("due", self.due_at.map(show_time));
+        out.optional("waits for", (!self.waits_for.is_empty()).then(|| names(&self.waits_for)));
         out.optional("finished", self.finished_at.map(show_time));
         out.optional("worker", self.worker.as_ref().map(|w| w.as_str()));
         out.optional("progress", self.progress.as_ref().map(|p| format!("{:.0}% {}", p.percent, p.text)));
         out.optional("cancel asked", self.cancel_requested.as_deref());
-        out.optional("put back", (self.retries > 0).then(|| format!("{} times", self.retries)));
+        out.optional(
+            "put back",
+            (self.retries > 0).then(|| match self.retries {
+                1 => "once".to_owned(),
+                n => format!("{n} times"),
+            }),
+        );
         out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
         out.field("limits", limits(self));
         if !self.attempts.is_empty() {
@@ -52,6 +59,10 @@ impl View for JobView {
             tail(out, "stderr", &report.stderr, self.error.as_deref());
         }
     }
+}
+
+fn names(ids: &[JobId]) -> String {
+    ids.iter().map(JobId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn limits(job: &JobView) -> String {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::settings::{SETTINGS, job_keys};
+use crate::domain::JobName;
 
 /// Why the configuration can't be used: where, which key, what is allowed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub(super) enum Raw {
 pub(super) struct Layers {
     values: BTreeMap<String, (Raw, Origin)>,
     /// Names that have a `[jobs.<name>]` section.
-    pub(super) job_names: Vec<String>,
+    pub(super) job_names: Vec<JobName>,
 }
 
 impl Layers {
@@ -133,7 +134,11 @@ impl Layers {
 
     /// The original's variables name the queue's server, host and port each alone.
     fn lay_redis(&mut self, host: Option<&str>, port: Option<&str>) {
-        let name = if host.is_some() { "REDIS_HOST" } else { "REDIS_PORT" };
+        let name = match (host, port) {
+            (Some(_), Some(_)) => "REDIS_HOST, REDIS_PORT",
+            (Some(_), None) => "REDIS_HOST",
+            (None, _) => "REDIS_PORT",
+        };
         let host = host.unwrap_or("127.0.0.1");
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
         let url = format!("redis://{host}:{}", port.unwrap_or("6379"));
@@ -158,12 +163,22 @@ impl Layers {
     fn lay_table(&mut self, prefix: &str, table: &toml::Table, origin: &Origin) -> Result<(), ConfigError> {
         for (name, value) in table {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            if let toml::Value::Table(inner) = value {
-                if prefix == "jobs" && !self.job_names.contains(name) {
-                    self.job_names.push(name.clone());
+            let bad = |problem| Err(ConfigError::File { file: origin.to_string(), problem });
+            if let toml::Value::Table(inner) = value
+                && (prefix == "jobs" || is_section(&key))
+            {
+                if prefix == "jobs" {
+                    match JobName::parse(name) {
+                        Ok(name) if self.job_names.contains(&name) => {}
+                        Ok(name) => self.job_names.push(name),
+                        Err(error) => return bad(format!("section [jobs.{name:?}]: {error}")),
+                    }
                 }
                 self.lay_table(&key, inner, origin)?;
                 continue;
+            }
+            if is_section(&key) {
+                return bad(format!("{key} is a section: write [{key}], and its settings below"));
             }
             if !is_setting(&key) {
                 return Err(ConfigError::Key { file: origin.to_string(), nearest: nearest(&key), key });
@@ -233,6 +248,10 @@ fn is_list(key: &str) -> bool {
     SETTINGS.iter().any(|s| s.key == key && s.default.starts_with('['))
 }
 
+fn is_section(key: &str) -> bool {
+    key == "jobs" || SETTINGS.iter().any(|s| s.key.split_once('.').is_some_and(|(section, _)| section == key))
+}
+
 fn is_setting(key: &str) -> bool {
     let of_a_job = || {
         let mut parts = key.split('.');
@@ -243,6 +262,32 @@ fn is_setting(key: &str) -> bool {
     SETTINGS.iter().any(|s| s.key == key) || of_a_job()
 }
 
+/// Variables that look like settings and are none, each with the one that was probably meant.
+pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
+    /// Read elsewhere, or meant for jobs: a worker may be started by one.
+    const OTHERS: [&str; 10] = [
+        "JOBBER_CONFIG",
+        "JOBBER_SERVER",
+        "JOBBER_OUTPUT",
+        "JOBBER_BLESS",
+        "JOBBER_JOB_ID",
+        "JOBBER_JOB_NAME",
+        "JOBBER_ATTEMPT",
+        "JOBBER_MAX_ATTEMPTS",
+        "JOBBER_WORKER",
+        "JOBBER_ERROR_FILE",
+    ];
+    /// What Kubernetes sets beside a service of this name, and what tests set.
+    const OTHERS_BEGIN: [&str; 3] = ["JOBBER_SERVICE_", "JOBBER_PORT", "JOBBER_TEST_"];
+    let known = || SETTINGS.iter().flat_map(|s| s.variables.iter().copied());
+    let is_known = |name: &str| {
+        known().chain(OTHERS).any(|n| n == name) || OTHERS_BEGIN.iter().any(|begin| name.starts_with(begin))
+    };
+    let meant = |name: &str| known().map(|n| (distance(name, n), n)).min().filter(|(d, _)| *d <= 4).map(|(_, n)| n);
+    let names = environment.keys().map(String::as_str).filter(|name| name.starts_with("JOBBER_"));
+    names.filter(|name| !is_known(name)).map(|name| (name, meant(name))).collect()
+}
+
 /// The setting whose name differs by the fewest letters, if they are few.
 fn nearest(key: &str) -> Option<String> {
     let last = key.rsplit('.').next().unwrap_or(key);
@@ -250,7 +295,7 @@ fn nearest(key: &str) -> Option<String> {
         .iter()
         .map(|s| (distance(key, s.key).min(distance(last, s.key.rsplit('.').next().unwrap_or(s.key)) + 1), s.key))
         .min()
-        .filter(|(d, _)| *d <= 4)
+        .filter(|(d, _)| *d <= 3)
         .map(|(_, key)| key.to_owned())
 }
 

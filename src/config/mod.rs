@@ -29,6 +29,8 @@ pub struct Config {
     pub serve: ServeConfig,
     pub queue: QueueConfig,
     pub durability: Durability,
+    /// How long ended jobs stay in history; for ever when absent.
+    pub retention: Option<Duration>,
     pub events_cap: u64,
     pub events_keep: u64,
     pub embedder: EmbedderConfig,
@@ -61,7 +63,7 @@ pub struct ServeConfig {
 pub enum QueueUrl {
     /// In the data directory.
     Embedded,
-    /// On a Redis or Valkey server: `redis://` or `rediss://`. Secret, for it may hold a password.
+    /// On a Redis or Valkey server or cluster: `redis://`, `redis-cluster://`, with `rediss` for TLS. Secret, for it may hold a password.
     Redis(Secret),
 }
 
@@ -136,14 +138,18 @@ impl Config {
     }
 }
 
+/// Variables that look like settings and are none, each with the one that was probably meant. They are not errors: what
+/// surrounds a process is not always its owner's to choose.
+pub fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
+    layers::unknown_variables(environment)
+}
+
 fn check(layers: &Layers) -> Result<Config, ConfigError> {
     layers.get("store.url", |text| one_of(text, &[("embedded", ())], "embedded"))?;
     let defaults = options(layers, "defaults", &JobOptions::default())?;
     let mut jobs = BTreeMap::new();
     for name in &layers.job_names {
-        let name = JobName::parse(name).map_err(|e| ConfigError::Conflict(format!("section [jobs.{name}]: {e}")))?;
-        let its = options(layers, &format!("jobs.{name}"), &defaults)?;
-        jobs.insert(name, its);
+        jobs.insert(name.clone(), options(layers, &format!("jobs.{name}"), &defaults)?);
     }
     let worker = worker(layers)?;
     Ok(Config {
@@ -167,6 +173,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         durability: must(layers, "store.durability", |t| {
             one_of(t, &[("process", Durability::Process), ("power", Durability::Power)], "process or power")
         })?,
+        retention: retention(layers)?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
         embedder: embedder::embedder(layers)?,
@@ -176,9 +183,33 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
     })
 }
 
+/// At least as long as a job can be put back: its history would begin anew.
+fn retention(layers: &Layers) -> Result<Option<Duration>, ConfigError> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let kept = must(layers, "store.retention", |text| match text {
+        "forever" => Ok(None),
+        _ => values::duration(text)
+            .ok()
+            .filter(|age| *age >= DAY)
+            .map(Some)
+            .ok_or_else(|| "forever, or a duration of at least 1d and at most ten years".to_owned()),
+    })?;
+    for key in ["queue.completed_age", "queue.failed_age"] {
+        let queued = must(layers, key, values::duration)?;
+        if kept.is_some_and(|kept| kept < queued) {
+            return Err(ConfigError::Conflict(format!(
+                "store.retention is shorter than {key}: history would lose jobs that the queue still holds; raise the \
+                 one or lower the other"
+            )));
+        }
+    }
+    Ok(kept)
+}
+
 fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
     let token_file = layers.get("serve.token_file", path)?;
     let mut token = layers.get("serve.token", |t| Ok(t.to_owned()))?;
+    let from_file = token.is_none();
     if let (None, Some(file)) = (&token, token_file) {
         let text = fs_err::read_to_string(&file).map_err(|e| ConfigError::File {
             file: layers.origin("serve.token_file").to_string(),
@@ -187,10 +218,11 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
         token = Some(text.trim().to_owned());
     }
     if token.as_ref().is_some_and(|t| t.len() < 8 || !t.bytes().all(|b| b.is_ascii_graphic())) {
-        return Err(ConfigError::Conflict(
-            "serve.token (or the file it is in) must be at least 8 visible ASCII characters; try `openssl rand -hex 16`"
-                .to_owned(),
-        ));
+        let key = if from_file { "serve.token_file" } else { "serve.token" };
+        return Err(ConfigError::Conflict(format!(
+            "{}: {key}: a token must be at least 8 visible ASCII characters; try `openssl rand -hex 16`",
+            layers.origin(key)
+        )));
     }
     Ok(ServeConfig {
         listen: must(layers, "serve.listen", |t| {
@@ -285,7 +317,10 @@ fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptio
             .get(&key("memory"), |t| at_least(values::size(t)?, 1 << 20, "1MiB"))?
             .or(base.memory_bytes),
         no_retry_exit_codes: layers
-            .list(&key("no_retry_exit_codes"), |t| within(number(t)?, 1, 255))?
+            .list(&key("no_retry_exit_codes"), |t| {
+                let code = t.trim().parse().ok().filter(|code| *code > 0);
+                code.ok_or_else(|| "an exit code, 1 to 255".to_owned())
+            })?
             .unwrap_or_else(|| base.no_retry_exit_codes.clone()),
         ..base.clone()
     })
@@ -300,11 +335,26 @@ fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 fn queue_url(text: &str) -> Result<QueueUrl, String> {
-    let server = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
-    match server {
-        _ if text == "embedded" => Ok(QueueUrl::Embedded),
-        Some(server) if !server.is_empty() => Ok(QueueUrl::Redis(Secret::new(text))),
-        _ => Err("embedded, or redis:// or rediss:// with a host".to_owned()),
+    // Whatever stands behind the host's last colon, unless that is within the brackets of an IPv6 address.
+    let is_port = |port: &str| port.ends_with(']') || port.parse().is_ok_and(|port: u16| port > 0);
+    let has_good_port = |server: &str| {
+        let host = server.split(['/', '?']).next().unwrap_or_default();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        !host.is_empty() && host.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
+    };
+    match text.split_once("://") {
+        None if text == "embedded" => Ok(QueueUrl::Embedded),
+        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", server)) if has_good_port(server) => {
+            Ok(QueueUrl::Redis(Secret::new(text)))
+        }
+        Some(("redis-sentinel" | "rediss-sentinel", _)) => {
+            Err("redis:// with the server's own address: the library of the queue finds none by Sentinel".to_owned())
+        }
+        _ => Err(
+            "embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 \
+                  to 65535 if any"
+                .to_owned(),
+        ),
     }
 }
 

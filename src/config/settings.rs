@@ -94,7 +94,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "queue.url",
         &["JOBBER_QUEUE_URL"],
         r#""embedded""#,
-        "Where jobs are queued: embedded (SQLite in data_dir), or a Redis or Valkey server as BullMQ uses it:\nredis://[user:password@]host:port[/database], or rediss:// for TLS. REDIS_HOST and REDIS_PORT set it too.",
+        "Where jobs are queued: embedded (SQLite in data_dir), or a Redis or Valkey server as BullMQ uses it:\nredis://[user:password@]host:port[/database], or rediss:// for TLS; a cluster by some of its nodes:\nredis-cluster://[user:password@]host:port?node=host:port. REDIS_HOST and REDIS_PORT set it too.",
     ),
     setting("queue.name", &["JOBBER_QUEUE_NAME"], r#""my-job-queue""#, "BullMQ's name of the queue on Redis,"),
     setting(
@@ -145,6 +145,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         &["JOBBER_DURABILITY"],
         r#""process""#,
         "What the embedded database survives without losing its last moments: process (kill -9 of anything), or\npower (a power cut too, at the price of a disk flush for each group of commits).",
+    ),
+    setting(
+        "store.retention",
+        &["JOBBER_RETENTION"],
+        r#""90d""#,
+        "How long ended jobs stay in history, from the end of the UTC day on which they ended: a duration of at least 1d,\nor forever. Statistics keep what they have counted.",
     ),
     setting(
         "events.cap",

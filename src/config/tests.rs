@@ -84,9 +84,35 @@ fn errors_name_the_place_the_key_and_what_is_allowed() {
     insta::assert_snapshot!(error("", &[("CORES_PER_CPP_PROCESS", "-1")]), @r#"environment variable CORES_PER_CPP_PROCESS: worker.cores_per_process = "-1" is not allowed: it must be a whole number, not negative and not too large"#);
     insta::assert_snapshot!(error("[queue]\nlease = 5\n", &[]), @r#"DIR/jobber.toml: queue.lease = "5" is not allowed: it must be a duration such as 250ms, 90s, 15m, 1h or 1d, at most ten years"#);
     insta::assert_snapshot!(error("[store]\nurl = \"mongodb://x\"\n", &[]), @r#"DIR/jobber.toml: store.url = "mongodb://x" is not allowed: it must be embedded"#);
-    insta::assert_snapshot!(error("[jobs.\"../x\"]\nattempts = 2\n", &[]), @r#"section [jobs.../x]: job name "../x" is not valid: letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128"#);
-    insta::assert_snapshot!(error("[serve]\ntoken = \"short\"\n", &[]), @"serve.token (or the file it is in) must be at least 8 visible ASCII characters; try `openssl rand -hex 16`");
+    insta::assert_snapshot!(error("[jobs.\"../x\"]\nattempts = 2\n", &[]), @r#"DIR/jobber.toml: section [jobs."../x"]: job name "../x" is not valid: letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128"#);
+    insta::assert_snapshot!(error("[serve]\ntoken = \"short\"\n", &[]), @"DIR/jobber.toml: serve.token: a token must be at least 8 visible ASCII characters; try `openssl rand -hex 16`");
+    insta::assert_snapshot!(error("serve = 3\n", &[]), @"DIR/jobber.toml: serve is a section: write [serve], and its settings below");
+    insta::assert_snapshot!(error("[colour]\n", &[]), @"DIR/jobber.toml: there is no setting colour");
+    insta::assert_snapshot!(error("[jobs.a.b]\ncores = 2\n", &[]), @"DIR/jobber.toml: there is no setting jobs.a.b");
+    insta::assert_snapshot!(error("[defaults]\nno_retry_exit_codes = [300]\n", &[]), @r#"DIR/jobber.toml: defaults.no_retry_exit_codes = "300" is not allowed: it must be an exit code, 1 to 255"#);
+    insta::assert_snapshot!(error("", &[("REDIS_HOST", "a"), ("REDIS_PORT", "x")]), @r#"environment variable REDIS_HOST, REDIS_PORT: queue.url = "redis://a:x" is not allowed: it must be embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 to 65535 if any"#);
     assert!(error("a = [", &[]).starts_with("DIR/jobber.toml: "));
+}
+
+#[test]
+fn variables_that_are_no_settings_are_found() {
+    let of = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), "1".to_owned())).collect();
+    let known: BTreeMap<_, _> =
+        of(&["JOBBER_DATA_DIR", "JOBBER_SERVER", "JOBBER_JOB_ID", "JOBBER_PORT_3000_TCP", "HOME"]);
+    assert_eq!(unknown_variables(&known), []);
+    let unknown: BTreeMap<_, _> = of(&["JOBBER_DATADIR", "JOBBER_ZZZZZZZZZZZZ"]);
+    let found = [("JOBBER_DATADIR", Some("JOBBER_DATA_DIR")), ("JOBBER_ZZZZZZZZZZZZ", None)];
+    assert_eq!(unknown_variables(&unknown), found);
+}
+
+#[test]
+fn history_is_kept_at_least_as_long_as_the_queue_keeps_its_jobs() {
+    let kept = |file: &str| load(file, &[], vec![]).map(|c| c.retention.map(|age| age.as_secs() / 86_400));
+    assert_eq!(kept(""), Ok(Some(90)));
+    assert_eq!(kept("store.retention = 'forever'"), Ok(None));
+    assert_eq!(kept("store.retention = '1d'"), Ok(Some(1)));
+    insta::assert_snapshot!(kept("store.retention = '23h'").unwrap_err(), @r#"DIR/jobber.toml: store.retention = "23h" is not allowed: it must be forever, or a duration of at least 1d and at most ten years"#);
+    insta::assert_snapshot!(kept("store.retention = '7d'\nqueue.failed_age = '8d'").unwrap_err(), @"store.retention is shorter than queue.failed_age: history would lose jobs that the queue still holds; raise the one or lower the other");
 }
 
 #[test]

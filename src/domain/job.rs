@@ -15,7 +15,7 @@ use super::{JobId, JobName, Timestamp};
 pub enum JobState {
     /// Ready, in the order of submission.
     Waiting,
-    /// Not before a time: submitted with a delay, or between two attempts.
+    /// Not before a time, or not before other jobs have completed: submitted so, or between two attempts.
     Delayed,
     /// Ready, in the order of its priority, after all that is `Waiting`.
     Prioritized,
@@ -135,6 +135,9 @@ pub struct JobOptions {
     /// Keeps equal jobs from piling up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deduplication: Option<Deduplication>,
+    /// Not before these jobs have completed; when one of them fails, so does this one. A delay counts from then on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -146,6 +149,8 @@ impl JobOptions {
     pub const MAX_ATTEMPTS: u32 = 1000;
     /// The lowest priority (BullMQ's limit).
     pub const MAX_PRIORITY: u32 = 2_097_151;
+    /// The most jobs that one can wait for.
+    pub const MAX_AFTER: usize = 1000;
     /// The longest delay, timeout or time to live: ten years.
     pub const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
 }
@@ -164,6 +169,7 @@ impl Default for JobOptions {
             memory_bytes: None,
             no_retry_exit_codes: Vec::new(),
             deduplication: None,
+            after: Vec::new(),
         }
     }
 }
@@ -250,6 +256,7 @@ impl NewJob {
             ));
         }
         check_options(&self.options)?;
+        check_after(&id, &self.options.after)?;
         Ok(Job { id, name, arguments: self.arguments, data: self.data, options: self.options, submitted_at: now })
     }
 }
@@ -296,6 +303,22 @@ fn check_options(options: &JobOptions) -> Result<(), InvalidJob> {
             deduplication.ttl.is_none_or(|t| short(t) && !t.is_zero()),
             "must be at least 1 and at most ten years".to_owned(),
         )?;
+    }
+    Ok(())
+}
+
+fn check_after(id: &JobId, after: &[JobId]) -> Result<(), InvalidJob> {
+    if after.len() > JobOptions::MAX_AFTER {
+        return Err(InvalidJob::new("after", format!("must be at most {} jobs", JobOptions::MAX_AFTER)));
+    }
+    let mut seen = std::collections::HashSet::new();
+    for (i, other) in after.iter().enumerate() {
+        if other == id {
+            return Err(InvalidJob::new(format!("after/{i}"), "must be another job than this one"));
+        }
+        if !seen.insert(other) {
+            return Err(InvalidJob::new(format!("after/{i}"), "is named twice"));
+        }
     }
     Ok(())
 }

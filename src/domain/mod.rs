@@ -11,6 +11,7 @@ pub mod retry;
 pub mod schedule;
 pub mod secret;
 pub mod time;
+pub mod validity;
 
 pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
 pub use event::{Event, EventKey, EventKind, FinalState};
@@ -23,3 +24,4 @@ pub use retry::{Backoff, BackoffKind, RetryPolicy, Verdict};
 pub use schedule::{Schedule, Template, Timing};
 pub use secret::Secret;
 pub use time::{Clock, Day, Timestamp};
+pub use validity::Validity;

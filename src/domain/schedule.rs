@@ -121,7 +121,7 @@ pub struct Template {
     /// JSON for its standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
-    /// The rules under which it runs: without delay and deduplication.
+    /// The rules under which it runs: without delay, deduplication and other jobs to wait for.
     pub options: JobOptions,
 }
 
@@ -137,6 +137,9 @@ impl Template {
         if job.options.deduplication.is_some() {
             let why = "has no place in a schedule: no second job of it comes while one waits to be started";
             return Err(InvalidJob::new("deduplication", why));
+        }
+        if !job.options.after.is_empty() {
+            return Err(InvalidJob::new("after", "has no place in a schedule, whose times say when"));
         }
         Ok(Self { name: job.name, arguments: job.arguments, data: job.data, options: job.options })
     }

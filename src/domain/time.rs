@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// The moment `ms` milliseconds after the epoch, held within the years that RFC 3339 can write.
     pub fn from_millis(ms: i64) -> Self {
         const YEAR_9999: i64 = 253_370_764_800_000;
@@ -86,6 +89,11 @@ impl Day {
     /// The day's first moment.
     pub fn start(self) -> Timestamp {
         Timestamp::from_millis(i64::from(self.0) * 86_400_000)
+    }
+
+    /// The day after.
+    pub fn next(self) -> Self {
+        Day(self.0.saturating_add(1))
     }
 
     /// Reads `2026-11-24`.

@@ -62,6 +62,27 @@ impl EmbeddedLog {
         })?;
         Ok(Arc::new(Self { db, wake, cap, tasks }))
     }
+
+    /// Has the log go on behind `place` at the earliest. History that came from another log, or outlived this one, has
+    /// been folded up to there: what was given an earlier place would pass for folded.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub async fn continue_after(&self, place: Cursor) -> Result<(), EventError> {
+        let place = row(place);
+        if self.db.read(last).await.map_err(failed)? >= place {
+            return Ok(());
+        }
+        let raise = move |c: &Connection| {
+            c.execute("DELETE FROM sqlite_sequence WHERE name = 'events' AND seq < ?1", [place])?;
+            c.execute(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT 'events', ?1
+                 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'events')",
+                [place],
+            )
+        };
+        self.db.write(raise).await.map(drop).map_err(failed)
+    }
 }
 
 /// Wakes the readers when an append has been committed, also when its caller has stopped waiting for it.
@@ -289,6 +310,23 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(kept, (2, vec![0], "broken".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn it_goes_on_behind_a_place_and_never_before_its_own_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir).await;
+        log.continue_after(cursor(0)).await.unwrap();
+        assert_eq!(log.span().await.unwrap().last, Cursor::START);
+        log.continue_after(cursor(7)).await.unwrap();
+        assert_eq!(log.span().await.unwrap().last, cursor(7));
+        assert_eq!(log.append(&[event()]).await.unwrap(), cursor(8));
+        for earlier in [3, 8] {
+            log.continue_after(cursor(earlier)).await.unwrap();
+        }
+        assert_eq!(log.append(&[event()]).await.unwrap(), cursor(9));
+        assert_eq!(log.span().await.unwrap().length, 2);
+        assert_eq!(log.read(cursor(7), 10, Duration::ZERO).await.unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::shards::{contribution, shard_key};
 use crate::domain::{Event, JobId};
 use crate::events::Cursor;
 use crate::stats::{Counts, ShardKey, StatShard};
-use crate::store::{Commit, JobRecord, Projection, StoreError, Term, Versioned};
+use crate::store::{Commit, JobRecord, Projection, Retention, StoreError, Term, Versioned};
 
 /// Folds events, in order and without a gap after the store's position, and commits the result; answers the cursor
 /// of the last.
@@ -24,9 +24,10 @@ pub async fn fold_batch(
     projection: &dyn Projection,
     term: &Term,
     events: &[(Cursor, Event)],
+    retention: Retention,
 ) -> Result<Option<Cursor>, StoreError> {
     let Some((last, _)) = events.last() else { return Ok(None) };
-    let mut batch = Batch::load(projection, events).await?;
+    let mut batch = Batch::load(projection, events, retention).await?;
     for (at, event) in events {
         batch.fold(*at, event);
     }
@@ -37,6 +38,7 @@ pub async fn fold_batch(
 struct Batch {
     jobs: Documents<JobId, Folded>,
     shards: Documents<ShardKey, StatShard>,
+    retention: Retention,
 }
 
 struct Folded {
@@ -82,7 +84,11 @@ impl<K: Eq + std::hash::Hash, T> Documents<K, T> {
 }
 
 impl Batch {
-    async fn load(projection: &dyn Projection, events: &[(Cursor, Event)]) -> Result<Self, StoreError> {
+    async fn load(
+        projection: &dyn Projection,
+        events: &[(Cursor, Event)],
+        retention: Retention,
+    ) -> Result<Self, StoreError> {
         let mut first_events = HashMap::new();
         let mut ids = Vec::new();
         for (_, event) in events {
@@ -99,7 +105,7 @@ impl Batch {
         );
         let loaded = projection.load(&ids, &keys).await?;
 
-        let mut batch = Self { jobs: Documents::new(), shards: Documents::new() };
+        let mut batch = Self { jobs: Documents::new(), shards: Documents::new(), retention };
         for (key, shard) in keys.into_iter().zip(loaded.shards) {
             batch.add_shard(key, shard);
         }
@@ -141,15 +147,20 @@ impl Batch {
         let mut effect = after.clone();
         effect.subtract(&job.value.contribution);
         job.value.contribution = after;
-        if effect.is_zero() {
+        let expires = self.retention.expiry(&job.value.record).is_some();
+        if effect.is_zero() && !expires {
             return;
         }
         let key = shard_key(&job.value.record);
+        let whole_until = self.retention.whole_until(key.day).filter(|_| expires);
         let shard = self.shards.get_or_insert(key.clone(), || (StatShard::new(key), None));
-        if at > shard.value.applied {
+        if !effect.is_zero() && at > shard.value.applied {
             shard.value.apply(at, &effect);
             shard.changed = true;
         }
+        // Also when the effect has been added before, by a process that kept records longer: shards are written before
+        // records, so a shard has always been told before a record can expire.
+        shard.changed |= whole_until.is_some_and(|until| shard.value.expire_from(until));
     }
 
     fn into_commit(self, cursor: Cursor) -> Commit {
@@ -157,6 +168,7 @@ impl Batch {
             shards: self.shards.into_changed(|shard| shard),
             jobs: self.jobs.into_changed(|folded| folded.record),
             cursor,
+            retention: self.retention,
         }
     }
 }

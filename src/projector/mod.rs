@@ -9,11 +9,13 @@
 //! [`shards`]) are pure and know no store.
 
 mod batch;
+mod hold;
 mod leadership;
 mod outage;
 mod rebuild;
 mod records;
 mod shards;
+mod sweep;
 mod trim;
 
 use std::sync::Arc;
@@ -25,13 +27,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::Clock;
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
-use crate::store::{Projection, StoreError, StoreErrorKind};
+use crate::store::{Projection, Retention, StoreError, StoreErrorKind};
 pub use batch::fold_batch;
+pub use hold::{HoldError, catch_up, hold};
 use leadership::Leadership;
 use outage::Outage;
-pub use rebuild::{Rebuilt, differing_shards, rebuild, recount};
+pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
 pub use records::fold_job;
 pub use shards::{contribution, shard_key};
+use sweep::Sweep;
 use trim::{Trimmer, trim_leftovers};
 
 /// How a projector works.
@@ -52,6 +56,8 @@ pub struct ProjectorSettings {
     pub linger: Duration,
     /// Events that stay in the log behind the committed cursor, for those who watch.
     pub keep: usize,
+    /// How long the records of ended jobs are kept.
+    pub retention: Retention,
 }
 
 impl ProjectorSettings {
@@ -65,6 +71,7 @@ impl ProjectorSettings {
             batch: 500,
             linger: Duration::from_millis(5),
             keep: 10_000,
+            retention: Retention::FOREVER,
         }
     }
 
@@ -123,9 +130,11 @@ pub async fn run(
 
 /// What interrupts a projector.
 #[derive(Debug, thiserror::Error)]
-enum Interrupted {
+pub enum Interrupted {
+    /// The log failed.
     #[error("events can't be read")]
     Log(#[from] EventError),
+    /// The store failed.
     #[error("history can't be written")]
     Store(#[from] StoreError),
 }
@@ -161,8 +170,9 @@ impl Projector<'_> {
         let mut trimmer = Trimmer::new(self.settings.keep, position);
         let leftovers = trim_leftovers(self.source, self.settings.keep, position, self.settings.batch).await;
         self.or_parked(leftovers).await?;
+        let mut sweep = Sweep::new(self.projection, self.settings.retention);
         while !self.stop.is_cancelled() && leadership.keep().await? {
-            let wait = leadership.renewal_due().saturating_duration_since(Instant::now());
+            let wait = leadership.renewal_due().min(sweep.due()).saturating_duration_since(Instant::now());
             let events = tokio::select! {
                 read = self.source.read(position, self.settings.batch, wait) => self.or_parked(read).await?,
                 () = self.stop.cancelled() => break,
@@ -174,15 +184,21 @@ impl Projector<'_> {
             let Some(events) = events else { continue };
             if events.is_empty() {
                 outage.passed();
+                let now = self.clock.now();
+                sweep.step(leadership.term(), now, now).await;
                 continue;
             }
-            match fold_batch(self.projection, leadership.term(), &events).await {
+            match fold_batch(self.projection, leadership.term(), &events, self.settings.retention).await {
                 Ok(committed) => position = committed.unwrap_or(position),
                 Err(e) if e.kind == StoreErrorKind::Fenced => break,
                 Err(e) => return Err(e.into()),
             }
             outage.passed();
             self.report(position);
+            if let Some((_, last)) = events.last() {
+                // Behind the log, time is that of the log: what still comes may be about what has ended long ago.
+                sweep.step(leadership.term(), last.at, self.clock.now()).await;
+            }
             trimmer.note(position, events.len());
             if let Some(through) = trimmer.due() {
                 self.source.trim(through).await?;

@@ -1,8 +1,12 @@
 //! Job records in, the shards that they add up to out: aggregates are derived data and can be made again.
+//!
+//! Of a shard whose records may have expired ([`StatShard::is_whole`]) they can't: what is left of them adds up to less
+//! than what was. Such a shard is left as it is.
 
 use std::collections::BTreeMap;
 
 use super::shards::{contribution, shard_key};
+use crate::domain::Timestamp;
 use crate::stats::{Counts, ShardKey, StatShard};
 use crate::store::{Commit, Projection, StoreError, Term, Versioned};
 
@@ -16,6 +20,8 @@ pub struct Rebuilt {
     pub jobs: u64,
     /// Shards that were not what they add up to, and were replaced.
     pub shards: u64,
+    /// Shards that were left as they are, since records of theirs may have expired.
+    pub expired: u64,
 }
 
 /// The shards that the job records add up to; none for keys whose counts are all zero.
@@ -44,15 +50,27 @@ async fn add_up(projection: &dyn Projection) -> Result<(u64, BTreeMap<ShardKey, 
     Ok((jobs, shards))
 }
 
-/// The keys of the shards that are not what the job records add up to: none, whenever the projector is between two
+/// What a recount found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// Job records that were added up.
+    pub jobs: u64,
+    /// The shards that are not what they add up to.
+    pub differing: Vec<ShardKey>,
+    /// Shards that can't be compared, since records of theirs may have expired.
+    pub expired: u64,
+}
+
+/// Compares the shards with what the job records add up to at `now`. None differs whenever the projector is between two
 /// commits.
 ///
 /// # Errors
 /// Those of [`Projection::scan`] and [`Projection::load`].
-pub async fn differing_shards(projection: &dyn Projection) -> Result<Vec<ShardKey>, StoreError> {
-    let expected = recount(projection).await?;
-    let found = stored(projection, &expected).await?;
-    Ok(found.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).map(|(key, _)| key).collect())
+pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Compared, StoreError> {
+    let (jobs, expected) = add_up(projection).await?;
+    let (whole, expired) = stored(projection, &expected, now).await?;
+    let differing = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).map(|(key, _)| key);
+    Ok(Compared { jobs, differing: differing.collect(), expired })
 }
 
 /// Makes every shard what the job records add up to. `term` must be the current one, and held until the end: no projector
@@ -60,11 +78,11 @@ pub async fn differing_shards(projection: &dyn Projection) -> Result<Vec<ShardKe
 ///
 /// # Errors
 /// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]; to be called again then.
-pub async fn rebuild(projection: &dyn Projection, term: &Term) -> Result<Rebuilt, StoreError> {
+pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -> Result<Rebuilt, StoreError> {
     let position = projection.position().await?;
     let (jobs, expected) = add_up(projection).await?;
-    let found = stored(projection, &expected).await?;
-    let wrong: Vec<_> = found.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).collect();
+    let (whole, expired) = stored(projection, &expected, now).await?;
+    let wrong: Vec<_> = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).collect();
     for part in wrong.chunks(STEP) {
         let shards = part.iter().map(|(key, shard)| Versioned {
             document: StatShard {
@@ -73,29 +91,37 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term) -> Result<Rebuilt
                 // Events behind this place that a record has already (a commit that stopped half-way) are in the sum and
                 // have no effect any more; those that it has not are still to be added.
                 applied: position,
+                whole_until: shard.as_ref().and_then(|s| s.document.whole_until),
                 counts: expected.get(key).cloned().unwrap_or_default(),
             },
             version: shard.as_ref().and_then(|s| s.version),
         });
-        projection.commit(term, Commit { shards: shards.collect(), jobs: Vec::new(), cursor: position }).await?;
+        let commit = Commit { shards: shards.collect(), cursor: position, ..Commit::default() };
+        projection.commit(term, commit).await?;
     }
-    Ok(Rebuilt { jobs, shards: wrong.len() as u64 })
+    Ok(Rebuilt { jobs, shards: wrong.len() as u64, expired })
 }
 
 type Stored = Vec<(ShardKey, Option<Versioned<StatShard>>)>;
 
-/// The stored shards of these keys and all others.
-async fn stored(projection: &dyn Projection, expected: &BTreeMap<ShardKey, Counts>) -> Result<Stored, StoreError> {
+/// The stored shards of these keys and all others, as far as they are whole, and the number of those that are not.
+async fn stored(
+    projection: &dyn Projection,
+    expected: &BTreeMap<ShardKey, Counts>,
+    now: Timestamp,
+) -> Result<(Stored, u64), StoreError> {
     let mut keys = projection.shard_keys().await?;
     keys.extend(expected.keys().cloned());
     keys.sort_unstable();
     keys.dedup();
-    let mut found = Vec::with_capacity(keys.len());
+    let mut whole = Vec::with_capacity(keys.len());
     for part in keys.chunks(STEP) {
         let loaded = projection.load(&[], part).await?;
-        found.extend(part.iter().cloned().zip(loaded.shards));
+        let found = part.iter().cloned().zip(loaded.shards);
+        whole.extend(found.filter(|(_, shard)| shard.as_ref().is_none_or(|s| s.document.is_whole(now))));
     }
-    Ok(found)
+    let expired = (keys.len() - whole.len()) as u64;
+    Ok((whole, expired))
 }
 
 fn differs(key: &ShardKey, shard: &Option<Versioned<StatShard>>, expected: &BTreeMap<ShardKey, Counts>) -> bool {

@@ -13,8 +13,10 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use serde_json::{Map, Value};
+
 use super::OutputChunk;
-use crate::domain::{AttemptNumber, Job, Progress, Verdict};
+use crate::domain::{AttemptNumber, Job, Progress, Validity, Verdict};
 
 /// Why a holder must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +49,19 @@ pub struct Lease {
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
+    before: Before,
     loss: watch::Receiver<Option<LeaseLoss>>,
+    validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
+}
+
+/// What became of the jobs that a job has waited for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Before {
+    /// Why the job must not run: one of them has failed.
+    pub barred: Option<String>,
+    /// What those gave back that gave something back, by their ids.
+    pub results: Map<String, Value>,
 }
 
 impl Lease {
@@ -62,7 +75,45 @@ impl Lease {
         loss: watch::Receiver<Option<LeaseLoss>>,
         ops: Arc<dyn LeaseOps>,
     ) -> Self {
-        Self { job, attempt, attempts_finished, crashes, loss, ops: Some(ops) }
+        Self {
+            job,
+            attempt,
+            attempts_finished,
+            crashes,
+            before: Before::default(),
+            loss,
+            validity: None,
+            ops: Some(ops),
+        }
+    }
+
+    /// For adapters: tells until when the holder may rely on the lease, renewals included. Somewhat before others may
+    /// have it, so that the process can be ended in between.
+    pub fn valid(mut self, validity: Validity) -> Self {
+        self.validity = Some(validity);
+        self
+    }
+
+    /// Until when the lease can be relied on, where the queue tells. Unlike [`Lease::lost`] it needs nobody who notices:
+    /// it also ends for a worker that is stopped.
+    pub fn validity(&self) -> Option<&Validity> {
+        self.validity.as_ref()
+    }
+
+    /// For adapters: adds what became of the jobs that this one has waited for.
+    pub fn after(mut self, before: Before) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed.
+    pub fn barred(&self) -> Option<&str> {
+        self.before.barred.as_deref()
+    }
+
+    /// What the jobs that this one has waited for gave back, by their ids.
+    pub fn results_before(&self) -> &Map<String, Value> {
+        &self.before.results
     }
 
     /// What to run.

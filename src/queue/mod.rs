@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
-pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, Publisher};
+pub use lease::{Before, Claims, Lease, LeaseLoss, LeaseOps, Publisher};
 pub use schedules::{ScheduleStanding, Scheduler};
 
 /// What a caller can decide on.
@@ -110,6 +110,8 @@ pub struct QueuedJob {
     pub result: Option<Value>,
     /// Why its last attempt failed.
     pub error: Option<String>,
+    /// The jobs that must complete before it runs: then it is `Delayed` without a due time.
+    pub waits_for: Vec<JobId>,
 }
 
 /// How many jobs are in each state.
@@ -202,8 +204,13 @@ pub struct WorkerInfo {
 pub trait Queue: Send + Sync + 'static {
     /// Accepts jobs in order, all or none, durably. One [`Submission`] each.
     ///
+    /// A job that comes after others (`options.after`) is `Delayed` until all of them have completed. Those others come
+    /// earlier in the call, or are in the queue already. When one of them fails, the job is lent out to be failed too
+    /// ([`Lease::barred`]); one that is taken out of the queue before its end is not waited for any more.
+    ///
     /// # Errors
-    /// `KeyReused` when the idempotency key was used for another request.
+    /// `KeyReused` when the idempotency key was used for another request; `Rejected` when a job can't come after
+    /// another: that one is not known, has failed, or the queue can't keep what was asked for.
     async fn submit(
         &self,
         jobs: Vec<Arc<Job>>,

@@ -5,6 +5,7 @@
 //! no log line holds the password.
 
 mod diagnose;
+mod inspect;
 mod url;
 
 use std::path::PathBuf;
@@ -17,11 +18,13 @@ use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, UnresponsiveConfig};
 use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Waits;
 use crate::domain::Secret;
+pub use inspect::Said;
 
 /// How long a connection may take to come up, and the same again for its greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +68,8 @@ pub struct RedisError {
 /// A connection that looks after itself; clones share it, the last one closes it.
 #[derive(Clone)]
 pub struct Redis {
-    client: Client,
+    /// The client in use: another one when that had come to nothing.
+    client: watch::Receiver<Client>,
     setup: Arc<Setup>,
     _open: Arc<DropGuard>,
 }
@@ -91,13 +95,24 @@ impl Redis {
         let place = url::place(&config);
         let setup = Arc::new(Setup { config, place, tasks: tasks.clone(), away: AtomicBool::new(false) });
         let client = setup.client()?;
-        let running = match tokio::time::timeout(CONNECT_TIMEOUT * 2, client.init()).await {
-            Ok(Ok(running)) => Some(running),
-            failed => {
-                let error = match failed {
-                    Ok(Err(error)) => setup.failed(&error),
-                    _ => setup.error(RedisErrorKind::Unavailable, "does not answer"),
-                };
+        let mut task = client.connect();
+        let connected = async {
+            tokio::select! {
+                connected = client.wait_for_connect() => connected,
+                ended = &mut task => match ended {
+                    Ok(Err(error)) => Err(error),
+                    _ => client.wait_for_connect().await,
+                },
+            }
+        };
+        let connected = match tokio::time::timeout(CONNECT_TIMEOUT * 2, connected).await {
+            Ok(connected) => connected.map_err(|error| setup.failed(&error)),
+            Err(_) => Err(setup.error(RedisErrorKind::Unavailable, "does not answer")),
+        };
+        let running = match connected {
+            Ok(()) => Some((client, task)),
+            Err(error) => {
+                task.abort();
                 if error.kind == RedisErrorKind::Refused {
                     return Err(error);
                 }
@@ -108,8 +123,9 @@ impl Redis {
                 None
             }
         };
-        let redis = Self::kept(client, setup, running);
-        if redis.client.is_connected() {
+        let is_connected = running.is_some();
+        let redis = Self::kept(setup, running)?;
+        if is_connected {
             redis.check_kind().await?;
         }
         Ok(redis)
@@ -120,13 +136,18 @@ impl Redis {
     /// # Errors
     /// `Refused`, if the settings had not let the first come up either.
     pub fn another(&self) -> Result<Self, RedisError> {
-        Ok(Self::kept(self.setup.client()?, self.setup.clone(), None))
+        Self::kept(self.setup.clone(), None)
     }
 
-    fn kept(client: Client, setup: Arc<Setup>, running: Option<ConnectHandle>) -> Self {
+    fn kept(setup: Arc<Setup>, running: Option<(Client, ConnectHandle)>) -> Result<Self, RedisError> {
         let closed = CancellationToken::new();
-        setup.tasks.spawn(keep(client.clone(), setup.clone(), running, closed.clone()));
-        Self { client, setup, _open: Arc::new(closed.drop_guard()) }
+        let (first, task) = match running {
+            Some((client, task)) => (client, Some(task)),
+            None => (setup.client()?, None),
+        };
+        let (in_use, client) = watch::channel(first);
+        setup.tasks.spawn(keep(in_use, setup.clone(), task, closed.clone()));
+        Ok(Self { client, setup, _open: Arc::new(closed.drop_guard()) })
     }
 
     /// The client, once it is connected. A command is sent once: one that was under way when the connection broke is an
@@ -135,17 +156,20 @@ impl Redis {
     ///
     /// # Errors
     /// When there is no connection within [`COMMAND_TIMEOUT`].
-    pub(crate) async fn client(&self) -> Result<&Client, RedisError> {
-        if !self.client.is_connected() {
-            match tokio::time::timeout(COMMAND_TIMEOUT, self.client.wait_for_connect()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(self.failed(&error)),
-                // It may have come up between the look and the wait.
-                Err(_) if self.client.is_connected() => {}
-                Err(_) => return Err(self.setup.error(RedisErrorKind::Unavailable, "is away")),
+    pub(crate) async fn client(&self) -> Result<Client, RedisError> {
+        let client = self.client.borrow().clone();
+        if client.is_connected() {
+            return Ok(client);
+        }
+        match tokio::time::timeout(COMMAND_TIMEOUT, client.wait_for_connect()).await {
+            Ok(Ok(())) => Ok(client),
+            Ok(Err(error)) => Err(self.failed(&error)),
+            Err(_) => {
+                // It may have come up between the look and the wait, or be another one by now.
+                let now = self.client.borrow().clone();
+                if now.is_connected() { Ok(now) } else { Err(self.setup.error(RedisErrorKind::Unavailable, "is away")) }
             }
         }
-        Ok(&self.client)
     }
 
     /// Whose errors these are, for people: the addresses, without user and password.
@@ -168,11 +192,12 @@ impl Redis {
 
     /// A node of a cluster answers a plain client too, but only for some keys: better said at the start.
     async fn check_kind(&self) -> Result<(), RedisError> {
-        if self.client.is_clustered() {
+        let client = self.client().await?;
+        if client.is_clustered() {
             return Ok(());
         }
         let info = CustomCommand::new_static("INFO", ClusterHash::Random, false);
-        match self.client.custom::<String, _>(info, vec!["cluster"]).await {
+        match client.custom::<String, _>(info, vec!["cluster"]).await {
             Ok(info) if info.contains("cluster_enabled:1") => {
                 let why = "is a node of a cluster; write redis-cluster:// in its URL";
                 Err(self.setup.error(RedisErrorKind::Refused, why))
@@ -236,14 +261,23 @@ fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).expect("constants of seconds")
 }
 
-/// Keeps the client connected until `closed`, and tells when it is not. The client reconnects by itself as long as its
-/// task runs; that ends when the first connection fails, and on what it holds for fatal, which a restarted server with
-/// repaired settings is not.
-async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHandle>, closed: CancellationToken) {
+/// Keeps a client connected until `closed`, and tells when none is. A client reconnects by itself as long as its task
+/// runs; that ends when the first connection fails, and on what it holds for fatal, which a restarted server with repaired
+/// settings is not. Such a client is not connected again but replaced, as is one that says that it is connected and yet
+/// answers nothing.
+async fn keep(
+    in_use: watch::Sender<Client>,
+    setup: Arc<Setup>,
+    mut running: Option<ConnectHandle>,
+    closed: CancellationToken,
+) {
     let mut waits = Waits::new(Duration::from_millis(50), LONGEST_PAUSE);
     loop {
+        let client = in_use.borrow().clone();
         let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
         let mut task = running.take().unwrap_or_else(|| client.connect());
+        let silence = silent(&client);
+        tokio::pin!(silence);
         loop {
             tokio::select! {
                 () = closed.cancelled() => {
@@ -257,6 +291,11 @@ async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHand
                     }
                     break;
                 }
+                () = &mut silence => {
+                    setup.tell_away(&setup.error(RedisErrorKind::Unavailable, "answers nothing on its connection"));
+                    task.abort();
+                    break;
+                }
                 Ok((error, _)) = errors.recv() => setup.tell_away(&setup.failed(&error)),
                 Ok(_) = connects.recv() => {
                     waits.reset();
@@ -268,5 +307,22 @@ async fn keep(client: Client, setup: Arc<Setup>, mut running: Option<ConnectHand
             () = closed.cancelled() => return,
             () = tokio::time::sleep(waits.next_wait()) => {}
         }
+        if let Ok(new) = setup.client() {
+            in_use.send_replace(new);
+        }
+    }
+}
+
+/// Returns when a client that says that it is connected has answered nothing for some time.
+async fn silent(client: &Client) {
+    /// Signs of life that may be missing in a row.
+    const PATIENCE: u32 = 2;
+    let mut missed = 0;
+    while missed < PATIENCE {
+        tokio::time::sleep(COMMAND_TIMEOUT).await;
+        // On a connection whose commands block an answer takes as long as they do, which is a second.
+        let is_well =
+            !client.is_connected() || client.with_options(&within(UNRESPONSIVE)).ping::<()>(None).await.is_ok();
+        missed = if is_well { 0 } else { missed + 1 };
     }
 }

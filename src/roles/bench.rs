@@ -50,8 +50,11 @@ pub async fn bench(
     config.worker.jobs_dir = jobs_dir;
     config.worker.cores_per_process = 1;
     config.worker.cores = Some(options.concurrency);
+    // Beside the queue that is configured, not in it.
+    config.queue.name = format!("bench-{}", JobId::generate());
     let measured = measure(&config, environment, &options, &binary).await;
     fs_err::remove_dir_all(&dir)?;
+    wiring::forget_queue(&config).await?;
     let (mut raw, mut whole) = measured?;
     let (raw, whole) = (median(&mut raw), median(&mut whole));
     writeln!(

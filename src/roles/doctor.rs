@@ -1,11 +1,12 @@
 //! What `jobber doctor` looks at: the configuration as any role would load it, and the host that it is for.
 
 use crate::config::{Config, Sources};
+use crate::doctor::redis::RedisFacts;
 use crate::doctor::{self, Finding};
 use crate::domain::Clock;
 use crate::wiring;
 
-/// Checks everything but servers. A configuration that can't be used is a finding, and the only one: all else depends
+/// Checks everything but Jobber's own server. A configuration that can't be used is a finding, and the only one: all else depends
 /// on it.
 pub async fn examine(sources: &Sources) -> Vec<Finding> {
     const CHECK: &str = "configuration";
@@ -31,5 +32,9 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
         &Clock::system(),
         &wiring::schema_versions(),
     ));
+    if let Some((place, said)) = wiring::ask_redis(&config, &Clock::system()).await {
+        let facts = said.map(|said| RedisFacts::read(&said.info, said.save.as_deref(), said.times));
+        findings.extend(doctor::redis::judge(&place, facts.as_ref().map_err(String::as_str)));
+    }
     findings
 }

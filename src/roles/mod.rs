@@ -10,6 +10,7 @@ mod parts;
 mod ready;
 mod serve;
 mod service;
+pub mod upkeep;
 mod work;
 
 pub use dev::dev;

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem};
 use crate::config::Config;
-use crate::domain::{Clock, JobName, WorkerId};
+use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
 use crate::queue::JobSource;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::Presence;
+use crate::store::Retention;
 use crate::wiring::{self, Ports};
 use crate::worker::{Worker, WorkerSettings};
 
@@ -61,7 +62,9 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
 }
 
 fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
-    binary::resolve(jobs_dir, name).map(|_| ()).map_err(|e| BinaryProblem { detail: e.to_string() })
+    binary::resolve(jobs_dir, name)
+        .map(|_| ())
+        .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
 }
 
 /// Stops the process, as a failure, when the embedded database is removed or replaced under it: what it still did would
@@ -94,7 +97,9 @@ pub(super) fn start_projector(
 ) {
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
-        keep: usize::try_from(config.events_keep).unwrap_or(usize::MAX),
+        retention: Retention::new(config.retention),
+        // What is kept for those who watch, and the batch after which it is next looked at, must leave room for what is new.
+        keep: usize::try_from(config.events_keep.min(config.events_cap / 4)).unwrap_or(usize::MAX),
         ..ProjectorSettings::new(holder.as_str())
     };
     let stop = CancellationToken::new();
@@ -209,8 +214,11 @@ pub(super) fn build_runner(
 /// When the CPUs asked for are not there.
 pub(super) fn build_slots(config: &Config) -> anyhow::Result<Slots> {
     let list = config.worker.cpus.as_ref().map(|cpus| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
-    let cpus = CpuSet::detect(config.worker.cores, list.as_deref())?;
-    Ok(Slots::new(cpus.into_vec(), config.worker.cores_per_process))
+    let cpus = CpuSet::detect(config.worker.cores, list.as_deref())?.into_vec();
+    if let Some(asked) = config.worker.cores.filter(|asked| *asked as usize > cpus.len()) {
+        tracing::warn!(asked, usable = cpus.len(), "worker.cores is more than this process may use; dividing those");
+    }
+    Ok(Slots::new(cpus, config.worker.cores_per_process))
 }
 
 fn scratch_dir(config: &Config) -> anyhow::Result<PathBuf> {

@@ -16,11 +16,13 @@ use super::report;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
 use super::spawn::{Program, SpawnError, Spawned};
-use super::supervise::{Supervisor, Terms};
+use super::supervise::{Supervisor, Terms, Vigil};
 use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
+/// Where a job finds what those gave back that came before it.
+const RESULTS_FILE: &str = ".jobber-results.json";
 
 /// What all attempts of a worker share.
 pub(super) struct Shared {
@@ -62,20 +64,28 @@ pub(super) fn run(
         }
     };
     let error_file = directory.join(ERROR_FILE);
-    let variables = environment::of_attempt(
+    let mut variables = environment::of_attempt(
         order,
         shared.settings.worker.as_str(),
         slot.cpus(),
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
+    if !order.results_before.is_empty() {
+        let file = directory.join(RESULTS_FILE);
+        let text = serde_json::to_vec(&order.results_before).unwrap_or_default();
+        if let Err(error) = fs_err::write(&file, text) {
+            return refused(SpawnError { failure: SpawnFailure::System, message: error.to_string(), vanished: false });
+        }
+        variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
+    }
     let running = shared.gauge.enter();
     let process = match spawn(shared, bench, &slot, order, &variables, &directory) {
         Ok(process) => process,
         Err(error) => return refused(error),
     };
     if let Some(guard) = &shared.guard {
-        guard.note(bench.number, Some(process.pid));
+        guard.note(bench.number, Some(process.pid), order.validity.as_ref());
     }
     let cores = slot.cpus().len();
     let unique = format!("{}-{}", shared.settings.worker, process.pid);
@@ -85,7 +95,9 @@ pub(super) fn run(
         .filter(|(name, _)| matches!(*name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
         .map(|(name, value)| format!("{name}={value}").into_bytes())
         .collect();
+    let vigil = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
+        vigil: vigil.map(|(table, validity)| Vigil { table, cell: bench.number, validity }),
         timeout: order.timeout,
         grace: order.grace,
         drain: shared.settings.drain,
@@ -100,7 +112,7 @@ pub(super) fn run(
     };
     let observed = Supervisor::new(process, &mut restraint, terms).run();
     if let Some(guard) = &shared.guard {
-        guard.note(bench.number, None);
+        guard.note(bench.number, None, None);
     }
     let cpus = if shared.settings.pin { slot.cpus().to_vec() } else { Vec::new() };
     let peak_beside = running.peak_beside();
@@ -128,7 +140,7 @@ impl Drop for Cleared<'_> {
 fn never_started(reason: StopReason, now: Timestamp) -> AttemptReport {
     match reason {
         StopReason::Cancelled => AttemptReport::bare(Outcome::Cancelled, now, now, "cancelled before it was started"),
-        StopReason::Lost => {
+        StopReason::Lost | StopReason::Lapsed => {
             AttemptReport::bare(Outcome::Lost, now, now, "its worker had to give it up before it was started")
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEv
         Some(Stopped::Timeout) => return Outcome::Timeout,
         Some(Stopped::Memory) => return Outcome::Oom,
         Some(Stopped::Asked(StopReason::Cancelled)) => return Outcome::Cancelled,
-        Some(Stopped::Asked(StopReason::Lost)) => return Outcome::Lost,
+        Some(Stopped::Asked(StopReason::Lost | StopReason::Lapsed)) => return Outcome::Lost,
         None => {}
     }
     let oom = match ending {
@@ -96,6 +96,7 @@ mod tests {
                 assert_eq!(of(Stopped::Memory), Outcome::Oom);
                 assert_eq!(of(Stopped::Asked(StopReason::Cancelled)), Outcome::Cancelled);
                 assert_eq!(of(Stopped::Asked(StopReason::Lost)), Outcome::Lost);
+                assert_eq!(of(Stopped::Asked(StopReason::Lapsed)), Outcome::Lost);
             }
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! A worker that is killed with SIGKILL can't end its children, and would leave them to run beside their own retries.
 //! So a small process of its own, the guard, waits for the worker's end and then kills every process group in a table
-//! that the worker keeps in shared memory: a cell of eight bytes per running attempt, written without waking anybody.
-//! What left its group is found by the worker's id in its environment.
+//! that the worker keeps in shared memory: a small cell per running attempt, written without waking anybody. What left
+//! its group is found by the worker's id in its environment.
+//!
+//! A worker that is stopped (SIGSTOP, a debugger) can't end its children either when it loses their leases meanwhile. So a
+//! cell also says until when its attempt may run, which the worker keeps moving on; the guard kills what is past it.
 
 use std::fs::File;
 use std::io;
@@ -14,16 +17,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::{orphans, procfs, scratch, spawn, sys};
-use crate::domain::WorkerId;
+use crate::domain::validity::monotonic_ms;
+use crate::domain::{Validity, WorkerId};
 
 /// The table begins with the worker's id and its scratch directory; cells follow.
 const HEADER: u64 = 8192;
-const CELL: u64 = 8;
+/// The process group, and until when it may run (0: no limit), eight bytes each.
+const CELL: u64 = 16;
+/// How often the guard looks at the table at least.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The worker's end of its guard. The guard ends by itself, soon after the worker.
 #[derive(Debug)]
@@ -77,11 +84,14 @@ impl Table {
         Ok(Self(Arc::new(file)))
     }
 
-    /// Notes that a process group runs, or with `None` that it has ended. Each caller has a cell of its own.
-    pub(super) fn note(&self, cell: usize, group: Option<Pid>) {
+    /// Notes that a process group runs and until when it may, or with `None` that it has ended. Each caller has a cell of
+    /// its own.
+    pub(super) fn note(&self, cell: usize, group: Option<Pid>, validity: Option<&Validity>) {
         let value = group.map_or(0, |pid| i64::from(pid.as_raw_nonzero().get()));
         // Without memory for it, the guard still finds the process by its environment.
-        let _ = write_all_at(&self.0, &value.to_le_bytes(), HEADER + CELL * cell as u64);
+        let until = validity.map_or(0, Validity::until);
+        let bytes = [value.to_le_bytes(), until.to_le_bytes()].concat();
+        let _ = write_all_at(&self.0, &bytes, HEADER + CELL * cell as u64);
     }
 }
 
@@ -94,7 +104,8 @@ fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 struct Ward {
     worker: Vec<u8>,
     scratch_dir: PathBuf,
-    groups: Vec<Pid>,
+    /// Each with the moment until which it may run, 0 for no limit.
+    groups: Vec<(Pid, u64)>,
 }
 
 impl Ward {
@@ -120,10 +131,13 @@ impl Ward {
         };
         let worker = part()?;
         let scratch_dir = PathBuf::from(std::ffi::OsString::from_vec(part()?));
-        let (cells, _) = cells.as_chunks::<8>();
+        let (cells, _) = cells.as_chunks::<16>();
         // Never 1 or below: those would be everybody.
-        let group =
-            |cell: &[u8; 8]| i32::try_from(i64::from_le_bytes(*cell)).ok().filter(|id| *id > 1).and_then(Pid::from_raw);
+        let group = |cell: &[u8; 16]| {
+            let ([group, until], _) = cell.as_chunks::<8>() else { return None };
+            let id = i32::try_from(i64::from_le_bytes(*group)).ok().filter(|id| *id > 1)?;
+            Some((Pid::from_raw(id)?, u64::from_le_bytes(*until)))
+        };
         Some(Self { worker, scratch_dir, groups: cells.iter().filter_map(group).collect() })
     }
 }
@@ -150,8 +164,11 @@ pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
 /// Waits for the end of `parent` (`None`: it has ended) and cleans up.
 fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
     if let Some(parent) = parent {
+        let mut killed = Vec::new();
         loop {
-            match poll(&mut [PollFd::from_borrowed_fd(parent.as_fd(), PollFlags::IN)], None) {
+            let pause = Timespec::try_from(end_lapsed(table, &mut killed)?).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::from_borrowed_fd(parent.as_fd(), PollFlags::IN)], Some(&pause)) {
+                Ok(0) => {}
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -159,12 +176,31 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
         }
     }
     let ward = Ward::read(table)?;
-    for group in &ward.groups {
+    for (group, _) in &ward.groups {
         let _ = rustix::process::kill_process_group(*group, Signal::KILL);
     }
     kill_marked(&ward.worker);
     scratch::sweep(&ward.scratch_dir);
     Ok(())
+}
+
+/// Kills what runs past the moment until which it may, once; answers how long to wait before the next look. The worker
+/// reaps it when it goes on: until then the group's id can't have come to mean another one.
+fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration> {
+    let (ward, now) = (Ward::read(table)?, monotonic_ms());
+    killed.retain(|group| ward.groups.contains(group));
+    let is_over = |until: u64| until != 0 && until <= now;
+    let lapsed: Vec<_> = ward.groups.iter().filter(|g| is_over(g.1) && !killed.contains(g)).copied().collect();
+    for (group, _) in &lapsed {
+        let _ = rustix::process::kill_process_group(*group, Signal::KILL);
+    }
+    // With nothing left that may run, what had left its group goes too.
+    if !lapsed.is_empty() && ward.groups.iter().all(|(_, until)| is_over(*until)) {
+        kill_marked(&ward.worker);
+    }
+    killed.extend(lapsed);
+    let next = ward.groups.iter().map(|(_, until)| *until).filter(|until| *until > now).min();
+    Ok(next.map_or(LOOK, |next| Duration::from_millis(next - now).min(LOOK)))
 }
 
 /// Kills every process with the worker's id in its environment, until there is none: one may have forked in between.
@@ -216,13 +252,15 @@ mod tests {
     #[test]
     fn the_table_holds_what_runs() {
         let table = Table::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where")).unwrap();
-        table.note(3, pid(77));
-        table.note(0, pid(1));
-        table.note(1, pid(88));
-        table.note(1, None);
-        table.note(2, pid(99));
+        let validity = Validity::lasting(Duration::from_secs(5));
+        table.note(3, pid(77), Some(&validity));
+        table.note(0, pid(1), None);
+        table.note(1, pid(88), Some(&validity));
+        table.note(1, None, None);
+        table.note(2, pid(99), None);
         let ward = Ward::read(&table.0).unwrap();
-        let groups: Vec<Pid> = [99, 77].into_iter().filter_map(pid).collect();
+        let groups =
+            [(99, 0), (77, validity.until())].into_iter().filter_map(|(id, until)| Some((pid(id)?, until))).collect();
         let expected = Ward { worker: b"w-1".to_vec(), scratch_dir: "/some/where".into(), groups };
         assert_eq!(ward, expected, "cleared cells, gaps and process 1 are left out");
         assert_eq!(Ward::parse(b"too short"), None);
@@ -249,7 +287,7 @@ mod tests {
         let mut in_table = sleeper("unmarked", true);
         let mut escaped = sleeper(worker.as_str(), false);
         let mut other = sleeper("another-worker", true);
-        table.note(0, Some(Pid::from_child(&in_table)));
+        table.note(0, Some(Pid::from_child(&in_table)), None);
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
         let guarding = std::thread::spawn(move || guard(Some(&pidfd), &table.0));
         assert!(in_table.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
@@ -262,6 +300,30 @@ mod tests {
         other.kill().unwrap();
         other.wait().unwrap();
         parent.wait().unwrap();
+    }
+
+    #[test]
+    fn what_runs_past_its_time_is_killed_and_nothing_else() {
+        let worker = WorkerId::generate("guard-test");
+        let table = Table::create(&worker, Path::new("/nonexistent")).unwrap();
+        let mut parent = sleeper("nobody", false);
+        let (mut lapsed, mut valid, mut escaped) =
+            (sleeper("unmarked", true), sleeper("unmarked", true), sleeper(worker.as_str(), false));
+        let long = Validity::lasting(Duration::from_secs(1000));
+        table.note(0, Some(Pid::from_child(&lapsed)), Some(&Validity::lasting(Duration::from_millis(200))));
+        table.note(1, Some(Pid::from_child(&valid)), Some(&long));
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
+        let watched = table.clone();
+        let guarding = std::thread::spawn(move || guard(Some(&pidfd), &watched.0));
+        assert_eq!(lapsed.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(valid.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
+        table.note(0, None, None);
+        table.note(1, Some(Pid::from_child(&valid)), Some(&Validity::lasting(Duration::ZERO)));
+        assert_eq!(valid.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(escaped.wait().unwrap().signal(), Some(libc::SIGKILL), "nothing is left that may run");
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        guarding.join().unwrap().unwrap();
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl Runner {
         gauge: RunningGauge,
     ) -> Result<Self, RunnerError> {
         sys::close_descriptors_on_exec();
+        sys::catch_ignored_signals();
         // Attempts run on threads with working directories of their own: a relative path would mean another place there.
         let jobs_dir = std::path::absolute(&settings.jobs_dir).map_err(RunnerError::JobsDir)?;
         let settings = RunnerSettings { jobs_dir, ..settings };

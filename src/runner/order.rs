@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AttemptNumber, Job, Progress, Stream, WorkerId};
+use crate::domain::{AttemptNumber, Job, Progress, Stream, Validity, WorkerId};
 
 /// One attempt to run, with every limit decided.
 #[derive(Debug, Clone)]
@@ -19,6 +19,10 @@ pub struct RunOrder {
     pub grace: Duration,
     /// Memory limit in bytes; `None` for no limit.
     pub memory_bytes: Option<u64>,
+    /// Until when it may run: then the guard kills it, should the worker be stopped itself. `None` for no such limit.
+    pub validity: Option<Validity>,
+    /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.
+    pub results_before: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is the same for every attempt of a worker.
@@ -49,8 +53,10 @@ pub struct RunnerSettings {
 pub enum StopReason {
     /// Somebody asked: the outcome is `cancelled`.
     Cancelled,
-    /// The lease was lost, or the worker ends: the outcome is `lost`.
+    /// The worker ends: the outcome is `lost`.
     Lost,
+    /// The lease was lost, and others may run the job any moment: the outcome is `lost`, the grace period cut short.
+    Lapsed,
 }
 
 /// Stops one attempt, from any thread.

@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::exit::Stopped;
+use super::order::StopReason;
+
+/// The grace period of a process that others may run any moment.
+const HASTE: Duration = Duration::from_millis(100);
 
 /// Stops one process group, which lives as long as its leader has not been reaped.
 #[derive(Debug)]
@@ -33,7 +37,8 @@ impl Stopper {
             self.kill(leader);
             return;
         }
-        self.kill_at = now.checked_add(self.grace);
+        let hurried = why == Stopped::Asked(StopReason::Lapsed);
+        self.kill_at = now.checked_add(if hurried { self.grace.min(HASTE) } else { self.grace });
         self.signal(leader, Signal::TERM);
         // One that is stopped (SIGSTOP) hears SIGTERM only when it goes on.
         self.signal(leader, Signal::CONT);

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::capture::Capture;
 use super::directives::{Directives, Found};
 use super::exit::{Ending, Stopped};
+use super::guard::Table;
 use super::limits::{self, Limits, Restraint};
 use super::memory::PeakMemory;
 use super::order::{OutputSink, StopSignal};
@@ -22,7 +24,8 @@ use super::orphans::{Marks, Orphans};
 use super::spawn::Spawned;
 use super::stop::Stopper;
 use super::sys::{self, Counted};
-use crate::domain::{Clock, Stream, Tail, Timestamp};
+use crate::domain::validity::monotonic_ms;
+use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
 /// How long a process is first watched for its end alone: most short jobs have ended by then, and are seen once and
 /// not at each of their writes. A pipe holds what is written meanwhile.
@@ -42,8 +45,26 @@ pub(super) struct Terms<'a> {
     pub(super) orphans: &'a Orphans,
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a Clock,
+    pub(super) vigil: Option<Vigil<'a>>,
     /// For reading, any size.
     pub(super) buffer: &'a mut [u8],
+}
+
+/// Until when the process may run, kept before the guard's eyes.
+pub(super) struct Vigil<'a> {
+    pub(super) table: &'a Table,
+    pub(super) cell: usize,
+    pub(super) validity: &'a Validity,
+}
+
+impl Vigil<'_> {
+    /// Notes the validity as it is; answers when to do it again.
+    fn note(&self, group: Pid, now: Instant) -> Instant {
+        const LONGEST: u64 = 1000;
+        self.table.note(self.cell, Some(group), Some(self.validity));
+        let left = self.validity.until().saturating_sub(monotonic_ms());
+        now + Duration::from_millis((left / 8).clamp(20, LONGEST))
+    }
 }
 
 /// What was seen.
@@ -70,6 +91,7 @@ pub(super) struct Supervisor<'a> {
     stop_seen: bool,
     memory: PeakMemory,
     watchdog_at: Option<(Instant, u64)>,
+    vigil_at: Option<Instant>,
     said: Said,
 }
 
@@ -108,6 +130,7 @@ impl<'a> Supervisor<'a> {
             stop_seen: false,
             memory: PeakMemory::new(started),
             watchdog_at: restraint.watched().map(|limit| (started + WATCHDOG / 10, limit)),
+            vigil_at: terms.vigil.as_ref().map(|_| started),
             said,
             process,
             restraint,
@@ -229,6 +252,9 @@ impl<'a> Supervisor<'a> {
             }
             self.watchdog_at = Some((now + WATCHDOG, limit));
         }
+        if let Some(vigil) = self.terms.vigil.as_ref().filter(|_| self.vigil_at.is_some_and(|at| at <= now)) {
+            self.vigil_at = Some(vigil.note(self.process.pid, now));
+        }
         if self.memory.tick(self.process.pid, now) {
             self.terms.limits.refresh(self.restraint);
         }
@@ -241,7 +267,8 @@ impl<'a> Supervisor<'a> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let watchdog = self.watchdog_at.map(|(at, _)| at);
-        [self.timeout_at, self.stopper.deadline(), watchdog, Some(self.memory.deadline())].into_iter().flatten().min()
+        let others = [self.timeout_at, self.stopper.deadline(), watchdog, self.vigil_at];
+        others.into_iter().flatten().chain([self.memory.deadline()]).min()
     }
 
     /// Reads once what `poll` said is there.

@@ -1,5 +1,8 @@
 //! The few system calls that rustix does not offer safely.
-#![expect(unsafe_code, reason = "wait4, getrusage, sysconf, close_range, unshare and signal have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "wait4, getrusage, sysconf, close_range, unshare, signal and sigaction have no safe wrapper"
+)]
 
 use std::io;
 
@@ -91,6 +94,32 @@ pub(super) fn unshare_working_directory() -> io::Result<()> {
     // SAFETY: CLONE_FS only gives this thread its own copy of root, working directory and umask; no descriptor or
     // memory is affected.
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }?)
+}
+
+/// Whoever started this process may have had signals ignored (`nohup`, a shell's `&`, a daemon that does not care for its
+/// children), and what is ignored stays so in every job. What is caught does not: so these are caught, to no effect.
+/// Ignored ends of children are back to normal: the kernel would reap them before anybody could ask how they ended.
+pub(super) fn catch_ignored_signals() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let nothing: extern "C" fn(libc::c_int) = nothing;
+    // SIGPIPE the standard library resets in children; to stop at the terminal is nothing for jobs.
+    let not_these = [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    for signal in (1..32).filter(|signal| !not_these.contains(signal)) {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: a null pointer changes nothing; the other is valid for writes for the duration of the call.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+            continue;
+        }
+        // SAFETY: a sigaction of zeros is valid, and the kernel has filled it in.
+        let mut action = unsafe { action.assume_init() };
+        if action.sa_sigaction != libc::SIG_IGN {
+            continue;
+        }
+        action.sa_sigaction = if signal == libc::SIGCHLD { libc::SIG_DFL } else { nothing as libc::sighandler_t };
+        action.sa_flags = libc::SA_RESTART;
+        // SAFETY: the handler does nothing, so it may run at any moment; no flag asks for another signature.
+        unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    }
 }
 
 /// Makes this process deaf to what asks a group of processes to end.

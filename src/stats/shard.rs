@@ -6,10 +6,11 @@
 //! documents gives the same shard.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Day, JobName, OutcomeKind};
+use crate::domain::{Day, JobName, OutcomeKind, Timestamp};
 use crate::events::Cursor;
 
 /// Which shard: jobs of this name that were submitted on this day.
@@ -30,9 +31,16 @@ pub struct StatShard {
     pub key: ShardKey,
     /// The last event whose effect has been added: earlier ones are skipped.
     pub applied: Cursor,
+    /// Until when the records of all its jobs are certain to be there; `None` while no end is in sight. From then on
+    /// some may have expired: what they added stays, and a sum over those that are left no longer tells what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_until: Option<Timestamp>,
     /// The numbers.
     pub counts: Counts,
 }
+
+/// How far the clock of a store that removes records by itself may be ahead.
+const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
 impl StatShard {
     /// The document format that this version writes.
@@ -40,7 +48,21 @@ impl StatShard {
 
     /// An empty shard.
     pub fn new(key: ShardKey) -> Self {
-        Self { schema: Self::SCHEMA, key, applied: Cursor::START, counts: Counts::default() }
+        Self { schema: Self::SCHEMA, key, applied: Cursor::START, whole_until: None, counts: Counts::default() }
+    }
+
+    /// Notes that records may be gone from `until` on; true when that is news. An earlier moment stands.
+    pub fn expire_from(&mut self, until: Timestamp) -> bool {
+        let is_news = self.whole_until.is_none_or(|before| until < before);
+        if is_news {
+            self.whole_until = Some(until);
+        }
+        is_news
+    }
+
+    /// Whether the records of all its jobs are certain to be there.
+    pub fn is_whole(&self, now: Timestamp) -> bool {
+        self.whole_until.is_none_or(|until| now + CLOCKS_APART < until)
     }
 
     /// Adds the effect of the event at `at`, unless it has been added before.

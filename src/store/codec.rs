@@ -66,7 +66,9 @@ mod tests {
         for name in ["job_waiting.json", "job_failed.json"] {
             same(&encode(&job(&golden(name)).unwrap()), &golden(name));
         }
-        same(&encode(&shard(&golden("shard.json")).unwrap()), &golden("shard.json"));
+        for name in ["shard.json", "shard_expiring.json"] {
+            same(&encode(&shard(&golden(name)).unwrap()), &golden(name));
+        }
     }
 
     #[test]

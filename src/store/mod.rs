@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod embedded;
 pub mod records;
+mod retention;
 
 use async_trait::async_trait;
 
@@ -10,6 +11,7 @@ use crate::domain::{Clock, Day, JobId, JobName, JobState, Page, PageRequest, Tim
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 pub use records::{AttemptRecord, JobRecord, JobSummary, NameSummary};
+pub use retention::Retention;
 
 /// What a caller can decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +134,9 @@ pub struct Commit {
     pub jobs: Vec<Versioned<JobRecord>>,
     /// The global cursor: written last. It never goes back: an earlier one leaves it where it is.
     pub cursor: Cursor,
+    /// How long the job records are to be kept. A store that removes records by itself writes each with its
+    /// [`Retention::expiry`]; the others wait for [`Projection::expire`].
+    pub retention: Retention,
 }
 
 /// What only the projector may do.
@@ -160,6 +165,14 @@ pub trait Projection: Send + Sync + 'static {
     /// `Fenced` if the term is not the current one, `Conflict` if a version moved, `Rejected` if a job's id, name,
     /// arguments, data or time of submission would change.
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError>;
+
+    /// Removes job records that have expired, the longest ended first and `limit` at most; answers how many. Never one of
+    /// a job that has not ended. The shards of what is removed say so before it is gone ([`StatShard::expire_from`]);
+    /// their counts stay as they are. A store that removes records by itself has nothing to do.
+    ///
+    /// # Errors
+    /// `Fenced` if the term is not the current one.
+    async fn expire(&self, term: &Term, retention: Retention, now: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
     /// Every job record, removed ones too, in order of id: up to `limit` after `after`. For rebuilding aggregates.
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError>;

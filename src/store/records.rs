@@ -67,7 +67,7 @@ impl JobRecord {
 
     /// The record of a job of which no event has been folded yet.
     pub fn new(job: &Job) -> Self {
-        let state = if !job.options.delay.is_zero() {
+        let state = if !job.options.delay.is_zero() || !job.options.after.is_empty() {
             JobState::Delayed
         } else if job.options.priority > 0 {
             JobState::Prioritized
@@ -94,6 +94,16 @@ impl JobRecord {
             retried_after: None,
             removed: false,
             applied: Cursor::START,
+        }
+    }
+
+    /// When it ended for good, if it has. A job that was taken out of the queue before it ever ended has no end of its
+    /// own: it counts as ended when it was submitted.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        match self.state {
+            JobState::Completed | JobState::Failed => Some(self.finished_at.unwrap_or(self.submitted_at)),
+            JobState::Waiting | JobState::Delayed | JobState::Prioritized => self.removed.then_some(self.submitted_at),
+            JobState::Active => None,
         }
     }
 

@@ -22,7 +22,7 @@ pub struct PutSchedule {
     /// Milliseconds between two jobs, at least 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every_ms: Option<u64>,
-    /// What its jobs are like; without id, delay and deduplication.
+    /// What its jobs are like; without id, delay, deduplication and `after`.
     pub job: SubmitJob,
 }
 

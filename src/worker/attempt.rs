@@ -7,7 +7,7 @@ use super::live::Live;
 use super::pace::Pace;
 use crate::backoff::dice;
 use crate::domain::retry::decide;
-use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Verdict};
+use crate::domain::{AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Timestamp, Validity, Verdict};
 use crate::queue::{Lease, LeaseLoss};
 use crate::runner::{Slot, StopHandle, StopReason};
 
@@ -22,6 +22,9 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     if lease.crashes() > shop.worker.settings.crash_limit {
         return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
+    }
+    if let Some(why) = lease.barred().map(str::to_owned) {
+        return end_unstarted(&shop, lease, Outcome::Cancelled, &why).await;
     }
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
@@ -109,7 +112,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Ok(pair) => pair,
         Err(error) => return Some(trouble(&error)),
     };
-    let sink = Arc::new(Live { publisher: lease.publisher(), attempt: lease.attempt() });
+    let sink = Arc::new(Live::new(lease.publisher(), lease.attempt()));
     let (order, runner) = (shop.worker.settings.order(lease), &shop.worker.runner);
     let waits = matches!(place, Place::InTurn);
     let mut attempt = match place {
@@ -136,7 +139,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
                 }
                 LeaseLoss::Expired => {
                     tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease; stopping the job");
-                    StopReason::Lost
+                    StopReason::Lapsed
                 }
             },
             () = shop.give_back.cancelled(), if !told => StopReason::Lost,
@@ -157,6 +160,12 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Ok(report) => report,
         Err(error) => trouble(&error),
     };
+    // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.
+    if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
+        tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease before the job had ended");
+        report.outcome = Outcome::Lost;
+        report.error = Some("lost: its worker was held up until others could take it".to_owned());
+    }
     match (report.outcome, why) {
         (Outcome::Cancelled, Some(reason)) => report.error = Some(format!("cancelled: {reason}")),
         (Outcome::Lost, _) if shop.give_back.is_cancelled() => {
@@ -208,7 +217,7 @@ async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
 /// Ends a job that this lease never started.
 async fn end_unstarted(shop: &Shop, lease: Lease, outcome: Outcome, why: &str) {
     let error = match outcome {
-        Outcome::Cancelled => format!("cancelled: {why}"),
+        Outcome::Cancelled if lease.barred().is_none() => format!("cancelled: {why}"),
         _ => why.to_owned(),
     };
     tracing::info!(job = %lease.job().id, name = %lease.job().name, %outcome, error, "ended without another attempt");

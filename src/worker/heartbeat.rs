@@ -17,11 +17,15 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
     let mut away = false;
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+            // The others hear at once that nothing new is taken here.
+            () = drain.cancelled(), if !told => {}
         }
+        told = drain.is_cancelled();
         let me = WorkerInfo {
             id: worker.settings.id.clone(),
             host: worker.settings.host.clone(),
@@ -32,7 +36,7 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             slots: u32::try_from(worker.slots.count()).unwrap_or(u32::MAX),
             cores: worker.slots.total_cores(),
             running: worker.gauge.running(),
-            draining: drain.is_cancelled(),
+            draining: told,
         };
         match worker.source.heartbeat(&me).await {
             Ok(asked_to_drain) => {

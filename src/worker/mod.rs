@@ -62,6 +62,8 @@ impl WorkerSettings {
             timeout: job.options.timeout.or(rules.timeout),
             grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
             memory_bytes: job.options.memory_bytes.or(rules.memory_bytes),
+            validity: lease.validity().cloned(),
+            results_before: lease.results_before().clone(),
         }
     }
 

@@ -32,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &["domain", "store"]),
     ("worker", &["domain", "backoff", "queue", "events", "runner"]),
     ("projector", &["domain", "backoff", "events", "store", "stats"]),
+    ("archive", &["domain", "events", "store", "stats"]),
     ("api", &["domain", "backoff", "queue", "events", "store", "stats", "wire"]),
     ("client", &["domain", "backoff", "wire", "store", "queue"]),
     ("doctor", &["domain", "config", "runner", "sqlite"]),

@@ -17,3 +17,4 @@ mod jobs;
 mod lifecycle;
 mod projector;
 mod release;
+mod upkeep;

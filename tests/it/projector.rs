@@ -12,13 +12,13 @@ use jobber::domain::{
 };
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
-use jobber::projector::{
-    InvalidSettings, ProjectorSettings, contribution, differing_shards, fold_batch, rebuild, recount, run,
-};
+use jobber::projector::{InvalidSettings, ProjectorSettings, compare, contribution, fold_batch, rebuild, recount, run};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
 use jobber::store::embedded::EmbeddedStore;
-use jobber::store::{Commit, History, JobRecord, Loaded, Projection, StoreError, StoreErrorKind, Term, Versioned};
+use jobber::store::{
+    Commit, DayRange, History, JobRecord, Loaded, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+};
 use proptest::prelude::*;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ struct HalfStore(Mutex<Half>);
 #[derive(Default)]
 struct Half {
     jobs: BTreeMap<JobId, (u64, JobRecord)>,
+    /// When records vanish, without anybody being told.
+    expiries: BTreeMap<JobId, Timestamp>,
     shards: BTreeMap<ShardKey, (u64, StatShard)>,
     cursor: Cursor,
     /// Writes until it fails; never when absent.
@@ -92,16 +94,27 @@ impl Projection for HalfStore {
     }
 
     async fn commit(&self, _: &Term, commit: Commit) -> Result<(), StoreError> {
-        let Half { jobs, shards, cursor, writes_left } = &mut *self.0.lock().unwrap();
+        let Half { jobs, expiries, shards, cursor, writes_left } = &mut *self.0.lock().unwrap();
         for shard in commit.shards {
             Half::write_one(writes_left, shards, shard.document.key.clone(), shard)?;
         }
         for job in commit.jobs {
-            Half::write_one(writes_left, jobs, job.document.id.clone(), job)?;
+            let (id, expiry) = (job.document.id.clone(), commit.retention.expiry(&job.document));
+            Half::write_one(writes_left, jobs, id.clone(), job)?;
+            match expiry {
+                Some(expiry) => expiries.insert(id, expiry),
+                None => expiries.remove(&id),
+            };
         }
         Half::spend(writes_left)?;
         *cursor = commit.cursor.max(*cursor);
         Ok(())
+    }
+
+    async fn expire(&self, _: &Term, _: Retention, now: Timestamp, _: usize) -> Result<u64, StoreError> {
+        let Half { jobs, expiries, .. } = &mut *self.0.lock().unwrap();
+        jobs.retain(|id, _| expiries.get(id).is_none_or(|expiry| *expiry > now));
+        Ok(0)
     }
 
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {
@@ -118,6 +131,14 @@ impl Projection for HalfStore {
 /// The store above never waits.
 fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("the double never waits")
+}
+
+/// A moment at which nothing has expired.
+const EARLY: Timestamp = Timestamp::EPOCH;
+
+/// The shards that differ from a recount.
+fn differing(store: &HalfStore) -> Vec<ShardKey> {
+    now(compare(store, EARLY)).unwrap().differing
 }
 
 fn term() -> Term {
@@ -257,22 +278,33 @@ fn documents(store: &HalfStore) -> Documents {
 fn folded(log: &[(Cursor, Event)]) -> Documents {
     let store = HalfStore::default();
     for one in log.chunks(1) {
-        now(fold_batch(&store, &term(), one)).unwrap();
-        assert_eq!(now(differing_shards(&store)).unwrap(), []);
+        now(fold_batch(&store, &term(), one, Retention::FOREVER)).unwrap();
+        assert_eq!(differing(&store), []);
     }
     documents(&store)
 }
 
 /// Folded in batches of these sizes; some commits stop after so many writes.
 fn folded_with_crashes(store: &HalfStore, log: &[(Cursor, Event)], steps: &[(usize, Option<usize>)]) {
-    for (size, crash) in steps.iter().chain(std::iter::repeat(&(7, None))) {
+    folded_by_several(store, log, steps, &[Retention::FOREVER]);
+}
+
+/// The same, each batch by a process that keeps records for another time.
+fn folded_by_several(
+    store: &HalfStore,
+    log: &[(Cursor, Event)],
+    steps: &[(usize, Option<usize>)],
+    retentions: &[Retention],
+) {
+    let steps = steps.iter().chain(std::iter::repeat(&(7, None)));
+    for ((size, crash), retention) in steps.zip(retentions.iter().cycle()) {
         let position = now(store.position()).unwrap();
         let rest: Vec<_> = log.iter().filter(|(at, _)| *at > position).take(*size).cloned().collect();
         if rest.is_empty() {
             return;
         }
         store.0.lock().unwrap().writes_left = *crash;
-        let _ = now(fold_batch(store, &term(), &rest));
+        let _ = now(fold_batch(store, &term(), &rest, *retention));
         store.0.lock().unwrap().writes_left = None;
     }
 }
@@ -302,12 +334,36 @@ proptest! {
         let store = HalfStore::default();
         folded_with_crashes(&store, &log[..log.len() / 2], early);
         store.0.lock().unwrap().writes_left = Some(writes);
-        let _ = now(fold_batch(&store, &term(), &log[log.len() / 2..]));
+        let _ = now(fold_batch(&store, &term(), &log[log.len() / 2..], Retention::FOREVER));
         store.0.lock().unwrap().writes_left = None;
-        now(rebuild(&store, &term())).unwrap();
-        prop_assert_eq!(now(differing_shards(&store)).unwrap(), []);
+        now(rebuild(&store, &term(), EARLY)).unwrap();
+        prop_assert_eq!(differing(&store), []);
         folded_with_crashes(&store, &log, &steps);
         prop_assert_eq!(documents(&store), folded(&log));
+    }
+
+    #[test]
+    fn what_expires_leaves_the_counts_as_they_are(
+        draws in draws(), steps in steps(), ages in prop::collection::vec(prop::option::of(0u64..3), 1..4), hours in 0u64..200,
+    ) {
+        const DAY: u64 = 86_400;
+        let log = as_log(plausible(&draws));
+        let retentions: Vec<_> =
+            ages.iter().map(|days| Retention::new(days.map(|n| Duration::from_secs(n * DAY)))).collect();
+        let store = HalfStore::default();
+        folded_by_several(&store, &log, &steps, &retentions);
+        let (all, counts) = folded(&log);
+        prop_assert_eq!(documents(&store), (all.clone(), counts.clone()));
+
+        let later = EARLY + Duration::from_secs(hours * 3600);
+        now(store.expire(&term(), Retention::FOREVER, later, 0)).unwrap();
+        let left = documents(&store).0;
+        for gone in all.iter().filter(|record| !left.contains(record)) {
+            prop_assert!(gone.ended_at().is_some_and(|end| end.day() < later.day()));
+        }
+        prop_assert_eq!(now(compare(&store, later)).unwrap().differing, []);
+        now(rebuild(&store, &term(), later)).unwrap();
+        prop_assert_eq!(documents(&store).1, counts);
     }
 
     #[test]
@@ -418,7 +474,7 @@ async fn what_is_appended_becomes_history_and_the_term_is_given_back() {
     running.reaches(last).await;
     let record = rig.store.job(&JobId::parse("x").unwrap()).await.unwrap().unwrap();
     assert_eq!((record.state, record.attempts.len()), (JobState::Completed, 1));
-    assert_eq!(differing_shards(&*rig.store).await.unwrap(), []);
+    assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing, []);
 
     running.stopped().await;
     let won = rig.store.lead("two", Duration::from_secs(1), &Clock::system()).await.unwrap();
@@ -490,7 +546,7 @@ async fn an_outage_of_the_store_loses_nothing() {
     }
     store.0.lock().unwrap().writes_left = None;
     running.reaches(last).await;
-    assert_eq!(differing_shards(&*store).await.unwrap(), []);
+    assert_eq!(differing(&store), []);
     assert_eq!(documents(&store), folded(&as_log(one_job("x"))));
     running.stopped().await;
 }
@@ -516,6 +572,31 @@ async fn the_log_is_trimmed_but_for_the_last_events() {
     running.stopped().await;
     let length = rig.log.span().await.unwrap().length;
     assert!((20..=34).contains(&length), "{length}");
+}
+
+#[tokio::test]
+async fn jobs_that_ended_long_ago_go_and_the_statistics_stay() {
+    let rig = Rig::new().await;
+    let settings = || ProjectorSettings {
+        retention: Retention::new(Some(Duration::from_secs(86_400))),
+        ..ProjectorSettings::new("one")
+    };
+    let ended = rig.log.append(&one_job("ended")).await.unwrap();
+    let mut running = rig.start(rig.store.clone(), settings());
+    running.reaches(ended).await;
+    running.stopped().await;
+    let waiting = rig.log.append(&one_job("waiting")[..1]).await.unwrap();
+
+    let mut running = rig.start(rig.store.clone(), settings());
+    running.reaches(waiting).await;
+    let job = async |id: &str| rig.store.job(&JobId::parse(id).unwrap()).await.unwrap();
+    crate::harness::eventually("the job to expire", async || job("ended").await.is_none().then_some(())).await;
+    assert!(job("waiting").await.is_some());
+    let shards = rig.store.shards(DayRange::default(), None).await.unwrap();
+    let (completed, waiting) = (shards[0].counts.completed(), shards[0].counts.waiting);
+    assert_eq!((shards.len(), completed, waiting), (1, 1, 1));
+    assert!(!shards[0].is_whole(Clock::system().now()));
+    running.stopped().await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(in crate::api) async fn show(
     let asked = params.number("wait", 0, 86_400)?;
     params.done()?;
     let wait = asked.or(preferred).unwrap_or(0).min(LONGEST);
-    let view = if wait == 0 { api.look(&id).await?.view } else { wait_for_end(&api, &id, wait).await? };
+    let view = if wait == 0 { as_it_is(&api, &id).await? } else { wait_for_end(&api, &id, wait).await? };
     let mut response = Answer(view).into_response();
     if asked.is_none() && preferred.is_some() {
         const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -50,6 +50,18 @@ fn preferred_wait(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
         Ok(seconds) => Ok(Some(seconds)),
         Err(_) => Err(ApiError::bad_request("invalid_header", "Prefer: wait=N takes a whole number of seconds")),
     }
+}
+
+/// The job now. Of one that has just ended, its end too: whoever has seen it end, or ended it, asks for that next.
+async fn as_it_is(api: &Api, id: &JobId) -> Result<JobView, ApiError> {
+    /// History is a few milliseconds late, unless it stands still.
+    const MOMENT: Duration = Duration::from_secs(1);
+    let look = api.look(id).await?;
+    if look.settled || !look.view.state.is_final() {
+        return Ok(look.view);
+    }
+    // What is known so far is better than an error.
+    Ok(catch_up(api, id, Instant::now() + MOMENT).await.unwrap_or(look.view))
 }
 
 /// Returns when the job has ended and history knows how, when `wait` seconds have passed, or when the server stops.

@@ -79,6 +79,7 @@ fn of_record(record: JobRecord) -> JobView {
         cancel_requested: record.cancel_requested,
         retries: record.retries,
         options: record.options,
+        waits_for: Vec::new(),
         attempts: record.attempts,
     }
 }
@@ -86,6 +87,7 @@ fn of_record(record: JobRecord) -> JobView {
 /// The present, where `view` may still be of the past.
 fn lay_over(view: &mut JobView, queued: &QueuedJob) {
     view.due_at = queued.due_at.filter(|_| queued.state == JobState::Delayed);
+    view.waits_for = queued.waits_for.clone();
     view.worker = queued.worker.clone();
     view.progress = queued.progress.clone().filter(|_| queued.state == JobState::Active);
     view.cancel_requested = queued.cancel_requested.clone().or(view.cancel_requested.take());

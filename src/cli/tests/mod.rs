@@ -85,6 +85,7 @@ pub(super) fn failed_job() -> JobView {
             memory_bytes: Some(512 << 20),
             ..JobOptions::default()
         },
+        waits_for: vec![],
         attempts: vec![attempt(1, lost), attempt(2, report)],
     }
 }
@@ -109,6 +110,9 @@ fn the_help_names_every_command() {
       work         A worker pool
       exec         Run a binary once under the worker's supervision, without server and queue
       doctor       Check this host and its configuration: what is well, what is not, what to do
+      rebuild      Make the statistics anew from the jobs in history
+      export       Write all of history as lines of JSON
+      import       Read what `export` wrote into a store without history
       bench        Measure how many jobs per second this machine carries
       submit       Put one or many jobs into the queue
       run          Submit a job, show what it writes, and exit with its code
@@ -124,6 +128,7 @@ fn the_help_names_every_command() {
       queue        Look at the queue, pause it, clean it up
       worker       Look at the workers, drain one
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often
+      health       Whether the server can work: exit code 0 or 1, for health checks
       completions  Print a shell's completion script
       help         Print this message or the help of the given subcommand(s)
 

@@ -38,6 +38,8 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
         let mut afresh = redis::pipe();
         afresh.atomic();
         afresh.cmd("HDEL").arg(&key).arg(keys::CANCEL).arg("defa").ignore();
+        // Failed jobs that came before it do not bar it any more.
+        afresh.cmd("DEL").arg(inner.keys.failed_before(id.as_str())).ignore();
         afresh.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
         afresh.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(found.counts.stalls).ignore();
         redis.queue.connection().pipe::<()>(&afresh).await?;

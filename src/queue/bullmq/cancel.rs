@@ -89,6 +89,7 @@ async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) 
     take.cmd("LREM").arg(inner.keys.bull("paused")).arg(1).arg(&id);
     take.cmd("ZREM").arg(inner.keys.bull("prioritized")).arg(&id);
     take.cmd("ZREM").arg(inner.keys.bull("delayed")).arg(&id);
+    take.cmd("ZREM").arg(inner.keys.bull("waiting-children")).arg(&id);
     // In the same transaction, so that the job is in some list at every moment.
     take.cmd("LPUSH").arg(inner.keys.bull("active")).arg(&id).ignore();
     // The token of a job that the crate's queue gives out is the empty text.

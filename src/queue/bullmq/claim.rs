@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::super::{ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, format, schedules};
+use super::{BullRetention, Inner, after, format, schedules};
 use crate::backoff::Waits;
-use crate::domain::{AttemptNumber, WorkerId};
+use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
 /// Leases that may wait in the channel: more only slows a burst down.
 const CHANNEL: usize = 256;
@@ -355,13 +355,23 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         });
         return Err(bullmq::Error::Delayed);
     }
+    let before = match after::before(inner, &redis, &job).await {
+        Ok(before) => before,
+        Err(error) => {
+            tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
+            return Err(bullmq::Error::Delayed);
+        }
+    };
     let (loss, losses) = watch::channel(None);
     let loss = Arc::new(loss);
-    inner.renewer.hold(stored.id(), &token, loss.clone());
+    // The lease lasts from when the job was asked for, which is what BullMQ notes as its beginning.
+    let asked_at = stored.processed_on().and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
+    let age = asked_at.map_or(Duration::ZERO, |at| inner.clock.now().since(at));
+    let validity = inner.renewer.hold(stored.id(), &token, loss.clone(), age);
     inner.signals.hold(stored.id(), &token, loss.clone());
     let attempt = AttemptNumber(counts.started);
     let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), attempt, counts.stalls, loss);
-    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops);
+    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;
     drop(lender);

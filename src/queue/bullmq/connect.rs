@@ -26,6 +26,8 @@ pub(super) struct Target {
     pub(super) options: RedisConnectionOptions,
     pub(super) queue: String,
     pub(super) prefix: String,
+    /// The nodes of a cluster that are known from the start, each as a server of its own.
+    nodes: Vec<RedisConnectionOptions>,
 }
 
 /// What is connected.
@@ -51,8 +53,15 @@ impl Target {
                 return Err(rejected(format!("the {what} {text:?} must not be empty and not contain ':'")));
             }
         }
-        let tls = settings.url.starts_with("rediss://");
-        let mut options = RedisConnectionOptions::new().url(settings.url.clone()).tls(tls);
+        let tls = settings.url.starts_with("rediss");
+        let nodes = nodes(&settings.url);
+        if !nodes.is_empty() && ![&settings.prefix, &settings.queue].iter().any(|name| has_tag(name)) {
+            return Err(rejected(format!(
+                "on a cluster all keys of a queue must lie on one node: set queue.prefix to {{{}}}, with the braces",
+                settings.prefix
+            )));
+        }
+        let mut options = RedisConnectionOptions::new().url(settings.url.clone()).tls(tls).cluster_nodes(&nodes);
         if let Some(file) = &settings.tls_ca {
             let certificate = fs_err::read(file).map_err(|e| {
                 rejected("the certificate of the Redis server's authority can't be read".to_owned()).caused_by(e)
@@ -60,14 +69,16 @@ impl Target {
             options = options.tls_certs(TlsCerts { root_cert: Some(certificate), client_cert: None, client_key: None });
         }
         // The message of the error is not passed on: it may hold the password.
-        redis::Client::open(settings.url.as_str()).map_err(|_| {
+        redis::Client::open(nodes.first().unwrap_or(&settings.url).as_str()).map_err(|_| {
             rejected("the queue's URL can't be read; it is redis://[user:password@]host:port[/database]".to_owned())
         })?;
         if tls {
             // Fails when another part of the process has installed one, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone() })
+        let alone = |node: String| RedisConnectionOptions { cluster_nodes: Vec::new(), url: node, ..options.clone() };
+        let nodes = nodes.into_iter().map(alone).collect();
+        Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes })
     }
 
     /// Connects once.
@@ -76,6 +87,16 @@ impl Target {
         let queue = bullmq::Queue::with_options(&self.queue, options).await?;
         let producer = FlowProducer::with_connection(queue.connection().clone(), Some(self.prefix.clone()))?;
         Ok(Redis { queue, producer })
+    }
+
+    /// A client for a connection that listens. In a cluster every node hears what is told to any; with `turn` counting on,
+    /// a node that is away is passed over.
+    pub(super) async fn listener(&self, redis: &Redis, turn: usize) -> Result<redis::Client, Trouble> {
+        if let Some(client) = redis.queue.connection().try_client() {
+            return Ok(client.clone());
+        }
+        let node = &self.nodes[turn % self.nodes.len()];
+        Ok(bullmq::redis_connection::RedisConnection::new_managed_only(node).await?.client().clone())
     }
 
     /// Connects as soon as there is somebody to connect to.
@@ -95,6 +116,23 @@ impl Target {
             tokio::time::sleep(waits.next_wait()).await;
         }
     }
+}
+
+/// Whether a part of a key binds all keys with it to one node of a cluster.
+fn has_tag(text: &str) -> bool {
+    text.split_once('{').and_then(|(_, rest)| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+/// The URLs of the nodes that the URL of a cluster names; none for that of a single server.
+fn nodes(url: &str) -> Vec<String> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
+    let Some(scheme) = scheme.strip_suffix("-cluster") else { return Vec::new() };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let place = place.trim_end_matches('/');
+    let who = place.rsplit_once('@').map_or(String::new(), |(who, _)| format!("{who}@"));
+    let others = query.split('&').filter_map(|part| part.strip_prefix("node="));
+    let others = others.map(|node| format!("{scheme}://{who}{node}"));
+    std::iter::once(format!("{scheme}://{place}")).chain(others).collect()
 }
 
 impl Link {
@@ -196,5 +234,24 @@ impl From<Trouble> for QueueError {
             None => (QueueErrorKind::Corrupt, format!("the queue in Redis is not as BullMQ leaves it: {trouble}")),
         };
         QueueError::new(kind, message).caused_by(trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_cluster_names_its_nodes() {
+        let named = nodes("rediss-cluster://ann:p%40ss@a:1?node=b:2&node=c:3");
+        assert_eq!(named, ["rediss://ann:p%40ss@a:1", "rediss://ann:p%40ss@b:2", "rediss://ann:p%40ss@c:3"]);
+        assert_eq!(nodes("redis-cluster://a:1/"), ["redis://a:1"]);
+        assert_eq!(nodes("redis://a:1/3?node=b:2"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_tag_has_something_in_it() {
+        assert!(has_tag("{bull}") && has_tag("a{b}c"));
+        assert!(!has_tag("bull") && !has_tag("{}") && !has_tag("{bull"));
     }
 }

@@ -34,6 +34,8 @@ struct Extra {
     backoff_max: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backoff_jitter: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    after: Vec<JobId>,
 }
 
 impl Extra {
@@ -46,6 +48,7 @@ impl Extra {
             no_retry_exit_codes: options.no_retry_exit_codes.clone(),
             backoff_max: options.backoff.max,
             backoff_jitter: (options.backoff.jitter != 0.0).then_some(options.backoff.jitter),
+            after: options.after.clone(),
         }
     }
 }
@@ -130,6 +133,7 @@ pub(super) fn read(stored: &bullmq::Job, settings: &BullSettings) -> Result<Job,
         memory_bytes: extra.memory_bytes,
         no_retry_exit_codes: extra.no_retry_exit_codes,
         deduplication: opts.deduplication.as_ref().map(|d| Deduplication { key: d.id.clone(), ttl: d.ttl.map(within) }),
+        after: extra.after,
     };
     let submitted_at = Timestamp::from_millis(i64::try_from(stored.timestamp()).unwrap_or(i64::MAX));
     Ok(Job { id, name, arguments, data, options, submitted_at })

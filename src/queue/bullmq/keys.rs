@@ -36,6 +36,26 @@ impl Keys {
         format!("{}{id}:logs", self.base)
     }
 
+    /// BullMQ's set of the children that a job waits for, as keys of jobs.
+    pub(super) fn dependencies(&self, id: &str) -> String {
+        format!("{}{id}:dependencies", self.base)
+    }
+
+    /// BullMQ's hash of what the children of a job gave back, by their keys.
+    pub(super) fn processed(&self, id: &str) -> String {
+        format!("{}{id}:processed", self.base)
+    }
+
+    /// BullMQ's hash of why children of a job failed, by their keys.
+    pub(super) fn failed_before(&self, id: &str) -> String {
+        format!("{}{id}:failed", self.base)
+    }
+
+    /// The id of the job with this key, if it is one of this queue's.
+    pub(super) fn id_of<'k>(&self, key: &'k str) -> Option<&'k str> {
+        key.strip_prefix(self.base.as_str())
+    }
+
     /// BullMQ's lock of a job.
     pub(super) fn lock(&self, id: &str) -> String {
         format!("{}{id}:lock", self.base)
@@ -44,6 +64,11 @@ impl Keys {
     /// Hash: job id to reason, for running jobs that are to be stopped.
     pub(super) fn cancels(&self) -> String {
         format!("{}jobber:cancels", self.base)
+    }
+
+    /// Sorted set: jobs that are just being put behind others, by the time when that began.
+    pub(super) fn linking(&self) -> String {
+        format!("{}jobber:linking", self.base)
     }
 
     /// Hash: schedule id to schedule, for those that are paused.

@@ -5,6 +5,7 @@
 //! workers, paused schedules, and the counts that a job's own hash lacks.
 
 mod admin;
+mod after;
 mod cancel;
 mod claim;
 mod connect;

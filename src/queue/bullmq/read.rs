@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::connect::{Redis, Trouble};
 use super::lease::Counts;
-use super::{BullSettings, Inner, format, keys};
+use super::{BullSettings, Inner, after, format, keys};
 use crate::domain::{JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of ours.
@@ -19,7 +19,7 @@ const DUE: &str = "jobber:due";
 /// How many of a page's last ids stand in the cursor of a list: one of them is probably still there for the next page.
 const ANCHORS: usize = 8;
 
-/// BullMQ's state in our words; `None` for a job that is not there, or waits for its children.
+/// BullMQ's state in our words; `None` for a job that is not there.
 fn state(state: bullmq::JobState) -> Option<JobState> {
     match state {
         // A parent that waits for its children is, to us, put off.
@@ -82,6 +82,7 @@ fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> O
         cancel_requested: fields.get(keys::CANCEL).cloned(),
         finished_at: time(stored.finished_on()).filter(|_| state.is_final()),
         result: (state == JobState::Completed).then(|| result(stored.returnvalue())).flatten(),
+        waits_for: Vec::new(),
         error: Some(stored.failed_reason().to_owned()).filter(|e| !e.is_empty() && state != JobState::Completed),
     })
 }
@@ -99,7 +100,7 @@ fn progress(stored: &str, attempt: u32) -> Option<Progress> {
 }
 
 /// What a completed job gave back: wrapped, as the original's worker did, or bare.
-fn result(stored: &str) -> Option<Value> {
+pub(super) fn result(stored: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(stored).ok()?;
     let inner = match value {
         Value::Object(mut object) if object.contains_key("success") => object.remove("result")?,
@@ -115,7 +116,12 @@ pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<Queu
         let (state, fields) = found?;
         job(&inner.settings, id.as_str(), state, &fields)
     });
-    Ok(jobs.collect())
+    let mut jobs: Vec<_> = jobs.collect();
+    // Delayed without a time: until its children have completed.
+    for job in jobs.iter_mut().flatten().filter(|job| job.state == JobState::Delayed && job.due_at.is_none()) {
+        job.waits_for = inner.link.call(after::waits_for(inner, &redis, &job.job.id)).await?;
+    }
+    Ok(jobs)
 }
 
 pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use super::super::LeaseLoss;
 use super::connect::{Redis, Target};
 use super::signals::Loss;
+use crate::domain::Validity;
+use crate::domain::validity::monotonic_ms;
 
 enum Command {
     Hold { token: String, held: Held },
@@ -23,6 +25,7 @@ struct Held {
     id: String,
     /// When the last renewal that succeeded was sent.
     confirmed: Instant,
+    validity: Validity,
     loss: Loss,
     /// Read at the first renewal; it carries the connection that renews.
     job: Option<Arc<bullmq::Job>>,
@@ -30,7 +33,8 @@ struct Held {
 }
 
 enum Answer {
-    Held(Arc<bullmq::Job>),
+    /// With the moment at which it was asked for.
+    Held(Arc<bullmq::Job>, u64),
     Lost,
     None,
 }
@@ -47,10 +51,15 @@ impl Renewer {
         Self { target, lease, thread: Mutex::default() }
     }
 
-    /// Renews the job's lock until it is freed or lost; a loss is sent once.
-    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) {
-        let held = Held { id: id.to_owned(), confirmed: Instant::now(), loss, job: None, asking: false };
+    /// Renews the job's lock, which is of this age, until it is freed or lost; a loss is sent once. Answers until when the
+    /// lock can be relied on.
+    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss, age: Duration) -> Validity {
+        let age = age.min(self.lease);
+        let validity = Validity::lasting(reliable(self.lease).saturating_sub(age));
+        let confirmed = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        let held = Held { id: id.to_owned(), confirmed, validity: validity.clone(), loss, job: None, asking: false };
         self.send(Command::Hold { token: token.to_owned(), held });
+        validity
     }
 
     pub(super) fn free(&self, token: &str) {
@@ -87,6 +96,12 @@ impl Renewer {
     }
 }
 
+/// How long a lease of this length can be relied on. What is left of it is for whoever must end a process that its worker
+/// can't end; the worker itself gives up earlier still.
+fn reliable(lease: Duration) -> Duration {
+    lease * 11 / 12
+}
+
 async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {
     let connecting = target.connect_at_last();
     tokio::pin!(connecting);
@@ -109,10 +124,14 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
             },
             connected = &mut connecting, if redis.is_none() => redis = Some(Arc::new(connected)),
             Some((token, sent, answer)) = answers.next() => {
+                let duration = lease;
                 let Some(lease) = held.get_mut(&token) else { continue };
                 lease.asking = false;
                 match answer {
-                    Answer::Held(job) => (lease.confirmed, lease.job) = (sent, Some(job)),
+                    Answer::Held(job, since) => {
+                        (lease.confirmed, lease.job) = (sent, Some(job));
+                        lease.validity.extend(since, reliable(duration));
+                    }
                     Answer::Lost => lose(&lease.loss),
                     Answer::None => {}
                 }
@@ -122,7 +141,7 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                 for (token, one) in &mut held {
                     let age = now - one.confirmed;
                     // With time left to stop the process, before anybody else can be given the job.
-                    if age >= lease * 5 / 6 {
+                    if age >= lease * 3 / 4 {
                         lose(&one.loss);
                     } else if age >= lease / 3 && !one.asking
                         && let Some(redis) = &redis
@@ -143,7 +162,7 @@ async fn renew(
     job: Option<Arc<bullmq::Job>>,
     lease: Duration,
 ) -> (String, Instant, Answer) {
-    let sent = Instant::now();
+    let (sent, since) = (Instant::now(), monotonic_ms());
     let ask = async {
         let job = match job {
             Some(job) => job,
@@ -154,7 +173,7 @@ async fn renew(
             },
         };
         match job.extend_lock(&token, u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)).await {
-            Ok(()) => Answer::Held(job),
+            Ok(()) => Answer::Held(job, since),
             Err(bullmq::Error::JobLocked(_)) => Answer::Lost,
             Err(error) => {
                 tracing::debug!(job = id, %error, "a lease could not be renewed; trying again");

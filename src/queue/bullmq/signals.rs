@@ -158,8 +158,8 @@ pub(super) async fn tell(inner: &Inner, redis: &Redis, told: &Told) -> Result<()
 pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
     let listening = async {
         let Some(redis) = inner.link.wait().await else { return };
-        loop {
-            if let Err(error) = listen_once(&inner, &redis).await {
+        for turn in 0.. {
+            if let Err(error) = listen_once(&inner, &redis, turn).await {
                 tracing::debug!(%error, "the queue's channel is not heard; trying again");
             }
             inner.signals.listening.store(false, Ordering::Relaxed);
@@ -172,27 +172,15 @@ pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-async fn listen_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
-    // On a cluster there is no single connection to listen on: then only the look at times is left.
-    let mut messages = match redis.queue.connection().try_client() {
-        Some(client) => {
-            let mut subscription = client.get_async_pubsub().await?;
-            subscription.subscribe(inner.keys.channel()).await?;
-            Some(subscription.into_on_message())
-        }
-        None => None,
-    };
+async fn listen_once(inner: &Inner, redis: &Redis, turn: usize) -> Result<(), Trouble> {
+    let mut subscription = inner.link.target().listener(redis, turn).await?.get_async_pubsub().await?;
+    subscription.subscribe(inner.keys.channel()).await?;
+    let mut messages = subscription.into_on_message();
     let mut look = tokio::time::interval(LOOK_AGAIN);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let message = async {
-            match &mut messages {
-                Some(messages) => messages.next().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            message = message => {
+            message = messages.next() => {
                 let Some(message) = message else { return Ok(()) };
                 match serde_json::from_slice(message.get_payload_bytes()) {
                     Ok(told) => inner.signals.hear(told),

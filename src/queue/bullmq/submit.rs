@@ -1,6 +1,6 @@
 //! Jobs in: all of a call in one transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{Redis, Trouble};
-use super::{Inner, format};
+use super::{Inner, after, format};
 use crate::domain::{Job, JobId};
 
 /// What a job of a large call adds to the caller's patience.
@@ -49,8 +49,15 @@ pub(super) async fn submit(
             return Ok(before.ids.into_iter().map(|id| Submission { id, duplicate: true }).collect());
         }
         // That request is still being worked on, or was cut off: with its ids, doing it once more changes nothing.
+        let renamed: HashMap<_, _> = jobs.iter().map(|job| job.id.clone()).zip(before.ids.iter().cloned()).collect();
         for (job, id) in jobs.iter_mut().zip(before.ids) {
-            *job = Arc::new(Job { id, ..(**job).clone() });
+            let mut again = Job { id, ..(**job).clone() };
+            for other in &mut again.options.after {
+                if let Some(id) = renamed.get(other) {
+                    *other = id.clone();
+                }
+            }
+            *job = Arc::new(again);
         }
     }
     let submitted = add(inner, &redis, &jobs).await?;
@@ -84,7 +91,12 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
     }
     let patience = PER_JOB * u32::try_from(jobs.len()).unwrap_or(u32::MAX);
     let known = inner.link.call_longer(patience, known(inner, redis, jobs)).await?;
-    let ids = inner.link.call_longer(patience, add_all(inner, redis, jobs)).await?;
+    let linked = jobs.iter().any(|job| !job.options.after.is_empty());
+    let ids = if linked {
+        add_linked(inner, redis, jobs, &known, patience).await?
+    } else {
+        inner.link.call_longer(patience, add_all(inner, redis, jobs)).await?
+    };
     let mut seen = known;
     let submissions = jobs.iter().zip(ids).map(|(job, id)| {
         // BullMQ answers with the id that stands for the job, whether it was new or not.
@@ -94,6 +106,27 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
         Ok(Submission { id, duplicate })
     });
     submissions.collect()
+}
+
+/// Adds jobs of which some come after others, in one transaction. They keep their ids: without deduplication none can
+/// take another's place.
+async fn add_linked(
+    inner: &Inner,
+    redis: &Redis,
+    jobs: &[Arc<Job>],
+    known: &HashSet<String>,
+    patience: Duration,
+) -> Result<Vec<String>, QueueError> {
+    if let Some(job) = jobs.iter().find(|job| job.options.deduplication.is_some()) {
+        let why = format!("job {} has a deduplication key, which can't go with jobs that come after others", job.id);
+        return Err(QueueError::new(QueueErrorKind::Rejected, why));
+    }
+    let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.id.as_str())).cloned().collect();
+    let trees = after::trees(inner, redis, &new).await?;
+    inner.link.call_longer(patience, after::linking(inner, redis, &new)).await?;
+    inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
+    inner.link.call_longer(patience, after::linked(inner, redis, &new)).await?;
+    Ok(jobs.iter().map(|job| job.id.to_string()).collect())
 }
 
 /// Those of the ids that were chosen by somebody, and so may be there already.

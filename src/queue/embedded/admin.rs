@@ -38,7 +38,11 @@ pub(super) async fn cancel(inner: &Arc<Inner>, id: JobId, reason: String) -> Res
     let done = done.await?;
     match &done {
         Cancellation::Signalled(_) => inner.wakes.control.signal(),
-        Cancellation::Ended(_) => inner.wakes.output.signal(),
+        Cancellation::Ended(_) => {
+            inner.wakes.output.signal();
+            // Others may have waited for it.
+            inner.wakes.jobs.signal();
+        }
         Cancellation::AlreadyFinal(_) | Cancellation::NotFound => {}
     }
     Ok(done)
@@ -56,8 +60,10 @@ async fn change(
         if !allowed(found.state) {
             return Ok(Change::WrongState(found.state));
         }
-        c.prepare_cached(change)?.execute([found.seq])?;
-        Ok(Change::Done(found.job, found.attempts_started))
+        match c.prepare_cached(change)?.execute([found.seq])? {
+            0 => Ok(Change::WrongState(found.state)),
+            _ => Ok(Change::Done(found.job, found.attempts_started)),
+        }
     });
     let done = done.await?;
     if matches!(done, Change::Done(..)) {
@@ -70,13 +76,15 @@ async fn change(
 pub(super) async fn retry(inner: &Inner, id: JobId) -> Result<Change, QueueError> {
     const BACK: &str = "
         UPDATE queue_jobs SET state = (priority > 0), attempts_finished = 0, crashes = 0, cancel_reason = NULL,
-            finished_at = NULL
+            finished_at = NULL, barred = NULL
         WHERE seq = ?1 AND state = 5";
     change(inner, id, |state| state == JobState::Failed, BACK).await
 }
 
 pub(super) async fn promote(inner: &Inner, id: JobId) -> Result<Change, QueueError> {
-    const READY: &str = "UPDATE queue_jobs SET state = (priority > 0), due_at = NULL WHERE seq = ?1 AND state = 2";
+    // Not one that waits for others.
+    const READY: &str =
+        "UPDATE queue_jobs SET state = (priority > 0), due_at = NULL WHERE seq = ?1 AND state = 2 AND waits = 0";
     change(inner, id, |state| state == JobState::Delayed, READY).await
 }
 

@@ -15,9 +15,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
+use super::super::{Before, ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
 use super::settle::{Ops, Outbox};
-use super::{Inner, keep, schedules, workers};
+use super::{Inner, after, keep, schedules, workers};
 use crate::domain::{AttemptNumber, Job, Timestamp, Verdict, WorkerId};
 
 /// A claimer that waits looks again after this long, should a wake-up get lost.
@@ -165,6 +165,7 @@ struct TakenJob {
     crashes: u32,
     payload: Vec<u8>,
     cancelled: Option<String>,
+    before: Before,
 }
 
 /// A verdict that is being written.
@@ -281,7 +282,7 @@ impl Claim {
 
     /// Puts a job in the book and makes its lease; `None` for one that can't be read.
     fn lend(self: &Arc<Self>, taken: TakenJob) -> Option<Lease> {
-        let TakenJob { start, attempts_finished, crashes, payload, cancelled, .. } = taken;
+        let TakenJob { start, attempts_finished, crashes, payload, cancelled, before, .. } = taken;
         let (loss, lost) = watch::channel(None);
         {
             let mut book = self.book();
@@ -296,7 +297,8 @@ impl Claim {
         match serde_json::from_slice::<Job>(&payload) {
             Ok(job) => {
                 let attempt = AttemptNumber(start.number);
-                Some(Lease::new(Arc::new(job), attempt, attempts_finished, crashes, lost, ops))
+                let lease = Lease::new(Arc::new(job), attempt, attempts_finished, crashes, lost, ops);
+                Some(lease.after(before))
             }
             Err(e) => {
                 tracing::error!(seq = start.seq, error = %e, "a job's payload can't be read; the job has failed");
@@ -347,13 +349,14 @@ fn take(
     }
     promote_due(c, now)?;
     let mut jobs = c
-        .prepare_cached(
+        .prepare_cached(&format!(
             "UPDATE queue_jobs SET state = 3, claim = ?1, attempts_started = attempts_started + 1, progress = NULL
              WHERE seq IN (
                 SELECT seq FROM queue_jobs WHERE state <= 1 AND cores <= ?2 ORDER BY priority, seq LIMIT ?3)
              RETURNING seq, attempts_started, priority, attempts_finished, crashes, cancel_reason,
-                (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq)",
-        )?
+                (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {}",
+            after::RESULTS
+        ))?
         .query_map((claim, max_cores, limit), |row| {
             Ok(TakenJob {
                 start: Start { seq: row.get(0)?, number: row.get(1)?, claim },
@@ -362,6 +365,7 @@ fn take(
                 crashes: row.get(4)?,
                 cancelled: row.get(5)?,
                 payload: row.get(6)?,
+                before: after::before(row.get(7)?, row.get_ref(8)?.as_str_or_null()?),
             })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;

@@ -5,6 +5,7 @@
 //! [`sweep`] of any process takes the jobs of a claim back when it has expired or its process is gone.
 
 mod admin;
+mod after;
 mod claim;
 mod keep;
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! |---|---|---|---|---|---|
 //! | waiting | prioritized | delayed | active | completed | failed |
 //!
-//! so that `state <= 1` is ready, `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each
+//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::after`]), `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each
 //! row stands in one of four partial indexes, whose entries are in the order in which they are read.
 //!
 //! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
@@ -113,6 +113,7 @@ CREATE TABLE queue_schedules (
 ) STRICT;
 CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
 ",
+    super::after::TABLES,
 ];
 
 /// A state as it stands in the tables.
@@ -161,7 +162,9 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
 /// Selects what [`queued_job`] reads; conditions go behind it.
 pub(super) const SELECT_JOB: &str = "
     SELECT j.seq, p.job, j.state, j.attempts_started, j.attempts_finished, j.due_at, c.worker, j.progress,
-           j.cancel_reason, j.finished_at, j.result, j.error, j.priority
+           j.cancel_reason, j.finished_at, j.result, j.error, j.priority,
+           CASE WHEN j.waits > 0 THEN (SELECT json_group_array(on_job) FROM queue_waits w WHERE w.job = j.seq AND NOT done)
+           END
     FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
 /// A row of [`SELECT_JOB`].
@@ -173,13 +176,14 @@ pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
         state,
         attempts_started: row.get(3)?,
         attempts_finished: row.get(4)?,
-        due_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
+        due_at: row.get::<_, Option<i64>>(5)?.filter(|due| *due != super::after::NEVER).map(Timestamp::from_millis),
         worker: worker.map(|w| WorkerId::parse(&w).map_err(|e| unreadable(6, Type::Text, e))).transpose()?,
         progress: json_option(row, 7)?,
         cancel_requested: row.get(8)?,
         finished_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_millis),
         result: json_option(row, 10)?,
         error: row.get(11)?,
+        waits_for: json_option(row, 13)?.filter(|_| state == JobState::Delayed).unwrap_or_default(),
     })
 }
 

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::super::{LeaseOps, OutputChunk};
-use super::Inner;
 use super::claim::{Claim, PAUSE, Start};
 use super::schema::to_json;
+use super::{Inner, after};
 use crate::domain::{Progress, Stream, Timestamp, Verdict};
 use crate::sqlite::SqliteError;
 
@@ -150,6 +150,8 @@ pub(super) struct Ops {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Settled {
     Ended,
+    /// And others, which came after it, may be taken now.
+    Freed,
     Back,
     /// The lease had been lost: nothing was changed.
     Fenced,
@@ -207,6 +209,10 @@ impl Inner {
     fn announce(&self, start: Start, settled: Settled) {
         match settled {
             Settled::Ended => self.wakes.output.signal(),
+            Settled::Freed => {
+                self.wakes.output.signal();
+                self.wakes.jobs.signal();
+            }
             Settled::Back => self.wakes.jobs.signal(),
             Settled::Fenced => {
                 tracing::info!(seq = start.seq, start = start.number, "the verdict of a lost lease was ignored");
@@ -288,5 +294,9 @@ fn settle(
             (changed, Settled::Back)
         }
     };
-    Ok(if changed == 0 { Settled::Fenced } else { settled })
+    Ok(match settled {
+        _ if changed == 0 => Settled::Fenced,
+        Settled::Ended if after::has_followers(c, seq)? => Settled::Freed,
+        settled => settled,
+    })
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
-use super::Inner;
 use super::schema::{code, json, to_json};
+use super::{Inner, after};
 use crate::domain::{Job, JobState, Timestamp};
 
 /// A job with its payload written out, before it reaches the writing thread.
@@ -34,6 +34,7 @@ enum Submitted {
     New(Vec<Submission>),
     Replayed(Vec<Submission>),
     KeyReused,
+    Refused(String),
 }
 
 pub(super) async fn submit(
@@ -51,6 +52,9 @@ pub(super) async fn submit(
         {
             return Ok(answer);
         }
+        if let Some(why) = after::refusal(c, jobs.iter().map(|prepared| &prepared.job))? {
+            return Ok(Submitted::Refused(why));
+        }
         let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
         if let Some(idempotency) = &idempotency {
             remember(c, idempotency, &submissions, now)?;
@@ -63,6 +67,7 @@ pub(super) async fn submit(
             Ok(submissions)
         }
         Submitted::Replayed(submissions) => Ok(submissions),
+        Submitted::Refused(why) => Err(QueueError::new(QueueErrorKind::Rejected, why)),
         Submitted::KeyReused => Err(QueueError::new(
             QueueErrorKind::KeyReused,
             format!("the idempotency key {key:?} was used for another request; take a new key for a new request"),
@@ -118,7 +123,11 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     if inserted == 0 {
         return Ok(Submission { id: job.id.clone(), duplicate: true });
     }
-    c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2)")?.execute((c.last_insert_rowid(), payload))?;
+    let seq = c.last_insert_rowid();
+    c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2)")?.execute((seq, payload))?;
+    if !job.options.after.is_empty() {
+        after::wait(c, seq, job, now)?;
+    }
     if let Some(deduplication) = deduplication
         && let Some(ttl) = deduplication.ttl
     {

@@ -152,6 +152,7 @@ fn order(name: &str) -> RunOrder {
 
 fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
+        results_before: serde_json::Map::new(),
         job: Arc::new(Job {
             id: JobId::generate(),
             name: JobName::parse(name).unwrap(),
@@ -164,6 +165,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
         timeout: None,
         grace: Duration::from_secs(30),
         memory_bytes: None,
+        validity: None,
     }
 }
 

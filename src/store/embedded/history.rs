@@ -48,7 +48,7 @@ impl Place {
         place().ok_or_else(|| {
             StoreError::new(
                 StoreErrorKind::Rejected,
-                "the cursor is not one of this list; give back the `next` of the page before",
+                "the cursor is not one of this list; give back the `next_cursor` of the page before",
             )
         })
     }

@@ -1,5 +1,6 @@
 //! The store in the shared SQLite file. A commit is one transaction, so nothing here is ever half-done.
 
+mod expiry;
 mod history;
 mod projection;
 mod schema;
@@ -11,10 +12,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{
-    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, StoreError,
-    StoreErrorKind, Term,
+    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, Retention,
+    StoreError, StoreErrorKind, Term,
 };
-use crate::domain::{Clock, JobId, JobName, Page, PageRequest};
+use crate::domain::{Clock, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::stats::{ShardKey, StatShard};
@@ -111,6 +112,11 @@ impl Projection for EmbeddedStore {
             .map_err(|e| StoreError::new(StoreErrorKind::Unavailable, "a commit was given up").caused_by(e))?;
         let term = term.clone();
         self.db.write(move |c| projection::commit(c, &term, &rows)).await.map_err(failed)?.into_result()
+    }
+
+    async fn expire(&self, term: &Term, retention: Retention, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        let term = term.clone();
+        self.db.write(move |c| expiry::expire(c, &term, retention, now, limit)).await.map_err(failed)?
     }
 
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {

@@ -39,6 +39,7 @@ struct JobRow {
     identity: [u8; 32],
     summary: Vec<u8>,
     document: Vec<u8>,
+    ended_at: Option<i64>,
 }
 
 impl Rows {
@@ -77,6 +78,7 @@ fn job_row(job: &Versioned<JobRecord>) -> JobRow {
         identity: identity(record),
         summary: codec::encode(&record.summary()),
         document: codec::encode(record),
+        ended_at: record.ended_at().map(|t| t.max(record.submitted_at).as_millis()),
     }
 }
 
@@ -164,19 +166,19 @@ fn write_shard(c: &Connection, row: &ShardRow) -> rusqlite::Result<bool> {
 
 /// Writes a job under its version and its identity; false when either differs.
 fn write_job(c: &Connection, row: &JobRow) -> rusqlite::Result<bool> {
-    let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document } = row;
+    let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document, ended_at } = row;
     let written = match version {
         None => c
             .prepare_cached(
-                "INSERT INTO history_jobs VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+                "INSERT INTO history_jobs VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
             )?
-            .execute((id, name, state, submitted_at, removed, identity, summary, document))?,
+            .execute((id, name, state, submitted_at, removed, identity, summary, document, ended_at))?,
         Some(version) => c
             .prepare_cached(
-                "UPDATE history_jobs SET state = ?2, removed = ?3, version = version + 1, summary = ?4, document = ?5
-                 WHERE id = ?1 AND version = ?6 AND identity = ?7",
+                "UPDATE history_jobs SET state = ?2, removed = ?3, version = version + 1, summary = ?4, document = ?5,
+                 ended_at = ?8 WHERE id = ?1 AND version = ?6 AND identity = ?7",
             )?
-            .execute((id, state, removed, summary, document, version, identity))?,
+            .execute((id, state, removed, summary, document, version, identity, ended_at))?,
     };
     Ok(written == 1)
 }

@@ -42,4 +42,11 @@ pub(super) const STEPS: &[&str] = &["
         cursor TEXT NOT NULL
     ) STRICT;
     INSERT INTO history_head VALUES (1, NULL, 0, 0, '0-0');
+","
+    ALTER TABLE history_jobs ADD COLUMN ended_at INTEGER;
+    UPDATE history_jobs
+       SET ended_at = CAST(round(unixepoch(json_extract(CAST(document AS TEXT), '$.finished_at'), 'subsec') * 1000) AS INTEGER)
+     WHERE state IN ('completed', 'failed');
+    UPDATE history_jobs SET ended_at = submitted_at WHERE removed = 1 AND ended_at IS NULL AND state <> 'active';
+    CREATE INDEX history_jobs_by_end ON history_jobs (ended_at) WHERE ended_at IS NOT NULL;
 "];

@@ -72,6 +72,19 @@ async fn a_failed_job_can_be_put_back_and_a_delayed_one_moved_up() {
 }
 
 #[tokio::test]
+async fn what_a_command_did_is_seen_by_the_next() {
+    let j = Jobber::serve().start().await;
+    j.job("quick", "#!/bin/sh\n");
+    for _ in 0..10 {
+        let id = j.cli(&["submit", "quick", "--delay", "1h", "--print-id"]).await.stdout.trim().to_owned();
+        assert_eq!(j.cli(&["cancel", &id, "--reason", "not wanted"]).await.code, 0);
+        let job = parse(&j.cli(&["show", &id, "-o", "json"]).await.stdout);
+        assert_eq!((&job["state"], &job["outcome"]), (&json!("failed"), &json!({"kind": "cancelled"})), "{job}");
+        assert_eq!(job["error"], "cancelled: not wanted", "{job}");
+    }
+}
+
+#[tokio::test]
 async fn verbs_are_tried_on_every_job() {
     let j = Jobber::serve().start().await;
     j.job("quick", "#!/bin/sh\n");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::harness::redis::{Redis, RedisOptions};
 use crate::harness::{Jobber, Output, Place, run};
 
 async fn doctor(place: &Arc<Place>, args: &[&str]) -> (Output, Value) {
@@ -73,6 +74,35 @@ async fn what_is_wrong_is_named_with_what_to_do() {
         assert!(finding["status"] == status && finding["fix"].is_string(), "{finding:#}");
     }
     assert!(finding(&report, "jobs directory")["fix"].as_str().unwrap().contains("chmod +x"), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_redis_is_asked_how_it_keeps_jobs() {
+    let place = Place::new();
+    let durable = RedisOptions { durable: true, password: Some("s3cret-word".to_owned()), ..RedisOptions::default() };
+    let redis = tokio::task::spawn_blocking(|| Redis::with(durable)).await.unwrap();
+    let ask = async |expected: [(&str, &str); 4]| {
+        let (data, jobs) = (place.data_dir(), place.jobs_dir());
+        let args = ["doctor", "-o", "json", "--data-dir", data.to_str().unwrap(), "--jobs-dir", jobs.to_str().unwrap()];
+        let out = run(&args, &[("JOBBER_QUEUE_URL", &redis.url())], place.path(), "").await;
+        assert!(!out.stdout.contains("s3cret") && !out.stderr.contains("s3cret"), "{out:?}");
+        let report: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+        for (check, status) in expected {
+            assert_eq!(finding(&report, check)["status"], status, "{report:#}");
+        }
+        assert_eq!(out.code != 0, expected.iter().any(|(_, status)| *status == "failed"), "{report:#}");
+        report
+    };
+    let clock = ("redis clock", "ok");
+    let report = ask([("redis", "ok"), ("redis eviction", "ok"), ("redis persistence", "ok"), clock]).await;
+    assert!(found(&report, "redis").contains(&format!("127.0.0.1:{} answers, version ", redis.port())), "{report:#}");
+    redis.cli(&["config", "set", "maxmemory-policy", "allkeys-lru"]);
+    redis.cli(&["config", "set", "appendonly", "no"]);
+    let report = ask([("redis", "ok"), ("redis eviction", "failed"), ("redis persistence", "warning"), clock]).await;
+    assert!(found(&report, "redis persistence").starts_with("none"), "{report:#}");
+    redis.kill();
+    let report = ask([("redis", "failed"); 4]).await;
+    assert!(finding(&report, "redis")["fix"].as_str().unwrap().contains("queue.url"), "{report:#}");
 }
 
 #[tokio::test]

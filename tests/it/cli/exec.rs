@@ -1,6 +1,6 @@
 //! `exec`: a binary under the supervisor, without server and queue.
 
-use crate::harness::{Output, Place, run};
+use crate::harness::{Output, Place, binary, run};
 
 async fn exec(place: &Place, words: &[&str]) -> Output {
     let jobs_dir = place.jobs_dir();
@@ -37,6 +37,25 @@ async fn exec_tells_every_end_apart() {
     tokio::fs::create_dir(place.jobs_dir().join("folder")).await.unwrap();
     assert_eq!(exec(&place, &["folder"]).await.code, 126);
     assert_eq!(exec(&place, &["../escape"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn signals_that_the_caller_ignores_are_as_ever_in_the_job() {
+    let place = Place::new();
+    place.job("signals", "#!/bin/sh\nexec grep SigIgn /proc/self/status\n");
+    // With the ends of children ignored, nobody could ask how a job has ended.
+    let script = "trap '' HUP INT QUIT USR1 CHLD; exec \"$0\" exec signals --jobs-dir jobs --data-dir data";
+    let out = tokio::process::Command::new("/bin/sh")
+        .args(["-c", script, binary()])
+        .current_dir(place.path())
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let ignored = text.trim().strip_prefix("SigIgn:\t").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    // Those above are the C library's own, and nobody's to change.
+    let ignored = ignored.map(|mask| mask & 0x7fff_ffff);
+    assert_eq!((out.status.code(), ignored), (Some(0), Some(0)), "{out:?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod control;
 mod doctor;
 mod evaluate;
 mod exec;
+mod flow;
 mod run;
 mod schedule;
 mod submit;

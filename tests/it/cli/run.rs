@@ -27,11 +27,23 @@ async fn every_end_has_its_code() {
     assert_eq!(run(&["crash"]).await.code, 139);
     assert_eq!(run(&["hang", "--timeout", "200ms"]).await.code, 124);
     assert_eq!(run(&["no-such-binary"]).await.code, 127);
+    tokio::fs::create_dir(j.place().jobs_dir().join("folder")).await.unwrap();
+    let out = run(&["folder"]).await;
+    assert!(out.code == 126 && out.stderr.contains("is a directory"), "{out:?}");
     for name in ["../../bin/sh", ".", "..", "a/b", ""] {
         let out = run(&[name]).await;
         assert_eq!(out.code, 2, "{name:?}: {out:?}");
     }
     assert!(j.cli(&["list", "-o", "json"]).await.stdout.contains("crash"));
+}
+
+#[tokio::test]
+async fn a_character_that_is_written_in_two_pieces_comes_through() {
+    let j = Jobber::dev().start().await;
+    // Each half is flushed by itself, with time to be passed on before the next.
+    j.job("halves", "#!/bin/sh\nprintf 'gr\\303'; sleep 0.3; printf '\\274n\\n'\n");
+    let out = j.cli(&["run", "halves", "-q"]).await;
+    assert_eq!((out.code, out.stdout.as_str()), (0, "grün\n"), "{out:?}");
 }
 
 #[tokio::test]

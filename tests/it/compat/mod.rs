@@ -16,6 +16,7 @@ macro_rules! with_node {
     };
 }
 
+mod flows;
 mod schedules;
 
 with_node! {

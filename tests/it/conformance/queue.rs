@@ -2,6 +2,7 @@
 
 mod claiming;
 mod fixture;
+mod following;
 mod leases;
 mod operating;
 mod scheduling;
@@ -9,6 +10,7 @@ mod submitting;
 
 use claiming::*;
 use fixture::{bullmq, embedded};
+use following::*;
 use leases::*;
 use operating::*;
 use scheduling::*;
@@ -56,6 +58,13 @@ conformance! {
         an_idempotent_request_is_answered_again,
         ten_thousand_jobs_are_taken_in_one_call,
         what_was_submitted_comes_back_unchanged,
+        a_job_comes_when_those_before_it_have_completed,
+        jobs_of_one_call_may_come_after_each_other,
+        a_job_after_one_that_failed_is_barred,
+        a_job_after_one_that_was_cancelled_is_barred,
+        a_job_that_waits_for_others_can_be_cancelled_and_removed,
+        a_job_that_was_taken_out_is_not_waited_for,
+        what_a_job_cannot_come_after_is_told,
         a_schedule_brings_one_job_for_each_time,
         a_long_job_does_not_hold_up_its_schedule,
         no_second_job_comes_while_the_first_waits,

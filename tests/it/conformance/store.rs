@@ -9,7 +9,9 @@ use jobber::projector::{contribution, shard_key};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
 use jobber::store::embedded::EmbeddedStore;
-use jobber::store::{Commit, DayRange, History, JobFilter, JobRecord, Projection, StoreErrorKind, Term, Versioned};
+use jobber::store::{
+    Commit, DayRange, History, JobFilter, JobRecord, Projection, Retention, StoreErrorKind, Term, Versioned,
+};
 
 const TTL: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 86_400_000;
@@ -43,6 +45,13 @@ impl Stores {
         self.here.projection.lead("one", TTL, &self.clock).await.unwrap().expect("nobody else leads")
     }
 
+    /// Lets time pass until `now`, as far as the expiry of records goes.
+    async fn pass(&self, retention: Retention, now: Timestamp) {
+        let term = self.term().await;
+        // Two at a time, so that it takes several steps.
+        while self.here.projection.expire(&term, retention, now, 2).await.unwrap() > 0 {}
+    }
+
     /// Writes these records with the shards that they add up to, as a projector would.
     async fn with(self, records: &[JobRecord]) -> Self {
         let term = self.term().await;
@@ -58,6 +67,7 @@ impl Stores {
             shards: shards.into_iter().map(new).collect(),
             jobs: records.iter().cloned().map(new).collect(),
             cursor: at(1),
+            ..Commit::default()
         };
         self.here.projection.commit(&term, commit).await.unwrap();
         self
@@ -390,6 +400,86 @@ async fn a_scan_finds_every_record_once(stores: Stores) {
     assert_eq!(found, records);
 }
 
+/// Writes these records under this retention, as [`Stores::with`] does.
+async fn written(stores: Stores, records: &[JobRecord], retention: Retention) -> Stores {
+    let stores = stores.with(records).await;
+    let term = stores.term().await;
+    for record in records {
+        let job = stores.here.job(record.id.as_str()).await;
+        let commit = Commit { jobs: vec![job], retention, ..Commit::default() };
+        stores.here.projection.commit(&term, commit).await.unwrap();
+    }
+    stores
+}
+
+fn week() -> Retention {
+    Retention::new(Some(Duration::from_millis(7 * DAY_MS as u64)))
+}
+
+/// What became of six jobs of the first and the second day, a week later.
+fn ended() -> Vec<JobRecord> {
+    let ended = |id: &str, submitted: i64, ended: i64| JobRecord {
+        finished_at: Some(Timestamp::from_millis(ended)),
+        ..record(id, "n", submitted, JobState::Failed)
+    };
+    vec![
+        ended("on-the-first-day", 5, DAY_MS - 1),
+        ended("on-the-second-day", 5, DAY_MS),
+        JobRecord { removed: true, ..record("removed", "n", 5, JobState::Delayed) },
+        record("waits", "n", 5, JobState::Waiting),
+        record("runs", "n", 5, JobState::Active),
+        ended("of-the-second-day", DAY_MS, DAY_MS),
+    ]
+}
+
+async fn what_has_expired_goes_and_its_counts_stay(stores: Stores) {
+    let stores = written(stores, &ended(), week()).await;
+    let before = stores.here.history.shards(DayRange::default(), None).await.unwrap();
+    let all = async |stores: &Stores| {
+        let records = stores.there.projection.scan(None, 100).await.unwrap();
+        records.iter().map(|r| r.id.to_string()).collect::<Vec<_>>()
+    };
+    let everything = all(&stores).await;
+    stores.pass(week(), Timestamp::from_millis(8 * DAY_MS - 1)).await;
+    assert_eq!(all(&stores).await, everything, "nothing goes before its time");
+    stores.pass(week(), Timestamp::from_millis(8 * DAY_MS)).await;
+    assert_eq!(all(&stores).await, ["of-the-second-day", "on-the-second-day", "runs", "waits"]);
+    stores.pass(week(), Timestamp::from_millis(9 * DAY_MS)).await;
+    assert_eq!(all(&stores).await, ["runs", "waits"]);
+    stores.pass(week(), Timestamp::from_millis(900 * DAY_MS)).await;
+    assert_eq!(all(&stores).await, ["runs", "waits"], "what has not ended stays for ever");
+    assert_eq!(stores.there.list(&JobFilter::default(), 10).await, ["waits", "runs"]);
+    let after = stores.here.history.shards(DayRange::default(), None).await.unwrap();
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.counts, after.counts);
+    }
+}
+
+async fn a_job_that_goes_on_no_longer_expires(stores: Stores) {
+    let stores = written(stores, &ended(), week()).await;
+    let term = stores.term().await;
+    let mut job = stores.here.job("on-the-first-day").await;
+    job.document = JobRecord { state: JobState::Waiting, finished_at: None, ..job.document };
+    let commit = Commit { jobs: vec![job], retention: week(), ..Commit::default() };
+    stores.here.projection.commit(&term, commit).await.unwrap();
+    stores.pass(week(), Timestamp::from_millis(900 * DAY_MS)).await;
+    assert_eq!(stores.here.job("on-the-first-day").await.document.state, JobState::Waiting);
+}
+
+async fn nothing_expires_that_is_kept_for_ever(stores: Stores) {
+    let stores = written(stores, &ended(), Retention::FOREVER).await;
+    stores.pass(Retention::FOREVER, Timestamp::from_millis(90_000 * DAY_MS)).await;
+    assert_eq!(stores.there.projection.scan(None, 100).await.unwrap().len(), ended().len());
+}
+
+async fn only_the_current_term_removes(stores: Stores) {
+    let stores = written(stores, &ended(), week()).await;
+    let old = stores.term().await;
+    stores.here.projection.resign(&old).await.unwrap();
+    let result = stores.here.projection.expire(&old, week(), Timestamp::from_millis(900 * DAY_MS), 10).await;
+    assert_eq!(result.unwrap_err().kind, StoreErrorKind::Fenced);
+}
+
 async fn a_store_that_is_there_answers(stores: Stores) {
     stores.here.history.ping().await.unwrap();
     assert_eq!(stores.here.history.job_names().await.unwrap(), []);
@@ -414,6 +504,10 @@ conformance! {
         shards_are_found_by_day_and_name,
         a_shard_is_replaced_whole,
         a_scan_finds_every_record_once,
+        what_has_expired_goes_and_its_counts_stay,
+        a_job_that_goes_on_no_longer_expires,
+        nothing_expires_that_is_kept_for_ever,
+        only_the_current_term_removes,
         a_store_that_is_there_answers,
     } for embedded
 }

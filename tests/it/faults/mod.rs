@@ -1,6 +1,7 @@
 //! Processes killed at the worst moments: nothing is lost, nothing is shown twice.
 
 mod embedder;
+mod fleet;
 mod redis;
 
 use std::time::Duration;

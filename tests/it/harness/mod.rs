@@ -3,6 +3,7 @@
 
 pub mod embeddings;
 pub mod post;
+pub mod proxy;
 pub mod redis;
 
 use std::path::{Path, PathBuf};

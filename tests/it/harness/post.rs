@@ -1,7 +1,8 @@
 //! What must hold of every data directory when its processes have ended, however they ended: the aggregates equal a
 //! recount of the documents.
 
-use jobber::projector::differing_shards;
+use jobber::domain::Clock;
+use jobber::projector::compare;
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::embedded::EmbeddedStore;
 
@@ -19,7 +20,7 @@ pub fn check(place: &Place) {
         runtime.block_on(async {
             let db = Sqlite::open(&file, Durability::Process).unwrap();
             let store = EmbeddedStore::open(db).await.unwrap();
-            differing_shards(&*store).await.unwrap()
+            compare(&*store, Clock::system().now()).await.unwrap().differing
         })
     })
     .join()

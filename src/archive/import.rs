@@ -1,0 +1,291 @@
+//! Lines in, a store out.
+//!
+//! Only into a store that has no history of its own: aggregates of two histories could not be told apart again. Jobs are
+//! written first, then aggregates, the cursor last. An import that was cut off is taken up by running it again: what is
+//! there already and the same is passed over. So a second run changes nothing.
+
+use std::collections::BTreeSet;
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+
+use super::{End, Header, Line, STEP, VERSION};
+use crate::events::Cursor;
+use crate::stats::{ShardKey, StatShard};
+use crate::store::{Commit, JobRecord, Projection, Retention, StoreError, Term, Versioned, codec};
+
+/// Why an import did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The lines could not be read.
+    #[error("line {line}: couldn't be read")]
+    Read {
+        /// The how-manieth line.
+        line: u64,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line is not what it must be.
+    #[error("line {line}: {problem}")]
+    Line {
+        /// The how-manieth line.
+        line: u64,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The store has a history of its own.
+    #[error("the store has a history of its own: {0}; import into an empty one")]
+    Occupied(String),
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was read, and what of it was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// Job records in the lines.
+    pub jobs: u64,
+    /// Those that were not in the store yet.
+    pub new_jobs: u64,
+    /// Aggregates in the lines.
+    pub shards: u64,
+    /// Those that were not in the store yet.
+    pub new_shards: u64,
+}
+
+/// Reads the lines of one history.
+pub struct Importer<R> {
+    lines: Lines<R>,
+    header: Header,
+}
+
+impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
+    /// Reads the first line.
+    ///
+    /// # Errors
+    /// When it is not that of a history, or of a newer Jobber.
+    pub async fn open(input: R) -> Result<Self, ImportError> {
+        let mut lines = Lines { input, number: 0, text: Vec::new() };
+        let not_one =
+            "this is no history that `jobber export` has written: its first line must hold \"jobber_history\"";
+        match lines.next().await {
+            Ok(Some(Line::JobberHistory(header))) => Ok(Self { lines, header }),
+            Ok(_) => Err(lines.broken(not_one)),
+            Err(ImportError::Line { line: 1, problem }) if !problem.contains("newer jobber") => {
+                Err(lines.broken(&format!("{not_one} ({problem})")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the first line tells.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Writes all that follows into the store, under its term; `progress` is told how many jobs have been read.
+    ///
+    /// # Errors
+    /// When a line is broken or the last one missing, when the store has a history of its own, or can't be used. What was
+    /// written until then stays; the same lines can be imported again.
+    pub async fn run(
+        mut self,
+        projection: &dyn Projection,
+        term: &Term,
+        retention: Retention,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Imported, ImportError> {
+        let position = projection.position().await?;
+        if position != Cursor::START && position != self.header.cursor {
+            return Err(ImportError::Occupied(format!(
+                "it has been folded up to {position}, these lines up to {}",
+                self.header.cursor
+            )));
+        }
+        let mut target = Target { projection, term, retention, expiring: BTreeSet::new(), done: Imported::default() };
+        let (mut jobs, mut shards) = (Vec::new(), Vec::new());
+        let end = loop {
+            match self.lines.next().await? {
+                Some(Line::Job(document)) => {
+                    jobs.push(codec::job(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
+                    if jobs.len() == STEP {
+                        target.write_jobs(std::mem::take(&mut jobs)).await?;
+                        progress(target.done.jobs);
+                    }
+                }
+                Some(Line::Shard(document)) => {
+                    shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
+                }
+                Some(Line::End(end)) => break end,
+                Some(Line::JobberHistory(_)) => return Err(self.lines.broken("a second history begins here")),
+                None => {
+                    return Err(self.lines.broken("the file was cut off here: its last line, the \"end\", is missing"));
+                }
+            }
+        };
+        target.write_jobs(jobs).await?;
+        progress(target.done.jobs);
+        let found = End { jobs: target.done.jobs, shards: shards.len() as u64 };
+        if found != end {
+            return Err(self.lines.broken(&format!(
+                "lines are missing: there are {} jobs and {} aggregates of {} and {}",
+                found.jobs, found.shards, end.jobs, end.shards
+            )));
+        }
+        if self.lines.next().await?.is_some() {
+            return Err(self.lines.broken("there is something behind the \"end\""));
+        }
+        if position == Cursor::START {
+            target.check_no_other_jobs().await?;
+        }
+        target.write_shards(shards).await?;
+        let cursor = Commit { cursor: self.header.cursor, ..Commit::default() };
+        projection.commit(term, cursor).await?;
+        Ok(target.done)
+    }
+}
+
+/// The store that is written to.
+struct Target<'a> {
+    projection: &'a dyn Projection,
+    term: &'a Term,
+    retention: Retention,
+    /// The shards of jobs that will expire.
+    expiring: BTreeSet<ShardKey>,
+    done: Imported,
+}
+
+impl Target<'_> {
+    async fn write_jobs(&mut self, records: Vec<JobRecord>) -> Result<(), ImportError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = records.iter().map(|record| record.id.clone()).collect();
+        let stored = self.projection.load(&ids, &[]).await?.jobs;
+        self.done.jobs += records.len() as u64;
+        let mut new = Vec::new();
+        for (record, stored) in records.into_iter().zip(stored) {
+            if self.retention.expiry(&record).is_some() {
+                self.expiring.insert(ShardKey { day: record.submitted_at.day(), name: record.name.clone() });
+            }
+            match stored {
+                None => new.push(Versioned { document: record, version: None }),
+                Some(stored) if stored.document == record => {}
+                Some(_) => return Err(ImportError::Occupied(format!("its job {} is another", record.id))),
+            }
+        }
+        self.done.new_jobs += new.len() as u64;
+        if !new.is_empty() {
+            let commit = Commit { jobs: new, retention: self.retention, ..Commit::default() };
+            self.projection.commit(self.term, commit).await?;
+        }
+        Ok(())
+    }
+
+    /// A store that has been written to by nobody but an import of these lines holds their jobs and no others.
+    async fn check_no_other_jobs(&self) -> Result<(), ImportError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let records = self.projection.scan(after.as_ref(), STEP).await?;
+            count += records.len() as u64;
+            match records.into_iter().next_back() {
+                Some(last) => after = Some(last.id),
+                None => break,
+            }
+        }
+        if count > self.done.jobs {
+            return Err(ImportError::Occupied(format!(
+                "{} of its jobs are not in these lines",
+                count - self.done.jobs
+            )));
+        }
+        Ok(())
+    }
+
+    async fn write_shards(&mut self, mut shards: Vec<StatShard>) -> Result<(), ImportError> {
+        for shard in shards.iter_mut().filter(|shard| self.expiring.contains(&shard.key)) {
+            if let Some(until) = self.retention.whole_until(shard.key.day) {
+                shard.expire_from(until);
+            }
+        }
+        for part in shards.chunks(STEP) {
+            let keys: Vec<_> = part.iter().map(|shard| shard.key.clone()).collect();
+            let stored = self.projection.load(&[], &keys).await?.shards;
+            let mut new = Vec::new();
+            for (shard, stored) in part.iter().zip(stored) {
+                match stored {
+                    None => new.push(Versioned { document: shard.clone(), version: None }),
+                    Some(stored) if stored.document.counts == shard.counts => {}
+                    Some(_) => {
+                        let ShardKey { day, name } = &shard.key;
+                        return Err(ImportError::Occupied(format!("its aggregate of {name} on {day} is another")));
+                    }
+                }
+            }
+            self.done.shards += part.len() as u64;
+            self.done.new_shards += new.len() as u64;
+            if !new.is_empty() {
+                self.projection.commit(self.term, Commit { shards: new, ..Commit::default() }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lines with their numbers.
+struct Lines<R> {
+    input: R,
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// The next line that is not empty; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Line>, ImportError> {
+        loop {
+            self.text.clear();
+            self.number += 1;
+            let read = self.input.read_until(b'\n', &mut self.text).await;
+            let length = read.map_err(|source| ImportError::Read { line: self.number, source })?;
+            if length == 0 {
+                return Ok(None);
+            }
+            if !self.text.trim_ascii().is_empty() {
+                return self.parse().map(Some);
+            }
+        }
+    }
+
+    fn parse(&self) -> Result<Line, ImportError> {
+        /// The version alone, of a first line that may be of any version.
+        #[derive(serde::Deserialize)]
+        struct AnyHistory {
+            jobber_history: AnyVersion,
+        }
+        #[derive(serde::Deserialize)]
+        struct AnyVersion {
+            version: u32,
+        }
+        if let Ok(AnyHistory { jobber_history: AnyVersion { version } }) = serde_json::from_slice(&self.text)
+            && version > VERSION
+        {
+            return Err(self.broken(&format!(
+                "this history has format {version}, this jobber reads format {VERSION}; run a newer jobber"
+            )));
+        }
+        serde_json::from_slice(&self.text).map_err(|error| self.broken(&format!("not a line of a history: {error}")))
+    }
+
+    fn broken(&self, problem: &str) -> ImportError {
+        ImportError::Line { line: self.number, problem: problem.to_owned() }
+    }
+}
+
+/// An error with its causes.
+fn explain(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,57 @@
+//! History as lines of JSON: out of one store, into another.
+//!
+//! ```text
+//! {"jobber_history": {"version": 1, "cursor": "0-42", ...}}     the first line
+//! {"job": {...}}                                                every job record, in order of id
+//! {"shard": {...}}                                              every aggregate
+//! {"end": {"jobs": 17, "shards": 3}}                            the last line: without it, the file was cut off
+//! ```
+//! Documents are those of the stores, byte for byte what `store::codec` writes. They keep the cursors up to which they
+//! were folded: a store that goes on with the same log goes on where the other one stood, and every other log has to go
+//! on behind that place.
+
+mod export;
+mod import;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::domain::Timestamp;
+use crate::events::Cursor;
+pub use export::{ExportError, Exported, export};
+pub use import::{ImportError, Imported, Importer};
+
+/// Documents that are read or written in one go.
+const STEP: usize = 200;
+
+/// The format that this version writes, and the newest that it reads.
+const VERSION: u32 = 1;
+
+/// What the first line tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// The format of the lines.
+    pub version: u32,
+    /// The version of the Jobber that wrote them.
+    pub jobber: String,
+    /// When they were written.
+    pub exported_at: Timestamp,
+    /// Up to where the log has been folded.
+    pub cursor: Cursor,
+}
+
+/// What the last line tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct End {
+    jobs: u64,
+    shards: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    JobberHistory(Header),
+    Job(Box<RawValue>),
+    Shard(Box<RawValue>),
+    End(End),
+}

@@ -1,0 +1,190 @@
+//! `jobber rebuild`, `export` and `import`: what they are told, and what they tell. The work is done by whoever owns the
+//! configuration and the store.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::view::{Table, View};
+use super::{Console, Exit, complain, parse_duration};
+
+/// `jobber rebuild`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RebuildArgs {
+    /// Change nothing; exit with 1 when an aggregate is not what the jobs add up to
+    #[arg(long)]
+    pub check: bool,
+    /// How it gets the right to write.
+    #[command(flatten)]
+    pub turn: TurnArgs,
+}
+
+/// `jobber export`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExportArgs {
+    /// Where to write to [default: stdout]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// What it does with the event log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// How it gets the right to write.
+    #[command(flatten)]
+    pub turn: TurnArgs,
+}
+
+/// `jobber import`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ImportArgs {
+    /// What to read [default: stdin]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// What it does with the event log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// How it gets the right to write.
+    #[command(flatten)]
+    pub turn: TurnArgs,
+}
+
+/// Whether the event log is looked at.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogArgs {
+    /// Leave the event log alone: when it is lost, or its server away for good
+    #[arg(long)]
+    pub skip_log: bool,
+}
+
+/// How to wait for one's turn.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TurnArgs {
+    /// How long to wait until no server folds history any more [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+impl TurnArgs {
+    /// How long to wait.
+    pub fn patience(&self) -> Duration {
+        self.wait.unwrap_or(Duration::from_secs(10))
+    }
+}
+
+/// What a recount found, and did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recounted {
+    /// Jobs that were added up.
+    pub jobs: u64,
+    /// Aggregates that were not what the jobs add up to.
+    pub differing: u64,
+    /// Which those are, as far as they were only compared.
+    pub names: Vec<String>,
+    /// Whether they have been replaced.
+    pub replaced: bool,
+    /// Aggregates that were left as they are, since some of their jobs may have expired.
+    pub expired: u64,
+}
+
+impl View for Recounted {
+    fn table(&self, out: &mut Table) {
+        out.field("jobs added up", self.jobs.to_string());
+        out.field(
+            if self.replaced { "aggregates replaced" } else { "aggregates that differ" },
+            self.differing.to_string(),
+        );
+        out.field("left as they are, jobs of theirs have expired", self.expired.to_string());
+        if !self.names.is_empty() {
+            out.text("Differing:", &self.names.join("\n"));
+        }
+    }
+}
+
+/// What was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moved {
+    /// Jobs.
+    pub jobs: u64,
+    /// Aggregates.
+    pub aggregates: u64,
+    /// Of an import: jobs and aggregates that were not there yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new: Option<u64>,
+    /// Up to where history goes.
+    pub cursor: String,
+}
+
+impl View for Moved {
+    fn table(&self, out: &mut Table) {
+        out.field("jobs", self.jobs.to_string());
+        out.field("aggregates", self.aggregates.to_string());
+        out.optional("new", self.new.map(|n| n.to_string()));
+        out.field("up to", &self.cursor);
+    }
+}
+
+/// Does the work of `rebuild` and shows what came of it.
+pub async fn rebuild(
+    mut console: Console,
+    work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Recounted>,
+) -> ExitCode {
+    let done = work(&mut |text: &str| console.say(text)).await;
+    finish(console, done, |done| if done.replaced || done.differing == 0 { Exit::OK } else { Exit::ERROR })
+}
+
+/// Does the work of `export` or `import`. `told_on_stderr`: stdout is taken by the data itself.
+pub async fn transfer(
+    mut console: Console,
+    told_on_stderr: bool,
+    work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Moved>,
+) -> ExitCode {
+    let done = work(&mut |text: &str| console.say(text)).await;
+    match done {
+        Ok(done) if told_on_stderr => {
+            console.say(&format!("{} jobs and {} aggregates, up to {}", done.jobs, done.aggregates, done.cursor));
+            Exit::OK.into()
+        }
+        done => finish(console, done, |_| Exit::OK),
+    }
+}
+
+fn finish<V: View>(mut console: Console, done: anyhow::Result<V>, exit: impl FnOnce(&V) -> Exit) -> ExitCode {
+    match done {
+        Ok(done) => match console.show(&done) {
+            Ok(()) => exit(&done).into(),
+            Err(error) => {
+                console.report(&error);
+                Exit::of_error(&error).into()
+            }
+        },
+        Err(error) => {
+            complain(&error);
+            Exit::ERROR.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rendered;
+    use super::*;
+    use crate::cli::Format;
+
+    #[test]
+    fn what_was_done_reads_well() {
+        let differing = Recounted {
+            jobs: 12,
+            differing: 1,
+            names: vec!["resize on 2026-11-24".to_owned()],
+            replaced: false,
+            expired: 3,
+        };
+        insta::assert_snapshot!(rendered(&differing, Format::Jsonl), @r#"{"jobs":12,"differing":1,"names":["resize on 2026-11-24"],"replaced":false,"expired":3}"#);
+        let table = rendered(&differing, Format::Table);
+        assert!(table.contains("aggregates that differ") && table.contains("resize on 2026-11-24"), "{table}");
+        let moved = Moved { jobs: 1, aggregates: 2, new: None, cursor: "0-3".to_owned() };
+        insta::assert_snapshot!(rendered(&moved, Format::Jsonl), @r#"{"jobs":1,"aggregates":2,"cursor":"0-3"}"#);
+    }
+}

@@ -1,0 +1,69 @@
+//! What a server says of itself, for those who check a host; and what of it can be removed.
+
+use fred::clients::Client;
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand};
+
+use super::{Redis, RedisError};
+use crate::domain::{Clock, Timestamp};
+
+/// Answers of a server. In a cluster those of any one node.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// To `INFO`.
+    pub info: String,
+    /// To `CONFIG GET save`, where the server lets this user ask.
+    pub save: Option<String>,
+    /// To `TIME`, between this machine's clock just before and just after.
+    pub times: [Timestamp; 3],
+}
+
+impl Redis {
+    /// Asks the server about itself.
+    ///
+    /// # Errors
+    /// When it is away, or does not let this user ask.
+    pub async fn inspect(&self, clock: &Clock) -> Result<Said, RedisError> {
+        let client = self.client().await?;
+        let ask =
+            async |command, arguments: &[&str]| ask(&client, command, arguments).await.map_err(|e| self.failed(&e));
+        let asked_at = clock.now();
+        let time = ask("TIME", &[]).await?;
+        let answered_at = clock.now();
+        let info = ask("INFO", &[]).await?.join("\n");
+        let save = ask("CONFIG", &["GET", "save"]).await.ok().and_then(|answer| answer.into_iter().nth(1));
+        let number = |i: usize| time.get(i).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
+        let time = Timestamp::from_millis(number(0).saturating_mul(1000).saturating_add(number(1) / 1000));
+        Ok(Said { info, save, times: [asked_at, time, answered_at] })
+    }
+}
+
+impl Redis {
+    /// Removes all keys that match a pattern as `SCAN` knows them. On one server only.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub async fn remove_matching(&self, pattern: &str) -> Result<(), RedisError> {
+        let client = self.client().await?;
+        let mut cursor = "0".to_owned();
+        loop {
+            let scan = CustomCommand::new_static("SCAN", ClusterHash::Random, false);
+            let arguments: Vec<String> = [&cursor, "MATCH", pattern, "COUNT", "1000"].map(str::to_owned).into();
+            let (next, keys): (String, Vec<String>) =
+                client.custom(scan, arguments).await.map_err(|e| self.failed(&e))?;
+            if !keys.is_empty() {
+                let unlink = CustomCommand::new_static("UNLINK", ClusterHash::FirstKey, false);
+                client.custom::<u64, _>(unlink, keys).await.map_err(|e| self.failed(&e))?;
+            }
+            if next == "0" {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+}
+
+async fn ask(client: &Client, command: &'static str, arguments: &[&str]) -> Result<Vec<String>, fred::error::Error> {
+    let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+    client.custom(CustomCommand::new_static(command, ClusterHash::Random, false), arguments).await
+}

@@ -1,0 +1,202 @@
+//! `jobber rebuild`, `export` and `import`: work on the store itself, under the projector's term.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio_util::task::TaskTracker;
+
+use super::parts;
+use crate::archive::{self, Importer};
+use crate::cli::upkeep::{Moved, Recounted};
+use crate::config::Config;
+use crate::domain::{Clock, WorkerId};
+use crate::events::Cursor;
+use crate::projector::{self, ProjectorSettings};
+use crate::stats::ShardKey;
+use crate::store::Retention;
+use crate::wiring::{self, Upkeep};
+
+/// Tells whoever waits how far it is.
+type Note<'a> = &'a mut dyn FnMut(&str);
+
+/// Jobs from one word of progress to the next.
+const WORD: u64 = 10_000;
+
+/// Compares the aggregates with what the jobs add up to, and unless `check` makes them so.
+///
+/// # Errors
+/// When there is no store, or another process folds history for longer than `patience`.
+pub async fn rebuild(config: &Config, check: bool, patience: Duration, note: Note<'_>) -> anyhow::Result<Recounted> {
+    let upkeep = open(config, false, true).await?;
+    let (clock, projection) = (Clock::system(), &*upkeep.projection);
+    under_term(config, &upkeep, patience, note, async |term, _| {
+        let done = if check {
+            let found = projector::compare(projection, clock.now()).await?;
+            let names = found.differing.iter().map(|ShardKey { day, name }| format!("{name} on {day}")).collect();
+            let differing = found.differing.len() as u64;
+            Recounted { jobs: found.jobs, differing, names, replaced: false, expired: found.expired }
+        } else {
+            let done = projector::rebuild(projection, term, clock.now()).await?;
+            let names = Vec::new();
+            Recounted { jobs: done.jobs, differing: done.shards, names, replaced: true, expired: done.expired }
+        };
+        Ok(done)
+    })
+    .await
+}
+
+/// Writes all of history to `file`, or to stdout; what the log holds is folded first, unless it is to be skipped.
+///
+/// # Errors
+/// When there is no store or no room, or another process folds history for longer than `patience`.
+pub async fn export(
+    config: &Config,
+    file: Option<&Path>,
+    skip_log: bool,
+    patience: Duration,
+    note: Note<'_>,
+) -> anyhow::Result<Moved> {
+    let upkeep = open(config, !skip_log, true).await?;
+    under_term(config, &upkeep, patience, note, async |term, note| {
+        if let Some(source) = &upkeep.source {
+            projector::catch_up(&**source, &*upkeep.projection, term, &settings(config)).await.context(
+                "the event log can't be folded to its end; start a server once, or leave it out with --skip-log",
+            )?;
+        }
+        let told = |jobs: u64| tell(note, "written", jobs);
+        let written = match file {
+            None => write(&upkeep, &mut BufWriter::new(stdout()?), told).await?,
+            Some(file) => {
+                // Under another name until it is whole: nobody takes half of it for all.
+                let part = file.with_added_extension("part");
+                let created = tokio::fs::File::create(&part).await;
+                let mut out = BufWriter::new(created.with_context(|| format!("couldn't write {}", part.display()))?);
+                let written = write(&upkeep, &mut out, told).await.inspect_err(|_| {
+                    // What is left of it is no use; that it can't be removed either changes nothing.
+                    let _ = fs_err::remove_file(&part);
+                })?;
+                out.get_ref().sync_all().await.with_context(|| format!("couldn't write {}", part.display()))?;
+                fs_err::rename(&part, file)?;
+                written
+            }
+        };
+        let cursor = upkeep.projection.position().await?.to_string();
+        Ok(Moved { jobs: written.jobs, aggregates: written.shards, new: None, cursor })
+    })
+    .await
+}
+
+/// Reads a history from `file`, or from stdin, into the store.
+///
+/// # Errors
+/// When the lines are broken, the store has a history of its own, the log is not one that can go on from there, or
+/// another process folds history for longer than `patience`.
+pub async fn import(
+    config: &Config,
+    file: Option<&Path>,
+    skip_log: bool,
+    patience: Duration,
+    note: Note<'_>,
+) -> anyhow::Result<Moved> {
+    let importer = Importer::open(input(file).await?).await?;
+    let cursor = importer.header().cursor;
+    wiring::check_cursor(config, cursor)?;
+    let upkeep = open(config, !skip_log, false).await?;
+    if let Some(source) = &upkeep.source {
+        let last = source.span().await?.last;
+        ensure!(
+            last == Cursor::START || last >= cursor,
+            "the event log that goes with this store has events of its own, up to {last}; they would be taken for folded, \
+             as this history was folded up to {cursor}: import with a fresh log (another --data-dir or queue.name)"
+        );
+    }
+    under_term(config, &upkeep, patience, note, async |term, note| {
+        let retention = Retention::new(config.retention);
+        let told = |jobs: u64| tell(note, "read", jobs);
+        let done = importer.run(&*upkeep.projection, term, retention, told).await?;
+        let found = projector::compare(&*upkeep.projection, Clock::system().now()).await?;
+        if !found.differing.is_empty() {
+            note(&format!(
+                "{} aggregates are not what the jobs add up to, as in the store that was exported; see jobber rebuild",
+                found.differing.len()
+            ));
+        }
+        let new = Some(done.new_jobs + done.new_shards);
+        Ok(Moved { jobs: done.jobs, aggregates: done.shards, new, cursor: cursor.to_string() })
+    })
+    .await
+}
+
+async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Result<Upkeep> {
+    let file = wiring::database_file(config);
+    if must_exist && !file.exists() {
+        bail!("there is no history in {}; name the data directory with --data-dir", config.data_dir.display());
+    }
+    wiring::open_for_upkeep(config, with_log, &TaskTracker::new()).await
+}
+
+/// A term that is long enough for a slow disk, and lapses soon enough when this process is killed.
+fn settings(config: &Config) -> ProjectorSettings {
+    ProjectorSettings {
+        ttl: Duration::from_secs(10),
+        margin: Duration::from_secs(1),
+        retention: Retention::new(config.retention),
+        ..ProjectorSettings::new(WorkerId::generate(&parts::host_name()).as_str())
+    }
+}
+
+async fn under_term<T>(
+    config: &Config,
+    upkeep: &Upkeep,
+    patience: Duration,
+    note: Note<'_>,
+    work: impl AsyncFnOnce(&crate::store::Term, Note<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let note = std::cell::RefCell::new(note);
+    let waiting = || {
+        let seconds = patience.as_secs();
+        (note.borrow_mut())(&format!(
+            "another process folds history; waiting for up to {seconds} s until it has stopped"
+        ));
+    };
+    let settings = settings(config);
+    projector::hold(&*upkeep.projection, &settings, &Clock::system(), patience, waiting, async |term| {
+        work(term, &mut |text: &str| (note.borrow_mut())(text)).await
+    })
+    .await?
+}
+
+fn tell(note: &mut dyn FnMut(&str), what: &str, jobs: u64) {
+    if jobs > 0 && jobs.is_multiple_of(WORD) {
+        note(&format!("{jobs} jobs {what}"));
+    }
+}
+
+async fn write(
+    upkeep: &Upkeep,
+    out: &mut (dyn AsyncWrite + Send + Unpin),
+    told: impl FnMut(u64),
+) -> anyhow::Result<archive::Exported> {
+    let written = archive::export(&*upkeep.projection, out, Clock::system().now(), told).await?;
+    out.flush().await.context("couldn't write the lines")?;
+    Ok(written)
+}
+
+async fn input(file: Option<&Path>) -> anyhow::Result<Box<dyn AsyncBufRead + Unpin + Send>> {
+    let file = match file.filter(|file| *file != Path::new("-")) {
+        Some(file) => tokio::fs::File::open(file).await.with_context(|| format!("couldn't read {}", file.display()))?,
+        None => tokio::fs::File::from_std(owned(std::io::stdin())?),
+    };
+    Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
+}
+
+fn stdout() -> std::io::Result<tokio::fs::File> {
+    owned(std::io::stdout()).map(tokio::fs::File::from_std)
+}
+
+/// A standard stream as a file, which can be waited for without a thread of the runtime standing still.
+fn owned(stream: impl std::os::fd::AsFd) -> std::io::Result<std::fs::File> {
+    stream.as_fd().try_clone_to_owned().map(std::fs::File::from)
+}
