@@ -265,7 +265,7 @@ fn is_setting(key: &str) -> bool {
 /// Variables that look like settings and are none, each with the one that was probably meant.
 pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
     /// Read elsewhere, or meant for jobs: a worker may be started by one.
-    const OTHERS: [&str; 10] = [
+    const OTHERS: [&str; 11] = [
         "JOBBER_CONFIG",
         "JOBBER_SERVER",
         "JOBBER_OUTPUT",
@@ -276,6 +276,7 @@ pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(
         "JOBBER_MAX_ATTEMPTS",
         "JOBBER_WORKER",
         "JOBBER_ERROR_FILE",
+        "JOBBER_RESULTS_FILE",
     ];
     /// What Kubernetes sets beside a service of this name, and what tests set.
     const OTHERS_BEGIN: [&str; 3] = ["JOBBER_SERVICE_", "JOBBER_PORT", "JOBBER_TEST_"];
