@@ -11,6 +11,7 @@ mod cli;
 mod compat;
 mod conformance;
 mod deploy;
+mod double;
 mod faults;
 mod harness;
 mod jobs;

@@ -1,6 +1,8 @@
 //! Starts the real binary in a directory of its own, talks to it as a user would, and checks that it leaves nothing
 //! behind: no process, no scratch directory, and aggregates that equal a recount of the documents.
 
+pub mod certificates;
+pub mod couchbase_double;
 pub mod embeddings;
 pub mod post;
 pub mod proxy;

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use super::certificates::make_certificates;
+
 /// How a server is to be started.
 #[derive(Debug, Clone, Default)]
 pub struct RedisOptions {
@@ -61,7 +63,7 @@ impl Redis {
     pub fn with(options: RedisOptions) -> Self {
         let dir = tempfile::Builder::new().prefix("jobber-redis-").tempdir().unwrap();
         if options.tls {
-            make_certificates(dir.path());
+            make_certificates(dir.path(), "redis");
         }
         // Another process may take the port between the look and the start; then another is tried.
         for _ in 0..20 {
@@ -232,36 +234,4 @@ fn spawn(options: &RedisOptions, port: u16, dir: &Path) -> Option<Child> {
         assert!(began.elapsed() < Duration::from_secs(60), "redis-server does not answer: {}", log(dir));
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A private authority and a certificate of 127.0.0.1 and localhost that it signed.
-fn make_certificates(dir: &Path) {
-    let openssl = |args: &[&str]| {
-        let output = Command::new("openssl").current_dir(dir).args(args).output().expect("openssl is installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-    let ca =
-        ["req", "-x509", "-days", "2", "-subj", "/CN=jobber test authority", "-keyout", "ca.key", "-out", "ca.crt"];
-    openssl(&[&ca[..], &key[..]].concat());
-    let request = ["req", "-subj", "/CN=127.0.0.1", "-keyout", "redis.key", "-out", "redis.csr"];
-    openssl(&[&request[..], &key[..]].concat());
-    std::fs::write(dir.join("redis.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-    openssl(&[
-        "x509",
-        "-req",
-        "-days",
-        "2",
-        "-in",
-        "redis.csr",
-        "-CA",
-        "ca.crt",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-extfile",
-        "redis.ext",
-        "-out",
-        "redis.crt",
-    ]);
 }
