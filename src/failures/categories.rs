@@ -11,7 +11,7 @@ const RIDGE: f64 = 0.5;
 
 /// Puts vectors into categories.
 ///
-/// Every text of a category (its name, its description, each example) is a point with the value 1 for that category and 0
+/// Every text of a category (its name with its description, each example) is a point with the value 1 for that category and 0
 /// for the others; between them kernel ridge regression (Saunders, Gammerman and Vovk, 1998) with the similarity of
 /// vectors as its kernel says how much a vector belongs to each. Unlike the nearest example it weighs what tells
 /// categories apart, and it costs one scalar product a category. The ridge grows with a category's number of texts, so
@@ -68,8 +68,12 @@ impl Matcher {
 }
 
 fn texts_of(category: &Category) -> Vec<String> {
-    let described = (!category.description.is_empty()).then(|| format!("{}: {}", category.name, category.description));
-    std::iter::once(category.name.clone()).chain(described).chain(category.examples.iter().cloned()).collect()
+    let said = if category.description.is_empty() {
+        category.name.clone()
+    } else {
+        format!("{}: {}", category.name, category.description)
+    };
+    std::iter::once(said).chain(category.examples.iter().cloned()).collect()
 }
 
 /// For each category the weights of the regression, of which each point belongs to its `owner`.
