@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use super::evaluate::{EvaluateArgs, evaluate};
 use super::view::{Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
@@ -35,6 +36,8 @@ pub enum CategoryCommand {
     },
     /// Find the threshold that puts most messages of a file where they belong
     Calibrate(CalibrateArgs),
+    /// Measure on labelled messages how well errors find their categories, without a server
+    Evaluate(EvaluateArgs),
 }
 
 /// `jobber category add`.
@@ -177,6 +180,8 @@ pub(super) async fn category(
         CategoryCommand::Rm { category } => console.show(&client.remove_category(&category).await?)?,
         CategoryCommand::Test { text } => console.show(&client.test_category(&text).await?)?,
         CategoryCommand::Calibrate(args) => calibrate(&args, client, console).await?,
+        // Answered without a server.
+        CategoryCommand::Evaluate(args) => return evaluate(&args, console),
     }
     Ok(Exit::OK)
 }

@@ -9,6 +9,7 @@ mod completions;
 mod console;
 pub mod doctor;
 mod error;
+mod evaluate;
 pub mod exec;
 mod exit;
 mod explain;
@@ -242,6 +243,9 @@ pub async fn run(command: ClientCommand, globals: &Globals, mut console: Console
 async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Console) -> Result<Exit, CliError> {
     if let ClientCommand::Completions(args) = command {
         return completions::completions(&args, console);
+    }
+    if let ClientCommand::Category(category::CategoryCommand::Evaluate(args)) = &command {
+        return evaluate::evaluate(args, console);
     }
     let client = connect(globals)?;
     match command {

@@ -38,7 +38,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &["domain", "backoff", "queue", "events", "failures", "store", "stats", "wire"]),
     ("client", &["domain", "backoff", "wire", "store", "queue"]),
     ("doctor", &["domain", "config", "runner", "sqlite"]),
-    ("cli", &["domain", "backoff", "config", "client", "doctor", "wire", "stats", "store", "queue", "runner"]),
+    (
+        "cli",
+        &["domain", "backoff", "config", "client", "doctor", "failures", "wire", "stats", "store", "queue", "runner"],
+    ),
     ("wiring", &["*"]),
     ("roles", &["*"]),
     ("bench", &["*"]),

@@ -259,8 +259,8 @@ async fn fewer_rights_are_enough() {
     let reader = bucket.open().await;
     assert_eq!(reader.position().await.unwrap(), events.last().unwrap().0);
     assert_eq!(reader.job_names().await.unwrap().len(), 3);
-    let job = reader.job(&events[0].1.job.id).await.unwrap().unwrap();
-    assert_eq!(job.arguments, events[0].1.job.arguments);
+    let job = reader.job(&events[0].1.job().unwrap().job.id).await.unwrap().unwrap();
+    assert_eq!(job.arguments, events[0].1.job().unwrap().job.arguments);
     // No index could be made.
     let listed = reader.jobs(&JobFilter::default(), jobber::domain::PageRequest::first(5)).await;
     assert!(listed.unwrap_err().to_string().contains("index"));
@@ -296,7 +296,7 @@ async fn reading_costs_the_same_however_many_jobs_there_are() {
         let all = if part[0].0.minor == 1 { part } else { &events[..] };
         fold(&*store, all, 500).await;
         let before = bucket.double().seen(Service::KeyValue);
-        store.job(&events[0].1.job.id).await.unwrap().unwrap();
+        store.job(&events[0].1.job().unwrap().job.id).await.unwrap().unwrap();
         store.job_names().await.unwrap();
         store.shards(Default::default(), None).await.unwrap();
         costs.push(bucket.double().seen(Service::KeyValue) - before);
