@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// When the filter can't be read, or logging has been started before.
 pub fn start(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
+    // The Couchbase SDK tells its whole life at info, and every try of an outage as a warning. What matters of it the
+    // adapter says. Whoever wants it names it: log.level = "info,couchbase_core=debug".
+    let filter = EnvFilter::try_new(format!("couchbase=error,couchbase_core=error,{filter}"))
         .map_err(|e| anyhow::anyhow!("log.level {filter:?} is not allowed: {e}; try info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = if json {

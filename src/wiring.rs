@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, QueueUrl};
+use crate::config::{Config, QueueUrl, StoreUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::redis::RedisLog;
@@ -16,8 +16,9 @@ use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
 use crate::redis::{Redis, RedisSettings, Said};
 use crate::sqlite::Sqlite;
+use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{History, Projection};
+use crate::store::{History, Projection, StoreErrorKind};
 
 /// Every port, each with the adapter that the configuration picks. A role takes what it may hold.
 pub struct Ports {
@@ -61,11 +62,42 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let store = EmbeddedStore::open(db.clone()).await?;
-    let folded = store.cursor().await?;
+    let (history, projection) = open_store(config, &db, tasks).await?;
+    let folded = match history.cursor().await {
+        // A store that is away is waited for while jobs run.
+        Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
+        folded => folded?,
+    };
     check_cursor(config, folded)?;
     let (sink, source) = open_log(config, &db, folded, tasks).await?;
-    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history: store.clone(), projection: store })
+    Ok(Ports { queue, operator, scheduler, jobs, sink, source, history, projection })
+}
+
+/// The two sides of a store.
+async fn open_store(
+    config: &Config,
+    db: &Sqlite,
+    tasks: &TaskTracker,
+) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>)> {
+    match &config.store.url {
+        StoreUrl::Embedded => {
+            let store = EmbeddedStore::open(db.clone()).await?;
+            Ok((store.clone(), store))
+        }
+        StoreUrl::Couchbase(url) => {
+            let settings = CouchbaseSettings {
+                connection: url.connection(),
+                username: url.username.clone(),
+                password: url.password.clone(),
+                bucket: url.bucket.clone(),
+                scope: config.store.scope.clone(),
+                key_prefix: config.store.key_prefix.clone(),
+                ca_file: config.store.tls_ca.clone(),
+            };
+            let store = CouchbaseStore::open(settings, tasks).await?;
+            Ok((store.clone(), store))
+        }
+    }
 }
 
 /// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
@@ -111,7 +143,7 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     fs_err::create_dir_all(&config.data_dir)
         .context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let projection = EmbeddedStore::open(db.clone()).await?;
+    let (_, projection) = open_store(config, &db, tasks).await?;
     let source = match with_log {
         true => Some(open_log(config, &db, Cursor::START, tasks).await?.1),
         false => None,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::couchbase;
 use super::settings::{SETTINGS, job_keys};
 use crate::domain::JobName;
 
@@ -119,6 +120,17 @@ impl Layers {
         let (host, port) = (given("REDIS_HOST"), given("REDIS_PORT"));
         if (host.is_some() || port.is_some()) && given("JOBBER_QUEUE_URL").is_none() {
             self.lay_redis(host.map(String::as_str), port.map(String::as_str));
+        }
+        if let (Some(host), None) = (given("COUCHBASE_HOST"), given("JOBBER_STORE_URL")) {
+            let part = |name, default: &str| given(name).map_or_else(|| default.to_owned(), Clone::clone);
+            let url = couchbase::of_variables(
+                host,
+                &part("COUCHBASE_USERNAME", ""),
+                &part("COUCHBASE_PASSWORD", ""),
+                &part("COUCHBASE_BUCKET", "jobber"),
+            );
+            let origin = Origin::Variable("COUCHBASE_HOST (with COUCHBASE_USERNAME and COUCHBASE_PASSWORD)".to_owned());
+            self.set("store.url", Raw::Text(url), origin);
         }
         // The original's variable holds the port alone.
         if let (Some(port), None) = (given("PORT"), given("JOBBER_LISTEN")) {
@@ -241,6 +253,14 @@ fn scalar(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+/// A value as an error may show it: a URL without its user and password.
+fn without_password(value: &str) -> String {
+    match (value.split_once("://"), value.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://...@{place}"),
+        _ => value.to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Configuration: layers of text in, checked values out. Every error names the place, the key and what is allowed.
 
+mod couchbase;
 pub mod env;
 mod layers;
 mod settings;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use couchbase::CouchbaseUrl;
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;
@@ -26,6 +28,7 @@ pub struct Config {
     pub log_json: bool,
     pub serve: ServeConfig,
     pub queue: QueueConfig,
+    pub store: StoreConfig,
     pub durability: Durability,
     /// How long ended jobs stay in history; for ever when absent.
     pub retention: Option<Duration>,
@@ -77,6 +80,25 @@ pub struct QueueConfig {
     pub completed_count: Option<u64>,
     pub failed_age: Duration,
     pub failed_count: Option<u64>,
+}
+
+/// Where history is kept.
+#[derive(Debug, Clone)]
+pub enum StoreUrl {
+    /// In the data directory.
+    Embedded,
+    /// In a Couchbase bucket: `couchbase://` or `couchbases://`.
+    Couchbase(CouchbaseUrl),
+}
+
+/// The store's part.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
+pub struct StoreConfig {
+    pub url: StoreUrl,
+    pub scope: String,
+    pub key_prefix: String,
+    pub tls_ca: Option<PathBuf>,
 }
 
 /// The worker's part.
@@ -142,7 +164,6 @@ pub fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, O
 }
 
 fn check(layers: &Layers) -> Result<Config, ConfigError> {
-    layers.get("store.url", |text| one_of(text, &[("embedded", ())], "embedded"))?;
     let defaults = options(layers, "defaults", &JobOptions::default())?;
     let mut jobs = BTreeMap::new();
     for name in &layers.job_names {
@@ -166,6 +187,12 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
             completed_count: layers.get("queue.completed_count", number)?,
             failed_age: must(layers, "queue.failed_age", values::duration)?,
             failed_count: layers.get("queue.failed_count", number)?,
+        },
+        store: StoreConfig {
+            url: must(layers, "store.url", store_url)?,
+            scope: must(layers, "store.scope", scope_name)?,
+            key_prefix: layers.get("store.key_prefix", key_prefix)?.unwrap_or_default(),
+            tls_ca: layers.get("store.tls_ca", path)?,
         },
         durability: must(layers, "store.durability", |t| {
             one_of(t, &[("process", Durability::Process), ("power", Durability::Power)], "process or power")
@@ -351,6 +378,29 @@ fn queue_url(text: &str) -> Result<QueueUrl, String> {
                   to 65535 if any"
                 .to_owned(),
         ),
+    }
+}
+
+fn store_url(text: &str) -> Result<StoreUrl, String> {
+    if text == "embedded" { Ok(StoreUrl::Embedded) } else { CouchbaseUrl::parse(text).map(StoreUrl::Couchbase) }
+}
+
+/// The name of a scope in Couchbase.
+fn scope_name(text: &str) -> Result<String, String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_-%".contains(c);
+    let ok = (1..=251).contains(&text.len()) && text.chars().all(is_allowed) && !text.starts_with('%');
+    if ok && (text == "_default" || !text.starts_with('_')) {
+        Ok(text.to_owned())
+    } else {
+        Err("letters, digits, '_', '-' and '%', not starting with '_' or '%' unless it is _default".to_owned())
+    }
+}
+
+fn key_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 40 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c)) {
+        Ok(text.to_owned())
+    } else {
+        Err("at most 40 letters, digits and '.', '_', '-', ':'".to_owned())
     }
 }
 

@@ -138,7 +138,25 @@ pub(super) const SETTINGS: &[Setting] = &[
         "store.url",
         &["JOBBER_STORE_URL"],
         r#""embedded""#,
-        "Where history is kept: embedded (SQLite in data_dir).",
+        "Where history is kept: embedded (SQLite in data_dir), or a Couchbase bucket:\ncouchbase://user:password@host/bucket, or couchbases:// for TLS. COUCHBASE_HOST, COUCHBASE_USERNAME,\nCOUCHBASE_PASSWORD and COUCHBASE_BUCKET (jobber) set it too.",
+    ),
+    setting(
+        "store.scope",
+        &["JOBBER_STORE_SCOPE"],
+        r#""_default""#,
+        "The scope of the bucket in which the collections are. Made if it is missing.",
+    ),
+    setting(
+        "store.key_prefix",
+        &["JOBBER_STORE_KEY_PREFIX"],
+        "",
+        "What every key begins with, so that several Jobbers can share a scope.",
+    ),
+    setting(
+        "store.tls_ca",
+        &["JOBBER_STORE_TLS_CA"],
+        "",
+        "A file with the certificate (PEM) of the authority behind a couchbases:// server; unset for the well-known ones\nand Capella's.",
     ),
     setting(
         "store.durability",

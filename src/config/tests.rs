@@ -83,7 +83,7 @@ fn errors_name_the_place_the_key_and_what_is_allowed() {
     insta::assert_snapshot!(error("zzzzzzzzzzzzz = 2\n", &[]), @"DIR/jobber.toml: there is no setting zzzzzzzzzzzzz");
     insta::assert_snapshot!(error("", &[("CORES_PER_CPP_PROCESS", "-1")]), @r#"environment variable CORES_PER_CPP_PROCESS: worker.cores_per_process = "-1" is not allowed: it must be a whole number, not negative and not too large"#);
     insta::assert_snapshot!(error("[queue]\nlease = 5\n", &[]), @r#"DIR/jobber.toml: queue.lease = "5" is not allowed: it must be a duration such as 250ms, 90s, 15m, 1h or 1d, at most ten years"#);
-    insta::assert_snapshot!(error("[store]\nurl = \"mongodb://x\"\n", &[]), @r#"DIR/jobber.toml: store.url = "mongodb://x" is not allowed: it must be embedded"#);
+    insta::assert_snapshot!(error("[store]\nurl = \"mongodb://x\"\n", &[]), @r#"DIR/jobber.toml: store.url = "mongodb://x" is not allowed: it must be embedded, or couchbase:// or couchbases:// with user:password@host/bucket"#);
     insta::assert_snapshot!(error("[jobs.\"../x\"]\nattempts = 2\n", &[]), @r#"DIR/jobber.toml: section [jobs."../x"]: job name "../x" is not valid: letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128"#);
     insta::assert_snapshot!(error("[serve]\ntoken = \"short\"\n", &[]), @"DIR/jobber.toml: serve.token: a token must be at least 8 visible ASCII characters; try `openssl rand -hex 16`");
     insta::assert_snapshot!(error("serve = 3\n", &[]), @"DIR/jobber.toml: serve is a section: write [serve], and its settings below");

@@ -1,6 +1,6 @@
 //! `jobber work`: a worker.
 
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, parts, ready, service};
@@ -10,9 +10,15 @@ use crate::wiring;
 ///
 /// # Errors
 /// When it can't start: the data directory can't be used, the CPUs asked for are not there.
-pub async fn work(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
+pub async fn work(
+    mut config: Config,
+    environment: Vec<(String, String)>,
+    options: RoleOptions,
+) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
+    // A worker holds no store, so it need not reach the one of the others.
+    config.store.url = StoreUrl::Embedded;
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
     parts::watch_database(&config, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;

@@ -1,6 +1,7 @@
 //! Folded history: the ports of the store. Readers hold a [`History`], the projector a [`Projection`].
 
 pub mod codec;
+pub mod couchbase;
 pub mod embedded;
 pub mod records;
 mod retention;

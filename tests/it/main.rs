@@ -10,6 +10,7 @@ mod bullmq;
 mod cli;
 mod compat;
 mod conformance;
+mod couchbase;
 mod deploy;
 mod double;
 mod faults;

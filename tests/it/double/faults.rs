@@ -6,7 +6,7 @@ use couchbase::error::ErrorKind;
 use couchbase::options::kv_options::UpsertOptions;
 use serde_json::{Value, json};
 
-use super::{collection, connect, exists, kind, never, within};
+use super::{collection, connect, exists, kind, never, unanswered, within};
 use crate::harness::couchbase_double::wire::{opcode, status};
 use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Service};
 use crate::harness::eventually;
@@ -68,11 +68,10 @@ async fn a_request_may_stay_without_an_answer() {
     let double = CouchbaseDouble::start();
     let documents = collection(&double).await;
     let hits = double.fault(Fault::Ignore.times(1));
-    never(documents.insert("a", json!(1), None)).await;
-    assert_eq!(hits.count(), 1);
+    unanswered("a request to be ignored", documents.insert("a", json!(1), None), || hits.count() == 1).await;
     assert!(!exists(&documents, "a").await);
-    double.fault(Fault::DoAndIgnore.times(1));
-    never(documents.insert("a", json!(1), None)).await;
+    let hits = double.fault(Fault::DoAndIgnore.times(1));
+    unanswered("a request to be done", documents.insert("a", json!(1), None), || hits.count() == 1).await;
     assert!(exists(&documents, "a").await);
     double.fault(Fault::Delay(Duration::from_millis(200)).times(1));
     within(documents.get("a", None)).await.unwrap();
@@ -129,7 +128,7 @@ async fn the_services_over_http_fail_too() {
     assert!(within(manager.create_scope("s", None)).await.unwrap_err().to_string().contains("broken"));
     double.fault(Fault::Disconnect.at(Service::Management).containing("/scopes").times(1));
     assert!(within(manager.get_all_scopes(None)).await.is_err() || double.seen(Service::Management) > 2);
-    double.fault(Fault::Ignore.at(Service::Management).times(1));
-    never(manager.get_all_scopes(None)).await;
+    let hits = double.fault(Fault::Ignore.at(Service::Management).times(1));
+    unanswered("a request to be ignored", manager.get_all_scopes(None), || hits.count() == 1).await;
     within(manager.create_scope("s", None)).await.unwrap();
 }

@@ -18,8 +18,8 @@ use couchbase::error::ErrorKind;
 use couchbase::options::cluster_options::ClusterOptions;
 use couchbase::retry::{RetryAction, RetryReason, RetryRequest, RetryStrategy};
 
-use crate::harness::PATIENCE;
 use crate::harness::couchbase_double::CouchbaseDouble;
+use crate::harness::{PATIENCE, eventually};
 
 /// Shows every failure to the test instead of trying again.
 #[derive(Debug)]
@@ -72,6 +72,16 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 /// A future that must not come to an end.
 async fn never<T>(future: impl Future<Output = T>) {
     assert!(tokio::time::timeout(Duration::from_millis(300), future).await.is_err(), "it answered");
+}
+
+/// A future that must not come to an end, before `condition` holds nor shortly after.
+async fn unanswered<T>(what: &str, future: impl Future<Output = T>, mut condition: impl FnMut() -> bool) {
+    let mut future = std::pin::pin!(future);
+    tokio::select! {
+        _ = &mut future => panic!("it answered before: {what}"),
+        () = eventually(what, async || condition().then_some(())) => {}
+    }
+    never(future).await;
 }
 
 fn kind<T: std::fmt::Debug>(result: Result<T, couchbase::error::Error>) -> ErrorKind {

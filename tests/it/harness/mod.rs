@@ -2,6 +2,7 @@
 //! behind: no process, no scratch directory, and aggregates that equal a recount of the documents.
 
 pub mod certificates;
+pub mod couchbase;
 pub mod couchbase_double;
 pub mod post;
 pub mod proxy;

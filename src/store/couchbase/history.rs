@@ -1,0 +1,117 @@
+//! What readers ask: single documents, found by the directory where their keys are not known.
+
+use super::directory::{self, Days, Known};
+use super::documents::{self, Room};
+use super::kv::each;
+use super::query;
+use super::session::Connector;
+use crate::domain::{JobId, JobName, Page};
+use crate::stats::{ShardKey, StatShard};
+use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
+
+pub(super) async fn job(connector: &Connector, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+    let found = connector.get(Room::Jobs, id.as_str()).await?;
+    found.map(|found| codec::job(&found.body)).transpose()
+}
+
+/// One page: places by the query service, lines by key. A job that has left the list since the index was read (removed,
+/// or in another state) is left out, so a page may be short; it is the last when it has no `next`.
+pub(super) async fn jobs(
+    connector: &Connector,
+    filter: &JobFilter,
+    start: Option<&str>,
+    limit: usize,
+) -> Result<Page<JobSummary>, StoreError> {
+    let session = connector.session().await?;
+    // One more than asked for tells whether there is another page.
+    let places = query::places(&session, &connector.settings().key_prefix, filter, start, limit + 1);
+    let places = query::bounded(places, "the list of jobs").await?;
+    let page: Vec<_> = places.iter().rev().take(limit).collect();
+    let next = page.last().filter(|_| places.len() > limit).map(|place| documents::to_cursor(place));
+    let lines = each(page, |place| async move {
+        let Some((_, id)) = documents::read_place(place) else { return Ok(None) };
+        let summary = connector.part(Room::Jobs, id.as_str(), "summary").await?;
+        summary.map(|line| documents::read::<JobSummary>("a job's summary", &line)).transpose()
+    });
+    let is_wanted = |line: &JobSummary| filter.states.is_empty() || filter.states.contains(&line.state);
+    let items = lines.await?.into_iter().flatten().filter(is_wanted).collect();
+    Ok(Page { items, next })
+}
+
+/// A name's line comes from three documents, however many jobs it has.
+pub(super) async fn job_names(connector: &Connector) -> Result<Vec<NameSummary>, StoreError> {
+    let names = directory::names(connector).await?;
+    let lines = each(names, |name| async move {
+        let (known, recent) =
+            tokio::try_join!(directory::known(connector, &name), directory::recent(connector, &name))?;
+        Ok(known.summary(name, &recent))
+    });
+    Ok(lines.await?.into_iter().flatten().collect())
+}
+
+/// The keys of the aggregates of these days, in order.
+async fn keys(connector: &Connector, days: DayRange, name: Option<&JobName>) -> Result<Vec<ShardKey>, StoreError> {
+    let names = match name {
+        Some(name) => vec![name.clone()],
+        None => directory::names(connector).await?,
+    };
+    let found = each(names, |name| async move {
+        let known: Known = directory::known(connector, &name).await?;
+        let wanted =
+            known.years().filter(|year| directory::overlaps(year, days)).map(str::to_owned).collect::<Vec<_>>();
+        let mut keys = Vec::new();
+        for year in wanted {
+            let of_year: Days = directory::days(connector, &name, &year).await?;
+            keys.extend(of_year.days().map(|day| ShardKey { day, name: name.clone() }));
+        }
+        Ok(keys)
+    });
+    let mut keys: Vec<_> = found.await?.into_iter().flatten().collect();
+    keys.retain(|key| days.from.is_none_or(|from| key.day >= from) && days.to.is_none_or(|to| key.day <= to));
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+pub(super) async fn shards(
+    connector: &Connector,
+    days: DayRange,
+    name: Option<&JobName>,
+) -> Result<Vec<StatShard>, StoreError> {
+    let found = each(keys(connector, days, name).await?, |key| async move {
+        let found = connector.get(Room::Aggregates, &documents::shard_key(&key)).await?;
+        // The directory is written first: a day may be in it a moment before its aggregate is there.
+        found.map(|found| codec::shard(&found.body)).transpose()
+    });
+    Ok(found.await?.into_iter().flatten().collect())
+}
+
+pub(super) async fn shard_keys(connector: &Connector) -> Result<Vec<ShardKey>, StoreError> {
+    keys(connector, DayRange::default(), None).await
+}
+
+pub(super) async fn scan(
+    connector: &Connector,
+    after: Option<&JobId>,
+    limit: usize,
+) -> Result<Vec<JobRecord>, StoreError> {
+    let session = connector.session().await?;
+    // Ids are never empty.
+    let mut after = after.map_or("", JobId::as_str).to_owned();
+    loop {
+        let ids = query::ids(&session, &connector.settings().key_prefix, &after, limit);
+        let ids = query::bounded(ids, "reading all jobs").await?;
+        let Some(last) = ids.last().cloned() else { return Ok(Vec::new()) };
+        let records = each(ids, |id| async move {
+            let id = JobId::parse(&id).map_err(|e| {
+                StoreError::new(StoreErrorKind::Corrupt, "a job's id in Couchbase makes no sense").caused_by(e)
+            })?;
+            job(connector, &id).await
+        });
+        let records: Vec<_> = records.await?.into_iter().flatten().collect();
+        // All of them may have expired since the index was read; an empty answer would be taken for the end.
+        if !records.is_empty() {
+            return Ok(records);
+        }
+        after = last;
+    }
+}

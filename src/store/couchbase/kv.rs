@@ -1,0 +1,249 @@
+//! Single documents: read, written, changed. Every operation has an end, is tried again while that may help, and tells
+//! whether what it wanted has happened even when an answer got lost on the way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use couchbase::error::{Error, ErrorKind};
+use couchbase::options::kv_options::{InsertOptions, MutateInOptions, ReplaceOptions};
+use couchbase::subdoc::lookup_in_specs::LookupInSpec;
+use couchbase::subdoc::mutate_in_specs::MutateInSpec;
+use couchbase::transcoding::{DataType, encode_common_flags};
+use futures_util::{StreamExt, TryStreamExt};
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+
+use super::documents::Room;
+use super::session::{Connector, Session};
+use crate::backoff::Waits;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long one try may take.
+const TRY: Duration = Duration::from_millis(2500);
+/// How long to try again.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How many operations run at the same time for one caller.
+const AT_ONCE: usize = 64;
+
+/// A document with its version.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) body: Vec<u8>,
+    pub(super) cas: u64,
+}
+
+/// What became of a write under a version.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is there, under this version.
+    Done(u64),
+    /// The document is not the one that it was meant for.
+    Moved,
+}
+
+/// How the server answered.
+enum Answer<T> {
+    Yes(T),
+    /// There is no such document, or no such path in it.
+    Missing,
+    /// The document has another version, or is there although it should not be.
+    Moved,
+}
+
+/// What an error says.
+enum Verdict {
+    Missing,
+    Moved,
+    /// Not done; another try may do it.
+    Again,
+    /// Perhaps done.
+    Unknown,
+    Hopeless(StoreErrorKind, &'static str),
+}
+
+fn judge(error: &Error) -> Verdict {
+    match error.kind() {
+        ErrorKind::DocumentNotFound | ErrorKind::PathNotFound => Verdict::Missing,
+        ErrorKind::CasMismatch | ErrorKind::DocumentExists => Verdict::Moved,
+        ErrorKind::TemporaryFailure
+        | ErrorKind::DocumentLocked
+        | ErrorKind::RateLimitedFailure
+        | ErrorKind::DurabilityWriteInProgress
+        | ErrorKind::DurableWriteRecommitInProgress => Verdict::Again,
+        ErrorKind::QuotaLimitedFailure => Verdict::Hopeless(StoreErrorKind::Full, "the bucket's quota is used up"),
+        ErrorKind::ValueTooLarge => Verdict::Hopeless(StoreErrorKind::Full, "a document is larger than 20 MiB"),
+        ErrorKind::AuthenticationFailure => Verdict::Hopeless(
+            StoreErrorKind::Unavailable,
+            "the user may not do this; it needs data_reader and data_writer",
+        ),
+        ErrorKind::UnsupportedOperation => {
+            Verdict::Hopeless(StoreErrorKind::Unavailable, "the server does not know an operation that Jobber needs")
+        }
+        ErrorKind::InvalidArgument(_)
+        | ErrorKind::PathMismatch
+        | ErrorKind::PathInvalid
+        | ErrorKind::DocumentNotJSON => Verdict::Hopeless(StoreErrorKind::Corrupt, "a document is not one of Jobber's"),
+        _ => Verdict::Unknown,
+    }
+}
+
+impl Connector {
+    /// Asks until there is an answer; true when an earlier try may have been carried out unheard.
+    async fn ask<T, F>(&self, operation: impl Fn(Arc<Session>) -> F) -> Result<(Answer<T>, bool), StoreError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let (began, mut waits) = (Instant::now(), Waits::new(Duration::from_millis(5), Duration::from_secs(1)));
+        let mut doubtful = false;
+        loop {
+            let session = self.session().await?;
+            // On the heap: the SDK's futures are large, and deep.
+            let tried = timeout(TRY, Box::pin(operation(session.clone()))).await;
+            let cause: Box<dyn std::error::Error + Send + Sync> = match tried {
+                Ok(Ok(value)) => {
+                    session.heard();
+                    return Ok((Answer::Yes(value), doubtful));
+                }
+                Ok(Err(error)) => match judge(&error) {
+                    Verdict::Missing => return Ok((Answer::Missing, doubtful)),
+                    Verdict::Moved => return Ok((Answer::Moved, doubtful)),
+                    Verdict::Hopeless(kind, why) => {
+                        return Err(StoreError::new(kind, format!("Couchbase: {why}")).caused_by(error));
+                    }
+                    Verdict::Again => Box::new(error),
+                    Verdict::Unknown => {
+                        doubtful = true;
+                        Box::new(error)
+                    }
+                },
+                Err(elapsed) => {
+                    session.unheard();
+                    doubtful = true;
+                    Box::new(elapsed)
+                }
+            };
+            if began.elapsed() > PATIENCE {
+                return Err(StoreError::new(StoreErrorKind::Unavailable, "Couchbase does not answer").caused_by(cause));
+            }
+            tokio::time::sleep(waits.next_wait()).await;
+        }
+    }
+
+    /// A document; `None` when it is not there.
+    pub(super) async fn get(&self, room: Room, key: &str) -> Result<Option<Found>, StoreError> {
+        let get = |session: Arc<Session>| async move {
+            let found = session.collection(room).get(session.key(room, key), None).await?;
+            Ok(Found { body: found.content_as_raw().0.to_vec(), cas: found.cas() })
+        };
+        match self.ask(get).await?.0 {
+            Answer::Yes(found) => Ok(Some(found)),
+            Answer::Missing | Answer::Moved => Ok(None),
+        }
+    }
+
+    /// One part of a document; `None` when document or part are not there.
+    pub(super) async fn part(&self, room: Room, key: &str, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let specs = [LookupInSpec::get(path, None)];
+        let specs = &specs;
+        let look = |session: Arc<Session>| async move {
+            session.collection(room).lookup_in(session.key(room, key), specs, None).await?.content_as_raw(0)
+        };
+        match self.ask(look).await?.0 {
+            Answer::Yes(part) => Ok(Some(part.to_vec())),
+            Answer::Missing | Answer::Moved => Ok(None),
+        }
+    }
+
+    /// Writes a whole document in the place of the one of this version, or where there is none.
+    pub(super) async fn write(
+        &self,
+        room: Room,
+        key: &str,
+        body: &[u8],
+        version: Option<u64>,
+    ) -> Result<Written, StoreError> {
+        self.write_until(room, key, body, version, None).await
+    }
+
+    /// The same; the server removes the document after so long. Without it the document stays for ever, even if the one
+    /// before was to be removed.
+    pub(super) async fn write_until(
+        &self,
+        room: Room,
+        key: &str,
+        body: &[u8],
+        version: Option<u64>,
+        lifetime: Option<Duration>,
+    ) -> Result<Written, StoreError> {
+        let flags = encode_common_flags(DataType::Json);
+        let write = |session: Arc<Session>| async move {
+            let (collection, key) = (session.collection(room), session.key(room, key));
+            let written = match version {
+                None => {
+                    let mut options = InsertOptions::new();
+                    options.expiry = lifetime;
+                    collection.insert_raw(key, body, flags, options).await?
+                }
+                Some(cas) => {
+                    let mut options = ReplaceOptions::new().cas(cas);
+                    options.expiry = lifetime;
+                    collection.replace_raw(key, body, flags, options).await?
+                }
+            };
+            Ok(written.cas())
+        };
+        match self.ask(write).await? {
+            (Answer::Yes(cas), _) => Ok(Written::Done(cas)),
+            (_, false) => Ok(Written::Moved),
+            // An earlier try may be what moved it.
+            (_, true) => self.written_by(room, key, |found| found == body).await,
+        }
+    }
+
+    /// Changes some parts of the document of this version; `is_it` tells the changed document from others.
+    pub(super) async fn change(
+        &self,
+        room: Room,
+        key: &str,
+        changes: &[(String, Value)],
+        version: u64,
+        lifetime: Option<Duration>,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> Result<Written, StoreError> {
+        let specs = changes.iter().map(|(path, value)| {
+            let value = serde_json::to_vec(value).expect("a JSON value has only text keys");
+            MutateInSpec::upsert_raw(path.clone(), value, None)
+        });
+        let specs: Vec<_> = specs.collect();
+        let specs = &specs;
+        let change = |session: Arc<Session>| async move {
+            let mut options = MutateInOptions::new().cas(version);
+            options.expiry = lifetime;
+            Ok(session.collection(room).mutate_in(session.key(room, key), specs, options).await?.cas())
+        };
+        match self.ask(change).await? {
+            (Answer::Yes(cas), _) => Ok(Written::Done(cas)),
+            (_, false) => Ok(Written::Moved),
+            (_, true) => self.written_by(room, key, is_it).await,
+        }
+    }
+
+    /// Whether the document that is there is the one that was meant.
+    async fn written_by(&self, room: Room, key: &str, is_it: impl Fn(&[u8]) -> bool) -> Result<Written, StoreError> {
+        let found = self.get(room, key).await?.filter(|found| is_it(&found.body));
+        Ok(found.map_or(Written::Moved, |found| Written::Done(found.cas)))
+    }
+}
+
+/// Runs `one` for each item, many at a time; the results are in the order of the items.
+pub(super) fn each<I, T, F>(
+    items: impl IntoIterator<Item = I>,
+    one: impl FnMut(I) -> F,
+) -> impl Future<Output = Result<Vec<T>, StoreError>>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    // Made before anything is awaited, so that the closure is no part of what is awaited.
+    let futures: Vec<F> = items.into_iter().map(one).collect();
+    async move { futures_util::stream::iter(futures).buffered(AT_ONCE).try_collect().await }
+}

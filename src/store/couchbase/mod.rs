@@ -1,0 +1,225 @@
+//! The store in a Couchbase bucket, by the official SDK.
+//!
+//! | collection | key | document |
+//! |---|---|---|
+//! | `jobs` | the job's id | its record, its place in lists, its line there |
+//! | `aggregates` | `shard:<day>:<name>` | one aggregate |
+//! | `aggregates` | `names`, `name:`, `days:`, `recent:` | what finds the others: see [`directory`] |
+//! | `aggregates` | `projector` | the lease and the cursor |
+//!
+//! **A commit without a transaction.** Its order: the term is checked; the directory; every aggregate; every job; the
+//! cursor, in the same document as the term and under its version. Each document is replaced under the version under
+//! which it was read. A later step begins when all of the one before has been written. What stops half-way is folded
+//! again from the cursor: see [`super::Projection`] for why that counts nothing twice.
+//!
+//! **A leader that has lost its term** can't move the cursor, for that is one document with the term. A write of its
+//! documents may still be under way when the next leader begins. It does no harm: both fold the same events in the same
+//! order by the same functions, so what the old one writes is what the new one will write, or a part of it. Take any
+//! document that the old leader's batch changes, and the first event in that batch that changes it. Until the new leader
+//! has folded this event it has not written the document. If the old write lands before, the new leader either reads it
+//! (and by the `applied` cursor in it skips what it has), or has read the version before and is refused (`Conflict`: it
+//! loads again and sees it). If the old write lands after, its version has moved and it is refused. The old leader's jobs
+//! are written when all its aggregates have been, so a job that is new has been counted, whoever counted it. One reader
+//! is outside of this: a rebuild sums job documents up, and a job of the old leader that lands between the sum and the
+//! next fold would be in neither. So after a rebuild look for aggregates that differ once more (it costs one scan).
+//!
+//! **An answer that got lost** leaves a write in doubt. It is tried again; when its document has moved, the document
+//! that is there is compared with the one that was meant.
+
+mod directory;
+mod documents;
+mod history;
+mod kv;
+mod lease;
+mod probe;
+mod projection;
+mod query;
+mod session;
+mod setup;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Commit, DayRange, History, JobFilter, JobRecord, JobSummary, Loaded, NameSummary, Projection, Retention,
+    StoreError, StoreErrorKind, Term,
+};
+use crate::backoff::Waits;
+use crate::domain::{Clock, JobId, JobName, Page, PageRequest, Secret, Timestamp};
+use crate::events::Cursor;
+use crate::stats::{ShardKey, StatShard};
+use projection::Projecting;
+use session::Connector;
+
+/// Where the bucket is, and what is Jobber's in it.
+#[derive(Debug, Clone)]
+pub struct CouchbaseSettings {
+    /// The servers: `couchbase://host[:port][,host]`, or `couchbases://` for TLS.
+    pub connection: String,
+    /// Who asks.
+    pub username: String,
+    /// With which password.
+    pub password: Secret,
+    /// For which bucket.
+    pub bucket: String,
+    /// The scope in which the collections are.
+    pub scope: String,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// A PEM file with the authorities to trust; `None` for the well-known ones and Capella's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl CouchbaseSettings {
+    fn is_tls(&self) -> bool {
+        self.connection.starts_with("couchbases://")
+    }
+}
+
+/// History in a Couchbase bucket.
+pub struct CouchbaseStore {
+    connector: Connector,
+    projecting: Projecting,
+    /// Whether the indexes have been looked after.
+    prepared: watch::Receiver<bool>,
+    _ends_background_work: DropGuard,
+}
+
+impl CouchbaseStore {
+    /// Opens the bucket and makes what is missing in it; the indexes in the background, on `tasks`. A bucket that can't
+    /// be reached is opened later, when somebody asks.
+    ///
+    /// # Errors
+    /// `Rejected` when it never could: a wrong password, a bucket that does not exist, certificates that are not
+    /// trusted.
+    pub async fn open(settings: CouchbaseSettings, tasks: &TaskTracker) -> Result<Arc<Self>, StoreError> {
+        if settings.ca_file.is_some() && !settings.is_tls() {
+            let message = "store.tls_ca is set but store.url has no TLS; write couchbases:// in it";
+            return Err(StoreError::new(StoreErrorKind::Rejected, message));
+        }
+        let (is_prepared, prepared) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let store = Arc::new(Self {
+            connector: Connector::new(settings),
+            projecting: Projecting::default(),
+            prepared,
+            _ends_background_work: stop.clone().drop_guard(),
+        });
+        match store.connector.session().await {
+            Ok(_) => {}
+            Err(e) if e.kind == StoreErrorKind::Rejected => return Err(e),
+            Err(e) => {
+                let cause = std::error::Error::source(&e).map(ToString::to_string);
+                tracing::warn!(cause, "{e}: jobs run on, their history follows when it is there");
+            }
+        }
+        store.connector.started();
+        let prepare = prepare(Arc::downgrade(&store), is_prepared);
+        tasks.spawn(async move { stop.run_until_cancelled(prepare).await });
+        Ok(store)
+    }
+
+    /// Waits until the indexes have been made, or could not be.
+    pub async fn prepared(&self) {
+        // An error means that the store is on its way out.
+        let _ = self.prepared.clone().wait_for(|done| *done).await;
+    }
+
+    /// Whether the cluster runs queries: lists of jobs and scans need them.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub async fn has_query_service(&self) -> Result<bool, StoreError> {
+        let session = self.connector.session().await?;
+        query::is_offered(&session).await
+    }
+}
+
+/// Makes the indexes as soon as the bucket can be used.
+async fn prepare(store: Weak<CouchbaseStore>, is_prepared: watch::Sender<bool>) {
+    let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(10));
+    loop {
+        let Some(strong) = store.upgrade() else { return };
+        let session = strong.connector.session().await;
+        drop(strong);
+        match session {
+            Ok(session) => {
+                setup::indexes(&session).await;
+                is_prepared.send_replace(true);
+                return;
+            }
+            Err(_) => tokio::time::sleep(waits.next_wait()).await,
+        }
+    }
+}
+
+#[async_trait]
+impl History for CouchbaseStore {
+    async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        history::job(&self.connector, id).await
+    }
+
+    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
+        let start = page.cursor.as_deref().map(documents::from_cursor).transpose()?;
+        let limit = page.limit.clamp(1, PageRequest::MAX);
+        history::jobs(&self.connector, filter, start.as_deref(), limit).await
+    }
+
+    async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {
+        history::job_names(&self.connector).await
+    }
+
+    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError> {
+        history::shards(&self.connector, days, name).await
+    }
+
+    async fn cursor(&self) -> Result<Cursor, StoreError> {
+        self.position().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.position().await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Projection for CouchbaseStore {
+    async fn lead(&self, holder: &str, ttl: Duration, clock: &Clock) -> Result<Option<Term>, StoreError> {
+        lease::lead(&self.connector, holder, ttl, clock).await
+    }
+
+    async fn resign(&self, term: &Term) -> Result<(), StoreError> {
+        lease::resign(&self.connector, term).await
+    }
+
+    async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError> {
+        self.projecting.load(&self.connector, jobs, shards).await
+    }
+
+    async fn position(&self) -> Result<Cursor, StoreError> {
+        Ok(lease::stored(&self.connector).await?.map_or(Cursor::START, |(lease, _)| lease.cursor))
+    }
+
+    async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError> {
+        self.projecting.commit(&self.connector, term, commit).await
+    }
+
+    /// The server removes what has expired by itself.
+    async fn expire(&self, term: &Term, _: Retention, _: Timestamp, _: usize) -> Result<u64, StoreError> {
+        lease::check(&self.connector, term).await.map(|()| 0)
+    }
+
+    async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {
+        history::scan(&self.connector, after, limit).await
+    }
+
+    async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError> {
+        history::shard_keys(&self.connector).await
+    }
+}

@@ -1,0 +1,172 @@
+//! What the projector reads and writes.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::directory::{AllNews, Keeper, Line, Tally};
+use super::documents::{self, Room, identity, job_changes, job_document};
+use super::kv::{Written, each};
+use super::lease;
+use super::session::Connector;
+use crate::domain::{Clock, JobId, JobName};
+use crate::stats::{ShardKey, StatShard};
+use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
+
+/// What was read for the commit that follows.
+#[derive(Default)]
+struct Read {
+    /// Version and identity of job documents.
+    jobs: HashMap<JobId, (u64, [u8; 32])>,
+    lines: HashMap<JobId, (JobName, Line)>,
+    tallies: HashMap<ShardKey, Tally>,
+}
+
+/// The projector's side of the store.
+#[derive(Default)]
+pub(super) struct Projecting {
+    keeper: Keeper,
+    read: Mutex<Read>,
+}
+
+impl Projecting {
+    pub(super) async fn load(
+        &self,
+        connector: &Connector,
+        jobs: &[JobId],
+        shards: &[ShardKey],
+    ) -> Result<Loaded, StoreError> {
+        let jobs = each(jobs, |id| async move {
+            let found = connector.get(Room::Jobs, id.as_str()).await?;
+            found.map(|f| Ok(Versioned { document: codec::job(&f.body)?, version: Some(f.cas) })).transpose()
+        });
+        let shards = each(shards, |key| async move {
+            let found = connector.get(Room::Aggregates, &documents::shard_key(key)).await?;
+            found.map(|f| Ok(Versioned { document: codec::shard(&f.body)?, version: Some(f.cas) })).transpose()
+        });
+        let (jobs, shards) = tokio::try_join!(jobs, shards)?;
+        let loaded = Loaded { jobs, shards };
+        self.note(&loaded);
+        Ok(loaded)
+    }
+
+    /// Remembers what was read. Jobs begin a new batch; aggregates alone go with what was read before.
+    fn note(&self, loaded: &Loaded) {
+        let mut read = self.read.lock().expect("nobody panics with the lock in hand");
+        if !loaded.jobs.is_empty() {
+            *read = Read::default();
+        }
+        for Versioned { document, version } in loaded.jobs.iter().flatten() {
+            let version = version.expect("what was read has a version");
+            read.jobs.insert(document.id.clone(), (version, identity(document)));
+            read.lines.insert(document.id.clone(), (document.name.clone(), Line::of(document)));
+        }
+        for shard in loaded.shards.iter().flatten() {
+            read.tallies.insert(shard.document.key.clone(), Tally::of(&shard.document.counts));
+        }
+    }
+
+    pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
+        let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
+        let Commit { shards, jobs, cursor, retention } = commit;
+        tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
+        self.keeper.set(connector, term, news(read, &shards, &jobs)).await?;
+        let moved = each(&shards, |shard| write_shard(connector, shard)).await?;
+        refuse_moved(connector, term, moved).await?;
+        let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
+        refuse_moved(connector, term, moved).await?;
+        lease::advance(connector, term, cursor).await
+    }
+}
+
+/// What the directory must say: of everything that was read, unless the commit changes it.
+fn news(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord>]) -> AllNews {
+    let (mut tallies, mut lines) = (read.tallies, read.lines);
+    for StatShard { key, counts, .. } in shards.iter().map(|shard| &shard.document) {
+        tallies.insert(key.clone(), Tally::of(counts));
+    }
+    for record in jobs.iter().map(|job| &job.document) {
+        lines.insert(record.id.clone(), (record.name.clone(), Line::of(record)));
+    }
+    let mut news = AllNews::default();
+    for (key, tally) in tallies {
+        news.set(&key, tally);
+    }
+    for (name, line) in lines.into_values() {
+        news.put(&name, line);
+    }
+    news
+}
+
+/// Refuses a commit that would change what a job is. A version stands for a content, so what was read under the same
+/// version need not be read again.
+async fn same_jobs(connector: &Connector, read: &Read, jobs: &[Versioned<JobRecord>]) -> Result<(), StoreError> {
+    let known = jobs.iter().filter_map(|job| Some((job, job.version?)));
+    each(known, |(job, version)| async move {
+        let record = &job.document;
+        let before = match read.jobs.get(&record.id) {
+            Some((seen, before)) if *seen == version => *before,
+            _ => {
+                let found = connector.get(Room::Jobs, record.id.as_str()).await?.filter(|f| f.cas == version);
+                let found = found.ok_or_else(|| conflict(&format!("job {}", record.id)))?;
+                identity(&codec::job(&found.body)?)
+            }
+        };
+        if before == identity(record) {
+            return Ok(());
+        }
+        let id = &record.id;
+        let message = format!("job {id} can't get another name, arguments, data or time of submission");
+        Err(StoreError::new(StoreErrorKind::Rejected, message))
+    })
+    .await
+    .map(|_| ())
+}
+
+/// Writes a shard under its version; what has moved, if it has.
+async fn write_shard(connector: &Connector, shard: &Versioned<StatShard>) -> Result<Option<String>, StoreError> {
+    let key = &shard.document.key;
+    let body = codec::encode(&shard.document);
+    let written = connector.write(Room::Aggregates, &documents::shard_key(key), &body, shard.version).await?;
+    Ok((written == Written::Moved).then(|| format!("the aggregate of {} on {}", key.name, key.day)))
+}
+
+/// Writes a job under its version: whole when it is new, else only what may change. The server removes it when it has
+/// expired; a job that goes on after it had ended is written whole, for only that takes an expiry back.
+async fn write_job(
+    connector: &Connector,
+    job: &Versioned<JobRecord>,
+    retention: Retention,
+) -> Result<Option<String>, StoreError> {
+    let record = &job.document;
+    let key = record.id.as_str();
+    let document = job_document(record, &connector.settings().key_prefix);
+    let expiry = retention.expiry(record);
+    // A second at least: none would mean for ever.
+    let lifetime = expiry.map(|at| at.since(Clock::system().now()).max(Duration::from_secs(1)));
+    let whole = codec::encode(&document);
+    let written = match job.version {
+        Some(version) if retention == Retention::FOREVER || expiry.is_some() => {
+            let meant = codec::job(&whole)?;
+            let is_it = |body: &[u8]| codec::job(body).is_ok_and(|found| found == meant);
+            connector.change(Room::Jobs, key, &job_changes(document), version, lifetime, is_it).await?
+        }
+        version => connector.write_until(Room::Jobs, key, &whole, version, lifetime).await?,
+    };
+    Ok((written == Written::Moved).then(|| format!("job {}", record.id)))
+}
+
+/// Nothing after a document that has moved is written. `Fenced` tells more than `Conflict`, where it is true.
+async fn refuse_moved(connector: &Connector, term: &Term, moved: Vec<Option<String>>) -> Result<(), StoreError> {
+    match moved.into_iter().flatten().next() {
+        None => Ok(()),
+        Some(what) => {
+            lease::check(connector, term).await?;
+            Err(conflict(&what))
+        }
+    }
+}
+
+fn conflict(what: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Conflict, format!("{what} was written by somebody else"))
+}

@@ -1,0 +1,177 @@
+//! Makes what is missing in the bucket: collections, and the indexes of lists.
+
+use couchbase::bucket::Bucket;
+use couchbase::error::{Error, ErrorKind};
+use couchbase::options::query_options::QueryOptions;
+use serde_json::Value;
+use tokio::time::{Duration, timeout};
+
+use super::CouchbaseSettings;
+use super::documents::{PROJECTOR, Room};
+use super::probe::Facts;
+use super::query::{self, INDEXES};
+use super::session::Session;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long one request to the management or the query service may take.
+const REQUEST: Duration = Duration::from_secs(4);
+/// How long an index may take to be made.
+const INDEXING: Duration = Duration::from_secs(600);
+
+/// Where documents are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// In collections of their own.
+    Collections,
+    /// All in the bucket's default collection, with the collection's name in their keys: on servers without
+    /// collections, or where they are missing and this user may not make them.
+    Flat,
+}
+
+/// The layout of this bucket, after what is missing has been made.
+///
+/// A history that has begun in one layout goes on in it.
+pub(super) async fn collections(
+    settings: &CouchbaseSettings,
+    bucket: &Bucket,
+    facts: Option<Facts>,
+) -> Result<Layout, StoreError> {
+    let facts = match facts {
+        Some(facts) => facts,
+        None => listed(settings, bucket).await,
+    };
+    let missing: Vec<_> = Room::ALL.into_iter().filter(|room| !facts.present.contains(room)).collect();
+    let is_begun = facts.present.contains(&Room::Aggregates) && is_led(settings, bucket, Layout::Collections).await;
+    if !is_begun && is_led(settings, bucket, Layout::Flat).await {
+        return Ok(Layout::Flat);
+    }
+    if !facts.knows_collections {
+        tracing::info!("Couchbase knows no collections here: all documents go to the default one");
+        return Ok(Layout::Flat);
+    }
+    if missing.is_empty() {
+        return Ok(Layout::Collections);
+    }
+    let names = missing.iter().map(|room| room.name()).collect::<Vec<_>>().join(", ");
+    let scope = &settings.scope;
+    match make(settings, bucket, &missing).await {
+        Ok(()) => {
+            tracing::info!(scope, "made the collections {names} in Couchbase");
+            Ok(Layout::Collections)
+        }
+        Err(e) if is_begun => Err(StoreError::new(
+            StoreErrorKind::Unavailable,
+            format!("the collections {names} are missing in scope {scope} and can't be made; make them"),
+        )
+        .caused_by(e)),
+        Err(e) => {
+            tracing::warn!(
+                error = %e,
+                "the collections {names} are missing in scope {scope} and this user may not make them (or the \
+                 management service is not there): all documents go to the default collection, for good. To have \
+                 collections, make them before the first job is run"
+            );
+            Ok(Layout::Flat)
+        }
+    }
+}
+
+/// Which collections there are, by the management service.
+async fn listed(settings: &CouchbaseSettings, bucket: &Bucket) -> Facts {
+    let scopes = match timeout(REQUEST, bucket.collections().get_all_scopes(None)).await {
+        Ok(Ok(scopes)) => scopes,
+        Ok(Err(e)) => {
+            tracing::warn!(error = %e, "the collections can't be listed: they are taken to be there");
+            return Facts { knows_collections: true, present: Room::ALL.to_vec() };
+        }
+        Err(_) => return Facts { knows_collections: true, present: Room::ALL.to_vec() },
+    };
+    let scope = scopes.iter().find(|scope| scope.name() == settings.scope);
+    let is_there = |room: &Room| scope.is_some_and(|s| s.collections().iter().any(|c| c.name() == room.name()));
+    Facts { knows_collections: true, present: Room::ALL.into_iter().filter(is_there).collect() }
+}
+
+/// Whether a projector has ever led in this layout.
+async fn is_led(settings: &CouchbaseSettings, bucket: &Bucket, layout: Layout) -> bool {
+    let prefix = &settings.key_prefix;
+    let (collection, key) = match layout {
+        Layout::Collections => {
+            (bucket.scope(&settings.scope).collection(Room::Aggregates.name()), format!("{prefix}{PROJECTOR}"))
+        }
+        Layout::Flat => (bucket.default_collection(), format!("{prefix}jobber:aggregates:{PROJECTOR}")),
+    };
+    // Bounded, for the default collection may have been dropped, which looks like slowness.
+    timeout(REQUEST / 2, collection.get(key, None)).await.is_ok_and(|found| found.is_ok())
+}
+
+async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -> Result<(), Problem> {
+    let manager = bucket.collections();
+    if settings.scope != "_default" {
+        tolerate(timeout(REQUEST, manager.create_scope(&settings.scope, None)).await)?;
+    }
+    for room in missing {
+        tolerate(timeout(REQUEST, manager.create_collection(&settings.scope, room.name(), None, None)).await)?;
+    }
+    Ok(())
+}
+
+/// Why something could not be made.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("{0}")]
+    Refused(#[from] Error),
+    #[error("no answer")]
+    Silence(#[from] tokio::time::error::Elapsed),
+}
+
+/// What is there already, made by whoever else starts at the same time, is as good as made.
+fn tolerate(made: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), Problem> {
+    match made? {
+        Err(e) if !matches!(e.kind(), ErrorKind::CollectionExists | ErrorKind::ScopeExists) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What to tell when a collection can't be used.
+pub(super) fn unusable(settings: &CouchbaseSettings, error: &Error) -> StoreError {
+    let CouchbaseSettings { username, bucket, scope, .. } = settings;
+    let (kind, message) = match error.kind() {
+        ErrorKind::AuthenticationFailure => (
+            StoreErrorKind::Rejected,
+            format!(
+                "user {username:?} may not read and write bucket {bucket:?}, scope {scope}; give it data_reader and data_writer"
+            ),
+        ),
+        _ => (StoreErrorKind::Unavailable, format!("bucket {bucket:?} can't be used")),
+    };
+    StoreError::new(kind, message).caused_by(error.clone())
+}
+
+/// Makes the indexes that lists need, those that are missing.
+pub(super) async fn indexes(session: &Session) {
+    let mut made = Vec::new();
+    for index in INDEXES {
+        let statement = index.statement(session.layout);
+        match timeout(INDEXING, query::run::<Value>(session, &statement, QueryOptions::new())).await {
+            Ok(Ok(_)) => made.push(index.name),
+            Ok(Err(e)) if *e.kind() == ErrorKind::IndexExists => {}
+            Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => {
+                tracing::warn!(
+                    "Couchbase has no query service: lists of jobs, `rebuild` and `export` do not work; single jobs, \
+                     GET /jobs and statistics do"
+                );
+                return;
+            }
+            Ok(Err(e)) => tracing::warn!(
+                error = %e,
+                "the index {} is missing in Couchbase and could not be made: lists of jobs that need it fail. Have it \
+                 made by a user with the role query_manage_index: {statement}",
+                index.name
+            ),
+            Err(_) => tracing::warn!("the index {} was not made in time: lists fail until it is there", index.name),
+        }
+    }
+    if !made.is_empty() {
+        tracing::info!("made the indexes {} in Couchbase", made.join(", "));
+    }
+}

@@ -1,0 +1,423 @@
+//! The Couchbase adapter beyond what every store must do: faults, outages, rights, TLS, and that what it keeps equals what
+//! SQLite keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobber::domain::{
+    AttemptNumber, AttemptReport, Clock, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions, JobState,
+    Outcome, Secret, Timestamp, Usage, WorkerId,
+};
+use jobber::events::Cursor;
+use jobber::projector::{compare, fold_batch};
+use jobber::sqlite::{Durability, Sqlite};
+use jobber::store::couchbase::CouchbaseStore;
+use jobber::store::embedded::EmbeddedStore;
+use jobber::store::{
+    Commit, History, JobFilter, JobRecord, Projection, Retention, StoreErrorKind, Term, Versioned, codec,
+};
+
+use serde_json::json;
+
+use crate::harness::couchbase::Bucket;
+use crate::harness::couchbase_double::wire::{opcode, status};
+use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Rights, Service};
+use crate::harness::{Jobber, eventually};
+
+const TTL: Duration = Duration::from_secs(10);
+
+/// The events of `jobs` jobs, three names on three days, side by side as they come in real life: every third job fails
+/// once and is tried again, every seventh fails for good.
+fn events(jobs: u64) -> Vec<(Cursor, Event)> {
+    const SIDE_BY_SIDE: u64 = 50;
+    let mut all = Vec::new();
+    let mut now = 1_000_000_000_000;
+    for group in (0..jobs).step_by(usize::try_from(SIDE_BY_SIDE).unwrap()) {
+        let group = group..(group + SIDE_BY_SIDE).min(jobs);
+        let made: Vec<_> = group.map(|n| (n, job(n, now))).collect();
+        let mut say = |job: &Arc<Job>, kind| {
+            now += 100;
+            all.push(Event { at: Timestamp::from_millis(now), job: job.clone(), kind });
+        };
+        for (_, job) in &made {
+            say(job, EventKind::Submitted);
+        }
+        for (n, job) in &made {
+            let bad = if n % 7 == 0 { 2 } else { u32::from(n % 3 == 0) };
+            let attempts = if bad == 0 { 1 } else { 2 };
+            for attempt in 1..=attempts {
+                let fails = attempt <= bad;
+                say(job, started(attempt));
+                say(job, ended(*n, attempt, fails));
+            }
+            let state = if bad == 2 { FinalState::Failed } else { FinalState::Completed };
+            let outcome = Outcome::Exit { code: i32::from(bad == 2) };
+            let error = (bad == 2).then(|| format!("no such file {n}"));
+            say(
+                job,
+                EventKind::Finished { attempt: Some(AttemptNumber(attempts)), state, outcome, result: None, error },
+            );
+        }
+    }
+    let cursor = |n: usize| Cursor { major: 0, minor: n as u64 + 1 };
+    all.into_iter().enumerate().map(|(n, event)| (cursor(n), event)).collect()
+}
+
+fn job(n: u64, now: i64) -> Arc<Job> {
+    Arc::new(Job {
+        id: JobId::parse(&id_of(n)).unwrap(),
+        name: JobName::parse(["resize", "mandelbrot", "word-count"][n as usize % 3]).unwrap(),
+        arguments: vec!["--size".to_owned(), n.to_string()],
+        data: Some(serde_json::json!({"z": n, "a": ["é", null, 1.5]})),
+        options: JobOptions::default(),
+        submitted_at: Timestamp::from_millis(now + (n as i64 % 3) * 86_400_000),
+    })
+}
+
+fn started(attempt: u32) -> EventKind {
+    let worker = WorkerId::parse("w").unwrap();
+    EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".into() }
+}
+
+fn ended(n: u64, attempt: u32, fails: bool) -> EventKind {
+    let at = Timestamp::from_millis(1_000_000_000_000);
+    let mut report = AttemptReport::bare(Outcome::Exit { code: i32::from(fails) }, at, at, "no such file");
+    report.error = fails.then(|| format!("no such file {n}"));
+    report.peak_beside = n as u32 % 4;
+    report.usage = Some(Usage { wall_us: 1000 + n, user_us: 7, system_us: 3, peak_rss_bytes: 9999 });
+    report.stdout.text = format!("line {n}\n").repeat(3);
+    let worker = WorkerId::parse("w").unwrap();
+    EventKind::AttemptFinished { attempt: AttemptNumber(attempt), worker, report: Box::new(report), next_at: None }
+}
+
+/// Folds them all, as a projector does: a batch that fails is given again, under a term that may be a new one.
+async fn fold(store: &dyn Projection, events: &[(Cursor, Event)], batch: usize) {
+    let clock = Clock::system();
+    let mut term: Option<Term> = None;
+    let began = std::time::Instant::now();
+    let mut position = Cursor::START;
+    while position < events.last().unwrap().0 {
+        assert!(began.elapsed() < Duration::from_secs(600), "stuck at {position}");
+        let Some(held) = &term else {
+            if let Ok(won) = store.lead("one", TTL, &clock).await {
+                term = won;
+                position = store.position().await.unwrap_or(position);
+            }
+            continue;
+        };
+        let next = events.partition_point(|(at, _)| *at <= position);
+        let part = &events[next..(next + batch).min(events.len())];
+        match fold_batch(store, held, part, Retention::FOREVER).await {
+            Ok(committed) => position = committed.unwrap(),
+            Err(_) => {
+                term = None;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Everything that a store keeps, as bytes: documents by key.
+async fn kept(store: &(impl Projection + History)) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let records = store.scan(after.as_ref(), 500).await.unwrap();
+        let Some(last) = records.last() else { break };
+        after = Some(last.id.clone());
+        all.extend(records.iter().map(|record| (format!("job {}", record.id), codec::encode(record))));
+    }
+    for shard in store.shards(Default::default(), None).await.unwrap() {
+        all.insert(format!("shard {:?}", shard.key), codec::encode(&shard));
+    }
+    let names = store.job_names().await.unwrap();
+    all.insert("names".to_owned(), codec::encode(&names));
+    all.insert("cursor".to_owned(), store.position().await.unwrap().to_string().into_bytes());
+    all
+}
+
+async fn sqlite() -> (tempfile::TempDir, Arc<EmbeddedStore>) {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+    (dir, EmbeddedStore::open(db).await.unwrap())
+}
+
+/// Both stores keep the same, to the byte, and the aggregates are what the documents add up to.
+async fn same_as_in_sqlite(bucket: &Bucket, events: &[(Cursor, Event)]) {
+    let (_dir, expected) = sqlite().await;
+    fold(&*expected, events, 500).await;
+    // Another process looks.
+    let store = bucket.open().await;
+    store.prepared().await;
+    let (expected, found) = (kept(&*expected).await, kept(&*store).await);
+    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    for (key, document) in &expected {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(&found[key]), text(document), "{key}");
+    }
+    assert_eq!(compare(&*store, Timestamp::from_millis(0)).await.unwrap().differing, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_equals_sqlite() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let events = events(300);
+    fold(&*bucket.open().await, &events, 97).await;
+    same_as_in_sqlite(&bucket, &events).await;
+}
+
+/// 10,000 jobs while the server goes away for a while in the middle, and answers some writes that it has done with
+/// nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_in_the_middle_of_many_jobs_loses_and_doubles_nothing() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let events = events(10_000);
+    let store = bucket.open().await;
+    let double = bucket.double();
+    let disturb = async {
+        while store.position().await.unwrap_or_default().minor < events.len() as u64 / 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        double.fault(Fault::DoAndDisconnect.on(&[opcode::REPLACE, opcode::SUBDOC_MULTI_MUTATION]).times(5));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::task::block_in_place(|| double.away());
+        let away = std::env::var("JOBBER_TEST_AWAY_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
+        tokio::time::sleep(Duration::from_secs(away)).await;
+        tokio::task::block_in_place(|| double.back());
+        double.fault(Fault::Refuse(status::TEMPORARY_FAILURE).times(50));
+    };
+    tokio::join!(fold(&*store, &events, 500), disturb);
+    same_as_in_sqlite(&bucket, &events).await;
+}
+
+/// Every write is done, but its answer gets lost, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_get_lost_change_nothing() {
+    for (name, codes) in
+        [("insert", [opcode::ADD]), ("replace", [opcode::REPLACE]), ("change", [opcode::SUBDOC_MULTI_MUTATION])]
+    {
+        let bucket = Bucket::of(CouchbaseDouble::start());
+        let store = bucket.open().await;
+        let hits = bucket.double().fault(Fault::DoAndDisconnect.on(&codes).after(5).times(3));
+        let events = events(60);
+        fold(&*store, &events, 30).await;
+        assert!(hits.count() > 0, "{name}");
+        same_as_in_sqlite(&bucket, &events).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_waited_for() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let store = bucket.open().await;
+    bucket.double().fault(Fault::Refuse(status::TEMPORARY_FAILURE).times(40));
+    bucket.double().fault(Fault::Refuse(status::NOT_MY_VBUCKET).times(5));
+    let events = events(50);
+    fold(&*store, &events, 50).await;
+    bucket.double().heal();
+    same_as_in_sqlite(&bucket, &events).await;
+}
+
+/// A server that is not there yet does not keep the store from being opened, and is used when it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_late_is_used() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    tokio::task::block_in_place(|| bucket.double().away());
+    let store = bucket.open().await;
+    assert_eq!(store.ping().await.unwrap_err().kind, StoreErrorKind::Unavailable);
+    tokio::task::block_in_place(|| bucket.double().back());
+    let events = events(20);
+    fold(&*store, &events, 10).await;
+    same_as_in_sqlite(&bucket, &events).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_work_is_said_at_the_start() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let settings = bucket.settings();
+    let mut wrong_password = settings.clone();
+    wrong_password.password = Secret::new("wrong");
+    let mut wrong_bucket = settings.clone();
+    wrong_bucket.bucket = "none".to_owned();
+    for (settings, word) in [(wrong_password, "password"), (wrong_bucket, "no bucket \"none\"")] {
+        let error = CouchbaseStore::open(settings, &bucket.tasks).await.err().expect("refused");
+        assert_eq!(error.kind, StoreErrorKind::Rejected, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+/// Without the right to make collections, everything that needs only key-value works in the default collection, and goes
+/// on there when the collections have been made by somebody.
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_rights_are_enough() {
+    let rights = Rights { collections: false, indexes: false, search: false };
+    let bucket = Bucket::of(CouchbaseDouble::with(Options { rights, ..Options::default() }));
+    let store = bucket.open().await;
+    let events = events(20);
+    fold(&*store, &events, 10).await;
+    let reader = bucket.open().await;
+    assert_eq!(reader.position().await.unwrap(), events.last().unwrap().0);
+    assert_eq!(reader.job_names().await.unwrap().len(), 3);
+    let job = reader.job(&events[0].1.job.id).await.unwrap().unwrap();
+    assert_eq!(job.arguments, events[0].1.job.arguments);
+    // No index could be made.
+    let listed = reader.jobs(&JobFilter::default(), jobber::domain::PageRequest::first(5)).await;
+    assert!(listed.unwrap_err().to_string().contains("index"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_checked_against_the_file_of_authorities() {
+    let bucket = Bucket::of(CouchbaseDouble::with(Options { tls: true, ..Options::default() }));
+    let store = bucket.open().await;
+    let events = events(10);
+    fold(&*store, &events, 10).await;
+    same_as_in_sqlite(&bucket, &events).await;
+
+    // The right file is of another authority.
+    let other = CouchbaseDouble::with(Options { tls: true, ..Options::default() });
+    let mut settings = bucket.settings();
+    settings.ca_file = Some(other.ca());
+    let error = CouchbaseStore::open(settings, &bucket.tasks).await.err().expect("refused");
+    assert!(error.kind == StoreErrorKind::Rejected && error.to_string().contains("not trusted"), "{error}");
+}
+
+/// The double counts what it is asked: reading one job, all names and the statistics costs the same however many jobs
+/// there are, and asks no query.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_costs_the_same_however_many_jobs_there_are() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let store = bucket.open().await;
+    store.prepared().await;
+    let events = events(2000);
+    let few = events.partition_point(|(_, e)| e.job.id.as_str() < id_of(200).as_str());
+    let mut costs = Vec::new();
+    for part in [&events[..few], &events[few..]] {
+        let all = if part[0].0.minor == 1 { part } else { &events[..] };
+        fold(&*store, all, 500).await;
+        let before = bucket.double().seen(Service::KeyValue);
+        store.job(&events[0].1.job.id).await.unwrap().unwrap();
+        store.job_names().await.unwrap();
+        store.shards(Default::default(), None).await.unwrap();
+        costs.push(bucket.double().seen(Service::KeyValue) - before);
+    }
+    // The configuration is polled now and then.
+    assert!(costs[1].abs_diff(costs[0]) <= 3 && costs[0] < 60, "{costs:?}");
+}
+
+/// The server removes what has expired, and not what went on after it had ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_removes_what_has_expired() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let store = bucket.open().await;
+    let term = store.lead("one", TTL, &Clock::system()).await.unwrap().unwrap();
+    let week = Retention::new(Some(Duration::from_secs(7 * 86_400)));
+    let now = Clock::system().now();
+    let (gone, kept) = (job(1, now.as_millis()), job(2, now.as_millis()));
+    let ended = |job: &Job| JobRecord { state: JobState::Failed, finished_at: Some(now), ..JobRecord::new(job) };
+    let new = |document| Versioned { document, version: None };
+    let commit = |jobs| Commit { jobs, retention: week, ..Commit::default() };
+    store.commit(&term, commit(vec![new(ended(&gone)), new(ended(&kept))])).await.unwrap();
+    let read = store.load(std::slice::from_ref(&kept.id), &[]).await.unwrap().jobs[0].clone().unwrap();
+    let again = JobRecord { state: JobState::Waiting, finished_at: None, retries: 1, ..read.document };
+    store.commit(&term, commit(vec![Versioned { document: again, version: read.version }])).await.unwrap();
+    bucket.double().advance(Duration::from_secs(6 * 86_400));
+    assert!(store.job(&gone.id).await.unwrap().is_some());
+    bucket.double().advance(Duration::from_secs(9 * 86_400));
+    assert!(store.job(&gone.id).await.unwrap().is_none());
+    assert_eq!(store.job(&kept.id).await.unwrap().unwrap().state, JobState::Waiting);
+}
+
+/// Jobs are accepted and run with Couchbase away, and their history follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_on_while_couchbase_is_away() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let jobber = Jobber::dev().env("JOBBER_STORE_URL", &bucket.double().url()).start().await;
+    let marks = jobber.place().path().join("marks");
+    jobber.job("mark", &format!("#!/bin/sh\necho $JOBBER_JOB_ID >> {}\n", marks.display()));
+    let first = jobber.submit(json!({"name": "mark"})).await;
+    jobber.wait_final(&first).await;
+
+    tokio::task::block_in_place(|| bucket.double().away());
+    let mut ids = vec![first];
+    for _ in 0..20 {
+        ids.push(jobber.submit(json!({"name": "mark"})).await);
+    }
+    let ran = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
+    eventually("all jobs to run without Couchbase", async || (ran() == ids.len()).then_some(())).await;
+    let (status, ready) = jobber.get("/readyz").await;
+    assert_eq!((status, &ready["components"]["store"]["status"]), (503, &json!("unavailable")), "{ready}");
+    assert_eq!(ready["history"]["caught_up"], json!(false), "{ready}");
+    assert!(ready["history"]["log_length"].as_u64().unwrap() > 0, "{ready}");
+
+    tokio::task::block_in_place(|| bucket.double().back());
+    eventually("history to catch up", async || {
+        let (status, ready) = jobber.get("/readyz").await;
+        (status == 200 && ready["history"]["caught_up"] == json!(true)).then_some(())
+    })
+    .await;
+    let (_, names) = jobber.get("/jobs").await;
+    assert_eq!(names["jobs"][0]["completedCount"].as_u64(), Some(ids.len() as u64), "{names}");
+    for id in &ids {
+        assert_eq!(jobber.wait_final(id).await["state"], json!("completed"));
+    }
+    assert_eq!(ran(), ids.len(), "nothing ran twice");
+}
+
+/// What projection costs as jobs grow, into SQLite and into the double, and what reading costs then. Sizes in
+/// `JOBBER_BENCH_JOBS`. `cargo test --release --test it couchbase::projection_speed -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, not a check"]
+async fn projection_speed() {
+    let sizes = std::env::var("JOBBER_BENCH_JOBS").unwrap_or_else(|_| "1000,20000".to_owned());
+    let sizes: Vec<u64> = sizes.split(',').map(|n| n.trim().parse().unwrap()).collect();
+    let events = events(*sizes.iter().max().unwrap());
+    let ends: Vec<_> =
+        sizes.iter().map(|n| events.partition_point(|(_, e)| e.job.id.as_str() < id_of(*n).as_str())).collect();
+    let (_dir, embedded) = sqlite().await;
+    measure("sqlite", &*embedded, &events, &ends).await;
+    let bucket = Bucket::to_test_on();
+    let store = bucket.open().await;
+    store.prepared().await;
+    measure("couchbase", &*store, &events, &ends).await;
+}
+
+async fn measure(name: &str, store: &(impl Projection + History), events: &[(Cursor, Event)], ends: &[usize]) {
+    for end in ends {
+        // The last thousand jobs before each size are what is measured.
+        let from = end.saturating_sub(4500);
+        if from > 0 {
+            fold(store, &events[..from], 500).await;
+        }
+        let began = std::time::Instant::now();
+        fold(store, &events[..*end], 500).await;
+        let rate = (end - from) as f64 / began.elapsed().as_secs_f64();
+        let mut line = format!("{name}: at {end} events {rate:.0} events/s");
+        for (what, times) in [
+            ("names", time(|| store.job_names()).await),
+            ("shards", time(|| store.shards(Default::default(), None)).await),
+            ("list", time(|| store.jobs(&NEWEST, jobber::domain::PageRequest::first(50))).await),
+        ] {
+            line += &format!(", {what} {times:.1} ms");
+        }
+        eprintln!("{line}");
+    }
+}
+
+static NEWEST: JobFilter = JobFilter { states: Vec::new(), name: None, since: None, until: None };
+
+/// The median of some calls, in milliseconds.
+async fn time<T, F: Future<Output = Result<T, jobber::store::StoreError>>>(call: impl Fn() -> F) -> f64 {
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let began = std::time::Instant::now();
+        call().await.unwrap();
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    times[4]
+}
+
+fn id_of(n: u64) -> String {
+    format!("job-{n:07}")
+}
