@@ -233,7 +233,7 @@ impl Layers {
         let error = |value: &str, allowed| ConfigError::Value {
             origin: origin.clone(),
             key: key.to_owned(),
-            value: without_password(value),
+            value: value.to_owned(),
             allowed,
         };
         items
@@ -333,13 +333,4 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// A value as it may be shown: a URL without what stands between its scheme and its host. A password may hold an `@` that
-/// should have been escaped, so everything up to the last one goes.
-fn without_password(value: &str) -> String {
-    match value.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
-        Some((scheme, Some((_, host)))) => format!("{scheme}://***@{host}"),
-        _ => value.to_owned(),
-    }
 }
