@@ -121,3 +121,27 @@ fn a_token_is_not_printed() {
     let config = load("[serve]\ntoken = \"very-secret-token\"\n", &[], vec![]).unwrap();
     assert!(!format!("{config:?}").contains("very-secret"));
 }
+
+#[test]
+fn the_embedder_is_built_in_unless_an_endpoint_is_named() {
+    let built_in = |config: Config| matches!(config.embedder, EmbedderConfig::BuiltIn);
+    assert!(built_in(load("", &[], vec![]).unwrap()));
+    assert!(built_in(load("", &[("OPENAI_API_KEY", "sk-1")], vec![]).unwrap()), "a key alone sends nothing anywhere");
+    let file = "[embedder]\nurl = \"openai\"\n";
+    let EmbedderConfig::Endpoint(endpoint) = load(file, &[("OPENAI_API_KEY", "sk-1")], vec![]).unwrap().embedder else {
+        panic!("an endpoint was named")
+    };
+    assert_eq!(endpoint.url, "https://api.openai.com/v1");
+    assert_eq!(endpoint.model, "text-embedding-3-small");
+    assert!(!format!("{endpoint:?}").contains("sk-1"));
+    for (file, says) in [
+        (file, "set OPENAI_API_KEY"),
+        ("[embedder]\nurl = \"ftp://x\"\n", "http:// or https://"),
+        ("[embedder]\nurl = \"http://x\"\nmodel = \"bge-m3\"\n", "set embedder.dimension"),
+        ("[embedder]\nbatch = 0\n", "1 to 2048"),
+        ("[embedder]\ntimeout = \"1ms\"\n", "100ms to 1h"),
+    ] {
+        let error = load(file, &[], vec![]).unwrap_err();
+        assert!(error.contains(says), "{file}: {error}");
+    }
+}
