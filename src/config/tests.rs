@@ -89,6 +89,7 @@ fn errors_name_the_place_the_key_and_what_is_allowed() {
     insta::assert_snapshot!(error("serve = 3\n", &[]), @"DIR/jobber.toml: serve is a section: write [serve], and its settings below");
     insta::assert_snapshot!(error("[colour]\n", &[]), @"DIR/jobber.toml: there is no setting colour");
     insta::assert_snapshot!(error("[jobs.a.b]\ncores = 2\n", &[]), @"DIR/jobber.toml: there is no setting jobs.a.b");
+    insta::assert_snapshot!(error("[queue]\nurl = \"redis://me:pa@ss@h:0\"\n", &[]), @r#"DIR/jobber.toml: queue.url = "redis://...@h:0" is not allowed: it must be embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 to 65535 if any"#);
     insta::assert_snapshot!(error("[defaults]\nno_retry_exit_codes = [300]\n", &[]), @r#"DIR/jobber.toml: defaults.no_retry_exit_codes = "300" is not allowed: it must be an exit code, 1 to 255"#);
     insta::assert_snapshot!(error("", &[("REDIS_HOST", "a"), ("REDIS_PORT", "x")]), @r#"environment variable REDIS_HOST, REDIS_PORT: queue.url = "redis://a:x" is not allowed: it must be embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 to 65535 if any"#);
     assert!(error("a = [", &[]).starts_with("DIR/jobber.toml: "));
