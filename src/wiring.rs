@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, QueueUrl, StoreUrl};
+use crate::config::{Config, EmbedderConfig, QueueUrl, StoreUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
 use crate::events::redis::RedisLog;
 use crate::events::{Cursor, EventSink, EventSource};
+use crate::failures::Embedder;
+use crate::failures::embed::StaticModel;
+use crate::failures::embed::openai::{OpenAi, OpenAiSettings};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
 use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
@@ -237,4 +241,29 @@ async fn open_log(
             Ok((log.clone(), log))
         }
     }
+}
+
+/// What finds out what an error means.
+///
+/// # Errors
+/// When the endpoint's address or key can't be used.
+pub fn open_embedder(config: &EmbedderConfig, clock: &Clock) -> anyhow::Result<Arc<dyn Embedder>> {
+    let endpoint = match config {
+        EmbedderConfig::BuiltIn => return Ok(StaticModel::built_in()),
+        EmbedderConfig::Endpoint(endpoint) => endpoint.clone(),
+    };
+    let known = OpenAiSettings::known_dimension(&endpoint.model);
+    let settings = OpenAiSettings {
+        dimension: endpoint.dimension.or(known).context("embedder.dimension must be set for this model")?,
+        url: endpoint.url,
+        model: endpoint.model,
+        api_key: endpoint.api_key,
+        batch: endpoint.batch,
+        concurrency: endpoint.concurrency,
+        daily_budget: Some(endpoint.daily_budget),
+        timeout: endpoint.timeout,
+        tries: 3,
+        first_wait: Duration::from_millis(500),
+    };
+    Ok(OpenAi::new(settings, clock.clone())?)
 }

@@ -57,7 +57,12 @@ impl Console {
 
     /// Prints data in the format asked for.
     pub(super) fn show<V: View + ?Sized>(&mut self, view: &V) -> Result<(), CliError> {
-        let text = match self.format {
+        self.show_as(self.format, view)
+    }
+
+    /// Prints data in this format, whatever was asked for.
+    pub(super) fn show_as<V: View + ?Sized>(&mut self, format: Format, view: &V) -> Result<(), CliError> {
+        let text = match format {
             Format::Table => {
                 let mut table = Table::default();
                 view.table(&mut table);

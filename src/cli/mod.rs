@@ -4,10 +4,12 @@
 //! here; whoever owns `main` runs them.
 
 mod act;
+mod category;
 mod completions;
 mod console;
 pub mod doctor;
 mod error;
+mod evaluate;
 pub mod exec;
 mod exit;
 mod explain;
@@ -176,6 +178,9 @@ pub enum ClientCommand {
     Remove(act::IdsArgs),
     /// Say why a job stands where it stands
     Explain(explain::ExplainArgs),
+    /// Look at the categories of errors, change them, try them out
+    #[command(subcommand)]
+    Category(category::CategoryCommand),
     /// Look at the queue, pause it, clean it up
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -231,6 +236,9 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
     if let ClientCommand::Completions(args) = command {
         return completions::completions(&args, console);
     }
+    if let ClientCommand::Category(category::CategoryCommand::Evaluate(args)) = &command {
+        return evaluate::evaluate(args, console);
+    }
     let client = connect(globals)?;
     match command {
         ClientCommand::Submit(args) => submit::submit(*args, &client, console).await,
@@ -244,6 +252,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Promote(args) => act::promote(&args, &client, console).await,
         ClientCommand::Remove(args) => act::remove(&args, &client, console).await,
         ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
+        ClientCommand::Category(category::CategoryCommand::Evaluate(args)) => evaluate::evaluate(&args, console),
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,

@@ -1,6 +1,7 @@
 //! Configuration: layers of text in, checked values out. Every error names the place, the key and what is allowed.
 
 mod couchbase;
+mod embedder;
 pub mod env;
 mod layers;
 mod settings;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use couchbase::CouchbaseUrl;
+pub use embedder::{EmbedderConfig, EndpointConfig};
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;
@@ -34,6 +36,7 @@ pub struct Config {
     pub retention: Option<Duration>,
     pub events_cap: u64,
     pub events_keep: u64,
+    pub embedder: EmbedderConfig,
     pub worker: WorkerConfig,
     /// The rules for jobs that say nothing.
     pub defaults: JobOptions,
@@ -200,6 +203,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         retention: retention(layers)?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
+        embedder: embedder::embedder(layers)?,
         worker,
         defaults,
         jobs,

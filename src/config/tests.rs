@@ -89,6 +89,7 @@ fn errors_name_the_place_the_key_and_what_is_allowed() {
     insta::assert_snapshot!(error("serve = 3\n", &[]), @"DIR/jobber.toml: serve is a section: write [serve], and its settings below");
     insta::assert_snapshot!(error("[colour]\n", &[]), @"DIR/jobber.toml: there is no setting colour");
     insta::assert_snapshot!(error("[jobs.a.b]\ncores = 2\n", &[]), @"DIR/jobber.toml: there is no setting jobs.a.b");
+    insta::assert_snapshot!(error("[queue]\nurl = \"redis://me:pa@ss@h:0\"\n", &[]), @r#"DIR/jobber.toml: queue.url = "redis://...@h:0" is not allowed: it must be embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 to 65535 if any"#);
     insta::assert_snapshot!(error("[defaults]\nno_retry_exit_codes = [300]\n", &[]), @r#"DIR/jobber.toml: defaults.no_retry_exit_codes = "300" is not allowed: it must be an exit code, 1 to 255"#);
     insta::assert_snapshot!(error("", &[("REDIS_HOST", "a"), ("REDIS_PORT", "x")]), @r#"environment variable REDIS_HOST, REDIS_PORT: queue.url = "redis://a:x" is not allowed: it must be embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 to 65535 if any"#);
     assert!(error("a = [", &[]).starts_with("DIR/jobber.toml: "));
@@ -119,4 +120,28 @@ fn history_is_kept_at_least_as_long_as_the_queue_keeps_its_jobs() {
 fn a_token_is_not_printed() {
     let config = load("[serve]\ntoken = \"very-secret-token\"\n", &[], vec![]).unwrap();
     assert!(!format!("{config:?}").contains("very-secret"));
+}
+
+#[test]
+fn the_embedder_is_built_in_unless_an_endpoint_is_named() {
+    let built_in = |config: Config| matches!(config.embedder, EmbedderConfig::BuiltIn);
+    assert!(built_in(load("", &[], vec![]).unwrap()));
+    assert!(built_in(load("", &[("OPENAI_API_KEY", "sk-1")], vec![]).unwrap()), "a key alone sends nothing anywhere");
+    let file = "[embedder]\nurl = \"openai\"\n";
+    let EmbedderConfig::Endpoint(endpoint) = load(file, &[("OPENAI_API_KEY", "sk-1")], vec![]).unwrap().embedder else {
+        panic!("an endpoint was named")
+    };
+    assert_eq!(endpoint.url, "https://api.openai.com/v1");
+    assert_eq!(endpoint.model, "text-embedding-3-small");
+    assert!(!format!("{endpoint:?}").contains("sk-1"));
+    for (file, says) in [
+        (file, "set OPENAI_API_KEY"),
+        ("[embedder]\nurl = \"ftp://x\"\n", "http:// or https://"),
+        ("[embedder]\nurl = \"http://x\"\nmodel = \"bge-m3\"\n", "set embedder.dimension"),
+        ("[embedder]\nbatch = 0\n", "1 to 2048"),
+        ("[embedder]\ntimeout = \"1ms\"\n", "100ms to 1h"),
+    ] {
+        let error = load(file, &[], vec![]).unwrap_err();
+        assert!(error.contains(says), "{file}: {error}");
+    }
 }

@@ -1,11 +1,21 @@
 //! Which category a message belongs to: the rule, and the threshold that it needs.
 
+pub use super::library::{library, seeds};
 use crate::domain::{Category, CategoryId, Match};
 
 /// The similarity from which a message belongs to a category, unless another is set.
 pub const DEFAULT_THRESHOLD: f32 = 0.4;
 
+/// How much the regression smooths.
+const RIDGE: f64 = 0.5;
+
 /// Puts vectors into categories.
+///
+/// Every text of a category (its name with its description, each example) is a point with the value 1 for that category and 0
+/// for the others; between them kernel ridge regression (Saunders, Gammerman and Vovk, 1998) with the similarity of
+/// vectors as its kernel says how much a vector belongs to each. Unlike the nearest example it weighs what tells
+/// categories apart, and it costs one scalar product a category. The ridge grows with a category's number of texts, so
+/// that one with few is not drowned by one with many.
 #[derive(Debug, Clone)]
 pub struct Matcher {
     categories: Vec<Known>,
@@ -15,42 +25,44 @@ pub struct Matcher {
 #[derive(Debug, Clone)]
 struct Known {
     id: CategoryId,
-    vectors: Vec<Vec<f32>>,
+    /// The scalar product with this is the similarity.
+    weights: Vec<f32>,
 }
 
 impl Matcher {
-    /// The texts whose vectors [`Matcher::new`] needs, in its order.
+    /// The texts whose vectors [`Matcher::new`] needs, in its order. Gloss them before they are embedded.
     pub fn texts(categories: &[Category]) -> Vec<String> {
         categories.iter().flat_map(texts_of).collect()
     }
 
-    /// A matcher of these categories, with the vectors of [`Matcher::texts`], all of one model.
+    /// A matcher of these categories, with the vectors of [`Matcher::texts`], all of one model. It takes the third power
+    /// of the number of texts: a fraction of a second for a thousand.
     ///
     /// # Panics
     /// When there are more or fewer vectors than texts.
     pub fn new(categories: &[Category], vectors: &[Vec<f32>], threshold: f32) -> Self {
-        let mut rest = vectors;
-        let known = categories.iter().map(|category| {
-            let (its, others) = rest.split_at(texts_of(category).len());
-            rest = others;
-            Known { id: category.id.clone(), vectors: its.to_vec() }
-        });
-        let categories = known.collect();
-        assert!(rest.is_empty(), "{} vectors belong to no text", rest.len());
+        let owner: Vec<usize> =
+            categories.iter().enumerate().flat_map(|(at, c)| std::iter::repeat_n(at, texts_of(c).len())).collect();
+        assert_eq!(owner.len(), vectors.len(), "every text of a category needs a vector, and no other");
+        let weights = fit(categories.len(), &owner, vectors);
+        let categories =
+            categories.iter().zip(weights).map(|(c, weights)| Known { id: c.id.clone(), weights }).collect();
         Self { categories, threshold }
     }
 
-    /// The category that is nearest to this vector.
+    /// The category that this vector belongs to most.
     pub fn nearest(&self, vector: &[f32]) -> Match {
-        let similarity = |known: &Known| known.vectors.iter().map(|v| dot(v, vector)).fold(-1.0, f32::max);
-        let scored = self.categories.iter().map(|known| (known, similarity(known)));
+        let scored = self.categories.iter().map(|known| (known, dot(&known.weights, vector)));
         match scored.max_by(|a, b| a.1.total_cmp(&b.1)) {
             None => Match { category: None, best: None, similarity: 0.0 },
-            Some((known, similarity)) => Match {
-                category: (similarity >= self.threshold).then(|| known.id.clone()),
-                best: Some(known.id.clone()),
-                similarity,
-            },
+            Some((known, similarity)) => {
+                let similarity = similarity.clamp(0.0, 1.0);
+                Match {
+                    category: (similarity >= self.threshold).then(|| known.id.clone()),
+                    best: Some(known.id.clone()),
+                    similarity,
+                }
+            }
         }
     }
 }
@@ -64,8 +76,77 @@ fn texts_of(category: &Category) -> Vec<String> {
     std::iter::once(said).chain(category.examples.iter().cloned()).collect()
 }
 
+/// For each category the weights of the regression, of which each point belongs to its `owner`.
+#[expect(clippy::cast_precision_loss, reason = "counts of texts are small")]
+fn fit(categories: usize, owner: &[usize], points: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let mut texts = vec![0_usize; categories];
+    owner.iter().for_each(|category| texts[*category] += 1);
+    let average = owner.len() as f64 / categories.max(1) as f64;
+    let mut kernel = Vec::with_capacity(points.len());
+    for (row, point) in points.iter().enumerate() {
+        // The lower half is all that is needed.
+        let mut line: Vec<f64> = points[..=row].iter().map(|other| f64::from(dot(point, other))).collect();
+        line[row] += RIDGE * texts[owner[row]] as f64 / average;
+        kernel.push(line);
+    }
+    factorise(&mut kernel);
+    let width = points.first().map_or(0, Vec::len);
+    let fitted = (0..categories).map(|category| {
+        let wanted = owner.iter().map(|o| f64::from(u8::from(*o == category))).collect();
+        let mut weights = vec![0.0_f32; width];
+        for (share, point) in solve(&kernel, wanted).into_iter().zip(points) {
+            #[expect(clippy::cast_possible_truncation, reason = "single precision is what vectors have")]
+            let share = share as f32;
+            weights.iter_mut().zip(point).for_each(|(w, x)| *w += share * x);
+        }
+        weights
+    });
+    fitted.collect()
+}
+
+/// The Cholesky factor of a symmetric, positive definite matrix, in place of its lower half.
+fn factorise(matrix: &mut [Vec<f64>]) {
+    for row in 0..matrix.len() {
+        let (above, rest) = matrix.split_at_mut(row);
+        let line = &mut rest[0];
+        for column in 0..row {
+            let other = &above[column];
+            let sum: f64 = line[..column].iter().zip(&other[..column]).map(|(a, b)| a * b).sum();
+            line[column] = (line[column] - sum) / other[column];
+        }
+        let sum: f64 = line[..row].iter().map(|a| a * a).sum();
+        // The ridge keeps it positive; rounding may not take that away.
+        line[row] = (line[row] - sum).max(1e-9).sqrt();
+    }
+}
+
+/// Solves for the right side `wanted`, given the Cholesky factor.
+fn solve(factor: &[Vec<f64>], mut wanted: Vec<f64>) -> Vec<f64> {
+    for row in 0..factor.len() {
+        let sum: f64 = factor[row][..row].iter().zip(&wanted[..row]).map(|(a, b)| a * b).sum();
+        wanted[row] = (wanted[row] - sum) / factor[row][row];
+    }
+    for row in (0..factor.len()).rev() {
+        let value = wanted[row] / factor[row][row];
+        wanted[row] = value;
+        for (earlier, a) in wanted[..row].iter_mut().zip(&factor[row][..row]) {
+            *earlier -= a * value;
+        }
+    }
+    wanted
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    // Eight sums side by side, which the compiler turns into vector instructions.
+    let mut sums = [0.0_f32; 8];
+    let (whole_a, whole_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f32 = whole_a.remainder().iter().zip(whole_b.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in whole_a.zip(whole_b) {
+        for at in 0..8 {
+            sums[at] += a[at] * b[at];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
 }
 
 /// A labelled message's best match: what calibration learns from.
@@ -129,42 +210,6 @@ fn point(labelled: &[Labelled], threshold: f32) -> Point {
     }
 }
 
-/// The categories of a new installation.
-pub fn seeds() -> Vec<Category> {
-    const SEEDS: &[(&str, &str)] = &[
-        (
-            "C++ error",
-            "An uncaught C++ exception, a failed assertion, or heap corruption: the program called terminate or abort.",
-        ),
-        (
-            "Javascript error",
-            "An uncaught exception of JavaScript or Node.js: TypeError, ReferenceError, SyntaxError, an unhandled promise rejection.",
-        ),
-        (
-            "Image processing error",
-            "An image can't be decoded, encoded or processed: OpenCV, libpng, libjpeg, ImageMagick, ffmpeg, a corrupt or unsupported picture.",
-        ),
-        (
-            "Memory quota exceeded",
-            "Out of memory: an allocation failed, a memory limit was reached, or the kernel killed the process to free memory.",
-        ),
-        ("Timeout", "The time limit was reached: timed out, deadline exceeded, no answer in time."),
-        (
-            "Null pointer exception",
-            "A null pointer or null reference was used: null pointer exception, undefined or None where an object was expected.",
-        ),
-    ];
-    SEEDS
-        .iter()
-        .map(|(name, description)| Category {
-            id: CategoryId::of_name(name).expect("the built-in names give ids"),
-            name: (*name).to_owned(),
-            description: (*description).to_owned(),
-            examples: Vec::new(),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,12 +227,45 @@ mod tests {
     fn a_vector_goes_to_the_nearest_category_over_the_threshold() {
         let categories = [category("a", &["x"]), category("b", &[])];
         assert_eq!(Matcher::texts(&categories), ["a", "x", "b"]);
-        let vectors = [vec![1.0, 0.0], vec![0.0, 1.0], vec![-1.0, 0.0]];
-        let matcher = Matcher::new(&categories, &vectors, 0.9);
-        assert_eq!(matcher.nearest(&[0.0, 1.0]).category, Some(categories[0].id.clone()));
-        let far = matcher.nearest(&[-0.8, 0.6]);
-        assert_eq!((far.category, far.best), (None, Some(categories[1].id.clone())));
+        let vectors = [vec![1.0, 0.0], vec![0.8, 0.6], vec![-1.0, 0.0]];
+        let matcher = Matcher::new(&categories, &vectors, 0.3);
+        assert_eq!(matcher.nearest(&[1.0, 0.0]).category, Some(categories[0].id.clone()));
+        assert_eq!(matcher.nearest(&[-1.0, 0.0]).category, Some(categories[1].id.clone()));
+        let far = matcher.nearest(&[0.0, -1.0]);
+        assert!(far.category.is_none() && far.best.is_some() && far.similarity < 0.3, "{far:?}");
         assert_eq!(Matcher::new(&[], &[], 0.5).nearest(&[1.0]).best, None);
+    }
+
+    #[test]
+    fn the_regression_solves_its_equations() {
+        // (K + ridge) a = y, checked against the definition on points that are not orthogonal.
+        let points = [vec![1.0, 0.0], vec![0.6, 0.8], vec![0.0, 1.0]];
+        let owner = [0, 0, 1];
+        let weights = fit(2, &owner, &points);
+        let ridge = [RIDGE * 2.0 / 1.5, RIDGE * 2.0 / 1.5, RIDGE / 1.5];
+        for (category, fitted) in weights.iter().enumerate() {
+            // At the solution what the ridge holds back is the point's share: w = sum (y - f(x)) / ridge * x.
+            let mut again = [0.0_f64; 2];
+            for (point, (owner, ridge)) in points.iter().zip(owner.iter().zip(ridge)) {
+                let wanted = f64::from(u8::from(*owner == category));
+                let share = (wanted - f64::from(dot(fitted, point))) / ridge;
+                again[0] += share * f64::from(point[0]);
+                again[1] += share * f64::from(point[1]);
+            }
+            for (w, again) in fitted.iter().zip(again) {
+                assert!((f64::from(*w) - again).abs() < 1e-5, "{w} {again}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_texts_are_not_drowned_by_many() {
+        let many: Vec<&str> = vec!["x"; 30];
+        let categories = [category("many", &many), category("few", &[])];
+        let mut vectors = vec![vec![1.0, 0.0, 0.0]; 31];
+        vectors.push(vec![0.8, 0.6, 0.0]);
+        let found = Matcher::new(&categories, &vectors, 0.0).nearest(&[0.8, 0.6, 0.0]);
+        assert_eq!(found.best, Some(categories[1].id.clone()));
     }
 
     #[test]
@@ -200,20 +278,5 @@ mod tests {
         assert!(best.threshold > 0.4 && best.threshold <= 0.8, "{best:?}");
         assert_eq!((best.precision, best.recall, best.accuracy), (1.0, 1.0, 1.0));
         assert!(calibrate(&[]).is_none());
-    }
-
-    #[test]
-    fn the_originals_six_are_there() {
-        let names: Vec<_> = seeds().into_iter().map(|c| c.name).collect();
-        let expected = [
-            "C++ error",
-            "Javascript error",
-            "Image processing error",
-            "Memory quota exceeded",
-            "Timeout",
-            "Null pointer exception",
-        ];
-        assert_eq!(names, expected);
-        assert!(seeds().iter().all(|c| c.validate().is_ok()));
     }
 }

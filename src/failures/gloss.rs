@@ -1,35 +1,63 @@
 //! Well-known codes in words, so that a model of language understands them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
-/// Codes and what they mean. A code counts where it stands as a word.
-const CODES: &[(&str, &str)] = &[
-    ("SIGSEGV", "segmentation fault, invalid memory reference"),
-    ("SIGABRT", "aborted"),
-    ("SIGKILL", "killed"),
-    ("ENOSPC", "no space left on device"),
-    ("ENOMEM", "out of memory"),
-    ("ECONNREFUSED", "network connection refused"),
-    ("ETIMEDOUT", "connection timed out"),
-    ("EACCES", "permission denied"),
-    ("ENOENT", "no such file or directory"),
-];
+/// A code, in lower case, and what it means.
+struct Entry {
+    code: &'static str,
+    /// Where the code's first word begins in it.
+    lead: usize,
+    meaning: &'static str,
+}
 
-/// The text, followed by what the codes in it mean in words. Apply it to messages and to the texts of categories alike,
-/// before they are embedded.
-pub fn gloss(text: &str) -> Cow<'_, str> {
-    let mut glossed = Cow::Borrowed(text);
-    for word in text.split(|c: char| !c.is_ascii_alphanumeric()) {
-        if let Some((_, meaning)) = CODES.iter().find(|(code, _)| *code == word)
-            && !glossed.contains(meaning)
-        {
-            let glossed = glossed.to_mut();
-            glossed.push_str(" (");
-            glossed.push_str(meaning);
-            glossed.push(')');
-        }
+/// The codes by their first words.
+static CODES: LazyLock<HashMap<&'static str, Vec<Entry>>> = LazyLock::new(|| {
+    let mut codes: HashMap<_, Vec<Entry>> = HashMap::new();
+    for line in include_str!("gloss.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (code, meaning) = line.split_once('\t').expect("each line of the file has a tab");
+        let code: &'static str = code.to_ascii_lowercase().leak();
+        let lead = code.bytes().take_while(|b| !b.is_ascii_alphanumeric()).count();
+        let length = code[lead..].bytes().take_while(u8::is_ascii_alphanumeric).count();
+        codes.entry(&code[lead..lead + length]).or_default().push(Entry { code, lead, meaning });
     }
-    glossed
+    codes
+});
+
+/// The text, followed by what the codes in it mean in words. Apply it once to messages and to the texts of categories
+/// alike, before they are embedded.
+pub fn gloss(text: &str) -> Cow<'_, str> {
+    let lower = text.to_ascii_lowercase();
+    let bytes = lower.as_bytes();
+    let mut meanings: Vec<&str> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = bytes[at..].iter().take_while(|b| b.is_ascii_alphanumeric()).count();
+        if length == 0 {
+            at += 1;
+            continue;
+        }
+        for entry in CODES.get(&lower[at..at + length]).into_iter().flatten() {
+            if !meanings.contains(&entry.meaning) && stands_at(bytes, at, entry) {
+                meanings.push(entry.meaning);
+            }
+        }
+        at += length;
+    }
+    if meanings.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{text} ({})", meanings.join("; "))) }
+}
+
+/// Whether the entry's code stands where a word begins at `word`, and ends with a word.
+fn stands_at(text: &[u8], word: usize, entry: &Entry) -> bool {
+    let code = entry.code.as_bytes();
+    let Some(start) = word.checked_sub(entry.lead) else { return false };
+    if !text[start..].starts_with(code) {
+        return false;
+    }
+    let within_word = code[code.len() - 1].is_ascii_alphanumeric()
+        && text.get(start + code.len()).is_some_and(u8::is_ascii_alphanumeric);
+    !within_word
 }
 
 #[cfg(test)]
@@ -39,6 +67,35 @@ mod tests {
     #[test]
     fn codes_are_said_in_words_once() {
         assert!(matches!(gloss("all is well"), Cow::Borrowed(_)));
-        assert_eq!(gloss("SIGSEGV, SIGSEGV"), "SIGSEGV, SIGSEGV (segmentation fault, invalid memory reference)");
+        assert_eq!(gloss("SIGSEGV, sigsegv"), "SIGSEGV, sigsegv (segmentation fault, invalid memory access)");
+        assert_eq!(gloss("é ENOSPC"), "é ENOSPC (no space left on device, disk full)");
+    }
+
+    #[test]
+    fn a_code_is_a_word_of_its_own() {
+        for text in ["XSIGSEGVX", "signal 115", "the signal 110", "resigned", "[Errno 280]"] {
+            assert!(matches!(gloss(text), Cow::Borrowed(_)), "{text}: {}", gloss(text));
+        }
+        for (text, meaning) in [
+            ("[Errno 28] x", "disk full"),
+            ("exited with code 137", "out of memory"),
+            ("Process exited: 0xC0000005", "access violation"),
+            ("ORA-00942: x", "Oracle"),
+            ("SQLSTATE[42000]", "SQL"),
+            ("cudaErrorMemoryAllocation", "GPU"),
+            ("HTTP 502 from upstream", "bad gateway"),
+            ("what(): x", "C++"),
+        ] {
+            assert!(gloss(text).contains(meaning), "{text}: {}", gloss(text));
+        }
+    }
+
+    #[test]
+    fn every_entry_can_be_found() {
+        for entries in CODES.values() {
+            for entry in entries {
+                assert!(gloss(entry.code).contains(entry.meaning), "{}", entry.code);
+            }
+        }
     }
 }

@@ -9,8 +9,10 @@
 pub mod cache;
 pub mod categories;
 pub mod embed;
+pub mod evaluate;
 pub mod fingerprint;
 pub mod gloss;
+pub mod library;
 mod mask;
 mod shapes;
 

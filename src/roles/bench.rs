@@ -1,5 +1,7 @@
 //! `jobber bench`: the whole pipeline against raw process spawning, same binary, same concurrency, same run.
 
+mod cpu;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +13,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::cpu::CpuTimes;
 use super::parts;
 use crate::config::Config;
 use crate::domain::{Clock, Job, JobId, JobName, JobOptions};
@@ -55,8 +58,11 @@ pub async fn bench(
     let measured = measure(&config, environment, &options, &binary).await;
     fs_err::remove_dir_all(&dir)?;
     wiring::forget_queue(&config).await?;
-    let (mut raw, mut whole) = measured?;
+    let Measured { mut raw, mut whole, raw_cpu, whole_cpu } = measured?;
     let (raw, whole) = (median(&mut raw), median(&mut whole));
+    let jobs = options.jobs * options.rounds;
+    writeln!(std::io::stdout(), "CPU time of a job, raw: {}", raw_cpu.per_job(jobs))?;
+    writeln!(std::io::stdout(), "CPU time of a job, pipeline: {}", whole_cpu.per_job(jobs))?;
     writeln!(
         std::io::stdout(),
         "raw spawning {raw:.0} jobs/s, whole pipeline {whole:.0} jobs/s: ratio {:.2} (medians of {} rounds, {} jobs each, {} at once)",
@@ -68,23 +74,34 @@ pub async fn bench(
     Ok(())
 }
 
+/// Jobs per second of every round, and the CPU time of all rounds.
+#[derive(Default)]
+struct Measured {
+    raw: Vec<f64>,
+    whole: Vec<f64>,
+    raw_cpu: CpuTimes,
+    whole_cpu: CpuTimes,
+}
+
 async fn measure(
     config: &Config,
     environment: Vec<(String, String)>,
     options: &BenchOptions,
     binary: &Path,
-) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+) -> anyhow::Result<Measured> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     let ports = wiring::open(config, &clock, &life.tasks).await?;
     let (worker, _guard) = parts::build_worker(config, environment, &ports, &clock, None)?;
     let worker_ended = CancellationToken::new();
     parts::start_projector(config, &ports, &clock, &life, worker_ended.clone());
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-    let (mut raw, mut whole) = (Vec::new(), Vec::new());
+    let mut measured = Measured::default();
     for round in 0..=options.rounds {
         let (jobs, concurrency, binary) = (options.jobs, options.concurrency, binary.to_owned());
+        let before = CpuTimes::now();
         let spawning = tokio::task::spawn_blocking(move || spawn_all(&binary, jobs, concurrency)).await??;
-        let (submitting, pipeline) = through_pipeline(&ports, jobs, round).await?;
+        let raw_cpu = CpuTimes::now().since(&before);
+        let (submitting, pipeline, whole_cpu) = through_pipeline(&ports, jobs, round).await?;
         // The first round warms caches and the pace up.
         if round > 0 {
             writeln!(
@@ -92,8 +109,10 @@ async fn measure(
                 "round {round}: raw {spawning:.0}/s, pipeline {pipeline:.0}/s, ratio {:.2}; submitted at {submitting:.0}/s",
                 pipeline / spawning
             )?;
-            raw.push(spawning);
-            whole.push(pipeline);
+            measured.raw.push(spawning);
+            measured.whole.push(pipeline);
+            measured.raw_cpu.add(&raw_cpu);
+            measured.whole_cpu.add(&whole_cpu);
         }
     }
     drop(ports);
@@ -101,7 +120,7 @@ async fn measure(
     part.await?;
     worker_ended.cancel();
     ensure!(life.finish(Duration::from_secs(10)).await, "the pipeline did not end in good order");
-    Ok((raw, whole))
+    Ok(measured)
 }
 
 /// Jobs per second of nothing but `posix_spawn`, reading the output, and waiting.
@@ -131,8 +150,8 @@ fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64
 }
 
 /// Jobs per second that were accepted, and that went from the queue into history, with every event and every byte that
-/// a real job leaves.
-async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::Result<(f64, f64)> {
+/// a real job leaves; and the CPU time of that way.
+async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::Result<(f64, f64, CpuTimes)> {
     ports.operator.set_paused(true).await?;
     let name = JobName::parse("hello")?;
     let clock = Clock::system();
@@ -165,10 +184,11 @@ async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::R
     let goal = (jobs * (round + 1)) as i64;
     // What was submitted is folded first, so that the round measures the way from the queue to history alone.
     until(ports, |n| n.waiting == jobs as i64).await?;
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), CpuTimes::now());
     ports.operator.set_paused(false).await?;
     until(ports, |n| n.completed() == goal).await?;
-    Ok((submitting, jobs as f64 / began.elapsed().as_secs_f64()))
+    let speed = jobs as f64 / began.elapsed().as_secs_f64();
+    Ok((submitting, speed, CpuTimes::now().since(&before)))
 }
 
 async fn until(ports: &Ports, reached: impl Fn(&Counts) -> bool) -> anyhow::Result<()> {

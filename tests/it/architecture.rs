@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &["domain", "backoff", "queue", "events", "store", "stats", "wire"]),
     ("client", &["domain", "backoff", "wire", "store", "queue"]),
     ("doctor", &["domain", "config", "runner", "sqlite"]),
-    ("cli", &["domain", "backoff", "config", "client", "doctor", "wire", "store", "queue", "runner"]),
+    ("cli", &["domain", "backoff", "config", "client", "doctor", "failures", "wire", "store", "queue", "runner"]),
     ("wiring", &["*"]),
     ("roles", &["*"]),
     ("bench", &["*"]),

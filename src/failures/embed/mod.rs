@@ -1,5 +1,14 @@
 //! Texts in, vectors of their meaning out.
 
+mod lexical;
+pub mod openai;
+mod static_model;
+mod tfidf;
+mod wordpiece;
+
+pub use static_model::StaticModel;
+pub use tfidf::TfIdf;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -66,4 +75,12 @@ pub trait Embedder: Send + Sync + 'static {
     /// # Errors
     /// [`EmbedError`]; then no text of the call has a vector.
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError>;
+}
+
+/// Scales the vector to length 1, unless it is all zeros.
+fn normalise(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|x| *x /= length);
+    }
 }

@@ -7,7 +7,7 @@ use bullmq::RetryOptions;
 use super::super::{Change, CleanRequest, QueueError, QueueErrorKind};
 use super::connect::{Redis, Trouble};
 use super::lease::Counts;
-use super::{Inner, keys, read};
+use super::{Inner, after, keys, read};
 use crate::domain::{Job, JobId, JobState};
 
 /// A job as an operator finds it.
@@ -53,6 +53,9 @@ pub(super) async fn promote(inner: &Inner, id: &JobId) -> Result<Change, QueueEr
     let redis = inner.link.get().await?;
     let Some(found) = find(inner, &redis, id).await? else { return Ok(Change::NotFound) };
     if found.state != JobState::Delayed {
+        return Ok(Change::WrongState(found.state));
+    }
+    if inner.link.call(after::is_watched(inner, &redis, &found.job)).await? {
         return Ok(Change::WrongState(found.state));
     }
     let promoted = inner.link.call(found.stored.promote()).await;

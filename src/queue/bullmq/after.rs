@@ -1,154 +1,257 @@
-//! Jobs that wait for others: BullMQ's parents and children. What a job comes after are its children, with the policy
-//! `continueParentOnFailure`: when one of them fails, the parent is handed out, and is failed by the worker that gets it.
-//! So history hears of it; BullMQ's own `failParentOnFailure` would fail it unseen.
+//! Jobs that wait for others.
 //!
-//! A job has one parent at most. That is BullMQ's limit, and here it means: one job at most can come after another, and a
-//! second one is refused.
+//! A call's own jobs become BullMQ's parents and children, in one transaction, with the policy
+//! `continueParentOnFailure`: when a child fails, the parent is handed out, and is failed by the worker that gets it. So
+//! history hears of it; BullMQ's own `failParentOnFailure` would fail it unseen.
+//!
+//! To come after a job that is in the queue already, or that has a parent (BullMQ knows one at most), is not BullMQ's:
+//! such a job is *watched*. It is put in delayed, by longer than any delay, and promoted when all that it comes after have
+//! ended. What became of those is noted where BullMQ has it for children, so both ways meet when the job is taken
+//! ([`before`]). To promote is BullMQ's own and works once, so any process may look after a watched job, and none has to
+//! survive.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bullmq::FlowJob;
 use serde_json::Map;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::super::{Before, QueueError, QueueErrorKind};
 use super::connect::{Redis, Trouble};
 use super::{Inner, format, read};
-use crate::domain::{Job, JobId, JobState};
+use crate::domain::{Job, JobId, Timestamp};
 
-/// Whoever has been putting a job behind others for longer than this has died.
-const LINKING: Duration = Duration::from_secs(10);
-/// Jobs that are looked after at once.
-const BATCH: usize = 100;
+/// By how much a watched job is delayed: twice the longest delay that can be asked for.
+pub(super) const FAR: Duration = Duration::from_secs(20 * 366 * 86_400);
+/// Between two looks at the watched jobs, should no end be heard of in this process.
+const LOOK: Duration = Duration::from_secs(1);
+/// Ends that are heard of within this time are looked at together.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// Jobs that are looked at in one go.
+const BATCH: usize = 500;
+/// A job on record that is not there after this will not come any more.
+const ADDING: Duration = Duration::from_secs(60);
 
-/// A call's jobs, each with those that come before it below it: those of the call, and those that are in the queue.
-pub(super) async fn trees(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<FlowJob>, QueueError> {
-    let mut ready: HashMap<&JobId, FlowJob> = HashMap::new();
-    let mut order: Vec<&JobId> = Vec::new();
-    let mut taken: HashSet<&JobId> = HashSet::new();
+/// Tells this process's look at the watched jobs that something has ended.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// Whether there are any: most queues have none.
+    any: AtomicBool,
+    ended: Notify,
+}
+
+impl Watch {
+    /// A job has ended.
+    pub(super) fn heard_of_an_end(&self) {
+        if self.any.load(Ordering::Relaxed) {
+            self.ended.notify_one();
+        }
+    }
+}
+
+/// A call's jobs as they are added.
+pub(super) struct Linked<'j> {
+    /// Each with those that come before it below it.
+    pub(super) trees: Vec<FlowJob>,
+    /// Those of them that are to be watched.
+    pub(super) watched: Vec<&'j JobId>,
+}
+
+/// Finds out for each job how it can come after others.
+pub(super) async fn link<'j>(inner: &Inner, redis: &Redis, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>, QueueError> {
+    let mut roots: HashMap<&JobId, FlowJob> = HashMap::new();
+    let mut earlier: HashSet<&JobId> = HashSet::new();
+    let mut watched = Vec::new();
     for job in jobs {
+        let after = &job.options.after;
+        for id in after.iter().filter(|id| !earlier.contains(id)) {
+            check(inner, redis, id).await?;
+        }
         let data = format::data(job, inner.settings.rules(&job.name));
-        let mut flow = flow(inner, job.name.as_str(), data)?.options(format::options(job));
-        for id in &job.options.after {
-            if !taken.insert(id) {
-                return Err(refused(format!("only one job can come after {id} on Redis, and this call names two")));
+        let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(Trouble::from)?;
+        let mut options = format::options(job);
+        if after.iter().all(|id| roots.contains_key(id)) {
+            for mut child in after.iter().filter_map(|id| roots.remove(id)) {
+                if let Some(options) = &mut child.opts {
+                    options.continue_parent_on_failure = Some(true);
+                }
+                flow = flow.add_child(child);
             }
-            let mut child = match ready.remove(id) {
-                Some(child) => child,
-                None => standing(inner, redis, id, &job.id).await?,
-            };
-            if let Some(options) = &mut child.opts {
-                options.continue_parent_on_failure = Some(true);
-            }
-            flow = flow.add_child(child);
+        } else {
+            options.delay = u64::try_from(FAR.as_millis()).ok();
+            watched.push(&job.id);
         }
-        order.push(&job.id);
-        ready.insert(&job.id, flow);
+        earlier.insert(&job.id);
+        roots.insert(&job.id, flow.options(options));
     }
-    Ok(order.into_iter().filter_map(|id| ready.remove(id)).collect())
+    let trees = jobs.iter().filter_map(|job| roots.remove(&job.id)).collect();
+    Ok(Linked { trees, watched })
 }
 
-fn flow(inner: &Inner, name: &str, data: serde_json::Value) -> Result<FlowJob, QueueError> {
-    FlowJob::new(name, &inner.settings.queue, data).map_err(|e| Trouble::from(e).into())
+/// Refuses what another job can't come after.
+async fn check(inner: &Inner, redis: &Redis, id: &JobId) -> Result<(), QueueError> {
+    use bullmq::JobState::{Failed, Unknown};
+    let why = match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
+        Unknown => format!("there is no job {id} in the queue that another could come after"),
+        Failed => format!("job {id} has failed: nothing can come after it unless it is retried"),
+        _ => return Ok(()),
+    };
+    Err(QueueError::new(QueueErrorKind::Rejected, why))
 }
 
-fn refused(why: String) -> QueueError {
-    QueueError::new(QueueErrorKind::Rejected, why)
-}
-
-/// A job of the queue as the child of another. BullMQ only notes the parent when it finds the job there.
-async fn standing(inner: &Inner, redis: &Redis, id: &JobId, follower: &JobId) -> Result<FlowJob, QueueError> {
-    let unknown = || refused(format!("there is no job {id} in the queue that another could come after"));
-    let (state, fields) = inner.link.call(read::fields(inner, redis, id)).await?.ok_or_else(unknown)?;
-    if state == JobState::Failed {
-        return Err(refused(format!("job {id} has failed: nothing can come after it unless it is retried")));
+/// Puts on record, before they are added, that these jobs are to be watched.
+pub(super) async fn watch(inner: &Inner, redis: &Redis, ids: &[&JobId]) -> Result<(), Trouble> {
+    if ids.is_empty() {
+        return Ok(());
     }
-    if let Some(parent) = fields.get("parentKey")
-        && inner.keys.id_of(parent) != Some(follower.as_str())
-    {
-        let mut there = redis::cmd("EXISTS");
-        there.arg(parent);
-        if inner.link.call(redis.queue.connection().cmd::<bool>(&mut there)).await? {
-            let other = inner.keys.id_of(parent).unwrap_or(parent);
-            let why = format!(
-                "job {other} comes after {id} already, and on Redis only one can; let this one come after {other}"
-            );
-            return Err(refused(why));
-        }
-    }
-    let stored = bullmq::Job::from_redis_hash(id.as_str(), &fields).map_err(|e| QueueError::from(Trouble::from(e)))?;
-    let options = bullmq::JobOptions { job_id: Some(id.to_string()), parent: None, ..stored.opts().clone() };
-    Ok(flow(inner, stored.name(), stored.data().clone())?.options(options))
-}
-
-/// Puts on record that these jobs are being put behind others, until [`linked`].
-pub(super) async fn linking(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<(), Trouble> {
     let now = inner.clock.now().as_millis();
-    let mut note = redis::pipe();
-    for job in jobs.iter().filter(|job| !job.options.after.is_empty()) {
-        note.cmd("ZADD").arg(inner.keys.linking()).arg(now).arg(job.id.as_str()).ignore();
+    let mut record = redis::cmd("ZADD");
+    record.arg(inner.keys.watched());
+    for id in ids {
+        record.arg(now).arg(id.as_str());
     }
-    Ok(redis.queue.connection().pipe(&note).await?)
+    inner.watch.any.store(true, Ordering::Relaxed);
+    Ok(redis.queue.connection().cmd(&mut record).await?)
 }
 
-/// Looks after jobs that were just put behind others, and takes them off the record.
-pub(super) async fn linked(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<(), Trouble> {
-    for job in jobs.iter().filter(|job| !job.options.after.is_empty()) {
-        settle_late_failures(inner, redis, job).await?;
-        let mut done = redis::cmd("ZREM");
-        done.arg(inner.keys.linking()).arg(job.id.as_str());
-        redis.queue.connection().cmd::<()>(&mut done).await?;
-    }
-    Ok(())
-}
-
-/// Does what a process that died in between has left undone.
-pub(super) async fn mend_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
-    let until = (inner.clock.now() - LINKING).as_millis();
-    let mut left = redis::cmd("ZRANGEBYSCORE");
-    left.arg(inner.keys.linking()).arg("-inf").arg(until).arg("LIMIT").arg(0).arg(BATCH);
-    for id in redis.queue.connection().cmd::<Vec<String>>(&mut left).await? {
-        let job = match redis.queue.get_job(&id).await? {
-            Some(stored) => format::read(&stored, &inner.settings).ok(),
-            None => None,
-        };
-        match job {
-            Some(job) => linked(inner, redis, &[Arc::new(job)]).await?,
-            None => {
-                let mut gone = redis::cmd("ZREM");
-                gone.arg(inner.keys.linking()).arg(&id);
-                redis.queue.connection().cmd::<()>(&mut gone).await?;
+/// Looks after the watched jobs until `stop`.
+pub(super) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
+    let keeping = async {
+        let Some(redis) = inner.link.wait().await else { return };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = inner.watch.ended.notified() => tokio::time::sleep(TOGETHER).await,
+            }
+            if let Err(error) = inner.link.call(look(&inner, &redis)).await {
+                tracing::debug!(%error, "jobs that come after others can't be looked after; trying again");
             }
         }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn look(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+    let mut first = redis::cmd("ZRANGE");
+    first.arg(inner.keys.watched()).arg(0).arg(BATCH - 1).arg("WITHSCORES");
+    let first: Vec<(String, f64)> = redis.queue.connection().cmd(&mut first).await?;
+    inner.watch.any.store(!first.is_empty(), Ordering::Relaxed);
+    for (id, since) in first {
+        let watch_on = look_at(inner, redis, &id, Timestamp::from_millis(since as i64)).await?;
+        let mut record = if watch_on {
+            // Behind the others, so that all have their turn.
+            let mut again = redis::cmd("ZADD");
+            again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis());
+            again
+        } else {
+            let mut done = redis::cmd("ZREM");
+            done.arg(inner.keys.watched());
+            done
+        };
+        redis.queue.connection().cmd::<()>(record.arg(&id)).await?;
     }
     Ok(())
 }
 
-/// Bars a job whose predecessor failed while it was being put behind it: BullMQ then keeps it waiting for good.
-async fn settle_late_failures(inner: &Inner, redis: &Redis, job: &Job) -> Result<(), Trouble> {
-    for id in &job.options.after {
-        let Some((JobState::Failed, fields)) = read::fields(inner, redis, id).await? else { continue };
-        let child = inner.keys.job(id.as_str());
-        let mut pending = redis::cmd("SISMEMBER");
-        pending.arg(inner.keys.dependencies(job.id.as_str())).arg(&child);
-        if !redis.queue.connection().cmd::<bool>(&mut pending).await? {
+/// Notes which jobs have ended that this one comes after, and lets it go when that is all of them, or when one of them
+/// has failed; whether it is to be watched on.
+async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Result<bool, Trouble> {
+    use bullmq::JobState::{Completed, Delayed, Failed, Unknown};
+    let Some(stored) = redis.queue.get_job(id).await? else {
+        // Just being added, or taken out.
+        return Ok(inner.clock.now().since(since) < ADDING);
+    };
+    let Ok(job) = format::read(&stored, &inner.settings) else { return Ok(false) };
+    if redis.queue.get_job_state(id).await? != Delayed {
+        return Ok(false);
+    }
+    let (processed, failed) = noted(inner, redis, id).await?;
+    let (mut pending, mut barred) = (false, !failed.is_empty());
+    for before in &job.options.after {
+        let key = inner.keys.job(before.as_str());
+        if processed.contains_key(&key) || failed.contains_key(&key) {
             continue;
         }
-        let reason = fields.get("failedReason").map_or("", String::as_str);
-        let mut bar = redis::cmd("HSET");
-        bar.arg(inner.keys.failed_before(job.id.as_str())).arg(&child).arg(reason);
-        redis.queue.connection().cmd::<()>(&mut bar).await?;
-        redis.queue.remove_child_dependency(id.as_str(), &inner.keys.job(job.id.as_str())).await?;
+        let (from, to) = match redis.queue.get_job_state(before.as_str()).await? {
+            Completed => ("returnvalue", inner.keys.processed(id)),
+            Failed => ("failedReason", inner.keys.failed_before(id)),
+            // Taken out: not waited for any more.
+            Unknown => continue,
+            _ => {
+                pending = true;
+                continue;
+            }
+        };
+        barred |= from == "failedReason";
+        let (mut read, mut note) = (redis::cmd("HGET"), redis::cmd("HSET"));
+        let word: Option<String> = redis.queue.connection().cmd(read.arg(&key).arg(from)).await?;
+        note.arg(to).arg(&key).arg(word.unwrap_or_else(|| "null".to_owned()));
+        redis.queue.connection().cmd::<()>(&mut note).await?;
     }
-    Ok(())
+    if pending && !barred {
+        return Ok(true);
+    }
+    let let_go = if job.options.delay.is_zero() || barred {
+        stored.promote().await
+    } else {
+        stored.change_delay(u64::try_from(job.options.delay.as_millis()).unwrap_or(u64::MAX)).await
+    };
+    match let_go {
+        Ok(()) => Ok(false),
+        Err(bullmq::Error::Redis(error)) => Err(error.into()),
+        // Another process was first, or somebody took it out.
+        Err(error) => {
+            tracing::debug!(job = id, %error, "a job that came after others has moved on by itself");
+            Ok(false)
+        }
+    }
 }
 
-/// The jobs that a job waits for.
-pub(super) async fn waits_for(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Vec<JobId>, Trouble> {
+/// Whether a job is put off until others have ended.
+pub(super) async fn is_watched(inner: &Inner, redis: &Redis, job: &Job) -> Result<bool, Trouble> {
+    if job.options.after.is_empty() {
+        return Ok(false);
+    }
+    let mut score = redis::cmd("ZSCORE");
+    score.arg(inner.keys.bull("delayed")).arg(job.id.as_str());
+    let score = redis.queue.connection().cmd::<Option<f64>>(&mut score).await?;
+    let due = score.map(|score| Timestamp::from_millis((score / read::SCORE_PER_MS) as i64));
+    Ok(due.is_some_and(|due| due.since(job.submitted_at) >= FAR))
+}
+
+type Hash = HashMap<String, String>;
+
+/// What children, or those that come before a watched job, gave back, and why others of them failed: by their keys.
+async fn noted(inner: &Inner, redis: &Redis, id: &str) -> Result<(Hash, Hash), Trouble> {
+    let mut ask = redis::pipe();
+    ask.cmd("HGETALL").arg(inner.keys.processed(id));
+    ask.cmd("HGETALL").arg(inner.keys.failed_before(id));
+    Ok(redis.queue.connection().pipe(&ask).await?)
+}
+
+/// The jobs that a job, put off without a time, waits for.
+pub(super) async fn waits_for(inner: &Inner, redis: &Redis, job: &Job) -> Result<Vec<JobId>, Trouble> {
     let mut members = redis::cmd("SMEMBERS");
-    members.arg(inner.keys.dependencies(id.as_str()));
+    members.arg(inner.keys.dependencies(job.id.as_str()));
     let keys: Vec<String> = redis.queue.connection().cmd(&mut members).await?;
+    if keys.is_empty() {
+        // Watched: what has ended may not have been noted yet.
+        use bullmq::JobState::{Completed, Unknown};
+        let mut left = Vec::new();
+        for id in &job.options.after {
+            if !matches!(redis.queue.get_job_state(id.as_str()).await?, Completed | Unknown) {
+                left.push(id.clone());
+            }
+        }
+        return Ok(left);
+    }
     let mut ids: Vec<_> =
         keys.iter().filter_map(|key| JobId::parse(inner.keys.id_of(key).unwrap_or(key)).ok()).collect();
     ids.sort();
@@ -169,12 +272,7 @@ pub(super) async fn before(inner: &Inner, redis: &Redis, job: &Job) -> Result<Be
     if !may_have_waited(job) {
         return Ok(Before::default());
     }
-    let id = job.id.as_str();
-    let mut ask = redis::pipe();
-    ask.cmd("HGETALL").arg(inner.keys.processed(id));
-    ask.cmd("HGETALL").arg(inner.keys.failed_before(id));
-    type Hash = HashMap<String, String>;
-    let (processed, failed): (Hash, Hash) = inner.link.call(redis.queue.connection().pipe(&ask)).await?;
+    let (processed, failed) = inner.link.call(noted(inner, redis, job.id.as_str())).await?;
     let name = |key: &str| inner.keys.id_of(key).unwrap_or(key).to_owned();
     // What others made of a child's failure is theirs to decide: only ours are barred by it.
     let barred = failed.iter().find(|(key, _)| job.options.after.iter().any(|id| id.as_str() == name(key)));

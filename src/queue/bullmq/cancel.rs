@@ -28,6 +28,7 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
     for _ in 0..TRIES {
         let Some(Found { mut stored, job, .. }) = found else { return Ok(Cancellation::NotFound) };
         if inner.link.call(end(inner, &redis, &mut stored, &reason)).await? {
+            inner.watch.heard_of_an_end();
             return Ok(Cancellation::Ended(job));
         }
         found = admin::find(inner, &redis, id).await?;

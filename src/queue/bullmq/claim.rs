@@ -275,6 +275,7 @@ impl Claim {
                 if let Some(done) = self.settling().remove(job_id) {
                     let _ = done.send(());
                 }
+                self.inner.watch.heard_of_an_end();
             }
             WorkerEvent::Error(error) => tracing::warn!(error, "the queue's Redis did not do what was asked"),
             WorkerEvent::Stalled { job_id } => {

@@ -36,6 +36,9 @@ struct Extra {
     backoff_jitter: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     after: Vec<JobId>,
+    /// Once nothing is waited for: BullMQ's own delay is then another.
+    #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    delay: Option<Duration>,
 }
 
 impl Extra {
@@ -49,6 +52,7 @@ impl Extra {
             backoff_max: options.backoff.max,
             backoff_jitter: (options.backoff.jitter != 0.0).then_some(options.backoff.jitter),
             after: options.after.clone(),
+            delay: (!options.after.is_empty()).then_some(options.delay),
         }
     }
 }
@@ -125,7 +129,7 @@ pub(super) fn read(stored: &bullmq::Job, settings: &BullSettings) -> Result<Job,
             max: extra.backoff_max,
             jitter: extra.backoff_jitter.unwrap_or(0.0).clamp(0.0, 1.0),
         },
-        delay: within(opts.delay.unwrap_or(0)),
+        delay: extra.delay.unwrap_or_else(|| within(opts.delay.unwrap_or(0))),
         priority: opts.priority.unwrap_or(0).min(JobOptions::MAX_PRIORITY),
         timeout: extra.timeout,
         grace: extra.grace,

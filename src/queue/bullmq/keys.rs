@@ -66,9 +66,9 @@ impl Keys {
         format!("{}jobber:cancels", self.base)
     }
 
-    /// Sorted set: jobs that are just being put behind others, by the time when that began.
-    pub(super) fn linking(&self) -> String {
-        format!("{}jobber:linking", self.base)
+    /// Sorted set: jobs that are put off until others have ended, by the time when they were last looked at.
+    pub(super) fn watched(&self) -> String {
+        format!("{}jobber:watched", self.base)
     }
 
     /// Hash: schedule id to schedule, for those that are paused.

@@ -126,6 +126,7 @@ struct Inner {
     link: Link,
     signals: Signals,
     renewer: Renewer,
+    watch: after::Watch,
 }
 
 impl BullQueue {
@@ -143,6 +144,7 @@ impl BullQueue {
         let inner = Arc::new(Inner {
             renewer: Renewer::new(target, settings.lease),
             signals: Signals::new(),
+            watch: after::Watch::default(),
             settings,
             keys,
             clock,
@@ -151,6 +153,7 @@ impl BullQueue {
         });
         inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
         inner.tasks.spawn(schedules::mend(inner.clone(), stop.clone()));
+        inner.tasks.spawn(after::keep(inner.clone(), stop.clone()));
         Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
     }
 }

@@ -16,6 +16,8 @@ use crate::domain::{JobId, JobState, Page, PageRequest, Progress, Timestamp, Wor
 pub(super) type Fields = HashMap<String, String>;
 /// Where [`fields`] puts the score of a delayed job.
 const DUE: &str = "jobber:due";
+/// BullMQ keeps delayed jobs by their due times, with room for some order within a millisecond.
+pub(super) const SCORE_PER_MS: f64 = 4096.0;
 /// How many of a page's last ids stand in the cursor of a list: one of them is probably still there for the next page.
 const ANCHORS: usize = 8;
 
@@ -57,7 +59,7 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
         let score: Option<f64> = redis::from_redis_value(score).map_err(redis::RedisError::from)?;
         // A member of the delayed set may be left over when the hash is gone.
         if let (Some(score), false) = (score, fields.is_empty()) {
-            fields.insert(DUE.to_owned(), format!("{:.0}", (score / 4096.0).floor()));
+            fields.insert(DUE.to_owned(), format!("{:.0}", (score / SCORE_PER_MS).floor()));
         }
         found.push(fields);
     }
@@ -71,12 +73,14 @@ fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> O
     let counts = Counts::of(fields);
     let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let active = state == JobState::Active;
+    let due_at = time(fields.get(DUE).and_then(|ms| ms.parse().ok()))
+        .filter(|due| state == JobState::Delayed && due.since(job.submitted_at) < after::FAR);
     Some(QueuedJob {
         job: Arc::new(job),
         state,
         attempts_started: counts.started,
         attempts_finished: counts.finished,
-        due_at: time(fields.get(DUE).and_then(|ms| ms.parse().ok())).filter(|_| state == JobState::Delayed),
+        due_at,
         worker: stored.processed_by().filter(|_| active).and_then(|id| WorkerId::parse(id).ok()),
         progress: active.then(|| progress(fields.get("progress")?, counts.started)).flatten(),
         cancel_requested: fields.get(keys::CANCEL).cloned(),
@@ -117,9 +121,9 @@ pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<Queu
         job(&inner.settings, id.as_str(), state, &fields)
     });
     let mut jobs: Vec<_> = jobs.collect();
-    // Delayed without a time: until its children have completed.
+    // Delayed without a time: until others have ended.
     for job in jobs.iter_mut().flatten().filter(|job| job.state == JobState::Delayed && job.due_at.is_none()) {
-        job.waits_for = inner.link.call(after::waits_for(inner, &redis, &job.job.id)).await?;
+        job.waits_for = inner.link.call(after::waits_for(inner, &redis, &job.job)).await?;
     }
     Ok(jobs)
 }

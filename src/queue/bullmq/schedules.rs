@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::schedules::{ScheduleStanding, in_order};
 use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{Redis, Trouble};
-use super::{BullQueue, Inner, after, format};
+use super::{BullQueue, Inner, format};
 use crate::domain::{JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
 /// How often is looked for schedules that have come to a stop.
@@ -46,18 +46,14 @@ pub(super) async fn stands_for_its_time(
     Ok(current.is_some_and(|ms| job.id() == format!("repeat:{schedule}:{ms:.0}")))
 }
 
-/// Looks for schedules that have come to a stop, and for jobs left half put behind others, until `stop`.
+/// Looks for schedules that have come to a stop until `stop`.
 pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
     let mending = async {
         let Some(redis) = inner.link.wait().await else { return };
         loop {
             tokio::time::sleep(LOOK).await;
-            let both = async {
-                mend_once(&inner, &redis).await?;
-                after::mend_once(&inner, &redis).await
-            };
-            if let Err(error) = inner.link.call(both).await {
-                tracing::debug!(%error, "schedules and flows can't be looked after; trying again");
+            if let Err(error) = inner.link.call(mend_once(&inner, &redis)).await {
+                tracing::debug!(%error, "schedules can't be looked after; trying again");
             }
         }
     };

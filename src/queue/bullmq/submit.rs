@@ -122,10 +122,9 @@ async fn add_linked(
         return Err(QueueError::new(QueueErrorKind::Rejected, why));
     }
     let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.id.as_str())).cloned().collect();
-    let trees = after::trees(inner, redis, &new).await?;
-    inner.link.call_longer(patience, after::linking(inner, redis, &new)).await?;
+    let after::Linked { trees, watched } = after::link(inner, redis, &new).await?;
+    inner.link.call_longer(patience, after::watch(inner, redis, &watched)).await?;
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
-    inner.link.call_longer(patience, after::linked(inner, redis, &new)).await?;
     Ok(jobs.iter().map(|job| job.id.to_string()).collect())
 }
 

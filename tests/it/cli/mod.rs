@@ -2,6 +2,7 @@
 
 mod control;
 mod doctor;
+mod evaluate;
 mod exec;
 mod flow;
 mod run;

@@ -38,3 +38,4 @@ mod store;
 
 // === what is known of errors ===
 mod cache;
+mod embedder;

@@ -60,6 +60,8 @@ conformance! {
         what_was_submitted_comes_back_unchanged,
         a_job_comes_when_those_before_it_have_completed,
         jobs_of_one_call_may_come_after_each_other,
+        any_number_of_jobs_may_come_after_one,
+        a_delay_counts_from_when_nothing_is_waited_for,
         a_job_after_one_that_failed_is_barred,
         a_job_after_one_that_was_cancelled_is_barred,
         a_job_that_waits_for_others_can_be_cancelled_and_removed,

@@ -1,5 +1,6 @@
 //! Processes killed at the worst moments: nothing is lost, nothing is shown twice.
 
+mod embedder;
 mod fleet;
 mod redis;
 

@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod couchbase;
 pub mod couchbase_double;
+pub mod embeddings;
 pub mod post;
 pub mod proxy;
 pub mod redis;

@@ -1,6 +1,7 @@
 //! Jobs that come after others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jobber::domain::{Job, JobId, JobState, Verdict};
 use jobber::queue::{Cancellation, Change, Lease, QueueErrorKind};
@@ -78,6 +79,50 @@ pub(super) async fn jobs_of_one_call_may_come_after_each_other(fixture: Fixture)
         lease.settle(complete(json!(i))).await;
     }
     here.until(&ids[2], JobState::Completed).await;
+}
+
+pub(super) async fn any_number_of_jobs_may_come_after_one(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let (first, other) = (job(), job());
+    let (a, b) = (after(&[&first.id]), after(&[&first.id, &other.id]));
+    let together = after(&[&a.id, &b.id]);
+    let jobs = vec![first.clone(), other.clone(), a.clone(), b.clone(), together.clone()];
+    here.queue.submit(jobs, None).await.unwrap();
+    let late = here.submit(after(&[&first.id])).await;
+    let mut claims = here.claim(1).await;
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        let lease = next(&mut claims).await;
+        assert_eq!(
+            (lease.barred(), lease.results_before().len()),
+            (None, lease.job().options.after.len()),
+            "{lease:?}"
+        );
+        order.push(lease.job().id.clone());
+        lease.settle(complete(json!(1))).await;
+    }
+    let place = |id: &JobId| order.iter().position(|one| one == id).unwrap();
+    assert!(place(&first.id) < place(&a.id) && place(&first.id) < place(&b.id) && place(&first.id) < place(&late));
+    assert!(place(&other.id) < place(&b.id));
+    assert!(place(&a.id) < place(&together.id) && place(&b.id) < place(&together.id));
+    nothing(&mut claims).await;
+}
+
+pub(super) async fn a_delay_counts_from_when_nothing_is_waited_for(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let first = here.submit(job()).await;
+    let delayed = job_with(|o| (o.after, o.delay) = (vec![first.clone()], Duration::from_secs(3600)));
+    let second = here.submit(delayed.clone()).await;
+    waits(&here, &second, &[&first]).await;
+    assert_eq!(here.find(&second).await.unwrap().job, delayed);
+    let mut claims = here.claim(1).await;
+    next(&mut claims).await.settle(complete(json!(1))).await;
+    let found = here.until_it(&second, |job| job.due_at.is_some()).await;
+    assert_eq!((found.state, found.waits_for), (JobState::Delayed, vec![]));
+    let Change::Done(..) = here.operator.promote(&second).await.unwrap() else { panic!("it was delayed") };
+    let lease = next(&mut claims).await;
+    assert_eq!((&lease.job().id, lease.results_before().len()), (&second, 1));
+    lease.settle(complete(json!(1))).await;
 }
 
 pub(super) async fn a_job_after_one_that_failed_is_barred(fixture: Fixture) {

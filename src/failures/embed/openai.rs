@@ -1,0 +1,265 @@
+//! Vectors from an endpoint that speaks OpenAI's protocol: OpenAI itself, Azure, Ollama, vLLM and many more.
+//!
+//! Whoever calls it waits; so it is never called on the path of a job. What goes over the wire is bounded: texts a
+//! request, requests at the same time, tries a request, texts a day. An endpoint that keeps failing is left alone for a
+//! while.
+
+mod answer;
+mod breaker;
+mod retry_after;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use self::breaker::Breaker;
+use super::{EmbedError, Embedder};
+use crate::backoff::Waits;
+use crate::domain::{Clock, Secret};
+
+/// Longer texts are cut, in bytes: below the 8,192 tokens that models take.
+const LONGEST_TEXT: usize = 8_000;
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longer than this no call waits before it tries again; it is better to come back.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What it needs to know.
+#[derive(Debug, Clone)]
+pub struct OpenAiSettings {
+    /// The base address, such as `https://api.openai.com/v1`; `/embeddings` is added before its query.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// How long its vectors are; for OpenAI's third generation they are asked for in this length.
+    pub dimension: usize,
+    /// The key, if one is needed.
+    pub api_key: Option<Secret>,
+    /// Texts in one request.
+    pub batch: usize,
+    /// Requests at the same time.
+    pub concurrency: usize,
+    /// Texts a day (UTC), counted from when the process started; `None` for no limit.
+    pub daily_budget: Option<u64>,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// Tries of a request.
+    pub tries: u32,
+    /// The wait before the second try, doubling from there.
+    pub first_wait: Duration,
+}
+
+impl OpenAiSettings {
+    /// The length of the vectors of a model of OpenAI's own.
+    pub fn known_dimension(model: &str) -> Option<usize> {
+        match model {
+            "text-embedding-3-small" | "text-embedding-ada-002" => Some(1536),
+            "text-embedding-3-large" => Some(3072),
+            _ => None,
+        }
+    }
+}
+
+/// An embedder behind an HTTP endpoint.
+pub struct OpenAi {
+    http: reqwest::Client,
+    url: Url,
+    headers: HeaderMap,
+    settings: OpenAiSettings,
+    name: String,
+    running: Semaphore,
+    breaker: Breaker,
+    clock: Clock,
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    model: &'a str,
+    input: Vec<&'a str>,
+    encoding_format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+}
+
+/// Why one try gave nothing.
+enum Failure {
+    /// Another may work.
+    Passing { problem: String, after: Option<Duration> },
+    /// No other will.
+    Lasting(EmbedError),
+}
+
+impl OpenAi {
+    /// An embedder with these settings. Nothing is sent here.
+    ///
+    /// # Errors
+    /// [`EmbedError::Refused`] when the address or the key can't be used.
+    pub fn new(settings: OpenAiSettings, clock: Clock) -> Result<Arc<Self>, EmbedError> {
+        let refused = |problem: String| EmbedError::Refused { problem };
+        let mut url = Url::parse(&settings.url).map_err(|e| refused(format!("embedder.url can't be read: {e}")))?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(refused("embedder.url must begin with http:// or https:// and name a host".to_owned()));
+        }
+        url.set_path(&format!("{}/embeddings", url.path().trim_end_matches('/')));
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &settings.api_key {
+            let sensitive = |text: &str| {
+                let mut value = HeaderValue::from_str(text)
+                    .map_err(|_| refused("embedder.api_key has characters that no key has".to_owned()))?;
+                value.set_sensitive(true);
+                Ok::<_, EmbedError>(value)
+            };
+            headers.insert(AUTHORIZATION, sensitive(&format!("Bearer {}", key.reveal()))?);
+            // Azure's own header.
+            headers.insert(HeaderName::from_static("api-key"), sensitive(key.reveal())?);
+        }
+        // Fails only when a provider is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("jobber/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .timeout(settings.timeout)
+            // A redirect would carry the key elsewhere.
+            .redirect(reqwest::redirect::Policy::none());
+        if url.scheme() == "http" {
+            // Without this the system's certificates are loaded all the same, and their absence is an error.
+            let unused = rustls::ClientConfig::builder()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+            http = http.tls_backend_preconfigured(unused);
+        }
+        let http = http.build().map_err(|e| refused(format!("no HTTP client can be made: {}", with_causes(&e))))?;
+        let name = format!("{}/{}", settings.model, settings.dimension);
+        let running = Semaphore::new(settings.concurrency.max(1));
+        let breaker = Breaker::new(settings.daily_budget);
+        Ok(Arc::new(Self { http, url, headers, settings, name, running, breaker, clock }))
+    }
+
+    /// One request, tried again while that may help.
+    async fn request(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let _turn = self.running.acquire().await.expect("the semaphore is never closed");
+        self.breaker.enter()?;
+        self.breaker.spend(texts.len(), self.clock.now())?;
+        let mut waits = Waits::new(self.settings.first_wait, LONGEST_WAIT);
+        let mut tries = 1;
+        loop {
+            let failure = match self.attempt(texts).await {
+                Ok(vectors) => {
+                    self.breaker.succeeded();
+                    return Ok(vectors);
+                }
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Passing { after, .. }
+                    if tries < self.settings.tries && after.is_none_or(|after| after <= LONGEST_WAIT) =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(after.unwrap_or_else(|| waits.next_wait())).await;
+                }
+                Failure::Passing { problem, after } => {
+                    let rest = self.breaker.failed();
+                    let after = after.max(rest);
+                    return Err(EmbedError::Away { problem: format!("{problem} (tried {tries} times)"), after });
+                }
+                Failure::Lasting(error) => {
+                    self.breaker.failed();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        let third_generation = self.settings.model.starts_with("text-embedding-3");
+        let request = Request {
+            model: &self.settings.model,
+            input: texts.iter().map(|text| acceptable(text)).collect(),
+            encoding_format: "float",
+            dimensions: third_generation.then_some(self.settings.dimension),
+        };
+        let passing = |e: reqwest::Error| Failure::Passing {
+            problem: self.scrubbed(&with_causes(&e.without_url())),
+            after: None,
+        };
+        let sent = self.http.post(self.url.clone()).headers(self.headers.clone()).json(&request).send();
+        let response = sent.await.map_err(passing)?;
+        let status = response.status();
+        let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok());
+        let after = after.and_then(|text| retry_after::parse(text, self.clock.now()));
+        let body = answer::read(response, texts.len(), self.settings.dimension).await.map_err(|e| match e {
+            answer::Unread::Lost(error) => passing(error),
+            answer::Unread::Endless => Failure::Lasting(EmbedError::Garbage { problem: "it has no end".to_owned() }),
+        })?;
+        if status.is_success() {
+            return answer::vectors(&body, texts.len(), self.settings.dimension)
+                .map_err(|problem| Failure::Lasting(EmbedError::Garbage { problem: self.scrubbed(&problem) }));
+        }
+        let said = self.scrubbed(&answer::complaint(&body));
+        let problem =
+            if said.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {said}") };
+        let passes = status.is_server_error()
+            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT)
+            || status == StatusCode::TOO_EARLY;
+        Err(if passes {
+            Failure::Passing { problem, after }
+        } else {
+            let hint = match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check embedder.api_key (OPENAI_API_KEY)",
+                StatusCode::NOT_FOUND => "; check embedder.url and embedder.model",
+                _ => "",
+            };
+            Failure::Lasting(EmbedError::Refused { problem: format!("{problem}{hint}") })
+        })
+    }
+
+    /// The text without the key, which some endpoints quote when they refuse it.
+    fn scrubbed(&self, text: &str) -> String {
+        match &self.settings.api_key {
+            Some(key) if !key.reveal().is_empty() => text.replace(key.reveal(), "[secret]"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// The text as endpoints take it: not empty, not too long.
+fn acceptable(text: &str) -> &str {
+    if text.trim().is_empty() {
+        return "no message";
+    }
+    &text[..text.floor_char_boundary(LONGEST_TEXT)]
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[async_trait]
+impl Embedder for OpenAi {
+    fn model(&self) -> &str {
+        &self.name
+    }
+
+    fn dimension(&self) -> usize {
+        self.settings.dimension
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let mut requests = Vec::new();
+        for batch in texts.chunks(self.settings.batch.max(1)) {
+            requests.push(self.request(batch));
+        }
+        Ok(try_join_all(requests).await?.into_iter().flatten().collect())
+    }
+}

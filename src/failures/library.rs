@@ -1,0 +1,84 @@
+//! Well-described categories that come with Jobber: those that a new installation starts with, and more to choose from.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::domain::{Category, CategoryId};
+
+/// A category of the library.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    /// Other names that mean the same.
+    aliases: Vec<String>,
+    description: String,
+    examples: Vec<String>,
+}
+
+static LIBRARY: LazyLock<Vec<Entry>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("library.json")).expect("the file is part of the source"));
+
+/// The categories of a new installation, as the first Jobber had them.
+const SEEDS: [&str; 6] = [
+    "C++ error",
+    "Javascript error",
+    "Image processing error",
+    "Memory quota exceeded",
+    "Timeout",
+    "Null pointer exception",
+];
+
+/// The categories of a new installation.
+pub fn seeds() -> Vec<Category> {
+    SEEDS.iter().map(|name| preset(name).expect("the library has the first Jobber's categories")).collect()
+}
+
+/// All categories of the library, under their own names.
+pub fn library() -> Vec<Category> {
+    LIBRARY.iter().map(|entry| category(entry, &entry.name)).collect()
+}
+
+/// The library's description and examples under this name, if it knows it or another name for the same.
+pub fn preset(name: &str) -> Option<Category> {
+    let means =
+        |entry: &&Entry| std::iter::once(&entry.name).chain(&entry.aliases).any(|n| n.eq_ignore_ascii_case(name));
+    LIBRARY.iter().find(means).map(|entry| category(entry, name))
+}
+
+fn category(entry: &Entry, name: &str) -> Category {
+    Category {
+        id: CategoryId::of_name(name).expect("the library's names give ids"),
+        name: name.to_owned(),
+        description: entry.description.clone(),
+        examples: entry.examples.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_is_a_category_that_could_be_added() {
+        let mut names = Vec::new();
+        for entry in LIBRARY.iter() {
+            assert_eq!(category(entry, &entry.name).validate(), Ok(()));
+            assert!(entry.examples.len() >= 20, "{}", entry.name);
+            names.extend(std::iter::once(&entry.name).chain(&entry.aliases).map(|n| n.to_lowercase()));
+        }
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all, "a name that stands for two");
+    }
+
+    #[test]
+    fn the_first_jobbers_six_are_the_seeds() {
+        let names: Vec<_> = seeds().into_iter().map(|c| c.name).collect();
+        assert_eq!(names, SEEDS);
+        assert_eq!(preset("out of MEMORY").unwrap().description, preset("Memory quota exceeded").unwrap().description);
+        assert!(preset("no such category").is_none());
+    }
+}
