@@ -5,6 +5,7 @@ mod embedder;
 pub mod env;
 mod layers;
 mod settings;
+mod store;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub use embedder::{EmbedderConfig, EndpointConfig};
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;
+pub use store::{StoreConfig, StoreUrl};
+use values::{key_part, queue_url};
 
 use crate::domain::{Backoff, BackoffKind, JobName, JobOptions, Secret};
 use crate::sqlite::Durability;
@@ -83,25 +86,6 @@ pub struct QueueConfig {
     pub completed_count: Option<u64>,
     pub failed_age: Duration,
     pub failed_count: Option<u64>,
-}
-
-/// Where history is kept.
-#[derive(Debug, Clone)]
-pub enum StoreUrl {
-    /// In the data directory.
-    Embedded,
-    /// In a Couchbase bucket: `couchbase://` or `couchbases://`.
-    Couchbase(CouchbaseUrl),
-}
-
-/// The store's part.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
-pub struct StoreConfig {
-    pub url: StoreUrl,
-    pub scope: String,
-    pub key_prefix: String,
-    pub tls_ca: Option<PathBuf>,
 }
 
 /// The worker's part.
@@ -191,12 +175,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
             failed_age: must(layers, "queue.failed_age", values::duration)?,
             failed_count: layers.get("queue.failed_count", number)?,
         },
-        store: StoreConfig {
-            url: must(layers, "store.url", store_url)?,
-            scope: must(layers, "store.scope", scope_name)?,
-            key_prefix: layers.get("store.key_prefix", key_prefix)?.unwrap_or_default(),
-            tls_ca: layers.get("store.tls_ca", path)?,
-        },
+        store: store::read(layers)?,
         durability: must(layers, "store.durability", |t| {
             one_of(t, &[("process", Durability::Process), ("power", Durability::Power)], "process or power")
         })?,
@@ -359,58 +338,6 @@ fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>)
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-fn queue_url(text: &str) -> Result<QueueUrl, String> {
-    // Whatever stands behind the host's last colon, unless that is within the brackets of an IPv6 address.
-    let is_port = |port: &str| port.ends_with(']') || port.parse().is_ok_and(|port: u16| port > 0);
-    let has_good_port = |server: &str| {
-        let host = server.split(['/', '?']).next().unwrap_or_default();
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-        !host.is_empty() && host.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
-    };
-    match text.split_once("://") {
-        None if text == "embedded" => Ok(QueueUrl::Embedded),
-        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", server)) if has_good_port(server) => {
-            Ok(QueueUrl::Redis(Secret::new(text)))
-        }
-        Some(("redis-sentinel" | "rediss-sentinel", _)) => {
-            Err("redis:// with the server's own address: the library of the queue finds none by Sentinel".to_owned())
-        }
-        _ => Err(
-            "embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 \
-                  to 65535 if any"
-                .to_owned(),
-        ),
-    }
-}
-
-fn store_url(text: &str) -> Result<StoreUrl, String> {
-    if text == "embedded" { Ok(StoreUrl::Embedded) } else { CouchbaseUrl::parse(text).map(StoreUrl::Couchbase) }
-}
-
-/// The name of a scope in Couchbase.
-fn scope_name(text: &str) -> Result<String, String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_-%".contains(c);
-    let ok = (1..=251).contains(&text.len()) && text.chars().all(is_allowed) && !text.starts_with('%');
-    if ok && (text == "_default" || !text.starts_with('_')) {
-        Ok(text.to_owned())
-    } else {
-        Err("letters, digits, '_', '-' and '%', not starting with '_' or '%' unless it is _default".to_owned())
-    }
-}
-
-fn key_prefix(text: &str) -> Result<String, String> {
-    if text.len() <= 40 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c)) {
-        Ok(text.to_owned())
-    } else {
-        Err("at most 40 letters, digits and '.', '_', '-', ':'".to_owned())
-    }
-}
-
-/// A part of a key in Redis.
-fn key_part(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domain::JobOptions;
+use super::QueueUrl;
+use crate::domain::{JobOptions, Secret};
 
 /// Reads `90s`, `15m`, `1h 30m`, `250ms`.
 ///
@@ -53,6 +54,36 @@ pub fn cpus(text: &str) -> Result<Vec<u32>, String> {
     all.sort_unstable();
     all.dedup();
     Ok(all)
+}
+
+/// Where the queue is.
+pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
+    // Whatever stands behind the host's last colon, unless that is within the brackets of an IPv6 address.
+    let is_port = |port: &str| port.ends_with(']') || port.parse().is_ok_and(|port: u16| port > 0);
+    let has_good_port = |server: &str| {
+        let host = server.split(['/', '?']).next().unwrap_or_default();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        !host.is_empty() && host.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
+    };
+    match text.split_once("://") {
+        None if text == "embedded" => Ok(QueueUrl::Embedded),
+        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", server)) if has_good_port(server) => {
+            Ok(QueueUrl::Redis(Secret::new(text)))
+        }
+        Some(("redis-sentinel" | "rediss-sentinel", _)) => {
+            Err("redis:// with the server's own address: the library of the queue finds none by Sentinel".to_owned())
+        }
+        _ => Err(
+            "embedded, or redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 \
+                  to 65535 if any"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A part of a key in Redis.
+pub(super) fn key_part(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 #[cfg(test)]
