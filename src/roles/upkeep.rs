@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::parts;
 use crate::archive::{self, Importer};
 use crate::cli::upkeep::{Moved, Recounted};
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::domain::{Clock, WorkerId};
 use crate::events::Cursor;
 use crate::projector::{self, ProjectorSettings};
@@ -130,8 +130,8 @@ pub async fn import(
 }
 
 async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Result<Upkeep> {
-    let file = wiring::database_file(config);
-    if must_exist && !file.exists() {
+    let is_embedded = matches!(config.store.url, StoreUrl::Embedded);
+    if must_exist && is_embedded && !wiring::database_file(config).exists() {
         bail!("there is no history in {}; name the data directory with --data-dir", config.data_dir.display());
     }
     wiring::open_for_upkeep(config, with_log, &TaskTracker::new()).await

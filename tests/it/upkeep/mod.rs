@@ -11,6 +11,8 @@ use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{DayRange, History, Projection, Retention};
 use serde_json::{Value, json};
 
+use crate::harness::couchbase::Bucket;
+use crate::harness::couchbase_double::CouchbaseDouble;
 use crate::harness::{Jobber, Output, Place, run};
 
 /// A place in which some jobs have ended well and badly, and nothing runs any more.
@@ -96,6 +98,26 @@ async fn histories_of_every_version_can_be_read() {
     export(&*store, &mut written, Timestamp::EPOCH, |_| ()).await.unwrap();
     assert_eq!(lines(&String::from_utf8(written).unwrap()), lines(&golden));
     assert_eq!(store.cursor().await.unwrap().to_string(), "1795507200123-5");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_grows_into_couchbase_as_it_is() {
+    let (from, to) = (with_history().await, Place::new());
+    let history = exported(&from).await;
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let url = bucket.double().url();
+    let data = to.data_dir();
+    let couchbase = async |command: &[&str], input: &str| {
+        let args: Vec<_> = command.iter().copied().chain(["--data-dir", data.to_str().unwrap()]).collect();
+        let out = run(&args, &[("JOBBER_STORE_URL", &url)], to.path(), input).await;
+        assert_eq!(out.code, 0, "{out:?}");
+        out.stdout
+    };
+    couchbase(&["import"], &history).await;
+    let again: Value = serde_json::from_str(&couchbase(&["import", "-o", "json"], &history).await).unwrap();
+    assert_eq!(again["new"], 0, "{again}");
+    couchbase(&["rebuild", "--check"], "").await;
+    assert_eq!(lines(&couchbase(&["export"], "").await), lines(&history));
 }
 
 #[tokio::test]
