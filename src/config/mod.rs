@@ -4,6 +4,7 @@ mod couchbase;
 mod embedder;
 pub mod env;
 mod layers;
+mod policies;
 mod settings;
 mod store;
 pub mod values;
@@ -21,7 +22,7 @@ pub use settings::example;
 pub use store::{StoreConfig, StoreUrl};
 use values::{key_part, queue_url};
 
-use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret, Stretch};
+use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret};
 use crate::sqlite::Durability;
 
 /// Everything that can be set, checked.
@@ -159,12 +160,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
     for name in &layers.job_names {
         jobs.insert(name.clone(), options(layers, &format!("jobs.{name}"), &defaults)?);
     }
-    let mut policies = BTreeMap::new();
-    for name in &layers.policy_names {
-        let id =
-            CategoryId::parse(name).map_err(|e| ConfigError::Conflict(format!("section [policies.{name}]: {e}")))?;
-        policies.insert(id, rule(layers, &format!("policies.{name}"), &defaults.backoff)?);
-    }
+    let policies = policies::policies(layers, &defaults.backoff)?;
     let worker = worker(layers)?;
     Ok(Config {
         data_dir: must(layers, "data_dir", path)?,
@@ -191,30 +187,12 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         retention: retention(layers)?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
-        failures_threshold: layers.get("failures.threshold", similarity)?,
+        failures_threshold: layers.get("failures.threshold", policies::similarity)?,
         embedder: embedder::embedder(layers)?,
         worker,
         defaults,
         jobs,
         policies,
-    })
-}
-
-fn rule(layers: &Layers, section: &str, base: &Backoff) -> Result<CategoryRule, ConfigError> {
-    let key = |name: &str| format!("{section}.{name}");
-    let factor = |name: &str| {
-        let read = |t: &str| {
-            let most = Stretch::MOST;
-            t.parse().ok().filter(|n| (0.1..=most).contains(n)).ok_or_else(|| format!("a number from 0.1 to {most}"))
-        };
-        Ok(layers.get(&key(name), read)?.unwrap_or(1.0))
-    };
-    let own = backoff(layers, section, base)?;
-    Ok(CategoryRule {
-        retry: layers.get(&key("retry"), boolean)?.unwrap_or(true),
-        backoff: (own != *base).then_some(own),
-        timeout_factor: factor("timeout_factor")?,
-        memory_factor: factor("memory_factor")?,
     })
 }
 
@@ -372,11 +350,6 @@ fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>)
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-fn similarity(text: &str) -> Result<f32, String> {
-    let number = text.trim().parse().ok().filter(|n| (-1.0..=1.0).contains(n));
-    number.ok_or_else(|| "a number from -1 to 1".to_owned())
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
