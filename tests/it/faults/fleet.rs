@@ -362,6 +362,23 @@ async fn a_cluster_and_a_server_with_user_password_tls_and_database_run_jobs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_history_is_not_folded_from_one_log() {
+    let redis = server(false).await;
+    let (place, other) = (Place::new(), Place::new());
+    place.job("ok", "#!/bin/sh\n");
+    let serve = on(redis.port(), &place, Jobber::serve()).start().await;
+    let _work = on(redis.port(), &place, Jobber::work()).start().await;
+    serve.wait_final(&serve.submit(json!({"name": "ok"})).await).await;
+
+    let url = format!("redis://127.0.0.1:{}", redis.port());
+    let args = ["serve", "--listen", "127.0.0.1:0"];
+    let out = crate::harness::run(&args, &[("JOBBER_QUEUE_URL", &url)], other.path(), "").await;
+    assert_ne!(out.code, 0);
+    assert!(out.stderr.contains("is folded into another history"), "{}", out.stderr);
+    serve.wait_final(&serve.submit(json!({"name": "ok"})).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_work_is_a_clear_error_at_the_start() {
     let password = Some("s3cret-word".to_owned());
     let options = RedisOptions { password, ..RedisOptions::default() };
