@@ -44,6 +44,8 @@ pub struct Ports {
     pub history: Arc<dyn History>,
     /// For the projector: writes history.
     pub projection: Arc<dyn Projection>,
+    /// Names that history among all that could be folded from one log.
+    pub history_name: String,
     /// For those who work out what errors mean: what is known already.
     pub cache: Arc<dyn ErrorCache>,
     /// The same: turns texts into vectors. Without one, errors stay pending.
@@ -82,7 +84,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let (history, projection) = open_store(config, &db, tasks).await?;
+    let (history, projection, history_name) = open_store(config, &db, tasks).await?;
     let folded = match history.cursor().await {
         // A store that is away is waited for while jobs run.
         Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
@@ -99,21 +101,23 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
         source,
         history,
         projection,
+        history_name,
         cache,
         embedder: Some(open_embedder(&config.embedder, clock)?),
     })
 }
 
-/// The two sides of a store.
+/// The two sides of a store, and the name of what it holds.
 async fn open_store(
     config: &Config,
     db: &Sqlite,
     tasks: &TaskTracker,
-) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>)> {
+) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>, String)> {
     match &config.store.url {
         StoreUrl::Embedded => {
             let store = EmbeddedStore::open(db.clone()).await?;
-            Ok((store.clone(), store))
+            let name = store.name().await?;
+            Ok((store.clone(), store, name))
         }
         StoreUrl::Couchbase(url) => {
             let settings = CouchbaseSettings {
@@ -125,8 +129,10 @@ async fn open_store(
                 key_prefix: config.store.key_prefix.clone(),
                 ca_file: config.store.tls_ca.clone(),
             };
+            // Without the address: machines may know one cluster by several.
+            let name = format!("couchbase {}/{}/{}", settings.bucket, settings.scope, settings.key_prefix);
             let store = CouchbaseStore::open(settings, tasks).await?;
-            Ok((store.clone(), store))
+            Ok((store.clone(), store, name))
         }
     }
 }
@@ -174,7 +180,7 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     fs_err::create_dir_all(&config.data_dir)
         .context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (_, projection) = open_store(config, &db, tasks).await?;
+    let (_, projection, _) = open_store(config, &db, tasks).await?;
     let source = match with_log {
         true => Some(open_shared(config, &db, Cursor::START, tasks).await?.1),
         false => None,

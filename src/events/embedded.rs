@@ -177,6 +177,11 @@ impl EventSource for EmbeddedLog {
         }
     }
 
+    /// It lies in the file of its history, or in that of the one machine whose history it is.
+    async fn owner(&self, history: &str) -> Result<String, EventError> {
+        Ok(history.to_owned())
+    }
+
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {
         let (at, reason) = (row(at), reason.to_owned());
         let park = move |c: &Connection| {

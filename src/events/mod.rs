@@ -141,6 +141,10 @@ pub trait EventSource: Send + Sync + 'static {
     /// Drops events up to and including `through`; answers how many. The caller has committed them elsewhere.
     async fn trim(&self, through: Cursor) -> Result<u64, EventError>;
 
+    /// The history that this log is folded into: `history`, unless another was named before. Two that follow one log would
+    /// each trim what the other still needs.
+    async fn owner(&self, history: &str) -> Result<String, EventError>;
+
     /// Takes an event that can't be read out of the log and keeps its bytes aside, with the reason, for people to look
     /// at. Changes nothing when it is not there any more.
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError>;

@@ -45,6 +45,8 @@ use trim::{Trimmer, trim_leftovers};
 pub struct ProjectorSettings {
     /// Names this projector among all: one per process.
     pub holder: String,
+    /// Names the history that it writes: the same in all processes that share a store.
+    pub history: String,
     /// How long a term lasts unless it is renewed: how long history stands still when its projector dies.
     pub ttl: Duration,
     /// How long before the end of its term a projector stops writing: more than clocks drift apart within a term.
@@ -69,6 +71,7 @@ impl ProjectorSettings {
     pub fn new(holder: impl Into<String>) -> Self {
         Self {
             holder: holder.into(),
+            history: "history".to_owned(),
             ttl: Duration::from_millis(2500),
             margin: Duration::from_millis(500),
             retry: Duration::from_millis(400),
@@ -98,6 +101,26 @@ impl ProjectorSettings {
 #[error("the projector's settings can't be used: {0}")]
 pub struct InvalidSettings(&'static str);
 
+/// Why a projector can't go on, whatever it waits for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Hopeless {
+    /// No projector could work with these settings.
+    #[error(transparent)]
+    Settings(#[from] InvalidSettings),
+    /// Another history follows the log: each would lose what the other trims.
+    #[error(
+        "the event log is folded into another history ({owner}) and can't be folded into this one ({history}) as well: let \
+         all servers of the queue share one store (store.url = \"couchbase://...\", or one data directory); if that history \
+         is gone for good, delete the key that ends in :events:history in Redis"
+    )]
+    ForeignLog {
+        /// Which history follows the log.
+        owner: String,
+        /// Which one this projector writes.
+        history: String,
+    },
+}
+
 /// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
 /// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
 /// `herald` tells of errors that were seen while this one leads.
@@ -108,7 +131,7 @@ pub struct InvalidSettings(&'static str);
 /// history behind it; one of a newer Jobber is left for a newer projector.
 ///
 /// # Errors
-/// Only when no projector could work with these settings.
+/// Only when no projector could work with these settings, or the log belongs to another history.
 pub async fn run(
     source: Arc<dyn EventSource>,
     projection: Arc<dyn Projection>,
@@ -117,7 +140,7 @@ pub async fn run(
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
     herald: Herald,
-) -> Result<(), InvalidSettings> {
+) -> Result<(), Hopeless> {
     settings.check()?;
     let projector =
         Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress, herald };
@@ -125,6 +148,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let pause = match projector.follow_or_lead(&mut outage).await {
             Ok(()) => projector.settings.retry,
+            Err(Interrupted::Hopeless(e)) => return Err(e),
             Err(e) => outage.failed(&e),
         };
         tokio::select! {
@@ -144,6 +168,9 @@ pub enum Interrupted {
     /// The store failed.
     #[error("history can't be written")]
     Store(#[from] StoreError),
+    /// Nothing that could be waited for.
+    #[error(transparent)]
+    Hopeless(#[from] Hopeless),
 }
 
 struct Projector<'a> {
@@ -175,6 +202,10 @@ impl Projector<'_> {
     async fn lead(&self, leadership: &mut Leadership<'_>, outage: &mut Outage) -> Result<(), Interrupted> {
         if !self.prepare(leadership).await? {
             return Ok(());
+        }
+        let (owner, history) = (self.source.owner(&self.settings.history).await?, &self.settings.history);
+        if owner != *history {
+            return Err(Hopeless::ForeignLog { owner, history: history.clone() }.into());
         }
         self.herald.leads(Some(leadership.term().clone()));
         // Read under the term: whoever held it before can't commit any more.

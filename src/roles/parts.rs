@@ -106,6 +106,7 @@ pub(super) fn start_projector(
         // What is kept for those who watch, and the batch after which it is next looked at, must leave room for what is new.
         keep: usize::try_from(config.events_keep.min(config.events_cap / 4)).unwrap_or(usize::MAX),
         categories: seeds(),
+        history: ports.history_name.clone(),
         ..ProjectorSettings::new(holder.as_str())
     };
     let stop = CancellationToken::new();

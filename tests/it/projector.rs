@@ -13,7 +13,7 @@ use jobber::domain::{
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
 use jobber::projector::{
-    InvalidSettings, ProjectorSettings, compare, contribution, fold_batch, herald, rebuild, recount, run,
+    Hopeless, ProjectorSettings, compare, contribution, fold_batch, herald, rebuild, recount, run,
 };
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
@@ -547,7 +547,7 @@ impl Rig {
 }
 
 struct Running {
-    task: tokio::task::JoinHandle<Result<(), InvalidSettings>>,
+    task: tokio::task::JoinHandle<Result<(), Hopeless>>,
     stop: CancellationToken,
     committed: watch::Receiver<Cursor>,
 }

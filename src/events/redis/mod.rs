@@ -37,6 +37,11 @@ local id
 for i = 2, #ARGV do id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
 return id";
 
+/// KEYS: name of the history that follows. ARGV: history. Answers the one that was there first.
+const OWN: &str = "\
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])";
+
 /// KEYS: stream, hash of parked entries. ARGV: id, reason.
 const PARK: &str = "\
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
@@ -64,6 +69,7 @@ pub struct RedisLog {
     redis: Redis,
     stream: String,
     parked: String,
+    owner: String,
     cap: u64,
     tail: Tail,
 }
@@ -72,8 +78,8 @@ type StreamEntry = (String, HashMap<Vec<u8>, Bytes>);
 
 impl RedisLog {
     /// The log of at most `cap` events of the queue with this name. It is the stream `jobber:{<queue>}:events`; what is set
-    /// aside lies in the hash `jobber:{<queue>}:events:parked`. The braces, left out when the name has some, keep the two
-    /// on one node of a cluster; `jobber:` keeps them apart from BullMQ's own `<queue>:events`. A task on `tasks`, which
+    /// aside lies in the hash `jobber:{<queue>}:events:parked`, and `jobber:{<queue>}:events:history` names the history that
+    /// follows. The braces, left out when the name has some, keep them on one node of a cluster; `jobber:` keeps them apart from BullMQ's own `<queue>:events`. A task on `tasks`, which
     /// ends with the log, watches for news while somebody waits for them.
     ///
     /// Nothing is asked of the server here: a log can be opened while it is away.
@@ -87,7 +93,8 @@ impl RedisLog {
         let tagged = if queue.contains('{') { queue.to_owned() } else { format!("{{{queue}}}") };
         let stream = format!("jobber:{tagged}:events");
         let tail = Tail::start(redis.clone(), stream.clone(), tasks);
-        Ok(Arc::new(Self { redis, parked: format!("{stream}:parked"), stream, cap, tail }))
+        let (parked, owner) = (format!("{stream}:parked"), format!("{stream}:history"));
+        Ok(Arc::new(Self { redis, stream, parked, owner, cap, tail }))
     }
 
     async fn client(&self, patience: Duration) -> Result<WithOptions<Client>, EventError> {
@@ -190,6 +197,11 @@ impl EventSource for RedisLog {
         };
         let exactly = ("MINID", "=", first_kept.to_string(), None);
         self.client(TRIM_PATIENCE).await?.xtrim(self.stream.as_str(), exactly).await.map_err(|e| self.failed(&e))
+    }
+
+    async fn owner(&self, history: &str) -> Result<String, EventError> {
+        let client = self.client(PATIENCE).await?;
+        client.eval(OWN, self.owner.as_str(), history).await.map_err(|e| self.failed(&e))
     }
 
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {

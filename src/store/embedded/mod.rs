@@ -39,6 +39,15 @@ impl EmbeddedStore {
         Ok(Arc::new(Self { db }))
     }
 
+    /// Names this history among all.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub async fn name(&self) -> Result<String, StoreError> {
+        let name = |c: &Connection| c.query_row("SELECT name FROM history_name", [], |row| row.get(0)).map(Ok);
+        self.read(name).await
+    }
+
     /// Reads with a function that may also find that what is stored makes no sense.
     async fn read<T, F>(&self, run: F) -> Result<T, StoreError>
     where

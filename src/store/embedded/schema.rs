@@ -79,5 +79,11 @@ pub(super) const STEPS: &[&str] = &[
         version INTEGER NOT NULL,
         document BLOB NOT NULL
     ) STRICT;
+","
+    CREATE TABLE history_name (
+        one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+        name TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO history_name VALUES (1, lower(hex(randomblob(16))));
 ",
 ];

@@ -286,16 +286,22 @@ async fn a_log_at_its_cap_refuses_submissions_and_drops_nothing() {
     let connection = rusqlite::Connection::open(here.data_dir().join("jobber.db")).unwrap();
     connection.busy_timeout(PATIENCE).unwrap();
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let ids = submit_many(&serve, 900, json!({"name": "quick"})).await;
+    let mut ids = submit_many(&serve, 900, json!({"name": "quick"})).await;
     let (status, answer) = serve.post("/api/v1/jobs:bulk", json!({"jobs": vec![json!({"name": "quick"}); 200]})).await;
     assert_eq!((status, &answer["code"]), (503, &json!("log_full")), "{answer}");
     // The worker fills what is left, and then holds what it has.
     let _work = start(&there, Jobber::work()).start().await;
     let length = || redis.cli(&["xlen", "jobber:{bull:my-job-queue}:events"]).trim().parse::<u64>().unwrap();
     eventually("the log to be full", async || (length() >= 999).then_some(())).await;
-    // One event more may fit, two do not.
-    let (status, answer) = serve.post("/api/v1/jobs:bulk", json!({"jobs": vec![json!({"name": "quick"}); 2]})).await;
-    assert_eq!((status, &answer["code"]), (503, &json!("log_full")), "{answer}");
+    // One event more may fit, two do not, once the server has seen what the worker wrote. What it takes until then must run.
+    let refused = eventually("a refusal", async || {
+        let (status, answer) =
+            serve.post("/api/v1/jobs:bulk", json!({"jobs": vec![json!({"name": "quick"}); 2]})).await;
+        let taken = answer["jobs"].as_array().into_iter().flatten();
+        ids.extend(taken.map(|job| job["id"].as_str().unwrap().to_owned()));
+        (status != 202).then_some((status, answer["code"].clone()))
+    });
+    assert_eq!(refused.await, (503, json!("log_full")));
     assert!(length() <= 1000);
     connection.execute_batch("ROLLBACK").unwrap();
     drop(connection);
@@ -359,6 +365,23 @@ async fn a_cluster_and_a_server_with_user_password_tls_and_database_run_jobs() {
         assert!(!format!("{}{}", serve.log(), work.log()).contains("s3cret"), "a password is in the log");
     }
     assert!(closed.cli(&["-n", "3", "exists", "bull:my-job-queue:meta"]).trim() == "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_history_is_not_folded_from_one_log() {
+    let redis = server(false).await;
+    let (place, other) = (Place::new(), Place::new());
+    place.job("ok", "#!/bin/sh\n");
+    let serve = on(redis.port(), &place, Jobber::serve()).start().await;
+    let _work = on(redis.port(), &place, Jobber::work()).start().await;
+    serve.wait_final(&serve.submit(json!({"name": "ok"})).await).await;
+
+    let url = format!("redis://127.0.0.1:{}", redis.port());
+    let args = ["serve", "--listen", "127.0.0.1:0"];
+    let out = crate::harness::run(&args, &[("JOBBER_QUEUE_URL", &url)], other.path(), "").await;
+    assert_ne!(out.code, 0);
+    assert!(out.stderr.contains("is folded into another history"), "{}", out.stderr);
+    serve.wait_final(&serve.submit(json!({"name": "ok"})).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
