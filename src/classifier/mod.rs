@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Waits;
 use crate::domain::{Fingerprint, KnownError};
 use crate::failures::{EmbedError, Embedder, ErrorCache};
-use crate::projector::{Audience, Lead};
+use crate::projector::{Audience, Lead, chain};
 use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
 use pending::{Pending, Unknown};
 use rules::Rules;
@@ -361,15 +361,4 @@ async fn received(errors: &mut mpsc::Receiver<Vec<Fingerprint>>) -> Vec<Fingerpr
     all.sort_unstable();
     all.dedup();
     all
-}
-
-/// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

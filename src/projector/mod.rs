@@ -34,6 +34,7 @@ pub use hold::{HoldError, catch_up, hold};
 use leadership::Leadership;
 pub use news::{Audience, Herald, Lead, herald};
 use outage::Outage;
+pub use outage::chain;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
 pub use records::fold_job;
 pub use shards::{contribution, shard_key};
@@ -295,7 +296,7 @@ impl Projector<'_> {
             Ok(events) => Ok(Some(events)),
             Err(e) => match e.at.filter(|_| e.kind == EventErrorKind::Corrupt) {
                 Some(at) => {
-                    let reason = outage::chain(&e);
+                    let reason = chain(&e);
                     tracing::error!(cursor = %at, reason, "an event can't be read: set aside, history goes on without it");
                     self.source.park(at, &reason).await?;
                     Ok(None)

@@ -43,7 +43,7 @@ impl Outage {
 }
 
 /// An error with all its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
