@@ -112,6 +112,11 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// The error of a job that was stopped on request, with the `reason` that was given; it may be empty.
+pub fn cancelled_because(reason: &str) -> String {
+    if reason.is_empty() { "cancelled".to_owned() } else { format!("cancelled: {reason}") }
+}
+
 /// What an attempt used, as the kernel counted it (`wait4`): the process and every descendant that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {

@@ -7,6 +7,7 @@ use super::live::Live;
 use super::pace::Pace;
 use super::policies::lay_over;
 use crate::backoff::dice;
+use crate::domain::outcome::cancelled_because;
 use crate::domain::retry::decide;
 use crate::domain::{
     AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Stretch, Timestamp, Validity, Verdict,
@@ -51,7 +52,7 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
         None => {
             let now = shop.worker.clock.now();
             let (outcome, error) = match cancelled(&lease).await {
-                Some(reason) => (Outcome::Cancelled, format!("cancelled: {reason}")),
+                Some(reason) => (Outcome::Cancelled, cancelled_because(&reason)),
                 None => (Outcome::Lost, "given back before its process was started".to_owned()),
             };
             conclude(&shop, lease, AttemptReport::bare(outcome, now, now, error)).await;
@@ -174,7 +175,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         report.error = Some("lost: its worker was held up until others could take it".to_owned());
     }
     match (report.outcome, why) {
-        (Outcome::Cancelled, Some(reason)) => report.error = Some(format!("cancelled: {reason}")),
+        (Outcome::Cancelled, Some(reason)) => report.error = Some(cancelled_because(&reason)),
         (Outcome::Lost, _) if shop.give_back.is_cancelled() => {
             report.error = Some("given back: the worker was asked to stop before the job had ended".to_owned());
         }
@@ -241,7 +242,7 @@ async fn verdict(shop: &Shop, lease: &Lease, report: &AttemptReport) -> Verdict 
 /// Ends a job that this lease never started.
 async fn end_unstarted(shop: &Shop, lease: Lease, outcome: Outcome, why: &str) {
     let error = match outcome {
-        Outcome::Cancelled if lease.barred().is_none() => format!("cancelled: {why}"),
+        Outcome::Cancelled if lease.barred().is_none() => cancelled_because(why),
         _ => why.to_owned(),
     };
     tracing::info!(job = %lease.job().id, name = %lease.job().name, %outcome, error, "ended without another attempt");

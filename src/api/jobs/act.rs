@@ -12,6 +12,7 @@ use crate::api::body::{OptionalJson, check_text};
 use crate::api::problem::ApiError;
 use crate::api::query::Segment;
 use crate::api::state::Api;
+use crate::domain::outcome::cancelled_because;
 use crate::domain::{Event, EventKind, FinalState, Job, JobId, Outcome};
 use crate::queue::{Cancellation, Change};
 use crate::store::JobRecord;
@@ -77,7 +78,7 @@ async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, A
                 state: FinalState::Failed,
                 outcome: Outcome::Cancelled,
                 result: None,
-                error: Some(format!("cancelled: {reason}")),
+                error: Some(cancelled_because(&reason)),
             };
             append_surely(api, &job, end).await;
             Ok("cancelled")

@@ -8,6 +8,7 @@ use super::admin::{self, Found};
 use super::connect::{Redis, Trouble};
 use super::signals::{self, Told};
 use super::{Inner, keys};
+use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
 
 /// How long the lock holds that fences the ending of a job, in milliseconds. Should this process die in between, the job
@@ -36,6 +37,10 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
             Some(found) if found.state == JobState::Active => {
                 let told = Told::Cancel { id: id.to_string(), reason: reason.clone() };
                 inner.link.call(signals::tell(inner, &redis, &told)).await?;
+                return Ok(Cancellation::Signalled(job));
+            }
+            // Its holder, told when the request was put on record, was faster than this look.
+            Some(found) if found.stored.failed_reason() == cancelled_because(&reason) => {
                 return Ok(Cancellation::Signalled(job));
             }
             Some(found) if found.state.is_final() => {
@@ -104,8 +109,7 @@ async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) 
         redis.queue.connection().cmd::<()>(&mut undo).await?;
         return Ok(false);
     }
-    let message = if reason.is_empty() { "cancelled".to_owned() } else { format!("cancelled: {reason}") };
-    job.move_to_failed(&message).await?;
+    job.move_to_failed(&cancelled_because(reason)).await?;
     // BullMQ counts every end as an attempt; this one ran nothing.
     let mut ended = redis::pipe();
     ended.atomic();

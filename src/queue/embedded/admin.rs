@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use super::super::{Cancellation, Change, CleanRequest, QueueError, QueueErrorKind};
 use super::Inner;
 use super::schema::{Standing, code, standing};
+use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
 
 /// Jobs removed in one transaction, so that a large removal does not hold up the others.
@@ -27,7 +28,7 @@ pub(super) async fn cancel(inner: &Arc<Inner>, id: JobId, reason: String) -> Res
             .execute((seq, &reason))?;
             return Ok(Cancellation::Signalled(job));
         }
-        let error = if reason.is_empty() { "cancelled".to_owned() } else { format!("cancelled: {reason}") };
+        let error = cancelled_because(&reason);
         c.prepare_cached(
             "UPDATE queue_jobs SET state = 5, due_at = NULL, finished_at = ?2, cancel_reason = ?3, error = ?4
              WHERE seq = ?1 AND state <= 2",

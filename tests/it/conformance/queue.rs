@@ -37,6 +37,7 @@ conformance! {
         a_lost_lease_fires_loss_and_settles_nothing,
         cancel_reaches_the_holder_in_another_process,
         cancel_reaches_a_job_that_is_just_being_taken,
+        cancel_is_signalled_however_soon_the_holder_obeys,
         cancel_survives_the_holder,
         cancel_ends_a_job_that_is_not_running,
         cancel_can_be_repeated,

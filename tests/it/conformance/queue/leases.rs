@@ -192,6 +192,21 @@ pub(super) async fn cancel_reaches_a_job_that_is_just_being_taken(fixture: Fixtu
     }
 }
 
+pub(super) async fn cancel_is_signalled_however_soon_the_holder_obeys(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    let mut claims = here.claim(1).await;
+    for _ in 0..100 {
+        let id = here.submit(job()).await;
+        let lease = next(&mut claims).await;
+        let obey = async {
+            soon(lease.lost()).await;
+            lease.settle(fail("cancelled: at once")).await;
+        };
+        let (answer, ()) = tokio::join!(there.operator.cancel(&id, "at once"), obey);
+        assert!(matches!(answer, Ok(Cancellation::Signalled(_))), "{answer:?}");
+    }
+}
+
 pub(super) async fn cancel_survives_the_holder(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
     let id = here.submit(job()).await;
