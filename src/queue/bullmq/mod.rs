@@ -19,6 +19,7 @@ mod renew;
 mod schedules;
 mod signals;
 mod submit;
+mod unseen;
 mod workers;
 
 use std::collections::BTreeMap;
