@@ -9,6 +9,7 @@ mod after;
 mod cancel;
 mod claim;
 mod connect;
+mod ends;
 mod format;
 mod keys;
 mod lease;
