@@ -172,6 +172,8 @@ pub(super) fn build_worker(
         jobs: config.jobs.clone(),
         burst,
     };
+    let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
+    let policies = Policies::new(rules, cache, embedder, seeds(), threshold(config));
     let worker = Worker {
         source: ports.jobs.clone() as Arc<dyn JobSource>,
         sink: ports.sink.clone(),
@@ -180,7 +182,7 @@ pub(super) fn build_worker(
         gauge,
         clock: clock.clone(),
         claiming: Arc::default(),
-        policies: Policies::new(config.policies.clone(), ports.cache.clone(), ports.embedder.clone()),
+        policies,
         settings: Arc::new(settings),
     };
     Ok((worker, guard))

@@ -18,6 +18,7 @@ mod faults;
 mod harness;
 mod jobs;
 mod lifecycle;
+mod policies;
 mod projector;
 mod release;
 mod upkeep;
