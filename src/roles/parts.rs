@@ -114,7 +114,7 @@ pub(super) fn start_projector(
     let (herald, audience) = projector::herald();
     if let Some(embedder) = ports.embedder.clone() {
         let (history, projection, cache) = (ports.history.clone(), ports.projection.clone(), ports.cache.clone());
-        let settings = ClassifierSettings::new(threshold(config));
+        let settings = ClassifierSettings::new(threshold(config), config.embedder.batch());
         let classifier = Classifier { history, projection, cache, embedder, settings };
         life.tasks.spawn(classifier.run(audience, life.stop.clone()));
     }

@@ -14,6 +14,7 @@ mod conformance;
 mod couchbase;
 mod deploy;
 mod double;
+mod embedding;
 mod faults;
 mod harness;
 mod jobs;
