@@ -166,7 +166,9 @@ pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
 
 /// What is worked with while no server folds history.
 pub struct Upkeep {
-    /// The store.
+    /// The store, for reading.
+    pub history: Arc<dyn History>,
+    /// The store, for writing.
     pub projection: Arc<dyn Projection>,
     /// The log that goes with it.
     pub source: Option<Arc<dyn EventSource>>,
@@ -180,12 +182,12 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     fs_err::create_dir_all(&config.data_dir)
         .context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (_, projection, _) = open_store(config, &db, tasks).await?;
+    let (history, projection, _) = open_store(config, &db, tasks).await?;
     let source = match with_log {
         true => Some(open_shared(config, &db, Cursor::START, tasks).await?.1),
         false => None,
     };
-    Ok(Upkeep { projection, source })
+    Ok(Upkeep { history, projection, source })
 }
 
 /// Whether history that was folded up to here can go on from the log that the configuration names.

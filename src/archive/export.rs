@@ -1,11 +1,14 @@
 //! A store in, lines out.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{End, Header, STEP, VERSION};
-use crate::domain::Timestamp;
-use crate::store::{Projection, StoreError, codec};
+use crate::domain::{Fingerprint, Timestamp};
+use crate::stats::ShardKey;
+use crate::store::{History, Projection, StoreError, codec};
 
 /// Why an export did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -25,14 +28,17 @@ pub struct Exported {
     pub jobs: u64,
     /// Aggregates.
     pub shards: u64,
+    /// Errors.
+    pub errors: u64,
 }
 
-/// Writes all of history. The caller holds the projector's term, so that nothing moves meanwhile; `progress` is told how
-/// many jobs have been written.
+/// Writes all of a store, which is given by both of its sides. The caller holds the projector's term, so that nothing
+/// moves meanwhile; `progress` is told how many jobs have been written.
 ///
 /// # Errors
 /// When the store can't be read or `out` not be written. What has been written then lacks its last line.
 pub async fn export(
+    history: &dyn History,
     projection: &dyn Projection,
     out: &mut (dyn AsyncWrite + Send + Unpin),
     now: Timestamp,
@@ -45,6 +51,9 @@ pub async fn export(
         cursor: projection.position().await?,
     };
     write(out, &[line("jobber_history", &header)]).await?;
+    if let Some(categories) = projection.load_categories().await? {
+        write(out, &[line("categories", &categories.document)]).await?;
+    }
     let mut end = End::default();
     let mut after = None;
     loop {
@@ -58,7 +67,9 @@ pub async fn export(
             None => break,
         }
     }
-    for keys in projection.shard_keys().await?.chunks(STEP) {
+    let keys = projection.shard_keys().await?;
+    end.errors = write_errors(history, projection, &keys, out).await?;
+    for keys in keys.chunks(STEP) {
         let shards = projection.load(&[], keys).await?.shards;
         let lines: Vec<_> = shards.iter().flatten().map(|shard| line("shard", &shard.document)).collect();
         write(out, &lines).await?;
@@ -66,7 +77,31 @@ pub async fn export(
     }
     write(out, &[line("end", &end)]).await?;
     out.flush().await?;
-    Ok(Exported { jobs: end.jobs, shards: end.shards })
+    Ok(Exported { jobs: end.jobs, shards: end.shards, errors: end.errors })
+}
+
+/// Before the aggregates that name them, as in [`crate::store::Commit`]. Answers how many there were.
+async fn write_errors(
+    history: &dyn History,
+    projection: &dyn Projection,
+    keys: &[ShardKey],
+    out: &mut (dyn AsyncWrite + Send + Unpin),
+) -> Result<u64, ExportError> {
+    let mut named: BTreeSet<Fingerprint> = BTreeSet::new();
+    for keys in keys.chunks(STEP) {
+        for shard in projection.load(&[], keys).await?.shards.into_iter().flatten() {
+            named.extend(shard.document.counts.failures.keys());
+            named.extend(shard.document.counts.jobs_by_errors.keys().flat_map(|set| set.as_slice()));
+        }
+    }
+    let (named, mut written) = (named.into_iter().collect::<Vec<_>>(), 0);
+    for part in named.chunks(STEP) {
+        let records = history.errors(part).await?;
+        let lines: Vec<_> = records.iter().flatten().map(|record| line("error", record)).collect();
+        write(out, &lines).await?;
+        written += lines.len() as u64;
+    }
+    Ok(written)
 }
 
 fn line<T: Serialize>(kind: &str, value: &T) -> Vec<u8> {

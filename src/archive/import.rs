@@ -1,7 +1,7 @@
 //! Lines in, a store out.
 //!
 //! Only into a store that has no history of its own: aggregates of two histories could not be told apart again. Jobs are
-//! written first, then aggregates, the cursor last. An import that was cut off is taken up by running it again: what is
+//! written first, then errors, then aggregates, the cursor last. An import that was cut off is taken up by running it again: what is
 //! there already and the same is passed over. So a second run changes nothing.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 use super::{End, Header, Line, STEP, VERSION};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
-use crate::store::{Commit, JobRecord, Projection, Retention, StoreError, Term, Versioned, codec};
+use crate::store::{
+    Categories, Commit, ErrorRecord, JobRecord, Learned, Projection, Retention, StoreError, Term, Versioned, codec,
+};
 
 /// Why an import did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,8 @@ pub struct Imported {
     pub shards: u64,
     /// Those that were not in the store yet.
     pub new_shards: u64,
+    /// Errors in the lines.
+    pub errors: u64,
 }
 
 /// Reads the lines of one history.
@@ -104,7 +108,7 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
             )));
         }
         let mut target = Target { projection, term, retention, expiring: BTreeSet::new(), done: Imported::default() };
-        let (mut jobs, mut shards) = (Vec::new(), Vec::new());
+        let (mut jobs, mut errors, mut shards) = (Vec::new(), Vec::new(), Vec::new());
         let end = loop {
             match self.lines.next().await? {
                 Some(Line::Job(document)) => {
@@ -117,6 +121,17 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
                 Some(Line::Shard(document)) => {
                     shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
                 }
+                Some(Line::Error(document)) => {
+                    errors.push(codec::error(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
+                    if errors.len() == STEP {
+                        target.write_errors(std::mem::take(&mut errors)).await?;
+                    }
+                }
+                Some(Line::Categories(document)) => {
+                    let categories =
+                        codec::categories(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?;
+                    target.write_categories(categories).await?;
+                }
                 Some(Line::End(end)) => break end,
                 Some(Line::JobberHistory(_)) => return Err(self.lines.broken("a second history begins here")),
                 None => {
@@ -126,11 +141,12 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         };
         target.write_jobs(jobs).await?;
         progress(target.done.jobs);
-        let found = End { jobs: target.done.jobs, shards: shards.len() as u64 };
+        target.write_errors(errors).await?;
+        let found = End { jobs: target.done.jobs, shards: shards.len() as u64, errors: target.done.errors };
         if found != end {
             return Err(self.lines.broken(&format!(
-                "lines are missing: there are {} jobs and {} aggregates of {} and {}",
-                found.jobs, found.shards, end.jobs, end.shards
+                "lines are missing: there are {} jobs, {} errors and {} aggregates of {}, {} and {}",
+                found.jobs, found.errors, found.shards, end.jobs, end.errors, end.shards
             )));
         }
         if self.lines.next().await?.is_some() {
@@ -181,6 +197,36 @@ impl Target<'_> {
             self.projection.commit(self.term, commit).await?;
         }
         Ok(())
+    }
+
+    /// Those with which a store begins make room; nobody has touched them.
+    async fn write_categories(&self, categories: Categories) -> Result<(), ImportError> {
+        let stored = self.projection.load_categories().await?;
+        let (known, version) = stored.map(|stored| (stored.document, stored.version)).unzip();
+        match known {
+            Some(known) if known == categories => return Ok(()),
+            Some(known) if known.revision != Cursor::START => {
+                return Err(ImportError::Occupied("its categories are others".to_owned()));
+            }
+            Some(_) | None => {}
+        }
+        let categories = Some(Versioned { document: categories, version: version.flatten() });
+        Ok(self.projection.commit(self.term, Commit { categories, ..Commit::default() }).await?)
+    }
+
+    /// Written a second time, they merge to the same.
+    async fn write_errors(&mut self, records: Vec<ErrorRecord>) -> Result<(), ImportError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.done.errors += records.len() as u64;
+        let (mut sightings, mut learned) = (Vec::new(), Vec::new());
+        for ErrorRecord { seen, knowledge, .. } in records {
+            learned.extend(knowledge.map(|knowledge| Learned { fingerprint: seen.fingerprint, knowledge }));
+            sightings.push(seen);
+        }
+        self.projection.commit(self.term, Commit { sightings, ..Commit::default() }).await?;
+        Ok(self.projection.learn(self.term, &learned).await?)
     }
 
     /// A store that has been written to by nobody but an import of these lines holds their jobs and no others.

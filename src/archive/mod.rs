@@ -1,14 +1,17 @@
 //! History as lines of JSON: out of one store, into another.
 //!
 //! ```text
-//! {"jobber_history": {"version": 1, "cursor": "0-42", ...}}     the first line
+//! {"jobber_history": {"version": 2, "cursor": "0-42", ...}}     the first line
+//! {"categories": {...}}                                         all categories, if the store has some
 //! {"job": {...}}                                                every job record, in order of id
+//! {"error": {...}}                                              every error that an aggregate names, with its vector
 //! {"shard": {...}}                                              every aggregate
-//! {"end": {"jobs": 17, "shards": 3}}                            the last line: without it, the file was cut off
+//! {"end": {"jobs": 17, "shards": 3, "errors": 2}}               the last line: without it, the file was cut off
 //! ```
 //! Documents are those of the stores, byte for byte what `store::codec` writes. They keep the cursors up to which they
 //! were folded: a store that goes on with the same log goes on where the other one stood, and every other log has to go
-//! on behind that place.
+//! on behind that place. The first format had neither categories nor errors: a projector that finds a store without
+//! categories makes both anew from the job records.
 
 mod export;
 mod import;
@@ -25,7 +28,7 @@ pub use import::{ImportError, Imported, Importer};
 const STEP: usize = 200;
 
 /// The format that this version writes, and the newest that it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the first line tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,13 +48,17 @@ pub struct Header {
 struct End {
     jobs: u64,
     shards: u64,
+    #[serde(default)]
+    errors: u64,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
     JobberHistory(Header),
+    Categories(Box<RawValue>),
     Job(Box<RawValue>),
+    Error(Box<RawValue>),
     Shard(Box<RawValue>),
     End(End),
 }

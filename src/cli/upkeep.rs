@@ -107,6 +107,8 @@ impl View for Recounted {
 pub struct Moved {
     /// Jobs.
     pub jobs: u64,
+    /// Errors that failed attempts of theirs reported.
+    pub errors: u64,
     /// Aggregates.
     pub aggregates: u64,
     /// Of an import: jobs and aggregates that were not there yet.
@@ -119,6 +121,7 @@ pub struct Moved {
 impl View for Moved {
     fn table(&self, out: &mut Table) {
         out.field("jobs", self.jobs.to_string());
+        out.field("errors", self.errors.to_string());
         out.field("aggregates", self.aggregates.to_string());
         out.optional("new", self.new.map(|n| n.to_string()));
         out.field("up to", &self.cursor);
@@ -143,7 +146,8 @@ pub async fn transfer(
     let done = work(&mut |text: &str| console.say(text)).await;
     match done {
         Ok(done) if told_on_stderr => {
-            console.say(&format!("{} jobs and {} aggregates, up to {}", done.jobs, done.aggregates, done.cursor));
+            let Moved { jobs, errors, aggregates, cursor, .. } = done;
+            console.say(&format!("{jobs} jobs, {errors} errors and {aggregates} aggregates, up to {cursor}"));
             Exit::OK.into()
         }
         done => finish(console, done, |_| Exit::OK),
@@ -184,7 +188,7 @@ mod tests {
         insta::assert_snapshot!(rendered(&differing, Format::Jsonl), @r#"{"jobs":12,"differing":1,"names":["resize on 2026-11-24"],"replaced":false,"expired":3}"#);
         let table = rendered(&differing, Format::Table);
         assert!(table.contains("aggregates that differ") && table.contains("resize on 2026-11-24"), "{table}");
-        let moved = Moved { jobs: 1, aggregates: 2, new: None, cursor: "0-3".to_owned() };
-        insta::assert_snapshot!(rendered(&moved, Format::Jsonl), @r#"{"jobs":1,"aggregates":2,"cursor":"0-3"}"#);
+        let moved = Moved { jobs: 1, errors: 0, aggregates: 2, new: None, cursor: "0-3".to_owned() };
+        insta::assert_snapshot!(rendered(&moved, Format::Jsonl), @r#"{"jobs":1,"errors":0,"aggregates":2,"cursor":"0-3"}"#);
     }
 }

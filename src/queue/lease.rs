@@ -58,7 +58,7 @@ pub struct Lease {
 /// What became of the jobs that a job has waited for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Before {
-    /// Why the job must not run: one of them has failed.
+    /// Why the job must not run: one of them has failed, or there is nothing that could be run.
     pub barred: Option<String>,
     /// What those gave back that gave something back, by their ids.
     pub results: Map<String, Value>,
@@ -106,7 +106,8 @@ impl Lease {
         self
     }
 
-    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed.
+    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed, or it can't be run
+    /// by anybody.
     pub fn barred(&self) -> Option<&str> {
         self.before.barred.as_deref()
     }

@@ -83,7 +83,7 @@ pub async fn export(
             }
         };
         let cursor = upkeep.projection.position().await?.to_string();
-        Ok(Moved { jobs: written.jobs, aggregates: written.shards, new: None, cursor })
+        Ok(Moved { jobs: written.jobs, errors: written.errors, aggregates: written.shards, new: None, cursor })
     })
     .await
 }
@@ -124,7 +124,7 @@ pub async fn import(
             ));
         }
         let new = Some(done.new_jobs + done.new_shards);
-        Ok(Moved { jobs: done.jobs, aggregates: done.shards, new, cursor: cursor.to_string() })
+        Ok(Moved { jobs: done.jobs, errors: done.errors, aggregates: done.shards, new, cursor: cursor.to_string() })
     })
     .await
 }
@@ -179,7 +179,7 @@ async fn write(
     out: &mut (dyn AsyncWrite + Send + Unpin),
     told: impl FnMut(u64),
 ) -> anyhow::Result<archive::Exported> {
-    let written = archive::export(&*upkeep.projection, out, Clock::system().now(), told).await?;
+    let written = archive::export(&*upkeep.history, &*upkeep.projection, out, Clock::system().now(), told).await?;
     out.flush().await.context("couldn't write the lines")?;
     Ok(written)
 }

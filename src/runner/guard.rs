@@ -64,6 +64,10 @@ impl Guard {
     pub(super) fn table(&self) -> Table {
         self.table.clone()
     }
+
+    pub(super) fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
 }
 
 impl Table {

@@ -102,7 +102,7 @@ impl Runner {
             scratch: scratch::Scratch::create(&settings.scratch_dir, &settings.worker).map_err(RunnerError::Scratch)?,
             guard: guard.map(Guard::table),
             limits: limits::Limits::detect(),
-            orphans: orphans::Orphans::adopt(),
+            orphans: orphans::Orphans::adopt(guard.map(Guard::pid)),
             gauge,
             clock,
             settings,

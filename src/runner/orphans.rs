@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Orphans {
     /// The children of the main thread; `None` where the kernel has no such file.
     children: Option<OwnedFd>,
+    /// A child that is no orphan, and lives as long as this process.
+    guard: Option<i32>,
     own: i32,
     own_group: i32,
     /// Only its holder reaps orphans, so that none of their ids can come to mean another process meanwhile.
@@ -39,8 +41,8 @@ pub(super) struct Marks<'a> {
 }
 
 impl Orphans {
-    /// Makes this process the one to which orphans below it are given.
-    pub(super) fn adopt() -> Self {
+    /// Makes this process the one to which orphans below it are given. `guard` is a child of its own that is left alone.
+    pub(super) fn adopt(guard: Option<Pid>) -> Self {
         let own = rustix::process::getpid();
         if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
             tracing::warn!(%error, "couldn't become a subreaper; processes that leave their group can outlive their job");
@@ -49,10 +51,11 @@ impl Orphans {
         let path = format!("/proc/self/task/{own}/children");
         let children = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
         let own_group = rustix::process::getpgrp().as_raw_nonzero().get();
-        Self { children, own, own_group, reaping: Mutex::new(()) }
+        let guard = guard.map(|pid| pid.as_raw_nonzero().get());
+        Self { children, guard, own, own_group, reaping: Mutex::new(()) }
     }
 
-    /// The orphans that this process has been given, and other children of its main thread.
+    /// The orphans that this process has been given, and other children of its main thread but for its guard.
     pub(super) fn children(&self) -> Vec<i32> {
         let mut buffer = [0u8; 8192];
         let Some(length) = self.children.as_ref().and_then(|file| rustix::io::pread(file, &mut buffer, 0).ok()) else {
@@ -60,7 +63,9 @@ impl Orphans {
         };
         let text = String::from_utf8_lossy(&buffer[..length]);
         // An id at the very end may have been cut.
-        text.rsplit_once(' ').map(|(whole, _)| procfs::parse_ids(whole)).unwrap_or_default()
+        let mut ids = text.rsplit_once(' ').map(|(whole, _)| procfs::parse_ids(whole)).unwrap_or_default();
+        ids.retain(|id| Some(*id) != self.guard);
+        ids
     }
 
     /// Kills and reaps whatever is left of an attempt whose leader has ended. Waits for their ends, but not for ever.

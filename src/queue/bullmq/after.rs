@@ -7,8 +7,8 @@
 //! To come after a job that is in the queue already, or that has a parent (BullMQ knows one at most), is not BullMQ's:
 //! such a job is *watched*. It is put in delayed, by longer than any delay, and promoted when all that it comes after have
 //! ended. What became of those is noted where BullMQ has it for children, so both ways meet when the job is taken
-//! ([`before`]). To promote is BullMQ's own and works once, so any process may look after a watched job, and none has to
-//! survive.
+//! ([`before`]); of one that has left the queue by then [`ends`] knows it. To promote is BullMQ's own and works once, so
+//! any process may look after a watched job, and none has to survive.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Before, QueueError, QueueErrorKind};
 use super::connect::{Redis, Trouble};
+use super::ends::{self, End};
 use super::{Inner, format, read};
 use crate::domain::{Job, JobId, Timestamp};
 
@@ -58,19 +59,19 @@ pub(super) struct Linked<'j> {
     /// Each with those that come before it below it.
     pub(super) trees: Vec<FlowJob>,
     /// Those of them that are to be watched.
-    pub(super) watched: Vec<&'j JobId>,
+    pub(super) watched: Vec<&'j Job>,
+    /// What they come after and is not of the call itself.
+    pub(super) earlier: Vec<&'j JobId>,
 }
 
 /// Finds out for each job how it can come after others.
-pub(super) async fn link<'j>(inner: &Inner, redis: &Redis, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>, QueueError> {
+pub(super) fn link<'j>(inner: &Inner, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>, QueueError> {
     let mut roots: HashMap<&JobId, FlowJob> = HashMap::new();
-    let mut earlier: HashSet<&JobId> = HashSet::new();
-    let mut watched = Vec::new();
+    let mut of_the_call: HashSet<&JobId> = HashSet::new();
+    let (mut watched, mut earlier) = (Vec::new(), Vec::new());
     for job in jobs {
         let after = &job.options.after;
-        for id in after.iter().filter(|id| !earlier.contains(id)) {
-            check(inner, redis, id).await?;
-        }
+        earlier.extend(after.iter().filter(|id| !of_the_call.contains(id)));
         let data = format::data(job, inner.settings.rules(&job.name));
         let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(Trouble::from)?;
         let mut options = format::options(job);
@@ -83,39 +84,59 @@ pub(super) async fn link<'j>(inner: &Inner, redis: &Redis, jobs: &'j [Arc<Job>])
             }
         } else {
             options.delay = u64::try_from(FAR.as_millis()).ok();
-            watched.push(&job.id);
+            watched.push(&**job);
         }
-        earlier.insert(&job.id);
+        of_the_call.insert(&job.id);
         roots.insert(&job.id, flow.options(options));
     }
     let trees = jobs.iter().filter_map(|job| roots.remove(&job.id)).collect();
-    Ok(Linked { trees, watched })
+    Ok(Linked { trees, watched, earlier })
 }
 
-/// Refuses what another job can't come after.
-async fn check(inner: &Inner, redis: &Redis, id: &JobId) -> Result<(), QueueError> {
+/// Refuses what another job can't come after. Asked once the watched jobs are on record: of what ends after this answer,
+/// its worker knows that others come after it.
+pub(super) async fn check(inner: &Inner, redis: &Redis, ids: &[&JobId]) -> Result<(), QueueError> {
     use bullmq::JobState::{Failed, Unknown};
-    let why = match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
-        Unknown => format!("there is no job {id} in the queue that another could come after"),
-        Failed => format!("job {id} has failed: nothing can come after it unless it is retried"),
-        _ => return Ok(()),
-    };
-    Err(QueueError::new(QueueErrorKind::Rejected, why))
+    for id in ids {
+        let why = match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
+            Unknown => format!("there is no job {id} in the queue that another could come after"),
+            Failed => format!("job {id} has failed: nothing can come after it unless it is retried"),
+            _ => continue,
+        };
+        return Err(QueueError::new(QueueErrorKind::Rejected, why));
+    }
+    Ok(())
 }
 
 /// Puts on record, before they are added, that these jobs are to be watched.
-pub(super) async fn watch(inner: &Inner, redis: &Redis, ids: &[&JobId]) -> Result<(), Trouble> {
-    if ids.is_empty() {
+pub(super) async fn watch(inner: &Inner, redis: &Redis, jobs: &[&Job]) -> Result<(), Trouble> {
+    if jobs.is_empty() {
         return Ok(());
     }
     let now = inner.clock.now().as_millis();
-    let mut record = redis::cmd("ZADD");
-    record.arg(inner.keys.watched());
-    for id in ids {
-        record.arg(now).arg(id.as_str());
+    let mut record = redis::pipe();
+    record.atomic();
+    for job in jobs {
+        record.cmd("ZADD").arg(inner.keys.watched()).arg(now).arg(job.id.as_str()).ignore();
+        ends::link(inner, &mut record, job);
     }
     inner.watch.any.store(true, Ordering::Relaxed);
-    Ok(redis.queue.connection().cmd(&mut record).await?)
+    Ok(redis.queue.connection().pipe(&record).await?)
+}
+
+/// Strikes jobs that were not added off the record.
+pub(super) async fn unwatch(inner: &Inner, redis: &Redis, jobs: &[&Job]) -> Result<(), Trouble> {
+    for job in jobs {
+        done(inner, redis, job.id.as_str()).await?;
+    }
+    Ok(())
+}
+
+async fn done(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+    ends::unlink(inner, redis, id).await?;
+    let mut strike = redis::cmd("ZREM");
+    strike.arg(inner.keys.watched()).arg(id);
+    Ok(redis.queue.connection().cmd(&mut strike).await?)
 }
 
 /// Looks after the watched jobs until `stop`.
@@ -144,18 +165,14 @@ async fn look(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
     let first: Vec<(String, f64)> = redis.queue.connection().cmd(&mut first).await?;
     inner.watch.any.store(!first.is_empty(), Ordering::Relaxed);
     for (id, since) in first {
-        let watch_on = look_at(inner, redis, &id, Timestamp::from_millis(since as i64)).await?;
-        let mut record = if watch_on {
+        if look_at(inner, redis, &id, Timestamp::from_millis(since as i64)).await? {
             // Behind the others, so that all have their turn.
             let mut again = redis::cmd("ZADD");
-            again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis());
-            again
+            again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis()).arg(&id);
+            redis.queue.connection().cmd::<()>(&mut again).await?;
         } else {
-            let mut done = redis::cmd("ZREM");
-            done.arg(inner.keys.watched());
-            done
-        };
-        redis.queue.connection().cmd::<()>(record.arg(&id)).await?;
+            done(inner, redis, &id).await?;
+        }
     }
     Ok(())
 }
@@ -179,21 +196,39 @@ async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Re
         if processed.contains_key(&key) || failed.contains_key(&key) {
             continue;
         }
-        let (from, to) = match redis.queue.get_job_state(before.as_str()).await? {
-            Completed => ("returnvalue", inner.keys.processed(id)),
-            Failed => ("failedReason", inner.keys.failed_before(id)),
-            // Taken out: not waited for any more.
-            Unknown => continue,
+        let field = match redis.queue.get_job_state(before.as_str()).await? {
+            Completed => Some("returnvalue"),
+            Failed => Some("failedReason"),
+            Unknown => None,
             _ => {
                 pending = true;
                 continue;
             }
         };
-        barred |= from == "failedReason";
-        let (mut read, mut note) = (redis::cmd("HGET"), redis::cmd("HSET"));
-        let word: Option<String> = redis.queue.connection().cmd(read.arg(&key).arg(from)).await?;
-        note.arg(to).arg(&key).arg(word.unwrap_or_else(|| "null".to_owned()));
-        redis.queue.connection().cmd::<()>(&mut note).await?;
+        let word = match field {
+            Some(field) => {
+                let mut read = redis::cmd("HGET");
+                redis.queue.connection().cmd::<Option<String>>(read.arg(&key).arg(field)).await?
+            }
+            None => None,
+        };
+        let end = match (field, word) {
+            (Some("returnvalue"), Some(value)) => Some(End::Completed(value)),
+            (Some(_), Some(why)) => Some(End::Failed(why)),
+            // It has left the queue, maybe just now.
+            _ => ends::of_one_that_left(inner, redis, before.as_str()).await?,
+        };
+        let (to, word) = match end {
+            Some(End::Completed(value)) => (inner.keys.processed(id), value),
+            Some(End::Failed(why)) => {
+                barred = true;
+                (inner.keys.failed_before(id), why)
+            }
+            // Taken out before its end: not waited for any more.
+            None => continue,
+        };
+        let mut note = redis::cmd("HSET");
+        redis.queue.connection().cmd::<()>(note.arg(to).arg(&key).arg(word)).await?;
     }
     if pending && !barred {
         return Ok(true);

@@ -19,10 +19,10 @@ use bullmq::{MetricsOptions, Worker, WorkerOptions};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{ClaimOptions, Claims, Lease};
+use super::super::{Before, ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, after, format, schedules};
+use super::{BullRetention, Inner, after, format, schedules, unseen};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -272,8 +272,11 @@ impl Claim {
     fn hear(&self, event: &WorkerEvent) {
         match event {
             WorkerEvent::Completed { job_id, .. } | WorkerEvent::Failed { job_id, .. } => {
-                if let Some(done) = self.settling().remove(job_id) {
+                let settled = self.settling().remove(job_id);
+                if let Some(done) = settled {
                     let _ = done.send(());
+                } else if let (WorkerEvent::Failed { .. }, Some(lender)) = (event, self.lender()) {
+                    self.inner.tasks.spawn(unseen::lend(self.inner.clone(), lender, job_id.clone()));
                 }
                 self.inner.watch.heard_of_an_end();
             }
@@ -309,11 +312,15 @@ async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, 
 
 async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let inner = &claim.inner;
-    let job = match format::read(stored, &inner.settings) {
-        Ok(job) => Arc::new(job),
+    let (job, unusable) = match format::read(stored, &inner.settings) {
+        Ok(job) => (Arc::new(job), None),
         Err(why) => {
-            tracing::warn!(job = stored.id(), why, "a job that can't be run was failed");
-            return Err(bullmq::Error::Unrecoverable(format!("this job can't be run by jobber: {why}")));
+            let why = format!("this job can't be run by jobber: {why}");
+            let Some(job) = format::outline(stored) else {
+                tracing::warn!(job = stored.id(), why, "a job was failed that can't be told of");
+                return Err(bullmq::Error::Unrecoverable(why));
+            };
+            (Arc::new(job), Some(why))
         }
     };
     let Some(token) = stored.token().map(str::to_owned) else {
@@ -356,7 +363,11 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         });
         return Err(bullmq::Error::Delayed);
     }
-    let before = match after::before(inner, &redis, &job).await {
+    let before = match unusable {
+        Some(why) => Ok(Before { barred: Some(why), ..Before::default() }),
+        None => after::before(inner, &redis, &job).await,
+    };
+    let before = match before {
         Ok(before) => before,
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");

@@ -16,6 +16,9 @@ use super::BullSettings;
 use crate::domain::time::millis;
 use crate::domain::{Backoff, BackoffKind, Deduplication, Job, JobId, JobName, JobOptions, Timestamp};
 
+/// The name in history of jobs whose own can't be one.
+const NO_NAME: &str = "invalid-job-name";
+
 /// What BullMQ's options have no word for.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -141,6 +144,16 @@ pub(super) fn read(stored: &bullmq::Job, settings: &BullSettings) -> Result<Job,
     };
     let submitted_at = Timestamp::from_millis(i64::try_from(stored.timestamp()).unwrap_or(i64::MAX));
     Ok(Job { id, name, arguments, data, options, submitted_at })
+}
+
+/// What there is to say in history of a job that can't be run; nothing without an id that can be told.
+pub(super) fn outline(stored: &bullmq::Job) -> Option<Job> {
+    let id = JobId::parse(stored.id()).ok()?;
+    let name = JobName::parse(stored.name()).or_else(|_| JobName::parse(NO_NAME)).ok()?;
+    let (arguments, data, _) =
+        content(stored.data().clone()).unwrap_or_else(|_| (Vec::new(), Some(stored.data().clone()), None));
+    let submitted_at = Timestamp::from_millis(i64::try_from(stored.timestamp()).unwrap_or(i64::MAX));
+    Some(Job { id, name, arguments, data, options: JobOptions::default(), submitted_at })
 }
 
 /// Arguments, data for stdin, and the rest if it is said.

@@ -71,6 +71,16 @@ impl Keys {
         format!("{}jobber:watched", self.base)
     }
 
+    /// Sorted set, all of one score: which watched job comes after which job, from both sides.
+    pub(super) fn links(&self) -> String {
+        format!("{}jobber:links", self.base)
+    }
+
+    /// Hash: id of a job that watched jobs come after to how it ends, from just before it does.
+    pub(super) fn ends(&self) -> String {
+        format!("{}jobber:ends", self.base)
+    }
+
     /// Hash: schedule id to schedule, for those that are paused.
     pub(super) fn paused_schedules(&self) -> String {
         format!("{}jobber:paused-schedules", self.base)

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::super::{LeaseLoss, LeaseOps, OutputChunk, QueueError};
 use super::claim::Gate;
 use super::connect::{Redis, Trouble};
+use super::ends::{self, End};
 use super::output::Transcript;
 use super::signals::Loss;
 use super::{Inner, keys};
@@ -159,6 +160,7 @@ impl LeaseOps for Ops {
 /// What may have to be tried more than once.
 enum Step {
     Confirm,
+    Note(End),
     Retry { after: Duration, error: String },
     GiveBack,
 }
@@ -244,11 +246,12 @@ impl Lent {
     async fn carry_out(&self, verdict: Verdict) -> Result<Value, bullmq::Error> {
         match verdict {
             Verdict::Complete { result } => {
-                self.before_the_end().await?;
-                Ok(json!({"success": true, "result": result}))
+                let value = json!({"success": true, "result": result});
+                self.before_the_end(End::Completed(value.to_string())).await?;
+                Ok(value)
             }
             Verdict::Fail { error } => {
-                self.before_the_end().await?;
+                self.before_the_end(End::Failed(error.clone())).await?;
                 Err(bullmq::Error::Unrecoverable(error))
             }
             Verdict::Retry { after, error } => {
@@ -264,8 +267,11 @@ impl Lent {
 
     /// The crate does not tell when it could not end a job, so with Redis away the answer is kept until it is back, or
     /// until the lease is lost.
-    async fn before_the_end(&self) -> Result<(), bullmq::Error> {
+    async fn before_the_end(&self, end: End) -> Result<(), bullmq::Error> {
         if !self.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
+            return Err(bullmq::Error::Delayed);
+        }
+        if !self.insist(&Step::Note(end)).await {
             return Err(bullmq::Error::Delayed);
         }
         if self.inner.signals.take_cancel(self.job.id()) {
@@ -306,6 +312,7 @@ impl Lent {
     async fn take(&self, step: &Step) -> Result<(), Trouble> {
         match step {
             Step::Confirm => self.confirm().await,
+            Step::Note(end) => ends::note(&self.inner, &self.redis, self.job.id(), end).await,
             Step::Retry { after, error } => self.retry(*after, error).await,
             Step::GiveBack => Ok(self.job.move_to_wait(None).await.map(drop)?),
         }

@@ -9,6 +9,7 @@ mod after;
 mod cancel;
 mod claim;
 mod connect;
+mod ends;
 mod format;
 mod keys;
 mod lease;
@@ -18,6 +19,7 @@ mod renew;
 mod schedules;
 mod signals;
 mod submit;
+mod unseen;
 mod workers;
 
 use std::collections::BTreeMap;

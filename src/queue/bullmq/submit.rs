@@ -122,9 +122,15 @@ async fn add_linked(
         return Err(QueueError::new(QueueErrorKind::Rejected, why));
     }
     let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.id.as_str())).cloned().collect();
-    let after::Linked { trees, watched } = after::link(inner, redis, &new).await?;
+    let after::Linked { trees, watched, earlier } = after::link(inner, &new)?;
     inner.link.call_longer(patience, after::watch(inner, redis, &watched)).await?;
+    if let Err(refused) = after::check(inner, redis, &earlier).await {
+        inner.link.call_longer(patience, after::unwatch(inner, redis, &watched)).await?;
+        return Err(refused);
+    }
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
+    // What they come after may have ended meanwhile.
+    inner.watch.heard_of_an_end();
     Ok(jobs.iter().map(|job| job.id.to_string()).collect())
 }
 

@@ -138,6 +138,20 @@ async fn a_producers_jobs_are_run_and_its_listener_sees_them(bullmq: &str) {
         assert_eq!((&view["state"], &view["result"]), (&json!("completed"), &json!(result)), "{view}");
         assert_eq!(view["attempts"].as_array().unwrap().len(), 1, "{view}");
     }
+    // So are jobs of which no attempt was ever run: BullMQ itself failed the one, nothing can run the other.
+    for (name, job, reason) in [("fatherless", "echo", "failed"), ("missing", "invalid-job-name", "no/such")] {
+        let (view, listed) = eventually("the end in history", async || {
+            let (_, view) = jobber.get(&format!("/api/v1/jobs/{}", id(name))).await;
+            let (_, list) = jobber.get(&format!("/api/v1/jobs?name={job}&state=failed")).await;
+            let jobs = list["items"].as_array()?.clone();
+            (!jobs.is_empty()).then_some((view, jobs))
+        })
+        .await;
+        assert_eq!((listed.len(), &listed[0]["id"]), (1, &json!(id(name))), "{listed:?}");
+        assert_eq!(view["attempts"], json!([]), "{view:#}");
+        assert!(view["error"].as_str().unwrap().contains(reason), "{view:#}");
+        assert_eq!(view["error"], ended(name)["failedReason"], "{view:#}");
+    }
     let view = jobber.wait_final(id("third")).await;
     let codes: Vec<_> =
         view["attempts"].as_array().unwrap().iter().map(|a| a["report"]["outcome"]["code"].clone()).collect();

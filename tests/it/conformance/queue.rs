@@ -67,6 +67,8 @@ conformance! {
         a_job_after_one_that_was_cancelled_is_barred,
         a_job_that_waits_for_others_can_be_cancelled_and_removed,
         a_job_that_was_taken_out_is_not_waited_for,
+        what_became_of_a_job_is_known_however_soon_it_leaves,
+        a_job_after_one_that_was_cancelled_and_removed_is_barred,
         what_a_job_cannot_come_after_is_told,
         a_schedule_brings_one_job_for_each_time,
         a_long_job_does_not_hold_up_its_schedule,

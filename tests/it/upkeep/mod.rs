@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use crate::harness::couchbase::Bucket;
 use crate::harness::couchbase_double::CouchbaseDouble;
-use crate::harness::{Jobber, Output, Place, run};
+use crate::harness::{Jobber, Output, Place, eventually, run};
 
-/// A place in which some jobs have ended well and badly, and nothing runs any more.
+/// A place in which some jobs have ended well and badly, their error is in a category of the team's, and nothing runs any
+/// more.
 async fn with_history() -> Arc<Place> {
     let mut j = Jobber::dev().start().await;
     j.job("good", "#!/bin/sh\necho '{\"answer\": 42}'\n");
@@ -25,6 +26,13 @@ async fn with_history() -> Arc<Place> {
         let id = j.submit(body).await;
         j.wait_final(&id).await;
     }
+    let added = json!({"name": "Riddles", "description": "asks why", "examples": ["why"]});
+    assert_eq!(j.post("/api/v1/categories", added).await.0, 202);
+    eventually("the error to be put into the new category", async || {
+        let (_, failures) = j.get("/api/v1/failures").await;
+        failures.to_string().contains("riddles").then_some(())
+    })
+    .await;
     let place = j.place().clone();
     j.stop().await;
     place
@@ -66,12 +74,18 @@ async fn history_moves_to_another_store_as_it_is_and_only_once() {
     let (from, to) = (with_history().await, Place::new());
     let history = exported(&from).await;
     let first: Value = serde_json::from_str(history.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["jobber_history"]["version"], lines(&history).len()), (&json!(1), 3 + 2 + 1), "{history}");
+    assert_eq!(
+        (&first["jobber_history"]["version"], lines(&history).len()),
+        (&json!(2), 1 + 3 + 1 + 2 + 1),
+        "{history}"
+    );
+    assert!(lines(&history)[0]["categories"].to_string().contains("riddles"), "{history}");
 
     let out = jobber(&to, &["import", "-o", "json"], &history).await;
     assert_eq!(out.code, 0, "{out:?}");
     let moved: Value = serde_json::from_str(&out.stdout).unwrap();
     assert_eq!((&moved["jobs"], &moved["aggregates"], &moved["new"]), (&json!(3), &json!(2), &json!(5)));
+    assert_eq!(moved["errors"], 1);
     assert_eq!(lines(&exported(&to).await), lines(&history));
 
     let out = jobber(&to, &["import", "-o", "json"], &history).await;
@@ -83,21 +97,26 @@ async fn history_moves_to_another_store_as_it_is_and_only_once() {
     assert_eq!(a.cursor().await.unwrap(), b.cursor().await.unwrap());
 }
 
-/// A history as the first version wrote it: this file never changes and can be read for ever.
+/// Histories as every version wrote them: these files never change and can be read for ever.
 #[tokio::test]
 async fn histories_of_every_version_can_be_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/history/v1.jsonl");
-    let golden = std::fs::read_to_string(path).unwrap();
-    // Not a place, whose aggregates are compared with its jobs in the end: those of this file have nothing to do with it.
-    let dir = tempfile::tempdir().unwrap();
-    let store = store_in(dir.path()).await;
-    let term = store.lead("one", Duration::from_secs(60), &Clock::system()).await.unwrap().unwrap();
-    let importer = Importer::open(golden.as_bytes()).await.unwrap();
-    importer.run(&*store, &term, Retention::FOREVER, |_| ()).await.unwrap();
-    let mut written = Vec::new();
-    export(&*store, &mut written, Timestamp::EPOCH, |_| ()).await.unwrap();
-    assert_eq!(lines(&String::from_utf8(written).unwrap()), lines(&golden));
-    assert_eq!(store.cursor().await.unwrap().to_string(), "1795507200123-5");
+    for (file, folded) in [("v1.jsonl", "1795507200123-5"), ("v2.jsonl", "1795507200123-6")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/history").join(file);
+        let golden = std::fs::read_to_string(path).unwrap();
+        // Not a place, whose aggregates are compared with its jobs in the end: those of a file have nothing to do with it.
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_in(dir.path()).await;
+        let term = store.lead("one", Duration::from_secs(60), &Clock::system()).await.unwrap().unwrap();
+        let importer = Importer::open(golden.as_bytes()).await.unwrap();
+        importer.run(&*store, &term, Retention::FOREVER, |_| ()).await.unwrap();
+        let mut written = Vec::new();
+        export(&*store, &*store, &mut written, Timestamp::EPOCH, |_| ()).await.unwrap();
+        let (mut written, mut golden) = (lines(&String::from_utf8(written).unwrap()), lines(&golden));
+        // The first version did not count errors.
+        assert_eq!(written.pop().unwrap()["end"]["jobs"], golden.pop().unwrap()["end"]["jobs"]);
+        assert_eq!(written, golden, "{file}");
+        assert_eq!(store.cursor().await.unwrap().to_string(), folded);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,10 +161,10 @@ async fn a_server_goes_on_from_what_was_imported() {
 async fn an_import_that_was_cut_off_is_taken_up_again() {
     let (from, to) = (with_history().await, Place::new());
     let history = exported(&from).await;
-    let cut: String = history.lines().take(3).map(|line| format!("{line}\n")).collect();
+    let cut: String = history.lines().take(4).map(|line| format!("{line}\n")).collect();
     let out = jobber(&to, &["import"], &cut).await;
     assert_eq!(out.code, 1);
-    assert!(out.stderr.contains("line 4: the file was cut off here"), "{}", out.stderr);
+    assert!(out.stderr.contains("line 5: the file was cut off here"), "{}", out.stderr);
     assert_eq!(jobber(&to, &["import"], &history).await.code, 0);
     assert_eq!(lines(&exported(&to).await), lines(&history));
 }
@@ -154,17 +173,17 @@ async fn an_import_that_was_cut_off_is_taken_up_again() {
 async fn lines_that_are_no_history_are_refused_by_number() {
     let from = with_history().await;
     let history = exported(&from).await;
-    let newer = history.replacen("\"version\":1", "\"version\":2", 1);
+    let newer = history.replacen("\"version\":2", "\"version\":3", 1);
     let broken = history.replacen("{\"job\":{", "{\"job\":[", 1);
     let (head, _) = history.split_once("{\"shard\"").unwrap();
-    let missing = format!("{head}{{\"end\":{{\"jobs\":3,\"shards\":2}}}}\n");
+    let missing = format!("{head}{{\"end\":{{\"jobs\":3,\"shards\":2,\"errors\":1}}}}\n");
     for (input, says) in [
         ("", "line 1: this is no history"),
         ("{\"id\": 1}\n", "line 1: this is no history"),
-        (&newer, "line 1: this history has format 2, this jobber reads format 1; run a newer jobber"),
-        (&broken, "line 2: not a line of a history"),
-        (&missing, "line 5: lines are missing: there are 3 jobs and 0 aggregates of 3 and 2"),
-        (&format!("{history}{{\"end\":{{\"jobs\":0,\"shards\":0}}}}\n"), "line 8: there is something behind"),
+        (&newer, "line 1: this history has format 3, this jobber reads format 2; run a newer jobber"),
+        (&broken, "line 3: not a line of a history"),
+        (&missing, "line 7: lines are missing: there are 3 jobs, 1 errors and 0 aggregates of 3, 1 and 2"),
+        (&format!("{history}{{\"end\":{{\"jobs\":0,\"shards\":0}}}}\n"), "line 10: there is something behind"),
     ] {
         let to = Place::new();
         let out = jobber(&to, &["import"], input).await;

@@ -29,8 +29,8 @@ pub(super) struct Instance {
 /// What an adapter gives the cases besides its ports. Its queue keeps at most [`Backing::OUTPUT`] bytes of output.
 #[async_trait]
 pub(super) trait Backing: Send + Sync {
-    /// The same queue as another process would open it.
-    async fn open(&self) -> Instance;
+    /// The same queue as another process would open it; ended jobs leave it at once, unless it is to keep them.
+    async fn open(&self, keep: bool) -> Instance;
 
     /// Makes every lease that is out run out, as if its holder had hung.
     async fn lapse_leases(&self);
@@ -46,7 +46,12 @@ impl Fixture {
     pub(super) const OUTPUT: usize = 64 * 1024;
 
     pub(super) async fn instance(&self) -> Instance {
-        self.backing.open().await
+        self.backing.open(true).await
+    }
+
+    /// Jobs that end here leave the queue at once.
+    pub(super) async fn instance_that_keeps_nothing(&self) -> Instance {
+        self.backing.open(false).await
     }
 
     pub(super) async fn lapse_leases(&self) {
@@ -61,14 +66,17 @@ struct Embedded {
 
 #[async_trait]
 impl Backing for Embedded {
-    async fn open(&self) -> Instance {
+    async fn open(&self, keep: bool) -> Instance {
         let db = Sqlite::open(&self.dir.path().join("jobber.db"), Durability::Process).unwrap();
-        let settings = EmbeddedQueueSettings {
+        let mut settings = EmbeddedQueueSettings {
             // A loss is noticed after a third of it.
             lease: Duration::from_secs(6),
             output_bytes: Fixture::OUTPUT,
             ..EmbeddedQueueSettings::default()
         };
+        if !keep {
+            (settings.completed.count, settings.failed.count) = (Some(0), Some(0));
+        }
         let queue =
             EmbeddedQueue::open(db, self.dir.path(), settings, Clock::system(), self.tasks.clone()).await.unwrap();
         Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }
@@ -94,8 +102,8 @@ struct Bull {
 
 #[async_trait]
 impl Backing for Bull {
-    async fn open(&self) -> Instance {
-        let settings = BullSettings {
+    async fn open(&self, keep: bool) -> Instance {
+        let mut settings = BullSettings {
             url: self.redis.url(),
             queue: self.name.clone(),
             // A loss is noticed after a third of it, and the job taken back within another two.
@@ -105,6 +113,9 @@ impl Backing for Bull {
             patience: PATIENCE,
             ..BullSettings::default()
         };
+        if !keep {
+            (settings.completed.count, settings.failed.count) = (Some(0), Some(0));
+        }
         let queue = BullQueue::open(settings, Clock::system(), self.tasks.clone()).await.unwrap();
         Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }
     }

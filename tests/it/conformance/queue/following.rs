@@ -190,6 +190,38 @@ pub(super) async fn a_job_that_was_taken_out_is_not_waited_for(fixture: Fixture)
     lease.settle(complete(json!(1))).await;
 }
 
+pub(super) async fn what_became_of_a_job_is_known_however_soon_it_leaves(fixture: Fixture) {
+    let here = fixture.instance_that_keeps_nothing().await;
+    let (done, broken) = (here.submit(job()).await, here.submit(job()).await);
+    let mut claims = here.claim(2).await;
+    let mut both = [next(&mut claims).await, next(&mut claims).await];
+    both.sort_by_key(|lease| lease.job().id != done);
+    // They run already.
+    let (good, bad) = (here.submit(after(&[&done])).await, here.submit(after(&[&broken])).await);
+    let [a, b] = both;
+    a.settle(complete(json!("kept"))).await;
+    b.settle(fail()).await;
+    for _ in 0..2 {
+        let lease = next(&mut claims).await;
+        if lease.job().id == good {
+            assert_eq!((lease.barred(), &lease.results_before()[done.as_str()]), (None, &json!("kept")));
+        } else {
+            assert_barred(&lease, &bad, &broken);
+        }
+        lease.settle(complete(json!(1))).await;
+    }
+}
+
+pub(super) async fn a_job_after_one_that_was_cancelled_and_removed_is_barred(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let first = here.submit(job()).await;
+    let second = here.submit(after(&[&first])).await;
+    assert!(matches!(here.operator.cancel(&first, "no").await.unwrap(), Cancellation::Ended(_)));
+    assert!(matches!(here.operator.remove(&first).await.unwrap(), Change::Done(..)));
+    let mut claims = here.claim(1).await;
+    assert_barred(&next(&mut claims).await, &second, &first);
+}
+
 pub(super) async fn what_a_job_cannot_come_after_is_told(fixture: Fixture) {
     let here = fixture.instance().await;
     let refused = async |job: Arc<Job>| {

@@ -1,0 +1,111 @@
+//! How a job ended that others come after, for when it has left the queue before anybody could look.
+//!
+//! BullMQ may remove a job in the very step that ends it. So a worker of ours looks, before that step, whether watched
+//! jobs (see [`super::after`]) come after the job, and notes what it is about to say. Whatever else ends jobs, BullMQ's
+//! own event stream tells it, for as long as that reaches back. The stream is asked first: a note may be of an end that
+//! never came, since the lease was lost.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Inner;
+use super::connect::{Redis, Trouble};
+use crate::domain::Job;
+
+/// Events that are read in one go.
+const CHUNK: usize = 1000;
+
+/// How a job ended, in BullMQ's words.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum End {
+    /// With this return value, as JSON.
+    Completed(String),
+    /// For this reason.
+    Failed(String),
+}
+
+/// The beginning of members of the links that lead from a job to those after it.
+fn followers(id: &str) -> String {
+    format!("after/{id}/")
+}
+
+/// The beginning of members of the links that lead from a watched job to those before it.
+fn followed(id: &str) -> String {
+    format!("before/{id}/")
+}
+
+/// Records what a watched job comes after.
+pub(super) fn link(inner: &Inner, record: &mut redis::Pipeline, job: &Job) {
+    let id = job.id.as_str();
+    for before in &job.options.after {
+        let add = record.cmd("ZADD").arg(inner.keys.links());
+        add.arg(0).arg(followers(before.as_str()) + id);
+        add.arg(0).arg(followed(id) + before.as_str()).ignore();
+    }
+}
+
+/// Forgets what a job comes after that is not watched any more, and what was known for its sake only.
+pub(super) async fn unlink(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+    for before in linked(inner, redis, &followed(id), None).await? {
+        let mut strike = redis::pipe();
+        strike.atomic();
+        strike.cmd("ZREM").arg(inner.keys.links()).arg(followers(&before) + id).arg(followed(id) + &before).ignore();
+        redis.queue.connection().pipe::<()>(&strike).await?;
+        if linked(inner, redis, &followers(&before), Some(1)).await?.is_empty() {
+            let mut forget = redis::cmd("HDEL");
+            forget.arg(inner.keys.ends()).arg(before);
+            redis.queue.connection().cmd::<()>(&mut forget).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The ids behind this beginning of a link.
+async fn linked(inner: &Inner, redis: &Redis, from: &str, limit: Option<usize>) -> Result<Vec<String>, Trouble> {
+    let mut range = redis::cmd("ZRANGEBYLEX");
+    // No id holds a byte that is greater.
+    range.arg(inner.keys.links()).arg(format!("[{from}")).arg(format!("({from}\u{7f}"));
+    if let Some(limit) = limit {
+        range.arg("LIMIT").arg(0).arg(limit);
+    }
+    let members: Vec<String> = redis.queue.connection().cmd(&mut range).await?;
+    Ok(members.iter().filter_map(|member| member.strip_prefix(from)).map(str::to_owned).collect())
+}
+
+/// Notes how a job is about to end, if watched jobs come after it.
+pub(super) async fn note(inner: &Inner, redis: &Redis, id: &str, end: &End) -> Result<(), Trouble> {
+    if linked(inner, redis, &followers(id), Some(1)).await?.is_empty() {
+        return Ok(());
+    }
+    let text = serde_json::to_string(end).map_err(bullmq::Error::from)?;
+    let mut note = redis::cmd("HSET");
+    note.arg(inner.keys.ends()).arg(id).arg(text);
+    Ok(redis.queue.connection().cmd(&mut note).await?)
+}
+
+/// How a job ended that is not in the queue any more; `None` when it was taken out before its end.
+pub(super) async fn of_one_that_left(inner: &Inner, redis: &Redis, id: &str) -> Result<Option<End>, Trouble> {
+    let mut from = "+".to_owned();
+    loop {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(inner.keys.bull("events")).arg(&from).arg("-").arg("COUNT").arg(CHUNK);
+        let events: Vec<(String, HashMap<String, String>)> = redis.queue.connection().cmd(&mut range).await?;
+        for (_, event) in events.iter().filter(|(_, event)| event.get("jobId").is_some_and(|of| of == id)) {
+            let word = |field: &str| event.get(field).cloned().unwrap_or_else(|| "null".to_owned());
+            match event.get("event").map(String::as_str) {
+                Some("completed") => return Ok(Some(End::Completed(word("returnvalue")))),
+                Some("failed") => return Ok(Some(End::Failed(word("failedReason")))),
+                Some("added" | "waiting" | "delayed" | "waiting-children" | "active" | "stalled") => return Ok(None),
+                // Of these, some come after the end.
+                Some(_) | None => {}
+            }
+        }
+        let Some((last, _)) = events.last().filter(|_| events.len() == CHUNK) else { break };
+        from = format!("({last}");
+    }
+    let mut read = redis::cmd("HGET");
+    let noted: Option<String> = redis.queue.connection().cmd(read.arg(inner.keys.ends()).arg(id)).await?;
+    Ok(noted.map(|text| serde_json::from_str(&text)).transpose().map_err(bullmq::Error::from)?)
+}
