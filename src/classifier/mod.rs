@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Waits;
 use crate::domain::{Fingerprint, KnownError};
 use crate::failures::{EmbedError, Embedder, ErrorCache};
-use crate::projector::{Audience, Lead, chain};
+use crate::logging::chain;
+use crate::projector::{Audience, Lead};
 use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
 use pending::{Pending, Unknown};
 use rules::Rules;
@@ -39,7 +40,8 @@ const REFUSED: Duration = Duration::from_secs(300);
 pub struct ClassifierSettings {
     /// How near an error must be to its nearest category, unless the categories say it themselves.
     pub threshold: f32,
-    /// Texts that are embedded at once.
+    /// Texts that are embedded at once: what goes over the wire in one request. With more, one request that fails would
+    /// take with it what the others had got.
     pub batch: usize,
     /// Between tries to reach the embedder or the store, at first and at most.
     pub waits: (Duration, Duration),
@@ -47,8 +49,8 @@ pub struct ClassifierSettings {
 
 impl ClassifierSettings {
     /// The usual settings.
-    pub fn new(threshold: f32) -> Self {
-        Self { threshold, batch: 64, waits: (Duration::from_secs(1), Duration::from_secs(120)) }
+    pub fn new(threshold: f32, batch: usize) -> Self {
+        Self { threshold, batch, waits: (Duration::from_secs(1), Duration::from_secs(120)) }
     }
 }
 

@@ -15,6 +15,16 @@ pub enum EmbedderConfig {
     Endpoint(EndpointConfig),
 }
 
+impl EmbedderConfig {
+    /// Texts that go to it at once.
+    pub fn batch(&self) -> usize {
+        match self {
+            EmbedderConfig::BuiltIn => 64,
+            EmbedderConfig::Endpoint(endpoint) => endpoint.batch,
+        }
+    }
+}
+
 /// An endpoint for vectors.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]

@@ -28,13 +28,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Category, Clock};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
+use crate::logging::chain;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
 pub use batch::{Folded, fold_batch};
 pub use hold::{HoldError, catch_up, hold};
 use leadership::Leadership;
 pub use news::{Audience, Herald, Lead, herald};
 use outage::Outage;
-pub use outage::chain;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
 pub use records::fold_job;
 pub use shards::{contribution, shard_key};

@@ -114,7 +114,7 @@ pub(super) fn start_projector(
     let (herald, audience) = projector::herald();
     if let Some(embedder) = ports.embedder.clone() {
         let (history, projection, cache) = (ports.history.clone(), ports.projection.clone(), ports.cache.clone());
-        let settings = ClassifierSettings::new(threshold(config));
+        let settings = ClassifierSettings::new(threshold(config), config.embedder.batch());
         let classifier = Classifier { history, projection, cache, embedder, settings };
         life.tasks.spawn(classifier.run(audience, life.stop.clone()));
     }
@@ -172,6 +172,8 @@ pub(super) fn build_worker(
         jobs: config.jobs.clone(),
         burst,
     };
+    let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
+    let policies = Policies::new(rules, cache, embedder, seeds(), threshold(config));
     let worker = Worker {
         source: ports.jobs.clone() as Arc<dyn JobSource>,
         sink: ports.sink.clone(),
@@ -180,7 +182,7 @@ pub(super) fn build_worker(
         gauge,
         clock: clock.clone(),
         claiming: Arc::default(),
-        policies: Policies::new(config.policies.clone(), ports.cache.clone(), ports.embedder.clone()),
+        policies,
         settings: Arc::new(settings),
     };
     Ok((worker, guard))

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod heartbeat;
+mod judge;
 mod live;
 mod pace;
 mod policies;
@@ -135,6 +136,10 @@ impl Worker {
         let drain = stop.child_token();
         let heart_stop = CancellationToken::new();
         let heart = tasks.spawn(heartbeat::beat(self.clone(), drain.clone(), heart_stop.clone()));
+        if let Some(policies) = &self.policies {
+            stop.run_until_cancelled(policies.prepare()).await;
+            tasks.spawn(policies.clone().follow(heart_stop.clone()));
+        }
         let Some(claims) = worker.claim(&stop).await? else {
             heart_stop.cancel();
             return Ok(());

@@ -10,11 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
-use crate::domain::{AttemptReport, CategoryId, CategoryRule, Fingerprint, JobId, Outcome, RetryPolicy, Stretch};
-use crate::failures::categories::Matcher;
-use crate::failures::gloss::gloss;
+use super::judge::Judge;
+use crate::domain::{AttemptReport, Category, CategoryId, CategoryRule, JobId, Outcome, RetryPolicy, Stretch};
 use crate::failures::{Embedder, ErrorCache, PublishedCategories, fingerprint};
 
 /// How long a retry may wait for what is known.
@@ -24,20 +23,39 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub struct Policies {
     rules: BTreeMap<CategoryId, CategoryRule>,
     cache: Arc<dyn ErrorCache>,
-    /// Only one that answers at once.
-    embedder: Option<Arc<dyn Embedder>>,
-    matcher: Mutex<Option<(PublishedCategories, Arc<Matcher>)>>,
+    /// Only with an embedder that answers at once.
+    judge: Option<Judge>,
 }
 
 impl Policies {
-    /// These rules. An embedder that is not local is not asked. `None` without rules.
+    /// These rules. An embedder that is not local is not asked. While nobody has published categories, those of a new
+    /// installation hold: `seeds`, from this `threshold` on. `None` without rules.
     pub fn new(
         rules: BTreeMap<CategoryId, CategoryRule>,
         cache: Arc<dyn ErrorCache>,
         embedder: Option<Arc<dyn Embedder>>,
+        seeds: Vec<Category>,
+        threshold: f32,
     ) -> Option<Arc<Self>> {
-        let embedder = embedder.filter(|embedder| embedder.is_local());
-        (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, embedder, matcher: Mutex::default() }))
+        let judge = embedder.filter(|embedder| embedder.is_local()).map(|embedder| {
+            let unpublished = PublishedCategories { model: embedder.model().to_owned(), threshold, categories: seeds };
+            Judge::new(cache.clone(), embedder, unpublished)
+        });
+        (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, judge }))
+    }
+
+    /// Gets ready to decide. A worker takes no job before, so that the first failure already follows the rules.
+    pub(super) async fn prepare(&self) {
+        if let Some(judge) = &self.judge {
+            judge.prepare().await;
+        }
+    }
+
+    /// Follows the changes of the categories until `stop`.
+    pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        if let Some(judge) = &self.judge {
+            judge.follow(stop).await;
+        }
     }
 
     /// The rule for an attempt that ended like this, if its category is known and has one.
@@ -46,40 +64,18 @@ impl Policies {
             return None;
         }
         let text = fingerprint::canonical_text(&report.outcome, report.error.as_deref());
-        let category = tokio::time::timeout(PATIENCE, self.category(&text)).await.ok()??;
-        self.rules.get(&category)
+        self.rules.get(&self.category(&text).await?)
     }
 
     async fn category(&self, text: &str) -> Option<CategoryId> {
-        let fingerprint: Fingerprint = fingerprint::of(text);
-        let known = self.cache.get(&[fingerprint]).await.ok().and_then(|mut known| known.pop().flatten());
-        if let Some(known) = known {
-            return known.category.and_then(|id| id.parse().ok());
+        let fingerprint = [fingerprint::of(text)];
+        let cached = tokio::time::timeout(PATIENCE, self.cache.get(&fingerprint)).await;
+        let known = cached.ok().and_then(Result::ok).and_then(|mut known| known.pop().flatten());
+        match (known, &self.judge) {
+            (Some(known), _) => known.category.and_then(|id| id.parse().ok()),
+            (None, Some(judge)) => judge.category(text).await,
+            (None, None) => None,
         }
-        let embedder = self.embedder.as_ref()?;
-        let matcher = self.matcher(&**embedder).await?;
-        let vector = embedder.embed(&[gloss(text).into_owned()]).await.ok()?.pop()?;
-        matcher.nearest(&vector).category
-    }
-
-    /// A matcher of the categories that were published; made anew only when they have changed.
-    async fn matcher(&self, embedder: &dyn Embedder) -> Option<Arc<Matcher>> {
-        let published = self.cache.published().await.ok().flatten()?;
-        if published.model != embedder.model() {
-            return None;
-        }
-        let mut known = self.matcher.lock().await;
-        if let Some((of, matcher)) = &*known
-            && *of == published
-        {
-            return Some(matcher.clone());
-        }
-        let texts: Vec<String> =
-            Matcher::texts(&published.categories).iter().map(|text| gloss(text).into_owned()).collect();
-        let vectors = embedder.embed(&texts).await.ok().filter(|vectors| vectors.len() == texts.len())?;
-        let matcher = Arc::new(Matcher::new(&published.categories, &vectors, published.threshold));
-        *known = Some((published, matcher.clone()));
-        Some(matcher)
     }
 
     /// How much more than usual the job's next attempt gets.
@@ -118,7 +114,7 @@ pub(super) fn lay_over(policy: &mut RetryPolicy, rule: &CategoryRule) {
 mod tests {
     use super::*;
     use crate::domain::retry::decide;
-    use crate::domain::{Backoff, BackoffKind, Category, KnownError, Timestamp, Verdict};
+    use crate::domain::{Backoff, BackoffKind, KnownError, Timestamp, Verdict};
     use crate::failures::EmbedError;
     use crate::failures::cache::memory::MemoryCache;
 
@@ -150,25 +146,35 @@ mod tests {
         CategoryRule { retry: false, timeout_factor: 2.0, ..CategoryRule::default() }
     }
 
+    fn category(description: &str) -> Category {
+        Category {
+            id: "disk".parse().unwrap(),
+            name: "It".to_owned(),
+            description: description.to_owned(),
+            examples: vec![],
+        }
+    }
+
+    fn published(description: &str) -> PublishedCategories {
+        PublishedCategories { model: "disks".to_owned(), threshold: 0.5, categories: vec![category(description)] }
+    }
+
     fn policies(cache: &Arc<MemoryCache>) -> Arc<Policies> {
         let rules = [("disk".parse().unwrap(), rule())].into();
-        Policies::new(rules, cache.clone(), Some(Arc::new(Disks))).unwrap()
+        let seeds = vec![category("a disk is broken")];
+        Policies::new(rules, cache.clone(), Some(Arc::new(Disks)), seeds, 0.5).unwrap()
     }
 
     #[tokio::test]
     async fn a_rule_holds_as_soon_as_the_category_is_known() {
         let cache = MemoryCache::new(100);
         let policies = policies(&cache);
-        assert_eq!(policies.rule(&report("disk is full")).await, None, "nothing is published yet");
-        let category = Category {
-            id: "disk".parse().unwrap(),
-            name: "Disk".to_owned(),
-            description: "a disk is full".to_owned(),
-            examples: vec![],
-        };
-        let published = PublishedCategories { model: "disks".to_owned(), threshold: 0.5, categories: vec![category] };
-        cache.publish(&published).await.unwrap();
-        assert_eq!(policies.rule(&report("disk is full")).await, Some(&rule()), "by the embedder");
+        policies.prepare().await;
+        assert_eq!(
+            policies.rule(&report("disk is full")).await,
+            Some(&rule()),
+            "of a new installation, by the embedder"
+        );
         assert_eq!(policies.rule(&report("segmentation fault")).await, None);
         let text = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some("odd"));
         let (fingerprint, category) = (fingerprint::of(&text), Some("disk".to_owned()));
@@ -177,6 +183,34 @@ mod tests {
         assert_eq!(policies.rule(&report("odd")).await, Some(&rule()), "by the cache");
         let lost = AttemptReport { outcome: Outcome::Lost, ..report("odd") };
         assert_eq!(policies.rule(&lost).await, None, "nobody failed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changed_categories_are_followed() {
+        let cache = MemoryCache::new(100);
+        cache.publish(&published("about a disk")).await.unwrap();
+        let policies = policies(&cache);
+        policies.prepare().await;
+        assert_eq!(policies.rule(&report("disk is full")).await, Some(&rule()), "as published");
+        let (stop, tasks) = (CancellationToken::new(), tokio_util::task::TaskTracker::new());
+        tasks.spawn(policies.clone().follow(stop.clone()));
+        let until_gone = async |text: &str| {
+            let gone = async {
+                while policies.rule(&report(text)).await.is_some() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the change is followed");
+        };
+        cache.publish(&published("about anything else")).await.unwrap();
+        until_gone("disk is full").await;
+        assert_eq!(policies.rule(&report("anything")).await, Some(&rule()), "by the new ones");
+        let other = PublishedCategories { model: "another".to_owned(), ..published("about anything else") };
+        cache.publish(&other).await.unwrap();
+        until_gone("anything").await;
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
 
     #[tokio::test]

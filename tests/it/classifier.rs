@@ -136,7 +136,7 @@ impl Process {
             projection: store.clone(),
             cache: cache.clone(),
             embedder,
-            settings: ClassifierSettings { batch: 16, waits, ..ClassifierSettings::new(0.6) },
+            settings: ClassifierSettings { waits, ..ClassifierSettings::new(0.6, 16) },
         };
         let handles = vec![
             tasks.spawn(async move { projector.await.unwrap() }),

@@ -1,6 +1,7 @@
 //! A server that speaks OpenAI's protocol for vectors, and misbehaves as it is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub enum Manner {
     Die,
     /// Answers 200 with this body.
     Say(String),
+    /// Answers with vectors of another length.
+    Short,
 }
 
 #[derive(Default)]
@@ -35,6 +38,9 @@ struct Seen {
     /// How the next requests are treated; when it is empty, well.
     manners: VecDeque<Manner>,
     requests: Vec<(HeaderMap, Value)>,
+    /// How often each text was answered as it should be.
+    embedded: BTreeMap<String, u32>,
+    is_dead: bool,
     running: usize,
     most_running: usize,
 }
@@ -42,6 +48,7 @@ struct Seen {
 /// The running server.
 pub struct Embeddings {
     url: String,
+    address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     server: JoinHandle<()>,
 }
@@ -49,11 +56,15 @@ pub struct Embeddings {
 impl Embeddings {
     pub async fn start() -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
+        let (address, server) = Self::listen("127.0.0.1:0".parse().unwrap(), &seen).await;
+        Self { url: format!("http://{address}/v1"), address, seen, server }
+    }
+
+    async fn listen(address: SocketAddr, seen: &Arc<Mutex<Seen>>) -> (SocketAddr, JoinHandle<()>) {
         let app = Router::new().route("/v1/embeddings", post(answer)).with_state(seen.clone());
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, seen, server }
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
     }
 
     pub fn url(&self) -> &str {
@@ -75,6 +86,16 @@ impl Embeddings {
         self.requests().iter().map(|(_, body)| body["input"].as_array().unwrap().len()).collect()
     }
 
+    /// How often each text was answered as it should be.
+    pub fn embedded(&self) -> BTreeMap<String, u32> {
+        self.seen.lock().unwrap().embedded.clone()
+    }
+
+    /// How many of the next requests are still to be treated badly.
+    pub fn troubles(&self) -> usize {
+        self.seen.lock().unwrap().manners.len()
+    }
+
     /// The most requests that ran at the same time.
     pub fn most_running(&self) -> usize {
         self.seen.lock().unwrap().most_running
@@ -82,9 +103,21 @@ impl Embeddings {
 
     /// Stops listening; connections are refused from now on.
     pub async fn die(mut self) -> String {
+        self.fall().await;
+        self.url.clone()
+    }
+
+    /// Stops listening and breaks off the connections that there are.
+    pub async fn fall(&mut self) {
+        self.seen.lock().unwrap().is_dead = true;
         self.server.abort();
         let _ = (&mut self.server).await;
-        self.url.clone()
+    }
+
+    /// Listens again at the same address.
+    pub async fn rise(&mut self) {
+        self.seen.lock().unwrap().is_dead = false;
+        self.server = Self::listen(self.address, &self.seen).await.1;
     }
 }
 
@@ -104,13 +137,19 @@ async fn answer(
         seen.requests.push((headers, body.clone()));
         seen.running += 1;
         seen.most_running = seen.most_running.max(seen.running);
-        seen.manners.pop_front().unwrap_or(Manner::Well)
+        if seen.is_dead { Manner::Die } else { seen.manners.pop_front().unwrap_or(Manner::Well) }
     };
     // Long enough that requests at the same time meet.
     tokio::time::sleep(Duration::from_millis(30)).await;
     seen.lock().unwrap().running -= 1;
     match manner {
-        Manner::Well => well(&body).into_response(),
+        Manner::Well => {
+            let texts = body["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned());
+            let mut seen = seen.lock().unwrap();
+            texts.for_each(|text| *seen.embedded.entry(text).or_insert(0) += 1);
+            well(&body, 0).into_response()
+        }
+        Manner::Short => well(&body, 1).into_response(),
         Manner::Status(status, headers, text) => {
             let mut response = (StatusCode::from_u16(status).unwrap(), text).into_response();
             for (name, value) in headers {
@@ -127,10 +166,10 @@ async fn answer(
     }
 }
 
-/// Vectors that depend on the text alone, last text first.
-fn well(body: &Value) -> axum::Json<Value> {
+/// Vectors that depend on the text alone, last text first; so much shorter than they should be.
+fn well(body: &Value, shorter: usize) -> axum::Json<Value> {
     let texts = body["input"].as_array().unwrap();
-    let length = body["dimensions"].as_u64().map_or(DIMENSION, |n| usize::try_from(n).unwrap());
+    let length = body["dimensions"].as_u64().map_or(DIMENSION, |n| usize::try_from(n).unwrap()) - shorter;
     let entry = |(index, text): (usize, &Value)| {
         let text = text.as_str().unwrap();
         let vector: Vec<f32> =

@@ -1,0 +1,122 @@
+//! Errors in, their categories out, at once: by the categories that were published, kept at hand as a matcher.
+//!
+//! A matcher takes long to make, so nobody who must decide makes one: it is ready before the worker takes its first job,
+//! and made anew beside the attempts when the categories change. Until then the old one holds.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Waits;
+use crate::domain::CategoryId;
+use crate::failures::categories::Matcher;
+use crate::failures::gloss::gloss;
+use crate::failures::{Embedder, ErrorCache, PublishedCategories};
+
+/// How often it looks whether the categories have changed.
+const EVERY: Duration = Duration::from_secs(3);
+/// How long a worker waits for the categories before it works without.
+const PREPARATION: Duration = Duration::from_secs(10);
+
+/// Judges by an embedder that answers at once.
+pub(super) struct Judge {
+    cache: Arc<dyn ErrorCache>,
+    embedder: Arc<dyn Embedder>,
+    /// What holds while nothing has been published: the categories of a new installation.
+    unpublished: PublishedCategories,
+    now: RwLock<Option<Arc<Known>>>,
+}
+
+/// The categories as they were published, and what was made of them.
+struct Known {
+    published: PublishedCategories,
+    /// None when they are for vectors of another model.
+    matcher: Option<Matcher>,
+}
+
+impl Judge {
+    pub(super) fn new(
+        cache: Arc<dyn ErrorCache>,
+        embedder: Arc<dyn Embedder>,
+        unpublished: PublishedCategories,
+    ) -> Self {
+        Self { cache, embedder, unpublished, now: RwLock::default() }
+    }
+
+    /// The category of what an attempt said; `None` also while the categories are not known.
+    pub(super) async fn category(&self, text: &str) -> Option<CategoryId> {
+        let known = self.now()?;
+        let matcher = known.matcher.as_ref()?;
+        let vector = self.embedder.embed(&[gloss(text).into_owned()]).await.ok()?.pop()?;
+        matcher.nearest(&vector).category
+    }
+
+    /// Learns the categories; gives up when they can't be read for long.
+    pub(super) async fn prepare(&self) {
+        let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(2));
+        let learned = async {
+            while let Err(error) = self.refresh().await {
+                tracing::debug!(error, "the categories can't be read; trying again");
+                tokio::time::sleep(waits.next_wait()).await;
+            }
+        };
+        if tokio::time::timeout(PREPARATION, learned).await.is_err() {
+            tracing::warn!("the categories can't be read; until they can, retries follow no policy by category");
+        }
+    }
+
+    /// Follows the changes of the categories until `stop`.
+    pub(super) async fn follow(&self, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let followed = async {
+            loop {
+                looks.tick().await;
+                if let Err(error) = self.refresh().await {
+                    tracing::debug!(error, "the categories can't be read; those known last hold");
+                }
+            }
+        };
+        stop.run_until_cancelled(followed).await;
+    }
+
+    fn now(&self) -> Option<Arc<Known>> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over the categories as they are published now.
+    async fn refresh(&self) -> Result<(), String> {
+        let published = self.cache.published().await.map_err(|e| e.to_string())?;
+        let published = published.unwrap_or_else(|| self.unpublished.clone());
+        if self.now().is_some_and(|known| known.published == published) {
+            return Ok(());
+        }
+        let known = if published.model == self.embedder.model() {
+            self.fit(published).await?
+        } else {
+            tracing::warn!(
+                published = published.model,
+                own = self.embedder.model(),
+                "the categories are for another model; only errors that the cache knows follow policies by category"
+            );
+            Known { published, matcher: None }
+        };
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(known));
+        Ok(())
+    }
+
+    async fn fit(&self, published: PublishedCategories) -> Result<Known, String> {
+        let texts: Vec<String> =
+            Matcher::texts(&published.categories).iter().map(|text| gloss(text).into_owned()).collect();
+        let vectors = self.embedder.embed(&texts).await.map_err(|e| e.to_string())?;
+        if vectors.len() != texts.len() {
+            return Err("the embedder gave another number of vectors than it got texts".to_owned());
+        }
+        let fit = move || {
+            let matcher = Matcher::new(&published.categories, &vectors, published.threshold);
+            Known { published, matcher: Some(matcher) }
+        };
+        tokio::task::spawn_blocking(fit).await.map_err(|e| e.to_string())
+    }
+}
