@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::TTL;
 use crate::harness::couchbase::{Bucket, DIMENSION};
-use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Rights, Rule, Service};
+use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Rights, Service};
 use crate::harness::{Jobber, eventually};
 
 const ERRORS: u8 = 30;
@@ -119,7 +119,7 @@ async fn answers_stay_the_same_without_the_index() {
     for (what, fault) in faults {
         found(&store, 1).await;
         assert!(cost(&bucket, &store, 1).await <= WANTED as u64 + 3, "the index is used before: {what}");
-        let hits = bucket.double().fault(Rule::from(fault.at(Service::Search)).containing("/query"));
+        let hits = bucket.double().fault(fault.at(Service::Search).containing("/query"));
         for n in 2..4 {
             assert_eq!(found(&store, n).await, expected(n), "{what}");
         }
