@@ -1,6 +1,9 @@
 //! The Couchbase adapter beyond what every store must do: faults, outages, rights, TLS, and that what it keeps equals what
 //! SQLite keeps.
 
+mod lists;
+mod similar;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

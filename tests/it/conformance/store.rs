@@ -747,6 +747,32 @@ async fn the_nearest_errors_of_a_model_are_found_in_order(stores: Stores) {
     assert_eq!(best[0].record.knowledge, Some(knowledge(vec![0.0, 1.0], 1)));
 }
 
+/// Whichever way a store finds them, and when it changes its ways.
+async fn the_same_errors_are_near_however_often_one_asks(stores: Stores) {
+    let term = stores.term().await;
+    // On a circle, no two equally near to a third.
+    let angle = |n: u8| f32::from(n) * f32::from(n) * 0.731;
+    let vector = |n: u8| vec![angle(n).cos(), angle(n).sin()];
+    let one = FailureCounts { attempts: 1, cpu_us: 0, wall_us: 0 };
+    let failures = (0..40).map(|n| (fingerprint(n), one)).collect();
+    let key = shard_key(&record("a", "a", 10, JobState::Failed));
+    let shard = StatShard { counts: Counts { failures, ..Counts::default() }, ..StatShard::new(key) };
+    let errors = sightings((0..40).map(|n| seen(n, 10, "a")));
+    let here = &stores.here.projection;
+    here.commit(&term, Commit { shards: vec![new(shard)], ..errors }).await.unwrap();
+    let all: Vec<_> = (0..40).flat_map(|n| learned(n, &knowledge(vector(n), 1))).collect();
+    here.learn(&term, &all).await.unwrap();
+    for n in 0..40 {
+        let near = |other: u8| vector(n).iter().zip(vector(other)).map(|(a, b)| a * b).sum::<f32>();
+        let mut expected: Vec<u8> = (0..40).collect();
+        expected.sort_by(|a, b| near(*b).total_cmp(&near(*a)));
+        let found = stores.there.history.similar_errors(&vector(n), "m", 5).await.unwrap();
+        let names: Vec<_> = found.iter().map(|n| n.record.seen.fingerprint.as_bytes()[0]).collect();
+        assert_eq!(names, expected[..5], "near {n}");
+        assert!(found.iter().zip(&expected).all(|(found, other)| (found.similarity - near(*other)).abs() < 1e-5));
+    }
+}
+
 async fn categories_are_written_under_their_version_only(stores: Stores) {
     assert_eq!(stores.there.projection.load_categories().await.unwrap(), None);
     assert_eq!(stores.there.history.categories().await.unwrap(), Categories::default());
@@ -802,6 +828,7 @@ conformance! {
         later_knowledge_of_an_error_counts,
         who_has_no_term_learns_nothing,
         the_nearest_errors_of_a_model_are_found_in_order,
+        the_same_errors_are_near_however_often_one_asks,
         categories_are_written_under_their_version_only,
     } for embedded, couchbase, couchbase_key_value_only
 }

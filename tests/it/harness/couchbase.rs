@@ -10,6 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use super::couchbase_double::CouchbaseDouble;
 
+/// How long the vectors of tests are.
+pub const DIMENSION: usize = 2;
+
 /// Keys that nobody else uses.
 pub struct Bucket {
     url: String,
@@ -62,6 +65,7 @@ impl Bucket {
             scope: "_default".to_owned(),
             key_prefix: self.key_prefix.clone(),
             ca_file: self.ca_file.clone().filter(|_| url.tls),
+            dimension: Some(DIMENSION),
         }
     }
 
