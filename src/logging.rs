@@ -19,3 +19,14 @@ pub fn start(filter: &str, json: bool) -> anyhow::Result<()> {
     };
     started.map_err(|e| anyhow::anyhow!("logging can't be started: {e}"))
 }
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -84,7 +84,8 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let (history, projection, history_name) = open_store(config, &db, tasks).await?;
+    let embedder = open_embedder(&config.embedder, clock)?;
+    let (history, projection, history_name) = open_store(config, &db, Some(embedder.dimension()), tasks).await?;
     let folded = match history.cursor().await {
         // A store that is away is waited for while jobs run.
         Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
@@ -103,14 +104,16 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
         projection,
         history_name,
         cache,
-        embedder: Some(open_embedder(&config.embedder, clock)?),
+        embedder: Some(embedder),
     })
 }
 
-/// The two sides of a store, and the name of what it holds.
+/// The two sides of a store, and the name of what it holds. Where there is an index for vectors, it is made for those of
+/// this `dimension`.
 async fn open_store(
     config: &Config,
     db: &Sqlite,
+    dimension: Option<usize>,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>, String)> {
     match &config.store.url {
@@ -128,6 +131,7 @@ async fn open_store(
                 scope: config.store.scope.clone(),
                 key_prefix: config.store.key_prefix.clone(),
                 ca_file: config.store.tls_ca.clone(),
+                dimension,
             };
             // Without the address: machines may know one cluster by several.
             let name = format!("couchbase {}/{}/{}", settings.bucket, settings.scope, settings.key_prefix);
@@ -182,7 +186,7 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     fs_err::create_dir_all(&config.data_dir)
         .context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (history, projection, _) = open_store(config, &db, tasks).await?;
+    let (history, projection, _) = open_store(config, &db, None, tasks).await?;
     let source = match with_log {
         true => Some(open_shared(config, &db, Cursor::START, tasks).await?.1),
         false => None,

@@ -9,11 +9,12 @@ use axum::response::Response;
 use axum::response::sse;
 use tokio::sync::mpsc;
 
-use super::problem::{ApiError, chain};
+use super::problem::ApiError;
 use super::query::{self, Params};
 use super::state::Api;
 use crate::domain::{Entry, Event, EventKind};
 use crate::events::{Cursor, EventError};
+use crate::logging::chain;
 use crate::wire::Happening;
 
 /// `GET /api/v1/events`: from `Last-Event-ID` or `?after=` on, else from now on.

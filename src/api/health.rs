@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::problem::chain;
 use super::state::Api;
+use crate::logging::chain;
 
 /// The path of [`live`].
 pub(super) const LIVE: &str = "/healthz";

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::domain::{InvalidName, JobId, JobState};
 use crate::events::{EventError, EventErrorKind, LogSpan};
+use crate::logging::chain;
 use crate::queue::{QueueError, QueueErrorKind};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::wire::{FieldProblem, Problem};
@@ -128,18 +129,6 @@ impl ApiError {
         }
         response
     }
-}
-
-/// An error with all that caused it, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl IntoResponse for ApiError {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 use super::{End, Header, Line, STEP, VERSION};
 use crate::events::Cursor;
+use crate::logging::chain;
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{
     Categories, Commit, ErrorRecord, JobRecord, Learned, Projection, Retention, StoreError, Term, Versioned, codec,
@@ -112,24 +113,24 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         let end = loop {
             match self.lines.next().await? {
                 Some(Line::Job(document)) => {
-                    jobs.push(codec::job(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
+                    jobs.push(codec::job(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                     if jobs.len() == STEP {
                         target.write_jobs(std::mem::take(&mut jobs)).await?;
                         progress(target.done.jobs);
                     }
                 }
                 Some(Line::Shard(document)) => {
-                    shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
+                    shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                 }
                 Some(Line::Error(document)) => {
-                    errors.push(codec::error(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?);
+                    errors.push(codec::error(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                     if errors.len() == STEP {
                         target.write_errors(std::mem::take(&mut errors)).await?;
                     }
                 }
                 Some(Line::Categories(document)) => {
                     let categories =
-                        codec::categories(document.get().as_bytes()).map_err(|e| self.lines.broken(&explain(&e)))?;
+                        codec::categories(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?;
                     target.write_categories(categories).await?;
                 }
                 Some(Line::End(end)) => break end,
@@ -325,13 +326,5 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
 
     fn broken(&self, problem: &str) -> ImportError {
         ImportError::Line { line: self.number, problem: problem.to_owned() }
-    }
-}
-
-/// An error with its causes.
-fn explain(error: &StoreError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
+
 /// Why a text is not a job name or a job id. The message says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} is not valid: {rule}")]
@@ -103,6 +105,16 @@ impl JobId {
                 "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 128, and not only digits",
             ))
         }
+    }
+
+    /// Whether BullMQ has counted it: such an id comes again when its queue was obliterated, for BullMQ then counts anew.
+    pub fn is_counted(&self) -> bool {
+        self.0.bytes().all(|b| b.is_ascii_digit())
+    }
+
+    /// The id under which history keeps a job when its own, a counted one, stands for an earlier job there.
+    pub fn come_again(&self, submitted_at: Timestamp) -> Self {
+        Self(format!("{}~{}", self.0, submitted_at.as_millis()))
     }
 }
 

@@ -9,15 +9,19 @@
 //! What is seen of errors is written before shards, so nothing that a shard counts is unknown. It merges to the same
 //! however often it is written.
 //!
+//! An id that BullMQ has counted may come again for another job (see [`JobId::is_counted`]), told by its time of submission.
+//! The first job keeps the id; the events of another are folded under one that is made of both.
+//!
 //! A shard takes in a bounded number of sets of errors. An attempt whose error would make one more is marked with
 //! [`Fingerprint::OTHER`] in its record: a shard stays the sum of what its records contribute.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry as Place, HashMap};
+use std::sync::Arc;
 
 use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
-use crate::domain::{Entry, Event, EventKind, Fingerprint, JobId};
+use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobId};
 use crate::events::Cursor;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
@@ -45,7 +49,11 @@ pub async fn fold_batch(
 ) -> Result<Folded, StoreError> {
     let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
     let mut batch = Batch::load(projection, entries, retention).await?;
-    for (at, entry) in entries {
+    let told_apart = batch.tell_apart(entries);
+    if let Some(entries) = &told_apart {
+        batch = Batch::load(projection, entries, retention).await?;
+    }
+    for (at, entry) in told_apart.as_deref().unwrap_or(entries) {
         match entry {
             Entry::Job(event) => batch.fold(*at, event),
             Entry::Categories(event) => {
@@ -162,6 +170,28 @@ impl Batch {
             }
         }
         Ok(batch)
+    }
+
+    /// The entries with an id of its own for each job whose id had been another's before; `None` when there is none.
+    fn tell_apart(&self, entries: &[(Cursor, Entry)]) -> Option<Vec<(Cursor, Entry)>> {
+        let has_come_again = |job: &Job| {
+            let first = self.jobs.places.get(&job.id).map(|place| &self.jobs.all[*place].value.record);
+            job.id.is_counted() && first.is_some_and(|first| first.submitted_at != job.submitted_at)
+        };
+        let jobs = entries.iter().filter_map(|(_, entry)| entry.job());
+        if !jobs.into_iter().any(|event| has_come_again(&event.job)) {
+            return None;
+        }
+        let told_apart = entries.iter().cloned().map(|(at, mut entry)| {
+            if let Entry::Job(event) = &mut entry
+                && has_come_again(&event.job)
+            {
+                let id = event.job.id.come_again(event.job.submitted_at);
+                event.job = Arc::new(Job { id, ..(*event.job).clone() });
+            }
+            (at, entry)
+        });
+        Some(told_apart.collect())
     }
 
     fn add_shard(&mut self, key: ShardKey, shard: Option<Versioned<StatShard>>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Waits;
+use crate::logging::chain;
 
 /// Failures since the last success.
 pub(super) struct Outage {
@@ -40,15 +41,4 @@ impl Outage {
         self.failures = 0;
         self.waits.reset();
     }
-}
-
-/// An error with all its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outage::chain;
 use crate::domain::Timestamp;
+use crate::logging::chain;
 use crate::store::{Projection, Retention, StoreErrorKind, Term};
 
 /// Records that one step removes at most: other writers wait no longer than this takes.

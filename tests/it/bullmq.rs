@@ -88,17 +88,26 @@ async fn jobs_of_other_producers_are_run_or_failed_with_a_reason() {
         assert_eq!(lease.job().options.attempts, 1, "BullMQ's default");
         lease.settle(Verdict::Complete { result: Some(json!("out")) }).await;
     }
-    for (name, data, word) in
-        [("../etc/passwd", json!([]), "job name"), ("dummy-job", json!({"arguments": [1]}), "arguments")]
-    {
+    // What can't be run is lent out only to be written down and failed.
+    for (name, data, listed, word) in [
+        ("../etc/passwd", json!([]), "invalid-job-name", "job name"),
+        ("dummy-job", json!({"arguments": [1]}), "dummy-job", "arguments"),
+    ] {
         let added = producer.add(name, data).attempts(5).await.unwrap();
-        let failed = crate::harness::eventually("the job fails", async || {
-            let job = producer.get_job(added.id()).await.ok()??;
-            Some(job.failed_reason().to_owned()).filter(|reason| !reason.is_empty())
-        })
-        .await;
-        assert!(failed.contains(word), "{failed}");
+        let lease = next(&mut claims).await;
+        assert_eq!((lease.job().id.as_str(), lease.job().name.as_str()), (added.id(), listed));
+        let why = lease.barred().expect("it can't be run").to_owned();
+        assert!(why.contains(word), "{why}");
+        lease.settle(Verdict::Fail { error: why }).await;
     }
+    // Of one whose id is none to us, nothing could be written down.
+    let nameless = producer.add("dummy-job", json!([])).job_id("a/b").await.unwrap();
+    let failed = crate::harness::eventually("the job fails", async || {
+        let job = producer.get_job(nameless.id()).await.ok()??;
+        Some(job.failed_reason().to_owned()).filter(|reason| !reason.is_empty())
+    })
+    .await;
+    assert!(failed.contains("job id"), "{failed}");
     // The worker has come to no harm.
     producer.add("dummy-job", json!([])).await.unwrap();
     next(&mut claims).await.settle(Verdict::Fail { error: "exit 2".to_owned() }).await;

@@ -175,10 +175,11 @@ fn term() -> Term {
 type Draw = (u8, u8, u32, u8);
 
 fn job(which: u8, twist: u8) -> Arc<Job> {
-    // Three jobs of two names on two days. A twist gives an id to a different job, which nobody should do.
+    // Three jobs of two names on two days. A twist gives an id to a different job: one of them has an id that may come
+    // again so, with the others nobody should do it.
     let name = if (which + twist).is_multiple_of(3) { "a" } else { "b" };
     Arc::new(Job {
-        id: JobId::parse(&format!("job-{which}")).unwrap(),
+        id: JobId::parse(&if which == 2 { "2".to_owned() } else { format!("job-{which}") }).unwrap(),
         name: JobName::parse(name).unwrap(),
         arguments: vec![],
         data: None,
@@ -484,6 +485,18 @@ fn a_shard_stays_small_whatever_its_jobs_say_and_a_replay_decides_alike() {
     let other = errors.iter().find(|e| e.fingerprint == Fingerprint::OTHER).unwrap();
     assert_eq!(other.text, Fingerprint::OTHER_TEXT);
     assert!(errors.iter().all(|e| counts.failures.contains_key(&e.fingerprint)));
+}
+
+#[test]
+fn an_id_that_bullmq_gives_again_is_another_job() {
+    let end = |twist| Event { at: Timestamp::from_millis(1), job: job(2, twist), kind: finished(Some(1), 0) };
+    let (records, _, _) = folded(&as_log([end(0), end(1), end(0)]));
+    let ids: Vec<_> = records.iter().map(|record| record.id.to_string()).collect();
+    assert_eq!(ids, ["2".to_owned(), format!("2~{}", job(2, 1).submitted_at.as_millis())]);
+    assert_eq!(
+        records.iter().map(|r| r.submitted_at).collect::<Vec<_>>(),
+        [job(2, 0), job(2, 1)].map(|j| j.submitted_at)
+    );
 }
 
 #[test]

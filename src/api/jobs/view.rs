@@ -24,7 +24,15 @@ impl Api {
     pub(in crate::api) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
         // The queue first: what it does not know any more is in history by then.
         let queued = self.queue.find(std::slice::from_ref(id)).await?.pop().flatten();
-        let record = self.history.job(id).await?;
+        let mut record = self.history.job(id).await?;
+        if let (Some(first), Some(queued)) = (&record, &queued)
+            && id.is_counted()
+            && first.submitted_at != queued.job.submitted_at
+        {
+            // The id stands for another job by now: while that is in the queue, it is the one that is asked for.
+            record = self.history.job(&id.come_again(queued.job.submitted_at)).await?;
+            record = record.map(|record| JobRecord { id: id.clone(), ..record });
+        }
         merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))
     }
 }

@@ -22,6 +22,7 @@ use self::breaker::Breaker;
 use super::{EmbedError, Embedder};
 use crate::backoff::Waits;
 use crate::domain::{Clock, Secret};
+use crate::logging::chain;
 
 /// Longer texts are cut, in bytes: below the 8,192 tokens that models take.
 const LONGEST_TEXT: usize = 8_000;
@@ -133,7 +134,7 @@ impl OpenAi {
                 .with_no_client_auth();
             http = http.tls_backend_preconfigured(unused);
         }
-        let http = http.build().map_err(|e| refused(format!("no HTTP client can be made: {}", with_causes(&e))))?;
+        let http = http.build().map_err(|e| refused(format!("no HTTP client can be made: {}", chain(&e))))?;
         let name = format!("{}/{}", settings.model, settings.dimension);
         let running = Semaphore::new(settings.concurrency.max(1));
         let breaker = Breaker::new(settings.daily_budget);
@@ -183,10 +184,8 @@ impl OpenAi {
             encoding_format: "float",
             dimensions: third_generation.then_some(self.settings.dimension),
         };
-        let passing = |e: reqwest::Error| Failure::Passing {
-            problem: self.scrubbed(&with_causes(&e.without_url())),
-            after: None,
-        };
+        let passing =
+            |e: reqwest::Error| Failure::Passing { problem: self.scrubbed(&chain(&e.without_url())), after: None };
         let sent = self.http.post(self.url.clone()).headers(self.headers.clone()).json(&request).send();
         let response = sent.await.map_err(passing)?;
         let status = response.status();
@@ -233,12 +232,6 @@ fn acceptable(text: &str) -> &str {
         return "no message";
     }
     &text[..text.floor_char_boundary(LONGEST_TEXT)]
-}
-
-/// An error with its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[async_trait]

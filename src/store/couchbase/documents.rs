@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::domain::{JobId, JobName, Timestamp};
+use crate::domain::{Fingerprint, JobId, JobName, Timestamp};
 use crate::stats::ShardKey;
-use crate::store::{JobRecord, JobSummary, StoreError, StoreErrorKind, codec};
+use crate::store::{ErrorRecord, JobRecord, JobSummary, StoreError, StoreErrorKind, codec};
 
 /// The collections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,8 @@ const LARGEST: usize = 16 << 20;
 struct Extras<'a> {
     place: &'a str,
     summary: &'a JobSummary,
+    /// What its attempts failed with, each once, for the index.
+    errors: &'a [Fingerprint],
 }
 
 /// The fields that are written with the first version of a document and never again.
@@ -121,9 +123,9 @@ const OPTIONAL: [&str; 7] =
 pub(super) fn job_document(record: &JobRecord, key_prefix: &str) -> Map<String, Value> {
     let place = format!("{key_prefix}{}", place(record.submitted_at, &record.id));
     let Value::Object(mut document) = to_value(&*fitting(record)) else { unreachable!("a record is an object") };
-    let Value::Object(extras) = to_value(&Extras { place: &place, summary: &record.summary() }) else {
-        unreachable!("a struct is an object")
-    };
+    let (summary, errors) = (record.summary(), record.errors());
+    let extras = Extras { place: &place, summary: &summary, errors: errors.as_slice() };
+    let Value::Object(extras) = to_value(&extras) else { unreachable!("a struct is an object") };
     document.extend(extras);
     document
 }
@@ -169,6 +171,27 @@ fn rough_size(record: &JobRecord) -> usize {
         .sum();
     // Escapes may make six bytes of one.
     if output > LARGEST / 8 { codec::encode(record).len() } else { 0 }
+}
+
+/// What an error's document has besides its record.
+#[derive(Debug, Serialize)]
+struct ErrorDocument<'a> {
+    #[serde(flatten)]
+    record: &'a ErrorRecord,
+    /// Among which vectors its own is looked for; none while it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    space: Option<String>,
+}
+
+/// Names the vectors that can be compared: those of one history by one model.
+pub(super) fn space(key_prefix: &str, model: &str) -> String {
+    format!("{key_prefix}{model}")
+}
+
+/// An error's whole document.
+pub(super) fn error_document(record: &ErrorRecord, key_prefix: &str) -> Vec<u8> {
+    let space = record.knowledge.as_ref().map(|known| space(key_prefix, &known.model));
+    codec::encode(&ErrorDocument { record, space })
 }
 
 /// A digest of everything that never changes once a job has been accepted.

@@ -25,7 +25,8 @@ pub(super) async fn jobs(
     let session = connector.session().await?;
     // One more than asked for tells whether there is another page.
     let places = query::places(&session, &connector.settings().key_prefix, filter, start, limit + 1);
-    let places = query::bounded(places, "the list of jobs").await?;
+    let what = if filter.errors.is_empty() { "the list of jobs" } else { "the list of jobs by error or category" };
+    let places = query::bounded(places, what).await?;
     let page: Vec<_> = places.iter().rev().take(limit).collect();
     let next = page.last().filter(|_| places.len() > limit).map(|place| documents::to_cursor(place));
     let lines = each(page, |place| async move {

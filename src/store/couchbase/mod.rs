@@ -39,6 +39,7 @@ mod projection;
 mod query;
 mod session;
 mod setup;
+mod similar;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -59,6 +60,7 @@ use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 use projection::Projecting;
 use session::Connector;
+use similar::Finder;
 
 /// Where the bucket is, and what is Jobber's in it.
 #[derive(Debug, Clone)]
@@ -77,6 +79,8 @@ pub struct CouchbaseSettings {
     pub key_prefix: String,
     /// A PEM file with the authorities to trust; `None` for the well-known ones and Capella's.
     pub ca_file: Option<PathBuf>,
+    /// How long the vectors of errors are, for the index of them; `None` makes none.
+    pub dimension: Option<usize>,
 }
 
 impl CouchbaseSettings {
@@ -89,6 +93,7 @@ impl CouchbaseSettings {
 pub struct CouchbaseStore {
     connector: Connector,
     projecting: Projecting,
+    finder: Finder,
     /// Whether the indexes have been looked after.
     prepared: watch::Receiver<bool>,
     _ends_background_work: DropGuard,
@@ -111,6 +116,7 @@ impl CouchbaseStore {
         let store = Arc::new(Self {
             connector: Connector::new(settings),
             projecting: Projecting::default(),
+            finder: Finder::default(),
             prepared,
             _ends_background_work: stop.clone().drop_guard(),
         });
@@ -150,10 +156,14 @@ async fn prepare(store: Weak<CouchbaseStore>, is_prepared: watch::Sender<bool>) 
     loop {
         let Some(strong) = store.upgrade() else { return };
         let session = strong.connector.session().await;
+        let CouchbaseSettings { bucket, dimension, .. } = strong.connector.settings().clone();
         drop(strong);
         match session {
             Ok(session) => {
                 setup::indexes(&session).await;
+                if let Some(dimension) = dimension {
+                    similar::prepare(&session, &bucket, dimension).await;
+                }
                 is_prepared.send_replace(true);
                 return;
             }
@@ -171,11 +181,7 @@ impl History for CouchbaseStore {
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
         let start = page.cursor.as_deref().map(documents::from_cursor).transpose()?;
         let limit = page.limit.clamp(1, PageRequest::MAX);
-        if filter.errors.is_empty() {
-            history::jobs(&self.connector, filter, start.as_deref(), limit).await
-        } else {
-            errors::jobs(&self.connector, filter, start.as_deref(), limit).await
-        }
+        history::jobs(&self.connector, filter, start.as_deref(), limit).await
     }
 
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {
@@ -195,7 +201,7 @@ impl History for CouchbaseStore {
     }
 
     async fn similar_errors(&self, vector: &[f32], model: &str, k: usize) -> Result<Vec<Neighbour>, StoreError> {
-        errors::similar(&self.connector, vector, model, k).await
+        self.finder.nearest(&self.connector, vector, model, k).await
     }
 
     async fn cursor(&self) -> Result<Cursor, StoreError> {

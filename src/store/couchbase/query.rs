@@ -20,18 +20,19 @@ use crate::store::{JobFilter, StoreError, StoreErrorKind};
 /// How long a query may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// An index, by the fields before the place. There is one for every combination of filters.
+/// An index. There is one for every combination of filters by name and state, and one for those by error.
 pub(super) struct Index {
     pub(super) name: &'static str,
     fields: &'static str,
 }
 
 /// Those that Jobber makes.
-pub(super) const INDEXES: [Index; 5] = [
+pub(super) const INDEXES: [Index; 6] = [
     Index { name: "jobber_by_time", fields: "place DESC" },
     Index { name: "jobber_by_state", fields: "state, place DESC" },
     Index { name: "jobber_by_name", fields: "name, place DESC" },
     Index { name: "jobber_by_both", fields: "name, state, place DESC" },
+    Index { name: "jobber_by_error", fields: "DISTINCT ARRAY e FOR e IN errors END, place DESC, state, name" },
     Index { name: "jobber_by_id", fields: "id, place" },
 ];
 
@@ -54,8 +55,9 @@ fn keyspace(layout: Layout) -> &'static str {
 fn listing(layout: Layout, filter: &JobFilter, state: Option<JobState>) -> String {
     let name = if filter.name.is_some() { " AND j.name = $name" } else { "" };
     let state = if state.is_some() { " AND j.state = $state" } else { "" };
+    let errors = if filter.errors.is_empty() { "" } else { " AND ANY e IN j.errors SATISFIES e IN $errors END" };
     format!(
-        "SELECT RAW j.place FROM `{}` AS j WHERE j.removed = FALSE{name}{state} AND j.place >= $from \
+        "SELECT RAW j.place FROM `{}` AS j WHERE j.removed = FALSE{name}{state}{errors} AND j.place >= $from \
          AND j.place < $before ORDER BY j.place DESC LIMIT $limit",
         keyspace(layout)
     )
@@ -109,6 +111,9 @@ pub(super) async fn places(
             .add_named_parameter("limit", wanted)?;
         if let Some(name) = &filter.name {
             options = options.add_named_parameter("name", name.as_str())?;
+        }
+        if !filter.errors.is_empty() {
+            options = options.add_named_parameter("errors", &filter.errors)?;
         }
         if let Some(state) = state {
             options = options.add_named_parameter("state", state.as_str())?;

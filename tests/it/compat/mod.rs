@@ -24,6 +24,7 @@ with_node! {
     an_operators_tools_are_obeyed,
     jobbers_jobs_run_in_a_worker,
     a_listener_hears_of_a_job_whose_worker_died,
+    an_id_that_comes_again_is_another_job_in_history,
 }
 
 async fn server() -> Redis {
@@ -216,4 +217,31 @@ async fn a_listener_hears_of_a_job_whose_worker_died(bullmq: &str) {
     let kinds: Vec<_> =
         view["attempts"].as_array().unwrap().iter().map(|a| a["report"]["outcome"]["kind"].clone()).collect();
     assert_eq!(kinds, [json!("lost"), json!("exit")], "{view}");
+}
+
+async fn an_id_that_comes_again_is_another_job_in_history(bullmq: &str) {
+    let redis = server().await;
+    let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    jobber.job("echo", "#!/bin/sh\necho \"$@\"\n");
+    let said = node(bullmq, "obliterated.js", &[&redis.port().to_string()]).await.remove(0);
+    assert_eq!(said, json!([{"id": "1", "returned": done("first")}, {"id": "1", "returned": done("second")}]));
+    // In the queue there is the second; history has both, and the first keeps the id.
+    let view = jobber.wait_final("1").await;
+    assert_eq!(
+        (&view["id"], &view["result"], &view["attempts"][0]["number"]),
+        (&json!("1"), &json!("second"), &json!(1))
+    );
+    let listed = eventually("both in history", async || {
+        let (_, list) = jobber.get("/api/v1/jobs?name=echo&state=completed").await;
+        list["items"].as_array().cloned().filter(|jobs| jobs.len() == 2)
+    })
+    .await;
+    let mut ids: Vec<_> = listed.iter().map(|job| job["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids[0], "1");
+    assert_eq!(jobber.wait_final(ids[1]).await["result"], "second", "{ids:?}");
+    let (_, groups) = jobber.get("/jobs").await;
+    assert_eq!(groups["jobs"][0]["completedCount"], 2, "{groups}");
+    redis.cli(&["del", "bull:my-job-queue:1"]);
+    assert_eq!(jobber.wait_final("1").await["result"], "first");
 }

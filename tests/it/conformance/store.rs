@@ -18,7 +18,7 @@ use jobber::store::{
     Retention, Sighting, StoreErrorKind, Term, Versioned,
 };
 
-use crate::harness::couchbase::Bucket;
+use crate::harness::couchbase::{Bucket, skipped};
 use crate::harness::couchbase_double::CouchbaseDouble;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ async fn embedded() -> Stores {
 
 /// The bucket of `JOBBER_TEST_COUCHBASE`, else the double.
 async fn couchbase() -> Stores {
-    couchbase_at(Bucket::to_test_on()).await
+    couchbase_at(Bucket::to_test_on().await).await
 }
 
 async fn couchbase_key_value_only() -> Stores {
@@ -77,16 +77,16 @@ async fn couchbase_at(bucket: Bucket) -> Stores {
     let (here, there): (Arc<CouchbaseStore>, Arc<CouchbaseStore>) = (open().await, open().await);
     let lists = here.has_query_service().await.unwrap();
     let clock = Clock::manual(Timestamp::from_millis(DAY_MS));
-    let store = |store: Arc<CouchbaseStore>| Store { history: store.clone(), projection: store };
-    Stores { here: store(here), there: store(there), clock, lists, expires_by_itself: true, _behind: Box::new(bucket) }
+    let store = |store: Arc<CouchbaseStore>| Store { history: store.clone(), projection: bucket.noted(store) };
+    let (here, there) = (store(here), store(there));
+    Stores { here, there, clock, lists, expires_by_itself: true, _behind: Box::new(bucket) }
 }
 
 impl Stores {
     /// Whether the case can't run here; says so.
     fn is_skipped(&self) -> bool {
         if !self.lists {
-            let case = std::thread::current().name().unwrap_or("?").to_owned();
-            eprintln!("skipped: {case}: this Couchbase has no query service");
+            skipped("this Couchbase has no query service");
         }
         !self.lists
     }
@@ -94,8 +94,7 @@ impl Stores {
     /// Whether the case is about a clock that this store does not go by.
     fn has_a_clock_of_its_own(&self) -> bool {
         if self.expires_by_itself {
-            let case = std::thread::current().name().unwrap_or("?").to_owned();
-            eprintln!("skipped: {case}: this store removes what has expired by a clock of its own");
+            skipped("this store removes what has expired by a clock of its own");
         }
         self.expires_by_itself
     }
@@ -747,6 +746,32 @@ async fn the_nearest_errors_of_a_model_are_found_in_order(stores: Stores) {
     assert_eq!(best[0].record.knowledge, Some(knowledge(vec![0.0, 1.0], 1)));
 }
 
+/// Whichever way a store finds them, and when it changes its ways.
+async fn the_same_errors_are_near_however_often_one_asks(stores: Stores) {
+    let term = stores.term().await;
+    // On a circle, no two equally near to a third.
+    let angle = |n: u8| f32::from(n) * f32::from(n) * 0.731;
+    let vector = |n: u8| vec![angle(n).cos(), angle(n).sin()];
+    let one = FailureCounts { attempts: 1, cpu_us: 0, wall_us: 0 };
+    let failures = (0..40).map(|n| (fingerprint(n), one)).collect();
+    let key = shard_key(&record("a", "a", 10, JobState::Failed));
+    let shard = StatShard { counts: Counts { failures, ..Counts::default() }, ..StatShard::new(key) };
+    let errors = sightings((0..40).map(|n| seen(n, 10, "a")));
+    let here = &stores.here.projection;
+    here.commit(&term, Commit { shards: vec![new(shard)], ..errors }).await.unwrap();
+    let all: Vec<_> = (0..40).flat_map(|n| learned(n, &knowledge(vector(n), 1))).collect();
+    here.learn(&term, &all).await.unwrap();
+    for n in 0..40 {
+        let near = |other: u8| vector(n).iter().zip(vector(other)).map(|(a, b)| a * b).sum::<f32>();
+        let mut expected: Vec<u8> = (0..40).collect();
+        expected.sort_by(|a, b| near(*b).total_cmp(&near(*a)));
+        let found = stores.there.history.similar_errors(&vector(n), "m", 5).await.unwrap();
+        let names: Vec<_> = found.iter().map(|n| n.record.seen.fingerprint.as_bytes()[0]).collect();
+        assert_eq!(names, expected[..5], "near {n}");
+        assert!(found.iter().zip(&expected).all(|(found, other)| (found.similarity - near(*other)).abs() < 1e-5));
+    }
+}
+
 async fn categories_are_written_under_their_version_only(stores: Stores) {
     assert_eq!(stores.there.projection.load_categories().await.unwrap(), None);
     assert_eq!(stores.there.history.categories().await.unwrap(), Categories::default());
@@ -802,6 +827,7 @@ conformance! {
         later_knowledge_of_an_error_counts,
         who_has_no_term_learns_nothing,
         the_nearest_errors_of_a_model_are_found_in_order,
+        the_same_errors_are_near_however_often_one_asks,
         categories_are_written_under_their_version_only,
     } for embedded, couchbase, couchbase_key_value_only
 }

@@ -6,6 +6,7 @@ use couchbase::error::ErrorKind;
 use couchbase::management::search::index::SearchIndex;
 use couchbase::options::search_options::SearchOptions;
 use couchbase::scope::Scope;
+use couchbase::search::queries::{Query, TermQuery};
 use couchbase::search::request::SearchRequest;
 use couchbase::search::vector::{VectorQuery, VectorSearch};
 use futures_util::TryStreamExt;
@@ -97,4 +98,30 @@ async fn who_may_not_make_an_index_is_told() {
     let scope = errors(&double).await;
     let refused = within(scope.search_indexes().upsert_index(definition(), None)).await.unwrap_err();
     assert!(refused.to_string().contains("fts_admin"), "{refused}");
+}
+
+/// An index follows its documents at its own pace, and no answer tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_lags_finds_less() {
+    let double = CouchbaseDouble::start();
+    let scope = errors(&double).await;
+    within(scope.search_indexes().upsert_index(definition(), None)).await.unwrap();
+    double.let_search_lag(0);
+    assert_eq!(near(&scope, &[1.0, 0.0, 0.0], 3).await.unwrap(), []);
+    double.let_search_lag(None);
+    assert_eq!(near(&scope, &[1.0, 0.0, 0.0], 3).await.unwrap().len(), 3);
+}
+
+/// Only documents that pass the filter are compared, so that `k` of them are found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_is_met_before_neighbours_are_counted() {
+    let double = CouchbaseDouble::start();
+    let scope = errors(&double).await;
+    within(scope.search_indexes().upsert_index(definition(), None)).await.unwrap();
+    let only = Query::Term(TermQuery::new("error z").field("text"));
+    let query = VectorQuery::with_vector("knowledge.vector", vec![1.0, 0.0, 0.0]).num_candidates(1).prefilter(only);
+    let request = SearchRequest::with_vector_search(VectorSearch::new(vec![query], None));
+    let mut result = within(scope.search("similar", request, None)).await.unwrap();
+    let rows: Vec<_> = within(result.rows().try_collect()).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["z"]);
 }

@@ -2,6 +2,7 @@
 
 mod embedder;
 mod fleet;
+mod outage;
 mod redis;
 
 use std::time::Duration;

@@ -85,6 +85,8 @@ pub struct State {
     pub without: Vec<u16>,
     indexes: Vec<http::QueryIndex>,
     searches: Vec<http::SearchIndex>,
+    /// How many documents search indexes have got to; all of them without one.
+    searched: Option<usize>,
     seen: BTreeMap<(Service, Option<u8>), u64>,
 }
 
@@ -182,6 +184,7 @@ impl CouchbaseDouble {
             without: options.without.clone(),
             indexes: Vec::new(),
             searches: Vec::new(),
+            searched: None,
             seen: BTreeMap::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(version) });
@@ -289,6 +292,12 @@ impl CouchbaseDouble {
         for user in self.shared.state().users.values_mut() {
             user.password = password.to_owned();
         }
+    }
+
+    /// Lets search indexes fall behind, at so many documents, or catch up with `None`. As on a real service, nothing in an
+    /// answer tells.
+    pub fn let_search_lag(&self, at: impl Into<Option<usize>>) {
+        self.shared.state().searched = at.into();
     }
 
     /// How many requests a service has seen.

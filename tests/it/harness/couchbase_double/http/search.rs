@@ -190,13 +190,14 @@ fn vector_fields(mapping: &Value, path: &mut Vec<String>, found: &mut Vec<Vector
     Ok(())
 }
 
-/// All documents of an index, with their names.
+/// The documents that an index has got to, with their names.
 fn documents(state: &State, index: &Index) -> Vec<(String, Value)> {
     let bucket = &state.buckets[&index.bucket];
     let known = index.collections.iter().filter_map(|(scope, name)| bucket.manifest.collection(scope, name));
     let documents = known.flat_map(|collection| bucket.collection(collection.id));
     documents
         .filter_map(|(place, document)| Some((String::from_utf8_lossy(&place.key).into_owned(), document.as_json()?)))
+        .take(state.searched.unwrap_or(usize::MAX))
         .collect()
 }
 

@@ -1,0 +1,278 @@
+//! Errors like another one: by the vector index of the search service, or by comparing with all of them.
+//!
+//! An index is of vectors of one length, which is in its name, so that two embedders do not fight for one. It follows the
+//! documents at its own pace, and nobody is told when it has seen them all. So it is asked only when it has once held as
+//! many vectors as there are, and what it finds is read by key and compared here: a similarity is never the index's own
+//! score. Whatever is in doubt (no service, no index, a part that did not answer, fewer found than asked for) is answered
+//! by comparing with all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use couchbase::error::{Error, ErrorKind};
+use couchbase::management::search::index::SearchIndex;
+use couchbase::options::search_options::SearchOptions;
+use couchbase::search::queries::{Query, TermQuery};
+use couchbase::search::request::SearchRequest;
+use couchbase::search::vector::{VectorQuery, VectorSearch};
+use futures_util::TryStreamExt;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::documents::{Room, space};
+use super::session::{Connector, Session};
+use super::setup::Layout;
+use super::{errors, history};
+use crate::domain::Fingerprint;
+use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
+
+/// How long a search may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A fingerprint, with which the key of an error ends.
+const HEX_DIGITS: usize = 64;
+/// How long an index may take to be made.
+const MAKING: Duration = Duration::from_secs(60);
+
+/// Why the index does not answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("{0}")]
+    Failed(#[from] Error),
+    #[error("the search service does not answer")]
+    Silent(#[from] tokio::time::error::Elapsed),
+    #[error("{failed} of {all} parts of the index did not answer")]
+    Partial { failed: u64, all: u64 },
+    #[error("it finds {found} errors, fewer than the {wanted} that were asked for")]
+    Few { found: usize, wanted: usize },
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// Finds errors near to a vector.
+#[derive(Default)]
+pub(super) struct Finder {
+    /// The model whose vectors the index has been seen to hold, all of them.
+    held: Mutex<Option<String>>,
+}
+
+impl Finder {
+    /// The `k` nearest errors of this model, best first.
+    pub(super) async fn nearest(
+        &self,
+        connector: &Connector,
+        vector: &[f32],
+        model: &str,
+        k: usize,
+    ) -> Result<Vec<Neighbour>, StoreError> {
+        if self.is_held(model) {
+            match by_index(connector, vector, model, k).await {
+                Ok(found) => return Ok(found),
+                Err(Unanswered::Few { .. }) => {}
+                Err(reason) => {
+                    tracing::warn!("errors are compared one by one, the vector search index was of no use: {reason}");
+                    self.set_held(None);
+                }
+            }
+        }
+        let (all, held) = tokio::join!(by_comparing(connector, vector, model), count(connector, vector.len(), model));
+        let mut all = all?;
+        match held {
+            Ok(held) if held >= all.len() as u64 => self.set_held(Some(model)),
+            Ok(held) => tracing::debug!(held, of = all.len(), "the vector search index is being built"),
+            Err(reason) => tracing::debug!("the vector search index is of no use: {reason}"),
+        }
+        all.truncate(k);
+        Ok(all)
+    }
+
+    fn is_held(&self, model: &str) -> bool {
+        self.held.lock().expect("nobody panics with the lock in hand").as_deref() == Some(model)
+    }
+
+    fn set_held(&self, model: Option<&str>) {
+        *self.held.lock().expect("nobody panics with the lock in hand") = model.map(str::to_owned);
+    }
+}
+
+/// Compares with every error that the aggregates name: exact, by key-value reads alone.
+async fn by_comparing(connector: &Connector, vector: &[f32], model: &str) -> Result<Vec<Neighbour>, StoreError> {
+    let shards = history::shards(connector, DayRange::default(), None).await?;
+    let all: BTreeSet<_> = shards.iter().flat_map(|s| s.counts.failures.keys().copied()).collect();
+    compared(connector, all, vector, model).await
+}
+
+/// Those of these errors that the model knows, best first.
+async fn compared(
+    connector: &Connector,
+    errors: BTreeSet<Fingerprint>,
+    vector: &[f32],
+    model: &str,
+) -> Result<Vec<Neighbour>, StoreError> {
+    let records = errors::errors(connector, &errors.into_iter().collect::<Vec<_>>()).await?;
+    let near = |record: ErrorRecord| {
+        let known = record.knowledge.as_ref().filter(|known| known.model == model)?;
+        let similarity =
+            (known.vector.len() == vector.len()).then(|| known.vector.iter().zip(vector).map(|(a, b)| a * b).sum())?;
+        Some(Neighbour { record, similarity })
+    };
+    let mut found: Vec<_> = records.into_iter().flatten().filter_map(near).collect();
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    Ok(found)
+}
+
+async fn by_index(connector: &Connector, vector: &[f32], model: &str, k: usize) -> Result<Vec<Neighbour>, Unanswered> {
+    let session = connector.session().await?;
+    let wanted = u32::try_from(k).unwrap_or(u32::MAX);
+    let nearest = VectorQuery::with_vector(VECTOR, vector.to_vec()).num_candidates(wanted);
+    let nearest = nearest.prefilter(of_model(connector, model));
+    let request = SearchRequest::with_vector_search(VectorSearch::new(vec![nearest], None));
+    let (keys, _) = timeout(PATIENCE, search(&session, vector.len(), request, wanted)).await??;
+    // Keys of other histories may be found where the service knows no filters.
+    let fingerprint = |key: &String| {
+        let error = key.get(key.len().checked_sub(HEX_DIGITS)?..)?.parse::<Fingerprint>().ok()?;
+        (session.key(Room::Errors, &error.to_string()) == *key).then_some(error)
+    };
+    let found = compared(connector, keys.iter().filter_map(fingerprint).collect(), vector, model).await?;
+    if found.len() < k { Err(Unanswered::Few { found: found.len(), wanted: k }) } else { Ok(found) }
+}
+
+/// How many vectors of this model the index holds.
+async fn count(connector: &Connector, dimension: usize, model: &str) -> Result<u64, Unanswered> {
+    let session = connector.session().await?;
+    let request = SearchRequest::with_search_query(of_model(connector, model));
+    Ok(timeout(PATIENCE, search(&session, dimension, request, 0)).await??.1)
+}
+
+fn of_model(connector: &Connector, model: &str) -> Query {
+    Query::Term(TermQuery::new(space(&connector.settings().key_prefix, model)).field("space"))
+}
+
+/// The keys of what is found, and how many there are in all.
+async fn search(
+    session: &Session,
+    dimension: usize,
+    request: SearchRequest,
+    limit: u32,
+) -> Result<(Vec<String>, u64), Unanswered> {
+    let options = SearchOptions::new().limit(limit).server_timeout(PATIENCE);
+    // On the heap: the SDK's futures are large, and deep.
+    let mut result = Box::pin(session.scope.search(index_name(dimension), request, options)).await?;
+    let keys = result.rows().map_ok(|row| row.id).try_collect().await?;
+    let metrics = result.metadata()?.metrics;
+    match metrics.failed_partition_count {
+        0 => Ok((keys, metrics.total_hits)),
+        failed => Err(Unanswered::Partial { failed, all: metrics.total_partition_count }),
+    }
+}
+
+/// The path of the vector in an error's document.
+const VECTOR: &str = "knowledge.vector";
+
+fn index_name(dimension: usize) -> String {
+    format!("jobber_errors_{dimension}")
+}
+
+/// What the search service is told to index.
+fn definition(session: &Session, bucket: &str, dimension: usize) -> SearchIndex {
+    let collection = match session.layout {
+        Layout::Collections => Room::Errors.name(),
+        Layout::Flat => "_default",
+    };
+    let vector = json!({
+        "name": "vector", "type": "vector", "dims": dimension, "similarity": "dot_product",
+        "vector_index_optimized_for": "recall", "index": true,
+    });
+    let space = json!({ "name": "space", "type": "text", "analyzer": "keyword", "index": true });
+    let properties = json!({
+        "space": { "enabled": true, "dynamic": false, "fields": [space] },
+        "knowledge": {
+            "enabled": true, "dynamic": false,
+            "properties": { "vector": { "enabled": true, "dynamic": false, "fields": [vector] } },
+        },
+    });
+    let kind = format!("{}.{collection}", session.scope.name());
+    let mapping = json!({
+        "default_mapping": { "enabled": false, "dynamic": false },
+        "types": { kind: { "enabled": true, "dynamic": false, "properties": properties } },
+    });
+    let params = HashMap::from([
+        ("doc_config".to_owned(), json!({ "mode": "scope.collection.type_field", "type_field": "type" })),
+        ("mapping".to_owned(), mapping),
+        // Vectors are in segments from this version on.
+        ("store".to_owned(), json!({ "indexType": "scorch", "segmentVersion": 16 })),
+    ]);
+    SearchIndex::new(index_name(dimension), "fulltext-index")
+        .source_type("gocbcore".to_owned())
+        .source_name(bucket.to_owned())
+        .params(params)
+}
+
+/// The length of the vectors that an index is of, wherever in it that stands.
+fn dimension_of(value: &Value) -> Option<u64> {
+    match value {
+        Value::Object(fields) => {
+            fields.get("dims").and_then(Value::as_u64).or_else(|| fields.values().find_map(dimension_of))
+        }
+        Value::Array(items) => items.iter().find_map(dimension_of),
+        _ => None,
+    }
+}
+
+/// Makes the index of vectors of this length, if it is missing, and says so; else what is missing and what it costs.
+pub(super) async fn prepare(session: &Session, bucket: &str, dimension: usize) {
+    const COST: &str = "errors like another one are found by comparing it with every known error, which reads them all";
+    let name = index_name(dimension);
+    match timeout(MAKING, make(session, bucket, dimension)).await {
+        Ok(Ok(Made::New)) => tracing::info!("made the vector search index {name} in Couchbase"),
+        Ok(Ok(Made::Before)) => {}
+        Ok(Ok(Made::Other(found))) => tracing::warn!(
+            "the vector search index {name} in Couchbase is of vectors of {found} numbers, the embedder's have \
+             {dimension}; drop it and start again. Until then {COST}"
+        ),
+        Ok(Err(e)) => match e.kind() {
+            ErrorKind::ServiceNotAvailable(_) => tracing::warn!("Couchbase has no search service: {COST}"),
+            ErrorKind::FeatureNotAvailable(_) => {
+                tracing::warn!(error = %e, "this Couchbase has no vector search (7.6 has): {COST}");
+            }
+            _ => tracing::warn!(
+                error = %e,
+                "the vector search index {name} is missing in Couchbase and could not be made: {COST}. Have it made \
+                 in the scope {} by a user with the role fts_admin: {}",
+                session.scope.name(),
+                serde_json::to_string(&definition(session, bucket, dimension)).unwrap_or_default()
+            ),
+        },
+        Err(_) => tracing::warn!("the vector search index {name} was not made in time: until it is there {COST}"),
+    }
+}
+
+/// What became of an index.
+enum Made {
+    New,
+    Before,
+    /// There is one of this name with vectors of another length.
+    Other(u64),
+}
+
+async fn make(session: &Session, bucket: &str, dimension: usize) -> Result<Made, Error> {
+    let manager = session.scope.search_indexes();
+    let name = index_name(dimension);
+    let look = || async { manager.get_index(&name, None).await.map(|known| is_of(&known, dimension)) };
+    match look().await {
+        Err(e) if *e.kind() == ErrorKind::IndexNotFound => {}
+        found => return found,
+    }
+    match manager.upsert_index(definition(session, bucket, dimension), None).await {
+        Ok(()) => Ok(Made::New),
+        // Whoever starts at the same time may have made it.
+        Err(e) => look().await.map_err(|_| e),
+    }
+}
+
+fn is_of(index: &SearchIndex, dimension: usize) -> Made {
+    match index.params.iter().flat_map(HashMap::values).find_map(dimension_of) {
+        Some(found) if found != dimension as u64 => Made::Other(found),
+        _ => Made::Before,
+    }
+}
