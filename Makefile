@@ -1,6 +1,8 @@
 # The two commands that matter: `make dev` and `make test`. The rest is parts of them.
 
 CARGO ?= cargo
+# Black-box tests wait for other processes far more than they compute.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: help dev build test lint bench tools clean
 

@@ -264,30 +264,35 @@ impl Projector<'_> {
         Ok(())
     }
 
-    /// Gives a store its first categories. One without any was made by an older Jobber, or just now: what it counted is
-    /// counted anew, as there is more to count. False when the term has passed meanwhile.
+    /// Gives a store its first categories. One that has been folded into without any was made by an older Jobber: what it
+    /// counted is counted anew, as there is more to count. False when the term has passed meanwhile.
     async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         if self.projection.load_categories().await?.is_some() {
             return Ok(true);
         }
+        // A new store has nothing to count, and may not be able to: without a query service Couchbase can't.
+        if self.projection.position().await? > Cursor::START && !self.recount(leadership).await? {
+            return Ok(false);
+        }
+        let categories = Categories::seeded(self.settings.categories.clone());
+        let first = Versioned { document: categories, version: None };
+        self.projection.commit(leadership.term(), Commit { categories: Some(first), ..Commit::default() }).await?;
+        Ok(true)
+    }
+
+    /// Makes the aggregates anew. False when the term has passed meanwhile.
+    async fn recount(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         let term = leadership.term().clone();
         let recounted = rebuild(self.projection, &term, self.clock.now());
         tokio::pin!(recounted);
         loop {
             tokio::select! {
-                done = &mut recounted => {
-                    done?;
-                    break;
-                }
+                done = &mut recounted => return done.map(|_| true),
                 () = tokio::time::sleep_until(leadership.renewal_due()) => if !leadership.keep().await? {
                     return Ok(false);
                 },
             }
         }
-        let categories = Categories::seeded(self.settings.categories.clone());
-        let first = Versioned { document: categories, version: None };
-        self.projection.commit(&term, Commit { categories: Some(first), ..Commit::default() }).await?;
-        Ok(true)
     }
 
     /// Passes on what was read. When it was one event that can't be read, sets that aside and answers `None`: look again.

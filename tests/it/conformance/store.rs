@@ -18,7 +18,7 @@ use jobber::store::{
     Retention, Sighting, StoreErrorKind, Term, Versioned,
 };
 
-use crate::harness::couchbase::Bucket;
+use crate::harness::couchbase::{Bucket, skipped};
 use crate::harness::couchbase_double::CouchbaseDouble;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ async fn embedded() -> Stores {
 
 /// The bucket of `JOBBER_TEST_COUCHBASE`, else the double.
 async fn couchbase() -> Stores {
-    couchbase_at(Bucket::to_test_on()).await
+    couchbase_at(Bucket::to_test_on().await).await
 }
 
 async fn couchbase_key_value_only() -> Stores {
@@ -77,16 +77,16 @@ async fn couchbase_at(bucket: Bucket) -> Stores {
     let (here, there): (Arc<CouchbaseStore>, Arc<CouchbaseStore>) = (open().await, open().await);
     let lists = here.has_query_service().await.unwrap();
     let clock = Clock::manual(Timestamp::from_millis(DAY_MS));
-    let store = |store: Arc<CouchbaseStore>| Store { history: store.clone(), projection: store };
-    Stores { here: store(here), there: store(there), clock, lists, expires_by_itself: true, _behind: Box::new(bucket) }
+    let store = |store: Arc<CouchbaseStore>| Store { history: store.clone(), projection: bucket.noted(store) };
+    let (here, there) = (store(here), store(there));
+    Stores { here, there, clock, lists, expires_by_itself: true, _behind: Box::new(bucket) }
 }
 
 impl Stores {
     /// Whether the case can't run here; says so.
     fn is_skipped(&self) -> bool {
         if !self.lists {
-            let case = std::thread::current().name().unwrap_or("?").to_owned();
-            eprintln!("skipped: {case}: this Couchbase has no query service");
+            skipped("this Couchbase has no query service");
         }
         !self.lists
     }
@@ -94,8 +94,7 @@ impl Stores {
     /// Whether the case is about a clock that this store does not go by.
     fn has_a_clock_of_its_own(&self) -> bool {
         if self.expires_by_itself {
-            let case = std::thread::current().name().unwrap_or("?").to_owned();
-            eprintln!("skipped: {case}: this store removes what has expired by a clock of its own");
+            skipped("this store removes what has expired by a clock of its own");
         }
         self.expires_by_itself
     }

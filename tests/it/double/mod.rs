@@ -1,5 +1,6 @@
 //! The Couchbase double, held against the official SDK and, where the SDK hides it, against the protocol's bytes.
 
+mod alone;
 mod bytes;
 mod documents;
 mod faults;

@@ -136,6 +136,12 @@ impl Bucket {
             .filter(move |(_, d)| !d.deleted && (d.expiry == 0 || d.expiry > now))
     }
 
+    /// The keys of all living documents.
+    pub fn keys(&self) -> Vec<String> {
+        let living = self.documents.iter().filter(|(_, document)| !document.deleted);
+        living.map(|(place, _)| String::from_utf8_lossy(&place.key).into_owned()).collect()
+    }
+
     /// The moment that an expiry of the protocol means, with the collection's own limit.
     pub fn expiry(&self, collection: u32, asked: u32) -> u64 {
         let now = self.now().as_secs();
