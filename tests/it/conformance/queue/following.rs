@@ -101,7 +101,7 @@ pub(super) async fn jobs_that_wait_for_others_are_listed_behind_the_delayed(fixt
             let Some(next) = page.next else { break };
             request.cursor = Some(next);
         }
-        assert_eq!(seen.iter().map(|job| &job.job.id == &due).collect::<Vec<_>>(), [true, false, false, false]);
+        assert_eq!(seen.iter().map(|job| job.job.id == due).collect::<Vec<_>>(), [true, false, false, false]);
         for (id, others) in
             [(&in_tree, vec![&first.id, &other.id]), (&behind_it, vec![&in_tree]), (&late, vec![&first.id])]
         {
