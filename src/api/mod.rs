@@ -65,6 +65,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/stats/{what}", get(failures::stats))
         .route("/api/v1/categories", get(failures::list).post(failures::add))
         .route("/api/v1/categories/{id}", put(failures::edit).delete(failures::remove))
+        .route("/api/v1/categories:presets", get(failures::presets))
         .route("/api/v1/categories:test", post(failures::test))
         .route("/api/v1/categories:calibrate", post(failures::measure))
         .route("/api/v1/categories:threshold", post(failures::set_threshold))

@@ -10,7 +10,9 @@ use super::view::{Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
 use crate::domain::CategoryId;
-use crate::wire::failures::{CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, LabelledText, Tested};
+use crate::wire::failures::{
+    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, LabelledText, NewCategory, PresetListing, Tested,
+};
 
 /// `jobber category`.
 #[derive(Debug, Clone, Subcommand)]
@@ -18,6 +20,8 @@ pub enum CategoryCommand {
     /// All categories, and how many different errors are in each
     #[command(visible_alias = "list")]
     Ls,
+    /// The categories that come with Jobber, for add --preset
+    Presets,
     /// Add a category
     Add(AddArgs),
     /// Change a category: what is not given stays
@@ -43,15 +47,18 @@ pub enum CategoryCommand {
 /// `jobber category add`.
 #[derive(Debug, Clone, Args)]
 pub struct AddArgs {
-    /// What people call it
-    #[arg(value_name = "NAME")]
-    name: String,
+    /// What people call it [default: the preset's name]
+    #[arg(value_name = "NAME", required_unless_present = "preset")]
+    name: Option<String>,
+    /// Take description and examples from a category that comes with Jobber: see jobber category presets
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<String>,
     /// Its id [default: made from the name]
     #[arg(long, value_name = "ID", value_parser = CategoryId::parse)]
     id: Option<CategoryId>,
     /// What belongs to it, in words
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    description: String,
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
     /// A message that belongs to it (repeatable)
     #[arg(long = "example", value_name = "TEXT")]
     examples: Vec<String>,
@@ -119,6 +126,26 @@ impl View for CategoryListing {
     }
 }
 
+impl View for PresetListing {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["NAME", "ALSO CALLED", "EXAMPLES", "DESCRIPTION"],
+            self.items.iter().map(|preset| {
+                vec![
+                    preset.category.name.clone(),
+                    preset.aliases.join(", "),
+                    preset.category.examples.len().to_string(),
+                    first_line(&preset.category.description, 60),
+                ]
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.items.iter().map(json_line).collect()
+    }
+}
+
 impl View for CategoryChanged {
     fn table(&self, out: &mut Table) {
         out.optional("category", self.id.as_ref().map(CategoryId::as_str));
@@ -173,8 +200,10 @@ pub(super) async fn category(
 ) -> Result<Exit, CliError> {
     match command {
         CategoryCommand::Ls => console.show(&client.categories().await?)?,
-        CategoryCommand::Add(AddArgs { name, id, description, examples }) => {
-            console.show(&client.add_category(&CategoryBody { id, name, description, examples }).await?)?;
+        CategoryCommand::Presets => console.show(&client.presets().await?)?,
+        CategoryCommand::Add(AddArgs { name, preset, id, description, examples }) => {
+            let body = NewCategory { preset, id, name, description, examples };
+            console.show(&client.add_category(&body).await?)?;
         }
         CategoryCommand::Edit(args) => console.show(&edit(args, client).await?)?,
         CategoryCommand::Rm { category } => console.show(&client.remove_category(&category).await?)?,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::values::Moment;
+use super::filter::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, StatsQuery};
@@ -12,21 +12,8 @@ use crate::wire::failures::FailuresReport;
 /// `jobber failures`.
 #[derive(Debug, Clone, Args)]
 pub struct FailuresArgs {
-    /// Only jobs of this binary
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// Only jobs submitted on that day or later: 7d, or 2026-11-24T00:00:00Z
-    #[arg(long, value_name = "DURATION|RFC3339")]
-    since: Option<Moment>,
-    /// Only jobs submitted before
-    #[arg(long, value_name = "DURATION|RFC3339")]
-    until: Option<Moment>,
-    /// Only errors of this category, by id or name; or uncategorised, or pending
-    #[arg(long, value_name = "CATEGORY")]
-    category: Option<String>,
-    /// Only the error whose fingerprint begins like this
-    #[arg(long, value_name = "DIGITS")]
-    fingerprint: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// How many at most [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: Option<u16>,
@@ -71,12 +58,12 @@ impl View for FailuresReport {
 
 pub(super) async fn failures(args: FailuresArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let now = Clock::system().now();
-    let mut more = Vec::new();
-    more.extend(args.category.map(|category| ("category", category)));
-    more.extend(args.fingerprint.map(|digits| ("fingerprint", digits)));
+    let (filter, mut more) = (args.filter, Vec::new());
+    more.extend(filter.category.map(|category| ("category", category)));
+    more.extend(filter.fingerprint.map(|digits| ("fingerprint", digits)));
     more.extend(args.limit.map(|limit| ("limit", limit.to_string())));
-    let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve(now)));
-    let report = client.failures(&StatsQuery { name: args.name, since, until, more }).await?;
+    let (since, until) = (filter.since.map(|m| m.resolve(now)), filter.until.map(|m| m.resolve(now)));
+    let report = client.failures(&StatsQuery { name: filter.name, since, until, more }).await?;
     console.show(&report)?;
     if report.total > report.items.len() {
         console.hint(&format!("there are {} different errors: raise --limit", report.total));

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::values::Moment;
+use super::filter::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};
@@ -17,21 +17,8 @@ pub struct ListArgs {
     /// Only jobs in this state (repeatable, or with commas)
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<JobState>,
-    /// Only jobs of this binary
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// Only jobs submitted since: 1h, or 2026-11-24T08:00:00Z
-    #[arg(long, value_name = "DURATION|RFC3339")]
-    since: Option<Moment>,
-    /// Only jobs submitted before
-    #[arg(long, value_name = "DURATION|RFC3339")]
-    until: Option<Moment>,
-    /// Only jobs that failed with an error of this category, by id or name
-    #[arg(long, value_name = "CATEGORY")]
-    category: Option<String>,
-    /// Only jobs that failed with the error whose fingerprint begins like this
-    #[arg(long, value_name = "DIGITS")]
-    fingerprint: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// How many at most, or to a page with --all [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: Option<u16>,
@@ -73,15 +60,16 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
     const PAGE: usize = 50;
     let now = Clock::system().now();
     let default = if args.all { PageRequest::MAX } else { PAGE };
+    let filter = args.filter;
     let mut query = JobQuery {
         states: args.state,
-        name: args.name,
-        since: args.since.map(|m| m.resolve(now)),
-        until: args.until.map(|m| m.resolve(now)),
+        name: filter.name,
+        since: filter.since.map(|m| m.resolve(now)),
+        until: filter.until.map(|m| m.resolve(now)),
         limit: Some(args.limit.map_or(default, usize::from)),
         cursor: args.cursor,
-        category: args.category,
-        fingerprint: args.fingerprint,
+        category: filter.category,
+        fingerprint: filter.fingerprint,
     };
     let mut list = client.jobs(&query).await?;
     while args.all && list.next_cursor.is_some() {

@@ -14,6 +14,7 @@ pub mod exec;
 mod exit;
 mod explain;
 mod failures;
+mod filter;
 mod follow;
 mod health;
 mod jobspec;

@@ -7,8 +7,8 @@ use super::transport::encode;
 use super::{Client, ClientError};
 use crate::domain::Timestamp;
 use crate::wire::failures::{
-    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, RetriedFailed, RetryFailed,
-    TestBody, Tested, ThresholdBody,
+    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, NewCategory, PresetListing,
+    RetriedFailed, RetryFailed, TestBody, Tested, ThresholdBody,
 };
 
 /// What statistics and failures are about.
@@ -85,11 +85,19 @@ impl Client {
         self.answer(self.api(Method::GET, "categories")).await
     }
 
+    /// The categories that come with Jobber.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn presets(&self) -> Result<PresetListing, ClientError> {
+        self.answer(self.api(Method::GET, "categories:presets")).await
+    }
+
     /// Adds a category.
     ///
     /// # Errors
     /// `Rejected` when it is not acceptable, `Conflict` when there is one with its id or name.
-    pub async fn add_category(&self, body: &CategoryBody) -> Result<CategoryChanged, ClientError> {
+    pub async fn add_category(&self, body: &NewCategory) -> Result<CategoryChanged, ClientError> {
         self.answer(self.api(Method::POST, "categories").json(body)).await
     }
 

@@ -1,6 +1,6 @@
 //! Which category a message belongs to: the rule, and the threshold that it needs.
 
-pub use super::library::{library, seeds};
+pub use super::library::{library, named, seeds};
 use crate::domain::{Category, CategoryId, Match};
 
 /// The similarity from which a message belongs to a category, unless another is set.

@@ -4,12 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use sha2::{Digest, Sha256};
+
 /// A code, in lower case, and what it means.
 struct Entry {
     code: &'static str,
     /// Where the code's first word begins in it.
     lead: usize,
     meaning: &'static str,
+    /// Whether it says little by itself, so that its meaning counts only where no other does.
+    is_weak: bool,
 }
 
 /// The codes by their first words.
@@ -17,20 +21,30 @@ static CODES: LazyLock<HashMap<&'static str, Vec<Entry>>> = LazyLock::new(|| {
     let mut codes: HashMap<_, Vec<Entry>> = HashMap::new();
     for line in include_str!("gloss.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (code, meaning) = line.split_once('\t').expect("each line of the file has a tab");
+        let (code, is_weak) = code.strip_prefix('~').map_or((code, false), |code| (code, true));
         let code: &'static str = code.to_ascii_lowercase().leak();
         let lead = code.bytes().take_while(|b| !b.is_ascii_alphanumeric()).count();
         let length = code[lead..].bytes().take_while(u8::is_ascii_alphanumeric).count();
-        codes.entry(&code[lead..lead + length]).or_default().push(Entry { code, lead, meaning });
+        codes.entry(&code[lead..lead + length]).or_default().push(Entry { code, lead, meaning, is_weak });
     }
     codes
 });
+
+/// Names the list of codes: the digits change when a code does, and with them what is embedded of a text.
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let digest = Sha256::digest(include_bytes!("gloss.txt"));
+        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    &VERSION
+}
 
 /// The text, followed by what the codes in it mean in words. Apply it once to messages and to the texts of categories
 /// alike, before they are embedded.
 pub fn gloss(text: &str) -> Cow<'_, str> {
     let lower = text.to_ascii_lowercase();
     let bytes = lower.as_bytes();
-    let mut meanings: Vec<&str> = Vec::new();
+    let (mut meanings, mut weak): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < bytes.len() {
         let length = bytes[at..].iter().take_while(|b| b.is_ascii_alphanumeric()).count();
@@ -39,12 +53,14 @@ pub fn gloss(text: &str) -> Cow<'_, str> {
             continue;
         }
         for entry in CODES.get(&lower[at..at + length]).into_iter().flatten() {
-            if !meanings.contains(&entry.meaning) && stands_at(bytes, at, entry) {
-                meanings.push(entry.meaning);
+            let found = if entry.is_weak { &mut weak } else { &mut meanings };
+            if !found.contains(&entry.meaning) && stands_at(bytes, at, entry) {
+                found.push(entry.meaning);
             }
         }
         at += length;
     }
+    let meanings = if meanings.is_empty() { weak } else { meanings };
     if meanings.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{text} ({})", meanings.join("; "))) }
 }
 
@@ -88,6 +104,13 @@ mod tests {
         ] {
             assert!(gloss(text).contains(meaning), "{text}: {}", gloss(text));
         }
+    }
+
+    #[test]
+    fn what_says_more_silences_what_says_little() {
+        let wrapped = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc";
+        assert_eq!(gloss(wrapped), format!("{wrapped} (out of memory, memory exhausted)"));
+        assert!(gloss("terminate called after throwing an instance of 'Odd'").contains("C++"));
     }
 
     #[test]

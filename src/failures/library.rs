@@ -35,16 +35,26 @@ pub fn seeds() -> Vec<Category> {
     SEEDS.iter().map(|name| preset(name).expect("the library has the first Jobber's categories")).collect()
 }
 
-/// All categories of the library, under their own names.
-pub fn library() -> Vec<Category> {
-    LIBRARY.iter().map(|entry| category(entry, &entry.name)).collect()
+/// All categories of the library under their own names, with other names that mean the same.
+pub fn library() -> Vec<(Category, &'static [String])> {
+    LIBRARY.iter().map(|entry| (category(entry, &entry.name), entry.aliases.as_slice())).collect()
 }
 
 /// The library's description and examples under this name, if it knows it or another name for the same.
 pub fn preset(name: &str) -> Option<Category> {
+    find(name).map(|entry| category(entry, name))
+}
+
+/// The category of the library that goes by this name or id, under its own name.
+pub fn named(name: &str) -> Option<Category> {
+    let of_id = |entry: &&Entry| CategoryId::of_name(&entry.name).is_ok_and(|id| id.as_str() == name);
+    find(name).or_else(|| LIBRARY.iter().find(of_id)).map(|entry| category(entry, &entry.name))
+}
+
+fn find(name: &str) -> Option<&'static Entry> {
     let means =
         |entry: &&Entry| std::iter::once(&entry.name).chain(&entry.aliases).any(|n| n.eq_ignore_ascii_case(name));
-    LIBRARY.iter().find(means).map(|entry| category(entry, name))
+    LIBRARY.iter().find(means)
 }
 
 fn category(entry: &Entry, name: &str) -> Category {
@@ -80,5 +90,8 @@ mod tests {
         assert_eq!(names, SEEDS);
         assert_eq!(preset("out of MEMORY").unwrap().description, preset("Memory quota exceeded").unwrap().description);
         assert!(preset("no such category").is_none());
+        assert_eq!(named("disk-or-filesystem-error"), named("disk full"));
+        assert_eq!(named("DISK FULL").unwrap().name, "Disk or filesystem error");
+        assert!(named("no such category").is_none());
     }
 }

@@ -144,11 +144,49 @@ pub struct CategoryView {
     pub errors: usize,
 }
 
-/// `POST /api/v1/categories` and `PUT /api/v1/categories/{id}`.
+/// `POST /api/v1/categories`. A preset gives what is not given; its examples come before those that are.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCategory {
+    /// One of the categories that come with Jobber, by any of its names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Made from the name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<CategoryId>,
+    /// For people; needed without a preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Messages that belong to it.
+    #[serde(default)]
+    pub examples: Vec<String>,
+}
+
+/// `GET /api/v1/categories:presets`: the categories that come with Jobber.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PresetListing {
+    /// The presets.
+    pub items: Vec<Preset>,
+}
+
+/// A category to choose, with other names that it goes by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preset {
+    /// The category that it makes.
+    #[serde(flatten)]
+    pub category: Category,
+    /// Other names for the same.
+    pub aliases: Vec<String>,
+}
+
+/// `PUT /api/v1/categories/{id}`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CategoryBody {
-    /// Made from the name when absent; may be absent or the same in a PUT.
+    /// May be absent, or the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<CategoryId>,
     /// For people.

@@ -125,7 +125,7 @@ def own_texts():
     for entry in json.loads((FAILURES / "library.json").read_text(encoding="utf8")):
         texts += [entry["name"], entry["description"], *entry["examples"], *entry["aliases"]]
     codes = [
-        line.split("\t")
+        line.lstrip("~").split("\t")
         for line in (FAILURES / "gloss.txt").read_text(encoding="utf8").splitlines()
         if line and not line.startswith("#")
     ]

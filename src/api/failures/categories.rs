@@ -15,12 +15,13 @@ use crate::api::problem::ApiError;
 use crate::api::query::Segment;
 use crate::api::state::Api;
 use crate::domain::{Category, CategoryChange, CategoryEvent, CategoryId, InvalidCategory, Outcome, UNCATEGORISED};
-use crate::failures::categories::{Calibration, Labelled, calibrate};
+use crate::failures::categories::{Calibration, Labelled, calibrate, library, named};
 use crate::failures::fingerprint;
 use crate::stats::Label;
 use crate::store::{Categories, DayRange};
 use crate::wire::failures::{
-    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, CategoryView, TestBody, Tested, ThresholdBody,
+    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, CategoryView, NewCategory, Preset, PresetListing,
+    TestBody, Tested, ThresholdBody,
 };
 
 /// The most messages to calibrate with at once.
@@ -49,10 +50,9 @@ pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<Answer<C
 }
 
 /// `POST /api/v1/categories`.
-pub(in crate::api) async fn add(State(api): State<Arc<Api>>, body: Json<CategoryBody>) -> Result<Response, ApiError> {
-    let CategoryBody { id, name, description, examples } = body.value;
-    let id = id.map_or_else(|| CategoryId::of_name(&name), Ok).map_err(invalid)?;
-    let category = Category { id: id.clone(), name, description, examples };
+pub(in crate::api) async fn add(State(api): State<Arc<Api>>, body: Json<NewCategory>) -> Result<Response, ApiError> {
+    let category = wanted(body.value)?;
+    let id = category.id.clone();
     category.validate().map_err(invalid)?;
     let known = api.history.categories().await?;
     if known.get(&id).is_some() {
@@ -65,6 +65,29 @@ pub(in crate::api) async fn add(State(api): State<Arc<Api>>, body: Json<Category
     }
     check_name(&known, &category)?;
     write(&api, CategoryChange::Added { category }, Some(id), "added").await
+}
+
+/// What the body asks for, with its preset's part.
+fn wanted(body: NewCategory) -> Result<Category, ApiError> {
+    let unknown = |preset: &str| {
+        let detail = format!("there is no preset {preset:?}; see GET /api/v1/categories:presets");
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_preset", detail)
+    };
+    let preset = body.preset.map(|preset| named(&preset).ok_or_else(|| unknown(&preset))).transpose()?;
+    let (own_name, own_description, mut examples) =
+        preset.map_or_else(Default::default, |p| (Some(p.name), Some(p.description), p.examples));
+    let Some(name) = body.name.or(own_name) else {
+        return Err(ApiError::bad_request("invalid_body", "name: must be given without a preset"));
+    };
+    let id = body.id.map_or_else(|| CategoryId::of_name(&name), Ok).map_err(invalid)?;
+    examples.extend(body.examples);
+    Ok(Category { id, name, description: body.description.or(own_description).unwrap_or_default(), examples })
+}
+
+/// `GET /api/v1/categories:presets`.
+pub(in crate::api) async fn presets() -> Answer<PresetListing> {
+    let items = library().into_iter().map(|(category, aliases)| Preset { category, aliases: aliases.to_vec() });
+    Answer(PresetListing { items: items.collect() })
 }
 
 /// `PUT /api/v1/categories/{id}`.

@@ -15,7 +15,7 @@ use super::state::Api;
 use crate::domain::{Day, Fingerprint, JobName, Timestamp};
 use crate::stats::{ErrorFacts, Knowns, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
-pub(super) use categories::{add, edit, list, measure, remove, set_threshold, test};
+pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
 pub use judge::Judge;
 pub(super) use retry::retry;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use super::wordpiece::Vocabulary;
 use super::{EmbedError, Embedder, lexical, normalise};
+use crate::failures::gloss;
 
 /// Pieces of a text that count; about 1500 characters.
 const MOST_PIECES: usize = 384;
@@ -92,7 +93,8 @@ impl StaticModel {
 #[async_trait]
 impl Embedder for StaticModel {
     fn model(&self) -> &'static str {
-        "jobber-static-1"
+        static NAME: LazyLock<String> = LazyLock::new(|| format!("jobber-static-1/{}", gloss::version()));
+        &NAME
     }
 
     fn dimension(&self) -> usize {
