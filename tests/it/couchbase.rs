@@ -33,41 +33,61 @@ use crate::harness::{Jobber, eventually};
 
 const TTL: Duration = Duration::from_secs(10);
 
-/// The events of `jobs` jobs, three names on three days, side by side as they come in real life: every third job fails
-/// once and is tried again, every seventh fails for good.
+/// The events of `jobs` jobs, see [`Events`].
 fn events(jobs: u64) -> Vec<(Cursor, Entry)> {
-    const SIDE_BY_SIDE: u64 = 50;
-    let mut all = Vec::new();
-    let mut now = 1_000_000_000_000;
-    for group in (0..jobs).step_by(usize::try_from(SIDE_BY_SIDE).unwrap()) {
-        let group = group..(group + SIDE_BY_SIDE).min(jobs);
-        let made: Vec<_> = group.map(|n| (n, job(n, now))).collect();
-        let mut say = |job: &Arc<Job>, kind| {
-            now += 100;
-            all.push(Entry::Job(Event { at: Timestamp::from_millis(now), job: job.clone(), kind }));
-        };
-        for (_, job) in &made {
-            say(job, EventKind::Submitted);
-        }
-        for (n, job) in &made {
-            let bad = if n % 7 == 0 { 2 } else { u32::from(n % 3 == 0) };
-            let attempts = if bad == 0 { 1 } else { 2 };
-            for attempt in 1..=attempts {
-                let fails = attempt <= bad;
-                say(job, started(attempt));
-                say(job, ended(*n, attempt, fails));
-            }
-            let state = if bad == 2 { FinalState::Failed } else { FinalState::Completed };
-            let outcome = Outcome::Exit { code: i32::from(bad == 2) };
-            let error = (bad == 2).then(|| format!("no such file {n}"));
-            say(
-                job,
-                EventKind::Finished { attempt: Some(AttemptNumber(attempts)), state, outcome, result: None, error },
-            );
-        }
+    Events::new().next(jobs)
+}
+
+/// Events of jobs, three names on three days, side by side as they come in real life: every third job fails once and is
+/// tried again, every seventh fails for good.
+struct Events {
+    /// Jobs so far.
+    jobs: u64,
+    /// Events so far.
+    events: u64,
+    now: i64,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self { jobs: 0, events: 0, now: 1_000_000_000_000 }
     }
-    let cursor = |n: usize| Cursor { major: 0, minor: n as u64 + 1 };
-    all.into_iter().enumerate().map(|(n, event)| (cursor(n), event)).collect()
+
+    /// Those of the next jobs.
+    fn next(&mut self, jobs: u64) -> Vec<(Cursor, Entry)> {
+        const SIDE_BY_SIDE: u64 = 50;
+        let mut all = Vec::new();
+        let end = self.jobs + jobs;
+        while self.jobs < end {
+            let group = self.jobs..(self.jobs + SIDE_BY_SIDE).min(end);
+            self.jobs = group.end;
+            let made: Vec<_> = group.map(|n| (n, job(n, self.now))).collect();
+            let mut say = |job: &Arc<Job>, kind| {
+                self.now += 100;
+                self.events += 1;
+                let event = Event { at: Timestamp::from_millis(self.now), job: job.clone(), kind };
+                all.push((Cursor { major: 0, minor: self.events }, Entry::Job(event)));
+            };
+            for (_, job) in &made {
+                say(job, EventKind::Submitted);
+            }
+            for (n, job) in &made {
+                let bad = if n % 7 == 0 { 2 } else { u32::from(n % 3 == 0) };
+                let attempts = if bad == 0 { 1 } else { 2 };
+                for attempt in 1..=attempts {
+                    let fails = attempt <= bad;
+                    say(job, started(attempt));
+                    say(job, ended(*n, attempt, fails));
+                }
+                let state = if bad == 2 { FinalState::Failed } else { FinalState::Completed };
+                let outcome = Outcome::Exit { code: i32::from(bad == 2) };
+                let error = (bad == 2).then(|| format!("no such file {n}"));
+                let attempt = Some(AttemptNumber(attempts));
+                say(job, EventKind::Finished { attempt, state, outcome, result: None, error });
+            }
+        }
+        all
+    }
 }
 
 fn job(n: u64, now: i64) -> Arc<Job> {
@@ -397,42 +417,43 @@ async fn jobs_go_on_while_couchbase_is_away() {
 }
 
 /// What projection costs as jobs grow, into SQLite and into the double, and what reading costs then. Sizes in
-/// `JOBBER_BENCH_JOBS`. `cargo test --release --test it couchbase::projection_speed -- --ignored --nocapture`
+/// `JOBBER_BENCH_JOBS`; see docs/development/couchbase.md.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, not a check"]
 async fn projection_speed() {
     let sizes = std::env::var("JOBBER_BENCH_JOBS").unwrap_or_else(|_| "1000,20000".to_owned());
     let sizes: Vec<u64> = sizes.split(',').map(|n| n.trim().parse().unwrap()).collect();
-    let events = events(*sizes.iter().max().unwrap());
-    let ends: Vec<_> = sizes
-        .iter()
-        .map(|n| events.partition_point(|(_, e)| e.job().unwrap().job.id.as_str() < id_of(*n).as_str()))
-        .collect();
     let (_dir, embedded) = sqlite().await;
-    measure("sqlite", &*embedded, &events, &ends).await;
+    measure("sqlite", &*embedded, &sizes, u64::MAX).await;
     let bucket = Bucket::to_test_on().await;
     let store = bucket.open().await;
     store.prepared().await;
-    measure("couchbase", &*store, &events, &ends).await;
+    // The double has no order to read an index in: a page costs it a look at every job.
+    let listed = if bucket.double.is_some() { 10_000 } else { u64::MAX };
+    measure("couchbase", &*store, &sizes, listed).await;
 }
 
-async fn measure(name: &str, store: &(impl Projection + History), events: &[(Cursor, Entry)], ends: &[usize]) {
-    for end in ends {
-        // The last thousand jobs before each size are what is measured.
-        let from = end.saturating_sub(4500);
-        if from > 0 {
-            fold(store, &events[..from], 500).await;
+/// Measures at these sizes, lists up to that of `listed` jobs. Never holds the events of more than some jobs.
+async fn measure(name: &str, store: &(impl Projection + History), sizes: &[u64], listed: u64) {
+    const MEASURED: u64 = 1000;
+    const AT_ONCE: u64 = 10_000;
+    let mut stream = Events::new();
+    for size in sizes {
+        while stream.jobs + MEASURED < *size {
+            let part = stream.next(AT_ONCE.min(size - MEASURED - stream.jobs));
+            fold(store, &part, 500).await;
         }
+        let part = stream.next(size - stream.jobs);
         let began = std::time::Instant::now();
-        fold(store, &events[..*end], 500).await;
-        let rate = (end - from) as f64 / began.elapsed().as_secs_f64();
-        let mut line = format!("{name}: at {end} events {rate:.0} events/s");
-        for (what, times) in [
-            ("names", time(|| store.job_names()).await),
-            ("shards", time(|| store.shards(Default::default(), None)).await),
-            ("list", time(|| store.jobs(&NEWEST, jobber::domain::PageRequest::first(50))).await),
-        ] {
-            line += &format!(", {what} {times:.1} ms");
+        fold(store, &part, 500).await;
+        let per_event = began.elapsed().as_secs_f64() / part.len() as f64;
+        let mut line =
+            format!("{name}: at {size} jobs {:.0} events/s, {:.1} us each", 1.0 / per_event, per_event * 1e6);
+        line += &format!(", names {:.1} ms", time(|| store.job_names()).await);
+        line += &format!(", shards {:.1} ms", time(|| store.shards(Default::default(), None)).await);
+        if *size <= listed {
+            let list = time(|| store.jobs(&NEWEST, jobber::domain::PageRequest::first(50))).await;
+            line += &format!(", list {list:.1} ms");
         }
         eprintln!("{line}");
     }
