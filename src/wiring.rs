@@ -15,7 +15,7 @@ use crate::events::{Cursor, EventSink, EventSource};
 use crate::failures::cache::embedded::EmbeddedCache;
 use crate::failures::cache::redis::RedisCache;
 use crate::failures::embed::StaticModel;
-use crate::failures::embed::openai::{OpenAi, OpenAiSettings};
+use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
@@ -84,8 +84,8 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let embedder = open_embedder(&config.embedder, clock)?;
-    let (history, projection, history_name) = open_store(config, &db, Some(embedder.dimension()), tasks).await?;
+    let dimension = dimension(&config.embedder)?;
+    let (history, projection, history_name) = open_store(config, &db, Some(dimension), tasks).await?;
     let folded = match history.cursor().await {
         // A store that is away is waited for while jobs run.
         Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
@@ -93,6 +93,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     };
     check_cursor(config, folded)?;
     let (sink, source, cache) = open_shared(config, &db, folded, tasks).await?;
+    let embedder = open_embedder(&config.embedder, &cache, clock)?;
     Ok(Ports {
         queue,
         operator,
@@ -282,27 +283,42 @@ async fn open_shared(config: &Config, db: &Sqlite, folded: Cursor, tasks: &TaskT
     }
 }
 
-/// What finds out what an error means.
+/// How long the vectors of the configured embedder are.
+fn dimension(config: &EmbedderConfig) -> anyhow::Result<usize> {
+    match config {
+        EmbedderConfig::BuiltIn => Ok(StaticModel::built_in().dimension()),
+        EmbedderConfig::Endpoint(endpoint) => {
+            let known = OpenAiSettings::known_dimension(&endpoint.model);
+            endpoint.dimension.or(known).context("embedder.dimension must be set for this model")
+        }
+    }
+}
+
+/// What finds out what an error means. The day's budget is counted in the cache.
 ///
 /// # Errors
 /// When the endpoint's address or key can't be used.
-pub fn open_embedder(config: &EmbedderConfig, clock: &Clock) -> anyhow::Result<Arc<dyn Embedder>> {
+pub fn open_embedder(
+    config: &EmbedderConfig,
+    cache: &Arc<dyn ErrorCache>,
+    clock: &Clock,
+) -> anyhow::Result<Arc<dyn Embedder>> {
+    let dimension = dimension(config)?;
     let endpoint = match config {
         EmbedderConfig::BuiltIn => return Ok(StaticModel::built_in()),
         EmbedderConfig::Endpoint(endpoint) => endpoint.clone(),
     };
-    let known = OpenAiSettings::known_dimension(&endpoint.model);
     let settings = OpenAiSettings {
-        dimension: endpoint.dimension.or(known).context("embedder.dimension must be set for this model")?,
+        dimension,
         url: endpoint.url,
         model: endpoint.model,
         api_key: endpoint.api_key,
         batch: endpoint.batch,
         concurrency: endpoint.concurrency,
-        daily_budget: Some(endpoint.daily_budget),
         timeout: endpoint.timeout,
         tries: 3,
         first_wait: Duration::from_millis(500),
     };
-    Ok(OpenAi::new(settings, clock.clone())?)
+    let budget = Budget::new(cache.clone(), endpoint.daily_budget);
+    Ok(OpenAi::new(settings, Some(budget), clock.clone())?)
 }
