@@ -8,6 +8,7 @@
 //! An adapter renews its leases by itself, on its own task; the holder only listens to [`Lease::lost`].
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,12 @@ pub enum LeaseLoss {
     Expired,
     /// Somebody asked for the job to be stopped. The lease is still held and wants a verdict.
     Cancelled(String),
+}
+
+/// How long a lease of this length can be relied on. What is left of it is for whoever must end a process that its worker
+/// can't end; the worker itself gives up earlier still.
+pub(super) fn reliable(lease: Duration) -> Duration {
+    lease * 11 / 12
 }
 
 /// What an adapter does for one lease. Each call is about that lease alone.
@@ -94,7 +101,7 @@ impl Lease {
         self
     }
 
-    /// Until when the lease can be relied on, where the queue tells. Unlike [`Lease::lost`] it needs nobody who notices:
+    /// Until when the lease can be relied on, if its queue tells. Unlike [`Lease::lost`] it needs nobody who notices:
     /// it also ends for a worker that is stopped.
     pub fn validity(&self) -> Option<&Validity> {
         self.validity.as_ref()

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use jobber::domain::{Clock, JobId, JobState, NewJob, Verdict, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
-use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Queue, QueueErrorKind, QueuedJob};
+use jobber::queue::{
+    Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueuedJob,
+};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
@@ -146,6 +148,43 @@ async fn a_lock_that_somebody_else_holds_is_noticed() {
     assert_eq!(lost, LeaseLoss::Expired);
     lease.settle(Verdict::Complete { result: None }).await;
     assert_eq!(until(&queue, &id, JobState::Active).await.attempts_finished, 0, "the other holder decides");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_stop_is_told_and_not_found_by_looking() {
+    let alone = server(RedisOptions::default()).await;
+    let nodes = tokio::task::spawn_blocking(Redis::cluster).await.unwrap();
+    // The two listen at different nodes.
+    let cluster =
+        |one: &Redis, two: &Redis| format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", one.port(), two.port());
+    for (mine, theirs, prefix) in
+        [(alone.url(), alone.url(), "bull"), (cluster(&nodes[0], &nodes[1]), cluster(&nodes[2], &nodes[1]), "{bull}")]
+    {
+        let open = async |url| {
+            let look_again = Duration::from_secs(24 * 3600);
+            let (prefix, patience) = (prefix.to_owned(), PATIENCE);
+            let settings = BullSettings { url, prefix, patience, look_again, ..BullSettings::default() };
+            BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
+        };
+        let (here, there) = (open(mine).await, open(theirs).await);
+        let mut claims = claim(&here).await;
+        // Of the first, the look with which listening begins may have told.
+        for word in ["first", "second", "third"] {
+            let id = submit(&here, &[], None).await;
+            let lease = next(&mut claims).await;
+            let answer = there.cancel(&id, word).await.unwrap();
+            assert_eq!(answer, Cancellation::Signalled(lease.job().clone()));
+            let loss = tokio::time::timeout(PATIENCE, lease.lost()).await.expect("a message");
+            assert_eq!(loss, LeaseLoss::Cancelled(word.to_owned()));
+            lease.settle(Verdict::Fail { error: "stopped".to_owned() }).await;
+            until(&here, &id, JobState::Failed).await;
+        }
+        // One that waits needs nobody to be told.
+        claims.set_concurrency(0);
+        let id = submit(&here, &[], None).await;
+        assert!(matches!(there.cancel(&id, "no").await.unwrap(), Cancellation::Ended(_)));
+        assert_eq!(until(&here, &id, JobState::Failed).await.attempts_started, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 
 mod lists;
 mod live;
+mod logs;
 mod similar;
 
 use std::collections::{BTreeMap, BTreeSet};

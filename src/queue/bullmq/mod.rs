@@ -73,6 +73,8 @@ pub struct BullSettings {
     pub heartbeat: Duration,
     /// How long a call may wait for Redis before it answers that the queue is unavailable.
     pub patience: Duration,
+    /// How often is looked whether a message of another process was lost: they tell each other at once.
+    pub look_again: Duration,
     /// Time limits, cores, memory and the like of jobs that say nothing of them. What a submitted job has in common with
     /// these is not written, so that its data stays as plain as the original's; who reads it fills it in again.
     pub defaults: JobOptions,
@@ -107,6 +109,7 @@ impl Default for BullSettings {
             output_bytes: 1 << 20,
             heartbeat: Duration::from_secs(5),
             patience: Duration::from_millis(900),
+            look_again: Duration::from_secs(2),
             defaults: JobOptions::default(),
             jobs: BTreeMap::new(),
         }

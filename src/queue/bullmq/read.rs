@@ -21,6 +21,9 @@ pub(super) const SCORE_PER_MS: f64 = 4096.0;
 /// How many of a page's last ids stand in the cursor of a list: one of them is probably still there for the next page.
 const ANCHORS: usize = 8;
 
+/// The set of jobs that wait for their children, which ends the list of delayed ones; stands before their places in it.
+const CHILDREN: &str = "waiting-children";
+
 /// BullMQ's state in our words; `None` for a job that is not there.
 fn state(state: bullmq::JobState) -> Option<JobState> {
     match state {
@@ -121,10 +124,7 @@ pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<Queu
         job(&inner.settings, id.as_str(), state, &fields)
     });
     let mut jobs: Vec<_> = jobs.collect();
-    // Delayed without a time: until others have ended.
-    for job in jobs.iter_mut().flatten().filter(|job| job.state == JobState::Delayed && job.due_at.is_none()) {
-        job.waits_for = inner.link.call(after::waits_for(inner, &redis, &job.job)).await?;
-    }
+    tell_whom_they_wait_for(inner, &redis, jobs.iter_mut().flatten()).await?;
     Ok(jobs)
 }
 
@@ -157,8 +157,9 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
     let listed = async {
         let mut ids = match state {
             JobState::Waiting | JobState::Active => list(inner, &redis, state, after, request.limit + 1).await?,
-            JobState::Delayed | JobState::Prioritized | JobState::Completed | JobState::Failed => {
-                sorted(inner, &redis, state, after, request.limit + 1).await?
+            JobState::Delayed => delayed(inner, &redis, after, request.limit + 1).await?,
+            JobState::Prioritized | JobState::Completed | JobState::Failed => {
+                sorted(inner, &redis, state.as_str(), state.is_final(), after, request.limit + 1).await?
             }
         };
         let more = ids.len() > request.limit;
@@ -171,9 +172,22 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         let anchors: Vec<_> = ids.iter().rev().take(ANCHORS).map(|(_, place)| place.as_str()).collect();
         format!("{}/{}", state.as_str(), anchors.join("/"))
     });
-    let items =
-        ids.iter().zip(&found).filter_map(|((id, _), fields)| job(&inner.settings, id, state, fields)).collect();
+    let items = ids.iter().zip(&found).filter_map(|((id, _), fields)| job(&inner.settings, id, state, fields));
+    let mut items: Vec<_> = items.collect();
+    tell_whom_they_wait_for(inner, &redis, items.iter_mut()).await?;
     Ok(Page { items, next })
+}
+
+/// Delayed without a time is until others have ended: adds which.
+async fn tell_whom_they_wait_for(
+    inner: &Inner,
+    redis: &Redis,
+    jobs: impl Iterator<Item = &mut QueuedJob>,
+) -> Result<(), QueueError> {
+    for job in jobs.filter(|job| job.state == JobState::Delayed && job.due_at.is_none()) {
+        job.waits_for = inner.link.call(after::waits_for(inner, redis, &job.job)).await?;
+    }
+    Ok(())
 }
 
 /// Ids of a list, in the order in which they are taken, behind the last id of `after` that is still there.
@@ -207,16 +221,36 @@ async fn list(
     Ok(ids.into_iter().map(|id| (id.clone(), id)).collect())
 }
 
+/// Ids of delayed jobs behind `after`: those that are due at some time, then those that wait for their children.
+async fn delayed(
+    inner: &Inner,
+    redis: &Redis,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, String)>, Trouble> {
+    let behind = after.and_then(|after| after.strip_prefix(CHILDREN));
+    let mut found = match behind {
+        None => sorted(inner, redis, JobState::Delayed.as_str(), false, after, limit).await?,
+        Some(_) => Vec::new(),
+    };
+    let left = limit - found.len();
+    if left > 0 {
+        let parents = sorted(inner, redis, CHILDREN, false, behind, left).await?;
+        found.extend(parents.into_iter().map(|(id, place)| (id, format!("{CHILDREN}{place}"))));
+    }
+    Ok(found)
+}
+
 /// Ids of a sorted set behind `after`, which is a score and an id: the next due first, or the last ended first.
 async fn sorted(
     inner: &Inner,
     redis: &Redis,
-    state: JobState,
+    set: &str,
+    newest_first: bool,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<(String, String)>, Trouble> {
-    let key = inner.keys.bull(state.as_str());
-    let newest_first = state.is_final();
+    let key = inner.keys.bull(set);
     let after = after.and_then(|after| after.split('/').next()).and_then(|place| place.split_once('@'));
     let (command, far) = if newest_first { ("ZREVRANGEBYSCORE", "-inf") } else { ("ZRANGEBYSCORE", "+inf") };
     let near = match after {

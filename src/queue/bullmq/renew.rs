@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::LeaseLoss;
+use super::super::lease::reliable;
 use super::connect::{Redis, Target};
 use super::signals::Loss;
 use crate::domain::Validity;
@@ -94,12 +95,6 @@ impl Renewer {
             let _ = thread.send(command);
         }
     }
-}
-
-/// How long a lease of this length can be relied on. What is left of it is for whoever must end a process that its worker
-/// can't end; the worker itself gives up earlier still.
-fn reliable(lease: Duration) -> Duration {
-    lease * 11 / 12
 }
 
 async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {

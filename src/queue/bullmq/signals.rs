@@ -16,8 +16,8 @@ use super::Inner;
 use super::claim::Gate;
 use super::connect::{Redis, Trouble};
 
-/// How often is looked whether a message was lost.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long the look whether a message was lost may take; then the connection is given up.
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// Between two tries to listen.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Watchers of output that fall further behind look for themselves.
@@ -176,7 +176,7 @@ async fn listen_once(inner: &Inner, redis: &Redis, turn: usize) -> Result<(), Tr
     let mut subscription = inner.link.target().listener(redis, turn).await?.get_async_pubsub().await?;
     subscription.subscribe(inner.keys.channel()).await?;
     let mut messages = subscription.into_on_message();
-    let mut look = tokio::time::interval(LOOK_AGAIN);
+    let mut look = tokio::time::interval(inner.settings.look_again);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -191,7 +191,7 @@ async fn listen_once(inner: &Inner, redis: &Redis, turn: usize) -> Result<(), Tr
                 let mut all = redis::cmd("HGETALL");
                 all.arg(inner.keys.cancels());
                 let ask = redis.queue.connection().cmd::<HashMap<String, String>>(&mut all);
-                let Ok(cancels) = tokio::time::timeout(LOOK_AGAIN, ask).await else { return Ok(()) };
+                let Ok(cancels) = tokio::time::timeout(LONGEST_LOOK, ask).await else { return Ok(()) };
                 inner.signals.learn(cancels?);
                 inner.signals.listening.store(true, Ordering::Relaxed);
             }

@@ -10,22 +10,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::lease::reliable;
 use super::super::{Before, ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
 use super::settle::{Ops, Outbox};
+use super::sweep::{next_due, promote_due};
 use super::{Inner, after, keep, schedules, workers};
-use crate::domain::{AttemptNumber, Job, Timestamp, Verdict, WorkerId};
+use crate::domain::{AttemptNumber, Job, Timestamp, Validity, Verdict, WorkerId};
 
 /// A claimer that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
 /// Between two tries when the database can't be used.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
-/// Jobs that are made ready in one transaction when they have come due.
-pub(super) const PROMOTED: usize = 1000;
 /// Leases that may wait in the channel: more only slows a burst down.
 const CHANNEL: usize = 256;
 
@@ -67,10 +67,12 @@ struct Book {
 }
 
 /// A row of `queue_claims`, and until when it holds unless it is renewed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) id: i64,
     pub(super) deadline: Instant,
+    /// The same for who must end the processes should this one not be able to; somewhat earlier.
+    pub(super) validity: Validity,
 }
 
 pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<Claims, QueueError> {
@@ -196,7 +198,7 @@ impl Claim {
 
     /// The session, if there is one now.
     pub(super) fn current(&self) -> Option<Session> {
-        self.book().session
+        self.book().session.clone()
     }
 
     /// The session, opened if there is none.
@@ -204,7 +206,8 @@ impl Claim {
         if let Some(session) = self.current() {
             return Ok(session);
         }
-        let deadline = Instant::now() + self.inner.settings.lease;
+        let lease = self.inner.settings.lease;
+        let (deadline, validity) = (Instant::now() + lease, Validity::lasting(reliable(lease)));
         let (inner, worker) = (self.inner.clone(), self.worker.to_string());
         let id = self.inner.db.write(move |c| {
             workers::register(c, &inner, &worker)?;
@@ -213,15 +216,15 @@ impl Claim {
                 .execute((&worker, expires_at.as_millis()))?;
             Ok(c.last_insert_rowid())
         });
-        let session = Session { id: id.await?, deadline };
-        self.book().session = Some(session);
+        let session = Session { id: id.await?, deadline, validity };
+        self.book().session = Some(session.clone());
         Ok(session)
     }
 
     /// Notes that a session was renewed.
     pub(super) fn renewed(&self, session: Session) {
         let mut book = self.book();
-        if book.session.is_some_and(|s| s.id == session.id) {
+        if book.session.as_ref().is_some_and(|s| s.id == session.id) {
             book.session = Some(session);
         }
     }
@@ -229,7 +232,7 @@ impl Claim {
     /// Notes that a session was not renewed in time: tells the holders of its leases, and lets another be opened.
     pub(super) fn lose(&self, session: i64) {
         let mut book = self.book();
-        if book.session.is_some_and(|s| s.id == session) {
+        if book.session.as_ref().is_some_and(|s| s.id == session) {
             book.session = None;
         }
         let mut lost = 0;
@@ -284,21 +287,24 @@ impl Claim {
     fn lend(self: &Arc<Self>, taken: TakenJob) -> Option<Lease> {
         let TakenJob { start, attempts_finished, crashes, payload, cancelled, before, .. } = taken;
         let (loss, lost) = watch::channel(None);
-        {
+        let validity = {
             let mut book = self.book();
             let cancelled = cancelled.or_else(|| book.cancelled.get(&start).cloned());
             loss.send_replace(cancelled.map(LeaseLoss::Cancelled));
-            if book.session.is_none_or(|s| s.id != start.claim) {
+            let session = book.session.as_ref().filter(|session| session.id == start.claim);
+            let validity = session.map(|session| session.validity.clone());
+            if validity.is_none() {
                 loss.send_replace(Some(LeaseLoss::Expired));
             }
             book.held.insert(start, loss);
-        }
+            validity.unwrap_or_else(|| Validity::lasting(Duration::ZERO))
+        };
         let ops = Arc::new(Ops::new(self.clone(), start));
         match serde_json::from_slice::<Job>(&payload) {
             Ok(job) => {
                 let attempt = AttemptNumber(start.number);
                 let lease = Lease::new(Arc::new(job), attempt, attempts_finished, crashes, lost, ops);
-                Some(lease.after(before))
+                Some(lease.valid(validity).after(before))
             }
             Err(e) => {
                 tracing::error!(seq = start.seq, error = %e, "a job's payload can't be read; the job has failed");
@@ -378,20 +384,4 @@ fn take(
         false => [next_due(c)?, schedules::next_due(c)?].into_iter().flatten().min(),
     };
     Ok(Taken { jobs, next_due, again: false })
-}
-
-/// Makes delayed jobs ready that have come due, the longest due first, at most [`PROMOTED`]; answers how many.
-pub(super) fn promote_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize> {
-    c.prepare_cached(
-        "UPDATE queue_jobs SET state = (priority > 0), due_at = NULL WHERE seq IN (
-            SELECT seq FROM queue_jobs WHERE state = 2 AND due_at <= ?1 ORDER BY due_at, seq LIMIT ?2)",
-    )?
-    .execute((now.as_millis(), i64::try_from(PROMOTED).expect("small")))
-}
-
-/// When the next delayed job is due.
-pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
-    c.prepare_cached("SELECT due_at FROM queue_jobs WHERE state = 2 ORDER BY due_at, seq LIMIT 1")?
-        .query_row([], |row| row.get(0).map(Timestamp::from_millis))
-        .optional()
 }

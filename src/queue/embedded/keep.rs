@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::lease::reliable;
 use super::claim::{Claim, PAUSE, Session, Start};
+use crate::domain::validity::monotonic_ms;
 
 /// Output and progress are written at most this often.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -24,10 +26,13 @@ pub(super) async fn renew(claim: Arc<Claim>) {
         }
         pause = lease / 3;
         let Some(session) = claim.current() else { continue };
-        let renewed = Session { deadline: Instant::now() + lease, ..session };
+        let (asked_at, renewed) = (monotonic_ms(), Session { deadline: Instant::now() + lease, ..session.clone() });
         tokio::select! {
             found = write_renewal(&claim, session.id) => match found {
-                Ok(true) => claim.renewed(renewed),
+                Ok(true) => {
+                    session.validity.extend(asked_at, reliable(lease));
+                    claim.renewed(renewed);
+                }
                 Ok(false) => claim.lose(session.id),
                 Err(e) => {
                     tracing::warn!(error = %e, "leases can't be renewed; trying again");

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::QueueError;
 use super::admin::{BATCH, remove_ended};
-use super::claim::{PROMOTED, next_due, promote_due};
 use super::process::Process;
 use super::schema::{code, json};
 use super::{Inner, Retention, schedules, workers};
@@ -19,6 +18,8 @@ use crate::domain::{JobState, Timestamp};
 
 /// Between two passes: how fast a death is noticed.
 const EVERY: Duration = Duration::from_secs(1);
+/// Jobs that are made ready in one transaction when they have come due.
+const PROMOTED: usize = 1000;
 
 /// Sweeps until `stop`.
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
@@ -100,6 +101,22 @@ async fn promote(inner: &Inner) -> Result<bool, QueueError> {
         inner.wakes.output.signal();
     }
     Ok(promoted == PROMOTED)
+}
+
+/// Makes delayed jobs ready that have come due, the longest due first, at most [`PROMOTED`]; answers how many.
+pub(super) fn promote_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize> {
+    c.prepare_cached(
+        "UPDATE queue_jobs SET state = (priority > 0), due_at = NULL WHERE seq IN (
+            SELECT seq FROM queue_jobs WHERE state = 2 AND due_at <= ?1 ORDER BY due_at, seq LIMIT ?2)",
+    )?
+    .execute((now.as_millis(), i64::try_from(PROMOTED).expect("small")))
+}
+
+/// When the next delayed job is due.
+pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    c.prepare_cached("SELECT due_at FROM queue_jobs WHERE state = 2 ORDER BY due_at, seq LIMIT 1")?
+        .query_row([], |row| row.get(0).map(Timestamp::from_millis))
+        .optional()
 }
 
 fn has_expired_claims(c: &Connection, now: Timestamp) -> rusqlite::Result<bool> {

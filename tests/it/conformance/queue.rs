@@ -61,6 +61,7 @@ conformance! {
         what_was_submitted_comes_back_unchanged,
         a_job_comes_when_those_before_it_have_completed,
         jobs_of_one_call_may_come_after_each_other,
+        jobs_that_wait_for_others_are_listed_behind_the_delayed,
         any_number_of_jobs_may_come_after_one,
         a_delay_counts_from_when_nothing_is_waited_for,
         a_job_after_one_that_failed_is_barred,

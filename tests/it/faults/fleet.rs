@@ -126,20 +126,31 @@ async fn a_network_that_is_cut_for_long_costs_no_job() {
 async fn a_worker_that_was_stopped_past_its_lease_never_runs_beside_its_successor() {
     let redis = server(false).await;
     let (one, two) = (Place::new(), Place::new());
+    stop_past_the_lease([&one, &two], |place, start| on(redis.port(), place, start)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_embedded_queue_neither_does_a_stopped_worker() {
+    let place = Place::new();
+    stop_past_the_lease([&place, &place], |place, start| start.at(place).env("JOBBER_LEASE", LEASE)).await;
+}
+
+/// Stops a worker until another has run its job, and lets it go on; `on` starts a process at a place.
+async fn stop_past_the_lease([one, two]: [&Arc<Place>; 2], on: impl Fn(&Arc<Place>, Start) -> Start) {
     let files = one.path().to_owned();
     // Whoever runs holds the file's lock, as long as it lives, its children included; who does not get it says so. The
     // first goes on until it is killed.
     let script = "#!/bin/sh\ncd \"$1\"\nexec 9>lock\nflock -n 9 || { echo both >> both; exit 9; }\n\
                   echo $JOBBER_ATTEMPT >> starts\n[ $JOBBER_ATTEMPT -ge 2 ] || sleep 1000\nsleep 0.3\necho done\n";
-    for place in [&one, &two] {
+    for place in [one, two] {
         place.job("locks", script);
     }
-    let serve = on(redis.port(), &one, Jobber::serve()).start().await;
-    let stopped = on(redis.port(), &one, Jobber::work()).start().await;
+    let serve = on(one, Jobber::serve()).start().await;
+    let stopped = on(one, Jobber::work()).start().await;
     // The backoff is no part of this.
     let id = serve.submit(json!({"name": "locks", "arguments": [files], "attempts": 1})).await;
     eventually("its start", async || files.join("starts").exists().then_some(())).await;
-    let _second = on(redis.port(), &two, Jobber::work()).start().await;
+    let _second = on(two, Jobber::work()).start().await;
     stopped.signal(Signal::STOP);
     // A stopped supervisor can kill nobody; its guard process does.
     let view = serve.wait_final(&id).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Job, JobId, JobState, Verdict};
+use jobber::domain::{Job, JobId, JobState, PageRequest, Verdict};
 use jobber::queue::{Cancellation, Change, Lease, QueueErrorKind};
 use serde_json::{Value, json};
 
@@ -79,6 +79,39 @@ pub(super) async fn jobs_of_one_call_may_come_after_each_other(fixture: Fixture)
         lease.settle(complete(json!(i))).await;
     }
     here.until(&ids[2], JobState::Completed).await;
+}
+
+pub(super) async fn jobs_that_wait_for_others_are_listed_behind_the_delayed(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let (first, other) = (job(), job());
+    let tree = after(&[&first.id, &other.id]);
+    let above = after(&[&tree.id]);
+    let (in_tree, behind_it) = (tree.id.clone(), above.id.clone());
+    here.queue.submit(vec![first.clone(), other.clone(), tree, above], None).await.unwrap();
+    let late = here.submit(after(&[&first.id])).await;
+    let due = here.submit(job_with(|o| o.delay = Duration::from_secs(3600))).await;
+    assert_eq!(here.queue.counts().await.unwrap().delayed, 4);
+    for limit in 1..=5 {
+        let mut request = PageRequest::first(limit);
+        let mut seen = Vec::new();
+        loop {
+            let page = here.queue.page(JobState::Delayed, request.clone()).await.unwrap();
+            assert!(page.items.len() <= limit && page.items.iter().all(|job| job.state == JobState::Delayed));
+            seen.extend(page.items);
+            let Some(next) = page.next else { break };
+            request.cursor = Some(next);
+        }
+        assert_eq!(seen.iter().map(|job| job.job.id == due).collect::<Vec<_>>(), [true, false, false, false]);
+        for (id, others) in
+            [(&in_tree, vec![&first.id, &other.id]), (&behind_it, vec![&in_tree]), (&late, vec![&first.id])]
+        {
+            let found =
+                seen.iter().find(|job| job.job.id == *id).unwrap_or_else(|| panic!("{id} is missing: {seen:?}"));
+            let mut waits_for: Vec<_> = found.waits_for.iter().collect();
+            waits_for.sort();
+            assert_eq!((found.due_at, waits_for), (None, others), "{limit} at a time");
+        }
+    }
 }
 
 pub(super) async fn any_number_of_jobs_may_come_after_one(fixture: Fixture) {
