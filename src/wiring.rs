@@ -85,14 +85,24 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
     let embedder = open_embedder(&config.embedder, clock)?;
-    let (history, projection, history_name) = open_store(config, &db, Some(embedder.dimension()), tasks).await?;
-    let folded = match history.cursor().await {
+    let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
+    let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), tasks).await?;
+    let (history, projection, history_name) = opened;
+    match history.cursor().await {
+        Ok(folded) => {
+            check_cursor(config, folded)?;
+            if let Some(log) = embedded {
+                log.continue_after(folded).await?;
+            }
+        }
         // A store that is away is waited for while jobs run.
-        Err(e) if e.kind == StoreErrorKind::Unavailable => Cursor::START,
-        folded => folded?,
-    };
-    check_cursor(config, folded)?;
-    let (sink, source, cache) = open_shared(config, &db, folded, tasks).await?;
+        Err(e) if e.kind == StoreErrorKind::Unavailable => {
+            if let Some(log) = embedded {
+                log.begin_apart(clock.now()).await?;
+            }
+        }
+        Err(e) => return Err(e.into()),
+    }
     Ok(Ports {
         queue,
         operator,
@@ -109,11 +119,12 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
 }
 
 /// The two sides of a store, and the name of what it holds. Where there is an index for vectors, it is made for those of
-/// this `dimension`.
+/// this `dimension`; where a store remembers which log it is folded from, it is this one.
 async fn open_store(
     config: &Config,
     db: &Sqlite,
     dimension: Option<usize>,
+    log: Option<String>,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>, String)> {
     match &config.store.url {
@@ -132,6 +143,8 @@ async fn open_store(
                 key_prefix: config.store.key_prefix.clone(),
                 ca_file: config.store.tls_ca.clone(),
                 dimension,
+                log,
+                replaces_log: config.store.replaces_log.clone(),
             };
             // Without the address: machines may know one cluster by several.
             let name = format!("couchbase {}/{}/{}", settings.bucket, settings.scope, settings.key_prefix);
@@ -186,11 +199,9 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     fs_err::create_dir_all(&config.data_dir)
         .context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (history, projection, _) = open_store(config, &db, None, tasks).await?;
-    let source = match with_log {
-        true => Some(open_shared(config, &db, Cursor::START, tasks).await?.1),
-        false => None,
-    };
+    let shared = if with_log { Some(open_shared(config, &db, tasks).await?) } else { None };
+    let (source, log) = shared.map(|shared| (shared.source, shared.log)).unzip();
+    let (history, projection, _) = open_store(config, &db, None, log, tasks).await?;
     Ok(Upkeep { history, projection, source })
 }
 
@@ -260,16 +271,24 @@ async fn open_queue(
 }
 
 /// The two sides of the log, and what is known of errors.
-type SharedPorts = (Arc<dyn EventSink>, Arc<dyn EventSource>, Arc<dyn ErrorCache>);
+struct Shared {
+    sink: Arc<dyn EventSink>,
+    source: Arc<dyn EventSource>,
+    cache: Arc<dyn ErrorCache>,
+    /// The log once more, if it is the embedded one.
+    embedded: Option<Arc<EmbeddedLog>>,
+    /// Names the log among all that could be folded into one history.
+    log: String,
+}
 
-/// Log and cache lie where the queue lies, so that every worker of the queue reaches them. The log goes on behind what
-/// has been `folded`.
-async fn open_shared(config: &Config, db: &Sqlite, folded: Cursor, tasks: &TaskTracker) -> anyhow::Result<SharedPorts> {
+/// Log and cache lie where the queue lies, so that every worker of the queue reaches them.
+async fn open_shared(config: &Config, db: &Sqlite, tasks: &TaskTracker) -> anyhow::Result<Shared> {
     match &config.queue.url {
         QueueUrl::Embedded => {
             let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
-            log.continue_after(folded).await?;
-            Ok((log.clone(), log, EmbeddedCache::open(db.clone(), KNOWN_ERRORS).await?))
+            let cache = EmbeddedCache::open(db.clone(), KNOWN_ERRORS).await?;
+            let name = log.name().await?;
+            Ok(Shared { sink: log.clone(), source: log.clone(), cache, embedded: Some(log), log: name })
         }
         QueueUrl::Redis(url) => {
             let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
@@ -277,7 +296,9 @@ async fn open_shared(config: &Config, db: &Sqlite, folded: Cursor, tasks: &TaskT
             let queue = log_name(config);
             let cache = RedisCache::open(redis.clone(), &queue, REMEMBERED);
             let log = RedisLog::open(redis, &queue, config.events_cap, tasks)?;
-            Ok((log.clone(), log, cache))
+            // Without the address, and the same after Redis has lost its data: its places only grow, with time.
+            let name = format!("redis {queue}");
+            Ok(Shared { sink: log.clone(), source: log, cache, embedded: None, log: name })
         }
     }
 }

@@ -159,6 +159,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "A file with the certificate (PEM) of the authority behind a couchbases:// server; unset for the well-known ones\nand Capella's.",
     ),
     setting(
+        "store.replaces_log",
+        &["JOBBER_STORE_REPLACES_LOG"],
+        "",
+        "The event log that history in Couchbase was folded from before and that is gone for good, as the error names it\nwith which a server on another log ends.",
+    ),
+    setting(
         "store.durability",
         &["JOBBER_DURABILITY"],
         r#""process""#,

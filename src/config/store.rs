@@ -23,6 +23,7 @@ pub struct StoreConfig {
     pub scope: String,
     pub key_prefix: String,
     pub tls_ca: Option<PathBuf>,
+    pub replaces_log: Option<String>,
 }
 
 /// Reads the store's part.
@@ -32,6 +33,7 @@ pub(super) fn read(layers: &Layers) -> Result<StoreConfig, ConfigError> {
         scope: must(layers, "store.scope", scope_name)?,
         key_prefix: layers.get("store.key_prefix", key_prefix)?.unwrap_or_default(),
         tls_ca: layers.get("store.tls_ca", path)?,
+        replaces_log: layers.get("store.replaces_log", log_name)?,
     })
 }
 
@@ -48,6 +50,11 @@ fn scope_name(text: &str) -> Result<String, String> {
     } else {
         Err("letters, digits, '_', '-' and '%', not starting with '_' or '%' unless it is _default".to_owned())
     }
+}
+
+fn log_name(text: &str) -> Result<String, String> {
+    let is_known = ["embedded ", "redis "].iter().any(|kind| text.starts_with(kind));
+    if is_known { Ok(text.to_owned()) } else { Err("the name of a log as the error gives it".to_owned()) }
 }
 
 fn key_prefix(text: &str) -> Result<String, String> {

@@ -14,14 +14,20 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
-use crate::domain::{CategoryEvent, Entry, Event};
+use crate::domain::{CategoryEvent, Entry, Event, Timestamp};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
 
-const SCHEMA: &[&str] = &["
+const SCHEMA: &[&str] = &[
+    "
     CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL) STRICT;
     CREATE TABLE events_parked (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, reason TEXT NOT NULL) STRICT;
-"];
+",
+    "
+    CREATE TABLE events_name (one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
+    INSERT INTO events_name VALUES (1, lower(hex(randomblob(8))));
+",
+];
 
 /// Rows that one write trims at most: other writers wait no longer than this takes.
 const TRIM_CHUNK: i64 = 500;
@@ -61,6 +67,28 @@ impl EmbeddedLog {
             .caused_by(e)
         })?;
         Ok(Arc::new(Self { db, wake, cap, tasks }))
+    }
+
+    /// Names this log among all.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub async fn name(&self) -> Result<String, EventError> {
+        let name = |c: &Connection| c.query_row("SELECT name FROM events_name", [], |row| row.get::<_, String>(0));
+        Ok(format!("embedded {}", self.db.read(name).await.map_err(failed)?))
+    }
+
+    /// Has a log that never held an event begin behind all that logs made before it may have held: nobody could say up to
+    /// where history has been folded. No log takes as many events as microseconds pass.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub async fn begin_apart(&self, now: Timestamp) -> Result<(), EventError> {
+        if self.db.read(last).await.map_err(failed)? > 0 {
+            return Ok(());
+        }
+        let micros = now.as_millis().unsigned_abs().saturating_mul(1000);
+        self.continue_after(Cursor { major: 0, minor: micros }).await
     }
 
     /// Has the log go on behind `place` at the earliest. History that came from another log, or outlived this one, has

@@ -120,6 +120,9 @@ pub enum Hopeless {
         /// Which one this projector writes.
         history: String,
     },
+    /// The history follows another log.
+    #[error("{0}")]
+    ForeignHistory(String),
 }
 
 /// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
@@ -132,7 +135,7 @@ pub enum Hopeless {
 /// history behind it; one of a newer Jobber is left for a newer projector.
 ///
 /// # Errors
-/// Only when no projector could work with these settings, or the log belongs to another history.
+/// Only when no projector could work with these settings, or log and history belong to others.
 pub async fn run(
     source: Arc<dyn EventSource>,
     projection: Arc<dyn Projection>,
@@ -187,7 +190,10 @@ struct Projector<'a> {
 impl Projector<'_> {
     /// One try to lead; when it is granted, leads until the end of the term.
     async fn follow_or_lead(&self, outage: &mut Outage) -> Result<(), Interrupted> {
-        let won = Leadership::win(self.projection, &self.settings, &self.clock).await?;
+        let won = match Leadership::win(self.projection, &self.settings, &self.clock).await {
+            Err(e) if e.kind == StoreErrorKind::Rejected => return Err(Hopeless::ForeignHistory(e.to_string()).into()),
+            won => won?,
+        };
         self.report(self.projection.position().await?);
         let Some(mut leadership) = won else {
             outage.passed();

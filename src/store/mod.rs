@@ -168,6 +168,9 @@ pub struct Commit {
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
     /// Wins or renews the one projector's term for `ttl`; `None` while another holds it. Renewing keeps the number.
+    ///
+    /// # Errors
+    /// `Rejected` when this history is folded from another log than the one that it was opened for.
     async fn lead(&self, holder: &str, ttl: std::time::Duration, clock: &Clock) -> Result<Option<Term>, StoreError>;
 
     /// Gives that term back, if it is still the current one.

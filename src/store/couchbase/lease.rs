@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::CouchbaseSettings;
 use super::documents::{PROJECTOR, Room, read};
 use super::kv::Written;
 use super::session::Connector;
@@ -24,10 +25,13 @@ pub(super) struct Lease {
     until: Option<Timestamp>,
     /// Up to where the log has been folded.
     pub(super) cursor: Cursor,
+    /// From which log; `None` before the first that has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
 }
 
 impl Lease {
-    const NEVER: Lease = Lease { schema: 1, term: 0, holder: None, until: None, cursor: Cursor::START };
+    const NEVER: Lease = Lease { schema: 1, term: 0, holder: None, until: None, cursor: Cursor::START, log: None };
 
     fn is(&self, term: &Term) -> bool {
         self.term == term.number && self.holder.as_deref() == Some(&*term.holder)
@@ -65,7 +69,27 @@ async fn rewrite<T>(
     Err(StoreError::new(StoreErrorKind::Unavailable, "too many processes write the projector's lease at once"))
 }
 
+/// The log that history is folded from from now on: the one that it is folded from, unless the settings name another, and
+/// either it was folded from none before or they say that the other one is gone.
+fn followed(lease: &Lease, settings: &CouchbaseSettings) -> Result<Option<String>, StoreError> {
+    match (&settings.log, &lease.log) {
+        (Some(own), Some(other)) if own != other && settings.replaces_log.as_ref() != Some(other) => {
+            let message = format!(
+                "history in Couchbase is folded from another event log ({other}) and can't be folded from this one ({own}) \
+                 as well, events would be lost: let all servers share one queue (one data directory, or one queue.url), or \
+                 give this one a history of its own (another bucket, store.scope or store.key_prefix). If that log is \
+                 gone for good, set store.replaces_log = '{other}'"
+            );
+            Err(StoreError::new(StoreErrorKind::Rejected, message))
+        }
+        (own, other) => Ok(own.as_ref().or(other.as_ref()).cloned()),
+    }
+}
+
 /// Grants a new term when none is held or the last has lapsed, lengthens the holder's own; `None` for everybody else.
+///
+/// # Errors
+/// `Rejected` when this history is folded from another log.
 pub(super) async fn lead(
     connector: &Connector,
     holder: &str,
@@ -73,6 +97,7 @@ pub(super) async fn lead(
     clock: &Clock,
 ) -> Result<Option<Term>, StoreError> {
     rewrite(connector, |lease| {
+        let log = followed(lease, connector.settings())?;
         let now = clock.now();
         let held = lease.holder.as_deref().filter(|_| lease.until.is_some_and(|until| until > now));
         let number = match held {
@@ -80,8 +105,9 @@ pub(super) async fn lead(
             Some(_) => lease.term,
             None => lease.term + 1,
         };
-        let wanted = Lease { term: number, holder: Some(holder.to_owned()), until: Some(now + ttl), ..lease.clone() };
-        Ok((Some(wanted), Some(Term { holder: holder.to_owned(), number })))
+        let (holder, until) = (holder.to_owned(), now + ttl);
+        let wanted = Lease { term: number, holder: Some(holder.clone()), until: Some(until), log, ..lease.clone() };
+        Ok((Some(wanted), Some(Term { holder, number })))
     })
     .await
 }

@@ -34,6 +34,7 @@ mod errors;
 mod history;
 mod kv;
 mod lease;
+mod overheard;
 mod probe;
 mod projection;
 mod query;
@@ -81,6 +82,10 @@ pub struct CouchbaseSettings {
     pub ca_file: Option<PathBuf>,
     /// How long the vectors of errors are, for the index of them; `None` makes none.
     pub dimension: Option<usize>,
+    /// The log that this history is to be folded from; `None` leaves open which.
+    pub log: Option<String>,
+    /// The log that it may have been folded from before, and which is gone.
+    pub replaces_log: Option<String>,
 }
 
 impl CouchbaseSettings {

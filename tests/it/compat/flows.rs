@@ -5,7 +5,10 @@ use serde_json::json;
 use super::{node, server};
 use crate::harness::{Jobber, eventually};
 
-with_node! { a_flow_of_theirs_runs_here_and_ours_is_seen }
+with_node! {
+    a_flow_of_theirs_runs_here_and_ours_is_seen,
+    a_job_of_ours_knows_the_end_of_one_that_a_worker_of_theirs_removed,
+}
 
 async fn a_flow_of_theirs_runs_here_and_ours_is_seen(bullmq: &str) {
     let redis = server().await;
@@ -30,6 +33,29 @@ async fn a_flow_of_theirs_runs_here_and_ours_is_seen(bullmq: &str) {
     let values: Vec<_> = said["values"].as_object().unwrap().values().map(|v| v["result"].clone()).collect();
     assert!(values.contains(&json!("a")) && values.contains(&json!("b")), "{said:#}");
     assert!(said["failed"].as_str().unwrap().contains("child"), "{said:#}");
+}
+
+async fn a_job_of_ours_knows_the_end_of_one_that_a_worker_of_theirs_removed(bullmq: &str) {
+    let redis = server().await;
+    let serve = Jobber::serve().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    serve.job("echo", "#!/bin/sh\necho \"$@\"\n");
+    serve.job("gather", "#!/bin/sh\nexec cat \"$JOBBER_RESULTS_FILE\"\n");
+    let (first, second) = (serve.submit(json!({"name": "echo"})).await, serve.submit(json!({"name": "echo"})).await);
+    let good = serve.submit(json!({"name": "gather", "after": [first]})).await;
+    let bad = serve.submit(json!({"name": "gather", "after": [second]})).await;
+    let said = node(bullmq, "remover.js", &[&redis.port().to_string()]).await.remove(0);
+    assert_eq!(said, json!({"ids": [first, second], "left": 0}));
+    let _work = Jobber::work().at(serve.place()).env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    let view = serve.wait_final(&good).await;
+    assert_eq!(
+        (&view["state"], &view["result"]),
+        (&json!("completed"), &json!(json!({first: "kept"}).to_string())),
+        "{view:#}"
+    );
+    let view = serve.wait_final(&bad).await;
+    assert_eq!((&view["state"], &view["attempts"]), (&json!("failed"), &json!([])), "{view:#}");
+    let error = view["error"].as_str().unwrap();
+    assert!(error.contains(&second) && error.contains("broken"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

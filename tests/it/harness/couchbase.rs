@@ -107,6 +107,8 @@ impl Bucket {
             key_prefix: self.key_prefix.clone(),
             ca_file: self.ca_file.clone().filter(|_| url.tls),
             dimension: Some(DIMENSION),
+            log: None,
+            replaces_log: None,
         }
     }
 
