@@ -18,7 +18,7 @@ use jobber::domain::{
 use jobber::events::Cursor;
 use jobber::projector::{compare, fold_batch};
 use jobber::sqlite::{Durability, Sqlite};
-use jobber::store::couchbase::CouchbaseStore;
+use jobber::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
     Commit, History, JobFilter, JobRecord, Projection, Retention, StoreErrorKind, Term, Versioned, codec,
@@ -294,6 +294,24 @@ async fn tls_is_checked_against_the_file_of_authorities() {
     settings.ca_file = Some(other.ca());
     let error = CouchbaseStore::open(settings, &bucket.tasks).await.err().expect("refused");
     assert!(error.kind == StoreErrorKind::Rejected && error.to_string().contains("not trusted"), "{error}");
+
+    // Without a file, what counts are the well-known authorities, and nobody knows this one.
+    let settings = CouchbaseSettings { ca_file: None, ..bucket.settings() };
+    let error = CouchbaseStore::open(settings, &bucket.tasks).await.err().expect("refused");
+    assert!(error.kind == StoreErrorKind::Rejected && error.to_string().contains("set store.tls_ca"), "{error}");
+}
+
+/// A wrong password and a missing bucket are told apart from slowness, with TLS too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_work_is_said_with_tls_too() {
+    let bucket = Bucket::of(CouchbaseDouble::with(Options { tls: true, ..Options::default() }));
+    let wrong_password = CouchbaseSettings { password: Secret::new("wrong"), ..bucket.settings() };
+    let wrong_bucket = CouchbaseSettings { bucket: "none".to_owned(), ..bucket.settings() };
+    for (settings, word) in [(wrong_password, "with this password"), (wrong_bucket, "no bucket \"none\"")] {
+        let error = CouchbaseStore::open(settings, &bucket.tasks).await.err().expect("refused");
+        assert_eq!(error.kind, StoreErrorKind::Rejected, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
 }
 
 /// The double counts what it is asked: reading one job, all names and the statistics costs the same however many jobs

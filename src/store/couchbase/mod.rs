@@ -34,6 +34,7 @@ mod errors;
 mod history;
 mod kv;
 mod lease;
+mod overheard;
 mod probe;
 mod projection;
 mod query;

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::documents::Room;
 use super::setup::{self, Layout};
-use super::{CouchbaseSettings, probe};
+use super::{CouchbaseSettings, overheard, probe};
 use crate::backoff::dice;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -210,9 +210,14 @@ impl Connector {
     ) -> Result<(Cluster, Scope, Vec<Collection>, Layout), StoreError> {
         let settings = self.settings.clone();
         let opening = runtime.spawn(async move {
-            let cluster = Cluster::connect(&settings.connection, options).await.map_err(|e| {
+            let connecting = Cluster::connect(&settings.connection, options);
+            let connected = overheard::unless_hopeless(connecting).await.map_err(|e| setup::barred(&settings, e))?;
+            let cluster = connected.map_err(|e| {
                 StoreError::new(StoreErrorKind::Rejected, format!("{} can't be used", settings.connection)).caused_by(e)
             })?;
+            if facts.is_none() {
+                setup::check_bucket(&settings, &cluster).await?;
+            }
             let bucket = cluster.bucket(&settings.bucket);
             let layout = setup::collections(&settings, &bucket, facts).await?;
             let scope = bucket.scope(match layout {

@@ -1,6 +1,7 @@
 //! Makes what is missing in the bucket: collections, and the indexes of lists.
 
 use couchbase::bucket::Bucket;
+use couchbase::cluster::Cluster;
 use couchbase::error::{Error, ErrorKind};
 use couchbase::options::query_options::QueryOptions;
 use serde_json::Value;
@@ -8,6 +9,7 @@ use tokio::time::{Duration, timeout};
 
 use super::CouchbaseSettings;
 use super::documents::{PROJECTOR, Room};
+use super::overheard::Obstacle;
 use super::probe::Facts;
 use super::query::{self, INDEXES};
 use super::session::Session;
@@ -128,6 +130,36 @@ enum Problem {
 fn tolerate(made: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), Problem> {
     match made? {
         Err(e) if !matches!(e.kind(), ErrorKind::CollectionExists | ErrorKind::ScopeExists) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What to tell when the SDK can't connect.
+pub(super) fn barred(settings: &CouchbaseSettings, obstacle: Obstacle) -> StoreError {
+    let CouchbaseSettings { connection, username, .. } = settings;
+    let message = match obstacle {
+        Obstacle::Untrusted(_) => {
+            format!("the certificate of Couchbase at {connection} is not trusted; set store.tls_ca")
+        }
+        Obstacle::Refused(_) => {
+            format!("Couchbase at {connection} refuses user {username:?} with this password; set store.url")
+        }
+    };
+    StoreError::new(StoreErrorKind::Rejected, message).caused_by(obstacle)
+}
+
+/// Asks the management service whether the bucket is there: opened by the SDK, one that is not looks like slowness.
+///
+/// # Errors
+/// `Rejected` when it says no. No answer, and none for this user, leave it open.
+pub(super) async fn check_bucket(settings: &CouchbaseSettings, cluster: &Cluster) -> Result<(), StoreError> {
+    let CouchbaseSettings { bucket, username, .. } = settings;
+    match timeout(REQUEST, cluster.buckets().get_bucket(bucket, None)).await {
+        Ok(Err(e)) if *e.kind() == ErrorKind::BucketNotFound => {
+            let hint = "make it, or give the user a role on it, or set store.url";
+            let message = format!("Couchbase has no bucket {bucket:?}, or user {username:?} may not use it; {hint}");
+            Err(StoreError::new(StoreErrorKind::Rejected, message).caused_by(e))
+        }
         _ => Ok(()),
     }
 }
