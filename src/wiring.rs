@@ -15,7 +15,7 @@ use crate::events::{Cursor, EventSink, EventSource};
 use crate::failures::cache::embedded::EmbeddedCache;
 use crate::failures::cache::redis::RedisCache;
 use crate::failures::embed::StaticModel;
-use crate::failures::embed::openai::{OpenAi, OpenAiSettings};
+use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
@@ -84,8 +84,8 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let embedder = open_embedder(&config.embedder, clock)?;
     let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
+    let embedder = open_embedder(&config.embedder, &cache, clock)?;
     let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), tasks).await?;
     let (history, projection, history_name) = opened;
     match history.cursor().await {
@@ -303,11 +303,15 @@ async fn open_shared(config: &Config, db: &Sqlite, tasks: &TaskTracker) -> anyho
     }
 }
 
-/// What finds out what an error means.
+/// What finds out what an error means. The day's budget is counted in the cache.
 ///
 /// # Errors
 /// When the endpoint's address or key can't be used.
-pub fn open_embedder(config: &EmbedderConfig, clock: &Clock) -> anyhow::Result<Arc<dyn Embedder>> {
+pub fn open_embedder(
+    config: &EmbedderConfig,
+    cache: &Arc<dyn ErrorCache>,
+    clock: &Clock,
+) -> anyhow::Result<Arc<dyn Embedder>> {
     let endpoint = match config {
         EmbedderConfig::BuiltIn => return Ok(StaticModel::built_in()),
         EmbedderConfig::Endpoint(endpoint) => endpoint.clone(),
@@ -320,10 +324,10 @@ pub fn open_embedder(config: &EmbedderConfig, clock: &Clock) -> anyhow::Result<A
         api_key: endpoint.api_key,
         batch: endpoint.batch,
         concurrency: endpoint.concurrency,
-        daily_budget: Some(endpoint.daily_budget),
         timeout: endpoint.timeout,
         tries: 3,
         first_wait: Duration::from_millis(500),
     };
-    Ok(OpenAi::new(settings, clock.clone())?)
+    let budget = Budget::new(cache.clone(), endpoint.daily_budget);
+    Ok(OpenAi::new(settings, Some(budget), clock.clone())?)
 }

@@ -220,7 +220,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "embedder.daily_budget",
         &["JOBBER_EMBEDDER_DAILY_BUDGET"],
         "10000",
-        "Texts a day (UTC) that a process may send. What is beyond waits for the next day.",
+        "Texts a day (UTC) that all processes together may send. What is beyond waits for the next day.",
     ),
     setting("worker.jobs_dir", &["JOBBER_JOBS_DIR"], r#""jobs""#, "Where the job binaries are."),
     setting(

@@ -1,5 +1,7 @@
 //! The projector as a whole: replays on a store that stops half-way, and the loop on the embedded adapters.
 
+mod recount;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::domain::{Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Day, Fingerprint, JobId, KnownError, Stretch};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::sqlite::Sqlite;
 
-const SCHEMA: &[&str] = &["
+const SCHEMA: &[&str] = &[
+    "
     CREATE TABLE known_errors (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         fingerprint BLOB NOT NULL UNIQUE,
@@ -30,7 +31,14 @@ const SCHEMA: &[&str] = &["
         timeout REAL NOT NULL,
         memory REAL NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE embedded_texts (
+        day TEXT NOT NULL PRIMARY KEY,
+        texts INTEGER NOT NULL
+    ) STRICT;
+",
+];
 
 /// Remembers errors in the shared SQLite file.
 pub struct EmbeddedCache {
@@ -108,6 +116,19 @@ impl ErrorCache for EmbeddedCache {
                 .prepare_cached("INSERT OR REPLACE INTO stretched_jobs (job, timeout, memory) VALUES (?1, ?2, ?3)")?
                 .insert((job.as_str(), stretch.timeout, stretch.memory))?;
             c.prepare_cached("DELETE FROM stretched_jobs WHERE number <= ?1")?.execute([last - cap]).map(|_| ())
+        };
+        self.db.write(write).await.map_err(CacheError::unavailable)
+    }
+
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError> {
+        let (day, number) = (day.to_string(), |n: u64| i64::try_from(n).unwrap_or(i64::MAX / 2));
+        let (texts, budget) = (number(texts), number(budget));
+        let write = move |c: &Connection| {
+            c.prepare_cached("DELETE FROM embedded_texts WHERE day < ?1")?.execute([&day])?;
+            c.prepare_cached("INSERT INTO embedded_texts VALUES (?1, 0) ON CONFLICT DO NOTHING")?.execute([&day])?;
+            c.prepare_cached("UPDATE embedded_texts SET texts = texts + ?2 WHERE day = ?1 AND texts + ?2 <= ?3")?
+                .execute((&day, texts, budget))
+                .map(|rows| rows == 1)
         };
         self.db.write(write).await.map_err(CacheError::unavailable)
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::domain::{Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Day, Fingerprint, JobId, KnownError, Stretch};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 
 type Generation = HashMap<Fingerprint, Arc<KnownError>>;
@@ -18,6 +18,8 @@ pub struct MemoryCache {
     generations: Mutex<Generations>,
     published: Mutex<Option<PublishedCategories>>,
     stretches: Mutex<HashMap<JobId, Stretch>>,
+    /// The texts that were embedded on the day that was asked about last.
+    embedded: Mutex<Option<(Day, u64)>>,
 }
 
 #[derive(Default)]
@@ -34,6 +36,7 @@ impl MemoryCache {
             generations: Mutex::default(),
             published: Mutex::default(),
             stretches: Mutex::default(),
+            embedded: Mutex::default(),
         })
     }
 
@@ -95,6 +98,16 @@ impl ErrorCache for MemoryCache {
         }
         stretches.insert(job.clone(), stretch);
         Ok(())
+    }
+
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError> {
+        let mut embedded = self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = embedded.filter(|(of, _)| *of == day).map_or(0, |(_, spent)| spent);
+        let fits = spent.saturating_add(texts) <= budget;
+        if fits {
+            *embedded = Some((day, spent + texts));
+        }
+        Ok(fits)
     }
 }
 

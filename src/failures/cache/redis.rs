@@ -13,7 +13,7 @@ use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
 use futures_util::future::{join_all, try_join_all};
 
-use crate::domain::{Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Day, Fingerprint, JobId, KnownError, Stretch};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::redis::Redis;
 
@@ -30,17 +30,20 @@ pub struct RedisCache {
     prefix: String,
     published: String,
     stretches: String,
+    embedded: String,
     ttl: Duration,
 }
 
 impl RedisCache {
     /// The cache of the queue with this name, under `jobber:<queue>:error:<fingerprint>`, and the published categories
-    /// under `jobber:<queue>:categories`, and what jobs get more under `jobber:<queue>:limits:<job>`. It forgets an error `ttl` after
+    /// under `jobber:<queue>:categories`, what jobs get more under `jobber:<queue>:limits:<job>`, and how many texts were embedded on a day under
+    /// `jobber:<queue>:embedded:<day>`. It forgets an error `ttl` after
     /// it was put (at least a second). Nothing is asked of the server here.
     pub fn open(redis: Redis, queue: &str, ttl: Duration) -> Arc<Self> {
         let (prefix, published) = (format!("jobber:{queue}:error:"), format!("jobber:{queue}:categories"));
         let stretches = format!("jobber:{queue}:limits:");
-        Arc::new(Self { redis, prefix, published, stretches, ttl: ttl.max(Duration::from_secs(1)) })
+        let embedded = format!("jobber:{queue}:embedded:");
+        Arc::new(Self { redis, prefix, published, stretches, embedded, ttl: ttl.max(Duration::from_secs(1)) })
     }
 
     fn key(&self, fingerprint: &Fingerprint) -> String {
@@ -106,6 +109,20 @@ impl ErrorCache for RedisCache {
         let ttl = Expiration::EX(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX));
         let key = format!("{}{job}", self.stretches);
         client.set(key, value, Some(ttl), None, false).await.map_err(|e| self.failed(&e))
+    }
+
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError> {
+        // Long enough for processes whose clocks are apart.
+        const KEPT: i64 = 2 * 86_400;
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let (key, texts) = (format!("{}{day}", self.embedded), i64::try_from(texts).unwrap_or(i64::MAX / 2));
+        let spent: i64 = client.incr_by(&key, texts).await.map_err(|e| self.failed(&e))?;
+        let fits = u64::try_from(spent).is_ok_and(|spent| spent <= budget);
+        if !fits {
+            let _: i64 = client.decr_by(&key, texts).await.map_err(|e| self.failed(&e))?;
+        }
+        let _: i64 = client.expire(&key, KEPT, None).await.map_err(|e| self.failed(&e))?;
+        Ok(fits)
     }
 }
 

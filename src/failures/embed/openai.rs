@@ -6,6 +6,7 @@
 
 mod answer;
 mod breaker;
+mod budget;
 mod retry_after;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use self::breaker::Breaker;
+pub use self::budget::Budget;
 use super::{EmbedError, Embedder};
 use crate::backoff::Waits;
 use crate::domain::{Clock, Secret};
@@ -45,8 +47,6 @@ pub struct OpenAiSettings {
     pub batch: usize,
     /// Requests at the same time.
     pub concurrency: usize,
-    /// Texts a day (UTC), counted from when the process started; `None` for no limit.
-    pub daily_budget: Option<u64>,
     /// How long a request may take.
     pub timeout: Duration,
     /// Tries of a request.
@@ -75,6 +75,7 @@ pub struct OpenAi {
     name: String,
     running: Semaphore,
     breaker: Breaker,
+    budget: Option<Budget>,
     clock: Clock,
 }
 
@@ -96,11 +97,11 @@ enum Failure {
 }
 
 impl OpenAi {
-    /// An embedder with these settings. Nothing is sent here.
+    /// An embedder with these settings, and with this budget if there is one. Nothing is sent here.
     ///
     /// # Errors
     /// [`EmbedError::Refused`] when the address or the key can't be used.
-    pub fn new(settings: OpenAiSettings, clock: Clock) -> Result<Arc<Self>, EmbedError> {
+    pub fn new(settings: OpenAiSettings, budget: Option<Budget>, clock: Clock) -> Result<Arc<Self>, EmbedError> {
         let refused = |problem: String| EmbedError::Refused { problem };
         let mut url = Url::parse(&settings.url).map_err(|e| refused(format!("embedder.url can't be read: {e}")))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -137,15 +138,17 @@ impl OpenAi {
         let http = http.build().map_err(|e| refused(format!("no HTTP client can be made: {}", chain(&e))))?;
         let name = format!("{}/{}", settings.model, settings.dimension);
         let running = Semaphore::new(settings.concurrency.max(1));
-        let breaker = Breaker::new(settings.daily_budget);
-        Ok(Arc::new(Self { http, url, headers, settings, name, running, breaker, clock }))
+        let breaker = Breaker::default();
+        Ok(Arc::new(Self { http, url, headers, settings, name, running, breaker, budget, clock }))
     }
 
     /// One request, tried again while that may help.
     async fn request(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let _turn = self.running.acquire().await.expect("the semaphore is never closed");
         self.breaker.enter()?;
-        self.breaker.spend(texts.len(), self.clock.now())?;
+        if let Some(budget) = &self.budget {
+            budget.spend(texts.len(), self.clock.now()).await?;
+        }
         let mut waits = Waits::new(self.settings.first_wait, LONGEST_WAIT);
         let mut tries = 1;
         loop {

@@ -157,6 +157,11 @@ impl LeaseOps for Ops {
     }
 }
 
+/// What BullMQ keeps of a job that completed, in the original's form.
+fn answer(result: &Option<Value>) -> Value {
+    json!({"success": true, "result": result})
+}
+
 /// What may have to be tried more than once.
 enum Step {
     Confirm,
@@ -212,9 +217,11 @@ impl Lent {
                 () = tokio::time::sleep(COALESCE) => self.publish(&mut transcript).await,
             }
         };
-        self.publish(&mut transcript).await;
+        // Side by side: what such a question costs is the way to Redis and back.
+        let ((), is_noted) = tokio::join!(self.publish(&mut transcript), self.note_end(&verdict));
         gate.apply();
-        let answer = if self.is_lost() { Err(bullmq::Error::Delayed) } else { self.carry_out(verdict).await };
+        let is_lost = self.is_lost() || !is_noted;
+        let answer = if is_lost { Err(bullmq::Error::Delayed) } else { self.carry_out(verdict).await };
         (answer, self.done)
     }
 
@@ -246,12 +253,11 @@ impl Lent {
     async fn carry_out(&self, verdict: Verdict) -> Result<Value, bullmq::Error> {
         match verdict {
             Verdict::Complete { result } => {
-                let value = json!({"success": true, "result": result});
-                self.before_the_end(End::Completed(value.to_string())).await?;
-                Ok(value)
+                self.before_the_end().await?;
+                Ok(answer(&result))
             }
             Verdict::Fail { error } => {
-                self.before_the_end(End::Failed(error.clone())).await?;
+                self.before_the_end().await?;
                 Err(bullmq::Error::Unrecoverable(error))
             }
             Verdict::Retry { after, error } => {
@@ -265,13 +271,20 @@ impl Lent {
         }
     }
 
+    /// Notes for those that come after it how the job is about to end; false when its lease is lost.
+    async fn note_end(&self, verdict: &Verdict) -> bool {
+        let end = match verdict {
+            Verdict::Complete { result } => End::Completed(answer(result).to_string()),
+            Verdict::Fail { error } => End::Failed(error.clone()),
+            Verdict::Retry { .. } | Verdict::Release => return true,
+        };
+        self.insist(&Step::Note(end)).await
+    }
+
     /// The crate does not tell when it could not end a job, so with Redis away the answer is kept until it is back, or
     /// until the lease is lost.
-    async fn before_the_end(&self, end: End) -> Result<(), bullmq::Error> {
+    async fn before_the_end(&self) -> Result<(), bullmq::Error> {
         if !self.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
-            return Err(bullmq::Error::Delayed);
-        }
-        if !self.insist(&Step::Note(end)).await {
             return Err(bullmq::Error::Delayed);
         }
         if self.inner.signals.take_cancel(self.job.id()) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Category, Fingerprint, JobId, KnownError, Stretch};
+use jobber::domain::{Category, Day, Fingerprint, JobId, KnownError, Stretch};
 use jobber::failures::cache::embedded::EmbeddedCache;
 use jobber::failures::cache::memory::MemoryCache;
 use jobber::failures::cache::redis::RedisCache;
@@ -119,6 +119,16 @@ async fn what_a_job_gets_more_is_told(caches: Caches) {
     assert_eq!(caches.there.stretch(&b).await.unwrap(), None);
 }
 
+async fn a_days_budget_is_one_for_all(caches: Caches) {
+    let (today, tomorrow) = (Day::parse("2026-11-24").unwrap(), Day::parse("2026-11-25").unwrap());
+    assert!(caches.here.spend(today, 16, 20).await.unwrap());
+    assert!(!caches.there.spend(today, 5, 20).await.unwrap());
+    assert!(caches.there.spend(today, 4, 20).await.unwrap(), "what was refused has taken nothing");
+    assert!(!caches.here.spend(today, 1, 20).await.unwrap());
+    assert!(caches.here.spend(tomorrow, 20, 20).await.unwrap());
+    assert!(!caches.there.spend(tomorrow, 1, 20).await.unwrap());
+}
+
 conformance! {
     suite cache {
         nothing_is_known_at_first,
@@ -128,5 +138,6 @@ conformance! {
         a_thousand_at_once_are_kept,
         the_categories_published_last_are_told,
         what_a_job_gets_more_is_told,
+        a_days_budget_is_one_for_all,
     } for memory, embedded, redis
 }

@@ -28,12 +28,11 @@ async fn openai() -> Fixture {
         api_key: None,
         batch: 7,
         concurrency: 3,
-        daily_budget: None,
         timeout: Duration::from_secs(30),
         tries: 2,
         first_wait: Duration::from_millis(10),
     };
-    Fixture { embedder: OpenAi::new(settings, Clock::system()).unwrap(), _server: Some(server) }
+    Fixture { embedder: OpenAi::new(settings, None, Clock::system()).unwrap(), _server: Some(server) }
 }
 
 fn texts(n: usize) -> Vec<String> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jobber::domain::{Clock, Secret};
-use jobber::failures::embed::openai::{OpenAi, OpenAiSettings};
+use jobber::failures::cache::memory::MemoryCache;
+use jobber::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use jobber::failures::{EmbedError, Embedder};
 
 use crate::harness::embeddings::{DIMENSION, Embeddings, Manner};
@@ -19,7 +20,6 @@ fn settings(url: &str) -> OpenAiSettings {
         api_key: Some(Secret::new(KEY)),
         batch: 16,
         concurrency: 2,
-        daily_budget: None,
         timeout: Duration::from_secs(30),
         tries: 3,
         first_wait: Duration::from_millis(5),
@@ -27,7 +27,7 @@ fn settings(url: &str) -> OpenAiSettings {
 }
 
 fn embedder(settings: OpenAiSettings) -> Arc<OpenAi> {
-    OpenAi::new(settings, Clock::system()).unwrap()
+    OpenAi::new(settings, None, Clock::system()).unwrap()
 }
 
 fn texts(n: usize) -> Vec<String> {
@@ -158,18 +158,22 @@ async fn answers_of_no_use_are_named() {
 }
 
 #[tokio::test]
-async fn the_days_budget_is_kept() {
+async fn the_days_budget_is_kept_over_restarts() {
     let server = Embeddings::start().await;
     let clock = Clock::manual(jobber::domain::Timestamp::parse("2026-03-01T18:00:00Z").unwrap());
-    let thrifty = OpenAiSettings { daily_budget: Some(20), ..settings(server.url()) };
-    let embedder = OpenAi::new(thrifty, clock.clone()).unwrap();
-    embedder.embed(&texts(16)).await.unwrap();
-    let error = embedder.embed(&texts(5)).await.unwrap_err();
+    let cache = MemoryCache::new(10);
+    let start = || {
+        let budget = Budget::new(cache.clone(), 20);
+        OpenAi::new(settings(server.url()), Some(budget), clock.clone()).unwrap()
+    };
+    start().embed(&texts(16)).await.unwrap();
+    let again = start();
+    let error = again.embed(&texts(5)).await.unwrap_err();
     assert!(matches!(error, EmbedError::Budget { budget: 20, .. }), "{error:?}");
     assert_eq!(error.retry_after(), Some(Duration::from_secs(6 * 3600)));
-    embedder.embed(&texts(4)).await.unwrap();
+    again.embed(&texts(4)).await.unwrap();
     clock.advance(Duration::from_secs(6 * 3600));
-    embedder.embed(&texts(16)).await.unwrap();
+    again.embed(&texts(16)).await.unwrap();
     assert_eq!(server.batches(), [16, 4, 16]);
 }
 
@@ -178,7 +182,7 @@ fn addresses_and_keys_that_cannot_be_used_are_refused() {
     for (url, key) in [("not a url", "k"), ("ftp://x/v1", "k"), ("http://localhost/v1", "line\nbreak")] {
         let settings = OpenAiSettings { api_key: Some(Secret::new(key)), ..settings(url) };
         assert!(!format!("{settings:?}").contains(key) || key == "k");
-        let error = OpenAi::new(settings, Clock::system()).err().unwrap();
+        let error = OpenAi::new(settings, None, Clock::system()).err().unwrap();
         assert!(matches!(error, EmbedError::Refused { .. }), "{url}: {error:?}");
     }
 }

@@ -1,11 +1,10 @@
-//! When not to ask: an endpoint that keeps failing is left alone for a while, and a day has a budget.
+//! When not to ask: an endpoint that keeps failing is left alone for a while.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::{Day, Timestamp};
 use crate::failures::EmbedError;
 
 /// Failed requests in a row after which the endpoint is left alone.
@@ -13,11 +12,10 @@ const PATIENCE: u32 = 5;
 /// For how long at first, and at most; it doubles while the endpoint goes on failing.
 const FIRST_REST: Duration = Duration::from_secs(30);
 const LONGEST_REST: Duration = Duration::from_secs(600);
-const DAY: Duration = Duration::from_secs(86_400);
 
-/// A circuit breaker with a purse.
+/// A circuit breaker.
+#[derive(Default)]
 pub(super) struct Breaker {
-    budget: Option<u64>,
     state: Mutex<State>,
 }
 
@@ -27,15 +25,9 @@ struct State {
     /// Until when nothing is sent. When it has passed, one request may find out whether the endpoint is back; the others
     /// wait for as long again, so that a probe whose caller went away blocks nobody for ever.
     rests_until: Option<Instant>,
-    day: Option<Day>,
-    spent: u64,
 }
 
 impl Breaker {
-    pub(super) fn new(budget: Option<u64>) -> Self {
-        Self { budget, state: Mutex::default() }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is whole before the next: what a panicking thread left is as good as anything.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,24 +44,6 @@ impl Breaker {
             return Err(EmbedError::Away { problem, after: Some(after) });
         }
         state.rests_until = Some(now + FIRST_REST);
-        Ok(())
-    }
-
-    /// Takes so many texts out of the day's budget.
-    pub(super) fn spend(&self, texts: usize, now: Timestamp) -> Result<(), EmbedError> {
-        let mut state = self.state();
-        let Some(budget) = self.budget else { return Ok(()) };
-        let today = now.day();
-        if state.day != Some(today) {
-            state.day = Some(today);
-            state.spent = 0;
-        }
-        let wanted = state.spent.saturating_add(texts as u64);
-        if wanted > budget {
-            let after = DAY.saturating_sub(now.since(today.start()));
-            return Err(EmbedError::Budget { budget, after });
-        }
-        state.spent = wanted;
         Ok(())
     }
 
@@ -96,7 +70,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_keeps_failing_is_left_alone_and_probed() {
-        let breaker = Breaker::new(None);
+        let breaker = Breaker::default();
         for _ in 1..PATIENCE {
             breaker.enter().unwrap();
             assert_eq!(breaker.failed(), None);
@@ -113,15 +87,5 @@ mod tests {
         breaker.succeeded();
         breaker.enter().unwrap();
         breaker.enter().unwrap();
-    }
-
-    #[test]
-    fn a_day_has_a_budget() {
-        let breaker = Breaker::new(Some(10));
-        let noon = Timestamp::parse("2026-03-01T12:00:00Z").unwrap();
-        breaker.spend(10, noon).unwrap();
-        let error = breaker.spend(1, noon).unwrap_err();
-        assert!(matches!(error, EmbedError::Budget { budget: 10, after } if after == DAY / 2), "{error:?}");
-        breaker.spend(1, Timestamp::parse("2026-03-02T00:00:00Z").unwrap()).unwrap();
     }
 }
