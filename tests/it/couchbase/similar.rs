@@ -11,7 +11,7 @@ use serde_json::json;
 use super::TTL;
 use crate::harness::couchbase::{Bucket, DIMENSION};
 use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Rights, Service};
-use crate::harness::{Jobber, eventually};
+use crate::harness::{Jobber, Place, eventually};
 
 const ERRORS: u8 = 30;
 const WANTED: usize = 4;
@@ -184,14 +184,16 @@ async fn a_server_says_what_it_made_and_what_is_missing() {
     ];
     for (options, words) in cases {
         let double = CouchbaseDouble::with(options);
-        let mut jobber = Jobber::serve().env("JOBBER_STORE_URL", &double.url()).start().await;
+        let place = Place::new();
+        let serve = || Jobber::serve().at(&place).env("JOBBER_STORE_URL", &double.url());
+        let mut jobber = serve().start().await;
         eventually(words, async || jobber.log().contains(words).then_some(())).await;
         if !words.starts_with("made") {
             assert!(jobber.log().contains("which reads them all"), "it says what that costs: {}", jobber.log());
         }
         jobber.stop().await;
         // Another start finds it there.
-        let again = Jobber::serve().env("JOBBER_STORE_URL", &double.url()).start().await;
+        let again = serve().start().await;
         eventually("it to be ready", async || (again.get("/readyz").await.0 == 200).then_some(())).await;
         assert!(!again.log().contains("made the vector"), "{}", again.log());
     }
