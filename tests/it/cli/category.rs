@@ -50,8 +50,13 @@ async fn an_unknown_preset_and_a_category_without_a_name_are_refused() {
 async fn all_presets_together_tell_the_causes_of_failed_cpp_jobs_apart() {
     let j = Jobber::dev().start().await;
     let (_, presets) = j.get("/api/v1/categories:presets").await;
-    let (_, seeds) = j.get("/api/v1/categories").await;
-    let seeds: Vec<_> = seeds["items"].as_array().unwrap().iter().map(|c| c["id"].clone()).collect();
+    // There are none until the projector has led for the first time.
+    let seeds = eventually("the first categories", async || {
+        let (_, seeds) = j.get("/api/v1/categories").await;
+        let ids: Vec<_> = seeds["items"].as_array()?.iter().map(|c| c["id"].clone()).collect();
+        (!ids.is_empty()).then_some(ids)
+    })
+    .await;
     let presets = presets["items"].as_array().unwrap();
     for preset in presets.iter().filter(|p| !seeds.contains(&p["id"])) {
         let (status, answer) = j.post("/api/v1/categories", json!({"preset": preset["name"]})).await;
