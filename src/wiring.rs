@@ -59,6 +59,8 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
 /// How much of a running job's output is kept for those who watch, as a multiple of what history keeps of a stream.
 const WATCHED: usize = 4;
+/// How long work on all of history waits for indexes that are being made.
+const INDEXING: Duration = Duration::from_secs(60);
 
 /// The file of the embedded database.
 pub fn database_file(config: &Config) -> PathBuf {
@@ -86,7 +88,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
     let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
     let embedder = open_embedder(&config.embedder, &cache, clock)?;
-    let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), tasks).await?;
+    let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), None, tasks).await?;
     let (history, projection, history_name) = opened;
     match history.cursor().await {
         Ok(folded) => {
@@ -119,12 +121,14 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
 }
 
 /// The two sides of a store, and the name of what it holds. Where there is an index for vectors, it is made for those of
-/// this `dimension`; where a store remembers which log it is folded from, it is this one.
+/// this `dimension`; where a store remembers which log it is folded from, it is this one. `patience` is how long to wait for
+/// its other indexes.
 async fn open_store(
     config: &Config,
     db: &Sqlite,
     dimension: Option<usize>,
     log: Option<String>,
+    patience: Option<Duration>,
     tasks: &TaskTracker,
 ) -> anyhow::Result<(Arc<dyn History>, Arc<dyn Projection>, String)> {
     match &config.store.url {
@@ -149,6 +153,10 @@ async fn open_store(
             // Without the address: machines may know one cluster by several.
             let name = format!("couchbase {}/{}/{}", settings.bucket, settings.scope, settings.key_prefix);
             let store = CouchbaseStore::open(settings, tasks).await?;
+            if let Some(patience) = patience {
+                // Without them the work fails, and says what is missing.
+                let _ = tokio::time::timeout(patience, store.prepared()).await;
+            }
             Ok((store.clone(), store, name))
         }
     }
@@ -201,7 +209,7 @@ pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracke
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let shared = if with_log { Some(open_shared(config, &db, tasks).await?) } else { None };
     let (source, log) = shared.map(|shared| (shared.source, shared.log)).unzip();
-    let (history, projection, _) = open_store(config, &db, None, log, tasks).await?;
+    let (history, projection, _) = open_store(config, &db, None, log, Some(INDEXING), tasks).await?;
     Ok(Upkeep { history, projection, source })
 }
 
