@@ -153,7 +153,9 @@ async fn open_store(
             // Without the address: machines may know one cluster by several.
             let name = format!("couchbase {}/{}/{}", settings.bucket, settings.scope, settings.key_prefix);
             let store = CouchbaseStore::open(settings, tasks).await?;
-            if let Some(patience) = patience {
+            if let Some(patience) = patience
+                && store.ping().await.is_ok()
+            {
                 // Without them the work fails, and says what is missing.
                 let _ = tokio::time::timeout(patience, store.prepared()).await;
             }
