@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_path_to_error::Segment;
+use tokio::time::Instant;
 
 use super::problem::ApiError;
 use super::state::Api;
@@ -100,14 +101,17 @@ async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
         }
         return Err(too_large());
     }
+    // Of which a client that sends a byte now and then does not get more.
+    let deadline = Instant::now() + 2 * api.settings.idle_timeout;
     let mut bytes = Vec::with_capacity(announced.map_or(0, |n| usize::try_from(n).unwrap_or(0)).min(limit));
     loop {
-        let piece = match tokio::time::timeout(api.settings.idle_timeout, pieces.next()).await {
+        let patience = deadline.min(Instant::now() + api.settings.idle_timeout);
+        let piece = match tokio::time::timeout_at(patience, pieces.next()).await {
             Ok(None) => return Ok(bytes.into()),
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(e))) => return Err(ApiError::bad_request("broken_body", format!("the body broke off: {e}"))),
             Err(_) => {
-                let detail = "the body stopped coming";
+                let detail = "the body did not come in time";
                 return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail));
             }
         };

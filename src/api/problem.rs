@@ -72,6 +72,11 @@ impl ApiError {
         Self { retry: true, cause, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()) }
     }
 
+    /// There is too much to do at this moment.
+    pub(super) fn busy(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+    }
+
     fn no_room(code: &'static str, error: &dyn std::error::Error) -> Self {
         let cause = Some(chain(error));
         Self { retry: true, cause, ..Self::new(StatusCode::INSUFFICIENT_STORAGE, code, error.to_string()) }

@@ -10,11 +10,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::places::{OnlyProbes, Place, Places};
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
@@ -66,25 +66,22 @@ struct Server {
 }
 
 impl Server {
-    /// Takes connections until `stop`, never more than `most` at a time. Closes the listener.
+    /// Takes connections until `stop`; beyond `most` at a time the longest idle one loses its place. Closes the listener.
     async fn accept(&self, listener: TcpListener, most: usize) {
-        let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+        let places = Places::new(most);
         loop {
-            let next = async {
-                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
-                next = next => next,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let connection = self.connection(stream);
-                    self.connections.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                    let watch = Watch::new(self.idle, self.head);
+                    let place = tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        place = places.take(&watch) => place,
+                    };
+                    self.connections.spawn(self.connection(stream, watch, place));
                 }
                 Err(error) => {
                     // Out of descriptors, mostly: a pause lets others close some.
@@ -96,14 +93,18 @@ impl Server {
     }
 
     /// Answers the requests of one connection.
-    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(&self, stream: TcpStream, watch: Watch, place: Place) -> impl Future<Output = ()> + Send + 'static {
         let (stop, kill) = (self.stop.clone(), self.kill.clone());
-        let watch = Watch::new(self.idle, self.head);
+        let only_probes = place.only_probes;
         set_options(&stream, self.idle);
         let (router, requests) = (self.router.clone(), watch.clone());
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let busy = requests.request();
-            let answer = router.clone().oneshot(request.map(Body::new));
+            let mut request = request.map(Body::new);
+            if only_probes {
+                request.extensions_mut().insert(OnlyProbes);
+            }
+            let answer = router.clone().oneshot(request);
             async move { answer.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }
         });
         async move {
@@ -126,6 +127,7 @@ impl Server {
                         connection.as_mut().graceful_shutdown();
                     }
                     () = expired.as_mut() => return,
+                    () = place.evicted.cancelled() => return,
                     () = kill.cancelled() => return,
                 }
             }

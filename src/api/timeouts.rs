@@ -49,6 +49,15 @@ impl Watch {
         Busy(self.clone())
     }
 
+    /// Since when no request is being answered, nor has a whole one come; how much has come of one decides first.
+    pub(super) fn unanswered(&self) -> Option<(bool, Instant)> {
+        match *self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Idle(since) => Some((false, since)),
+            Phase::Head(since) => Some((true, since)),
+            Phase::Busy => None,
+        }
+    }
+
     /// Returns when the connection has used up its time. Looks from time to time, so it may be late by up to a second.
     pub(super) async fn expired(&self) {
         let step = (self.idle.min(self.head) / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));

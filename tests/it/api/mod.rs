@@ -1,5 +1,6 @@
 //! The HTTP API of the real binary.
 
+mod connections;
 mod live;
 mod refusals;
 mod schedules;
