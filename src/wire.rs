@@ -210,8 +210,20 @@ pub enum LogEvent {
         attempt: u32,
         /// Which stream.
         stream: Stream,
-        /// The text.
+        /// What it wrote; U+FFFD stands for what is no UTF-8.
         text: String,
+        /// What it wrote, in base64, where `text` is not the whole truth.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+    },
+    /// Output that is missing here: it is kept nowhere any more.
+    Gap {
+        /// Which start of the job wrote it.
+        attempt: u32,
+        /// Which stream.
+        stream: Stream,
+        /// How much of it.
+        bytes: u64,
     },
     /// The job said how far it is.
     Progress(Progress),
@@ -227,6 +239,14 @@ pub enum LogEvent {
         /// The state.
         state: JobState,
     },
+}
+
+impl LogEvent {
+    /// A piece of output.
+    pub fn output(attempt: u32, stream: Stream, bytes: &[u8]) -> Self {
+        let (text, base64) = crate::domain::to_text(bytes);
+        Self::Output { attempt, stream, text, base64 }
+    }
 }
 
 /// `GET /api/v1/jobs/{id}/explain`: why the job stands where it stands.

@@ -57,7 +57,7 @@ const KNOWN_ERRORS: u32 = 100_000;
 /// How long Redis remembers an error.
 const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// How much of a running job's output is kept for those who watch, as a multiple of what history keeps of a stream.
+/// How much of a job's output is kept in the queue with the job, as a multiple of what history keeps of a stream.
 const WATCHED: usize = 4;
 /// How long work on all of history waits for indexes that are being made.
 const INDEXING: Duration = Duration::from_secs(60);
@@ -253,7 +253,8 @@ async fn open_queue(
                 completed: Retention { age: Some(wanted.completed_age), count: wanted.completed_count },
                 failed: Retention { age: Some(wanted.failed_age), count: wanted.failed_count },
                 heartbeat: crate::worker::HEARTBEAT,
-                output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
+                output_bytes: config.worker.spool_bytes,
+                kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
             };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
@@ -268,7 +269,8 @@ async fn open_queue(
                 lease: wanted.lease,
                 completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
                 failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
-                output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
+                output_bytes: config.worker.spool_bytes,
+                kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
                 heartbeat: crate::worker::HEARTBEAT,
                 defaults: config.defaults.clone(),
                 jobs: config.jobs.clone(),

@@ -53,6 +53,6 @@ pub(super) fn ended_attempt(number: u32, stdout: &str) -> AttemptRecord {
     let t = Timestamp::from_millis(0);
     let mut report = AttemptReport::bare(Outcome::Exit { code: 0 }, t, t, "");
     report.error = None;
-    report.stdout = Tail { text: stdout.to_owned(), truncated: false, total_bytes: stdout.len() as u64 };
+    report.stdout = Tail::of(stdout.as_bytes(), stdout.len() as u64);
     AttemptRecord { report: Some(report), ..attempt(number) }
 }

@@ -158,7 +158,7 @@ impl Site {
         let now = self.clock.now();
         let outcome = Outcome::Exit { code };
         let mut report = AttemptReport::bare(outcome, now, now, "why");
-        report.stdout = Tail { text: stdout.to_owned(), truncated: false, total_bytes: stdout.len() as u64 };
+        report.stdout = Tail::of(stdout.as_bytes(), stdout.len() as u64);
         let worker = WorkerId::parse("tester").unwrap();
         let attempt = lease.attempt();
         self.tell(&lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at: None })
@@ -180,7 +180,7 @@ impl Site {
 }
 
 fn says(lease: &Lease, text: &str) {
-    let chunk = OutputChunk { attempt: lease.attempt().0, stream: Stream::Stdout, text: text.to_owned() };
+    let chunk = OutputChunk { attempt: lease.attempt().0, stream: Stream::Stdout, at: None, bytes: text.into() };
     lease.publisher().output(chunk);
 }
 

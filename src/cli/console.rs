@@ -116,6 +116,15 @@ impl Console {
         }
     }
 
+    /// Says, however quiet it is to be, that output of a job is missing at this place.
+    pub(super) fn gap(&mut self, attempt: u32, stream: Stream, bytes: u64) {
+        let stream = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        };
+        self.line(&format!("warning: {bytes} bytes of the {stream} of attempt {attempt} are missing here"));
+    }
+
     /// Says what could be done next.
     pub(super) fn hint(&mut self, text: &str) {
         self.say(&format!("hint: {text}"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
 /// Between SIGTERM and SIGKILL when nobody says.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Output that may wait to be written, in bytes.
-const MAX_PENDING: usize = 64 << 20;
+/// While so many bytes wait to be written, no more is read from the binary: then it waits, as it would for a pipe.
+const FULL: usize = 1 << 20;
 
 /// `jobber exec`.
 #[derive(Debug, Clone, Args)]
@@ -107,7 +107,7 @@ async fn run_shown(
     };
     let (to_writer, said) = channel();
     let (done, mut written) = oneshot::channel();
-    let pipe = Arc::new(Pipe { to_writer, pending: AtomicUsize::new(0), dropped: AtomicU64::new(0) });
+    let pipe = Arc::new(Pipe { to_writer, pending: AtomicUsize::new(0) });
     let writer = Writer { said, pipe: pipe.clone(), stop: stop.clone(), console };
     let thread = std::thread::Builder::new().name("exec-output".to_owned()).spawn(move || {
         // Fails only when nobody waits for it any more.
@@ -229,24 +229,22 @@ enum Said {
 }
 
 /// From the attempt's thread, which must not be held up (it also looks after the time limit and signals), to the one
-/// that writes. What that one can't keep up with is dropped, counted and told of.
+/// that writes.
 struct Pipe {
     to_writer: Sender<Said>,
     /// Bytes that wait to be written.
     pending: AtomicUsize,
-    /// Bytes that were dropped.
-    dropped: AtomicU64,
 }
 
 impl OutputSink for Pipe {
     fn output(&self, stream: Stream, bytes: &[u8]) {
-        if self.pending.load(Ordering::Relaxed) + bytes.len() > MAX_PENDING {
-            self.dropped.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            return;
-        }
         self.pending.fetch_add(bytes.len(), Ordering::Relaxed);
         // Fails only when the writer has ended: then there is nobody to tell.
         let _ = self.to_writer.send(Said::Output(stream, bytes.to_vec()));
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) < FULL
     }
 
     fn progress(&self, progress: Progress) {
@@ -289,11 +287,6 @@ impl Writer {
             }
         }
         self.console.clear_progress();
-        let dropped = self.pipe.dropped.load(Ordering::Relaxed);
-        if dropped > 0 {
-            self.console
-                .say(&format!("{} of output were dropped: they could not be written fast enough", show_size(dropped)));
-        }
         match failed {
             Some(error) => (self.console, Err(error)),
             None => (self.console, Ok(at_line_start)),
@@ -346,7 +339,7 @@ mod tests {
         let done = AttemptReport {
             error: None,
             result: Some(json!({"sum": 3})),
-            stdout: Tail { text: "adding".into(), truncated: false, total_bytes: 6 },
+            stdout: Tail::of(b"adding", 6),
             ..report(Outcome::Exit { code: 0 })
         };
         let (code, out, err) = run("exec add -v -- 1 2", b"adding", done).await;
@@ -387,14 +380,12 @@ mod tests {
     }
 
     #[test]
-    fn the_attempt_is_never_held_up_by_who_reads() {
+    fn the_binary_waits_for_who_reads() {
         let (to_writer, said) = channel();
-        let pipe = Pipe { to_writer, pending: AtomicUsize::new(0), dropped: AtomicU64::new(0) };
-        let chunk = vec![b'x'; 1 << 20];
-        for _ in 0..100 {
-            pipe.output(Stream::Stdout, &chunk);
-        }
-        assert_eq!(said.try_iter().count(), MAX_PENDING >> 20);
-        assert_eq!(pipe.dropped.load(Ordering::Relaxed), 36 << 20);
+        let pipe = Pipe { to_writer, pending: AtomicUsize::new(0) };
+        assert!(pipe.has_room());
+        pipe.output(Stream::Stdout, &vec![b'x'; FULL]);
+        assert!(!pipe.has_room());
+        assert_eq!(said.try_iter().count(), 1);
     }
 }

@@ -7,7 +7,7 @@ use super::view::first_line;
 use super::wait::end_of;
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, LogRequest};
-use crate::domain::{JobId, JobState, Outcome, Stream};
+use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::{JobView, LogEvent};
 
 /// The last line of `jsonl`, behind the events.
@@ -80,15 +80,22 @@ async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(Jo
     while let Some(event) = log.next().await? {
         if console.format == Format::Jsonl {
             console.json_line(&event)?;
+            if let LogEvent::Gap { attempt, stream, bytes } = event {
+                console.gap(attempt, stream, bytes);
+            }
             continue;
         }
         match event {
-            LogEvent::Output { stream: Stream::Stdout, text, .. } if console.format == Format::Table => {
-                at_line_start = text.ends_with('\n');
-                console.job_output(Stream::Stdout, text.as_bytes())?;
+            LogEvent::Output { stream, text, base64, .. } => {
+                let bytes = from_text(&text, base64.as_deref());
+                // With `json`, stdout is for the job as it ended.
+                let to_stdout = stream == Stream::Stdout && console.format == Format::Table;
+                if to_stdout {
+                    at_line_start = bytes.ends_with(b"\n");
+                }
+                console.job_output(if to_stdout { Stream::Stdout } else { Stream::Stderr }, &bytes)?;
             }
-            // With `json`, stdout is for the job as it ended.
-            LogEvent::Output { text, .. } => console.job_output(Stream::Stderr, text.as_bytes())?,
+            LogEvent::Gap { attempt, stream, bytes } => console.gap(attempt, stream, bytes),
             LogEvent::Progress(progress) => console.progress(&progress),
             LogEvent::Attempt { attempt, outcome: None } => console.detail(&format!("attempt {attempt} started")),
             LogEvent::Attempt { attempt, outcome: Some(outcome) } if outcome.is_success() => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::view::{Table, View};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, LogRequest};
-use crate::domain::{JobId, Stream};
+use crate::domain::{JobId, Stream, from_text};
 use crate::wire::LogEvent;
 
 /// `jobber logs`.
@@ -63,11 +63,15 @@ async fn print(id: &JobId, request: LogRequest, client: &Client, console: &mut C
     let mut log = client.logs(id, request).await?;
     let mut events = Vec::new();
     while let Some(event) = log.next().await? {
+        if let LogEvent::Gap { attempt, stream, bytes } = event {
+            console.gap(attempt, stream, bytes);
+        }
         match console.format {
             Format::Json => events.push(event),
             Format::Jsonl => console.json_line(&event)?,
             Format::Table => match event {
-                LogEvent::Output { text, .. } => console.data(text.as_bytes())?,
+                LogEvent::Output { text, base64, .. } => console.data(&from_text(&text, base64.as_deref()))?,
+                LogEvent::Gap { .. } => {}
                 LogEvent::Progress(progress) => {
                     console.detail(&format!("progress {}% {}", progress.percent, progress.text))
                 }

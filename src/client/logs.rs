@@ -8,7 +8,7 @@ use futures_util::stream::BoxStream;
 
 use super::sse::{SseEvent, SseParser};
 use super::{Client, ClientError, ClientErrorKind, encode};
-use crate::domain::{JobId, JobState, Outcome, Stream};
+use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::LogEvent;
 
 /// The server sends a heartbeat far more often than this: silence means that the connection is dead.
@@ -165,7 +165,7 @@ impl Seen {
     /// The event, or what of it is new.
     fn keep_new(&mut self, sse: &SseEvent) -> Result<Option<LogEvent>, ClientError> {
         self.last_id = sse.id.clone().or(self.last_id.take());
-        if !["output", "progress", "attempt", "state"].contains(&sse.name.as_str()) {
+        if !["output", "gap", "progress", "attempt", "state"].contains(&sse.name.as_str()) {
             return Ok(None);
         }
         let event: LogEvent = serde_json::from_str(&sse.data).map_err(|e| {
@@ -176,15 +176,19 @@ impl Seen {
             .caused_by(e)
         })?;
         Ok(match event {
-            LogEvent::Output { attempt, stream, mut text } => {
-                let skip = self.to_skip.entry((attempt, stream)).or_default();
-                let repeated = text.floor_char_boundary((*skip).min(text.len()));
-                *skip -= repeated;
-                text.drain(..repeated);
-                *self.given.entry((attempt, stream)).or_default() += text.len();
-                (!text.is_empty()).then_some(LogEvent::Output { attempt, stream, text })
+            LogEvent::Output { attempt, stream, ref text, ref base64 } => {
+                let (is_new, news) = {
+                    let bytes = from_text(text, base64.as_deref());
+                    let skip = self.to_skip.entry((attempt, stream)).or_default();
+                    let repeated = (*skip).min(bytes.len());
+                    *skip -= repeated;
+                    *self.given.entry((attempt, stream)).or_default() += bytes.len() - repeated;
+                    let is_cut = 0 < repeated && repeated < bytes.len();
+                    (repeated == 0, is_cut.then(|| LogEvent::output(attempt, stream, &bytes[repeated..])))
+                };
+                if is_new { Some(event) } else { news }
             }
-            LogEvent::Progress(_) => Some(event),
+            LogEvent::Gap { .. } | LogEvent::Progress(_) => Some(event),
             LogEvent::Attempt { attempt, outcome } => {
                 let known = self.attempts.insert(attempt, outcome);
                 (known != Some(outcome)).then_some(event)

@@ -105,6 +105,7 @@ pub struct WorkerConfig {
     pub drain_timeout: Duration,
     pub crash_limit: u32,
     pub output_bytes: usize,
+    pub spool_bytes: usize,
     pub pipe_drain: Duration,
     pub pass_environment: Vec<String>,
     pub set_environment: Vec<(String, String)>,
@@ -283,6 +284,10 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
         crash_limit: must(layers, "worker.crash_limit", number)?,
         output_bytes: must(layers, "worker.output_bytes", |t| {
             let bytes = within(values::size(t)?, 1024, 64 << 20).map_err(|_| "1KiB to 64MiB".to_owned())?;
+            usize::try_from(bytes).map_err(|_| "smaller".to_owned())
+        })?,
+        spool_bytes: must(layers, "worker.spool_bytes", |t| {
+            let bytes = within(values::size(t)?, 64 << 10, 4 << 30).map_err(|_| "64KiB to 4GiB".to_owned())?;
             usize::try_from(bytes).map_err(|_| "smaller".to_owned())
         })?,
         pipe_drain: must(layers, "worker.pipe_drain", values::duration)?,

@@ -257,6 +257,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How much of the end of stdout, and of stderr, is kept for each attempt.",
     ),
     setting(
+        "worker.spool_bytes",
+        &["JOBBER_SPOOL_BYTES"],
+        r#""64MiB""#,
+        "How much of a running job's output the queue holds for `run` and `logs -f` that fall behind; on Redis, of all jobs of a worker four times as much.",
+    ),
+    setting(
         "worker.pipe_drain",
         &["JOBBER_PIPE_DRAIN"],
         r#""1s""#,

@@ -1,5 +1,6 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
+pub mod bytes;
 pub mod category;
 pub mod entry;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod secret;
 pub mod time;
 pub mod validity;
 
+pub use bytes::{from_text, to_text, unfinished};
 pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
 pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};

@@ -1,11 +1,12 @@
 //! How an attempt ended, and what it used. Every layer speaks of these seven outcomes and no others.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Timestamp, time::millis};
+use super::{Timestamp, from_text, time::millis, to_text};
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,15 +147,31 @@ pub enum Stream {
     Stderr,
 }
 
-/// The end of a stream: what was kept of it, as text (bytes that are not UTF-8 are replaced).
+/// The end of a stream: what was kept of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tail {
-    /// The last bytes written.
+    /// The last bytes written, as text; U+FFFD stands for what is no UTF-8.
     pub text: String,
+    /// The last bytes written, in base64, where `text` is not the whole truth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
     /// Whether earlier bytes were dropped.
     pub truncated: bool,
     /// How many bytes the process wrote in all.
     pub total_bytes: u64,
+}
+
+impl Tail {
+    /// The end of a stream of `total` bytes.
+    pub fn of(end: &[u8], total: u64) -> Self {
+        let (text, base64) = to_text(end);
+        Self { text, base64, truncated: total > end.len() as u64, total_bytes: total }
+    }
+
+    /// The last bytes written, as they were.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        from_text(&self.text, self.base64.as_deref())
+    }
 }
 
 /// How far a job says it is (`::progress N [text]`).

@@ -43,6 +43,9 @@ pub trait LeaseOps: Send + Sync {
     /// Publishes a piece of its output; best effort, bounded, must not block.
     fn output(&self, chunk: OutputChunk);
 
+    /// Whether another piece can be published without losing one.
+    fn has_room(&self) -> bool;
+
     /// Carries the verdict out, once; what can't be carried out is left to the lease's expiry.
     async fn settle(&self, verdict: Verdict);
 
@@ -192,6 +195,11 @@ impl Publisher {
         if let Some(ops) = self.0.as_ref().and_then(Weak::upgrade) {
             ops.progress(progress);
         }
+    }
+
+    /// Whether another piece of output can be published without losing one. Who can wait a moment should.
+    pub fn has_room(&self) -> bool {
+        self.0.as_ref().and_then(Weak::upgrade).is_none_or(|ops| ops.has_room())
     }
 
     /// Publishes a piece of its output.

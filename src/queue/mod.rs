@@ -8,6 +8,7 @@
 pub mod bullmq;
 pub mod embedded;
 pub mod lease;
+mod outbox;
 pub mod schedules;
 
 use std::sync::Arc;
@@ -129,14 +130,31 @@ pub struct StateCounts {
 }
 
 /// A piece of a running job's output, for those who watch. Kept only while the job is in the queue, and bounded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputChunk {
     /// Which start of the job wrote it.
     pub attempt: u32,
     /// Which stream.
     pub stream: Stream,
-    /// The text (bytes that are not UTF-8 are replaced).
-    pub text: String,
+    /// How many bytes of the stream came before it, lost ones included. `None` from a Jobber that did not count them: it
+    /// follows on what there is.
+    pub at: Option<u64>,
+    /// What the job wrote.
+    pub bytes: Vec<u8>,
+}
+
+impl OutputChunk {
+    fn is_followed_by(&self, next: &Self) -> bool {
+        (self.attempt, self.stream) == (next.attempt, next.stream)
+            && self.at.is_some()
+            && self.at.map(|at| at + self.bytes.len() as u64) == next.at
+    }
+
+    /// Takes off its first bytes.
+    fn cut(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+        self.at = self.at.map(|at| at + bytes as u64);
+    }
 }
 
 /// What cancelling a job did.
@@ -227,6 +245,8 @@ pub trait Queue: Send + Sync + 'static {
     async fn counts(&self) -> Result<StateCounts, QueueError>;
 
     /// Output of a job behind `after` (0 for the start), with the position to go on from; waits up to `wait` for some.
+    /// A bounded part of what there is: all has been read when an answer is empty. What an attempt said is there when
+    /// its lease has been settled, and for some time more as long as somebody reads it.
     async fn output(&self, id: &JobId, after: u64, wait: Duration) -> Result<(u64, Vec<OutputChunk>), QueueError>;
 
     /// Workers that were heard of lately.

@@ -32,7 +32,7 @@ impl Capture {
         self.kept.extend(bytes);
     }
 
-    /// What was kept, as text. No character is cut at the front; what is not UTF-8 is replaced.
+    /// What was kept. No character is cut at the front.
     pub(super) fn finish(mut self) -> Tail {
         let truncated = self.total > self.kept.len() as u64;
         let mut bytes: &[u8] = self.kept.make_contiguous();
@@ -41,7 +41,7 @@ impl Capture {
             let cut = bytes.iter().take(3).take_while(|b| **b & 0b1100_0000 == 0b1000_0000).count();
             bytes = &bytes[cut..];
         }
-        Tail { text: String::from_utf8_lossy(bytes).into_owned(), truncated, total_bytes: self.total }
+        Tail::of(bytes, self.total)
     }
 }
 
@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn the_end_is_kept() {
-        assert_eq!(capture(10, &[b"abc", b"def"]), Tail { text: "abcdef".into(), truncated: false, total_bytes: 6 });
-        assert_eq!(capture(4, &[b"abc", b"def"]), Tail { text: "cdef".into(), truncated: true, total_bytes: 6 });
+        assert_eq!(capture(10, &[b"abc", b"def"]), Tail::of(b"abcdef", 6));
+        assert_eq!(capture(4, &[b"abc", b"def"]), Tail::of(b"cdef", 6));
         assert_eq!(capture(4, &[b"abcdefgh"]).text, "efgh");
-        assert_eq!(capture(0, &[b"abc"]), Tail { text: String::new(), truncated: true, total_bytes: 3 });
+        assert_eq!(capture(0, &[b"abc"]), Tail::of(b"", 3));
     }
 
     #[test]
@@ -70,6 +70,7 @@ mod tests {
         assert_eq!(capture(9, &["x".as_bytes(), b"\xff", "é".as_bytes()]).text, "x\u{fffd}é");
         // Not truncated: a stray continuation byte is the job's own.
         assert_eq!(capture(9, &[b"\x80a"]).text, "\u{fffd}a");
+        assert_eq!(capture(3, &[b"ab\xff\xfe\0"]).bytes(), b"\xff\xfe\0".as_slice());
     }
 
     #[test]

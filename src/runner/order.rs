@@ -107,6 +107,14 @@ pub trait OutputSink: Send + Sync {
     /// Bytes of a stream as they were read, directive lines of stdout left out.
     fn output(&self, stream: Stream, bytes: &[u8]);
 
+    /// Whether it can take more: while it can't, the job's pipes are left alone. Must come true by itself before long.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// There is no more output.
+    fn end(&self) {}
+
     /// A `::progress` line.
     fn progress(&self, progress: Progress);
 }

@@ -33,6 +33,9 @@ const FIRST_GLANCE: Duration = Duration::from_millis(2);
 /// How often the watchdog adds up memory.
 const WATCHDOG: Duration = Duration::from_millis(100);
 
+/// How soon a sink that had no room is asked again.
+const SINK: Duration = Duration::from_millis(5);
+
 /// How to supervise.
 pub(super) struct Terms<'a> {
     pub(super) timeout: Option<Duration>,
@@ -157,6 +160,7 @@ impl<'a> Supervisor<'a> {
         self.drain(ended);
         let Said { scanner, mut stdout, stderr, mut result, sink } = self.said;
         scanner.finish(|found| note(&mut stdout, &mut result, &sink, found));
+        sink.end();
         Ok(Observed {
             ending,
             counted,
@@ -187,7 +191,12 @@ impl<'a> Supervisor<'a> {
     fn wait_for_news(&mut self) -> bool {
         let now = Instant::now();
         self.meet_deadlines(now);
-        let left = self.next_deadline().map(|at| at.saturating_duration_since(now));
+        let mut left = self.next_deadline().map(|at| at.saturating_duration_since(now));
+        let speaks = self.process.stdout.is_some() || self.process.stderr.is_some();
+        let held_up = speaks && !self.said.sink.has_room();
+        if held_up {
+            left = Some(left.map_or(SINK, |left| left.min(SINK)));
+        }
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut sources = vec![Source::End];
         let mut fds = vec![PollFd::new(&self.process.pidfd, PollFlags::IN)];
@@ -198,10 +207,10 @@ impl<'a> Supervisor<'a> {
         if !self.stop_seen {
             add(Source::Stop, self.terms.stop.0.event.as_fd(), PollFlags::IN);
         }
-        if let Some(stdout) = &self.process.stdout {
+        if let Some(stdout) = self.process.stdout.as_ref().filter(|_| !held_up) {
             add(Source::Stdout, stdout.as_fd(), PollFlags::IN);
         }
-        if let Some(stderr) = &self.process.stderr {
+        if let Some(stderr) = self.process.stderr.as_ref().filter(|_| !held_up) {
             add(Source::Stderr, stderr.as_fd(), PollFlags::IN);
         }
         if let Some(feed) = &self.process.input {
@@ -306,6 +315,10 @@ impl<'a> Supervisor<'a> {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() && std::mem::replace(&mut last_look, true) {
                 return;
+            }
+            if !left.is_zero() && !self.said.sink.has_room() {
+                std::thread::sleep(SINK.min(left));
+                continue;
             }
             let streams: Vec<(Stream, &OwnedFd)> =
                 [(Stream::Stdout, &self.process.stdout), (Stream::Stderr, &self.process.stderr)]

@@ -1,73 +1,116 @@
 //! What a running job says, on its way to those who watch. Called on the attempt's own thread.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::domain::{AttemptNumber, Progress, Stream};
+use crate::domain::{AttemptNumber, Progress, Stream, unfinished};
 use crate::queue::{OutputChunk, Publisher};
 use crate::runner::OutputSink;
+
+/// How long a job's output is held up at most while the queue does not take it. Then it is lost until the queue takes
+/// some again: a job must not stand still because nobody can watch it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes output and progress through the lease.
 pub(super) struct Live {
     publisher: Publisher,
     attempt: AttemptNumber,
-    stdout: Mutex<Text>,
-    stderr: Mutex<Text>,
+    stdout: Mutex<Pieces>,
+    stderr: Mutex<Pieces>,
+    held_up: Mutex<HeldUp>,
+}
+
+/// Whether output is held up.
+#[derive(Debug, Clone, Copy)]
+enum HeldUp {
+    No,
+    Since(Instant),
+    GivenUp,
 }
 
 impl Live {
     pub(super) fn new(publisher: Publisher, attempt: AttemptNumber) -> Self {
-        Self { publisher, attempt, stdout: Mutex::default(), stderr: Mutex::default() }
+        Self { publisher, attempt, stdout: Mutex::default(), stderr: Mutex::default(), held_up: Mutex::new(HeldUp::No) }
+    }
+
+    fn pieces(&self, stream: Stream) -> MutexGuard<'_, Pieces> {
+        let pieces = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, stream: Stream, (at, bytes): (u64, Vec<u8>)) {
+        if !bytes.is_empty() {
+            self.publisher.output(OutputChunk { attempt: self.attempt.0, stream, at: Some(at), bytes });
+        }
     }
 }
 
 impl OutputSink for Live {
     fn output(&self, stream: Stream, bytes: &[u8]) {
-        let text = match stream {
-            Stream::Stdout => &self.stdout,
-            Stream::Stderr => &self.stderr,
-        };
-        let text = text.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
-        if !text.is_empty() {
-            self.publisher.output(OutputChunk { attempt: self.attempt.0, stream, text });
+        let piece = self.pieces(stream).take(bytes);
+        self.publish(stream, piece);
+    }
+
+    fn has_room(&self) -> bool {
+        let mut held_up = self.held_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.publisher.has_room() {
+            *held_up = HeldUp::No;
+            return true;
         }
+        match *held_up {
+            HeldUp::No => *held_up = HeldUp::Since(Instant::now()),
+            HeldUp::Since(since) if since.elapsed() < PATIENCE => {}
+            HeldUp::Since(_) => {
+                tracing::warn!(
+                    "the queue does not take a job's output; the job goes on, and what is missing is marked"
+                );
+                *held_up = HeldUp::GivenUp;
+            }
+            HeldUp::GivenUp => {}
+        }
+        matches!(*held_up, HeldUp::GivenUp)
     }
 
     fn progress(&self, progress: Progress) {
         self.publisher.progress(&progress);
     }
+
+    fn end(&self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let rest = self.pieces(stream).rest();
+            self.publish(stream, rest);
+        }
+    }
 }
 
-/// Pieces of a stream in, text out: a character that comes in two pieces is held until it is whole. What is never
-/// completed is in the tail that the attempt's report keeps.
+/// A stream in, the same in pieces with their places out: no piece ends within a character of UTF-8, unless the stream
+/// does.
 #[derive(Default)]
-struct Text {
+struct Pieces {
+    /// How many bytes have been given out.
+    at: u64,
     held: Vec<u8>,
 }
 
-impl Text {
-    fn take(&mut self, bytes: &[u8]) -> String {
+impl Pieces {
+    fn take(&mut self, bytes: &[u8]) -> (u64, Vec<u8>) {
         self.held.extend_from_slice(bytes);
-        let whole = self.held.len() - unfinished(&self.held);
-        let text = String::from_utf8_lossy(&self.held[..whole]).into_owned();
-        self.held.drain(..whole);
-        text
+        let held = self.held.split_off(self.held.len() - unfinished(&self.held));
+        self.give(held)
     }
-}
 
-/// How many bytes at the end begin a character of UTF-8 that is not all there.
-fn unfinished(bytes: &[u8]) -> usize {
-    let tail = bytes.iter().rev().take(3).enumerate();
-    for (behind, byte) in tail {
-        let length = match byte {
-            0x80..=0xbf => continue,
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            _ => return 0,
-        };
-        return if behind + 1 < length { behind + 1 } else { 0 };
+    fn rest(&mut self) -> (u64, Vec<u8>) {
+        self.give(Vec::new())
     }
-    0
+
+    fn give(&mut self, held: Vec<u8>) -> (u64, Vec<u8>) {
+        let (at, piece) = (self.at, std::mem::replace(&mut self.held, held));
+        self.at += piece.len() as u64;
+        (at, piece)
+    }
 }
 
 #[cfg(test)]
@@ -75,17 +118,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pieces(pieces: &[&[u8]]) -> Vec<String> {
-        let mut text = Text::default();
-        pieces.iter().map(|piece| text.take(piece)).collect()
+    fn pieces(pieces: &[&[u8]]) -> Vec<(u64, Vec<u8>)> {
+        let mut stream = Pieces::default();
+        pieces.iter().map(|piece| stream.take(piece)).collect()
     }
 
     #[test]
     fn a_character_in_two_pieces_stays_one() {
-        assert_eq!(pieces(&[b"gr\xc3", b"\xbcn"]), ["gr", "ün"]);
-        assert_eq!(pieces(&[b"\xf0\x9f", b"\x9a", b"\x80!"]), ["", "", "🚀!"]);
-        assert_eq!(pieces(&[b"\xff", b"\x80\x80\x80\x80", b"a"]), ["\u{fffd}", "\u{fffd}".repeat(4).as_str(), "a"]);
-        assert_eq!(pieces(&[b"\xc3", b"a"]), ["", "\u{fffd}a"]);
+        assert_eq!(pieces(&[b"gr\xc3", b"\xbcn"]), [(0, b"gr".to_vec()), (2, "ün".as_bytes().to_vec())]);
+        assert_eq!(pieces(&[b"\xf0\x9f", b"\x9a", b"\x80!"])[2], (0, "🚀!".as_bytes().to_vec()));
+        assert_eq!(pieces(&[b"\xff", b"a"]), [(0, b"\xff".to_vec()), (1, b"a".to_vec())]);
+    }
+
+    #[test]
+    fn what_never_becomes_a_character_comes_at_the_end() {
+        let mut stream = Pieces::default();
+        assert_eq!(stream.take(b"a\xc3"), (0, b"a".to_vec()));
+        assert_eq!(stream.rest(), (1, b"\xc3".to_vec()));
     }
 
     proptest! {
@@ -93,11 +142,11 @@ mod tests {
         fn however_it_is_cut_it_is_the_same_text(text in "[a\u{e4}\u{65e5}\u{1f680}]{0,20}", cuts in prop::collection::vec(0usize..60, 0..6)) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.sort_unstable();
-            let mut joined = Text::default();
-            let mut out = String::new();
-            let mut from = 0;
+            let (mut stream, mut out, mut from) = (Pieces::default(), String::new(), 0);
             for to in cuts.into_iter().chain([text.len()]) {
-                out.push_str(&joined.take(&text.as_bytes()[from..to]));
+                let (at, piece) = stream.take(&text.as_bytes()[from..to]);
+                prop_assert_eq!(at, out.len() as u64);
+                out.push_str(std::str::from_utf8(&piece).unwrap());
                 from = to;
             }
             prop_assert_eq!(out, text);

@@ -19,6 +19,7 @@ mod faults;
 mod harness;
 mod jobs;
 mod lifecycle;
+mod output;
 mod policies;
 mod projector;
 mod release;

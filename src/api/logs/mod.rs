@@ -2,12 +2,11 @@
 //!
 //! While an attempt runs, its output comes from the queue, piece by piece. When it has ended, history has the tail of
 //! each stream, which makes up for pieces that never came through. [`transcript`] puts the two together so that nothing
-//! is told twice; this file asks for them.
+//! is told twice and what is missing is marked; this file asks for them. What it holds is bounded: it reads on when the
+//! client has taken what was read.
 
-mod said;
 mod transcript;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,9 @@ use super::problem::ApiError;
 use super::query::{self, Params, Segment};
 use super::sse;
 use super::state::Api;
-use crate::domain::{JobId, Stream};
+use crate::domain::{JobId, JobState, Stream};
 use crate::queue::{OutputChunk, QueuedJob};
-use transcript::{Told, Transcript, Wanted};
+use transcript::{Need, Read, Told, Transcript, Wanted};
 
 /// How often state and progress are looked at while there is no news.
 const TICK: Duration = Duration::from_millis(250);
@@ -59,7 +58,7 @@ pub(super) async fn stream(
     }
     let (out, events) = mpsc::channel(sse::WAITING);
     let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
-    let teller = Teller { api: api.clone(), id, out, transcript, position: 0, pending: VecDeque::new() };
+    let teller = Teller { api: api.clone(), id, out, transcript, position: 0 };
     api.tasks.spawn(async move {
         let (stopping, out) = (teller.api.stopping.clone(), teller.out.clone());
         let told = async { if follow { teller.follow(look).await } else { teller.tell_so_far(look).await } };
@@ -82,17 +81,22 @@ struct Teller {
     transcript: Transcript,
     /// Up to where the queue's output has been read.
     position: u64,
-    /// What has been read but can't be told yet, because an earlier attempt has not been told to its end.
-    pending: VecDeque<OutputChunk>,
 }
 
 impl Teller {
     /// What there is, and no more.
     async fn tell_so_far(mut self, look: Look) -> Result<(), ApiError> {
-        // History first: what has ended is told from there, the queue's pieces of it are passed over.
-        self.transcript.absorb(&look.view.attempts, &mut self.pending, false);
-        self.drain().await?;
-        self.transcript.absorb(&look.view.attempts, &mut self.pending, true);
+        /// A job that talks faster than its client reads has no end.
+        const READS: usize = 1024;
+        self.tell(&look, false).await?;
+        for _ in 0..READS {
+            if !self.read_on().await? {
+                break;
+            }
+            self.transcript.absorb(&look.view.attempts, Read::Some, true);
+            self.send().await;
+        }
+        self.transcript.absorb(&look.view.attempts, Read::Last, true);
         self.transcript.state(look.view.state);
         self.send().await;
         Ok(())
@@ -103,7 +107,7 @@ impl Teller {
         let api = self.api.clone();
         let id = self.id.clone();
         let mut watch = api.feed.watch(&id).await;
-        self.transcript.absorb(&look.view.attempts, &mut self.pending, false);
+        self.tell(&look, false).await?;
         let mut looked = Instant::now();
         loop {
             if look.view.state.is_final() {
@@ -119,7 +123,7 @@ impl Teller {
                 }
                 cursor = watch.changed() => Some(cursor),
             };
-            let stuck = self.transcript.flush(&mut self.pending);
+            let stuck = self.transcript.flush();
             self.send().await;
             let behind = match news {
                 Some(cursor) => Some(cursor),
@@ -132,11 +136,42 @@ impl Teller {
             if behind.is_some() || looked.elapsed() >= RARELY || self.moved(&mut look).await? {
                 look = api.look(&id).await?;
                 looked = Instant::now();
-                // What the attempt said before its end is told before its end.
-                self.drain().await?;
-                self.transcript.absorb(&look.view.attempts, &mut self.pending, stuck);
+                self.tell(&look, stuck).await?;
             }
         }
+    }
+
+    /// Tells what history knows, and before it what the queue has of the attempts that have ended.
+    async fn tell(&mut self, look: &Look, caught_up: bool) -> Result<(), ApiError> {
+        /// Between two looks for the last piece of an attempt, which is written when its lease is settled.
+        const PAUSE: Duration = Duration::from_millis(10);
+        let until = Instant::now() + PATIENCE;
+        let mut read = Read::Some;
+        loop {
+            let need = self.transcript.absorb(&look.view.attempts, read, caught_up);
+            self.send().await;
+            match need {
+                Need::Nothing | Need::History => return Ok(()),
+                Need::More => read = if self.read_on().await? { Read::Some } else { Read::All },
+                Need::Rest(attempt) => {
+                    // Asked before the queue is read, so that what is there by then is read.
+                    let is_last = Instant::now() >= until || self.is_settled(attempt).await?;
+                    if self.read_on().await? {
+                        read = Read::Some;
+                    } else if is_last {
+                        read = Read::Last;
+                    } else {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the queue has done with this attempt.
+    async fn is_settled(&self, attempt: u32) -> Result<bool, ApiError> {
+        let queued = self.queued().await?;
+        Ok(queued.is_none_or(|job| job.state != JobState::Active || job.attempts_started > attempt))
     }
 
     /// Whether the queue has the job elsewhere than `look` has; takes over its progress.
@@ -154,8 +189,13 @@ impl Teller {
             self.api.folded(written, Instant::now() + PATIENCE).await;
             look = self.api.look(&self.id).await?;
         }
-        self.drain().await?;
-        self.transcript.absorb(&look.view.attempts, &mut self.pending, true);
+        self.tell(&look, true).await?;
+        // Of an attempt that was lost with its worker history has no tail.
+        while self.read_on().await? {
+            self.transcript.absorb(&look.view.attempts, Read::Some, true);
+            self.send().await;
+        }
+        self.transcript.absorb(&look.view.attempts, Read::Last, true);
         // What it said last, it may have said since the last tick.
         if let Some(queued) = self.queued().await? {
             self.transcript.progress(queued.progress.as_ref());
@@ -183,21 +223,15 @@ impl Teller {
 
     fn take(&mut self, (position, chunks): (u64, Vec<OutputChunk>)) {
         self.position = position;
-        self.pending.extend(chunks);
+        self.transcript.take(chunks);
     }
 
-    /// Reads what the queue has by now.
-    async fn drain(&mut self) -> Result<(), ApiError> {
-        /// Bounds what is held for a job that says more than its client can take.
-        const ROUNDS: usize = 64;
-        for _ in 0..ROUNDS {
-            let output = self.api.queue.output(&self.id, self.position, Duration::ZERO).await?;
-            if output.1.is_empty() {
-                break;
-            }
-            self.take(output);
-        }
-        Ok(())
+    /// Takes what the queue has next; false when it has no more by now.
+    async fn read_on(&mut self) -> Result<bool, ApiError> {
+        let output = self.api.queue.output(&self.id, self.position, Duration::ZERO).await?;
+        let has_some = !output.1.is_empty();
+        self.take(output);
+        Ok(has_some)
     }
 
     /// Sends what the transcript has to tell. A client that is gone is noticed elsewhere.

@@ -1,15 +1,17 @@
-//! Pieces and tails in, log events out, each thing once and in order. No I/O.
+//! Pieces and tails in, log events out, each byte once and in order, and a mark where some are missing. No I/O.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 
-use super::said::Said;
-use crate::domain::{JobState, Progress, Stream};
+use crate::domain::{JobState, Progress, Stream, unfinished};
 use crate::queue::OutputChunk;
 use crate::store::AttemptRecord;
 use crate::wire::LogEvent;
+
+/// The most bytes of output in one event.
+const PIECE: usize = 64 << 10;
 
 /// Which part is asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,12 +55,36 @@ pub(super) struct Told {
     pub(super) place: Place,
 }
 
-/// What has been told of one attempt.
+/// What has been told of one attempt: so many bytes of its streams, missing ones included.
 #[derive(Debug, Default)]
 struct Attempt {
     ended: bool,
-    stdout: Said,
-    stderr: Said,
+    stdout: u64,
+    stderr: u64,
+}
+
+/// How much of the queue's output has been handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Read {
+    /// There may be more.
+    Some,
+    /// All, since history was looked at.
+    All,
+    /// All, and no attempt that has ended by what history knows will have more.
+    Last,
+}
+
+/// What must be known before more can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: all has been told.
+    Nothing,
+    /// The rest of the queue's output.
+    More,
+    /// The queue's last piece of this attempt.
+    Rest(u32),
+    /// How an attempt ended that was followed by another.
+    History,
 }
 
 /// See the module.
@@ -69,6 +95,8 @@ pub(super) struct Transcript {
     had: Place,
     place: Place,
     attempts: BTreeMap<u32, Attempt>,
+    /// Pieces that can't be told yet, because an earlier attempt has not been told to its end.
+    pending: VecDeque<OutputChunk>,
     state: Option<JobState>,
     progress: Option<Progress>,
     told: Vec<Told>,
@@ -85,43 +113,59 @@ impl Transcript {
         std::mem::take(&mut self.told)
     }
 
-    /// Takes what history knows, and the pieces that came before it. With `caught_up`, an attempt that is followed by
-    /// another has ended even if history can't tell how.
-    pub(super) fn absorb(&mut self, records: &[AttemptRecord], pending: &mut VecDeque<OutputChunk>, caught_up: bool) {
+    /// Takes the queue's next pieces.
+    pub(super) fn take(&mut self, chunks: Vec<OutputChunk>) {
+        self.pending.extend(chunks);
+    }
+
+    /// Tells what can be told by what history knows and what has been `read` of the queue. With `caught_up`, an attempt
+    /// that is followed by another has ended even if history can't tell how.
+    ///
+    /// History has the end of each stream of an attempt that has ended. It makes up for pieces that never came through,
+    /// but what came before it must have been told: so all of the queue's pieces of the attempt come first.
+    pub(super) fn absorb(&mut self, records: &[AttemptRecord], read: Read, caught_up: bool) -> Need {
         for record in records {
             let number = record.number.0;
-            while let Some(chunk) = pending.pop_front_if(|chunk| chunk.attempt <= number) {
-                self.piece(&chunk);
+            while let Some(chunk) = self.pending.pop_front_if(|chunk| chunk.attempt <= number) {
+                self.piece(chunk);
             }
+            // Pieces come in the order of attempts.
+            let read = if self.pending.is_empty() { read } else { Read::Last };
             self.begin(number);
-            let Some(report) = &record.report else { continue };
-            if self.has_ended(number) {
-                continue;
+            let Some(report) = record.report.as_ref().filter(|_| !self.has_ended(number)) else { continue };
+            if read == Read::Some {
+                return Need::More;
             }
-            for (stream, tail) in [(Stream::Stdout, &report.stdout), (Stream::Stderr, &report.stderr)] {
-                let rest = self.said(number, stream).rest(&tail.text).to_owned();
-                self.output(number, stream, rest);
+            let tails = [(Stream::Stdout, &report.stdout), (Stream::Stderr, &report.stderr)]
+                .map(|(stream, tail)| (stream, tail.bytes(), tail.total_bytes))
+                .map(|(stream, bytes, total)| (stream, total.saturating_sub(bytes.len() as u64), bytes));
+            if read != Read::Last && tails.iter().any(|(stream, start, _)| *self.said(number, *stream) < *start) {
+                return Need::Rest(number);
             }
-            self.end(number);
+            for (stream, start, bytes) in tails {
+                self.output(number, stream, Some(start), &bytes);
+            }
+            self.attempts.entry(number).or_default().ended = true;
             self.tell_attempt(number, Some(report.outcome));
         }
         if caught_up {
-            let newest = records.last().map(|r| r.number.0).into_iter().chain(pending.iter().map(|c| c.attempt)).max();
+            let pending = self.pending.iter().map(|chunk| chunk.attempt);
+            let newest = records.last().map(|r| r.number.0).into_iter().chain(pending).max();
             for (_, attempt) in self.attempts.iter_mut().filter(|(n, _)| Some(**n) < newest) {
                 attempt.ended = true;
             }
         }
-        self.flush(pending);
+        if self.flush() { Need::History } else { Need::Nothing }
     }
 
     /// Tells the pieces that no earlier attempt holds up; whether some are left.
-    pub(super) fn flush(&mut self, pending: &mut VecDeque<OutputChunk>) -> bool {
-        while let Some(chunk) = pending.front() {
+    pub(super) fn flush(&mut self) -> bool {
+        while let Some(chunk) = self.pending.front() {
             if self.attempts.range(..chunk.attempt).any(|(_, earlier)| !earlier.ended) {
                 return true;
             }
-            if let Some(chunk) = pending.pop_front() {
-                self.piece(&chunk);
+            if let Some(chunk) = self.pending.pop_front() {
+                self.piece(chunk);
             }
         }
         false
@@ -144,11 +188,11 @@ impl Transcript {
         }
     }
 
-    fn piece(&mut self, chunk: &OutputChunk) {
+    fn piece(&mut self, chunk: OutputChunk) {
         self.begin(chunk.attempt);
         // Its tail has been told, and with it all that still comes.
         if !self.has_ended(chunk.attempt) {
-            self.output(chunk.attempt, chunk.stream, chunk.text.clone());
+            self.output(chunk.attempt, chunk.stream, chunk.at, &chunk.bytes);
         }
     }
 
@@ -164,11 +208,7 @@ impl Transcript {
         self.attempts.get(&number).is_some_and(|attempt| attempt.ended)
     }
 
-    fn end(&mut self, number: u32) {
-        self.attempts.entry(number).or_default().ended = true;
-    }
-
-    fn said(&mut self, number: u32, stream: Stream) -> &mut Said {
+    fn said(&mut self, number: u32, stream: Stream) -> &mut u64 {
         let attempt = self.attempts.entry(number).or_default();
         match stream {
             Stream::Stdout => &mut attempt.stdout,
@@ -176,24 +216,47 @@ impl Transcript {
         }
     }
 
-    fn output(&mut self, attempt: u32, stream: Stream, mut text: String) {
-        self.said(attempt, stream).push(&text);
-        let (count, had) = match stream {
-            Stream::Stdout => (&mut self.place.stdout, self.had.stdout),
-            Stream::Stderr => (&mut self.place.stderr, self.had.stderr),
+    /// Tells bytes of a stream that begin at `at`, as far as they are news, and what is missing before them.
+    fn output(&mut self, attempt: u32, stream: Stream, at: Option<u64>, bytes: &[u8]) {
+        let said = *self.said(attempt, stream);
+        let begin = at.unwrap_or(said);
+        let end = begin + bytes.len() as u64;
+        // What the client had before it came back is no news either.
+        let had = match (attempt == self.had.attempt, stream) {
+            (false, _) => 0,
+            (true, Stream::Stdout) => self.had.stdout,
+            (true, Stream::Stderr) => self.had.stderr,
         };
-        let before = *count;
-        *count += text.len() as u64;
-        let wanted = self.is_wanted(attempt) && self.wanted.stream.is_none_or(|s| s == stream);
-        if !wanted || attempt < self.had.attempt {
-            return;
+        let known = said.max(had);
+        let is_wanted =
+            self.is_wanted(attempt) && self.wanted.stream.is_none_or(|s| s == stream) && attempt >= self.had.attempt;
+        if is_wanted && begin > known {
+            self.reach(attempt, stream, begin);
+            self.tell(LogEvent::Gap { attempt, stream, bytes: begin - known });
         }
-        if attempt == self.had.attempt {
-            let known = usize::try_from(had.saturating_sub(before)).unwrap_or(usize::MAX);
-            text.drain(..text.floor_char_boundary(known.min(text.len())));
+        let news = usize::try_from(known.saturating_sub(begin)).unwrap_or(usize::MAX);
+        let mut rest = &bytes[news.min(bytes.len())..];
+        while is_wanted && !rest.is_empty() {
+            let most = &rest[..rest.len().min(PIECE)];
+            let cut = if most.len() < rest.len() { most.len() - unfinished(most) } else { most.len() };
+            let piece;
+            (piece, rest) = rest.split_at(cut);
+            self.reach(attempt, stream, end - rest.len() as u64);
+            self.tell(LogEvent::output(attempt, stream, piece));
         }
-        if !text.is_empty() {
-            self.tell(LogEvent::Output { attempt, stream, text });
+        self.reach(attempt, stream, end);
+    }
+
+    /// Notes that a stream has been told up to there.
+    fn reach(&mut self, attempt: u32, stream: Stream, end: u64) {
+        let said = self.said(attempt, stream);
+        *said = end.max(*said);
+        let said = *said;
+        if attempt == self.place.attempt {
+            match stream {
+                Stream::Stdout => self.place.stdout = said,
+                Stream::Stderr => self.place.stderr = said,
+            }
         }
     }
 
@@ -217,6 +280,7 @@ impl Transcript {
 pub(super) fn name(event: &LogEvent) -> &'static str {
     match event {
         LogEvent::Output { .. } => "output",
+        LogEvent::Gap { .. } => "gap",
         LogEvent::Progress(_) => "progress",
         LogEvent::Attempt { .. } => "attempt",
         LogEvent::State { .. } => "state",
@@ -227,15 +291,24 @@ pub(super) fn name(event: &LogEvent) -> &'static str {
 mod tests {
     use super::*;
     use crate::api::fakes::{attempt, ended_attempt};
+    use crate::domain::Tail;
 
-    fn piece(attempt: u32, text: &str) -> OutputChunk {
-        OutputChunk { attempt, stream: Stream::Stdout, text: text.to_owned() }
+    fn piece(attempt: u32, at: u64, text: &str) -> Vec<OutputChunk> {
+        vec![OutputChunk { attempt, stream: Stream::Stdout, at: Some(at), bytes: text.as_bytes().to_vec() }]
     }
 
-    /// What is told, in short: `1[` begin, `text`, `]` end.
+    /// An attempt that wrote `total` bytes, of which history has the end.
+    fn ended_late(number: u32, total: u64, end: &str) -> AttemptRecord {
+        let mut record = ended_attempt(number, "");
+        record.report.as_mut().unwrap().stdout = Tail::of(end.as_bytes(), total);
+        record
+    }
+
+    /// What is told, in short: `1[` begin, `text`, `<n>` a gap, `]` end.
     fn short(transcript: &mut Transcript) -> String {
         let words = transcript.told().into_iter().map(|told| match told.event {
             LogEvent::Output { text, .. } => text,
+            LogEvent::Gap { bytes, .. } => format!("<{bytes}>"),
             LogEvent::Attempt { attempt, outcome: None } => format!("{attempt}["),
             LogEvent::Attempt { outcome: Some(_), .. } => "]".to_owned(),
             LogEvent::Progress(p) => format!("{}%", p.percent),
@@ -247,55 +320,105 @@ mod tests {
     #[test]
     fn a_piece_that_never_came_through_comes_from_the_tail() {
         let mut t = Transcript::default();
-        let mut pending = VecDeque::from([piece(1, "ab")]);
-        assert!(!t.flush(&mut pending));
-        t.absorb(&[ended_attempt(1, "abc")], &mut pending, false);
-        pending.push_back(piece(1, "c"));
-        t.flush(&mut pending);
+        t.take(piece(1, 0, "ab"));
+        assert!(!t.flush());
+        assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::Some, false), Need::More);
+        assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::All, false), Need::Nothing);
+        t.take(piece(1, 2, "c"));
+        t.flush();
         t.state(JobState::Completed);
         assert_eq!(short(&mut t), "1[abc](completed)");
     }
 
     #[test]
+    fn what_is_missing_is_marked_where_it_is_missing() {
+        let mut t = Transcript::default();
+        t.take(piece(1, 0, "ab"));
+        t.take(piece(1, 5, "fg"));
+        t.flush();
+        assert_eq!(short(&mut t), "1[ab<3>fg");
+        // Equal text proves nothing, places do.
+        assert_eq!(t.absorb(&[ended_late(1, 20, "fg")], Read::All, false), Need::Rest(1), "more may come of it");
+        assert_eq!(t.absorb(&[ended_late(1, 20, "fg")], Read::Last, false), Need::Nothing);
+        assert_eq!(short(&mut t), "<11>fg]");
+        let mut late = Transcript::default();
+        late.absorb(&[ended_late(1, 1000, "")], Read::Last, true);
+        assert_eq!(short(&mut late), "1[<1000>]");
+    }
+
+    #[test]
+    fn pieces_without_a_place_follow_on_each_other() {
+        let mut t = Transcript::default();
+        for text in ["a", "b"] {
+            t.take(vec![OutputChunk { attempt: 1, stream: Stream::Stdout, at: None, bytes: text.into() }]);
+        }
+        assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::All, true), Need::Nothing);
+        assert_eq!(short(&mut t), "1[abc]");
+    }
+
+    #[test]
     fn a_short_attempt_comes_from_the_tail_alone() {
         let mut t = Transcript::default();
-        let mut pending = VecDeque::new();
-        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], &mut pending, true);
-        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], &mut VecDeque::from([piece(2, "y")]), true);
+        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], Read::All, true);
+        t.take(piece(2, 0, "y"));
+        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], Read::All, true);
         assert_eq!(short(&mut t), "1[x]2[y]");
     }
 
     #[test]
     fn the_next_attempt_waits_for_the_end_of_the_one_before() {
         let mut t = Transcript::default();
-        let mut pending = VecDeque::from([piece(1, "a"), piece(2, "z")]);
-        assert!(t.flush(&mut pending), "held up until history knows the end of the first");
-        t.absorb(&[ended_attempt(1, "ab"), attempt(2)], &mut pending, false);
+        t.take(piece(1, 0, "a"));
+        t.take(piece(2, 0, "z"));
+        assert!(t.flush(), "held up until history knows the end of the first");
+        t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, false);
         assert_eq!(short(&mut t), "1[ab]2[z");
         // An attempt that was lost with its worker may never have a report.
-        let mut pending = VecDeque::from([piece(3, "c")]);
-        assert!(t.flush(&mut pending));
-        t.absorb(&[ended_attempt(1, "ab"), attempt(2)], &mut pending, true);
+        t.take(piece(3, 0, "c"));
+        assert!(t.flush());
+        assert_eq!(t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, false), Need::History);
+        t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, true);
         assert_eq!(short(&mut t), "3[c");
     }
 
     #[test]
     fn who_comes_back_goes_on_where_it_was() {
         let mut t = Transcript::default();
-        let mut pending = VecDeque::from([piece(2, "hello ")]);
-        t.absorb(&[ended_attempt(1, "x")], &mut pending, false);
+        t.absorb(&[ended_attempt(1, "x")], Read::All, false);
+        t.take(piece(2, 0, "hello "));
+        t.flush();
         let place = t.told().pop().unwrap().place.to_string();
         assert_eq!(place, "2.6.0");
-        let mut t = Transcript::new(Wanted::default(), place.parse().ok());
-        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "hello world")], &mut VecDeque::new(), true);
+        let back = || Transcript::new(Wanted::default(), place.parse().ok());
+        let mut t = back();
+        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "hello world")], Read::All, true);
         assert_eq!(short(&mut t), "world]");
+        let mut t = back();
+        t.absorb(&[ended_attempt(1, "x"), ended_late(2, 11, "rld")], Read::Last, true);
+        assert_eq!(short(&mut t), "<2>rld]", "only what it had not is missing");
     }
 
     #[test]
     fn only_what_is_wanted_is_told() {
         let mut t = Transcript::new(Wanted { stream: Some(Stream::Stderr), attempt: Some(2) }, None);
-        t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], &mut VecDeque::new(), true);
+        t.absorb(&[ended_late(1, 9, "x"), ended_late(2, 9, "y")], Read::Last, true);
         t.state(JobState::Failed);
         assert_eq!(short(&mut t), "2[](failed)");
+    }
+
+    #[test]
+    fn long_output_is_told_in_pieces_that_keep_characters_whole() {
+        let mut t = Transcript::default();
+        t.take(piece(1, 0, &format!("x{}", "é".repeat(PIECE))));
+        t.flush();
+        let told = t.told();
+        let mut end = 0;
+        for Told { event, place } in told.iter().skip(1) {
+            let LogEvent::Output { text, base64: None, .. } = event else { panic!("{event:?}") };
+            end += text.len() as u64;
+            assert!(text.len() <= PIECE);
+            assert_eq!(*place, Place { attempt: 1, stdout: end, stderr: 0 });
+        }
+        assert_eq!(end, 1 + 2 * PIECE as u64);
     }
 }

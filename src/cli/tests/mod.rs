@@ -53,7 +53,7 @@ pub(super) fn failed_job() -> JobView {
     let report = AttemptReport {
         usage: Some(Usage { wall_us: 1_500_000, user_us: 1_200_000, system_us: 100_000, peak_rss_bytes: 5 << 20 }),
         peak_beside: 2,
-        stderr: Tail { text: "reading input\nbad pixel at 7\n".into(), truncated: false, total_bytes: 29 },
+        stderr: Tail::of(b"reading input\nbad pixel at 7\n", 29),
         ..AttemptReport::bare(Outcome::Signal { signal: 11 }, at(5), at(6), "bad pixel at 7\n")
     };
     let lost = AttemptReport::bare(Outcome::Lost, at(1), at(4), "worker ended");

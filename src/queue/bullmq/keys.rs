@@ -36,6 +36,16 @@ impl Keys {
         format!("{}{id}:logs", self.base)
     }
 
+    /// Stream: what a job has said, byte for byte; expires.
+    pub(super) fn output(&self, id: &str) -> String {
+        format!("{}jobber:output:{id}", self.base)
+    }
+
+    /// There while somebody reads all of what a job says; expires.
+    pub(super) fn readers(&self, id: &str) -> String {
+        format!("{}jobber:readers:{id}", self.base)
+    }
+
     /// BullMQ's set of the children that a job waits for, as keys of jobs.
     pub(super) fn dependencies(&self, id: &str) -> String {
         format!("{}{id}:dependencies", self.base)

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
+use super::super::outbox::Outbox;
 use super::super::{LeaseLoss, LeaseOps, OutputChunk, QueueError};
 use super::claim::Gate;
 use super::connect::{Redis, Trouble};
@@ -92,14 +93,6 @@ fn in_ms(inner: &Inner, after: Duration) -> u64 {
 struct Shared {
     outbox: Mutex<Outbox>,
     said: Notify,
-    bound: usize,
-}
-
-#[derive(Default)]
-struct Outbox {
-    progress: Option<Progress>,
-    output: Vec<OutputChunk>,
-    bytes: usize,
 }
 
 impl Shared {
@@ -132,15 +125,12 @@ impl LeaseOps for Ops {
     }
 
     fn output(&self, chunk: OutputChunk) {
-        let mut outbox = self.shared.outbox();
-        outbox.bytes += chunk.text.len();
-        outbox.output.push(chunk);
-        // What would be thrown away at once is not kept until then.
-        while outbox.bytes > self.shared.bound && outbox.output.len() > 1 {
-            outbox.bytes -= outbox.output.remove(0).text.len();
-        }
-        drop(outbox);
+        self.shared.outbox().push(chunk);
         self.shared.said.notify_one();
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.outbox().has_room()
     }
 
     async fn settle(&self, verdict: Verdict) {
@@ -194,8 +184,7 @@ impl Lent {
         stalls: u32,
         loss: Loss,
     ) -> (Self, Arc<dyn LeaseOps>) {
-        let shared =
-            Arc::new(Shared { outbox: Mutex::default(), said: Notify::new(), bound: inner.settings.output_bytes });
+        let shared = Arc::new(Shared { outbox: Mutex::default(), said: Notify::new() });
         let (decide, verdict) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let ops = Ops { shared: shared.clone(), verdict: Mutex::new(Some(decide)), done: Mutex::new(Some(is_done)) };
@@ -205,7 +194,7 @@ impl Lent {
     /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
     /// answer. Gives the answer, and whom to tell when it was carried out.
     pub(super) async fn settled(mut self, gate: &Gate) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
-        let mut transcript = Transcript::new(self.job.id(), self.attempt, self.inner.settings.output_bytes);
+        let mut transcript = Transcript::new(&self.inner, self.job.id(), self.attempt);
         let verdict = loop {
             tokio::select! {
                 // Nobody left to decide is as good as given back.
@@ -214,11 +203,18 @@ impl Lent {
             }
             tokio::select! {
                 verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
-                () = tokio::time::sleep(COALESCE) => self.publish(&mut transcript).await,
+                () = tokio::time::sleep(COALESCE) => {}
+            }
+            if !self.publish(&mut transcript).await {
+                self.shared.said.notify_one();
+                tokio::time::sleep(AGAIN).await;
             }
         };
+        if let Verdict::Complete { .. } | Verdict::Fail { .. } = verdict {
+            transcript.is_last();
+        }
         // Side by side: what such a question costs is the way to Redis and back.
-        let ((), is_noted) = tokio::join!(self.publish(&mut transcript), self.note_end(&verdict));
+        let ((), is_noted) = tokio::join!(self.publish_last(&mut transcript), self.note_end(&verdict));
         gate.apply();
         let is_lost = self.is_lost() || !is_noted;
         let answer = if is_lost { Err(bullmq::Error::Delayed) } else { self.carry_out(verdict).await };
@@ -229,25 +225,40 @@ impl Lent {
         *self.loss.borrow() == Some(LeaseLoss::Expired)
     }
 
-    async fn publish(&self, transcript: &mut Transcript) {
-        let Outbox { progress, output, .. } = std::mem::take(&mut *self.shared.outbox());
-        if self.is_lost() {
-            return;
+    /// Publishes what is left; history has the end of it, so it is not tried for long.
+    async fn publish_last(&self, transcript: &mut Transcript) {
+        const TRIES: u32 = 5;
+        for _ in 0..TRIES {
+            if self.publish(transcript).await || self.is_lost() {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
         }
-        let said = async {
+    }
+
+    /// Publishes what was said; false when that did not work and the output is still to be published.
+    async fn publish(&self, transcript: &mut Transcript) -> bool {
+        let mut said = self.shared.outbox().take();
+        if self.is_lost() {
+            return true;
+        }
+        let progress = said.progress.take();
+        let (output, _) = said.into_chunks();
+        let publish = async {
             if let Some(progress) = progress {
                 let progress = json!({"percent": progress.percent, "text": progress.text, "attempt": self.attempt.0});
                 let progress = bullmq::JobProgress::Object(progress);
                 self.redis.queue.update_job_progress(self.job.id(), progress).await?;
             }
-            if !output.is_empty() {
-                transcript.write(&self.inner, &self.redis, output).await?;
-            }
-            Ok::<_, Trouble>(())
+            transcript.write(&self.inner, &self.redis, output.clone()).await
         };
-        if let Err(error) = self.inner.link.call(said).await {
-            tracing::debug!(job = self.job.id(), %error, "what a job said was not published");
+        let Err(error) = self.inner.link.call(publish).await else { return true };
+        tracing::debug!(job = self.job.id(), %error, "what a job said was not published");
+        if output.is_empty() || !error.is_retryable() {
+            return true;
         }
+        self.shared.outbox().put_back(output);
+        false
     }
 
     async fn carry_out(&self, verdict: Verdict) -> Result<Value, bullmq::Error> {

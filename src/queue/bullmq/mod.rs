@@ -25,6 +25,7 @@ mod workers;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,8 +68,12 @@ pub struct BullSettings {
     pub completed: BullRetention,
     /// How long failed jobs stay.
     pub failed: BullRetention,
-    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while).
+    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
+    /// as it runs and for a minute after its end or after it was last read. Of all jobs of a worker together at most four
+    /// times as much: Redis has it in memory.
     pub output_bytes: usize,
+    /// How much of it is kept as log lines for as long as the job is in the queue.
+    pub kept_output_bytes: usize,
     /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
     pub heartbeat: Duration,
     /// How long a call may wait for Redis before it answers that the queue is unavailable.
@@ -106,7 +111,8 @@ impl Default for BullSettings {
             lease: Duration::from_secs(30),
             completed: BullRetention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
             failed: BullRetention { age: Some(Duration::from_secs(24 * 3600)), count: None },
-            output_bytes: 1 << 20,
+            output_bytes: 64 << 20,
+            kept_output_bytes: 256 << 10,
             heartbeat: Duration::from_secs(5),
             patience: Duration::from_millis(900),
             look_again: Duration::from_secs(2),
@@ -132,6 +138,8 @@ struct Inner {
     signals: Signals,
     renewer: Renewer,
     watch: after::Watch,
+    /// Bytes of output that leases of this process have in Redis.
+    spooled: Arc<AtomicUsize>,
 }
 
 impl BullQueue {
@@ -150,6 +158,7 @@ impl BullQueue {
             renewer: Renewer::new(target, settings.lease),
             signals: Signals::new(),
             watch: after::Watch::default(),
+            spooled: Arc::default(),
             settings,
             keys,
             clock,

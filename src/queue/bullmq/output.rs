@@ -1,15 +1,22 @@
-//! A running job's output, as lines of BullMQ's job log: `<attempt>.<number> stdout| text`, with `>` for `|` where the
-//! job has not ended the line.
+//! A running job's output, twice: byte for byte in a stream of our own, for those who follow it, and the end of it as
+//! lines of BullMQ's job log, for people and other tools.
 //!
-//! The numbers rise by one over all of a job's attempts; they are the positions of [`read`]. Lines that somebody else
-//! logged have none and are passed over.
+//! The stream has one entry for each piece (`<number>-0`, numbers rise by one over all of a job's attempts) and expires
+//! some time after the job has ended and nobody reads it any more. Redis has it in memory, so it is bounded for each job
+//! and for all jobs of a worker together; beyond its bound what nobody reads is not all written.
+//!
+//! A line is `<attempt>.<number> stdout| text`, with `>` for `|` where the job has not ended the line. Where there is no
+//! stream any more, output is read from the lines; those that somebody else logged have no number and are passed over.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use super::super::outbox::keep_the_end;
 use super::super::{OutputChunk, QueueError};
 use super::Inner;
 use super::connect::{Redis, Trouble};
@@ -20,54 +27,160 @@ use crate::domain::{AttemptNumber, JobId, Stream};
 const FALLBACK: Duration = Duration::from_secs(1);
 /// Lines of a job that are kept at most, and so read in one go.
 const LINES: isize = 10_000;
+/// How long the stream is kept for a job that is silent: its worker may be gone.
+const SILENCE: Duration = Duration::from_secs(86_400);
+/// How long the stream is kept after the job has ended, or after it was last read then.
+const LINGER: Duration = Duration::from_secs(60);
+/// How long who has read is taken to read on.
+const READS: Duration = Duration::from_secs(60);
+/// All streams of a worker have at most so many times the bound of one.
+const ALL: usize = 4;
+/// Entries that are read at once: a megabyte.
+const ENTRIES: usize = 16;
+/// Positions in the stream begin here, so that they are not taken for numbers of lines.
+const STREAM: u64 = 1 << 40;
+/// Pieces of a write that go in one transaction: what is asked meanwhile waits for it.
+const AT_ONCE: usize = 16;
 
-/// Writes one attempt's output and keeps it within its bound.
+/// Writes one attempt's output and keeps it within its bounds.
 pub(super) struct Transcript {
     id: String,
     attempt: u32,
     bound: usize,
+    lines_bound: usize,
     /// The last line's number and the sizes of all that are kept; read at the first write, for earlier attempts count.
-    kept: Option<(u64, VecDeque<usize>)>,
+    lines: Option<(u64, VecDeque<usize>)>,
+    /// The stream's last number.
+    number: u64,
+    /// Numbers and sizes of the entries that this attempt has in the stream.
+    entries: VecDeque<(u64, usize)>,
+    spooled: Spooled,
+    written: usize,
+    is_last: bool,
+}
+
+/// The part of a worker's streams that is one attempt's; given back when the stream has expired.
+struct Spooled {
+    all: Arc<AtomicUsize>,
+    own: usize,
+    linger: Duration,
+}
+
+impl Spooled {
+    fn set(&mut self, own: usize) {
+        self.all.fetch_add(own, Ordering::Relaxed);
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+        self.own = own;
+    }
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        let (all, own, linger) = (self.all.clone(), self.own, self.linger);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if own > 0 => drop(runtime.spawn(async move {
+                tokio::time::sleep(linger).await;
+                all.fetch_sub(own, Ordering::Relaxed);
+            })),
+            _ => {
+                all.fetch_sub(own, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 impl Transcript {
-    pub(super) fn new(id: &str, attempt: AttemptNumber, bound: usize) -> Self {
-        Self { id: id.to_owned(), attempt: attempt.0, bound, kept: None }
+    pub(super) fn new(inner: &Inner, id: &str, attempt: AttemptNumber) -> Self {
+        Self {
+            id: id.to_owned(),
+            attempt: attempt.0,
+            bound: inner.settings.output_bytes,
+            lines_bound: inner.settings.kept_output_bytes.min(inner.settings.output_bytes),
+            lines: None,
+            number: 0,
+            entries: VecDeque::new(),
+            spooled: Spooled { all: inner.spooled.clone(), own: 0, linger: LINGER },
+            written: 0,
+            is_last: false,
+        }
+    }
+
+    /// What is written next is the last that the job says.
+    pub(super) fn is_last(&mut self) {
+        self.is_last = true;
     }
 
     pub(super) async fn write(
         &mut self,
         inner: &Inner,
         redis: &Redis,
-        chunks: Vec<OutputChunk>,
+        mut chunks: VecDeque<OutputChunk>,
     ) -> Result<(), Trouble> {
-        let key = inner.keys.logs(&self.id);
-        let (mut number, mut sizes) = match self.kept.take() {
-            Some(kept) => kept,
-            None => {
-                let mut all = redis::cmd("LRANGE");
-                all.arg(&key).arg(0).arg(-1);
-                let lines: Vec<String> = redis.queue.connection().cmd(&mut all).await?;
-                let last = lines.iter().rev().find_map(|line| parse(line)).map_or(0, |(number, _)| number);
-                (last, lines.iter().map(String::len).collect())
+        if chunks.is_empty() {
+            if self.is_last && self.written > 0 {
+                self.expire(inner, redis, LINGER).await?;
             }
+            return Ok(());
+        }
+        let (mut line, mut sizes) = match self.lines.take() {
+            Some(kept) => kept,
+            None => self.look(inner, redis).await?,
         };
+        let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        self.written = self.written.saturating_add(bytes);
+        let others = inner.spooled.load(Ordering::Relaxed).saturating_sub(self.spooled.own);
+        let room = (ALL * self.bound).saturating_sub(others).min(self.bound).max(self.lines_bound);
+        if self.written > room && !self.is_read(inner, redis).await? {
+            keep_the_end(&mut chunks, self.lines_bound);
+        }
+        keep_the_end(&mut chunks, room);
+        let mut logged = chunks.clone();
+        keep_the_end(&mut logged, self.lines_bound);
+        let stream = inner.keys.output(&self.id);
+        let pieces: Vec<_> = chunks.into();
+        for pieces in pieces.chunks(AT_ONCE) {
+            let mut pipe = redis::pipe();
+            pipe.atomic();
+            for piece in pieces {
+                self.number += 1;
+                self.entries.push_back((self.number, piece.bytes.len()));
+                let head = head(piece);
+                let add = pipe.cmd("XADD").arg(&stream).arg(format!("{}-0", self.number));
+                add.arg("head").arg(head).arg("bytes").arg(&piece.bytes).ignore();
+            }
+            let mut kept: usize = self.entries.iter().map(|(_, size)| size).sum();
+            let full = kept > room;
+            while kept > room
+                && let Some((_, size)) = self.entries.pop_front()
+            {
+                kept -= size;
+            }
+            // What earlier attempts said goes first.
+            if full && let Some((first, _)) = self.entries.front() {
+                pipe.cmd("XTRIM").arg(&stream).arg("MINID").arg(format!("{first}-0")).ignore();
+            }
+            let expiry = if self.is_last { LINGER } else { SILENCE };
+            pipe.cmd("PEXPIRE").arg(&stream).arg(in_ms(expiry)).ignore();
+            self.spooled.set(kept);
+            redis.queue.connection().pipe::<()>(&pipe).await?;
+        }
         let mut push = redis::cmd("RPUSH");
+        let key = inner.keys.logs(&self.id);
         push.arg(&key);
-        for chunk in &chunks {
+        for chunk in &logged {
             let stream = match chunk.stream {
                 Stream::Stdout => "stdout",
                 Stream::Stderr => "stderr",
             };
-            for line in end_of(&chunk.text, self.bound).split_inclusive('\n') {
-                number += 1;
-                let (text, mark) = line.strip_suffix('\n').map_or((line, '>'), |text| (text, '|'));
-                push.arg(format!("{}.{number} {stream}{mark} {text}", self.attempt));
-                sizes.push_back(line.len());
+            for text in String::from_utf8_lossy(&chunk.bytes).split_inclusive('\n') {
+                line += 1;
+                sizes.push_back(text.len());
+                let (text, mark) = text.strip_suffix('\n').map_or((text, '>'), |text| (text, '|'));
+                push.arg(format!("{}.{line} {stream}{mark} {text}", self.attempt));
             }
         }
         let mut bytes: usize = sizes.iter().sum();
-        while (bytes > self.bound || sizes.len() > LINES.unsigned_abs()) && sizes.len() > 1 {
+        while (bytes > self.lines_bound || sizes.len() > LINES.unsigned_abs()) && sizes.len() > 1 {
             bytes -= sizes.pop_front().unwrap_or(0);
         }
         let mut pipe = redis::pipe();
@@ -75,18 +188,66 @@ impl Transcript {
         pipe.add_command(push).ignore();
         pipe.cmd("LTRIM").arg(&key).arg(-isize::try_from(sizes.len()).unwrap_or(isize::MAX)).arg(-1).ignore();
         redis.queue.connection().pipe::<()>(&pipe).await?;
-        self.kept = Some((number, sizes));
+        self.lines = Some((line, sizes));
         signals::tell(inner, redis, &Told::Output { id: self.id.clone() }).await
+    }
+
+    /// Looks what there is of earlier attempts: the last line's number, and the sizes of all lines.
+    async fn look(&mut self, inner: &Inner, redis: &Redis) -> Result<(u64, VecDeque<usize>), Trouble> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("LRANGE").arg(inner.keys.logs(&self.id)).arg(0).arg(-1);
+        pipe.cmd("XREVRANGE").arg(inner.keys.output(&self.id)).arg("+").arg("-").arg("COUNT").arg(1);
+        let (lines, last): (Vec<String>, Vec<StreamEntry>) = redis.queue.connection().pipe(&pipe).await?;
+        self.number = self.number.max(last.first().and_then(number).unwrap_or(0));
+        let line = lines.iter().rev().find_map(|line| parse(line)).map_or(0, |(number, _)| number);
+        Ok((line, lines.iter().map(String::len).collect()))
+    }
+
+    async fn is_read(&self, inner: &Inner, redis: &Redis) -> Result<bool, Trouble> {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(inner.keys.readers(&self.id));
+        Ok(redis.queue.connection().cmd(&mut exists).await?)
+    }
+
+    async fn expire(&self, inner: &Inner, redis: &Redis, after: Duration) -> Result<(), Trouble> {
+        let mut expire = redis::cmd("PEXPIRE");
+        expire.arg(inner.keys.output(&self.id)).arg(in_ms(after));
+        Ok(redis.queue.connection().cmd(&mut expire).await?)
     }
 }
 
-/// At most so many bytes of the end.
-fn end_of(text: &str, bytes: usize) -> &str {
-    let mut from = text.len().saturating_sub(bytes);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
+fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An entry as Redis gives it: its id, and its fields with their values.
+type StreamEntry = (String, Vec<Vec<u8>>);
+
+fn number((id, _): &StreamEntry) -> Option<u64> {
+    id.split_once('-')?.0.parse().ok()
+}
+
+/// What an entry says of its bytes: attempt, stream, place.
+fn head(chunk: &OutputChunk) -> String {
+    let stream = match chunk.stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    format!("{} {stream} {}", chunk.attempt, chunk.at.map_or_else(|| "-".to_owned(), |at| at.to_string()))
+}
+
+fn entry((_, fields): StreamEntry) -> Option<OutputChunk> {
+    let mut fields = fields.into_iter();
+    let (_, head, _, bytes) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let head = String::from_utf8(head).ok()?;
+    let mut words = head.split(' ');
+    let attempt = words.next()?.parse().ok()?;
+    let stream = match words.next()? {
+        "stdout" => Stream::Stdout,
+        "stderr" => Stream::Stderr,
+        _ => return None,
+    };
+    Some(OutputChunk { attempt, stream, at: words.next()?.parse().ok(), bytes })
 }
 
 fn parse(line: &str) -> Option<(u64, OutputChunk)> {
@@ -100,7 +261,8 @@ fn parse(line: &str) -> Option<(u64, OutputChunk)> {
         Some(text) => format!("{text}\n"),
         None => rest.strip_prefix("> ")?.to_owned(),
     };
-    Some((number.parse().ok()?, OutputChunk { attempt: attempt.parse().ok()?, stream, text }))
+    let chunk = OutputChunk { attempt: attempt.parse().ok()?, stream, at: None, bytes: text.into_bytes() };
+    Some((number.parse().ok()?, chunk))
 }
 
 /// Output behind `after`, waiting for some while the job may still say something.
@@ -110,21 +272,18 @@ pub(super) async fn read(
     after: u64,
     wait: Duration,
 ) -> Result<(u64, Vec<OutputChunk>), QueueError> {
+    use bullmq::JobState::{Completed, Failed, Unknown};
     let until = Instant::now() + wait;
     let mut news = inner.signals.output();
     loop {
         let redis = inner.link.get().await?;
         // The state first: what was said before the end is there when the end is seen.
         let state = inner.link.call(redis.queue.get_job_state(id.as_str())).await?;
-        let (lines, _) = inner.link.call(redis.queue.get_job_logs(id.as_str(), -LINES, -1, true)).await?;
-        let fresh: Vec<_> = lines.iter().filter_map(|line| parse(line)).filter(|(n, _)| *n > after).collect();
-        if let Some((last, _)) = fresh.last() {
-            return Ok((*last, fresh.into_iter().map(|(_, chunk)| chunk).collect()));
-        }
-        use bullmq::JobState::{Completed, Failed, Unknown};
+        let has_ended = matches!(state, Completed | Failed | Unknown);
+        let (next, chunks) = inner.link.call(fresh(inner, &redis, id, after, has_ended)).await?;
         let now = Instant::now();
-        if matches!(state, Completed | Failed | Unknown) || now >= until {
-            return Ok((after, Vec::new()));
+        if !chunks.is_empty() || has_ended || now >= until {
+            return Ok((next, chunks));
         }
         let told = async {
             loop {
@@ -139,13 +298,48 @@ pub(super) async fn read(
     }
 }
 
+/// What there is behind `after`; of a job that is no longer in the queue nothing.
+async fn fresh(
+    inner: &Inner,
+    redis: &Redis,
+    id: &JobId,
+    after: u64,
+    has_ended: bool,
+) -> Result<(u64, Vec<OutputChunk>), Trouble> {
+    let stream = inner.keys.output(id.as_str());
+    let mut pipe = redis::pipe();
+    pipe.cmd("EXISTS").arg(inner.keys.job(id.as_str()));
+    pipe.cmd("XRANGE").arg(&stream).arg(format!("{}-0", after.saturating_sub(STREAM) + 1));
+    pipe.arg("+").arg("COUNT").arg(ENTRIES);
+    let (is_there, entries): (bool, Vec<StreamEntry>) = redis.queue.connection().pipe(&pipe).await?;
+    if !is_there {
+        return Ok((after, Vec::new()));
+    }
+    if let Some(last) = entries.last().and_then(number) {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SET").arg(inner.keys.readers(id.as_str())).arg(1).arg("PX").arg(in_ms(READS)).ignore();
+        if has_ended {
+            pipe.cmd("PEXPIRE").arg(&stream).arg(in_ms(LINGER)).ignore();
+        }
+        redis.queue.connection().pipe::<()>(&pipe).await?;
+        return Ok((STREAM + last, entries.into_iter().filter_map(entry).collect()));
+    }
+    if after >= STREAM {
+        return Ok((after, Vec::new()));
+    }
+    let (lines, _) = redis.queue.get_job_logs(id.as_str(), -LINES, -1, true).await?;
+    let fresh: Vec<_> = lines.iter().filter_map(|line| parse(line)).filter(|(n, _)| *n > after).collect();
+    let next = fresh.last().map_or(after, |(last, _)| *last);
+    Ok((next, fresh.into_iter().map(|(_, chunk)| chunk).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_line_tells_who_said_it_and_where_it_stands() {
-        let chunk = |text: &str| OutputChunk { attempt: 2, stream: Stream::Stderr, text: text.to_owned() };
+        let chunk = |text: &str| OutputChunk { attempt: 2, stream: Stream::Stderr, at: None, bytes: text.into() };
         assert_eq!(parse("2.17 stderr| a| b"), Some((17, chunk("a| b\n"))));
         assert_eq!(parse("2.17 stderr> "), Some((17, chunk(""))));
         for foreign in ["", "hello", "2.x stdout| a", "2.3 stdlog| a", "2.3 stdout a", "a message| text"] {
@@ -154,9 +348,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_text_is_cut_between_letters() {
-        assert_eq!(end_of("aéb", 2), "b");
-        assert_eq!(end_of("aéb", 3), "éb");
-        assert_eq!(end_of("ab", 9), "ab");
+    fn an_entry_says_what_its_bytes_are() {
+        for at in [Some(7), None] {
+            let chunk = OutputChunk { attempt: 2, stream: Stream::Stderr, at, bytes: b"\xff\0".to_vec() };
+            let fields = [b"head".to_vec(), head(&chunk).into_bytes(), b"bytes".to_vec(), chunk.bytes.clone()];
+            assert_eq!(number(&("17-0".to_owned(), Vec::new())), Some(17));
+            assert_eq!(entry(("17-0".to_owned(), fields.into())), Some(chunk));
+        }
+        assert_eq!(entry(("17-0".to_owned(), vec![b"foreign".to_vec()])), None);
     }
 }

@@ -25,6 +25,10 @@ impl LeaseOps for Ended {
 
     fn output(&self, _: OutputChunk) {}
 
+    fn has_room(&self) -> bool {
+        true
+    }
+
     async fn settle(&self, _: Verdict) {}
 
     fn release(&self) {}

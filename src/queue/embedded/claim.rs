@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::lease::reliable;
 use super::super::{Before, ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
-use super::settle::{Ops, Outbox};
+use super::output::Outboxes;
+use super::settle::Ops;
 use super::sweep::{next_due, promote_due};
 use super::{Inner, after, keep, schedules, workers};
 use crate::domain::{AttemptNumber, Job, Timestamp, Validity, Verdict, WorkerId};
@@ -45,11 +46,13 @@ pub(super) struct Claim {
     worker: WorkerId,
     max_cores: u32,
     book: Mutex<Book>,
-    pub(super) outbox: Mutex<Outbox>,
+    pub(super) outboxes: Mutex<Outboxes>,
     /// A lease was settled or dropped.
     room: Notify,
     /// There is something in the outbox.
     pub(super) published: Notify,
+    /// An outbox is full: a job waits until it has been written.
+    pub(super) full: Notify,
     /// Nothing is taken any more and no lease is out.
     pub(super) done: CancellationToken,
 }
@@ -84,9 +87,10 @@ pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<C
         worker: options.worker,
         max_cores: options.max_cores,
         book: Mutex::default(),
-        outbox: Mutex::default(),
+        outboxes: Mutex::default(),
         room: Notify::new(),
         published: Notify::new(),
+        full: Notify::new(),
         done: CancellationToken::new(),
     });
     claim.session().await?;

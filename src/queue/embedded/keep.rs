@@ -10,7 +10,7 @@ use super::super::lease::reliable;
 use super::claim::{Claim, PAUSE, Session, Start};
 use crate::domain::validity::monotonic_ms;
 
-/// Output and progress are written at most this often.
+/// Output and progress are written at most this often, unless there is much of it.
 const PUBLISH: Duration = Duration::from_millis(100);
 /// Requests to stop are looked for after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
@@ -107,6 +107,7 @@ pub(super) async fn publish(claim: Arc<Claim>) {
         claim.flush().await;
         tokio::select! {
             () = sleep(PUBLISH) => {}
+            () = claim.full.notified() => {}
             () = claim.done.cancelled() => return,
         }
     }

@@ -10,6 +10,7 @@ mod claim;
 mod keep;
 #[cfg(test)]
 mod model;
+mod output;
 mod process;
 mod read;
 mod schedules;
@@ -56,8 +57,11 @@ pub struct EmbeddedQueueSettings {
     pub completed: Retention,
     /// How long failed jobs stay.
     pub failed: Retention,
-    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while).
+    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
+    /// as it runs and for about a minute after its end or after it was last read.
     pub output_bytes: usize,
+    /// How much of it is kept for as long as the job is in the queue.
+    pub kept_output_bytes: usize,
     /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
     pub heartbeat: Duration,
 }
@@ -68,7 +72,8 @@ impl Default for EmbeddedQueueSettings {
             lease: Duration::from_secs(30),
             completed: Retention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
             failed: Retention { age: Some(Duration::from_secs(24 * 3600)), count: None },
-            output_bytes: 1 << 20,
+            output_bytes: 64 << 20,
+            kept_output_bytes: 256 << 10,
             heartbeat: Duration::from_secs(5),
         }
     }
@@ -190,7 +195,7 @@ impl Queue for EmbeddedQueue {
 
     /// Does not wait on a job that has ended or is not known: nothing more will come.
     async fn output(&self, id: &JobId, after: u64, wait: Duration) -> Result<(u64, Vec<OutputChunk>), QueueError> {
-        read::output(&self.inner, id, after, wait).await
+        output::read(&self.inner, id, after, wait).await
     }
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>, QueueError> {

@@ -1,18 +1,11 @@
-//! Questions in, jobs, counts and output out: nothing here writes.
+//! Questions in, jobs and counts out: nothing here writes.
 
-use std::sync::Arc;
-use std::time::Duration;
+use rusqlite::{OptionalExtension, Row};
 
-use rusqlite::{Connection, OptionalExtension, Row};
-use tokio::time::Instant;
-
-use super::super::{OutputChunk, QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::Inner;
-use super::schema::{SELECT_JOB, code, queued_job, state};
-use crate::domain::{JobId, JobState, Page, PageRequest, Stream};
-
-/// Pieces of output in one answer at most.
-const CHUNKS: i64 = 256;
+use super::schema::{SELECT_JOB, code, queued_job};
+use crate::domain::{JobId, JobState, Page, PageRequest};
 
 pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
     let found = inner.db.read(move |c| {
@@ -130,47 +123,4 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         Ok(page)
     });
     Ok(page.await?)
-}
-
-pub(super) async fn output(
-    inner: &Arc<Inner>,
-    id: &JobId,
-    after: u64,
-    wait: Duration,
-) -> Result<(u64, Vec<OutputChunk>), QueueError> {
-    let deadline = Instant::now() + wait;
-    loop {
-        // Registered before the look, so that what is written meanwhile is not missed.
-        let news = inner.wakes.output.listen();
-        let id = id.clone();
-        let (next, chunks, may_grow) = inner.db.read(move |c| output_now(c, &id, after)).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if !chunks.is_empty() || !may_grow || left.is_zero() {
-            return Ok((next, chunks));
-        }
-        news.wait(left).await;
-    }
-}
-
-fn output_now(c: &Connection, id: &JobId, after: u64) -> rusqlite::Result<(u64, Vec<OutputChunk>, bool)> {
-    // One transaction: if the job has ended, its last output is seen too.
-    let all = c.unchecked_transaction()?;
-    let job = c
-        .prepare_cached("SELECT seq, state FROM queue_jobs WHERE id = ?1")?
-        .query_row([id.as_str()], |row| Ok((row.get::<_, i64>(0)?, state(row, 1)?)))
-        .optional()?;
-    let Some((seq, state)) = job else { return Ok((after, Vec::new(), false)) };
-    let mut next = after;
-    let chunks = c
-        .prepare_cached(
-            "SELECT pos, attempt, stream, text FROM queue_output WHERE job = ?1 AND pos > ?2 ORDER BY pos LIMIT ?3",
-        )?
-        .query_map((seq, i64::try_from(after).unwrap_or(i64::MAX), CHUNKS), |row| {
-            next = row.get::<_, i64>(0)?.unsigned_abs();
-            let stream = if row.get::<_, i64>(2)? == 0 { Stream::Stdout } else { Stream::Stderr };
-            Ok(OutputChunk { attempt: row.get(1)?, stream, text: row.get(3)? })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    all.commit()?;
-    Ok((next, chunks, !state.is_final()))
 }

@@ -114,6 +114,7 @@ CREATE TABLE queue_schedules (
 CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
 ",
     super::after::TABLES,
+    super::output::TABLES,
 ];
 
 /// A state as it stands in the tables.

@@ -1,139 +1,72 @@
 //! Verdicts, progress and output of one lease in, guarded writes out.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 
+use super::super::outbox::Outbox;
 use super::super::{LeaseOps, OutputChunk};
 use super::claim::{Claim, PAUSE, Start};
+use super::output::{Outboxes, Pending, Said};
 use super::schema::to_json;
 use super::{Inner, after};
-use crate::domain::{Progress, Stream, Timestamp, Verdict};
+use crate::domain::{Progress, Timestamp, Verdict};
 use crate::sqlite::SqliteError;
 
-/// What leases have said and nobody has written yet, by lease.
-pub(super) type Outbox = HashMap<Start, Pending>;
-
-/// What one lease has said.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    progress: Option<String>,
-    chunks: VecDeque<OutputChunk>,
-    /// Bytes in `chunks`.
-    bytes: usize,
-    /// Bytes written since the job's output was last cut to its limit.
-    since_trim: usize,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.progress.is_none() && self.chunks.is_empty()
-    }
-
-    fn push(&mut self, mut chunk: OutputChunk, limit: usize) {
-        if chunk.text.len() > limit {
-            let cut = (chunk.text.len() - limit..).find(|i| chunk.text.is_char_boundary(*i));
-            chunk.text.drain(..cut.unwrap_or(0));
-        }
-        self.bytes += chunk.text.len();
-        self.chunks.push_back(chunk);
-        while self.bytes > limit {
-            let Some(dropped) = self.chunks.pop_front() else { break };
-            self.bytes -= dropped.text.len();
-        }
-    }
-
-    /// Takes what is to be written, and keeps count.
-    fn take(&mut self, limit: usize) -> Said {
-        self.since_trim += self.bytes;
-        self.bytes = 0;
-        let trim = self.since_trim > limit / 4;
-        if trim {
-            self.since_trim = 0;
-        }
-        Said { progress: self.progress.take(), chunks: std::mem::take(&mut self.chunks), trim }
-    }
-}
-
-/// What one write publishes of one lease.
-#[derive(Debug, Default)]
-struct Said {
-    progress: Option<String>,
-    chunks: VecDeque<OutputChunk>,
-    /// Whether the job's output may have outgrown its limit by a quarter.
-    trim: bool,
-}
-
-impl Said {
-    fn write(&self, c: &Connection, Start { seq, number, claim }: Start, limit: usize) -> rusqlite::Result<()> {
-        if let Some(progress) = &self.progress {
-            c.prepare_cached(
-                "UPDATE queue_jobs SET progress = ?4
-                 WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
-            )?
-            .execute((seq, claim, number, progress))?;
-        }
-        for chunk in &self.chunks {
-            c.prepare_cached(
-                "INSERT INTO queue_output (job, attempt, stream, text) SELECT seq, ?4, ?5, ?6 FROM queue_jobs
-                 WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
-            )?
-            .execute((
-                seq,
-                claim,
-                number,
-                chunk.attempt,
-                i64::from(chunk.stream == Stream::Stderr),
-                &chunk.text,
-            ))?;
-        }
-        if self.trim {
-            c.prepare_cached(
-                "DELETE FROM queue_output WHERE job = ?1 AND pos <= (
-                    SELECT pos FROM (
-                        SELECT pos, sum(octet_length(text)) OVER (ORDER BY pos DESC) AS kept
-                        FROM queue_output WHERE job = ?1)
-                    WHERE kept > ?2 ORDER BY pos DESC LIMIT 1)",
-            )?
-            .execute((seq, i64::try_from(limit).unwrap_or(i64::MAX)))?;
-        }
-        Ok(())
-    }
-}
-
 impl Claim {
-    fn say(&self, start: Start, change: impl FnOnce(&mut Pending)) {
-        {
-            let mut outbox = self.outbox.lock().expect("nothing panics while it holds the outbox");
-            let pending = outbox.entry(start).or_insert_with(|| Pending {
-                // An attempt before this one may have left output.
-                since_trim: if start.number > 1 { self.inner.settings.output_bytes } else { 0 },
-                ..Pending::default()
-            });
-            change(pending);
-        }
+    fn say(&self, start: Start, change: impl FnOnce(&mut Outbox)) {
+        let has_room = {
+            let mut outboxes = self.outboxes();
+            let pending = outboxes.entry(start).or_insert_with(|| Pending::of(start, &self.inner.settings));
+            change(&mut pending.outbox);
+            pending.outbox.has_room()
+        };
         self.published.notify_one();
+        if !has_room {
+            self.full.notify_one();
+        }
     }
 
-    /// Writes all that is in the outbox. Best effort: what can't be written is dropped.
+    fn outboxes(&self) -> MutexGuard<'_, Outboxes> {
+        self.outboxes.lock().expect("nothing panics while it holds the outboxes")
+    }
+
+    /// Writes all that is in the outboxes; what can't be written goes back.
     pub(super) async fn flush(&self) {
-        let limit = self.inner.settings.output_bytes;
+        let inner = self.inner.clone();
+        let unwritten: Arc<Vec<(Start, Said)>>;
         let written = {
-            let mut outbox = self.outbox.lock().expect("nothing panics while it holds the outbox");
-            let said: Vec<_> =
-                outbox.iter_mut().filter(|(_, p)| !p.is_empty()).map(|(start, p)| (*start, p.take(limit))).collect();
+            let mut outboxes = self.outboxes();
+            let said: Vec<_> = outboxes
+                .iter_mut()
+                .filter(|(_, pending)| !pending.outbox.is_empty())
+                .map(|(start, pending)| (*start, pending.take(&inner.settings)))
+                .collect();
             if said.is_empty() {
                 return;
             }
+            let said = Arc::new(said);
+            unwritten = said.clone();
             // Queued under the lock, so that a verdict can't overtake the output before it.
-            self.inner.db.write_later(move |c| said.iter().try_for_each(|(start, said)| said.write(c, *start, limit)))
+            self.inner.db.write_later(move |c| {
+                let now = inner.clock.now();
+                said.iter().try_for_each(|(start, said)| said.write(c, *start, &inner.settings, now))
+            })
         };
         match written.await {
             Ok(Ok(())) => self.inner.wakes.output.signal(),
-            Ok(Err(e)) => tracing::warn!(error = %e, "output of running jobs was dropped"),
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "output of running jobs can't be written; trying again");
+                let mut outboxes = self.outboxes();
+                for (start, said) in unwritten.iter() {
+                    if let Some(pending) = outboxes.get_mut(start) {
+                        pending.outbox.put_back(said.chunks.clone());
+                    }
+                }
+                self.published.notify_one();
+            }
             Err(_) => {}
         }
     }
@@ -169,17 +102,18 @@ impl Ops {
     pub(super) fn conclude(&self, verdict: Verdict) -> impl Future<Output = ()> + Send + 'static {
         self.concluded.store(true, Ordering::Release);
         let (claim, start) = (self.claim.clone(), self.start);
-        let limit = claim.inner.settings.output_bytes;
         let queue = move |claim: &Claim, verdict: Verdict, said: Arc<Said>| {
-            let clock = claim.inner.clock.clone();
+            let inner = claim.inner.clone();
             claim.inner.db.write_later(move |c| {
-                said.write(c, start, limit)?;
-                settle(c, start, &verdict, clock.now())
+                let now = inner.clock.now();
+                said.write(c, start, &inner.settings, now)?;
+                settle(c, start, &verdict, now)
             })
         };
         let (said, mut answer) = {
-            let mut outbox = claim.outbox.lock().expect("nothing panics while it holds the outbox");
-            let said = Arc::new(outbox.remove(&start).map(|mut p| p.take(limit)).unwrap_or_default());
+            let mut outboxes = claim.outboxes();
+            let said = outboxes.remove(&start).map(|mut pending| pending.take(&claim.inner.settings));
+            let said = Arc::new(said.unwrap_or_default());
             let answer = queue(&claim, verdict.clone(), said.clone());
             (said, answer)
         };
@@ -224,13 +158,15 @@ impl Inner {
 #[async_trait]
 impl LeaseOps for Ops {
     fn progress(&self, progress: &Progress) {
-        let progress = to_json(progress);
-        self.claim.say(self.start, |pending| pending.progress = Some(progress));
+        self.claim.say(self.start, |outbox| outbox.progress = Some(progress.clone()));
     }
 
     fn output(&self, chunk: OutputChunk) {
-        let limit = self.claim.inner.settings.output_bytes;
-        self.claim.say(self.start, |pending| pending.push(chunk, limit));
+        self.claim.say(self.start, |outbox| outbox.push(chunk));
+    }
+
+    fn has_room(&self) -> bool {
+        self.claim.outboxes().get(&self.start).is_none_or(|pending| pending.outbox.has_room())
     }
 
     async fn settle(&self, verdict: Verdict) {

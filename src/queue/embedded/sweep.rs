@@ -13,7 +13,7 @@ use super::super::QueueError;
 use super::admin::{BATCH, remove_ended};
 use super::process::Process;
 use super::schema::{code, json};
-use super::{Inner, Retention, schedules, workers};
+use super::{Inner, Retention, output, schedules, workers};
 use crate::domain::{JobState, Timestamp};
 
 /// Between two passes: how fast a death is noticed.
@@ -46,6 +46,7 @@ pub(super) async fn pass(inner: &Arc<Inner>, stop: &CancellationToken) -> Result
         while !stop.is_cancelled() && retain(inner, state, retention).await? {}
     }
     while !stop.is_cancelled() && forget_keys(inner).await? {}
+    while !stop.is_cancelled() && output::cut_ended(inner).await? {}
     Ok(())
 }
 

@@ -154,6 +154,7 @@ fn fitting(record: &JobRecord) -> std::borrow::Cow<'_, JobRecord> {
                 excess = excess.saturating_sub(tail.text.len());
                 tail.truncated |= !tail.text.is_empty();
                 tail.text.clear();
+                tail.base64 = None;
             }
         }
         oldest += 1;
@@ -167,7 +168,8 @@ fn rough_size(record: &JobRecord) -> usize {
         .attempts
         .iter()
         .filter_map(|a| a.report.as_ref())
-        .map(|r| r.stdout.text.len() + r.stderr.text.len())
+        .flat_map(|r| [&r.stdout, &r.stderr])
+        .map(|tail| tail.text.len() + tail.base64.as_ref().map_or(0, String::len))
         .sum();
     // Escapes may make six bytes of one.
     if output > LARGEST / 8 { codec::encode(record).len() } else { 0 }
@@ -236,7 +238,7 @@ mod tests {
         for n in 1..=attempts {
             let at = record.submitted_at;
             let mut report = AttemptReport::bare(Outcome::Timeout, at, at, "slow");
-            report.stdout = Tail { text: "x".repeat(bytes), truncated: false, total_bytes: bytes as u64 };
+            report.stdout = Tail::of("x".repeat(bytes).as_bytes(), bytes as u64);
             record.attempts.push(AttemptRecord {
                 number: AttemptNumber(u32::try_from(n).unwrap()),
                 worker: WorkerId::parse("w").unwrap(),

@@ -17,7 +17,7 @@ fn retry(after: Duration) -> Verdict {
 }
 
 fn chunk(stream: Stream, text: &str) -> OutputChunk {
-    OutputChunk { attempt: 1, stream, text: text.to_owned() }
+    OutputChunk { attempt: 1, stream, at: None, bytes: text.into() }
 }
 
 pub(super) async fn dropped_lease_uses_no_attempt(fixture: Fixture) {
@@ -263,7 +263,7 @@ async fn kept_output(here: &Instance, id: &JobId) -> String {
             return kept;
         }
         at = next;
-        kept.extend(chunks.into_iter().map(|c| c.text));
+        kept.extend(chunks.into_iter().map(|c| String::from_utf8(c.bytes).unwrap()));
     }
 }
 

@@ -1,0 +1,267 @@
+//! What jobs say: from the outboxes of leases into the table, and out of it to those who watch.
+//!
+//! A job's output is kept up to a large bound while the job runs, and after its end for as long as somebody reads it, but
+//! at least for [`LINGER`]; then it is cut to a small one. Which jobs have that much is noted in `queue_spooled`, and
+//! there, too, who reads says so. Beyond the large bound what nobody reads is not all written: a job that floods its
+//! stdout must not keep the database busy.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension};
+use tokio::time::Instant;
+
+use super::super::outbox::{Outbox, keep_the_end};
+use super::super::{OutputChunk, QueueError};
+use super::claim::Start;
+use super::schema::{state, to_json};
+use super::{EmbeddedQueueSettings, Inner};
+use crate::domain::{JobId, Stream, Timestamp};
+
+/// The tables, from the version on that counts bytes.
+pub(super) const TABLES: &str = r"
+ALTER TABLE queue_output RENAME TO queue_output_text;
+CREATE TABLE queue_output (
+    pos INTEGER PRIMARY KEY,
+    job INTEGER NOT NULL REFERENCES queue_jobs ON DELETE CASCADE,
+    attempt INTEGER NOT NULL,
+    stream INTEGER NOT NULL,            -- 0 stdout, 1 stderr
+    at INTEGER,                         -- bytes of the stream before it; null: it was not counted
+    bytes BLOB NOT NULL
+) STRICT;
+INSERT INTO queue_output SELECT pos, job, attempt, stream, NULL, CAST(text AS BLOB) FROM queue_output_text;
+DROP TABLE queue_output_text;
+CREATE INDEX queue_output_of ON queue_output (job);
+
+CREATE TABLE queue_spooled (            -- jobs with much output
+    job INTEGER PRIMARY KEY REFERENCES queue_jobs ON DELETE CASCADE,
+    until INTEGER NOT NULL              -- somebody reads it, until then at least
+) STRICT;
+";
+
+/// How long all output is kept after a job's end, for those who come then.
+const LINGER: Duration = Duration::from_secs(60);
+/// How long who has read is taken to read on.
+const READS: Duration = Duration::from_secs(60);
+/// Bytes that are read at once; a piece more.
+const READ_BYTES: usize = 1 << 20;
+/// Jobs whose output is cut in one transaction.
+const CUT: i64 = 16;
+
+/// What leases have said and nobody has written yet, by lease.
+pub(super) type Outboxes = HashMap<Start, Pending>;
+
+/// What one lease has said.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) outbox: Outbox,
+    /// Bytes handed to the database so far.
+    written: usize,
+    /// Bytes written since the job's output was last cut to its bound.
+    since_cut: usize,
+}
+
+impl Pending {
+    pub(super) fn of(start: Start, settings: &EmbeddedQueueSettings) -> Self {
+        // An attempt before this one may have left output.
+        Self { since_cut: if start.number > 1 { settings.output_bytes } else { 0 }, ..Self::default() }
+    }
+
+    /// Takes what is to be written, and keeps count.
+    pub(super) fn take(&mut self, settings: &EmbeddedQueueSettings) -> Said {
+        let mut outbox = self.outbox.take();
+        let progress = outbox.progress.take().map(|progress| to_json(&progress));
+        let (mut chunks, bytes) = outbox.into_chunks();
+        if bytes > settings.output_bytes {
+            keep_the_end(&mut chunks, settings.output_bytes);
+        }
+        self.written = self.written.saturating_add(bytes);
+        self.since_cut += bytes.min(settings.output_bytes);
+        let cut = self.since_cut > settings.output_bytes / 4;
+        if cut {
+            self.since_cut = 0;
+        }
+        let is_long = !chunks.is_empty() && self.written > settings.kept_output_bytes;
+        Said { progress, chunks, cut, is_long, is_too_long: self.written > settings.output_bytes }
+    }
+}
+
+/// What one write publishes of one lease.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    progress: Option<String>,
+    pub(super) chunks: VecDeque<OutputChunk>,
+    /// Whether the job's output may have outgrown its bound by a quarter.
+    cut: bool,
+    /// Whether the job has more output than is kept after its end.
+    is_long: bool,
+    /// Whether it has more than is kept at all.
+    is_too_long: bool,
+}
+
+impl Said {
+    pub(super) fn write(
+        &self,
+        c: &Connection,
+        Start { seq, number, claim }: Start,
+        settings: &EmbeddedQueueSettings,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        if let Some(progress) = &self.progress {
+            c.prepare_cached(
+                "UPDATE queue_jobs SET progress = ?4
+                 WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
+            )?
+            .execute((seq, claim, number, progress))?;
+        }
+        if self.is_long {
+            c.prepare_cached(
+                "INSERT INTO queue_spooled (job, until) SELECT seq, 0 FROM queue_jobs WHERE seq = ?1
+                 ON CONFLICT DO NOTHING",
+            )?
+            .execute([seq])?;
+        }
+        let mut skipped = 0;
+        if self.is_too_long && !is_read(c, seq, now)? {
+            let mut bytes: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+            while bytes > settings.kept_output_bytes && skipped < self.chunks.len() {
+                bytes -= self.chunks[skipped].bytes.len();
+                skipped += 1;
+            }
+        }
+        for chunk in self.chunks.iter().skip(skipped) {
+            c.prepare_cached(
+                "INSERT INTO queue_output (job, attempt, stream, at, bytes) SELECT seq, ?4, ?5, ?6, ?7 FROM queue_jobs
+                 WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
+            )?
+            .execute((
+                seq,
+                claim,
+                number,
+                chunk.attempt,
+                i64::from(chunk.stream == Stream::Stderr),
+                chunk.at.and_then(|at| i64::try_from(at).ok()),
+                &chunk.bytes,
+            ))?;
+        }
+        if self.cut { cut(c, seq, settings.output_bytes) } else { Ok(()) }
+    }
+}
+
+/// Leaves at most `limit` bytes of the end of a job's output.
+fn cut(c: &Connection, seq: i64, limit: usize) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "DELETE FROM queue_output WHERE job = ?1 AND pos <= (
+            SELECT pos FROM (
+                SELECT pos, sum(length(bytes)) OVER (ORDER BY pos DESC) AS kept
+                FROM queue_output WHERE job = ?1)
+            WHERE kept > ?2 ORDER BY pos DESC LIMIT 1)",
+    )?
+    .execute((seq, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    Ok(())
+}
+
+fn is_read(c: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
+    c.prepare_cached("SELECT EXISTS (SELECT 1 FROM queue_spooled WHERE job = ?1 AND until >= ?2)")?
+        .query_row((seq, now.as_millis()), |row| row.get(0))
+}
+
+/// Cuts the output of jobs that have ended some time ago; whether there may be more of them.
+pub(super) async fn cut_ended(inner: &Inner) -> Result<bool, QueueError> {
+    let (now, kept) = (inner.clock.now(), inner.settings.kept_output_bytes);
+    let due = inner.db.read(move |c| {
+        c.prepare_cached(
+            "SELECT s.job FROM queue_spooled s JOIN queue_jobs j ON j.seq = s.job
+             WHERE j.state >= 4 AND j.finished_at < ?1 AND s.until < ?2 LIMIT ?3",
+        )?
+        .query_map(((now - LINGER).as_millis(), now.as_millis(), CUT), |row| row.get::<_, i64>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()
+    });
+    let due = due.await?;
+    let count = due.len();
+    if count > 0 {
+        let cutting = inner.db.write(move |c| {
+            for seq in &due {
+                cut(c, *seq, kept)?;
+                c.prepare_cached("DELETE FROM queue_spooled WHERE job = ?1")?.execute([seq])?;
+            }
+            Ok(())
+        });
+        cutting.await?;
+    }
+    Ok(i64::try_from(count).is_ok_and(|count| count == CUT))
+}
+
+/// Output behind `after`, waiting for some while the job may still say something.
+pub(super) async fn read(
+    inner: &Arc<Inner>,
+    id: &JobId,
+    after: u64,
+    wait: Duration,
+) -> Result<(u64, Vec<OutputChunk>), QueueError> {
+    let deadline = Instant::now() + wait;
+    loop {
+        // Registered before the look, so that what is written meanwhile is not missed.
+        let news = inner.wakes.output.listen();
+        let (id, now) = (id.clone(), inner.clock.now());
+        let found = inner.db.read(move |c| output_now(c, &id, after)).await?;
+        if let Some((seq, until)) = found.spooled
+            && until < (now + READS / 2).as_millis()
+        {
+            let until = (now + READS).as_millis();
+            // Nothing hangs on it yet: should it be lost, the next read says it again.
+            drop(inner.db.write_later(move |c| {
+                c.prepare_cached("UPDATE queue_spooled SET until = max(until, ?2) WHERE job = ?1")?
+                    .execute((seq, until))
+            }));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !found.chunks.is_empty() || !found.may_grow || left.is_zero() {
+            return Ok((found.next, found.chunks));
+        }
+        news.wait(left).await;
+    }
+}
+
+struct Found {
+    next: u64,
+    chunks: Vec<OutputChunk>,
+    may_grow: bool,
+    /// The job's row, and until when somebody reads it, if it has much output.
+    spooled: Option<(i64, i64)>,
+}
+
+fn output_now(c: &Connection, id: &JobId, after: u64) -> rusqlite::Result<Found> {
+    // One transaction: if the job has ended, its last output is seen too.
+    let all = c.unchecked_transaction()?;
+    let mut found = Found { next: after, chunks: Vec::new(), may_grow: false, spooled: None };
+    let job = c
+        .prepare_cached(
+            "SELECT seq, state, (SELECT until FROM queue_spooled WHERE job = seq) FROM queue_jobs WHERE id = ?1",
+        )?
+        .query_row([id.as_str()], |row| Ok((row.get::<_, i64>(0)?, state(row, 1)?, row.get::<_, Option<i64>>(2)?)))
+        .optional()?;
+    let Some((seq, state, until)) = job else { return Ok(found) };
+    found.may_grow = !state.is_final();
+    found.spooled = until.map(|until| (seq, until));
+    {
+        let mut select = c.prepare_cached(
+            "SELECT pos, attempt, stream, at, bytes FROM queue_output WHERE job = ?1 AND pos > ?2 ORDER BY pos",
+        )?;
+        let mut rows = select.query((seq, i64::try_from(after).unwrap_or(i64::MAX)))?;
+        let mut bytes = 0;
+        while bytes < READ_BYTES
+            && let Some(row) = rows.next()?
+        {
+            found.next = row.get::<_, i64>(0)?.unsigned_abs();
+            let stream = if row.get::<_, i64>(2)? == 0 { Stream::Stdout } else { Stream::Stderr };
+            let at = row.get::<_, Option<i64>>(3)?.map(i64::unsigned_abs);
+            let chunk = OutputChunk { attempt: row.get(1)?, stream, at, bytes: row.get(4)? };
+            bytes += chunk.bytes.len();
+            found.chunks.push(chunk);
+        }
+    }
+    all.commit()?;
+    Ok(found)
+}

@@ -1,0 +1,149 @@
+//! What one lease has said and its queue has not written yet: pieces of output in, the same, joined, out.
+//!
+//! It is bounded. Its owner is asked to say no more while it is full ([`Outbox::has_room`]); who goes on all the same
+//! loses the oldest pieces, which the places of the others show.
+
+use std::collections::VecDeque;
+
+use super::OutputChunk;
+use crate::domain::Progress;
+
+/// From so many bytes on the owner is asked to wait.
+const FULL: usize = 4 << 20;
+/// So many bytes are never exceeded.
+const MOST: usize = 2 * FULL;
+/// Pieces that follow on each other are joined up to this size.
+const PIECE: usize = 64 << 10;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// How far the job said last that it is.
+    pub(super) progress: Option<Progress>,
+    chunks: VecDeque<OutputChunk>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.progress.is_none() && self.chunks.is_empty()
+    }
+
+    /// Whether more may be said.
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes < FULL
+    }
+
+    /// Takes a piece.
+    pub(super) fn push(&mut self, chunk: OutputChunk) {
+        self.bytes += chunk.bytes.len();
+        match self.chunks.back_mut() {
+            Some(last) if last.is_followed_by(&chunk) && last.bytes.len() + chunk.bytes.len() <= PIECE => {
+                last.bytes.extend_from_slice(&chunk.bytes);
+            }
+            _ => self.chunks.push_back(chunk),
+        }
+        self.drop_oldest();
+    }
+
+    /// Takes out all of it.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// Takes back pieces that could not be written; who tries again may write some of them twice, which their places show.
+    pub(super) fn put_back(&mut self, mut chunks: VecDeque<OutputChunk>) {
+        self.bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        chunks.append(&mut self.chunks);
+        self.chunks = chunks;
+        self.drop_oldest();
+    }
+
+    fn drop_oldest(&mut self) {
+        while self.bytes > MOST {
+            let Some(dropped) = self.chunks.pop_front() else { break };
+            self.bytes -= dropped.bytes.len();
+        }
+    }
+
+    /// The pieces, and their bytes together.
+    pub(super) fn into_chunks(self) -> (VecDeque<OutputChunk>, usize) {
+        (self.chunks, self.bytes)
+    }
+}
+
+/// Leaves at most `limit` bytes of the end of these pieces.
+pub(super) fn keep_the_end(chunks: &mut VecDeque<OutputChunk>, limit: usize) {
+    let mut bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+    while bytes > limit {
+        let Some(first) = chunks.front_mut() else { return };
+        let surplus = bytes - limit;
+        if surplus >= first.bytes.len() {
+            bytes -= first.bytes.len();
+            chunks.pop_front();
+        } else {
+            first.cut(surplus);
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Stream;
+
+    fn chunk(stream: Stream, at: u64, text: &str) -> OutputChunk {
+        OutputChunk { attempt: 1, stream, at: Some(at), bytes: text.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn what_follows_is_joined_and_what_does_not_is_not() {
+        let mut outbox = Outbox::default();
+        for piece in [
+            chunk(Stream::Stdout, 0, "a"),
+            chunk(Stream::Stdout, 1, "b"),
+            chunk(Stream::Stderr, 0, "c"),
+            chunk(Stream::Stdout, 2, "d"),
+            chunk(Stream::Stdout, 9, "e"),
+        ] {
+            outbox.push(piece);
+        }
+        let (chunks, bytes) = outbox.take().into_chunks();
+        let expected = [
+            chunk(Stream::Stdout, 0, "ab"),
+            chunk(Stream::Stderr, 0, "c"),
+            chunk(Stream::Stdout, 2, "d"),
+            chunk(Stream::Stdout, 9, "e"),
+        ];
+        assert_eq!((chunks, bytes), (expected.into(), 5));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_flood_that_nobody_stops_costs_what_is_oldest() {
+        let mut outbox = Outbox::default();
+        let piece = "x".repeat(PIECE);
+        let mut at = 0;
+        while at < 3 * MOST as u64 {
+            outbox.push(chunk(Stream::Stdout, at, &piece));
+            at += PIECE as u64;
+        }
+        assert!(!outbox.has_room());
+        let (chunks, bytes) = outbox.take().into_chunks();
+        assert!(bytes <= MOST);
+        let last = chunks.back().unwrap();
+        assert_eq!(last.at.unwrap() + last.bytes.len() as u64, at, "the newest is there");
+        assert_eq!(chunks.front().unwrap().at.unwrap(), at - bytes as u64, "and all before it without a gap");
+    }
+
+    #[test]
+    fn the_end_is_cut_to_the_byte() {
+        let mut chunks: VecDeque<_> = [chunk(Stream::Stdout, 0, "abc"), chunk(Stream::Stdout, 3, "defg")].into();
+        keep_the_end(&mut chunks, 3);
+        assert_eq!(chunks, [chunk(Stream::Stdout, 4, "efg")]);
+        keep_the_end(&mut chunks, 0);
+        assert!(chunks.is_empty());
+    }
+}
