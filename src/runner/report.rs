@@ -29,7 +29,7 @@ pub(super) fn report(
 ) -> AttemptReport {
     let killed = matches!(observed.ending, Ending::Signaled(libc::SIGKILL)) && observed.stopped.is_none();
     let evidence = limits.evidence(restraint, killed, observed.peak_rss, &observed.stderr);
-    let outcome = exit::outcome(observed.ending, observed.stopped, evidence);
+    let outcome = exit::outcome(observed.ending, observed.stopped, evidence, &order.no_retry_exit_codes);
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     let usage = Usage {
         wall_us: micros(observed.wall),

@@ -65,6 +65,7 @@ impl WorkerSettings {
             timeout: job.options.timeout.or(rules.timeout).map(|limit| longer(limit, stretch.timeout)),
             grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
             memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, stretch.memory)),
+            no_retry_exit_codes: self.no_retry_exit_codes(job),
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
         }
@@ -75,9 +76,17 @@ impl WorkerSettings {
     }
 
     fn policy(&self, job: &Job) -> RetryPolicy {
-        let mut no_retry_exit_codes = job.options.no_retry_exit_codes.clone();
-        no_retry_exit_codes.extend(&self.rules(&job.name).no_retry_exit_codes);
-        RetryPolicy { attempts: job.options.attempts, backoff: job.options.backoff.clone(), no_retry_exit_codes }
+        RetryPolicy {
+            attempts: job.options.attempts,
+            backoff: job.options.backoff.clone(),
+            no_retry_exit_codes: self.no_retry_exit_codes(job),
+        }
+    }
+
+    fn no_retry_exit_codes(&self, job: &Job) -> Vec<u8> {
+        let mut codes = job.options.no_retry_exit_codes.clone();
+        codes.extend(&self.rules(&job.name).no_retry_exit_codes);
+        codes
     }
 }
 
