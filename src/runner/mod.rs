@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 pub use binary::BinaryError;
 pub use cgroup::memory_cgroup;
+pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningGauge};
 pub use guard::{Guard, run_guard};
 pub use order::{OutputSink, RunOrder, RunnerSettings, StopHandle, StopReason, StopSignal};
