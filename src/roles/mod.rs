@@ -5,7 +5,6 @@ pub mod bench;
 mod build;
 mod dev;
 mod doctor;
-mod evaluate;
 mod exec;
 mod parts;
 mod ready;
@@ -16,7 +15,6 @@ mod work;
 
 pub use dev::dev;
 pub use doctor::examine;
-pub use evaluate::evaluate;
 pub use exec::exec;
 pub use serve::serve;
 pub use work::work;
