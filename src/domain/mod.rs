@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod category;
+pub mod durability;
 pub mod entry;
 pub mod event;
 pub mod failure;
@@ -16,7 +17,8 @@ pub mod time;
 pub mod validity;
 
 pub use bytes::{from_text, to_text, unfinished};
-pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
+pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
+pub use durability::WriteDurability;
 pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};

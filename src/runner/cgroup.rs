@@ -1,16 +1,20 @@
 //! A memory limit in, a cgroup (version 2) that keeps it out, where this process may divide its own.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use rustix::process::Pid;
+use rustix::fs::{Mode, OFlags};
 
 use super::procfs;
 
 /// Where this process moves to: the kernel lets a cgroup either hold processes or be divided.
 const SUPERVISOR: &str = "jobber-supervisor";
+
+/// What the names of attempts' cgroups begin with; the worker's id follows.
+const LEAF: &str = "jobber-";
 
 /// The cgroup below which each attempt gets its own.
 #[derive(Debug)]
@@ -18,7 +22,11 @@ pub(super) struct Root(PathBuf);
 
 /// The cgroup of one attempt; what runs in it is killed, and it is removed, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Leaf(PathBuf);
+pub(super) struct Leaf {
+    path: PathBuf,
+    /// The same, opened: who is born in it is told by this.
+    directory: OwnedFd,
+}
 
 impl Root {
     /// The cgroup of this process, divided; `None` where that is not possible (no version 2, memory not delegated,
@@ -61,56 +69,93 @@ impl Root {
         works.then(|| Self(base.to_owned()))
     }
 
-    /// A cgroup that holds `pid` to `limit` bytes of memory, swap not counted as a way out.
-    pub(super) fn leaf(&self, name: &str, limit: u64, pid: Pid) -> io::Result<Leaf> {
-        let path = self.0.join(format!("jobber-{name}"));
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A cgroup that ends together, and holds what is born in it to `limit` bytes of memory, if there is a limit: swap is
+    /// not counted as a way out, and memory files (`memfd`, `/dev/shm`) count.
+    pub(super) fn leaf(&self, name: &str, limit: Option<u64>) -> io::Result<Leaf> {
+        let path = self.0.join(format!("{LEAF}{name}"));
         fs::create_dir(&path)?;
-        let leaf = Leaf(path);
-        leaf.set("memory.max", &limit.to_string())?;
-        // Absent on hosts without swap.
-        let _ = leaf.set("memory.swap.max", "0");
-        let _ = leaf.set("memory.oom.group", "1");
-        leaf.set("cgroup.procs", &pid.to_string())?;
+        let directory = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let leaf = match directory {
+            Ok(directory) => Leaf { path, directory },
+            Err(error) => {
+                let _ = fs::remove_dir(&path);
+                return Err(error.into());
+            }
+        };
+        if let Some(limit) = limit {
+            leaf.set("memory.max", &limit.to_string())?;
+            // Absent on hosts without swap.
+            let _ = leaf.set("memory.swap.max", "0");
+            let _ = leaf.set("memory.oom.group", "1");
+        }
         Ok(leaf)
     }
 }
 
 impl Leaf {
+    /// Where a process is to be born, to run in it from the first instruction.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
     fn set(&self, file: &str, value: &str) -> io::Result<()> {
-        fs::write(self.0.join(file), value)
+        fs::write(self.path.join(file), value)
     }
 
     /// Whether the kernel has killed in it for want of memory.
     pub(super) fn has_killed(&self) -> bool {
         let count =
             |text: &str| text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse::<u64>().ok();
-        fs::read_to_string(self.0.join("memory.events")).ok().and_then(|text| count(&text)).is_some_and(|n| n > 0)
+        fs::read_to_string(self.path.join("memory.events")).ok().and_then(|text| count(&text)).is_some_and(|n| n > 0)
     }
 
     /// The most memory that was used at once, in bytes.
     pub(super) fn peak(&self) -> Option<u64> {
-        fs::read_to_string(self.0.join("memory.peak")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.path.join("memory.peak")).ok()?.trim().parse().ok()
     }
 
     /// Kills all that runs in it.
     pub(super) fn kill(&self) {
-        let _ = self.set("cgroup.kill", "1");
+        kill(&self.path);
     }
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        self.kill();
-        let deadline = Instant::now() + PATIENCE;
-        // Busy until the last killed process is gone.
-        while let Err(error) = fs::remove_dir(&self.0) {
-            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
-                tracing::warn!(%error, "couldn't remove a job's cgroup");
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        kill(&self.path);
+        remove(&self.path);
+    }
+}
+
+/// The cgroups that a worker has left below `root`.
+pub(super) fn leaves_of(root: &Path, worker: &[u8]) -> Vec<PathBuf> {
+    let start = [LEAF.as_bytes(), worker, b"-"].concat();
+    let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+    let is_its = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(&start);
+    entries.flatten().filter(is_its).map(|entry| entry.path()).collect()
+}
+
+/// Kills all that runs in a cgroup.
+pub(super) fn kill(leaf: &Path) {
+    let _ = fs::write(leaf.join("cgroup.kill"), "1");
+}
+
+/// Removes a cgroup whose processes have been killed.
+pub(super) fn remove(leaf: &Path) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
+    // Busy until the last killed process is gone.
+    while let Err(error) = fs::remove_dir(leaf) {
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
+            tracing::warn!(%error, "couldn't remove a job's cgroup");
+            return;
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -222,12 +267,10 @@ mod tests {
     #[test]
     fn a_leaf_is_set_up_and_read() {
         let dir = tempfile::tempdir().unwrap();
-        let pid = rustix::process::getpid();
-        let leaf = Root(dir.path().to_owned()).leaf("w-1", 64 << 20, pid).unwrap();
+        let leaf = Root(dir.path().to_owned()).leaf("w-1", Some(64 << 20)).unwrap();
         let at = dir.path().join("jobber-w-1");
         assert_eq!(fs::read_to_string(at.join("memory.max")).unwrap(), "67108864");
         assert_eq!(fs::read_to_string(at.join("memory.oom.group")).unwrap(), "1");
-        assert_eq!(fs::read_to_string(at.join("cgroup.procs")).unwrap(), pid.to_string());
         assert!(!leaf.has_killed());
         fs::write(at.join("memory.events"), "low 0\noom 1\noom_kill 1\noom_group_kill 1\n").unwrap();
         fs::write(at.join("memory.peak"), "12345\n").unwrap();
@@ -235,5 +278,29 @@ mod tests {
         assert_eq!(leaf.peak(), Some(12_345));
         drop(leaf);
         assert_eq!(fs::read_to_string(at.join("cgroup.kill")).unwrap(), "1");
+    }
+
+    #[test]
+    fn an_attempt_without_a_limit_has_a_leaf_that_ends_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let leaf = Root(dir.path().to_owned()).leaf("w-1-7", None).unwrap();
+        let at = dir.path().join("jobber-w-1-7");
+        assert!(at.is_dir() && !at.join("memory.max").exists());
+        leaf.kill();
+        assert_eq!(fs::read_to_string(at.join("cgroup.kill")).unwrap(), "1");
+    }
+
+    #[test]
+    fn what_a_dead_worker_left_is_found_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["jobber-w-1-0", "jobber-w-1-17", "jobber-w-10-1", "jobber-w-2-1", SUPERVISOR] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let mut found = leaves_of(dir.path(), b"w-1");
+        found.sort();
+        assert_eq!(found, [dir.path().join("jobber-w-1-0"), dir.path().join("jobber-w-1-17")]);
+        found.iter().for_each(|leaf| kill(leaf));
+        assert!(found.iter().all(|leaf| leaf.join("cgroup.kill").exists()));
+        assert!(leaves_of(Path::new("/nonexistent"), b"w-1").is_empty());
     }
 }

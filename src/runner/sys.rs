@@ -1,8 +1,5 @@
 //! The few system calls that rustix does not offer safely.
-#![expect(
-    unsafe_code,
-    reason = "wait4, getrusage, sysconf, close_range, unshare, signal and sigaction have no safe wrapper"
-)]
+#![expect(unsafe_code, reason = "wait4, getrusage, sysconf, close_range, signal and sigaction have no safe wrapper")]
 
 use std::io;
 
@@ -82,18 +79,17 @@ pub(super) fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
+/// How many ticks a second has in what the kernel tells of processes.
+pub(super) fn ticks_per_second() -> u64 {
+    // SAFETY: sysconf only reads.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
 /// Keeps every descriptor but the standard three from children, those included that this process inherited open.
 pub(super) fn close_descriptors_on_exec() {
     // An old kernel refuses; then only what this process opens itself is kept from children.
     // SAFETY: CLOEXEC changes nothing for this process: no descriptor is closed here.
     let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
-}
-
-/// Gives the calling thread a working directory of its own. Containers may forbid it.
-pub(super) fn unshare_working_directory() -> io::Result<()> {
-    // SAFETY: CLONE_FS only gives this thread its own copy of root, working directory and umask; no descriptor or
-    // memory is affected.
-    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }?)
 }
 
 /// Whoever started this process may have had signals ignored (`nohup`, a shell's `&`, a daemon that does not care for its
