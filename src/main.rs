@@ -67,6 +67,9 @@ fn main() -> ExitCode {
         let hint = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
         tracing::warn!("variable {name} is no setting and changes nothing{hint}");
     }
+    if matches!(command, Command::Dev(_) | Command::Serve(_) | Command::Work(_)) {
+        memory::give_back_freed_memory();
+    }
     let notifier = Notifier::from_environment(&sources.environment, std::process::id());
     let options = RoleOptions { notifier, ..role_options(&command) };
     runtime.block_on(async {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_path_to_error::Segment;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::problem::ApiError;
@@ -40,10 +41,61 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A JSON body, with the bytes it was read from.
+/// A JSON body, with the bytes it was read from. Keep it until what was made of the value is gone, too: it holds the room
+/// for that.
 pub(super) struct Json<T> {
     pub(super) value: T,
     pub(super) bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Memory for large bodies and what is made of them, in units of a KiB.
+pub(super) struct BodyRoom(Arc<Semaphore>);
+
+impl BodyRoom {
+    /// All of it. A single body that weighs more has all to itself.
+    const ALL: usize = (256 << 20) / Self::UNIT;
+    const UNIT: usize = 1024;
+    /// Smaller bodies are bounded by the number of connections.
+    const SMALL: usize = 64 << 10;
+
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(Self::ALL)))
+    }
+
+    /// Room for so many bytes, if it is there now.
+    ///
+    /// # Errors
+    /// 503: others have it.
+    fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        if bytes <= Self::SMALL {
+            return Ok(None);
+        }
+        let units = u32::try_from(bytes.div_ceil(Self::UNIT).min(Self::ALL)).unwrap_or(u32::MAX);
+        self.0.clone().try_acquire_many_owned(units).map(Some).map_err(|_| {
+            ApiError::busy("too_much_at_once", "other large requests are being taken at this moment; try again")
+        })
+    }
+}
+
+/// About how much memory this JSON takes as a tree, by its signs outside of texts.
+fn weight(json: &[u8]) -> usize {
+    const OBJECT: usize = 512;
+    const ARRAY: usize = 128;
+    const MEMBER: usize = 96;
+    let (mut weight, mut is_text, mut is_escaped) = (2 * json.len(), false, false);
+    for byte in json {
+        match (is_text, byte) {
+            (true, _) if is_escaped => is_escaped = false,
+            (true, b'\\') => is_escaped = true,
+            (_, b'"') => is_text = !is_text,
+            (false, b'{') => weight += OBJECT,
+            (false, b'[') => weight += ARRAY,
+            (false, b',') => weight += MEMBER,
+            _ => {}
+        }
+    }
+    weight
 }
 
 impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
@@ -51,8 +103,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
         check_content_type(request.headers())?;
-        let bytes = read(request, api).await?;
-        Ok(Self { value: parse(&bytes)?, bytes })
+        let (bytes, coming) = read(request, api).await?;
+        drop(coming);
+        let room = if bytes.len() > BodyRoom::SMALL { api.body_room.take(weight(&bytes))? } else { None };
+        Ok(Self { value: parse(&bytes)?, bytes, _room: room })
     }
 }
 
@@ -64,7 +118,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<Api>> for OptionalJson<T> {
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
         let typed = check_content_type(request.headers());
-        let bytes = read(request, api).await?;
+        let (bytes, _room) = read(request, api).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -84,7 +138,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
-async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+/// The bytes of a body, with the room for them.
+async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
     let limit = api.settings.body_limit;
     let too_large = || {
         let detail = format!("the body is larger than {limit} bytes; send less, or raise serve.body_limit");
@@ -101,13 +156,23 @@ async fn read(request: Request, api: &Api) -> Result<Bytes, ApiError> {
         }
         return Err(too_large());
     }
+    let expected = announced.map_or(limit, |n| usize::try_from(n).unwrap_or(limit));
+    let room = match api.body_room.take(expected) {
+        Ok(room) => room,
+        Err(busy) => {
+            if !waits {
+                discard(pieces).await;
+            }
+            return Err(busy);
+        }
+    };
     // Of which a client that sends a byte now and then does not get more.
     let deadline = Instant::now() + 2 * api.settings.idle_timeout;
-    let mut bytes = Vec::with_capacity(announced.map_or(0, |n| usize::try_from(n).unwrap_or(0)).min(limit));
+    let mut bytes = Vec::with_capacity(if announced.is_some() { expected.min(limit) } else { 0 });
     loop {
         let patience = deadline.min(Instant::now() + api.settings.idle_timeout);
         let piece = match tokio::time::timeout_at(patience, pieces.next()).await {
-            Ok(None) => return Ok(bytes.into()),
+            Ok(None) => return Ok((bytes.into(), room)),
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(e))) => return Err(ApiError::bad_request("broken_body", format!("the body broke off: {e}"))),
             Err(_) => {
@@ -202,4 +267,26 @@ pub(super) fn check_text(pointer: &str, text: &str, longest: usize) -> Result<()
         return Ok(());
     };
     Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: pointer.to_owned(), detail }]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_in_texts_weigh_nothing() {
+        assert_eq!(weight(br#""{[,\"{[,""#), 2 * 10);
+        assert_eq!(weight(br#"[{"a":0},{"a":0}]"#), 2 * 17 + 128 + 2 * 512 + 96);
+        assert_eq!(weight(br#"["\\",{}]"#), 2 * 9 + 128 + 96 + 512);
+    }
+
+    #[test]
+    fn there_is_room_for_one_that_weighs_more_than_all() {
+        let room = BodyRoom::new();
+        let all = room.take(usize::MAX / 2).unwrap();
+        assert_eq!(room.take(1 << 20).unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(room.take(1000).unwrap().is_none(), "small ones need none");
+        drop(all);
+        assert!(room.take(1 << 20).is_ok());
+    }
 }

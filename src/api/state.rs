@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::body::BodyRoom;
 use super::failures::Judge;
 use super::feed::Feed;
 use super::problem::ApiError;
@@ -146,6 +147,8 @@ pub struct Api {
     pub(super) settings: ApiSettings,
     /// Tells those who wait for a job what happens to it.
     pub(super) feed: Feed,
+    /// Bounds the large bodies in flight.
+    pub(super) body_room: BodyRoom,
     /// Cancelled when the server stops: streams and long polls end.
     pub(super) stopping: CancellationToken,
     /// Work that must not end with the connection that asked for it, and streams.
@@ -167,6 +170,7 @@ impl Api {
             clock,
             settings,
             feed: Feed::default(),
+            body_room: BodyRoom::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             log_room: Mutex::new(None),

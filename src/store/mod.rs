@@ -100,6 +100,18 @@ pub trait History: Send + Sync + 'static {
     /// fingerprint that there is.
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError>;
 
+    /// The same without their vectors, which are empty: for the many who only count and name.
+    async fn errors_without_vectors(
+        &self,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
+        let mut records = self.errors(fingerprints).await?;
+        for knowledge in records.iter_mut().flatten().filter_map(|record| record.knowledge.as_mut()) {
+            knowledge.vector = Vec::new();
+        }
+        Ok(records)
+    }
+
     /// The categories of errors; none before a projector has led for the first time.
     async fn categories(&self) -> Result<Categories, StoreError>;
 

@@ -60,7 +60,7 @@ impl Book {
         const AT_ONCE: usize = 500;
         let mut records = BTreeMap::new();
         for part in errors.chunks(AT_ONCE) {
-            let found = api.history.errors(part).await?;
+            let found = api.history.errors_without_vectors(part).await?;
             records.extend(found.into_iter().flatten().map(|record| (record.seen.fingerprint, record)));
         }
         Ok(Self { records, categories: api.history.categories().await? })

@@ -18,8 +18,16 @@ type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 const COLUMNS: &str = "seen, revision, category, similarity, model, vector";
 
 pub(super) fn errors(c: &Connection, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorRecord>>> {
+    select(c, COLUMNS, fingerprints)
+}
+
+pub(super) fn errors_without_vectors(c: &Connection, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorRecord>>> {
+    select(c, "seen, revision, category, similarity, model, x''", fingerprints)
+}
+
+fn select(c: &Connection, columns: &str, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorRecord>>> {
     let transaction = c.unchecked_transaction()?;
-    let mut select = c.prepare_cached(&format!("SELECT {COLUMNS} FROM history_errors WHERE fingerprint = ?1"))?;
+    let mut select = c.prepare_cached(&format!("SELECT {columns} FROM history_errors WHERE fingerprint = ?1"))?;
     let mut records = Vec::with_capacity(fingerprints.len());
     for fingerprint in fingerprints {
         match select.query_row([fingerprint.as_bytes()], record).optional()?.transpose() {

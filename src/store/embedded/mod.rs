@@ -85,6 +85,14 @@ impl History for EmbeddedStore {
         self.read(move |c| errors::errors(c, &fingerprints)).await
     }
 
+    async fn errors_without_vectors(
+        &self,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
+        let fingerprints = fingerprints.to_vec();
+        self.read(move |c| errors::errors_without_vectors(c, &fingerprints)).await
+    }
+
     async fn categories(&self) -> Result<Categories, StoreError> {
         Ok(self.read(errors::categories).await?.map(|c| c.document).unwrap_or_default())
     }

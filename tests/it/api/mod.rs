@@ -2,6 +2,7 @@
 
 mod connections;
 mod live;
+mod memory;
 mod refusals;
 mod schedules;
 mod submissions;

@@ -1,0 +1,43 @@
+//! What requests cost in memory.
+
+use serde_json::json;
+
+use crate::harness::{Jobber, eventually};
+
+/// A figure of `/proc/PID/status`, in MiB.
+fn figure(j: &Jobber, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", j.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_are_bounded_together_and_their_memory_is_given_back() {
+    let j = Jobber::serve().start().await;
+    j.job("plain", "#!/bin/sh\n");
+    let before = figure(&j, "VmRSS");
+    let objects = vec![r#"{"a":0}"#; 1_000_000].join(",");
+    let body = format!(r#"{{"name":"plain","data":[{objects}]}}"#);
+    let send = || {
+        let request = j.http().post(j.url("/api/v1/jobs")).header("content-type", "application/json");
+        let request = request.body(body.clone()).send();
+        async {
+            let answer = request.await.unwrap();
+            if answer.status() == 503 {
+                assert_eq!(answer.headers()["retry-after"], "1");
+                assert_eq!(answer.json::<serde_json::Value>().await.unwrap()["code"], "too_much_at_once");
+                return false;
+            }
+            assert_eq!(answer.status(), 202);
+            true
+        }
+    };
+    let (a, b, c, d, e, f) = tokio::join!(send(), send(), send(), send(), send(), send());
+    let taken = [a, b, c, d, e, f].into_iter().filter(|taken| *taken).count();
+    assert!((1..6).contains(&taken), "{taken} of 6 at once");
+    assert_eq!(j.post("/api/v1/jobs", json!({"name": "plain"})).await.0, 202, "small ones have their own room");
+    // Six trees would be some six gigabytes.
+    let most = figure(&j, "VmHWM");
+    assert!(most < 3500, "{most} MiB at most");
+    eventually("the memory", async || (figure(&j, "VmRSS") < before + 300).then_some(())).await;
+}
