@@ -1,6 +1,7 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
 pub mod category;
+pub mod cron;
 pub mod entry;
 pub mod event;
 pub mod failure;

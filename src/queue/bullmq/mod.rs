@@ -13,18 +13,22 @@ mod ends;
 mod format;
 mod keys;
 mod lease;
+mod odd;
 mod output;
 mod read;
 mod renew;
 mod schedules;
 mod signals;
 mod submit;
+mod times;
 mod unseen;
+mod witness;
 mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -132,6 +136,8 @@ struct Inner {
     signals: Signals,
     renewer: Renewer,
     watch: after::Watch,
+    /// Whether this process has noted how far it has read BullMQ's event stream.
+    has_heard: AtomicBool,
 }
 
 impl BullQueue {
@@ -150,6 +156,7 @@ impl BullQueue {
             renewer: Renewer::new(target, settings.lease),
             signals: Signals::new(),
             watch: after::Watch::default(),
+            has_heard: AtomicBool::new(false),
             settings,
             keys,
             clock,
