@@ -9,6 +9,7 @@ pub mod bullmq;
 pub mod embedded;
 pub mod lease;
 pub mod schedules;
+pub mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
 pub use lease::{Before, Claims, Lease, LeaseLoss, LeaseOps, Publisher};
 pub use schedules::{ScheduleStanding, Scheduler};
+pub use witness::{Deed, Deeds, Held, ToldEnd, Witness};
 
 /// What a caller can decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
