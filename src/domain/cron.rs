@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(normal(" */5\t* * * mon-SUN "), "*/5 * * * mon-SUN");
         assert_eq!(normal("1/2,30 * * * 5-7"), "1-59/2,30 * * * 5-7");
         assert_eq!(normal("@Weekdays"), "0 0 0 * * 1-5");
-        assert_eq!(normal("30 4 * *"), "0 * 30 4 * *");
+        assert_eq!(normal("4 1 * *"), "0 * 4 1 * *");
         assert_eq!(normal("0 0 L * *"), "0 0 L * *");
         assert_eq!(normal("0 0 * * 5#3"), "0 0 * * 5#3");
         assert!(CronTimes::parse("@reboot", "UTC").is_err());

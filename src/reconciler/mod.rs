@@ -105,8 +105,8 @@ impl Reconciler {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.follow() => {}
-                // Also when the projector has ended: then the first branch above returns.
-                _ = lead.wait_for(|lead| lead.term.is_none()) => {}
+                // An error: the projector has ended.
+                led = lead.wait_for(|lead| lead.term.is_none()) => if led.is_err() { return },
             }
         }
     }
@@ -157,8 +157,12 @@ impl Reconciler {
             self.look_at(cases.collect(), desk, true).await?;
             due.iter().for_each(|id| drop(desk.doubts.remove(id)));
         }
-        if round.due <= now {
-            self.turn(desk, round).await?;
+        if round.due <= now
+            && let Err(error) = self.turn(desk, round).await
+        {
+            // Lists may be what a store can't give while it can all else.
+            tracing::debug!(error = chain(&error), "open jobs can't be gone through; trying again");
+            round.due = Instant::now() + REST;
         }
         Ok(deeds.more)
     }

@@ -54,10 +54,15 @@ fn ours(repeat: &RepeatOptions, now: Timestamp) -> Result<(RepeatOptions, Timest
     Ok((RepeatOptions { pattern: Some(times.expression().to_owned()), tz, ..repeat.clone() }, due))
 }
 
+/// When the crate thinks that a schedule is due next; `None` where it can't read the timing.
+fn theirs(repeat: &RepeatOptions, now: Timestamp) -> Option<u64> {
+    let pattern = repeat.pattern.as_deref().unwrap_or_default();
+    next_cron_millis(pattern, millis(now), repeat.tz.as_deref(), repeat.start_date).ok().flatten()
+}
+
 /// Whether the crate would find this time, too.
 fn agrees(repeat: &RepeatOptions, now: Timestamp, due: Timestamp) -> bool {
-    let pattern = repeat.pattern.as_deref().unwrap_or_default();
-    next_cron_millis(pattern, millis(now), repeat.tz.as_deref(), repeat.start_date).ok().flatten() == Some(millis(due))
+    theirs(repeat, now) == Some(millis(due))
 }
 
 /// Whether the crate, left alone, makes the right job follow this one of a schedule.
@@ -104,7 +109,9 @@ pub(super) async fn upsert(
         redis.queue.upsert_job_scheduler(id, repeat, Some(name), data, options).await?;
         return Ok(());
     }
-    let (repeat, due) = ours(&repeat, now).map_err(invalid)?;
+    let (canonical, due) = ours(&repeat, now).map_err(invalid)?;
+    // As it was written, if the crate can read that.
+    let repeat = if theirs(&repeat, now).is_some() { repeat } else { canonical };
     if repeat.end_date.is_some_and(|end| millis(due) > end) {
         return Ok(());
     }

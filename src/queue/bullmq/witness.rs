@@ -63,7 +63,9 @@ fn hear(said: &mut HashMap<String, Said>, at: &str, fields: &Fields) -> bool {
     let known = said.entry(id.to_owned()).or_default();
     known.put_back |= put_back;
     known.at = at.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
-    if end.is_some() || put_back {
+    // One that was taken out after its end has ended all the same.
+    let ended_before = matches!(end, Some(End::Removed)) && known.end.is_some();
+    if (end.is_some() && !ended_before) || put_back {
         known.end = end;
     }
     false
@@ -220,5 +222,8 @@ mod tests {
         assert!(may_be_anothers(&said(&[failed, again]), &first(&ours)));
         assert!(said(&[failed, again]).end.is_none(), "it has begun anew");
         assert!(may_be_anothers(&said(&[completed]), &(None, None, None)), "gone at once");
+        let removed: &[(&str, &str)] = &[("event", "removed"), ("jobId", "7"), ("prev", "completed")];
+        assert!(matches!(said(&[completed, removed]).end, Some(End::Completed(_))));
+        assert!(matches!(said(&[removed]).end, Some(End::Removed)));
     }
 }
