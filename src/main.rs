@@ -25,12 +25,13 @@ fn main() -> ExitCode {
         return end(table.and_then(|table| runner::run_guard(args.parent, table)).map(|()| true).map_err(Into::into));
     }
     let console = Console::stdio(&globals);
+    let is_evaluation = command.evaluation().is_some();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(anyhow::Error::new(error).context("the async runtime can't be started"))),
     };
     let command = match command {
-        Command::Client(command) => return runtime.block_on(cli::run(command, &globals, console)),
+        Command::Client(command) if !is_evaluation => return runtime.block_on(cli::run(command, &globals, console)),
         other => other,
     };
     let pairs: Vec<_> = environment.clone().into_iter().collect();
@@ -46,6 +47,11 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return end(Err(error.into())),
     };
+    if let Some(args) = command.evaluation() {
+        return runtime.block_on(cli::evaluate::evaluate(args, console, async |messages| {
+            if args.offline { Ok(None) } else { roles::evaluate(&config, messages).await }
+        }));
+    }
     if !matches!(command, Command::Exec(_) | Command::Bench(_))
         && let Err(error) = logging::start(&cli::log_filter(&globals, &config.log_level), config.log_json)
     {

@@ -2,6 +2,7 @@
 
 pub mod category;
 pub mod cron;
+pub mod durability;
 pub mod entry;
 pub mod event;
 pub mod failure;
@@ -15,7 +16,8 @@ pub mod secret;
 pub mod time;
 pub mod validity;
 
-pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
+pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
+pub use durability::WriteDurability;
 pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
