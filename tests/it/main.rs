@@ -25,4 +25,5 @@ mod policies;
 mod projector;
 mod release;
 mod strangers;
+mod supervision;
 mod upkeep;
