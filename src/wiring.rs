@@ -87,7 +87,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
     let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
-    let embedder = open_embedder(&config.embedder, &cache, clock)?;
+    let embedder = open_embedder(&config.embedder, Some(&cache), clock)?;
     let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), None, tasks).await?;
     let (history, projection, history_name) = opened;
     match history.cursor().await {
@@ -149,6 +149,8 @@ async fn open_store(
                 dimension,
                 log,
                 replaces_log: config.store.replaces_log.clone(),
+                durability: config.store.couchbase_durability,
+                num_replica: config.store.num_replica,
             };
             // Without the address: machines may know one cluster by several.
             let name = format!("couchbase {}/{}/{}", settings.bucket, settings.scope, settings.key_prefix);
@@ -313,13 +315,13 @@ async fn open_shared(config: &Config, db: &Sqlite, tasks: &TaskTracker) -> anyho
     }
 }
 
-/// What finds out what an error means. The day's budget is counted in the cache.
+/// What finds out what an error means. The day's budget is counted in the cache; without one there is none.
 ///
 /// # Errors
 /// When the endpoint's address or key can't be used.
 pub fn open_embedder(
     config: &EmbedderConfig,
-    cache: &Arc<dyn ErrorCache>,
+    cache: Option<&Arc<dyn ErrorCache>>,
     clock: &Clock,
 ) -> anyhow::Result<Arc<dyn Embedder>> {
     let endpoint = match config {
@@ -338,6 +340,6 @@ pub fn open_embedder(
         tries: 3,
         first_wait: Duration::from_millis(500),
     };
-    let budget = Budget::new(cache.clone(), endpoint.daily_budget);
-    Ok(OpenAi::new(settings, Some(budget), clock.clone())?)
+    let budget = cache.map(|cache| Budget::new(cache.clone(), endpoint.daily_budget));
+    Ok(OpenAi::new(settings, budget, clock.clone())?)
 }

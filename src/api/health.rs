@@ -27,7 +27,8 @@ pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
     Answer(json!({"status": "ok", "version": api.settings.version})).into_response()
 }
 
-/// `GET /readyz`: the queue, the event log and the store answer, and the server is not stopping.
+/// `GET /readyz`: the queue, the event log and the store answer, and the server is not stopping. A store that answers but
+/// can't do everything is degraded, and the server is ready.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     let (queue, store, log, folded) = tokio::join!(
         probe(api.queue.ping()),
@@ -36,7 +37,9 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         probe(api.history.cursor()),
     );
     let all_answer = queue.is_ok() && store.is_ok() && log.is_ok() && folded.is_ok();
+    let lacks = api.history.lacks();
     let status = match (all_answer, api.stopping.is_cancelled()) {
+        (true, false) if lacks.is_some() => "degraded",
         (true, false) => "ready",
         (_, true) => "stopping",
         (false, false) => "unavailable",
@@ -45,6 +48,9 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         "status": status,
         "components": {"queue": component(&queue), "store": component(&store.and(folded.clone())), "events": component(&log)},
     });
+    if let (Some(lacks), "ok") = (lacks, body["components"]["store"]["status"].as_str().unwrap_or_default()) {
+        body["components"]["store"] = json!({"status": "degraded", "error": lacks});
+    }
     // With the store away too: how much there is to catch up with is in the log.
     if let Ok(log) = log {
         let folded = folded.ok();
@@ -56,7 +62,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
             "log_cap": log.cap,
         });
     }
-    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if status == "ready" || status == "degraded" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Answer(body)).into_response()
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{EvaluateArgs, evaluate};
+use super::evaluate::EvaluateArgs;
 use super::view::{Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
@@ -209,8 +209,9 @@ pub(super) async fn category(
         CategoryCommand::Rm { category } => console.show(&client.remove_category(&category).await?)?,
         CategoryCommand::Test { text } => console.show(&client.test_category(&text).await?)?,
         CategoryCommand::Calibrate(args) => calibrate(&args, client, console).await?,
-        // Answered without a server.
-        CategoryCommand::Evaluate(args) => return evaluate(&args, console),
+        CategoryCommand::Evaluate(_) => {
+            return Err(CliError::Usage("evaluate asks no server; it is answered before one is looked for".to_owned()));
+        }
     }
     Ok(Exit::OK)
 }

@@ -1,12 +1,13 @@
 //! `jobber category evaluate`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
 use super::view::{Table, View};
 use super::{CliError, Console, Exit, Format};
-use crate::failures::evaluate::{Report, evaluate as measure, read};
+use crate::failures::evaluate::{Endpoint, EndpointCosts, Message, Report, evaluate as measure, read};
 
 /// `jobber category evaluate`.
 #[derive(Debug, Clone, Args)]
@@ -17,6 +18,9 @@ pub struct EvaluateArgs {
     /// Print JSON, as `--output json` does
     #[arg(long)]
     json: bool,
+    /// Leave the configured endpoint (embedder.url) out, which is paid for each text
+    #[arg(long)]
+    pub offline: bool,
 }
 
 impl View for Report {
@@ -47,17 +51,45 @@ impl View for Report {
         out.field("gloss and embed", cost(self.costs.embed_us));
         out.field("match", cost(self.costs.match_us));
         out.field("size of the model", format!("{} bytes", self.costs.model_bytes));
+        if let Some(EndpointCosts { model, texts, characters, embed_us }) = &self.endpoint {
+            out.field(
+                "endpoint",
+                format!("{model}: {texts} texts embedded, {characters} characters, {embed_us:.1} us a text"),
+            );
+        }
     }
 }
 
-pub(super) fn evaluate(args: &EvaluateArgs, console: &mut Console) -> Result<Exit, CliError> {
+/// Measures what needs no network, and beside it the endpoint that `ask` knows, if there is one.
+pub async fn evaluate<E: std::fmt::Display>(
+    args: &EvaluateArgs,
+    mut console: Console,
+    ask: impl AsyncFnOnce(&[Message]) -> Result<Option<Endpoint>, E>,
+) -> ExitCode {
+    match measured(args, &mut console, ask).await {
+        Ok(()) => Exit::OK.into(),
+        Err(error) => {
+            console.report(&error);
+            Exit::of_error(&error).into()
+        }
+    }
+}
+
+async fn measured<E: std::fmt::Display>(
+    args: &EvaluateArgs,
+    console: &mut Console,
+    ask: impl AsyncFnOnce(&[Message]) -> Result<Option<Endpoint>, E>,
+) -> Result<(), CliError> {
     let text = fs_err::read_to_string(&args.file).map_err(|e| CliError::Usage(e.to_string()))?;
     let messages = read(&text).map_err(|e| CliError::Usage(format!("{}: {e}", args.file.display())))?;
-    let report = measure(&messages);
+    let endpoint = ask(&messages)
+        .await
+        .map_err(|e| CliError::Unfinished(format!("{e:#}; --offline measures without the endpoint")))?;
+    let report = measure(&messages, endpoint.as_ref());
     if args.json {
         console.show_as(Format::Json, &report)?;
     } else {
         console.show(&report)?;
     }
-    Ok(Exit::OK)
+    Ok(())
 }

@@ -9,7 +9,7 @@ mod completions;
 mod console;
 pub mod doctor;
 mod error;
-mod evaluate;
+pub mod evaluate;
 pub mod exec;
 mod exit;
 mod explain;
@@ -154,6 +154,16 @@ pub enum Command {
     Client(ClientCommand),
 }
 
+impl Command {
+    /// What `category evaluate` is given: among the commands of a server the one that asks none.
+    pub fn evaluation(&self) -> Option<&evaluate::EvaluateArgs> {
+        match self {
+            Command::Client(ClientCommand::Category(category::CategoryCommand::Evaluate(args))) => Some(args),
+            _ => None,
+        }
+    }
+}
+
 /// Commands that talk to a server.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
@@ -244,9 +254,6 @@ pub async fn run(command: ClientCommand, globals: &Globals, mut console: Console
 async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Console) -> Result<Exit, CliError> {
     if let ClientCommand::Completions(args) = command {
         return completions::completions(&args, console);
-    }
-    if let ClientCommand::Category(category::CategoryCommand::Evaluate(args)) = &command {
-        return evaluate::evaluate(args, console);
     }
     let client = connect(globals)?;
     match command {

@@ -28,6 +28,9 @@ impl CouchbaseUrl {
     /// # Errors
     /// What is allowed; never what was given, which holds the password.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if has_bare_percent(text) {
+            return Err(format!("{ALLOWED}; a % in user or password is written %25, as it begins a %XX"));
+        }
         Self::read(text).ok_or_else(|| ALLOWED.to_owned())
     }
 
@@ -68,11 +71,23 @@ impl CouchbaseUrl {
 
 /// The URL that the original's variables make together. `host` may be a host, or a connection string.
 pub(super) fn of_variables(host: &str, username: &str, password: &str, bucket: &str) -> String {
-    let encode =
-        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
     let (scheme, hosts) = host.split_once("://").unwrap_or(("couchbase", host));
     let hosts = hosts.trim_end_matches('/');
-    format!("{scheme}://{}:{}@{hosts}/{}", encode(username), encode(password), bucket)
+    format!("{scheme}://{}:{}@{hosts}/{}", encoded(username), encoded(password), bucket)
+}
+
+/// A text as it stands in a URL.
+pub(super) fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// Whether user or password of a URL have a `%` that is no `%XX`: a text that was not encoded, and would be read as another.
+pub(super) fn has_bare_percent(url: &str) -> bool {
+    let credentials = url.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+    credentials
+        .split('%')
+        .skip(1)
+        .any(|rest| !rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)))
 }
 
 #[cfg(test)]
@@ -103,6 +118,17 @@ mod tests {
             let error = CouchbaseUrl::parse(text).unwrap_err();
             assert!(error.contains("couchbases://") && !error.contains("secret@"), "{text}: {error}");
         }
+    }
+
+    /// It would be taken for something else, and refused as a wrong password.
+    #[test]
+    fn a_password_that_was_not_encoded_is_refused_with_the_reason() {
+        for password in ["p%w", "%", "a%2", "%zz"] {
+            let error = CouchbaseUrl::parse(&format!("couchbase://user:{password}@host/bucket")).unwrap_err();
+            assert!(error.contains("%25") && !error.contains(&format!(":{password}@")), "{error}");
+        }
+        let url = CouchbaseUrl::parse("couchbase://user:a\"b\\c d+e&f#g?h/i:j@k%25@host/bucket").unwrap();
+        assert_eq!(url.password.reveal(), "a\"b\\c d+e&f#g?h/i:j@k%");
     }
 
     #[test]

@@ -121,7 +121,11 @@ impl Layers {
         }
         let (host, port) = (given("REDIS_HOST"), given("REDIS_PORT"));
         if (host.is_some() || port.is_some()) && given("JOBBER_QUEUE_URL").is_none() {
-            self.lay_redis(host.map(String::as_str), port.map(String::as_str));
+            let login = given("REDIS_PASSWORD").map(|password| {
+                let user = given("REDIS_USERNAME").map(String::as_str).unwrap_or_default();
+                format!("{}:{}@", couchbase::encoded(user), couchbase::encoded(password))
+            });
+            self.lay_redis(host.map(String::as_str), port.map(String::as_str), &login.unwrap_or_default());
         }
         if let (Some(host), None) = (given("COUCHBASE_HOST"), given("JOBBER_STORE_URL")) {
             let part = |name, default: &str| given(name).map_or_else(|| default.to_owned(), Clone::clone);
@@ -146,8 +150,8 @@ impl Layers {
         }
     }
 
-    /// The original's variables name the queue's server, host and port each alone.
-    fn lay_redis(&mut self, host: Option<&str>, port: Option<&str>) {
+    /// The original's variables name the queue's server, host and port each alone; `login` goes before them.
+    fn lay_redis(&mut self, host: Option<&str>, port: Option<&str>, login: &str) {
         let name = match (host, port) {
             (Some(_), Some(_)) => "REDIS_HOST, REDIS_PORT",
             (Some(_), None) => "REDIS_HOST",
@@ -155,7 +159,7 @@ impl Layers {
         };
         let host = host.unwrap_or("127.0.0.1");
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-        let url = format!("redis://{host}:{}", port.unwrap_or("6379"));
+        let url = format!("redis://{login}{host}:{}", port.unwrap_or("6379"));
         self.set("queue.url", Raw::Text(url), Origin::Variable(name.to_owned()));
     }
 

@@ -22,7 +22,7 @@ pub use settings::example;
 pub use store::{StoreConfig, StoreUrl};
 use values::{key_part, queue_url};
 
-use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret};
+use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret, Seed};
 use crate::sqlite::Durability;
 
 /// Everything that can be set, checked.
@@ -41,6 +41,7 @@ pub struct Config {
     pub events_cap: u64,
     pub events_keep: u64,
     pub failures_threshold: Option<f32>,
+    pub failures_seed: Seed,
     pub embedder: EmbedderConfig,
     pub worker: WorkerConfig,
     /// The rules for jobs that say nothing.
@@ -181,13 +182,15 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
             failed_count: layers.get("queue.failed_count", number)?,
         },
         store: store::read(layers)?,
-        durability: must(layers, "store.durability", |t| {
-            one_of(t, &[("process", Durability::Process), ("power", Durability::Power)], "process or power")
-        })?,
+        durability: must(layers, store::DURABILITY, store::durability)?.0,
         retention: retention(layers)?,
         events_cap: must(layers, "events.cap", |t| at_least(number(t)?, 1000, "1000"))?,
         events_keep: must(layers, "events.keep", number)?,
         failures_threshold: layers.get("failures.threshold", policies::similarity)?,
+        failures_seed: must(layers, "failures.seed", |t| {
+            let known = [("library", Seed::Library), ("original", Seed::Original), ("none", Seed::None)];
+            one_of(t, &known, "library, original or none")
+        })?,
         embedder: embedder::embedder(layers)?,
         worker,
         defaults,

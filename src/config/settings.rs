@@ -94,7 +94,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "queue.url",
         &["JOBBER_QUEUE_URL"],
         r#""embedded""#,
-        "Where jobs are queued: embedded (SQLite in data_dir), or a Redis or Valkey server as BullMQ uses it:\nredis://[user:password@]host:port[/database], or rediss:// for TLS; a cluster by some of its nodes:\nredis-cluster://[user:password@]host:port?node=host:port. REDIS_HOST and REDIS_PORT set it too.",
+        "Where jobs are queued: embedded (SQLite in data_dir), or a Redis or Valkey server as BullMQ uses it:\nredis://[user:password@]host:port[/database], or rediss:// for TLS; a cluster by some of its nodes:\nredis-cluster://[user:password@]host:port?node=host:port. REDIS_HOST, REDIS_PORT,\nREDIS_USERNAME and REDIS_PASSWORD set it too. Special characters of a password are %XX within a URL, and as they are\nin REDIS_PASSWORD.",
     ),
     setting("queue.name", &["JOBBER_QUEUE_NAME"], r#""my-job-queue""#, "BullMQ's name of the queue on Redis,"),
     setting(
@@ -138,7 +138,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "store.url",
         &["JOBBER_STORE_URL"],
         r#""embedded""#,
-        "Where history is kept: embedded (SQLite in data_dir), or a Couchbase bucket:\ncouchbase://user:password@host/bucket, or couchbases:// for TLS. COUCHBASE_HOST, COUCHBASE_USERNAME,\nCOUCHBASE_PASSWORD and COUCHBASE_BUCKET (jobber) set it too.",
+        "Where history is kept: embedded (SQLite in data_dir), or a Couchbase bucket:\ncouchbase://user:password@host/bucket, or couchbases:// for TLS. COUCHBASE_HOST, COUCHBASE_USERNAME,\nCOUCHBASE_PASSWORD and COUCHBASE_BUCKET (jobber) set it too. Special characters of a password are %XX within a URL,\nand as they are in COUCHBASE_PASSWORD.",
     ),
     setting(
         "store.scope",
@@ -168,7 +168,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "store.durability",
         &["JOBBER_DURABILITY"],
         r#""process""#,
-        "What the embedded database survives without losing its last moments: process (kill -9 of anything), or\npower (a power cut too, at the price of a disk flush for each group of commits).",
+        "What the embedded database survives without losing its last moments: process (kill -9 of anything), or\npower (a power cut too, at the price of a disk flush for each group of commits). With history in Couchbase also what\na write there has reached before it counts: none (one node's memory), majority (that of most of the document's\nnodes; the same with process and power), majority_and_persist_to_active (and one disk) or persist_to_majority\n(most of their disks); the last two make it power for the embedded database. What a bucket can't do it is not asked\nfor, with a warning.",
+    ),
+    setting(
+        "store.num_replica",
+        &["JOBBER_STORE_NUM_REPLICA"],
+        "",
+        "How many more copies of each index of lists Couchbase keeps (num_replica, enterprise edition only); unset for\nwhat the cluster says.",
     ),
     setting(
         "store.retention",
@@ -193,6 +199,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         &["JOBBER_FAILURES_THRESHOLD", "SUCCESS_VECTOR_MATCH_THRESHOLD"],
         "",
         "How near an error must be to its nearest category, -1 to 1; unset for what suits the model.\n`jobber category calibrate` finds one, and what it sets there is followed instead.",
+    ),
+    setting(
+        "failures.seed",
+        &["JOBBER_FAILURES_SEED"],
+        r#""library""#,
+        "The categories of errors that a new installation starts with: library (all that come with Jobber), original (the\nsix of the first Jobber) or none. One that has categories keeps them.",
     ),
     setting(
         "embedder.url",
@@ -266,7 +278,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "worker.pass_environment",
         &["JOBBER_PASS_ENVIRONMENT"],
         r#"["PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH"]"#,
-        "Variables that jobs inherit; nothing else does. Secrets of Jobber's own never pass.",
+        "Variables that jobs inherit; nothing else does. Secrets of Jobber's own never pass, and no job can read them from the\n\
+         worker's process, unless it runs as root. What the worker's user may read in files, its jobs may.",
     ),
     setting(
         "worker.set_environment",

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::couchbase::CouchbaseUrl;
 use super::layers::Layers;
 use super::{ConfigError, must, path};
+use crate::domain::WriteDurability;
+use crate::sqlite::Durability;
 
 /// Where history is kept.
 #[derive(Debug, Clone)]
@@ -24,6 +26,9 @@ pub struct StoreConfig {
     pub key_prefix: String,
     pub tls_ca: Option<PathBuf>,
     pub replaces_log: Option<String>,
+    /// What writes of history in Couchbase wait for.
+    pub couchbase_durability: WriteDurability,
+    pub num_replica: Option<u32>,
 }
 
 /// Reads the store's part.
@@ -34,7 +39,32 @@ pub(super) fn read(layers: &Layers) -> Result<StoreConfig, ConfigError> {
         key_prefix: layers.get("store.key_prefix", key_prefix)?.unwrap_or_default(),
         tls_ca: layers.get("store.tls_ca", path)?,
         replaces_log: layers.get("store.replaces_log", log_name)?,
+        couchbase_durability: must(layers, DURABILITY, durability)?.1,
+        num_replica: layers.get("store.num_replica", num_replica)?,
     })
+}
+
+/// The setting of both stores' durability.
+pub(super) const DURABILITY: &str = "store.durability";
+
+/// What the embedded database is to survive, and what Couchbase: each by its own words, the other by what comes nearest.
+pub(super) fn durability(text: &str) -> Result<(Durability, WriteDurability), String> {
+    match text {
+        "process" => return Ok((Durability::Process, WriteDurability::Majority)),
+        "power" => return Ok((Durability::Power, WriteDurability::Majority)),
+        _ => {}
+    }
+    let known = WriteDurability::ALL.into_iter().find(|(name, _)| *name == text);
+    let (_, level) = known.ok_or_else(|| {
+        let names: Vec<_> = WriteDurability::ALL.iter().map(|(name, _)| *name).collect();
+        format!("process or power, or for history in Couchbase {}", names.join(", "))
+    })?;
+    let embedded = if level > WriteDurability::Majority { Durability::Power } else { Durability::Process };
+    Ok((embedded, level))
+}
+
+fn num_replica(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|n| *n <= 16).ok_or_else(|| "a number from 0 to 16".to_owned())
 }
 
 fn store_url(text: &str) -> Result<StoreUrl, String> {

@@ -46,9 +46,16 @@ fn the_originals_redis_variables_name_the_queue() {
     assert_eq!(queue("", &[("REDIS_HOST", "cache")]), "redis://cache:6379");
     assert_eq!(queue("", &[("REDIS_PORT", "7000")]), "redis://127.0.0.1:7000");
     assert_eq!(queue("", &[("REDIS_HOST", "::1"), ("REDIS_PORT", "7000")]), "redis://[::1]:7000");
+    let login = [("REDIS_HOST", "h"), ("REDIS_PASSWORD", "a/b@c%"), ("REDIS_USERNAME", "u")];
+    assert_eq!(queue("", &login[..2]), "redis://:a%2Fb%40c%25@h:6379");
+    assert_eq!(queue("", &login), "redis://u:a%2Fb%40c%25@h:6379");
     assert_eq!(queue("queue.url = 'rediss://a'", &[]), "rediss://a");
     assert_eq!(queue("", &[("REDIS_HOST", "cache"), ("JOBBER_QUEUE_URL", "embedded")]), "embedded");
     assert!(load("queue.url = 'http://a'", &[], vec![]).is_err());
+    for password in ["p/w", "p#w", "p?w", "p%w", "5%"] {
+        let error = load(&format!("queue.url = 'redis://:{password}@h:6379'"), &[], vec![]).unwrap_err().to_string();
+        assert!(error.contains("%2F") && !error.contains(password), "{error}");
+    }
     assert!(load("queue.prefix = 'a:b'", &[], vec![]).is_err());
     let shown = format!("{:?}", load("queue.url = 'redis://u:hidden@a'", &[], vec![]).unwrap());
     assert!(!shown.contains("hidden"));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::QueueUrl;
+use super::couchbase::has_bare_percent;
 use crate::domain::{JobOptions, Secret};
 
 /// Reads `90s`, `15m`, `1h 30m`, `250ms`.
@@ -65,8 +66,17 @@ pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         !host.is_empty() && host.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
     };
+    // A password that ends the host too early, or is decoded to another one.
+    let is_unencoded = |server: &str| {
+        let end = server.find(['/', '?', '#']).unwrap_or(server.len());
+        server[end..].contains('@') || has_bare_percent(server)
+    };
     match text.split_once("://") {
         None if text == "embedded" => Ok(QueueUrl::Embedded),
+        Some((scheme, server)) if scheme.starts_with("redis") && is_unencoded(server) => Err(
+            "redis://user:password@host:port, with / ? # @ : and % in the password written as %2F %3F %23 %40 %3A and %25"
+                .to_owned(),
+        ),
         Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", server)) if has_good_port(server) => {
             Ok(QueueUrl::Redis(Secret::new(text)))
         }

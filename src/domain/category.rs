@@ -154,6 +154,17 @@ pub struct Match {
     pub similarity: f32,
 }
 
+/// Which categories a new installation starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed {
+    /// All that come with Jobber.
+    Library,
+    /// The six that the first Jobber had.
+    Original,
+    /// None.
+    None,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

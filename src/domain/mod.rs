@@ -1,6 +1,7 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
 pub mod category;
+pub mod durability;
 pub mod entry;
 pub mod event;
 pub mod failure;
@@ -14,7 +15,8 @@ pub mod secret;
 pub mod time;
 pub mod validity;
 
-pub use category::{Category, CategoryId, InvalidCategory, Match, UNCATEGORISED};
+pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
+pub use durability::WriteDurability;
 pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};

@@ -1,6 +1,6 @@
 //! How well messages find their categories, measured on labelled ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::categories::{Labelled, Matcher, calibrate};
 use super::embed::{StaticModel, TfIdf};
 use super::gloss::gloss;
-use super::{fingerprint, library};
+use super::{EmbedError, Embedder, fingerprint, library};
 use crate::domain::{Category, CategoryId, Match};
 
 /// The label of messages that belong to no category.
@@ -52,7 +52,7 @@ pub fn read(lines: &str) -> Result<Vec<Message>, String> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
     /// The model.
-    pub model: &'static str,
+    pub model: String,
     /// What the categories were made of.
     pub categories: &'static str,
     /// Of the messages with a category, the part of which it is the nearest one.
@@ -100,6 +100,70 @@ pub struct Report {
     pub scores: Vec<Score>,
     /// Time and size.
     pub costs: Costs,
+    /// What the endpoint took for its part; absent when none was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointCosts>,
+}
+
+/// What an endpoint was asked for, which is what it is paid for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EndpointCosts {
+    /// The model.
+    pub model: String,
+    /// Texts that were embedded: each message once, and what describes the categories.
+    pub texts: usize,
+    /// Their characters, all together. Endpoints charge by tokens, of some four characters each.
+    pub characters: usize,
+    /// How long a text took, in microseconds.
+    pub embed_us: f64,
+}
+
+/// The vectors that an endpoint made of all [`texts`].
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    vectors: HashMap<String, Vec<f32>>,
+    costs: EndpointCosts,
+}
+
+impl Endpoint {
+    /// Asks for them.
+    ///
+    /// # Errors
+    /// Those of [`Embedder::embed`].
+    pub async fn ask(embedder: &dyn Embedder, messages: &[Message]) -> Result<Self, EmbedError> {
+        let texts = texts(messages);
+        let began = Instant::now();
+        let vectors = embedder.embed(&texts).await?;
+        let costs = EndpointCosts {
+            model: embedder.model().to_owned(),
+            texts: texts.len(),
+            characters: texts.iter().map(|text| text.chars().count()).sum(),
+            embed_us: a_piece(began.elapsed(), texts.len()),
+        };
+        Ok(Self { vectors: texts.into_iter().zip(vectors).collect(), costs })
+    }
+
+    fn vectors(&self, texts: &[String]) -> Vec<Vec<f32>> {
+        let vector = |text: &String| self.vectors.get(gloss(text).as_ref()).cloned();
+        texts.iter().map(|text| vector(text).expect("all texts of the trials were asked for")).collect()
+    }
+}
+
+/// Every text, glossed, of which the trials on these messages need a vector; each once.
+pub fn texts(messages: &[Message]) -> Vec<String> {
+    let names = names(messages);
+    let categories: Vec<Category> = [Made::Names, Made::Library]
+        .into_iter()
+        .flat_map(|made| names.iter().map(move |name| made_of(name, made, Vec::new())))
+        .collect();
+    let all = Matcher::texts(&categories).into_iter().chain(messages.iter().map(|m| m.text.clone()));
+    all.map(|text| gloss(&text).into_owned()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The categories of the messages.
+fn names(messages: &[Message]) -> Vec<&str> {
+    let names: BTreeSet<&str> = messages.iter().map(|m| m.category.as_str()).filter(|c| *c != NONE).collect();
+    names.into_iter().collect()
 }
 
 /// What a category is made of besides its name.
@@ -122,11 +186,9 @@ const KINDS: [(Made, &str); 6] = [
     (Made::All, "names, descriptions, library's examples, examples of the file"),
 ];
 
-/// Measures everything on these messages.
-pub fn evaluate(messages: &[Message]) -> Report {
-    let mut names: Vec<&str> = messages.iter().map(|m| m.category.as_str()).filter(|c| *c != NONE).collect();
-    names.sort_unstable();
-    names.dedup();
+/// Measures everything on these messages: what needs no network, and beside it an endpoint that was asked.
+pub fn evaluate(messages: &[Message], endpoint: Option<&Endpoint>) -> Report {
+    let names = names(messages);
     let model = StaticModel::built_in();
     let glossed = |texts: &[String]| texts.iter().map(|text| model.vector(&gloss(text))).collect::<Vec<_>>();
     let mut scores = Vec::new();
@@ -139,6 +201,11 @@ pub fn evaluate(messages: &[Message]) -> Report {
         scores.push(score("lexical hashing", kind, &lexical));
         let by_static = trial(messages, &names, made, |known, asked| (glossed(known), glossed(asked)));
         scores.push(score("static model", kind, &by_static));
+        if let Some(endpoint) = endpoint {
+            let trial =
+                trial(messages, &names, made, |known, asked| (endpoint.vectors(known), endpoint.vectors(asked)));
+            scores.push(score(&endpoint.costs.model, kind, &trial));
+        }
     }
     Report {
         messages: messages.len(),
@@ -147,6 +214,7 @@ pub fn evaluate(messages: &[Message]) -> Report {
         undescribed: names.iter().filter(|n| library::preset(n).is_none()).map(|n| (*n).to_owned()).collect(),
         scores,
         costs: costs(messages, &names),
+        endpoint: endpoint.map(|endpoint| endpoint.costs.clone()),
     }
 }
 
@@ -225,7 +293,7 @@ fn made_of(name: &str, made: Made, examples: Vec<String>) -> Category {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of messages are small")]
-fn score(model: &'static str, categories: &'static str, judged: &[Judged]) -> Score {
+fn score(model: &str, categories: &'static str, judged: &[Judged]) -> Score {
     let part = |n: usize, of: usize| if of == 0 { 1.0 } else { n as f32 / of as f32 };
     let labelled = |judged: &Judged| Labelled { label: judged.label.clone(), found: judged.found.clone() };
     let belonging: Vec<_> = judged.iter().filter(|j| j.label.is_some()).collect();
@@ -243,7 +311,7 @@ fn score(model: &'static str, categories: &'static str, judged: &[Judged]) -> Sc
     let all: Vec<_> = judged.iter().map(labelled).collect();
     let best = calibrate(&all).expect("there are messages").best;
     Score {
-        model,
+        model: model.to_owned(),
         categories,
         top1: part(right, belonging.len()),
         top1_lenient: part(belonging.iter().filter(|j| accepted(j)).count(), belonging.len()),
@@ -291,10 +359,14 @@ fn microseconds<T>(of: &[T], step: impl Fn(&T) -> u64) -> f64 {
         std::hint::black_box(of.iter().map(&step).sum::<u64>());
         began.elapsed()
     };
-    let fastest = (0..ROUNDS).map(|_| round()).min().unwrap_or(Duration::ZERO);
+    a_piece((0..ROUNDS).map(|_| round()).min().unwrap_or(Duration::ZERO), of.len())
+}
+
+/// The microseconds that each of some took.
+fn a_piece(all: Duration, of: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "there are not as many messages")]
-    let messages = of.len().max(1) as f64;
-    fastest.as_secs_f64() * 1e6 / messages
+    let pieces = of.max(1) as f64;
+    all.as_secs_f64() * 1e6 / pieces
 }
 
 #[cfg(test)]
@@ -338,7 +410,7 @@ mod tests {
             .map(|(category, text)| Message { text: (*text).into(), category: (*category).into(), also: Vec::new() })
             .collect();
         messages.push(Message { text: "the residual is not a number".into(), category: NONE.into(), also: Vec::new() });
-        let report = evaluate(&messages);
+        let report = evaluate(&messages, None);
         assert_eq!((report.messages, report.categories, report.none), (7, 3, 1));
         assert_eq!(report.scores.len(), 2 * KINDS.len());
         let shipped = report.scores.iter().find(|s| s.model == "static model" && s.categories == KINDS[2].1).unwrap();

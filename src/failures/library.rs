@@ -1,10 +1,10 @@
-//! Well-described categories that come with Jobber: those that a new installation starts with, and more to choose from.
+//! Well-described categories that come with Jobber: a new installation starts with them, and can be given others.
 
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::domain::{Category, CategoryId};
+use crate::domain::{Category, CategoryId, Seed};
 
 /// A category of the library.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,8 +20,8 @@ struct Entry {
 static LIBRARY: LazyLock<Vec<Entry>> =
     LazyLock::new(|| serde_json::from_str(include_str!("library.json")).expect("the file is part of the source"));
 
-/// The categories of a new installation, as the first Jobber had them.
-const SEEDS: [&str; 6] = [
+/// The categories of the first Jobber.
+const ORIGINAL: [&str; 6] = [
     "C++ error",
     "Javascript error",
     "Image processing error",
@@ -30,9 +30,20 @@ const SEEDS: [&str; 6] = [
     "Null pointer exception",
 ];
 
-/// The categories of a new installation.
-pub fn seeds() -> Vec<Category> {
-    SEEDS.iter().map(|name| preset(name).expect("the library has the first Jobber's categories")).collect()
+/// The categories of a new installation. The original's six come first.
+pub fn seeds(seed: Seed) -> Vec<Category> {
+    let original = ORIGINAL.iter().map(|name| preset(name).expect("the library has the first Jobber's categories"));
+    let others = LIBRARY.iter().filter(|entry| !ORIGINAL.iter().any(|name| names(entry).any(|n| n == name)));
+    match seed {
+        Seed::Library => original.chain(others.map(|entry| category(entry, &entry.name))).collect(),
+        Seed::Original => original.collect(),
+        Seed::None => Vec::new(),
+    }
+}
+
+/// The names of an entry.
+fn names(entry: &Entry) -> impl Iterator<Item = &String> {
+    std::iter::once(&entry.name).chain(&entry.aliases)
 }
 
 /// All categories of the library under their own names, with other names that mean the same.
@@ -45,15 +56,14 @@ pub fn preset(name: &str) -> Option<Category> {
     find(name).map(|entry| category(entry, name))
 }
 
-/// The category of the library that goes by this name or id, under its own name.
+/// The category of the library that goes by this name, or by an id made of one of its names, under its own name.
 pub fn named(name: &str) -> Option<Category> {
-    let of_id = |entry: &&Entry| CategoryId::of_name(&entry.name).is_ok_and(|id| id.as_str() == name);
+    let of_id = |entry: &&Entry| names(entry).any(|n| CategoryId::of_name(n).is_ok_and(|id| id.as_str() == name));
     find(name).or_else(|| LIBRARY.iter().find(of_id)).map(|entry| category(entry, &entry.name))
 }
 
 fn find(name: &str) -> Option<&'static Entry> {
-    let means =
-        |entry: &&Entry| std::iter::once(&entry.name).chain(&entry.aliases).any(|n| n.eq_ignore_ascii_case(name));
+    let means = |entry: &&Entry| names(entry).any(|n| n.eq_ignore_ascii_case(name));
     LIBRARY.iter().find(means)
 }
 
@@ -76,7 +86,7 @@ mod tests {
         for entry in LIBRARY.iter() {
             assert_eq!(category(entry, &entry.name).validate(), Ok(()));
             assert!(entry.examples.len() >= 20, "{}", entry.name);
-            names.extend(std::iter::once(&entry.name).chain(&entry.aliases).map(|n| n.to_lowercase()));
+            names.extend(super::names(entry).map(|n| n.to_lowercase()));
         }
         let all = names.len();
         names.sort();
@@ -85,12 +95,17 @@ mod tests {
     }
 
     #[test]
-    fn the_first_jobbers_six_are_the_seeds() {
-        let names: Vec<_> = seeds().into_iter().map(|c| c.name).collect();
-        assert_eq!(names, SEEDS);
+    fn a_new_installation_has_the_whole_library_the_first_jobbers_six_or_nothing() {
+        let original: Vec<_> = seeds(Seed::Original).into_iter().map(|c| c.name).collect();
+        assert_eq!(original, ORIGINAL);
+        let all: Vec<_> = seeds(Seed::Library).into_iter().map(|c| c.name).collect();
+        assert_eq!(all[..ORIGINAL.len()], ORIGINAL);
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), LIBRARY.len());
+        assert_eq!(seeds(Seed::None), []);
         assert_eq!(preset("out of MEMORY").unwrap().description, preset("Memory quota exceeded").unwrap().description);
         assert!(preset("no such category").is_none());
         assert_eq!(named("disk-or-filesystem-error"), named("disk full"));
+        assert_eq!(named("disk-full"), named("disk full"));
         assert_eq!(named("DISK FULL").unwrap().name, "Disk or filesystem error");
         assert!(named("no such category").is_none());
     }

@@ -273,6 +273,9 @@ impl Projector<'_> {
     /// Gives a store its first categories. One that has been folded into without any was made by an older Jobber: what it
     /// counted is counted anew, as there is more to count. False when the term has passed meanwhile.
     async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
+        if self.projection.take_loss() && !self.recount_what_is_left(leadership).await? {
+            return Ok(false);
+        }
         if self.projection.load_categories().await?.is_some() {
             return Ok(true);
         }
@@ -284,6 +287,22 @@ impl Projector<'_> {
         let first = Versioned { document: categories, version: None };
         self.projection.commit(leadership.term(), Commit { categories: Some(first), ..Commit::default() }).await?;
         Ok(true)
+    }
+
+    /// Counts anew what a store has kept that lost a part: aggregates and jobs may have lost different events, and only what
+    /// the jobs lack is folded again. False when the term has passed meanwhile.
+    async fn recount_what_is_left(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
+        match self.recount(leadership).await {
+            Err(e) if e.kind == StoreErrorKind::Unavailable => {
+                let reason = chain(&e);
+                tracing::warn!(
+                    reason,
+                    "what the store has kept can't be counted anew now; when it can, `jobber rebuild` does it"
+                );
+                Ok(true)
+            }
+            done => done,
+        }
     }
 
     /// Makes the aggregates anew. False when the term has passed meanwhile.

@@ -5,6 +5,7 @@ pub mod bench;
 mod build;
 mod dev;
 mod doctor;
+mod evaluate;
 mod exec;
 mod parts;
 mod ready;
@@ -15,6 +16,7 @@ mod work;
 
 pub use dev::dev;
 pub use doctor::examine;
+pub use evaluate::evaluate;
 pub use exec::exec;
 pub use serve::serve;
 pub use work::work;

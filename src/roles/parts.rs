@@ -105,7 +105,7 @@ pub(super) fn start_projector(
         retention: Retention::new(config.retention),
         // What is kept for those who watch, and the batch after which it is next looked at, must leave room for what is new.
         keep: usize::try_from(config.events_keep.min(config.events_cap / 4)).unwrap_or(usize::MAX),
-        categories: seeds(),
+        categories: seeds(config.failures_seed),
         history: ports.history_name.clone(),
         ..ProjectorSettings::new(holder.as_str())
     };
@@ -173,7 +173,7 @@ pub(super) fn build_worker(
         burst,
     };
     let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
-    let policies = Policies::new(rules, cache, embedder, seeds(), threshold(config));
+    let policies = Policies::new(rules, cache, embedder, seeds(config.failures_seed), threshold(config));
     let worker = Worker {
         source: ports.jobs.clone() as Arc<dyn JobSource>,
         sink: ports.sink.clone(),
@@ -183,6 +183,7 @@ pub(super) fn build_worker(
         clock: clock.clone(),
         claiming: Arc::default(),
         policies,
+        guard: guard.presence(),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))

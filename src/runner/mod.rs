@@ -30,6 +30,7 @@ mod stack;
 mod stop;
 mod supervise;
 mod sys;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -38,8 +39,9 @@ use std::sync::Arc;
 
 pub use binary::BinaryError;
 pub use cgroup::memory_cgroup;
+pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningGauge};
-pub use guard::{Guard, run_guard};
+pub use guard::{Guard, Presence, run_guard};
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use slots::{CpuSet, CpuSetError, Slot, Slots};
 
@@ -103,8 +105,9 @@ impl Runner {
             binaries: binary::Binaries::new(settings.jobs_dir.clone()),
             scratch: scratch::Scratch::create(&settings.scratch_dir, &settings.worker).map_err(RunnerError::Scratch)?,
             guard: guard.map(Guard::table),
-            limits: limits::Limits::detect(),
-            orphans: orphans::Orphans::adopt(guard.map(Guard::pid)),
+            presence: guard.map(Guard::presence),
+            limits: limits::Limits::detect(guard.map(Guard::table).as_ref()),
+            orphans: orphans::Orphans::adopt(),
             gauge,
             clock,
             settings,

@@ -19,6 +19,8 @@ pub struct RunOrder {
     pub grace: Duration,
     /// Memory limit in bytes; `None` for no limit.
     pub memory_bytes: Option<u64>,
+    /// Exit codes that mean something to the job: none of them is taken for a lack of memory.
+    pub no_retry_exit_codes: Vec<u8>,
     /// Until when it may run: then the guard kills it, should the worker be stopped itself. `None` for no such limit.
     pub validity: Option<Validity>,
     /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.

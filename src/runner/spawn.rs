@@ -327,7 +327,10 @@ impl Feed {
 #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
 pub(super) fn spawn_guard(table: File) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;
-    Command::new(std::env::current_exe()?)
+    // As it runs, even if its file has been replaced or removed; by its name, for whoever lists processes.
+    let name = std::env::current_exe().unwrap_or_else(|_| "jobber".into());
+    Command::new("/proc/self/exe")
+        .arg0(name)
         .args(["guard", "--parent", &std::process::id().to_string()])
         .env_clear()
         .stdin(Stdio::from(table))

@@ -111,6 +111,11 @@ pub trait History: Send + Sync + 'static {
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What does not work although the store answers, for people; `None` when all does.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The right to write, for a while. Numbers only grow; the store refuses every number but the last one given out.
@@ -212,4 +217,10 @@ pub trait Projection: Send + Sync + 'static {
 
     /// The keys of all aggregates. For rebuilding them.
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError>;
+
+    /// Whether the store has lost what had been written, since this was asked last: what is left of it is to be counted anew.
+    /// The term in which that happened is over, and the next begins where the log does. False on stores that notice no loss.
+    fn take_loss(&self) -> bool {
+        false
+    }
 }

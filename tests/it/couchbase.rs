@@ -1,9 +1,12 @@
 //! The Couchbase adapter beyond what every store must do: faults, outages, rights, TLS, and that what it keeps equals what
 //! SQLite keeps.
 
+mod durability;
+mod indexes;
 mod lists;
 mod live;
 mod logs;
+mod loss;
 mod similar;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -42,6 +42,18 @@ fn units_outlast_the_shutdown_that_they_ask_for() {
 }
 
 #[test]
+fn units_bound_what_their_processes_take_and_leave() {
+    for name in UNITS {
+        let (_, text) = unit(name);
+        let tasks = text.lines().find_map(|line| line.strip_prefix("TasksMax=")).expect("it is set");
+        assert!((256..100_000).contains(&tasks.parse::<u32>().unwrap()), "{name}: {tasks}");
+        for line in ["PrivateIPC=yes", "RemoveIPC=yes"] {
+            assert!(text.lines().any(|l| l == line), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn systemd_accepts_the_units() {
     let here = Command::new("systemd-analyze").arg("--version").output();
     if !here.is_ok_and(|output| output.status.success()) {
@@ -207,4 +219,29 @@ fn compose_accepts_its_file() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_guide_installs_what_the_units_name_before_it_starts_them() {
+    let guide = file("docs/operations/systemd.md");
+    let lines: Vec<_> = guide.split("```").nth(1).unwrap().lines().collect();
+    let at =
+        |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:?}"));
+    let start = at("systemctl enable --now");
+    for (name, text) in UNITS.map(|name| (name, unit(name).1)) {
+        let documented = text.lines().find_map(|line| line.strip_prefix("Documentation=file://")).expect(name);
+        assert!(at(documented) < start, "{name}");
+        assert!(at("install -m 644 deploy/*.service") < start);
+    }
+    assert!(at("/var/lib/jobber/jobs ") < at("/var/lib/jobber/jobs/") && at("/var/lib/jobber/jobs/") < start);
+    assert!(at("make -C cpp-jobs") < at("cpp-jobs/build/hello"));
+}
+
+#[test]
+fn compose_gives_passwords_by_themselves_and_never_within_urls() {
+    for (name, text) in services() {
+        let urls = text.lines().filter(|line| line.contains("://"));
+        assert!(!urls.into_iter().any(|line| line.contains("PASSWORD")), "{name}: {text}");
+    }
+    assert!(!file("compose.yaml").contains("@redis") && !file("compose.yaml").contains("@couchbase"));
 }

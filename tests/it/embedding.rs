@@ -81,7 +81,8 @@ fn status(status: u16, headers: &[(&'static str, &str)]) -> Manner {
 
 /// The texts of the categories have been embedded.
 async fn categories_are_known(server: &Embeddings) {
-    let texts = jobber::failures::categories::Matcher::texts(&jobber::failures::categories::seeds());
+    let seeds = jobber::failures::categories::seeds(jobber::domain::Seed::Library);
+    let texts = jobber::failures::categories::Matcher::texts(&seeds);
     let texts: std::collections::BTreeSet<_> =
         texts.iter().map(|text| jobber::failures::gloss::gloss(text).into_owned()).collect();
     eventually("the categories to be embedded", async || (server.embedded().len() >= texts.len()).then_some(())).await;

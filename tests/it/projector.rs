@@ -617,7 +617,7 @@ async fn a_store_without_categories_gets_the_first_ones_and_is_counted_anew() {
         CAST(json_remove(CAST(document AS TEXT), '$.counts.completed_by_failures') AS BLOB)";
     rig.db.write(move |c| c.execute_batch(old)).await.unwrap();
     assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing.len(), 1);
-    let seeds = jobber::failures::categories::seeds();
+    let seeds = jobber::failures::categories::seeds(jobber::domain::Seed::Library);
     let settings = ProjectorSettings { categories: seeds.clone(), ..ProjectorSettings::new("two") };
     let mut running = rig.start(rig.store.clone(), settings);
     running.reaches(rig.log.append(&one_job("y")).await.unwrap()).await;

@@ -166,6 +166,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
         timeout: None,
         grace: Duration::from_secs(30),
         memory_bytes: None,
+        no_retry_exit_codes: Vec::new(),
         validity: None,
     }
 }

@@ -231,6 +231,14 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// Reads all documents anew.
+    pub(super) async fn forget(&self) {
+        self.names.0.lock().await.clear();
+        self.known.0.lock().await.clear();
+        self.days.0.lock().await.clear();
+        self.recent.0.lock().await.clear();
+    }
+
     /// Sets what the commit says.
     ///
     /// # Errors

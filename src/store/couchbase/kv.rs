@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use couchbase::durability_level::DurabilityLevel;
 use couchbase::error::{Error, ErrorKind};
 use couchbase::options::kv_options::{InsertOptions, MutateInOptions, ReplaceOptions};
+use couchbase::results::kv_results::MutationResult;
 use couchbase::subdoc::lookup_in_specs::LookupInSpec;
 use couchbase::subdoc::mutate_in_specs::MutateInSpec;
 use couchbase::transcoding::{DataType, encode_common_flags};
@@ -14,6 +16,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::documents::Room;
+use super::durability::for_sdk;
 use super::session::{Connector, Session};
 use crate::backoff::Waits;
 use crate::store::{StoreError, StoreErrorKind};
@@ -24,6 +27,9 @@ const TRY: Duration = Duration::from_millis(2500);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How many operations run at the same time for one caller.
 const AT_ONCE: usize = 64;
+
+/// What a write waits for before it is answered.
+type Level = Option<DurabilityLevel>;
 
 /// A document with its version.
 #[derive(Debug)]
@@ -89,7 +95,7 @@ fn judge(error: &Error) -> Verdict {
 
 impl Connector {
     /// Asks until there is an answer; true when an earlier try may have been carried out unheard.
-    async fn ask<T, F>(&self, operation: impl Fn(Arc<Session>) -> F) -> Result<(Answer<T>, bool), StoreError>
+    async fn ask<T, F>(&self, operation: impl Fn(Arc<Session>, Level) -> F) -> Result<(Answer<T>, bool), StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -97,13 +103,15 @@ impl Connector {
         let mut doubtful = false;
         loop {
             let session = self.session().await?;
+            let level = self.durability.now();
             // On the heap: the SDK's futures are large, and deep.
-            let tried = timeout(TRY, Box::pin(operation(session.clone()))).await;
+            let tried = timeout(TRY, Box::pin(operation(session.clone(), for_sdk(level)))).await;
             let cause: Box<dyn std::error::Error + Send + Sync> = match tried {
                 Ok(Ok(value)) => {
                     session.heard();
                     return Ok((Answer::Yes(value), doubtful));
                 }
+                Ok(Err(error)) if self.durability.is_too_much(level, &error) => Box::new(error),
                 Ok(Err(error)) => match judge(&error) {
                     Verdict::Missing => return Ok((Answer::Missing, doubtful)),
                     Verdict::Moved => return Ok((Answer::Moved, doubtful)),
@@ -131,7 +139,7 @@ impl Connector {
 
     /// A document; `None` when it is not there.
     pub(super) async fn get(&self, room: Room, key: &str) -> Result<Option<Found>, StoreError> {
-        let get = |session: Arc<Session>| async move {
+        let get = |session: Arc<Session>, _| async move {
             let found = session.collection(room).get(session.key(room, key), None).await?;
             Ok(Found { body: found.content_as_raw().0.to_vec(), cas: found.cas() })
         };
@@ -145,7 +153,7 @@ impl Connector {
     pub(super) async fn part(&self, room: Room, key: &str, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let specs = [LookupInSpec::get(path, None)];
         let specs = &specs;
-        let look = |session: Arc<Session>| async move {
+        let look = |session: Arc<Session>, _| async move {
             session.collection(room).lookup_in(session.key(room, key), specs, None).await?.content_as_raw(0)
         };
         match self.ask(look).await?.0 {
@@ -176,21 +184,21 @@ impl Connector {
         lifetime: Option<Duration>,
     ) -> Result<Written, StoreError> {
         let flags = encode_common_flags(DataType::Json);
-        let write = |session: Arc<Session>| async move {
+        let write = |session: Arc<Session>, level: Level| async move {
             let (collection, key) = (session.collection(room), session.key(room, key));
             let written = match version {
                 None => {
                     let mut options = InsertOptions::new();
-                    options.expiry = lifetime;
+                    (options.expiry, options.durability_level) = (lifetime, level);
                     collection.insert_raw(key, body, flags, options).await?
                 }
                 Some(cas) => {
                     let mut options = ReplaceOptions::new().cas(cas);
-                    options.expiry = lifetime;
+                    (options.expiry, options.durability_level) = (lifetime, level);
                     collection.replace_raw(key, body, flags, options).await?
                 }
             };
-            Ok(written.cas())
+            Ok(self.noted(&written))
         };
         match self.ask(write).await? {
             (Answer::Yes(cas), _) => Ok(Written::Done(cas)),
@@ -216,16 +224,28 @@ impl Connector {
         });
         let specs: Vec<_> = specs.collect();
         let specs = &specs;
-        let change = |session: Arc<Session>| async move {
+        let change = |session: Arc<Session>, level: Level| async move {
             let mut options = MutateInOptions::new().cas(version);
-            options.expiry = lifetime;
-            Ok(session.collection(room).mutate_in(session.key(room, key), specs, options).await?.cas())
+            (options.expiry, options.durability_level) = (lifetime, level);
+            let changed = session.collection(room).mutate_in(session.key(room, key), specs, options).await?;
+            if let Some(token) = changed.mutation_token() {
+                self.witness.wrote(token.partition_id(), token.partition_uuid());
+            }
+            Ok(changed.cas())
         };
         match self.ask(change).await? {
             (Answer::Yes(cas), _) => Ok(Written::Done(cas)),
             (_, false) => Ok(Written::Moved),
             (_, true) => self.written_by(room, key, is_it).await,
         }
+    }
+
+    /// The version that a write made.
+    fn noted(&self, written: &MutationResult) -> u64 {
+        if let Some(token) = written.mutation_token() {
+            self.witness.wrote(token.partition_id(), token.partition_uuid());
+        }
+        written.cas()
     }
 
     /// Whether the document that is there is the one that was meant.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::CouchbaseSettings;
 use super::documents::{PROJECTOR, Room, read};
 use super::kv::Written;
+use super::loss::Standing;
 use super::session::Connector;
 use crate::backoff::Waits;
 use crate::domain::{Clock, Timestamp};
@@ -36,15 +37,22 @@ impl Lease {
     fn is(&self, term: &Term) -> bool {
         self.term == term.number && self.holder.as_deref() == Some(&*term.holder)
     }
+
+    fn standing(&self) -> Standing {
+        Standing { term: self.term, cursor: self.cursor }
+    }
 }
 
 /// How often to look again when others write the lease at the same time.
 const TRIES: u32 = 50;
 
-/// The lease with its version; `None` before the first.
+/// The lease with its version; `None` before the first. Notices when it is not what it was.
 pub(super) async fn stored(connector: &Connector) -> Result<Option<(Lease, u64)>, StoreError> {
+    let before = connector.witness.before();
     let found = connector.get(Room::Aggregates, PROJECTOR).await?;
-    found.map(|f| Ok((read("the projector's lease", &f.body)?, f.cas))).transpose()
+    let found = found.map(|f| Ok((read::<Lease>("the projector's lease", &f.body)?, f.cas))).transpose()?;
+    connector.witness.found(before, found.as_ref().map(|(lease, _)| lease.standing()));
+    Ok(found)
 }
 
 /// Rewrites the lease by `next` until nobody writes in between; `next` answers what to write, if anything, and the
@@ -62,7 +70,10 @@ async fn rewrite<T>(
         let (wanted, result) = next(&lease)?;
         let Some(wanted) = wanted else { return Ok(result) };
         match connector.write(Room::Aggregates, PROJECTOR, &codec::encode(&wanted), version).await? {
-            Written::Done(_) => return Ok(result),
+            Written::Done(_) => {
+                connector.witness.wrote_lease(wanted.standing());
+                return Ok(result);
+            }
             Written::Moved => tokio::time::sleep(waits.next_wait()).await,
         }
     }
@@ -87,6 +98,7 @@ fn followed(lease: &Lease, settings: &CouchbaseSettings) -> Result<Option<String
 }
 
 /// Grants a new term when none is held or the last has lapsed, lengthens the holder's own; `None` for everybody else.
+/// A term in which the store lost something is over: the next one begins at the start of the log.
 ///
 /// # Errors
 /// `Rejected` when this history is folded from another log.
@@ -100,13 +112,17 @@ pub(super) async fn lead(
         let log = followed(lease, connector.settings())?;
         let now = clock.now();
         let held = lease.holder.as_deref().filter(|_| lease.until.is_some_and(|until| until > now));
+        let lost_through = connector.witness.lost_through();
         let number = match held {
             Some(by) if by != holder => return Ok((None, None)),
-            Some(_) => lease.term,
-            None => lease.term + 1,
+            Some(_) if lease.term > lost_through => lease.term,
+            _ => lease.term.max(lost_through) + 1,
         };
+        let is_to_restart = number > lease.term && connector.witness.is_to_restart();
+        let cursor = if is_to_restart { Cursor::START } else { lease.cursor };
         let (holder, until) = (holder.to_owned(), now + ttl);
-        let wanted = Lease { term: number, holder: Some(holder.clone()), until: Some(until), log, ..lease.clone() };
+        let wanted =
+            Lease { term: number, holder: Some(holder.clone()), until: Some(until), log, cursor, ..lease.clone() };
         Ok((Some(wanted), Some(Term { holder, number })))
     })
     .await
@@ -124,13 +140,14 @@ pub(super) async fn resign(connector: &Connector, term: &Term) -> Result<(), Sto
 /// Refuses every term but the current one.
 pub(super) async fn check(connector: &Connector, term: &Term) -> Result<(), StoreError> {
     let lease = stored(connector).await?;
-    if lease.is_some_and(|(lease, _)| lease.is(term)) { Ok(()) } else { Err(fenced()) }
+    let is_current = lease.is_some_and(|(lease, _)| lease.is(term)) && term.number > connector.witness.lost_through();
+    if is_current { Ok(()) } else { Err(fenced()) }
 }
 
 /// Moves the cursor forward, under this term only.
 pub(super) async fn advance(connector: &Connector, term: &Term, cursor: Cursor) -> Result<(), StoreError> {
     rewrite(connector, |lease| {
-        if !lease.is(term) {
+        if !lease.is(term) || term.number <= connector.witness.lost_through() {
             return Err(fenced());
         }
         Ok(((cursor > lease.cursor).then(|| Lease { cursor, ..lease.clone() }), ()))
@@ -139,5 +156,5 @@ pub(super) async fn advance(connector: &Connector, term: &Term, cursor: Cursor) 
 }
 
 fn fenced() -> StoreError {
-    StoreError::new(StoreErrorKind::Fenced, "another projector has taken over")
+    StoreError::new(StoreErrorKind::Fenced, "another projector has taken over, or the store has lost data")
 }

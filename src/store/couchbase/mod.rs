@@ -25,15 +25,21 @@
 //! is outside of this: a rebuild sums job documents up, and a job of the old leader that lands between the sum and the
 //! next fold would be in neither. So after a rebuild look for aggregates that differ once more (it costs one scan).
 //!
+//! **A bucket that lost data** is noticed by what this process has seen in it ([`loss`]): the term in which it happened is
+//! over, and the next one folds the log again from where it begins.
+//!
 //! **An answer that got lost** leaves a write in doubt. It is tried again; when its document has moved, the document
 //! that is there is compared with the one that was meant.
 
 mod directory;
 mod documents;
+mod durability;
 mod errors;
 mod history;
+mod indexing;
 mod kv;
 mod lease;
+mod loss;
 mod overheard;
 mod probe;
 mod projection;
@@ -43,11 +49,10 @@ mod setup;
 mod similar;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -55,10 +60,10 @@ use super::{
     Categories, Commit, DayRange, ErrorRecord, History, JobFilter, JobRecord, JobSummary, Learned, Loaded, NameSummary,
     Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::backoff::Waits;
-use crate::domain::{Clock, Fingerprint, JobId, JobName, Page, PageRequest, Secret, Timestamp};
+use crate::domain::{Clock, Fingerprint, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
+use indexing::Indexing;
 use projection::Projecting;
 use session::Connector;
 use similar::Finder;
@@ -86,6 +91,10 @@ pub struct CouchbaseSettings {
     pub log: Option<String>,
     /// The log that it may have been folded from before, and which is gone.
     pub replaces_log: Option<String>,
+    /// What every write waits for.
+    pub durability: WriteDurability,
+    /// How many more copies of each index there are to be; `None` leaves it to the cluster.
+    pub num_replica: Option<u32>,
 }
 
 impl CouchbaseSettings {
@@ -99,8 +108,7 @@ pub struct CouchbaseStore {
     connector: Connector,
     projecting: Projecting,
     finder: Finder,
-    /// Whether the indexes have been looked after.
-    prepared: watch::Receiver<bool>,
+    indexing: Arc<Indexing>,
     _ends_background_work: DropGuard,
 }
 
@@ -116,13 +124,12 @@ impl CouchbaseStore {
             let message = "store.tls_ca is set but store.url has no TLS; write couchbases:// in it";
             return Err(StoreError::new(StoreErrorKind::Rejected, message));
         }
-        let (is_prepared, prepared) = watch::channel(false);
         let stop = CancellationToken::new();
         let store = Arc::new(Self {
             connector: Connector::new(settings),
             projecting: Projecting::default(),
             finder: Finder::default(),
-            prepared,
+            indexing: Arc::default(),
             _ends_background_work: stop.clone().drop_guard(),
         });
         match store.connector.session().await {
@@ -134,15 +141,14 @@ impl CouchbaseStore {
             }
         }
         store.connector.started();
-        let prepare = prepare(Arc::downgrade(&store), is_prepared);
-        tasks.spawn(async move { stop.run_until_cancelled(prepare).await });
+        let indexing = indexing::run(Arc::downgrade(&store), store.indexing.clone());
+        tasks.spawn(async move { stop.run_until_cancelled(indexing).await });
         Ok(store)
     }
 
-    /// Waits until the indexes have been made, or could not be.
+    /// Waits until the indexes have been made, or could not be for a reason that may last.
     pub async fn prepared(&self) {
-        // An error means that the store is on its way out.
-        let _ = self.prepared.clone().wait_for(|done| *done).await;
+        self.indexing.settled().await;
     }
 
     /// Whether the cluster runs queries: lists of jobs and scans need them.
@@ -155,28 +161,6 @@ impl CouchbaseStore {
     }
 }
 
-/// Makes the indexes as soon as the bucket can be used.
-async fn prepare(store: Weak<CouchbaseStore>, is_prepared: watch::Sender<bool>) {
-    let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(10));
-    loop {
-        let Some(strong) = store.upgrade() else { return };
-        let session = strong.connector.session().await;
-        let CouchbaseSettings { bucket, dimension, .. } = strong.connector.settings().clone();
-        drop(strong);
-        match session {
-            Ok(session) => {
-                setup::indexes(&session).await;
-                if let Some(dimension) = dimension {
-                    similar::prepare(&session, &bucket, dimension).await;
-                }
-                is_prepared.send_replace(true);
-                return;
-            }
-            Err(_) => tokio::time::sleep(waits.next_wait()).await,
-        }
-    }
-}
-
 #[async_trait]
 impl History for CouchbaseStore {
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
@@ -186,7 +170,8 @@ impl History for CouchbaseStore {
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
         let start = page.cursor.as_deref().map(documents::from_cursor).transpose()?;
         let limit = page.limit.clamp(1, PageRequest::MAX);
-        history::jobs(&self.connector, filter, start.as_deref(), limit).await
+        let page = history::jobs(&self.connector, filter, start.as_deref(), limit).await;
+        page.inspect_err(|e| self.indexing.failed(e))
     }
 
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {
@@ -215,6 +200,11 @@ impl History for CouchbaseStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.position().await.map(|_| ())
+    }
+
+    fn lacks(&self) -> Option<String> {
+        let lacks: Vec<_> = [self.indexing.lack(), self.connector.durability.lack()].into_iter().flatten().collect();
+        (!lacks.is_empty()).then(|| lacks.join("; "))
     }
 }
 
@@ -254,10 +244,15 @@ impl Projection for CouchbaseStore {
     }
 
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {
-        history::scan(&self.connector, after, limit).await
+        let records = history::scan(&self.connector, after, limit).await;
+        records.inspect_err(|e| self.indexing.failed(e))
     }
 
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError> {
         history::shard_keys(&self.connector).await
+    }
+
+    fn take_loss(&self) -> bool {
+        self.connector.witness.take_recount()
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
 use tracing::instrument::WithSubscriber;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// What stands in the way, in the SDK's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,51 +38,95 @@ impl Obstacle {
     }
 }
 
+/// What was said last while somebody connected, in the SDK's words. They may change from one version of it to the next, and
+/// then an obstacle is not recognised as one: what was said is shown when connecting takes too long.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Heard(Arc<Mutex<Option<String>>>);
+
+impl Heard {
+    /// The last words.
+    pub(super) fn last(&self) -> Option<String> {
+        self.0.lock().expect("nobody panics with the lock in hand").clone()
+    }
+}
+
 /// What `connecting` comes to, or what stands in its way as soon as that is heard.
-pub(super) async fn unless_hopeless<T>(connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
-    let ear = Ear::default();
-    let heard = ear.clone();
+pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
+    let ear = Ear {
+        log: tracing::dispatcher::get_default(Clone::clone),
+        obstacle: Arc::default(),
+        news: Arc::default(),
+        heard: heard.clone(),
+    };
+    let (obstacle, news) = (ear.obstacle.clone(), ear.news.clone());
     tokio::select! {
         done = connecting.with_subscriber(ear) => Ok(done),
-        () = heard.news.notified() => {
-            let obstacle = heard.obstacle.lock().expect("nobody panics with the lock in hand").take();
+        () = news.notified() => {
+            let obstacle = obstacle.lock().expect("nobody panics with the lock in hand").take();
             Err(obstacle.expect("it is there before the news"))
         }
     }
 }
 
-/// Listens to what is logged meanwhile.
-#[derive(Debug, Default, Clone)]
+/// Listens to what is logged meanwhile, and passes it on to the log.
 struct Ear {
+    log: Dispatch,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
     news: Arc<Notify>,
+    heard: Heard,
+}
+
+fn is_of_sdk(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event() && *metadata.level() <= Level::WARN && metadata.target().starts_with("couchbase")
 }
 
 impl Subscriber for Ear {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN && metadata.target().starts_with("couchbase")
+        is_of_sdk(metadata) || self.log.enabled(metadata)
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        if let Some(obstacle) = Obstacle::of(&message.0) {
-            *self.obstacle.lock().expect("nobody panics with the lock in hand") = Some(obstacle);
-            self.news.notify_one();
+        if is_of_sdk(event.metadata()) {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            if let Some(obstacle) = Obstacle::of(&message.0) {
+                *self.obstacle.lock().expect("nobody panics with the lock in hand") = Some(obstacle);
+                self.news.notify_one();
+            }
+            *self.heard.0.lock().expect("nobody panics with the lock in hand") = Some(message.0);
+        }
+        if self.log.enabled(event.metadata()) {
+            self.log.event(event);
         }
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.log.new_span(span)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        self.log.record(span, values);
+    }
 
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn record_follows_from(&self, span: &Id, follows: &Id) {
+        self.log.record_follows_from(span, follows);
+    }
 
-    fn enter(&self, _: &Id) {}
+    fn enter(&self, span: &Id) {
+        self.log.enter(span);
+    }
 
-    fn exit(&self, _: &Id) {}
+    fn exit(&self, span: &Id) {
+        self.log.exit(span);
+    }
+
+    fn clone_span(&self, span: &Id) -> Id {
+        self.log.clone_span(span)
+    }
+
+    fn try_close(&self, span: Id) -> bool {
+        self.log.try_close(span)
+    }
 }
 
 /// The text of an event.
@@ -93,5 +137,60 @@ impl Visit for Message {
         if field.name() == "message" {
             self.0 = format!("{value:?}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an operator's log would show.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= Level::INFO
+        }
+
+        fn event(&self, event: &Event<'_>) {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            self.0.lock().unwrap().push(message.0);
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test]
+    async fn what_is_said_while_connecting_is_in_the_log_too() {
+        let log = Log::default();
+        let _guard = tracing::subscriber::set_default(log.clone());
+        let heard = Heard::default();
+        let connecting = async {
+            tracing::info!(target: "jobber", "one");
+            tracing::warn!(target: "couchbase_core::agent", "the moon is in the way");
+            tracing::debug!(target: "couchbase_core::agent", "nobody wants to know");
+            3
+        };
+        assert_eq!(unless_hopeless(&heard, connecting).await, Ok(3));
+        assert_eq!(*log.0.lock().unwrap(), ["one", "the moon is in the way"]);
+        assert_eq!(heard.last().as_deref(), Some("the moon is in the way"), "whatever its words");
+        let refused = async {
+            tracing::warn!(target: "couchbase_core::kvclient", "Auth failed: auth error");
+            std::future::pending::<()>().await;
+        };
+        assert!(matches!(unless_hopeless(&heard, refused).await, Err(Obstacle::Refused(_))));
+        assert_eq!(log.0.lock().unwrap().len(), 3);
     }
 }

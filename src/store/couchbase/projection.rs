@@ -27,6 +27,8 @@ struct Read {
 #[derive(Default)]
 pub(super) struct Projecting {
     keeper: Keeper,
+    /// Under which term, and after how many losses, the keeper has remembered what it does.
+    remembered: Mutex<Option<(Term, u64)>>,
     read: Mutex<Read>,
 }
 
@@ -71,6 +73,7 @@ impl Projecting {
         let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
         let Commit { categories, sightings, shards, jobs, cursor, retention } = commit;
         tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
+        self.forget_what_is_old(connector, term).await;
         self.keeper.set(connector, term, news(read, &shards, &jobs)).await?;
         let moved = each(&categories, |categories| errors::write_categories(connector, categories)).await?;
         refuse_moved(connector, term, moved).await?;
@@ -80,6 +83,17 @@ impl Projecting {
         let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
         refuse_moved(connector, term, moved).await?;
         lease::advance(connector, term, cursor).await
+    }
+
+    /// What was written under an earlier term may have been changed by another projector since, and what was written before
+    /// a loss may be gone: a document that is remembered as it should be would not be written again.
+    async fn forget_what_is_old(&self, connector: &Connector, term: &Term) {
+        let now = Some((term.clone(), connector.witness.losses()));
+        let before =
+            std::mem::replace(&mut *self.remembered.lock().expect("nobody panics with the lock in hand"), now.clone());
+        if before != now {
+            self.keeper.forget().await;
+        }
     }
 }
 

@@ -8,17 +8,20 @@ use std::collections::BTreeSet;
 
 use couchbase::error::{Error, ErrorKind};
 use couchbase::options::query_options::{QueryOptions, ScanConsistency};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 
+use super::CouchbaseSettings;
 use super::documents::{self, LAST_PLACE, Room};
 use super::session::Session;
 use super::setup::Layout;
-use crate::domain::JobState;
+use crate::domain::{Fingerprint, JobState};
 use crate::store::{JobFilter, StoreError, StoreErrorKind};
 
 /// How long a query may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How many ranges of a list are read at the same time.
+const AT_ONCE: usize = 8;
 
 /// An index. There is one for every combination of filters by name and state, and one for those by error.
 pub(super) struct Index {
@@ -37,13 +40,21 @@ pub(super) const INDEXES: [Index; 6] = [
 ];
 
 impl Index {
-    pub(super) fn statement(&self, layout: Layout) -> String {
+    /// How it is made, whoever runs it and in whatever context: with the whole name of what it is on.
+    pub(super) fn statement(&self, layout: Layout, settings: &CouchbaseSettings) -> String {
         let Self { name, fields } = self;
         let only = if self.name == "jobber_by_id" { "place IS NOT MISSING" } else { "removed = FALSE" };
-        format!("CREATE INDEX `{name}` ON `{}`({fields}) WHERE {only}", keyspace(layout))
+        let bucket = &settings.bucket;
+        let (scope, collection) = match layout {
+            Layout::Collections => (settings.scope.as_str(), Room::Jobs.name()),
+            Layout::Flat => ("_default", "_default"),
+        };
+        let copies = settings.num_replica.map(|n| format!(" WITH {{\"num_replica\": {n}}}")).unwrap_or_default();
+        format!("CREATE INDEX `{name}` ON `{bucket}`.`{scope}`.`{collection}`({fields}) WHERE {only}{copies}")
     }
 }
 
+/// What lists are read from, in the context of the scope.
 fn keyspace(layout: Layout) -> &'static str {
     match layout {
         Layout::Collections => Room::Jobs.name(),
@@ -51,13 +62,41 @@ fn keyspace(layout: Layout) -> &'static str {
     }
 }
 
-/// The statement for one page of jobs of one state, or of any.
-fn listing(layout: Layout, filter: &JobFilter, state: Option<JobState>) -> String {
+/// A part of a list that one range of one index holds in order.
+#[derive(Debug, Clone, Copy)]
+enum Range {
+    All,
+    /// The jobs of one state.
+    State(JobState),
+    /// Those that failed with one error; the index tells their states, too.
+    Error(Fingerprint),
+}
+
+/// The ranges that a list is merged from: one for each state or error. Over several at once the service would have to sort
+/// everything that the filter lets through, for each page anew.
+fn ranges(filter: &JobFilter) -> Vec<Range> {
+    let errors: BTreeSet<_> = filter.errors.iter().copied().collect();
+    let states: BTreeSet<_> = filter.states.iter().copied().collect();
+    if !errors.is_empty() {
+        errors.into_iter().map(Range::Error).collect()
+    } else if !states.is_empty() {
+        states.into_iter().map(Range::State).collect()
+    } else {
+        vec![Range::All]
+    }
+}
+
+/// The statement for one page of a range.
+fn listing(layout: Layout, filter: &JobFilter, range: Range) -> String {
     let name = if filter.name.is_some() { " AND j.name = $name" } else { "" };
-    let state = if state.is_some() { " AND j.state = $state" } else { "" };
-    let errors = if filter.errors.is_empty() { "" } else { " AND ANY e IN j.errors SATISFIES e IN $errors END" };
+    let range = match range {
+        Range::All => "",
+        Range::State(_) => " AND j.state = $state",
+        Range::Error(_) if filter.states.is_empty() => " AND ANY e IN j.errors SATISFIES e = $error END",
+        Range::Error(_) => " AND ANY e IN j.errors SATISFIES e = $error END AND j.state IN $states",
+    };
     format!(
-        "SELECT RAW j.place FROM `{}` AS j WHERE j.removed = FALSE{name}{state}{errors} AND j.place >= $from \
+        "SELECT RAW j.place FROM `{}` AS j WHERE j.removed = FALSE{name}{range} AND j.place >= $from \
          AND j.place < $before ORDER BY j.place DESC LIMIT $limit",
         keyspace(layout)
     )
@@ -86,7 +125,7 @@ pub(super) async fn is_offered(session: &Session) -> Result<bool, StoreError> {
 }
 
 /// The places of the jobs that the filter lets through, from before `start` on, newest first: up to `wanted` of each
-/// state.
+/// range.
 pub(super) async fn places(
     session: &Session,
     key_prefix: &str,
@@ -94,34 +133,39 @@ pub(super) async fn places(
     start: Option<&str>,
     wanted: usize,
 ) -> Result<BTreeSet<String>, Error> {
-    let states: BTreeSet<JobState> = filter.states.iter().copied().collect();
-    let every = if states.is_empty() { vec![None] } else { states.into_iter().map(Some).collect() };
     let until = filter.until.map(documents::place_from);
     let before = [start.map(str::to_owned), until].into_iter().flatten().min();
     let before = format!("{key_prefix}{}", before.as_deref().unwrap_or(LAST_PLACE));
     let from = format!("{key_prefix}{}", filter.since.map(documents::place_from).unwrap_or_default());
-    let mut found = BTreeSet::new();
-    for state in every {
-        // One range of an index for each state, then merged: a range is in order for a single state only.
+    let (from, before) = (&from, &before);
+    let read = |range: Range| async move {
         let mut options = QueryOptions::new()
             .read_only(true)
             .scan_consistency(ScanConsistency::RequestPlus)
-            .add_named_parameter("from", &from)?
-            .add_named_parameter("before", &before)?
+            .add_named_parameter("from", from)?
+            .add_named_parameter("before", before)?
             .add_named_parameter("limit", wanted)?;
         if let Some(name) = &filter.name {
             options = options.add_named_parameter("name", name.as_str())?;
         }
-        if !filter.errors.is_empty() {
-            options = options.add_named_parameter("errors", &filter.errors)?;
+        match range {
+            Range::All => {}
+            Range::State(state) => options = options.add_named_parameter("state", state.as_str())?,
+            Range::Error(error) => {
+                options = options.add_named_parameter("error", error)?;
+                if !filter.states.is_empty() {
+                    let states: Vec<_> = filter.states.iter().map(|state| state.as_str()).collect();
+                    options = options.add_named_parameter("states", states)?;
+                }
+            }
         }
-        if let Some(state) = state {
-            options = options.add_named_parameter("state", state.as_str())?;
-        }
-        let rows: Vec<String> = run(session, &listing(session.layout, filter, state), options).await?;
-        found.extend(rows.into_iter().filter_map(|place| Some(place.strip_prefix(key_prefix)?.to_owned())));
-    }
-    Ok(found)
+        run::<String>(session, &listing(session.layout, filter, range), options).await
+    };
+    // Made before anything is awaited, so that the closure is no part of what is awaited.
+    let pages: Vec<_> = ranges(filter).into_iter().map(read).collect();
+    let pages: Vec<Vec<String>> = futures_util::stream::iter(pages).buffer_unordered(AT_ONCE).try_collect().await?;
+    let places = pages.into_iter().flatten();
+    Ok(places.filter_map(|place| Some(place.strip_prefix(key_prefix)?.to_owned())).collect())
 }
 
 /// The ids of all jobs in order, removed ones too: up to `limit` after `after`.
@@ -152,13 +196,23 @@ pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, wh
     }
 }
 
+/// Whether a query failed for want of an index.
+pub(super) fn misses_an_index(error: &StoreError) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
+    cause.is_some_and(|cause| is_missing_index(cause.kind()))
+}
+
+fn is_missing_index(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::IndexNotFound | ErrorKind::PlanningFailure | ErrorKind::IndexFailure)
+}
+
 /// What to tell when a query fails.
 fn failed(what: &str, error: Error) -> StoreError {
     let message = match error.kind() {
         ErrorKind::ServiceNotAvailable(_) => {
             format!("{what} needs Couchbase's query service, which this cluster has not")
         }
-        ErrorKind::IndexNotFound | ErrorKind::PlanningFailure | ErrorKind::IndexFailure => {
+        kind if is_missing_index(kind) => {
             format!("{what} needs an index that is missing in Couchbase, or is being made")
         }
         ErrorKind::AuthenticationFailure => format!("{what} needs the role query_select on the bucket"),

@@ -24,6 +24,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::documents::Room;
+use super::durability::Demand;
+use super::loss::Witness;
 use super::setup::{self, Layout};
 use super::{CouchbaseSettings, overheard, probe};
 use crate::backoff::dice;
@@ -106,6 +108,10 @@ fn shortened(key: String, prefix: &str) -> String {
 /// Makes sessions, and holds the one in use.
 pub(super) struct Connector {
     settings: CouchbaseSettings,
+    /// What was seen of the bucket, over all sessions.
+    pub(super) witness: Witness,
+    /// What a write waits for.
+    pub(super) durability: Demand,
     current: std::sync::RwLock<Option<Arc<Session>>>,
     /// One connects at a time; what the last failure was.
     connecting: Mutex<Option<(Instant, StoreErrorKind, String)>>,
@@ -116,7 +122,9 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(settings: CouchbaseSettings) -> Self {
         Self {
+            durability: Demand::new(settings.durability),
             settings,
+            witness: Witness::default(),
             current: std::sync::RwLock::new(None),
             connecting: Mutex::new(None),
             is_started: AtomicBool::new(false),
@@ -208,10 +216,12 @@ impl Connector {
         options: ClusterOptions,
         facts: Option<probe::Facts>,
     ) -> Result<(Cluster, Scope, Vec<Collection>, Layout), StoreError> {
-        let settings = self.settings.clone();
+        let (settings, heard) = (self.settings.clone(), overheard::Heard::default());
+        let listening = heard.clone();
         let opening = runtime.spawn(async move {
             let connecting = Cluster::connect(&settings.connection, options);
-            let connected = overheard::unless_hopeless(connecting).await.map_err(|e| setup::barred(&settings, e))?;
+            let connected =
+                overheard::unless_hopeless(&listening, connecting).await.map_err(|e| setup::barred(&settings, e))?;
             let cluster = connected.map_err(|e| {
                 StoreError::new(StoreErrorKind::Rejected, format!("{} can't be used", settings.connection)).caused_by(e)
             })?;
@@ -243,9 +253,11 @@ impl Connector {
             Ok(Err(e)) => Err(StoreError::new(StoreErrorKind::Unavailable, "Couchbase's client broke").caused_by(e)),
             Err(e) => {
                 let CouchbaseSettings { connection, bucket, username, .. } = &self.settings;
+                let said =
+                    heard.last().map(|said| format!("; the last that was heard of it: {said}")).unwrap_or_default();
                 let message = format!(
                     "bucket {bucket:?} at {connection} could not be opened as {username:?} within {}s: it can't be \
-                     reached, is not ready, or refuses the user or the certificates",
+                     reached, is not ready, or refuses the user or the certificates{said}",
                     CONNECTING.as_secs()
                 );
                 Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(e))

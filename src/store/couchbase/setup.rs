@@ -106,7 +106,7 @@ async fn is_led(settings: &CouchbaseSettings, bucket: &Bucket, layout: Layout) -
     timeout(REQUEST / 2, collection.get(key, None)).await.is_ok_and(|found| found.is_ok())
 }
 
-async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -> Result<(), Problem> {
+async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -> Result<(), Refusal> {
     let manager = bucket.collections();
     if settings.scope != "_default" {
         tolerate(timeout(REQUEST, manager.create_scope(&settings.scope, None)).await)?;
@@ -119,7 +119,7 @@ async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -
 
 /// Why something could not be made.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum Refusal {
     #[error("{0}")]
     Refused(#[from] Error),
     #[error("no answer")]
@@ -127,7 +127,7 @@ enum Problem {
 }
 
 /// What is there already, made by whoever else starts at the same time, is as good as made.
-fn tolerate(made: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), Problem> {
+fn tolerate(made: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), Refusal> {
     match made? {
         Err(e) if !matches!(e.kind(), ErrorKind::CollectionExists | ErrorKind::ScopeExists) => Err(e.into()),
         _ => Ok(()),
@@ -179,31 +179,59 @@ pub(super) fn unusable(settings: &CouchbaseSettings, error: &Error) -> StoreErro
     StoreError::new(kind, message).caused_by(error.clone())
 }
 
+/// Why indexes are not there.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// What does not work therefore, for those who ask whether all does.
+    pub(super) lack: String,
+    /// And what an operator can do, for the log.
+    pub(super) log: String,
+    /// Whether waiting alone does not help, as a rule.
+    pub(super) may_last: bool,
+}
+
 /// Makes the indexes that lists need, those that are missing.
-pub(super) async fn indexes(session: &Session) {
-    let mut made = Vec::new();
+///
+/// # Errors
+/// What is still missing, and why.
+pub(super) async fn indexes(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
+    let (mut made, mut missing, mut last) = (Vec::new(), Vec::new(), None);
     for index in INDEXES {
-        let statement = index.statement(session.layout);
-        match timeout(INDEXING, query::run::<Value>(session, &statement, QueryOptions::new())).await {
+        let statement = index.statement(session.layout, settings);
+        let made_it = timeout(INDEXING, query::run::<Value>(session, &statement, QueryOptions::new())).await;
+        match made_it {
             Ok(Ok(_)) => made.push(index.name),
             Ok(Err(e)) if *e.kind() == ErrorKind::IndexExists => {}
             Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => {
-                tracing::warn!(
-                    "Couchbase has no query service: lists of jobs, `rebuild` and `export` do not work; single jobs, \
-                     GET /jobs and statistics do"
-                );
-                return;
+                let lack = "Couchbase has no query service: lists of jobs, `rebuild` and `export` do not work";
+                let log = format!("{lack}; single jobs, GET /jobs and statistics do. Looked for again now and then");
+                return Err(Problem { lack: lack.to_owned(), log, may_last: true });
             }
-            Ok(Err(e)) => tracing::warn!(
-                error = %e,
-                "the index {} is missing in Couchbase and could not be made: lists of jobs that need it fail. Have it \
-                 made by a user with the role query_manage_index: {statement}",
-                index.name
-            ),
-            Err(_) => tracing::warn!("the index {} was not made in time: lists fail until it is there", index.name),
+            Ok(Err(e)) => {
+                missing.push((index.name, statement));
+                last = Some(Refusal::Refused(e));
+            }
+            Err(e) => {
+                missing.push((index.name, statement));
+                last = Some(Refusal::Silence(e));
+            }
         }
     }
     if !made.is_empty() {
         tracing::info!("made the indexes {} in Couchbase", made.join(", "));
     }
+    let Some(reason) = last else { return Ok(()) };
+    let (names, statements): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+    let may_last = matches!(&reason, Refusal::Refused(e) if *e.kind() == ErrorKind::AuthenticationFailure);
+    let names = names.join(", ");
+    Err(Problem {
+        lack: format!("lists of jobs need indexes that are missing in Couchbase ({names}): {reason}"),
+        log: format!(
+            "the indexes {names} are missing in Couchbase and could not be made, tried again until they are: lists of \
+             jobs that need them fail. If that lasts, have them made by a user with the role query_manage_index: {}. \
+             The reason: {reason}",
+            statements.join("; ")
+        ),
+        may_last,
+    })
 }

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 use super::documents::{Room, space};
 use super::session::{Connector, Session};
-use super::setup::Layout;
-use super::{errors, history};
+use super::setup::{Layout, Problem};
+use super::{CouchbaseSettings, errors, history};
 use crate::domain::Fingerprint;
 use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
 
@@ -219,10 +219,16 @@ fn dimension_of(value: &Value) -> Option<u64> {
     }
 }
 
-/// Makes the index of vectors of this length, if it is missing, and says so; else what is missing and what it costs.
-pub(super) async fn prepare(session: &Session, bucket: &str, dimension: usize) {
+/// Makes the index of vectors as long as the embedder's, if it is missing.
+///
+/// # Errors
+/// What is missing and what that costs, where another try may change it. What can't change while this process runs is said
+/// here, once.
+pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
     const COST: &str = "errors like another one are found by comparing it with every known error, which reads them all";
-    let name = index_name(dimension);
+    let Some(dimension) = settings.dimension else { return Ok(()) };
+    let (name, bucket) = (index_name(dimension), &settings.bucket);
+    let problem = |log: String, may_last| Err(Problem { lack: COST.to_owned(), log, may_last });
     match timeout(MAKING, make(session, bucket, dimension)).await {
         Ok(Ok(Made::New)) => tracing::info!("made the vector search index {name} in Couchbase"),
         Ok(Ok(Made::Before)) => {}
@@ -231,20 +237,28 @@ pub(super) async fn prepare(session: &Session, bucket: &str, dimension: usize) {
              {dimension}; drop it and start again. Until then {COST}"
         ),
         Ok(Err(e)) => match e.kind() {
-            ErrorKind::ServiceNotAvailable(_) => tracing::warn!("Couchbase has no search service: {COST}"),
-            ErrorKind::FeatureNotAvailable(_) => {
-                tracing::warn!(error = %e, "this Couchbase has no vector search (7.6 has): {COST}");
+            ErrorKind::ServiceNotAvailable(_) => {
+                return problem(format!("Couchbase has no search service: {COST}"), true);
             }
-            _ => tracing::warn!(
+            ErrorKind::FeatureNotAvailable(_) => tracing::warn!(
                 error = %e,
-                "the vector search index {name} is missing in Couchbase and could not be made: {COST}. Have it made \
-                 in the scope {} by a user with the role fts_admin: {}",
-                session.scope.name(),
-                serde_json::to_string(&definition(session, bucket, dimension)).unwrap_or_default()
+                "this Couchbase has no vector search (the enterprise edition has, from 7.6 on): {COST}"
             ),
+            kind => {
+                let may_last = *kind == ErrorKind::AuthenticationFailure;
+                let log = format!(
+                    "the vector search index {name} is missing in Couchbase and could not be made, tried again until it \
+                     is: {COST}. If that lasts, have it made in the scope {} by a user with the role fts_admin: {}. The \
+                     reason: {e}",
+                    session.scope.name(),
+                    serde_json::to_string(&definition(session, bucket, dimension)).unwrap_or_default()
+                );
+                return problem(log, may_last);
+            }
         },
-        Err(_) => tracing::warn!("the vector search index {name} was not made in time: until it is there {COST}"),
+        Err(_) => return problem(format!("the vector search index {name} was not made in time: {COST}"), false),
     }
+    Ok(())
 }
 
 /// What became of an index.

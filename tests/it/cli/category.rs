@@ -18,14 +18,14 @@ async fn category_of(j: &Jobber, categories: usize, text: &str) -> String {
 
 #[tokio::test]
 async fn a_preset_makes_a_category_that_finds_its_errors() {
-    let j = Jobber::dev().start().await;
+    let j = Jobber::dev().env("JOBBER_FAILURES_SEED", "original").start().await;
     let full = "cp: error writing '/mnt/out': No space left on device";
     assert_eq!(category_of(&j, 6, full).await, "uncategorised");
     let out = j.cli(&["category", "presets", "-o", "json"]).await;
     assert_eq!(out.code, 0, "{}", out.stderr);
     let presets: Value = serde_json::from_str(&out.stdout).unwrap();
     assert!(presets["items"].as_array().unwrap().iter().any(|p| p["name"] == "Licence error"), "{presets}");
-    let out = j.cli(&["category", "add", "--preset", "disk full"]).await;
+    let out = j.cli(&["category", "add", "--preset", "disk-full"]).await;
     assert_eq!(out.code, 0, "{}", out.stderr);
     assert_eq!(category_of(&j, 7, full).await, "disk-or-filesystem-error");
     let out = j.cli(&["category", "add", "Seats", "--preset", "licence", "--example", "no seat left"]).await;
@@ -46,22 +46,12 @@ async fn an_unknown_preset_and_a_category_without_a_name_are_refused() {
     assert_eq!(status, 400, "{answer}");
 }
 
+/// A new installation tells them apart by itself.
 #[tokio::test]
-async fn all_presets_together_tell_the_causes_of_failed_cpp_jobs_apart() {
+async fn a_new_installation_tells_the_causes_of_failed_cpp_jobs_apart() {
     let j = Jobber::dev().start().await;
     let (_, presets) = j.get("/api/v1/categories:presets").await;
-    // There are none until the projector has led for the first time.
-    let seeds = eventually("the first categories", async || {
-        let (_, seeds) = j.get("/api/v1/categories").await;
-        let ids: Vec<_> = seeds["items"].as_array()?.iter().map(|c| c["id"].clone()).collect();
-        (!ids.is_empty()).then_some(ids)
-    })
-    .await;
     let presets = presets["items"].as_array().unwrap();
-    for preset in presets.iter().filter(|p| !seeds.contains(&p["id"])) {
-        let (status, answer) = j.post("/api/v1/categories", json!({"preset": preset["name"]})).await;
-        assert_eq!(status, 202, "{answer}");
-    }
     for (text, category) in [
         ("write error: No space left on device", "disk-or-filesystem-error"),
         ("could not open mesh file wing.msh: No such file or directory", "missing-file"),
@@ -83,4 +73,23 @@ async fn all_presets_together_tell_the_causes_of_failed_cpp_jobs_apart() {
     ] {
         assert_eq!(category_of(&j, presets.len(), text).await, category, "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_installation_without_seeds_starts_with_no_category_and_keeps_what_it_is_given() {
+    let mut j = Jobber::dev().env("JOBBER_FAILURES_SEED", "none").start().await;
+    let ids = async |j: &Jobber| {
+        let (_, listed) = j.get("/api/v1/categories").await;
+        let ids: Vec<_> = listed["items"].as_array().unwrap().iter().map(|c| c["id"].clone()).collect();
+        ids
+    };
+    let out = j.cli(&["category", "add", "Beamline"]).await;
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    eventually("the category to be there", async || (ids(&j).await == ["beamline"]).then_some(())).await;
+    j.stop().await;
+    let again = Jobber::dev().at(j.place()).start().await;
+    again.job("bad", "#!/bin/sh\nexit 3\n");
+    let id = again.submit(json!({"name": "bad", "attempts": 1})).await;
+    again.wait_final(&id).await;
+    assert_eq!(ids(&again).await, ["beamline"]);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::embeddings::{Embeddings, Manner};
 use crate::harness::run;
 
 const LINES: &str = r#"{"text": "terminate called after throwing an instance of 'std::bad_alloc'", "category": "Memory exhausted"}
@@ -45,4 +46,45 @@ async fn a_file_that_is_none_is_refused_with_the_line() {
     assert!(output.stderr.contains("bad.jsonl") && output.stderr.contains("line 7"), "{}", output.stderr);
     let output = run(&["category", "evaluate", "missing.jsonl"], &[], dir.path(), "").await;
     assert!(output.code == 2 && output.stderr.contains("missing.jsonl"), "{}", output.stderr);
+}
+
+/// Is the endpoint worth its price? Beside the offline models, with what it was asked for.
+#[tokio::test]
+async fn the_configured_endpoint_is_measured_beside_the_offline_models() {
+    let server = Embeddings::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("labelled.jsonl"), LINES).unwrap();
+    let environment = [
+        ("JOBBER_SERVER", "http://127.0.0.1:9"),
+        ("JOBBER_EMBEDDER_URL", server.url()),
+        ("JOBBER_EMBEDDER_MODEL", "dear-one"),
+        ("JOBBER_EMBEDDER_DIMENSION", "8"),
+        ("JOBBER_EMBEDDER_DAILY_BUDGET", "1"),
+    ];
+    let output = run(&["category", "evaluate", "labelled.jsonl", "--json"], &environment, dir.path(), "").await;
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let scores = report["scores"].as_array().unwrap();
+    let of = |model: &str| scores.iter().filter(|s| s["model"].as_str().unwrap().contains(model)).count();
+    assert_eq!((of("dear-one"), of("static model")), (of("lexical hashing"), of("lexical hashing")));
+    let costs = &report["endpoint"];
+    assert!(costs["model"].as_str().unwrap().contains("dear-one"), "{costs}");
+    // Each text once: every message, and what describes the categories.
+    let embedded = server.embedded();
+    assert!(embedded.values().all(|times| *times == 1), "{embedded:?}");
+    assert_eq!(costs["texts"].as_u64(), Some(embedded.len() as u64));
+    assert!(costs["characters"].as_u64().unwrap() > 100 && costs["embed_us"].as_f64().unwrap() > 0.0, "{costs}");
+
+    let output = run(&["category", "evaluate", "labelled.jsonl"], &environment, dir.path(), "").await;
+    assert!(output.stdout.contains("dear-one") && output.stdout.contains("texts embedded"), "{}", output.stdout);
+
+    let asked = server.requests().len();
+    let offline = ["category", "evaluate", "labelled.jsonl", "--offline", "--json"];
+    let output = run(&offline, &environment, dir.path(), "").await;
+    assert!(output.code == 0 && !output.stdout.contains("dear-one"), "{output:?}");
+    assert_eq!(server.requests().len(), asked);
+
+    server.next([Manner::Status(401, vec![], "no such key".to_owned())]);
+    let output = run(&["category", "evaluate", "labelled.jsonl"], &environment, dir.path(), "").await;
+    assert!(output.code != 0 && output.stderr.contains("--offline"), "{output:?}");
 }

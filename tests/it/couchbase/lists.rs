@@ -9,7 +9,7 @@ use crate::harness::couchbase::Bucket;
 use crate::harness::couchbase_double::{CouchbaseDouble, Service};
 
 /// Runs a statement as an operator would.
-async fn query(double: &CouchbaseDouble, statement: &str) -> Vec<Value> {
+pub async fn query(double: &CouchbaseDouble, statement: &str) -> Vec<Value> {
     let url = format!("{}/query/service", double.http(Service::Query));
     let body = json!({ "statement": statement, "query_context": "default:jobber._default" });
     let asked = reqwest::Client::new().post(url).basic_auth("jobber", Some("secret")).json(&body).send().await.unwrap();
@@ -40,6 +40,7 @@ async fn an_index_of_its_own_serves_lists_by_error() {
         }
     }
     assert_eq!(listed().await.unwrap(), before);
+    assert_eq!(bucket.double().sorts(), 0);
     let all = store.jobs(&JobFilter::default(), PageRequest::first(100)).await.unwrap_err();
     assert!(all.to_string().contains("needs an index that is missing"), "{all}");
 }
@@ -56,4 +57,39 @@ async fn without_a_query_service_a_list_says_so() {
         let expected = format!("{what} needs Couchbase's query service, which this cluster has not");
         assert_eq!(error.to_string(), expected);
     }
+}
+
+/// One range of the index for each error, merged: the service never sorts everything that failed with one of them, and the
+/// pages of the list are those of one list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_by_several_errors_is_merged_from_one_range_each() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let store = bucket.open().await;
+    store.prepared().await;
+    let events = events(120);
+    fold(&*store, &events, 50).await;
+    let everything = store.jobs(&JobFilter::default(), PageRequest::first(200)).await.unwrap();
+    let mut errors = std::collections::BTreeSet::new();
+    let mut expected = Vec::new();
+    for line in &everything.items {
+        let of_job = store.job(&line.id).await.unwrap().unwrap().errors();
+        let is_failed = line.state == JobState::Failed;
+        expected.extend((is_failed && !of_job.as_slice().is_empty()).then(|| line.id.clone()));
+        errors.extend(of_job.as_slice().iter().copied());
+    }
+    let errors: Vec<_> = errors.into_iter().collect();
+    assert!(expected.len() > 10);
+    let states = vec![JobState::Failed, JobState::Active];
+    let filter = JobFilter { errors: errors.clone(), states, ..JobFilter::default() };
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.jobs(&filter, PageRequest { limit: 4, cursor }).await.unwrap();
+        found.extend(page.items.into_iter().map(|line| line.id));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, expected);
+    assert_eq!(bucket.double().sorts(), 0, "{} errors", errors.len());
 }

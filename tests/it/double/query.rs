@@ -43,7 +43,7 @@ async fn rows(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_found_by_what_is_in_them() {
-    let double = CouchbaseDouble::start();
+    let double = CouchbaseDouble::with(Options { query_lag: 0, ..Options::default() });
     let scope = jobs(&double).await;
     rows(&scope, "CREATE PRIMARY INDEX ON `jobs`", &[]).await.unwrap();
     let cases = [
@@ -93,7 +93,7 @@ async fn documents_are_found_by_what_is_in_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_statement_is_told() {
-    let double = CouchbaseDouble::start();
+    let double = CouchbaseDouble::with(Options { query_lag: 0, ..Options::default() });
     let scope = jobs(&double).await;
     let refused = async |statement: &str| kind(rows(&scope, statement, &[]).await);
     assert_eq!(refused("SELECT RAW FROM WHERE").await, ErrorKind::ParsingFailure);
@@ -112,7 +112,7 @@ async fn what_is_wrong_with_a_statement_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_serves_the_queries_that_it_covers() {
-    let double = CouchbaseDouble::start();
+    let double = CouchbaseDouble::with(Options { query_lag: 0, ..Options::default() });
     let scope = jobs(&double).await;
     let make = "CREATE INDEX `by_place` IF NOT EXISTS ON `jobs`(`place`, `name`) WHERE removed = FALSE";
     rows(&scope, make, &[]).await.unwrap();
@@ -138,7 +138,7 @@ async fn an_index_serves_the_queries_that_it_covers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdks_manager_of_indexes_works() {
-    let double = CouchbaseDouble::start();
+    let double = CouchbaseDouble::with(Options { query_lag: 0, ..Options::default() });
     let scope = jobs(&double).await;
     let collection = scope.collection("jobs");
     let manager = collection.query_indexes();
@@ -160,7 +160,7 @@ async fn the_sdks_manager_of_indexes_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rights_or_service_it_says_so() {
     let rights = Rights { collections: true, indexes: false, search: true };
-    let double = CouchbaseDouble::with(Options { rights, ..Options::default() });
+    let double = CouchbaseDouble::with(Options { rights, query_lag: 0, ..Options::default() });
     let scope = jobs(&double).await;
     let refused = rows(&scope, "CREATE PRIMARY INDEX ON jobs", &[]).await.unwrap_err();
     assert!(refused.to_string().contains("query_manage_index"), "{refused}");
@@ -174,7 +174,7 @@ async fn without_rights_or_service_it_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_fails_on_demand() {
-    let double = CouchbaseDouble::start();
+    let double = CouchbaseDouble::with(Options { query_lag: 0, ..Options::default() });
     let scope = jobs(&double).await;
     let body = r#"{"errors":[{"code":1080,"msg":"Timeout 1s exceeded"}],"status":"timeout"}"#;
     double.fault(Fault::RefuseWith(503, body.into()).at(Service::Query).times(1));

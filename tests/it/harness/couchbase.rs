@@ -16,7 +16,7 @@ use couchbase::collection::Collection;
 use couchbase::error::ErrorKind;
 use couchbase::options::cluster_options::{ClusterOptions, TlsOptions};
 use jobber::config::CouchbaseUrl;
-use jobber::domain::{Clock, Fingerprint, JobId, JobName, PageRequest, Timestamp};
+use jobber::domain::{Clock, Fingerprint, JobId, JobName, PageRequest, Timestamp, WriteDurability};
 use jobber::events::Cursor;
 use jobber::stats::ShardKey;
 use jobber::store::couchbase::{CouchbaseSettings, CouchbaseStore};
@@ -109,6 +109,8 @@ impl Bucket {
             dimension: Some(DIMENSION),
             log: None,
             replaces_log: None,
+            durability: WriteDurability::Majority,
+            num_replica: None,
         }
     }
 

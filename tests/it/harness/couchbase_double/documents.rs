@@ -58,7 +58,27 @@ pub enum Semantics {
     Replace,
 }
 
+/// What a bucket held at some moment.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    documents: BTreeMap<Place, Document>,
+    seqnos: Vec<u64>,
+}
+
+/// Which durable writes a bucket can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    All,
+    /// Those that ask for no disk.
+    InMemory,
+    /// None: too few nodes are left.
+    Nothing,
+}
+
 pub struct Bucket {
+    pub durable: Durable,
+    /// What writes of documents have asked for: a level of durability, or none.
+    pub asked: std::collections::BTreeSet<Option<u8>>,
     pub name: String,
     pub uuid: String,
     pub manifest: Manifest,
@@ -66,6 +86,8 @@ pub struct Bucket {
     pub vbuckets: Vec<usize>,
     documents: BTreeMap<Place, Document>,
     seqnos: Vec<u64>,
+    /// How often each vbucket went on from an earlier state.
+    branches: Vec<u64>,
     last_cas: u64,
     /// How far its clock is ahead of the machine's.
     ahead: Duration,
@@ -86,12 +108,15 @@ impl Document {
 impl Bucket {
     pub fn new(name: &str, vbuckets: usize) -> Self {
         Self {
+            durable: Durable::All,
+            asked: Default::default(),
             name: name.to_owned(),
             uuid: uuid::Uuid::new_v4().simple().to_string(),
             manifest: Manifest::new(),
             vbuckets: vec![0; vbuckets],
             documents: BTreeMap::new(),
             seqnos: vec![0; vbuckets],
+            branches: vec![0; vbuckets],
             last_cas: 0,
             ahead: Duration::ZERO,
         }
@@ -216,6 +241,33 @@ impl Bucket {
         self.documents.retain(|place, _| place.collection != collection);
     }
 
+    /// What it holds now.
+    pub fn save(&self) -> Saved {
+        Saved { documents: self.documents.clone(), seqnos: self.seqnos.clone() }
+    }
+
+    /// Lets these vbuckets go on from what they held then, as a failover to a replica does that had got no further.
+    pub fn roll_back(&mut self, to: &Saved, which: impl Fn(u16) -> bool) {
+        self.documents.retain(|place, _| !which(place.vbucket));
+        let old = to.documents.iter().filter(|(place, _)| which(place.vbucket));
+        self.documents.extend(old.map(|(place, document)| (place.clone(), document.clone())));
+        for vbucket in (0..self.branches.len()).filter(|vbucket| which(*vbucket as u16)) {
+            self.branches[vbucket] += 1;
+            self.seqnos[vbucket] = to.seqnos[vbucket];
+        }
+    }
+
+    /// Removes all documents, as a flush does.
+    pub fn empty(&mut self) {
+        let nothing = Saved { documents: BTreeMap::new(), seqnos: vec![0; self.seqnos.len()] };
+        self.roll_back(&nothing, |_| true);
+    }
+
+    /// The same where clients see no other vbucket UUID than before.
+    pub fn empty_unnoticed(&mut self) {
+        self.documents.clear();
+    }
+
     fn bury(&mut self, place: &Place) -> Changed {
         let changed = self.next(place.vbucket);
         if let Some(found) = self.documents.get_mut(place) {
@@ -238,7 +290,8 @@ impl Bucket {
         *seqno += 1;
         let seqno = *seqno;
         // Any number but zero identifies the history of a vbucket, as long as it stays the same.
-        Changed { cas: self.next_cas(), vbucket_uuid: 0xb0c4_0000_0000 + u64::from(vbucket), seqno }
+        let branch = self.branches[usize::from(vbucket)];
+        Changed { cas: self.next_cas(), vbucket_uuid: 0xb0c4_0000_0000 + (branch << 16) + u64::from(vbucket), seqno }
     }
 
     /// A hybrid clock: nanoseconds whose lowest 16 bits count.

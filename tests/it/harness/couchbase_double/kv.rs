@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::connection::Session;
-use super::documents::{Bucket, Changed, Document, LARGEST, Place, Semantics};
+use super::documents::{Bucket, Changed, Document, Durable, LARGEST, Place, Semantics};
 use super::subdoc;
 use super::wire::{self, Frames, Request, Response, datatype, feature, opcode, status, u32_at, u64_at};
 
@@ -48,7 +48,7 @@ pub fn logical_key<'a>(session: &Session, request: &'a Request) -> &'a [u8] {
     }
 }
 
-fn prepare(session: &Session, bucket: &Bucket, request: &Request) -> Result<(Place, Frames), u16> {
+fn prepare(session: &Session, bucket: &mut Bucket, request: &Request) -> Result<(Place, Frames), u16> {
     let frames = wire::frames(&request.frames)?;
     let (collection, key) = if session.has(feature::COLLECTIONS) {
         wire::take_collection(&request.key).ok_or(status::INVALID_ARGUMENTS)?
@@ -75,6 +75,15 @@ fn prepare(session: &Session, bucket: &Bucket, request: &Request) -> Result<(Pla
     );
     if frames.durability.is_some() && !mutates {
         return Err(status::INVALID_ARGUMENTS);
+    }
+    if matches!(request.opcode, opcode::SET | opcode::ADD | opcode::REPLACE | opcode::SUBDOC_MULTI_MUTATION) {
+        bucket.asked.insert(frames.durability);
+    }
+    match (frames.durability, bucket.durable) {
+        (None, _) | (_, Durable::All) => {}
+        (Some(level), Durable::InMemory) if level > 1 => return Err(status::DURABILITY_INVALID_LEVEL),
+        (_, Durable::InMemory) => {}
+        (_, Durable::Nothing) => return Err(status::DURABILITY_IMPOSSIBLE),
     }
     Ok((Place { collection, vbucket: request.vbucket, key: key.to_vec() }, frames))
 }

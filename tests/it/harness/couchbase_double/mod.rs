@@ -25,6 +25,7 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -54,6 +55,12 @@ pub struct Options {
     pub tls: bool,
     /// Features that it refuses in HELLO.
     pub without: Vec<u16>,
+    /// How many statements about a collection that was just made the query service answers as if there was none.
+    pub query_lag: u64,
+    /// How the index service stores indexes; without it refuses all.
+    pub storage_mode: String,
+    /// Whether it is the enterprise edition: only that one knows vectors and more than one copy of an index.
+    pub enterprise: bool,
 }
 
 /// What the user may do besides reading and writing documents.
@@ -83,6 +90,13 @@ pub struct State {
     pub version: Version,
     pub faults: faults::Faults,
     pub without: Vec<u16>,
+    pub storage_mode: String,
+    pub enterprise: bool,
+    pub query_lag: u64,
+    /// By collection, how many statements about it were answered as if there was none.
+    unknown: BTreeMap<u32, u64>,
+    /// Queries that no index had in the order asked for.
+    sorts: AtomicU64,
     indexes: Vec<http::QueryIndex>,
     searches: Vec<http::SearchIndex>,
     /// How many documents search indexes have got to; all of them without one.
@@ -121,6 +135,9 @@ impl Default for Options {
             search: true,
             tls: false,
             without: Vec::new(),
+            query_lag: 1,
+            storage_mode: "plasma".into(),
+            enterprise: true,
         }
     }
 }
@@ -182,6 +199,11 @@ impl CouchbaseDouble {
             version,
             faults: faults::Faults::default(),
             without: options.without.clone(),
+            storage_mode: options.storage_mode.clone(),
+            enterprise: options.enterprise,
+            query_lag: options.query_lag,
+            unknown: BTreeMap::new(),
+            sorts: AtomicU64::new(0),
             indexes: Vec::new(),
             searches: Vec::new(),
             searched: None,
@@ -298,6 +320,37 @@ impl CouchbaseDouble {
     /// answer tells.
     pub fn let_search_lag(&self, at: impl Into<Option<usize>>) {
         self.shared.state().searched = at.into();
+    }
+
+    /// Takes the query service out of the cluster, and answers what [`Self::with_services`] brings it back with.
+    pub fn without_query(&self) -> cluster::Ports {
+        let mut state = self.shared.state();
+        let before = state.nodes[0];
+        state.nodes[0] = cluster::Ports { query: 0, query_tls: 0, ..before };
+        self.shared.reconfigured(&mut state);
+        before
+    }
+
+    /// Brings services up that were not.
+    pub fn with_services(&self, ports: cluster::Ports) {
+        let mut state = self.shared.state();
+        state.nodes[0] = ports;
+        self.shared.reconfigured(&mut state);
+    }
+
+    /// Tells the index service how to store indexes.
+    pub fn set_storage_mode(&self, mode: &str) {
+        self.shared.state().storage_mode = mode.to_owned();
+    }
+
+    /// The names of the indexes that there are.
+    pub fn indexes(&self) -> Vec<String> {
+        self.shared.state().indexes.iter().map(|index| index.name.clone()).collect()
+    }
+
+    /// How many queries had to be sorted, as no index had them in order.
+    pub fn sorts(&self) -> u64 {
+        self.shared.state().sorts.load(Ordering::SeqCst)
     }
 
     /// How many requests a service has seen.

@@ -16,7 +16,7 @@ pub fn answer(shared: &Shared, call: &Call) -> Response {
     let state = &mut *shared.state();
     match (&call.method, parts.as_slice()) {
         (&Method::GET, []) => StatusCode::OK.into_response(),
-        (&Method::GET, ["pools"]) => json(200, &pools()),
+        (&Method::GET, ["pools"]) => json(200, &pools(state)),
         (&Method::GET, ["pools", "default"]) => json(200, &whole_cluster(state)),
         (&Method::GET, ["pools", "default", "nodeServices"]) => {
             json(200, &cluster::config(&state.nodes, call.node, state.version, None))
@@ -100,10 +100,12 @@ fn change(bucket: &mut Bucket, call: &Call, rest: &[&str]) -> Result<Option<u64>
     }))
 }
 
-fn pools() -> Value {
+fn pools(state: &State) -> Value {
+    let edition = if state.enterprise { "enterprise" } else { "community" };
     json!({
         "isAdminCreds": false,
-        "implementationVersion": "7.6.2-0000-enterprise",
+        "isEnterprise": state.enterprise,
+        "implementationVersion": format!("7.6.2-0000-{edition}"),
         "uuid": "0000000000000000000000000000d0b1",
         "pools": [{ "name": "default", "uri": "/pools/default", "streamingUri": "/poolsStreaming/default" }],
     })

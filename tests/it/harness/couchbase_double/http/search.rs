@@ -127,6 +127,9 @@ fn put(
     for mapping in types.chain([&mapping["default_mapping"]]) {
         vector_fields(mapping, &mut Vec::new(), &mut vectors).map_err(|text| refuse(&text))?;
     }
+    if !vectors.is_empty() && !state.enterprise {
+        return Err(refuse("unsupported: fields of type vector"));
+    }
     let uuid = uuid::Uuid::new_v4().simple().to_string()[..16].to_owned();
     definition["uuid"] = json!(uuid);
     definition["name"] = json!(name);

@@ -58,6 +58,27 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Whether it holds what the query finds in the order asked for: behind keys that the query sets to one value each, its
+    /// next key is what is ordered by.
+    fn has_in_order(&self, conjuncts: &[Expression], select: &Select, alias: &str) -> bool {
+        let mut keys = self.keys.iter().map(|(key, _)| key);
+        let open = keys.find(|key| !conjuncts.iter().any(|part| sets(part, key)));
+        select.order.first().is_some_and(|(by, _)| open == Some(&by.without(alias)))
+    }
+}
+
+/// Whether a condition leaves one value of a key of an index.
+fn sets(condition: &Expression, key: &Expression) -> bool {
+    match (condition, key) {
+        (Expression::Quantified(true, _, list, holds), Expression::Elements(_, _, over)) => {
+            list == over && matches!(holds.as_ref(), Expression::Binary(Operator::Equal, _, _))
+        }
+        (Expression::Binary(Operator::Equal, left, right), key) => **left == *key || **right == *key,
+        _ => false,
+    }
+}
+
 /// Whether a condition narrows a key of an index.
 fn asks_for(condition: &Expression, key: &Expression) -> bool {
     match (condition, key) {
@@ -80,7 +101,12 @@ pub fn check(state: &State, location: &Location, select: &Select, alias: &str) -
         .iter()
         .flat_map(|condition| condition.conjuncts().into_iter().map(|part| part.without(alias)).collect::<Vec<_>>())
         .collect();
-    if state.indexes.iter().any(|index| index.location == *location && index.serves(&conjuncts)) {
+    let mut serving =
+        state.indexes.iter().filter(|index| index.location == *location && index.serves(&conjuncts)).peekable();
+    if serving.peek().is_some() {
+        if !select.order.is_empty() && !serving.any(|index| index.has_in_order(&conjuncts, select, alias)) {
+            state.sorts.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
         return Ok(());
     }
     let Location { bucket, scope, collection, .. } = location;
@@ -94,8 +120,21 @@ pub fn check(state: &State, location: &Location, select: &Select, alias: &str) -
 
 pub fn change(state: &mut State, call: &Call, context: &str, statement: Statement) -> Result<(), Refusal> {
     match statement {
-        Statement::CreateIndex { name, lenient, keyspace, keys, condition, deferred } => {
+        Statement::CreateIndex { name, lenient, keyspace, keys, condition, deferred, copies } => {
             let location = locate(state, call, context, &keyspace)?;
+            let refused = |cause: String| Err(Refusal(500, 5000, format!("GSI CreateIndex() - cause: {cause}")));
+            if state.storage_mode.is_empty() {
+                return refused("Please Set Indexer Storage Mode Before Create Index".to_owned());
+            }
+            if copies > 0 && !state.enterprise {
+                return refused("Index Replica not supported in non-Enterprise Edition".to_owned());
+            }
+            if copies >= state.nodes.len() as u64 {
+                let count = copies;
+                return refused(format!(
+                    "Fails to create index. There are not enough indexer nodes to create index with replica count of {count}."
+                ));
+            }
             if find(state, &location, &name).is_some() {
                 let text = format!("The index {name} already exists.");
                 return if lenient { Ok(()) } else { Err(Refusal(409, 4300, text)) };

@@ -82,6 +82,18 @@ fn execute(state: &mut State, call: &Call, request: &Map<String, Value>) -> Resu
         let text = "The server or request is read-only and cannot accept this write statement.";
         return Err(Refusal(403, 1000, text.into()));
     }
+    // What a collection that was just made looks like to the query service, which hears of it a moment later.
+    if let Some(keyspace) = statement.keyspace().filter(|keyspace| !keyspace.system) {
+        let location = locate(state, call, context, keyspace)?;
+        let Location { bucket, scope, collection, id } = location;
+        let lag = if collection == "_default" { 0 } else { state.query_lag };
+        let seen = state.unknown.entry(id).or_default();
+        if *seen < lag {
+            *seen += 1;
+            let full = format!("default:{bucket}.{scope}.{collection}");
+            return Err(Refusal(404, 12003, format!("Keyspace not found in CB datastore: {full}")));
+        }
+    }
     if let Statement::Select(select) = &statement {
         return select::run(state, call, context, select, &parameters(request));
     }

@@ -260,13 +260,18 @@ impl Parser<'_> {
             condition = Some((parsed, self.text[from..self.place()].trim().to_owned()));
         }
         self.using()?;
-        let mut deferred = false;
+        let (mut deferred, mut copies) = (false, 0);
         if self.word("with") {
             let Expression::Object(fields) = self.primary()? else { return None };
             let deferring = Expression::Literal(Value::Bool(true));
             deferred = fields.iter().any(|(name, value)| name == "defer_build" && *value == deferring);
+            let number = |value: &Expression| match value {
+                Expression::Literal(value) => value.as_u64(),
+                _ => None,
+            };
+            copies = fields.iter().find(|(name, _)| name == "num_replica").and_then(|(_, n)| number(n)).unwrap_or(0);
         }
-        Some(Statement::CreateIndex { name, lenient, keyspace, keys, condition, deferred })
+        Some(Statement::CreateIndex { name, lenient, keyspace, keys, condition, deferred, copies })
     }
 
     fn index_key(&mut self) -> Option<Expression> {

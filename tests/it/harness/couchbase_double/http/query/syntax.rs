@@ -107,6 +107,8 @@ pub enum Statement {
         keys: Vec<(Expression, String)>,
         condition: Option<(Expression, String)>,
         deferred: bool,
+        /// `num_replica`.
+        copies: u64,
     },
     DropIndex {
         name: String,
@@ -164,6 +166,18 @@ impl Expression {
                 Self::Call(name.clone(), arguments.iter().map(|argument| argument.without(alias)).collect())
             }
             other => other.clone(),
+        }
+    }
+}
+
+impl Statement {
+    /// What it is about.
+    pub fn keyspace(&self) -> Option<&Keyspace> {
+        match self {
+            Self::Select(select) => select.from.as_ref().map(|(keyspace, _)| keyspace),
+            Self::CreateIndex { keyspace, .. }
+            | Self::DropIndex { keyspace, .. }
+            | Self::BuildIndex { keyspace, .. } => Some(keyspace),
         }
     }
 }

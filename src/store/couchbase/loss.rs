@@ -1,0 +1,200 @@
+//! Notices that the bucket has lost what this process saw in it: it was emptied, rolled back by a failover, or made anew.
+//!
+//! Couchbase says in two ways that what was written is gone. The lease is missing or older than it was: terms only grow,
+//! and so does the cursor within a term. And a vbucket goes on under another UUID, which the server gives it when it
+//! becomes active without all that its predecessor had. A vbucket of documents may lose its last writes while that of the
+//! lease keeps them, so after either sign nothing that this process remembers of the store counts any more: its term is
+//! over, the log is folded again from where it begins, and what the documents hold already is skipped.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::watch;
+
+use crate::events::Cursor;
+
+/// Where a lease stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Standing {
+    pub(super) term: u64,
+    pub(super) cursor: Cursor,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The latest that is known of the lease.
+    lease: Standing,
+    /// Counts the times that `lease` was set back: what was read before says nothing after.
+    epoch: u64,
+    /// Terms up to this one ended with a loss.
+    lost_through: u64,
+    /// Whether the log is to be folded again from its start.
+    is_to_restart: bool,
+    /// Whether what is left in the store is to be counted anew.
+    is_to_recount: bool,
+    /// The UUID of each vbucket, as the last write to it said.
+    branches: HashMap<u16, u64>,
+}
+
+/// What was known before something was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    lease: Standing,
+    epoch: u64,
+}
+
+/// What this process has seen of the store.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    seen: Mutex<Seen>,
+    losses: watch::Sender<u64>,
+}
+
+impl Witness {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("nobody panics with the lock in hand")
+    }
+
+    /// To be asked for before the lease is read: answers may arrive in another order than they were made in.
+    pub(super) fn before(&self) -> Before {
+        let seen = self.seen();
+        Before { lease: seen.lease, epoch: seen.epoch }
+    }
+
+    /// Takes in a lease that was read, or that there is none.
+    pub(super) fn found(&self, before: Before, lease: Option<Standing>) {
+        let mut seen = self.seen();
+        if before.epoch != seen.epoch {
+            return;
+        }
+        let found = lease.unwrap_or_default();
+        // A later term may begin behind: its holder has noticed a loss itself.
+        let is_older =
+            found.term < before.lease.term || (found.term == before.lease.term && found.cursor < before.lease.cursor);
+        if !is_older {
+            seen.lease = seen.lease.max(found);
+            return;
+        }
+        let why = match lease {
+            None => "the projector's lease is gone".to_owned(),
+            Some(_) => format!(
+                "the projector's lease stands at term {} and cursor {}, where it stood at term {} and cursor {}",
+                found.term, found.cursor, before.lease.term, before.lease.cursor
+            ),
+        };
+        self.lost(&mut seen, &format!("Couchbase has lost history that had been written: {why}"));
+    }
+
+    /// Takes in the UUID of the vbucket that a write went to.
+    pub(super) fn wrote(&self, vbucket: u16, uuid: u64) {
+        let mut seen = self.seen();
+        if seen.branches.insert(vbucket, uuid).is_some_and(|known| known != uuid) {
+            let why = format!("vbucket {vbucket} goes on under another UUID, as after a failover");
+            self.lost(&mut seen, &format!("Couchbase may have lost history that had been written: {why}"));
+        }
+    }
+
+    fn lost(&self, seen: &mut Seen, what: &str) {
+        tracing::error!(
+            "{what}. What the event log still holds is folded again; what is older and was lost comes back from a backup \
+             only"
+        );
+        seen.lost_through = seen.lost_through.max(seen.lease.term);
+        seen.lease = Standing::default();
+        seen.epoch += 1;
+        (seen.is_to_restart, seen.is_to_recount) = (true, true);
+        // Other vbuckets of the same node are found elsewhere, too: one loss, told once.
+        seen.branches.clear();
+        self.losses.send_modify(|losses| *losses += 1);
+    }
+
+    /// The last term that can't be written under any more, as the store lost something in it.
+    pub(super) fn lost_through(&self) -> u64 {
+        self.seen().lost_through
+    }
+
+    /// Whether the next term is to begin at the start of the log.
+    pub(super) fn is_to_restart(&self) -> bool {
+        self.seen().is_to_restart
+    }
+
+    /// Takes in a lease that was written.
+    pub(super) fn wrote_lease(&self, lease: Standing) {
+        let mut seen = self.seen();
+        if lease.term > seen.lost_through {
+            if std::mem::take(&mut seen.is_to_restart) {
+                seen.lease = lease;
+                seen.epoch += 1;
+            } else {
+                seen.lease = seen.lease.max(lease);
+            }
+        }
+    }
+
+    /// Whether there was a loss since this was asked last.
+    pub(super) fn take_recount(&self) -> bool {
+        std::mem::take(&mut self.seen().is_to_recount)
+    }
+
+    /// How often something was lost.
+    pub(super) fn losses(&self) -> u64 {
+        *self.losses.borrow()
+    }
+
+    /// Tells of losses.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(term: u64, minor: u64) -> Standing {
+        Standing { term, cursor: Cursor { major: 0, minor } }
+    }
+
+    #[test]
+    fn a_lease_that_went_back_is_a_loss_and_one_that_was_read_late_is_not() {
+        let witness = Witness::default();
+        let early = witness.before();
+        witness.wrote_lease(at(3, 10));
+        witness.found(early, Some(at(2, 5)));
+        assert_eq!(witness.losses(), 0, "it was asked for before the write");
+        witness.found(witness.before(), Some(at(4, 0)));
+        assert_eq!(witness.losses(), 0, "a later term may begin behind");
+        let before = witness.before();
+        witness.found(before, Some(at(3, 10)));
+        witness.found(before, Some(at(3, 10)));
+        assert_eq!((witness.losses(), witness.lost_through()), (1, 4), "told once");
+    }
+
+    #[test]
+    fn after_a_loss_the_log_is_folded_from_its_start_once() {
+        let witness = Witness::default();
+        witness.wrote_lease(at(1, 10));
+        witness.found(witness.before(), None);
+        assert!(witness.is_to_restart() && witness.take_recount() && !witness.take_recount());
+        let reading = witness.before();
+        witness.wrote_lease(at(2, 0));
+        witness.found(reading, None);
+        witness.found(witness.before(), Some(at(2, 0)));
+        assert!(!witness.is_to_restart());
+        assert_eq!(witness.losses(), 1);
+    }
+
+    #[test]
+    fn a_vbucket_under_another_uuid_is_a_loss_and_the_next_ones_with_it() {
+        let witness = Witness::default();
+        for vbucket in 0..4 {
+            witness.wrote(vbucket, 7);
+        }
+        witness.wrote(1, 8);
+        witness.wrote(2, 8);
+        witness.wrote(1, 8);
+        assert_eq!(witness.losses(), 1);
+        witness.wrote(2, 9);
+        assert_eq!(witness.losses(), 2);
+    }
+}
