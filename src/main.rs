@@ -1,6 +1,7 @@
 //! The `jobber` binary: reads the command line and starts what it names.
 
 mod memory;
+mod process;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -15,11 +16,16 @@ use jobber::{logging, runner};
 
 fn main() -> ExitCode {
     memory::keep_freed_memory();
+    process::unblock_signals();
     let environment = config::env::read();
     let Cli { globals, command } = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    if supervises(&command) {
+        process::keep_others_out();
+        process::wipe_environment(runner::is_secret_variable);
+    }
     if let Command::Guard(args) = &command {
         let table = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
         return end(table.and_then(|table| runner::run_guard(args.parent, table)).map(|()| true).map_err(Into::into));
@@ -98,6 +104,19 @@ fn main() -> ExitCode {
             Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => Ok(true),
         })
     })
+}
+
+/// Whether jobs run below the process, or it holds what they must not know.
+fn supervises(command: &Command) -> bool {
+    match command {
+        Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Guard(_) | Command::Exec(_) => true,
+        Command::Bench(_)
+        | Command::Rebuild(_)
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Doctor(_)
+        | Command::Client(_) => false,
+    }
 }
 
 /// The exit code of a role: 0 when everything ended in good order, else 1 with the reason on standard error.

@@ -164,9 +164,11 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         timeout: job.options.timeout,
         grace: job.options.grace.unwrap_or(GRACE),
         memory_bytes: job.options.memory_bytes,
+        no_retry_exit_codes: Vec::new(),
         validity: None,
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),
+        start_log: None,
         job: Arc::new(job),
     };
     Ok((order, stop, signal))

@@ -278,7 +278,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "worker.pass_environment",
         &["JOBBER_PASS_ENVIRONMENT"],
         r#"["PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH"]"#,
-        "Variables that jobs inherit; nothing else does. Secrets of Jobber's own never pass.",
+        "Variables that jobs inherit; nothing else does. Secrets of Jobber's own never pass, and no job can read them from the\n\
+         worker's process, unless it runs as root. What the worker's user may read in files, its jobs may.",
     ),
     setting(
         "worker.set_environment",

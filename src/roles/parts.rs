@@ -183,6 +183,7 @@ pub(super) fn build_worker(
         clock: clock.clone(),
         claiming: Arc::default(),
         policies,
+        guard: guard.presence(),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))

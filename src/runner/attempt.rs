@@ -5,20 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Timespec;
+
 use super::binary::Binaries;
 use super::environment::{self, Environment};
 use super::gauge::RunningGauge;
-use super::guard::Table;
+use super::guard::Presence;
 use super::limits::{Limits, Restraint};
 use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal};
-use super::orphans::{Marks, Orphans};
+use super::orphans::Orphans;
 use super::pool::Workbench;
 use super::report;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
 use super::spawn::{NotSpawned, Program, SpawnError, Spawned};
 use super::supervise::{Supervisor, Terms, Vigil};
-use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp};
+use super::table::Table;
+use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
@@ -32,13 +36,20 @@ pub(super) struct Shared {
     pub(super) environment: Environment,
     pub(super) binaries: Binaries,
     pub(super) scratch: Scratch,
+    /// Where the guard, if there is to be one, sees what runs.
     pub(super) guard: Option<Table>,
+    /// Whether it is there.
+    pub(super) presence: Option<Presence>,
     pub(super) limits: Limits,
-    pub(super) orphans: Orphans,
+    pub(super) orphans: &'static Orphans,
     pub(super) gauge: RunningGauge,
 }
 
-/// Runs it. The slot is given back as soon as nothing of the process is left.
+/// Runs it. The slot is given back as soon as nothing of the process is left. `None` when the process was not started.
+///
+/// Its start is written down while its surroundings are made, and has been when it is spawned. What may forbid it is
+/// looked at as late as can be: whether it is to stop before the spawn, and whether its lease is over by the child itself
+/// just before it executes its program.
 ///
 /// # Errors
 /// When the process could not be supervised; it has been killed then.
@@ -49,14 +60,26 @@ pub(super) fn run(
     order: &RunOrder,
     stop: &StopSignal,
     sink: &Arc<dyn OutputSink>,
-) -> io::Result<AttemptReport> {
-    let started_at = shared.clock.now();
-    if let Some(reason) = stop.reason() {
-        return Ok(never_started(reason, started_at));
+) -> io::Result<Option<AttemptReport>> {
+    // Not even written down, if it can be told already.
+    if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
+        return Ok(None);
     }
+    if !await_guard(shared, order, stop) {
+        return Ok(None);
+    }
+    if let Some(log) = &order.start_log {
+        log.begin();
+    }
+    let may_start = || stop.reason().is_none() && order.start_log.as_ref().is_none_or(|log| log.is_written());
+    let begun_at = shared.clock.now();
     let refused = |error: SpawnError| {
+        // History hears of the end after the start.
+        if !may_start() {
+            return Ok(None);
+        }
         let outcome = Outcome::SpawnError { reason: error.failure };
-        Ok(AttemptReport::bare(outcome, started_at, shared.clock.now(), error.message))
+        Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
     let (directory, _cleared) = match shared.scratch.make() {
         Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
@@ -82,27 +105,35 @@ pub(super) fn run(
     }
     let running = shared.gauge.enter();
     let cores = slot.cpus().len();
-    let mut restraint = shared.limits.prepare(&unique_name(shared), order.memory_bytes, cores);
+    let tracked = shared.orphans.track(marks(&variables), directory.clone());
+    let mut restraint = shared.limits.prepare(&unique_name(shared), tracked.number(), order.memory_bytes, cores);
+    // The guard may have died since.
+    if !may_start() || !await_guard(shared, order, stop) {
+        return Ok(None);
+    }
+    let started_at = shared.clock.now();
+    if let Some(guard) = &shared.guard {
+        guard.expect(bench.number, tracked.number());
+    }
     let process = match spawn(shared, bench, &slot, order, &variables, &directory, &mut restraint) {
         Ok(process) => process,
         Err(error) => {
             // The child may have got as far as noting itself.
             if let Some(guard) = &shared.guard {
-                guard.note(bench.number, None, None);
+                guard.clear(bench.number);
             }
             return match error {
-                NotSpawned::Late => Ok(never_started(StopReason::Lapsed, started_at)),
+                NotSpawned::Late => Ok(None),
                 NotSpawned::Cgroup(error) => refused(SpawnError::system("couldn't enter a cgroup", error)),
                 NotSpawned::Failed(error) => refused(error),
             };
         }
     };
+    tracked.spawned(process.pid);
+    if let Some(guard) = &shared.guard {
+        guard.born(bench.number);
+    }
     shared.limits.expose(process.pid);
-    let marks: Vec<Vec<u8>> = variables
-        .iter()
-        .filter(|(name, _)| matches!(*name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
-        .map(|(name, value)| format!("{name}={value}").into_bytes())
-        .collect();
     let vigil = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
         vigil: vigil.map(|(table, validity)| Vigil { table, cell: bench.number, validity }),
@@ -112,15 +143,14 @@ pub(super) fn run(
         output_bytes: shared.settings.output_bytes,
         stop,
         sink,
-        marks: Marks { group: process.pid, variables: &marks, scratch: &directory },
-        orphans: &shared.orphans,
+        tracked: &tracked,
         limits: &shared.limits,
         clock: &shared.clock,
         buffer: &mut bench.buffer,
     };
     let observed = Supervisor::new(process, &mut restraint, terms).run();
     if let Some(guard) = &shared.guard {
-        guard.note(bench.number, None, None);
+        guard.clear(bench.number);
     }
     let cpus = if shared.settings.pin { slot.cpus().to_vec() } else { Vec::new() };
     let peak_beside = running.peak_beside();
@@ -128,7 +158,7 @@ pub(super) fn run(
     drop(slot);
     let mut report = report::report(order, started_at, cpus, observed?, (&shared.limits, &restraint), &error_file);
     report.peak_beside = peak_beside;
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// A scratch directory that is removed when the attempt is over, however it is.
@@ -145,13 +175,39 @@ impl Drop for Cleared<'_> {
     }
 }
 
-fn never_started(reason: StopReason, now: Timestamp) -> AttemptReport {
+/// What is told of an attempt that was not started.
+pub(super) fn never_started(reason: Option<StopReason>, now: Timestamp) -> AttemptReport {
     match reason {
-        StopReason::Cancelled => AttemptReport::bare(Outcome::Cancelled, now, now, "cancelled before it was started"),
-        StopReason::Lost | StopReason::Lapsed => {
+        Some(StopReason::Cancelled) => {
+            AttemptReport::bare(Outcome::Cancelled, now, now, "cancelled before it was started")
+        }
+        Some(StopReason::Lost | StopReason::Lapsed) | None => {
             AttemptReport::bare(Outcome::Lost, now, now, "its worker had to give it up before it was started")
         }
     }
+}
+
+/// Waits until there is a guard, which would end the process should this one be killed; false when the attempt must not
+/// be started any more.
+fn await_guard(shared: &Shared, order: &RunOrder, stop: &StopSignal) -> bool {
+    const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    let Some(presence) = &shared.presence else { return true };
+    while !presence.is_there() {
+        if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
+            return false;
+        }
+        let _ = poll(&mut [PollFd::new(&stop.0.event, PollFlags::IN)], Some(&LOOK));
+    }
+    true
+}
+
+/// The variables that no other attempt has in its environment.
+fn marks(variables: &[(&'static str, String)]) -> Vec<Vec<u8>> {
+    variables
+        .iter()
+        .filter(|(name, _)| matches!(*name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
+        .map(|(name, value)| format!("{name}={value}").into_bytes())
+        .collect()
 }
 
 /// A name that no other attempt on this host has.

@@ -13,6 +13,9 @@ use super::procfs;
 /// Where this process moves to: the kernel lets a cgroup either hold processes or be divided.
 const SUPERVISOR: &str = "jobber-supervisor";
 
+/// What the names of attempts' cgroups begin with; the worker's id follows.
+const LEAF: &str = "jobber-";
+
 /// The cgroup below which each attempt gets its own.
 #[derive(Debug)]
 pub(super) struct Root(PathBuf);
@@ -66,9 +69,15 @@ impl Root {
         works.then(|| Self(base.to_owned()))
     }
 
-    /// A cgroup that holds what is born in it to `limit` bytes of memory, swap not counted as a way out.
-    pub(super) fn leaf(&self, name: &str, limit: u64) -> io::Result<Leaf> {
-        let path = self.0.join(format!("jobber-{name}"));
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A cgroup that ends together, and holds what is born in it to `limit` bytes of memory, if there is a limit: swap is
+    /// not counted as a way out, and memory files (`memfd`, `/dev/shm`) count.
+    pub(super) fn leaf(&self, name: &str, limit: Option<u64>) -> io::Result<Leaf> {
+        let path = self.0.join(format!("{LEAF}{name}"));
         fs::create_dir(&path)?;
         let directory = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let leaf = match directory {
@@ -78,10 +87,12 @@ impl Root {
                 return Err(error.into());
             }
         };
-        leaf.set("memory.max", &limit.to_string())?;
-        // Absent on hosts without swap.
-        let _ = leaf.set("memory.swap.max", "0");
-        let _ = leaf.set("memory.oom.group", "1");
+        if let Some(limit) = limit {
+            leaf.set("memory.max", &limit.to_string())?;
+            // Absent on hosts without swap.
+            let _ = leaf.set("memory.swap.max", "0");
+            let _ = leaf.set("memory.oom.group", "1");
+        }
         Ok(leaf)
     }
 }
@@ -110,23 +121,41 @@ impl Leaf {
 
     /// Kills all that runs in it.
     pub(super) fn kill(&self) {
-        let _ = self.set("cgroup.kill", "1");
+        kill(&self.path);
     }
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        self.kill();
-        let deadline = Instant::now() + PATIENCE;
-        // Busy until the last killed process is gone.
-        while let Err(error) = fs::remove_dir(&self.path) {
-            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
-                tracing::warn!(%error, "couldn't remove a job's cgroup");
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        kill(&self.path);
+        remove(&self.path);
+    }
+}
+
+/// The cgroups that a worker has left below `root`.
+pub(super) fn leaves_of(root: &Path, worker: &[u8]) -> Vec<PathBuf> {
+    let start = [LEAF.as_bytes(), worker, b"-"].concat();
+    let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+    let is_its = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(&start);
+    entries.flatten().filter(is_its).map(|entry| entry.path()).collect()
+}
+
+/// Kills all that runs in a cgroup.
+pub(super) fn kill(leaf: &Path) {
+    let _ = fs::write(leaf.join("cgroup.kill"), "1");
+}
+
+/// Removes a cgroup whose processes have been killed.
+pub(super) fn remove(leaf: &Path) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
+    // Busy until the last killed process is gone.
+    while let Err(error) = fs::remove_dir(leaf) {
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
+            tracing::warn!(%error, "couldn't remove a job's cgroup");
+            return;
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -238,7 +267,7 @@ mod tests {
     #[test]
     fn a_leaf_is_set_up_and_read() {
         let dir = tempfile::tempdir().unwrap();
-        let leaf = Root(dir.path().to_owned()).leaf("w-1", 64 << 20).unwrap();
+        let leaf = Root(dir.path().to_owned()).leaf("w-1", Some(64 << 20)).unwrap();
         let at = dir.path().join("jobber-w-1");
         assert_eq!(fs::read_to_string(at.join("memory.max")).unwrap(), "67108864");
         assert_eq!(fs::read_to_string(at.join("memory.oom.group")).unwrap(), "1");
@@ -249,5 +278,29 @@ mod tests {
         assert_eq!(leaf.peak(), Some(12_345));
         drop(leaf);
         assert_eq!(fs::read_to_string(at.join("cgroup.kill")).unwrap(), "1");
+    }
+
+    #[test]
+    fn an_attempt_without_a_limit_has_a_leaf_that_ends_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let leaf = Root(dir.path().to_owned()).leaf("w-1-7", None).unwrap();
+        let at = dir.path().join("jobber-w-1-7");
+        assert!(at.is_dir() && !at.join("memory.max").exists());
+        leaf.kill();
+        assert_eq!(fs::read_to_string(at.join("cgroup.kill")).unwrap(), "1");
+    }
+
+    #[test]
+    fn what_a_dead_worker_left_is_found_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["jobber-w-1-0", "jobber-w-1-17", "jobber-w-10-1", "jobber-w-2-1", SUPERVISOR] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let mut found = leaves_of(dir.path(), b"w-1");
+        found.sort();
+        assert_eq!(found, [dir.path().join("jobber-w-1-0"), dir.path().join("jobber-w-1-17")]);
+        found.iter().for_each(|leaf| kill(leaf));
+        assert!(found.iter().all(|leaf| leaf.join("cgroup.kill").exists()));
+        assert!(leaves_of(Path::new("/nonexistent"), b"w-1").is_empty());
     }
 }

@@ -19,6 +19,15 @@ const OWN: [&str; 9] = [
     "INVOCATION_ID",
 ];
 
+/// Parts of names that say of variables of others what they hold.
+const SECRET: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY"];
+
+/// Whether a variable may hold a secret: Jobber's own, which no job inherits, or one that is named like one. A process
+/// that runs jobs keeps none of them where they could read it.
+pub fn is_secret_variable(name: &str) -> bool {
+    OWN.iter().any(|pattern| matches(pattern, name)) || SECRET.iter().any(|part| name.contains(part))
+}
+
 /// What every job of a worker gets, decided once.
 #[derive(Debug)]
 pub(super) struct Environment {

@@ -31,7 +31,7 @@ pub(super) struct MemoryEvidence {
     pub(super) cgroup_killed: bool,
     /// The kernel killed somebody for want of memory while the attempt ran.
     pub(super) kernel_killed: bool,
-    /// With a resource limit in force: whether what was measured or written says that it was reached.
+    /// With a resource limit in force: whether what was measured says that it was reached. See [`limit_reached`].
     pub(super) limit_reached: bool,
 }
 
@@ -40,8 +40,9 @@ const SIGKILL: i32 = 9;
 const SIGSEGV: i32 = 11;
 
 /// The outcome. What Jobber did decides, even when the process then ended well by itself; then evidence of a lack of
-/// memory; then the ending as it was.
-pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEvidence) -> Outcome {
+/// memory; then the ending as it was. `telling` are exit codes that the job gives a meaning to: what Jobber only infers
+/// does not override them.
+pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEvidence, telling: &[u8]) -> Outcome {
     match stopped {
         Some(Stopped::Timeout) => return Outcome::Timeout,
         Some(Stopped::Memory) => return Outcome::Oom,
@@ -51,6 +52,7 @@ pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEv
     }
     let oom = match ending {
         Ending::Exited(0) => false,
+        Ending::Exited(code) if telling.iter().any(|told| i32::from(*told) == code) => memory.cgroup_killed,
         Ending::Exited(_) | Ending::Signaled(SIGABRT | SIGSEGV) => memory.cgroup_killed || memory.limit_reached,
         Ending::Signaled(SIGKILL) => memory.cgroup_killed || memory.kernel_killed,
         Ending::Signaled(_) => memory.cgroup_killed,
@@ -62,19 +64,24 @@ pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEv
     }
 }
 
-/// Whether an attempt under a resource limit of `limit` bytes seems to have reached it: it says so at the end of its
-/// standard error, or was within a tenth of it.
+/// Whether an attempt under a resource limit of `limit` bytes seems to have reached it: it was within a tenth of it, or
+/// within a quarter and says so at the end of its standard error. Words alone tell nothing: other memory can run out, such
+/// as that of a graphics card, and a program can say anything.
 pub(super) fn limit_reached(limit: u64, peak_rss: u64, stderr: &Tail) -> bool {
     /// A program's last words are short; what it wrote long before does not tell why it ended.
     const LAST_WORDS: usize = 4096;
+    if peak_rss >= limit / 10 * 9 {
+        return true;
+    }
+    if peak_rss < limit / 4 * 3 {
+        return false;
+    }
     let mut start = stderr.text.len().saturating_sub(LAST_WORDS);
     while !stderr.text.is_char_boundary(start) {
         start += 1;
     }
     let words = stderr.text[start..].to_ascii_lowercase();
-    let says_so =
-        ["bad_alloc", "cannot allocate memory", "out of memory", "memoryerror"].iter().any(|w| words.contains(w));
-    says_so || peak_rss >= limit / 10 * 9
+    ["bad_alloc", "cannot allocate memory", "out of memory", "memoryerror"].iter().any(|w| words.contains(w))
 }
 
 #[cfg(test)]
@@ -91,7 +98,7 @@ mod tests {
     fn what_jobber_did_decides() {
         for ending in [Exited(0), Exited(1), Signaled(15), Signaled(9)] {
             for memory in [NONE, CGROUP, KERNEL, LIMIT] {
-                let of = |stopped| outcome(ending, Some(stopped), memory);
+                let of = |stopped| outcome(ending, Some(stopped), memory, &[1]);
                 assert_eq!(of(Stopped::Timeout), Outcome::Timeout);
                 assert_eq!(of(Stopped::Memory), Outcome::Oom);
                 assert_eq!(of(Stopped::Asked(StopReason::Cancelled)), Outcome::Cancelled);
@@ -113,6 +120,8 @@ mod tests {
             (Exited(137), KERNEL, exit(137)),
             (Exited(1), LIMIT, Outcome::Oom),
             (Exited(137), CGROUP, Outcome::Oom),
+            (Exited(65), LIMIT, exit(65)),
+            (Exited(65), CGROUP, Outcome::Oom),
             (Signaled(6), LIMIT, Outcome::Oom),
             (Signaled(11), LIMIT, Outcome::Oom),
             (Signaled(11), NONE, signal(11)),
@@ -122,19 +131,22 @@ mod tests {
             (Signaled(9), KERNEL, Outcome::Oom),
             (Signaled(9), CGROUP, Outcome::Oom),
         ] {
-            assert_eq!(outcome(ending, None, memory), expected, "{ending:?} {memory:?}");
+            assert_eq!(outcome(ending, None, memory, &[65]), expected, "{ending:?} {memory:?}");
         }
     }
 
     #[test]
-    fn last_words_or_a_peak_near_the_limit_tell() {
+    fn a_peak_near_the_limit_tells_and_words_only_with_one() {
         let tail = |text: &str| Tail { text: text.to_owned(), ..Tail::default() };
         for words in ["what():  std::bad_alloc\n", "sh: Cannot allocate memory", "OUT OF MEMORY"] {
-            assert!(limit_reached(1000, 0, &tail(words)), "{words}");
+            assert!(limit_reached(1000, 750, &tail(words)), "{words}");
+            for peak in [0, 270, 749] {
+                assert!(!limit_reached(1000, peak, &tail(words)), "{words} at {peak}");
+            }
         }
         assert!(!limit_reached(1000, 899, &tail("segfault")));
         assert!(limit_reached(1000, 900, &tail("")));
         let early = format!("out of memory{}", "é".repeat(4000));
-        assert!(!limit_reached(1000, 0, &tail(&early)), "that was long before the end");
+        assert!(!limit_reached(1000, 800, &tail(&early)), "that was long before the end");
     }
 }

@@ -3,32 +3,33 @@
 //! A worker that is killed with SIGKILL can't end its children, and would leave them to run beside their own retries.
 //! So a small process of its own, the guard, waits for the worker's end and then kills every process group in a table
 //! that the worker keeps in shared memory: a small cell per running attempt, written without waking anybody. What left
-//! its group is found by the worker's id in its environment.
+//! its group is found by the attempt's number (see [`super::orphans`]), by the worker's id in its environment, or by its
+//! cgroup.
 //!
 //! A worker that is stopped (SIGSTOP, a debugger) can't end its children either when it loses their leases meanwhile. So a
 //! cell also says until when its attempt may run, which the worker keeps moving on; the guard kills what is past it.
+//!
+//! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it has.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, Timespec};
+use rustix::fs::Timespec;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use tokio::sync::watch;
 
-use super::{orphans, procfs, scratch, spawn, sys};
+use super::procfs::{self, TICK};
+use super::table::{Noted, Table, Ward};
+use super::{cgroup, orphans, scratch, spawn, sys};
+use crate::domain::WorkerId;
 use crate::domain::validity::boot_ms;
-use crate::domain::{Validity, WorkerId};
 
-/// The table begins with the worker's id and its scratch directory; cells follow.
-const HEADER: u64 = 8192;
-/// The process group, and until when it may run (0: no limit), eight bytes each.
-const CELL: u64 = 16;
 /// How often the guard looks at the table at least.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -36,121 +37,118 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Guard {
     table: Table,
-    process: std::process::Child,
+    presence: Presence,
 }
 
-/// Where the worker notes what runs.
+/// Whether there is a guard: without one, jobs would outlive a worker that is killed.
 #[derive(Debug, Clone)]
-pub(super) struct Table(Arc<File>);
+pub struct Presence(watch::Receiver<bool>);
+
+impl Presence {
+    /// Whether there is one now.
+    pub fn is_there(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns when [`Presence::is_there`] answers differently than when it was last asked for here.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
 
 impl Guard {
     /// Starts the guard of this process: this program again, with the hidden command `guard --parent PID`, which must
-    /// call [`run_guard`]. `scratch_dir` is that of the runner's settings.
+    /// call [`run_guard`]. When it dies another is started. `scratch_dir` is that of the runner's settings.
     ///
     /// # Errors
     /// When no process or memory is left, or the scratch directory's path is absurdly long.
     pub fn start(worker: &WorkerId, scratch_dir: &Path) -> io::Result<Guard> {
         sys::close_descriptors_on_exec();
-        let table = Table::create(worker, scratch_dir)?;
-        let process = spawn::spawn_guard(table.0.try_clone()?)?;
-        Ok(Guard { table, process })
+        let table = Table::create(worker, scratch_dir, orphans::first_number())?;
+        let (tell, presence) = watch::channel(false);
+        let (first, started) = mpsc::sync_channel(1);
+        let kept = table.clone();
+        // Its children are none of the main thread's, where orphans are.
+        std::thread::Builder::new().name("guard-watch".to_owned()).spawn(move || keep(kept.file(), &tell, first))?;
+        started.recv().map_err(io::Error::other)??;
+        Ok(Guard { table, presence: Presence(presence) })
     }
 
-    /// Whether the guard still runs; if not, jobs would outlive a worker that is killed.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.process.try_wait(), Ok(None))
+    /// Tells whether it is there.
+    pub fn presence(&self) -> Presence {
+        self.presence.clone()
     }
 
     pub(super) fn table(&self) -> Table {
         self.table.clone()
     }
-
-    pub(super) fn pid(&self) -> Pid {
-        Pid::from_child(&self.process)
-    }
 }
 
-impl Table {
-    pub(super) fn create(worker: &WorkerId, scratch_dir: &Path) -> io::Result<Self> {
-        // A relative path would mean another place to the guard.
-        let scratch_dir = std::path::absolute(scratch_dir)?;
-        let mut header = Vec::new();
-        for part in [worker.as_str().as_bytes(), scratch_dir.as_os_str().as_bytes()] {
-            header.extend(u32::try_from(part.len()).map_err(io::Error::other)?.to_le_bytes());
-            header.extend(part);
-        }
-        if header.len() as u64 > HEADER {
-            return Err(io::Error::other("the path of the scratch directory is too long"));
-        }
-        let file = File::from(rustix::fs::memfd_create("jobber-guard", MemfdFlags::CLOEXEC)?);
-        rustix::fs::ftruncate(&file, HEADER)?;
-        write_all_at(&file, &header, 0)?;
-        Ok(Self(Arc::new(file)))
-    }
-
-    /// Notes that a process group runs and until when it may, or with `None` that it has ended. Each caller has a cell of
-    /// its own.
-    pub(super) fn note(&self, cell: usize, group: Option<Pid>, validity: Option<&Validity>) {
-        let value = group.map_or(0, |pid| i64::from(pid.as_raw_nonzero().get()));
-        // Without memory for it, the guard still finds the process by its environment.
-        let until = validity.map_or(0, Validity::until);
-        let bytes = [value.to_le_bytes(), until.to_le_bytes()].concat();
-        let _ = write_all_at(&self.0, &bytes, HEADER + CELL * cell as u64);
-    }
-}
-
-impl Table {
-    /// Where the process that will have this cell notes itself, its id and until when it may run, before it executes its
-    /// program: the guard knows of it before there is anything to guard.
-    pub(super) fn place(&self, cell: usize) -> (BorrowedFd<'_>, u64) {
-        (self.0.as_fd(), HEADER + CELL * cell as u64)
-    }
-}
-
-fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-/// What the guard reads from the table.
-#[derive(Debug, PartialEq)]
-struct Ward {
-    worker: Vec<u8>,
-    scratch_dir: PathBuf,
-    /// Each with the moment until which it may run, 0 for no limit.
-    groups: Vec<(Pid, u64)>,
-}
-
-impl Ward {
-    fn read(table: &File) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        let mut chunk = [0u8; 4096];
-        loop {
-            match rustix::io::pread(table, &mut chunk, bytes.len() as u64)? {
-                0 => break,
-                n => bytes.extend_from_slice(&chunk[..n]),
+/// Keeps one guard alive as long as this process lives. `first` is told how the first start went; if badly, there is no
+/// other.
+fn keep(table: &File, tell: &watch::Sender<bool>, first: mpsc::SyncSender<io::Result<()>>) {
+    let mut first = Some(first);
+    let mut deaths = 0;
+    loop {
+        let lived = match table.try_clone().and_then(spawn::spawn_guard) {
+            Ok(guard) => {
+                let began = Instant::now();
+                tell.send_replace(true);
+                match first.take() {
+                    Some(first) => drop(first.send(Ok(()))),
+                    None => tracing::info!(pid = guard.id(), "another guard is there"),
+                }
+                let end = wait_for_end(Pid::from_child(&guard));
+                tell.send_replace(false);
+                tracing::error!(end, "the guard has died; no job is started until there is another");
+                began.elapsed()
             }
-        }
-        Self::parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the guard's table is malformed"))
+            Err(error) => {
+                if let Some(first) = first.take() {
+                    drop(first.send(Err(error)));
+                    return;
+                }
+                tracing::error!(%error, "no guard can be started, and so no job; trying again");
+                Duration::ZERO
+            }
+        };
+        deaths = if lived >= CALM { 0 } else { deaths + 1 };
+        std::thread::sleep(wait_after(deaths));
     }
+}
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let (mut header, cells) = bytes.split_at_checked(usize::try_from(HEADER).ok()?)?;
-        let mut part = || {
-            let (length, rest) = header.split_first_chunk::<4>()?;
-            let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-            header = rest;
-            Some(text.to_vec())
-        };
-        let worker = part()?;
-        let scratch_dir = PathBuf::from(std::ffi::OsString::from_vec(part()?));
-        let (cells, _) = cells.as_chunks::<16>();
-        // Never 1 or below: those would be everybody.
-        let group = |cell: &[u8; 16]| {
-            let ([group, until], _) = cell.as_chunks::<8>() else { return None };
-            let id = i32::try_from(i64::from_le_bytes(*group)).ok().filter(|id| *id > 1)?;
-            Some((Pid::from_raw(id)?, u64::from_le_bytes(*until)))
-        };
-        Some(Self { worker, scratch_dir, groups: cells.iter().filter_map(group).collect() })
+/// A guard that lived for this long did not die of what killed the one before.
+const CALM: Duration = Duration::from_secs(10);
+
+/// How long to wait before the next guard after so many that died soon.
+fn wait_after(deaths: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(5);
+    match deaths {
+        0 | 1 => Duration::ZERO,
+        more => (FIRST * 2u32.saturating_pow((more - 2).min(10))).min(LONGEST),
+    }
+}
+
+/// Reaps a guard; how it ended. One that is stopped guards nothing, and is killed.
+fn wait_for_end(guard: Pid) -> String {
+    loop {
+        match rustix::process::waitpid(Some(guard), WaitOptions::UNTRACED) {
+            Ok(Some((_, status))) if status.stopped() => {
+                let _ = rustix::process::kill_process(guard, Signal::KILL);
+            }
+            Ok(Some((_, status))) => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => format!("exited with code {code}"),
+                    (None, Some(signal)) => format!("killed by signal {signal}"),
+                    (None, None) => "ended".to_owned(),
+                };
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return format!("can't be waited for: {error}"),
+        }
     }
 }
 
@@ -162,6 +160,7 @@ impl Ward {
 pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
     sys::ignore_requests_to_end();
     sys::close_descriptors_on_exec();
+    let _ = rustix::thread::set_name(c"jobber-guard");
     let gone = || rustix::process::getppid().is_none_or(|now| now.as_raw_nonzero().get().unsigned_abs() != parent);
     let watched = i32::try_from(parent).ok().and_then(Pid::from_raw).filter(|_| !gone());
     let watched = watched.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
@@ -188,59 +187,89 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
         }
     }
     let ward = Ward::read(table)?;
-    for (group, _) in &ward.groups {
-        let _ = rustix::process::kill_process_group(*group, Signal::KILL);
-    }
-    kill_marked(&ward.worker);
+    ward.attempts.iter().for_each(kill_group);
+    let leaves = ward.cgroup.as_deref().map(|root| cgroup::leaves_of(root, &ward.worker)).unwrap_or_default();
+    leaves.iter().for_each(|leaf| cgroup::kill(leaf));
+    kill_all_of(&ward);
+    leaves.iter().for_each(|leaf| cgroup::remove(leaf));
     scratch::sweep(&ward.scratch_dir);
     Ok(())
 }
 
-/// Kills what runs past the moment until which it may, once; answers how long to wait before the next look. The worker
-/// reaps it when it goes on: until then the group's id can't have come to mean another one.
+/// Kills what runs past the moment until which it may, once; answers how long to wait before the next look.
 fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration> {
     let (ward, now) = (Ward::read(table)?, boot_ms());
-    killed.retain(|group| ward.groups.contains(group));
-    let is_over = |until: u64| until != 0 && until <= now;
-    let lapsed: Vec<_> = ward.groups.iter().filter(|g| is_over(g.1) && !killed.contains(g)).copied().collect();
-    for (group, _) in &lapsed {
-        let _ = rustix::process::kill_process_group(*group, Signal::KILL);
+    killed.retain(|done| ward.attempts.iter().any(|noted| (noted.group, noted.until) == *done));
+    let is_new = |noted: &&Noted| noted.is_over(now) && !killed.contains(&(noted.group, noted.until));
+    let lapsed: Vec<Noted> = ward.attempts.iter().filter(is_new).copied().collect();
+    if !lapsed.is_empty() {
+        lapsed.iter().for_each(kill_group);
+        // What had left its group.
+        let is_its = |limit: u64| limit != 0 && lapsed.iter().any(|noted| noted.number == limit);
+        kill_each(|id| procfs::most_file_locks(id).is_some_and(is_its));
+        if ward.attempts.iter().all(|noted| noted.is_over(now)) {
+            kill_all_of(&ward);
+        }
     }
-    // With nothing left that may run, what had left its group goes too.
-    if !lapsed.is_empty() && ward.groups.iter().all(|(_, until)| is_over(*until)) {
-        kill_marked(&ward.worker);
-    }
-    killed.extend(lapsed);
-    let next = ward.groups.iter().map(|(_, until)| *until).filter(|until| *until > now).min();
+    killed.extend(lapsed.iter().map(|noted| (noted.group, noted.until)));
+    let next = ward.attempts.iter().map(|noted| noted.until).filter(|until| *until > now).min();
     Ok(next.map_or(LOOK, |next| Duration::from_millis(next - now).min(LOOK)))
 }
 
-/// Kills every process with the worker's id in its environment, until there is none: one may have forked in between.
-fn kill_marked(worker: &[u8]) {
+/// Kills an attempt's group, unless its id has been given to another process: that was started at another time. What a
+/// leader that is gone leaves behind is found otherwise.
+fn kill_group(noted: &Noted) {
+    let is_it = match procfs::stat(noted.group.as_raw_nonzero().get()) {
+        Some(stat) => stat.started + TICK >= noted.after && (noted.before == 0 || stat.started <= noted.before + TICK),
+        // There, but not shown (`hidepid`).
+        None => rustix::process::pidfd_open(noted.group, PidfdFlags::empty()).is_ok(),
+    };
+    if is_it {
+        let _ = rustix::process::kill_process_group(noted.group, Signal::KILL);
+    }
+}
+
+/// Kills all that the worker's jobs have left.
+fn kill_all_of(ward: &Ward) {
+    let mark = [[b"JOBBER_WORKER=", &ward.worker[..]].concat()];
+    kill_until_none(|id| {
+        let limit = procfs::most_file_locks(id);
+        limit.is_some_and(|limit| orphans::is_one_of(ward.first_number, limit)) || procfs::environment_holds(id, &mark)
+    });
+}
+
+/// Kills every process of which this is true, once. Answers whom.
+fn kill_each(is_meant: impl Fn(i32) -> bool) -> Vec<OwnedFd> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut killed = Vec::new();
+    for id in procfs::all() {
+        let Some(pid) = Pid::from_raw(id).filter(|_| id != own && id > 1) else { continue };
+        if !is_meant(id) {
+            continue;
+        }
+        // Opened, then looked at again: now the id can't come to mean another process. Nor is one that has ended already.
+        if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            && is_meant(id)
+            && procfs::stat(id).is_some_and(|stat| !stat.zombie)
+            && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+        {
+            killed.push(pidfd);
+        }
+    }
+    killed
+}
+
+/// Kills every process of which this is true, until there is none: one may have forked in between.
+fn kill_until_none(is_meant: impl Fn(i32) -> bool) {
     /// Something that can't be killed (stuck in the kernel) is not waited for any longer.
     const PATIENCE: Duration = Duration::from_secs(20);
-    let mark = [[b"JOBBER_WORKER=", worker].concat()];
-    let own = rustix::process::getpid().as_raw_nonzero().get();
     /// A process that is just being executed shows no environment for a moment: none is left when several looks agree.
     const LOOKS: u32 = 3;
     const BETWEEN: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + PATIENCE;
     let mut clean = 0;
     while clean < LOOKS && Instant::now() < deadline {
-        let mut killed = Vec::new();
-        for id in procfs::all() {
-            let Some(pid) = Pid::from_raw(id).filter(|_| id != own && id > 1) else { continue };
-            if !procfs::environment_holds(id, &mark) {
-                continue;
-            }
-            // Opened, then looked at again: now the id can't come to mean another process.
-            if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-                && procfs::environment_holds(id, &mark)
-                && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
-            {
-                killed.push(pidfd);
-            }
-        }
+        let killed = kill_each(&is_meant);
         if killed.is_empty() {
             clean += 1;
             std::thread::sleep(BETWEEN);
@@ -254,29 +283,40 @@ fn kill_marked(worker: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Validity;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command, Stdio};
 
-    fn pid(id: i32) -> Option<Pid> {
-        Pid::from_raw(id)
+    /// What no attempt's number begins with: other tests of this process run attempts meanwhile.
+    const NOBODYS: u64 = 5 << 32;
+
+    /// Fills a cell as a worker and its child do together.
+    fn note(table: &Table, cell: usize, child: &Child, until: u64) {
+        table.write(cell, 0, &[u64::from(child.id()), until, boot_ms() - 2000, boot_ms(), 0]);
     }
 
     #[test]
-    fn the_table_holds_what_runs() {
-        let table = Table::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where")).unwrap();
-        let validity = Validity::lasting(Duration::from_secs(5));
-        table.note(3, pid(77), Some(&validity));
-        table.note(0, pid(1), None);
-        table.note(1, pid(88), Some(&validity));
-        table.note(1, None, None);
-        table.note(2, pid(99), None);
-        let ward = Ward::read(&table.0).unwrap();
-        let groups =
-            [(99, 0), (77, validity.until())].into_iter().filter_map(|(id, until)| Some((pid(id)?, until))).collect();
-        let expected = Ward { worker: b"w-1".to_vec(), scratch_dir: "/some/where".into(), groups };
-        assert_eq!(ward, expected, "cleared cells, gaps and process 1 are left out");
-        assert_eq!(Ward::parse(b"too short"), None);
-        assert_eq!(Ward::parse(&[0xff; 9000]), None);
+    fn waits_between_guards_that_die_grow_to_a_bound() {
+        let waits: Vec<u128> = (1..12).map(|deaths| wait_after(deaths).as_millis()).collect();
+        assert_eq!(waits, [0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn a_group_whose_id_means_another_process_by_now_is_left_alone() {
+        let mut stranger = sleeper("nobody", true);
+        let started = procfs::stat(i32::try_from(stranger.id()).unwrap()).unwrap().started;
+        let group = Pid::from_child(&stranger);
+        let noted = |after, before| Noted { group, until: 0, after, before, number: 0 };
+        for (after, before) in [(started + 1000, started + 1001), (started + 1000, 0), (started - 1001, started - 1000)]
+        {
+            kill_group(&noted(after, before));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(stranger.try_wait().unwrap().is_none());
+        for (after, before) in [(started, 0), (started, started + 5)] {
+            kill_group(&noted(after, before));
+        }
+        assert_eq!(stranger.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 
     #[expect(clippy::disallowed_methods, reason = "plays the part of a worker and its jobs")]
@@ -293,15 +333,15 @@ mod tests {
     fn everything_of_a_dead_worker_is_killed_and_nothing_else() {
         let scratch_dir = tempfile::tempdir().unwrap();
         let worker = WorkerId::generate("guard-test");
-        let table = Table::create(&worker, scratch_dir.path()).unwrap();
+        let table = Table::create(&worker, scratch_dir.path(), NOBODYS).unwrap();
         fs_err::create_dir_all(scratch_dir.path().join(format!("jobber-{worker}/1/left"))).unwrap();
         let mut parent = sleeper("nobody", false);
         let mut in_table = sleeper("unmarked", true);
         let mut escaped = sleeper(worker.as_str(), false);
         let mut other = sleeper("another-worker", true);
-        table.note(0, Some(Pid::from_child(&in_table)), None);
+        note(&table, 0, &in_table, 0);
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
-        let guarding = std::thread::spawn(move || guard(Some(&pidfd), &table.0));
+        let guarding = std::thread::spawn(move || guard(Some(&pidfd), table.file()));
         assert!(in_table.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
         parent.kill().unwrap();
         assert_eq!(in_table.wait().unwrap().signal(), Some(libc::SIGKILL));
@@ -317,20 +357,20 @@ mod tests {
     #[test]
     fn what_runs_past_its_time_is_killed_and_nothing_else() {
         let worker = WorkerId::generate("guard-test");
-        let table = Table::create(&worker, Path::new("/nonexistent")).unwrap();
+        let table = Table::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
         let mut parent = sleeper("nobody", false);
         let (mut lapsed, mut valid, mut escaped) =
             (sleeper("unmarked", true), sleeper("unmarked", true), sleeper(worker.as_str(), false));
         let long = Validity::lasting(Duration::from_secs(1000));
-        table.note(0, Some(Pid::from_child(&lapsed)), Some(&Validity::lasting(Duration::from_millis(200))));
-        table.note(1, Some(Pid::from_child(&valid)), Some(&long));
+        note(&table, 0, &lapsed, Validity::lasting(Duration::from_millis(200)).until());
+        note(&table, 1, &valid, long.until());
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
         let watched = table.clone();
-        let guarding = std::thread::spawn(move || guard(Some(&pidfd), &watched.0));
+        let guarding = std::thread::spawn(move || guard(Some(&pidfd), watched.file()));
         assert_eq!(lapsed.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(valid.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
-        table.note(0, None, None);
-        table.note(1, Some(Pid::from_child(&valid)), Some(&Validity::lasting(Duration::ZERO)));
+        table.clear(0);
+        table.extend(1, &Validity::lasting(Duration::ZERO));
         assert_eq!(valid.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert_eq!(escaped.wait().unwrap().signal(), Some(libc::SIGKILL), "nothing is left that may run");
         parent.kill().unwrap();
@@ -341,9 +381,9 @@ mod tests {
     #[test]
     fn a_guard_whose_worker_died_first_does_its_work_at_once() {
         let worker = WorkerId::generate("guard-test");
-        let table = Table::create(&worker, Path::new("/nonexistent")).unwrap();
+        let table = Table::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
         let mut left = sleeper(worker.as_str(), true);
-        guard(None, &table.0).unwrap();
+        guard(None, table.file()).unwrap();
         assert_eq!(left.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 }

@@ -1,7 +1,7 @@
 //! A memory limit in, its enforcement and the evidence of its breach out.
 //!
-//! Where the worker's cgroup (version 2) may be divided, each limited attempt runs in a leaf of its own, and the kernel
-//! does the rest. Elsewhere two nets together: a resource limit on private memory (`RLIMIT_DATA`) stops what allocates
+//! Where the worker's cgroup (version 2) may be divided, each attempt runs in a leaf of its own, and the kernel does the
+//! rest. Elsewhere two nets together: a resource limit on private memory (`RLIMIT_DATA`) stops what allocates
 //! fast; a watchdog that adds up the resident memory of the process group stops what allocates slowly or in many
 //! processes.
 
@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::Pid;
 
 use super::cgroup::{Leaf, Root};
-use super::exit::{self, MemoryEvidence};
-use super::orphans::Orphans;
+use super::exit::{self, Ending, MemoryEvidence};
+use super::orphans::Tracked;
 use super::procfs;
+use super::table::Table;
 use crate::domain::Tail;
 
 /// How attempts are limited on this host.
@@ -37,22 +38,27 @@ pub(super) struct Restraint {
 }
 
 impl Limits {
-    /// Looks once at what this host offers.
-    pub(super) fn detect() -> Self {
+    /// Looks once at what this host offers, and tells the guard.
+    pub(super) fn detect(table: Option<&Table>) -> Self {
         let own = procfs::read("/proc/self/oom_score_adj", 16).unwrap_or_default();
         let kernel_kills = AtomicU64::new(procfs::kernel_oom_kills().unwrap_or(0));
-        Self { cgroup: Root::detect(), protected: own.starts_with(b"-"), kernel_kills }
+        let cgroup = Root::detect();
+        if let (Some(root), Some(table)) = (&cgroup, table) {
+            table.note_cgroup(root.path());
+        }
+        Self { cgroup, protected: own.starts_with(b"-"), kernel_kills }
     }
 
-    /// Prepares what will hold a process that is not spawned yet. `name` is no other attempt's on this host.
-    pub(super) fn prepare(&self, name: &str, memory: Option<u64>, cores: usize) -> Restraint {
+    /// Prepares what will hold a process that is not spawned yet. `name` is no other attempt's on this host; the
+    /// process and all below it get `number` (see [`super::orphans`]).
+    pub(super) fn prepare(&self, name: &str, number: u64, memory: Option<u64>, cores: usize) -> Restraint {
         let kernel_kills = self.kernel_kills.load(Ordering::Relaxed);
-        let mut restraint = Restraint { limit: memory, leaf: None, resources: Vec::new(), kernel_kills };
-        let Some(limit) = memory else { return restraint };
-        match self.cgroup.as_ref().map(|root| root.leaf(name, limit)) {
+        let resources = vec![(libc::RLIMIT_LOCKS, number)];
+        let mut restraint = Restraint { limit: memory, leaf: None, resources, kernel_kills };
+        match self.cgroup.as_ref().map(|root| root.leaf(name, memory)) {
             Some(Ok(leaf)) => restraint.leaf = Some(leaf),
             Some(Err(error)) => restraint.do_without_cgroup(&error, cores),
-            None => restraint.limit_resources(limit, cores),
+            None => restraint.limit_resources(cores),
         }
         restraint
     }
@@ -64,10 +70,20 @@ impl Limits {
         }
     }
 
-    /// What points to a lack of memory, now that the process has ended. `killed` tells whether SIGKILL ended it, and
-    /// `limit_may_tell` whether its failure could come from the resource limit.
-    pub(super) fn evidence(&self, restraint: &Restraint, killed: bool, peak_rss: u64, stderr: &Tail) -> MemoryEvidence {
-        let kernel_killed = killed && {
+    /// What points to a lack of memory, now that the process has ended as `ending` tells, not stopped by
+    /// Jobber.
+    pub(super) fn evidence(
+        &self,
+        restraint: &Restraint,
+        ending: Ending,
+        peak_rss: u64,
+        stderr: &Tail,
+    ) -> MemoryEvidence {
+        // Most end well, and nothing need be read.
+        if ending == Ending::Exited(0) {
+            return MemoryEvidence::default();
+        }
+        let kernel_killed = ending == Ending::Signaled(libc::SIGKILL) && {
             let now = procfs::kernel_oom_kills().unwrap_or(0);
             self.kernel_kills.fetch_max(now, Ordering::Relaxed);
             now > restraint.kernel_kills
@@ -104,16 +120,16 @@ impl Restraint {
 
     /// Holds the process by resource limits, as its cgroup can't be used.
     pub(super) fn do_without_cgroup(&mut self, error: &std::io::Error, cores: usize) {
-        tracing::warn!(%error, "couldn't limit a job's memory by cgroup; using a resource limit");
+        tracing::warn!(%error, "couldn't give a job a cgroup; using a resource limit for its memory");
         self.leaf = None;
-        if let Some(limit) = self.limit {
-            self.limit_resources(limit, cores);
-        }
+        self.limit_resources(cores);
     }
 
-    fn limit_resources(&mut self, limit: u64, cores: usize) {
-        let data = limit.saturating_add(headroom(cores));
-        self.resources = vec![(libc::RLIMIT_DATA, data), (libc::RLIMIT_CORE, 0)];
+    fn limit_resources(&mut self, cores: usize) {
+        if let Some(limit) = self.limit {
+            let data = limit.saturating_add(headroom(cores));
+            self.resources.extend([(libc::RLIMIT_DATA, data), (libc::RLIMIT_CORE, 0)]);
+        }
     }
 
     /// The limit that the watchdog has to keep, when nobody else does.
@@ -121,8 +137,10 @@ impl Restraint {
         self.limit.filter(|_| self.leaf.is_none())
     }
 
-    /// The most memory that the attempt had at once, where the kernel counts it.
+    /// The most memory that a limited attempt had at once, where the kernel counts it: pages of files among it, as in
+    /// what the limit is compared with. Without a limit those say nothing of what the job needs.
     pub(super) fn peak(&self) -> Option<u64> {
+        self.limit?;
         self.leaf.as_ref()?.peak()
     }
 
@@ -141,24 +159,23 @@ fn headroom(cores: usize) -> u64 {
     64 * MIB + 8 * MIB * cores as u64
 }
 
-/// Whether the process group of `leader` uses more than `limit` bytes. Resident memory is added up first; only when
+/// Whether the attempt of `leader` uses more than `limit` bytes. Resident memory is added up first; only when
 /// that is too much, pages that several of its processes share are divided among them, which is slow to find out.
-pub(super) fn is_above(limit: u64, leader: Pid, orphans: &Orphans) -> bool {
-    let members = members(leader, orphans);
+pub(super) fn is_above(limit: u64, leader: Pid, tracked: &Tracked) -> bool {
+    let members = members(leader, tracked);
     let rss: u64 = members.iter().filter_map(|id| procfs::stat(*id)).map(|stat| stat.rss).sum();
     rss > limit
         && (members.len() == 1
             || members.iter().map(|id| procfs::proportional_memory(*id).unwrap_or(0)).sum::<u64>() > limit)
 }
 
-/// The leader's descendants, and those of its group whose parents have ended.
-fn members(leader: Pid, orphans: &Orphans) -> Vec<i32> {
+/// The leader's descendants, and those of them whose parents have ended.
+fn members(leader: Pid, tracked: &Tracked) -> Vec<i32> {
     /// Enough to see that it is too much.
     const MOST: usize = 4096;
     let leader = leader.as_raw_nonzero().get();
-    let in_group = |id: &i32| procfs::stat(*id).is_some_and(|stat| stat.group == leader);
     let mut members = vec![leader];
-    members.extend(orphans.children().into_iter().filter(in_group));
+    members.extend(tracked.orphans());
     let mut next = 0;
     while next < members.len() && members.len() < MOST {
         members.extend(procfs::children(members[next]));

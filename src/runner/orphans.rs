@@ -1,137 +1,298 @@
 //! Processes that outlive their attempt in, nothing left of them out.
 //!
 //! A process that left its group (`setsid`) is not hit by signals to the group. So that it can be found, this process is
-//! a "child subreaper": whoever loses its parent below it becomes a child of its main thread, and is recognised by the
-//! variables of its attempt in its environment, or by a working directory in the attempt's scratch directory. What
-//! wipes out both and leaves its group, too, is not recognised; only a cgroup holds that.
+//! a "child subreaper": whoever loses its parent below it becomes a child of its main thread, which spawns nothing itself.
+//! Such a child is ended unless it belongs to an attempt that runs, and reaped when it has ended: at the end of every
+//! attempt, and now and then while some run.
+//!
+//! To which attempt it belongs is told by a number that every process of an attempt has from birth and that it can't take
+//! off: its limit of file locks (`RLIMIT_LOCKS`). Linux has counted none since 2.4, so that the limit limits nothing; but it
+//! is inherited, can only be lowered without a right that jobs do not have, and can be read of every process: of one that
+//! has wiped its environment, forbids a look at it (`ssh-agent`), or runs as another user, too. Where the limit could not
+//! be set, because one is in force already, the environment and the working directory tell; and where those tell nothing,
+//! time does: a process is none of an attempt that began after it.
 
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::{procfs, sys};
+use super::procfs::{self, Stat, TICK};
+use super::sys;
+use crate::domain::validity::boot_ms;
 
 /// How long processes that were killed are waited for: one in the middle of slow input or output does not end at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Finds and ends orphans.
+/// Finds and ends orphans. There is one for the process, since it is the process that adopts them.
 #[derive(Debug)]
 pub(super) struct Orphans {
     /// The children of the main thread; `None` where the kernel has no such file.
     children: Option<OwnedFd>,
-    /// A child that is no orphan, and lives as long as this process.
-    guard: Option<i32>,
+    /// Where that file is.
+    path: String,
     own: i32,
-    own_group: i32,
-    /// Only its holder reaps orphans, so that none of their ids can come to mean another process meanwhile.
-    reaping: Mutex<()>,
+    /// Children that were there before, by id and start: whoever became this process had them.
+    before: Vec<(i32, u64)>,
+    next: AtomicU32,
+    running: Mutex<BTreeMap<u64, Arc<Known>>>,
+    /// Only its holder reaps orphans, so that none of their ids can come to mean another process meanwhile. Children that
+    /// `/proc` does not show, and when they were first met.
+    reaping: Mutex<HashMap<i32, u64>>,
 }
 
-/// How the processes of one attempt are recognised.
-pub(super) struct Marks<'a> {
-    pub(super) group: Pid,
+/// How the processes of one attempt are recognised without their number.
+#[derive(Debug)]
+struct Known {
+    /// 0 until it has been spawned.
+    group: AtomicI32,
     /// Variables in their environment: `NAME=value`.
-    pub(super) variables: &'a [Vec<u8>],
-    pub(super) scratch: &'a Path,
+    variables: Vec<Vec<u8>>,
+    scratch: PathBuf,
+    /// On the boot clock.
+    began: u64,
+}
+
+impl Known {
+    fn recognises(&self, id: i32, stat: Option<&Stat>) -> bool {
+        let group = self.group.load(Ordering::Relaxed);
+        stat.is_some_and(|stat| group != 0 && stat.group == group)
+            || procfs::environment_holds(id, &self.variables)
+            || procfs::working_directory(id).is_some_and(|at| at.starts_with(&self.scratch))
+    }
+}
+
+/// One attempt whose processes are left alone, until it has been swept.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    orphans: &'static Orphans,
+    number: u64,
+    known: Arc<Known>,
+}
+
+/// Whether a limit of file locks is a number that this process gives to its attempts, whose numbers begin with `first`.
+pub(super) fn is_one_of(first: u64, limit: u64) -> bool {
+    limit >> 32 == first >> 32
+}
+
+/// What the numbers of this process's attempts begin with: another process's are others.
+pub(super) fn first_number() -> u64 {
+    static FIRST: OnceLock<u64> = OnceLock::new();
+    // Without the highest bit, so that it can't mean "unlimited"; and never so few locks that it could be somebody's wish.
+    *FIRST.get_or_init(|| ((RandomState::new().build_hasher().finish() >> 33) | 1 << 30) << 32)
 }
 
 impl Orphans {
-    /// Makes this process the one to which orphans below it are given. `guard` is a child of its own that is left alone.
-    pub(super) fn adopt(guard: Option<Pid>) -> Self {
+    /// Makes this process the one to which orphans below it are given, and keeps reaping them from now on.
+    pub(super) fn adopt() -> &'static Self {
+        static ORPHANS: OnceLock<Orphans> = OnceLock::new();
+        static KEPT: OnceLock<()> = OnceLock::new();
+        let orphans = ORPHANS.get_or_init(Self::become_subreaper);
+        KEPT.get_or_init(|| {
+            let kept = std::thread::Builder::new().name("orphans".to_owned()).spawn(|| orphans.keep_reaping());
+            if let Err(error) = kept {
+                tracing::warn!(%error, "no thread to reap orphans; they are reaped when attempts end");
+            }
+        });
+        orphans
+    }
+
+    fn become_subreaper() -> Self {
         let own = rustix::process::getpid();
         if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
             tracing::warn!(%error, "couldn't become a subreaper; processes that leave their group can outlive their job");
         }
         let own = own.as_raw_nonzero().get();
         let path = format!("/proc/self/task/{own}/children");
-        let children = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
-        let own_group = rustix::process::getpgrp().as_raw_nonzero().get();
-        let guard = guard.map(|pid| pid.as_raw_nonzero().get());
-        Self { children, guard, own, own_group, reaping: Mutex::new(()) }
+        let children = rustix::fs::openat(CWD, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let before = procfs::children_of_thread(&path).unwrap_or_default();
+        let before = before.into_iter().filter_map(|id| Some((id, procfs::stat(id)?.started))).collect();
+        let (next, running, reaping) = (AtomicU32::new(1), Mutex::default(), Mutex::default());
+        Self { children, path, own, before, next, running, reaping }
     }
 
-    /// The orphans that this process has been given, and other children of its main thread but for its guard.
-    pub(super) fn children(&self) -> Vec<i32> {
-        let mut buffer = [0u8; 8192];
-        let Some(length) = self.children.as_ref().and_then(|file| rustix::io::pread(file, &mut buffer, 0).ok()) else {
+    /// From now on what belongs to this attempt is left alone; to be called before its process is spawned. `variables` are
+    /// those in its environment that no other attempt has, `scratch` is its directory.
+    pub(super) fn track(&'static self, variables: Vec<Vec<u8>>, scratch: PathBuf) -> Tracked {
+        let number = first_number() | u64::from(self.next.fetch_add(1, Ordering::Relaxed));
+        let known = Arc::new(Known { group: AtomicI32::new(0), variables, scratch, began: boot_ms() });
+        lock(&self.running).insert(number, known.clone());
+        Tracked { orphans: self, number, known }
+    }
+
+    /// The orphans that this process has been given, and other children of its main thread.
+    fn children(&self) -> Vec<i32> {
+        // There are hardly ever any: one call to see that.
+        let mut glance = [0u8; 8];
+        let any = |file: &OwnedFd| rustix::io::pread(file, &mut glance, 0).is_ok_and(|length| length > 0);
+        if !self.children.as_ref().is_some_and(any) {
             return Vec::new();
-        };
-        let text = String::from_utf8_lossy(&buffer[..length]);
-        // An id at the very end may have been cut.
-        let mut ids = text.rsplit_once(' ').map(|(whole, _)| procfs::parse_ids(whole)).unwrap_or_default();
-        ids.retain(|id| Some(*id) != self.guard);
-        ids
+        }
+        procfs::children_of_thread(&self.path).unwrap_or_default()
     }
 
-    /// Kills and reaps whatever is left of an attempt whose leader has ended. Waits for their ends, but not for ever.
-    pub(super) fn sweep(&self, marks: &Marks<'_>) {
-        let deadline = Instant::now() + PATIENCE;
+    /// Looks now and then, for ever: a job that runs for long may leave orphans by the thousand, and what no attempt's end
+    /// could end is tried again.
+    fn keep_reaping(&self) {
+        const WHILE_SOME_RUN: Duration = Duration::from_millis(250);
+        const ELSE: Duration = Duration::from_secs(1);
+        const ROUNDS: usize = 10;
         loop {
-            let children = self.children();
-            if children.is_empty() {
-                return;
+            let idle = lock(&self.running).is_empty();
+            std::thread::sleep(if idle { ELSE } else { WHILE_SOME_RUN });
+            for _ in 0..ROUNDS {
+                let killed = self.look(None);
+                if killed.is_empty() {
+                    break;
+                }
+                wait_for(&killed, Instant::now() + WHILE_SOME_RUN);
             }
-            let killed = self.kill_and_reap(&children, marks);
+        }
+    }
+
+    /// One look at all children: reaps the dead, kills what belongs to no attempt that runs. `ended` is one that has just
+    /// ended. Answers who was killed.
+    fn look(&self, ended: Option<&Known>) -> Vec<OwnedFd> {
+        let mut hidden = lock(&self.reaping);
+        // Whole, since nobody reaps meanwhile. Before looking at who runs: whose child is in it had begun by then.
+        let children = self.children();
+        if children.is_empty() {
+            hidden.clear();
+            return Vec::new();
+        }
+        if !hidden.is_empty() {
+            hidden.retain(|id, _| children.contains(id));
+        }
+        let running: Vec<(u64, Arc<Known>)> =
+            lock(&self.running).iter().map(|(number, known)| (*number, known.clone())).collect();
+        let mut victims = Vec::new();
+        for id in children {
+            let Some(pid) = Pid::from_raw(id) else { continue };
+            let stat = procfs::stat(id);
+            match stat {
+                Some(stat) if stat.parent != self.own || self.before.contains(&(id, stat.started)) => continue,
+                Some(stat) if stat.zombie => {
+                    let _ = sys::reap(pid, false);
+                    continue;
+                }
+                // Not shown (`hidepid`): alive only if there is nothing to reap.
+                None if !matches!(sys::reap(pid, false), Ok(None)) => continue,
+                _ => {}
+            }
+            let started = stat.map_or_else(|| *hidden.entry(id).or_insert_with(boot_ms), |stat| stat.started);
+            if self.must_end(id, stat.as_ref(), started, ended, &running) {
+                victims.push((id, stat.map(|stat| stat.started)));
+            }
+        }
+        kill_with_descendants(victims)
+    }
+
+    fn must_end(
+        &self,
+        id: i32,
+        stat: Option<&Stat>,
+        started: u64,
+        ended: Option<&Known>,
+        running: &[(u64, Arc<Known>)],
+    ) -> bool {
+        if running.is_empty() {
+            return true;
+        }
+        let number = procfs::most_file_locks(id).filter(|limit| is_one_of(first_number(), *limit));
+        if let Some(number) = number {
+            return !running.iter().any(|(its, _)| *its == number);
+        }
+        if ended.is_some_and(|ended| ended.recognises(id, stat)) {
+            return true;
+        }
+        !running.iter().any(|(_, known)| known.recognises(id, stat))
+            && !running.iter().any(|(_, known)| known.began <= started + TICK)
+    }
+}
+
+impl Tracked {
+    /// What every process of the attempt is to have for its limit of file locks.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Notes the attempt's process group, now that there is one.
+    pub(super) fn spawned(&self, group: Pid) {
+        self.known.group.store(group.as_raw_nonzero().get(), Ordering::Relaxed);
+    }
+
+    /// Those of the attempt's processes that have lost their parents.
+    pub(super) fn orphans(&self) -> Vec<i32> {
+        let group = self.known.group.load(Ordering::Relaxed);
+        let is_its = |id: &i32| {
+            procfs::stat(*id).is_some_and(|stat| stat.group == group)
+                || procfs::most_file_locks(*id) == Some(self.number)
+        };
+        self.orphans.children().into_iter().filter(is_its).collect()
+    }
+
+    /// Kills and reaps whatever is left of the attempt, whose leader has ended. Waits for their ends, but not for ever:
+    /// what has not ended then is tried again later.
+    pub(super) fn sweep(&self) {
+        self.forget();
+        let deadline = Instant::now() + PATIENCE;
+        while !self.orphans.children().is_empty() {
+            let killed = self.orphans.look(Some(&self.known));
             if killed.is_empty() {
                 return;
             }
             if Instant::now() >= deadline {
-                tracing::warn!(group = %marks.group, left = killed.len(), "processes of a job did not end when they were killed");
+                tracing::warn!(left = killed.len(), "processes of a job did not end when they were killed");
                 return;
             }
             wait_for(&killed, deadline);
         }
     }
 
-    /// One look at all children: reaps the dead, kills what belongs to the attempt. Answers who was killed.
-    fn kill_and_reap(&self, children: &[i32], marks: &Marks<'_>) -> Vec<OwnedFd> {
-        let _only_here = self.reaping.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let group = marks.group.as_raw_nonzero().get();
-        let mut victims = Vec::new();
-        for &id in children {
-            let Some(stat) = procfs::stat(id).filter(|stat| stat.parent == self.own) else { continue };
-            if stat.zombie {
-                // One of this process's own group is somebody's child in the usual way, who wants to reap it.
-                if stat.group != self.own_group
-                    && let Some(pid) = Pid::from_raw(id)
-                {
-                    let _ = sys::reap(pid, false);
-                }
-            } else if stat.group == group
-                || procfs::environment_holds(id, marks.variables)
-                || procfs::working_directory(id).is_some_and(|at| at.starts_with(marks.scratch))
-            {
-                victims.push(id);
-            }
-        }
-        self.kill_with_descendants(victims)
+    fn forget(&self) {
+        lock(&self.orphans.running).remove(&self.number);
     }
+}
 
-    fn kill_with_descendants(&self, mut victims: Vec<i32>) -> Vec<OwnedFd> {
-        /// More are found by the next look.
-        const AT_ONCE: usize = 10_000;
-        let mut next = 0;
-        while next < victims.len() && victims.len() < AT_ONCE {
-            victims.extend(procfs::children(victims[next]));
-            next += 1;
-        }
-        let mut killed = Vec::new();
-        for &id in &victims {
-            let Some(pid) = Pid::from_raw(id) else { continue };
-            let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            // Held by the descriptor now: check that the id still means who it meant.
-            let still = procfs::stat(id).is_some_and(|s| s.parent == self.own || victims.contains(&s.parent));
-            if still && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
-                killed.push(pidfd);
-            }
-        }
-        killed
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.forget();
     }
+}
+
+/// Kills these, by id and start (`None`: a child that `/proc` does not show), and all below them.
+fn kill_with_descendants(mut victims: Vec<(i32, Option<u64>)>) -> Vec<OwnedFd> {
+    /// More are found by the next look.
+    const AT_ONCE: usize = 10_000;
+    let mut next = 0;
+    while next < victims.len() && victims.len() < AT_ONCE {
+        let below = procfs::children(victims[next].0).into_iter();
+        victims.extend(below.filter_map(|id| Some((id, Some(procfs::stat(id)?.started)))));
+        next += 1;
+    }
+    let mut killed = Vec::new();
+    for (id, started) in victims {
+        let Some(pid) = Pid::from_raw(id) else { continue };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // Held by the descriptor now: check that the id still means who it meant.
+        if procfs::stat(id).map(|stat| stat.started) == started
+            && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+        {
+            killed.push(pidfd);
+        }
+    }
+    killed
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until all of these have ended, or `deadline`.

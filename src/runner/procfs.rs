@@ -13,9 +13,18 @@ pub(super) struct Stat {
     pub(super) parent: i32,
     pub(super) group: i32,
     pub(super) session: i32,
+    /// When it was started, in milliseconds of the boot clock, to the tick (10 ms). With its id it names a process for
+    /// good: ids are given again.
+    pub(super) started: u64,
     /// Resident memory in bytes.
     pub(super) rss: u64,
 }
+
+/// How exact [`Stat::started`] is, and to spare.
+pub(super) const TICK: u64 = 20;
+
+/// More ids than there can be fit into it.
+const LONGEST_LIST: usize = 64 * 1024 * 1024;
 
 /// Reads a file of `/proc` up to `limit` bytes.
 pub(super) fn read(path: &str, limit: usize) -> Option<Vec<u8>> {
@@ -51,11 +60,13 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<i64>().ok();
     let id = |at: usize| i32::try_from(number(at)?).ok();
+    let ticks = u64::try_from(number(19)?).ok()?;
     Some(Stat {
         zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: id(1)?,
         group: id(2)?,
         session: id(3)?,
+        started: ticks.saturating_mul(1000) / sys::ticks_per_second(),
         rss: u64::try_from(number(21)?).ok()? * sys::page_size(),
     })
 }
@@ -69,9 +80,22 @@ pub(super) fn parse_ids(text: &str) -> Vec<i32> {
 pub(super) fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {
-        read_text(&format!("/proc/{pid}/task/{}/children", thread.ok()?.file_name().to_str()?))
+        children_of_thread(&format!("/proc/{pid}/task/{}/children", thread.ok()?.file_name().to_str()?))
     };
-    threads.filter_map(of_thread).flat_map(|text| parse_ids(&text)).collect()
+    threads.filter_map(of_thread).flatten().collect()
+}
+
+/// The ids in a file of children, all of them: the kernel gives out a page of it at a time.
+pub(super) fn children_of_thread(path: &str) -> Option<Vec<i32>> {
+    Some(parse_ids(&String::from_utf8(read(path, LONGEST_LIST)?).ok()?))
+}
+
+/// How many file locks a process may hold at most, as it is told. No Linux counts those any more: see
+/// [`super::orphans`] on what the number is for. Unlike an environment, this can be read of every process.
+pub(super) fn most_file_locks(pid: i32) -> Option<u64> {
+    let text = read_text(&format!("/proc/{pid}/limits"))?;
+    // The soft limit, then the hard one.
+    text.lines().find_map(|line| line.strip_prefix("Max file locks"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Every process that `/proc` shows.
@@ -124,7 +148,7 @@ mod tests {
     fn a_name_may_hold_anything() {
         let line = "42 (a) b (c)) Z 7 8 9 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 5 1000 3 0 0";
         let rss = 3 * sys::page_size();
-        assert_eq!(parse_stat(line), Some(Stat { zombie: true, parent: 7, group: 8, session: 9, rss }));
+        assert_eq!(parse_stat(line), Some(Stat { zombie: true, parent: 7, group: 8, session: 9, started: 50, rss }));
         assert_eq!(parse_stat("42 (x) S 7"), None);
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::Value;
 
-use super::exit::{self, Ending};
+use super::exit::{self, MemoryEvidence};
 use super::limits::{Limits, Restraint};
 use super::supervise::Observed;
 use crate::domain::outcome::signal_name;
@@ -27,9 +27,11 @@ pub(super) fn report(
     (limits, restraint): (&Limits, &Restraint),
     error_file: &Path,
 ) -> AttemptReport {
-    let killed = matches!(observed.ending, Ending::Signaled(libc::SIGKILL)) && observed.stopped.is_none();
-    let evidence = limits.evidence(restraint, killed, observed.peak_rss, &observed.stderr);
-    let outcome = exit::outcome(observed.ending, observed.stopped, evidence);
+    let evidence = match observed.stopped {
+        Some(_) => MemoryEvidence::default(),
+        None => limits.evidence(restraint, observed.ending, observed.peak_rss, &observed.stderr),
+    };
+    let outcome = exit::outcome(observed.ending, observed.stopped, evidence, &order.no_retry_exit_codes);
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     let usage = Usage {
         wall_us: micros(observed.wall),

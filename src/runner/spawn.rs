@@ -18,7 +18,8 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
 
-use super::launch::{Launch, Refusal, Stack, Strings, launch};
+use super::launch::{Launch, Refusal, Strings, launch};
+use super::stack::Stack;
 use super::{binary::BinaryError, sys};
 use crate::domain::{SpawnFailure, Validity};
 
@@ -326,7 +327,10 @@ impl Feed {
 #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
 pub(super) fn spawn_guard(table: File) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;
-    Command::new(std::env::current_exe()?)
+    // As it runs, even if its file has been replaced or removed; by its name, for whoever lists processes.
+    let name = std::env::current_exe().unwrap_or_else(|_| "jobber".into());
+    Command::new("/proc/self/exe")
+        .arg0(name)
         .args(["guard", "--parent", &std::process::id().to_string()])
         .env_clear()
         .stdin(Stdio::from(table))

@@ -10,20 +10,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
-use rustix::process::Pid;
 use serde_json::Value;
 
 use super::capture::Capture;
 use super::directives::{Directives, Found};
 use super::exit::{Ending, Stopped};
-use super::guard::Table;
 use super::limits::{self, Limits, Restraint};
 use super::memory::PeakMemory;
-use super::order::{OutputSink, StopSignal};
-use super::orphans::{Marks, Orphans};
+use super::order::{OutputSink, StopReason, StopSignal};
+use super::orphans::Tracked;
 use super::spawn::Spawned;
 use super::stop::Stopper;
 use super::sys::{self, Counted};
+use super::table::Table;
 use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
@@ -41,8 +40,7 @@ pub(super) struct Terms<'a> {
     pub(super) output_bytes: usize,
     pub(super) stop: &'a StopSignal,
     pub(super) sink: &'a Arc<dyn OutputSink>,
-    pub(super) marks: Marks<'a>,
-    pub(super) orphans: &'a Orphans,
+    pub(super) tracked: &'a Tracked,
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a Clock,
     pub(super) vigil: Option<Vigil<'a>>,
@@ -59,9 +57,9 @@ pub(super) struct Vigil<'a> {
 
 impl Vigil<'_> {
     /// Notes the validity as it is; answers when to do it again.
-    fn note(&self, group: Pid, now: Instant) -> Instant {
+    fn note(&self, now: Instant) -> Instant {
         const LONGEST: u64 = 1000;
-        self.table.note(self.cell, Some(group), Some(self.validity));
+        self.table.extend(self.cell, self.validity);
         let left = self.validity.until().saturating_sub(boot_ms());
         now + Duration::from_millis((left / 8).clamp(20, LONGEST))
     }
@@ -153,7 +151,7 @@ impl<'a> Supervisor<'a> {
             .ok_or_else(|| std::io::Error::other("a process that has ended could not be reaped"))?;
         self.process.reaped = true;
         let floor = sys::own_max_rss();
-        self.terms.orphans.sweep(&self.terms.marks);
+        self.terms.tracked.sweep();
         self.drain(ended);
         let Said { scanner, mut stdout, stderr, mut result, sink } = self.said;
         scanner.finish(|found| note(&mut stdout, &mut result, &sink, found));
@@ -173,7 +171,8 @@ impl<'a> Supervisor<'a> {
 
     /// Waits a moment for the end alone; true when it has come.
     fn glance(&mut self) -> bool {
-        if self.process.input.is_some() {
+        let is_over = self.terms.vigil.as_ref().is_some_and(|vigil| vigil.validity.is_over());
+        if self.process.input.is_some() || is_over {
             return false;
         }
         let glance = Timespec::try_from(self.terms.timeout.map_or(FIRST_GLANCE, |t| t.min(FIRST_GLANCE)));
@@ -247,13 +246,18 @@ impl<'a> Supervisor<'a> {
         if let Some((at, limit)) = self.watchdog_at
             && at <= now
         {
-            if limits::is_above(limit, self.process.pid, self.terms.orphans) {
+            if limits::is_above(limit, self.process.pid, self.terms.tracked) {
                 self.stopper.stop(Stopped::Memory, leader, now);
             }
             self.watchdog_at = Some((now + WATCHDOG, limit));
         }
         if let Some(vigil) = self.terms.vigil.as_ref().filter(|_| self.vigil_at.is_some_and(|at| at <= now)) {
-            self.vigil_at = Some(vigil.note(self.process.pid, now));
+            self.vigil_at = Some(vigil.note(now));
+            // Others may have the job: nothing of it may go on, whether the guard has seen to that or not.
+            if vigil.validity.is_over() {
+                self.stopper.stop(Stopped::Asked(StopReason::Lapsed), leader, now);
+                self.stopper.kill(leader);
+            }
         }
         if self.memory.tick(self.process.pid, now) {
             self.terms.limits.refresh(self.restraint);

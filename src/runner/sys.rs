@@ -79,6 +79,12 @@ pub(super) fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
+/// How many ticks a second has in what the kernel tells of processes.
+pub(super) fn ticks_per_second() -> u64 {
+    // SAFETY: sysconf only reads.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
 /// Keeps every descriptor but the standard three from children, those included that this process inherited open.
 pub(super) fn close_descriptors_on_exec() {
     // An old kernel refuses; then only what this process opens itself is kept from children.

@@ -1,10 +1,12 @@
 //! Leases in, verdicts and events out: claims jobs, runs each on its own cores, records what happened.
 //!
 //! ```text
-//!   claim ──> slot ──> [attempt_started] ──> runner ──> [attempt_finished, finished] ──> settle
+//!   claim ──> slot ──> [attempt_started] ──> process ──> [attempt_finished, finished] ──> settle
+//!                              └─ refused ──> [attempt_withdrawn] ──> given back
 //! ```
-//! The two events are durable before the step that follows them: a crash in between leaves a lease to lapse and a
-//! history that the next attempt completes.
+//! The events are durable before the step that follows them: a crash in between leaves a lease to lapse and a history
+//! that the next attempt completes. A job that waits its turn has not started; the start of one that has its slot is
+//! written while its process is prepared, and the process itself looks last whether the lease still holds.
 
 mod attempt;
 mod heartbeat;
@@ -13,6 +15,7 @@ mod live;
 mod pace;
 mod policies;
 mod recorder;
+mod start;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use crate::backoff::Waits;
 use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, Stretch, WorkerId};
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
-use crate::runner::{RunOrder, Runner, RunningGauge, Slots};
+use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
 pub use heartbeat::EVERY as HEARTBEAT;
 use pace::Pace;
 pub use policies::Policies;
@@ -65,8 +68,10 @@ impl WorkerSettings {
             timeout: job.options.timeout.or(rules.timeout).map(|limit| longer(limit, stretch.timeout)),
             grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
             memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, stretch.memory)),
+            no_retry_exit_codes: self.no_retry_exit_codes(job),
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
+            start_log: None,
         }
     }
 
@@ -75,9 +80,17 @@ impl WorkerSettings {
     }
 
     fn policy(&self, job: &Job) -> RetryPolicy {
-        let mut no_retry_exit_codes = job.options.no_retry_exit_codes.clone();
-        no_retry_exit_codes.extend(&self.rules(&job.name).no_retry_exit_codes);
-        RetryPolicy { attempts: job.options.attempts, backoff: job.options.backoff.clone(), no_retry_exit_codes }
+        RetryPolicy {
+            attempts: job.options.attempts,
+            backoff: job.options.backoff.clone(),
+            no_retry_exit_codes: self.no_retry_exit_codes(job),
+        }
+    }
+
+    fn no_retry_exit_codes(&self, job: &Job) -> Vec<u8> {
+        let mut codes = job.options.no_retry_exit_codes.clone();
+        codes.extend(&self.rules(&job.name).no_retry_exit_codes);
+        codes
     }
 }
 
@@ -110,6 +123,8 @@ pub struct Worker {
     pub claiming: Arc<SetOnce<()>>,
     /// What follows on failures of a category.
     pub policies: Option<Arc<Policies>>,
+    /// Whether there is a guard: without one nothing is taken.
+    pub guard: Presence,
     /// What it was told.
     pub settings: Arc<WorkerSettings>,
 }
@@ -118,7 +133,7 @@ pub struct Worker {
 struct Shop {
     worker: Worker,
     recorder: Recorder,
-    pace: Pace,
+    pace: Arc<Pace>,
     /// One task for each lease.
     attempts: TaskTracker,
     /// Cancelled when running jobs must be stopped and given back.
@@ -149,7 +164,7 @@ impl Worker {
         let give_up = kill.child_token();
         let shop = Arc::new(Shop {
             recorder: Recorder::new(self.sink.clone(), give_up.clone()),
-            pace: Pace::new(self.slots.count()),
+            pace: Arc::new(Pace::new(self.slots.count())),
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
             worker: self,
@@ -199,8 +214,9 @@ impl Worker {
 async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
     let attempts = &shop.attempts;
     let burst = shop.worker.settings.burst;
+    let mut guard = shop.worker.guard.clone();
     loop {
-        claims.set_concurrency(shop.pace.leases());
+        claims.set_concurrency(if guard.is_there() { shop.pace.leases() } else { 0 });
         let idle = async {
             match burst {
                 Some(quiet) => {
@@ -215,6 +231,7 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
             () = drain.cancelled() => break,
             () = idle => break,
             () = shop.pace.changed() => {}
+            () = guard.changed() => {}
             lease = claims.next() => match lease {
                 Some(lease) => { attempts.spawn(attempt::live(shop.clone(), lease)); }
                 None => break,

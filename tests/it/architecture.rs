@@ -10,6 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("logging", &[]),
     ("memory", &[]),
+    ("process", &[]),
     ("lifecycle", &[]),
     ("notify", &[]),
     ("wake", &[]),
@@ -69,7 +70,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("chrono", &["domain"]),
     ("chrono_tz", &["domain"]),
     ("croner", &["domain"]),
-    ("libc", &["runner", "memory"]),
+    ("libc", &["runner", "memory", "process"]),
 ];
 
 const LONGEST: usize = 400;

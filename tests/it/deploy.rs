@@ -42,6 +42,18 @@ fn units_outlast_the_shutdown_that_they_ask_for() {
 }
 
 #[test]
+fn units_bound_what_their_processes_take_and_leave() {
+    for name in UNITS {
+        let (_, text) = unit(name);
+        let tasks = text.lines().find_map(|line| line.strip_prefix("TasksMax=")).expect("it is set");
+        assert!((256..100_000).contains(&tasks.parse::<u32>().unwrap()), "{name}: {tasks}");
+        for line in ["PrivateIPC=yes", "RemoveIPC=yes"] {
+            assert!(text.lines().any(|l| l == line), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn systemd_accepts_the_units() {
     let here = Command::new("systemd-analyze").arg("--version").output();
     if !here.is_ok_and(|output| output.status.success()) {

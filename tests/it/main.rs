@@ -24,4 +24,5 @@ mod lifecycle;
 mod policies;
 mod projector;
 mod release;
+mod supervision;
 mod upkeep;

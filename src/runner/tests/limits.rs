@@ -33,10 +33,19 @@ async fn an_allocation_beyond_all_bounds_fails_at_once() {
     let order = fixture.script("ulimit -d; ulimit -c");
     let report = fixture.run(RunOrder { memory_bytes: Some(MIB), ..order }).await;
     assert!(report.outcome.is_success(), "a limit that is not reached does no harm: {report:?}");
-    let order = RunOrder { memory_bytes: Some(32 * MIB), ..fixture.script("echo std::bad_alloc >&2; kill -ABRT $$") };
-    assert_eq!(fixture.run(order).await.outcome, Outcome::Oom);
-    let order = fixture.script("echo std::bad_alloc >&2; kill -ABRT $$");
-    assert_eq!(fixture.run(order).await.outcome, Outcome::Signal { signal: 6 }, "without a limit it is a crash");
+}
+
+#[tokio::test]
+async fn words_of_memory_tell_nothing_far_from_the_limit() {
+    let fixture = Fixture::new();
+    let says = async |end: &str, memory_bytes| {
+        let order = fixture.script(&format!("echo 'CUDA out of memory: std::bad_alloc' >&2; {end}"));
+        fixture.run(RunOrder { memory_bytes, ..order }).await.outcome
+    };
+    for limit in [None, Some(1024 * MIB)] {
+        assert_eq!(says("exit 65", limit).await, Outcome::Exit { code: 65 });
+        assert_eq!(says("kill -ABRT $$", limit).await, Outcome::Signal { signal: 6 });
+    }
 }
 
 #[tokio::test]

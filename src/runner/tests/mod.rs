@@ -153,6 +153,7 @@ fn order(name: &str) -> RunOrder {
 fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
         results_before: serde_json::Map::new(),
+        start_log: None,
         job: Arc::new(Job {
             id: JobId::generate(),
             name: JobName::parse(name).unwrap(),
@@ -165,6 +166,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
         timeout: None,
         grace: Duration::from_secs(30),
         memory_bytes: None,
+        no_retry_exit_codes: Vec::new(),
         validity: None,
     }
 }

@@ -108,14 +108,62 @@ async fn what_hides_its_environment_is_found_by_where_it_works() {
 #[tokio::test]
 async fn a_pipe_that_is_held_open_is_drained_for_a_bounded_time() {
     let fixture = Fixture::with(|settings| settings.drain = Duration::from_millis(100));
+    let (heard, go, pid_file) = (nothing(), fixture.path("go"), fixture.path("pid"));
+    let order = fixture.script(&format!(
+        "echo $$ > {}; echo up; until [ -e {} ]; do sleep 0.01; done; echo done",
+        pid_file.display(),
+        go.display()
+    ));
+    // Held by somebody who is none of the job's: nothing but the bounded drain ends the wait.
+    let hold = async {
+        heard.wait_for("up").await;
+        let stdout = format!("/proc/{}/fd/1", read(&pid_file).trim());
+        let held = fs_err::OpenOptions::new().write(true).open(stdout).unwrap();
+        fs_err::write(&go, "").unwrap();
+        held
+    };
+    let (report, _held) = tokio::join!(fixture.run_with(order, StopHandle::new().unwrap().1, heard.clone()), hold);
+    assert_eq!((report.outcome, report.stdout.text.as_str()), (Outcome::Exit { code: 0 }, "up\ndone\n"));
+}
+
+#[tokio::test]
+async fn what_hides_in_every_way_is_found_all_the_same() {
+    let fixture = Fixture::new();
     let pid_file = fixture.path("pid");
-    // Hidden in every way: nothing but the bounded drain ends the wait.
-    let hidden =
-        format!("cd /; env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' & sleep 0.2; echo done", pid_file.display());
+    let hidden = format!(
+        "cd /; env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' > /dev/null 2>&1 & sleep 0.2; echo done",
+        pid_file.display()
+    );
     let report = fixture.run(fixture.script(&hidden)).await;
-    assert_eq!((report.outcome, report.stdout.text.as_str()), (Outcome::Exit { code: 0 }, "done\n"));
-    let pid = rustix::process::Pid::from_raw(read(&pid_file).trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(report.stdout.text, "done\n");
+    assert!(has_ended(read(&pid_file).trim().parse().unwrap()));
+}
+
+#[tokio::test]
+async fn orphans_that_have_ended_are_reaped_while_the_job_runs() {
+    let fixture = Fixture::new();
+    let heard = nothing();
+    let (go, pid_file) = (fixture.path("go"), fixture.path("pid"));
+    // More than one page of the kernel's list of children, and one that lives behind them.
+    let order = fixture.script(&format!(
+        "i=0; while [ $i -lt 1500 ]; do (true &); i=$((i + 1)); done
+         setsid sh -c 'echo $$ > {}; exec sleep 1000' & echo up; until [ -e {} ]; do sleep 0.05; done",
+        pid_file.display(),
+        go.display()
+    ));
+    let look = async {
+        heard.wait_for("up").await;
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let dead = || {
+            let children = procfs::children_of_thread(&format!("/proc/self/task/{own}/children")).unwrap_or_default();
+            children.into_iter().filter(|id| procfs::stat(*id).is_some_and(|stat| stat.zombie)).count()
+        };
+        eventually("the dead are reaped", || dead() < 50);
+        fs_err::write(&go, "").unwrap();
+    };
+    let (report, ()) = tokio::join!(fixture.run_with(order, StopHandle::new().unwrap().1, heard.clone()), look);
+    assert!(report.outcome.is_success());
+    assert!(has_ended(read(&pid_file).trim().parse().unwrap()));
 }
 
 #[tokio::test]

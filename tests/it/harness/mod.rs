@@ -41,6 +41,7 @@ pub struct Start {
     env: Vec<(String, String)>,
     place: Option<Arc<Place>>,
     default_jobs_dir: bool,
+    before: Vec<String>,
 }
 
 /// A running `jobber dev`, `serve` or `work`.
@@ -162,7 +163,7 @@ pub fn cpp_build_dir() -> PathBuf {
 
 impl Start {
     fn new(role: &'static str) -> Self {
-        Self { role, args: Vec::new(), env: Vec::new(), place: None, default_jobs_dir: false }
+        Self { role, args: Vec::new(), env: Vec::new(), place: None, default_jobs_dir: false, before: Vec::new() }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -187,11 +188,18 @@ impl Start {
         self
     }
 
+    /// Starts it by another program, which must become it: `env`, `setpriv`, with arguments.
+    pub fn by(mut self, words: &[&str]) -> Self {
+        self.before = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// Starts the process and waits until it says that it is ready.
     pub async fn start(self) -> Jobber {
         let place = self.place.unwrap_or_else(Place::new);
-        let mut command = Command::new(binary());
-        command.arg(self.role).args(["--ready-fd", "1", "--data-dir"]).arg(place.data_dir());
+        let mut words = self.before.iter().map(String::as_str).chain([binary()]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words).arg(self.role).args(["--ready-fd", "1", "--data-dir"]).arg(place.data_dir());
         if self.default_jobs_dir {
             // Nothing is said of it.
         } else if self.role != "serve" {
