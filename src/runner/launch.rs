@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use rustix::process::Pid;
 
+use super::stack::Stack;
 use crate::domain::Validity;
 
 /// What is executed, and how.
@@ -77,51 +78,6 @@ impl Strings {
     fn pointers(&self) -> Vec<*const c_char> {
         let at = |start: &usize| self.bytes[*start..].as_ptr().cast();
         self.starts.iter().map(at).chain([std::ptr::null()]).collect()
-    }
-}
-
-/// The memory that children stand on until they execute, one after the other.
-pub(super) struct Stack {
-    base: *mut c_void,
-}
-
-impl Stack {
-    const SIZE: usize = 64 * 1024;
-    /// Below it, so that a child that ran over would end and not write into our memory.
-    const FENCE: usize = 64 * 1024;
-
-    pub(super) fn map() -> io::Result<Self> {
-        use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-        // SAFETY: a new mapping at a place that the kernel chooses touches no memory that anybody has.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                Self::FENCE + Self::SIZE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::STACK,
-            )
-        }?;
-        let stack = Self { base };
-        // SAFETY: the first pages of the mapping just made, which nothing points to.
-        unsafe { rustix::mm::mprotect(base, Self::FENCE, MprotectFlags::empty()) }?;
-        Ok(stack)
-    }
-
-    /// Its lowest byte that may be used.
-    fn bottom(&self) -> *mut c_void {
-        self.base.wrapping_byte_add(Self::FENCE)
-    }
-
-    /// Where it begins: stacks grow down. Aligned as every ABI asks, being the end of a page.
-    fn top(&self) -> *mut c_void {
-        self.bottom().wrapping_byte_add(Self::SIZE)
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and no child stands on it: whoever launches waits for the exec.
-        let _ = unsafe { rustix::mm::munmap(self.base, Self::FENCE + Self::SIZE) };
     }
 }
 
