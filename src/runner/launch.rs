@@ -83,6 +83,8 @@ impl Strings {
 
 /// What the child reads, and where it says why it failed.
 struct Plan {
+    /// Whose death the child is not to outlive.
+    parent: c_int,
     path: *const c_char,
     arguments: *const *const c_char,
     environment: *const *const c_char,
@@ -137,6 +139,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     let (arguments, environment) = (launch.arguments.pointers(), launch.environment.pointers());
     let by_itself = way == Way::Clone;
     let plan = Plan {
+        parent: rustix::process::getpid().as_raw_nonzero().get(),
         path: launch.path.as_ptr(),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
@@ -331,6 +334,12 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
     reset(libc::SIGPIPE);
     // SAFETY: all of these calls take numbers, and pointers of the plan, which are valid.
     unsafe {
+        // Should worker and guard be killed at the same time, the kernel ends the job: "parent" is the thread that waits
+        // here, and later supervises. Set too late, it would never be told.
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if libc::syscall(libc::SYS_getppid) != c_long::from(plan.parent) {
+            return libc::ESRCH;
+        }
         if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
             return failure();
         }
