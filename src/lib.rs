@@ -20,6 +20,7 @@ pub mod classifier;
 pub mod events;
 pub mod failures;
 pub mod projector;
+pub mod reconciler;
 pub mod stats;
 pub mod store;
 

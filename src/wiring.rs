@@ -19,7 +19,7 @@ use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
-use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler};
+use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler, Witness};
 use crate::redis::{Redis, RedisSettings, Said};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
@@ -34,6 +34,8 @@ pub struct Ports {
     pub operator: Arc<dyn Operator>,
     /// For the API: keeps schedules.
     pub scheduler: Arc<dyn Scheduler>,
+    /// For those who tell history what other programs do: sees the queue.
+    pub witness: Arc<dyn Witness>,
     /// For a worker: takes jobs.
     pub jobs: Arc<dyn JobSource>,
     /// For a worker and the API: writes events.
@@ -85,7 +87,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
     let dir: &Path = &config.data_dir;
     fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (queue, operator, scheduler, jobs) = open_queue(config, &db, clock, tasks).await?;
+    let (queue, operator, scheduler, witness, jobs) = open_queue(config, &db, clock, tasks).await?;
     let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
     let embedder = open_embedder(&config.embedder, Some(&cache), clock)?;
     let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), None, tasks).await?;
@@ -109,6 +111,7 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
         queue,
         operator,
         scheduler,
+        witness,
         jobs,
         sink,
         source,
@@ -239,7 +242,7 @@ fn log_name(config: &Config) -> String {
 }
 
 /// The sides of a queue.
-type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn Scheduler>, Arc<dyn JobSource>);
+type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn Scheduler>, Arc<dyn Witness>, Arc<dyn JobSource>);
 
 async fn open_queue(
     config: &Config,
@@ -260,7 +263,7 @@ async fn open_queue(
             };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
-            Ok((queue.clone(), queue.clone(), queue.clone(), queue))
+            Ok((queue.clone(), queue.clone(), queue.clone(), queue.clone(), queue))
         }
         QueueUrl::Redis(url) => {
             let settings = BullSettings {
@@ -279,7 +282,7 @@ async fn open_queue(
                 ..BullSettings::default()
             };
             let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
-            Ok((queue.clone(), queue.clone(), queue.clone(), queue))
+            Ok((queue.clone(), queue.clone(), queue.clone(), queue.clone(), queue))
         }
     }
 }

@@ -17,6 +17,9 @@ pub(super) const LIVE: &str = "/healthz";
 /// The path of [`ready`].
 pub(super) const READY: &str = "/readyz";
 
+/// In the words of an event log that holds what only a newer Jobber can read.
+const NEWER: &str = "run a newer jobber";
+
 /// Whether a path is asked for by machines, again and again: open to all, and not worth a line in the log.
 pub(super) fn is_probe(path: &str) -> bool {
     path == LIVE || path == READY
@@ -30,12 +33,21 @@ pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
 /// `GET /readyz`: the queue, the event log and the store answer, and the server is not stopping. A store that answers but
 /// can't do everything is degraded, and the server is ready.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let (queue, store, log, folded) = tokio::join!(
+    let (queue, store, log, folded, parked) = tokio::join!(
         probe(api.queue.ping()),
         probe(api.history.ping()),
         probe(api.source.span()),
         probe(api.history.cursor()),
+        probe(api.source.parked()),
     );
+    let log = match (log, &folded) {
+        // What can't be read is set aside; what a newer Jobber wrote is not, and history waits for one.
+        (Ok(log), Ok(folded)) if *folded < log.last => match probe(api.source.read(*folded, 1, Duration::ZERO)).await {
+            Err(why) if why.contains(NEWER) => Err(why),
+            _ => Ok(log),
+        },
+        (log, _) => log,
+    };
     let all_answer = queue.is_ok() && store.is_ok() && log.is_ok() && folded.is_ok();
     let lacks = api.history.lacks();
     let status = match (all_answer, api.stopping.is_cancelled()) {
@@ -60,6 +72,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
             "caught_up": folded.is_some_and(|folded| folded >= log.last),
             "log_length": log.length,
             "log_cap": log.cap,
+            // Events that could not be read: they lie aside, and history is without them.
+            "parked": parked.ok(),
         });
     }
     let code = if status == "ready" || status == "degraded" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -143,7 +143,10 @@ fn wrong(field: &str, detail: impl Into<String>) -> ApiError {
 fn view(standing: ScheduleStanding, now: Timestamp) -> ScheduleView {
     let ScheduleStanding { schedule, paused, next_at, last_at, last_job } = standing;
     let timing = &schedule.timing;
+    let trouble = if paused { None } else { timing.trouble(next_at, now) };
     let following = |at: &Timestamp| timing.next(Some(*at), now.max(*at));
+    // Of a timing that can't be read, the time that has passed is the last.
+    let next_at = next_at.filter(|at| trouble.is_none() || *at > now);
     let next = std::iter::successors(next_at, following).take(SHOWN).collect();
     let (cron, tz, every_ms) = match timing.clone() {
         Timing::Cron { expression, zone } => (Some(expression), Some(zone), None),
@@ -159,5 +162,6 @@ fn view(standing: ScheduleStanding, now: Timestamp) -> ScheduleView {
         next,
         last_at,
         last_job,
+        trouble,
     }
 }

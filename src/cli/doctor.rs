@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit, Globals, WorkerArgs, connect, with_hint};
+use crate::client::Client;
 use crate::doctor::{Finding, Health, server};
 
 /// How long the server may take to answer.
@@ -49,7 +50,7 @@ impl View for Report {
 
 /// Prints what was found on this host, with what the server answers. The code is 1 when a check has failed, else 0.
 pub async fn doctor(globals: &Globals, mut console: Console, mut findings: Vec<Finding>) -> ExitCode {
-    findings.push(ask_server(globals).await);
+    findings.extend(ask_server(globals).await);
     let status = findings.iter().map(|finding| finding.status).max().unwrap_or(Health::Ok);
     let exit = match console.show(&Report { status, findings }) {
         Ok(()) if status == Health::Failed => Exit::ERROR,
@@ -62,18 +63,40 @@ pub async fn doctor(globals: &Globals, mut console: Console, mut findings: Vec<F
     exit.into()
 }
 
-async fn ask_server(globals: &Globals) -> Finding {
+async fn ask_server(globals: &Globals) -> Vec<Finding> {
     let asked_for = globals.server.as_ref().is_some_and(|server| !server.is_empty());
     let client = match connect(globals) {
         Ok(client) => client,
-        Err(CliError::Usage(why)) => return Finding::failed("server", why, "correct --server or JOBBER_SERVER"),
-        Err(error) => return Finding::failed("server", error.to_string(), "correct --server, --token or --token-file"),
+        Err(CliError::Usage(why)) => return vec![Finding::failed("server", why, "correct --server or JOBBER_SERVER")],
+        Err(error) => {
+            return vec![Finding::failed("server", error.to_string(), "correct --server, --token or --token-file")];
+        }
     };
     let answer = match tokio::time::timeout(PATIENCE, client.version()).await {
         Ok(answer) => answer.map_err(|error| with_hint(&error)),
         Err(_) => Err(format!("{} does not answer within {} s", client.server(), PATIENCE.as_secs())),
     };
-    server::judge(client.server(), answer, asked_for)
+    let answers = answer.is_ok();
+    let mut findings = vec![server::judge(client.server(), answer, asked_for)];
+    if answers {
+        findings.extend(ask_what_stands_still(&client).await);
+    }
+    findings
+}
+
+/// What of the server's work does not go on. Nothing where it does not say: it may want a token for that.
+async fn ask_what_stands_still(client: &Client) -> Vec<Finding> {
+    let asked = async { tokio::join!(client.schedules(), client.parked_events()) };
+    let Ok((schedules, parked)) = tokio::time::timeout(PATIENCE, asked).await else { return Vec::new() };
+    let mut findings = Vec::new();
+    if let Ok(schedules) = schedules {
+        let stopped: Vec<_> = schedules.iter().filter_map(|s| Some((s.id.to_string(), s.trouble.clone()?))).collect();
+        findings.push(server::judge_schedules(schedules.len(), &stopped));
+    }
+    if let Ok(Some(parked)) = parked {
+        findings.push(server::judge_parked(parked));
+    }
+    findings
 }
 
 #[cfg(test)]

@@ -168,6 +168,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         validity: None,
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),
+        start_log: None,
         job: Arc::new(job),
     };
     Ok((order, stop, signal))

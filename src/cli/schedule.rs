@@ -86,6 +86,7 @@ impl View for ScheduleView {
         out.optional("data", self.job.data.as_ref().map(|data| first_line(&data.to_string(), 200)));
         out.field("when", when(self));
         out.field("status", status(self));
+        out.optional("trouble", self.trouble.as_deref());
         out.optional("last", self.last_at.map(show_time));
         out.optional("last job", self.last_job.as_ref().map(|id| id.as_str()));
         if !self.next.is_empty() {
@@ -103,6 +104,9 @@ fn when(schedule: &ScheduleView) -> String {
 }
 
 fn status(schedule: &ScheduleView) -> &'static str {
+    if schedule.trouble.is_some() {
+        return "stopped";
+    }
     match (schedule.paused, schedule.next.is_empty()) {
         (true, _) => "paused",
         (false, true) => "over",
@@ -163,6 +167,11 @@ pub(super) async fn schedule(
             let all = Schedules(client.schedules().await?);
             let none = all.0.is_empty();
             console.show(&all)?;
+            for schedule in &all.0 {
+                if let Some(trouble) = &schedule.trouble {
+                    console.hint(&format!("{}: {trouble}", schedule.id));
+                }
+            }
             if none {
                 console.hint("there is no schedule; make one with `jobber schedule add`");
             }
@@ -231,6 +240,7 @@ mod tests {
             next: vec![at(0), at(90_000)],
             last_at: Some(at(-90_000)),
             last_job: Some("repeat:s:1".parse().unwrap()),
+            trouble: None,
         }
     }
 
@@ -242,6 +252,10 @@ mod tests {
         nightly   report  30 2 * * * (Europe/Berlin)  on      2026-11-24T08:00:00Z  2026-11-24T07:58:30Z  repeat:s:1
         often     report  every 1m 30s                paused  -                     2026-11-24T07:58:30Z  repeat:s:1
         ");
+        let stopped = ScheduleView { trouble: Some("a clock was wrong".to_owned()), ..view("often", None) };
+        let (list, one) =
+            (rendered(&Schedules(vec![stopped.clone()]), Format::Table), rendered(&stopped, Format::Table));
+        assert!(list.contains("stopped") && one.contains("a clock was wrong"), "{list}{one}");
         insta::assert_snapshot!(rendered(&view("often", None), Format::Table), @r#"
         id         often
         job        report

@@ -267,6 +267,25 @@ impl Client {
         self.send(self.request(Method::GET, "readyz")).await.map(drop)
     }
 
+    /// How many events of the log could not be read and were set aside; `None` when the server does not know.
+    ///
+    /// # Errors
+    /// `Server` when it lives but can't work.
+    pub async fn parked_events(&self) -> Result<Option<u64>, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Ready {
+            #[serde(default)]
+            history: Option<Log>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Log {
+            #[serde(default)]
+            parked: Option<u64>,
+        }
+        let ready: Ready = self.answer(self.request(Method::GET, "readyz")).await?;
+        Ok(ready.history.and_then(|log| log.parked))
+    }
+
     fn verb(&self, id: &JobId, verb: &str) -> RequestBuilder {
         self.api(Method::POST, &format!("jobs/{}:{verb}", encode(id.as_str())))
     }

@@ -199,6 +199,15 @@ impl WorkerId {
         Self(format!("{host}-{}-{}", std::process::id(), &random[..8]))
     }
 
+    /// Whether it is of the form that [`WorkerId::generate`] gives: other programs name their workers as they like.
+    pub fn is_generated(&self) -> bool {
+        let mut parts = self.0.rsplitn(3, '-');
+        let is_random = |part: &str| part.len() == 8 && part.bytes().all(|b| b"0123456789abcdef".contains(&b));
+        parts.next().is_some_and(is_random)
+            && parts.next().is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+            && parts.next().is_some()
+    }
+
     /// Reads an id that [`WorkerId::generate`] made.
     ///
     /// # Errors
@@ -246,6 +255,14 @@ mod tests {
         assert!(JobId::parse("42").is_ok());
         assert!(JobId::parse("repeat:abc:170").is_ok());
         assert!(JobId::parse("../x").is_err());
+    }
+
+    #[test]
+    fn a_worker_of_ours_is_known_by_its_name() {
+        assert!(WorkerId::generate("my host").is_generated());
+        for other in ["node", "w", "a-1", "a-1-xyz", "host-1-0123456g", "1-01234567"] {
+            assert!(!WorkerId::parse(other).unwrap().is_generated(), "{other}");
+        }
     }
 
     #[test]

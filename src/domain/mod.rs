@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod category;
+pub mod cron;
 pub mod durability;
 pub mod entry;
 pub mod event;

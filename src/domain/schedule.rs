@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use chrono::TimeZone;
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cron::{self, CronTimes};
 use super::time::millis;
 use super::{InvalidJob, Job, JobId, JobName, JobOptions, ScheduleId, Timestamp};
 
@@ -35,6 +33,8 @@ pub enum Timing {
 pub const UTC: &str = "UTC";
 
 impl Timing {
+    /// A clock may be off by so much, and be put right, without a schedule losing its place.
+    const TRUSTED: Duration = Duration::from_secs(86_400);
     /// The shortest interval.
     pub const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -44,11 +44,21 @@ impl Timing {
     /// [`InvalidJob`] names the field, `cron` or `tz`.
     pub fn cron(expression: &str, zone: Option<&str>, now: Timestamp) -> Result<Self, InvalidJob> {
         let zone = zone.unwrap_or(UTC);
-        parse_zone(zone).ok_or_else(|| {
-            InvalidJob::new("tz", format!("{zone:?} is not a time zone; write it like Europe/Berlin or UTC"))
-        })?;
-        parse_cron(expression).map_err(|why| InvalidJob::new("cron", why))?;
-        let timing = Self::Cron { expression: expression.trim().to_owned(), zone: zone.to_owned() };
+        if !cron::is_zone(zone) {
+            return Err(InvalidJob::new("tz", cron::unknown_zone(zone)));
+        }
+        let expression = expression.trim();
+        // What stands in front of fewer fields differs from one cron to another.
+        let fields = expression.split_whitespace().count();
+        if !expression.starts_with('@') && !(5..=6).contains(&fields) {
+            let why = format!(
+                "{expression:?} is not a cron expression such as \"30 4 * * mon-fri\": it has {fields} fields, not five, \
+                 or six with seconds in front"
+            );
+            return Err(InvalidJob::new("cron", why));
+        }
+        let times = CronTimes::parse(expression, zone).map_err(|why| InvalidJob::new("cron", why))?;
+        let timing = Self::Cron { expression: expression.to_owned(), zone: times.zone() };
         match timing.next(None, now) {
             Some(_) => Ok(timing),
             None => Err(InvalidJob::new("cron", format!("there is no time like {expression:?}"))),
@@ -70,17 +80,14 @@ impl Timing {
     /// The first time that is due after `now`, where `last` was the one before; `None` when none will come.
     ///
     /// An interval begins at once, and then keeps its beat: a time that was missed does not move those that follow. On
-    /// a day when clocks are put forward, a time that does not exist is due when the gap ends; when they are put back, a
-    /// fixed time is due once, at its first coming, and a repeating one (`*`, `*/5`) goes on through both hours.
+    /// a day when clocks are put forward, a fixed time that does not exist is due when the gap ends; when they are put
+    /// back, it is due once, at its first coming. A repeating one (`*`, `*/5`) goes by real time (see [`CronTimes`]).
     pub fn next(&self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Cron { expression, zone } => {
                 // A clock that was put back does not bring the last time again.
                 let after = last.map_or(now, |last| last.max(now));
-                let cron = parse_cron(expression).ok()?;
-                let after = parse_zone(zone)?.timestamp_millis_opt(after.as_millis()).single()?;
-                let next = cron.find_next_occurrence(&after, false).ok()?;
-                Some(Timestamp::from_millis(next.timestamp_millis()))
+                CronTimes::parse(expression, zone).ok()?.next_after(after)
             }
             Self::Every { every } => {
                 let Some(last) = last else { return Some(now) };
@@ -92,22 +99,34 @@ impl Timing {
             }
         }
     }
-}
 
-fn parse_zone(zone: &str) -> Option<chrono_tz::Tz> {
-    zone.parse().ok()
-}
-
-/// Reads an expression. What only some of the programs that share a queue would understand is refused.
-fn parse_cron(expression: &str) -> Result<Cron, String> {
-    let wrong = |why: &str| format!("{expression:?} is not a cron expression such as \"30 4 * * mon-fri\": {why}");
-    let expression = expression.trim();
-    let fields = expression.split_whitespace().count();
-    if !expression.starts_with('@') && !(5..=6).contains(&fields) {
-        return Err(wrong(&format!("it has {fields} fields, not five, or six with seconds in front")));
+    /// The next time for a schedule that goes on now, by somebody's wish: as [`Timing::next`], but a last time that lies far
+    /// ahead is one of a clock that was wrong, and counts for nothing.
+    pub fn next_anew(&self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        self.next(last.filter(|last| last.since(now) <= Self::TRUSTED), now)
     }
-    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    parser.parse(expression).map_err(|e| wrong(&e.to_string()))
+
+    /// Whether `next` is later than this timing can mean: a clock was wrong when it was worked out.
+    pub fn is_far_beyond(&self, next: Timestamp, now: Timestamp) -> bool {
+        let latest = match self {
+            Self::Cron { .. } => self.next(None, now),
+            Self::Every { every } => Some(now + *every),
+        };
+        latest.is_some_and(|latest| next.since(latest) > Self::TRUSTED)
+    }
+
+    /// Why no job will come by this timing, with `next_at` for the next time; `None` when all is well.
+    pub fn trouble(&self, next_at: Option<Timestamp>, now: Timestamp) -> Option<String> {
+        if let Self::Cron { expression, zone } = self
+            && let Err(why) = CronTimes::parse(expression, zone)
+        {
+            return Some(format!("{why}; no job comes until the schedule is put in place anew"));
+        }
+        let next = next_at.filter(|next| self.is_far_beyond(*next, now))?;
+        Some(format!(
+            "its next time, {next}, is far later than its timing says: a clock was wrong; resume it, or put it in place anew"
+        ))
+    }
 }
 
 /// What the jobs of a schedule are like.
@@ -250,6 +269,27 @@ mod tests {
         assert_eq!((zone.field.as_str(), zone.problem.contains("Europe/Berlin")), ("tz", true));
         assert!(Timing::every(Duration::from_millis(999)).is_err());
         assert!(Timing::every(Duration::MAX).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_shows_and_its_times_are_forgotten() {
+        let now = at("2026-11-24T08:00:00Z");
+        let (minutely, ahead) = (berlin("* * * * *"), at("2036-11-24T08:01:00Z"));
+        for timing in [minutely, Timing::every(Duration::from_secs(60)).unwrap()] {
+            assert!(timing.is_far_beyond(ahead, now));
+            assert!(timing.trouble(Some(ahead), now).unwrap().contains("2036"));
+            let next = timing.next_anew(Some(ahead), now).unwrap();
+            assert!(next.since(now) <= Duration::from_secs(60), "{next}");
+            assert_eq!(timing.trouble(Some(next), now), None);
+            // An hour that was put back is no reason to bring its times again.
+            let an_hour = now + Duration::from_secs(3600);
+            assert!(!timing.is_far_beyond(an_hour, now));
+            assert!(timing.next_anew(Some(an_hour), now).unwrap() > an_hour);
+        }
+        let yearly = berlin("30 2 28 3 *");
+        assert_eq!(yearly.trouble(Some(at("2027-03-28T01:00:00Z")), now), None);
+        let odd = Timing::Cron { expression: "a b".to_owned(), zone: UTC.to_owned() };
+        assert!(odd.trouble(None, now).unwrap().contains("not a cron expression"));
     }
 
     proptest! {

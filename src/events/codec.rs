@@ -11,6 +11,9 @@ use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job,
 /// The version that [`encode`] and [`encode_change`] write.
 pub const VERSION: u32 = 1;
 
+/// Formats that a newer Jobber may come to write; any beyond is no Jobber's.
+const LATER: u32 = 9;
+
 #[derive(Serialize)]
 struct Written<'a, E> {
     v: u32,
@@ -57,6 +60,10 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, EventError> {
         return entry(bytes).map_err(corrupt);
     }
     let Version { v } = serde_json::from_slice(bytes).map_err(corrupt)?;
+    if v == 0 || v > VERSION + LATER {
+        let made_up = format!("an event has format {v}, which no jobber writes");
+        return Err(EventError::new(EventErrorKind::Corrupt, made_up));
+    }
     if v != VERSION {
         return Err(EventError::new(
             EventErrorKind::Unavailable,
@@ -139,6 +146,9 @@ mod tests {
         assert_eq!(decode(br#"{"v":1,"at":"today"}"#).unwrap_err().kind, EventErrorKind::Corrupt);
         let both = br#"{"v":1,"at":"2026-11-24T08:00:00Z","kind":{"type":"removed"},"category_change":{"type":"removed","id":"a"}}"#;
         assert_eq!(decode(both).unwrap_err().kind, EventErrorKind::Corrupt);
+        for made_up in [&br#"{"v":0,"what":"ever"}"#[..], br#"{"v":99}"#, br#"{"v":4294967295}"#, br#"{"v":-1}"#] {
+            assert_eq!(decode(made_up).unwrap_err().kind, EventErrorKind::Corrupt);
+        }
         let newer = decode(br#"{"v":2,"what":"ever"}"#).unwrap_err();
         assert_eq!(newer.kind, EventErrorKind::Unavailable);
         assert!(newer.to_string().contains("run a newer jobber"), "{newer}");

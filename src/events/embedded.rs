@@ -210,6 +210,11 @@ impl EventSource for EmbeddedLog {
         Ok(history.to_owned())
     }
 
+    async fn parked(&self) -> Result<u64, EventError> {
+        let count = self.db.read(|c| c.query_row("SELECT count(*) FROM events_parked", [], |row| row.get::<_, i64>(0)));
+        Ok(count.await.map_err(failed)?.unsigned_abs())
+    }
+
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {
         let (at, reason) = (row(at), reason.to_owned());
         let park = move |c: &Connection| {
@@ -344,6 +349,7 @@ mod tests {
         assert_eq!((error.kind, error.at), (EventErrorKind::Corrupt, Some(cursor(2))));
 
         log.park(cursor(2), "broken").await.unwrap();
+        assert_eq!(log.parked().await.unwrap(), 1);
         let after = log.read(before[0].0, 10, Duration::ZERO).await.unwrap();
         assert_eq!(after[0].0, cursor(3));
         let kept: (i64, Vec<u8>, String) = log

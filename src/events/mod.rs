@@ -145,6 +145,9 @@ pub trait EventSource: Send + Sync + 'static {
     /// each trim what the other still needs.
     async fn owner(&self, history: &str) -> Result<String, EventError>;
 
+    /// How many events were set aside by [`EventSource::park`] and are there to be looked at.
+    async fn parked(&self) -> Result<u64, EventError>;
+
     /// Takes an event that can't be read out of the log and keeps its bytes aside, with the reason, for people to look
     /// at. Changes nothing when it is not there any more.
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError>;

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod lease;
 mod outbox;
 pub mod schedules;
+pub mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use serde_json::Value;
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
 pub use lease::{Before, Claims, Lease, LeaseLoss, LeaseOps, Publisher};
 pub use schedules::{ScheduleStanding, Scheduler};
+pub use witness::{Deed, Deeds, Held, ToldEnd, Witness};
 
 /// What a caller can decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

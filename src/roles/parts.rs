@@ -1,5 +1,6 @@
 //! The parts that roles are made of: API, projector, worker. Each is built here from the configuration and the ports.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
-use crate::queue::JobSource;
+use crate::queue::{JobSource, Scheduler};
+use crate::reconciler::Reconciler;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::Presence;
 use crate::store::Retention;
@@ -62,8 +64,35 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
         source: ports.source.clone(),
         history: ports.history.clone(),
     };
+    life.tasks.spawn(tell_of_stopped_schedules(ports.scheduler.clone(), clock.clone(), life.stop.clone()));
     let api = Api::new(ports, clock.clone(), settings);
     life.run("api", crate::api::serve(listener, api, life.stop.clone(), config.serve.shutdown_grace));
+}
+
+/// Logs which schedules bring no jobs, and why: each reason once.
+async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop: CancellationToken) {
+    const LOOK: Duration = Duration::from_secs(30);
+    let mut said = BTreeMap::new();
+    loop {
+        // One that can't be asked is complained of elsewhere.
+        for standing in scheduler.schedules().await.unwrap_or_default() {
+            let schedule = &standing.schedule;
+            let trouble = schedule.timing.trouble(standing.next_at, clock.now()).filter(|_| !standing.paused);
+            if said.get(&schedule.id) != trouble.as_ref()
+                && let Some(trouble) = &trouble
+            {
+                tracing::warn!(schedule = %schedule.id, trouble, "a schedule brings no jobs");
+            }
+            match trouble {
+                Some(trouble) => said.insert(schedule.id.clone(), trouble),
+                None => said.remove(&schedule.id),
+            };
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
 }
 
 fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
@@ -112,6 +141,14 @@ pub(super) fn start_projector(
     let stop = CancellationToken::new();
     let (progress, _) = tokio::sync::watch::channel(Cursor::START);
     let (herald, audience) = projector::herald();
+    let reconciler = Reconciler {
+        witness: ports.witness.clone(),
+        history: ports.history.clone(),
+        source: ports.source.clone(),
+        sink: ports.sink.clone(),
+        clock: clock.clone(),
+    };
+    life.tasks.spawn(reconciler.run(audience.lead.clone(), life.stop.clone()));
     if let Some(embedder) = ports.embedder.clone() {
         let (history, projection, cache) = (ports.history.clone(), ports.projection.clone(), ports.cache.clone());
         let settings = ClassifierSettings::new(threshold(config), config.embedder.batch());

@@ -45,7 +45,11 @@ pub(super) struct Shared {
     pub(super) gauge: RunningGauge,
 }
 
-/// Runs it. The slot is given back as soon as nothing of the process is left.
+/// Runs it. The slot is given back as soon as nothing of the process is left. `None` when the process was not started.
+///
+/// Its start is written down while its surroundings are made, and has been when it is spawned. What may forbid it is
+/// looked at as late as can be: whether it is to stop before the spawn, and whether its lease is over by the child itself
+/// just before it executes its program.
 ///
 /// # Errors
 /// When the process could not be supervised; it has been killed then.
@@ -56,14 +60,26 @@ pub(super) fn run(
     order: &RunOrder,
     stop: &StopSignal,
     sink: &Arc<dyn OutputSink>,
-) -> io::Result<AttemptReport> {
-    let started_at = shared.clock.now();
-    if let Some(reason) = stop.reason() {
-        return Ok(never_started(reason, started_at));
+) -> io::Result<Option<AttemptReport>> {
+    // Not even written down, if it can be told already.
+    if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
+        return Ok(None);
     }
+    if !await_guard(shared, order, stop) {
+        return Ok(None);
+    }
+    if let Some(log) = &order.start_log {
+        log.begin();
+    }
+    let may_start = || stop.reason().is_none() && order.start_log.as_ref().is_none_or(|log| log.is_written());
+    let begun_at = shared.clock.now();
     let refused = |error: SpawnError| {
+        // History hears of the end after the start.
+        if !may_start() {
+            return Ok(None);
+        }
         let outcome = Outcome::SpawnError { reason: error.failure };
-        Ok(AttemptReport::bare(outcome, started_at, shared.clock.now(), error.message))
+        Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
     let (directory, _cleared) = match shared.scratch.make() {
         Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
@@ -87,13 +103,15 @@ pub(super) fn run(
         }
         variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
     }
-    if let Some(reason) = await_guard(shared, order, stop) {
-        return Ok(never_started(reason, started_at));
-    }
     let running = shared.gauge.enter();
     let cores = slot.cpus().len();
     let tracked = shared.orphans.track(marks(&variables), directory.clone());
     let mut restraint = shared.limits.prepare(&unique_name(shared), tracked.number(), order.memory_bytes, cores);
+    // The guard may have died since.
+    if !may_start() || !await_guard(shared, order, stop) {
+        return Ok(None);
+    }
+    let started_at = shared.clock.now();
     if let Some(guard) = &shared.guard {
         guard.expect(bench.number, tracked.number());
     }
@@ -105,7 +123,7 @@ pub(super) fn run(
                 guard.clear(bench.number);
             }
             return match error {
-                NotSpawned::Late => Ok(never_started(StopReason::Lapsed, started_at)),
+                NotSpawned::Late => Ok(None),
                 NotSpawned::Cgroup(error) => refused(SpawnError::system("couldn't enter a cgroup", error)),
                 NotSpawned::Failed(error) => refused(error),
             };
@@ -140,7 +158,7 @@ pub(super) fn run(
     drop(slot);
     let mut report = report::report(order, started_at, cpus, observed?, (&shared.limits, &restraint), &error_file);
     report.peak_beside = peak_beside;
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// A scratch directory that is removed when the attempt is over, however it is.
@@ -157,30 +175,30 @@ impl Drop for Cleared<'_> {
     }
 }
 
-fn never_started(reason: StopReason, now: Timestamp) -> AttemptReport {
+/// What is told of an attempt that was not started.
+pub(super) fn never_started(reason: Option<StopReason>, now: Timestamp) -> AttemptReport {
     match reason {
-        StopReason::Cancelled => AttemptReport::bare(Outcome::Cancelled, now, now, "cancelled before it was started"),
-        StopReason::Lost | StopReason::Lapsed => {
+        Some(StopReason::Cancelled) => {
+            AttemptReport::bare(Outcome::Cancelled, now, now, "cancelled before it was started")
+        }
+        Some(StopReason::Lost | StopReason::Lapsed) | None => {
             AttemptReport::bare(Outcome::Lost, now, now, "its worker had to give it up before it was started")
         }
     }
 }
 
-/// Waits until there is a guard, which would end the process should this one be killed; or until the attempt must not be
-/// started any more, and why.
-fn await_guard(shared: &Shared, order: &RunOrder, stop: &StopSignal) -> Option<StopReason> {
+/// Waits until there is a guard, which would end the process should this one be killed; false when the attempt must not
+/// be started any more.
+fn await_guard(shared: &Shared, order: &RunOrder, stop: &StopSignal) -> bool {
     const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-    let presence = shared.presence.as_ref()?;
+    let Some(presence) = &shared.presence else { return true };
     while !presence.is_there() {
-        if let Some(reason) = stop.reason() {
-            return Some(reason);
-        }
-        if order.validity.as_ref().is_some_and(Validity::is_over) {
-            return Some(StopReason::Lapsed);
+        if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
+            return false;
         }
         let _ = poll(&mut [PollFd::new(&stop.0.event, PollFlags::IN)], Some(&LOOK));
     }
-    None
+    true
 }
 
 /// The variables that no other attempt has in its environment.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use rustix::process::Pid;
 
+use super::stack::Stack;
 use crate::domain::Validity;
 
 /// What is executed, and how.
@@ -80,53 +81,10 @@ impl Strings {
     }
 }
 
-/// The memory that children stand on until they execute, one after the other.
-pub(super) struct Stack {
-    base: *mut c_void,
-}
-
-impl Stack {
-    const SIZE: usize = 64 * 1024;
-    /// Below it, so that a child that ran over would end and not write into our memory.
-    const FENCE: usize = 64 * 1024;
-
-    pub(super) fn map() -> io::Result<Self> {
-        use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-        // SAFETY: a new mapping at a place that the kernel chooses touches no memory that anybody has.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                Self::FENCE + Self::SIZE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::STACK,
-            )
-        }?;
-        let stack = Self { base };
-        // SAFETY: the first pages of the mapping just made, which nothing points to.
-        unsafe { rustix::mm::mprotect(base, Self::FENCE, MprotectFlags::empty()) }?;
-        Ok(stack)
-    }
-
-    /// Its lowest byte that may be used.
-    fn bottom(&self) -> *mut c_void {
-        self.base.wrapping_byte_add(Self::FENCE)
-    }
-
-    /// Where it begins: stacks grow down. Aligned as every ABI asks, being the end of a page.
-    fn top(&self) -> *mut c_void {
-        self.bottom().wrapping_byte_add(Self::SIZE)
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and no child stands on it: whoever launches waits for the exec.
-        let _ = unsafe { rustix::mm::munmap(self.base, Self::FENCE + Self::SIZE) };
-    }
-}
-
 /// What the child reads, and where it says why it failed.
 struct Plan {
+    /// Whose death the child is not to outlive.
+    parent: c_int,
     path: *const c_char,
     arguments: *const *const c_char,
     environment: *const *const c_char,
@@ -181,6 +139,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     let (arguments, environment) = (launch.arguments.pointers(), launch.environment.pointers());
     let by_itself = way == Way::Clone;
     let plan = Plan {
+        parent: rustix::process::getpid().as_raw_nonzero().get(),
         path: launch.path.as_ptr(),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
@@ -375,6 +334,12 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
     reset(libc::SIGPIPE);
     // SAFETY: all of these calls take numbers, and pointers of the plan, which are valid.
     unsafe {
+        // Should worker and guard be killed at the same time, the kernel ends the job: "parent" is the thread that waits
+        // here, and later supervises. Set too late, it would never be told.
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if libc::syscall(libc::SYS_getppid) != c_long::from(plan.parent) {
+            return libc::ESRCH;
+        }
         if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
             return failure();
         }

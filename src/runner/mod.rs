@@ -26,6 +26,7 @@ mod report;
 mod scratch;
 pub mod slots;
 mod spawn;
+mod stack;
 mod stop;
 mod supervise;
 mod sys;
@@ -41,7 +42,7 @@ pub use cgroup::memory_cgroup;
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningGauge};
 pub use guard::{Guard, Presence, run_guard};
-pub use order::{OutputSink, RunOrder, RunnerSettings, StopHandle, StopReason, StopSignal};
+pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use slots::{CpuSet, CpuSetError, Slot, Slots};
 
 use crate::domain::{AttemptReport, Clock};
@@ -115,7 +116,7 @@ impl Runner {
     }
 
     /// Runs one attempt; the slot is free again when its process and all that it left behind are gone. If the future is
-    /// dropped, the attempt is stopped as lost.
+    /// dropped, the attempt is stopped as lost. One that is not started at all is reported like one that was stopped.
     ///
     /// # Errors
     /// [`RunnerError`] when Jobber could not do its own work; whatever the job does is an outcome in the report.
@@ -126,25 +127,17 @@ impl Runner {
         stop: StopSignal,
         sink: Arc<dyn OutputSink>,
     ) -> Result<AttemptReport, RunnerError> {
-        self.start(slot, order, stop, sink)?.report().await
+        let state = stop.0.clone();
+        let report = self.start(slot, order, stop, sink).report().await?;
+        Ok(report.unwrap_or_else(|| attempt::never_started(state.reason.get().copied(), self.shared.clock.now())))
     }
 
     /// Starts one attempt.
-    ///
-    /// # Errors
-    /// [`RunnerError::Thread`] when the system has no thread left.
-    pub fn start(
-        &self,
-        slot: Slot,
-        order: RunOrder,
-        stop: StopSignal,
-        sink: Arc<dyn OutputSink>,
-    ) -> Result<Attempt, RunnerError> {
+    pub fn start(&self, slot: Slot, order: RunOrder, stop: StopSignal, sink: Arc<dyn OutputSink>) -> Attempt {
         let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let shared = self.shared.clone();
         let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
-        let answer = self.pool.run(work).map_err(RunnerError::Thread)?;
-        Ok(Attempt { turn: None, answer, abandoned })
+        Attempt { turn: None, answer: self.pool.run(work), abandoned }
     }
 
     /// Starts one attempt when its turn has come and cores are free. The thread that frees them goes on with it at once,
@@ -162,9 +155,7 @@ impl Runner {
         let (sender, answer) = tokio::sync::oneshot::channel();
         let turn = slots.in_turn(cores, move |slot| {
             let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
-            if let Err(error) = pool.start(pool::prepare(work, sender)) {
-                tracing::error!(%error, "no thread could be started for an attempt");
-            }
+            pool.start(pool::prepare(work, sender));
         });
         Attempt { turn: Some(turn), answer, abandoned }
     }
@@ -173,24 +164,25 @@ impl Runner {
 /// An attempt that was started, or will be when its turn comes. Dropping it stops it as lost.
 pub struct Attempt {
     turn: Option<slots::Turn>,
-    answer: tokio::sync::oneshot::Receiver<io::Result<AttemptReport>>,
+    answer: tokio::sync::oneshot::Receiver<pool::Outcome<io::Result<Option<AttemptReport>>>>,
     abandoned: StopIfDropped,
 }
 
 impl Attempt {
-    /// Takes it back; false when it has been started.
+    /// Takes it back; false when its turn has come.
     pub fn withdraw(&self) -> bool {
         self.turn.as_ref().is_some_and(slots::Turn::withdraw)
     }
 
-    /// What became of it. Once.
+    /// What became of it; `None` when its process was not started: it was stopped before, its start could not be written
+    /// down, or its lease was over. Once.
     ///
     /// # Errors
     /// [`RunnerError`] when Jobber could not do its own work.
-    pub async fn report(&mut self) -> Result<AttemptReport, RunnerError> {
+    pub async fn report(&mut self) -> Result<Option<AttemptReport>, RunnerError> {
         let report = (&mut self.answer).await;
         self.abandoned.0 = None;
-        report.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Supervise)
+        report.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Thread)?.map_err(RunnerError::Supervise)
     }
 }
 

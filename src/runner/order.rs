@@ -25,6 +25,8 @@ pub struct RunOrder {
     pub validity: Option<Validity>,
     /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.
     pub results_before: serde_json::Map<String, serde_json::Value>,
+    /// Where its start is written down before its process is; `None` for one that nobody keeps a history of.
+    pub start_log: Option<Arc<dyn StartLog>>,
 }
 
 /// What is the same for every attempt of a worker.
@@ -102,6 +104,15 @@ impl StopSignal {
     pub fn reason(&self) -> Option<StopReason> {
         self.0.reason.get().copied()
     }
+}
+
+/// Writes the start of an attempt down. Called on the attempt's own thread, with its slot in hand.
+pub trait StartLog: std::fmt::Debug + Send + Sync {
+    /// Begins to write: what the process needs is made ready meanwhile. Must not block. Only the first call counts.
+    fn begin(&self);
+
+    /// Waits until it is written; false when it won't be, and the process must not be started.
+    fn is_written(&self) -> bool;
 }
 
 /// Takes what a running job says. Called on the attempt's own thread: must be quick and must not block.

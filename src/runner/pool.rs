@@ -18,9 +18,21 @@ pub(super) struct Workbench {
     pub(super) buffer: Vec<u8>,
 }
 
-/// Does the work and returns what tells its answer.
-pub(super) type Work = Box<dyn FnOnce(&mut Workbench) -> Answer + Send>;
+/// Work with the channel on which its answer goes.
+pub(super) type Work = Box<dyn Prepared>;
+/// Tells the answer of work that is done.
 pub(super) type Answer = Box<dyn FnOnce() + Send>;
+/// What comes of work: an error when the system had no thread for it.
+pub(super) type Outcome<T> = std::io::Result<T>;
+
+/// See [`prepare`].
+pub(super) trait Prepared: Send {
+    /// Does the work and returns what tells its answer.
+    fn run(self: Box<Self>, bench: &mut Workbench) -> Answer;
+
+    /// Tells that there is no thread to do it.
+    fn refuse(self: Box<Self>, why: std::io::Error);
+}
 
 /// Work for a thread, with the way to it: only who has it can send more, so a thread that nobody can reach ends.
 struct Message {
@@ -37,6 +49,8 @@ struct Idle {
     /// The one that was busy last comes first: its caches are warm.
     threads: Vec<mpsc::Sender<Message>>,
     started: usize,
+    /// Numbers of threads that could not be started.
+    spare: Vec<usize>,
 }
 
 /// What is read from a pipe at once: all that it holds by default.
@@ -44,24 +58,18 @@ const BUFFER: usize = 64 * 1024;
 
 impl Pool {
     /// Runs `work` on a thread; the answer comes when it is done, or the channel closes if it panics.
-    ///
-    /// # Errors
-    /// When the system has no thread left.
     pub(super) fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Workbench) -> T + Send + 'static,
-    ) -> std::io::Result<oneshot::Receiver<T>> {
+    ) -> oneshot::Receiver<Outcome<T>> {
         let (answer, receiver) = oneshot::channel();
-        self.start(prepare(work, answer))?;
-        Ok(receiver)
+        self.start(prepare(work, answer));
+        receiver
     }
 
     /// Runs prepared work on a thread. Called from one of the pool's threads that is about to be idle, on that thread:
     /// it needs no waking, and stays on its CPU.
-    ///
-    /// # Errors
-    /// When the system has no thread left.
-    pub(super) fn start(&self, mut work: Work) -> std::io::Result<()> {
+    pub(super) fn start(&self, mut work: Work) {
         let here = NEXT.with_borrow_mut(|next| match next {
             Some(slot @ None) => {
                 *slot = Some(work);
@@ -71,31 +79,32 @@ impl Pool {
         });
         match here {
             Some(back) => work = back,
-            None => return Ok(()),
+            None => return,
         }
         let number = {
             let mut idle = lock(&self.0);
             while let Some(way) = idle.threads.pop() {
                 match way.clone().send(Message { work, way }) {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return,
                     // Its thread has panicked.
                     Err(mpsc::SendError(message)) => work = message.work,
                 }
             }
-            idle.started += 1;
-            idle.started - 1
+            idle.number()
         };
         let (way, inbox) = mpsc::channel();
-        let first = Message { work, way };
+        // Kept here too, so that it can be told if no thread takes it.
+        let first = Arc::new(Mutex::new(Some(Message { work, way })));
         // A weak hold on the pool, so that it, and with it this thread, can end.
-        let pool = Arc::downgrade(&self.0);
-        std::thread::Builder::new().name(format!("attempt-{number}")).spawn(move || {
+        let (pool, taken) = (Arc::downgrade(&self.0), first.clone());
+        let started = std::thread::Builder::new().name(format!("attempt-{number}")).spawn(move || {
             let mut bench = Workbench { number, spawner: SpawnThread::prepare(), buffer: vec![0; BUFFER] };
-            let mut next = Some(first);
+            let mut next = lock(&taken).take();
+            drop(taken);
             while let Some(Message { mut work, way }) = next {
                 loop {
                     NEXT.set(Some(None));
-                    let answer = work(&mut bench);
+                    let answer = work.run(&mut bench);
                     let Some(Some(following)) = NEXT.take() else {
                         // Free before the answer is told: whoever hears it may have work at once.
                         if let Some(pool) = pool.upgrade() {
@@ -109,8 +118,24 @@ impl Pool {
                 }
                 next = inbox.recv().ok();
             }
-        })?;
-        Ok(())
+        });
+        if let Err(error) = started {
+            lock(&self.0).spare.push(number);
+            let message = lock(&first).take();
+            if let Some(message) = message {
+                message.work.refuse(error);
+            }
+        }
+    }
+}
+
+impl Idle {
+    /// The number of the next thread.
+    fn number(&mut self) -> usize {
+        self.spare.pop().unwrap_or_else(|| {
+            self.started += 1;
+            self.started - 1
+        })
     }
 }
 
@@ -122,17 +147,34 @@ thread_local! {
 /// Makes work of a function and the channel on which its answer goes.
 pub(super) fn prepare<T: Send + 'static>(
     work: impl FnOnce(&mut Workbench) -> T + Send + 'static,
-    answer: oneshot::Sender<T>,
+    answer: oneshot::Sender<Outcome<T>>,
 ) -> Work {
-    Box::new(move |bench| {
-        let done = work(bench);
-        // Nobody waits any more when the caller has gone.
-        Box::new(move || drop(answer.send(done)))
-    })
+    Box::new(Ready { work, answer })
 }
 
-fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
+struct Ready<F, T> {
+    work: F,
+    answer: oneshot::Sender<Outcome<T>>,
+}
+
+impl<T: Send + 'static, F: FnOnce(&mut Workbench) -> T + Send + 'static> Prepared for Ready<F, T> {
+    fn run(self: Box<Self>, bench: &mut Workbench) -> Answer {
+        let Ready { work, answer } = *self;
+        let done = work(bench);
+        // Nobody waits any more when the caller has gone.
+        Box::new(move || drop(answer.send(Ok(done))))
+    }
+
+    fn refuse(self: Box<Self>, why: std::io::Error) {
+        let Ready { work, answer } = *self;
+        // First what it holds, a slot for one, so that whoever hears it finds that free.
+        drop(work);
+        drop(answer.send(Err(why)));
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -142,9 +184,9 @@ mod tests {
     #[tokio::test]
     async fn threads_are_used_again() {
         let pool = Pool::default();
-        let id = |pool: &Pool| pool.run(|bench| (bench.number, std::thread::current().id())).unwrap();
-        let first = id(&pool).await.unwrap();
-        assert_eq!(id(&pool).await.unwrap(), first);
+        let id = |pool: &Pool| pool.run(|bench| (bench.number, std::thread::current().id()));
+        let first = id(&pool).await.unwrap().unwrap();
+        assert_eq!(id(&pool).await.unwrap().unwrap(), first);
     }
 
     #[tokio::test]
@@ -153,17 +195,28 @@ mod tests {
         let (answer, following) = oneshot::channel();
         let inner = pool.clone();
         let first = pool.run(move |_| {
-            let next = prepare(|_| std::thread::current().id(), answer);
-            inner.start(next).map(|()| std::thread::current().id())
+            inner.start(prepare(|_| std::thread::current().id(), answer));
+            std::thread::current().id()
         });
-        let first = first.unwrap().await.unwrap().unwrap();
-        assert_eq!(following.await.unwrap(), first);
+        let first = first.await.unwrap().unwrap();
+        assert_eq!(following.await.unwrap().unwrap(), first);
     }
 
     #[tokio::test]
     async fn a_panic_closes_the_answer_and_costs_only_its_thread() {
         let pool = Pool::default();
-        assert!(pool.run(|_| assert!(std::env::args().len() == 0, "on purpose")).unwrap().await.is_err());
-        assert_eq!(pool.run(|_| 7).unwrap().await, Ok(7));
+        assert!(pool.run(|_| assert!(std::env::args().len() == 0, "on purpose")).await.is_err());
+        assert_eq!(pool.run(|_| 7).await.unwrap().unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn refused_work_lets_go_of_what_it_holds_and_says_why() {
+        let (answer, refused) = oneshot::channel();
+        let held = Arc::new(());
+        let holds = held.clone();
+        let work = prepare(move |_| drop(holds), answer);
+        work.refuse(std::io::Error::from_raw_os_error(libc::EAGAIN));
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(refused.await.unwrap().unwrap_err().raw_os_error(), Some(libc::EAGAIN));
     }
 }

@@ -1,5 +1,6 @@
 //! A host's CPUs in, [`Slot`]s out: who may run now, and on which cores.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -275,26 +276,56 @@ impl Slots {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves the queue from its head, as far as the free CPUs go.
+    /// Serves the queue from its head, as far as the free CPUs go. Whoever is called may drop its slot at once, which
+    /// comes here again, on the same thread: then the CPUs are only noted, and the call that is under way goes on.
     fn serve(&self, freed: &[u32]) {
-        let mut granted = Vec::new();
-        {
-            let mut state = self.lock();
-            state.free.extend(freed);
-            while let Some(head) = state.queue.front() {
-                let cores = head.cores as usize;
-                if !head.answer.is_closed() && state.free.len() < cores {
-                    break;
-                }
-                let Some(waiter) = state.queue.pop_front() else { break };
-                if waiter.answer.decide() {
-                    granted.push((waiter.answer, self.take(&mut state, cores)));
-                }
+        let under_way = SERVING.replace(Arc::as_ptr(&self.0).cast());
+        let is_nested = std::ptr::eq(under_way, Arc::as_ptr(&self.0).cast());
+        let _restored = Serving(under_way);
+        self.lock().free.extend(freed);
+        if is_nested {
+            return;
+        }
+        loop {
+            let granted = self.grant();
+            if granted.is_empty() {
+                return;
+            }
+            for (answer, slot) in granted {
+                answer.give(slot);
             }
         }
-        for (answer, slot) in granted {
-            answer.give(slot);
+    }
+
+    /// Takes those from the head of the queue for whom there are CPUs.
+    fn grant(&self) -> Vec<(Answer, Slot)> {
+        let mut granted = Vec::new();
+        let mut state = self.lock();
+        while let Some(head) = state.queue.front() {
+            let cores = head.cores as usize;
+            if !head.answer.is_closed() && state.free.len() < cores {
+                break;
+            }
+            let Some(waiter) = state.queue.pop_front() else { break };
+            if waiter.answer.decide() {
+                granted.push((waiter.answer, self.take(&mut state, cores)));
+            }
         }
+        granted
+    }
+}
+
+thread_local! {
+    /// Whose queue this thread is serving.
+    static SERVING: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Puts [`SERVING`] back to what it was.
+struct Serving(*const ());
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.set(self.0);
     }
 }
 
@@ -357,6 +388,33 @@ mod tests {
         drop(slot);
         assert_eq!(called.try_recv().unwrap().0, "third");
         assert!(!third.withdraw());
+    }
+
+    #[test]
+    fn however_many_drop_their_slots_when_they_are_called_nothing_recurses() {
+        let slots = Slots::new(vec![0], 1);
+        let held = slots.try_acquire(None).unwrap();
+        let count = Arc::new(AtomicU8::new(0));
+        let deepest = Arc::new(Mutex::new((usize::MAX, 0)));
+        let turns: Vec<Turn> = (0..200)
+            .map(|_| {
+                let (count, deepest) = (count.clone(), deepest.clone());
+                slots.in_turn(None, move |slot| {
+                    let here = std::ptr::from_ref(&slot).addr();
+                    let mut seen = deepest.lock().unwrap();
+                    *seen = (seen.0.min(here), seen.1.max(here));
+                    drop(seen);
+                    count.fetch_add(1, Ordering::SeqCst);
+                    drop(slot);
+                })
+            })
+            .collect();
+        drop(held);
+        assert_eq!(count.load(Ordering::SeqCst), 200);
+        let (low, high) = *deepest.lock().unwrap();
+        assert!(high - low < 1024, "the stack grew by {} bytes", high - low);
+        assert!(turns.iter().all(|turn| !turn.withdraw()));
+        assert!(slots.try_acquire(None).is_some());
     }
 
     #[test]

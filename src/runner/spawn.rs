@@ -18,7 +18,8 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
 
-use super::launch::{Launch, Refusal, Stack, Strings, launch};
+use super::launch::{Launch, Refusal, Strings, launch};
+use super::stack::Stack;
 use super::{binary::BinaryError, sys};
 use crate::domain::{SpawnFailure, Validity};
 

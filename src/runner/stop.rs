@@ -51,7 +51,8 @@ impl Stopper {
         }
     }
 
-    fn kill(&mut self, leader: BorrowedFd<'_>) {
+    /// Kills the group now.
+    pub(super) fn kill(&mut self, leader: BorrowedFd<'_>) {
         self.kill_at = None;
         self.signal(leader, Signal::KILL);
     }

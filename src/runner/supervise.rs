@@ -17,7 +17,7 @@ use super::directives::{Directives, Found};
 use super::exit::{Ending, Stopped};
 use super::limits::{self, Limits, Restraint};
 use super::memory::PeakMemory;
-use super::order::{OutputSink, StopSignal};
+use super::order::{OutputSink, StopReason, StopSignal};
 use super::orphans::Tracked;
 use super::spawn::Spawned;
 use super::stop::Stopper;
@@ -175,7 +175,8 @@ impl<'a> Supervisor<'a> {
 
     /// Waits a moment for the end alone; true when it has come.
     fn glance(&mut self) -> bool {
-        if self.process.input.is_some() {
+        let is_over = self.terms.vigil.as_ref().is_some_and(|vigil| vigil.validity.is_over());
+        if self.process.input.is_some() || is_over {
             return false;
         }
         let glance = Timespec::try_from(self.terms.timeout.map_or(FIRST_GLANCE, |t| t.min(FIRST_GLANCE)));
@@ -261,6 +262,11 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(vigil) = self.terms.vigil.as_ref().filter(|_| self.vigil_at.is_some_and(|at| at <= now)) {
             self.vigil_at = Some(vigil.note(now));
+            // Others may have the job: nothing of it may go on, whether the guard has seen to that or not.
+            if vigil.validity.is_over() {
+                self.stopper.stop(Stopped::Asked(StopReason::Lapsed), leader, now);
+                self.stopper.kill(leader);
+            }
         }
         if self.memory.tick(self.process.pid, now) {
             self.terms.limits.refresh(self.restraint);

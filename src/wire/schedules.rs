@@ -47,6 +47,9 @@ pub struct ScheduleView {
     pub last_at: Option<Timestamp>,
     /// That job.
     pub last_job: Option<JobId>,
+    /// Why no job will come, though it is not paused; absent when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// The answer to a verb on a schedule: `:pause`, `:resume`, `DELETE`.

@@ -6,6 +6,7 @@ use super::Shop;
 use super::live::Live;
 use super::pace::Pace;
 use super::policies::lay_over;
+use super::start::Start;
 use crate::backoff::dice;
 use crate::domain::outcome::cancelled_because;
 use crate::domain::retry::decide;
@@ -13,7 +14,7 @@ use crate::domain::{
     AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Stretch, Timestamp, Validity, Verdict,
 };
 use crate::queue::{Lease, LeaseLoss};
-use crate::runner::{Slot, StopHandle, StopReason};
+use crate::runner::{RunOrder, Slot, StartLog, StopHandle, StopReason};
 
 /// Where an attempt runs: on a slot that it has, or on the next that is free.
 enum Place {
@@ -33,41 +34,36 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
         Some(slot) => Some(Place::Slot(slot)),
-        // With leases ahead the start is written while the job waits its turn, so that no slot waits for the log.
+        // With leases ahead the thread that frees a slot goes on with the next job by itself.
         None if shop.pace.is_ahead() => Some(Place::InTurn),
         None => wait_for_slot(&shop, &lease).await.map(Place::Slot),
     };
-    let Some(place) = place else {
-        return match cancelled(&lease).await {
-            Some(reason) => end_unstarted(&shop, lease, Outcome::Cancelled, &reason).await,
-            // Dropping it gives it back.
-            None => drop(lease),
-        };
+    let start = Arc::new(Start::new(&shop, &lease));
+    let report = match place {
+        Some(place) => supervise(&shop, &lease, place, &start).await,
+        None => None,
     };
-    if !record_start(&shop, &lease).await {
-        return;
-    }
-    match supervise(&shop, &lease, place).await {
+    let withdrawal = start.withdrawal();
+    drop(start);
+    match report {
         Some(report) => conclude(&shop, lease, report).await,
-        None => {
-            let now = shop.worker.clock.now();
-            let (outcome, error) = match cancelled(&lease).await {
-                Some(reason) => (Outcome::Cancelled, cancelled_because(&reason)),
-                None => (Outcome::Lost, "given back before its process was started".to_owned()),
-            };
-            conclude(&shop, lease, AttemptReport::bare(outcome, now, now, error)).await;
-        }
+        None => give_back(&shop, lease, withdrawal).await,
     }
 }
 
-/// Writes down that the process is about to be started. False when the worker must end at once.
-async fn record_start(shop: &Shop, lease: &Lease) -> bool {
-    let started = EventKind::AttemptStarted {
-        attempt: lease.attempt(),
-        worker: shop.worker.settings.id.clone(),
-        host: shop.worker.settings.host.clone(),
-    };
-    shop.recorder.record(&[event(shop, lease, started)]).await
+/// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
+async fn give_back(shop: &Shop, lease: Lease, withdrawal: Option<Event>) {
+    if let Some(withdrawal) = withdrawal {
+        tracing::debug!(job = %lease.job().id, attempt = lease.attempt().0, "the start of an attempt was withdrawn");
+        if !shop.recorder.record(&[withdrawal]).await {
+            return;
+        }
+    }
+    match cancelled(&lease).await {
+        Some(reason) => end_unstarted(shop, lease, Outcome::Cancelled, &reason).await,
+        // Dropping it gives it back.
+        None => drop(lease),
+    }
 }
 
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
@@ -105,7 +101,7 @@ async fn cancelled(lease: &Lease) -> Option<String> {
 
 /// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end. `None` when that
 /// happened before the process was started.
-async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptReport> {
+async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>) -> Option<AttemptReport> {
     let began = shop.worker.clock.now();
     let trouble = |error: &dyn std::fmt::Display| {
         tracing::error!(job = %lease.job().id, %error, "jobber could not run a job");
@@ -121,13 +117,14 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         Some(policies) if lease.attempts_finished() > 0 => policies.stretch(&lease.job().id).await,
         _ => Stretch::default(),
     };
-    let (order, runner) = (shop.worker.settings.order(lease, stretch), &shop.worker.runner);
+    let order = RunOrder { start_log: Some(start.clone()), ..shop.worker.settings.order(lease, stretch) };
+    let runner = &shop.worker.runner;
     let waits = matches!(place, Place::InTurn);
     let mut attempt = match place {
-        Place::Slot(slot) => match runner.start(slot, order, signal, sink) {
-            Ok(attempt) => attempt,
-            Err(error) => return Some(trouble(&error)),
-        },
+        Place::Slot(slot) => {
+            start.begin();
+            runner.start(slot, order, signal, sink)
+        }
         Place::InTurn => {
             let cores = shop.worker.settings.cores(lease.job());
             runner.start_in_turn(&shop.worker.slots, cores, order, signal, sink)
@@ -163,9 +160,10 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place) -> Option<AttemptRe
         }
         told = true;
         handle.stop(reason);
+        start.abandon();
     };
     let mut report = match result {
-        Ok(report) => report,
+        Ok(report) => report?,
         Err(error) => trouble(&error),
     };
     // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.

@@ -1,10 +1,12 @@
 //! Leases in, verdicts and events out: claims jobs, runs each on its own cores, records what happened.
 //!
 //! ```text
-//!   claim ──> slot ──> [attempt_started] ──> runner ──> [attempt_finished, finished] ──> settle
+//!   claim ──> slot ──> [attempt_started] ──> process ──> [attempt_finished, finished] ──> settle
+//!                              └─ refused ──> [attempt_withdrawn] ──> given back
 //! ```
-//! The two events are durable before the step that follows them: a crash in between leaves a lease to lapse and a
-//! history that the next attempt completes.
+//! The events are durable before the step that follows them: a crash in between leaves a lease to lapse and a history
+//! that the next attempt completes. A job that waits its turn has not started; the start of one that has its slot is
+//! written while its process is prepared, and the process itself looks last whether the lease still holds.
 
 mod attempt;
 mod heartbeat;
@@ -13,6 +15,7 @@ mod live;
 mod pace;
 mod policies;
 mod recorder;
+mod start;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,6 +71,7 @@ impl WorkerSettings {
             no_retry_exit_codes: self.no_retry_exit_codes(job),
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
+            start_log: None,
         }
     }
 
@@ -129,7 +133,7 @@ pub struct Worker {
 struct Shop {
     worker: Worker,
     recorder: Recorder,
-    pace: Pace,
+    pace: Arc<Pace>,
     /// One task for each lease.
     attempts: TaskTracker,
     /// Cancelled when running jobs must be stopped and given back.
@@ -160,7 +164,7 @@ impl Worker {
         let give_up = kill.child_token();
         let shop = Arc::new(Shop {
             recorder: Recorder::new(self.sink.clone(), give_up.clone()),
-            pace: Pace::new(self.slots.count()),
+            pace: Arc::new(Pace::new(self.slots.count())),
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
             worker: self,

@@ -1,10 +1,14 @@
 //! How many leases to hold: as many as there are slots, and while attempts are short some ahead, so that a slot never
-//! waits for the queue and what is written is written in groups. A lease that is held ahead for long is given back.
+//! waits for the queue and what is written is written in groups. Nothing is held for a slot whose attempt has been running
+//! for long: a lease that waits ahead in vain is given back, for another worker to run.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How much work to hold ahead for each slot, by the average length of an attempt.
 const AHEAD: Duration = Duration::from_millis(20);
@@ -12,13 +16,36 @@ const AHEAD: Duration = Duration::from_millis(20);
 const MOST: usize = 32;
 /// The weight of the newest attempt in the average.
 const WEIGHT: f64 = 0.2;
+/// An attempt that has been running for this long says by its age alone that its slot will not be free soon.
+const LONG: Duration = Duration::from_millis(100);
 
-/// The worker's pace: a moving average of how long attempts take, and the leases that are worth holding for it.
+/// The worker's pace: a moving average of how long attempts take, how long those that run have been running, and the
+/// leases that are worth holding for them.
 pub(super) struct Pace {
     slots: usize,
     average_us: AtomicU64,
+    running: Mutex<Running>,
     leases: AtomicUsize,
     changed: Notify,
+}
+
+/// When the attempts began that have a slot.
+#[derive(Default)]
+struct Running {
+    began: BTreeMap<u64, Instant>,
+    next: u64,
+}
+
+/// An attempt that has a slot, until this is dropped.
+pub(super) struct Began {
+    pace: Arc<Pace>,
+    number: u64,
+}
+
+impl Drop for Began {
+    fn drop(&mut self) {
+        self.pace.running().began.remove(&self.number);
+    }
 }
 
 impl Pace {
@@ -26,8 +53,18 @@ impl Pace {
     pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
     pub(super) fn new(slots: usize) -> Self {
-        // Nothing is known yet: begin without leases ahead.
-        Self { slots, average_us: AtomicU64::new(u64::MAX), leases: AtomicUsize::new(slots), changed: Notify::new() }
+        Self {
+            slots,
+            // Nothing is known yet: begin without leases ahead.
+            average_us: AtomicU64::new(u64::MAX),
+            running: Mutex::default(),
+            leases: AtomicUsize::new(slots),
+            changed: Notify::new(),
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many leases to hold now.
@@ -40,6 +77,16 @@ impl Pace {
         self.leases() > self.slots
     }
 
+    /// Notes that an attempt has a slot.
+    pub(super) fn begin(self: &Arc<Self>) -> Began {
+        let mut running = self.running();
+        let number = running.next;
+        running.next += 1;
+        running.began.insert(number, Instant::now());
+        drop(running);
+        Began { pace: self.clone(), number }
+    }
+
     /// Learns how long an attempt took.
     pub(super) fn learn(&self, wall: Duration) {
         let new = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
@@ -47,19 +94,42 @@ impl Pace {
         let old = self.average_us.load(Ordering::Relaxed);
         let next = if old == u64::MAX { new } else { (old as f64 * (1.0 - WEIGHT) + new as f64 * WEIGHT) as u64 };
         self.average_us.store(next, Ordering::Relaxed);
-        let ahead = usize::try_from(AHEAD.as_micros() / u128::from(next.max(1))).unwrap_or(MOST).min(MOST);
-        let leases = self.slots * (1 + ahead);
-        let was = self.leases.load(Ordering::Relaxed);
-        // Small swings of the average are not worth a word to the queue; the way back to none is.
-        if leases.abs_diff(was) > was / 4 || (ahead == 0) != (was == self.slots) {
-            self.leases.store(leases, Ordering::Relaxed);
+        if self.count() {
             self.changed.notify_one();
         }
     }
 
-    /// Returns when [`Pace::leases`] answers differently.
+    /// Counts anew how many leases to hold; whether that changed.
+    fn count(&self) -> bool {
+        let average = self.average_us.load(Ordering::Relaxed).max(1);
+        let ahead = usize::try_from(AHEAD.as_micros() / u128::from(average)).unwrap_or(MOST).min(MOST);
+        let long = self.running().began.values().filter(|began| began.elapsed() >= LONG).count();
+        let leases = self.slots + self.slots.saturating_sub(long) * ahead;
+        let was = self.leases.load(Ordering::Relaxed);
+        // Small swings are not worth a word to the queue; the way back to none ahead is.
+        let changed = leases.abs_diff(was) > was / 4 || (leases == self.slots) != (was == self.slots);
+        if changed {
+            self.leases.store(leases, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// Returns when [`Pace::leases`] answers differently. While leases are held ahead, time alone may be why.
     pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+        loop {
+            let look = async {
+                match self.is_ahead() {
+                    true => tokio::time::sleep(LONG).await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => return,
+                () = look => if self.count() {
+                    return;
+                },
+            }
+        }
     }
 }
 
@@ -76,5 +146,21 @@ mod tests {
         pace.learn(Duration::from_secs(10));
         assert_eq!(pace.leases(), 4);
         assert!(!pace.is_ahead());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_held_ahead_for_slots_whose_attempts_run_for_long() {
+        let pace = Arc::new(Pace::new(4));
+        pace.learn(Duration::from_millis(1));
+        pace.changed().await;
+        let mut attempts: Vec<Began> = (0..3).map(|_| pace.begin()).collect();
+        pace.changed().await;
+        assert_eq!(pace.leases(), 4 + 20, "one slot goes on with short ones");
+        attempts.push(pace.begin());
+        pace.changed().await;
+        assert!(!pace.is_ahead(), "nobody has to end for that");
+        drop(attempts);
+        pace.learn(Duration::from_millis(1));
+        assert_eq!(pace.leases(), 4 * 21);
     }
 }

@@ -35,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["domain", "backoff", "queue", "events", "failures", "runner"]),
     ("projector", &["domain", "logging", "backoff", "events", "failures", "store", "stats"]),
     ("classifier", &["domain", "logging", "backoff", "events", "failures", "projector", "store"]),
+    ("reconciler", &["domain", "logging", "backoff", "events", "projector", "queue", "store"]),
     ("archive", &["domain", "logging", "events", "store", "stats"]),
     ("api", &["domain", "logging", "backoff", "queue", "events", "failures", "store", "stats", "wire"]),
     ("client", &["domain", "backoff", "wire", "store", "queue"]),
@@ -192,6 +193,7 @@ fn the_worker_holds_no_store_and_the_api_no_projection() {
             "worker" => assert!(!holds("History") && !holds("Projection") && !holds("dyn Queue")),
             "projector" => assert!(!holds("dyn Queue") && !holds("JobSource") && !holds("Operator")),
             "api" => assert!(!holds("Projection") && !holds("JobSource")),
+            "reconciler" => assert!(!holds("Projection") && !holds("Operator") && !holds("JobSource")),
             _ => {}
         }
     }

@@ -156,14 +156,21 @@ fn command_lines() -> Vec<(String, Vec<String>)> {
         let text = read(&page);
         let prose: String = text.split("```").step_by(2).collect();
         let inline = prose.split('`').skip(1).step_by(2).filter(|code| {
-            !code.contains(['|', '[', '…', '\n', '<']) && !code.contains("...") && !code.contains("NAME")
+            !code.contains(['|', '[', '…', '\n', '<'])
+                && !["...", "NAME", "COMMAND"].iter().any(|placeholder| code.contains(placeholder))
         });
         let code = |line: &str| {
             let starts = line.match_indices("jobber ").map(|(at, _)| at);
-            let own = starts.filter(|at| line[..*at].is_empty() || line[..*at].ends_with([' ', '(', '/'].as_slice()));
+            // For root `jobber` is a user and a file to install, too.
+            let by_root = line.starts_with("sudo");
+            let own = starts.filter(|at| match &line[..*at] {
+                before if by_root => before.ends_with("/bin/"),
+                before => before.is_empty() || before.ends_with([' ', '(', '/'].as_slice()),
+            });
             own.map(|at| words(&line[at..])).collect::<Vec<_>>()
         };
-        let inline = inline.filter(|code| code.starts_with("jobber ")).map(words);
+        // Two words may be no more than the name of a command.
+        let inline = inline.filter(|code| code.starts_with("jobber ")).map(words).filter(|words| words.len() > 2);
         found.extend(lines.iter().flat_map(|line| code(line)).chain(inline).map(|words| (page.clone(), words)));
     }
     assert!(found.len() > 50, "{}", found.len());
@@ -174,9 +181,7 @@ fn command_lines() -> Vec<(String, Vec<String>)> {
 fn every_command_line_of_jobber_parses() {
     let mut wrong = Vec::new();
     for (page, words) in command_lines() {
-        // The user, the package and the unit have the same name.
-        let is_command = words.len() > 1 && !["is", "has"].contains(&words[1].as_str());
-        if is_command && jobber::cli::parse(words.iter().map(Into::into)).is_err() {
+        if jobber::cli::parse(words.iter().map(Into::into)).is_err() {
             wrong.push((page, words.join(" ")));
         }
     }
@@ -324,10 +329,12 @@ async fn told_apart(j: &Jobber, id: &str, fence: &Fence) -> Vec<String> {
 async fn run_fence(page: &str, place: &Arc<Place>, fence: &Fence, commands: &[String], environment: &[(&str, &str)]) {
     let mut script = String::new();
     for (at, command) in commands.iter().enumerate() {
-        script += &format!("{command}\ncode=$?; printf '\\n@@%s %s\\n' {at} $code; printf '\\n@@%s\\n' {at} >&2\n");
+        script += &format!(
+            "{command}\ncode=$?; own=\"$own $!\"; printf '\\n@@%s %s\\n' {at} $code; printf '\\n@@%s\\n' {at} >&2\n"
+        );
     }
     // What it has put into the background ends with it.
-    script += "for pid in $(jobs -p); do kill $pid; done; wait\n";
+    script += "for pid in $own; do kill $pid 2> /dev/null; done; wait\n";
     let path = format!("{}:{}", place.path().join("bin").display(), std::env::var("PATH").unwrap());
     let mut shell = tokio::process::Command::new("sh");
     for (name, _) in std::env::vars_os() {

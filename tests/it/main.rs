@@ -25,5 +25,6 @@ mod output;
 mod policies;
 mod projector;
 mod release;
+mod strangers;
 mod supervision;
 mod upkeep;

@@ -148,6 +148,22 @@ async fn a_guard_that_is_killed_or_stopped_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_does_not_outlive_its_worker_and_its_guard() {
+    let mut jobber = Jobber::dev().start().await;
+    let worker = jobber.pid();
+    let file = jobber.place().path().join("pid");
+    jobber.job("long", &format!("#!/bin/sh\necho $$ > {}\nexec sleep 1000\n", file.display()));
+    jobber.submit(json!({"name": "long"})).await;
+    let job = number_in(file).await;
+    // Stopped, it can start no other guard.
+    signal(worker, Signal::STOP);
+    signal(guard_of(worker).expect("it has one"), Signal::KILL);
+    eventually("the guard's end", async || guard_of(worker).is_none().then_some(())).await;
+    jobber.kill().await;
+    eventually("the job's end", async || has_ended(job).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_job_is_started_while_there_is_no_guard() {
     let jobber = Jobber::dev().start().await;
     let worker = jobber.pid();

@@ -48,9 +48,22 @@ local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if found then
   for i = 1, #found[2], 2 do redis.call('HSET', KEYS[2], ARGV[1] .. ':' .. found[2][i], found[2][i + 1]) end
   redis.call('HSET', KEYS[2], ARGV[1] .. ':reason', ARGV[2])
+  redis.call('HINCRBY', KEYS[2], 'count', 1)
   redis.call('XDEL', KEYS[1], ARGV[1])
 end";
 
+/// KEYS: stream. ARGV: the place before. Answers the id of the next entry, and its size in bytes.
+const SIZE: &str = "\
+local found = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)[1]
+if not found then return false end
+local size = 0
+for i = 1, #found[2] do size = size + #found[2][i] end
+return {found[1], tostring(size)}";
+
+/// KEYS: hash of parked entries. Answers how many were put there.
+const PARKED: &str = "return redis.call('HGET', KEYS[1], 'count')";
+/// An entry of more bytes than this is no event of ours: a job's body and its output tails are far smaller.
+const LARGEST: u64 = 64 << 20;
 /// The field of an entry that holds the event.
 const FIELD: &[u8] = b"event";
 /// Entries that are read at once: with the largest output tails still a few megabytes.
@@ -105,8 +118,26 @@ impl RedisLog {
         failed(self.redis.failed(error))
     }
 
-    /// The next entries, as they are.
+    /// The next entries, as they are. When they do not come, the first of them alone is asked for, unless it is too large to
+    /// be an event: then that is the error, with its place.
     async fn entries(&self, after: Cursor, limit: usize) -> Result<Vec<StreamEntry>, EventError> {
+        let error = match self.chunks(after, limit).await {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let client = self.client(PATIENCE).await?;
+        let next: Option<(String, u64)> =
+            client.eval(SIZE, self.stream.as_str(), after.to_string()).await.map_err(|e| self.failed(&e))?;
+        match next {
+            Some((id, size)) if size > LARGEST => {
+                Err(corrupt(format!("an entry of {size} bytes is no event")).found_at(cursor(&id)?))
+            }
+            Some(_) if limit > 1 => self.chunks(after, 1).await,
+            _ => Err(error),
+        }
+    }
+
+    async fn chunks(&self, after: Cursor, limit: usize) -> Result<Vec<StreamEntry>, EventError> {
         let (mut found, mut bytes, mut after) = (Vec::new(), 0, format!("({after}"));
         let client = self.client(PATIENCE).await?;
         while found.len() < limit && bytes < READ_BYTES {
@@ -204,6 +235,12 @@ impl EventSource for RedisLog {
         client.eval(OWN, self.owner.as_str(), history).await.map_err(|e| self.failed(&e))
     }
 
+    async fn parked(&self) -> Result<u64, EventError> {
+        let client = self.client(PATIENCE).await?;
+        let count: Option<u64> = client.eval(PARKED, self.parked.as_str(), ()).await.map_err(|e| self.failed(&e))?;
+        Ok(count.unwrap_or(0))
+    }
+
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError> {
         let keys = vec![self.stream.as_str(), self.parked.as_str()];
         self.client(PATIENCE)
@@ -235,6 +272,10 @@ fn readable(found: Vec<StreamEntry>) -> Result<Vec<(Cursor, Entry)>, EventError>
     let mut events = Vec::with_capacity(found.len());
     for (id, fields) in found {
         let at = cursor(&id)?;
+        if fields.values().map(|value| value.len() as u64).sum::<u64>() > LARGEST {
+            let error = corrupt("an entry of the event log is too large to be an event").found_at(at);
+            return if events.is_empty() { Err(error) } else { Ok(events) };
+        }
         let body = fields.get(FIELD).ok_or_else(|| corrupt("an entry of the event log holds no event"));
         match body.and_then(|body| codec::decode(body)) {
             Ok(event) => events.push((at, event)),

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bullmq::FlowJob;
+use futures_util::future;
 use serde_json::Map;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +33,14 @@ pub(super) const FAR: Duration = Duration::from_secs(20 * 366 * 86_400);
 const LOOK: Duration = Duration::from_secs(1);
 /// Ends that are heard of within this time are looked at together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// Jobs that are looked at in one go.
+/// Jobs that are read in one go.
 const BATCH: usize = 500;
+/// Jobs that are looked at at the same time.
+const AT_ONCE: usize = 16;
+/// Jobs before one that are asked about at the same time.
+const TOLD_AT_ONCE: usize = 100;
+/// How long the look at one job may take, besides the usual patience.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// A job on record that is not there after this will not come any more.
 const ADDING: Duration = Duration::from_secs(60);
 
@@ -148,7 +155,7 @@ pub(super) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
                 () = tokio::time::sleep(LOOK) => {}
                 () = inner.watch.ended.notified() => tokio::time::sleep(TOGETHER).await,
             }
-            if let Err(error) = inner.link.call(look(&inner, &redis)).await {
+            if let Err(error) = look(&inner, &redis).await {
                 tracing::debug!(%error, "jobs that come after others can't be looked after; trying again");
             }
         }
@@ -159,79 +166,112 @@ pub(super) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-async fn look(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
-    let mut first = redis::cmd("ZRANGE");
-    first.arg(inner.keys.watched()).arg(0).arg(BATCH - 1).arg("WITHSCORES");
-    let first: Vec<(String, f64)> = redis.queue.connection().cmd(&mut first).await?;
-    inner.watch.any.store(!first.is_empty(), Ordering::Relaxed);
-    for (id, since) in first {
-        if look_at(inner, redis, &id, Timestamp::from_millis(since as i64)).await? {
-            // Behind the others, so that all have their turn.
-            let mut again = redis::cmd("ZADD");
-            again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis()).arg(&id);
-            redis.queue.connection().cmd::<()>(&mut again).await?;
-        } else {
-            done(inner, redis, &id).await?;
+/// Looks at every watched job once, at some of them at the same time, and at each with patience of its own: one that takes
+/// long, for it comes after many, keeps no other from being looked at.
+async fn look(inner: &Inner, redis: &Redis) -> Result<(), QueueError> {
+    let began = inner.clock.now().as_millis();
+    loop {
+        let mut first = redis::cmd("ZRANGEBYSCORE");
+        first.arg(inner.keys.watched()).arg("-inf").arg(format!("({began}"));
+        first.arg("WITHSCORES").arg("LIMIT").arg(0).arg(BATCH);
+        let first: Vec<(String, f64)> = inner.link.call(redis.queue.connection().cmd(&mut first)).await?;
+        if first.is_empty() {
+            // Those that were just looked at, if any, are still there.
+            let mut count = redis::cmd("ZCARD");
+            let count: u64 = inner.link.call(redis.queue.connection().cmd(count.arg(inner.keys.watched()))).await?;
+            inner.watch.any.store(count > 0, Ordering::Relaxed);
+            return Ok(());
+        }
+        inner.watch.any.store(true, Ordering::Relaxed);
+        let is_last = first.len() < BATCH;
+        let mut moved = false;
+        for together in first.chunks(AT_ONCE) {
+            let looks = together.iter().map(|(id, since)| look_patiently(inner, redis, id, *since));
+            moved |= future::join_all(looks).await.contains(&true);
+        }
+        if is_last || !moved {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// Looks at a watched job, and puts it behind the others or strikes it off; false when it is just being added.
+async fn look_patiently(inner: &Inner, redis: &Redis, id: &str, since: f64) -> bool {
+    let since = Timestamp::from_millis(since as i64);
+    let found = inner.link.call_longer(LONGEST_LOOK, look_at(inner, redis, id, since)).await;
+    let told = match found.as_ref().unwrap_or(&Watched::On) {
+        Watched::NotYet => return false,
+        // Behind the others, so that all have their turn.
+        Watched::On => inner.link.call(put_behind(inner, redis, id)).await,
+        Watched::Done => inner.link.call_longer(LONGEST_LOOK, done(inner, redis, id)).await,
+    };
+    if let Err(error) = found.map(drop).and(told) {
+        tracing::debug!(job = id, %error, "a job that comes after others was not looked at to the end");
+    }
+    true
+}
+
+async fn put_behind(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+    let mut again = redis::cmd("ZADD");
+    again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis()).arg(id);
+    Ok(redis.queue.connection().cmd(&mut again).await?)
+}
+
+/// What is to become of a watched job.
+enum Watched {
+    /// Just being added, it seems.
+    NotYet,
+    /// It is watched on.
+    On,
+    /// It has been let go, or is not there to be.
+    Done,
 }
 
 /// Notes which jobs have ended that this one comes after, and lets it go when that is all of them, or when one of them
-/// has failed; whether it is to be watched on.
-async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Result<bool, Trouble> {
-    use bullmq::JobState::{Completed, Delayed, Failed, Unknown};
+/// has failed.
+async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Result<Watched, Trouble> {
+    use bullmq::JobState::Delayed;
     let Some(stored) = redis.queue.get_job(id).await? else {
         // Just being added, or taken out.
-        return Ok(inner.clock.now().since(since) < ADDING);
+        let waits = inner.clock.now().since(since) < ADDING;
+        return Ok(if waits { Watched::NotYet } else { Watched::Done });
     };
-    let Ok(job) = format::read(&stored, &inner.settings) else { return Ok(false) };
+    let Ok(job) = format::read(&stored, &inner.settings) else { return Ok(Watched::Done) };
     if redis.queue.get_job_state(id).await? != Delayed {
-        return Ok(false);
+        return Ok(Watched::Done);
     }
     let (processed, failed) = noted(inner, redis, id).await?;
     let (mut pending, mut barred) = (false, !failed.is_empty());
-    for before in &job.options.after {
+    let unknown = job.options.after.iter().filter(|before| {
         let key = inner.keys.job(before.as_str());
-        if processed.contains_key(&key) || failed.contains_key(&key) {
-            continue;
-        }
-        let field = match redis.queue.get_job_state(before.as_str()).await? {
-            Completed => Some("returnvalue"),
-            Failed => Some("failedReason"),
-            Unknown => None,
-            _ => {
-                pending = true;
-                continue;
+        !processed.contains_key(&key) && !failed.contains_key(&key)
+    });
+    let unknown: Vec<_> = unknown.collect();
+    let mut found = Vec::with_capacity(unknown.len());
+    for together in unknown.chunks(TOLD_AT_ONCE) {
+        // Side by side: the way to Redis and back is then paid for once.
+        let ends = together.iter().map(|before| end_before(inner, redis, before));
+        found.extend(future::try_join_all(ends).await?);
+    }
+    let mut note = redis::pipe();
+    for (key, end) in found {
+        match end {
+            Ended::No => pending = true,
+            Ended::With(End::Completed(value)) => {
+                note.cmd("HSET").arg(inner.keys.processed(id)).arg(key).arg(value).ignore();
             }
-        };
-        let word = match field {
-            Some(field) => {
-                let mut read = redis::cmd("HGET");
-                redis.queue.connection().cmd::<Option<String>>(read.arg(&key).arg(field)).await?
-            }
-            None => None,
-        };
-        let end = match (field, word) {
-            (Some("returnvalue"), Some(value)) => Some(End::Completed(value)),
-            (Some(_), Some(why)) => Some(End::Failed(why)),
-            // It has left the queue, maybe just now.
-            _ => ends::of_one_that_left(inner, redis, before.as_str()).await?,
-        };
-        let (to, word) = match end {
-            Some(End::Completed(value)) => (inner.keys.processed(id), value),
-            Some(End::Failed(why)) => {
+            Ended::With(End::Failed(why)) => {
                 barred = true;
-                (inner.keys.failed_before(id), why)
+                note.cmd("HSET").arg(inner.keys.failed_before(id)).arg(key).arg(why).ignore();
             }
-            // Taken out before its end: not waited for any more.
-            None => continue,
-        };
-        let mut note = redis::cmd("HSET");
-        redis.queue.connection().cmd::<()>(note.arg(to).arg(&key).arg(word)).await?;
+            Ended::TakenOut => {}
+        }
+    }
+    if !note.is_empty() {
+        redis.queue.connection().pipe::<()>(&note).await?;
     }
     if pending && !barred {
-        return Ok(true);
+        return Ok(Watched::On);
     }
     let let_go = if job.options.delay.is_zero() || barred {
         stored.promote().await
@@ -239,14 +279,49 @@ async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Re
         stored.change_delay(u64::try_from(job.options.delay.as_millis()).unwrap_or(u64::MAX)).await
     };
     match let_go {
-        Ok(()) => Ok(false),
+        Ok(()) => Ok(Watched::Done),
         Err(bullmq::Error::Redis(error)) => Err(error.into()),
         // Another process was first, or somebody took it out.
         Err(error) => {
             tracing::debug!(job = id, %error, "a job that came after others has moved on by itself");
-            Ok(false)
+            Ok(Watched::Done)
         }
     }
+}
+
+/// What became of a job that a watched one comes after.
+enum Ended {
+    No,
+    With(End),
+    /// Before its end: it is not waited for any more.
+    TakenOut,
+}
+
+/// The job's key, and what became of it.
+async fn end_before(inner: &Inner, redis: &Redis, before: &JobId) -> Result<(String, Ended), Trouble> {
+    use bullmq::JobState::{Completed, Failed, Unknown};
+    let key = inner.keys.job(before.as_str());
+    let field = match redis.queue.get_job_state(before.as_str()).await? {
+        Completed => Some("returnvalue"),
+        Failed => Some("failedReason"),
+        Unknown => None,
+        _ => return Ok((key, Ended::No)),
+    };
+    let word = match field {
+        Some(field) => {
+            let mut read = redis::cmd("HGET");
+            let word: Option<Vec<u8>> = redis.queue.connection().cmd(read.arg(&key).arg(field)).await?;
+            word.map(|word| String::from_utf8_lossy(&word).into_owned())
+        }
+        None => None,
+    };
+    let end = match (field, word) {
+        (Some("returnvalue"), Some(value)) => Some(End::Completed(value)),
+        (Some(_), Some(why)) => Some(End::Failed(why)),
+        // It has left the queue, maybe just now.
+        _ => ends::of_one_that_left(inner, redis, before.as_str()).await?,
+    };
+    Ok((key, end.map_or(Ended::TakenOut, Ended::With)))
 }
 
 /// Whether a job is put off until others have ended.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Before, ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, after, format, schedules, unseen};
+use super::{BullRetention, Inner, after, format, odd, schedules, unseen};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -317,8 +317,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         Err(why) => {
             let why = format!("this job can't be run by jobber: {why}");
             let Some(job) = format::outline(stored) else {
-                tracing::warn!(job = stored.id(), why, "a job was failed that can't be told of");
-                return Err(bullmq::Error::Unrecoverable(why));
+                return Err(odd::refuse(inner, stored.id(), why).await);
             };
             (Arc::new(job), Some(why))
         }

@@ -91,13 +91,21 @@ pub(super) async fn of_one_that_left(inner: &Inner, redis: &Redis, id: &str) -> 
     loop {
         let mut range = redis::cmd("XREVRANGE");
         range.arg(inner.keys.bull("events")).arg(&from).arg("-").arg("COUNT").arg(CHUNK);
-        let events: Vec<(String, HashMap<String, String>)> = redis.queue.connection().cmd(&mut range).await?;
-        for (_, event) in events.iter().filter(|(_, event)| event.get("jobId").is_some_and(|of| of == id)) {
-            let word = |field: &str| event.get(field).cloned().unwrap_or_else(|| "null".to_owned());
-            match event.get("event").map(String::as_str) {
-                Some("completed") => return Ok(Some(End::Completed(word("returnvalue")))),
-                Some("failed") => return Ok(Some(End::Failed(word("failedReason")))),
-                Some("added" | "waiting" | "delayed" | "waiting-children" | "active" | "stalled") => return Ok(None),
+        // Bytes: other programs write what they like.
+        let events: Vec<(String, HashMap<Vec<u8>, Vec<u8>>)> = redis.queue.connection().cmd(&mut range).await?;
+        let of_it = |event: &HashMap<Vec<u8>, Vec<u8>>| event.get(&b"jobId"[..]).is_some_and(|of| of == id.as_bytes());
+        for (_, event) in events.iter().filter(|(_, event)| of_it(event)) {
+            let word = |field: &str| {
+                event
+                    .get(field.as_bytes())
+                    .map_or_else(|| "null".into(), |word| String::from_utf8_lossy(word).into_owned())
+            };
+            match event.get(&b"event"[..]).map(Vec::as_slice) {
+                Some(b"completed") => return Ok(Some(End::Completed(word("returnvalue")))),
+                Some(b"failed") => return Ok(Some(End::Failed(word("failedReason")))),
+                Some(b"added" | b"waiting" | b"delayed" | b"waiting-children" | b"active" | b"stalled") => {
+                    return Ok(None);
+                }
                 // Of these, some come after the end.
                 Some(_) | None => {}
             }

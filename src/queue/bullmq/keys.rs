@@ -96,6 +96,11 @@ impl Keys {
         format!("{}jobber:paused-schedules", self.base)
     }
 
+    /// Hash: schedule id to its own pattern, while one of a single moment stands in its place.
+    pub(super) fn odd_schedules(&self) -> String {
+        format!("{}jobber:odd-schedules", self.base)
+    }
+
     /// Hash: schedule id to the id of the job that it brought last.
     pub(super) fn last_scheduled(&self) -> String {
         format!("{}jobber:last-scheduled", self.base)
@@ -110,6 +115,11 @@ impl Keys {
     pub(super) fn idempotency(&self, key: &str) -> String {
         let digest: String = Sha256::digest(key.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         format!("{}jobber:request:{digest}", self.base)
+    }
+
+    /// The place in BullMQ's event stream up to which history was compared with the queue.
+    pub(super) fn heard(&self) -> String {
+        format!("{}jobber:heard", self.base)
     }
 
     /// Set: ids of workers that may be there.

@@ -13,19 +13,22 @@ mod ends;
 mod format;
 mod keys;
 mod lease;
+mod odd;
 mod output;
 mod read;
 mod renew;
 mod schedules;
 mod signals;
 mod submit;
+mod times;
 mod unseen;
+mod witness;
 mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -140,6 +143,8 @@ struct Inner {
     watch: after::Watch,
     /// Bytes of output that leases of this process have in Redis.
     spooled: Arc<AtomicUsize>,
+    /// Whether this process has noted how far it has read BullMQ's event stream.
+    has_heard: AtomicBool,
 }
 
 impl BullQueue {
@@ -159,6 +164,7 @@ impl BullQueue {
             signals: Signals::new(),
             watch: after::Watch::default(),
             spooled: Arc::default(),
+            has_heard: AtomicBool::new(false),
             settings,
             keys,
             clock,

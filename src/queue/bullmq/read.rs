@@ -70,7 +70,7 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
 }
 
 /// The job of a hash; `None` for one that can't be run here and so has no words.
-fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
+pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
     let stored = bullmq::Job::from_redis_hash(id, fields).ok()?;
     let job = format::read(&stored, settings).ok()?;
     let counts = Counts::of(fields);
@@ -190,6 +190,11 @@ async fn tell_whom_they_wait_for(
     Ok(())
 }
 
+/// An id as text. One that is none finds no job, and so does not stand in the way of those beside it.
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
+}
+
 /// Ids of a list, in the order in which they are taken, behind the last id of `after` that is still there.
 async fn list(
     inner: &Inner,
@@ -216,9 +221,8 @@ async fn list(
     let start = if end < 0 { -limit } else { (end - limit + 1).max(0) };
     let mut range = redis::cmd("LRANGE");
     range.arg(&key).arg(start).arg(end);
-    let mut ids: Vec<String> = redis.queue.connection().cmd(&mut range).await?;
-    ids.reverse();
-    Ok(ids.into_iter().map(|id| (id.clone(), id)).collect())
+    let ids: Vec<Vec<u8>> = redis.queue.connection().cmd(&mut range).await?;
+    Ok(ids.iter().rev().map(|id| text(id)).map(|id| (id.clone(), id)).collect())
 }
 
 /// Ids of delayed jobs behind `after`: those that are due at some time, then those that wait for their children.
@@ -263,7 +267,8 @@ async fn sorted(
     while found.len() < limit {
         let mut range = redis::cmd(command);
         range.arg(&key).arg(near).arg(far).arg("WITHSCORES").arg("LIMIT").arg(offset).arg(limit);
-        let chunk: Vec<(String, String)> = redis.queue.connection().cmd(&mut range).await?;
+        let chunk: Vec<(Vec<u8>, String)> = redis.queue.connection().cmd(&mut range).await?;
+        let chunk: Vec<_> = chunk.into_iter().map(|(id, score)| (text(&id), score)).collect();
         let last = chunk.len() < limit;
         offset += chunk.len();
         found.extend(chunk.into_iter().filter(|(id, score)| match after {

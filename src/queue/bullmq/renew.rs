@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::super::LeaseLoss;
 use super::super::lease::reliable;
@@ -24,8 +23,8 @@ enum Command {
 
 struct Held {
     id: String,
-    /// When the last renewal that succeeded was sent.
-    confirmed: Instant,
+    /// When the last renewal that succeeded was sent, on the boot clock: time in suspend counts, too.
+    confirmed: u64,
     validity: Validity,
     loss: Loss,
     /// Read at the first renewal; it carries the connection that renews.
@@ -57,7 +56,7 @@ impl Renewer {
     pub(super) fn hold(&self, id: &str, token: &str, loss: Loss, age: Duration) -> Validity {
         let age = age.min(self.lease);
         let validity = Validity::lasting(reliable(self.lease).saturating_sub(age));
-        let confirmed = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        let confirmed = boot_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let held = Held { id: id.to_owned(), confirmed, validity: validity.clone(), loss, job: None, asking: false };
         self.send(Command::Hold { token: token.to_owned(), held });
         validity
@@ -118,13 +117,13 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                 None => return,
             },
             connected = &mut connecting, if redis.is_none() => redis = Some(Arc::new(connected)),
-            Some((token, sent, answer)) = answers.next() => {
+            Some((token, answer)) = answers.next() => {
                 let duration = lease;
                 let Some(lease) = held.get_mut(&token) else { continue };
                 lease.asking = false;
                 match answer {
                     Answer::Held(job, since) => {
-                        (lease.confirmed, lease.job) = (sent, Some(job));
+                        (lease.confirmed, lease.job) = (since, Some(job));
                         lease.validity.extend(since, reliable(duration));
                     }
                     Answer::Lost => lose(&lease.loss),
@@ -132,9 +131,9 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                 }
             }
             _ = tick.tick() => {
-                let now = Instant::now();
+                let now = boot_ms();
                 for (token, one) in &mut held {
-                    let age = now - one.confirmed;
+                    let age = Duration::from_millis(now.saturating_sub(one.confirmed));
                     // With time left to stop the process, before anybody else can be given the job.
                     if age >= lease * 3 / 4 {
                         lose(&one.loss);
@@ -156,8 +155,8 @@ async fn renew(
     token: String,
     job: Option<Arc<bullmq::Job>>,
     lease: Duration,
-) -> (String, Instant, Answer) {
-    let (sent, since) = (Instant::now(), boot_ms());
+) -> (String, Answer) {
+    let since = boot_ms();
     let ask = async {
         let job = match job {
             Some(job) => job,
@@ -177,7 +176,7 @@ async fn renew(
         }
     };
     let answer = tokio::time::timeout(lease / 6, ask).await.unwrap_or(Answer::None);
-    (token, sent, answer)
+    (token, answer)
 }
 
 fn lose(loss: &Loss) {

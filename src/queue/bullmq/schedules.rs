@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::schedules::{ScheduleStanding, in_order};
 use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{Redis, Trouble};
+use super::times::{self, Pattern};
 use super::{BullQueue, Inner, format};
 use crate::domain::{JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
@@ -32,7 +33,9 @@ const BATCH: usize = 100;
 /// How often a job is put back for its schedule's sake: once is enough unless a crash came in between.
 pub(super) const PUT_BACK: u32 = 3;
 
-/// Whether this job, just taken, is the one that its schedule goes on from. Notes it as the schedule's last job.
+/// Whether this job, just taken, is the one that its schedule goes on from, and is to be put back for that. Notes it as the
+/// schedule's last job. Where the crate would go on at another time than ours, or not at all, the schedule's next job is
+/// made here, and nothing is left for the crate to do.
 pub(super) async fn stands_for_its_time(
     inner: &Inner,
     redis: &Redis,
@@ -43,16 +46,46 @@ pub(super) async fn stands_for_its_time(
     ask.cmd("ZSCORE").arg(inner.keys.bull("repeat")).arg(schedule);
     ask.cmd("HSET").arg(inner.keys.last_scheduled()).arg(schedule).arg(job.id()).ignore();
     let (current,): (Option<f64>,) = inner.link.call(redis.queue.connection().pipe(&ask)).await?;
-    Ok(current.is_some_and(|ms| job.id() == format!("repeat:{schedule}:{ms:.0}")))
+    if !current.is_some_and(|ms| job.id() == format!("repeat:{schedule}:{ms:.0}")) {
+        return Ok(false);
+    }
+    if times::goes_on_by_itself(job, inner.clock.now()) {
+        return Ok(true);
+    }
+    let Some(stored) = inner.link.call(redis.queue.get_job_scheduler(schedule)).await? else { return Ok(false) };
+    if stored.pattern.is_none() {
+        return Ok(true);
+    }
+    if !is_over(&stored, inner.clock.now()) {
+        inner.link.call(go_on(inner, redis, &stored)).await?;
+    }
+    Ok(false)
+}
+
+/// Whether a schedule was to end by now.
+fn is_over(stored: &JobSchedulerJson, now: Timestamp) -> bool {
+    stored.end_date.is_some_and(|end| i64::try_from(end).is_ok_and(|end| end <= now.as_millis()))
+        || stored.limit.is_some_and(|limit| stored.iteration_count >= limit)
+}
+
+/// Makes the next job of a schedule.
+async fn go_on(inner: &Inner, redis: &Redis, stored: &JobSchedulerJson) -> Result<(), Trouble> {
+    let options = stored.opts.clone().and_then(|opts| serde_json::from_value(opts).ok());
+    let pattern = Pattern { name: &stored.name, data: stored.data.clone(), options };
+    times::upsert(inner, redis, &stored.key, times::of_stored(stored), pattern).await?;
+    let mut count = redis::cmd("HINCRBY");
+    count.arg(inner.keys.bull(&format!("repeat:{}", stored.key))).arg("ic").arg(1);
+    Ok(redis.queue.connection().cmd::<()>(&mut count).await?)
 }
 
 /// Looks for schedules that have come to a stop until `stop`.
 pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
     let mending = async {
         let Some(redis) = inner.link.wait().await else { return };
+        let mut said = HashMap::new();
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(error) = inner.link.call(mend_once(&inner, &redis)).await {
+            if let Err(error) = inner.link.call(mend_once(&inner, &redis, &mut said)).await {
                 tracing::debug!(%error, "schedules can't be looked after; trying again");
             }
         }
@@ -63,7 +96,9 @@ pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-async fn mend_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+/// `said` holds what was last said of schedules that can't go on, so that it is said once.
+async fn mend_once(inner: &Inner, redis: &Redis, said: &mut HashMap<String, String>) -> Result<(), Trouble> {
+    times::restore_all(inner, redis).await?;
     let until = (inner.clock.now() - OVERDUE).as_millis();
     let mut overdue = redis::cmd("ZRANGEBYSCORE");
     overdue.arg(inner.keys.bull("repeat")).arg("-inf").arg(until).arg("WITHSCORES").arg("LIMIT").arg(0).arg(BATCH);
@@ -75,34 +110,25 @@ async fn mend_once(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
             continue;
         }
         let Some(stored) = redis.queue.get_job_scheduler(&id).await? else { continue };
-        if stored.end_date.is_some_and(|end| i64::try_from(end).is_ok_and(|end| end <= until))
-            || stored.limit.is_some_and(|limit| stored.iteration_count >= limit)
-        {
+        if is_over(&stored, inner.clock.now() - OVERDUE) {
             continue;
         }
-        let (name, data) = (stored.name.clone(), stored.data.clone());
-        let options = stored.opts.clone().and_then(|opts| serde_json::from_value(opts).ok());
-        let next = redis.queue.upsert_job_scheduler(&id, repeat(&stored), Some(&name), data, options).await;
-        match next {
-            Ok(_) => tracing::info!(schedule = id, "a schedule that had come to a stop goes on"),
-            Err(error) => tracing::warn!(schedule = id, %error, "a schedule has come to a stop"),
+        match go_on(inner, redis, &stored).await {
+            Ok(()) => {
+                said.remove(&id);
+                tracing::info!(schedule = id, "a schedule that had come to a stop goes on");
+            }
+            Err(Trouble::Redis(error)) => return Err(error.into()),
+            Err(error) => {
+                let error = error.to_string();
+                if said.get(&id) != Some(&error) {
+                    tracing::warn!(schedule = id, error, "a schedule has come to a stop");
+                    said.insert(id, error);
+                }
+            }
         }
     }
     Ok(())
-}
-
-fn repeat(stored: &JobSchedulerJson) -> RepeatOptions {
-    RepeatOptions {
-        pattern: stored.pattern.clone(),
-        every: stored.every,
-        limit: stored.limit,
-        immediately: None,
-        offset: stored.offset,
-        start_date: stored.start_date,
-        end_date: stored.end_date,
-        tz: stored.tz.clone(),
-        count: Some(stored.iteration_count),
-    }
 }
 
 /// A schedule as BullMQ knows it; `None` for one whose jobs can't be run here.
@@ -152,9 +178,23 @@ async fn upsert(inner: &Inner, redis: &Redis, schedule: &Schedule, offset: Optio
     let job = schedule.job.job(JobId::generate(), inner.clock.now());
     let data = format::data(&job, inner.settings.rules(&job.name));
     let options = bullmq::JobOptions { job_id: None, timestamp: None, ..format::options(&job) };
-    let (id, name) = (schedule.id.as_str(), job.name.as_str());
-    redis.queue.upsert_job_scheduler(id, repeat, Some(name), Some(data), Some(options)).await?;
-    Ok(())
+    let pattern = Pattern { name: job.name.as_str(), data: Some(data), options: Some(options) };
+    times::upsert(inner, redis, schedule.id.as_str(), repeat, pattern).await
+}
+
+/// Forgets a next time that a wrong clock has carried far ahead; whether it did.
+async fn forget_if_astray(
+    inner: &Inner,
+    redis: &Redis,
+    stored: &JobSchedulerJson,
+    timing: &Timing,
+) -> Result<bool, Trouble> {
+    let next = stored.next.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
+    let is_astray = next.is_some_and(|next| timing.is_far_beyond(next, inner.clock.now()));
+    if is_astray {
+        redis.queue.remove_job_scheduler(&stored.key).await?;
+    }
+    Ok(is_astray)
 }
 
 /// Schedules that are kept aside.
@@ -213,14 +253,15 @@ impl Scheduler for BullQueue {
         let inner = &self.inner;
         let redis = inner.link.get().await?;
         let put = async {
-            if redis.queue.get_job_scheduler(schedule.id.as_str()).await?.is_none() {
+            let Some(stored) = redis.queue.get_job_scheduler(schedule.id.as_str()).await? else {
                 if paused(inner, &redis).await?.contains_key(schedule.id.as_str()) {
                     keep_aside(inner, &redis, &schedule).await?;
                     return Ok(false);
                 }
                 upsert(inner, &redis, &schedule, None).await?;
                 return Ok(true);
-            }
+            };
+            forget_if_astray(inner, &redis, &stored, &schedule.timing).await?;
             upsert(inner, &redis, &schedule, None).await?;
             Ok::<_, Trouble>(false)
         };
@@ -261,10 +302,21 @@ impl Scheduler for BullQueue {
     async fn pause_schedule(&self, id: &ScheduleId, pause: bool) -> Result<bool, QueueError> {
         let inner = &self.inner;
         let Some(known) = self.find_schedule(id).await? else { return Ok(false) };
+        let redis = inner.link.get().await?;
         if known.paused == pause {
+            if pause {
+                return Ok(true);
+            }
+            let heal = async {
+                let Some(stored) = redis.queue.get_job_scheduler(id.as_str()).await? else { return Ok(()) };
+                if forget_if_astray(inner, &redis, &stored, &known.schedule.timing).await? {
+                    upsert(inner, &redis, &known.schedule, None).await?;
+                }
+                Ok::<_, Trouble>(())
+            };
+            inner.link.call(heal).await.map_err(explained)?;
             return Ok(true);
         }
-        let redis = inner.link.get().await?;
         let change = async {
             if pause {
                 // First kept aside, so that a crash in between loses nothing: it then goes on as if never paused.

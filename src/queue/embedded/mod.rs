@@ -21,6 +21,7 @@ mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod witness;
 mod workers;
 
 use std::path::Path;

@@ -96,8 +96,13 @@ fn find(c: &Connection, id: &ScheduleId) -> rusqlite::Result<Option<ScheduleStan
 fn put(c: &Connection, schedule: &Schedule, now: Timestamp) -> rusqlite::Result<bool> {
     let known = find(c, &schedule.id)?;
     let next = match &known {
-        Some(known) if known.schedule.timing == schedule.timing && known.next_at.is_some() => known.next_at,
-        // Another beat begins anew.
+        Some(known)
+            if known.schedule.timing == schedule.timing
+                && known.next_at.is_some_and(|next| !schedule.timing.is_far_beyond(next, now)) =>
+        {
+            known.next_at
+        }
+        // Another beat begins anew, and so does one that a wrong clock has carried far ahead.
         _ => schedule.timing.next(None, now),
     };
     c.prepare_cached(
@@ -110,9 +115,11 @@ fn put(c: &Connection, schedule: &Schedule, now: Timestamp) -> rusqlite::Result<
 
 fn pause(c: &Connection, id: &ScheduleId, paused: bool, now: Timestamp) -> rusqlite::Result<bool> {
     let Some(known) = find(c, id)? else { return Ok(false) };
-    if known.paused != paused {
+    let timing = &known.schedule.timing;
+    let is_astray = !paused && known.next_at.is_some_and(|next| timing.is_far_beyond(next, now));
+    if known.paused != paused || is_astray {
         // What was missed on purpose is not made up for.
-        let next = known.schedule.timing.next(known.last_at, now);
+        let next = timing.next_anew(known.last_at, now);
         c.prepare_cached("UPDATE queue_schedules SET paused = ?2, next_at = ?3 WHERE id = ?1")?.execute((
             id.as_str(),
             paused,
@@ -217,6 +224,28 @@ mod tests {
             let fired = bench.queue.inner.db.write(move |c| fire_due(c, now)).await.unwrap();
             assert_eq!(fired, 0, "at {now}");
             behind.advance(Duration::from_secs(30));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_clock_that_stood_years_ahead_stops_a_schedule_until_it_is_resumed_or_put_again() {
+        const YEARS: Duration = Duration::from_secs(10 * 366 * 86_400);
+        for by_resuming in [true, false] {
+            let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+            let id = every(&bench, 60_000).await;
+            let ahead = bench.clock.now() + YEARS;
+            let fired = bench.queue.inner.db.write(move |c| fire_due(c, ahead)).await.unwrap();
+            assert_eq!(fired, 1);
+            let stuck = bench.queue.find_schedule(&id).await.unwrap().unwrap();
+            let now = bench.clock.now();
+            assert!(stuck.schedule.timing.trouble(stuck.next_at, now).is_some(), "{stuck:?}");
+            if by_resuming {
+                assert!(bench.queue.pause_schedule(&id, false).await.unwrap());
+            } else {
+                assert!(!bench.queue.put_schedule(stuck.schedule).await.unwrap());
+            }
+            let healed = bench.queue.find_schedule(&id).await.unwrap().unwrap();
+            assert!(healed.next_at.unwrap().since(now) <= Duration::from_secs(60), "{healed:?}");
         }
     }
 

@@ -208,7 +208,7 @@ impl Connector {
         }
     }
 
-    /// Changes some parts of the document of this version; `is_it` tells the changed document from others.
+    /// Changes some parts of the document of this version, waiting for no durability; `is_it` tells the changed document from others.
     pub(super) async fn change(
         &self,
         room: Room,
@@ -224,9 +224,9 @@ impl Connector {
         });
         let specs: Vec<_> = specs.collect();
         let specs = &specs;
-        let change = |session: Arc<Session>, level: Level| async move {
+        let change = |session: Arc<Session>, _| async move {
             let mut options = MutateInOptions::new().cas(version);
-            (options.expiry, options.durability_level) = (lifetime, level);
+            options.expiry = lifetime;
             let changed = session.collection(room).mutate_in(session.key(room, key), specs, options).await?;
             if let Some(token) = changed.mutation_token() {
                 self.witness.wrote(token.partition_id(), token.partition_uuid());

@@ -10,7 +10,7 @@ use super::errors;
 use super::kv::{Written, each};
 use super::lease;
 use super::session::Connector;
-use crate::domain::{Clock, JobId, JobName};
+use crate::domain::{Clock, JobId, JobName, WriteDurability};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
 
@@ -149,7 +149,7 @@ async fn write_shard(connector: &Connector, shard: &Versioned<StatShard>) -> Res
     Ok((written == Written::Moved).then(|| format!("the aggregate of {} on {}", key.name, key.day)))
 }
 
-/// Writes a job under its version: whole when it is new, else only what may change. The server removes it when it has
+/// Writes a job under its version: whole when it is new or the write is to be durable, else only what may change. The server removes it when it has
 /// expired; a job that goes on after it had ended is written whole, for only that takes an expiry back.
 async fn write_job(
     connector: &Connector,
@@ -164,7 +164,11 @@ async fn write_job(
     let lifetime = expiry.map(|at| at.since(Clock::system().now()).max(Duration::from_secs(1)));
     let whole = codec::encode(&document);
     let written = match job.version {
-        Some(version) if retention == Retention::FOREVER || expiry.is_some() => {
+        // The SDK (1.1.0) does not pass on what a change of parts is to wait for.
+        Some(version)
+            if (retention == Retention::FOREVER || expiry.is_some())
+                && connector.durability.now() == WriteDurability::None =>
+        {
             let meant = codec::job(&whole)?;
             let is_it = |body: &[u8]| codec::job(body).is_ok_and(|found| found == meant);
             connector.change(Room::Jobs, key, &job_changes(document), version, lifetime, is_it).await?

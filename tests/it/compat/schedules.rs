@@ -3,9 +3,38 @@
 use serde_json::json;
 
 use super::{node, server};
-use crate::harness::Jobber;
+use crate::harness::{Jobber, eventually};
 
-with_node! { our_schedules_are_seen_and_removed_and_theirs_run_here }
+with_node! {
+    our_schedules_are_seen_and_removed_and_theirs_run_here,
+    what_cron_parser_reads_goes_on_here_and_what_nobody_can_read_says_so,
+}
+
+async fn what_cron_parser_reads_goes_on_here_and_what_nobody_can_read_says_so(bullmq: &str) {
+    let redis = server().await;
+    let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    jobber.job("echo", "#!/bin/sh\necho \"$@\"\n");
+    let ran = node(bullmq, "crons.js", &[&redis.port().to_string()]).await.remove(0);
+    for name in ["steps", "zone", "question"] {
+        assert!(ran[name].as_u64().unwrap() >= 3, "{ran:#}");
+    }
+    let (_, all) = jobber.get("/api/v1/schedules").await;
+    for schedule in all["items"].as_array().unwrap() {
+        assert!(schedule["trouble"].is_null() && schedule["next"].as_array().unwrap().len() == 5, "{schedule:#}");
+    }
+    // Something that only its own program understands.
+    redis.cli(&["ZADD", "bull:my-job-queue:repeat", "1700000000000", "odd"]);
+    redis.cli(&["HSET", "bull:my-job-queue:repeat:odd", "name", "echo", "pattern", "H H * * *", "ic", "1"]);
+    let list = jobber.cli(&["schedule", "ls"]).await;
+    let line = list.stdout.lines().find(|line| line.starts_with("odd")).unwrap_or_default();
+    assert!(line.contains("stopped") && list.stderr.contains("not a cron expression"), "{list:?}");
+    let doctor = jobber.cli(&["doctor", "-o", "json"]).await;
+    assert!(doctor.stdout.contains("odd brings no jobs"), "{doctor:?}");
+    eventually("a word in the log", async || {
+        jobber.log().lines().any(|line| line.contains("a schedule") && line.contains("odd")).then_some(())
+    })
+    .await;
+}
 
 async fn our_schedules_are_seen_and_removed_and_theirs_run_here(bullmq: &str) {
     let redis = server().await;

@@ -1,7 +1,9 @@
 //! Processes killed at the worst moments: nothing is lost, nothing is shown twice.
 
+mod ahead;
 mod embedder;
 mod fleet;
+mod locks;
 mod outage;
 mod redis;
 

@@ -109,7 +109,7 @@ impl Bucket {
             dimension: Some(DIMENSION),
             log: None,
             replaces_log: None,
-            durability: WriteDurability::Majority,
+            durability: WriteDurability::None,
             num_replica: None,
         }
     }

@@ -1,0 +1,407 @@
+//! What history knows of a job and what the queue holds of it in, the events that history lacks out. Pure.
+//!
+//! A worker of Jobber's writes to the log before it tells the queue, so once history is folded through a place in the log
+//! that was read after the look at the queue, it knows everything that such a worker did. What is different then, another
+//! program did. Only the API writes after it has acted; so what it may be about to write is looked at twice.
+
+use std::sync::Arc;
+
+use crate::domain::outcome::cancelled_because;
+use crate::domain::{AttemptNumber, AttemptReport, EventKind, FinalState, Job, JobState, Outcome, Timestamp, WorkerId};
+use crate::queue::{Held, QueuedJob, ToldEnd};
+use crate::store::{AttemptRecord, JobRecord};
+
+/// The worker of an attempt that another program made without saying its name.
+const NAMELESS: &str = "another-program";
+/// Why a job has failed that was taken out of the queue before its end.
+const TAKEN_OUT: &str = "taken out of the queue by another program before it had ended";
+/// Why a job has failed of which the queue knows nothing.
+const GONE: &str = "gone from the queue without an end: it was emptied, or has lost its data";
+
+/// What a comparison brings.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Finding {
+    /// History has it all.
+    Agrees,
+    /// History lacks something, unless that is just being written.
+    Doubt,
+    /// These are missing.
+    Lacks(Vec<EventKind>),
+}
+
+/// Compares what history knows with what the queue holds. `end` and `at` are what the queue told, `again` says whether
+/// this is another look at a doubt.
+pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at: Timestamp, again: bool) -> Finding {
+    let sure = |events: Vec<EventKind>| if again { Finding::Lacks(events) } else { Finding::Doubt };
+    if record.removed {
+        return Finding::Agrees;
+    }
+    let queued = match held {
+        Held::Unreadable => return Finding::Agrees,
+        Held::Job(queued) if queued.job.submitted_at == record.submitted_at => queued,
+        // Under this id there is nothing, or another job by now.
+        Held::Gone | Held::Job(_) if record.state.is_final() => return Finding::Agrees,
+        Held::Gone | Held::Job(_) => {
+            return match end {
+                Some(ToldEnd::Completed(result)) => Finding::Lacks(completed_and_gone(record, result.clone(), at)),
+                Some(ToldEnd::Failed(why)) => sure(failed_and_gone(record, why, at)),
+                Some(ToldEnd::Removed) => sure(vec![lost(record, TAKEN_OUT)]),
+                None => sure(vec![lost(record, GONE)]),
+            };
+        }
+    };
+    let last = last_number(record);
+    match (record.state.is_final(), queued.state.is_final()) {
+        (true, true) if starts(queued) > last && queued.finished_at > record.finished_at => {
+            sure(put_back(record).into_iter().chain(ended(record, queued, at)).collect())
+        }
+        (true, true) => Finding::Agrees,
+        // Its worker has written the end down, and is about to tell the queue.
+        (true, false) if queued.state == JobState::Active && last >= starts(queued) => Finding::Agrees,
+        (true, false) => sure(put_back(record).into_iter().chain(running(record, queued, at)).collect()),
+        (false, true) if queued.state == JobState::Completed => Finding::Lacks(ended(record, queued, at)),
+        (false, true) => sure(ended(record, queued, at)),
+        (false, false) => match running(record, queued, at) {
+            events if events.is_empty() => Finding::Agrees,
+            events => Finding::Lacks(events),
+        },
+    }
+}
+
+/// The job of a record, under the id that it has in the queue.
+pub(super) fn job_of(record: &JobRecord) -> Arc<Job> {
+    Arc::new(Job {
+        id: super::queued_as(&record.id, record.submitted_at),
+        name: record.name.clone(),
+        arguments: record.arguments.clone(),
+        data: record.data.clone(),
+        options: record.options.clone(),
+        submitted_at: record.submitted_at,
+    })
+}
+
+fn last_number(record: &JobRecord) -> u32 {
+    record.attempts.last().map_or(0, |attempt| attempt.number.0)
+}
+
+/// How often the queue saw it started. Not every program counts starts.
+fn starts(queued: &QueuedJob) -> u32 {
+    queued.attempts_started.max(queued.attempts_finished)
+}
+
+/// Its last attempt, if that is another program's and has no end yet.
+fn open_elsewhere(record: &JobRecord) -> Option<&AttemptRecord> {
+    record.attempts.last().filter(|attempt| attempt.report.is_none() && !attempt.worker.is_generated())
+}
+
+fn nameless() -> WorkerId {
+    WorkerId::parse(NAMELESS).expect("a constant of plain letters")
+}
+
+/// Who runs or ran it, if that is another program.
+fn worker(queued: &QueuedJob) -> WorkerId {
+    queued.worker.clone().filter(|worker| !worker.is_generated()).unwrap_or_else(nameless)
+}
+
+fn put_back(record: &JobRecord) -> Vec<EventKind> {
+    vec![EventKind::Retried { attempts: last_number(record) }]
+}
+
+/// Of a job that has not ended: that another program runs it, or has run it and will again.
+fn running(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind> {
+    let is_ours = queued.worker.as_ref().is_some_and(WorkerId::is_generated);
+    if queued.state == JobState::Active {
+        let is_new = starts(queued) > last_number(record) && !is_ours;
+        let attempt = AttemptNumber(starts(queued));
+        let started = EventKind::AttemptStarted { attempt, worker: worker(queued), host: String::new() };
+        return if is_new { vec![started] } else { Vec::new() };
+    }
+    let Some(open) = open_elsewhere(record) else { return Vec::new() };
+    let outcome = if queued.error.is_some() { Outcome::Exit { code: 1 } } else { Outcome::Lost };
+    let error = queued.error.clone().unwrap_or_else(|| "given back by another program".to_owned());
+    let mut event = attempt_ended(open.number, open.worker.clone(), outcome, Some(error), open.started_at, at);
+    if let EventKind::AttemptFinished { next_at, .. } = &mut event {
+        *next_at = Some(queued.due_at.unwrap_or(at));
+    }
+    vec![event]
+}
+
+/// Of a job that the queue holds as ended: its last attempt, if another program made it, and its end.
+fn ended(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind> {
+    let at = queued.finished_at.unwrap_or(at);
+    let (last, open) = (last_number(record), open_elsewhere(record));
+    let completed = queued.state == JobState::Completed;
+    // To complete it somebody must have started it.
+    let number = starts(queued).max(last).max(u32::from(completed));
+    let elsewhere = number > last || open.is_some();
+    let is_running_here = !elsewhere && record.attempts.last().is_some_and(|attempt| attempt.report.is_none());
+    let cancelled = record
+        .cancel_requested
+        .as_ref()
+        .is_some_and(|reason| queued.error.as_deref() == Some(cancelled_because(reason).as_str()));
+    let outcome = match &queued.error {
+        _ if completed => Outcome::Exit { code: 0 },
+        _ if cancelled => Outcome::Cancelled,
+        // Its worker was not heard of any more, and some program's patience with that is bounded.
+        _ if is_running_here => Outcome::Lost,
+        Some(error) if error.contains("stalled more than") => Outcome::Lost,
+        _ => Outcome::Exit { code: 1 },
+    };
+    let error = (!completed).then(|| queued.error.clone().unwrap_or_default());
+    let result = queued.result.clone().filter(|_| completed);
+    let attempt = (number > 0).then_some(AttemptNumber(number));
+    let mut events = Vec::new();
+    if let (true, false, Some(number)) = (elsewhere, cancelled, attempt) {
+        let who = open.map_or_else(|| worker(queued), |open| open.worker.clone());
+        let started_at = open.map_or(at, |open| open.started_at);
+        events.push(attempt_ended(number, who, outcome, error.clone(), started_at, at));
+    }
+    events.push(finished(attempt.filter(|_| !cancelled), outcome, result, error));
+    events
+}
+
+/// Of a job that completed elsewhere and has left the queue thereby.
+fn completed_and_gone(record: &JobRecord, result: Option<serde_json::Value>, at: Timestamp) -> Vec<EventKind> {
+    let (number, who, started_at) = attempt_elsewhere(record, at);
+    let outcome = Outcome::Exit { code: 0 };
+    vec![attempt_ended(number, who, outcome, None, started_at, at), finished(Some(number), outcome, result, None)]
+}
+
+/// Of a job that failed elsewhere and has left the queue thereby.
+fn failed_and_gone(record: &JobRecord, why: &str, at: Timestamp) -> Vec<EventKind> {
+    let (number, who, started_at) = attempt_elsewhere(record, at);
+    let outcome = Outcome::Exit { code: 1 };
+    let why = Some(why.to_owned());
+    vec![attempt_ended(number, who, outcome, why.clone(), started_at, at), finished(Some(number), outcome, None, why)]
+}
+
+/// The attempt by which another program must have ended the job.
+fn attempt_elsewhere(record: &JobRecord, at: Timestamp) -> (AttemptNumber, WorkerId, Timestamp) {
+    match open_elsewhere(record) {
+        Some(open) => (open.number, open.worker.clone(), open.started_at),
+        None => (AttemptNumber(last_number(record) + 1), nameless(), at),
+    }
+}
+
+fn attempt_ended(
+    attempt: AttemptNumber,
+    worker: WorkerId,
+    outcome: Outcome,
+    error: Option<String>,
+    started_at: Timestamp,
+    ended_at: Timestamp,
+) -> EventKind {
+    let bare = AttemptReport::bare(outcome, started_at, ended_at, String::new());
+    let report = Box::new(AttemptReport { error, ..bare });
+    EventKind::AttemptFinished { attempt, worker, report, next_at: None }
+}
+
+fn finished(
+    attempt: Option<AttemptNumber>,
+    outcome: Outcome,
+    result: Option<serde_json::Value>,
+    error: Option<String>,
+) -> EventKind {
+    let state = if outcome.is_success() { FinalState::Completed } else { FinalState::Failed };
+    EventKind::Finished { attempt, state, outcome, result, error }
+}
+
+fn lost(record: &JobRecord, why: &str) -> EventKind {
+    let last = record.attempts.last().map(|attempt| attempt.number);
+    finished(last, Outcome::Lost, None, Some(why.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::{Event, JobOptions, NewJob};
+    use crate::events::Cursor;
+    use crate::projector::fold_job;
+
+    const OURS: &str = "host-1-0123abcd";
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    fn job() -> Arc<Job> {
+        let new = NewJob {
+            id: Some("j".into()),
+            name: "a".into(),
+            arguments: vec![],
+            data: None,
+            options: JobOptions::default(),
+        };
+        Arc::new(new.accept(at(1000)).unwrap())
+    }
+
+    /// History after these events, the first a second after submission.
+    struct Book {
+        record: JobRecord,
+        events: u64,
+    }
+
+    impl Book {
+        fn new(kinds: Vec<EventKind>) -> Self {
+            let mut book = Self { record: JobRecord::new(&job()), events: 0 };
+            book.fold(kinds);
+            book
+        }
+
+        fn fold(&mut self, kinds: Vec<EventKind>) {
+            for kind in kinds {
+                self.events += 1;
+                let event = Event { at: at(1000 + 1000 * self.events.cast_signed()), job: job(), kind };
+                fold_job(&mut self.record, Cursor { major: 0, minor: self.events }, &event);
+            }
+        }
+
+        /// Compares, folds what is missing, and makes sure that nothing is then.
+        fn told(&mut self, held: &Held, end: Option<&ToldEnd>) -> &JobRecord {
+            let mut finding = compare(&self.record, held, end, at(50_000), false);
+            if finding == Finding::Doubt {
+                finding = compare(&self.record, held, end, at(50_000), true);
+            }
+            let Finding::Lacks(events) = finding else { panic!("{finding:?} of {:?}", self.record) };
+            self.fold(events.clone());
+            assert_eq!(compare(&self.record, held, end, at(50_000), true), Finding::Agrees, "{:?}", self.record);
+            // Two processes may tell the same.
+            let (state, attempts) = (self.record.state, self.record.attempts.clone());
+            self.fold(events);
+            assert_eq!((self.record.state, &self.record.attempts), (state, &attempts));
+            &self.record
+        }
+    }
+
+    fn started(n: u32, worker: &str) -> EventKind {
+        let worker = WorkerId::parse(worker).unwrap();
+        EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into() }
+    }
+
+    fn end_of(n: u32, worker: &str, code: i32) -> Vec<EventKind> {
+        let outcome = Outcome::Exit { code };
+        let worker = WorkerId::parse(worker).unwrap();
+        let error = (code != 0).then(|| "x".to_owned());
+        vec![
+            attempt_ended(AttemptNumber(n), worker, outcome, error.clone(), at(1), at(2)),
+            finished(Some(AttemptNumber(n)), outcome, None, error),
+        ]
+    }
+
+    fn in_queue(state: JobState, starts: u32, worker: Option<&str>) -> Held {
+        Held::Job(Box::new(QueuedJob {
+            job: job(),
+            state,
+            attempts_started: starts,
+            attempts_finished: u32::from(state.is_final()) * starts,
+            due_at: None,
+            worker: worker.map(|w| WorkerId::parse(w).unwrap()),
+            progress: None,
+            cancel_requested: None,
+            finished_at: state.is_final().then(|| at(90_000)),
+            result: (state == JobState::Completed).then(|| json!(7)),
+            error: (state == JobState::Failed).then(|| "broken".to_owned()),
+            waits_for: vec![],
+        }))
+    }
+
+    #[test]
+    fn what_our_own_workers_and_the_api_do_is_never_told_again() {
+        use JobState::*;
+        let mut ran = vec![started(1, OURS)];
+        ran.extend(end_of(1, OURS, 0));
+        let mut failed = vec![started(1, OURS)];
+        failed.extend(end_of(1, OURS, 3));
+        for (events, held) in [
+            (vec![EventKind::Submitted], in_queue(Waiting, 0, None)),
+            (vec![started(1, OURS)], in_queue(Active, 1, Some(OURS))),
+            (vec![EventKind::Submitted], in_queue(Active, 1, Some(OURS))),
+            (ran.clone(), in_queue(Active, 1, Some(OURS))),
+            (ran.clone(), in_queue(Completed, 1, None)),
+            (ran, Held::Gone),
+            (failed.clone(), in_queue(Failed, 1, None)),
+            (failed, Held::Gone),
+            (vec![EventKind::Submitted], Held::Unreadable),
+            (vec![EventKind::Removed], Held::Gone),
+        ] {
+            let record = Book::new(events).record;
+            assert_eq!(compare(&record, &held, None, at(9000), true), Finding::Agrees, "{record:?} {held:?}");
+        }
+        // The API removes and cancels first, and writes then.
+        let open = Book::new(vec![EventKind::Submitted]).record;
+        assert_eq!(compare(&open, &Held::Gone, None, at(9), false), Finding::Doubt);
+        assert_eq!(compare(&open, &in_queue(Failed, 0, None), None, at(9), false), Finding::Doubt);
+    }
+
+    #[test]
+    fn an_end_elsewhere_is_an_end_with_its_attempt() {
+        for (held, end) in
+            [(in_queue(JobState::Completed, 1, None), None), (Held::Gone, Some(ToldEnd::Completed(Some(json!(7)))))]
+        {
+            for known in [vec![EventKind::Submitted], vec![started(1, "node")]] {
+                let mut book = Book::new(known);
+                let record = book.told(&held, end.as_ref());
+                assert_eq!((record.state, record.outcome), (JobState::Completed, Some(Outcome::Exit { code: 0 })));
+                assert_eq!((record.result.clone(), record.attempts.len()), (Some(json!(7)), 1), "{record:?}");
+            }
+        }
+        let mut book = Book::new(vec![started(1, "node")]);
+        let record = book.told(&in_queue(JobState::Failed, 1, None), None);
+        assert_eq!((record.outcome, record.error.as_deref()), (Some(Outcome::Exit { code: 1 }), Some("broken")));
+        assert_eq!(record.attempts[0].worker.as_str(), "node");
+    }
+
+    #[test]
+    fn what_is_gone_without_an_end_is_lost() {
+        for (known, end) in [
+            (vec![EventKind::Submitted], None),
+            (vec![EventKind::Submitted], Some(ToldEnd::Removed)),
+            (vec![started(1, OURS)], None),
+        ] {
+            let mut book = Book::new(known);
+            let record = book.told(&Held::Gone, end.as_ref());
+            assert_eq!((record.state, record.outcome), (JobState::Failed, Some(Outcome::Lost)));
+        }
+        // A worker that one of Node's took for dead.
+        let mut book = Book::new(vec![started(1, OURS)]);
+        let record = book.told(&in_queue(JobState::Failed, 1, None), None);
+        assert_eq!((record.outcome, record.attempts.len()), (Some(Outcome::Lost), 1));
+    }
+
+    #[test]
+    fn another_job_under_the_same_id_is_no_end_of_the_first() {
+        let Held::Job(mut other) = in_queue(JobState::Completed, 1, None) else { unreachable!() };
+        other.job = Arc::new(Job { submitted_at: at(2_000_000), ..(*job()).clone() });
+        let mut book = Book::new(vec![EventKind::Submitted]);
+        let record = book.told(&Held::Job(other), None);
+        assert_eq!(record.outcome, Some(Outcome::Lost));
+    }
+
+    #[test]
+    fn a_job_that_was_put_back_elsewhere_waits_or_has_run_again() {
+        let mut failed = vec![started(1, OURS)];
+        failed.extend(end_of(1, OURS, 3));
+        let mut book = Book::new(failed.clone());
+        assert_eq!(book.told(&in_queue(JobState::Waiting, 1, None), None).state, JobState::Waiting);
+        let record = book.told(&in_queue(JobState::Active, 2, Some("node")), None);
+        assert_eq!((record.state, record.retries), (JobState::Active, 1));
+        let mut book = Book::new(failed);
+        let record = book.told(&in_queue(JobState::Completed, 2, None), None);
+        assert_eq!((record.state, record.attempts.len(), record.retries), (JobState::Completed, 2, 1));
+    }
+
+    #[test]
+    fn an_attempt_elsewhere_shows_while_it_runs_and_when_it_is_tried_again() {
+        let mut book = Book::new(vec![EventKind::Submitted]);
+        let record = book.told(&in_queue(JobState::Active, 1, None), None);
+        assert_eq!((record.state, record.attempts[0].worker.as_str()), (JobState::Active, NAMELESS));
+        let Held::Job(mut delayed) = in_queue(JobState::Delayed, 1, None) else { unreachable!() };
+        delayed.error = Some("not yet".to_owned());
+        delayed.due_at = Some(at(60_000));
+        let record = book.told(&Held::Job(delayed), None);
+        assert_eq!((record.state, record.due_at), (JobState::Delayed, Some(at(60_000))));
+        assert_eq!(record.error.as_deref(), Some("not yet"));
+    }
+}

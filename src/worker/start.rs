@@ -1,0 +1,125 @@
+//! An attempt that is about to be started in, a line of history out: written while its surroundings are made, by the
+//! thread that has its slot, and awaited by that thread before it spawns.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::Shop;
+use super::pace::Began;
+use crate::domain::{AttemptNumber, Event, EventKind, Job};
+use crate::queue::Lease;
+use crate::runner::StartLog;
+
+/// The start of one attempt.
+pub(super) struct Start {
+    shop: Arc<Shop>,
+    job: Arc<Job>,
+    attempt: AttemptNumber,
+    runtime: Handle,
+    abandoned: CancellationToken,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// It has no slot yet.
+    Waiting,
+    /// It has one, and its start is being written.
+    Writing(BoxFuture<'static, bool>, Began),
+    /// It was written, or will not be.
+    Written(bool, Began),
+    /// The thread that has it waits.
+    Awaited,
+}
+
+impl Start {
+    /// Of this lease's attempt. To be called within a runtime.
+    pub(super) fn new(shop: &Arc<Shop>, lease: &Lease) -> Self {
+        Self {
+            shop: shop.clone(),
+            job: lease.job().clone(),
+            attempt: lease.attempt(),
+            runtime: Handle::current(),
+            abandoned: CancellationToken::new(),
+            state: Mutex::new(State::Waiting),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up on a start that is not written yet: it will not be made.
+    pub(super) fn abandon(&self) {
+        self.abandoned.cancel();
+    }
+
+    /// What takes back that it was started; `None` when nothing was written of it.
+    pub(super) fn withdrawal(&self) -> Option<Event> {
+        if matches!(*self.state(), State::Waiting) {
+            return None;
+        }
+        let worker = self.shop.worker.settings.id.clone();
+        Some(self.event(EventKind::AttemptWithdrawn { attempt: self.attempt, worker }))
+    }
+
+    fn event(&self, kind: EventKind) -> Event {
+        Event { at: self.shop.worker.clock.now(), job: self.job.clone(), kind }
+    }
+}
+
+impl StartLog for Start {
+    fn begin(&self) {
+        let mut state = self.state();
+        if !matches!(*state, State::Waiting) {
+            return;
+        }
+        let settings = &self.shop.worker.settings;
+        let event = self.event(EventKind::AttemptStarted {
+            attempt: self.attempt,
+            worker: settings.id.clone(),
+            host: settings.host.clone(),
+        });
+        let (shop, abandoned) = (self.shop.clone(), self.abandoned.clone());
+        let mut writing = async move {
+            tokio::select! {
+                biased;
+                written = shop.recorder.record(std::slice::from_ref(&event)) => written,
+                () = abandoned.cancelled() => false,
+            }
+        }
+        .boxed();
+        let began = self.shop.pace.begin();
+        // The first poll hands the event to the log; the answer is waited for later.
+        let _runtime = self.runtime.enter();
+        *state = match (&mut writing).now_or_never() {
+            Some(written) => State::Written(written, began),
+            None => State::Writing(writing, began),
+        };
+    }
+
+    fn is_written(&self) -> bool {
+        let state = std::mem::replace(&mut *self.state(), State::Awaited);
+        let (written, began) = match state {
+            State::Writing(writing, began) => (self.runtime.block_on(writing), began),
+            State::Written(written, began) => (written, began),
+            // Nobody has begun, or somebody else waits: only one thread has the attempt.
+            other @ (State::Waiting | State::Awaited) => {
+                *self.state() = other;
+                return false;
+            }
+        };
+        *self.state() = State::Written(written, began);
+        written
+    }
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start").field("job", &self.job.id).field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
