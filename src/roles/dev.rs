@@ -23,11 +23,11 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     }
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &life);
+    parts::watch_database(&config, &ports, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
-    let worker_ended = CancellationToken::new();
-    parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-    parts::start_api(&config, &ports, &clock, listener, &life);
+    let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
+    let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
+    parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone());
     let (ready, status) = parts::signs(&worker);
     let place = address.clone();
     let status = move || format!("serving on {place}, {}", status());
@@ -39,9 +39,15 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
         greet(&address, &config)?;
     }
     let ended = part.await;
-    life.stop.cancel();
-    worker_ended.cancel();
     drop(guard);
+    if !life.stop.is_cancelled() {
+        tracing::info!("the worker has drained; the API serves on until it is asked to stop");
+        life.stop.cancelled().await;
+    }
+    worker_ended.cancel();
+    // Those who follow the last jobs are told how they ended: the API goes last. Nothing awaited here panics.
+    let _ = folded.await;
+    api_stop.cancel();
     let all = life.finish(config.serve.shutdown_grace).await;
     Ok(all && ended.is_ok())
 }

@@ -160,7 +160,7 @@ impl From<SqliteError> for QueueError {
         let kind = match e {
             SqliteError::Unavailable { .. } => QueueErrorKind::Unavailable,
             SqliteError::Full { .. } => QueueErrorKind::Full,
-            SqliteError::Corrupt { .. } => QueueErrorKind::Corrupt,
+            SqliteError::Corrupt { .. } | SqliteError::Panicked { .. } => QueueErrorKind::Corrupt,
         };
         QueueError::new(kind, e.to_string()).caused_by(e)
     }
@@ -198,7 +198,12 @@ impl Queue for EmbeddedQueue {
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
-        Ok(self.inner.db.read(|c| c.query_row("SELECT paused FROM queue_switches", [], |_| Ok(()))).await?)
+        /// Shorter than what other writes have: another process that holds the database is to be noticed.
+        const PATIENCE: Duration = Duration::from_millis(800);
+        // Changes nothing, but is written all the same.
+        let probe = |c: &rusqlite::Connection| c.execute("UPDATE queue_switches SET paused = paused", []);
+        self.inner.db.write_within(PATIENCE, probe).await?;
+        Ok(())
     }
 }
 
