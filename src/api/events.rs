@@ -81,7 +81,9 @@ fn describe(event: Event) -> Happening {
         reason: None,
     };
     match event.kind {
-        EventKind::AttemptStarted { worker, .. } => happening.worker = Some(worker),
+        EventKind::AttemptStarted { worker, .. } | EventKind::AttemptWithdrawn { worker, .. } => {
+            happening.worker = Some(worker)
+        }
         EventKind::AttemptFinished { worker, report, next_at, .. } => {
             happening.worker = Some(worker);
             happening.outcome = Some(report.outcome);

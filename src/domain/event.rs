@@ -54,6 +54,14 @@ pub enum EventKind {
         /// On which host.
         host: String,
     },
+    /// Its process was not started after all: the lease was over, the job was cancelled, or the worker could not. There
+    /// was no such attempt.
+    AttemptWithdrawn {
+        /// The how-manieth start it would have been.
+        attempt: AttemptNumber,
+        /// The worker that had written of the start.
+        worker: WorkerId,
+    },
     /// The attempt has ended: written before the lease is settled.
     AttemptFinished {
         /// The how-manieth start.
@@ -109,6 +117,7 @@ impl Event {
         let (kind, attempt) = match &self.kind {
             EventKind::Submitted => ("submitted", 0),
             EventKind::AttemptStarted { attempt, .. } => ("attempt_started", attempt.0),
+            EventKind::AttemptWithdrawn { attempt, .. } => ("attempt_withdrawn", attempt.0),
             EventKind::AttemptFinished { attempt, .. } => ("attempt_finished", attempt.0),
             EventKind::Finished { attempt, .. } => ("finished", attempt.map_or(0, |a| a.0)),
             EventKind::Cancelled { .. } => ("cancelled", 0),

@@ -97,6 +97,7 @@ mod tests {
                 Entry::Job(event) => match event.kind {
                     EventKind::Submitted
                     | EventKind::AttemptStarted { .. }
+                    | EventKind::AttemptWithdrawn { .. }
                     | EventKind::AttemptFinished { .. }
                     | EventKind::Finished { .. }
                     | EventKind::Cancelled { .. }
@@ -118,6 +119,7 @@ mod tests {
         let all = [
             "attempt_finished",
             "attempt_started",
+            "attempt_withdrawn",
             "cancelled",
             "category_added",
             "category_edited",

@@ -7,6 +7,7 @@
 //!   still open were lost with their workers. What a worker itself says of its attempt, however late, replaces that
 //!   presumption; what it has said once stands.
 //! - An attempt that has failed is marked with the fingerprint of what it said. One that was lost or cancelled has not.
+//! - An attempt that was withdrawn by the worker that had announced it leaves no trace.
 //! - Only news of the last attempt moves the job. Once a job has been put back, news of the attempts before that is old.
 
 use crate::domain::{AttemptNumber, AttemptReport, Event, EventKind, JobState, Outcome, Timestamp, WorkerId};
@@ -28,6 +29,7 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
         // The record was made from the event's job: nothing is left to do, and what came before it stands.
         EventKind::Submitted => {}
         EventKind::AttemptStarted { attempt, worker, host } => started(record, event.at, *attempt, worker, host),
+        EventKind::AttemptWithdrawn { attempt, worker } => withdrawn(record, *attempt, worker),
         EventKind::AttemptFinished { attempt, worker, report, next_at } => {
             finished_attempt(record, event.at, *attempt, worker, report, *next_at);
         }
@@ -65,6 +67,21 @@ fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker:
             let attempt = new_attempt(number, worker, host, at);
             insert(record, i, attempt, at);
         }
+    }
+}
+
+/// Takes an attempt back that its worker did not start after all. One that was started all the same, by another worker or
+/// to an end that was reported, stands.
+fn withdrawn(record: &mut JobRecord, number: AttemptNumber, worker: &WorkerId) {
+    let Ok(i) = find(record, number) else { return };
+    let attempt = &record.attempts[i];
+    if attempt.worker != *worker || attempt.report.as_ref().is_some_and(|report| !is_presumed(report)) {
+        return;
+    }
+    let was_last = i + 1 == record.attempts.len();
+    record.attempts.remove(i);
+    if was_last && record.state == JobState::Active {
+        record.state = ready(record);
     }
 }
 

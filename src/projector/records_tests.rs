@@ -45,6 +45,10 @@ fn start(n: u32) -> EventKind {
     EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into() }
 }
 
+fn withdraw(n: u32, worker: &str) -> EventKind {
+    EventKind::AttemptWithdrawn { attempt: AttemptNumber(n), worker: WorkerId::parse(worker).unwrap() }
+}
+
 fn finish(n: u32, outcome: Outcome, next_at: Option<i64>) -> EventKind {
     let t = Timestamp::from_millis(500);
     let mut report = AttemptReport::bare(outcome, t, t, format!("attempt {n}"));
@@ -94,6 +98,28 @@ fn an_attempt_lost_with_its_worker_is_closed_by_the_next() {
     assert_eq!(life.outcomes(), [Some(Outcome::Lost), None]);
     let lost = life.record.attempts[0].report.as_ref().unwrap();
     assert_eq!((lost.ended_at, lost.error.as_deref()), (Timestamp::from_millis(2000), Some("lost with its worker")));
+}
+
+#[test]
+fn an_attempt_that_was_withdrawn_leaves_no_trace() {
+    let life = Life::plain().after([EventKind::Submitted, start(1), withdraw(1, "w")]);
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Waiting, vec![]));
+    let life = life.after([start(2)]);
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![None]));
+    let life = life.after(completed(2));
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Completed, vec![Some(EXIT_0)]));
+}
+
+#[test]
+fn a_withdrawal_that_comes_late_moves_nothing_else() {
+    let life = Life::plain().after([start(1), start(2), withdraw(1, "w")]);
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![None]));
+    let life = life.after(completed(2)).after([withdraw(2, "w")]);
+    assert_eq!(life.outcomes(), [Some(EXIT_0)], "what has ended was started");
+    let life = Life::plain().after([start(1), withdraw(1, "another")]);
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![None]), "it is another's to withdraw");
+    let life = Life::plain().after([withdraw(1, "w")]);
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Waiting, vec![]));
 }
 
 #[test]

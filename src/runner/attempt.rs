@@ -3,19 +3,20 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::binary::Binaries;
 use super::environment::{self, Environment};
 use super::gauge::RunningGauge;
 use super::guard::Table;
-use super::limits::Limits;
+use super::limits::{Limits, Restraint};
 use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal};
 use super::orphans::{Marks, Orphans};
 use super::pool::Workbench;
 use super::report;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
-use super::spawn::{Program, SpawnError, Spawned};
+use super::spawn::{NotSpawned, Program, SpawnError, Spawned};
 use super::supervise::{Supervisor, Terms, Vigil};
 use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp};
 
@@ -80,16 +81,23 @@ pub(super) fn run(
         variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
     }
     let running = shared.gauge.enter();
-    let process = match spawn(shared, bench, &slot, order, &variables, &directory) {
-        Ok(process) => process,
-        Err(error) => return refused(error),
-    };
-    if let Some(guard) = &shared.guard {
-        guard.note(bench.number, Some(process.pid), order.validity.as_ref());
-    }
     let cores = slot.cpus().len();
-    let unique = format!("{}-{}", shared.settings.worker, process.pid);
-    let mut restraint = shared.limits.restrain(process.pid, &unique, order.memory_bytes, cores);
+    let mut restraint = shared.limits.prepare(&unique_name(shared), order.memory_bytes, cores);
+    let process = match spawn(shared, bench, &slot, order, &variables, &directory, &mut restraint) {
+        Ok(process) => process,
+        Err(error) => {
+            // The child may have got as far as noting itself.
+            if let Some(guard) = &shared.guard {
+                guard.note(bench.number, None, None);
+            }
+            return match error {
+                NotSpawned::Late => Ok(never_started(StopReason::Lapsed, started_at)),
+                NotSpawned::Cgroup(error) => refused(SpawnError::system("couldn't enter a cgroup", error)),
+                NotSpawned::Failed(error) => refused(error),
+            };
+        }
+    };
+    shared.limits.expose(process.pid);
     let marks: Vec<Vec<u8>> = variables
         .iter()
         .filter(|(name, _)| matches!(*name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
@@ -146,6 +154,12 @@ fn never_started(reason: StopReason, now: Timestamp) -> AttemptReport {
     }
 }
 
+/// A name that no other attempt on this host has.
+fn unique_name(shared: &Shared) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", shared.settings.worker, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn spawn(
     shared: &Shared,
     bench: &mut Workbench,
@@ -153,11 +167,12 @@ fn spawn(
     order: &RunOrder,
     variables: &[(&'static str, String)],
     directory: &Path,
-) -> Result<Spawned, SpawnError> {
+    restraint: &mut Restraint,
+) -> Result<Spawned, NotSpawned> {
     let job = &order.job;
     let mut once_more = true;
     loop {
-        let path = shared.binaries.resolve(&job.name)?;
+        let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
         let input = match &job.data {
             Some(data) => {
                 serde_json::to_vec(data).map_err(|e| SpawnError::system("couldn't write the data as JSON", e))?
@@ -173,10 +188,19 @@ fn spawn(
             cpus: shared.settings.pin.then(|| slot.cpus()),
             input,
             nice: shared.settings.nice,
+            limits: restraint.resources(),
+            cgroup: restraint.cgroup(),
+            validity: order.validity.as_ref(),
+            note: shared.guard.as_ref().map(|table| table.place(bench.number)),
         });
         match spawned {
             // The file was replaced since it was last looked at.
-            Err(error) if error.vanished && std::mem::take(&mut once_more) => shared.binaries.forget(&job.name),
+            Err(NotSpawned::Failed(error)) if error.vanished && std::mem::take(&mut once_more) => {
+                shared.binaries.forget(&job.name);
+            }
+            Err(NotSpawned::Cgroup(error)) if restraint.cgroup().is_some() => {
+                restraint.do_without_cgroup(&error, slot.cpus().len());
+            }
             result => return result,
         }
     }

@@ -1,11 +1,12 @@
 //! A memory limit in, a cgroup (version 2) that keeps it out, where this process may divide its own.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use rustix::process::Pid;
+use rustix::fs::{Mode, OFlags};
 
 use super::procfs;
 
@@ -18,7 +19,11 @@ pub(super) struct Root(PathBuf);
 
 /// The cgroup of one attempt; what runs in it is killed, and it is removed, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Leaf(PathBuf);
+pub(super) struct Leaf {
+    path: PathBuf,
+    /// The same, opened: who is born in it is told by this.
+    directory: OwnedFd,
+}
 
 impl Root {
     /// The cgroup of this process, divided; `None` where that is not possible (no version 2, memory not delegated,
@@ -61,35 +66,46 @@ impl Root {
         works.then(|| Self(base.to_owned()))
     }
 
-    /// A cgroup that holds `pid` to `limit` bytes of memory, swap not counted as a way out.
-    pub(super) fn leaf(&self, name: &str, limit: u64, pid: Pid) -> io::Result<Leaf> {
+    /// A cgroup that holds what is born in it to `limit` bytes of memory, swap not counted as a way out.
+    pub(super) fn leaf(&self, name: &str, limit: u64) -> io::Result<Leaf> {
         let path = self.0.join(format!("jobber-{name}"));
         fs::create_dir(&path)?;
-        let leaf = Leaf(path);
+        let directory = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let leaf = match directory {
+            Ok(directory) => Leaf { path, directory },
+            Err(error) => {
+                let _ = fs::remove_dir(&path);
+                return Err(error.into());
+            }
+        };
         leaf.set("memory.max", &limit.to_string())?;
         // Absent on hosts without swap.
         let _ = leaf.set("memory.swap.max", "0");
         let _ = leaf.set("memory.oom.group", "1");
-        leaf.set("cgroup.procs", &pid.to_string())?;
         Ok(leaf)
     }
 }
 
 impl Leaf {
+    /// Where a process is to be born, to run in it from the first instruction.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
     fn set(&self, file: &str, value: &str) -> io::Result<()> {
-        fs::write(self.0.join(file), value)
+        fs::write(self.path.join(file), value)
     }
 
     /// Whether the kernel has killed in it for want of memory.
     pub(super) fn has_killed(&self) -> bool {
         let count =
             |text: &str| text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse::<u64>().ok();
-        fs::read_to_string(self.0.join("memory.events")).ok().and_then(|text| count(&text)).is_some_and(|n| n > 0)
+        fs::read_to_string(self.path.join("memory.events")).ok().and_then(|text| count(&text)).is_some_and(|n| n > 0)
     }
 
     /// The most memory that was used at once, in bytes.
     pub(super) fn peak(&self) -> Option<u64> {
-        fs::read_to_string(self.0.join("memory.peak")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.path.join("memory.peak")).ok()?.trim().parse().ok()
     }
 
     /// Kills all that runs in it.
@@ -104,7 +120,7 @@ impl Drop for Leaf {
         self.kill();
         let deadline = Instant::now() + PATIENCE;
         // Busy until the last killed process is gone.
-        while let Err(error) = fs::remove_dir(&self.0) {
+        while let Err(error) = fs::remove_dir(&self.path) {
             if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
                 tracing::warn!(%error, "couldn't remove a job's cgroup");
                 return;
@@ -222,12 +238,10 @@ mod tests {
     #[test]
     fn a_leaf_is_set_up_and_read() {
         let dir = tempfile::tempdir().unwrap();
-        let pid = rustix::process::getpid();
-        let leaf = Root(dir.path().to_owned()).leaf("w-1", 64 << 20, pid).unwrap();
+        let leaf = Root(dir.path().to_owned()).leaf("w-1", 64 << 20).unwrap();
         let at = dir.path().join("jobber-w-1");
         assert_eq!(fs::read_to_string(at.join("memory.max")).unwrap(), "67108864");
         assert_eq!(fs::read_to_string(at.join("memory.oom.group")).unwrap(), "1");
-        assert_eq!(fs::read_to_string(at.join("cgroup.procs")).unwrap(), pid.to_string());
         assert!(!leaf.has_killed());
         fs::write(at.join("memory.events"), "low 0\noom 1\noom_kill 1\noom_group_kill 1\n").unwrap();
         fs::write(at.join("memory.peak"), "12345\n").unwrap();

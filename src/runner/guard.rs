@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::{orphans, procfs, scratch, spawn, sys};
-use crate::domain::validity::monotonic_ms;
+use crate::domain::validity::boot_ms;
 use crate::domain::{Validity, WorkerId};
 
 /// The table begins with the worker's id and its scratch directory; cells follow.
@@ -96,6 +96,14 @@ impl Table {
         let until = validity.map_or(0, Validity::until);
         let bytes = [value.to_le_bytes(), until.to_le_bytes()].concat();
         let _ = write_all_at(&self.0, &bytes, HEADER + CELL * cell as u64);
+    }
+}
+
+impl Table {
+    /// Where the process that will have this cell notes itself, its id and until when it may run, before it executes its
+    /// program: the guard knows of it before there is anything to guard.
+    pub(super) fn place(&self, cell: usize) -> (BorrowedFd<'_>, u64) {
+        (self.0.as_fd(), HEADER + CELL * cell as u64)
     }
 }
 
@@ -191,7 +199,7 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
 /// Kills what runs past the moment until which it may, once; answers how long to wait before the next look. The worker
 /// reaps it when it goes on: until then the group's id can't have come to mean another one.
 fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration> {
-    let (ward, now) = (Ward::read(table)?, monotonic_ms());
+    let (ward, now) = (Ward::read(table)?, boot_ms());
     killed.retain(|group| ward.groups.contains(group));
     let is_over = |until: u64| until != 0 && until <= now;
     let lapsed: Vec<_> = ward.groups.iter().filter(|g| is_over(g.1) && !killed.contains(g)).copied().collect();

@@ -5,9 +5,10 @@
 //! fast; a watchdog that adds up the resident memory of the process group stops what allocates slowly or in many
 //! processes.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::process::{Pid, Resource, Rlimit};
+use rustix::process::Pid;
 
 use super::cgroup::{Leaf, Root};
 use super::exit::{self, MemoryEvidence};
@@ -30,6 +31,8 @@ pub(super) struct Limits {
 pub(super) struct Restraint {
     limit: Option<u64>,
     leaf: Option<Leaf>,
+    /// Resource limits that the process sets itself.
+    resources: Vec<(u32, u64)>,
     kernel_kills: u64,
 }
 
@@ -41,29 +44,24 @@ impl Limits {
         Self { cgroup: Root::detect(), protected: own.starts_with(b"-"), kernel_kills }
     }
 
-    /// Puts a process that has just been spawned under its limit. Its first steps may come before.
-    pub(super) fn restrain(&self, pid: Pid, name: &str, memory: Option<u64>, cores: usize) -> Restraint {
+    /// Prepares what will hold a process that is not spawned yet. `name` is no other attempt's on this host.
+    pub(super) fn prepare(&self, name: &str, memory: Option<u64>, cores: usize) -> Restraint {
+        let kernel_kills = self.kernel_kills.load(Ordering::Relaxed);
+        let mut restraint = Restraint { limit: memory, leaf: None, resources: Vec::new(), kernel_kills };
+        let Some(limit) = memory else { return restraint };
+        match self.cgroup.as_ref().map(|root| root.leaf(name, limit)) {
+            Some(Ok(leaf)) => restraint.leaf = Some(leaf),
+            Some(Err(error)) => restraint.do_without_cgroup(&error, cores),
+            None => restraint.limit_resources(limit, cores),
+        }
+        restraint
+    }
+
+    /// Takes from a process that has just been spawned what it should not inherit.
+    pub(super) fn expose(&self, pid: Pid) {
         if self.protected {
             let _ = fs_err::write(format!("/proc/{pid}/oom_score_adj"), "0");
         }
-        let mut restraint =
-            Restraint { limit: memory, leaf: None, kernel_kills: self.kernel_kills.load(Ordering::Relaxed) };
-        let Some(limit) = memory else { return restraint };
-        if let Some(root) = &self.cgroup {
-            match root.leaf(name, limit, pid) {
-                Ok(leaf) => {
-                    restraint.leaf = Some(leaf);
-                    return restraint;
-                }
-                Err(error) => tracing::warn!(%error, "couldn't limit a job's memory by cgroup; using a resource limit"),
-            }
-        }
-        // Fails only when it has ended already.
-        let data = limit.saturating_add(headroom(cores));
-        let _ =
-            rustix::process::prlimit(Some(pid), Resource::Data, Rlimit { current: Some(data), maximum: Some(data) });
-        let _ = rustix::process::prlimit(Some(pid), Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-        restraint
     }
 
     /// What points to a lack of memory, now that the process has ended. `killed` tells whether SIGKILL ended it, and
@@ -94,6 +92,30 @@ impl Limits {
 }
 
 impl Restraint {
+    /// The cgroup that the process is to be born in.
+    pub(super) fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.leaf.as_ref().map(Leaf::directory)
+    }
+
+    /// Resources and the most that the process may have of them, to be set before its program begins.
+    pub(super) fn resources(&self) -> &[(u32, u64)] {
+        &self.resources
+    }
+
+    /// Holds the process by resource limits, as its cgroup can't be used.
+    pub(super) fn do_without_cgroup(&mut self, error: &std::io::Error, cores: usize) {
+        tracing::warn!(%error, "couldn't limit a job's memory by cgroup; using a resource limit");
+        self.leaf = None;
+        if let Some(limit) = self.limit {
+            self.limit_resources(limit, cores);
+        }
+    }
+
+    fn limit_resources(&mut self, limit: u64, cores: usize) {
+        let data = limit.saturating_add(headroom(cores));
+        self.resources = vec![(libc::RLIMIT_DATA, data), (libc::RLIMIT_CORE, 0)];
+    }
+
     /// The limit that the watchdog has to keep, when nobody else does.
     pub(super) fn watched(&self) -> Option<u64> {
         self.limit.filter(|_| self.leaf.is_none())

@@ -3,7 +3,7 @@
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and where),
 //! `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it needs),
-//! `spawn`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `memory`, `orphans` (nothing is
+//! `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `memory`, `orphans` (nothing is
 //! left), `exit` and `report` (what became of it); and [`guard`], should this process be killed meanwhile.
 
 mod attempt;
@@ -15,6 +15,7 @@ mod environment;
 mod exit;
 pub mod gauge;
 pub mod guard;
+mod launch;
 mod limits;
 mod memory;
 pub mod order;
@@ -86,7 +87,7 @@ impl Runner {
     ) -> Result<Self, RunnerError> {
         sys::close_descriptors_on_exec();
         sys::catch_ignored_signals();
-        // Attempts run on threads with working directories of their own: a relative path would mean another place there.
+        // Attempts run in working directories of their own: a relative path would mean another place there.
         let jobs_dir = std::path::absolute(&settings.jobs_dir).map_err(RunnerError::JobsDir)?;
         let settings = RunnerSettings { jobs_dir, ..settings };
         if let Err(error) = fs_err::read_dir(&settings.jobs_dir) {

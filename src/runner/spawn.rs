@@ -1,24 +1,26 @@
 //! The only place that spawns: a program and its surroundings in, a process with its pipes out.
 //!
-//! `std::process::Command` takes the fast way (`posix_spawn`, which is vfork-like: no page table is copied, however
-//! large the worker is) only without `pre_exec` and, in a static binary, without `current_dir`. So what a child is to
-//! have is set on the thread that spawns it, and inherited: see [`SpawnThread`].
+//! What a child does by itself before it executes its program is in [`super::launch`]. What it inherits (its CPUs,
+//! `no_new_privs`) is set on the thread that spawns it: see [`SpawnThread`].
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
 
+use super::launch::{Launch, Refusal, Stack, Strings, launch};
 use super::{binary::BinaryError, sys};
-use crate::domain::SpawnFailure;
+use crate::domain::{SpawnFailure, Validity};
 
 /// What to spawn.
 pub(super) struct Program<'a> {
@@ -33,6 +35,14 @@ pub(super) struct Program<'a> {
     pub(super) input: Vec<u8>,
     /// Added to the nice value.
     pub(super) nice: u8,
+    /// Resources (`RLIMIT_*`) and the most that it may have of them.
+    pub(super) limits: &'a [(u32, u64)],
+    /// The directory of the cgroup (version 2) that it is born in.
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
+    /// Once this is over it is not executed: the child looks at the clock last of all.
+    pub(super) validity: Option<&'a Validity>,
+    /// Where the child writes its id and the end of its validity before it is executed, eight bytes each.
+    pub(super) note: Option<(BorrowedFd<'a>, u64)>,
 }
 
 /// A process that runs, leader of a process group of its own.
@@ -69,6 +79,17 @@ pub(super) struct Feed {
 
 /// Why nothing was spawned.
 #[derive(Debug)]
+pub(super) enum NotSpawned {
+    /// Its validity was over.
+    Late,
+    /// It could not be put into its cgroup; without one it may be spawned.
+    Cgroup(io::Error),
+    /// Anything else.
+    Failed(SpawnError),
+}
+
+/// What kept a program from being started.
+#[derive(Debug)]
 pub(super) struct SpawnError {
     pub(super) failure: SpawnFailure,
     pub(super) message: String,
@@ -82,90 +103,101 @@ impl From<BinaryError> for SpawnError {
     }
 }
 
+impl From<SpawnError> for NotSpawned {
+    fn from(error: SpawnError) -> Self {
+        NotSpawned::Failed(error)
+    }
+}
+
 impl SpawnError {
     /// The system refused something that may work another time.
     pub(super) fn system(what: &str, error: impl Into<io::Error>) -> Self {
         Self { failure: SpawnFailure::System, message: format!("{what}: {}", error.into()), vanished: false }
     }
+
+    fn not_executable(path: &Path, why: &str) -> Self {
+        let message = format!("couldn't start {}: {why}", path.display());
+        Self { failure: SpawnFailure::NotExecutable, message, vanished: false }
+    }
 }
 
-/// What the spawning thread has taken on, to be inherited by its children.
+/// What the spawning thread has taken on, to be inherited by its children, and what it needs for each of them.
 pub(super) struct SpawnThread {
-    /// Whether this thread's working directory is its own.
-    own_directory: bool,
     /// The CPUs it runs on, once it has been pinned.
     cpus: Vec<u32>,
+    /// Made with the first child.
+    stack: Option<Stack>,
+    /// `/dev/null`, opened with the first child that gets no input.
+    nothing: Option<OwnedFd>,
 }
 
 impl SpawnThread {
     /// Prepares the calling thread, which must not be used for anything but spawning and waiting.
     pub(super) fn prepare() -> Self {
-        let own_directory = match sys::unshare_working_directory() {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::debug!(%error, "threads can't have a working directory of their own here; spawning is slower");
-                false
-            }
-        };
         if let Err(error) = rustix::thread::set_no_new_privs(true) {
             tracing::warn!(%error, "couldn't set no_new_privs; jobs may gain privileges by set-user-id programs");
         }
-        Self { own_directory, cpus: Vec::new() }
+        Self { cpus: Vec::new(), stack: None, nothing: None }
     }
 
     /// Spawns it.
-    pub(super) fn spawn(&mut self, program: Program<'_>) -> Result<Spawned, SpawnError> {
-        let mut command = self.command(&program)?;
-        let input = if program.input.is_empty() {
-            command.stdin(Stdio::null());
-            None
-        } else {
-            let (stdin, feed) =
-                fill(program.input).map_err(|e| SpawnError::system("couldn't make a pipe for the data", e))?;
-            command.stdin(stdin);
-            feed
+    pub(super) fn spawn(&mut self, program: Program<'_>) -> Result<Spawned, NotSpawned> {
+        let (arguments, environment) = strings(&program)?;
+        let c_string = |path: &Path| {
+            CString::new(path.as_os_str().as_bytes())
+                .map_err(|_| SpawnError::not_executable(path, "its path holds a NUL byte"))
+        };
+        let (path, directory) = (c_string(program.path)?, c_string(program.directory)?);
+        let pipe =
+            || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| SpawnError::system("couldn't make a pipe", e));
+        let ((stdout, its_stdout), (stderr, its_stderr)) = (pipe()?, pipe()?);
+        let (its_stdin, input) = match program.input.is_empty() {
+            true => (None, None),
+            false => {
+                let (stdin, feed) =
+                    fill(program.input).map_err(|e| SpawnError::system("couldn't make a pipe for the data", e))?;
+                (Some(stdin), feed)
+            }
         };
         if let Some(cpus) = program.cpus {
             self.pin(cpus);
         }
+        let stack = match &mut self.stack {
+            Some(stack) => stack,
+            none => none.insert(Stack::map().map_err(|e| SpawnError::system("couldn't map a stack", e))?),
+        };
+        let stdin = match (&its_stdin, &mut self.nothing) {
+            (Some(stdin), _) => stdin.as_fd(),
+            (None, Some(nothing)) => (*nothing).as_fd(),
+            (None, none) => (*none.insert(dev_null()?)).as_fd(),
+        };
+        let order = Launch {
+            path: &path,
+            arguments: &arguments,
+            environment: &environment,
+            directory: &directory,
+            stdio: [stdin, its_stdout.as_fd(), its_stderr.as_fd()],
+            nice: (program.nice > 0).then(|| own_nice() + i32::from(program.nice)),
+            limits: program.limits,
+            cgroup: program.cgroup,
+            validity: program.validity,
+            note: program.note,
+        };
         let started = Instant::now();
-        let mut child = spawn_patiently(&mut command).map_err(|error| explain(&error, program.path))?;
-        // Frees our copy of the child's end of its input.
-        drop(command);
-        let pid = Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
-            // Without it there is no waiting with a deadline.
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-            let _ = sys::reap(pid, true);
-            SpawnError::system("couldn't watch the process", error)
+        let (pid, pidfd) = launch_patiently(stack, &order).map_err(|refusal| match refusal {
+            Refusal::Late => NotSpawned::Late,
+            Refusal::Cgroup(errno) => NotSpawned::Cgroup(io::Error::from_raw_os_error(errno)),
+            Refusal::Directory(errno) => {
+                SpawnError::system("couldn't enter the scratch directory", io::Error::from_raw_os_error(errno)).into()
+            }
+            Refusal::SetUp(errno) => {
+                SpawnError::system("couldn't set a process up", io::Error::from_raw_os_error(errno)).into()
+            }
+            Refusal::Clone(errno) | Refusal::Exec(errno) => {
+                explain(&io::Error::from_raw_os_error(errno), program.path).into()
+            }
         })?;
-        // Fails when it has ended already.
-        if program.nice > 0 {
-            let _ = rustix::process::setpriority_process(Some(pid), own_nice() + i32::from(program.nice));
-        }
-        let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-        Ok(Spawned { pid, pidfd, stdout, stderr, input, started, reaped: false })
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
-    fn command(&self, program: &Program<'_>) -> Result<Command, SpawnError> {
-        use std::os::unix::process::CommandExt;
-        let mut command = Command::new(program.path);
-        command
-            .args(program.arguments)
-            .env_clear()
-            .envs(program.environment.iter().map(|(name, value)| (name, value)))
-            .envs(program.own_environment.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        if self.own_directory {
-            rustix::process::chdir(program.directory)
-                .map_err(|error| SpawnError::system("couldn't enter the scratch directory", error))?;
-        } else {
-            command.current_dir(program.directory);
-        }
-        Ok(command)
+        Ok(Spawned { pid, pidfd, stdout: Some(stdout), stderr: Some(stderr), input, started, reaped: false })
     }
 
     /// Pins this thread, and so its children. A failure (a CPU went offline) leaves them where they may run.
@@ -184,19 +216,45 @@ impl SpawnThread {
     }
 }
 
+/// The arguments, the program's path first, and the environment, in which a variable of the program's own counts.
+fn strings(program: &Program<'_>) -> Result<(Strings, Strings), SpawnError> {
+    let (mut arguments, mut environment) = (Strings::default(), Strings::default());
+    let path = program.path.as_os_str().as_bytes();
+    let mut whole = arguments.push(&[path]);
+    for argument in program.arguments {
+        whole &= arguments.push(&[argument.as_bytes()]);
+    }
+    let is_own = |name: &str| program.own_environment.iter().any(|(own, _)| *own == name);
+    let shared = program.environment.iter().map(|(name, value)| (name.as_str(), value));
+    let own = program.own_environment.iter().map(|(name, value)| (*name, value));
+    for (name, value) in shared.filter(|(name, _)| !is_own(name)).chain(own) {
+        whole &= environment.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+    }
+    if whole {
+        Ok((arguments, environment))
+    } else {
+        Err(SpawnError::not_executable(program.path, "an argument holds a NUL byte"))
+    }
+}
+
+fn dev_null() -> Result<OwnedFd, SpawnError> {
+    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| SpawnError::system("couldn't open /dev/null", e))
+}
+
 /// The nice value of this process, read once.
 fn own_nice() -> i32 {
     static OWN: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
     *OWN.get_or_init(|| rustix::process::getpriority_process(None).unwrap_or(0))
 }
 
-/// Spawns, and waits a little while somebody still writes the file (a build or a copy that is just ending).
-fn spawn_patiently(command: &mut Command) -> io::Result<std::process::Child> {
+/// Launches, and waits a little while somebody still writes the file (a build or a copy that is just ending).
+fn launch_patiently(stack: &mut Stack, order: &Launch<'_>) -> Result<(Pid, OwnedFd), Refusal> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let first = Instant::now();
     loop {
-        match command.spawn() {
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && first.elapsed() < PATIENCE => {
+        match launch(stack, order) {
+            Err(Refusal::Exec(libc::ETXTBSY)) if first.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             result => return result,
@@ -228,9 +286,6 @@ fn explain(error: &io::Error, path: &Path) -> SpawnError {
             "no more processes are allowed (ulimit -u, or the pids limit of its cgroup)".to_owned(),
         ),
         Some(libc::EMFILE | libc::ENFILE) => (SpawnFailure::System, format!("{error} (raise ulimit -n)")),
-        None if error.kind() == io::ErrorKind::InvalidInput => {
-            (SpawnFailure::NotExecutable, "an argument holds a NUL byte".to_owned())
-        }
         _ => (SpawnFailure::System, error.to_string()),
     };
     let message = format!("couldn't start {}: {why}", path.display());
@@ -238,7 +293,7 @@ fn explain(error: &io::Error, path: &Path) -> SpawnError {
 }
 
 /// Makes a pipe with as much of `data` in it as fits. What fits in whole needs no care any more.
-fn fill(data: Vec<u8>) -> io::Result<(Stdio, Option<Feed>)> {
+fn fill(data: Vec<u8>) -> io::Result<(OwnedFd, Option<Feed>)> {
     /// What every pipe takes, even when its user is over the limit for pipe memory.
     const ALWAYS_FITS: usize = 4096;
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -247,7 +302,7 @@ fn fill(data: Vec<u8>) -> io::Result<(Stdio, Option<Feed>)> {
     }
     let mut feed = Feed { pipe: write, data, written: 0 };
     let more = feed.write();
-    Ok((Stdio::from(File::from(read)), more.then_some(feed)))
+    Ok((read, more.then_some(feed)))
 }
 
 impl Feed {

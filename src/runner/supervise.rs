@@ -24,7 +24,7 @@ use super::orphans::{Marks, Orphans};
 use super::spawn::Spawned;
 use super::stop::Stopper;
 use super::sys::{self, Counted};
-use crate::domain::validity::monotonic_ms;
+use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
 /// How long a process is first watched for its end alone: most short jobs have ended by then, and are seen once and
@@ -62,7 +62,7 @@ impl Vigil<'_> {
     fn note(&self, group: Pid, now: Instant) -> Instant {
         const LONGEST: u64 = 1000;
         self.table.note(self.cell, Some(group), Some(self.validity));
-        let left = self.validity.until().saturating_sub(monotonic_ms());
+        let left = self.validity.until().saturating_sub(boot_ms());
         now + Duration::from_millis((left / 8).clamp(20, LONGEST))
     }
 }

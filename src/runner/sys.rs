@@ -1,8 +1,5 @@
 //! The few system calls that rustix does not offer safely.
-#![expect(
-    unsafe_code,
-    reason = "wait4, getrusage, sysconf, close_range, unshare, signal and sigaction have no safe wrapper"
-)]
+#![expect(unsafe_code, reason = "wait4, getrusage, sysconf, close_range, signal and sigaction have no safe wrapper")]
 
 use std::io;
 
@@ -87,13 +84,6 @@ pub(super) fn close_descriptors_on_exec() {
     // An old kernel refuses; then only what this process opens itself is kept from children.
     // SAFETY: CLOEXEC changes nothing for this process: no descriptor is closed here.
     let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
-}
-
-/// Gives the calling thread a working directory of its own. Containers may forbid it.
-pub(super) fn unshare_working_directory() -> io::Result<()> {
-    // SAFETY: CLONE_FS only gives this thread its own copy of root, working directory and umask; no descriptor or
-    // memory is affected.
-    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }?)
 }
 
 /// Whoever started this process may have had signals ignored (`nohup`, a shell's `&`, a daemon that does not care for its

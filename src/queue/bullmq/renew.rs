@@ -15,7 +15,7 @@ use super::super::lease::reliable;
 use super::connect::{Redis, Target};
 use super::signals::Loss;
 use crate::domain::Validity;
-use crate::domain::validity::monotonic_ms;
+use crate::domain::validity::boot_ms;
 
 enum Command {
     Hold { token: String, held: Held },
@@ -157,7 +157,7 @@ async fn renew(
     job: Option<Arc<bullmq::Job>>,
     lease: Duration,
 ) -> (String, Instant, Answer) {
-    let (sent, since) = (Instant::now(), monotonic_ms());
+    let (sent, since) = (Instant::now(), boot_ms());
     let ask = async {
         let job = match job {
             Some(job) => job,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::lease::reliable;
 use super::super::{Before, ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
+use super::expiry::{EXPIRED, Now};
 use super::settle::{Ops, Outbox};
 use super::sweep::{next_due, promote_due};
 use super::{Inner, after, keep, schedules, workers};
@@ -211,9 +212,9 @@ impl Claim {
         let (inner, worker) = (self.inner.clone(), self.worker.to_string());
         let id = self.inner.db.write(move |c| {
             workers::register(c, &inner, &worker)?;
-            let expires_at = inner.clock.now() + inner.settings.lease;
-            c.prepare_cached("INSERT INTO queue_claims (worker, expires_at) VALUES (?1, ?2)")?
-                .execute((&worker, expires_at.as_millis()))?;
+            let expiry = Now::of(&inner).expiry(&inner);
+            c.prepare_cached("INSERT INTO queue_claims (worker, expires_at, boot, until_ms) VALUES (?1, ?2, ?3, ?4)")?
+                .execute((&worker, expiry.expires_at, expiry.boot, expiry.until_ms))?;
             Ok(c.last_insert_rowid())
         });
         let session = Session { id: id.await?, deadline, validity };
@@ -275,8 +276,18 @@ impl Claim {
         let session = self.session().await?;
         let (inner, worker, max_cores) = (self.inner.clone(), self.worker.to_string(), self.max_cores);
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
-        let taken =
-            self.inner.db.write(move |c| take(c, session.id, &worker, max_cores, limit, inner.clock.now())).await?;
+        let taken = self.inner.db.write(move |c| {
+            let now = Now::of(&inner);
+            let (wall, boot, ms) = now.parameters();
+            let live = c
+                .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?4 AND NOT {EXPIRED})"))?
+                .query_row((wall, boot, ms, session.id), |row| row.get(0))?;
+            match live {
+                true => take(c, session.id, &worker, max_cores, limit, inner.clock.now()),
+                false => Ok(Taken { again: true, ..Taken::default() }),
+            }
+        });
+        let taken = taken.await?;
         if taken.again {
             self.lose(session.id);
         }
@@ -331,8 +342,8 @@ impl Claim {
     }
 }
 
-/// The first jobs that are ready, now this claim's. The hot path: three statements for a batch, some more when there is
-/// room left.
+/// The first jobs that are ready, now this claim's, which has not expired. The hot path: three statements for a batch,
+/// some more when there is room left.
 fn take(
     c: &Connection,
     claim: i64,
@@ -341,15 +352,11 @@ fn take(
     limit: i64,
     now: Timestamp,
 ) -> rusqlite::Result<Taken> {
-    let (live, closed): (bool, bool) = c
+    let closed: bool = c
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?1 AND expires_at >= ?2),
-                    paused OR EXISTS (SELECT 1 FROM queue_workers WHERE id = ?3 AND drain) FROM queue_switches",
+            "SELECT paused OR EXISTS (SELECT 1 FROM queue_workers WHERE id = ?1 AND drain) FROM queue_switches",
         )?
-        .query_row((claim, now.as_millis(), worker), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if !live {
-        return Ok(Taken { again: true, ..Taken::default() });
-    }
+        .query_row([worker], |row| row.get(0))?;
     if closed {
         return Ok(Taken::default());
     }

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::lease::reliable;
 use super::claim::{Claim, PAUSE, Session, Start};
-use crate::domain::validity::monotonic_ms;
+use super::expiry::{EXPIRED, Now};
+use crate::domain::validity::boot_ms;
 
 /// Output and progress are written at most this often.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -26,7 +27,7 @@ pub(super) async fn renew(claim: Arc<Claim>) {
         }
         pause = lease / 3;
         let Some(session) = claim.current() else { continue };
-        let (asked_at, renewed) = (monotonic_ms(), Session { deadline: Instant::now() + lease, ..session.clone() });
+        let (asked_at, renewed) = (boot_ms(), Session { deadline: Instant::now() + lease, ..session.clone() });
         tokio::select! {
             found = write_renewal(&claim, session.id) => match found {
                 Ok(true) => {
@@ -52,14 +53,14 @@ pub(super) async fn renew(claim: Arc<Claim>) {
 /// Whether the claim was still there to be renewed. One that has expired is not revived, even if nobody has noticed yet:
 /// holders and others must agree.
 async fn write_renewal(claim: &Claim, id: i64) -> Result<bool, crate::sqlite::SqliteError> {
-    let (clock, lease) = (claim.inner.clock.clone(), claim.inner.settings.lease);
+    let inner = claim.inner.clone();
     let renewed = claim.inner.db.write(move |c| {
-        let now = clock.now();
-        c.prepare_cached("UPDATE queue_claims SET expires_at = ?2 WHERE id = ?1 AND expires_at >= ?3")?.execute((
-            id,
-            (now + lease).as_millis(),
-            now.as_millis(),
-        ))
+        let now = Now::of(&inner);
+        let ((wall, boot, ms), next) = (now.parameters(), now.expiry(&inner));
+        c.prepare_cached(&format!(
+            "UPDATE queue_claims SET expires_at = ?4, boot = ?5, until_ms = ?6 WHERE id = ?7 AND NOT {EXPIRED}"
+        ))?
+        .execute((wall, boot, ms, next.expires_at, next.boot, next.until_ms, id))
     });
     Ok(renewed.await? > 0)
 }

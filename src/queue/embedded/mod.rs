@@ -7,6 +7,7 @@
 mod admin;
 mod after;
 mod claim;
+mod expiry;
 mod keep;
 #[cfg(test)]
 mod model;
@@ -90,6 +91,8 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     /// This process, for the others to see whether it lives.
     process: Option<process::Process>,
+    /// Which boot of the machine this is, by which claims count the time.
+    boot: Option<String>,
     wakes: Wakes,
 }
 
@@ -141,6 +144,7 @@ impl EmbeddedQueue {
             tasks,
             runtime: tokio::runtime::Handle::current(),
             process: process::Process::this(),
+            boot: process::boot_id(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();

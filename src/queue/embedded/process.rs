@@ -31,7 +31,7 @@ impl Process {
         Some(Self {
             pid,
             started,
-            boot: fs_err::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned(),
+            boot: boot_id()?,
             namespace: fs_err::read_link("/proc/self/ns/pid").ok()?.to_str()?.to_owned(),
         })
     }
@@ -49,6 +49,13 @@ impl Process {
         // A zombie still has its number, and a number may have been given to another process since.
         status(self.pid).is_some_and(|(state, started)| started != self.started || matches!(state, 'Z' | 'X'))
     }
+}
+
+/// Which boot of which machine this is; `None` where that can't be told.
+pub(super) fn boot_id() -> Option<String> {
+    let id = || fs_err::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+    // Something else than Linux may make one up at each look.
+    id().filter(|first| !first.is_empty() && id().as_ref() == Some(first))
 }
 
 /// State letter and start time from `/proc/<pid>/stat`.

@@ -114,6 +114,11 @@ CREATE TABLE queue_schedules (
 CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
 ",
     super::after::TABLES,
+    r"
+-- A claim goes by the boot clock, see `expiry`; without a boot, by `expires_at` and the time of day.
+ALTER TABLE queue_claims ADD COLUMN boot TEXT;
+ALTER TABLE queue_claims ADD COLUMN until_ms INTEGER;
+",
 ];
 
 /// A state as it stands in the tables.
@@ -223,6 +228,19 @@ mod tests {
             assert_eq!(code(state) >= 4, state.is_final(), "{state}");
         }
         assert_eq!((code(JobState::Waiting), code(JobState::Prioritized)), (0, 1));
+    }
+
+    #[test]
+    fn claims_of_an_older_file_are_taken_over_with_their_ends() {
+        let c = Connection::open_in_memory().unwrap();
+        STEPS[..3].iter().for_each(|step| c.execute_batch(step).unwrap());
+        c.execute("INSERT INTO queue_claims (worker, expires_at) VALUES ('w', 5000)", []).unwrap();
+        STEPS[3..].iter().for_each(|step| c.execute_batch(step).unwrap());
+        let expired = |wall: i64| -> bool {
+            let sql = format!("SELECT {} FROM queue_claims", super::super::expiry::EXPIRED);
+            c.query_row(&sql, (wall, "this boot", 1_000_000), |row| row.get(0)).unwrap()
+        };
+        assert_eq!([expired(4000), expired(5001)], [false, true]);
     }
 
     #[test]

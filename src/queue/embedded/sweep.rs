@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::QueueError;
 use super::admin::{BATCH, remove_ended};
+use super::expiry::{EXPIRED, Now};
 use super::process::Process;
 use super::schema::{code, json};
 use super::{Inner, Retention, schedules, workers};
@@ -51,14 +52,14 @@ pub(super) async fn pass(inner: &Arc<Inner>, stop: &CancellationToken) -> Result
 
 /// Gives back the jobs of claims that have expired or whose process is gone, one crash more for each.
 async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
-    let (now, horizon, here) = (inner.clock.now(), workers::horizon(inner), inner.process.clone());
+    let (now, horizon, here) = (Now::of(inner), workers::horizon(inner), inner.process.clone());
     let due = inner.db.read(move |c| {
         let dead = dead_workers(c, here.as_ref())?;
-        let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_expired_claims(c, now)?;
+        let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_expired_claims(c, &now)?;
         Ok(due.then_some(dead))
     });
     let Some(dead) = due.await? else { return Ok(()) };
-    let clock = inner.clock.clone();
+    let shared = inner.clone();
     let recovered = inner.db.write(move |c| {
         for worker in &dead {
             c.prepare_cached("UPDATE queue_claims SET expires_at = 0 WHERE worker = ?1")?.execute([worker])?;
@@ -67,8 +68,8 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
         c.prepare_cached(&format!("DELETE FROM queue_workers AS w WHERE {SILENT}"))?.execute([horizon.as_millis()])?;
         let mut recovered = 0;
         let claims: Vec<i64> = c
-            .prepare_cached("DELETE FROM queue_claims WHERE expires_at < ?1 RETURNING id")?
-            .query_map([clock.now().as_millis()], |row| row.get(0))?
+            .prepare_cached(&format!("DELETE FROM queue_claims WHERE {EXPIRED} RETURNING id"))?
+            .query_map(Now::of(&shared).parameters(), |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         for claim in claims {
             recovered += c
@@ -119,9 +120,9 @@ pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
         .optional()
 }
 
-fn has_expired_claims(c: &Connection, now: Timestamp) -> rusqlite::Result<bool> {
-    c.prepare_cached("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE expires_at < ?1)")?
-        .query_row([now.as_millis()], |row| row.get(0))
+fn has_expired_claims(c: &Connection, now: &Now) -> rusqlite::Result<bool> {
+    c.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE {EXPIRED})"))?
+        .query_row(now.parameters(), |row| row.get(0))
 }
 
 /// Workers whose process is gone.

@@ -60,6 +60,18 @@ impl Bench {
         jobs.iter().map(|j| j.id.clone()).collect()
     }
 
+    /// Changes the tables behind the queue's back.
+    async fn change(&self, sql: &str) {
+        let sql = sql.to_owned();
+        self.queue.inner.db.write(move |c| c.execute(&sql, [])).await.unwrap();
+    }
+
+    async fn renewed_until(&self) -> i64 {
+        let until =
+            self.queue.inner.db.read(|c| c.query_row("SELECT until_ms FROM queue_claims", [], |row| row.get(0)));
+        until.await.unwrap()
+    }
+
     async fn rows(&self, table: &'static str) -> i64 {
         let rows = self
             .queue
@@ -128,9 +140,64 @@ async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
     let elsewhere = schema::to_json(&elsewhere);
     let posing = bench.queue.inner.db.write(move |c| c.execute("UPDATE queue_workers SET process = ?1", [&elsewhere]));
     posing.await.unwrap();
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().active, 1);
+    bench.change("UPDATE queue_claims SET until_ms = until_ms - 30000").await;
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().active, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_wall_clock_costs_no_lease() {
+    let lease = Duration::from_secs(3);
+    let bench = Bench::with(EmbeddedQueueSettings { lease, ..EmbeddedQueueSettings::default() }).await;
+    bench.submit(bench.job(|_| {})).await;
+    let mut claims = bench.claim("w", 1).await;
+    let held = claims.next().await.unwrap();
+    let before = bench.renewed_until().await;
+    bench.clock.advance(Duration::from_secs(3600));
+    bench.sweep().await;
+    while bench.renewed_until().await == before {
+        tokio::task::yield_now().await;
+    }
+    let lost = tokio::select! {
+        biased;
+        lost = held.lost() => Some(lost),
+        () = std::future::ready(()) => None,
+    };
+    assert_eq!(lost, None);
+    bench.submit(bench.job(|_| {})).await;
+    held.settle(Verdict::Complete { result: None }).await;
+    let next = claims.next().await.unwrap();
+    assert_eq!(next.attempt().0, 1, "the claim goes on");
+    assert_eq!(bench.queue.counts().await.unwrap().completed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_ends_every_lease() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    bench.submit(bench.job(|_| {})).await;
+    let mut claims = bench.claim("w", 1).await;
+    let _lease = claims.next().await.unwrap();
+    bench.change("UPDATE queue_claims SET boot = 'an earlier one', until_ms = until_ms + 1000000000").await;
+    bench.change("UPDATE queue_workers SET process = NULL").await;
+    bench.sweep().await;
+    assert_eq!(bench.queue.counts().await.unwrap().active, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_of_an_older_version_go_by_the_wall_clock() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    bench.submit(bench.job(|_| {})).await;
+    let mut claims = bench.claim("w", 1).await;
+    let _lease = claims.next().await.unwrap();
+    let soon = bench.clock.now() + Duration::from_secs(30);
+    let older = format!("UPDATE queue_claims SET boot = NULL, until_ms = NULL, expires_at = {}", soon.as_millis());
+    bench.change(&older).await;
     bench.clock.advance(Duration::from_secs(20));
     bench.sweep().await;
     assert_eq!(bench.queue.counts().await.unwrap().active, 1);
+    bench.change(&older).await;
     bench.clock.advance(Duration::from_secs(11));
     bench.sweep().await;
     assert_eq!(bench.queue.counts().await.unwrap().active, 0);

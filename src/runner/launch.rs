@@ -1,0 +1,565 @@
+//! A program and its surroundings in, a process out: the shortest way from this process to another one.
+//!
+//! The child borrows this process's memory until it executes its program (`CLONE_VM`), and the thread that made it waits
+//! for that (`CLONE_VFORK`): no page table is copied, however large the worker is. Unlike with `posix_spawn`, the child
+//! is ours in between. It is born in its cgroup, sets its own limits, tells the guard of itself, and, last of all before
+//! it executes, looks at the clock: a worker that was stopped meanwhile does not start what others may be running.
+//!
+//! Between its birth and the exec the child may do nothing but system calls: it shares every lock and the allocator with
+//! the threads of this process, and no other thread of it runs. So all that it needs is laid out before ([`Plan`]).
+#![expect(unsafe_code, reason = "a child that shares our memory is made by system calls that no crate wraps")]
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use rustix::process::Pid;
+
+use crate::domain::Validity;
+
+/// What is executed, and how.
+pub(super) struct Launch<'a> {
+    pub(super) path: &'a CStr,
+    pub(super) arguments: &'a Strings,
+    pub(super) environment: &'a Strings,
+    pub(super) directory: &'a CStr,
+    /// Standard input, output and error.
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    /// Its nice value; `None` leaves it at that of this process.
+    pub(super) nice: Option<i32>,
+    /// Resources and the most that it may have of them.
+    pub(super) limits: &'a [(u32, u64)],
+    /// The directory of the cgroup that it is born in.
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
+    /// It executes nothing once this is over.
+    pub(super) validity: Option<&'a Validity>,
+    /// Where its id and the end of its validity are written before it executes, eight bytes each.
+    pub(super) note: Option<(BorrowedFd<'a>, u64)>,
+}
+
+/// Why nothing was executed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The validity was over.
+    Late,
+    /// The system did not make a process.
+    Clone(i32),
+    /// It could not be put into its cgroup.
+    Cgroup(i32),
+    /// It could not enter its directory.
+    Directory(i32),
+    /// It could not be set up otherwise.
+    SetUp(i32),
+    /// Its program could not be executed.
+    Exec(i32),
+}
+
+/// Strings as the kernel takes them: each ends with a NUL, and the list with a null pointer.
+#[derive(Default)]
+pub(super) struct Strings {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Strings {
+    /// Adds one string, made of parts; false when one holds a NUL, which no string can.
+    pub(super) fn push(&mut self, parts: &[&[u8]]) -> bool {
+        if parts.iter().any(|part| part.contains(&0)) {
+            return false;
+        }
+        self.starts.push(self.bytes.len());
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.bytes.push(0);
+        true
+    }
+
+    fn pointers(&self) -> Vec<*const c_char> {
+        let at = |start: &usize| self.bytes[*start..].as_ptr().cast();
+        self.starts.iter().map(at).chain([std::ptr::null()]).collect()
+    }
+}
+
+/// The memory that children stand on until they execute, one after the other.
+pub(super) struct Stack {
+    base: *mut c_void,
+}
+
+impl Stack {
+    const SIZE: usize = 64 * 1024;
+    /// Below it, so that a child that ran over would end and not write into our memory.
+    const FENCE: usize = 64 * 1024;
+
+    pub(super) fn map() -> io::Result<Self> {
+        use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+        // SAFETY: a new mapping at a place that the kernel chooses touches no memory that anybody has.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                Self::FENCE + Self::SIZE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::STACK,
+            )
+        }?;
+        let stack = Self { base };
+        // SAFETY: the first pages of the mapping just made, which nothing points to.
+        unsafe { rustix::mm::mprotect(base, Self::FENCE, MprotectFlags::empty()) }?;
+        Ok(stack)
+    }
+
+    /// Its lowest byte that may be used.
+    fn bottom(&self) -> *mut c_void {
+        self.base.wrapping_byte_add(Self::FENCE)
+    }
+
+    /// Where it begins: stacks grow down. Aligned as every ABI asks, being the end of a page.
+    fn top(&self) -> *mut c_void {
+        self.bottom().wrapping_byte_add(Self::SIZE)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and no child stands on it: whoever launches waits for the exec.
+        let _ = unsafe { rustix::mm::munmap(self.base, Self::FENCE + Self::SIZE) };
+    }
+}
+
+/// What the child reads, and where it says why it failed.
+struct Plan {
+    path: *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+    directory: *const c_char,
+    stdio: [c_int; 3],
+    nice: Option<c_int>,
+    limits: *const (u32, u64),
+    limits_len: usize,
+    /// The cgroup's directory, when the child must go there itself.
+    cgroup: Option<c_int>,
+    /// Whether the handlers of this process's signals must be taken from it.
+    reset_handlers: bool,
+    until: *const AtomicU64,
+    note: Option<(c_int, u64)>,
+    /// What it is at, and the error that it met there; 0 once it has executed.
+    step: AtomicI32,
+    errno: AtomicI32,
+}
+
+const SET_UP: i32 = 1;
+const CGROUP: i32 = 2;
+const DIRECTORY: i32 = 3;
+const LATE: i32 = 4;
+const EXEC: i32 = 5;
+
+/// Makes the process, leader of a process group of its own, and returns once it has executed its program.
+pub(super) fn launch(stack: &mut Stack, launch: &Launch<'_>) -> Result<(Pid, OwnedFd), Refusal> {
+    // Decided once: an old kernel, or a container that filters it away.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if !REFUSED.load(Ordering::Relaxed) {
+        match launch_by(stack, launch, Way::Clone3) {
+            Err(Refusal::Clone(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::E2BIG)) => {
+                tracing::debug!("clone3 can't be used here; using clone");
+                REFUSED.store(true, Ordering::Relaxed);
+            }
+            result => return result,
+        }
+    }
+    launch_by(stack, launch, Way::Clone)
+}
+
+/// By which system call the child is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The kernel does the most: puts it into its cgroup, takes the signal handlers from it.
+    Clone3,
+    /// The child does that itself.
+    Clone,
+}
+
+fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, OwnedFd), Refusal> {
+    let (arguments, environment) = (launch.arguments.pointers(), launch.environment.pointers());
+    let by_itself = way == Way::Clone;
+    let plan = Plan {
+        path: launch.path.as_ptr(),
+        arguments: arguments.as_ptr(),
+        environment: environment.as_ptr(),
+        directory: launch.directory.as_ptr(),
+        stdio: launch.stdio.map(|fd| fd.as_raw_fd()),
+        nice: launch.nice,
+        limits: launch.limits.as_ptr(),
+        limits_len: launch.limits.len(),
+        cgroup: launch.cgroup.filter(|_| by_itself).map(|fd| fd.as_raw_fd()),
+        reset_handlers: by_itself,
+        until: launch.validity.map_or(std::ptr::null(), |validity| std::ptr::from_ref(validity.moment())),
+        note: launch.note.map(|(fd, at)| (fd.as_raw_fd(), at)),
+        step: AtomicI32::new(SET_UP),
+        errno: AtomicI32::new(0),
+    };
+    // A handler of ours that ran in the child would write to our memory as if it were us.
+    let blocked = mask_signals(u64::MAX);
+    // SAFETY: `plan` and all that it points to (the strings, the limits, the validity, open descriptors) outlive the call,
+    // and with `CLONE_VFORK` the call outlives the child's use of them. The stack is the child's alone: `&mut` keeps
+    // others from it until the child has executed or ended. All signals are blocked.
+    let made = unsafe {
+        match way {
+            Way::Clone3 => make_by_clone3(stack, &plan, launch.cgroup),
+            Way::Clone => make_by_clone(stack, &plan),
+        }
+    };
+    mask_signals(blocked);
+    let (pid, pidfd) = made.map_err(|errno| match (launch.cgroup, errno) {
+        // What only the way into a cgroup can meet.
+        (Some(_), libc::EACCES | libc::EBUSY | libc::ENODEV | libc::ENOENT | libc::EOPNOTSUPP | libc::EBADF) => {
+            Refusal::Cgroup(errno)
+        }
+        _ => Refusal::Clone(errno),
+    })?;
+    let (step, errno) = (plan.step.load(Ordering::SeqCst), plan.errno.load(Ordering::SeqCst));
+    if errno == 0 && step == EXEC {
+        return Ok((pid, pidfd));
+    }
+    // It has ended, or does so now.
+    let _ = super::sys::reap(pid, true);
+    Err(match step {
+        CGROUP => Refusal::Cgroup(errno),
+        DIRECTORY => Refusal::Directory(errno),
+        LATE => Refusal::Late,
+        EXEC => Refusal::Exec(errno),
+        _ => Refusal::SetUp(errno),
+    })
+}
+
+/// Sets which signals this thread blocks; answers which it did. Unlike the C library's, those that it uses itself too.
+fn mask_signals(blocked: u64) -> u64 {
+    let mut before = 0u64;
+    // SAFETY: both pointers are to eight bytes, the size of the kernel's set, which is given; the call can't fail with
+    // that size and that command.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            std::ptr::from_ref(&blocked),
+            std::ptr::from_mut(&mut before),
+            size_of::<u64>(),
+        )
+    };
+    before
+}
+
+/// # Safety
+/// The child runs [`child`] with `plan` on `stack` in this process's memory: see [`launch_by`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn make_by_clone3(stack: &Stack, plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd), i32> {
+    const VM: u64 = 0x100;
+    const PIDFD: u64 = 0x1000;
+    const VFORK: u64 = 0x4000;
+    const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: c_int = -1;
+    // SAFETY: a `clone_args` is plain numbers, of which zero asks for nothing.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = VM | PIDFD | VFORK | CLEAR_SIGHAND;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.stack = stack.bottom() as u64;
+    args.stack_size = Stack::SIZE as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    let result: isize;
+    // SAFETY: the kernel preserves all registers but rax, rcx and r11, which are given up. The child begins behind
+    // `syscall` with rax = 0, on its own stack, whose top is aligned to 16; it calls a function that does not return, so
+    // it uses nothing of this frame. The parent goes on only when the child has executed or ended. No Rust memory is
+    // changed but what the function changes through `plan`'s atomics and the kernel through `args.pidfd`.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call r9",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") std::ptr::from_ref(&args),
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r8") std::ptr::from_ref(plan),
+            in("r9") child as extern "C" fn(*mut c_void) -> c_int,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    let pid = i32::try_from(result).unwrap_or(-libc::EINVAL);
+    if pid < 0 {
+        return Err(-pid);
+    }
+    // SAFETY: the kernel has made this descriptor for us.
+    Ok((Pid::from_raw(pid).ok_or(libc::EINVAL)?, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn make_by_clone3(_: &Stack, _: &Plan, _: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd), i32> {
+    Err(libc::ENOSYS)
+}
+
+/// # Safety
+/// As for [`make_by_clone3`].
+unsafe fn make_by_clone(stack: &Stack, plan: &Plan) -> Result<(Pid, OwnedFd), i32> {
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let argument = std::ptr::from_ref(plan).cast_mut().cast();
+    // SAFETY: `child` never returns and reads `plan` only; the stack is its own. With `CLONE_PIDFD` the fifth argument is
+    // where the descriptor is put.
+    let pid = unsafe { libc::clone(child, stack.top(), flags, argument, std::ptr::from_mut(&mut pidfd)) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL));
+    }
+    // SAFETY: the kernel has made this descriptor for us.
+    Ok((Pid::from_raw(pid).ok_or(libc::EINVAL)?, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// The child: never returns. It holds no lock, allocates nothing, and can't panic.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: whoever made the child gives it a plan that lives until it has executed or ended.
+    let plan = unsafe { &*plan.cast::<Plan>() };
+    // SAFETY: this is the child, on its own stack, with all signals blocked.
+    let errno = unsafe { set_up_and_execute(plan) };
+    plan.errno.store(errno, Ordering::SeqCst);
+    loop {
+        // SAFETY: ends this process at once; none of our destructors or handlers run.
+        unsafe { libc::syscall(libc::SYS_exit_group, 127) };
+    }
+}
+
+/// Answers with the error that kept it from being another program.
+///
+/// # Safety
+/// To be called by the child only, with all signals blocked, and a plan whose pointers are valid. The C library's
+/// `syscall` writes its `errno`, which is that of the thread that waits: it looks at its own only after its own calls.
+unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
+    /// What the kernel takes for a handler by default: all of its `sigaction` is zero.
+    static DEFAULT: [u64; 4] = [0; 4];
+    let at = |step: i32| plan.step.store(step, Ordering::SeqCst);
+    // SAFETY: `__errno_location` is this thread's own, valid as long as the thread.
+    let failure = || unsafe { *libc::__errno_location() };
+    let reset = |signal: c_int| {
+        // SAFETY: the pointer is to a `sigaction` of the kernel's, the size of whose set is given. For SIGKILL and SIGSTOP
+        // it fails, and changes nothing.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u64>(), size_of::<u64>())
+        }
+    };
+    if plan.reset_handlers {
+        for signal in 1..=64 {
+            let mut action = [0u64; 4];
+            // SAFETY: as above, and the pointer is valid for writes of a `sigaction`.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal,
+                    std::ptr::null::<u64>(),
+                    action.as_mut_ptr(),
+                    size_of::<u64>(),
+                )
+            };
+            // Neither the default nor ignored.
+            if action[0] > 1 {
+                reset(signal);
+            }
+        }
+    }
+    // Ignored by the runtime of this process.
+    reset(libc::SIGPIPE);
+    // SAFETY: all of these calls take numbers, and pointers of the plan, which are valid.
+    unsafe {
+        if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
+            return failure();
+        }
+        for (target, source) in [0, 1, 2].into_iter().zip(plan.stdio) {
+            if libc::syscall(libc::SYS_dup3, source, target, 0) < 0 {
+                return failure();
+            }
+        }
+        if let Some(nice) = plan.nice {
+            // Fails only for want of a right that lowering does not need.
+            libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
+        }
+        let mut limit = plan.limits;
+        let end = plan.limits.wrapping_add(plan.limits_len);
+        while limit != end {
+            let (resource, most) = *limit;
+            let both = [most, most];
+            libc::syscall(libc::SYS_prlimit64, 0, resource, both.as_ptr(), std::ptr::null::<u64>());
+            limit = limit.wrapping_add(1);
+        }
+        if let Some(directory) = plan.cgroup {
+            at(CGROUP);
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let file = libc::syscall(libc::SYS_openat, directory, c"cgroup.procs".as_ptr(), flags, 0);
+            if file < 0 || libc::syscall(libc::SYS_write, file, c"0".as_ptr(), 1) < 0 {
+                return failure();
+            }
+        }
+        at(DIRECTORY);
+        if libc::syscall(libc::SYS_chdir, plan.directory) < 0 {
+            return failure();
+        }
+        at(SET_UP);
+        if let Some((file, offset)) = plan.note {
+            let until = if plan.until.is_null() { 0 } else { (*plan.until).load(Ordering::SeqCst) };
+            let words = [libc::syscall(libc::SYS_getpid).cast_unsigned(), until];
+            // Without memory for it, the guard still finds the process by its environment.
+            libc::syscall(libc::SYS_pwrite64, file, words.as_ptr(), size_of_val(&words), offset);
+        }
+        let none = 0u64;
+        let null = std::ptr::null::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, std::ptr::from_ref(&none), null, size_of::<u64>());
+        if !plan.until.is_null() {
+            at(LATE);
+            let mut now = [0 as c_long; 2];
+            if libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_BOOTTIME, now.as_mut_ptr()) < 0 {
+                return failure();
+            }
+            let [seconds, nanos] = now;
+            let now =
+                seconds.unsigned_abs().wrapping_mul(1000).wrapping_add(nanos.unsigned_abs().wrapping_div(1_000_000));
+            if (*plan.until).load(Ordering::SeqCst) <= now {
+                return libc::ETIME;
+            }
+        }
+        at(EXEC);
+        libc::syscall(libc::SYS_execve, plan.path, plan.arguments, plan.environment);
+        failure()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use rustix::pipe::PipeFlags;
+
+    use super::super::exit::Ending;
+
+    fn strings(list: &[&str]) -> Strings {
+        let mut strings = Strings::default();
+        assert!(list.iter().all(|s| strings.push(&[s.as_bytes()])));
+        strings
+    }
+
+    /// Runs a shell script to its end by one of the ways: what it said, or why it was not executed.
+    fn run(way: Way, script: &str, change: impl FnOnce(&mut Launch<'_>)) -> Result<String, Refusal> {
+        let nothing = File::open("/dev/null").unwrap();
+        let (said, its_output) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (arguments, environment) = (strings(&["sh", "-c", script]), strings(&["A=1", "PATH=/usr/bin:/bin"]));
+        let mut order = Launch {
+            path: c"/bin/sh",
+            arguments: &arguments,
+            environment: &environment,
+            directory: c"/",
+            stdio: [nothing.as_fd(), its_output.as_fd(), its_output.as_fd()],
+            nice: None,
+            limits: &[],
+            cgroup: None,
+            validity: None,
+            note: None,
+        };
+        change(&mut order);
+        let launched = launch_by(&mut Stack::map().unwrap(), &order, way);
+        drop(its_output);
+        let (pid, _pidfd) = launched?;
+        let mut text = String::new();
+        File::from(said).read_to_string(&mut text).unwrap();
+        assert!(matches!(super::super::sys::reap(pid, true).unwrap(), Some((Ending::Exited(0), _))));
+        Ok(text)
+    }
+
+    const WAYS: [Way; 2] = [Way::Clone3, Way::Clone];
+
+    #[test]
+    fn a_child_is_set_up_alike_by_both_ways() {
+        super::super::sys::close_descriptors_on_exec();
+        let script = "pwd; echo $A; ulimit -c; test $(cut -d' ' -f5 /proc/$$/stat) = $$ && echo own group
+            cut -d' ' -f19 /proc/$$/stat; ls /proc/self/fd | tr '\\n' ' '; echo
+            sed -nE 's/Sig(Blk|Cgt|Ign):\t//p' /proc/self/status";
+        for way in WAYS {
+            let said = run(way, script, |order| {
+                order.directory = c"/tmp";
+                order.limits = &[(libc::RLIMIT_CORE, 0)];
+                order.nice = Some(7);
+            });
+            let said = said.unwrap();
+            let lines: Vec<&str> = said.lines().collect();
+            assert_eq!(lines[..6], ["/tmp", "1", "0", "own group", "7", "0 1 2 3 "], "{way:?}");
+            // ls itself opens 3.
+            let [blocked, ignored, caught] = lines[6..] else { panic!("{said}") };
+            assert_eq!([blocked, caught], ["0000000000000000"; 2], "{way:?}");
+            // This process ignores it, and may itself have been started with others ignored.
+            let ignored = u64::from_str_radix(ignored, 16).unwrap();
+            assert_eq!(ignored & (1 << (libc::SIGPIPE - 1)), 0, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_child_whose_time_is_over_executes_nothing() {
+        for way in WAYS {
+            let over = Validity::lasting(Duration::ZERO);
+            let refused = run(way, "echo ran", |order| {
+                // Outlives the call, which the compiler can't see.
+                order.validity = Some(Box::leak(Box::new(over.clone())));
+            });
+            assert_eq!(refused, Err(Refusal::Late), "{way:?}");
+            over.extend(crate::domain::validity::boot_ms(), Duration::from_secs(60));
+            let valid = run(way, "echo ran", |order| order.validity = Some(Box::leak(Box::new(over))));
+            assert_eq!(valid.unwrap(), "ran\n", "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_child_notes_itself_before_it_executes() {
+        for way in WAYS {
+            let table: &File = Box::leak(Box::new(tempfile::tempfile().unwrap()));
+            let validity = Box::leak(Box::new(Validity::lasting(Duration::from_secs(60))));
+            let said = run(way, "echo $$", |order| {
+                order.note = Some((table.as_fd(), 16));
+                order.validity = Some(validity);
+            });
+            let mut noted = [0; 32];
+            std::os::unix::fs::FileExt::read_exact_at(table, &mut noted, 0).unwrap();
+            let words: Vec<u64> = noted.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+            let pid: u64 = said.unwrap().trim().parse().unwrap();
+            assert_eq!(words, [0, 0, pid, validity.until()], "{way:?}");
+        }
+    }
+
+    #[test]
+    fn what_kept_it_from_being_executed_is_told() {
+        for way in WAYS {
+            let missing = run(way, "", |order| order.path = c"/nonexistent");
+            assert_eq!(missing, Err(Refusal::Exec(libc::ENOENT)), "{way:?}");
+            let nowhere = run(way, "", |order| order.directory = c"/nonexistent");
+            assert_eq!(nowhere, Err(Refusal::Directory(libc::ENOENT)), "{way:?}");
+            // A plain directory is no cgroup.
+            let plain = tempfile::tempdir().unwrap();
+            let plain: &File = Box::leak(Box::new(File::open(plain.path()).unwrap()));
+            let homeless = run(way, "", |order| order.cgroup = Some(plain.as_fd()));
+            assert!(matches!(homeless, Err(Refusal::Cgroup(_))), "{way:?}: {homeless:?}");
+        }
+    }
+
+    #[test]
+    fn signals_are_as_they_were_afterwards() {
+        let before = mask_signals(1 << (libc::SIGUSR2 - 1));
+        for way in WAYS {
+            run(way, "true", |_| {}).unwrap();
+        }
+        assert_eq!(mask_signals(before), 1 << (libc::SIGUSR2 - 1));
+    }
+}
