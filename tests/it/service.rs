@@ -103,6 +103,25 @@ async fn while_another_process_holds_the_database_the_server_is_not_ready_and_it
     assert_eq!(readiness(&serve).await, 200);
 }
 
+#[tokio::test]
+async fn a_database_that_is_held_past_a_lease_costs_no_attempt() {
+    let place = Place::new();
+    place.job("long", "#!/bin/sh\necho begun\nwhile [ ! -e $0.go ]; do sleep 0.05; done\necho ended\n");
+    let serve = Jobber::serve().at(&place).env("JOBBER_LEASE", "3s").start().await;
+    let _work = Jobber::work().at(&place).env("JOBBER_LEASE", "3s").start().await;
+    let id = serve.submit(json!({"name": "long", "attempts": 1})).await;
+    serve.wait_state(&id, "active").await;
+    let other = rusqlite::Connection::open(place.data_dir().join("jobber.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Nothing to wait for: what is shown is that nothing happens.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    std::fs::write(place.jobs_dir().join("long.go"), "").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    other.execute_batch("COMMIT").unwrap();
+    let view = serve.wait_final(&id).await;
+    assert_eq!((&view["state"], view["attempts"].as_array().unwrap().len()), (&json!("completed"), 1), "{view}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_takes_no_writes_is_not_ready() {
     let redis = Arc::new(tokio::task::spawn_blocking(Redis::start).await.unwrap());
@@ -313,7 +332,8 @@ async fn many_processes_may_be_the_first_on_a_data_directory() {
     let place = Place::new();
     let data = place.data_dir();
     let data = data.to_str().unwrap();
-    let starts = (0..8).map(|_| run(&["work", "--burst", "--data-dir", data, "--jobs-dir", "jobs"], &[], place.path(), ""));
+    let args = ["work", "--burst", "--data-dir", data, "--jobs-dir", "jobs"];
+    let starts = (0..8).map(|_| run(&args, &[], place.path(), ""));
     for end in futures_util::future::join_all(starts).await {
         assert_eq!(end.code, 0, "{}", end.stderr);
     }
