@@ -125,11 +125,7 @@ pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, CliErr
 
 /// The jobs, all ended. One after the other is as quick as all at once: the last one decides. Says meanwhile why one has
 /// not started.
-pub(super) async fn all_ends(
-    ids: &[JobId],
-    client: &Client,
-    console: &mut Console,
-) -> Result<Vec<JobView>, CliError> {
+pub(super) async fn all_ends(ids: &[JobId], client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
         jobs.push(Reasons::of(id, client).told_during(end_of(id, client), console).await?);

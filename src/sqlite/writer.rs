@@ -360,10 +360,8 @@ mod tests {
         let patient = db.write_later(insert(100));
         other.execute_batch("COMMIT").unwrap();
         patient.await.unwrap().unwrap();
-        let found: Vec<i64> = db
-            .read(|c| c.prepare("SELECT n FROM t")?.query_map([], |row| row.get(0))?.collect())
-            .await
-            .unwrap();
+        let found: Vec<i64> =
+            db.read(|c| c.prepare("SELECT n FROM t")?.query_map([], |row| row.get(0))?.collect()).await.unwrap();
         assert_eq!(found, [100], "what was refused is not written later");
     }
 

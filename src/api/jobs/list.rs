@@ -30,7 +30,8 @@ pub(in crate::api) async fn list(
         until: params.with("until", Timestamp::parse)?,
         errors: Vec::new(),
     };
-    let limit = params.number("limit", 1, u64::from(LARGEST_PAGE))?.map_or(USUAL, |n| usize::try_from(n).unwrap_or(USUAL));
+    let limit =
+        params.number("limit", 1, u64::from(LARGEST_PAGE))?.map_or(USUAL, |n| usize::try_from(n).unwrap_or(USUAL));
     let cursor = params.text("cursor")?;
     let (category, fingerprint) = (params.text("category")?, params.text("fingerprint")?);
     params.done()?;

@@ -7,6 +7,7 @@
 mod admin;
 mod after;
 mod claim;
+mod doubt;
 mod expiry;
 mod keep;
 #[cfg(test)]
@@ -93,6 +94,7 @@ struct Inner {
     process: Option<process::Process>,
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
+    doubts: doubt::Doubts,
     wakes: Wakes,
 }
 
@@ -145,6 +147,7 @@ impl EmbeddedQueue {
             runtime: tokio::runtime::Handle::current(),
             process: process::Process::this(),
             boot: process::boot_id(),
+            doubts: doubt::Doubts::default(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();
