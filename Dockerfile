@@ -21,7 +21,7 @@ RUN install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca
     && echo "jobber:x:10001:10001:Jobber:/data:/nologin" > /image/etc/passwd \
     && echo "jobber:x:10001:" > /image/etc/group \
     && install -d -m 1777 /image/tmp \
-    && install -d -m 750 /data
+    && install -d -m 700 /data
 
 FROM scratch
 COPY --from=build /image/ /

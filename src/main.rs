@@ -59,7 +59,11 @@ fn main() -> ExitCode {
         }));
     }
     if !matches!(command, Command::Exec(_) | Command::Bench(_))
-        && let Err(error) = logging::start(&cli::log_filter(&globals, &config.log_level), config.log_json)
+        && let Err(error) = logging::start(
+            &cli::log_filter(&globals, &config.log_level),
+            config.log_json,
+            logging::Target::of_stderr(&sources.environment),
+        )
     {
         return end(Err(error));
     }

@@ -1,22 +1,25 @@
 //! One SQLite file shared by the embedded adapters: one writing thread with group commit, a few reading connections.
 //!
 //! Every write is a function on a connection, sent to the writing thread. The thread takes all that has queued up,
-//! runs it in one transaction, commits once, and answers. If one of them fails, the transaction is rolled back and each
-//! is run again in a transaction of its own, so that a failure hits nobody else.
+//! runs it in one transaction, commits once, and answers. A write that fails, or panics, is undone alone: it hits no other.
 
 mod inspect;
+mod open;
 mod presence;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 pub use inspect::{Inspection, inspect};
+use open::{connect, open};
 pub use presence::Presence;
+use writer::{Call, Writer};
 
 /// Why a query failed. `Unavailable` and `Full` may pass.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,14 @@ pub enum SqliteError {
         #[source]
         source: Option<rusqlite::Error>,
     },
+    /// A fault of Jobber's own in the function that was to be run; what it had written is undone.
+    #[error("a query of the database {path} panicked ({message}): a fault of Jobber, please report it")]
+    Panicked {
+        /// The file.
+        path: String,
+        /// The panic's message.
+        message: String,
+    },
 }
 
 /// A handle to the file; clones share it.
@@ -60,7 +71,7 @@ pub struct Sqlite {
 
 struct Shared {
     path: PathBuf,
-    writer: std::sync::mpsc::SyncSender<Box<dyn Work>>,
+    writer: Writer,
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -73,67 +84,24 @@ pub enum Durability {
     Power,
 }
 
-/// How many writes may wait before their callers do.
-const QUEUE: usize = 4096;
-/// How many writes share one commit at most.
-const GROUP: usize = 512;
-/// While several writes come at a time they are gathered for the next commit for so many times what the last one took:
-/// a commit costs about as much as ten small writes, so this is worth far more than it delays. One caller alone never
-/// waits for it.
-const GATHER: u32 = 2;
-/// The longest that writes are gathered.
-const GATHER_MOST: Duration = Duration::from_millis(2);
-/// How long to wait for another process's transaction.
+/// How long a write waits for the transaction of another process.
 const BUSY: Duration = Duration::from_secs(10);
 /// Reading connections that are kept open.
 const READERS: usize = 4;
 
-trait Work: Send {
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
-    fn answer(self: Box<Self>, result: Result<(), SqliteError>);
-}
-
-struct Call<F, T> {
-    run: F,
-    output: Option<T>,
-    reply: oneshot::Sender<Result<T, SqliteError>>,
-}
-
-impl<F, T> Work for Call<F, T>
-where
-    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
-    T: Send,
-{
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.output = Some((self.run)(connection)?);
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, result: Result<(), SqliteError>) {
-        let Call { output, reply, .. } = *self;
-        // Nobody waits any more when the caller was cancelled; the write stands.
-        let _ = reply.send(result.map(|()| output.expect("a write that succeeded has run")));
-    }
-}
-
 impl Sqlite {
-    /// Opens or makes the file and starts its writing thread, which ends with the last handle.
+    /// Opens or makes the file and starts its writing thread, which ends with the last handle. Only this user may read
+    /// the file: one that others could read is closed to them.
     ///
     /// # Errors
     /// When the folder is missing or may not be written, or the file is no database.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, SqliteError> {
-        let connection = connect(path).map_err(|e| explain(path, e))?;
-        prepare(&connection, durability).map_err(|e| explain(path, e))?;
-        let (writer, work) = std::sync::mpsc::sync_channel(QUEUE);
-        let thread_path = path.to_owned();
-        std::thread::Builder::new()
-            .name("sqlite-writer".to_owned())
-            .spawn(move || write_all(&connection, &thread_path, &work))
-            .map_err(|e| SqliteError::Corrupt {
-                path: path.display().to_string(),
-                reason: format!("its writing thread can't be started: {e}"),
-                source: None,
-            })?;
+        let connection = open(path, durability)?;
+        let writer = Writer::start(connection, path).map_err(|e| SqliteError::Corrupt {
+            path: path.display().to_string(),
+            reason: format!("its writing thread can't be started: {e}"),
+            source: None,
+        })?;
         Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), writer, readers: Mutex::default() }) })
     }
 
@@ -142,28 +110,42 @@ impl Sqlite {
         &self.shared.path
     }
 
-    /// Runs `run` in a transaction on the writing thread; answers when it is committed. `run` may be called twice (see
-    /// above), each time on a state in which the other call never happened.
+    /// Cancelled when the writing thread has died, which no write can cause: no write will ever be made again.
+    pub fn writer_died(&self) -> CancellationToken {
+        self.shared.writer.died()
+    }
+
+    /// Runs `run` in a transaction on the writing thread; answers when it is committed. `run` may be called more than
+    /// once (see above), each time on a state in which the other calls never happened. While another process holds the
+    /// file, the write waits its turn for [`BUSY`], then is dropped and answers `Unavailable`.
     pub async fn write<T, F>(&self, run: F) -> Result<T, SqliteError>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.write_later(run).await.unwrap_or_else(|_| Err(self.gone()))
+        self.write_within(BUSY, run).await
+    }
+
+    /// The same with another patience.
+    pub async fn write_within<T, F>(&self, patience: Duration, run: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (call, answer) = Call::new(run, patience);
+        self.shared.writer.send_in_turn(call).await;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     /// Queues `run` like [`Sqlite::write`] without waiting; writes are run in the order in which they were queued. For
-    /// callers that can't wait, such as destructors, and for pipelining.
+    /// callers that can't wait, such as destructors, and for pipelining: each has but a few of them under way.
     pub fn write_later<T, F>(&self, run: F) -> oneshot::Receiver<Result<T, SqliteError>>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let call = Box::new(Call { run, output: None, reply });
-        // A full queue blocks the caller for the length of one group commit: back-pressure. A closed one drops `reply`,
-        // which the receiver sees.
-        let _ = self.shared.writer.send(call);
+        let (call, answer) = Call::new(run, BUSY);
+        self.shared.writer.send(call);
         answer
     }
 
@@ -191,7 +173,10 @@ impl Sqlite {
             }
             result
         });
-        done.await.unwrap_or_else(|_| Err(self.gone()))
+        done.await.unwrap_or_else(|e| match e.try_into_panic() {
+            Ok(panic) => Err(panicked(&self.shared.path, &*panic)),
+            Err(_) => Err(self.gone()),
+        })
     }
 
     /// Brings the tables of one adapter up to date: `steps[n]` leads from version n to n + 1. Versions are kept for each
@@ -239,85 +224,6 @@ impl Sqlite {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    // Without it, SQLite plans a statement anew whenever a bound value changes that it compares with the condition of a
-    // partial index: more work than the statement itself.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    Ok(connection)
-}
-
-fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(
-        None,
-        "synchronous",
-        match durability {
-            Durability::Process => "NORMAL",
-            Durability::Power => "FULL",
-        },
-    )?;
-    // 16 MiB of log between checkpoints: fewer flushes under load.
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    connection.pragma_update(None, "cache_size", -4_000)?;
-    // The journals of single statements are small and live for microseconds: not worth a file each.
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "foreign_keys", true)
-}
-
-fn write_all(connection: &Connection, path: &Path, work: &std::sync::mpsc::Receiver<Box<dyn Work>>) {
-    // What is written to a file that nobody can find any more is lost with this process: better refuse it.
-    let presence = Presence::of(path);
-    let mut group = Vec::new();
-    let mut gather = Duration::ZERO;
-    while let Ok(first) = work.recv() {
-        group.push(first);
-        if !gather.is_zero() {
-            std::thread::sleep(gather);
-        }
-        while group.len() < GROUP {
-            match work.try_recv() {
-                Ok(next) => group.push(next),
-                Err(_) => break,
-            }
-        }
-        if !presence.is_there() {
-            for call in group.drain(..) {
-                call.answer(Err(removed(path)));
-            }
-            continue;
-        }
-        let (writes, began) = (group.len(), Instant::now());
-        if run_in_one(connection, &mut group).is_ok() {
-            for call in group.drain(..) {
-                call.answer(Ok(()));
-            }
-        } else {
-            for mut call in group.drain(..) {
-                let result = run_in_one(connection, std::slice::from_mut(&mut call));
-                call.answer(result.map_err(|e| explain(path, e)));
-            }
-        }
-        gather = if writes > 1 { (began.elapsed() * GATHER).min(GATHER_MOST) } else { Duration::ZERO };
-    }
-}
-
-fn run_in_one(connection: &Connection, calls: &mut [Box<dyn Work>]) -> rusqlite::Result<()> {
-    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let done = calls
-        .iter_mut()
-        .try_for_each(|call| call.run(connection))
-        .and_then(|()| connection.prepare_cached("COMMIT")?.execute([]));
-    if done.is_err() && !connection.is_autocommit() {
-        // The error that led here is the one to report; a failed rollback leaves the next BEGIN to fail.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    done.map(|_| ())
-}
-
 fn removed(path: &Path) -> SqliteError {
     SqliteError::Corrupt {
         path: path.display().to_string(),
@@ -326,12 +232,23 @@ fn removed(path: &Path) -> SqliteError {
     }
 }
 
+fn panicked(path: &Path, panic: &(dyn std::any::Any + Send)) -> SqliteError {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    SqliteError::Panicked { path: path.display().to_string(), message: text.unwrap_or("no message").to_owned() }
+}
+
+/// Whether another process was in the way.
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed)
+    )
+}
+
 fn explain(path: &Path, source: rusqlite::Error) -> SqliteError {
     let path = path.display().to_string();
     match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            SqliteError::Unavailable { path, source: Some(source) }
-        }
+        Some(_) if is_busy(&source) => SqliteError::Unavailable { path, source: Some(source) },
         Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             SqliteError::Full { path, source }
         }
@@ -368,6 +285,39 @@ mod tests {
         }
         let count: i64 = db.read(|c| c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))).await.unwrap();
         assert_eq!((good, count), (3, 3));
+    }
+
+    #[test]
+    fn many_may_make_the_file_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t.db");
+            std::thread::scope(|scope| {
+                let opens: Vec<_> =
+                    (0..8).map(|_| scope.spawn(|| Sqlite::open(&path, Durability::Process).map(drop))).collect();
+                for open in opens {
+                    open.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn only_this_user_may_read_the_files_old_ones_too() {
+        use std::os::unix::fs::PermissionsExt;
+        let modes = |dir: &Path| {
+            let files = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap());
+            files.map(|file| file.metadata().unwrap().permissions().mode() & 0o777).collect::<Vec<_>>()
+        };
+        let (dir, db) = temporary();
+        db.write(|c| c.execute_batch("CREATE TABLE t (n INTEGER)")).await.unwrap();
+        assert_eq!(modes(dir.path()), [0o600; 3]);
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            fs_err::set_permissions(file.unwrap().path(), PermissionsExt::from_mode(0o644)).unwrap();
+        }
+        let again = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        assert_eq!(modes(dir.path()), [0o600; 3]);
+        drop(again);
     }
 
     #[tokio::test]

@@ -101,6 +101,9 @@ pub struct SubmittedJobs {
     pub jobs: Vec<Submitted>,
 }
 
+/// The most jobs in one page of `GET /api/v1/jobs`.
+pub const LARGEST_PAGE: u16 = 200;
+
 /// A page of a list: `GET /api/v1/jobs` (of [`crate::store::JobSummary`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listing<T> {

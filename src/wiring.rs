@@ -1,5 +1,7 @@
 //! From configuration to ports: the only file that names adapters.
 
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,8 @@ pub struct Ports {
     pub cache: Arc<dyn ErrorCache>,
     /// The same: turns texts into vectors. Without one, errors stay pending.
     pub embedder: Option<Arc<dyn Embedder>>,
+    /// The database of this machine, which every process has.
+    pub database: Sqlite,
 }
 
 /// Errors that the embedded cache remembers at most.
@@ -85,7 +89,7 @@ pub fn schema_versions() -> Vec<(&'static str, usize)> {
 /// When the data directory can't be made or the database can't be used.
 pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<Ports> {
     let dir: &Path = &config.data_dir;
-    fs_err::create_dir_all(dir).context("the data directory can't be made; choose another with --data-dir")?;
+    make_data_dir(dir)?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let (queue, operator, scheduler, witness, jobs) = open_queue(config, &db, clock, tasks).await?;
     let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
@@ -120,7 +124,30 @@ pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow
         history_name,
         cache,
         embedder: Some(embedder),
+        database: db,
     })
+}
+
+/// Makes the data directory, for this user alone, unless it is there. One that others may enter is left as it is, since it
+/// may hold more than Jobber's files (the database among them is private all the same), but warned of.
+fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    let make = || {
+        if let Some(parent) = dir.parent() {
+            fs_err::create_dir_all(parent)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => Err(e),
+            _ => Ok(fs_err::metadata(dir)?.permissions().mode()),
+        }
+    };
+    let mode = make().with_context(|| {
+        format!("the data directory {} can't be made; choose another with --data-dir", dir.display())
+    })?;
+    if mode & 0o077 != 0 {
+        let (dir, mode) = (dir.display(), mode & 0o7777);
+        tracing::warn!("other users of this machine may enter the data directory (mode {mode:o}): chmod 700 {dir}");
+    }
+    Ok(())
 }
 
 /// The two sides of a store, and the name of what it holds. Where there is an index for vectors, it is made for those of
@@ -211,8 +238,7 @@ pub struct Upkeep {
 /// # Errors
 /// When the data directory can't be made, or one of them can't be used.
 pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracker) -> anyhow::Result<Upkeep> {
-    fs_err::create_dir_all(&config.data_dir)
-        .context("the data directory can't be made; choose another with --data-dir")?;
+    make_data_dir(&config.data_dir)?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let shared = if with_log { Some(open_shared(config, &db, tasks).await?) } else { None };
     let (source, log) = shared.map(|shared| (shared.source, shared.log)).unzip();

@@ -71,7 +71,8 @@ fn running(view: &JobView) -> String {
     match (&view.cancel_requested, &view.progress) {
         (Some(reason), _) => format!("{worker} was told to stop it: {reason}"),
         (None, Some(p)) => format!("{worker} runs it, {:.0} % done{}", p.percent, suffix(&p.text)),
-        (None, None) => format!("{worker} runs it, or is about to, once its cores are free"),
+        (None, None) if view.attempts.iter().any(|attempt| attempt.report.is_none()) => format!("{worker} runs it"),
+        (None, None) => format!("{worker} has taken it, and starts it once its cores are free"),
     }
 }
 

@@ -66,6 +66,18 @@ impl ApiError {
         Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "log_full", detail) }
     }
 
+    /// The event log did not say in time whether it has room.
+    pub(super) fn log_silent() -> Self {
+        let detail = "the event log does not answer; try again when it does";
+        Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "log_unavailable", detail) }
+    }
+
+    /// This process ends as soon as its running jobs have.
+    pub(super) fn draining() -> Self {
+        let detail = "this server is stopping and takes no jobs any more; try again when it is back";
+        Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail) }
+    }
+
     /// A part of Jobber can't be reached now.
     pub(super) fn unavailable(code: &'static str, error: &dyn std::error::Error) -> Self {
         let cause = Some(chain(error));

@@ -135,6 +135,11 @@ pub struct ApiPorts {
     pub history: Arc<dyn History>,
 }
 
+/// How long the event log's word on its room is trusted: to ask for every submission would cost more than the submission.
+const TRUSTED: Duration = Duration::from_millis(200);
+/// How long submissions wait for that word.
+const LOG_PATIENCE: Duration = Duration::from_millis(800);
+
 /// Everything that handlers need. Made once, then shared.
 pub struct Api {
     pub(super) queue: Arc<dyn Queue>,
@@ -149,12 +154,19 @@ pub struct Api {
     pub(super) feed: Feed,
     /// Bounds the large bodies in flight.
     pub(super) body_room: BodyRoom,
+    /// Cancelled when the process takes no jobs any more, but still serves.
+    pub(super) draining: CancellationToken,
     /// Cancelled when the server stops: streams and long polls end.
     pub(super) stopping: CancellationToken,
     /// Work that must not end with the connection that asked for it, and streams.
     pub(super) tasks: TaskTracker,
-    log_room: Mutex<Option<(Instant, LogSpan)>>,
+    /// When the queue was last asked for a write that it made.
+    pub(super) queue_written: std::sync::Mutex<Option<Instant>>,
+    log_room: Mutex<Option<LogRoom>>,
 }
+
+/// What the event log last said of its room, and when.
+type LogRoom = (Instant, Result<LogSpan, ApiError>);
 
 impl Api {
     /// An API over these ports; [`super::serve`] puts it on a listener.
@@ -171,30 +183,49 @@ impl Api {
             settings,
             feed: Feed::default(),
             body_room: BodyRoom::new(),
+            draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            queue_written: std::sync::Mutex::default(),
             log_room: Mutex::new(None),
         }
     }
 
-    /// Refuses when the event log has no room for `jobs` submissions: history would lose them.
-    pub(super) async fn check_log_room(&self, jobs: usize) -> Result<(), ApiError> {
-        /// Asking for every submission would cost more than the submission.
-        const TRUSTED: Duration = Duration::from_millis(200);
+    /// The same API, which takes no jobs any more once `draining` is cancelled; everything else goes on.
+    pub fn draining_on(self, draining: CancellationToken) -> Self {
+        Self { draining, ..self }
+    }
+
+    /// Refuses submissions while the process drains, and when the event log has no room for so many: history would lose
+    /// them.
+    pub(super) async fn check_room(&self, jobs: usize) -> Result<(), ApiError> {
+        if self.draining.is_cancelled() {
+            return Err(ApiError::draining());
+        }
+        // One asks, the others wait for the answer; a failure is an answer to all of them.
         let mut known = self.log_room.lock().await;
-        let (at, mut span) = match &*known {
-            Some((at, span)) if at.elapsed() < TRUSTED => (*at, *span),
-            _ => (Instant::now(), self.source.span().await?),
+        let (_, room) = match &mut *known {
+            Some(known) if known.0.elapsed() < TRUSTED => known,
+            known => {
+                let room = self.ask_log_room().await;
+                known.insert((Instant::now(), room))
+            }
         };
+        let span = room.as_mut().map_err(|e| e.clone())?;
         let wanted = span.length.saturating_add(u64::try_from(jobs).unwrap_or(u64::MAX));
         if wanted > span.cap {
-            *known = Some((at, span));
-            return Err(ApiError::log_full(&span));
+            return Err(ApiError::log_full(span));
         }
         // What is let in now takes its room before the next look.
         span.length = wanted;
-        *known = Some((at, span));
         Ok(())
+    }
+
+    async fn ask_log_room(&self) -> Result<LogSpan, ApiError> {
+        match tokio::time::timeout(LOG_PATIENCE, self.source.span()).await {
+            Ok(span) => Ok(span?),
+            Err(_) => Err(ApiError::log_silent()),
+        }
     }
 
     /// Runs `work` to its end even if the client goes away: for steps that belong together.

@@ -139,7 +139,7 @@ pub(super) async fn submit(
     jobs: Vec<Arc<Job>>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, ApiError> {
-    api.check_log_room(jobs.len()).await?;
+    api.check_room(jobs.len()).await?;
     let shared = api.clone();
     api.to_the_end(async move {
         let submissions = shared.queue.submit(jobs.clone(), idempotency).await.map_err(refused)?;

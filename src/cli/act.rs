@@ -68,17 +68,18 @@ pub struct CancelArgs {
     reason: Option<String>,
 }
 
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Acts(Vec<Acted>);
+#[derive(Default, Serialize)]
+struct Acts {
+    items: Vec<Acted>,
+}
 
 impl View for Acts {
     fn table(&self, out: &mut Table) {
-        out.grid(&["ID", "STATUS"], self.0.iter().map(|act| vec![act.id.to_string(), act.status.clone()]));
+        out.grid(&["ID", "STATUS"], self.items.iter().map(|act| vec![act.id.to_string(), act.status.clone()]));
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.iter().map(json_line).collect()
+        self.items.iter().map(json_line).collect()
     }
 }
 
@@ -123,11 +124,11 @@ async fn each(
     console: &mut Console,
     act: impl AsyncFn(&JobId) -> Result<Acted, ClientError>,
 ) -> Result<Exit, CliError> {
-    let mut done = Acts(Vec::new());
+    let mut done = Acts::default();
     let mut exit = Exit::OK;
     for id in ids {
         match act(id).await {
-            Ok(acted) => done.0.push(acted),
+            Ok(acted) => done.items.push(acted),
             Err(error) => {
                 let error = CliError::Client(error);
                 exit = exit.max(Exit::of_error(&error));
@@ -138,7 +139,7 @@ async fn each(
             }
         }
     }
-    if !done.0.is_empty() {
+    if !done.items.is_empty() {
         console.show(&done)?;
     }
     Ok(exit)

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::reasons::Reasons;
 use super::view::first_line;
 use super::wait::end_of;
 use super::{CliError, Console, Exit, Format};
@@ -77,7 +78,11 @@ pub(super) fn print_result(
 async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(JobView, bool), CliError> {
     let mut log = client.logs(id, LogRequest { follow: true, ..LogRequest::default() }).await?;
     let mut at_line_start = true;
-    while let Some(event) = log.next().await? {
+    let mut reasons = Reasons::of(id, client);
+    while let Some(event) = reasons.told_during(log.next(), console).await? {
+        if let LogEvent::Attempt { outcome, .. } = &event {
+            reasons.runs(outcome.is_none());
+        }
         if console.format == Format::Jsonl {
             console.json_line(&event)?;
             if let LogEvent::Gap { attempt, stream, bytes } = event {

@@ -7,9 +7,9 @@ use super::filter::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};
-use crate::domain::{Clock, JobState, PageRequest};
+use crate::domain::{Clock, JobState};
 use crate::store::JobSummary;
-use crate::wire::Listing;
+use crate::wire::{LARGEST_PAGE, Listing};
 
 /// `jobber list`.
 #[derive(Debug, Clone, Default, Args)]
@@ -20,7 +20,7 @@ pub struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// How many at most, or to a page with --all [default: 50]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(LARGEST_PAGE)))]
     limit: Option<u16>,
     /// Go on where an earlier list ended
     #[arg(long, value_name = "CURSOR")]
@@ -57,16 +57,16 @@ impl View for JobList {
 }
 
 pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    const PAGE: usize = 50;
+    const PAGE: u16 = 50;
     let now = Clock::system().now();
-    let default = if args.all { PageRequest::MAX } else { PAGE };
+    let default = if args.all { LARGEST_PAGE } else { PAGE };
     let filter = args.filter;
     let mut query = JobQuery {
         states: args.state,
         name: filter.name,
         since: filter.since.map(|m| m.resolve(now)),
         until: filter.until.map(|m| m.resolve(now)),
-        limit: Some(args.limit.map_or(default, usize::from)),
+        limit: Some(usize::from(args.limit.unwrap_or(default))),
         cursor: args.cursor,
         category: filter.category,
         fingerprint: filter.fingerprint,

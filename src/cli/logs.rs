@@ -42,14 +42,15 @@ impl From<StreamWord> for Stream {
 }
 
 #[derive(Serialize)]
-#[serde(transparent)]
-struct Log(Vec<LogEvent>);
+struct Log {
+    items: Vec<LogEvent>,
+}
 
 impl View for Log {
     fn table(&self, _: &mut Table) {}
 }
 
-/// Prints the log as text as it comes, or as events: with `json` in one array at its end.
+/// Prints the log as text as it comes, or as events: with `json` in one list at its end.
 pub(super) async fn logs(args: &LogsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let request = LogRequest { follow: args.follow, stream: args.stream.map(Stream::from), attempt: args.attempt };
     tokio::select! {
@@ -84,7 +85,7 @@ async fn print(id: &JobId, request: LogRequest, client: &Client, console: &mut C
         }
     }
     if console.format == Format::Json {
-        console.show(&Log(events))?;
+        console.show(&Log { items: events })?;
     }
     Ok(Exit::OK)
 }

@@ -21,6 +21,7 @@ mod jobspec;
 mod list;
 mod logs;
 mod queue;
+mod reasons;
 mod roles;
 mod schedule;
 mod settings;

@@ -115,15 +115,16 @@ fn status(schedule: &ScheduleView) -> &'static str {
 }
 
 #[derive(Serialize)]
-#[serde(transparent)]
-struct Schedules(Vec<ScheduleView>);
+struct Schedules {
+    items: Vec<ScheduleView>,
+}
 
 impl View for Schedules {
     fn table(&self, out: &mut Table) {
         let time = |at: Option<Timestamp>| or_dash(at.map(show_time));
         out.grid(
             &["SCHEDULE", "JOB", "WHEN", "STATUS", "NEXT", "LAST", "LAST JOB"],
-            self.0.iter().map(|schedule| {
+            self.items.iter().map(|schedule| {
                 vec![
                     schedule.id.to_string(),
                     schedule.job.name.to_string(),
@@ -138,21 +139,22 @@ impl View for Schedules {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.iter().map(json_line).collect()
+        self.items.iter().map(json_line).collect()
     }
 }
 
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Acts(Vec<ScheduleActed>);
+#[derive(Default, Serialize)]
+struct Acts {
+    items: Vec<ScheduleActed>,
+}
 
 impl View for Acts {
     fn table(&self, out: &mut Table) {
-        out.grid(&["SCHEDULE", "STATUS"], self.0.iter().map(|a| vec![a.id.to_string(), a.status.clone()]));
+        out.grid(&["SCHEDULE", "STATUS"], self.items.iter().map(|a| vec![a.id.to_string(), a.status.clone()]));
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.iter().map(json_line).collect()
+        self.items.iter().map(json_line).collect()
     }
 }
 
@@ -164,8 +166,8 @@ pub(super) async fn schedule(
     match command {
         ScheduleCommand::Add(args) => console.show(&client.put_schedule(&wanted(*args)?).await?)?,
         ScheduleCommand::Ls => {
-            let all = Schedules(client.schedules().await?);
-            let none = all.0.is_empty();
+            let all = Schedules { items: client.schedules().await? };
+            let none = all.items.is_empty();
             console.show(&all)?;
             for schedule in &all.0 {
                 if let Some(trouble) = &schedule.trouble {
@@ -179,10 +181,14 @@ pub(super) async fn schedule(
         ScheduleCommand::Show(args) => console.show(&client.schedule(&args.id).await?)?,
         ScheduleCommand::Rm(args) => return remove(&args.ids, client, console).await,
         ScheduleCommand::Trigger(args) => console.show(&Answer::One(client.trigger_schedule(&args.id).await?))?,
-        ScheduleCommand::Pause(args) => console.show(&Acts(vec![client.pause_schedule(&args.id, true).await?]))?,
-        ScheduleCommand::Resume(args) => console.show(&Acts(vec![client.pause_schedule(&args.id, false).await?]))?,
+        ScheduleCommand::Pause(args) => act(client.pause_schedule(&args.id, true).await?, console)?,
+        ScheduleCommand::Resume(args) => act(client.pause_schedule(&args.id, false).await?, console)?,
     }
     Ok(Exit::OK)
+}
+
+fn act(acted: ScheduleActed, console: &mut Console) -> Result<(), CliError> {
+    console.show(&Acts { items: vec![acted] })
 }
 
 fn wanted(args: AddArgs) -> Result<PutSchedule, CliError> {
@@ -199,10 +205,10 @@ fn wanted(args: AddArgs) -> Result<PutSchedule, CliError> {
 
 /// Tries every schedule, whatever becomes of the others, and exits with the highest code.
 async fn remove(ids: &[ScheduleId], client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    let (mut done, mut exit) = (Acts(Vec::new()), Exit::OK);
+    let (mut done, mut exit) = (Acts::default(), Exit::OK);
     for id in ids {
         match client.remove_schedule(id).await {
-            Ok(acted) => done.0.push(acted),
+            Ok(acted) => done.items.push(acted),
             Err(error) => {
                 let error = CliError::Client(error);
                 exit = exit.max(Exit::of_error(&error));
@@ -210,7 +216,7 @@ async fn remove(ids: &[ScheduleId], client: &Client, console: &mut Console) -> R
             }
         }
     }
-    if !done.0.is_empty() {
+    if !done.items.is_empty() {
         console.show(&done)?;
     }
     Ok(exit)
@@ -247,7 +253,7 @@ mod tests {
     #[test]
     fn schedules_read_well() {
         let paused = ScheduleView { paused: true, next: vec![], ..view("often", None) };
-        insta::assert_snapshot!(rendered(&Schedules(vec![view("nightly", Some("30 2 * * *")), paused]), Format::Table), @r"
+        insta::assert_snapshot!(rendered(&Schedules { items: vec![view("nightly", Some("30 2 * * *")), paused] }, Format::Table), @r"
         SCHEDULE  JOB     WHEN                        STATUS  NEXT                  LAST                  LAST JOB
         nightly   report  30 2 * * * (Europe/Berlin)  on      2026-11-24T08:00:00Z  2026-11-24T07:58:30Z  repeat:s:1
         often     report  every 1m 30s                paused  -                     2026-11-24T07:58:30Z  repeat:s:1

@@ -115,19 +115,19 @@ fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
     serde_json::Deserializer::from_str(text).into_iter().collect()
 }
 
-/// What was submitted: one job is an object, many are an array, however many they are.
+/// What was submitted: one job is an object, many are a list, however many they are.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Answer {
     One(Submitted),
-    Many(Vec<Submitted>),
+    Many { items: Vec<Submitted> },
 }
 
 impl Answer {
     fn all(&self) -> &[Submitted] {
         match self {
             Answer::One(submitted) => std::slice::from_ref(submitted),
-            Answer::Many(submitted) => submitted,
+            Answer::Many { items } => items,
         }
     }
 
@@ -185,7 +185,7 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
         Some(jobs) => {
             let mut done = Vec::with_capacity(jobs.len());
             let sent = send(jobs, key, client, &mut done).await;
-            let answer = Answer::Many(done);
+            let answer = Answer::Many { items: done };
             if let Err(error) = sent {
                 // What was accepted stays accepted: it must be known which.
                 if !answer.all().is_empty() {
@@ -241,7 +241,7 @@ async fn finish(args: &SubmitArgs, answer: &Answer, client: &Client, console: &m
     if !args.wait {
         return Ok(Exit::OK);
     }
-    match wait::interruptible(wait::all_ends(&answer.ids(), client)).await? {
+    match wait::interruptible(wait::all_ends(&answer.ids(), client, console)).await? {
         Some(jobs) if args.print_id => Ok(wait::highest(&jobs)),
         Some(jobs) => wait::report(jobs, console),
         None => {

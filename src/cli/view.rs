@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Something that can be printed.
+/// Something that can be printed. A list is a struct with its `items`, as in the API: one shape for all lists.
 pub(super) trait View: Serialize {
     /// Writes it for people.
     fn table(&self, out: &mut Table);

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::reasons::Reasons;
 use super::values::{parse_duration, show_duration};
 use super::view::{Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit};
@@ -51,14 +52,15 @@ impl From<JobView> for Ended {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct Ends(Vec<Ended>);
+struct Ends {
+    items: Vec<Ended>,
+}
 
 impl View for Ends {
     fn table(&self, out: &mut Table) {
         out.grid(
             &["ID", "NAME", "STATE", "OUTCOME", "ERROR"],
-            self.0.iter().map(|job| {
+            self.items.iter().map(|job| {
                 vec![
                     job.id.to_string(),
                     job.name.to_string(),
@@ -71,15 +73,16 @@ impl View for Ends {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.iter().map(json_line).collect()
+        self.items.iter().map(json_line).collect()
     }
 }
 
 pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let waiting = async {
-        let jobs =
-            if args.any { vec![first_end(&args.ids, client).await?] } else { all_ends(&args.ids, client).await? };
-        Ok(jobs)
+        match args.any {
+            true => Ok(vec![first_end(&args.ids, client, console).await?]),
+            false => all_ends(&args.ids, client, console).await,
+        }
     };
     let jobs = match args.timeout {
         None => interruptible(waiting).await?,
@@ -102,7 +105,7 @@ pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console
 /// Prints how the jobs have ended; the highest of their codes is the code of the whole.
 pub(super) fn report(jobs: Vec<JobView>, console: &mut Console) -> Result<Exit, CliError> {
     let exit = highest(&jobs);
-    console.show(&Ends(jobs.into_iter().map(Ended::from).collect()))?;
+    console.show(&Ends { items: jobs.into_iter().map(Ended::from).collect() })?;
     Ok(exit)
 }
 
@@ -120,18 +123,22 @@ pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, CliErr
     }
 }
 
-/// The jobs, all ended. One after the other is as quick as all at once: the last one decides.
-pub(super) async fn all_ends(ids: &[JobId], client: &Client) -> Result<Vec<JobView>, CliError> {
+/// The jobs, all ended. One after the other is as quick as all at once: the last one decides. Says meanwhile why one has
+/// not started.
+pub(super) async fn all_ends(ids: &[JobId], client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
-        jobs.push(end_of(id, client).await?);
+        jobs.push(Reasons::of(id, client).told_during(end_of(id, client), console).await?);
     }
     Ok(jobs)
 }
 
-async fn first_end(ids: &[JobId], client: &Client) -> Result<JobView, CliError> {
+/// The first job that ends. Says meanwhile why the first that was named has not started.
+async fn first_end(ids: &[JobId], client: &Client, console: &mut Console) -> Result<JobView, CliError> {
     let mut waits: FuturesUnordered<_> = ids.iter().map(|id| end_of(id, client)).collect();
-    waits.next().await.unwrap_or_else(|| Err(CliError::Usage("no job was named".to_owned())))
+    let nothing = || CliError::Usage("no job was named".to_owned());
+    let mut reasons = Reasons::of(ids.first().ok_or_else(nothing)?, client);
+    reasons.told_during(waits.next(), console).await.unwrap_or_else(|| Err(nothing()))
 }
 
 /// The job, ended. Sees a restart of the server through, but not one that was never there.

@@ -28,14 +28,15 @@ pub struct DrainArgs {
 }
 
 #[derive(Serialize)]
-#[serde(transparent)]
-struct Workers(Vec<WorkerInfo>);
+struct Workers {
+    items: Vec<WorkerInfo>,
+}
 
 impl View for Workers {
     fn table(&self, out: &mut Table) {
         out.grid(
             &["WORKER", "HOST", "STATUS", "RUNNING", "SLOTS", "CORES", "STARTED", "LAST SEEN", "VERSION"],
-            self.0.iter().map(|worker| {
+            self.items.iter().map(|worker| {
                 vec![
                     worker.id.to_string(),
                     worker.host.clone(),
@@ -52,7 +53,7 @@ impl View for Workers {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.iter().map(json_line).collect()
+        self.items.iter().map(json_line).collect()
     }
 }
 
@@ -71,8 +72,8 @@ impl View for Draining {
 pub(super) async fn worker(command: &WorkerCommand, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     match command {
         WorkerCommand::Ls => {
-            let workers = Workers(client.workers().await?);
-            let none = workers.0.is_empty();
+            let workers = Workers { items: client.workers().await? };
+            let none = workers.items.is_empty();
             console.show(&workers)?;
             if none {
                 console.hint("no worker was heard of lately; start one with `jobber work`");
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn workers_read_well() {
-        let workers = Workers(vec![worker("build-7-1f2e3d4c")]);
+        let workers = Workers { items: vec![worker("build-7-1f2e3d4c")] };
         insta::assert_snapshot!(rendered(&workers, Format::Table), @r"
         WORKER            HOST   STATUS       RUNNING  SLOTS  CORES  STARTED               LAST SEEN             VERSION
         build-7-1f2e3d4c  build  taking jobs  3        8      8      2026-11-24T08:00:00Z  2026-11-24T08:01:00Z  0.1.0

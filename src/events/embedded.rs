@@ -314,7 +314,7 @@ fn failed(error: SqliteError) -> EventError {
     let kind = match &error {
         SqliteError::Unavailable { .. } => EventErrorKind::Unavailable,
         SqliteError::Full { .. } => EventErrorKind::Full,
-        SqliteError::Corrupt { .. } => EventErrorKind::Corrupt,
+        SqliteError::Corrupt { .. } | SqliteError::Panicked { .. } => EventErrorKind::Corrupt,
     };
     EventError::new(kind, "the event log can't be used").caused_by(error)
 }

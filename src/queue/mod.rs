@@ -254,7 +254,7 @@ pub trait Queue: Send + Sync + 'static {
     /// Workers that were heard of lately.
     async fn workers(&self) -> Result<Vec<WorkerInfo>, QueueError>;
 
-    /// Whether the queue answers.
+    /// Whether the queue can be written to: makes a small write that changes nothing. Answers within a second or so.
     async fn ping(&self) -> Result<(), QueueError>;
 }
 

@@ -1,6 +1,7 @@
 //! `jobber dev`: API, projector and worker in one process.
 
 use std::io::Write;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,6 +10,9 @@ use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, build, parts, ready, service};
 use crate::wiring;
+
+/// How long the API outlives the last job that drained.
+const LAST_QUESTIONS: Duration = Duration::from_secs(2);
 
 /// Runs everything until asked to stop. True when everything ended in good order.
 ///
@@ -23,25 +27,42 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     }
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &life);
+    parts::watch_database(&config, &ports, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
-    let worker_ended = CancellationToken::new();
-    parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-    parts::start_api(&config, &ports, &clock, listener, &life);
+    let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
+    let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
+    parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone());
+    let gauge = worker.gauge.clone();
     let (ready, status) = parts::signs(&worker);
     let place = address.clone();
     let status = move || format!("serving on {place}, {}", status());
     let _beating = service::tell(&options.notifier, &life, &ports, ready, status);
     drop(ports);
-    let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
+    let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
     ready::say(options.ready_fd, "dev", Some(&address))?;
     if options.ready_fd.is_none() {
         greet(&address, &config)?;
     }
-    let ended = part.await;
-    life.stop.cancel();
-    worker_ended.cancel();
+    let (ended, drained) = tokio::select! {
+        ended = &mut part => (ended, false),
+        () = life.stop.cancelled() => {
+            let running = gauge.running();
+            (part.await, running > 0)
+        }
+    };
     drop(guard);
+    if !life.stop.is_cancelled() {
+        tracing::info!("the worker has drained; the API serves on until it is asked to stop");
+        life.stop.cancelled().await;
+    }
+    worker_ended.cancel();
+    // Those who follow the last jobs are told how they ended, and have a moment to ask for more: the API goes last.
+    // What is awaited here does not panic.
+    let _ = folded.await;
+    if drained {
+        let _ = tokio::time::timeout(LAST_QUESTIONS, life.kill.cancelled()).await;
+    }
+    api_stop.cancel();
     let all = life.finish(config.serve.shutdown_grace).await;
     Ok(all && ended.is_ok())
 }

@@ -28,7 +28,8 @@ pub async fn exec(
     let id = WorkerId::generate(&parts::host_name());
     let scratch = tempfile_dir(&id);
     let config = Config { data_dir: scratch.clone(), ..config };
-    fs_err::create_dir_all(config.data_dir.join("scratch"))?;
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&config.data_dir)?;
+    fs_err::create_dir(config.data_dir.join("scratch"))?;
     let guard = Guard::start(&id, &config.data_dir.join("scratch"))
         .context("the guard, which ends the job if this process is killed, can't be started")?;
     let runner = parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;

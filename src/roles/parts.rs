@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, Judge};
@@ -25,18 +26,37 @@ use crate::store::Retention;
 use crate::wiring::{self, Ports};
 use crate::worker::{Policies, Worker, WorkerSettings};
 
-/// Binds the API's address.
+/// Binds the API's address. What is risky about it is said at every start.
 ///
 /// # Errors
 /// When the address is taken, not this machine's, or open to others without a token.
 pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let address = config.serve.listen;
     crate::api::check_bind(address, config.serve.token.is_some(), config.serve.insecure).map_err(anyhow::Error::msg)?;
+    if !address.ip().to_canonical().is_loopback() {
+        if config.serve.token.is_none() {
+            tracing::warn!(%address, "--insecure: everybody who reaches this address may run programs; set JOBBER_TOKEN");
+        } else {
+            tracing::warn!(
+                %address,
+                "the token and all data are sent in the clear; listen on 127.0.0.1 behind a proxy that speaks TLS"
+            );
+        }
+    } else if config.serve.insecure {
+        tracing::warn!(%address, "--insecure changes nothing on a loopback address, but opens any other: remove it");
+    }
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}; choose another with --listen"))
 }
 
-/// Starts the API on a bound listener.
-pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener: TcpListener, life: &Lifecycle) {
+/// Starts the API on a bound listener. It takes no jobs from the process's stop on, and serves until `end`.
+pub(super) fn start_api(
+    config: &Config,
+    ports: &Ports,
+    clock: &Clock,
+    listener: TcpListener,
+    life: &Lifecycle,
+    end: CancellationToken,
+) {
     let mut settings = ApiSettings {
         token: config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into),
         body_limit: config.serve.body_limit,
@@ -65,8 +85,8 @@ pub(super) fn start_api(config: &Config, ports: &Ports, clock: &Clock, listener:
         history: ports.history.clone(),
     };
     life.tasks.spawn(tell_of_stopped_schedules(ports.scheduler.clone(), clock.clone(), life.stop.clone()));
-    let api = Api::new(ports, clock.clone(), settings);
-    life.run("api", crate::api::serve(listener, api, life.stop.clone(), config.serve.shutdown_grace));
+    let api = Api::new(ports, clock.clone(), settings).draining_on(life.stop.clone());
+    life.run("api", crate::api::serve(listener, api, end, config.serve.shutdown_grace));
 }
 
 /// Logs which schedules bring no jobs, and why: each reason once.
@@ -101,17 +121,23 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
         .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
 }
 
-/// Stops the process, as a failure, when the embedded database is removed or replaced under it: what it still did would
-/// be lost, and a fresh start finds what is there now.
-pub(super) fn watch_database(config: &Config, life: &Lifecycle) {
+/// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't be written to
+/// any more: what it still did would be lost, and a fresh start finds what is there now.
+pub(super) fn watch_database(config: &Config, ports: &Ports, life: &Lifecycle) {
     const LOOK: Duration = Duration::from_secs(1);
     let file = wiring::database_file(config);
-    let (presence, stop) = (Presence::of(&file), life.stop.clone());
+    let (presence, stop, kill) = (Presence::of(&file), life.stop.clone(), life.kill.clone());
+    let writer_died = ports.database.writer_died();
     life.run("database", async move {
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = writer_died.cancelled() => {
+                    // To wait for jobs whose ends can't be written down would only make the next start late.
+                    kill.cancel();
+                    return Err(format!("the thread that writes to {} has died", file.display()));
+                }
                 _ = looks.tick() => {}
             }
             if !presence.is_there() {
@@ -121,14 +147,15 @@ pub(super) fn watch_database(config: &Config, life: &Lifecycle) {
     });
 }
 
-/// Starts the projector. It ends some moments after `stop`, so that what the other parts write last is folded too.
+/// Starts the projector. It ends some moments after `others`, so that what the other parts write last is folded too:
+/// when the answer's task has ended.
 pub(super) fn start_projector(
     config: &Config,
     ports: &Ports,
     clock: &Clock,
     life: &Lifecycle,
     others: CancellationToken,
-) {
+) -> JoinHandle<()> {
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
         retention: Retention::new(config.retention),
@@ -174,7 +201,7 @@ pub(super) fn start_projector(
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
         }
         stop.cancel();
-    });
+    })
 }
 
 /// How near an error must be to its nearest category, unless somebody has set it for all.

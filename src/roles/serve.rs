@@ -16,9 +16,9 @@ pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool>
     let listener = parts::bind(&config).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &life);
+    parts::watch_database(&config, &ports, &life);
     parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
-    parts::start_api(&config, &ports, &clock, listener, &life);
+    parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
     tracing::info!(%address, "serving");
     ready::say(options.ready_fd, "serve", Some(&address))?;
     let answers = service::queue_answers(&ports, &options.notifier);

@@ -20,7 +20,7 @@ pub async fn work(
     // A worker holds no store, so it need not reach the one of the others.
     config.store.url = StoreUrl::Embedded;
     let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &life);
+    parts::watch_database(&config, &ports, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
     let (ready, status) = parts::signs(&worker);
     let _beating = service::tell(&options.notifier, &life, &ports, ready, status);

@@ -25,6 +25,7 @@ mod output;
 mod policies;
 mod projector;
 mod release;
+mod service;
 mod strangers;
 mod supervision;
 mod upkeep;

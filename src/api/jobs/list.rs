@@ -13,10 +13,8 @@ use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::{JobName, PageRequest, Timestamp};
 use crate::store::JobFilter;
-use crate::wire::Listing;
+use crate::wire::{LARGEST_PAGE, Listing};
 
-/// The largest page.
-const MOST: u64 = 200;
 const USUAL: usize = 50;
 
 /// `GET /api/v1/jobs`.
@@ -32,7 +30,8 @@ pub(in crate::api) async fn list(
         until: params.with("until", Timestamp::parse)?,
         errors: Vec::new(),
     };
-    let limit = params.number("limit", 1, MOST)?.map_or(USUAL, |n| usize::try_from(n).unwrap_or(USUAL));
+    let limit =
+        params.number("limit", 1, u64::from(LARGEST_PAGE))?.map_or(USUAL, |n| usize::try_from(n).unwrap_or(USUAL));
     let cursor = params.text("cursor")?;
     let (category, fingerprint) = (params.text("category")?, params.text("fingerprint")?);
     params.done()?;

@@ -122,6 +122,11 @@ impl Keys {
         format!("{}jobber:heard", self.base)
     }
 
+    /// Written to see whether that can be done; expires.
+    pub(super) fn probe(&self) -> String {
+        format!("{}jobber:probe", self.base)
+    }
+
     /// Set: ids of workers that may be there.
     pub(super) fn workers(&self) -> String {
         format!("{}jobber:workers", self.base)

@@ -211,7 +211,10 @@ impl Queue for BullQueue {
 
     async fn ping(&self) -> Result<(), QueueError> {
         let redis = self.inner.link.get().await?;
-        self.inner.link.call(redis.queue.connection().ping()).await
+        // Refused by a replica, by a server without memory, and by one that can't save to its disk.
+        let mut write = redis::cmd("SET");
+        write.arg(self.inner.keys.probe()).arg(1).arg("EX").arg(60);
+        self.inner.link.call(redis.queue.connection().cmd(&mut write)).await
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::lease::reliable;
 use super::super::{Before, ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
-use super::expiry::{EXPIRED, Now};
+use super::expiry::{GONE, Now};
 use super::output::Outboxes;
 use super::settle::Ops;
 use super::sweep::{next_due, promote_due};
@@ -96,6 +96,7 @@ pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<C
     });
     claim.session().await?;
     inner.tasks.spawn(keep::renew(claim.clone()));
+    inner.tasks.spawn(keep::watch_doubts(claim.clone()));
     inner.tasks.spawn(keep::watch_cancellations(claim.clone()));
     inner.tasks.spawn(keep::publish(claim.clone()));
     inner.tasks.spawn(take_jobs(claim, lend, wanted, stop.clone()));
@@ -226,12 +227,17 @@ impl Claim {
         Ok(session)
     }
 
-    /// Notes that a session was renewed.
+    /// Notes that a session holds until its deadline, at least.
     pub(super) fn renewed(&self, session: Session) {
         let mut book = self.book();
-        if book.session.as_ref().is_some_and(|s| s.id == session.id) {
-            book.session = Some(session);
+        if let Some(known) = book.session.as_mut().filter(|known| known.id == session.id) {
+            known.deadline = known.deadline.max(session.deadline);
         }
+    }
+
+    /// Until when the session holds; `None` if it is not the present one.
+    pub(super) fn deadline(&self, session: i64) -> Option<Instant> {
+        self.book().session.as_ref().filter(|known| known.id == session).map(|known| known.deadline)
     }
 
     /// Notes that a session was not renewed in time: tells the holders of its leases, and lets another be opened.
@@ -282,10 +288,10 @@ impl Claim {
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let taken = self.inner.db.write(move |c| {
             let now = Now::of(&inner);
-            let (wall, boot, ms) = now.parameters();
+            let (wall, boot) = now.gone();
             let live = c
-                .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?4 AND NOT {EXPIRED})"))?
-                .query_row((wall, boot, ms, session.id), |row| row.get(0))?;
+                .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?3 AND NOT {GONE})"))?
+                .query_row((wall, boot, session.id), |row| row.get(0))?;
             match live {
                 true => take(c, session.id, &worker, max_cores, limit, inner.clock.now()),
                 false => Ok(Taken { again: true, ..Taken::default() }),

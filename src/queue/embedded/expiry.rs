@@ -3,14 +3,17 @@
 //!
 //! Rows of an older Jobber, and of one that can't tell which boot this is, name none and go by the time of day.
 
-use super::Inner;
+use super::{Inner, doubt};
 use crate::domain::validity::boot_ms;
 
 /// `expires_at` of a claim that goes by the boot clock: an older Jobber on the same file lets it be.
 const NEVER: i64 = i64::MAX;
 
-/// Holds for a claim that has expired, by the parameters that [`Now::parameters`] gives.
-pub(super) const EXPIRED: &str = "(expires_at < ?1 OR (boot IS NOT NULL AND (boot <> ?2 OR until_ms < ?3)))";
+/// Holds for a claim that nobody can hold any more, by the parameters `(wall, boot)`: of another boot, of an older Jobber
+/// and over, or given up.
+pub(super) const GONE: &str = "(expires_at < ?1 OR (boot IS NOT NULL AND boot <> ?2))";
+/// Holds for a claim that was not renewed for so long that it is to be doubted, by the parameters `(boot, ms)`.
+pub(super) const OVERDUE: &str = "(boot = ?1 AND until_ms < ?2)";
 
 /// This moment, as claims count the time.
 #[derive(Debug, Clone)]
@@ -34,15 +37,21 @@ impl Now {
         Self { wall_ms: inner.clock.now().as_millis(), boot: inner.boot.clone(), boot_ms }
     }
 
-    /// For [`EXPIRED`].
-    pub(super) fn parameters(&self) -> (i64, Option<&str>, i64) {
-        (self.wall_ms, self.boot.as_deref(), self.boot_ms)
+    /// For [`GONE`].
+    pub(super) fn gone(&self) -> (i64, Option<&str>) {
+        (self.wall_ms, self.boot.as_deref())
     }
 
-    /// A lease from now.
+    /// For [`OVERDUE`].
+    pub(super) fn overdue(&self) -> (Option<&str>, i64) {
+        (self.boot.as_deref(), self.boot_ms)
+    }
+
+    /// A lease from now, of which the last part is for the doubt.
     pub(super) fn expiry(&self, inner: &Inner) -> Expiry {
-        let lease = i64::try_from(inner.settings.lease.as_millis()).unwrap_or(i64::MAX);
-        let expires_at = if self.boot.is_some() { NEVER } else { self.wall_ms.saturating_add(lease) };
-        Expiry { expires_at, boot: self.boot.clone(), until_ms: self.boot_ms.saturating_add(lease) }
+        let (lease, grace) = (inner.settings.lease, doubt::grace(inner.settings.lease));
+        let after = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let expires_at = if self.boot.is_some() { NEVER } else { self.wall_ms.saturating_add(after(lease)) };
+        Expiry { expires_at, boot: self.boot.clone(), until_ms: self.boot_ms.saturating_add(after(lease - grace)) }
     }
 }

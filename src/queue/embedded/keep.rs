@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::lease::reliable;
 use super::claim::{Claim, PAUSE, Session, Start};
-use super::expiry::{EXPIRED, Now};
+use super::doubt;
+use super::expiry::{GONE, Now};
 use crate::domain::validity::boot_ms;
 
 /// Output and progress are written at most this often, unless there is much of it.
@@ -37,30 +38,56 @@ pub(super) async fn renew(claim: Arc<Claim>) {
                 Ok(false) => claim.lose(session.id),
                 Err(e) => {
                     tracing::warn!(error = %e, "leases can't be renewed; trying again");
-                    let left = session.deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        claim.lose(session.id);
-                    }
-                    pause = PAUSE.min(lease / 10).min(left);
+                    let left = claim.deadline(session.id).map(|at| at.saturating_duration_since(Instant::now()));
+                    pause = PAUSE.min(lease / 10).min(left.unwrap_or_default());
                 }
             },
-            // The database does not answer: others may count the leases as expired from now on.
-            () = sleep_until(session.deadline) => claim.lose(session.id),
+            () = over(&claim, session.id) => claim.lose(session.id),
         }
     }
 }
 
-/// Whether the claim was still there to be renewed. One that has expired is not revived, even if nobody has noticed yet:
-/// holders and others must agree.
+/// Returns when nothing says any more that the session holds: others may count its leases as expired from now on.
+async fn over(claim: &Claim, session: i64) {
+    while let Some(deadline) = claim.deadline(session).filter(|deadline| *deadline > Instant::now()) {
+        sleep_until(deadline).await;
+    }
+}
+
+/// While renewals do not get through, looks whether anybody doubts the claim: if nobody does, it holds for a grace more
+/// (see [`doubt`]). Ends when the claim is done.
+pub(super) async fn watch_doubts(claim: Arc<Claim>) {
+    let lease = claim.inner.settings.lease;
+    let grace = doubt::grace(lease);
+    loop {
+        tokio::select! {
+            () = sleep(grace / 4) => {}
+            () = claim.done.cancelled() => return,
+        }
+        let Some(session) = claim.current() else { continue };
+        let (asked_at, deadline) = (boot_ms(), Instant::now() + grace);
+        // Renewed in time.
+        if session.deadline > deadline {
+            continue;
+        }
+        let id = session.id;
+        if let Ok(true) = claim.inner.db.read(move |c| doubt::is_free(c, id)).await {
+            session.validity.extend(asked_at, reliable(grace));
+            claim.renewed(Session { deadline, ..session });
+        }
+    }
+}
+
+/// Whether the claim was still there to be renewed. One that was given up is not revived.
 async fn write_renewal(claim: &Claim, id: i64) -> Result<bool, crate::sqlite::SqliteError> {
     let inner = claim.inner.clone();
     let renewed = claim.inner.db.write(move |c| {
         let now = Now::of(&inner);
-        let ((wall, boot, ms), next) = (now.parameters(), now.expiry(&inner));
+        let ((wall, boot), next) = (now.gone(), now.expiry(&inner));
         c.prepare_cached(&format!(
-            "UPDATE queue_claims SET expires_at = ?4, boot = ?5, until_ms = ?6 WHERE id = ?7 AND NOT {EXPIRED}"
+            "UPDATE queue_claims SET expires_at = ?3, boot = ?4, until_ms = ?5, doubt = NULL WHERE id = ?6 AND NOT {GONE}"
         ))?
-        .execute((wall, boot, ms, next.expires_at, next.boot, next.until_ms, id))
+        .execute((wall, boot, next.expires_at, next.boot, next.until_ms, id))
     });
     Ok(renewed.await? > 0)
 }

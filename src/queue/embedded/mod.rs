@@ -7,6 +7,7 @@
 mod admin;
 mod after;
 mod claim;
+mod doubt;
 mod expiry;
 mod keep;
 #[cfg(test)]
@@ -99,6 +100,7 @@ struct Inner {
     process: Option<process::Process>,
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
+    doubts: doubt::Doubts,
     wakes: Wakes,
 }
 
@@ -151,6 +153,7 @@ impl EmbeddedQueue {
             runtime: tokio::runtime::Handle::current(),
             process: process::Process::this(),
             boot: process::boot_id(),
+            doubts: doubt::Doubts::default(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();
@@ -170,7 +173,7 @@ impl From<SqliteError> for QueueError {
         let kind = match e {
             SqliteError::Unavailable { .. } => QueueErrorKind::Unavailable,
             SqliteError::Full { .. } => QueueErrorKind::Full,
-            SqliteError::Corrupt { .. } => QueueErrorKind::Corrupt,
+            SqliteError::Corrupt { .. } | SqliteError::Panicked { .. } => QueueErrorKind::Corrupt,
         };
         QueueError::new(kind, e.to_string()).caused_by(e)
     }
@@ -208,7 +211,12 @@ impl Queue for EmbeddedQueue {
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
-        Ok(self.inner.db.read(|c| c.query_row("SELECT paused FROM queue_switches", [], |_| Ok(()))).await?)
+        /// Shorter than what other writes have: another process that holds the database is to be noticed.
+        const PATIENCE: Duration = Duration::from_millis(800);
+        // Changes nothing, but is written all the same.
+        let probe = |c: &rusqlite::Connection| c.execute("UPDATE queue_switches SET paused = paused", []);
+        self.inner.db.write_within(PATIENCE, probe).await?;
+        Ok(())
     }
 }
 

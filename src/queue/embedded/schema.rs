@@ -120,6 +120,10 @@ ALTER TABLE queue_claims ADD COLUMN boot TEXT;
 ALTER TABLE queue_claims ADD COLUMN until_ms INTEGER;
 ",
     super::output::TABLES,
+    r"
+-- A mark on a claim that was not renewed in time, see `doubt`.
+ALTER TABLE queue_claims ADD COLUMN doubt INTEGER;
+",
 ];
 
 /// A state as it stands in the tables.
@@ -238,8 +242,8 @@ mod tests {
         c.execute("INSERT INTO queue_claims (worker, expires_at) VALUES ('w', 5000)", []).unwrap();
         STEPS[3..].iter().for_each(|step| c.execute_batch(step).unwrap());
         let expired = |wall: i64| -> bool {
-            let sql = format!("SELECT {} FROM queue_claims", super::super::expiry::EXPIRED);
-            c.query_row(&sql, (wall, "this boot", 1_000_000), |row| row.get(0)).unwrap()
+            let sql = format!("SELECT {} FROM queue_claims", super::super::expiry::GONE);
+            c.query_row(&sql, (wall, "this boot"), |row| row.get(0)).unwrap()
         };
         assert_eq!([expired(4000), expired(5001)], [false, true]);
     }

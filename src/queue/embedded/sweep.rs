@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::QueueError;
 use super::admin::{BATCH, remove_ended};
-use super::expiry::{EXPIRED, Now};
+use super::doubt;
+use super::expiry::{GONE, Now};
 use super::process::Process;
 use super::schema::{code, json};
 use super::{Inner, Retention, output, schedules, workers};
@@ -56,10 +57,15 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     let (now, horizon, here) = (Now::of(inner), workers::horizon(inner), inner.process.clone());
     let due = inner.db.read(move |c| {
         let dead = dead_workers(c, here.as_ref())?;
-        let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_expired_claims(c, &now)?;
-        Ok(due.then_some(dead))
+        let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_gone_claims(c, &now)?;
+        Ok((due, dead, doubt::overdue(c, &now)?))
     });
-    let Some(dead) = due.await? else { return Ok(()) };
+    let (due, dead, overdue) = due.await?;
+    let marks: Vec<_> = overdue.iter().filter_map(|(claim, mark)| Some((*claim, (*mark)?))).collect();
+    let ripe = inner.doubts.ripe(&marks, inner.settings.lease);
+    if !due && ripe.is_empty() && marks.len() == overdue.len() {
+        return Ok(());
+    }
     let shared = inner.clone();
     let recovered = inner.db.write(move |c| {
         for worker in &dead {
@@ -67,10 +73,13 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
             c.prepare_cached("DELETE FROM queue_workers WHERE id = ?1")?.execute([worker])?;
         }
         c.prepare_cached(&format!("DELETE FROM queue_workers AS w WHERE {SILENT}"))?.execute([horizon.as_millis()])?;
-        let mut recovered = 0;
+        for mark in &ripe {
+            doubt::give_up(c, *mark)?;
+        }
+        let (mut recovered, now) = (0, Now::of(&shared));
         let claims: Vec<i64> = c
-            .prepare_cached(&format!("DELETE FROM queue_claims WHERE {EXPIRED} RETURNING id"))?
-            .query_map(Now::of(&shared).parameters(), |row| row.get(0))?
+            .prepare_cached(&format!("DELETE FROM queue_claims WHERE {GONE} RETURNING id"))?
+            .query_map(now.gone(), |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         for claim in claims {
             recovered += c
@@ -80,9 +89,10 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
                 )?
                 .execute([claim])?;
         }
-        Ok(recovered)
+        Ok((recovered, doubt::mark(c, &now)?))
     });
-    let recovered = recovered.await?;
+    let (recovered, marked) = recovered.await?;
+    inner.doubts.note(&marked);
     if recovered > 0 {
         tracing::warn!(recovered, "jobs of lost workers went back to the queue");
         inner.wakes.jobs.signal();
@@ -121,9 +131,9 @@ pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
         .optional()
 }
 
-fn has_expired_claims(c: &Connection, now: &Now) -> rusqlite::Result<bool> {
-    c.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE {EXPIRED})"))?
-        .query_row(now.parameters(), |row| row.get(0))
+fn has_gone_claims(c: &Connection, now: &Now) -> rusqlite::Result<bool> {
+    c.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE {GONE})"))?
+        .query_row(now.gone(), |row| row.get(0))
 }
 
 /// Workers whose process is gone.

@@ -127,7 +127,7 @@ async fn jobs_of_a_dead_process_are_recovered_long_before_their_lease_expires() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(EmbeddedQueueSettings { lease: Duration::from_secs(12), ..Default::default() }).await;
     bench.submit(bench.job(|_| {})).await;
     let mut claims = bench.claim("elsewhere", 1).await;
     let _lease = claims.next().await.unwrap();
@@ -142,9 +142,37 @@ async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
     posing.await.unwrap();
     bench.sweep().await;
     assert_eq!(bench.queue.counts().await.unwrap().active, 1);
+    // Overdue, and doubted for a grace: as if no renewal came.
     bench.change("UPDATE queue_claims SET until_ms = until_ms - 30000").await;
-    bench.sweep().await;
-    assert_eq!(bench.queue.counts().await.unwrap().active, 0);
+    let began = std::time::Instant::now();
+    while bench.queue.counts().await.unwrap().active > 0 {
+        bench.sweep().await;
+        bench.change("UPDATE queue_claims SET until_ms = 0").await;
+    }
+    assert!(began.elapsed() >= doubt::grace(Duration::from_secs(12)), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_lease_is_lost_while_another_process_holds_the_database() {
+    let lease = Duration::from_millis(1200);
+    let settings = EmbeddedQueueSettings { lease, ..EmbeddedQueueSettings::default() };
+    let bench = Bench::with(settings.clone()).await;
+    // Another process of this machine, which sweeps too.
+    let others = open(bench.dir.path(), settings, &bench.clock, &bench.tasks).await;
+    bench.submit(bench.job(|_| {})).await;
+    let mut claims = bench.claim("w", 1).await;
+    let held = claims.next().await.unwrap();
+    let holder = rusqlite::Connection::open(bench.dir.path().join("q.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lost = tokio::time::timeout(lease * 3, held.lost()).await;
+    assert!(lost.is_err(), "{lost:?}");
+    assert!(!held.validity().unwrap().is_over(), "whoever ends its processes knows too");
+    holder.execute_batch("COMMIT").unwrap();
+    // Renewals get through again before a doubt of the others has its time.
+    let lost = tokio::time::timeout(lease * 2, held.lost()).await;
+    assert!(lost.is_err(), "{lost:?}");
+    held.settle(Verdict::Complete { result: None }).await;
+    assert_eq!(others.counts().await.unwrap().completed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

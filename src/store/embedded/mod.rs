@@ -175,7 +175,7 @@ fn failed(error: SqliteError) -> StoreError {
     let kind = match &error {
         SqliteError::Unavailable { .. } => StoreErrorKind::Unavailable,
         SqliteError::Full { .. } => StoreErrorKind::Full,
-        SqliteError::Corrupt { .. } => StoreErrorKind::Corrupt,
+        SqliteError::Corrupt { .. } | SqliteError::Panicked { .. } => StoreErrorKind::Corrupt,
     };
     StoreError::new(kind, "history can't be used").caused_by(error)
 }

@@ -62,7 +62,7 @@ async fn a_failed_job_can_be_put_back_and_a_delayed_one_moved_up() {
     assert_eq!(j.cli(&["wait", &id]).await.code, 1);
     tokio::fs::write(&switch, "").await.unwrap();
     let out = j.cli(&["retry", &id, "-o", "json"]).await;
-    assert_eq!((out.code, &parse(&out.stdout)[0]["status"]), (0, &json!("retried")), "{out:?}");
+    assert_eq!((out.code, &parse(&out.stdout)["items"][0]["status"]), (0, &json!("retried")), "{out:?}");
     assert_eq!(j.cli(&["wait", &id]).await.code, 0);
     assert_eq!(j.cli(&["retry", &id]).await.code, 5);
 
@@ -92,7 +92,7 @@ async fn verbs_are_tried_on_every_job() {
     let ids: Vec<&str> = ids.lines().collect();
     let out = j.cli(&["rm", ids[0], "no-such-job", ids[1], "-o", "json"]).await;
     assert_eq!(out.code, 3, "{out:?}");
-    assert_eq!(parse(&out.stdout).as_array().unwrap().len(), 2, "{out:?}");
+    assert_eq!(parse(&out.stdout)["items"].as_array().unwrap().len(), 2, "{out:?}");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn workers_are_listed_and_drained() {
     let mut worker = Jobber::work().at(j.place()).start().await;
     let id = eventually("the worker in the list", async || {
         let workers = parse(&j.cli(&["worker", "ls", "-o", "json"]).await.stdout);
-        workers[0]["id"].as_str().map(str::to_owned)
+        workers["items"][0]["id"].as_str().map(str::to_owned)
     })
     .await;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

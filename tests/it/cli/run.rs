@@ -76,7 +76,7 @@ async fn wait_gives_the_highest_code_and_any_the_first() {
     let out = j.cli(&["wait", &a, &b, &c, "-o", "json"]).await;
     assert_eq!(out.code, 7, "{out:?}");
     let ends: Value = serde_json::from_str(&out.stdout).unwrap();
-    let codes: Vec<_> = ends.as_array().unwrap().iter().map(|end| end["exit_code"].clone()).collect();
+    let codes: Vec<_> = ends["items"].as_array().unwrap().iter().map(|end| end["exit_code"].clone()).collect();
     assert_eq!(codes, [json!(0), json!(7), json!(4)]);
 
     let never = submit(&["hang", "--delay", "1h"]).await;

@@ -18,7 +18,7 @@ async fn a_schedule_is_added_listed_triggered_paused_and_removed() {
     assert!(out.stdout.contains("-01-01T02:00:00Z"), "{out:?}");
     let again = j.cli(&add).await;
     assert_eq!(again.code, 0, "{again:?}");
-    let all = parse(&j.cli(&["schedule", "ls", "-o", "json"]).await.stdout);
+    let all = parse(&j.cli(&["schedule", "ls", "-o", "json"]).await.stdout)["items"].take();
     assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
     assert_eq!((&all[0]["id"], &all[0]["job"]["options"]["attempts"]), (&"tick".into(), &2.into()));
     assert_eq!(all[0]["next"].as_array().unwrap().len(), 5);

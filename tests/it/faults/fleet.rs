@@ -332,7 +332,7 @@ async fn workers_of_all_machines_are_listed_and_drained() {
     let worker = eventually("it to be listed", async || {
         let out = serve.cli(&["worker", "ls", "-o", "json"]).await;
         let listed: Value = serde_json::from_str(&out.stdout).ok()?;
-        let workers = listed.as_array().or_else(|| listed["workers"].as_array())?.clone();
+        let workers = listed["items"].as_array()?.clone();
         workers.into_iter().next()
     })
     .await;

@@ -1,0 +1,84 @@
+//! A path in, a connection out that is set up as all of Jobber's are.
+
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{BUSY, Durability, SqliteError, explain, is_busy};
+
+/// The bits that let others than the owner at a file.
+const OTHERS: u32 = 0o077;
+
+/// Opens or makes the database, for this user alone, and prepares it for writing.
+pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, SqliteError> {
+    keep_private(path);
+    let connection = connect(path).map_err(|e| explain(path, e))?;
+    let give_up_at = Instant::now() + BUSY;
+    loop {
+        match prepare(&connection, durability) {
+            // To switch a new file to WAL fails at once, without the busy handler, while another process does the same.
+            Err(e) if is_busy(&e) && Instant::now() < give_up_at => std::thread::sleep(Duration::from_millis(10)),
+            prepared => return prepared.map(|()| connection).map_err(|e| explain(path, e)),
+        }
+    }
+}
+
+/// Makes the file before SQLite does, so that it is never open to others, and closes what an older Jobber left open. The
+/// log (WAL) and its index get the mode of the database. Best effort: whether the file can be used is for SQLite to say.
+fn keep_private(path: &Path) {
+    let mut made = fs_err::OpenOptions::new();
+    made.write(true).create_new(true).options_mut().mode(0o600);
+    if made.open(path).is_ok() {
+        return;
+    }
+    for file in ["", "-wal", "-shm"].map(|end| beside(path, end)) {
+        let Ok(meta) = fs_err::metadata(&file) else { continue };
+        let mode = meta.permissions().mode();
+        if mode & OTHERS == 0 {
+            continue;
+        }
+        match fs_err::set_permissions(&file, PermissionsExt::from_mode(mode & !OTHERS)) {
+            Ok(()) => tracing::info!(file = %file.display(), "closed to other users of this machine"),
+            Err(error) => tracing::warn!(%error, "other users of this machine may read the database"),
+        }
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// Opens or makes the file, set up for reading.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    // Without it, SQLite plans a statement anew whenever a bound value changes that it compares with the condition of a
+    // partial index: more work than the statement itself.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(
+        None,
+        "synchronous",
+        match durability {
+            Durability::Process => "NORMAL",
+            Durability::Power => "FULL",
+        },
+    )?;
+    // 16 MiB of log between checkpoints: fewer flushes under load.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "cache_size", -4_000)?;
+    // The journals of single statements are small and live for microseconds: not worth a file each.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "foreign_keys", true)
+}

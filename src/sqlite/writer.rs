@@ -1,0 +1,411 @@
+//! Writes in, group commits out: the only thread that writes to the file.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{BUSY, Presence, SqliteError, explain, is_busy, panicked, removed};
+
+/// How many writes may wait before their callers do.
+const QUEUE: usize = 4096;
+/// How many writes share one commit at most.
+const GROUP: usize = 512;
+/// While several writes come at a time they are gathered for the next commit for so many times what the last one took:
+/// a commit costs about as much as ten small writes, so this is worth far more than it delays. One caller alone never
+/// waits for it.
+const GATHER: u32 = 2;
+/// The longest that writes are gathered.
+const GATHER_MOST: Duration = Duration::from_millis(2);
+/// While another process writes, those whose patience is at an end are answered this often.
+const LOOK: Duration = Duration::from_millis(200);
+/// Once another process has held the file for longer than [`BUSY`], writes that come wait no longer than this.
+const BUSY_LATER: Duration = Duration::from_secs(1);
+/// A file that is held for longer than this is worth a line in the log.
+const REMARKABLE: Duration = Duration::from_secs(2);
+
+/// The way to the writing thread.
+pub(super) struct Writer {
+    calls: Sender<Call>,
+    room: Arc<Semaphore>,
+    died: CancellationToken,
+}
+
+/// A function that writes, and the caller who waits for it.
+pub(super) struct Call {
+    work: Box<dyn Work>,
+    came: Instant,
+    patience: Duration,
+    /// What it has panicked with: it is not run again.
+    panicked: Option<SqliteError>,
+    /// Its place among those that may wait.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+trait Work: Send {
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, result: Result<(), SqliteError>);
+}
+
+struct Typed<F, T> {
+    run: F,
+    output: Option<T>,
+    reply: oneshot::Sender<Result<T, SqliteError>>,
+}
+
+impl<F, T> Work for Typed<F, T>
+where
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.output = Some((self.run)(connection)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, result: Result<(), SqliteError>) {
+        let Typed { output, reply, .. } = *self;
+        // Nobody waits any more when the caller was cancelled; the write stands.
+        let _ = reply.send(result.map(|()| output.expect("a write that succeeded has run")));
+    }
+}
+
+impl Call {
+    /// A call of `run`, and its answer.
+    pub(super) fn new<T, F>(run: F, patience: Duration) -> (Self, oneshot::Receiver<Result<T, SqliteError>>)
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let work = Box::new(Typed { run, output: None, reply });
+        (Self { work, came: Instant::now(), patience, panicked: None, _place: None }, answer)
+    }
+
+    fn answer(self, result: Result<(), SqliteError>) {
+        self.work.answer(result);
+    }
+
+    /// Whether it has waited long enough for another process, which has held the file for so long.
+    fn is_over(&self, held: Duration) -> bool {
+        let waited = self.came.elapsed();
+        waited >= self.patience || (held >= BUSY && waited >= BUSY_LATER)
+    }
+}
+
+impl Writer {
+    /// Starts the thread; it ends when this is dropped and all that was sent is answered.
+    pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
+        let (calls, received) = channel();
+        let died = CancellationToken::new();
+        let (path, death) = (path.to_owned(), Death(died.clone()));
+        std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
+            let death = death;
+            // What is written to a file that nobody can find any more is lost with this process: better refuse it.
+            let presence = Presence::of(&path);
+            Thread { connection, path, presence, received, waiting: VecDeque::new(), held_since: None }.work();
+            drop(death);
+        })?;
+        Ok(Self { calls, room: Arc::new(Semaphore::new(QUEUE)), died })
+    }
+
+    /// Cancelled when the thread has panicked.
+    pub(super) fn died(&self) -> CancellationToken {
+        self.died.clone()
+    }
+
+    /// Sends a call as soon as there is room: back-pressure, without holding up a thread.
+    pub(super) async fn send_in_turn(&self, mut call: Call) {
+        call._place = self.room.clone().acquire_owned().await.ok();
+        self.send(call);
+    }
+
+    /// Sends a call now. If the thread is gone, the call is dropped, which its caller sees.
+    pub(super) fn send(&self, call: Call) {
+        let _ = self.calls.send(call);
+    }
+}
+
+/// Tells of the thread's death.
+struct Death(CancellationToken);
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
+    }
+}
+
+struct Thread {
+    connection: Connection,
+    path: PathBuf,
+    presence: Presence,
+    received: Receiver<Call>,
+    /// Received, but not of the group that is written now.
+    waiting: VecDeque<Call>,
+    /// Since when another process has held the file.
+    held_since: Option<Instant>,
+}
+
+impl Thread {
+    fn work(mut self) {
+        // The loop of `begin` waits longer; this is how often it looks round.
+        if let Err(error) = self.connection.busy_timeout(LOOK) {
+            tracing::warn!(%error, "the writing thread can't set how long it waits");
+        }
+        let mut gather = Duration::ZERO;
+        while let Some(first) = self.waiting.pop_front().or_else(|| self.received.recv().ok()) {
+            if !gather.is_zero() {
+                std::thread::sleep(gather);
+            }
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Some(next) = self.waiting.pop_front().or_else(|| self.received.try_recv().ok())
+            {
+                group.push(next);
+            }
+            let (writes, began) = (group.len(), Instant::now());
+            if self.presence.is_there() {
+                self.write(group);
+            } else {
+                group.into_iter().for_each(|call| call.answer(Err(removed(&self.path))));
+            }
+            gather = if writes > 1 { (began.elapsed() * GATHER).min(GATHER_MOST) } else { Duration::ZERO };
+        }
+    }
+
+    /// Writes the group in one transaction; if one of them fails, all the others.
+    fn write(&mut self, mut group: Vec<Call>) {
+        if !self.begin(&mut group) {
+            return;
+        }
+        let done = group.iter_mut().try_for_each(|call| self.run(call)).and_then(|()| self.commit());
+        match done {
+            Ok(()) => group.into_iter().for_each(|call| call.answer(Ok(()))),
+            Err(error) => {
+                self.roll_back();
+                match group.len() {
+                    1 => group.remove(0).answer(Err(error)),
+                    _ => self.write_apart(group),
+                }
+            }
+        }
+    }
+
+    /// Writes the group in one transaction in which each has a savepoint of its own: those that fail are undone alone.
+    fn write_apart(&mut self, mut group: Vec<Call>) {
+        if !self.begin(&mut group) {
+            return;
+        }
+        let results: Option<Vec<_>> = group.iter_mut().map(|call| self.run_apart(call)).collect();
+        if let Some(results) = results
+            && self.commit().is_ok()
+        {
+            group.into_iter().zip(results).for_each(|(call, result)| call.answer(result));
+            return;
+        }
+        // What failed has ended the transaction of all, as on a full disk: some may still go through alone.
+        self.roll_back();
+        for call in group {
+            let mut alone = vec![call];
+            if self.begin(&mut alone) {
+                let call = &mut alone[0];
+                let done = self.run(call).and_then(|()| self.commit());
+                if done.is_err() {
+                    self.roll_back();
+                }
+                alone.remove(0).answer(done);
+            }
+        }
+    }
+
+    /// Begins a transaction for the group. While another process writes, waits for it, and answers those whose patience
+    /// is at an end, in the group and behind it. False when none is left.
+    fn begin(&mut self, group: &mut Vec<Call>) -> bool {
+        loop {
+            match self.execute("BEGIN IMMEDIATE") {
+                Ok(()) => {
+                    if let Some(time) = self.held_since.take().map(|since| since.elapsed())
+                        && time > REMARKABLE
+                    {
+                        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                        tracing::info!(ms, "the database can be written to again");
+                    }
+                    return true;
+                }
+                Err(error) if is_busy(&error) => {
+                    let held = self.note_held();
+                    self.waiting.extend(self.received.try_iter());
+                    let mut waiting = self.waiting.drain(..).collect();
+                    for calls in [&mut *group, &mut waiting] {
+                        let (over, left) = std::mem::take(calls).into_iter().partition(|call| call.is_over(held));
+                        *calls = left;
+                        self.refuse(over, &error);
+                    }
+                    self.waiting = waiting.into();
+                    if group.is_empty() {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.refuse(std::mem::take(group), &error);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// How long another process has held the file.
+    fn note_held(&mut self) -> Duration {
+        let before = self.held_since.map_or(Duration::ZERO, |since| since.elapsed() - LOOK.min(since.elapsed()));
+        let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
+        if before <= REMARKABLE && held > REMARKABLE {
+            tracing::warn!(file = %self.path.display(), "another process holds the database; nothing can be written");
+        }
+        held
+    }
+
+    /// Answers calls that were not run.
+    fn refuse(&self, calls: Vec<Call>, error: &rusqlite::Error) {
+        calls.into_iter().for_each(|call| call.answer(Err(explain(&self.path, again(error)))));
+    }
+
+    /// Runs a call. One that panics has failed, no more: the thread lives on for the others.
+    fn run(&self, call: &mut Call) -> Result<(), SqliteError> {
+        if let Some(panicked) = call.panicked.take() {
+            return Err(panicked);
+        }
+        // A call that has panicked is not run again, so that nobody sees what it left half done.
+        match catch_unwind(AssertUnwindSafe(|| call.work.run(&self.connection))) {
+            Ok(done) => done.map_err(|e| explain(&self.path, e)),
+            Err(panic) => {
+                call.panicked = Some(panicked(&self.path, &*panic));
+                Err(panicked(&self.path, &*panic))
+            }
+        }
+    }
+
+    /// Runs a call between savepoints; `None` when its failure has ended the whole transaction.
+    fn run_apart(&self, call: &mut Call) -> Option<Result<(), SqliteError>> {
+        self.execute("SAVEPOINT one").ok()?;
+        let result = self.run(call);
+        if result.is_err() {
+            self.execute("ROLLBACK TO one").ok()?;
+        }
+        self.execute("RELEASE one").ok()?;
+        Some(result)
+    }
+
+    fn commit(&self) -> Result<(), SqliteError> {
+        self.execute("COMMIT").map_err(|e| explain(&self.path, e))
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            // The error that led here is the one to report; a failed rollback leaves the next BEGIN to fail.
+            let _ = self.execute("ROLLBACK");
+        }
+    }
+
+    fn execute(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([]).map(drop)
+    }
+}
+
+/// The error once more, for another of those whom it hits.
+fn again(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, message) => rusqlite::Error::SqliteFailure(*code, message.clone()),
+        other => rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
+            Some(other.to_string()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{Durability, Sqlite};
+
+    /// A database, and another process's connection to it.
+    async fn shared() -> (tempfile::TempDir, Sqlite, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let db = Sqlite::open(&path, Durability::Process).unwrap();
+        db.migrate("t", &["CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT;"]).await.unwrap();
+        (dir, db, Connection::open(&path).unwrap())
+    }
+
+    fn insert(n: i64) -> impl FnMut(&Connection) -> rusqlite::Result<usize> {
+        move |c| c.execute("INSERT INTO t VALUES (?1)", [n])
+    }
+
+    #[tokio::test]
+    async fn writes_wait_for_another_process_side_by_side_and_each_no_longer_than_its_patience() {
+        let (_dir, db, other) = shared().await;
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (began, patience) = (Instant::now(), Duration::from_millis(600));
+        let writes = (0..20).map(|n| db.write_within(patience, insert(n)));
+        let refused = futures_util::future::join_all(writes).await;
+        assert!(refused.iter().all(|r| matches!(r, Err(SqliteError::Unavailable { .. }))), "{refused:?}");
+        assert!(began.elapsed() < patience * 5, "{:?}", began.elapsed());
+        let patient = db.write_later(insert(100));
+        other.execute_batch("COMMIT").unwrap();
+        patient.await.unwrap().unwrap();
+        let found: Vec<i64> =
+            db.read(|c| c.prepare("SELECT n FROM t")?.query_map([], |row| row.get(0))?.collect()).await.unwrap();
+        assert_eq!(found, [100], "what was refused is not written later");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_fails_alone_and_once() {
+        let (_dir, db, other) = shared().await;
+        // They are gathered in one group while the file is held.
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = runs.clone();
+        let before = db.write_later(insert(1));
+        let bad = db.write_later(move |c| -> rusqlite::Result<()> {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            c.execute("INSERT INTO t VALUES (2)", [])?;
+            panic!("no such case")
+        });
+        let after = db.write_later(insert(3));
+        other.execute_batch("COMMIT").unwrap();
+        before.await.unwrap().unwrap();
+        after.await.unwrap().unwrap();
+        let error = bad.await.unwrap().unwrap_err();
+        assert!(matches!(&error, SqliteError::Panicked { message, .. } if message == "no such case"), "{error}");
+        assert_eq!(runs.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let sum: i64 = db.read(|c| c.query_row("SELECT sum(n) FROM t", [], |row| row.get(0))).await.unwrap();
+        assert_eq!(sum, 4);
+        assert!(!db.writer_died().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_death_of_the_thread_is_told() {
+        struct Deadly;
+        impl Work for Deadly {
+            fn run(&mut self, _: &Connection) -> rusqlite::Result<()> {
+                Ok(())
+            }
+            fn answer(self: Box<Self>, _: Result<(), SqliteError>) {
+                panic!("this ends the thread")
+            }
+        }
+        let (_dir, db, _) = shared().await;
+        let died = db.writer_died();
+        let call = Call { work: Box::new(Deadly), ..Call::new(|_| Ok(()), BUSY).0 };
+        db.shared.writer.send(call);
+        tokio::time::timeout(Duration::from_secs(10), died.cancelled()).await.unwrap();
+        assert!(matches!(db.write(insert(1)).await, Err(SqliteError::Unavailable { .. })));
+    }
+}
