@@ -167,6 +167,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         validity: None,
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),
+        input: None,
         job: Arc::new(job),
     };
     Ok((order, stop, signal))

@@ -23,6 +23,8 @@ pub struct RunOrder {
     pub validity: Option<Validity>,
     /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.
     pub results_before: serde_json::Map<String, serde_json::Value>,
+    /// What the job gets on its standard input, where that is not simply its data as JSON.
+    pub input: Option<Arc<str>>,
 }
 
 /// What is the same for every attempt of a worker.

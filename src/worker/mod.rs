@@ -67,6 +67,7 @@ impl WorkerSettings {
             memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, stretch.memory)),
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
+            input: lease.input().cloned(),
         }
     }
 

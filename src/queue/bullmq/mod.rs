@@ -13,6 +13,7 @@ mod ends;
 mod format;
 mod keys;
 mod lease;
+mod options;
 mod output;
 mod read;
 mod renew;

@@ -28,11 +28,13 @@ pub(super) struct Transcript {
     bound: usize,
     /// The last line's number and the sizes of all that are kept; read at the first write, for earlier attempts count.
     kept: Option<(u64, VecDeque<usize>)>,
+    /// How many lines are kept at most; read with those.
+    lines: usize,
 }
 
 impl Transcript {
     pub(super) fn new(id: &str, attempt: AttemptNumber, bound: usize) -> Self {
-        Self { id: id.to_owned(), attempt: attempt.0, bound, kept: None }
+        Self { id: id.to_owned(), attempt: attempt.0, bound, kept: None, lines: LINES.unsigned_abs() }
     }
 
     pub(super) async fn write(
@@ -45,9 +47,13 @@ impl Transcript {
         let (mut number, mut sizes) = match self.kept.take() {
             Some(kept) => kept,
             None => {
-                let mut all = redis::cmd("LRANGE");
-                all.arg(&key).arg(0).arg(-1);
-                let lines: Vec<String> = redis.queue.connection().cmd(&mut all).await?;
+                let mut all = redis::pipe();
+                all.cmd("LRANGE").arg(&key).arg(0).arg(-1);
+                all.cmd("HGET").arg(inner.keys.job(&self.id)).arg("opts");
+                let (lines, opts): (Vec<String>, Option<String>) = redis.queue.connection().pipe(&all).await?;
+                if let Some(wanted) = opts.as_deref().and_then(keep_logs) {
+                    self.lines = self.lines.min(wanted);
+                }
                 let last = lines.iter().rev().find_map(|line| parse(line)).map_or(0, |(number, _)| number);
                 (last, lines.iter().map(String::len).collect())
             }
@@ -67,7 +73,7 @@ impl Transcript {
             }
         }
         let mut bytes: usize = sizes.iter().sum();
-        while (bytes > self.bound || sizes.len() > LINES.unsigned_abs()) && sizes.len() > 1 {
+        while (bytes > self.bound || sizes.len() > self.lines) && sizes.len() > 1 {
             bytes -= sizes.pop_front().unwrap_or(0);
         }
         let mut pipe = redis::pipe();
@@ -78,6 +84,15 @@ impl Transcript {
         self.kept = Some((number, sizes));
         signals::tell(inner, redis, &Told::Output { id: self.id.clone() }).await
     }
+}
+
+/// How many lines the producer wants to be kept. To BullMQ, none is no limit.
+fn keep_logs(opts: &str) -> Option<usize> {
+    let opts: serde_json::Value = serde_json::from_str(opts).ok()?;
+    // Node writes the short name, other ports the long one.
+    let wanted = opts.get("kl").or_else(|| opts.get("keepLogs"))?.as_f64()?;
+    // A number of lines: what does not fit is no limit either.
+    (wanted >= 1.0).then_some(wanted as usize)
 }
 
 /// At most so many bytes of the end.

@@ -153,6 +153,7 @@ fn order(name: &str) -> RunOrder {
 fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
         results_before: serde_json::Map::new(),
+        input: None,
         job: Arc::new(Job {
             id: JobId::generate(),
             name: JobName::parse(name).unwrap(),

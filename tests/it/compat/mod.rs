@@ -17,6 +17,7 @@ macro_rules! with_node {
 }
 
 mod flows;
+mod odd;
 mod schedules;
 
 with_node! {
