@@ -10,6 +10,17 @@ pub(super) const STALLS_BEFORE: &str = "jobber:stalls";
 /// Field of a job's hash: starts that never reached a runner, to be taken off BullMQ's count (`ats`).
 pub(super) const UNSEEN: &str = "jobber:unseen";
 
+/// In [`Keys::requested`]: the job may not have been added yet.
+pub(super) const REQUESTED: &str = "requested";
+/// In [`Keys::requested`]: the job was added and has ended.
+pub(super) const ENDED: &str = "ended";
+
+/// Sets fields of a hash, ARGV, unless it has gone: to write to it then would bring a job back that nothing knows.
+pub(super) const SET_IF_THERE: &str = "\
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1";
+
 /// Builds the keys.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -56,6 +67,11 @@ impl Keys {
         key.strip_prefix(self.base.as_str())
     }
 
+    /// BullMQ's note of who holds a deduplication key.
+    pub(super) fn deduplication(&self, key: &str) -> String {
+        format!("{}de:{key}", self.base)
+    }
+
     /// BullMQ's lock of a job.
     pub(super) fn lock(&self, id: &str) -> String {
         format!("{}{id}:lock", self.base)
@@ -100,6 +116,12 @@ impl Keys {
     pub(super) fn idempotency(&self, key: &str) -> String {
         let digest: String = Sha256::digest(key.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         format!("{}jobber:request:{digest}", self.base)
+    }
+
+    /// Hash: id of a job of an idempotent request that was not answered yet to [`REQUESTED`], or [`ENDED`] from just
+    /// before its end.
+    pub(super) fn requested(&self) -> String {
+        format!("{}jobber:requested", self.base)
     }
 
     /// Set: ids of workers that may be there.

@@ -119,6 +119,14 @@ CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 A
 ALTER TABLE queue_claims ADD COLUMN boot TEXT;
 ALTER TABLE queue_claims ADD COLUMN until_ms INTEGER;
 ",
+    r"
+CREATE INDEX queue_dedup_of ON queue_dedup (id);
+DELETE FROM queue_dedup WHERE id NOT IN (SELECT id FROM queue_jobs);
+-- Whatever takes a job out of the queue frees the key that it holds.
+CREATE TRIGGER queue_dedup_freed AFTER DELETE ON queue_jobs BEGIN
+    DELETE FROM queue_dedup WHERE id = old.id;
+END;
+",
 ];
 
 /// A state as it stands in the tables.
