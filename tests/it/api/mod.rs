@@ -1,5 +1,6 @@
 //! The HTTP API of the real binary.
 
+mod identity;
 mod live;
 mod refusals;
 mod schedules;
