@@ -19,11 +19,11 @@ use bullmq::{MetricsOptions, Worker, WorkerOptions};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Before, ClaimOptions, Claims, Lease, QueueError};
+use super::super::{Before, ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::format::Stored;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, after, format, options, schedules, unseen};
+use super::{BullRetention, Inner, after, format, hash, options, schedules, unseen};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -306,33 +306,6 @@ impl Claim {
     }
 }
 
-/// What lies in Redis of a job, where the crate may have read something else.
-struct Hash {
-    fields: HashMap<String, String>,
-    /// A field whose bytes are no text.
-    no_text: Option<&'static str>,
-}
-
-async fn look_again(inner: &Inner, stored: &bullmq::Job) -> Result<Option<Hash>, QueueError> {
-    const FIELDS: [&str; 4] = ["name", "data", "opts", "timestamp"];
-    if !format::is_doubtful(stored) {
-        return Ok(None);
-    }
-    let redis = inner.link.get().await?;
-    let mut get = redis::cmd("HMGET");
-    get.arg(inner.keys.job(stored.id())).arg(&FIELDS);
-    let values: Vec<Option<Vec<u8>>> = inner.link.call(redis.queue.connection().cmd(&mut get)).await?;
-    let mut hash = Hash { fields: HashMap::new(), no_text: None };
-    for (name, value) in FIELDS.into_iter().zip(values) {
-        let Some(bytes) = value else { continue };
-        if std::str::from_utf8(&bytes).is_err() {
-            hash.no_text = Some(name);
-        }
-        hash.fields.insert(name.to_owned(), String::from_utf8_lossy(&bytes).into_owned());
-    }
-    Ok(Some(hash))
-}
-
 /// The closure: lends a job out and answers with its verdict.
 async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let answer = lend(&claim, &job).await;
@@ -342,7 +315,7 @@ async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, 
 
 async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let inner = &claim.inner;
-    let hash = match look_again(inner, stored).await {
+    let hash = match hash::look_again(inner, stored).await {
         Ok(hash) => hash,
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");

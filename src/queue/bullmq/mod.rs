@@ -11,6 +11,7 @@ mod claim;
 mod connect;
 mod ends;
 mod format;
+mod hash;
 mod keys;
 mod lease;
 mod options;

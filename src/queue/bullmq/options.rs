@@ -168,9 +168,13 @@ fn mended(opts: &Map<String, Value>) -> Result<Map<String, Value>, String> {
         }
         let whole = match name.as_str() {
             "backoff" => {
-                let (kind, delay, _) = backoff(value)?;
+                let (kind, delay, jitter) = backoff(value)?;
                 let kind = if kind == BackoffKind::Fixed { "fixed" } else { "exponential" };
-                json!({"type": kind, "delay": delay as u64})
+                let mut whole = json!({"type": kind, "delay": delay as u64});
+                if let Some(jitter) = jitter {
+                    whole["jitter"] = json!(jitter);
+                }
+                whole
             }
             "attempts" => json!(number(Some(value), name)?.unwrap_or(0.0).ceil() as u32),
             // To BullMQ a negative number of jobs to keep is all, and anything else that holds is none.
@@ -181,12 +185,14 @@ fn mended(opts: &Map<String, Value>) -> Result<Map<String, Value>, String> {
             },
             _ => whole(value),
         };
-        match whole {
-            Value::Null => {}
-            whole if is_read(name, &whole) => {
+        // JavaScript makes a text of a number, too.
+        let text = value.is_number().then(|| json!(value.to_string()));
+        match [Some(whole), text].into_iter().flatten().find(|mended| mended.is_null() || is_read(name, mended)) {
+            Some(Value::Null) => {}
+            Some(whole) => {
                 mended.insert(name.clone(), whole);
             }
-            _ => return Err(format!("opts/{name}: {value} can't be understood")),
+            None => return Err(format!("opts/{name}: {value} can't be understood")),
         }
     }
     Ok(mended)
