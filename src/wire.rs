@@ -92,6 +92,20 @@ pub struct Submitted {
     pub status: String,
     /// Whether that job had been there before (same id, deduplication key or idempotency key).
     pub duplicate: bool,
+    /// When it was submitted; absent when the queue has let go of it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<Timestamp>,
+}
+
+impl Submitted {
+    /// The id at which this job is found, even if its own stands for another job before or after it.
+    pub fn address(&self) -> JobId {
+        match self.submitted_at {
+            // A generated id never comes again.
+            Some(at) if uuid::Uuid::parse_str(self.id.as_str()).is_err() => self.id.come_again(at),
+            _ => self.id.clone(),
+        }
+    }
 }
 
 /// The answer to `POST /api/v1/jobs:bulk`, in the order of the request.

@@ -91,7 +91,7 @@ fn first_repeated(jobs: &[Arc<Job>]) -> Option<usize> {
 }
 
 fn put_together(node: &Node, submissions: &[Submission]) -> SubmittedFlow {
-    let Submission { id, duplicate } = submissions[node.at].clone();
+    let Submission { id, duplicate, .. } = submissions[node.at].clone();
     let children = node.children.iter().map(|child| put_together(child, submissions)).collect();
     SubmittedFlow { id, status: "queued".to_owned(), duplicate, children }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::body::Json;
@@ -97,11 +97,15 @@ pub(super) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Res
 }
 
 /// `POST /api/v1/schedules/{id}:trigger`, `:pause`, `:resume`.
-pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment) -> Result<Response, ApiError> {
+pub(super) async fn act(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let (id, verb) = segment.verb()?;
     let id = ScheduleId::parse(id)?;
     let status = match verb {
-        "trigger" => return trigger(&api, &id).await,
+        "trigger" => return trigger(&api, &id, &headers).await,
         "pause" => "paused",
         "resume" => "resumed",
         _ => {
@@ -117,10 +121,11 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment) -> Result
 }
 
 /// Submits one job of the schedule's kind now; its times stay as they are.
-async fn trigger(api: &Arc<Api>, id: &ScheduleId) -> Result<Response, ApiError> {
+async fn trigger(api: &Arc<Api>, id: &ScheduleId, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let idempotency = submit::idempotency(api, headers, "trigger", id.as_str().as_bytes())?;
     let schedule = find(api, id).await?.schedule;
     let job = Arc::new(schedule.job.job(JobId::generate(), api.clock.now()));
-    let submission = submit::submit(api, vec![job], None).await?.remove(0);
+    let submission = submit::submit(api, vec![job], idempotency).await?.remove(0);
     tracing::info!(schedule = %id, job = %submission.id, "a schedule was triggered");
     let location = format!("/api/v1/jobs/{}", submission.id);
     let answer = Answer(submit::submitted(submission));

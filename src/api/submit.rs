@@ -1,12 +1,13 @@
 //! Jobs in: checked, handed to the queue, and written down as submitted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,7 @@ use super::query;
 use super::state::{Api, BinaryProblem};
 use crate::domain::{Event, EventKind, Job, JobName};
 use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
+use crate::store::{JobRecord, StoreError};
 use crate::wire::{FieldProblem, SubmitJob, Submitted, SubmittedJobs};
 
 /// The most jobs in one request.
@@ -61,7 +63,8 @@ pub(super) async fn many(
 }
 
 pub(super) fn submitted(submission: Submission) -> Submitted {
-    Submitted { id: submission.id, status: "queued".to_owned(), duplicate: submission.duplicate }
+    let Submission { id, duplicate, job } = submission;
+    Submitted { id, status: "queued".to_owned(), duplicate, submitted_at: job.map(|job| job.submitted_at) }
 }
 
 /// Fills in defaults and checks every job; `place` gives the JSON pointer of the job with this number.
@@ -142,13 +145,8 @@ pub(super) async fn submit(
     api.check_room(jobs.len()).await?;
     let shared = api.clone();
     api.to_the_end(async move {
-        let submissions = shared.queue.submit(jobs.clone(), idempotency).await.map_err(refused)?;
-        let events: Vec<_> = jobs
-            .into_iter()
-            .zip(&submissions)
-            .filter(|(_, submission)| !submission.duplicate)
-            .map(|(job, _)| Event { at: job.submitted_at, job, kind: EventKind::Submitted })
-            .collect();
+        let submissions = shared.queue.submit(jobs, idempotency).await.map_err(refused)?;
+        let events = shared.unannounced(&submissions).await;
         // The jobs are accepted by now, and every later event carries all of them: history is late, nothing is lost.
         if !events.is_empty()
             && let Err(error) = shared.sink.append(&events).await
@@ -158,4 +156,41 @@ pub(super) async fn submit(
         Ok(submissions)
     })
     .await
+}
+
+impl Api {
+    /// What is to be written down of these submissions: of new jobs that they were submitted, and the same of others
+    /// whose submission was cut off before that.
+    async fn unannounced(&self, submissions: &[Submission]) -> Vec<Event> {
+        /// Questions to history at the same time.
+        const ASKED: usize = 16;
+        let mut seen = HashSet::new();
+        let (mut news, mut others) = (Vec::new(), Vec::new());
+        for submission in submissions {
+            if let Some(job) = submission.job.as_ref().filter(|job| seen.insert(&job.id)) {
+                if submission.duplicate { others.push(job) } else { news.push(job) }
+            }
+        }
+        for asked in others.chunks(ASKED) {
+            let known = join_all(asked.iter().map(|job| self.is_announced(job))).await;
+            news.extend(asked.iter().zip(known).filter(|(_, known)| !known).map(|(job, _)| *job));
+        }
+        let told = |job: &Arc<Job>| Event { at: job.submitted_at, job: job.clone(), kind: EventKind::Submitted };
+        news.into_iter().map(told).collect()
+    }
+
+    /// Whether history has been told that the job was submitted. When that can't be known it counts as not told: to tell
+    /// it again changes nothing.
+    async fn is_announced(&self, job: &Job) -> bool {
+        let of_the_job = |record: &JobRecord| record.submitted_at == job.submitted_at;
+        let found = async {
+            let first = self.history.job(&job.id).await?;
+            if first.as_ref().is_none_or(of_the_job) {
+                return Ok(first);
+            }
+            self.history.job(&job.id.come_again(job.submitted_at)).await
+        };
+        let found: Result<_, StoreError> = found.await;
+        found.is_ok_and(|record| record.is_some_and(|record| record.announced))
+    }
 }

@@ -9,7 +9,7 @@ use super::wait::end_of;
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, LogRequest};
 use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
-use crate::wire::{JobView, LogEvent};
+use crate::wire::{JobView, LogEvent, Submitted};
 
 /// The last line of `jsonl`, behind the events.
 #[derive(Serialize)]
@@ -19,18 +19,20 @@ struct JobLine<'a> {
     job: &'a JobView,
 }
 
-/// Shows what the job writes until it has ended, and gives its code. Ctrl-C leaves it running.
-pub(super) async fn follow(id: &JobId, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+/// Shows what the job that was just submitted writes until it has ended, and gives its code. Ctrl-C leaves it running.
+pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let (id, address) = (&job.id, job.address());
     let watched = tokio::select! {
-        job = watch(id, client, console) => Some(job?),
+        job = watch(&address, client, console) => Some(job?),
         // Without a handler to be had, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => None,
     };
-    let Some((job, at_line_start)) = watched else {
+    let Some((mut job, at_line_start)) = watched else {
         console.say(&format!("detached; job {id} goes on"));
         console.hint(&format!("attach again with `jobber logs -f {id}`, stop it with `jobber cancel {id}`"));
         return Ok(Exit::INTERRUPTED);
     };
+    job.id = id.clone();
     match console.format {
         Format::Table => {
             let stdout = job.attempts.last().and_then(|a| a.report.as_ref()).map_or("", |r| r.stdout.text.as_str());

@@ -169,7 +169,7 @@ pub(super) async fn schedule(
             let all = Schedules { items: client.schedules().await? };
             let none = all.items.is_empty();
             console.show(&all)?;
-            for schedule in &all.0 {
+            for schedule in &all.items {
                 if let Some(trouble) = &schedule.trouble {
                     console.hint(&format!("{}: {trouble}", schedule.id));
                 }

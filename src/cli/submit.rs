@@ -9,7 +9,7 @@ use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit, wait};
 use crate::client::Client;
 use crate::domain::{Clock, JobId, JobName};
-use crate::wire::{SubmitJob, SubmitJobs, Submitted};
+use crate::wire::{JobView, SubmitJob, SubmitJobs, Submitted};
 
 /// Jobs in one request at most (the API's own limit).
 const BATCH_JOBS: usize = 10_000;
@@ -28,7 +28,7 @@ pub struct SubmitArgs {
     /// How it runs.
     #[command(flatten)]
     flags: JobFlags,
-    /// An id of your choice: submitting it again changes nothing
+    /// An id of your choice: submitting it again changes nothing while the queue has the job
     #[arg(long, value_name = "ID", value_parser = JobId::custom)]
     id: Option<JobId>,
     /// Makes a repeated submission harmless: the first answer is given again
@@ -131,8 +131,14 @@ impl Answer {
         }
     }
 
-    fn ids(&self) -> Vec<JobId> {
-        self.all().iter().map(|submitted| submitted.id.clone()).collect()
+    /// The jobs, once all have ended.
+    async fn ends(&self, client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
+        let addresses: Vec<_> = self.all().iter().map(Submitted::address).collect();
+        let mut jobs = wait::all_ends(&addresses, client, console).await?;
+        for (job, submitted) in jobs.iter_mut().zip(self.all()) {
+            job.id = submitted.id.clone();
+        }
+        Ok(jobs)
     }
 
     fn print(&self, only_ids: bool, console: &mut Console) -> Result<(), CliError> {
@@ -177,7 +183,7 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
             if args.follow {
                 let note = if submitted.duplicate { " (it was there already)" } else { "" };
                 console.say(&format!("job {}{note}", submitted.id));
-                return follow(&submitted.id, client, console).await;
+                return follow(&submitted, client, console).await;
             }
             finish(&args, &Answer::One(submitted), client, console).await
         }
@@ -241,7 +247,7 @@ async fn finish(args: &SubmitArgs, answer: &Answer, client: &Client, console: &m
     if !args.wait {
         return Ok(Exit::OK);
     }
-    match wait::interruptible(wait::all_ends(&answer.ids(), client, console)).await? {
+    match wait::interruptible(answer.ends(client, console)).await? {
         Some(jobs) if args.print_id => Ok(wait::highest(&jobs)),
         Some(jobs) => wait::report(jobs, console),
         None => {

@@ -107,14 +107,35 @@ impl JobId {
         }
     }
 
-    /// Whether BullMQ has counted it: such an id comes again when its queue was obliterated, for BullMQ then counts anew.
+    /// Whether BullMQ has counted it: such an id comes again for a job that has nothing to do with the first, when the
+    /// queue was obliterated.
     pub fn is_counted(&self) -> bool {
         self.0.bytes().all(|b| b.is_ascii_digit())
     }
 
-    /// The id under which history keeps a job when its own, a counted one, stands for an earlier job there.
+    /// The id under which history keeps a job when its own stands for an earlier job there, and at which exactly this
+    /// job is found while the queue has it. An id comes again when BullMQ counts anew, or when whoever chose it chooses
+    /// it again after the queue has let go of the first.
     pub fn come_again(&self, submitted_at: Timestamp) -> Self {
-        Self(format!("{}~{}", self.0, submitted_at.as_millis()))
+        /// What is left of the longest id with a time and a digest behind it.
+        const KEPT: usize = 200;
+        let ms = submitted_at.as_millis();
+        if self.0.len() <= KEPT {
+            return Self(format!("{}~{ms}", self.0));
+        }
+        // Ids are ASCII. The digest (FNV-1a) tells apart what has a beginning in common.
+        let digest = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Self(format!("{}.{digest:016x}~{ms}", &self.0[..KEPT]))
+    }
+
+    /// The job's own id and its time of submission, if this id is made of both (see [`JobId::come_again`]).
+    pub fn told_apart(&self) -> Option<(Self, Timestamp)> {
+        let (id, ms) = self.0.rsplit_once('~')?;
+        let submitted_at = Timestamp::from_millis(ms.parse().ok()?);
+        Some((Self::parse(id).ok()?, submitted_at))
     }
 }
 
@@ -263,6 +284,18 @@ mod tests {
         for other in ["node", "w", "a-1", "a-1-xyz", "host-1-0123456g", "1-01234567"] {
             assert!(!WorkerId::parse(other).unwrap().is_generated(), "{other}");
         }
+    }
+
+    #[test]
+    fn an_id_that_comes_again_is_one_that_can_be_read_back() {
+        let at = Timestamp::from_millis(1_700_000_000_000);
+        let id = JobId::parse("jobA").unwrap();
+        assert_eq!(id.come_again(at).as_str(), "jobA~1700000000000");
+        assert_eq!(id.come_again(at).told_apart(), Some((id, at)));
+        assert_eq!(JobId::parse("a~b").unwrap().told_apart(), None);
+        let [a, b] = ["a", "b"].map(|end| JobId::parse(&format!("{}{end}", "x".repeat(255))).unwrap());
+        assert_ne!(a.come_again(at), b.come_again(at));
+        assert!(JobId::parse(a.come_again(at).as_str()).is_ok());
     }
 
     #[test]

@@ -9,19 +9,19 @@
 //! What is seen of errors is written before shards, so nothing that a shard counts is unknown. It merges to the same
 //! however often it is written.
 //!
-//! An id that BullMQ has counted may come again for another job (see [`JobId::is_counted`]), told by its time of submission.
-//! The first job keeps the id; the events of another are folded under one that is made of both.
+//! An id may come again for another job (see [`JobId::come_again`]), told by its time of submission. The first job keeps
+//! the id; the events of another are folded under one that is made of both, and the first one's record tells of it.
 //!
 //! A shard takes in a bounded number of sets of errors. An attempt whose error would make one more is marked with
 //! [`Fingerprint::OTHER`] in its record: a shard stays the sum of what its records contribute.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry as Place, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
-use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobId};
+use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
@@ -49,9 +49,10 @@ pub async fn fold_batch(
 ) -> Result<Folded, StoreError> {
     let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
     let mut batch = Batch::load(projection, entries, retention).await?;
-    let told_apart = batch.tell_apart(entries);
+    let told_apart = batch.tell_apart(projection, entries).await?;
     if let Some(entries) = &told_apart {
-        batch = Batch::load(projection, entries, retention).await?;
+        let firsts = std::mem::replace(&mut batch, Batch::load(projection, entries, retention).await?);
+        batch.tell_of_those_that_came_again(firsts, entries);
     }
     for (at, entry) in told_apart.as_deref().unwrap_or(entries) {
         match entry {
@@ -173,14 +174,20 @@ impl Batch {
     }
 
     /// The entries with an id of its own for each job whose id had been another's before; `None` when there is none.
-    fn tell_apart(&self, entries: &[(Cursor, Entry)]) -> Option<Vec<(Cursor, Entry)>> {
+    async fn tell_apart(
+        &self,
+        projection: &dyn Projection,
+        entries: &[(Cursor, Entry)],
+    ) -> Result<Option<Vec<(Cursor, Entry)>>, StoreError> {
+        let orphans = self.orphans(projection, entries).await?;
         let has_come_again = |job: &Job| {
             let first = self.jobs.places.get(&job.id).map(|place| &self.jobs.all[*place].value.record);
-            job.id.is_counted() && first.is_some_and(|first| first.submitted_at != job.submitted_at)
+            first.is_some_and(|first| first.submitted_at != job.submitted_at)
+                || orphans.contains(&job.id.come_again(job.submitted_at))
         };
         let jobs = entries.iter().filter_map(|(_, entry)| entry.job());
         if !jobs.into_iter().any(|event| has_come_again(&event.job)) {
-            return None;
+            return Ok(None);
         }
         let told_apart = entries.iter().cloned().map(|(at, mut entry)| {
             if let Entry::Job(event) = &mut entry
@@ -191,7 +198,57 @@ impl Batch {
             }
             (at, entry)
         });
-        Some(told_apart.collect())
+        Ok(Some(told_apart.collect()))
+    }
+
+    /// Ids of records that were told apart from one which has expired since. They can only be meant by events of jobs
+    /// without a record that tell of something else than a beginning.
+    async fn orphans(
+        &self,
+        projection: &dyn Projection,
+        entries: &[(Cursor, Entry)],
+    ) -> Result<HashSet<JobId>, StoreError> {
+        let mut begun = HashSet::new();
+        let mut ids = HashSet::new();
+        for event in entries.iter().filter_map(|(_, entry)| entry.job()) {
+            let begins = match event.kind {
+                EventKind::Submitted => true,
+                EventKind::AttemptStarted { attempt, .. } => attempt.0 == 1,
+                _ => false,
+            };
+            let is_new = self.jobs.places.get(&event.job.id).is_some_and(|p| self.jobs.all[*p].version.is_none());
+            if is_new && begun.insert((&event.job.id, event.job.submitted_at)) && !begins {
+                ids.insert(event.job.id.come_again(event.job.submitted_at));
+            }
+        }
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let asked: Vec<_> = ids.into_iter().collect();
+        let found = projection.load(&asked, &[]).await?.jobs;
+        Ok(asked.into_iter().zip(found).filter_map(|(id, found)| found.map(|_| id)).collect())
+    }
+
+    /// Lets the records of the first jobs, as they were loaded before, tell of the last that has their id.
+    fn tell_of_those_that_came_again(&mut self, firsts: Batch, entries: &[(Cursor, Entry)]) {
+        let mut last = HashMap::new();
+        for event in entries.iter().filter_map(|(_, entry)| entry.job()) {
+            if let Some((id, at)) = event.job.id.told_apart()
+                && at == event.job.submitted_at
+                && firsts.jobs.places.contains_key(&id)
+            {
+                last.entry(id).and_modify(|last: &mut Timestamp| *last = at.max(*last)).or_insert(at);
+            }
+        }
+        let mut all: HashMap<_, _> = firsts.jobs.all.into_iter().map(|d| (d.value.record.id.clone(), d)).collect();
+        for (id, at) in last {
+            let Some(Document { value, version, .. }) = all.remove(&id) else { continue };
+            let first = self.jobs.get_or_insert(id, || (value, version));
+            if first.value.record.come_again < Some(at) && first.value.record.submitted_at != at {
+                first.value.record.come_again = Some(at);
+                first.changed = true;
+            }
+        }
     }
 
     fn add_shard(&mut self, key: ShardKey, shard: Option<Versioned<StatShard>>) {

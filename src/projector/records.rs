@@ -26,8 +26,8 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
     }
     record.applied = at;
     match &event.kind {
-        // The record was made from the event's job: nothing is left to do, and what came before it stands.
-        EventKind::Submitted => {}
+        // The record was made from the event's job: nothing else is left to do, and what came before it stands.
+        EventKind::Submitted => record.announced = true,
         EventKind::AttemptStarted { attempt, worker, host } => started(record, event.at, *attempt, worker, host),
         EventKind::AttemptWithdrawn { attempt, worker } => withdrawn(record, *attempt, worker),
         EventKind::AttemptFinished { attempt, worker, report, next_at } => {

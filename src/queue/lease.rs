@@ -72,6 +72,8 @@ pub struct Before {
     pub barred: Option<String>,
     /// What those gave back that gave something back, by their ids.
     pub results: Map<String, Value>,
+    /// The text of the job's data, where a [`Value`] does not hold it exactly.
+    pub input: Option<Arc<str>>,
 }
 
 impl Lease {
@@ -125,6 +127,11 @@ impl Lease {
     /// What the jobs that this one has waited for gave back, by their ids.
     pub fn results_before(&self) -> &Map<String, Value> {
         &self.before.results
+    }
+
+    /// The text of the job's data, where that in [`Lease::job`] is not exact.
+    pub fn input(&self) -> Option<&Arc<str>> {
+        self.before.input.as_ref()
     }
 
     /// What to run.

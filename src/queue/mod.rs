@@ -80,12 +80,27 @@ pub struct Idempotency {
 }
 
 /// What became of one submitted job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
     /// The job that now stands for it.
     pub id: JobId,
     /// True when that job had been there before: same id, deduplication key or idempotency key.
     pub duplicate: bool,
+    /// That job as the queue has it; `None` when it has let go of it.
+    #[serde(skip)]
+    pub job: Option<Arc<Job>>,
+}
+
+impl Submission {
+    /// The answer for a job that is new.
+    pub fn new(job: Arc<Job>) -> Self {
+        Self { id: job.id.clone(), duplicate: false, job: Some(job) }
+    }
+
+    /// The answer for a job in whose place this one stands.
+    pub fn duplicate(id: JobId, job: Option<Arc<Job>>) -> Self {
+        Self { id, duplicate: true, job }
+    }
 }
 
 /// A job as the queue sees it now.
@@ -179,6 +194,8 @@ pub enum Change {
     Done(Arc<Job>, u32),
     /// Not possible from this state.
     WrongState(JobState),
+    /// Not while this other job holds its deduplication key.
+    KeyTaken(JobId),
     /// The queue does not know it.
     NotFound,
 }
@@ -264,7 +281,8 @@ pub trait Operator: Send + Sync + 'static {
     /// Durable: a job that is not running ends at once, a running one is told through its lease, wherever it runs.
     async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError>;
 
-    /// Puts a failed job back, with a fresh budget of attempts.
+    /// Puts a failed job back, with a fresh budget of attempts. It takes its deduplication key again, if that has no time
+    /// to live, until it has ended; not possible while another job holds the key.
     async fn retry(&self, id: &JobId) -> Result<Change, QueueError>;
 
     /// Makes a delayed job ready now.

@@ -230,6 +230,7 @@ fn spawn(
     loop {
         let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
         let input = match &job.data {
+            _ if let Some(text) = &order.input => text.as_bytes().to_vec(),
             Some(data) => {
                 serde_json::to_vec(data).map_err(|e| SpawnError::system("couldn't write the data as JSON", e))?
             }

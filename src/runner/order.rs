@@ -27,6 +27,8 @@ pub struct RunOrder {
     pub results_before: serde_json::Map<String, serde_json::Value>,
     /// Where its start is written down before its process is; `None` for one that nobody keeps a history of.
     pub start_log: Option<Arc<dyn StartLog>>,
+    /// What the job gets on its standard input, where that is not simply its data as JSON.
+    pub input: Option<Arc<str>>,
 }
 
 /// What is the same for every attempt of a worker.

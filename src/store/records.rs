@@ -58,6 +58,12 @@ pub struct JobRecord {
     /// Whether somebody took it out of the lists.
     #[serde(default)]
     pub removed: bool,
+    /// Whether it was written down that the queue took it; other events may have made the record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announced: bool,
+    /// When the last job was submitted that has this id too, and a record of its own (see [`JobId::come_again`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub come_again: Option<Timestamp>,
     /// The last event that has been folded in: earlier ones are skipped.
     pub applied: Cursor,
 }
@@ -94,6 +100,8 @@ impl JobRecord {
             retries: 0,
             retried_after: None,
             removed: false,
+            announced: false,
+            come_again: None,
             applied: Cursor::START,
         }
     }

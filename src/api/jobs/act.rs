@@ -28,7 +28,7 @@ pub(in crate::api) async fn act(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (id, verb) = segment.verb()?;
-    let id = JobId::parse(id)?;
+    let id = api.in_queue(JobId::parse(id)?).await?;
     let status = match verb {
         "cancel" => {
             let OptionalJson(body) = OptionalJson::<CancelRequest>::from_request(request, &api).await?;
@@ -53,7 +53,7 @@ pub(in crate::api) async fn act(
 
 /// `DELETE /api/v1/jobs/{id}`.
 pub(in crate::api) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<Acted>, ApiError> {
-    let id = JobId::parse(&segment.0)?;
+    let id = api.in_queue(JobId::parse(&segment.0)?).await?;
     let (shared, job) = (api.clone(), id.clone());
     api.to_the_end(async move { take_out(&shared, &job).await }).await?;
     tracing::info!(job = %id, status = "removed", "acted on a job");
@@ -101,6 +101,7 @@ async fn retry(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
             Ok("retried")
         }
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a failed job can be retried")),
+        Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
             api.look(id).await?;
             Err(not_in_queue(id))
@@ -113,6 +114,7 @@ async fn promote(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
         // No event: when it starts is what history is told.
         Change::Done(..) => Ok("promoted"),
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a delayed job can be promoted")),
+        Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
             let look = api.look(id).await?;
             Err(ApiError::wrong_state(id, look.view.state, "only a delayed job can be promoted"))
@@ -126,13 +128,19 @@ async fn take_out(api: &Api, id: &JobId) -> Result<(), ApiError> {
         Change::WrongState(state) => {
             return Err(ApiError::wrong_state(id, state, "cancel it, and remove it when it has ended"));
         }
+        Change::KeyTaken(holder) => return Err(key_taken(id, &holder)),
         // The queue has forgotten it, but it is in the lists still.
-        Change::NotFound => match api.history.job(id).await? {
+        Change::NotFound => match api.remembered(id).await? {
             Some(record) if !record.removed => append(api, &Arc::new(job_of(&record)), EventKind::Removed).await?,
             _ => return Err(ApiError::unknown_job(id)),
         },
     }
     Ok(())
+}
+
+fn key_taken(id: &JobId, holder: &JobId) -> ApiError {
+    let detail = format!("job {holder} holds the deduplication key of job {id}; retry it when that one has ended");
+    ApiError::new(StatusCode::CONFLICT, "deduplication_key_taken", detail)
 }
 
 fn not_in_queue(id: &JobId) -> ApiError {

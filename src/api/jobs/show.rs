@@ -32,6 +32,7 @@ pub(in crate::api) async fn show(
     params.done()?;
     let wait = asked.or(preferred).unwrap_or(0).min(LONGEST);
     let mut view = if wait == 0 { as_it_is(&api, &id).await? } else { wait_for_end(&api, &id, wait).await? };
+    view.id = id;
     let errors: Vec<_> = view.attempts.iter().filter_map(|attempt| attempt.fingerprint).collect();
     view.categories = failures::labels(&api, &errors).await?;
     let mut response = Answer(view).into_response();
@@ -64,7 +65,7 @@ async fn as_it_is(api: &Api, id: &JobId) -> Result<JobView, ApiError> {
         return Ok(look.view);
     }
     // What is known so far is better than an error.
-    Ok(catch_up(api, id, Instant::now() + MOMENT).await.unwrap_or(look.view))
+    Ok(catch_up(api, &look.pinned(), Instant::now() + MOMENT).await.unwrap_or(look.view))
 }
 
 /// Returns when the job has ended and history knows how, when `wait` seconds have passed, or when the server stops.
@@ -79,14 +80,15 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
     if first.settled {
         return Ok(first.view);
     }
-    let mut watch = api.feed.watch(id).await;
+    let id = first.pinned();
+    let mut watch = api.feed.watch(&first.own_id).await;
     loop {
-        let look = api.look(id).await?;
+        let look = api.look(&id).await?;
         if look.settled || api.stopping.is_cancelled() || Instant::now() >= deadline {
             return Ok(look.view);
         }
         if look.view.state.is_final() {
-            return catch_up(api, id, deadline).await;
+            return catch_up(api, &id, deadline).await;
         }
         tokio::select! {
             () = api.stopping.cancelled() => return Ok(look.view),

@@ -5,7 +5,7 @@ use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::{JobId, JobState};
 use crate::queue::QueuedJob;
-use crate::store::JobRecord;
+use crate::store::{JobRecord, StoreError};
 use crate::wire::JobView;
 
 /// What both sources know of a job at one moment.
@@ -14,6 +14,19 @@ pub(in crate::api) struct Look {
     pub(in crate::api) view: JobView,
     /// Whether the job has ended and history knows how: nothing more is to come.
     pub(in crate::api) settled: bool,
+    /// The id under which the queue and the event log know the job.
+    pub(in crate::api) own_id: JobId,
+}
+
+impl Look {
+    /// The id at which this very job is found from now on, whatever its own comes to stand for.
+    pub(in crate::api) fn pinned(&self) -> JobId {
+        let pinned = self.own_id.come_again(self.view.submitted_at);
+        // A generated id never comes again, and one that is too long can't be taken apart.
+        let is_generated = uuid::Uuid::parse_str(self.own_id.as_str()).is_ok();
+        let is_found = pinned.told_apart().is_some_and(|(id, _)| id == self.own_id);
+        if is_found && !is_generated { pinned } else { self.view.id.clone() }
+    }
 }
 
 impl Api {
@@ -23,17 +36,50 @@ impl Api {
     /// 404 when neither knows it, or it was removed.
     pub(in crate::api) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
         // The queue first: what it does not know any more is in history by then.
-        let queued = self.queue.find(std::slice::from_ref(id)).await?.pop().flatten();
+        let mut queued = self.queue.find(std::slice::from_ref(id)).await?.pop().flatten();
         let mut record = self.history.job(id).await?;
-        if let (Some(first), Some(queued)) = (&record, &queued)
-            && id.is_counted()
-            && first.submitted_at != queued.job.submitted_at
-        {
+        let mut own_id = id.clone();
+        match (&record, &queued) {
             // The id stands for another job by now: while that is in the queue, it is the one that is asked for.
-            record = self.history.job(&id.come_again(queued.job.submitted_at)).await?;
-            record = record.map(|record| JobRecord { id: id.clone(), ..record });
+            (Some(first), Some(queued)) if first.submitted_at != queued.job.submitted_at => {
+                record = self.history.job(&id.come_again(queued.job.submitted_at)).await?;
+            }
+            (_, Some(_)) => {}
+            (known, None) => {
+                let is_known = known.is_some();
+                if let Some((base, submitted_at)) = id.told_apart() {
+                    let of_that_time = |job: &QueuedJob| job.job.submitted_at == submitted_at;
+                    queued = self.queue.find(std::slice::from_ref(&base)).await?.pop().flatten().filter(of_that_time);
+                    if !is_known {
+                        record = self.history.job(&base).await?.filter(|first| first.submitted_at == submitted_at);
+                    }
+                    own_id = base;
+                } else if known.as_ref().is_some_and(|first| first.come_again.is_some()) {
+                    record = self.remembered(id).await?;
+                }
+            }
         }
-        merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))
+        let mut look = merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))?;
+        look.view.id = id.clone();
+        look.own_id = own_id;
+        Ok(look)
+    }
+
+    /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the first.
+    pub(in crate::api) async fn remembered(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        let first = self.history.job(id).await?;
+        match first.as_ref().and_then(|first| first.come_again).filter(|_| !id.is_counted()) {
+            Some(last) => Ok(self.history.job(&id.come_again(last)).await?.or(first)),
+            None => Ok(first),
+        }
+    }
+
+    /// The id under which the queue knows the job: history lists one whose id came again under another.
+    pub(in crate::api) async fn in_queue(&self, id: JobId) -> Result<JobId, ApiError> {
+        let Some((base, submitted_at)) = id.told_apart() else { return Ok(id) };
+        let queued = self.queue.find(&[id.clone(), base.clone()]).await?;
+        let is_base = matches!(&queued[..], [None, Some(job)] if job.job.submitted_at == submitted_at);
+        Ok(if is_base { base } else { id })
     }
 }
 
@@ -44,12 +90,12 @@ pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>
         (Some(record), None) if record.removed => None,
         (Some(record), None) => {
             let settled = record.state.is_final();
-            Some(Look { view: of_record(record), settled })
+            Some(look(of_record(record), settled))
         }
         (None, Some(queued)) => {
             let mut view = JobView::of(&queued.job, queued.state);
             lay_over(&mut view, &queued);
-            Some(Look { view, settled: false })
+            Some(look(view, false))
         }
         (Some(record), Some(queued)) => Some(both(record, &queued)),
     }
@@ -66,7 +112,11 @@ fn both(record: JobRecord, queued: &QueuedJob) -> Look {
         view.state = queued.state;
         lay_over(&mut view, queued);
     }
-    Look { view, settled }
+    look(view, settled)
+}
+
+fn look(view: JobView, settled: bool) -> Look {
+    Look { own_id: view.id.clone(), view, settled }
 }
 
 fn of_record(record: JobRecord) -> JobView {

@@ -58,7 +58,8 @@ pub(super) async fn stream(
     }
     let (out, events) = mpsc::channel(sse::WAITING);
     let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
-    let teller = Teller { api: api.clone(), id, out, transcript, position: 0 };
+    let (id, own_id) = (look.pinned(), look.own_id.clone());
+    let teller = Teller { api: api.clone(), id, own_id, out, transcript, position: 0 };
     api.tasks.spawn(async move {
         let (stopping, out) = (teller.api.stopping.clone(), teller.out.clone());
         let told = async { if follow { teller.follow(look).await } else { teller.tell_so_far(look).await } };
@@ -84,7 +85,10 @@ async fn look_without_data(api: &Api, id: &JobId) -> Result<Look, ApiError> {
 /// Tells one client what one job says.
 struct Teller {
     api: Arc<Api>,
+    /// At which this very job is found.
     id: JobId,
+    /// As the queue and the event log know it.
+    own_id: JobId,
     out: mpsc::Sender<Event>,
     transcript: Transcript,
     /// Up to where the queue's output has been read.
@@ -113,8 +117,8 @@ impl Teller {
     /// Goes on until the job has ended.
     async fn follow(mut self, mut look: Look) -> Result<(), ApiError> {
         let api = self.api.clone();
-        let id = self.id.clone();
-        let mut watch = api.feed.watch(&id).await;
+        let (id, own_id) = (self.id.clone(), self.own_id.clone());
+        let mut watch = api.feed.watch(&own_id).await;
         self.tell(&look, false).await?;
         let mut looked = Instant::now();
         loop {
@@ -185,6 +189,10 @@ impl Teller {
     /// Whether the queue has the job elsewhere than `look` has; takes over its progress.
     async fn moved(&self, look: &mut Look) -> Result<bool, ApiError> {
         let Some(queued) = self.queued().await? else { return Ok(true) };
+        // Another job with the same id has taken its place.
+        if queued.job.submitted_at != look.view.submitted_at {
+            return Ok(true);
+        }
         let moved = queued.state != look.view.state;
         look.view.progress = queued.progress;
         Ok(moved)
@@ -215,13 +223,13 @@ impl Teller {
 
     /// The job as the queue has it.
     async fn queued(&self) -> Result<Option<QueuedJob>, ApiError> {
-        Ok(self.api.queue.find(std::slice::from_ref(&self.id)).await?.pop().flatten())
+        Ok(self.api.queue.find(std::slice::from_ref(&self.own_id)).await?.pop().flatten())
     }
 
     /// The next pieces; none when a tick has passed without.
     async fn output(&self) -> Result<(u64, Vec<OutputChunk>), ApiError> {
         let tick = Instant::now() + TICK;
-        let output = self.api.queue.output(&self.id, self.position, TICK).await?;
+        let output = self.api.queue.output(&self.own_id, self.position, TICK).await?;
         if output.1.is_empty() {
             // The queue answers at once about a job from which nothing is to come, or that it does not know.
             tokio::time::sleep_until(tick).await;
@@ -236,7 +244,7 @@ impl Teller {
 
     /// Takes what the queue has next; false when it has no more by now.
     async fn read_on(&mut self) -> Result<bool, ApiError> {
-        let output = self.api.queue.output(&self.id, self.position, Duration::ZERO).await?;
+        let output = self.api.queue.output(&self.own_id, self.position, Duration::ZERO).await?;
         let has_some = !output.1.is_empty();
         self.take(output);
         Ok(has_some)

@@ -1,32 +1,51 @@
 //! A cache in Redis, shared by all processes.
 //!
-//! An error is a key with a time to live, its value a few hundred bytes: packed, because there is one for every kind of
-//! error that the whole fleet has met. The server forgets the keys by itself; a value that this version does not read
-//! counts as forgotten.
+//! All errors are one hash, by fingerprint: a value says until when it is known, and is a few hundred bytes, packed,
+//! because there is one for every kind of error that the whole fleet has met. Each write strikes a few that are over; the
+//! server forgets the hash when nothing was put into it for that long. A value that this version does not read counts as
+//! forgotten. Older versions kept a key for each error: it is read still, and moved.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::bytes::Bytes;
-use fred::interfaces::KeysInterface;
-use fred::types::Expiration;
+use fred::interfaces::{KeysInterface, LuaInterface};
+use fred::types::{Expiration, Value};
 use futures_util::future::{join_all, try_join_all};
 
-use crate::domain::{Day, Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Clock, Day, Fingerprint, JobId, KnownError, Stretch};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::redis::Redis;
 
-/// The first byte of every value: how the rest is to be read.
-const FORMAT: u8 = 1;
+/// The first byte of every value: how the rest is to be read. This one begins with the second in which it is over.
+const FORMAT: u8 = 2;
+/// The format of older versions' keys, which are over by themselves.
+const FORMAT_OF_KEYS: u8 = 1;
 /// Larger values are not kept: no model's vector is as long, and the server's memory is shared with the queue.
 const MOST_BYTES: usize = 64 << 10;
 /// Keys that are asked for or written at the same time.
 const CHUNK: usize = 256;
 
+/// KEYS: the hash. ARGV: now and the time to live in seconds, fingerprints each with its value.
+const PUT: &str = "\
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+local some = redis.call('HRANDFIELD', KEYS[1], 16, 'WITHVALUES')
+for i = 1, #some, 2 do
+  local format, over = string.byte(some[i + 1], 1), nil
+  if format == 2 and #some[i + 1] >= 9 then over = struct.unpack('<I8', some[i + 1], 2) end
+  if over and over <= tonumber(ARGV[1]) then redis.call('HDEL', KEYS[1], some[i]) end
+end";
+
+/// KEYS: the hash. ARGV: fingerprints.
+const GET: &str = "return redis.call('HMGET', KEYS[1], unpack(ARGV))";
+
 /// Remembers errors in Redis. Processes with the same server and queue share what is known.
 pub struct RedisCache {
     redis: Redis,
+    errors: String,
+    /// Of older versions' keys.
     prefix: String,
     published: String,
     stretches: String,
@@ -35,7 +54,7 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// The cache of the queue with this name, under `jobber:<queue>:error:<fingerprint>`, and the published categories
+    /// The cache of the queue with this name, the hash `jobber:<queue>:errors`, and the published categories
     /// under `jobber:<queue>:categories`, what jobs get more under `jobber:<queue>:limits:<job>`, and how many texts were embedded on a day under
     /// `jobber:<queue>:embedded:<day>`. It forgets an error `ttl` after
     /// it was put (at least a second). Nothing is asked of the server here.
@@ -43,11 +62,35 @@ impl RedisCache {
         let (prefix, published) = (format!("jobber:{queue}:error:"), format!("jobber:{queue}:categories"));
         let stretches = format!("jobber:{queue}:limits:");
         let embedded = format!("jobber:{queue}:embedded:");
-        Arc::new(Self { redis, prefix, published, stretches, embedded, ttl: ttl.max(Duration::from_secs(1)) })
+        let errors = format!("jobber:{queue}:errors");
+        Arc::new(Self { redis, errors, prefix, published, stretches, embedded, ttl: ttl.max(Duration::from_secs(1)) })
     }
 
     fn key(&self, fingerprint: &Fingerprint) -> String {
         format!("{}{fingerprint}", self.prefix)
+    }
+
+    /// Fills gaps with what older versions knew, and moves that into the hash.
+    async fn move_older(&self, asked: &[Fingerprint], known: &mut [Option<KnownError>]) -> Result<(), CacheError> {
+        let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let gaps: Vec<_> = (0..known.len()).filter(|i| known[*i].is_none()).collect();
+        let mut moved = Vec::new();
+        for chunk in gaps.chunks(CHUNK) {
+            // One by one, but sent together: in a cluster they lie on different nodes.
+            let values = join_all(chunk.iter().map(|i| client.get::<Option<Bytes>, _>(self.key(&asked[*i])))).await;
+            for (i, value) in chunk.iter().zip(values) {
+                let Some(value) = value.map_err(|e| self.failed(&e))? else { continue };
+                known[*i] = unpack_key(asked[*i], &value);
+                moved.extend(known[*i].clone());
+            }
+        }
+        if moved.is_empty() {
+            return Ok(());
+        }
+        self.put(&moved).await?;
+        let gone = moved.iter().map(|error| client.del::<(), _>(self.key(&error.fingerprint)));
+        try_join_all(gone).await.map_err(|e| self.failed(&e))?;
+        Ok(())
     }
 
     fn failed(&self, error: &fred::error::Error) -> CacheError {
@@ -59,28 +102,30 @@ impl RedisCache {
 impl ErrorCache for RedisCache {
     async fn get(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<KnownError>>, CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
+        let now = now();
         let mut known = Vec::with_capacity(fingerprints.len());
         for chunk in fingerprints.chunks(CHUNK) {
-            // One by one, but sent together: in a cluster they lie on different nodes.
-            let values = chunk.iter().map(|f| client.get::<Option<Bytes>, _>(self.key(f)));
-            for (fingerprint, value) in chunk.iter().zip(join_all(values).await) {
-                let value = value.map_err(|e| self.failed(&e))?;
-                known.push(value.and_then(|bytes| unpack(*fingerprint, &bytes)));
-            }
+            let names: Vec<_> = chunk.iter().map(Fingerprint::to_string).collect();
+            let values: Vec<Option<Bytes>> =
+                client.eval(GET, self.errors.as_str(), names).await.map_err(|e| self.failed(&e))?;
+            known.extend(chunk.iter().zip(values).map(|(f, value)| unpack(*f, &value?, now)));
         }
+        self.move_older(fingerprints, &mut known).await?;
         Ok(known)
     }
 
     async fn put(&self, errors: &[KnownError]) -> Result<(), CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
-        let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
+        let (now, ttl) = (now(), self.ttl.as_secs());
         for chunk in errors.chunks(CHUNK) {
-            let values = chunk.iter().filter_map(|error| Some((self.key(&error.fingerprint), pack(error)?)));
-            let puts = values.map(|(key, value)| {
-                let value = Bytes::from(value);
-                client.set::<(), _, _>(key, value, Some(Expiration::EX(ttl)), None, false)
-            });
-            try_join_all(puts).await.map_err(|e| self.failed(&e))?;
+            let packed =
+                chunk.iter().filter_map(|error| Some((error.fingerprint, pack(error, now.saturating_add(ttl))?)));
+            let fields = packed.flat_map(|(f, value)| [Value::from(f.to_string()), Value::Bytes(value.into())]);
+            let times = [now, ttl].map(|seconds| Value::from(seconds.to_string()));
+            let args: Vec<_> = times.into_iter().chain(fields).collect();
+            if args.len() > 2 {
+                client.eval::<(), _, _, _>(PUT, self.errors.as_str(), args).await.map_err(|e| self.failed(&e))?;
+            }
         }
         Ok(())
     }
@@ -126,10 +171,16 @@ impl ErrorCache for RedisCache {
     }
 }
 
-/// Format, model, category, vector; texts with their length before them, a missing category as the longest length.
-/// `None` when that would be too much to keep.
-fn pack(error: &KnownError) -> Option<Vec<u8>> {
+/// Seconds since 1970.
+fn now() -> u64 {
+    Clock::system().now().as_millis().unsigned_abs() / 1000
+}
+
+/// Format, when it is over, model, category, vector; texts with their length before them, a missing category as the
+/// longest length. `None` when that would be too much to keep.
+fn pack(error: &KnownError, over: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![FORMAT];
+    bytes.extend(over.to_le_bytes());
     pack_text(&mut bytes, Some(&error.model))?;
     pack_text(&mut bytes, error.category.as_deref())?;
     bytes.extend(error.vector.iter().flat_map(|x| x.to_le_bytes()));
@@ -146,8 +197,17 @@ fn pack_text(bytes: &mut Vec<u8>, text: Option<&str>) -> Option<()> {
     Some(())
 }
 
-fn unpack(fingerprint: Fingerprint, bytes: &[u8]) -> Option<KnownError> {
-    let bytes = bytes.strip_prefix(&[FORMAT])?;
+fn unpack(fingerprint: Fingerprint, bytes: &[u8], now: u64) -> Option<KnownError> {
+    let (over, bytes) = bytes.strip_prefix(&[FORMAT])?.split_first_chunk()?;
+    (u64::from_le_bytes(*over) > now).then(|| unpack_rest(fingerprint, bytes)).flatten()
+}
+
+/// The value of an older version's key.
+fn unpack_key(fingerprint: Fingerprint, bytes: &[u8]) -> Option<KnownError> {
+    unpack_rest(fingerprint, bytes.strip_prefix(&[FORMAT_OF_KEYS])?)
+}
+
+fn unpack_rest(fingerprint: Fingerprint, bytes: &[u8]) -> Option<KnownError> {
     let (model, bytes) = unpack_text(bytes)?;
     let (category, bytes) = unpack_text(bytes)?;
     let (numbers, rest) = bytes.as_chunks::<4>();
@@ -181,22 +241,25 @@ mod tests {
     #[test]
     fn what_was_packed_reads_back_and_what_is_broken_does_not() {
         for category in [None, Some(""), Some("network")] {
-            let packed = pack(&error(category)).unwrap();
-            assert!(packed.len() < 40, "{}", packed.len());
-            assert_eq!(unpack(error(None).fingerprint, &packed), Some(error(category)));
+            let packed = pack(&error(category), 8).unwrap();
+            assert!(packed.len() < 48, "{}", packed.len());
+            assert_eq!(unpack(error(None).fingerprint, &packed, 7), Some(error(category)));
+            assert_eq!(unpack(error(None).fingerprint, &packed, 8), None, "it is over");
             for end in 0..packed.len() {
                 // A vector that ends early at a number is one of another length: the one thing that can't be told.
                 if !(packed.len() - end).is_multiple_of(4) {
-                    assert_eq!(unpack(error(None).fingerprint, &packed[..end]), None, "cut at {end}");
+                    assert_eq!(unpack(error(None).fingerprint, &packed[..end], 7), None, "cut at {end}");
                 }
             }
-            assert_eq!(unpack(error(None).fingerprint, &[&[FORMAT + 1], &packed[1..]].concat()), None);
+            assert_eq!(unpack(error(None).fingerprint, &[&[FORMAT + 1], &packed[1..]].concat(), 7), None);
+            let older = [&[FORMAT_OF_KEYS], &packed[9..]].concat();
+            assert_eq!(unpack_key(error(None).fingerprint, &older), Some(error(category)));
         }
     }
 
     #[test]
     fn what_is_too_large_is_not_kept() {
-        assert_eq!(pack(&KnownError { vector: vec![0.0; MOST_BYTES], ..error(None) }), None);
-        assert_eq!(pack(&KnownError { model: "m".repeat(70_000), ..error(None) }), None);
+        assert_eq!(pack(&KnownError { vector: vec![0.0; MOST_BYTES], ..error(None) }, 1), None);
+        assert_eq!(pack(&KnownError { model: "m".repeat(70_000), ..error(None) }, 1), None);
     }
 }

@@ -23,7 +23,9 @@ pub(super) async fn find(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Opt
     let Some((state, fields)) = inner.link.call(read::fields(inner, redis, id)).await? else { return Ok(None) };
     // By the crate, for the job that it gives can act.
     let Some(stored) = inner.link.call(redis.queue.get_job(id.as_str())).await? else { return Ok(None) };
-    let Ok(job) = super::format::read(&stored, &inner.settings) else { return Ok(None) };
+    let Ok(job) = super::format::read(&super::format::Stored::of_hash(id.as_str(), &fields), &inner.settings) else {
+        return Ok(None);
+    };
     Ok(Some(Found { stored, job: Arc::new(job), state, counts: Counts::of(&fields) }))
 }
 
@@ -32,6 +34,12 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
     let Some(mut found) = find(inner, &redis, id).await? else { return Ok(Change::NotFound) };
     if found.state != JobState::Failed {
         return Ok(Change::WrongState(found.state));
+    }
+    let key = found.job.options.deduplication.as_ref().filter(|d| d.ttl.is_none()).map(|d| d.key.clone());
+    if let Some(key) = &key
+        && let Some(holder) = inner.link.call(take_key(inner, &redis, key, id)).await?
+    {
+        return Ok(Change::KeyTaken(holder));
     }
     let act = async {
         let key = inner.keys.job(id.as_str());
@@ -46,7 +54,29 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
         let budget = RetryOptions { reset_attempts_made: true, reset_attempts_started: false };
         Ok::<_, Trouble>(found.stored.retry("failed", Some(budget)).await?)
     };
-    changed(inner, &redis, id, inner.link.call(act).await, &found.job, found.counts.started).await
+    let done = changed(inner, &redis, id, inner.link.call(act).await, &found.job, found.counts.started).await;
+    if let (Some(key), Ok(Change::NotFound | Change::WrongState(JobState::Completed | JobState::Failed))) = (key, &done)
+    {
+        inner.link.call(redis.queue.remove_deduplication_key(&key, id.as_str())).await?;
+    }
+    done
+}
+
+/// Takes the deduplication key again that the job held until it ended; answers who else holds it.
+async fn take_key(inner: &Inner, redis: &Redis, key: &str, id: &JobId) -> Result<Option<JobId>, Trouble> {
+    let name = inner.keys.deduplication(key);
+    loop {
+        let mut take = redis::cmd("SET");
+        take.arg(&name).arg(id.as_str()).arg("NX").arg("GET");
+        let holder: Option<String> = redis.queue.connection().cmd(&mut take).await?;
+        let Some(holder) = holder.filter(|holder| holder != id.as_str()) else { return Ok(None) };
+        let mut there = redis::cmd("EXISTS");
+        if redis.queue.connection().cmd::<bool>(there.arg(inner.keys.job(&holder))).await? {
+            return Ok(JobId::parse(&holder).ok());
+        }
+        // Its holder left the queue without giving it back.
+        redis.queue.remove_deduplication_key(key, &holder).await?;
+    }
 }
 
 pub(super) async fn promote(inner: &Inner, id: &JobId) -> Result<Change, QueueError> {

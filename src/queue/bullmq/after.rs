@@ -236,7 +236,7 @@ async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Re
         let waits = inner.clock.now().since(since) < ADDING;
         return Ok(if waits { Watched::NotYet } else { Watched::Done });
     };
-    let Ok(job) = format::read(&stored, &inner.settings) else { return Ok(Watched::Done) };
+    let Ok(job) = format::read(&format::Stored::of(&stored), &inner.settings) else { return Ok(Watched::Done) };
     if redis.queue.get_job_state(id).await? != Delayed {
         return Ok(Watched::Done);
     }
@@ -390,5 +390,5 @@ pub(super) async fn before(inner: &Inner, redis: &Redis, job: &Job) -> Result<Be
         barred.map(|(key, why)| format!("not run, because job {}, which comes before it, failed: {why}", name(key)));
     let results: Map<_, _> =
         processed.iter().filter_map(|(key, value)| Some((name(key), read::result(value)?))).collect();
-    Ok(Before { barred, results })
+    Ok(Before { barred, results, input: None })
 }

@@ -6,6 +6,7 @@
 use super::super::{Cancellation, QueueError};
 use super::admin::{self, Found};
 use super::connect::{Redis, Trouble};
+use super::ends::{self, End};
 use super::signals::{self, Told};
 use super::{Inner, keys};
 use crate::domain::outcome::cancelled_because;
@@ -24,7 +25,9 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
         return Ok(Cancellation::AlreadyFinal(found.state));
     }
     // On record first, so that whoever takes the job from now on is told.
-    let reason = inner.link.call(record(inner, &redis, id, reason)).await?;
+    let Some(reason) = inner.link.call(record(inner, &redis, id, reason)).await? else {
+        return Ok(Cancellation::NotFound);
+    };
     let mut found = Some(found);
     for _ in 0..TRIES {
         let Some(Found { mut stored, job, .. }) = found else { return Ok(Cancellation::NotFound) };
@@ -54,27 +57,24 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
     Ok(found.map_or(Cancellation::NotFound, |found| Cancellation::Signalled(found.job)))
 }
 
-/// Puts the request on record; the first reason stays, and is answered.
-async fn record(inner: &Inner, redis: &Redis, id: &JobId, reason: &str) -> Result<String, Trouble> {
-    let key = inner.keys.job(id.as_str());
-    let mut pipe = redis::pipe();
-    pipe.atomic();
-    pipe.cmd("HSETNX").arg(&key).arg(keys::CANCEL).arg(reason).ignore();
-    pipe.cmd("HSETNX").arg(inner.keys.cancels()).arg(id.as_str()).arg(reason).ignore();
-    pipe.cmd("HGET").arg(&key).arg(keys::CANCEL);
-    pipe.cmd("HEXISTS").arg(&key).arg("name");
-    let (reason, exists): (String, bool) = redis.queue.connection().pipe(&pipe).await?;
-    if !exists {
-        // Removed meanwhile, and just made again by the request.
-        let mut remove = redis::pipe();
-        remove.cmd("DEL").arg(&key).ignore();
-        remove.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
-        redis.queue.connection().pipe::<()>(&remove).await?;
-    }
+/// KEYS: the job, requests to stop. ARGV: the field of the job, its id, the reason. In one step, so that nobody sees the
+/// hash of a job that was removed meanwhile come back.
+const RECORD: &str = "\
+if redis.call('HEXISTS', KEYS[1], 'name') == 0 then return false end
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSETNX', KEYS[2], ARGV[2], ARGV[3])
+return redis.call('HGET', KEYS[1], ARGV[1])";
+
+/// Puts the request on record; the first reason stays, and is answered. `None` when the job is not there any more.
+async fn record(inner: &Inner, redis: &Redis, id: &JobId, reason: &str) -> Result<Option<String>, Trouble> {
+    let mut put = redis::cmd("EVAL");
+    put.arg(RECORD).arg(2).arg(inner.keys.job(id.as_str())).arg(inner.keys.cancels());
+    put.arg(keys::CANCEL).arg(id.as_str()).arg(reason);
+    let Some(reason): Option<String> = redis.queue.connection().cmd(&mut put).await? else { return Ok(None) };
     // Before the look at the state: a worker that takes the job in between hears of it.
     let told = Told::Cancel { id: id.to_string(), reason: reason.clone() };
     signals::tell(inner, redis, &told).await?;
-    Ok(reason)
+    Ok(Some(reason))
 }
 
 async fn forget(inner: &Inner, redis: &Redis, id: &JobId, from_job: bool) -> Result<(), Trouble> {
@@ -109,7 +109,9 @@ async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) 
         redis.queue.connection().cmd::<()>(&mut undo).await?;
         return Ok(false);
     }
-    job.move_to_failed(&cancelled_because(reason)).await?;
+    let end = cancelled_because(reason);
+    ends::note(inner, redis, &id, &End::Failed(end.clone())).await?;
+    job.move_to_failed(&end).await?;
     // BullMQ counts every end as an attempt; this one ran nothing.
     let mut ended = redis::pipe();
     ended.atomic();

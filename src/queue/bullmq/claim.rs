@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Before, ClaimOptions, Claims, Lease};
 use super::connect::Redis;
+use super::format::Stored;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, after, format, odd, schedules, unseen};
+use super::{BullRetention, Inner, after, format, hash, odd, options, schedules, unseen};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -38,6 +39,8 @@ const PUT_OFF: Duration = Duration::from_millis(200);
 const ASIDE: Duration = Duration::from_millis(150);
 /// Minutes for which BullMQ's own tools are told how many jobs ended: two weeks.
 const METRICS: usize = 14 * 24 * 60;
+/// How often a job's options are mended before it is taken as it is.
+const MENDED: u32 = 3;
 /// Stalls are counted, but it is our worker's crash limit that decides on them.
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -312,11 +315,23 @@ async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, 
 
 async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let inner = &claim.inner;
-    let (job, unusable) = match format::read(stored, &inner.settings) {
+    let hash = match hash::look_again(inner, stored).await {
+        Ok(hash) => hash,
+        Err(error) => {
+            tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
+            return Err(bullmq::Error::Delayed);
+        }
+    };
+    let written = hash.as_ref().map_or_else(|| Stored::of(stored), |hash| Stored::of_hash(stored.id(), &hash.fields));
+    let read = match hash.as_ref().and_then(|hash| hash.no_text) {
+        Some(field) => Err(format!("{field}: is no UTF-8")),
+        None => format::read(&written, &inner.settings),
+    };
+    let (job, unusable) = match read {
         Ok(job) => (Arc::new(job), None),
         Err(why) => {
             let why = format!("this job can't be run by jobber: {why}");
-            let Some(job) = format::outline(stored) else {
+            let Some(job) = format::outline(&written) else {
                 return Err(odd::refuse(inner, stored.id(), why).await);
             };
             (Arc::new(job), Some(why))
@@ -333,6 +348,13 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
             return Err(bullmq::Error::Delayed);
         }
     };
+    if let Some(opts) = hash.as_ref().and_then(|hash| options::repaired(hash.fields.get("opts")?))
+        && unusable.is_none()
+        && counts.unseen < MENDED
+    {
+        lease::mend_options(inner, &redis, stored, &opts).await;
+        return Err(bullmq::Error::Delayed);
+    }
     if let Some(schedule) = stored.repeat_job_key()
         && counts.unseen < schedules::PUT_BACK
     {
@@ -367,7 +389,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         None => after::before(inner, &redis, &job).await,
     };
     let before = match before {
-        Ok(before) => before,
+        Ok(before) => Before { input: written.exact_input(), ..before },
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
             return Err(bullmq::Error::Delayed);

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Inner;
 use super::connect::{Redis, Trouble};
+use super::{Inner, keys};
 use crate::domain::Job;
 
 /// Events that are read in one go.
@@ -74,15 +74,27 @@ async fn linked(inner: &Inner, redis: &Redis, from: &str, limit: Option<usize>) 
     Ok(members.iter().filter_map(|member| member.strip_prefix(from)).map(str::to_owned).collect())
 }
 
-/// Notes how a job is about to end, if watched jobs come after it.
+/// Notes how a job is about to end, if watched jobs come after it, and that it does, if it is one of a request that was
+/// not answered yet: the repeat of that must not run it anew.
 pub(super) async fn note(inner: &Inner, redis: &Redis, id: &str, end: &End) -> Result<(), Trouble> {
-    if linked(inner, redis, &followers(id), Some(1)).await?.is_empty() {
+    let from = followers(id);
+    let mut ask = redis::pipe();
+    ask.cmd("ZRANGEBYLEX").arg(inner.keys.links()).arg(format!("[{from}")).arg(format!("({from}\u{7f}"));
+    ask.arg("LIMIT").arg(0).arg(1);
+    ask.cmd("HEXISTS").arg(inner.keys.requested()).arg(id);
+    let (followers, requested): (Vec<String>, bool) = redis.queue.connection().pipe(&ask).await?;
+    if followers.is_empty() && !requested {
         return Ok(());
     }
-    let text = serde_json::to_string(end).map_err(bullmq::Error::from)?;
-    let mut note = redis::cmd("HSET");
-    note.arg(inner.keys.ends()).arg(id).arg(text);
-    Ok(redis.queue.connection().cmd(&mut note).await?)
+    let mut note = redis::pipe();
+    if !followers.is_empty() {
+        let text = serde_json::to_string(end).map_err(bullmq::Error::from)?;
+        note.cmd("HSET").arg(inner.keys.ends()).arg(id).arg(text).ignore();
+    }
+    if requested {
+        note.cmd("HSET").arg(inner.keys.requested()).arg(id).arg(keys::ENDED).ignore();
+    }
+    Ok(redis.queue.connection().pipe::<()>(&note).await?)
 }
 
 /// How a job ended that is not in the queue any more; `None` when it was taken out before its end.

@@ -10,6 +10,17 @@ pub(super) const STALLS_BEFORE: &str = "jobber:stalls";
 /// Field of a job's hash: starts that never reached a runner, to be taken off BullMQ's count (`ats`).
 pub(super) const UNSEEN: &str = "jobber:unseen";
 
+/// In [`Keys::requested`]: the job may not have been added yet.
+pub(super) const REQUESTED: &str = "requested";
+/// In [`Keys::requested`]: the job was added and has ended.
+pub(super) const ENDED: &str = "ended";
+
+/// Sets fields of a hash, ARGV, unless it has gone: to write to it then would bring a job back that nothing knows.
+pub(super) const SET_IF_THERE: &str = "\
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1";
+
 /// Builds the keys.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -64,6 +75,11 @@ impl Keys {
     /// The id of the job with this key, if it is one of this queue's.
     pub(super) fn id_of<'k>(&self, key: &'k str) -> Option<&'k str> {
         key.strip_prefix(self.base.as_str())
+    }
+
+    /// BullMQ's note of who holds a deduplication key.
+    pub(super) fn deduplication(&self, key: &str) -> String {
+        format!("{}de:{key}", self.base)
     }
 
     /// BullMQ's lock of a job.
@@ -125,6 +141,12 @@ impl Keys {
     /// Written to see whether that can be done; expires.
     pub(super) fn probe(&self) -> String {
         format!("{}jobber:probe", self.base)
+    }
+
+    /// Hash: id of a job of an idempotent request that was not answered yet to [`REQUESTED`], or [`ENDED`] from just
+    /// before its end.
+    pub(super) fn requested(&self) -> String {
+        format!("{}jobber:requested", self.base)
     }
 
     /// Set: ids of workers that may be there.

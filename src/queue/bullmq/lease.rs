@@ -85,6 +85,18 @@ pub(super) async fn put_back_unseen(inner: &Inner, redis: &Redis, job: &bullmq::
     }
 }
 
+/// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on what
+/// it read when it took the job.
+pub(super) async fn mend_options(inner: &Inner, redis: &Redis, job: &bullmq::Job, opts: &str) {
+    let mut write = redis::cmd("EVAL");
+    write.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg("opts").arg(opts);
+    if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut write)).await {
+        tracing::warn!(job = job.id(), %error, "a job's options could not be mended; it comes back when its lease expires");
+        return;
+    }
+    put_back_unseen(inner, redis, job, None).await;
+}
+
 fn in_ms(inner: &Inner, after: Duration) -> u64 {
     (inner.clock.now() + after).as_millis().unsigned_abs()
 }
@@ -246,7 +258,10 @@ impl Lent {
         let (output, _) = said.into_chunks();
         let publish = async {
             if let Some(progress) = progress {
-                let progress = json!({"percent": progress.percent, "text": progress.text, "attempt": self.attempt.0});
+                // `progress` is what BullMQ's boards draw a bar of.
+                let Progress { percent, text } = progress;
+                let progress =
+                    json!({"progress": percent, "percent": percent, "text": text, "attempt": self.attempt.0});
                 let progress = bullmq::JobProgress::Object(progress);
                 self.redis.queue.update_job_progress(self.job.id(), progress).await?;
             }
@@ -269,6 +284,9 @@ impl Lent {
             }
             Verdict::Fail { error } => {
                 self.before_the_end().await?;
+                if let Err(unseen) = self.inner.link.call(self.show_failure(&error)).await {
+                    tracing::debug!(job = self.job.id(), error = %unseen, "BullMQ's tools miss why an attempt failed");
+                }
                 Err(bullmq::Error::Unrecoverable(error))
             }
             Verdict::Retry { after, error } => {
@@ -312,11 +330,13 @@ impl Lent {
     async fn retry(&self, after: Duration, error: &str) -> Result<(), Trouble> {
         self.confirm().await?;
         let key = self.inner.keys.job(self.job.id());
+        let stacktrace = self.stacktrace(error).await?;
         let mut count = redis::pipe();
         count.atomic();
         // Set, not added to: another try after a lost answer must not count twice.
         count.cmd("HSET").arg(&key).arg("atm").arg(self.job.attempts_made() + 1).ignore();
         count.cmd("HSET").arg(&key).arg("failedReason").arg(error).ignore();
+        count.cmd("HSET").arg(&key).arg("stacktrace").arg(stacktrace).ignore();
         count.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(self.stalls).ignore();
         self.redis.queue.connection().pipe::<()>(&count).await?;
         if after.is_zero() {
@@ -325,6 +345,29 @@ impl Lent {
             self.job.move_to_delayed(in_ms(&self.inner, after)).await?;
         }
         Ok(())
+    }
+
+    /// Why attempts failed, this one last: one entry each, as BullMQ's own workers keep it, and as many as are wanted.
+    async fn stacktrace(&self, error: &str) -> Result<String, Trouble> {
+        let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let mut get = redis::cmd("HGET");
+        get.arg(self.inner.keys.job(self.job.id())).arg("stacktrace");
+        let before: Option<String> = self.redis.queue.connection().cmd(&mut get).await?;
+        let mut entries: Vec<Value> = before.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        // Another try after a lost answer must not add a second one.
+        entries.truncate(size(self.job.attempts_made()));
+        entries.push(Value::from(error));
+        let wanted = self.job.opts().stack_trace_limit.map_or(usize::MAX, size);
+        entries.drain(..entries.len().saturating_sub(wanted));
+        Ok(Value::Array(entries).to_string())
+    }
+
+    /// Shows BullMQ's tools why the last attempt failed.
+    async fn show_failure(&self, error: &str) -> Result<(), Trouble> {
+        let mut keep = redis::cmd("EVAL");
+        keep.arg(keys::SET_IF_THERE).arg(1).arg(self.inner.keys.job(self.job.id()));
+        keep.arg("stacktrace").arg(self.stacktrace(error).await?);
+        Ok(self.redis.queue.connection().cmd(&mut keep).await?)
     }
 
     /// Makes sure that the lease is still held.

@@ -57,6 +57,8 @@ pub(super) struct Transcript {
     spooled: Spooled,
     written: usize,
     is_last: bool,
+    /// How many lines are kept at most; read with the first.
+    most_lines: usize,
 }
 
 /// The part of a worker's streams that is one attempt's; given back when the stream has expired.
@@ -102,6 +104,7 @@ impl Transcript {
             spooled: Spooled { all: inner.spooled.clone(), own: 0, linger: LINGER },
             written: 0,
             is_last: false,
+            most_lines: LINES.unsigned_abs(),
         }
     }
 
@@ -180,7 +183,7 @@ impl Transcript {
             }
         }
         let mut bytes: usize = sizes.iter().sum();
-        while (bytes > self.lines_bound || sizes.len() > LINES.unsigned_abs()) && sizes.len() > 1 {
+        while (bytes > self.lines_bound || sizes.len() > self.most_lines) && sizes.len() > 1 {
             bytes -= sizes.pop_front().unwrap_or(0);
         }
         let mut pipe = redis::pipe();
@@ -197,7 +200,12 @@ impl Transcript {
         let mut pipe = redis::pipe();
         pipe.cmd("LRANGE").arg(inner.keys.logs(&self.id)).arg(0).arg(-1);
         pipe.cmd("XREVRANGE").arg(inner.keys.output(&self.id)).arg("+").arg("-").arg("COUNT").arg(1);
-        let (lines, last): (Vec<String>, Vec<StreamEntry>) = redis.queue.connection().pipe(&pipe).await?;
+        pipe.cmd("HGET").arg(inner.keys.job(&self.id)).arg("opts");
+        let (lines, last, opts): (Vec<String>, Vec<StreamEntry>, Option<String>) =
+            redis.queue.connection().pipe(&pipe).await?;
+        if let Some(wanted) = opts.as_deref().and_then(keep_logs) {
+            self.most_lines = self.most_lines.min(wanted);
+        }
         self.number = self.number.max(last.first().and_then(number).unwrap_or(0));
         let line = lines.iter().rev().find_map(|line| parse(line)).map_or(0, |(number, _)| number);
         Ok((line, lines.iter().map(String::len).collect()))
@@ -248,6 +256,15 @@ fn entry((_, fields): StreamEntry) -> Option<OutputChunk> {
         _ => return None,
     };
     Some(OutputChunk { attempt, stream, at: words.next()?.parse().ok(), bytes })
+}
+
+/// How many lines the producer wants to be kept. To BullMQ, none is no limit.
+fn keep_logs(opts: &str) -> Option<usize> {
+    let opts: serde_json::Value = serde_json::from_str(opts).ok()?;
+    // Node writes the short name, other ports the long one.
+    let wanted = opts.get("kl").or_else(|| opts.get("keepLogs"))?.as_f64()?;
+    // A number of lines: what does not fit is no limit either.
+    (wanted >= 1.0).then_some(wanted as usize)
 }
 
 fn parse(line: &str) -> Option<(u64, OutputChunk)> {

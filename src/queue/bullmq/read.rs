@@ -10,7 +10,7 @@ use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::connect::{Redis, Trouble};
 use super::lease::Counts;
 use super::{BullSettings, Inner, after, format, keys};
-use crate::domain::{JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
+use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of ours.
 pub(super) type Fields = HashMap<String, String>;
@@ -58,7 +58,10 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
     let mut found = Vec::with_capacity(ids.len());
     let mut answers = answers.into_iter();
     while let (Some(hash), Some(score)) = (answers.next(), answers.next()) {
-        let mut fields: Fields = redis::from_redis_value(hash).map_err(redis::RedisError::from)?;
+        // Bytes that are no text in one job must not hide the others.
+        let fields: HashMap<Vec<u8>, Vec<u8>> = redis::from_redis_value(hash).map_err(redis::RedisError::from)?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let mut fields: Fields = fields.into_iter().map(|(name, value)| (text(name), text(value))).collect();
         let score: Option<f64> = redis::from_redis_value(score).map_err(redis::RedisError::from)?;
         // A member of the delayed set may be left over when the hash is gone.
         if let (Some(score), false) = (score, fields.is_empty()) {
@@ -72,7 +75,7 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
 /// The job of a hash; `None` for one that can't be run here and so has no words.
 pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
     let stored = bullmq::Job::from_redis_hash(id, fields).ok()?;
-    let job = format::read(&stored, settings).ok()?;
+    let job = format::read(&format::Stored::of_hash(id, fields), settings).ok()?;
     let counts = Counts::of(fields);
     let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let active = state == JobState::Active;
@@ -99,7 +102,7 @@ fn progress(stored: &str, attempt: u32) -> Option<Progress> {
     let value: Value = serde_json::from_str(stored).ok()?;
     let percent = match &value {
         Value::Number(percent) => percent.as_f64().filter(|percent| *percent > 0.0)?,
-        value => value.get("percent")?.as_f64()?,
+        value => value.get("percent").or_else(|| value.get("progress"))?.as_f64()?,
     };
     let said_in = value.get("attempt").and_then(Value::as_u64);
     let text = value.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -114,6 +117,17 @@ pub(super) fn result(stored: &str) -> Option<Value> {
         value => value,
     };
     (!inner.is_null()).then_some(inner)
+}
+
+/// The jobs with these ids as they were submitted; `None` for those that are not there or can't be run here.
+pub(super) async fn jobs(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<Vec<Option<Job>>, Trouble> {
+    let names: Vec<_> = ids.iter().map(JobId::to_string).collect();
+    let found = hashes(inner, redis, &names).await?;
+    let jobs = ids.iter().zip(found).map(|(id, fields)| {
+        let stored = format::Stored::of_hash(id.as_str(), &fields);
+        format::read(&stored, &inner.settings).ok().filter(|_| !fields.is_empty())
+    });
+    Ok(jobs.collect())
 }
 
 pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {

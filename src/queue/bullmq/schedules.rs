@@ -148,8 +148,7 @@ fn read(inner: &Inner, stored: &JobSchedulerJson, lasts: &HashMap<String, String
         ("opts".to_owned(), stored.opts.clone().unwrap_or_else(|| serde_json::json!({})).to_string()),
         ("timestamp".to_owned(), "0".to_owned()),
     ]);
-    let job = bullmq::Job::from_redis_hash("template", &fields).ok()?;
-    let job = format::read(&job, &inner.settings).ok()?;
+    let job = format::read(&format::Stored::of_hash("template", &fields), &inner.settings).ok()?;
     let job = Template { name: job.name, arguments: job.arguments, data: job.data, options: job.options };
     let next_at = stored.next.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     Some(with_last(Schedule { id, timing, job }, false, next_at, lasts))

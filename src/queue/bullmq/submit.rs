@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{Redis, Trouble};
-use super::{Inner, after, format};
+use super::{Inner, after, format, keys, read};
 use crate::domain::{Job, JobId};
 
 /// What a job of a large call adds to the caller's patience.
@@ -25,7 +25,7 @@ struct Remembered {
 
 pub(super) async fn submit(
     inner: &Inner,
-    mut jobs: Vec<Arc<Job>>,
+    jobs: Vec<Arc<Job>>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let redis = inner.link.get().await?;
@@ -36,35 +36,95 @@ pub(super) async fn submit(
     let mut ours =
         Remembered { request: wanted.request, ids: jobs.iter().map(|job| job.id.clone()).collect(), done: false };
     let before = inner.link.call(remember(&redis, &key, &ours, Some(wanted.ttl))).await?;
-    if let Some(before) = before {
-        let before: Remembered = serde_json::from_str(&before).map_err(|e| {
-            QueueError::new(QueueErrorKind::Corrupt, "what is stored under an idempotency key can't be read")
-                .caused_by(e)
-        })?;
-        if before.request != wanted.request || before.ids.len() != jobs.len() {
-            let message = "this idempotency key was used for another request; use a new one";
-            return Err(QueueError::new(QueueErrorKind::KeyReused, message));
+    let submitted = match before {
+        None => {
+            // Noted before they are added, so that whoever ends one of them, and lets it go, tells the repeat.
+            inner.link.call_longer(patience(jobs.len()), note_requested(inner, &redis, &ours.ids)).await?;
+            add(inner, &redis, &jobs).await?
         }
-        if before.done {
-            return Ok(before.ids.into_iter().map(|id| Submission { id, duplicate: true }).collect());
-        }
-        // That request is still being worked on, or was cut off: with its ids, doing it once more changes nothing.
-        let renamed: HashMap<_, _> = jobs.iter().map(|job| job.id.clone()).zip(before.ids.iter().cloned()).collect();
-        for (job, id) in jobs.iter_mut().zip(before.ids) {
-            let mut again = Job { id, ..(**job).clone() };
-            for other in &mut again.options.after {
-                if let Some(id) = renamed.get(other) {
-                    *other = id.clone();
-                }
+        Some(before) => {
+            let before: Remembered = serde_json::from_str(&before).map_err(|e| {
+                QueueError::new(QueueErrorKind::Corrupt, "what is stored under an idempotency key can't be read")
+                    .caused_by(e)
+            })?;
+            if before.request != wanted.request || before.ids.len() != jobs.len() {
+                let message = "this idempotency key was used for another request; use a new one";
+                return Err(QueueError::new(QueueErrorKind::KeyReused, message));
             }
-            *job = Arc::new(again);
+            if !before.done {
+                // That request is still being worked on, or was cut off: with its ids, doing it once more changes nothing,
+                // but for those that have ended and left the queue since.
+                let ended = inner.link.call_longer(patience(jobs.len()), ended(inner, &redis, &before.ids)).await?;
+                let left =
+                    renamed(jobs, &before.ids).into_iter().filter(|job| !ended.contains(&job.id)).collect::<Vec<_>>();
+                add(inner, &redis, &left).await?;
+            }
+            let answer = standing(inner, &redis, before.ids.clone()).await?;
+            if before.done {
+                return Ok(answer);
+            }
+            answer
         }
-    }
-    let submitted = add(inner, &redis, &jobs).await?;
-    ours.ids = submitted.iter().map(|s| s.id.clone()).collect();
+    };
+    let noted = std::mem::replace(&mut ours.ids, submitted.iter().map(|s| s.id.clone()).collect());
     ours.done = true;
     inner.link.call(remember(&redis, &key, &ours, None)).await?;
+    let mut forget = redis::cmd("HDEL");
+    forget.arg(inner.keys.requested()).arg(noted.iter().chain(&ours.ids).map(JobId::as_str).collect::<Vec<_>>());
+    if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut forget)).await {
+        tracing::debug!(%error, "jobs of an answered request are still noted");
+    }
     Ok(submitted)
+}
+
+/// Notes jobs of a request that is not answered yet. What is never asked for again is forgotten in time.
+async fn note_requested(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<(), Trouble> {
+    const KEPT: Duration = Duration::from_secs(7 * 86_400);
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut pipe = redis::pipe();
+    let noted: Vec<_> = ids.iter().map(|id| (id.as_str(), keys::REQUESTED)).collect();
+    pipe.cmd("HSET").arg(inner.keys.requested()).arg(noted).ignore();
+    pipe.cmd("EXPIRE").arg(inner.keys.requested()).arg(KEPT.as_secs()).ignore();
+    Ok(redis.queue.connection().pipe::<()>(&pipe).await?)
+}
+
+/// Those of the jobs that were added and have ended.
+async fn ended(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<HashSet<JobId>, Trouble> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut ask = redis::cmd("HMGET");
+    ask.arg(inner.keys.requested()).arg(ids.iter().map(JobId::as_str).collect::<Vec<_>>());
+    let found: Vec<Option<String>> = redis.queue.connection().cmd(&mut ask).await?;
+    let ended = ids.iter().zip(found).filter(|(_, found)| found.as_deref() == Some(keys::ENDED));
+    Ok(ended.map(|(id, _)| id.clone()).collect())
+}
+
+/// The jobs with the ids that they had in the first request.
+fn renamed(jobs: Vec<Arc<Job>>, ids: &[JobId]) -> Vec<Arc<Job>> {
+    let new: HashMap<_, _> = jobs.iter().map(|job| job.id.clone()).zip(ids.iter().cloned()).collect();
+    let renamed = jobs.iter().zip(ids).map(|(job, id)| {
+        let mut again = Job { id: id.clone(), ..(**job).clone() };
+        for other in &mut again.options.after {
+            if let Some(id) = new.get(other) {
+                *other = id.clone();
+            }
+        }
+        Arc::new(again)
+    });
+    renamed.collect()
+}
+
+/// The answer for jobs in whose places those with these ids stand.
+async fn standing(inner: &Inner, redis: &Redis, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
+    let jobs = inner.link.call_longer(patience(ids.len()), read::jobs(inner, redis, &ids)).await?;
+    Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job.map(Arc::new))).collect())
+}
+
+fn patience(jobs: usize) -> Duration {
+    PER_JOB * u32::try_from(jobs).unwrap_or(u32::MAX)
 }
 
 /// Stores under the key if nothing is there, and answers what was; without `ttl`, replaces what is there.
@@ -89,7 +149,7 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    let patience = PER_JOB * u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+    let patience = patience(jobs.len());
     let known = inner.link.call_longer(patience, known(inner, redis, jobs)).await?;
     let linked = jobs.iter().any(|job| !job.options.after.is_empty());
     let ids = if linked {
@@ -97,15 +157,60 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
     } else {
         inner.link.call_longer(patience, add_all(inner, redis, jobs)).await?
     };
+    let ids = ids
+        .iter()
+        .map(|id| JobId::parse(id))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| QueueError::new(QueueErrorKind::Corrupt, "a job has an id that can't be used").caused_by(e))?;
+    let others = inner.link.call_longer(patience, taken_by_others(inner, redis, jobs)).await?;
     let mut seen = known;
-    let submissions = jobs.iter().zip(ids).map(|(job, id)| {
-        // BullMQ answers with the id that stands for the job, whether it was new or not.
-        let id = JobId::parse(&id)
-            .map_err(|e| QueueError::new(QueueErrorKind::Corrupt, "a job has an id that can't be used").caused_by(e))?;
-        let duplicate = id != job.id || !seen.insert(id.to_string());
-        Ok(Submission { id, duplicate })
-    });
-    submissions.collect()
+    // BullMQ answers with the id that stands for the job, whether it was new or not.
+    let new =
+        jobs.iter().zip(&ids).map(|(job, id)| *id == job.id && !others.contains(id) && seen.insert(id.to_string()));
+    let new: Vec<_> = new.collect();
+    let duplicates: Vec<_> = ids.iter().zip(&new).filter(|(_, new)| !**new).map(|(id, _)| id.clone()).collect();
+    let mut duplicates = standing(inner, redis, duplicates).await?.into_iter();
+    let mut submissions = Vec::with_capacity(jobs.len());
+    for ((job, id), new) in jobs.iter().zip(ids).zip(new) {
+        let submission = if new {
+            Submission::new(job.clone())
+        } else {
+            duplicates.next().unwrap_or_else(|| Submission::duplicate(id, None))
+        };
+        submissions.push(again_without_holder(inner, redis, job, submission).await?);
+    }
+    Ok(submissions)
+}
+
+/// A job that holds a key for a time may leave the queue before: to BullMQ the key stays taken then by nobody. Frees it
+/// and adds the job.
+async fn again_without_holder(
+    inner: &Inner,
+    redis: &Redis,
+    job: &Arc<Job>,
+    submission: Submission,
+) -> Result<Submission, QueueError> {
+    let Some(deduplication) = &job.options.deduplication else { return Ok(submission) };
+    if !submission.duplicate || submission.job.is_some() || submission.id == job.id {
+        return Ok(submission);
+    }
+    let holder = submission.id.as_str();
+    let again = async {
+        let mut there = redis::cmd("EXISTS");
+        if redis.queue.connection().cmd(there.arg(inner.keys.job(holder))).await? {
+            return Ok(None);
+        }
+        redis.queue.remove_deduplication_key(&deduplication.key, holder).await?;
+        Ok::<_, Trouble>(add_all(inner, redis, std::slice::from_ref(job)).await?.pop())
+    };
+    match inner.link.call(again).await? {
+        Some(id) if id == job.id.as_str() => Ok(Submission::new(job.clone())),
+        Some(id) => match JobId::parse(&id) {
+            Ok(id) => Ok(standing(inner, redis, vec![id]).await?.pop().unwrap_or(submission)),
+            Err(_) => Ok(submission),
+        },
+        None => Ok(submission),
+    }
 }
 
 /// Adds jobs of which some come after others, in one transaction. They keep their ids: without deduplication none can
@@ -136,7 +241,7 @@ async fn add_linked(
 
 /// Those of the ids that were chosen by somebody, and so may be there already.
 async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSet<String>, Trouble> {
-    let chosen: Vec<_> = jobs.iter().filter(|job| uuid::Uuid::parse_str(job.id.as_str()).is_err()).collect();
+    let chosen: Vec<_> = jobs.iter().filter(|job| is_chosen(job)).collect();
     if chosen.is_empty() {
         return Ok(HashSet::new());
     }
@@ -146,6 +251,28 @@ async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSe
     }
     let there: Vec<bool> = redis.queue.connection().pipe(&ask).await?;
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
+}
+
+/// Those of the ids that somebody chose and that stand for the job of another, who came first.
+async fn taken_by_others(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSet<JobId>, Trouble> {
+    let chosen: Vec<_> = jobs.iter().filter(|job| is_chosen(job)).collect();
+    if chosen.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut ask = redis::pipe();
+    for job in &chosen {
+        ask.cmd("HGET").arg(inner.keys.job(job.id.as_str())).arg("timestamp");
+    }
+    let times: Vec<Option<String>> = redis.queue.connection().pipe(&ask).await?;
+    let others = chosen
+        .iter()
+        .zip(times)
+        .filter(|(job, time)| time.as_ref().is_some_and(|time| *time != job.submitted_at.as_millis().to_string()));
+    Ok(others.map(|(job, _)| job.id.clone()).collect())
+}
+
+fn is_chosen(job: &Job) -> bool {
+    uuid::Uuid::parse_str(job.id.as_str()).is_err()
 }
 
 /// Adds the jobs; one alone takes one round trip, many are one transaction.

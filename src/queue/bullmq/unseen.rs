@@ -51,7 +51,8 @@ async fn ended(inner: &Inner, id: &str) -> Result<Option<Lease>, QueueError> {
         return Ok(None);
     };
     let Ok(stored) = bullmq::Job::from_redis_hash(id.as_str(), &fields) else { return Ok(None) };
-    let Some(job) = format::read(&stored, &inner.settings).ok().or_else(|| format::outline(&stored)) else {
+    let hash = format::Stored::of_hash(id.as_str(), &fields);
+    let Some(job) = format::read(&hash, &inner.settings).ok().or_else(|| format::outline(&hash)) else {
         return Ok(None);
     };
     let counts = Counts::of(&fields);

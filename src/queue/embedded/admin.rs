@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use super::super::{Cancellation, Change, CleanRequest, QueueError, QueueErrorKind};
 use super::Inner;
 use super::schema::{Standing, code, standing};
+use super::submit::holder_of;
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
 
@@ -67,11 +68,17 @@ async fn change(
         }
     });
     let done = done.await?;
-    if matches!(done, Change::Done(..)) {
-        inner.wakes.jobs.signal();
-        inner.wakes.output.signal();
-    }
+    inner.has_moved(&done);
     Ok(done)
+}
+
+impl Inner {
+    fn has_moved(&self, done: &Change) {
+        if matches!(done, Change::Done(..)) {
+            self.wakes.jobs.signal();
+            self.wakes.output.signal();
+        }
+    }
 }
 
 pub(super) async fn retry(inner: &Inner, id: JobId) -> Result<Change, QueueError> {
@@ -79,7 +86,25 @@ pub(super) async fn retry(inner: &Inner, id: JobId) -> Result<Change, QueueError
         UPDATE queue_jobs SET state = (priority > 0), attempts_finished = 0, crashes = 0, cancel_reason = NULL,
             finished_at = NULL, barred = NULL
         WHERE seq = ?1 AND state = 5";
-    change(inner, id, |state| state == JobState::Failed, BACK).await
+    let clock = inner.clock.clone();
+    let done = inner.db.write(move |c| {
+        let Some(found) = standing(c, &id)? else { return Ok(Change::NotFound) };
+        if found.state != JobState::Failed {
+            return Ok(Change::WrongState(found.state));
+        }
+        // It takes its key again. A key with a time to live keeps submissions apart, and this is none.
+        let key = found.job.options.deduplication.as_ref().filter(|d| d.ttl.is_none()).map(|d| &d.key);
+        if let Some(key) = key
+            && let Some(holder) = holder_of(c, key, clock.now())?
+        {
+            return Ok(Change::KeyTaken(holder));
+        }
+        c.prepare_cached(BACK)?.execute([found.seq])?;
+        Ok(Change::Done(found.job, found.attempts_started))
+    });
+    let done = done.await?;
+    inner.has_moved(&done);
+    Ok(done)
 }
 
 pub(super) async fn promote(inner: &Inner, id: JobId) -> Result<Change, QueueError> {

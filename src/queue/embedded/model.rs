@@ -118,7 +118,7 @@ impl Model {
         self.keys.retain(|(_, _, until)| *until > now);
     }
 
-    /// Who holds a key: several jobs, if one was retried after another had taken its key.
+    /// Who holds a key: at most one job.
     fn holders_of(&self, key: u8) -> Vec<JobId> {
         let timed = self.keys.iter().filter(|(k, ..)| *k == key).map(|(_, id, _)| id);
         let live = self.jobs.iter().filter(|j| j.key == Some(key) && !j.state.is_final()).map(|j| &j.id);
@@ -200,9 +200,12 @@ impl Run {
             Step::Retry(i) => {
                 let Some(id) = known(&self.model, i) else { return };
                 let answer = self.bench.queue.retry(&id).await.unwrap();
+                let key = self.model.find(&id).key;
+                let holders = key.map(|key| self.model.holders_of(key)).unwrap_or_default();
                 let job = self.model.find(&id);
-                assert_eq!(matches!(answer, Change::Done(..)), job.state == JobState::Failed);
-                if job.state == JobState::Failed {
+                let is_free = holders.is_empty();
+                assert_eq!(matches!(answer, Change::Done(..)), job.state == JobState::Failed && is_free);
+                if job.state == JobState::Failed && is_free {
                     (job.finished, job.crashes, job.cancelled) = (0, 0, false);
                     job.make_ready();
                 }
@@ -222,6 +225,7 @@ impl Run {
                 let active = self.model.find(&id).state == JobState::Active;
                 assert_eq!(matches!(answer, Change::Done(..)), !active);
                 if !active {
+                    self.model.keys.retain(|(_, holder, _)| *holder != id);
                     self.model.jobs.retain(|j| j.id != id);
                 }
             }
@@ -264,7 +268,7 @@ impl Run {
             assert!(submission.duplicate && holders.contains(&submission.id), "{submission:?} {holders:?}");
             return;
         }
-        assert_eq!(submission, Submission { id: job.id.clone(), duplicate: false });
+        assert_eq!(submission, Submission::new(job.clone()));
         let mut known = Known {
             id: job.id.clone(),
             state: JobState::Delayed,

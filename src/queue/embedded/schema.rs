@@ -124,6 +124,14 @@ ALTER TABLE queue_claims ADD COLUMN until_ms INTEGER;
 -- A mark on a claim that was not renewed in time, see `doubt`.
 ALTER TABLE queue_claims ADD COLUMN doubt INTEGER;
 ",
+    r"
+CREATE INDEX queue_dedup_of ON queue_dedup (id);
+DELETE FROM queue_dedup WHERE id NOT IN (SELECT id FROM queue_jobs);
+-- Whatever takes a job out of the queue frees the key that it holds.
+CREATE TRIGGER queue_dedup_freed AFTER DELETE ON queue_jobs BEGIN
+    DELETE FROM queue_dedup WHERE id = old.id;
+END;
+",
 ];
 
 /// A state as it stands in the tables.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
-use super::schema::{code, json, to_json};
+use super::schema::{code, json, standing, to_json};
 use super::{Inner, after};
-use crate::domain::{Job, JobState, Timestamp};
+use crate::domain::{Job, JobId, JobState, Timestamp};
 
 /// A job with its payload written out, before it reaches the writing thread.
 pub(super) struct Prepared {
@@ -82,9 +82,10 @@ fn replay(c: &Connection, idempotency: &Idempotency, now: Timestamp) -> rusqlite
             if row.get_ref(0)?.as_bytes()? != idempotency.request {
                 return Ok(Submitted::KeyReused);
             }
-            let mut answer: Vec<Submission> = json(row, 1)?;
-            answer.iter_mut().for_each(|s| s.duplicate = true);
-            Ok(Submitted::Replayed(answer))
+            let answer: Vec<Submission> = json(row, 1)?;
+            let again =
+                answer.into_iter().map(|submission| taken_by(c, submission.id)).collect::<rusqlite::Result<_>>()?;
+            Ok(Submitted::Replayed(again))
         })
         .optional()
 }
@@ -102,9 +103,9 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     let Prepared { job, payload, state, due_at } = prepared;
     let deduplication = job.options.deduplication.as_ref();
     if let Some(deduplication) = deduplication
-        && let Some(taken_by) = holder_of(c, &deduplication.key, now)?
+        && let Some(holder) = holder_of(c, &deduplication.key, now)?
     {
-        return Ok(Submission { id: taken_by, duplicate: true });
+        return taken_by(c, holder);
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let inserted = c
@@ -121,7 +122,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
             until_final,
         ))?;
     if inserted == 0 {
-        return Ok(Submission { id: job.id.clone(), duplicate: true });
+        return taken_by(c, job.id.clone());
     }
     let seq = c.last_insert_rowid();
     c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2)")?.execute((seq, payload))?;
@@ -137,18 +138,24 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         )?
         .execute((&deduplication.key, job.id.as_str(), (now + ttl).as_millis()))?;
     }
-    Ok(Submission { id: job.id.clone(), duplicate: false })
+    Ok(Submission::new(job.clone()))
+}
+
+/// The answer for a job in whose place that with this id stands.
+fn taken_by(c: &Connection, id: JobId) -> rusqlite::Result<Submission> {
+    let job = standing(c, &id)?.map(|standing| standing.job);
+    Ok(Submission::duplicate(id, job))
 }
 
 /// The job that has taken a deduplication key: for a time, or until it has ended.
-fn holder_of(c: &Connection, key: &str, now: Timestamp) -> rusqlite::Result<Option<crate::domain::JobId>> {
+pub(super) fn holder_of(c: &Connection, key: &str, now: Timestamp) -> rusqlite::Result<Option<JobId>> {
     c.prepare_cached(
         "SELECT id FROM queue_dedup WHERE key = ?1 AND expires_at > ?2
          UNION ALL SELECT id FROM queue_jobs WHERE dedup_key = ?1 AND state <= 3 LIMIT 1",
     )?
     .query_row((key, now.as_millis()), |row| {
         let id: String = row.get(0)?;
-        crate::domain::JobId::parse(&id)
+        JobId::parse(&id)
             .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, e.into()))
     })
     .optional()

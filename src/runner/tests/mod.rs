@@ -154,6 +154,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
         results_before: serde_json::Map::new(),
         start_log: None,
+        input: None,
         job: Arc::new(Job {
             id: JobId::generate(),
             name: JobName::parse(name).unwrap(),

@@ -1,6 +1,7 @@
 //! The HTTP API of the real binary.
 
 mod connections;
+mod identity;
 mod live;
 mod memory;
 mod refusals;

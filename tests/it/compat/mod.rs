@@ -18,6 +18,7 @@ macro_rules! with_node {
 
 mod flows;
 mod foreign;
+mod odd;
 mod schedules;
 
 with_node! {

@@ -309,9 +309,40 @@ async fn an_error_is_forgotten_after_its_time() {
     let cache = RedisCache::open(connect(&server.url(), None).await.unwrap(), "test", LONG);
     let fingerprint = Fingerprint::from_bytes([7; 32]);
     cache.put(&[KnownError { fingerprint, category: None, vector: vec![], model: "m".to_owned() }]).await.unwrap();
-    let left: i64 = server.cli(&["ttl", &format!("jobber:test:error:{fingerprint}")]).trim().parse().unwrap();
+    let left: i64 = server.cli(&["ttl", "jobber:test:errors"]).trim().parse().unwrap();
     assert!((1..=60).contains(&left), "{left}");
     // What another version wrote counts as forgotten.
-    server.cli(&["set", &format!("jobber:test:error:{fingerprint}"), "\u{7f}"]);
+    server.cli(&["hset", "jobber:test:errors", &fingerprint.to_string(), "\u{7f}"]);
     assert_eq!(cache.get(&[fingerprint]).await.unwrap(), [None]);
+}
+
+#[tokio::test]
+async fn all_errors_are_one_key_and_older_ones_are_moved_there() {
+    let server = Server::start();
+    let redis = connect(&server.url(), None).await.unwrap();
+    let error = |n: u16| {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        let fingerprint = Fingerprint::from_bytes(bytes);
+        KnownError { fingerprint, category: None, vector: vec![], model: "m".to_owned() }
+    };
+    let cache = RedisCache::open(redis.clone(), "test", LONG);
+    cache.put(&(0..600).map(error).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(server.cli(&["--raw", "keys", "*"]).trim(), "jobber:test:errors");
+    // As the version before wrote it: format 1, the model, no category.
+    let older = format!("jobber:test:error:{}", error(700).fingerprint);
+    server.cli(&["eval", "redis.call('SET', KEYS[1], '\\1\\1\\0m\\255\\255')", "1", &older]);
+    for _ in 0..2 {
+        assert_eq!(cache.get(&[error(700).fingerprint]).await.unwrap(), [Some(error(700))]);
+    }
+    assert_eq!(server.cli(&["--raw", "keys", "*"]).trim(), "jobber:test:errors");
+    // What is over is struck as others come.
+    let brief = RedisCache::open(redis, "brief", Duration::from_secs(1));
+    brief.put(&[error(1)]).await.unwrap();
+    eventually("its time to pass", async || {
+        brief.put(&[error(2)]).await.unwrap();
+        (server.cli(&["hlen", "jobber:brief:errors"]).trim() == "1").then_some(())
+    })
+    .await;
+    assert_eq!(brief.get(&[error(1).fingerprint, error(2).fingerprint]).await.unwrap(), [None, Some(error(2))]);
 }

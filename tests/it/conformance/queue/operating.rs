@@ -60,6 +60,23 @@ pub(super) async fn cancel_can_be_repeated(fixture: Fixture) {
     assert_eq!(here.find(&id).await.unwrap(), failed);
 }
 
+pub(super) async fn a_job_is_not_lost_to_a_cancel_of_the_one_before(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    here.operator.set_paused(true).await.unwrap();
+    for n in 0..60 {
+        let id = format!("again-{n}");
+        let id = here.submit(job_named(&id)).await;
+        let next = async {
+            let removed = here.operator.remove(&id).await.unwrap();
+            let submitted = here.queue.submit(vec![job_named(id.as_str())], None).await.unwrap().remove(0);
+            matches!(removed, Change::Done(..)) && !submitted.duplicate
+        };
+        let (cancelled, is_new) = tokio::join!(there.operator.cancel(&id, "no use"), next);
+        cancelled.unwrap();
+        assert!(!is_new || here.find(&id).await.is_some(), "{id} was accepted and is gone");
+    }
+}
+
 pub(super) async fn promote_makes_a_delayed_job_ready_now(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
     let mut claims = here.claim(2).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{Clock, Deduplication, Job, JobId, JobName, JobOptions, JobState, Verdict};
-use jobber::queue::{Idempotency, QueueErrorKind};
+use jobber::queue::{Change, CleanRequest, Idempotency, QueueErrorKind};
 use serde_json::json;
 
 use super::fixture::*;
@@ -59,6 +59,60 @@ pub(super) async fn deduplication_with_ttl_holds_until_it_has_passed(fixture: Fi
     assert!(Clock::system().now().since(before) >= ttl);
 }
 
+pub(super) async fn a_key_is_free_when_its_job_has_left_the_queue(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let clean = |state| CleanRequest { state, older_than: Duration::ZERO, limit: 10 };
+    for (n, ttl) in [Some(Duration::from_secs(3600)), None].into_iter().enumerate() {
+        let removed = here.submit(keyed(&format!("removed-{n}"), ttl)).await;
+        assert!(matches!(here.operator.remove(&removed).await.unwrap(), Change::Done(..)));
+        here.submit(keyed(&format!("removed-{n}"), ttl)).await;
+
+        let mut claims = here.claim(1).await;
+        next(&mut claims).await.settle(Verdict::Complete { result: None }).await;
+        let cleaned = here.submit(keyed(&format!("cleaned-{n}"), ttl)).await;
+        next(&mut claims).await.settle(Verdict::Fail { error: "no".to_owned() }).await;
+        here.until(&cleaned, JobState::Failed).await;
+        soon(async { while here.operator.clean(clean(JobState::Failed)).await.unwrap() == 0 {} }).await;
+        here.submit(keyed(&format!("cleaned-{n}"), ttl)).await;
+        next(&mut claims).await.settle(Verdict::Complete { result: None }).await;
+        claims.close().await;
+    }
+    let brief = fixture.instance_that_keeps_nothing().await;
+    let aged = brief.submit(keyed("aged", Some(Duration::from_secs(3600)))).await;
+    let mut claims = brief.claim(1).await;
+    next(&mut claims).await.settle(Verdict::Complete { result: None }).await;
+    soon(async {
+        while brief.find(&aged).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    claims.close().await;
+    let batch = here.queue.submit(vec![keyed("aged", None), keyed("aged", None)], None).await.unwrap();
+    assert_eq!((batch[0].duplicate, batch[1].duplicate), (false, true), "{batch:?}");
+    assert_eq!(batch[0].id, batch[1].id);
+}
+
+pub(super) async fn a_retried_job_takes_its_key_again_or_waits_for_it(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    let fail = || Verdict::Fail { error: "no".to_owned() };
+    let first = here.submit(keyed("k", None)).await;
+    let mut claims = here.claim(1).await;
+    next(&mut claims).await.settle(fail()).await;
+    let second = here.submit(keyed("k", None)).await;
+    assert_eq!(there.operator.retry(&first).await.unwrap(), Change::KeyTaken(second.clone()));
+    let lease = next(&mut claims).await;
+    assert_eq!(there.operator.retry(&first).await.unwrap(), Change::KeyTaken(second.clone()));
+    lease.settle(Verdict::Complete { result: None }).await;
+    here.until(&second, JobState::Completed).await;
+
+    assert!(matches!(there.operator.retry(&first).await.unwrap(), Change::Done(..)));
+    assert_eq!(here.resubmit(keyed("k", None)).await, (first.clone(), true), "it holds its key again");
+    next(&mut claims).await.settle(Verdict::Complete { result: None }).await;
+    here.until(&first, JobState::Completed).await;
+    here.submit(keyed("k", None)).await;
+}
+
 pub(super) async fn a_custom_id_is_taken_once(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
     let id = here.submit(job_named("order-42")).await;
@@ -94,6 +148,23 @@ pub(super) async fn an_idempotent_request_is_answered_again(fixture: Fixture) {
         }
     })
     .await;
+}
+
+pub(super) async fn of_two_callers_with_one_key_one_is_new(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    for n in 0..10 {
+        let by = || Some(Idempotency { key: format!("key-{n}"), request: [1; 32], ttl: Duration::from_secs(3600) });
+        let (a, b) =
+            tokio::join!(here.queue.submit(vec![job(), job()], by()), there.queue.submit(vec![job(), job()], by()));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!(a.id, b.id);
+            assert!(a.duplicate != b.duplicate, "{a:?} {b:?}");
+            let (a, b) = (a.job.as_ref().unwrap(), b.job.as_ref().unwrap());
+            assert_eq!((&a.id, a.submitted_at), (&b.id, b.submitted_at), "each is told of the same job");
+        }
+    }
+    assert_eq!(here.queue.counts().await.unwrap().waiting, 20);
 }
 
 pub(super) async fn ten_thousand_jobs_are_taken_in_one_call(fixture: Fixture) {
