@@ -97,6 +97,8 @@ impl Reconciler {
     /// Compares for as long as this process's projector leads, until `stop`. Nothing that fails ends it: it is tried again
     /// from the same place.
     pub async fn run(self, mut lead: watch::Receiver<Lead>, stop: CancellationToken) {
+        // Outlives a term: what the queue told of a doubt is told once.
+        let mut desk = Desk::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -104,19 +106,19 @@ impl Reconciler {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.follow() => {}
+                () = self.follow(&mut desk) => {}
                 // An error: the projector has ended.
                 led = lead.wait_for(|lead| lead.term.is_none()) => if led.is_err() { return },
             }
         }
     }
 
-    async fn follow(&self) {
-        let (mut desk, mut round) = (Desk::default(), Round { due: Instant::now(), cursor: None });
+    async fn follow(&self, desk: &mut Desk) {
+        let mut round = Round { due: Instant::now(), cursor: None };
         let mut waits = Waits::new(Duration::from_millis(500), Duration::from_secs(10));
         let mut told = false;
         loop {
-            match self.step(&mut desk, &mut round).await {
+            match self.step(desk, &mut round).await {
                 Ok(more) => {
                     waits.reset();
                     told = false;
