@@ -22,4 +22,5 @@ mod lifecycle;
 mod policies;
 mod projector;
 mod release;
+mod statistics;
 mod upkeep;
