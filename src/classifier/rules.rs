@@ -57,7 +57,8 @@ pub(super) async fn make(
     let of = published.categories.clone();
     // Seconds for a library of categories on a slow machine: no task of this process waits for that.
     let fitted = tokio::task::spawn_blocking(move || Matcher::new(&of, &vectors, threshold)).await;
-    let matcher = fitted.map_err(|_| EmbedError::Garbage { problem: "its vectors could not be compared".to_owned() })?;
+    let matcher =
+        fitted.map_err(|_| EmbedError::Garbage { problem: "its vectors could not be compared".to_owned() })?;
     if let Err(error) = cache.publish(&published).await {
         tracing::debug!(%error, "the categories could not be published; policies by category wait for the next time");
     }

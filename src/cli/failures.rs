@@ -62,7 +62,7 @@ pub(super) async fn failures(args: FailuresArgs, client: &Client, console: &mut 
     more.extend(filter.category.map(|category| ("category", category)));
     more.extend(filter.fingerprint.map(|digits| ("fingerprint", digits)));
     more.extend(args.limit.map(|limit| ("limit", limit.to_string())));
-    let (since, until) = (filter.since.map(|m| m.resolve(now)), filter.until.map(|m| m.resolve(now)));
+    let (since, until) = (filter.since.map(|m| m.resolve(now)), filter.until.map(|m| m.resolve_day(now)));
     let report = client.failures(&StatsQuery { name: filter.name, since, until, more }).await?;
     console.show(&report)?;
     if report.total > report.items.len() {

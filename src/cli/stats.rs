@@ -24,8 +24,8 @@ pub struct StatsArgs {
     /// Only jobs submitted on that day or later: 7d, or 2026-11-24T00:00:00Z
     #[arg(long, global = true, value_name = "DURATION|RFC3339")]
     since: Option<Moment>,
-    /// Only jobs submitted before
-    #[arg(long, global = true, value_name = "DURATION|RFC3339")]
+    /// Only jobs submitted before that day (UTC); statistics are by day, so a moment within one is refused
+    #[arg(long, global = true, value_name = "DURATION|DAY")]
     until: Option<Moment>,
     /// Print comma-separated values
     #[arg(long, global = true)]
@@ -56,7 +56,7 @@ pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Consol
         What::Attempts { attempts } => vec![("attempts", attempts.to_string())],
         _ => Vec::new(),
     };
-    let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve(now)));
+    let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve_day(now)));
     let ask = Ask { query: StatsQuery { name: args.name, since, until, more }, csv: args.csv, client };
     match args.what {
         What::Attempts { .. } => ask.show::<AttemptsReport>("attempts", console).await,
@@ -111,7 +111,9 @@ fn rate(rate: &Rate) -> String {
 
 fn chance(chance: &Chance) -> String {
     match chance.chance {
-        Some(part) => format!("{:>7} ({})", percent(part), limits(chance.low, chance.high)),
+        Some(part) => {
+            format!("{:>7} ({}, on {})", percent(part), limits(chance.low, chance.high), chance.rests_on)
+        }
         None => format!("from {} (fewer than {FEWEST})", chance.n),
     }
 }
@@ -155,6 +157,9 @@ impl View for AttemptsReport {
             }),
         );
         out.text(format!("Are {} attempts worth it?", self.worth.attempts), &self.worth.answer);
+        if let Some(caveat) = &self.caveat {
+            out.field("note", caveat);
+        }
     }
 
     fn lines(&self) -> Vec<String> {
@@ -178,8 +183,8 @@ impl View for ConcurrencyReport {
                 ]
             }),
         );
-        out.field("alone", format!("{} of {} jobs", rate(&self.alone), self.alone.n));
-        out.field("beside others", format!("{} of {} jobs", rate(&self.beside), self.beside.n));
+        out.field("alone", format!("{} of {} first attempts", rate(&self.alone), self.alone.n));
+        out.field("beside others", format!("{} of {} first attempts", rate(&self.beside), self.beside.n));
         out.field("alone less beside", difference(self.difference));
         out.field("within job names", format!("{} (names with both: {})", difference(self.within_names), self.names));
         out.field("note", &self.note);
@@ -312,6 +317,9 @@ mod tests {
             cpu_us_by_failures: [(0, 90_000_000), (1, 60_000_000), (2, 1_000_000)].into(),
             attempts_by_beside: [(0, 60), (1, 40), (2, 3)].into(),
             successes_by_beside: [(0, 55), (1, 20), (2, 1)].into(),
+            open: 6,
+            first_attempts_by_start: [(0, 50), (1, 30), (2, 4)].into(),
+            first_successes_by_start: [(0, 49), (1, 25), (2, 2)].into(),
             jobs_by_beside: [(0, 50), (1, 30), (2, 4)].into(),
             completed_by_beside: [(0, 49), (1, 25), (2, 2)].into(),
             failures: [(f, FailureCounts { attempts: 30, cpu_us: 2_000_000, wall_us: 9 })].into(),
@@ -321,7 +329,7 @@ mod tests {
             ..Counts::default()
         };
         (0..100).for_each(|i| {
-            counts.run_ms.record(1000 + 40 * i);
+            counts.run_us.record(1_000_000 + 40_000 * i);
             counts.wait_ms.record(i);
             counts.core_percent.record(95);
             counts.peak_rss_kib.record(200 * 1024);
@@ -349,10 +357,10 @@ mod tests {
     #[test]
     fn every_table_reads_well() {
         let names: std::collections::BTreeMap<_, _> = [("resize".parse().unwrap(), counts())].into();
-        let items = survival::attempts(&counts());
+        let items = survival::attempts(&names);
         let worth = survival::is_worth(&items, 2);
         let all = [
-            rendered(&AttemptsReport { items, worth }, Format::Table),
+            rendered(&AttemptsReport { items, worth, caveat: survival::caveat(&names) }, Format::Table),
             rendered(&beside::beside(&names), Format::Table),
             rendered(&CategoriesReport { items: categories::categories([&shard()], &known()) }, Format::Table),
             rendered(
@@ -362,24 +370,26 @@ mod tests {
             rendered(&DurationsReport { items: sizing::durations(&names) }, Format::Table),
         ];
         insta::assert_snapshot!(all.join("\n"), @r"
-        ATTEMPT  TRIED  COMPLETES NOW          95 %     IN THE END             WITHIN             WINS    CPU     CPU A WIN  OPEN
-        1        90     ███████···  66.7 %     56-76 %   97.2 % (90-99 %)       66.7 % (56-76 %)  66.7 %  1.00 s  1.50 s     0
-        2        24     ████████··  83.3 %     64-93 %   91.7 % (74-98 %)       94.4 % (87-98 %)  27.8 %  2.50 s  3.00 s     6
-        3        4      2 of 4 (fewer than 5)  15-85 %  from 4 (fewer than 5)   97.2 % (90-99 %)  2.8 %   0.25 s  0.50 s     0
+        ATTEMPT  TRIED  COMPLETES NOW          95 %     IN THE END                WITHIN                    WINS    CPU     CPU A WIN  OPEN
+        1        90     ███████···  66.7 %     56-76 %   97.2 % (90-100 %, on 4)   66.7 % (56-76 %, on 90)  66.7 %  1.00 s  1.50 s     0
+        2        24     ████████··  83.3 %     64-93 %   91.7 % (74-99 %, on 4)    94.4 % (87-98 %, on 24)  27.8 %  2.50 s  3.00 s     6
+        3        4      2 of 4 (fewer than 5)  15-85 %  from 4 (fewer than 5)      97.2 % (90-100 %, on 4)  2.8 %   0.25 s  0.50 s     0
 
         Are 2 attempts worth it?
           attempt 2 makes 27.8 % of all jobs complete that would not: of 24 jobs that were tried 2 times, 20 completed then (83.3 %, 95 % interval 64.1 % to 93.3 %); each cost 3.0 CPU seconds
+
+        note  6 of 90 jobs have not ended yet, more than 5 %: the numbers favour jobs that end soon, and will change
 
         BESIDE  JOBS  COMPLETED              95 %      ATTEMPTS  SUCCEEDED              95 %
         0       50    ██████████  98.0 %     90-100 %  60        █████████·  91.7 %     82-96 %
         1       30    ████████··  83.3 %     66-93 %   40        █████·····  50.0 %     35-65 %
         2       4     2 of 4 (fewer than 5)  15-85 %   3         1 of 3 (fewer than 5)  6-79 %
 
-        alone              ██████████  98.0 % of 50 jobs
-        beside others      ████████··  79.4 % of 34 jobs
+        alone              ██████████  98.0 % of 50 first attempts
+        beside others      ████████··  79.4 % of 34 first attempts
         alone less beside  +18.6 points (+5.3 to +34.9)
-        within job names   +18.6 points (+4.5 to +32.7) (names with both: 1)
-        note               observational: jobs were not assigned at random, so a difference need not be an effect
+        within job names   +18.6 points (+5.3 to +34.9) (names with both: 1)
+        note               alone and beside are first attempts by what ran when they started; observational: jobs were not assigned at random, so a difference need not be an effect; the rows by level only describe
 
         CATEGORY                FAILURES  JOBS  COMPLETED IN THE END  95 %     CPU     OF ALL  LAST SEEN             EXAMPLE
         Image processing error  30        30    █████████·  91.7 %    74-98 %  2.00 s  22.2 %  2026-11-24T08:00:00Z  bad pixel
@@ -392,7 +402,7 @@ mod tests {
         resize  100       4      0.9       0.9  23.8 %    1          -             200 MiB   200 MiB  240 MiB    0
 
         NAME    JOBS  WAITING P50  P90     P99     ATTEMPTS  RUNNING P50  P90     P99
-        resize  100   0.05 s       0.09 s  0.10 s  100       2.94 s       4.35 s  4.86 s
+        resize  100   0.05 s       0.09 s  0.10 s  100       3.01 s       4.46 s  4.98 s
         ");
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::domain::{Backoff, BackoffKind, Deduplication, Timestamp};
+use crate::domain::{Backoff, BackoffKind, Day, Deduplication, Timestamp};
 
 /// Reads `90s`, `15m`, `1h 30m`, `500ms`; a number alone needs a unit, but for 0.
 ///
@@ -89,6 +89,14 @@ impl Moment {
             Moment::At(at) => at,
         }
     }
+
+    /// The same where numbers are by day: so long ago is then the beginning of that day (UTC).
+    pub(super) fn resolve_day(self, now: Timestamp) -> Timestamp {
+        match self {
+            Moment::Ago(ago) => (now - ago).day().start(),
+            Moment::At(at) => at,
+        }
+    }
 }
 
 impl FromStr for Moment {
@@ -97,9 +105,9 @@ impl FromStr for Moment {
         if let Ok(ago) = humantime::parse_duration(text) {
             return Ok(Moment::Ago(ago));
         }
-        Timestamp::parse(text)
-            .map(Moment::At)
-            .map_err(|_| format!("{text:?} is neither a duration such as 1h nor a time such as 2026-11-24T08:00:00Z"))
+        Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text)).map(Moment::At).map_err(|_| {
+            format!("{text:?} is neither a duration such as 1h, a day such as 2026-11-24 nor a time such as 2026-11-24T08:00:00Z")
+        })
     }
 }
 
@@ -155,7 +163,10 @@ mod tests {
         let read = |text: &str| text.parse::<Moment>().map(|m| m.resolve(now).to_string());
         assert_eq!(read("1h"), Ok("2026-11-24T07:00:00.000Z".into()));
         assert_eq!(read("2026-11-01T00:00:00+01:00"), Ok("2026-10-31T23:00:00.000Z".into()));
+        assert_eq!(read("2026-11-24"), Ok("2026-11-24T00:00:00.000Z".into()));
         assert!(read("yesterday").is_err());
+        let day = |text: &str| text.parse::<Moment>().map(|m| m.resolve_day(now).to_string());
+        assert_eq!(day("1h"), Ok("2026-11-24T00:00:00.000Z".into()));
     }
 
     #[test]

@@ -205,6 +205,14 @@ pub struct AttemptReport {
     /// The most jobs that ran on the host at the same time, itself not counted: 0 when it ran alone.
     #[serde(default)]
     pub peak_beside: u32,
+    /// Jobs that ran on the host when its process was started, itself not counted; `None` when no process was started,
+    /// or an older Jobber recorded the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside_at_start: Option<u32>,
+    /// Whether another attempt was pointless, as its worker decided: a listed exit code, no usable binary, or the rule
+    /// for the category of its error. `None` in what an older Jobber recorded, and where no worker decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_retry: Option<bool>,
     /// What was kept of its standard output, without directive lines.
     #[serde(default)]
     pub stdout: Tail,
@@ -234,6 +242,8 @@ impl AttemptReport {
             cpus: Vec::new(),
             memory_limit_bytes: None,
             peak_beside: 0,
+            beside_at_start: None,
+            no_retry: None,
             stdout: Tail::default(),
             stderr: Tail::default(),
             error: Some(error.into()),

@@ -157,21 +157,30 @@ pub enum Verdict {
 /// `finished_before` counts the attempts that spent the budget before this one; `dice` in 0..1 feeds the jitter.
 /// A cancelled job and a job without a usable binary are never tried again; a lost attempt spends nothing.
 pub fn decide(policy: &RetryPolicy, finished_before: u32, report: &AttemptReport, dice: f64) -> Verdict {
-    let retryable = match report.outcome {
+    match report.outcome {
         Outcome::Exit { code: 0 } => return Verdict::Complete { result: report.result.clone() },
         Outcome::Lost => return Verdict::Release,
-        Outcome::Exit { code } => !policy.no_retry_exit_codes.iter().any(|c| i32::from(*c) == code),
-        Outcome::Signal { .. } | Outcome::Timeout | Outcome::Oom => true,
-        Outcome::SpawnError { reason } => reason == SpawnFailure::System,
-        Outcome::Cancelled => false,
-    };
+        _ => {}
+    }
     let error = report.error.clone().unwrap_or_else(|| report.outcome.to_string());
     let finished = finished_before.saturating_add(1);
-    if retryable && finished < policy.attempts {
+    if !is_pointless(policy, &report.outcome) && finished < policy.attempts {
         Verdict::Retry { after: policy.backoff.wait(finished, dice), error }
     } else {
         Verdict::Fail { error }
     }
+}
+
+/// Whether another attempt could not end better than this one, whatever is left of the budget: the exit code is listed,
+/// there is no usable binary, somebody wanted the job stopped, or the rule for the error's category forbids it.
+pub fn is_pointless(policy: &RetryPolicy, outcome: &Outcome) -> bool {
+    policy.attempts == 0
+        || match outcome {
+            Outcome::Exit { code } => policy.no_retry_exit_codes.iter().any(|c| i32::from(*c) == *code),
+            Outcome::Signal { .. } | Outcome::Timeout | Outcome::Oom | Outcome::Lost => false,
+            Outcome::SpawnError { reason } => *reason != SpawnFailure::System,
+            Outcome::Cancelled => true,
+        }
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub use hold::{HoldError, catch_up, hold};
 use leadership::Leadership;
 pub use news::{Audience, Herald, Lead, herald};
 use outage::Outage;
+use rebuild::is_counted_by_older;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
 pub use records::fold_job;
 pub use shards::{contribution, shard_key};
@@ -270,18 +271,20 @@ impl Projector<'_> {
         Ok(())
     }
 
-    /// Gives a store its first categories. One that has been folded into without any was made by an older Jobber: what it
-    /// counted is counted anew, as there is more to count. False when the term has passed meanwhile.
+    /// Counts anew what an older Jobber has counted, as there is more to count, and gives a store its first categories.
+    /// False when the term has passed meanwhile.
     async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         if self.projection.take_loss() && !self.recount_what_is_left(leadership).await? {
             return Ok(false);
         }
-        if self.projection.load_categories().await?.is_some() {
-            return Ok(true);
-        }
+        let has_categories = self.projection.load_categories().await?.is_some();
         // A new store has nothing to count, and may not be able to: without a query service Couchbase can't.
-        if self.projection.position().await? > Cursor::START && !self.recount(leadership).await? {
+        let is_new = self.projection.position().await? == Cursor::START;
+        if !has_categories && !is_new && !self.recount(leadership).await? {
             return Ok(false);
+        }
+        if has_categories {
+            return if is_new { Ok(true) } else { self.recount_older(leadership).await };
         }
         let categories = Categories::seeded(self.settings.categories.clone());
         let first = Versioned { document: categories, version: None };
@@ -302,6 +305,27 @@ impl Projector<'_> {
                 Ok(true)
             }
             done => done,
+        }
+    }
+
+    /// Makes the aggregates anew that an older Jobber has counted, as this one counts more. A store that can't list its
+    /// documents now is folded into all the same; the next process that leads tries again. False when the term has passed
+    /// meanwhile.
+    async fn recount_older(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
+        let recounted = match is_counted_by_older(self.projection, self.clock.now()).await {
+            Ok(false) => return Ok(true),
+            Ok(true) => {
+                tracing::info!("counting the statistics anew, as an older version has counted less");
+                self.recount(leadership).await
+            }
+            Err(e) => Err(e),
+        };
+        match recounted {
+            Err(e) if e.kind == StoreErrorKind::Unavailable => {
+                tracing::warn!(error = %e, "statistics that an older version has counted could not be counted anew; run jobber rebuild");
+                Ok(true)
+            }
+            result => result,
         }
     }
 

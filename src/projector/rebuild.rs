@@ -110,6 +110,21 @@ fn admitted(shard: Option<&StatShard>, counts: Option<&Counts>) -> BTreeSet<u64>
     admitted
 }
 
+/// Whether an older version has counted a shard that can be counted anew.
+///
+/// # Errors
+/// Those of [`Projection::shard_keys`] and [`Projection::load`].
+pub(super) async fn is_counted_by_older(projection: &dyn Projection, now: Timestamp) -> Result<bool, StoreError> {
+    for part in projection.shard_keys().await?.chunks(STEP) {
+        let shards = projection.load(&[], part).await?.shards;
+        let mut found = shards.into_iter().flatten().map(|shard| shard.document);
+        if found.any(|shard| shard.schema < StatShard::SCHEMA && shard.is_whole(now)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 type Stored = Vec<(ShardKey, Option<Versioned<StatShard>>)>;
 
 /// The stored shards of these keys and all others, as far as they are whole, and the number of those that are not.
@@ -135,5 +150,6 @@ async fn stored(
 fn differs(key: &ShardKey, shard: &Option<Versioned<StatShard>>, expected: &BTreeMap<ShardKey, Counts>) -> bool {
     let zero = Counts::default();
     let counts = shard.as_ref().map_or(&zero, |s| &s.document.counts);
-    counts != expected.get(key).unwrap_or(&zero)
+    let is_older = shard.as_ref().is_some_and(|s| s.document.schema < StatShard::SCHEMA);
+    is_older || counts != expected.get(key).unwrap_or(&zero)
 }

@@ -13,7 +13,7 @@
 use crate::domain::{AttemptNumber, AttemptReport, Event, EventKind, JobState, Outcome, Timestamp, WorkerId};
 use crate::events::Cursor;
 use crate::failures::fingerprint;
-use crate::store::{AttemptRecord, JobRecord};
+use crate::store::{AttemptRecord, FirstEnd, JobRecord, RetriedAfter};
 
 /// Why an attempt is closed of which nobody reported the end.
 const LOST: &str = "lost with its worker";
@@ -137,13 +137,22 @@ pub(super) fn has_failed(outcome: &Outcome) -> bool {
 
 fn retried(record: &mut JobRecord, at: Timestamp, attempts: u32) {
     let has_started_since = record.attempts.last().is_some_and(|a| a.number.0 > attempts);
-    let is_repeated = !record.state.is_final() && record.retried_after.is_some_and(|n| attempts <= n);
+    let is_repeated =
+        !record.state.is_final() && record.retried_after.is_some_and(|after| attempts <= after.attempts());
     if has_started_since || is_repeated {
         return;
     }
     close_open(record, at);
+    let first = match record.retried_after {
+        None => Some(FirstEnd { attempts, outcome: record.outcome }),
+        // An older Jobber kept the last put-back only: of a job that it put back, the first is not known.
+        Some(before) => before.first_end(),
+    };
     record.retries = record.retries.saturating_add(1);
-    record.retried_after = Some(attempts);
+    record.retried_after = Some(match first {
+        Some(first) => RetriedAfter::Known { attempts, first },
+        None => RetriedAfter::Attempts(attempts),
+    });
     record.state = ready(record);
     record.due_at = None;
     record.cancel_requested = None;
@@ -186,7 +195,7 @@ fn insert(record: &mut JobRecord, i: usize, attempt: AttemptRecord, at: Timestam
 
 /// Whether the job was put back after this attempt.
 fn is_old(record: &JobRecord, number: AttemptNumber) -> bool {
-    record.retried_after.is_some_and(|attempts| number.0 <= attempts)
+    record.retried_after.is_some_and(|after| number.0 <= after.attempts())
 }
 
 fn close_open(record: &mut JobRecord, at: Timestamp) {

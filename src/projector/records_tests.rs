@@ -189,6 +189,17 @@ fn a_retry_counts_once_and_old_ends_no_longer_count() {
     assert_eq!((life.record.state, life.record.retries), (JobState::Active, 1));
     let life = life.after(failed(2)).after([EventKind::Retried { attempts: 2 }]);
     assert_eq!((life.record.state, life.record.retries), (JobState::Waiting, 2));
+    let after = life.record.retried_after.unwrap();
+    let first = FirstEnd { attempts: 1, outcome: Some(Outcome::Exit { code: 1 }) };
+    assert_eq!((after.attempts(), after.first_end()), (2, Some(first)), "its first end is kept");
+}
+
+#[test]
+fn of_a_job_that_an_older_version_put_back_the_first_end_is_not_known() {
+    let mut life = Life::plain().after([start(1)]).after(failed(1)).after([EventKind::Retried { attempts: 1 }]);
+    life.record.retried_after = Some(RetriedAfter::Attempts(1));
+    let life = life.after([start(2)]).after(failed(2)).after([EventKind::Retried { attempts: 2 }]);
+    assert_eq!(life.record.retried_after, Some(RetriedAfter::Attempts(2)));
 }
 
 #[test]

@@ -4,9 +4,9 @@
 //! the event less the one before, so no event kind needs arithmetic of its own, and a rebuild is the plain sum.
 
 use super::records::has_failed;
-use crate::domain::{AttemptReport, JobState, Outcome, Usage};
+use crate::domain::{AttemptReport, JobState, Outcome, SpawnFailure, Usage};
 use crate::stats::{Counts, ErrorSetCounts, ShardKey};
-use crate::store::{AttemptRecord, JobRecord};
+use crate::store::{AttemptRecord, JobRecord, RetriedAfter};
 
 /// The largest single amount that is counted (35 years in microseconds): sums of amounts that somebody made up can't
 /// overflow.
@@ -26,19 +26,18 @@ pub fn contribution(record: &JobRecord) -> Counts {
     let mut counts = Counts::default();
     let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
     let mut most_beside = None;
-    let mut failures = 0;
     for (attempt, report) in record.attempts.iter().filter_map(|a| Some((a, a.report.as_ref()?))) {
         *counts.outcomes.entry(report.outcome.kind()).or_insert(0) += 1;
         if let Some(usage) = &report.usage {
             count_process(&mut counts, report, usage);
             count_reserved(&mut counts, report, usage, record.options.cores);
-            *counts.cpu_us_by_failures.entry(failures).or_insert(0) += cpu_us(usage);
             most_beside = most_beside.max(Some(report.peak_beside));
         }
         count_error(&mut counts, attempt, report.usage.as_ref());
-        failures += u32::from(has_failed(&report.outcome));
     }
-    count_end(&mut counts, record, failures);
+    count_first(&mut counts, record);
+    count_survival(&mut counts, record);
+    count_errors(&mut counts, record);
     match record.state {
         JobState::Waiting | JobState::Delayed | JobState::Prioritized => counts.waiting = i64::from(!record.removed),
         JobState::Active => counts.active = i64::from(!record.removed),
@@ -70,7 +69,7 @@ fn count_process(counts: &mut Counts, report: &AttemptReport, usage: &Usage) {
         counts.cpu_us_failed += cpu;
     }
     counts.wall_us += amount(usage.wall_us);
-    counts.run_ms.record(usage.wall_us.min(MOST) / 1000);
+    counts.run_us.record(usage.wall_us.min(MOST));
     counts.peak_rss_kib.record(usage.peak_rss_bytes.min(MOST) / 1024);
 }
 
@@ -101,23 +100,111 @@ fn count_error(counts: &mut Counts, attempt: &AttemptRecord, usage: Option<&Usag
     }
 }
 
-/// How the job has ended after so many failed attempts, and what they said.
-fn count_end(counts: &mut Counts, record: &JobRecord, failures: u32) {
-    // A job that was put back has a new budget.
-    let put_back_after = record.retried_after.unwrap_or(0);
-    let is_spent = |a: &&AttemptRecord| {
-        a.number.0 > put_back_after && a.report.as_ref().is_some_and(|report| has_failed(&report.outcome))
-    };
-    let spent = record.attempts.iter().filter(is_spent).count();
-    let counter = match (record.state, record.outcome) {
-        (JobState::Completed, _) => &mut counts.completed_by_failures,
-        (JobState::Failed, Some(outcome)) if !matches!(outcome, Outcome::Cancelled | Outcome::Lost) => {
-            let is_out_of_attempts = u32::try_from(spent).is_ok_and(|n| n >= record.options.attempts);
-            if is_out_of_attempts { &mut counts.exhausted_by_failures } else { &mut counts.hopeless_by_failures }
+/// How the first attempt fared, by what ran when it started: unlike the peak over a job's life, that does not grow with
+/// the job's length or its attempts.
+fn count_first(counts: &mut Counts, record: &JobRecord) {
+    let first = record.attempts.first().and_then(|attempt| attempt.report.as_ref());
+    let Some(report) = first.filter(|report| report.usage.is_some() && has_told(&report.outcome)) else { return };
+    match report.beside_at_start {
+        Some(beside) => {
+            counts.first_attempts_by_start.insert(beside, 1);
+            counts.first_successes_by_start.extend(report.outcome.is_success().then_some((beside, 1)));
         }
-        _ => &mut counts.undecided_by_failures,
+        None => counts.first_attempts_unknown = 1,
+    }
+}
+
+/// What the job tells of the worth of retries: its life until it was first put back, if it was.
+///
+/// Putting a job back follows on something that somebody has mended, so what comes later is another story.
+fn count_survival(counts: &mut Counts, record: &JobRecord) {
+    let Some((attempts, end)) = first_life(record) else {
+        counts.first_end_unknown = 1;
+        return;
+    };
+    let mut failures = 0;
+    let mut last = None;
+    for report in attempts.iter().filter_map(|a| a.report.as_ref()).filter(|report| has_told(&report.outcome)) {
+        if let Some(usage) = &report.usage {
+            *counts.cpu_us_by_failures.entry(failures).or_insert(0) += cpu_us(usage);
+        }
+        failures += u32::from(has_failed(&report.outcome));
+        last = Some(report);
+    }
+    let counter = match end {
+        LifeEnd::Completed => &mut counts.completed_by_failures,
+        LifeEnd::Failed if is_hopeless(record, last, failures) => &mut counts.hopeless_by_failures,
+        LifeEnd::Failed => &mut counts.exhausted_by_failures,
+        LifeEnd::Stopped => {
+            counts.stopped = 1;
+            &mut counts.undecided_by_failures
+        }
+        LifeEnd::Open => {
+            counts.open = i64::from(!record.removed);
+            &mut counts.undecided_by_failures
+        }
     };
     counter.insert(failures, 1);
+    counts.jobs_by_budget.insert(record.options.attempts, 1);
+}
+
+enum LifeEnd {
+    Completed,
+    /// By itself.
+    Failed,
+    /// Cancelled or lost: nobody knows how it would have ended.
+    Stopped,
+    Open,
+}
+
+/// The attempts of a job until it was first put back, and how it had ended by then; `None` when an older version, which
+/// kept the last put-back only, put it back more than once.
+fn first_life(record: &JobRecord) -> Option<(&[AttemptRecord], LifeEnd)> {
+    let of = |outcome: Option<Outcome>| match outcome {
+        Some(Outcome::Cancelled | Outcome::Lost) | None => LifeEnd::Stopped,
+        Some(_) => LifeEnd::Failed,
+    };
+    let until = |number: u32| &record.attempts[..record.attempts.partition_point(|a| a.number.0 <= number)];
+    match (record.retries, record.retried_after) {
+        (_, Some(RetriedAfter::Known { first, .. })) => Some((until(first.attempts), of(first.outcome))),
+        (0, _) => {
+            let end = match record.state {
+                JobState::Completed => LifeEnd::Completed,
+                JobState::Failed => of(record.outcome),
+                JobState::Waiting | JobState::Delayed | JobState::Prioritized | JobState::Active => LifeEnd::Open,
+            };
+            Some((&record.attempts, end))
+        }
+        (1, Some(RetriedAfter::Attempts(number))) => {
+            let attempts = until(number);
+            let last = attempts.last().and_then(|attempt| attempt.report.as_ref());
+            Some((attempts, of(last.map(|report| report.outcome))))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a job that has failed by itself did so because another attempt was pointless. Its worker has said so; of what
+/// an older version recorded, the job's own options and what was left of its budget tell.
+fn is_hopeless(record: &JobRecord, last: Option<&AttemptReport>, failures: u32) -> bool {
+    let Some(last) = last else { return true };
+    last.no_retry.unwrap_or_else(|| {
+        let is_listed = match last.outcome {
+            Outcome::Exit { code } => record.options.no_retry_exit_codes.iter().any(|c| i32::from(*c) == code),
+            Outcome::SpawnError { reason } => reason != SpawnFailure::System,
+            Outcome::Signal { .. } | Outcome::Timeout | Outcome::Cancelled | Outcome::Oom | Outcome::Lost => false,
+        };
+        is_listed || failures < record.options.attempts
+    })
+}
+
+/// Whether an attempt that ended like this tells how the program fares: it succeeded or failed.
+fn has_told(outcome: &Outcome) -> bool {
+    outcome.is_success() || has_failed(outcome)
+}
+
+/// What the job's failed attempts said, and how it has ended for now.
+fn count_errors(counts: &mut Counts, record: &JobRecord) {
     let errors = record.errors();
     if !errors.is_empty() {
         let is_in = |state| i64::from(record.state == state);
@@ -141,8 +228,9 @@ mod tests {
 
     use super::*;
     use crate::domain::{AttemptNumber, Fingerprint, JobOptions, NewJob, Outcome, OutcomeKind, Timestamp, WorkerId};
+    use crate::stats::shard::Counter;
     use crate::stats::{ErrorSet, FailureCounts};
-    use crate::store::AttemptRecord;
+    use crate::store::{AttemptRecord, FirstEnd};
 
     fn record() -> JobRecord {
         let options = JobOptions { delay: Duration::from_secs(1), ..JobOptions::default() };
@@ -182,7 +270,7 @@ mod tests {
         assert_eq!((&counts.jobs_by_beside, &counts.completed_by_beside), (&[(3, 1)].into(), &[(3, 1)].into()));
         assert_eq!((counts.cpu_us_succeeded, counts.cpu_us_failed, counts.wall_us), (25, 25, 6000));
         assert_eq!(counts.wait_ms.quantile(0.5), Some(7));
-        assert_eq!((counts.run_ms.count(), counts.peak_rss_kib.quantile(0.5)), (2, Some(2)));
+        assert_eq!((counts.run_us.count(), counts.peak_rss_kib.quantile(0.5)), (2, Some(2)));
         let error = Fingerprint::from_bytes([7; 32]);
         assert_eq!(counts.failures, [(error, FailureCounts { attempts: 1, cpu_us: 25, wall_us: 3000 })].into());
         let once = ErrorSetCounts { jobs: 1, completed: 1, failed: 0 };
@@ -198,12 +286,84 @@ mod tests {
         record.outcome = Some(Outcome::Timeout);
         record.attempts = (1..=3).map(|n| attempt(n, Outcome::Timeout, None)).collect();
         assert_eq!(contribution(&record).exhausted_by_failures, [(3, 1)].into());
-        record.retried_after = Some(2);
-        assert_eq!(contribution(&record).hopeless_by_failures, [(3, 1)].into(), "one of three since it was put back");
+        record.options.attempts = 4;
+        assert_eq!(contribution(&record).hopeless_by_failures, [(3, 1)].into(), "one was left");
+        record.options.attempts = 3;
         record.outcome = Some(Outcome::Cancelled);
-        assert_eq!(contribution(&record).undecided_by_failures, [(3, 1)].into());
+        let counts = contribution(&record);
+        assert_eq!((counts.undecided_by_failures, counts.stopped, counts.open), ([(3, 1)].into(), 1, 0));
         record.state = JobState::Delayed;
-        assert_eq!(contribution(&record).undecided_by_failures, [(3, 1)].into());
+        let counts = contribution(&record);
+        assert_eq!((counts.undecided_by_failures, counts.stopped, counts.open), ([(3, 1)].into(), 0, 1));
+    }
+
+    #[test]
+    fn a_pointless_attempt_is_hopeless_on_the_last_attempt_too() {
+        let mut record = record();
+        record.options.attempts = 1;
+        record.state = JobState::Failed;
+        record.outcome = Some(Outcome::Exit { code: 65 });
+        record.attempts = vec![attempt(1, Outcome::Exit { code: 65 }, Some(0))];
+        let say = |record: &mut JobRecord, no_retry| {
+            record.attempts[0].report.as_mut().unwrap().no_retry = no_retry;
+            let counts = contribution(record);
+            (counts.hopeless_by_failures.len(), counts.exhausted_by_failures.len())
+        };
+        assert_eq!(say(&mut record, Some(true)), (1, 0), "its worker has said so");
+        assert_eq!(say(&mut record, Some(false)), (0, 1));
+        assert_eq!(say(&mut record, None), (0, 1), "an older version did not say");
+        record.options.no_retry_exit_codes = vec![65];
+        assert_eq!(say(&mut record, None), (1, 0), "but the job itself does");
+    }
+
+    #[test]
+    fn what_comes_after_a_job_was_put_back_tells_nothing_of_retries() {
+        let mut record = record();
+        record.options.attempts = 1;
+        record.state = JobState::Completed;
+        record.retries = 2;
+        record.attempts = vec![
+            attempt(1, Outcome::Exit { code: 65 }, Some(0)),
+            attempt(2, Outcome::Timeout, Some(0)),
+            attempt(3, Outcome::Exit { code: 0 }, Some(0)),
+        ];
+        record.attempts[0].report.as_mut().unwrap().no_retry = Some(true);
+        let first = FirstEnd { attempts: 1, outcome: Some(Outcome::Exit { code: 65 }) };
+        record.retried_after = Some(RetriedAfter::Known { attempts: 2, first });
+        let counts = contribution(&record);
+        assert_eq!((counts.hopeless_by_failures, counts.completed_by_failures.len()), ([(1, 1)].into(), 0));
+        assert_eq!(counts.cpu_us_by_failures, [(0, 25)].into());
+        assert_eq!(counts.completed_by_attempts, [(3, 1)].into(), "the original's numbers stay");
+        // An older version kept the last put-back only.
+        record.retried_after = Some(RetriedAfter::Attempts(2));
+        let counts = contribution(&record);
+        assert_eq!((counts.first_end_unknown, counts.hopeless_by_failures.len()), (1, 0));
+        record.retries = 1;
+        assert_eq!(contribution(&record).exhausted_by_failures, [(2, 1)].into(), "the last was the first");
+    }
+
+    #[test]
+    fn first_attempts_are_counted_by_what_ran_when_they_started() {
+        let of = |outcome, at_start| {
+            let mut record = record();
+            record.attempts = vec![attempt(1, outcome, Some(7)), attempt(2, Outcome::Exit { code: 0 }, Some(7))];
+            record.attempts[0].report.as_mut().unwrap().beside_at_start = at_start;
+            let counts = contribution(&record);
+            (counts.first_attempts_by_start, counts.first_successes_by_start, counts.first_attempts_unknown)
+        };
+        let none = || Counter::new();
+        assert_eq!(of(Outcome::Timeout, Some(2)), ([(2, 1)].into(), none(), 0));
+        assert_eq!(of(Outcome::Exit { code: 0 }, Some(0)), ([(0, 1)].into(), [(0, 1)].into(), 0));
+        assert_eq!(of(Outcome::Cancelled, Some(2)), (none(), none(), 0), "nobody failed");
+        assert_eq!(of(Outcome::Lost, Some(2)), (none(), none(), 0), "nor here");
+        assert_eq!(of(Outcome::Timeout, None), (none(), none(), 1), "an older version recorded it");
+    }
+
+    #[test]
+    fn cpu_time_of_attempts_that_were_stopped_is_in_no_mean() {
+        let mut record = record();
+        record.attempts = vec![attempt(1, Outcome::Cancelled, Some(0)), attempt(2, Outcome::Timeout, Some(0))];
+        assert_eq!(contribution(&record).cpu_us_by_failures, [(0, 25)].into());
     }
 
     #[test]
@@ -243,6 +403,6 @@ mod tests {
         attempt.report.as_mut().unwrap().usage = Some(huge);
         record.attempts = vec![attempt; 1000];
         let counts = contribution(&record);
-        assert!(counts.wall_us > 0 && counts.run_ms.quantile(1.0).is_some());
+        assert!(counts.wall_us > 0 && counts.run_us.quantile(1.0).is_some());
     }
 }

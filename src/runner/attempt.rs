@@ -153,11 +153,12 @@ pub(super) fn run(
         guard.clear(bench.number);
     }
     let cpus = if shared.settings.pin { slot.cpus().to_vec() } else { Vec::new() };
-    let peak_beside = running.peak_beside();
+    let (peak_beside, beside_at_start) = (running.peak_beside(), running.beside_at_start());
     drop(running);
     drop(slot);
     let mut report = report::report(order, started_at, cpus, observed?, (&shared.limits, &restraint), &error_file);
     report.peak_beside = peak_beside;
+    report.beside_at_start = Some(beside_at_start);
     Ok(Some(report))
 }
 

@@ -21,8 +21,13 @@ impl State {
         u32::try_from(self.peaks.len()).unwrap_or(u32::MAX)
     }
 
+    /// How many attempts run beside any one of those here.
+    fn beside(&self) -> u32 {
+        self.running().saturating_sub(1).saturating_add(self.foreign)
+    }
+
     fn raise(&mut self) {
-        let beside = self.running().saturating_sub(1).saturating_add(self.foreign);
+        let beside = self.beside();
         for peak in self.peaks.values_mut() {
             *peak = beside.max(*peak);
         }
@@ -42,8 +47,9 @@ impl RunningGauge {
         state.next += 1;
         state.peaks.insert(key, 0);
         state.raise();
+        let at_start = state.beside();
         drop(state);
-        Running { gauge: self.clone(), key }
+        Running { gauge: self.clone(), key, at_start }
     }
 
     /// How many attempts run in this process now.
@@ -68,9 +74,16 @@ impl RunningGauge {
 pub struct Running {
     gauge: RunningGauge,
     key: u64,
+    at_start: u32,
 }
 
 impl Running {
+    /// The attempts that ran when this one started, itself not counted. Unlike the peak, it does not grow with the
+    /// attempt's length.
+    pub fn beside_at_start(&self) -> u32 {
+        self.at_start
+    }
+
     /// The most attempts that ran at the same time so far, this one not counted.
     pub fn peak_beside(&self) -> u32 {
         self.gauge.lock().peaks.get(&self.key).copied().unwrap_or(0)
@@ -98,6 +111,8 @@ mod tests {
         drop(second);
         let late = gauge.enter();
         assert_eq!((first.peak_beside(), third.peak_beside(), late.peak_beside()), (2, 2, 2));
+        let at_start = [&first, &third, &late].map(Running::beside_at_start);
+        assert_eq!(at_start, [0, 2, 2], "what comes later does not change it");
         drop((third, late));
         gauge.set_foreign(5);
         gauge.set_foreign(0);

@@ -54,6 +54,8 @@ pub(super) fn report(
         cpus,
         memory_limit_bytes: order.memory_bytes,
         peak_beside: 0,
+        beside_at_start: None,
+        no_retry: None,
         stdout: observed.stdout,
         stderr: observed.stderr,
         error,

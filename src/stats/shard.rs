@@ -52,7 +52,9 @@ impl StatShard {
     pub const MOST_SETS: usize = 256;
 
     /// The document format that this version writes.
-    pub const SCHEMA: u32 = 1;
+    /// Since 2 it counts first attempts by what ran when they started, running times in microseconds, budgets, and of a job
+    /// that was put back only what came before.
+    pub const SCHEMA: u32 = 2;
 
     /// An empty shard.
     pub fn new(key: ShardKey) -> Self {
@@ -125,8 +127,11 @@ pub struct Counts {
     pub wall_us: i64,
     /// From submission (or the moment a job was due) to its first start, in milliseconds.
     pub wait_ms: Histogram,
-    /// Wall time of each attempt, in milliseconds.
+    /// Wall time of each attempt, in milliseconds: counted by older versions only.
     pub run_ms: Histogram,
+    /// Wall time of each attempt, in microseconds.
+    #[serde(skip_serializing_if = "Histogram::is_empty")]
+    pub run_us: Histogram,
     /// Peak resident set of each attempt, in KiB.
     pub peak_rss_kib: Histogram,
     /// Failed attempts by what they said.
@@ -135,19 +140,41 @@ pub struct Counts {
     /// Jobs of which attempts failed, each once, by everything that these said.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs_by_errors: BTreeMap<ErrorSet, ErrorSetCounts>,
-    /// Jobs by the number of their failed attempts (lost and cancelled ones have not failed): those that have completed,
+    /// Jobs by the number of their failed attempts (lost and cancelled ones have not failed). Of a job that was put back
+    /// after it had failed counts only what came before: those that have completed,
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub completed_by_failures: Counter<u32>,
     /// those that have failed as no attempt was left,
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub exhausted_by_failures: Counter<u32>,
-    /// those that have failed although there was one left: another was pointless,
+    /// those that have failed in a way that made another pointless, with attempts left or without,
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub hopeless_by_failures: Counter<u32>,
     /// and those of which nobody knows how they would end: not ended, cancelled, lost, removed.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub undecided_by_failures: Counter<u32>,
-    /// CPU time of attempts by the failed attempts of their job before them, in microseconds.
+    /// Of the undecided jobs those that have ended: cancelled or lost.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stopped: i64,
+    /// Of the undecided jobs those that wait or run.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub open: i64,
+    /// Jobs that an older version put back more than once, so that their first end is not known: in none of these.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub first_end_unknown: i64,
+    /// The same jobs, all of them, by the number of attempts that they were allowed.
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub jobs_by_budget: Counter<u32>,
+    /// First attempts that succeeded or failed by the number of jobs that ran beside them when they started,
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub first_attempts_by_start: Counter<u32>,
+    /// those of them that succeeded,
+    #[serde(skip_serializing_if = "Counter::is_empty")]
+    pub first_successes_by_start: Counter<u32>,
+    /// and those of which the number is not known: an older version recorded them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub first_attempts_unknown: i64,
+    /// CPU time of attempts that succeeded or failed by the failed attempts of their job before them, in microseconds.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub cpu_us_by_failures: Counter<u32>,
     /// Attempts by the cores that they were pinned to.
@@ -202,6 +229,7 @@ impl Counts {
             wall_us,
             wait_ms,
             run_ms,
+            run_us,
             peak_rss_kib,
             failures,
             jobs_by_errors,
@@ -209,6 +237,13 @@ impl Counts {
             exhausted_by_failures,
             hopeless_by_failures,
             undecided_by_failures,
+            stopped,
+            open,
+            first_end_unknown,
+            jobs_by_budget,
+            first_attempts_by_start,
+            first_successes_by_start,
+            first_attempts_unknown,
             cpu_us_by_failures,
             attempts_by_cores,
             reserved_core_us,
@@ -231,6 +266,7 @@ impl Counts {
         self.wall_us += sign * wall_us;
         self.wait_ms.combine(wait_ms, sign);
         self.run_ms.combine(run_ms, sign);
+        self.run_us.combine(run_us, sign);
         self.peak_rss_kib.combine(peak_rss_kib, sign);
         combine(&mut self.failures, failures, sign);
         combine(&mut self.jobs_by_errors, jobs_by_errors, sign);
@@ -238,6 +274,13 @@ impl Counts {
         combine(&mut self.exhausted_by_failures, exhausted_by_failures, sign);
         combine(&mut self.hopeless_by_failures, hopeless_by_failures, sign);
         combine(&mut self.undecided_by_failures, undecided_by_failures, sign);
+        self.stopped += sign * stopped;
+        self.open += sign * open;
+        self.first_end_unknown += sign * first_end_unknown;
+        combine(&mut self.jobs_by_budget, jobs_by_budget, sign);
+        combine(&mut self.first_attempts_by_start, first_attempts_by_start, sign);
+        combine(&mut self.first_successes_by_start, first_successes_by_start, sign);
+        self.first_attempts_unknown += sign * first_attempts_unknown;
         combine(&mut self.cpu_us_by_failures, cpu_us_by_failures, sign);
         combine(&mut self.attempts_by_cores, attempts_by_cores, sign);
         self.reserved_core_us += sign * reserved_core_us;
@@ -255,6 +298,13 @@ impl Counts {
     /// How many jobs have completed.
     pub fn completed(&self) -> i64 {
         self.completed_by_attempts.values().sum()
+    }
+
+    /// Wall time of each attempt, in microseconds, whichever version counted it.
+    pub fn run_us(&self) -> Histogram {
+        let mut all = self.run_us.clone();
+        all.combine(&self.run_ms.scaled(1000), 1);
+        all
     }
 
     /// How many jobs have failed.
@@ -294,6 +344,20 @@ impl Histogram {
         *self.0.entry(Self::bucket(value)).or_insert(0) += 1;
     }
 
+    /// The same values in a unit that is so many times smaller; each stands for its bucket's middle.
+    fn scaled(&self, factor: u64) -> Self {
+        let mut scaled = Self::default();
+        for (bucket, n) in &self.0 {
+            *scaled.0.entry(Self::bucket(Self::middle(*bucket).saturating_mul(factor))).or_insert(0) += n;
+        }
+        scaled
+    }
+
+    /// The value that stands for those of a bucket.
+    fn middle(bucket: u32) -> u64 {
+        (Self::floor(bucket) + Self::floor(bucket + 1)) / 2
+    }
+
     /// Whether nothing is counted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -310,7 +374,7 @@ impl Histogram {
         let mut seen = 0;
         self.0.iter().find_map(|(bucket, n)| {
             seen += n;
-            (seen >= rank).then(|| (Self::floor(*bucket) + Self::floor(bucket + 1)) / 2)
+            (seen >= rank).then(|| Self::middle(*bucket))
         })
     }
 
@@ -338,7 +402,7 @@ mod tests {
             let counts = |values: &[u64]| {
                 let mut counts = Counts::default();
                 for v in values {
-                    counts.run_ms.record(*v);
+                    counts.run_us.record(*v);
                     *counts.completed_by_attempts.entry((*v % 5) as u32).or_insert(0) += 1;
                 }
                 counts
@@ -361,5 +425,8 @@ mod tests {
         let p50 = h.quantile(0.5).unwrap();
         assert!((440..=560).contains(&p50), "{p50}");
         assert_eq!(Histogram::default().quantile(0.5), None);
+        let thousandfold = h.scaled(1000);
+        assert_eq!(thousandfold.count(), h.count());
+        assert!((440_000..=560_000).contains(&thousandfold.quantile(0.5).unwrap()));
     }
 }

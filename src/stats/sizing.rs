@@ -56,7 +56,7 @@ pub fn durations(names: &BTreeMap<JobName, Counts>) -> Vec<DurationLine> {
     let line = |(name, counts): (&JobName, &Counts)| DurationLine {
         name: name.clone(),
         waiting: Quantiles::of(&counts.wait_ms, 1000.0),
-        running: Quantiles::of(&counts.run_ms, 1000.0),
+        running: Quantiles::of(&counts.run_us(), 1e6),
     };
     names.iter().map(line).collect()
 }
@@ -90,11 +90,16 @@ pub struct SizeLine {
 
 /// One line for each job name.
 pub fn sizes(names: &BTreeMap<JobName, Counts>) -> Vec<SizeLine> {
-    names.iter().filter(|(_, counts)| counts.run_ms.count() > 0).map(|(name, counts)| size(name, counts)).collect()
+    names.iter().filter(|(_, counts)| ran(counts) > 0).map(|(name, counts)| size(name, counts)).collect()
+}
+
+/// How many attempts were measured.
+fn ran(counts: &Counts) -> i64 {
+    counts.run_us.count() + counts.run_ms.count()
 }
 
 fn size(name: &JobName, counts: &Counts) -> SizeLine {
-    let n = counts.run_ms.count();
+    let n = ran(counts);
     let most_given = counts.attempts_by_cores.iter().max_by_key(|(cores, n)| (**n, **cores)).map(|(cores, _)| *cores);
     let enough = |n: i64| n >= ENOUGH;
     let busy = counts.core_percent.quantile(0.95).filter(|_| enough(counts.core_percent.count()));
@@ -125,7 +130,7 @@ mod tests {
     fn a_job_that_keeps_one_of_four_cores_busy_is_told_so() {
         let mut counts = Counts::default();
         for i in 0..100 {
-            counts.run_ms.record(1000 + i);
+            counts.run_us.record(1_000_000 + 1000 * i);
             counts.wait_ms.record(i);
             counts.core_percent.record(98);
             counts.peak_rss_kib.record(100 * 1024);
@@ -141,9 +146,29 @@ mod tests {
     }
 
     #[test]
+    fn times_below_a_few_milliseconds_are_told_as_exactly_as_long_ones() {
+        let mut counts = Counts::default();
+        (0..99).for_each(|_| counts.run_us.record(1_900));
+        let names = [("a".parse().unwrap(), counts)].into();
+        let p50 = durations(&names)[0].running.p50.unwrap();
+        assert!((p50 - 0.0019).abs() <= 0.0019 / 8.0, "{p50}");
+    }
+
+    #[test]
+    fn what_an_older_version_counted_in_milliseconds_is_told_too() {
+        let mut counts = Counts::default();
+        (0..99).for_each(|_| counts.run_ms.record(2000));
+        counts.run_us.record(5_000_000);
+        let names = [("a".parse().unwrap(), counts)].into();
+        let running = durations(&names)[0].running;
+        assert_eq!(running.n, 100);
+        assert!((running.p50.unwrap() - 2.0).abs() <= 0.25, "{running:?}");
+    }
+
+    #[test]
     fn few_attempts_suggest_nothing() {
         let mut counts = Counts::default();
-        counts.run_ms.record(5);
+        counts.run_us.record(5000);
         counts.core_percent.record(300);
         let names = [("a".parse().unwrap(), counts)].into();
         assert_eq!(sizes(&names)[0].suggested_cores, None);

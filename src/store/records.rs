@@ -52,9 +52,9 @@ pub struct JobRecord {
     /// How often somebody put it back after it had failed.
     #[serde(default)]
     pub retries: u32,
-    /// How many attempts had started when it was last put back: news of their end no longer moves the job.
+    /// After what it was put back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retried_after: Option<u32>,
+    pub retried_after: Option<RetriedAfter>,
     /// Whether somebody took it out of the lists.
     #[serde(default)]
     pub removed: bool,
@@ -66,6 +66,48 @@ pub struct JobRecord {
     pub come_again: Option<Timestamp>,
     /// The last event that has been folded in: earlier ones are skipped.
     pub applied: Cursor,
+}
+
+/// After what a job was put back. One field, as a store may bound how many of them a change can write.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RetriedAfter {
+    /// So many attempts had started when it was last put back. All that older versions wrote.
+    Attempts(u32),
+    /// The same, and its first end.
+    Known {
+        /// How many attempts had started when it was last put back: news of their end no longer moves the job.
+        attempts: u32,
+        /// How it had ended when it was first put back: what came later says nothing of what retries are worth.
+        first: FirstEnd,
+    },
+}
+
+impl RetriedAfter {
+    /// How many attempts had started when the job was last put back.
+    pub fn attempts(self) -> u32 {
+        match self {
+            RetriedAfter::Attempts(attempts) | RetriedAfter::Known { attempts, .. } => attempts,
+        }
+    }
+
+    /// How the job had ended when it was first put back; `None` when an older version put it back.
+    pub fn first_end(self) -> Option<FirstEnd> {
+        match self {
+            RetriedAfter::Attempts(_) => None,
+            RetriedAfter::Known { first, .. } => Some(first),
+        }
+    }
+}
+
+/// The end of a job that was put back later.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FirstEnd {
+    /// How many attempts had started by then.
+    pub attempts: u32,
+    /// How the last of them ended, or the job without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
 }
 
 impl JobRecord {

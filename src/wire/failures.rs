@@ -14,6 +14,9 @@ pub struct AttemptsReport {
     pub items: Vec<AttemptLine>,
     /// Whether it is worth it to allow as many attempts as were asked about.
     pub worth: Verdict,
+    /// What is missing from the numbers, if it may mislead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caveat: Option<String>,
 }
 
 /// `GET /api/v1/stats/concurrency`.

@@ -9,7 +9,7 @@ use super::policies::lay_over;
 use super::start::Start;
 use crate::backoff::dice;
 use crate::domain::outcome::cancelled_because;
-use crate::domain::retry::decide;
+use crate::domain::retry::{decide, is_pointless};
 use crate::domain::{
     AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Stretch, Timestamp, Validity, Verdict,
 };
@@ -183,11 +183,11 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>)
 }
 
 /// Decides what follows, writes it down, and only then tells the queue.
-async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
+async fn conclude(shop: &Shop, lease: Lease, mut report: AttemptReport) {
     if let Some(usage) = &report.usage {
         shop.pace.learn(std::time::Duration::from_micros(usage.wall_us));
     }
-    let verdict = verdict(shop, &lease, &report).await;
+    let verdict = verdict(shop, &lease, &mut report).await;
     let attempt = lease.attempt();
     tracing::info!(
         job = %lease.job().id,
@@ -219,8 +219,9 @@ async fn conclude(shop: &Shop, lease: Lease, report: AttemptReport) {
     }
 }
 
-/// What follows on the attempt, by the job's own policy and the rules for the category of what it said.
-async fn verdict(shop: &Shop, lease: &Lease, report: &AttemptReport) -> Verdict {
+/// What follows on the attempt, by the job's own policy and the rules for the category of what it said. Notes in the
+/// report whether another attempt was pointless.
+async fn verdict(shop: &Shop, lease: &Lease, report: &mut AttemptReport) -> Verdict {
     let mut policy = shop.worker.settings.policy(lease.job());
     let policies = shop.worker.policies.as_ref();
     let rule = match policies {
@@ -230,6 +231,7 @@ async fn verdict(shop: &Shop, lease: &Lease, report: &AttemptReport) -> Verdict 
     if let Some(rule) = rule {
         lay_over(&mut policy, rule);
     }
+    report.no_retry = Some(is_pointless(&policy, &report.outcome));
     let verdict = decide(&policy, lease.attempts_finished(), report, dice());
     if let (Verdict::Retry { .. }, Some(policies), Some(rule)) = (&verdict, policies, rule) {
         policies.give_more(&lease.job().id, rule).await;

@@ -26,6 +26,7 @@ mod policies;
 mod projector;
 mod release;
 mod service;
+mod statistics;
 mod strangers;
 mod supervision;
 mod upkeep;

@@ -627,6 +627,27 @@ async fn a_store_without_categories_gets_the_first_ones_and_is_counted_anew() {
 }
 
 #[tokio::test]
+async fn what_an_older_version_counted_is_counted_anew() {
+    let rig = Rig::new().await;
+    let seeds = jobber::failures::categories::seeds();
+    let settings = |holder: &str| ProjectorSettings { categories: seeds.clone(), ..ProjectorSettings::new(holder) };
+    let mut running = rig.start(rig.store.clone(), settings("one"));
+    running.reaches(rig.log.append(&one_job("x")).await.unwrap()).await;
+    running.stopped().await;
+    // As version 1 of the aggregates left it: budgets and first attempts were not counted yet.
+    let old = "UPDATE history_shards SET document = CAST(json_set(json_remove(CAST(document AS TEXT),
+        '$.counts.jobs_by_budget', '$.counts.first_attempts_unknown'), '$.schema', 1) AS BLOB)";
+    rig.db.write(move |c| c.execute_batch(old)).await.unwrap();
+    assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing.len(), 1);
+    let mut running = rig.start(rig.store.clone(), settings("two"));
+    running.reaches(rig.log.append(&one_job("y")).await.unwrap()).await;
+    assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing, []);
+    let shards = rig.store.shards(DayRange::default(), None).await.unwrap();
+    assert!(shards.iter().all(|shard| shard.schema == StatShard::SCHEMA));
+    running.stopped().await;
+}
+
+#[tokio::test]
 async fn a_dead_projector_is_replaced() {
     let rig = Rig::new().await;
     let quick = |holder| ProjectorSettings {

@@ -28,13 +28,24 @@ struct Span {
 }
 
 impl Span {
-    /// `name`, `since` and `until`, the last two being days or moments. Aggregates are by day of submission, so a moment
-    /// stands for its day; an `until` at the first moment of a day leaves that day out.
+    /// `name`, `since` and `until`, the last two being days or moments. Aggregates are by day of submission: a `since` within
+    /// a day takes in all of it, and an `until` leaves out the day that it begins. An `until` within a day is refused, as it
+    /// would have to count a part of that day.
     fn take(params: &mut Params) -> Result<Self, ApiError> {
         let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
         let name = params.with("name", JobName::parse)?;
         let from = params.with("since", moment)?.map(Timestamp::day);
-        let to = params.with("until", moment)?.map(|until| (until - std::time::Duration::from_millis(1)).day());
+        let boundary = |text: &str| {
+            let until = moment(text).map_err(|error| error.to_string())?;
+            if until == until.day().start() {
+                return Ok(until);
+            }
+            Err(format!(
+                "{text:?} lies within a day, and statistics are by day of submission (UTC): give a day such as {}",
+                until.day()
+            ))
+        };
+        let to = params.with("until", boundary)?.map(|until| (until - std::time::Duration::from_millis(1)).day());
         Ok(Self { days: DayRange { from, to }, name })
     }
 

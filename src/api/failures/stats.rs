@@ -15,7 +15,7 @@ use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
 use crate::domain::{JobName, JobOptions};
-use crate::stats::{Counts, StatShard, beside, categories, sizing, survival, total};
+use crate::stats::{Counts, StatShard, beside, categories, sizing, survival};
 use crate::wire::failures::{AttemptsReport, CategoriesReport, CostReport, DurationsReport};
 
 /// `GET /api/v1/stats/{attempts,concurrency,categories,cost,durations}`.
@@ -39,10 +39,11 @@ pub(in crate::api) async fn stats(
     let shards = span.shards(&api).await?;
     match what {
         "attempts" => {
-            let items = survival::attempts(&total(&shards));
+            let names = by_name(&shards);
+            let items = survival::attempts(&names);
             let asked = asked.and_then(|n| u32::try_from(n).ok()).unwrap_or(5);
             let worth = survival::is_worth(&items, asked);
-            form.answer(&items.clone(), AttemptsReport { items, worth })
+            form.answer(&items.clone(), AttemptsReport { items, worth, caveat: survival::caveat(&names) })
         }
         "concurrency" => {
             let report = beside::beside(&by_name(&shards));

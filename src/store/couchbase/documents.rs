@@ -217,7 +217,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(what: &str, body: &[u8]) -> Res
 mod tests {
     use super::*;
     use crate::domain::{AttemptNumber, AttemptReport, Job, JobOptions, Outcome, Tail, WorkerId};
-    use crate::store::AttemptRecord;
+    use crate::store::{AttemptRecord, FirstEnd, RetriedAfter};
 
     /// How many paths one request may change.
     const MOST_PATHS: usize = 16;
@@ -278,7 +278,8 @@ mod tests {
         full.finished_at = Some(full.submitted_at);
         full.due_at = Some(full.submitted_at);
         full.cancel_requested = Some("why".to_owned());
-        full.retried_after = Some(1);
+        full.retried_after =
+            Some(RetriedAfter::Known { attempts: 1, first: FirstEnd { attempts: 1, outcome: Some(Outcome::Timeout) } });
         for (before, after) in [(record(), full.clone()), (full, record())] {
             let mut document = job_document(&before, "");
             let changes = job_changes(job_document(&after, ""));

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jobber::domain::{CategoryId, Day};
 use jobber::stats::{
     AttemptLine, CategoryLine, CostLine, DurationLine, ErrorFacts, JobStats, Knowns, Label, Quantiles, Rate, SizeLine,
-    beside, categories, sizing, survival, total,
+    beside, categories, sizing, survival,
 };
+use jobber::store::FirstEnd;
 
 use super::*;
 
@@ -17,7 +18,7 @@ struct Try {
     how: u8,
     why: u8,
     beside: u32,
-    wall_ms: u64,
+    wall_us: u64,
     cpu_ms: u64,
     peak_kib: u64,
     cores: usize,
@@ -39,12 +40,19 @@ struct Life {
 }
 
 fn a_try() -> impl Strategy<Value = Try> {
-    let numbers = (0u32..4, 0u64..100_000, 0u64..100_000, 0u64..4_000_000, 0usize..4, prop::option::of(1u64..4000));
-    (0u8..12, 0u8..5, numbers).prop_map(|(how, why, (beside, wall_ms, cpu_ms, peak_kib, cores, limit_mib))| Try {
+    let numbers = (
+        0u32..4,
+        prop_oneof![0u64..9000, 0u64..100_000_000],
+        0u64..100_000,
+        0u64..4_000_000,
+        0usize..4,
+        prop::option::of(1u64..4000),
+    );
+    (0u8..12, 0u8..5, numbers).prop_map(|(how, why, (beside, wall_us, cpu_ms, peak_kib, cores, limit_mib))| Try {
         how,
         why,
         beside,
-        wall_ms,
+        wall_us,
         cpu_ms,
         peak_kib,
         cores,
@@ -91,10 +99,12 @@ fn report(one: &Try, at: Timestamp) -> AttemptReport {
     let why = ["disk full", "bad pixel", "out of range", "no route to host", "assertion failed"];
     let mut report = AttemptReport::bare(outcome_of(one.how), at, at, why[usize::from(one.why)]);
     report.peak_beside = one.beside;
+    report.beside_at_start = (one.cpu_ms % 7 > 0).then_some(one.beside / 2);
+    report.no_retry = (one.how == 5).then_some(true).or((one.cpu_ms % 5 > 0).then_some(false));
     report.cpus = (0..u32::try_from(one.cores).unwrap()).collect();
     report.memory_limit_bytes = one.limit_mib.map(|mib| mib << 20);
     report.usage = (report.outcome != Outcome::Lost).then_some(Usage {
-        wall_us: one.wall_ms * 1000,
+        wall_us: one.wall_us,
         user_us: one.cpu_ms * 900,
         system_us: one.cpu_ms * 100,
         peak_rss_bytes: one.peak_kib * 1024,
@@ -132,13 +142,13 @@ fn events_of(number: usize, life: &Life) -> Vec<Event> {
             add(clock, EventKind::Retried { attempts: attempt - 1 });
             (spent, has_ended) = (0, false);
         }
-        clock = clock + Duration::from_millis(700 + one.wall_ms);
+        clock = clock + Duration::from_millis(700);
         add(clock, attempt_started(attempt));
         if one.how == 11 {
             // It still runs.
             return events;
         }
-        clock = clock + Duration::from_millis(one.wall_ms);
+        clock = clock + Duration::from_micros(one.wall_us);
         let outcome = outcome_of(one.how);
         spent += u32::from(has_failed(outcome));
         let is_last = match outcome {
@@ -176,6 +186,10 @@ fn history(lives: &[Life]) -> Vec<Event> {
 
 fn has_failed(outcome: Outcome) -> bool {
     !matches!(outcome, Outcome::Exit { code: 0 } | Outcome::Lost | Outcome::Cancelled)
+}
+
+fn has_told(outcome: Outcome) -> bool {
+    !matches!(outcome, Outcome::Lost | Outcome::Cancelled)
 }
 
 /// One attempt that has ended, and how many of its job's had failed before.
@@ -220,14 +234,40 @@ impl<'a> Counted<'a> {
         self.measured().map(|(attempt, _)| attempt.report.peak_beside).max()
     }
 
-    /// It failed by itself, with attempts left or without.
+    /// The attempts until it was first put back; all of them when it was not.
+    fn first_life(&self) -> &[Ended<'a>] {
+        let until = self.first_end().map_or(usize::MAX, |first| first.attempts as usize);
+        &self.attempts[..until.min(self.attempts.len())]
+    }
+
+    fn first_end(&self) -> Option<FirstEnd> {
+        self.record.retried_after.map(|after| after.first_end().expect("it was folded by this version"))
+    }
+
+    /// How it had ended when it was first put back, or else now.
+    fn first_outcome(&self) -> Option<Outcome> {
+        self.first_end().map_or(self.record.outcome.filter(|_| self.has_ended()), |first| first.outcome)
+    }
+
+    fn first_failures(&self) -> u32 {
+        u32::try_from(self.first_life().iter().filter(|a| has_failed(a.report.outcome)).count()).unwrap()
+    }
+
+    /// It completed, and was never put back.
+    fn made_it(&self) -> bool {
+        self.is_completed() && self.first_end().is_none()
+    }
+
+    /// It failed by itself, since another attempt was pointless or since none was left.
     fn gave_up(&self, out_of_attempts: bool) -> bool {
-        let put_back_after = self.record.retried_after.unwrap_or(0);
-        let of_now = self.record.attempts.iter().filter(|attempt| attempt.number.0 > put_back_after);
-        let spent = of_now.filter(|a| a.report.as_ref().is_some_and(|r| has_failed(r.outcome))).count();
-        self.record.state == JobState::Failed
-            && self.record.outcome.is_some_and(has_failed)
-            && (spent >= self.record.options.attempts as usize) == out_of_attempts
+        let last = self.first_life().iter().rev().find(|a| has_told(a.report.outcome));
+        let spent = self.first_failures() >= self.record.options.attempts;
+        let pointless = last.is_none_or(|a| a.report.no_retry.unwrap_or(!spent));
+        !self.made_it() && self.first_outcome().is_some_and(has_failed) && pointless != out_of_attempts
+    }
+
+    fn was_stopped(&self) -> bool {
+        matches!(self.first_outcome(), Some(Outcome::Cancelled | Outcome::Lost))
     }
 }
 
@@ -277,47 +317,90 @@ fn check_original(stats: &JobStats, jobs: &[Counted]) {
     assert_eq!((line.total_concurrent_jobs as usize, line.completed_jobs as usize), (crowd.len(), completed));
 }
 
+/// The jobs of names that allow the same numbers of attempts, and how many of them went which way at each attempt.
+struct Cohort<'a>(Vec<&'a Counted<'a>>);
+
+impl Cohort<'_> {
+    fn count(&self, holds: impl Fn(&Counted) -> bool) -> usize {
+        self.0.iter().filter(|job| holds(job)).count()
+    }
+
+    fn completed(&self, n: u32) -> usize {
+        self.count(|job| job.made_it() && job.first_failures() == n)
+    }
+
+    fn tried(&self, n: u32) -> usize {
+        self.completed(n) + self.count(|job| job.first_failures() > n)
+    }
+
+    fn hopeless(&self, n: u32) -> usize {
+        self.count(|job| job.gave_up(false) && job.first_failures() == n)
+    }
+
+    fn stages(&self) -> u32 {
+        (0..20).rev().find(|n| self.tried(*n) > 0).map_or(0, |n| n + 1)
+    }
+
+    /// The chance to complete at one of these attempts: at each, having come through all before it.
+    fn chance(&self, from: u32, to: u32) -> f64 {
+        let part = |hits: usize, of: usize| if of > 0 { hits as f64 / of as f64 } else { 0.0 };
+        let p = |n| part(self.completed(n), self.tried(n));
+        let goes_on = |n| 1.0 - p(n) - part(self.hopeless(n + 1), self.tried(n));
+        (from..to.min(self.stages())).map(|n| p(n) * (from..n).map(goes_on).product::<f64>()).sum()
+    }
+}
+
+fn cohorts<'a>(jobs: &'a [Counted<'a>]) -> Vec<Cohort<'a>> {
+    let mut budgets: BTreeMap<&JobName, BTreeSet<u32>> = BTreeMap::new();
+    for job in jobs {
+        budgets.entry(&job.record.name).or_default().insert(job.record.options.attempts);
+    }
+    let mut cohorts: BTreeMap<&BTreeSet<u32>, Vec<&Counted>> = BTreeMap::new();
+    for job in jobs {
+        cohorts.entry(&budgets[&job.record.name]).or_default().push(job);
+    }
+    cohorts.into_values().map(Cohort).collect()
+}
+
 fn check_attempts(lines: &[AttemptLine], jobs: &[Counted]) {
+    let cohorts = cohorts(jobs);
+    let sum = |of: &dyn Fn(&Cohort) -> usize| cohorts.iter().map(of).sum::<usize>();
+    let tried = |n| sum(&|cohort| cohort.tried(n));
+    let completed = |n| sum(&|cohort| cohort.completed(n));
+    // Each cohort in the proportion of its jobs.
+    let chance = |from: u32, to: u32| -> f64 {
+        let parts = cohorts.iter().filter(|c| c.tried(from) > 0);
+        parts.map(|c| c.tried(from) as f64 / tried(from) as f64 * c.chance(from, to)).sum()
+    };
     let count = |holds: &dyn Fn(&Counted) -> bool| jobs.iter().filter(|job| holds(job)).count();
-    let completed = |n| count(&|job| job.is_completed() && job.failures == n);
-    let tried = |n| completed(n) + count(&|job| job.failures > n);
-    let hopeless = |n| count(&|job| job.gave_up(false) && job.failures == n);
-    let exhausted = |n| count(&|job| job.gave_up(true) && job.failures == n);
-    let part = |hits: usize, of: usize| if of > 0 { hits as f64 / of as f64 } else { 0.0 };
-    let p = |n| part(completed(n), tried(n));
-    let goes_on = |n| 1.0 - p(n) - part(hopeless(n + 1), tried(n));
-    let most = (0..20).rev().find(|n| tried(*n) > 0).map_or(0, |n| n + 1);
-    assert_eq!(lines.len() as u32, most);
-    // The chance to complete at one of these: at each, having come through all before it.
-    let chance =
-        |from: u32, to: u32| -> f64 { (from..to).map(|n| p(n) * (from..n).map(goes_on).product::<f64>()).sum() };
+    let ended = count(&|job| job.made_it() || job.gave_up(true) || job.gave_up(false) || job.was_stopped());
+    assert_eq!(lines.len() as u32, cohorts.iter().map(Cohort::stages).max().unwrap_or(0));
     for (line, n) in lines.iter().zip(0u32..) {
         assert_eq!(line.attempt, n + 1);
-        let within = count(&|job| job.is_completed() && job.record.attempts.len() as u32 <= n + 1);
-        check_rate(&line.completed_within, within, count(&|job| job.has_ended()));
+        check_rate(&line.completed_within, count(&|job| job.made_it() && job.first_failures() <= n), ended);
         check_rate(&line.next, completed(n), tried(n));
-        // Where nobody was tried any more, nothing is known of what comes after.
-        let known = (n..most).find(|m| tried(*m) == 0).unwrap_or(most);
-        assert!(same(line.completes.chance, (tried(n) >= 5).then(|| chance(n, known))), "{line:?}");
+        assert!(same(line.completes.chance, (tried(n) >= 5).then(|| chance(n, 20))), "{line:?}");
         assert!(same(line.allowed.chance, (tried(0) >= 5).then(|| chance(0, n + 1))), "{line:?}");
-        for estimate in [&line.completes, &line.allowed] {
+        for (estimate, stages) in [(&line.completes, n..lines.len() as u32), (&line.allowed, 0..n + 1)] {
+            let of = |m: u32| cohorts.iter().filter(|c| c.tried(stages.start) > 0).map(|c| c.tried(m)).sum::<usize>();
+            assert_eq!(estimate.rests_on as usize, stages.clone().map(of).filter(|n| *n > 0).min().unwrap_or(0));
             let (Some(value), Some(low), Some(high)) = (estimate.chance, estimate.low, estimate.high) else { continue };
-            assert!(low <= value + 1e-9 && value <= high + 1e-9, "{estimate:?}");
+            assert!((0.0..=value).contains(&low) && (value..=1.0).contains(&high), "{estimate:?}");
         }
         assert!(close(line.wins, chance(0, n + 1) - chance(0, n)), "{line:?}");
-        let cpu: u64 = jobs
-            .iter()
-            .flat_map(Counted::measured)
-            .filter(|(attempt, _)| attempt.failures_before == n)
-            .map(|(_, usage)| cpu_us(usage))
-            .sum();
+        let mut cpu = 0;
+        for job in jobs {
+            let told = job.first_life().iter().filter(|a| a.failures_before == n && has_told(a.report.outcome));
+            cpu += told.filter_map(|a| a.report.usage.as_ref()).map(cpu_us).sum::<u64>();
+        }
         let each = |of: usize| (of > 0).then(|| cpu as f64 / 1e6 / of as f64);
         assert!(same(line.cpu_seconds, each(tried(n))) && same(line.cpu_seconds_a_win, each(completed(n))), "{line:?}");
         let undecided =
-            count(&|job| job.failures == n && !job.is_completed() && !job.gave_up(true) && !job.gave_up(false));
+            count(&|job| job.first_failures() == n && !job.made_it() && !job.gave_up(true) && !job.gave_up(false));
+        let exhausted = count(&|job| job.gave_up(true) && job.first_failures() == n);
         assert_eq!(
             (line.hopeless as usize, line.exhausted as usize, line.undecided as usize),
-            (hopeless(n), exhausted(n), undecided)
+            (sum(&|cohort| cohort.hopeless(n)), exhausted, undecided)
         );
     }
 }
@@ -326,13 +409,13 @@ fn check_concurrency(report: &beside::BesideStats, jobs: &[Counted]) {
     let levels: BTreeSet<u32> = jobs.iter().flat_map(Counted::measured).map(|(a, _)| a.report.peak_beside).collect();
     assert_eq!(report.levels.iter().map(|line| line.jobs_beside).collect::<Vec<_>>(), Vec::from_iter(levels));
     // Completed and all of the ended jobs for whose number this holds.
-    let ended = |name: Option<&str>, holds: &dyn Fn(u32) -> bool| {
-        let of = jobs.iter().filter(|job| job.has_ended() && name.is_none_or(|n| job.record.name.as_str() == n));
+    let ended = |holds: &dyn Fn(u32) -> bool| {
+        let of = jobs.iter().filter(|job| job.has_ended());
         let of: Vec<_> = of.filter(|job| job.beside().is_some_and(holds)).collect();
         (of.iter().filter(|job| job.is_completed()).count(), of.len())
     };
     for line in &report.levels {
-        let (completed, all) = ended(None, &|n| n == line.jobs_beside);
+        let (completed, all) = ended(&|n| n == line.jobs_beside);
         check_rate(&line.completed, completed, all);
         let attempts =
             jobs.iter().flat_map(Counted::measured).filter(|(a, _)| a.report.peak_beside == line.jobs_beside);
@@ -340,13 +423,22 @@ fn check_concurrency(report: &beside::BesideStats, jobs: &[Counted]) {
         let good = attempts.iter().filter(|(a, _)| a.report.outcome.is_success()).count();
         check_rate(&line.succeeded, good, attempts.len());
     }
-    let (alone, crowd) = (ended(None, &|n| n == 0), ended(None, &|n| n > 0));
+    // First attempts that succeeded or failed, by what ran when they started.
+    let first = |name: Option<&str>, holds: &dyn Fn(u32) -> bool| {
+        let of = jobs.iter().filter(|job| name.is_none_or(|n| job.record.name.as_str() == n));
+        let firsts = of.filter_map(|job| job.record.attempts.first()?.report.as_ref());
+        let firsts =
+            firsts.filter(|r| r.usage.is_some() && has_told(r.outcome) && r.beside_at_start.is_some_and(holds));
+        let firsts: Vec<_> = firsts.collect();
+        (firsts.iter().filter(|r| r.outcome.is_success()).count(), firsts.len())
+    };
+    let (alone, crowd) = (first(None, &|n| n == 0), first(None, &|n| n > 0));
     check_rate(&report.alone, alone.0, alone.1);
     check_rate(&report.beside, crowd.0, crowd.1);
     let part = |(hits, n): (usize, usize)| hits as f64 / n as f64;
     let difference = (alone.1 >= 5 && crowd.1 >= 5).then(|| part(alone) - part(crowd));
     assert!(same(report.difference.map(|d| d.difference), difference), "{report:?}");
-    let pairs = ["a", "b", "c"].map(|name| (ended(Some(name), &|n| n == 0), ended(Some(name), &|n| n > 0)));
+    let pairs = ["a", "b", "c"].map(|name| (first(Some(name), &|n| n == 0), first(Some(name), &|n| n > 0)));
     let pairs: Vec<_> = pairs.into_iter().filter(|(alone, crowd)| alone.1 > 0 && crowd.1 > 0).collect();
     assert_eq!(report.names, pairs.len());
     // Each name's difference, weighed by how much it has to say.
@@ -457,8 +549,8 @@ fn check_durations(lines: &[DurationLine], jobs: &[Counted]) {
             Some(first.started_at.since(job.record.submitted_at + job.record.options.delay).as_millis() as u64)
         });
         check_quantiles(&line.waiting, waited.collect(), 1000.0);
-        let ran = of.iter().flat_map(|job| job.measured()).map(|(_, usage)| usage.wall_us / 1000);
-        check_quantiles(&line.running, ran.collect(), 1000.0);
+        let ran = of.iter().flat_map(|job| job.measured()).map(|(_, usage)| usage.wall_us);
+        check_quantiles(&line.running, ran.collect(), 1e6);
     }
 }
 
@@ -522,7 +614,7 @@ fn check_all(shards: &[StatShard], records: &[JobRecord], known: &Knowns) {
     let expected: BTreeSet<_> = records.iter().map(|record| record.name.clone()).collect();
     assert_eq!(names.keys().cloned().collect::<BTreeSet<_>>(), expected);
     check_original(&JobStats::of(shards, known), &jobs);
-    check_attempts(&survival::attempts(&total(shards)), &jobs);
+    check_attempts(&survival::attempts(&names), &jobs);
     check_concurrency(&beside::beside(&names), &jobs);
     check_categories(&categories::categories(shards, known), &jobs, known);
     check_cost(&categories::cost(&names, known), &jobs, known);
