@@ -260,7 +260,7 @@ mod tests {
         ");
         let stopped = ScheduleView { trouble: Some("a clock was wrong".to_owned()), ..view("often", None) };
         let (list, one) =
-            (rendered(&Schedules(vec![stopped.clone()]), Format::Table), rendered(&stopped, Format::Table));
+            (rendered(&Schedules { items: vec![stopped.clone()] }, Format::Table), rendered(&stopped, Format::Table));
         assert!(list.contains("stopped") && one.contains("a clock was wrong"), "{list}{one}");
         insta::assert_snapshot!(rendered(&view("often", None), Format::Table), @r#"
         id         often

@@ -86,9 +86,7 @@ pub struct Stratum {
 /// fewer than [`FEWEST`] in one of them.
 pub fn stratified(strata: &[Stratum]) -> Option<Difference> {
     let both = || strata.iter().filter(|s| s.first.1 > 0 && s.second.1 > 0);
-    let all = |of: fn(&Stratum) -> (i64, i64)| both().map(|s| of(s).1).sum::<i64>();
-    let (of_first, of_second): (fn(&Stratum) -> _, fn(&Stratum) -> _) = (|s| s.first, |s| s.second);
-    if all(of_first) < FEWEST || all(of_second) < FEWEST {
+    if both().map(|s| s.first.1).sum::<i64>() < FEWEST || both().map(|s| s.second.1).sum::<i64>() < FEWEST {
         return None;
     }
     let weight = |s: &Stratum| {
@@ -103,7 +101,7 @@ pub fn stratified(strata: &[Stratum]) -> Option<Difference> {
             (part + w * hits as f64 / n as f64, spread + w * w / n as f64)
         })
     };
-    let ((p1, spread1), (p0, spread0)) = (group(of_first), group(of_second));
+    let ((p1, spread1), (p0, spread0)) = (group(|s| s.first), group(|s| s.second));
     let limits = |part: f64, trials: f64| wilson(part * trials, trials);
     Some(difference(p1, limits(p1, 1.0 / spread1)?, p0, limits(p0, 1.0 / spread0)?))
 }

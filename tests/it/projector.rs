@@ -629,7 +629,7 @@ async fn a_store_without_categories_gets_the_first_ones_and_is_counted_anew() {
 #[tokio::test]
 async fn what_an_older_version_counted_is_counted_anew() {
     let rig = Rig::new().await;
-    let seeds = jobber::failures::categories::seeds();
+    let seeds = jobber::failures::categories::seeds(jobber::domain::Seed::Original);
     let settings = |holder: &str| ProjectorSettings { categories: seeds.clone(), ..ProjectorSettings::new(holder) };
     let mut running = rig.start(rig.store.clone(), settings("one"));
     running.reaches(rig.log.append(&one_job("x")).await.unwrap()).await;

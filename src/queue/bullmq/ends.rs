@@ -13,6 +13,9 @@ use super::connect::{Redis, Trouble};
 use super::{Inner, keys};
 use crate::domain::Job;
 
+/// The fields of an entry of a stream, with their values.
+type Fields = HashMap<Vec<u8>, Vec<u8>>;
+
 /// Events that are read in one go.
 const CHUNK: usize = 1000;
 
@@ -104,7 +107,7 @@ pub(super) async fn of_one_that_left(inner: &Inner, redis: &Redis, id: &str) -> 
         let mut range = redis::cmd("XREVRANGE");
         range.arg(inner.keys.bull("events")).arg(&from).arg("-").arg("COUNT").arg(CHUNK);
         // Bytes: other programs write what they like.
-        let events: Vec<(String, HashMap<Vec<u8>, Vec<u8>>)> = redis.queue.connection().cmd(&mut range).await?;
+        let events: Vec<(String, Fields)> = redis.queue.connection().cmd(&mut range).await?;
         let of_it = |event: &HashMap<Vec<u8>, Vec<u8>>| event.get(&b"jobId"[..]).is_some_and(|of| of == id.as_bytes());
         for (_, event) in events.iter().filter(|(_, event)| of_it(event)) {
             let word = |field: &str| {

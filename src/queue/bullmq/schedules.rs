@@ -46,7 +46,7 @@ pub(super) async fn stands_for_its_time(
     ask.cmd("ZSCORE").arg(inner.keys.bull("repeat")).arg(schedule);
     ask.cmd("HSET").arg(inner.keys.last_scheduled()).arg(schedule).arg(job.id()).ignore();
     let (current,): (Option<f64>,) = inner.link.call(redis.queue.connection().pipe(&ask)).await?;
-    if !current.is_some_and(|ms| job.id() == format!("repeat:{schedule}:{ms:.0}")) {
+    if current.is_none_or(|ms| job.id() != format!("repeat:{schedule}:{ms:.0}")) {
         return Ok(false);
     }
     if times::goes_on_by_itself(job, inner.clock.now()) {
