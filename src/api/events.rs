@@ -1,5 +1,6 @@
 //! Everything that happens to any job, as it happens.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use super::problem::ApiError;
 use super::query::{self, Params};
 use super::state::Api;
-use crate::domain::{Entry, Event, EventKind};
+use crate::domain::{Entry, Event, EventKey, EventKind, JobId, Timestamp};
 use crate::events::{Cursor, EventError};
 use crate::logging::chain;
 use crate::wire::Happening;
@@ -47,14 +48,65 @@ pub(super) async fn stream(
     Ok(super::sse::answer(events))
 }
 
+/// Tells an event that was written twice: an append is repeated when its answer was lost.
+#[derive(Default)]
+struct Repeats {
+    recent: VecDeque<(Timestamp, EventKey)>,
+    known: HashSet<(Timestamp, EventKey)>,
+}
+
+impl Repeats {
+    /// How many events back one is known again. The repeat of an append follows within moments.
+    const KEPT: usize = 4096;
+
+    /// Whether the event is another one than those before it.
+    fn is_new(&mut self, event: &Event) -> bool {
+        // A job may be cancelled, put back or removed more than once: each time is news.
+        if !matches!(
+            event.kind,
+            EventKind::Submitted
+                | EventKind::AttemptStarted { .. }
+                | EventKind::AttemptFinished { .. }
+                | EventKind::Finished { .. }
+        ) {
+            // What is told after a job was put back is another story.
+            if let EventKind::Retried { .. } | EventKind::AttemptWithdrawn { .. } = event.kind {
+                self.forget(&event.job.id);
+            }
+            return true;
+        }
+        // An id may come again for another job.
+        let key = (event.job.submitted_at, event.key());
+        if !self.known.insert(key.clone()) {
+            return false;
+        }
+        self.recent.push_back(key);
+        if self.recent.len() > Self::KEPT
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+
+    fn forget(&mut self, job: &JobId) {
+        self.recent.retain(|(_, key)| key.job != *job);
+        self.known.retain(|(_, key)| key.job != *job);
+    }
+}
+
 /// Reads the log for one client, so that it can start anywhere and be slow.
 async fn pass_on(api: &Api, mut at: Cursor, out: &mpsc::Sender<sse::Event>) -> Result<(), EventError> {
     const AT_ONCE: usize = 256;
     const WAIT: Duration = Duration::from_secs(20);
+    let mut repeats = Repeats::default();
     loop {
         for (cursor, entry) in api.source.read(at, AT_ONCE, WAIT).await? {
             at = cursor;
             let Entry::Job(event) = entry else { continue };
+            if !repeats.is_new(&event) {
+                continue;
+            }
             let happening = describe(event);
             let data = serde_json::to_string(&happening).expect("a happening has only strings and numbers");
             let event = sse::Event::default().id(cursor.to_string()).event(happening.kind).data(data);
@@ -97,4 +149,31 @@ fn describe(event: Event) -> Happening {
         EventKind::Submitted | EventKind::Retried { .. } | EventKind::Removed => {}
     }
     happening
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fakes::job;
+    use crate::domain::{AttemptNumber, FinalState, Outcome};
+
+    #[test]
+    fn an_end_that_was_written_several_times_is_told_once() {
+        let finished = |attempt| Event {
+            at: Timestamp::from_millis(1),
+            job: job("j"),
+            kind: EventKind::Finished {
+                attempt: Some(AttemptNumber(attempt)),
+                state: FinalState::Failed,
+                outcome: Outcome::Timeout,
+                result: None,
+                error: None,
+            },
+        };
+        let retried = Event { kind: EventKind::Retried { attempts: 1 }, ..finished(1) };
+        let mut repeats = Repeats::default();
+        let told = [finished(1), finished(1), finished(1), retried.clone(), retried, finished(2), finished(2)]
+            .map(|event| repeats.is_new(&event));
+        assert_eq!(told, [true, false, false, true, true, true, false]);
+    }
 }

@@ -2,7 +2,8 @@
 //
 //   node odd.js PORT
 
-const { eventually, LONG, run } = require('./bull');
+const Redis = require('ioredis');
+const { connection, eventually, LONG, run } = require('./bull');
 
 run(async (queue, events) => {
   const jobs = {};
@@ -14,7 +15,7 @@ run(async (queue, events) => {
   jobs.lines = await queue.add('lines', [], { keepLogs: 3 });
   jobs.talks = await queue.add('talks', []);
   jobs.broken = await queue.add('stdin', { x: 1 }, { delay: 1500 });
-  const client = await queue.client;
+  const client = new Redis(connection);
   await client.hset(queue.toKey(jobs.broken.id), 'data', '{"x": NaN}');
   const removed = await queue.add('echo', ['gone'], { delay: 10.5, removeOnComplete: true });
   await removed.waitUntilFinished(events, LONG);
@@ -25,6 +26,12 @@ run(async (queue, events) => {
       await job.waitUntilFinished(events, LONG);
     } catch {
       // Told below, with what is stored.
+    }
+    if (job === jobs.broken) {
+      // BullMQ itself can't read it any more.
+      const { failedReason } = await client.hgetall(queue.toKey(job.id));
+      ended[name] = { id: job.id, state: await job.getState(), failedReason };
+      continue;
     }
     const now = await queue.getJob(job.id);
     const { logs } = await queue.getJobLogs(job.id);
@@ -39,5 +46,6 @@ run(async (queue, events) => {
     const job = await queue.add('echo', [word], { jobId: 'report', removeOnComplete: true });
     await job.waitUntilFinished(events, LONG);
   }
+  client.disconnect();
   return ended;
 });

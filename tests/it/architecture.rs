@@ -74,7 +74,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("libc", &["runner", "memory", "process"]),
 ];
 
-const LONGEST: usize = 400;
+const LONGEST: usize = 500;
 
 struct Source {
     room: String,

@@ -139,7 +139,8 @@ async fn fold(store: &dyn Projection, events: &[(Cursor, Entry)], batch: usize) 
         let part = &events[next..(next + batch).min(events.len())];
         match fold_batch(store, held, part, Retention::FOREVER).await {
             Ok(committed) => position = committed.through.unwrap(),
-            Err(_) => {
+            Err(error) => {
+                eprintln!("at {position}: {error}");
                 term = None;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -242,7 +242,7 @@ async fn prepared() -> (Jobber, String) {
     ];
     let lines = labelled.map(|(text, category)| json!({"text": text, "category": category}).to_string() + "\n");
     write("labelled.jsonl", &lines.concat());
-    let j = Jobber::dev().at(&place).start().await;
+    let j = Jobber::dev().at(&place).env("JOBBER_FAILURES_SEED", "library").start().await;
     let id = j.submit(json!({"name": "resize"})).await;
     j.wait_final(&id).await;
     (j, id)

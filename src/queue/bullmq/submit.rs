@@ -250,6 +250,14 @@ async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSe
         ask.cmd("EXISTS").arg(inner.keys.job(job.id.as_str()));
     }
     let there: Vec<bool> = redis.queue.connection().pipe(&ask).await?;
+    let mut forget = redis::pipe();
+    for (job, _) in chosen.iter().zip(&there).filter(|(_, there)| !**there) {
+        // What an earlier job of this id wrote outlives it for those who come late: it is not this one's.
+        forget.cmd("DEL").arg(inner.keys.output(job.id.as_str())).ignore();
+    }
+    if there.contains(&false) {
+        redis.queue.connection().pipe::<()>(&forget).await?;
+    }
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
 }
 

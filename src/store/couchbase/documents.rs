@@ -115,7 +115,9 @@ struct Extras<'a> {
 }
 
 /// The fields that are written with the first version of a document and never again.
-const WRITTEN_ONCE: [&str; 5] = ["id", "name", "arguments", "data", "submitted_at"];
+const WRITTEN_ONCE: [&str; 6] = ["id", "name", "arguments", "data", "submitted_at", "options"];
+/// How many paths one request may change.
+pub(super) const MOST_PATHS: usize = 16;
 /// The fields that a record may be without.
 const OPTIONAL: [&str; 7] =
     ["outcome", "result", "error", "finished_at", "due_at", "cancel_requested", "retried_after"];
@@ -218,9 +220,6 @@ mod tests {
     use super::*;
     use crate::domain::{AttemptNumber, AttemptReport, Job, JobOptions, Outcome, Tail, WorkerId};
     use crate::store::{AttemptRecord, FirstEnd, RetriedAfter};
-
-    /// How many paths one request may change.
-    const MOST_PATHS: usize = 16;
 
     fn record() -> JobRecord {
         JobRecord::new(&Job {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::directory::{AllNews, Keeper, Line, Tally};
-use super::documents::{self, Room, identity, job_changes, job_document};
+use super::documents::{self, MOST_PATHS, Room, identity, job_changes, job_document};
 use super::errors;
 use super::kv::{Written, each};
 use super::lease;
@@ -169,9 +169,14 @@ async fn write_job(
             if (retention == Retention::FOREVER || expiry.is_some())
                 && connector.durability.now() == WriteDurability::None =>
         {
-            let meant = codec::job(&whole)?;
-            let is_it = |body: &[u8]| codec::job(body).is_ok_and(|found| found == meant);
-            connector.change(Room::Jobs, key, &job_changes(document), version, lifetime, is_it).await?
+            let changes = job_changes(document);
+            if changes.len() > MOST_PATHS {
+                connector.write_until(Room::Jobs, key, &whole, Some(version), lifetime).await?
+            } else {
+                let meant = codec::job(&whole)?;
+                let is_it = |body: &[u8]| codec::job(body).is_ok_and(|found| found == meant);
+                connector.change(Room::Jobs, key, &changes, version, lifetime, is_it).await?
+            }
         }
         version => connector.write_until(Room::Jobs, key, &whole, version, lifetime).await?,
     };

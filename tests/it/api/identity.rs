@@ -174,7 +174,11 @@ async fn an_id_that_comes_again_is_another_job_and_run_follows_it() {
         let waited = j.cli(&["submit", "ok", "--id", "jobA", "--wait", "-o", "json"]).await;
         assert_eq!(waited.code, 0, "{}", waited.stderr);
         let ended: Value = serde_json::from_str(&waited.stdout).unwrap();
-        assert_eq!((&ended[0]["id"], &ended[0]["state"]), (&json!("jobA"), &json!("completed")), "{ended}");
+        assert_eq!(
+            (&ended["items"][0]["id"], &ended["items"][0]["state"]),
+            (&json!("jobA"), &json!("completed")),
+            "{ended}"
+        );
         drop(redis);
     }
 }

@@ -49,7 +49,7 @@ async fn an_unknown_preset_and_a_category_without_a_name_are_refused() {
 /// A new installation tells them apart by itself.
 #[tokio::test]
 async fn a_new_installation_tells_the_causes_of_failed_cpp_jobs_apart() {
-    let j = Jobber::dev().start().await;
+    let j = Jobber::dev().env("JOBBER_FAILURES_SEED", "library").start().await;
     let (_, presets) = j.get("/api/v1/categories:presets").await;
     let presets = presets["items"].as_array().unwrap();
     for (text, category) in [
