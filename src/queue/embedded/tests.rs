@@ -316,16 +316,24 @@ async fn keys_are_forgotten_when_their_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leases_are_lost_when_the_database_cannot_be_reached_until_they_expire() {
+async fn doubted_leases_are_lost_when_the_database_cannot_be_written_to_until_they_expire() {
     let settings = EmbeddedQueueSettings { lease: Duration::from_millis(900), ..EmbeddedQueueSettings::default() };
     let bench = Bench::with(settings).await;
     let id = bench.submit(bench.job(|_| {})).await.id;
     let mut claims = bench.claim("w", 1).await;
     let lease = claims.next().await.unwrap();
-    // Another process sits on the database.
+    // Another process doubts the claim, then sits on the database: no renewal wipes the mark away.
     let path = bench.dir.path().join("q.db");
     let blocker = rusqlite::Connection::open(path).unwrap();
-    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    blocker.busy_timeout(Duration::from_secs(60)).unwrap();
+    loop {
+        blocker.execute_batch("UPDATE queue_claims SET doubt = 7; BEGIN IMMEDIATE").unwrap();
+        let marked = blocker.query_row("SELECT doubt IS NOT NULL FROM queue_claims", [], |row| row.get(0)).unwrap();
+        if marked {
+            break;
+        }
+        blocker.execute_batch("ROLLBACK").unwrap();
+    }
     let loss = tokio::time::timeout(Duration::from_secs(60), lease.lost()).await.unwrap();
     assert_eq!(loss, super::super::LeaseLoss::Expired);
     blocker.execute_batch("ROLLBACK").unwrap();
