@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn many_may_make_the_file_at_once() {
-        for _ in 0..20 {
+        for _ in 0..200 {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("t.db");
             std::thread::scope(|scope| {

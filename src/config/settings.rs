@@ -29,7 +29,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "data_dir",
         &["JOBBER_DATA_DIR"],
         r#""data""#,
-        "Where the embedded database and the scratch directories live. Processes that share it share one queue.",
+        "Where the embedded database and the scratch directories live. Processes that share it share one queue, and must run as\n\
+         one user: it is made for that user alone.",
     ),
     setting(
         "log.level",
@@ -51,7 +52,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "What callers must send as `Authorization: Bearer ...`. Better given in JOBBER_TOKEN or token_file.",
     ),
     setting("serve.token_file", &["JOBBER_TOKEN_FILE"], "", "A file that holds the token."),
-    setting("serve.insecure", &["JOBBER_INSECURE"], "false", "Listen off loopback without a token all the same."),
+    setting(
+        "serve.insecure",
+        &["JOBBER_INSECURE"],
+        "false",
+        "Listen off loopback without a token all the same. Warned of at every start, as is a token off loopback: it is sent in\n\
+         the clear, so put a proxy that speaks TLS before it.",
+    ),
     setting(
         "serve.allowed_hosts",
         &["JOBBER_ALLOWED_HOSTS"],
