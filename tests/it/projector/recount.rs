@@ -99,8 +99,8 @@ fn report(one: &Try, at: Timestamp) -> AttemptReport {
     let why = ["disk full", "bad pixel", "out of range", "no route to host", "assertion failed"];
     let mut report = AttemptReport::bare(outcome_of(one.how), at, at, why[usize::from(one.why)]);
     report.peak_beside = one.beside;
-    report.beside_at_start = (one.cpu_ms % 7 > 0).then_some(one.beside / 2);
-    report.no_retry = (one.how == 5).then_some(true).or((one.cpu_ms % 5 > 0).then_some(false));
+    report.beside_at_start = (!one.cpu_ms.is_multiple_of(7)).then_some(one.beside / 2);
+    report.no_retry = (one.how == 5).then_some(true).or((!one.cpu_ms.is_multiple_of(5)).then_some(false));
     report.cpus = (0..u32::try_from(one.cores).unwrap()).collect();
     report.memory_limit_bytes = one.limit_mib.map(|mib| mib << 20);
     report.usage = (report.outcome != Outcome::Lost).then_some(Usage {
@@ -203,7 +203,6 @@ struct Ended<'a> {
 struct Counted<'a> {
     record: &'a JobRecord,
     attempts: Vec<Ended<'a>>,
-    failures: u32,
 }
 
 impl<'a> Counted<'a> {
@@ -214,7 +213,7 @@ impl<'a> Counted<'a> {
             attempts.push(Ended { report, fingerprint: attempt.fingerprint, failures_before: failures });
             failures += u32::from(has_failed(report.outcome));
         }
-        Self { record, attempts, failures }
+        Self { record, attempts }
     }
 
     fn is_completed(&self) -> bool {
