@@ -1,4 +1,4 @@
-//! Which server a request means to talk to: its `Host` header and target in, one name out.
+//! Reads from a request's `Host` header and its target which server the client means.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -54,11 +54,9 @@ pub(super) async fn make(
     }
     let vectors: Vec<Vec<f32>> = vectors.into_iter().flatten().collect();
     let published = PublishedCategories { model: model.to_owned(), threshold, categories: categories.categories };
-    let of = published.categories.clone();
-    // Seconds for a library of categories on a slow machine: no task of this process waits for that.
-    let fitted = tokio::task::spawn_blocking(move || Matcher::new(&of, &vectors, threshold)).await;
+    let fitted = Matcher::fit(published.categories.clone(), vectors, threshold).await;
     let matcher =
-        fitted.map_err(|_| EmbedError::Garbage { problem: "its vectors could not be compared".to_owned() })?;
+        fitted.ok_or_else(|| EmbedError::Garbage { problem: "its vectors could not be compared".to_owned() })?;
     if let Err(error) = cache.publish(&published).await {
         tracing::debug!(%error, "the categories could not be published; policies by category wait for the next time");
     }

@@ -9,7 +9,7 @@ use super::Console;
 use crate::client::{Client, ClientErrorKind};
 use crate::domain::{JobId, JobState};
 
-/// Whoever waits is told nothing for so long.
+/// The command says nothing for so long.
 const QUIET: Duration = Duration::from_secs(2);
 /// Between two looks, at most, while nothing changes.
 const SELDOM: Duration = Duration::from_secs(10);

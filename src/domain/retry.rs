@@ -174,13 +174,17 @@ pub fn decide(policy: &RetryPolicy, finished_before: u32, report: &AttemptReport
 /// Whether another attempt could not end better than this one, whatever is left of the budget: the exit code is listed,
 /// there is no usable binary, somebody wanted the job stopped, or the rule for the error's category forbids it.
 pub fn is_pointless(policy: &RetryPolicy, outcome: &Outcome) -> bool {
-    policy.attempts == 0
-        || match outcome {
-            Outcome::Exit { code } => policy.no_retry_exit_codes.iter().any(|c| i32::from(*c) == *code),
-            Outcome::Signal { .. } | Outcome::Timeout | Outcome::Oom | Outcome::Lost => false,
-            Outcome::SpawnError { reason } => *reason != SpawnFailure::System,
-            Outcome::Cancelled => true,
-        }
+    policy.attempts == 0 || forbids_retry(&policy.no_retry_exit_codes, outcome)
+}
+
+/// Whether an attempt that ended like this forbids another one, with these exit codes listed.
+pub fn forbids_retry(no_retry_exit_codes: &[u8], outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Exit { code } => no_retry_exit_codes.iter().any(|c| i32::from(*c) == *code),
+        Outcome::Signal { .. } | Outcome::Timeout | Outcome::Oom | Outcome::Lost => false,
+        Outcome::SpawnError { reason } => *reason != SpawnFailure::System,
+        Outcome::Cancelled => true,
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,12 @@ impl Matcher {
         Self { categories, threshold }
     }
 
+    /// [`Matcher::new`] on a thread that may be busy: a library of categories takes seconds on a slow machine, and no task
+    /// of the process waits for that. `None` when it panicked, or the process ends.
+    pub async fn fit(categories: Vec<Category>, vectors: Vec<Vec<f32>>, threshold: f32) -> Option<Self> {
+        tokio::task::spawn_blocking(move || Self::new(&categories, &vectors, threshold)).await.ok()
+    }
+
     /// The category that this vector belongs to most.
     pub fn nearest(&self, vector: &[f32]) -> Match {
         let scored = self.categories.iter().map(|known| (known, dot(&known.weights, vector)));

@@ -4,7 +4,8 @@
 //! the event less the one before, so no event kind needs arithmetic of its own, and a rebuild is the plain sum.
 
 use super::records::has_failed;
-use crate::domain::{AttemptReport, JobState, Outcome, SpawnFailure, Usage};
+use crate::domain::retry::forbids_retry;
+use crate::domain::{AttemptReport, JobState, Outcome, Usage};
 use crate::stats::{Counts, ErrorSetCounts, ShardKey};
 use crate::store::{AttemptRecord, JobRecord, RetriedAfter};
 
@@ -189,12 +190,7 @@ fn first_life(record: &JobRecord) -> Option<(&[AttemptRecord], LifeEnd)> {
 fn is_hopeless(record: &JobRecord, last: Option<&AttemptReport>, failures: u32) -> bool {
     let Some(last) = last else { return true };
     last.no_retry.unwrap_or_else(|| {
-        let is_listed = match last.outcome {
-            Outcome::Exit { code } => record.options.no_retry_exit_codes.iter().any(|c| i32::from(*c) == code),
-            Outcome::SpawnError { reason } => reason != SpawnFailure::System,
-            Outcome::Signal { .. } | Outcome::Timeout | Outcome::Cancelled | Outcome::Oom | Outcome::Lost => false,
-        };
-        is_listed || failures < record.options.attempts
+        forbids_retry(&record.options.no_retry_exit_codes, &last.outcome) || failures < record.options.attempts
     })
 }
 

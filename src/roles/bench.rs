@@ -195,7 +195,7 @@ async fn until(ports: &Ports, reached: impl Fn(&Counts) -> bool) -> anyhow::Resu
     let deadline = Instant::now() + Duration::from_secs(300);
     loop {
         let shards = ports.history.shards(DayRange::default(), None).await?;
-        let counts = crate::stats::total(&shards);
+        let counts = crate::stats::total(shards.iter().map(|shard| &shard.counts));
         ensure!(counts.failed() == 0, "jobs failed; try the binary by hand");
         if reached(&counts) {
             return Ok(());

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::intervals::{Difference, Rate, Stratum, newcombe, stratified};
 use super::shard::{Counter, Counts};
+use super::total;
 use crate::domain::JobName;
 
 /// Jobs by how many others ran beside them.
@@ -58,8 +59,7 @@ pub struct BesideLine {
 
 /// The statistics of these counts by job name.
 pub fn beside(names: &BTreeMap<JobName, Counts>) -> BesideStats {
-    let mut all = Counts::default();
-    names.values().for_each(|counts| all.add(counts));
+    let all = total(names.values());
     let get = |counter: &Counter<u32>, key: u32| counter.get(&key).copied().unwrap_or(0);
     let levels = all.attempts_by_beside.iter().map(|(level, tried)| BesideLine {
         jobs_beside: *level,
@@ -104,6 +104,7 @@ fn groups(counts: &Counts) -> Stratum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::dice::Dice;
 
     fn counts(jobs: &[(u32, i64, i64)]) -> Counts {
         let mut counts = Counts::default();
@@ -139,20 +140,6 @@ mod tests {
     fn nothing_gives_no_difference() {
         let stats = beside(&BTreeMap::new());
         assert_eq!((stats.levels.len(), stats.difference, stats.within_names), (0, None, None));
-    }
-
-    /// A plain generator, so that a simulation is the same every time.
-    struct Dice(u64);
-
-    impl Dice {
-        fn roll(&mut self) -> f64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        }
-
-        fn exponential(&mut self, mean: f64) -> f64 {
-            -mean * (1.0 - self.roll()).ln()
-        }
     }
 
     /// A host and what runs on it.

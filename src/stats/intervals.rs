@@ -117,6 +117,7 @@ fn difference(p1: f64, (l1, u1): (f64, f64), p0: f64, (l0, u0): (f64, f64)) -> D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::dice::Dice;
 
     #[test]
     fn the_limits_are_those_of_the_papers() {
@@ -140,20 +141,6 @@ mod tests {
         let nothing = Rate::of(0, 0);
         assert_eq!((nothing.rate, nothing.low, nothing.high), (None, None, None));
         assert_eq!(newcombe(&Rate::of(1, 4), &Rate::of(9, 10)), None);
-    }
-
-    /// A plain generator, so that a simulation is the same every time.
-    struct Dice(u64);
-
-    impl Dice {
-        fn roll(&mut self) -> f64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        }
-
-        fn hits(&mut self, n: i64, p: f64) -> i64 {
-            (0..n).map(|_| i64::from(self.roll() < p)).sum()
-        }
     }
 
     const RUNS: u32 = 4000;

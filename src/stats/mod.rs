@@ -4,6 +4,8 @@ pub mod attempts;
 pub mod beside;
 pub mod categories;
 pub mod concurrency;
+#[cfg(test)]
+mod dice;
 pub mod errors;
 pub mod intervals;
 pub mod shard;
@@ -53,7 +55,7 @@ pub struct ErrorCategoryStats {
 impl JobStats {
     /// The statistics of these aggregates.
     pub fn of(shards: &[StatShard], known: &Knowns) -> Self {
-        let counts = total(shards);
+        let counts = total(shards.iter().map(|shard| &shard.counts));
         let category = |line: CategoryLine| {
             let stats = ErrorCategoryStats {
                 total_error_category_jobs: line.completed.n,
@@ -71,12 +73,10 @@ impl JobStats {
     }
 }
 
-/// The counts of all these shards together.
-pub fn total<'a>(shards: impl IntoIterator<Item = &'a StatShard>) -> Counts {
+/// All these counts together.
+pub fn total<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
     let mut sum = Counts::default();
-    for shard in shards {
-        sum.add(&shard.counts);
-    }
+    counts.into_iter().for_each(|counts| sum.add(counts));
     sum
 }
 

@@ -36,6 +36,7 @@ use statrs::function::beta::beta_reg;
 
 use super::intervals::{FEWEST, Rate};
 use super::shard::{Counter, Counts};
+use super::total;
 use crate::domain::JobName;
 
 /// An estimated chance.
@@ -254,7 +255,7 @@ impl Spread {
 /// One line for every attempt that any job took; none when no attempt has ended.
 pub fn attempts(names: &BTreeMap<JobName, Counts>) -> Vec<AttemptLine> {
     let groups = groups(names);
-    let counts = total(names);
+    let counts = total(names.values());
     let [completed, exhausted, hopeless, _] = ends(&counts).map(sum);
     let ended = completed + exhausted + hopeless + counts.stopped.max(0);
     let (mut within, mut before) = (0, 0.0);
@@ -285,17 +286,11 @@ pub fn attempts(names: &BTreeMap<JobName, Counts>) -> Vec<AttemptLine> {
         .collect()
 }
 
-fn total(names: &BTreeMap<JobName, Counts>) -> Counts {
-    let mut all = Counts::default();
-    names.values().for_each(|counts| all.add(counts));
-    all
-}
-
 /// What a reader of these numbers must know of the jobs that are not in them; `None` when that is nothing.
 pub fn caveat(names: &BTreeMap<JobName, Counts>) -> Option<String> {
     /// Of more than one job in so many nobody knows the end yet: slow jobs are missing from the numbers.
     const MANY: i64 = 20;
-    let counts = total(names);
+    let counts = total(names.values());
     let all: i64 = ends(&counts).map(sum).iter().sum();
     let mut notes = Vec::new();
     if counts.open > 0 && counts.open * MANY > all {
@@ -363,6 +358,7 @@ pub fn is_worth(lines: &[AttemptLine], attempts: u32) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::dice::Dice;
 
     fn counts() -> Counts {
         Counts {
@@ -527,16 +523,6 @@ mod tests {
         let lines = lines(counts());
         insta::assert_snapshot!(is_worth(&lines, 2).answer, @"attempt 2 makes 24.0 % of all jobs complete that would not: of 30 jobs that were tried 2 times, 20 completed then (66.7 %, 95 % interval 48.8 % to 80.8 %); each cost 3.0 CPU seconds");
         assert_eq!(is_worth(&lines, 5).answer, "unknown: no job has been tried 5 times");
-    }
-
-    /// A plain generator, so that a simulation is the same every time.
-    struct Dice(u64);
-
-    impl Dice {
-        fn roll(&mut self) -> f64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 11) as f64 / (1u64 << 53) as f64
-        }
     }
 
     /// Jobs of one name: how many, the chances to complete by attempt, the chance to end as hopeless, budgets of which each

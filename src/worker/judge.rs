@@ -113,10 +113,8 @@ impl Judge {
         if vectors.len() != texts.len() {
             return Err("the embedder gave another number of vectors than it got texts".to_owned());
         }
-        let fit = move || {
-            let matcher = Matcher::new(&published.categories, &vectors, published.threshold);
-            Known { published, matcher: Some(matcher) }
-        };
-        tokio::task::spawn_blocking(fit).await.map_err(|e| e.to_string())
+        let fitted = Matcher::fit(published.categories.clone(), vectors, published.threshold).await;
+        let matcher = fitted.ok_or("the vectors of the categories could not be compared")?;
+        Ok(Known { published, matcher: Some(matcher) })
     }
 }

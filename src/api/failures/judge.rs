@@ -67,7 +67,9 @@ impl Judge {
             return Ok(matcher.clone());
         }
         let vectors = self.vectors(&Matcher::texts(&categories.categories)).await?;
-        let matcher = Arc::new(Matcher::new(&categories.categories, &vectors, self.threshold_of(categories)));
+        let threshold = self.threshold_of(categories);
+        let fitted = Matcher::fit(categories.categories.clone(), vectors, threshold).await;
+        let matcher = Arc::new(fitted.ok_or_else(|| ApiError::internal("the categories could not be compared"))?);
         *known = Some((categories.clone(), matcher.clone()));
         Ok(matcher)
     }
