@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{Redis, Trouble};
 use super::{Inner, after, format, keys, read};
-use crate::domain::{Job, JobId};
+use crate::domain::{Job, JobId, Timestamp};
 
 /// What a job of a large call adds to the caller's patience.
 const PER_JOB: Duration = Duration::from_millis(1);
@@ -20,6 +20,9 @@ const PER_JOB: Duration = Duration::from_millis(1);
 struct Remembered {
     request: [u8; 32],
     ids: Vec<JobId>,
+    /// When the jobs were submitted first: who does it once more adds the same jobs. Empty in what an older version wrote.
+    #[serde(default)]
+    submitted_at: Vec<Timestamp>,
     done: bool,
 }
 
@@ -33,8 +36,12 @@ pub(super) async fn submit(
         return add(inner, &redis, &jobs).await;
     };
     let key = inner.keys.idempotency(&wanted.key);
-    let mut ours =
-        Remembered { request: wanted.request, ids: jobs.iter().map(|job| job.id.clone()).collect(), done: false };
+    let mut ours = Remembered {
+        request: wanted.request,
+        ids: jobs.iter().map(|job| job.id.clone()).collect(),
+        submitted_at: jobs.iter().map(|job| job.submitted_at).collect(),
+        done: false,
+    };
     let before = inner.link.call(remember(&redis, &key, &ours, Some(wanted.ttl))).await?;
     let submitted = match before {
         None => {
@@ -56,7 +63,7 @@ pub(super) async fn submit(
                 // but for those that have ended and left the queue since.
                 let ended = inner.link.call_longer(patience(jobs.len()), ended(inner, &redis, &before.ids)).await?;
                 let left =
-                    renamed(jobs, &before.ids).into_iter().filter(|job| !ended.contains(&job.id)).collect::<Vec<_>>();
+                    as_before(jobs, &before).into_iter().filter(|job| !ended.contains(&job.id)).collect::<Vec<_>>();
                 add(inner, &redis, &left).await?;
             }
             let answer = standing(inner, &redis, before.ids.clone()).await?;
@@ -102,11 +109,13 @@ async fn ended(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<HashSet<Jo
     Ok(ended.map(|(id, _)| id.clone()).collect())
 }
 
-/// The jobs with the ids that they had in the first request.
-fn renamed(jobs: Vec<Arc<Job>>, ids: &[JobId]) -> Vec<Arc<Job>> {
-    let new: HashMap<_, _> = jobs.iter().map(|job| job.id.clone()).zip(ids.iter().cloned()).collect();
-    let renamed = jobs.iter().zip(ids).map(|(job, id)| {
-        let mut again = Job { id: id.clone(), ..(**job).clone() };
+/// The jobs with the ids and times of submission that they had in the first request.
+fn as_before(jobs: Vec<Arc<Job>>, before: &Remembered) -> Vec<Arc<Job>> {
+    let new: HashMap<_, _> = jobs.iter().map(|job| job.id.clone()).zip(before.ids.iter().cloned()).collect();
+    let times = before.submitted_at.iter().copied().map(Some).chain(std::iter::repeat(None));
+    let renamed = jobs.iter().zip(&before.ids).zip(times).map(|((job, id), time)| {
+        let submitted_at = time.unwrap_or(job.submitted_at);
+        let mut again = Job { id: id.clone(), submitted_at, ..(**job).clone() };
         for other in &mut again.options.after {
             if let Some(id) = new.get(other) {
                 *other = id.clone();
