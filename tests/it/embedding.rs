@@ -22,6 +22,7 @@ const BREAK: &str = "#!/bin/sh\nenv >> \"$2\"\necho \"gadget $1 went wrong (pid 
 /// Embeds at this server, and takes whatever is nearest for the category.
 fn at_server(start: Start, server: &Embeddings) -> Start {
     start
+        .env("JOBBER_FAILURES_SEED", "library")
         .env("JOBBER_EMBEDDER_URL", server.url())
         .env("JOBBER_EMBEDDER_MODEL", "a-model")
         .env("JOBBER_EMBEDDER_DIMENSION", &DIMENSION.to_string())

@@ -248,11 +248,16 @@ async fn a_cluster_of_three_nodes_holds_a_log_and_a_cache() {
             model: "m".to_owned(),
         })
         .collect();
-    let cache = RedisCache::open(redis, "test", LONG);
-    cache.put(&errors).await.unwrap();
     let asked: Vec<_> = errors.iter().map(|e| e.fingerprint).collect();
-    assert_eq!(cache.get(&asked).await.unwrap(), errors.into_iter().map(Some).collect::<Vec<_>>());
-    assert!(nodes.iter().all(|node| node.cli(&["dbsize"]).trim() != "0"), "they lie on all nodes");
+    let known: Vec<_> = errors.iter().cloned().map(Some).collect();
+    // The errors of one queue are one key, on one node.
+    for queue in 0..20 {
+        let cache = RedisCache::open(redis.clone(), &"q".repeat(queue + 1), LONG);
+        cache.put(&errors).await.unwrap();
+        assert_eq!(cache.get(&asked).await.unwrap(), known);
+    }
+    let sizes: Vec<_> = nodes.iter().map(|node| node.cli(&["dbsize"])).collect();
+    assert!(sizes.iter().all(|size| size.trim() != "0"), "they lie on all nodes: {sizes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
