@@ -8,6 +8,7 @@ use axum::extract::State;
 use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
+use super::submit::binary_problems;
 use crate::domain::{JobId, JobState, PageRequest};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
@@ -31,7 +32,7 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, segment: Segment) -> Re
         JobState::Waiting | JobState::Prioritized => {
             let (workers, counts) = tokio::try_join!(api.queue.workers(), api.queue.counts())?;
             let ahead = ahead_of(&api, &view, &counts).await?;
-            let binary = api.settings.check_binary.as_ref().and_then(|check| check(&view.name).err());
+            let binary = binary_problems(&api, [view.name.clone()]).await.remove(&view.name);
             why_waiting(&view, &counts, &workers, ahead, binary.map(|p| p.detail))
         }
     };
@@ -109,12 +110,15 @@ fn why_waiting(
     if counts.paused {
         reasons.push("the queue is paused; let it go on with `jobber queue resume`".to_owned());
     }
-    let taking: Vec<_> = workers.iter().filter(|w| !w.draining).collect();
+    let taking: Vec<_> = workers.iter().filter(|w| w.takes_jobs()).collect();
     let most_cores = taking.iter().map(|w| w.cores).max();
     let wanted = view.options.cores.unwrap_or(1);
     match most_cores {
         None if workers.is_empty() => reasons.push("no worker is running; start one with `jobber work`".to_owned()),
-        None => reasons.push("every worker is draining and takes nothing new".to_owned()),
+        None => reasons.push(match workers.iter().find_map(|w| w.unhealthy.as_ref()) {
+            Some(why) => format!("no worker can start jobs now: {why}"),
+            None => "every worker is draining and takes nothing new".to_owned(),
+        }),
         Some(most) if most < wanted => {
             reasons.push(format!("it asks for {wanted} cores, and no worker has more than {most}"));
         }
@@ -155,6 +159,8 @@ mod tests {
             cores,
             running,
             draining,
+            unhealthy: None,
+            binaries: None,
         }
     }
 

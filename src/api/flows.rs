@@ -36,7 +36,7 @@ pub(super) async fn submit(
     if jobs.len() > MOST {
         return Err(wrong("/children", format!("a flow must hold at most {MOST} jobs, not {}", jobs.len())));
     }
-    let mut jobs = submit::check(&api, jobs, |i| places[i].clone())?;
+    let mut jobs = submit::check(&api, jobs, |i| places[i].clone()).await?;
     link(&tree, &mut jobs);
     if let Some(twice) = first_repeated(&jobs) {
         return Err(wrong(&format!("{}/id", places[twice]), "another job of the flow has this id".to_owned()));

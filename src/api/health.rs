@@ -33,14 +33,15 @@ pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// `GET /readyz`: the queue can be written to, the event log and the store answer, and the server is not stopping. A store
-/// that answers but can't do everything is degraded, and the server is ready.
+/// that answers but can't do everything is degraded, and so are workers that can't start jobs; the server is ready.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let (queue, store, log, folded, parked) = tokio::join!(
+    let (queue, store, log, folded, parked, workers) = tokio::join!(
         probe(ping_queue(&api)),
         probe(api.history.ping()),
         probe(api.source.span()),
         probe(api.history.cursor()),
         probe(api.source.parked()),
+        probe(api.queue.workers()),
     );
     let log = match (log, &folded) {
         // What can't be read is set aside; what a newer Jobber wrote is not, and history waits for one.
@@ -52,9 +53,15 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     };
     let all_answer = queue.is_ok() && store.is_ok() && log.is_ok() && folded.is_ok();
     let lacks = api.history.lacks();
+    // With the queue away nobody knows of workers, and that is said of the queue.
+    let unhealthy: Vec<_> = workers
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|worker| Some(json!({"id": worker.id, "host": worker.host, "error": worker.unhealthy?})))
+        .collect();
     let stops = api.stopping.is_cancelled() || api.draining.is_cancelled();
     let status = match (all_answer, stops) {
-        (true, false) if lacks.is_some() => "degraded",
+        (true, false) if lacks.is_some() || !unhealthy.is_empty() => "degraded",
         (true, false) => "ready",
         (_, true) => "stopping",
         (false, false) => "unavailable",
@@ -65,6 +72,9 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     });
     if let (Some(lacks), "ok") = (lacks, body["components"]["store"]["status"].as_str().unwrap_or_default()) {
         body["components"]["store"] = json!({"status": "degraded", "error": lacks});
+    }
+    if !unhealthy.is_empty() {
+        body["components"]["workers"] = json!({"status": "degraded", "unhealthy": unhealthy});
     }
     // With the store away too: how much there is to catch up with is in the log.
     if let Ok(log) = log {

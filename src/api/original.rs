@@ -42,7 +42,7 @@ pub(super) async fn submit(
         return Err(ApiError::invalid_fields("invalid_job", vec![problem]));
     }
     let job = SubmitJob { name, arguments, data, ..SubmitJob::default() };
-    let jobs = submit::check(&api, vec![job], |_| String::new())?;
+    let jobs = submit::check(&api, vec![job], |_| String::new()).await?;
     let submission = submit::submit(&api, jobs, idempotency).await?.remove(0);
     let answer = json!({"message": "Job added to the queue", "jobId": submission.id, "status": "queued"});
     Ok((StatusCode::ACCEPTED, Answer(answer)).into_response())

@@ -55,7 +55,7 @@ pub(super) async fn put(
 
 async fn put_in_place(api: &Arc<Api>, id: ScheduleId, wanted: PutSchedule) -> Result<Response, ApiError> {
     let timing = timing(&wanted, api.clock.now())?;
-    let job = template(api, wanted.job)?;
+    let job = template(api, wanted.job).await?;
     let schedule = Arc::new(Schedule { id: id.clone(), timing, job });
     let new = api.scheduler.put_schedule(schedule).await?;
     tracing::info!(schedule = %id, new, "a schedule was put in place");
@@ -77,11 +77,11 @@ fn timing(wanted: &PutSchedule, now: Timestamp) -> Result<Timing, ApiError> {
 }
 
 /// Checks the job as a submitted one.
-fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> {
+async fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> {
     if job.id.is_some() {
         return Err(wrong("job/id", "must be absent: each job of a schedule gets an id of its own"));
     }
-    let checked = submit::check(api, vec![job], |_| "/job".to_owned())?.remove(0);
+    let checked = submit::check(api, vec![job], |_| "/job".to_owned()).await?.remove(0);
     Template::of(Arc::unwrap_or_clone(checked))
         .map_err(|InvalidJob { field, problem }| wrong(&format!("job/{field}"), problem))
 }

@@ -39,7 +39,7 @@ pub(super) async fn one(
     body: Json<SubmitJob>,
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&api, &headers, "one", &body.bytes)?;
-    let jobs = check(&api, vec![body.value], |_| String::new())?;
+    let jobs = check(&api, vec![body.value], |_| String::new()).await?;
     let submission = submit(&api, jobs, idempotency).await?.remove(0);
     let location = format!("/api/v1/jobs/{}", submission.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Answer(submitted(submission))).into_response())
@@ -57,7 +57,8 @@ pub(super) async fn many(
         let detail = format!("must hold 1 to {MOST} jobs, not {count}");
         return Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: "/jobs".into(), detail }]));
     }
-    let jobs = check(&api, body.value.jobs.into_iter().map(|Object(job)| job).collect(), |i| format!("/jobs/{i}"))?;
+    let jobs =
+        check(&api, body.value.jobs.into_iter().map(|Object(job)| job).collect(), |i| format!("/jobs/{i}")).await?;
     let jobs = submit(&api, jobs, idempotency).await?.into_iter().map(submitted).collect();
     Ok((StatusCode::ACCEPTED, Answer(SubmittedJobs { jobs })).into_response())
 }
@@ -71,7 +72,7 @@ pub(super) fn submitted(submission: Submission) -> Submitted {
 ///
 /// # Errors
 /// 422 with all that is wrong.
-pub(super) fn check(
+pub(super) async fn check(
     api: &Api,
     jobs: Vec<SubmitJob>,
     place: impl Fn(usize) -> String,
@@ -80,8 +81,8 @@ pub(super) fn check(
     let mut accepted = Vec::with_capacity(jobs.len());
     let mut code = "invalid_job";
     let mut errors = Vec::new();
-    // A request of thousands mostly names few binaries.
-    let mut binaries = HashMap::<JobName, Option<BinaryProblem>>::new();
+    let names = jobs.iter().filter_map(|job| JobName::parse(&job.name).ok());
+    let problems = binary_problems(api, names).await;
     for (i, job) in jobs.into_iter().enumerate() {
         let defaults = api.settings.defaults_of(&job.name);
         let job = match job.with_defaults(defaults).accept(now) {
@@ -91,15 +92,12 @@ pub(super) fn check(
                 continue;
             }
         };
-        if let Some(check) = &api.settings.check_binary {
-            let problem = binaries.entry(job.name.clone()).or_insert_with(|| check(&job.name).err());
-            if let Some(problem) = problem {
-                if errors.is_empty() {
-                    code = problem.code();
-                }
-                errors.push(FieldProblem { pointer: format!("{}/name", place(i)), detail: problem.detail.clone() });
-                continue;
+        if let Some(problem) = problems.get(&job.name) {
+            if errors.is_empty() {
+                code = problem.code();
             }
+            errors.push(FieldProblem { pointer: format!("{}/name", place(i)), detail: problem.detail.clone() });
+            continue;
         }
         accepted.push(Arc::new(job));
     }
@@ -108,6 +106,25 @@ pub(super) fn check(
     }
     errors.truncate(LISTED);
     Err(ApiError::invalid_fields(code, errors))
+}
+
+/// The names of jobs that no worker can run, as far as this server can tell: its own jobs directory lacks the binary, and
+/// no worker that lives announces it, or might have it without announcing it.
+pub(super) async fn binary_problems(
+    api: &Api,
+    names: impl IntoIterator<Item = JobName>,
+) -> HashMap<JobName, BinaryProblem> {
+    let Some(check) = &api.settings.check_binary else { return HashMap::new() };
+    let names: HashSet<_> = names.into_iter().collect();
+    let mut problems: HashMap<_, _> =
+        names.into_iter().filter_map(|name| check(&name).err().map(|problem| (name, problem))).collect();
+    // With the queue away the submission itself will say so.
+    if !problems.is_empty()
+        && let Ok(workers) = api.queue.workers().await
+    {
+        problems.retain(|name, _| workers.iter().all(|worker| worker.has_binary(name) == Some(false)));
+    }
+    problems
 }
 
 /// Reads the `Idempotency-Key` header; `kind` keeps apart requests to different routes.

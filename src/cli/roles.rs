@@ -29,6 +29,9 @@ pub struct ServeArgs {
     /// Where it listens.
     #[command(flatten)]
     pub listen: ListenArgs,
+    /// Directory of job binaries: a job of which neither this directory nor a running worker has the binary is refused
+    #[arg(long, value_name = "DIR")]
+    pub jobs_dir: Option<PathBuf>,
     /// Write one line of JSON to this file descriptor when ready
     #[arg(long, value_name = "N")]
     pub ready_fd: Option<u32>,

@@ -18,7 +18,10 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
             listen(&mut given, &args.listen, globals);
             worker(&mut given, &args.worker, own);
         }
-        Command::Serve(args) => listen(&mut given, &args.listen, globals),
+        Command::Serve(args) => {
+            listen(&mut given, &args.listen, globals);
+            set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
+        }
         Command::Work(args) => worker(&mut given, &args.worker, own),
         Command::Exec(args) => {
             set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));

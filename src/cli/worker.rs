@@ -40,7 +40,11 @@ impl View for Workers {
                 vec![
                     worker.id.to_string(),
                     worker.host.clone(),
-                    if worker.draining { "draining" } else { "taking jobs" }.to_owned(),
+                    match &worker.unhealthy {
+                        _ if worker.draining => "draining".to_owned(),
+                        Some(why) => format!("unhealthy: {why}"),
+                        None => "taking jobs".to_owned(),
+                    },
                     worker.running.to_string(),
                     worker.slots.to_string(),
                     worker.cores.to_string(),
@@ -122,6 +126,8 @@ mod tests {
             cores: 8,
             running: 3,
             draining: false,
+            unhealthy: None,
+            binaries: None,
         }
     }
 

@@ -95,7 +95,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "serve.check_binaries",
         &["JOBBER_CHECK_BINARIES"],
         "true",
-        "Refuse jobs whose binary is not in jobs_dir. Turn it off where the API's machine has no job binaries.",
+        "Refuse jobs whose binary is neither in jobs_dir (serve --jobs-dir) nor announced by a running worker.",
     ),
     setting(
         "queue.url",

@@ -15,11 +15,11 @@ const PROCESSES_PER_JOB: u64 = 8;
 /// Threads of the runtime.
 const PROCESSES_OF_A_ROLE: u64 = 64;
 
-/// `RLIMIT_NOFILE` against slots and connections.
+/// `RLIMIT_NOFILE` against slots and connections. The hard limit counts: roles raise the soft one at their start.
 pub(super) fn open_files(config: &Config, slots: usize) -> Finding {
     let connections = u64::try_from(config.serve.max_connections).unwrap_or(u64::MAX);
     let need = (slots as u64 * FILES_PER_JOB).saturating_add(connections).saturating_add(FILES_OF_A_ROLE);
-    judge("open files", getrlimit(Resource::Nofile).current, need, "LimitNOFILE= of the unit, or ulimit -n")
+    judge("open files", getrlimit(Resource::Nofile).maximum, need, "LimitNOFILE= of the unit, or ulimit -Hn")
 }
 
 /// `RLIMIT_NPROC` against slots.

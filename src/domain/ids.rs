@@ -229,6 +229,11 @@ impl WorkerId {
             && parts.next().is_some()
     }
 
+    /// Stands for a worker of which nothing is known.
+    pub fn unknown() -> Self {
+        Self("unknown".to_owned())
+    }
+
     /// Reads an id that [`WorkerId::generate`] made.
     ///
     /// # Errors
@@ -242,8 +247,9 @@ impl WorkerId {
     }
 }
 
-/// The how-manieth start of a job this is, from 1. Attempts are numbered by starts and budgeted by finishes, so a run
-/// that was lost with its worker keeps its place in history.
+/// The number of an attempt, counting from 1 without holes. Attempts are numbered by starts and budgeted by finishes, so
+/// a run that was lost with its worker keeps its place in history; one that was given back before its process was spawned
+/// leaves its number to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AttemptNumber(pub u32);

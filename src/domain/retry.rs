@@ -150,6 +150,11 @@ pub enum Verdict {
     },
     /// The job goes back untouched: no attempt is spent.
     Release,
+    /// The same, but nobody takes it before this long has passed.
+    PutOff {
+        /// The wait.
+        after: Duration,
+    },
 }
 
 /// Decides what follows on an attempt that has ended.

@@ -7,7 +7,9 @@
 //!   still open were lost with their workers. What a worker itself says of its attempt, however late, replaces that
 //!   presumption; what it has said once stands.
 //! - An attempt that has failed is marked with the fingerprint of what it said. One that was lost or cancelled has not.
-//! - An attempt that was withdrawn by the worker that had announced it leaves no trace.
+//! - An attempt that was withdrawn by the worker that had announced it leaves no trace: its number is given again.
+//! - Numbers have no holes: of an attempt that is missing before another, nothing was heard because its worker died too
+//!   soon, or was none of ours. It is recorded as lost, too.
 //! - Only news of the last attempt moves the job. Once a job has been put back, news of the attempts before that is old.
 
 use crate::domain::{AttemptNumber, AttemptReport, Event, EventKind, JobState, Outcome, Timestamp, WorkerId};
@@ -17,6 +19,11 @@ use crate::store::{AttemptRecord, FirstEnd, JobRecord, RetriedAfter};
 
 /// Why an attempt is closed of which nobody reported the end.
 const LOST: &str = "lost with its worker";
+/// Why there is an attempt of which nobody reported anything.
+const UNHEARD: &str = "lost: nothing was heard of this attempt";
+/// At most so many attempts of which nothing was heard are recorded in a row, the last of them: another system's jobs may
+/// come with any number.
+const UNHEARD_AT_MOST: u32 = 100;
 
 /// Folds the event at `at` into the record of its job; skips it when it has been folded before.
 pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
@@ -55,32 +62,35 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
 }
 
 fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker: &WorkerId, host: &str) {
-    match find(record, number) {
-        Ok(i) => {
-            // Its end has come first; only the host was not known.
+    let i = match find(record, number) {
+        // Its end has come first; only the host was not known.
+        Ok(i) if record.attempts[i].worker == *worker || is_told(&record.attempts[i]) => {
             let attempt = &mut record.attempts[i];
-            if attempt.host.is_empty() {
+            if attempt.worker == *worker && attempt.host.is_empty() {
                 host.clone_into(&mut attempt.host);
             }
+            return;
         }
-        Err(i) => {
-            let attempt = new_attempt(number, worker, host, at);
-            insert(record, i, attempt, at);
+        // Who announced it before started nothing, or nobody had: the number was given again.
+        Ok(i) => {
+            record.attempts.remove(i);
+            i
         }
-    }
+        Err(i) => i,
+    };
+    insert(record, i, new_attempt(number, worker, host, at), at);
 }
 
-/// Takes an attempt back that its worker did not start after all. One that was started all the same, by another worker or
-/// to an end that was reported, stands.
+/// Takes the last attempt back when its worker did not start it after all. One that was started all the same, by another
+/// worker or to an end that was reported, stands; so does one after which another was started: its number was spent.
 fn withdrawn(record: &mut JobRecord, number: AttemptNumber, worker: &WorkerId) {
     let Ok(i) = find(record, number) else { return };
     let attempt = &record.attempts[i];
-    if attempt.worker != *worker || attempt.report.as_ref().is_some_and(|report| !is_presumed(report)) {
+    if attempt.worker != *worker || is_told(attempt) || i + 1 < record.attempts.len() {
         return;
     }
-    let was_last = i + 1 == record.attempts.len();
     record.attempts.remove(i);
-    if was_last && record.state == JobState::Active {
+    if record.state == JobState::Active {
         record.state = ready(record);
     }
 }
@@ -94,8 +104,15 @@ fn finished_attempt(
     next_at: Option<Timestamp>,
 ) {
     let i = match find(record, number) {
-        Ok(i) if record.attempts[i].report.as_ref().is_some_and(|r| !is_presumed(r)) => return,
-        Ok(i) => i,
+        Ok(i) if is_told(&record.attempts[i]) => return,
+        Ok(i) => {
+            // What was announced under this number, if anything was, may have been another worker's.
+            let attempt = &mut record.attempts[i];
+            if attempt.worker != *worker {
+                *attempt = new_attempt(number, worker, "", report.started_at);
+            }
+            i
+        }
         Err(i) => {
             let attempt = new_attempt(number, worker, "", report.started_at);
             insert(record, i, attempt, at);
@@ -185,6 +202,16 @@ fn insert(record: &mut JobRecord, i: usize, attempt: AttemptRecord, at: Timestam
         return;
     }
     close_open(record, at);
+    let before = record
+        .attempts
+        .last()
+        .map_or(0, |last| last.number.0)
+        .max(attempt.number.0.saturating_sub(UNHEARD_AT_MOST + 1));
+    for missing in before + 1..attempt.number.0 {
+        let mut unheard = new_attempt(AttemptNumber(missing), &WorkerId::unknown(), "", attempt.started_at);
+        unheard.report = Some(AttemptReport::bare(Outcome::Lost, attempt.started_at, attempt.started_at, UNHEARD));
+        record.attempts.push(unheard);
+    }
     record.attempts.push(attempt);
     if record.state.is_final() {
         clear_end(record);
@@ -208,9 +235,14 @@ fn close(attempt: &mut AttemptRecord, at: Timestamp) {
     }
 }
 
-/// Whether a report was made by [`close`] and by no worker.
-fn is_presumed(report: &AttemptReport) -> bool {
-    report.outcome == Outcome::Lost && report.usage.is_none() && report.error.as_deref() == Some(LOST)
+/// Whether its worker told how it ended: a report that was made here is a presumption.
+fn is_told(attempt: &AttemptRecord) -> bool {
+    let is_presumed = |report: &AttemptReport| {
+        report.outcome == Outcome::Lost
+            && report.usage.is_none()
+            && matches!(report.error.as_deref(), Some(LOST | UNHEARD))
+    };
+    attempt.report.as_ref().is_some_and(|report| !is_presumed(report))
 }
 
 fn clear_end(record: &mut JobRecord) {

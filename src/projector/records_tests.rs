@@ -35,13 +35,25 @@ impl Life {
         self
     }
 
+    fn numbers(&self) -> Vec<u32> {
+        self.record.attempts.iter().map(|a| a.number.0).collect()
+    }
+
+    fn workers(&self) -> Vec<&str> {
+        self.record.attempts.iter().map(|a| a.worker.as_str()).collect()
+    }
+
     fn outcomes(&self) -> Vec<Option<Outcome>> {
         self.record.attempts.iter().map(|a| a.report.as_ref().map(|r| r.outcome)).collect()
     }
 }
 
 fn start(n: u32) -> EventKind {
-    let worker = WorkerId::parse("w").unwrap();
+    start_by(n, "w")
+}
+
+fn start_by(n: u32, worker: &str) -> EventKind {
+    let worker = WorkerId::parse(worker).unwrap();
     EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into() }
 }
 
@@ -104,18 +116,45 @@ fn an_attempt_lost_with_its_worker_is_closed_by_the_next() {
 fn an_attempt_that_was_withdrawn_leaves_no_trace() {
     let life = Life::plain().after([EventKind::Submitted, start(1), withdraw(1, "w")]);
     assert_eq!((life.record.state, life.outcomes()), (JobState::Waiting, vec![]));
-    let life = life.after([start(2)]);
+    let life = life.after([start(1)]);
     assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![None]));
-    let life = life.after(completed(2));
+    let life = life.after(completed(1));
     assert_eq!((life.record.state, life.outcomes()), (JobState::Completed, vec![Some(EXIT_0)]));
+}
+
+#[test]
+fn a_number_that_is_given_again_is_that_of_who_starts() {
+    let life = Life::plain().after([start_by(1, "dead"), start(1)]);
+    assert_eq!((life.workers(), life.outcomes()), (vec!["w"], vec![None]), "the first one had started nothing");
+    let life = life.after([withdraw(1, "dead")]);
+    assert_eq!((life.workers(), life.outcomes()), (vec!["w"], vec![None]), "and says so late");
+    let life = Life::plain().after([start(1), start_by(1, "slow to say so")]).after(completed(1));
+    assert_eq!((life.workers(), life.outcomes()), (vec!["w"], vec![Some(EXIT_0)]));
+    let life = life.after([start_by(1, "slower")]);
+    assert_eq!((life.record.state, life.workers()), (JobState::Completed, vec!["w"]));
+}
+
+#[test]
+fn numbers_have_no_holes() {
+    let life = Life::plain().after([start(2)]);
+    assert_eq!((life.numbers(), life.outcomes()), (vec![1, 2], vec![Some(Outcome::Lost), None]));
+    let life = life.after([finish(2, EXIT_1, Some(1)), start(4)]);
+    assert_eq!(life.numbers(), [1, 2, 3, 4]);
+    assert_eq!(life.outcomes(), [Some(Outcome::Lost), Some(EXIT_1), Some(Outcome::Lost), None]);
+    assert_eq!(life.workers(), ["unknown", "w", "unknown", "w"]);
+    let life = life.after([start_by(1, "late"), finish(3, EXIT_1, Some(1))]);
+    assert_eq!(life.workers(), ["late", "w", "w", "w"]);
+    assert_eq!(life.outcomes(), [Some(Outcome::Lost), Some(EXIT_1), Some(EXIT_1), None]);
+    let life = Life::plain().after([start(5000)]);
+    assert_eq!((life.numbers().len(), life.numbers()[0]), (101, 4900));
 }
 
 #[test]
 fn a_withdrawal_that_comes_late_moves_nothing_else() {
     let life = Life::plain().after([start(1), start(2), withdraw(1, "w")]);
-    assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![None]));
+    assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![Some(Outcome::Lost), None]));
     let life = life.after(completed(2)).after([withdraw(2, "w")]);
-    assert_eq!(life.outcomes(), [Some(EXIT_0)], "what has ended was started");
+    assert_eq!(life.outcomes(), [Some(Outcome::Lost), Some(EXIT_0)], "what has ended was started");
     let life = Life::plain().after([start(1), withdraw(1, "another")]);
     assert_eq!((life.record.state, life.outcomes()), (JobState::Active, vec![None]), "it is another's to withdraw");
     let life = Life::plain().after([withdraw(1, "w")]);

@@ -46,6 +46,14 @@ pub trait LeaseOps: Send + Sync {
     /// Whether another piece can be published without losing one.
     fn has_room(&self) -> bool;
 
+    /// Notes durably that the attempt is being started; tries until that is done. False when the lease was lost before.
+    ///
+    /// A lease that ends without this note started nothing: that is no crash, and its attempt number is given again.
+    async fn started(&self) -> bool;
+
+    /// Takes the note back: nothing was started after all. Carried out with the release that follows; must not block.
+    fn withdrawn(&self);
+
     /// Carries the verdict out, once; what can't be carried out is left to the lease's expiry.
     async fn settle(&self, verdict: Verdict);
 
@@ -77,8 +85,8 @@ pub struct Before {
 }
 
 impl Lease {
-    /// For adapters: a lease just claimed. `attempt` counts this start; `crashes` how many starts since the last
-    /// finished attempt were lost with their workers; the sender of `loss` must live as long as the lease.
+    /// For adapters: a lease just claimed. `attempt` counts this start, and those before it that were not given back
+    /// unstarted; `crashes` how many attempts since the last finished one were started and lost with their workers; the sender of `loss` must live as long as the lease.
     pub fn new(
         job: Arc<Job>,
         attempt: AttemptNumber,
@@ -139,7 +147,7 @@ impl Lease {
         &self.job
     }
 
-    /// The how-manieth start this is.
+    /// The number of the attempt, counting from 1.
     pub fn attempt(&self) -> AttemptNumber {
         self.attempt
     }
@@ -149,7 +157,7 @@ impl Lease {
         self.attempts_finished
     }
 
-    /// How many starts in a row were lost with their workers: past a limit the job must not be run again.
+    /// How many attempts in a row were lost with their workers: past a limit the job must not be run again.
     pub fn crashes(&self) -> u32 {
         self.crashes
     }
@@ -168,6 +176,13 @@ impl Lease {
     /// Publishes what the job says, for as long as the lease is held; may be given to another thread.
     pub fn publisher(&self) -> Publisher {
         Publisher(self.ops.as_ref().map(Arc::downgrade))
+    }
+
+    /// Takes back that the attempt was being started (see [`Publisher::started`]), before the job is given back.
+    pub fn withdraw(&self) {
+        if let Some(ops) = &self.ops {
+            ops.withdrawn();
+        }
     }
 
     /// Hands the verdict to the queue. Best effort: the truth is in the event log, written before.
@@ -197,6 +212,14 @@ impl std::fmt::Debug for Lease {
 pub struct Publisher(Option<Weak<dyn LeaseOps>>);
 
 impl Publisher {
+    /// Notes durably that the attempt is being started: see [`LeaseOps::started`]. False when the lease is gone.
+    pub async fn started(&self) -> bool {
+        match self.0.as_ref().and_then(Weak::upgrade) {
+            Some(ops) => ops.started().await,
+            None => false,
+        }
+    }
+
     /// Publishes how far the job is.
     pub fn progress(&self, progress: &Progress) {
         if let Some(ops) = self.0.as_ref().and_then(Weak::upgrade) {

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
+use crate::domain::{Job, JobId, JobName, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
 pub use lease::{Before, Claims, Lease, LeaseLoss, LeaseOps, Publisher};
 pub use schedules::{ScheduleStanding, Scheduler};
 pub use witness::{Deed, Deeds, Held, ToldEnd, Witness};
@@ -234,6 +234,27 @@ pub struct WorkerInfo {
     pub running: u32,
     /// Whether it takes nothing new and will end.
     pub draining: bool,
+    /// Why it can't start jobs, and so takes none for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
+    /// The names of the jobs that it can run; `None` when it does not tell, or has more than [`WorkerInfo::BINARIES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binaries: Option<Vec<JobName>>,
+}
+
+impl WorkerInfo {
+    /// How many binaries a worker announces at most.
+    pub const BINARIES: usize = 1000;
+
+    /// Whether it takes jobs now.
+    pub fn takes_jobs(&self) -> bool {
+        !self.draining && self.unhealthy.is_none()
+    }
+
+    /// Whether it has the binary of jobs of this name; `None` when it does not tell.
+    pub fn has_binary(&self, name: &JobName) -> Option<bool> {
+        Some(self.binaries.as_ref()?.contains(name))
+    }
 }
 
 /// The producer's side: submits and reads.

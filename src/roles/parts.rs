@@ -246,6 +246,7 @@ pub(super) fn build_worker(
         gauge,
         clock: clock.clone(),
         claiming: Arc::default(),
+        health: Arc::default(),
         policies,
         guard: guard.presence(),
         settings: Arc::new(settings),
@@ -258,12 +259,15 @@ pub(super) fn signs(
     worker: &Worker,
 ) -> (impl Future<Output = ()> + Send + 'static, impl Fn() -> String + Send + Sync + 'static) {
     let claiming = worker.claiming.clone();
-    let (gauge, slots) = (worker.gauge.clone(), worker.slots.count());
+    let (gauge, slots, health) = (worker.gauge.clone(), worker.slots.count(), worker.health.clone());
     (
         async move {
             claiming.wait().await;
         },
-        move || format!("{} of {slots} slots busy", gauge.running()),
+        move || match health.trouble() {
+            Some(why) => format!("unhealthy, takes no jobs: {why}; {} running", gauge.running()),
+            None => format!("{} of {slots} slots busy", gauge.running()),
+        },
     )
 }
 

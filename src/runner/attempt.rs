@@ -1,14 +1,16 @@
 //! One attempt from order to report, on its own thread.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
+use rustix::pipe::PipeFlags;
 
+use super::RunnerError;
 use super::binary::Binaries;
+use super::descriptors;
 use super::environment::{self, Environment};
 use super::gauge::RunningGauge;
 use super::guard::Presence;
@@ -19,10 +21,10 @@ use super::pool::Workbench;
 use super::report;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
-use super::spawn::{NotSpawned, Program, SpawnError, Spawned};
+use super::spawn::{Cause, NotSpawned, Program, SpawnError, Spawned};
 use super::supervise::{Supervisor, Terms, Vigil};
 use super::table::Table;
-use crate::domain::{AttemptReport, Clock, Outcome, SpawnFailure, Timestamp, Validity};
+use crate::domain::{AttemptReport, Clock, Outcome, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
@@ -52,7 +54,8 @@ pub(super) struct Shared {
 /// just before it executes its program.
 ///
 /// # Errors
-/// When the process could not be supervised; it has been killed then.
+/// [`RunnerError::Impeded`] when no process can be started here now, whatever the job; [`RunnerError::Supervise`] when the
+/// process could not be supervised: it has been killed then.
 pub(super) fn run(
     shared: &Shared,
     bench: &mut Workbench,
@@ -60,7 +63,7 @@ pub(super) fn run(
     order: &RunOrder,
     stop: &StopSignal,
     sink: &Arc<dyn OutputSink>,
-) -> io::Result<Option<AttemptReport>> {
+) -> Result<Option<AttemptReport>, RunnerError> {
     // Not even written down, if it can be told already.
     if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
         return Ok(None);
@@ -78,14 +81,15 @@ pub(super) fn run(
         if !may_start() {
             return Ok(None);
         }
+        if error.cause == Cause::Worker {
+            return Err(RunnerError::Impeded(error.message));
+        }
         let outcome = Outcome::SpawnError { reason: error.failure };
         Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
     let (directory, _cleared) = match shared.scratch.make() {
         Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
-        Err(error) => {
-            return refused(SpawnError { failure: SpawnFailure::System, message: error.to_string(), vanished: false });
-        }
+        Err(error) => return refused(SpawnError::of_worker(error.to_string())),
     };
     let error_file = directory.join(ERROR_FILE);
     let mut variables = environment::of_attempt(
@@ -99,7 +103,7 @@ pub(super) fn run(
         let file = directory.join(RESULTS_FILE);
         let text = serde_json::to_vec(&order.results_before).unwrap_or_default();
         if let Err(error) = fs_err::write(&file, text) {
-            return refused(SpawnError { failure: SpawnFailure::System, message: error.to_string(), vanished: false });
+            return refused(SpawnError::of_worker(error.to_string()));
         }
         variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
     }
@@ -156,10 +160,32 @@ pub(super) fn run(
     let (peak_beside, beside_at_start) = (running.peak_beside(), running.beside_at_start());
     drop(running);
     drop(slot);
-    let mut report = report::report(order, started_at, cpus, observed?, (&shared.limits, &restraint), &error_file);
+    let mut report = report::report(
+        order,
+        started_at,
+        cpus,
+        observed.map_err(RunnerError::Supervise)?,
+        (&shared.limits, &restraint),
+        &error_file,
+    );
     report.peak_beside = peak_beside;
     report.beside_at_start = Some(beside_at_start);
     Ok(Some(report))
+}
+
+/// Tries what every attempt needs, short of a process; what is missing, for people. On a thread of its own.
+pub(super) fn probe(shared: &Shared) -> Result<(), String> {
+    /// As many pipes as give the descriptors of a few attempts.
+    const PIPES: usize = 8;
+    descriptors::raise_open_files();
+    let mut pipes = Vec::new();
+    for _ in 0..PIPES {
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+        pipes.push(pipe.map_err(|error| format!("couldn't make a pipe: {}", std::io::Error::from(error)))?);
+    }
+    drop(pipes);
+    shared.scratch.probe().map_err(|error| error.to_string())?;
+    shared.binaries.probe()
 }
 
 /// A scratch directory that is removed when the attempt is over, however it is.
@@ -253,11 +279,15 @@ fn spawn(
         });
         match spawned {
             // The file was replaced since it was last looked at.
-            Err(NotSpawned::Failed(error)) if error.vanished && std::mem::take(&mut once_more) => {
+            Err(NotSpawned::Failed(error)) if error.cause == Cause::Path && std::mem::take(&mut once_more) => {
                 shared.binaries.forget(&job.name);
             }
             Err(NotSpawned::Cgroup(error)) if restraint.cgroup().is_some() => {
                 restraint.do_without_cgroup(&error, slot.cpus().len());
+            }
+            Err(NotSpawned::Failed(error)) if error.cause == Cause::File => {
+                shared.binaries.note_broken(&job.name);
+                return Err(NotSpawned::Failed(error));
             }
             result => return result,
         }

@@ -36,6 +36,11 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
         BinaryError::new(SpawnFailure::System, message)
     })?;
     let path = fs_err::canonicalize(&asked).map_err(|error| match error.kind() {
+        // Not this file: the directory itself can't be entered.
+        _ if let Err(error) = enter(jobs_dir) => {
+            let message = format!("couldn't enter the jobs directory {}: {}", jobs_dir.display(), reason(&error));
+            BinaryError::new(SpawnFailure::System, message)
+        }
         std::io::ErrorKind::NotFound if asked.is_symlink() => {
             refused(format!("{} is a link to a file that does not exist", asked.display()))
         }
@@ -65,6 +70,11 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     Ok(path)
 }
 
+/// Whether the jobs directory can be entered, if not read.
+fn enter(jobs_dir: &Path) -> std::io::Result<()> {
+    fs_err::metadata(jobs_dir.join(".")).map(drop)
+}
+
 /// The system's words, without the path that fs_err puts before them: ours names it already.
 fn reason(error: &std::io::Error) -> String {
     let source = error.get_ref().and_then(|inner| inner.source());
@@ -86,11 +96,55 @@ struct Version {
 pub(super) struct Binaries {
     jobs_dir: PathBuf,
     known: Mutex<HashMap<JobName, (Version, Arc<Path>)>>,
+    /// Files that this machine could not execute.
+    broken: Mutex<HashMap<JobName, Version>>,
 }
 
 impl Binaries {
     pub(super) fn new(jobs_dir: PathBuf) -> Self {
-        Self { jobs_dir, known: Mutex::default() }
+        Self { jobs_dir, known: Mutex::default(), broken: Mutex::default() }
+    }
+
+    /// Whether the jobs directory is there and can be entered.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        enter(&self.jobs_dir).map_err(|error| {
+            format!("couldn't enter the jobs directory {}: {}", self.jobs_dir.display(), reason(&error))
+        })
+    }
+
+    /// The names of all that can be run, sorted; `None` when the directory can't be read or holds more than `most`.
+    pub(super) fn names(&self, most: usize) -> Option<Vec<JobName>> {
+        let mut names = Vec::new();
+        for entry in fs_err::read_dir(&self.jobs_dir).ok()? {
+            let Some(name) = entry.ok()?.file_name().to_str().and_then(|name| JobName::parse(name).ok()) else {
+                continue;
+            };
+            if self.can_run(&name) {
+                if names.len() == most {
+                    return None;
+                }
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Some(names)
+    }
+
+    /// Notes that the file could not be executed, though it looked as if it could: it counts as
+    /// none until it has changed.
+    pub(super) fn note_broken(&self, name: &JobName) {
+        if let Some(version) = self.version(name) {
+            self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
+        }
+    }
+
+    /// Whether there is a file of this name that can be run, as far as is known.
+    pub(super) fn can_run(&self, name: &JobName) -> bool {
+        let is_broken = {
+            let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            broken.get(name).is_some_and(|version| Some(*version) == self.version(name))
+        };
+        !is_broken && self.resolve(name).is_ok()
     }
 
     /// As [`resolve`].

@@ -29,8 +29,8 @@ pub(super) struct Launch<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     /// Its nice value; `None` leaves it at that of this process.
     pub(super) nice: Option<i32>,
-    /// Resources and the most that it may have of them.
-    pub(super) limits: &'a [(u32, u64)],
+    /// Resources, and how much it may have of them: softly, and at most.
+    pub(super) limits: &'a [(u32, [u64; 2])],
     /// The directory of the cgroup that it is born in.
     pub(super) cgroup: Option<BorrowedFd<'a>>,
     /// It executes nothing once this is over.
@@ -91,7 +91,7 @@ struct Plan {
     directory: *const c_char,
     stdio: [c_int; 3],
     nice: Option<c_int>,
-    limits: *const (u32, u64),
+    limits: *const (u32, [u64; 2]),
     limits_len: usize,
     /// The cgroup's directory, when the child must go there itself.
     cgroup: Option<c_int>,
@@ -355,8 +355,7 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
         let mut limit = plan.limits;
         let end = plan.limits.wrapping_add(plan.limits_len);
         while limit != end {
-            let (resource, most) = *limit;
-            let both = [most, most];
+            let (resource, both) = *limit;
             libc::syscall(libc::SYS_prlimit64, 0, resource, both.as_ptr(), std::ptr::null::<u64>());
             limit = limit.wrapping_add(1);
         }
@@ -457,7 +456,7 @@ mod tests {
         for way in WAYS {
             let said = run(way, script, |order| {
                 order.directory = c"/tmp";
-                order.limits = &[(libc::RLIMIT_CORE, 0)];
+                order.limits = &[(libc::RLIMIT_CORE, [0, 0])];
                 order.nice = Some(7);
             });
             let said = said.unwrap();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::Pid;
 
 use super::cgroup::{Leaf, Root};
+use super::descriptors;
 use super::exit::{self, Ending, MemoryEvidence};
 use super::orphans::Tracked;
 use super::procfs;
@@ -33,7 +34,7 @@ pub(super) struct Restraint {
     limit: Option<u64>,
     leaf: Option<Leaf>,
     /// Resource limits that the process sets itself.
-    resources: Vec<(u32, u64)>,
+    resources: Vec<(u32, [u64; 2])>,
     kernel_kills: u64,
 }
 
@@ -53,7 +54,8 @@ impl Limits {
     /// process and all below it get `number` (see [`super::orphans`]).
     pub(super) fn prepare(&self, name: &str, number: u64, memory: Option<u64>, cores: usize) -> Restraint {
         let kernel_kills = self.kernel_kills.load(Ordering::Relaxed);
-        let resources = vec![(libc::RLIMIT_LOCKS, number)];
+        let mut resources = vec![(libc::RLIMIT_LOCKS, [number; 2])];
+        resources.extend(descriptors::given().map(|both| (libc::RLIMIT_NOFILE, both)));
         let mut restraint = Restraint { limit: memory, leaf: None, resources, kernel_kills };
         match self.cgroup.as_ref().map(|root| root.leaf(name, memory)) {
             Some(Ok(leaf)) => restraint.leaf = Some(leaf),
@@ -113,8 +115,8 @@ impl Restraint {
         self.leaf.as_ref().map(Leaf::directory)
     }
 
-    /// Resources and the most that the process may have of them, to be set before its program begins.
-    pub(super) fn resources(&self) -> &[(u32, u64)] {
+    /// Resources, and how much the process may have of them (softly, and at most), to be set before its program begins.
+    pub(super) fn resources(&self) -> &[(u32, [u64; 2])] {
         &self.resources
     }
 
@@ -128,7 +130,7 @@ impl Restraint {
     fn limit_resources(&mut self, cores: usize) {
         if let Some(limit) = self.limit {
             let data = limit.saturating_add(headroom(cores));
-            self.resources.extend([(libc::RLIMIT_DATA, data), (libc::RLIMIT_CORE, 0)]);
+            self.resources.extend([(libc::RLIMIT_DATA, [data; 2]), (libc::RLIMIT_CORE, [0; 2])]);
         }
     }
 

@@ -10,6 +10,7 @@ mod attempt;
 pub mod binary;
 mod capture;
 mod cgroup;
+mod descriptors;
 mod directives;
 mod environment;
 mod exit;
@@ -39,13 +40,14 @@ use std::sync::Arc;
 
 pub use binary::BinaryError;
 pub use cgroup::memory_cgroup;
+pub use descriptors::raise_open_files;
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningGauge};
 pub use guard::{Guard, Presence, run_guard};
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use slots::{CpuSet, CpuSetError, Slot, Slots};
 
-use crate::domain::{AttemptReport, Clock};
+use crate::domain::{AttemptReport, Clock, JobName, Outcome, SpawnFailure};
 
 /// Why Jobber could not do its own work.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +58,9 @@ pub enum RunnerError {
     /// The scratch directory can't be used.
     #[error("couldn't prepare the scratch directory")]
     Scratch(#[source] io::Error),
-    /// The system has no thread left.
-    #[error("couldn't start a thread for an attempt")]
-    Thread(#[source] io::Error),
+    /// No process can be started here now, whatever the job: nothing was started.
+    #[error("{0}")]
+    Impeded(String),
     /// The process could not be waited for; it was killed.
     #[error("couldn't supervise a process")]
     Supervise(#[source] io::Error),
@@ -128,7 +130,13 @@ impl Runner {
         sink: Arc<dyn OutputSink>,
     ) -> Result<AttemptReport, RunnerError> {
         let state = stop.0.clone();
-        let report = self.start(slot, order, stop, sink).report().await?;
+        let report = match self.start(slot, order, stop, sink).report().await {
+            Err(RunnerError::Impeded(why)) => {
+                let (now, outcome) = (self.shared.clock.now(), Outcome::SpawnError { reason: SpawnFailure::System });
+                Some(AttemptReport::bare(outcome, now, now, why))
+            }
+            report => report?,
+        };
         Ok(report.unwrap_or_else(|| attempt::never_started(state.reason.get().copied(), self.shared.clock.now())))
     }
 
@@ -138,6 +146,34 @@ impl Runner {
         let shared = self.shared.clone();
         let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
         Attempt { turn: None, answer: self.pool.run(work), abandoned }
+    }
+
+    /// Whether processes can be started here: tries what every attempt needs (a thread, descriptors, a scratch directory,
+    /// the jobs directory) and mends what can be mended.
+    ///
+    /// # Errors
+    /// [`RunnerError::Impeded`] with what is missing.
+    pub async fn probe(&self) -> Result<(), RunnerError> {
+        let shared = self.shared.clone();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // A new thread: those of the pool may be there from better times.
+        let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
+            // Nobody waits any more when the worker ends.
+            let _ = tell.send(attempt::probe(&shared));
+        });
+        thread.map_err(no_thread)?;
+        told.await.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Impeded)
+    }
+
+    /// Whether a job of this name can be run here, as far as its file tells.
+    pub fn can_run(&self, name: &JobName) -> bool {
+        self.shared.binaries.can_run(name)
+    }
+
+    /// The jobs that can be run here, by the files in the jobs directory; `None` when it can't be read, or holds more than
+    /// `most`.
+    pub fn job_names(&self, most: usize) -> Option<Vec<JobName>> {
+        self.shared.binaries.names(most)
     }
 
     /// Starts one attempt when its turn has come and cores are free. The thread that frees them goes on with it at once,
@@ -161,10 +197,14 @@ impl Runner {
     }
 }
 
+fn no_thread(error: io::Error) -> RunnerError {
+    RunnerError::Impeded(format!("couldn't start a thread: {error} (ulimit -u, or the pids limit of its cgroup)"))
+}
+
 /// An attempt that was started, or will be when its turn comes. Dropping it stops it as lost.
 pub struct Attempt {
     turn: Option<slots::Turn>,
-    answer: tokio::sync::oneshot::Receiver<pool::Outcome<io::Result<Option<AttemptReport>>>>,
+    answer: tokio::sync::oneshot::Receiver<pool::Outcome<Result<Option<AttemptReport>, RunnerError>>>,
     abandoned: StopIfDropped,
 }
 
@@ -182,7 +222,7 @@ impl Attempt {
     pub async fn report(&mut self) -> Result<Option<AttemptReport>, RunnerError> {
         let report = (&mut self.answer).await;
         self.abandoned.0 = None;
-        report.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Thread)?.map_err(RunnerError::Supervise)
+        report.map_err(|_| RunnerError::Panicked)?.map_err(no_thread)?
     }
 }
 

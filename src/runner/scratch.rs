@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -19,21 +19,30 @@ use crate::domain::WorkerId;
 
 const PREFIX: &str = "jobber-";
 
-/// A worker's own directory of scratch directories.
+/// A worker's own directory of scratch directories. Should somebody remove it, it is made again.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    path: PathBuf,
-    /// Holds the lock.
-    directory: OwnedFd,
+    scratch_dir: PathBuf,
+    worker: WorkerId,
+    root: RwLock<Arc<Root>>,
     next: AtomicU64,
     /// Directories that their attempts have not touched: making and removing one takes longer than all else that
     /// Jobber does for a short attempt.
     spares: Mutex<Vec<WorkDir>>,
 }
 
+/// The directory itself.
+#[derive(Debug)]
+struct Root {
+    path: PathBuf,
+    /// Holds the lock.
+    directory: OwnedFd,
+}
+
 /// The working directory of one attempt.
 #[derive(Debug)]
 pub(super) struct WorkDir {
+    root: Arc<Root>,
     name: CString,
     pub(super) path: PathBuf,
     directory: OwnedFd,
@@ -72,6 +81,100 @@ impl Scratch {
         fs_err::create_dir_all(scratch_dir)?;
         let scratch_dir = fs_err::canonicalize(scratch_dir)?;
         sweep(&scratch_dir);
+        let root = RwLock::new(Arc::new(Root::make(&scratch_dir, worker)?));
+        Ok(Self { scratch_dir, worker: worker.clone(), root, next: AtomicU64::new(0), spares: Mutex::default() })
+    }
+
+    fn root(&self) -> Arc<Root> {
+        self.root.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the directory again if `lost` is not where it was; what others made meanwhile stands.
+    fn renew(&self, lost: &Arc<Root>) -> io::Result<()> {
+        let mut root = self.root.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&root, lost) && !is_still_there(&root.path, &root.directory) {
+            tracing::warn!(path = %root.path.display(), "the scratch directory is gone; making another");
+            fs_err::create_dir_all(&self.scratch_dir)?;
+            *root = Arc::new(Root::make(&self.scratch_dir, &self.worker)?);
+            self.spares().clear();
+        }
+        Ok(())
+    }
+
+    /// Whether a working directory can be made, written to and removed: tries it. One that was lost is made again.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        self.renew(&self.root())?;
+        let made = self.make_new()?;
+        let written = fs_err::write(made.path.join("probe"), [0u8; 4096]);
+        self.remove(made);
+        written
+    }
+
+    /// An empty directory that only this user may enter, and that no job has touched.
+    pub(super) fn make(&self) -> io::Result<WorkDir> {
+        while let Some(spare) = self.spares().pop() {
+            // Somebody who cleans up may have removed it.
+            if rustix::fs::fstat(&spare.directory).is_ok_and(|now| now.st_nlink > 0) {
+                return Ok(spare);
+            }
+        }
+        self.make_new()
+    }
+
+    fn make_new(&self) -> io::Result<WorkDir> {
+        let mut is_mended = false;
+        loop {
+            let root = self.root();
+            let name = format!("{:x}", self.next.fetch_add(1, Ordering::Relaxed));
+            let path = root.path.join(&name);
+            let name = CString::new(name).expect("hex digits hold no NUL");
+            match rustix::fs::mkdirat(&root.directory, &name, Mode::RWXU) {
+                Ok(()) => {}
+                // A job, or a worker of the same name before this one, has left something there.
+                Err(Errno::EXIST) => continue,
+                Err(Errno::NOENT) if !is_mended => {
+                    is_mended = true;
+                    self.renew(&root)?;
+                    continue;
+                }
+                Err(Errno::ACCESS) if !is_mended => {
+                    is_mended = true;
+                    // A job may have taken the rights to it away.
+                    let _ = rustix::fs::fchmod(&root.directory, Mode::RWXU);
+                    continue;
+                }
+                Err(error) => return Err(named(error, "couldn't make the scratch directory", &path)),
+            }
+            let opened = open_directory(&root.directory, &*name).and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd)));
+            let (made, directory) = opened.map_err(|error| {
+                let _ = rustix::fs::unlinkat(&root.directory, &name, AtFlags::REMOVEDIR);
+                named(error, "couldn't open the scratch directory", &path)
+            })?;
+            return Ok(WorkDir { root, name, path, directory, made });
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<WorkDir>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes it with all that is in it; one that was not touched serves the next attempt.
+    pub(super) fn remove(&self, dir: WorkDir) {
+        if Arc::ptr_eq(&dir.root, &self.root()) && dir.is_untouched() {
+            self.spares().push(dir);
+            return;
+        }
+        let root = &dir.root.directory;
+        if rustix::fs::unlinkat(root, &dir.name, AtFlags::REMOVEDIR).is_err()
+            && let Err(error) = remove_tree(root, &dir.name)
+        {
+            tracing::warn!(path = %dir.path.display(), %error, "couldn't remove a scratch directory; remove it by hand");
+        }
+    }
+}
+
+impl Root {
+    fn make(scratch_dir: &Path, worker: &WorkerId) -> io::Result<Self> {
         let path = scratch_dir.join(format!("{PREFIX}{worker}"));
         // Between making and locking it, another worker's sweep may take it for a dead one's: then once more.
         loop {
@@ -86,7 +189,7 @@ impl Scratch {
             };
             match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still_there(&path, &directory) => {
-                    return Ok(Self { path, directory, next: AtomicU64::new(0), spares: Mutex::default() });
+                    return Ok(Self { path, directory });
                 }
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => std::thread::yield_now(),
@@ -94,50 +197,15 @@ impl Scratch {
             }
         }
     }
-
-    /// An empty directory that only this user may enter, and that no job has touched.
-    pub(super) fn make(&self) -> io::Result<WorkDir> {
-        if let Some(spare) = self.spares().pop() {
-            return Ok(spare);
-        }
-        let name = format!("{:x}", self.next.fetch_add(1, Ordering::Relaxed));
-        let path = self.path.join(&name);
-        let name = CString::new(name).expect("hex digits hold no NUL");
-        rustix::fs::mkdirat(&self.directory, &name, Mode::RWXU)
-            .map_err(|error| named(error, "couldn't make the scratch directory", &path))?;
-        let opened = open_directory(&self.directory, &*name).and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd)));
-        let (made, directory) = opened.map_err(|error| {
-            let _ = rustix::fs::unlinkat(&self.directory, &name, AtFlags::REMOVEDIR);
-            named(error, "couldn't open the scratch directory", &path)
-        })?;
-        Ok(WorkDir { name, path, directory, made })
-    }
-
-    fn spares(&self) -> MutexGuard<'_, Vec<WorkDir>> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Removes it with all that is in it; one that was not touched serves the next attempt.
-    pub(super) fn remove(&self, dir: WorkDir) {
-        if dir.is_untouched() {
-            self.spares().push(dir);
-            return;
-        }
-        if rustix::fs::unlinkat(&self.directory, &dir.name, AtFlags::REMOVEDIR).is_err()
-            && let Err(error) = remove_tree(&self.directory, &dir.name)
-        {
-            tracing::warn!(path = %dir.path.display(), %error, "couldn't remove a scratch directory; remove it by hand");
-        }
-    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         for spare in self.spares().drain(..) {
-            let _ = rustix::fs::unlinkat(&self.directory, &spare.name, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(&spare.root.directory, &spare.name, AtFlags::REMOVEDIR);
         }
         // Its attempts have removed theirs; what is left is removed by the next sweep.
-        let _ = rustix::fs::rmdir(&self.path);
+        let _ = rustix::fs::rmdir(&self.root().path);
     }
 }
 
@@ -175,35 +243,55 @@ fn is_still_there(path: &Path, directory: &OwnedFd) -> bool {
 
 /// Removes a directory below `root` with all that is in it, however deep and whatever its modes: a directory that is
 /// not empty is first moved up to `root`, so that neither the stack nor the number of open files grows with the depth.
+/// What can't be removed does not keep the rest; the first such error is told.
 fn remove_tree(root: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
     /// Something that still runs may add files while we remove them; this is not to go on for ever.
     const PASSES: usize = 64;
     let mut names = vec![name.to_owned()];
-    let mut moved = 0u64;
+    let (mut moved, mut trouble) = (0u64, None);
     while let Some(name) = names.pop() {
         let mut passes = 0;
         loop {
-            match rustix::fs::unlinkat(root, &name, AtFlags::REMOVEDIR) {
+            let error = match rustix::fs::unlinkat(root, &name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => break,
-                Err(Errno::NOTEMPTY | Errno::EXIST) if passes < PASSES => passes += 1,
-                Err(error) => return Err(error),
-            }
-            // A job may have taken its own rights to the directory away. An error shows below.
-            let _ = rustix::fs::chmodat(root, &name, Mode::RWXU, AtFlags::empty());
-            let directory = match open_directory(root, &name) {
-                Err(Errno::NOENT) => break,
-                opened => opened?,
+                Err(error) => error,
             };
-            for entry in Dir::read_from(&directory)? {
-                let entry = entry?;
-                let inner = entry.file_name();
-                if inner != c"." && inner != c".." {
-                    empty_one(root, &directory, inner, &mut moved, &mut names)?;
+            let is_full = matches!(error, Errno::NOTEMPTY | Errno::EXIST) && passes < PASSES;
+            passes += 1;
+            match is_full.then(|| empty(root, &name, &mut moved, &mut names)) {
+                Some(Ok(())) => {}
+                // Once more would meet the same.
+                Some(Err(error)) => {
+                    trouble = trouble.or(Some(error));
+                    break;
+                }
+                None => {
+                    trouble = trouble.or(Some(error));
+                    break;
                 }
             }
         }
     }
-    Ok(())
+    trouble.map_or(Ok(()), Err)
+}
+
+/// Removes what is in a directory below `root`, all that can be; the first error.
+fn empty(root: &OwnedFd, name: &CStr, moved: &mut u64, names: &mut Vec<CString>) -> rustix::io::Result<()> {
+    // A job may have taken its own rights to the directory away. An error shows below.
+    let _ = rustix::fs::chmodat(root, name, Mode::RWXU, AtFlags::empty());
+    let directory = match open_directory(root, name) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    let mut trouble = Ok(());
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let inner = entry.file_name();
+        if inner != c"." && inner != c".." {
+            trouble = trouble.and(empty_one(root, &directory, inner, moved, names));
+        }
+    }
+    trouble
 }
 
 /// Removes one entry of `directory`, or moves it up to `root` and notes its new name.
@@ -263,7 +351,7 @@ mod tests {
             fs_err::set_permissions(work.path.join(inner), std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         scratch.remove(work);
-        assert!(entries(&scratch.path).is_empty());
+        assert!(entries(&scratch.root().path).is_empty());
         drop(scratch);
         assert!(entries(dir.path()).is_empty());
     }
@@ -280,10 +368,10 @@ mod tests {
         fs_err::write(path.join("file"), "x").unwrap();
         scratch.remove(again);
         let fresh = scratch.make().unwrap();
-        assert!(fresh.path != path && entries(&scratch.path).len() == 1);
+        assert!(fresh.path != path && entries(&scratch.root().path).len() == 1);
         fs_err::set_permissions(&fresh.path, std::fs::Permissions::from_mode(0o777)).unwrap();
         scratch.remove(fresh);
-        assert!(entries(&scratch.path).is_empty());
+        assert!(entries(&scratch.root().path).is_empty());
         scratch.remove(scratch.make().unwrap());
         drop(scratch);
         assert!(entries(dir.path()).is_empty());
@@ -300,7 +388,32 @@ mod tests {
             at = open_directory(&at, "deep").unwrap();
         }
         scratch.remove(work);
-        assert!(entries(&scratch.path).is_empty());
+        assert!(entries(&scratch.root().path).is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_or_taken_over_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(dir.path(), &worker("w")).unwrap();
+        scratch.remove(scratch.make().unwrap());
+        // With a spare in it.
+        fs_err::remove_dir_all(&scratch.root().path).unwrap();
+        let work = scratch.make().unwrap();
+        assert!(work.path.is_dir());
+        fs_err::remove_dir_all(dir.path()).unwrap();
+        scratch.remove(work);
+        assert!(scratch.make().unwrap().path.is_dir());
+        scratch.probe().unwrap();
+        // Another has taken the next names.
+        for taken in scratch.next.load(Ordering::Relaxed)..scratch.next.load(Ordering::Relaxed) + 3 {
+            fs_err::create_dir(scratch.root().path.join(format!("{taken:x}"))).unwrap();
+        }
+        let (one, two) = (scratch.make().unwrap(), scratch.make().unwrap());
+        assert_ne!(one.path, two.path);
+        // Moved away: nothing is made where nobody looks.
+        fs_err::rename(&scratch.root().path, dir.path().join("away")).unwrap();
+        scratch.probe().unwrap();
+        assert!(scratch.make().unwrap().path.starts_with(&scratch.root().path) && scratch.root().path.is_dir());
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub(super) struct Program<'a> {
     pub(super) input: Vec<u8>,
     /// Added to the nice value.
     pub(super) nice: u8,
-    /// Resources (`RLIMIT_*`) and the most that it may have of them.
-    pub(super) limits: &'a [(u32, u64)],
+    /// Resources (`RLIMIT_*`), and how much it may have of them: softly, and at most.
+    pub(super) limits: &'a [(u32, [u64; 2])],
     /// The directory of the cgroup (version 2) that it is born in.
     pub(super) cgroup: Option<BorrowedFd<'a>>,
     /// Once this is over it is not executed: the child looks at the clock last of all.
@@ -94,13 +94,27 @@ pub(super) enum NotSpawned {
 pub(super) struct SpawnError {
     pub(super) failure: SpawnFailure,
     pub(super) message: String,
-    /// Whether the path itself was not there: what was known of the binary may be out of date.
-    pub(super) vanished: bool,
+    pub(super) cause: Cause,
+}
+
+/// With what it lies that a program was not started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The job: what it asks for can't be.
+    Job,
+    /// The file: this machine can't execute it, until it changes.
+    File,
+    /// The path was not there: what was known of the binary may be out of date.
+    Path,
+    /// This worker: it can't start processes now, be it this job's or another's.
+    Worker,
 }
 
 impl From<BinaryError> for SpawnError {
     fn from(error: BinaryError) -> Self {
-        Self { failure: error.failure, message: error.to_string(), vanished: false }
+        // Of the jobs directory as a whole, not of one binary.
+        let cause = if error.failure == SpawnFailure::System { Cause::Worker } else { Cause::File };
+        Self { failure: error.failure, message: error.to_string(), cause }
     }
 }
 
@@ -111,14 +125,19 @@ impl From<SpawnError> for NotSpawned {
 }
 
 impl SpawnError {
-    /// The system refused something that may work another time.
+    /// The system refused this worker something that may work another time.
     pub(super) fn system(what: &str, error: impl Into<io::Error>) -> Self {
-        Self { failure: SpawnFailure::System, message: format!("{what}: {}", error.into()), vanished: false }
+        Self::of_worker(format!("{what}: {}", error.into()))
+    }
+
+    /// This worker can't start processes now.
+    pub(super) fn of_worker(message: String) -> Self {
+        Self { failure: SpawnFailure::System, message, cause: Cause::Worker }
     }
 
     fn not_executable(path: &Path, why: &str) -> Self {
         let message = format!("couldn't start {}: {why}", path.display());
-        Self { failure: SpawnFailure::NotExecutable, message, vanished: false }
+        Self { failure: SpawnFailure::NotExecutable, message, cause: Cause::Job }
     }
 }
 
@@ -194,8 +213,22 @@ impl SpawnThread {
             Refusal::SetUp(errno) => {
                 SpawnError::system("couldn't set a process up", io::Error::from_raw_os_error(errno)).into()
             }
-            Refusal::Clone(errno) | Refusal::Exec(errno) => {
-                explain(&io::Error::from_raw_os_error(errno), program.path).into()
+            Refusal::Clone(errno) => {
+                SpawnError { cause: Cause::Worker, ..explain(&io::Error::from_raw_os_error(errno), program.path) }
+                    .into()
+            }
+            Refusal::Exec(errno) => {
+                let error = explain(&io::Error::from_raw_os_error(errno), program.path);
+                // With less memory than its program needs to begin, it is the job that asked for too little.
+                let is_limited = program.limits.iter().any(|(resource, _)| *resource == libc::RLIMIT_DATA);
+                let cause = match errno {
+                    libc::EAGAIN | libc::EMFILE | libc::ENFILE => Cause::Worker,
+                    libc::ENOMEM if !is_limited => Cause::Worker,
+                    libc::ENOENT if !program.path.exists() => Cause::Path,
+                    libc::ENOENT | libc::ENOEXEC | libc::EACCES | libc::EPERM => Cause::File,
+                    _ => Cause::Job,
+                };
+                SpawnError { cause, ..error }.into()
             }
         })?;
         Ok(Spawned { pid, pidfd, stdout: Some(stdout), stderr: Some(stderr), input, started, reaped: false })
@@ -290,7 +323,7 @@ fn explain(error: &io::Error, path: &Path) -> SpawnError {
         _ => (SpawnFailure::System, error.to_string()),
     };
     let message = format!("couldn't start {}: {why}", path.display());
-    SpawnError { failure, message, vanished: error.raw_os_error() == Some(libc::ENOENT) && !path.exists() }
+    SpawnError { failure, message, cause: Cause::Job }
 }
 
 /// Makes a pipe with as much of `data` in it as fits. What fits in whole needs no care any more.

@@ -1,11 +1,13 @@
 //! The life of one lease, from claim to verdict.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Shop;
 use super::live::Live;
 use super::pace::Pace;
 use super::policies::lay_over;
+use super::quarantine::Pass;
 use super::start::Start;
 use crate::backoff::dice;
 use crate::domain::outcome::cancelled_because;
@@ -14,7 +16,7 @@ use crate::domain::{
     AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Stretch, Timestamp, Validity, Verdict,
 };
 use crate::queue::{Lease, LeaseLoss};
-use crate::runner::{RunOrder, Slot, StartLog, StopHandle, StopReason};
+use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
 
 /// Where an attempt runs: on a slot that it has, or on the next that is free.
 enum Place {
@@ -31,6 +33,7 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     if let Some(why) = lease.barred().map(str::to_owned) {
         return end_unstarted(&shop, lease, Outcome::Cancelled, &why).await;
     }
+    let Some(_pass) = pass(&shop, &lease).await else { return give_back(&shop, lease, None).await };
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
         Some(slot) => Some(Place::Slot(slot)),
@@ -46,18 +49,53 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     let withdrawal = start.withdrawal();
     drop(start);
     match report {
-        Some(report) => conclude(&shop, lease, report).await,
+        Some(report) => match shop.elsewhere.runs(&shop.worker, &lease, &report).await {
+            Some(pause) => put_off(&shop, lease, withdrawal, pause).await,
+            None => conclude(&shop, lease, report).await,
+        },
         None => give_back(&shop, lease, withdrawal).await,
+    }
+}
+
+/// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what kills
+/// them. `None` when it is to be given back.
+async fn pass(shop: &Shop, lease: &Lease) -> Option<Pass> {
+    if !shop.worker.health.is_good() {
+        return None;
+    }
+    if lease.crashes() <= shop.worker.settings.crash_limit / 2 {
+        return shop.quarantine.beside();
+    }
+    tracing::warn!(job = %lease.job().id, crashes = lease.crashes(), "was lost with its workers; running it alone");
+    tokio::select! {
+        pass = shop.quarantine.alone() => Some(pass),
+        _ = lease.lost() => None,
+        () = shop.give_back.cancelled() => None,
+    }
+}
+
+/// Takes back that an attempt was started; false when that could not be written down.
+async fn withdraw(shop: &Shop, lease: &Lease, withdrawal: Option<Event>) -> bool {
+    let Some(withdrawal) = withdrawal else { return true };
+    tracing::debug!(job = %lease.job().id, attempt = lease.attempt().0, "the start of an attempt was withdrawn");
+    let is_recorded = shop.recorder.record(&[withdrawal]).await;
+    if is_recorded {
+        lease.withdraw();
+    }
+    is_recorded
+}
+
+/// Gives a job back that another worker can run and this one can't, and has it left alone for a while.
+async fn put_off(shop: &Shop, lease: Lease, withdrawal: Option<Event>, pause: Duration) {
+    if withdraw(shop, &lease, withdrawal).await {
+        lease.settle(Verdict::PutOff { after: pause }).await;
     }
 }
 
 /// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
 async fn give_back(shop: &Shop, lease: Lease, withdrawal: Option<Event>) {
-    if let Some(withdrawal) = withdrawal {
-        tracing::debug!(job = %lease.job().id, attempt = lease.attempt().0, "the start of an attempt was withdrawn");
-        if !shop.recorder.record(&[withdrawal]).await {
-            return;
-        }
+    if !withdraw(shop, &lease, withdrawal).await {
+        return;
     }
     match cancelled(&lease).await {
         Some(reason) => end_unstarted(shop, lease, Outcome::Cancelled, &reason).await,
@@ -77,13 +115,22 @@ async fn wait_for_slot(shop: &Shop, lease: &Lease) -> Option<Slot> {
     }
 }
 
-/// Returns when a lease that was taken ahead has waited long for a slot: another worker's may be idle.
+/// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another worker's
+/// may be idle; or this worker starts nothing for now.
 async fn out_of_patience(shop: &Shop) {
-    loop {
-        tokio::time::sleep(Pace::PATIENCE).await;
-        if shop.attempts.len() > shop.pace.leases() {
-            return;
+    let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
+    let waited = async {
+        loop {
+            tokio::time::sleep(Pace::PATIENCE).await;
+            if shop.attempts.len() > shop.pace.leases() {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = waited => {}
+        Ok(_) = health.wait_for(Option::is_some) => {}
+        Ok(_) = suspects.wait_for(|suspects| *suspects > 0) => {}
     }
 }
 
@@ -103,14 +150,16 @@ async fn cancelled(lease: &Lease) -> Option<String> {
 /// happened before the process was started.
 async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>) -> Option<AttemptReport> {
     let began = shop.worker.clock.now();
-    let trouble = |error: &dyn std::fmt::Display| {
+    let trouble = |outcome: Outcome, error: &RunnerError| {
         tracing::error!(job = %lease.job().id, %error, "jobber could not run a job");
-        let outcome = Outcome::SpawnError { reason: SpawnFailure::System };
         AttemptReport::bare(outcome, began, shop.worker.clock.now(), format!("jobber could not run it: {error}"))
     };
     let (handle, signal) = match StopHandle::new() {
         Ok(pair) => pair,
-        Err(error) => return Some(trouble(&error)),
+        Err(error) => {
+            shop.worker.health.note(format!("couldn't make an event descriptor: {error} (raise ulimit -n)"));
+            return None;
+        }
     };
     let sink = Arc::new(Live::new(lease.publisher(), lease.attempt()));
     let stretch = match &shop.worker.policies {
@@ -119,7 +168,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>)
     };
     let order = RunOrder { start_log: Some(start.clone()), ..shop.worker.settings.order(lease, stretch) };
     let runner = &shop.worker.runner;
-    let waits = matches!(place, Place::InTurn);
+    let mut waits = matches!(place, Place::InTurn);
     let mut attempt = match place {
         Place::Slot(slot) => {
             start.begin();
@@ -152,6 +201,8 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>)
                 if attempt.withdraw() {
                     return None;
                 }
+                // Its turn has come.
+                waits = false;
                 continue;
             }
         };
@@ -164,8 +215,20 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>)
     };
     let mut report = match result {
         Ok(report) => report?,
-        Err(error) => trouble(&error),
+        // Nothing was started, and no job is to blame.
+        Err(RunnerError::Impeded(why)) => {
+            shop.worker.health.note(why);
+            return None;
+        }
+        Err(error @ RunnerError::Supervise(_)) => {
+            shop.worker.health.note(error.to_string());
+            trouble(Outcome::Lost, &error)
+        }
+        Err(error) => trouble(Outcome::SpawnError { reason: SpawnFailure::System }, &error),
     };
+    if report.usage.is_some() {
+        shop.worker.health.prove();
+    }
     // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.
     if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
         tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease before the job had ended");
@@ -201,11 +264,11 @@ async fn conclude(shop: &Shop, lease: Lease, mut report: AttemptReport) {
     let finished = match &verdict {
         Verdict::Complete { result } => Some((FinalState::Completed, result.clone(), None)),
         Verdict::Fail { error } => Some((FinalState::Failed, None, Some(error.clone()))),
-        Verdict::Retry { .. } | Verdict::Release => None,
+        Verdict::Retry { .. } | Verdict::Release | Verdict::PutOff { .. } => None,
     };
     let next_at: Option<Timestamp> = match &verdict {
         Verdict::Retry { after, .. } => Some(report.ended_at + *after),
-        Verdict::Complete { .. } | Verdict::Fail { .. } | Verdict::Release => None,
+        Verdict::Complete { .. } | Verdict::Fail { .. } | Verdict::Release | Verdict::PutOff { .. } => None,
     };
     let outcome = report.outcome;
     let worker = shop.worker.settings.id.clone();
@@ -268,5 +331,6 @@ fn word(verdict: &Verdict) -> &'static str {
         Verdict::Fail { .. } => "fail",
         Verdict::Retry { .. } => "retry",
         Verdict::Release => "give back",
+        Verdict::PutOff { .. } => "put off",
     }
 }

@@ -1,14 +1,41 @@
 //! Tells the others that this worker lives, and hears from them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use crate::domain::JobName;
 use crate::queue::WorkerInfo;
+use crate::runner::Runner;
 
 /// Between two heartbeats of a worker.
 pub const EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks into the jobs directory.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// The names of the jobs that can be run here, as of the last look.
+#[derive(Default)]
+struct Binaries {
+    looked_at: Option<Instant>,
+    names: Option<Vec<JobName>>,
+}
+
+impl Binaries {
+    async fn names(&mut self, runner: &Arc<Runner>) -> Option<Vec<JobName>> {
+        if self.looked_at.is_none_or(|at| at.elapsed() >= LOOK) {
+            let runner = runner.clone();
+            // A directory can be on a slow network.
+            let looked = tokio::task::spawn_blocking(move || runner.job_names(WorkerInfo::BINARIES)).await;
+            self.names = looked.unwrap_or_default();
+            self.looked_at = Some(Instant::now());
+        }
+        self.names.clone()
+    }
+}
 
 /// Beats until `stop`. Cancels `drain` when somebody asks this worker to drain, and keeps the gauge told of what other
 /// workers of this host run.
@@ -18,14 +45,19 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = false;
+    let mut health = worker.health.follow();
+    let mut found = Binaries::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
             // The others hear at once that nothing new is taken here.
             () = drain.cancelled(), if !told => {}
+            Ok(()) = health.changed() => {}
         }
         told = drain.is_cancelled();
+        let unhealthy = health.borrow_and_update().clone();
+        let binaries = found.names(&worker.runner).await;
         let me = WorkerInfo {
             id: worker.settings.id.clone(),
             host: worker.settings.host.clone(),
@@ -37,6 +69,8 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             cores: worker.slots.total_cores(),
             running: worker.gauge.running(),
             draining: told,
+            unhealthy,
+            binaries,
         };
         match worker.source.heartbeat(&me).await {
             Ok(asked_to_drain) => {

@@ -9,11 +9,14 @@
 //! written while its process is prepared, and the process itself looks last whether the lease still holds.
 
 mod attempt;
+mod elsewhere;
+mod health;
 mod heartbeat;
 mod judge;
 mod live;
 mod pace;
 mod policies;
+mod quarantine;
 mod recorder;
 mod start;
 
@@ -30,9 +33,12 @@ use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, Stretch, Worke
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
 use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
+use elsewhere::Elsewhere;
+pub use health::Health;
 pub use heartbeat::EVERY as HEARTBEAT;
 use pace::Pace;
 pub use policies::Policies;
+use quarantine::Quarantine;
 use recorder::Recorder;
 
 /// What a worker is told.
@@ -126,6 +132,8 @@ pub struct Worker {
     pub policies: Option<Arc<Policies>>,
     /// Whether there is a guard: without one nothing is taken.
     pub guard: Presence,
+    /// Whether processes can be started: while they can't be, nothing is taken.
+    pub health: Arc<Health>,
     /// What it was told.
     pub settings: Arc<WorkerSettings>,
 }
@@ -135,6 +143,8 @@ struct Shop {
     worker: Worker,
     recorder: Recorder,
     pace: Arc<Pace>,
+    quarantine: Quarantine,
+    elsewhere: Elsewhere,
     /// One task for each lease.
     attempts: TaskTracker,
     /// Cancelled when running jobs must be stopped and given back.
@@ -152,6 +162,11 @@ impl Worker {
         let drain = stop.child_token();
         let heart_stop = CancellationToken::new();
         let heart = tasks.spawn(heartbeat::beat(self.clone(), drain.clone(), heart_stop.clone()));
+        if let Err(error) = self.runner.probe().await {
+            self.health.note(error.to_string());
+        }
+        let (health, runner, mended) = (self.health.clone(), self.runner.clone(), heart_stop.clone());
+        tasks.spawn(async move { mended.run_until_cancelled(health.mend(&runner)).await });
         if let Some(policies) = &self.policies {
             stop.run_until_cancelled(policies.prepare()).await;
             tasks.spawn(policies.clone().follow(heart_stop.clone()));
@@ -166,6 +181,8 @@ impl Worker {
         let shop = Arc::new(Shop {
             recorder: Recorder::new(self.sink.clone(), give_up.clone()),
             pace: Arc::new(Pace::new(self.slots.count())),
+            quarantine: Quarantine::new(),
+            elsewhere: Elsewhere::default(),
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
             worker: self,
@@ -216,16 +233,20 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
     let attempts = &shop.attempts;
     let burst = shop.worker.settings.burst;
     let mut guard = shop.worker.guard.clone();
+    let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
     loop {
-        claims.set_concurrency(if guard.is_there() { shop.pace.leases() } else { 0 });
+        let can_start = guard.is_there() && health.borrow_and_update().is_none();
+        let is_open = can_start && *suspects.borrow_and_update() == 0;
+        claims.set_concurrency(if is_open { shop.pace.leases() } else { 0 });
         let idle = async {
             match burst {
-                Some(quiet) => {
+                // While nothing can be started, that nothing runs does not mean that there is nothing to do.
+                Some(quiet) if can_start => {
                     attempts.close();
                     attempts.wait().await;
                     tokio::time::sleep(quiet).await;
                 }
-                None => std::future::pending().await,
+                _ => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -233,6 +254,9 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
             () = idle => break,
             () = shop.pace.changed() => {}
             () = guard.changed() => {}
+            // Their senders live as long as the worker.
+            Ok(()) = health.changed() => {}
+            Ok(()) = suspects.changed() => {}
             lease = claims.next() => match lease {
                 Some(lease) => { attempts.spawn(attempt::live(shop.clone(), lease)); }
                 None => break,

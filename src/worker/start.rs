@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shop;
 use super::pace::Began;
 use crate::domain::{AttemptNumber, Event, EventKind, Job};
-use crate::queue::Lease;
+use crate::queue::{Lease, Publisher};
 use crate::runner::StartLog;
 
 /// The start of one attempt.
@@ -20,6 +20,7 @@ pub(super) struct Start {
     shop: Arc<Shop>,
     job: Arc<Job>,
     attempt: AttemptNumber,
+    publisher: Publisher,
     runtime: Handle,
     abandoned: CancellationToken,
     state: Mutex<State>,
@@ -43,6 +44,7 @@ impl Start {
             shop: shop.clone(),
             job: lease.job().clone(),
             attempt: lease.attempt(),
+            publisher: lease.publisher(),
             runtime: Handle::current(),
             abandoned: CancellationToken::new(),
             state: Mutex::new(State::Waiting),
@@ -84,11 +86,17 @@ impl StartLog for Start {
             worker: settings.id.clone(),
             host: settings.host.clone(),
         });
-        let (shop, abandoned) = (self.shop.clone(), self.abandoned.clone());
+        let (shop, abandoned, publisher) = (self.shop.clone(), self.abandoned.clone(), self.publisher.clone());
         let mut writing = async move {
+            // History hears of it, and the queue: a lease that is lost before is no crash.
+            let write = async {
+                let (is_recorded, is_noted) =
+                    tokio::join!(shop.recorder.record(std::slice::from_ref(&event)), publisher.started());
+                is_recorded && is_noted
+            };
             tokio::select! {
                 biased;
-                written = shop.recorder.record(std::slice::from_ref(&event)) => written,
+                written = write => written,
                 () = abandoned.cancelled() => false,
             }
         }

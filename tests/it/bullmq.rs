@@ -194,6 +194,7 @@ async fn a_lease_that_cannot_be_confirmed_is_lost_and_calls_do_not_hang() {
     let mut claims = claim(&queue).await;
     submit(&queue, &[], None).await;
     let lease = next(&mut claims).await;
+    assert!(lease.publisher().started().await);
     // Renewed for longer than it would have lasted.
     assert!(tokio::time::timeout(LEASE * 4 / 3, lease.lost()).await.is_err());
     redis.signal("STOP");
@@ -224,6 +225,7 @@ async fn a_server_that_comes_late_or_restarts_is_found_again() {
     let first = submit(&queue, &["a"], None).await;
     let lease = next(&mut claims).await;
     assert_eq!(lease.job().id, first);
+    assert!(lease.publisher().started().await);
     // Away while the job ends: once that is noticed, the verdict waits for it.
     redis.kill();
     let settling = lease.settle(Verdict::Complete { result: None });

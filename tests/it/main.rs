@@ -29,4 +29,5 @@ mod service;
 mod statistics;
 mod strangers;
 mod supervision;
+mod trouble;
 mod upkeep;

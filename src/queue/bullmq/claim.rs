@@ -403,7 +403,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     let validity = inner.renewer.hold(stored.id(), &token, loss.clone(), age);
     inner.signals.hold(stored.id(), &token, loss.clone());
     let attempt = AttemptNumber(counts.started);
-    let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), attempt, counts.stalls, loss);
+    let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
     let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;

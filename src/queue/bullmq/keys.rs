@@ -7,8 +7,12 @@ use sha2::{Digest, Sha256};
 pub(super) const CANCEL: &str = "jobber:cancel";
 /// Field of a job's hash: BullMQ's count of stalls (`stc`) when an attempt last finished; later ones are crashes.
 pub(super) const STALLS_BEFORE: &str = "jobber:stalls";
-/// Field of a job's hash: starts that never reached a runner, to be taken off BullMQ's count (`ats`).
+/// Field of a job's hash: leases that started nothing, to be taken off BullMQ's count (`ats`).
 pub(super) const UNSEEN: &str = "jobber:unseen";
+/// Field of a job's hash: BullMQ's count of starts (`ats`) when an attempt was last started in truth.
+pub(super) const SPAWNED: &str = "jobber:spawned";
+/// Field of a job's hash: BullMQ's count of stalls (`stc`) when it was last looked at.
+pub(super) const STALLS_SEEN: &str = "jobber:stalls-seen";
 
 /// In [`Keys::requested`]: the job may not have been added yet.
 pub(super) const REQUESTED: &str = "requested";

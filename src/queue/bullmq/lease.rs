@@ -1,6 +1,7 @@
 //! One job in this process's hands: what it says is published, what is decided about it is carried out.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -35,20 +36,30 @@ pub(super) struct Counts {
     pub(super) unseen: u32,
     /// BullMQ's count of stalls.
     pub(super) stalls: u32,
+    /// BullMQ's count of starts.
+    pub(super) leases: u32,
 }
 
 impl Counts {
     /// From a job's hash.
     pub(super) fn of(fields: &HashMap<String, String>) -> Self {
         let number = |name: &str| fields.get(name).and_then(|n| n.parse().ok()).unwrap_or(0u32);
-        let (unseen, stalls) = (number(keys::UNSEEN), number("stc"));
+        let (leases, unseen, stalls) = (number("ats"), number(keys::UNSEEN), number("stc"));
         Self {
-            started: number("ats").saturating_sub(unseen),
+            started: leases.saturating_sub(unseen),
             finished: number("atm"),
             crashes: stalls.saturating_sub(number(keys::STALLS_BEFORE)),
             unseen,
             stalls,
+            leases,
         }
+    }
+
+    /// Takes off the count a stall of a lease that had started nothing: no crash, and its number is given again.
+    fn forgive_a_stall(&mut self) {
+        self.crashes = self.crashes.saturating_sub(1);
+        self.started = self.started.saturating_sub(1);
+        self.unseen += 1;
     }
 }
 
@@ -56,14 +67,29 @@ impl Counts {
 pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Redis>, Counts), QueueError> {
     let redis = inner.link.get().await?;
     if job.attempts_started() <= 1 {
-        return Ok((redis, Counts { started: 1, finished: job.attempts_made(), crashes: 0, unseen: 0, stalls: 0 }));
+        let finished = job.attempts_made();
+        return Ok((redis, Counts { started: 1, finished, crashes: 0, unseen: 0, stalls: 0, leases: 1 }));
     }
-    let names = ["ats", "atm", "stc", keys::STALLS_BEFORE, keys::UNSEEN];
+    let names = ["ats", "atm", "stc", keys::STALLS_BEFORE, keys::UNSEEN, keys::SPAWNED, keys::STALLS_SEEN];
     let mut get = redis::cmd("HMGET");
     get.arg(inner.keys.job(job.id())).arg(&names);
     let values: Vec<Option<String>> = inner.link.call(redis.queue.connection().cmd(&mut get)).await?;
     let fields = names.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect();
-    Ok((redis, Counts::of(&fields)))
+    let mut counts = Counts::of(&fields);
+    let number = |name: &str| fields.get(name).and_then(|n: &String| n.parse().ok()).unwrap_or(0u32);
+    if counts.stalls > number(keys::STALLS_SEEN) {
+        // The lease before this one was lost.
+        let mut note = redis::cmd("EVAL");
+        note.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::STALLS_SEEN).arg(counts.stalls);
+        if number(keys::SPAWNED) + 1 != counts.leases {
+            counts.forgive_a_stall();
+            // Absolute numbers: another try after a lost answer does not count twice.
+            note.arg(keys::UNSEEN).arg(counts.unseen);
+            note.arg(keys::STALLS_BEFORE).arg(number(keys::STALLS_BEFORE) + 1);
+        }
+        inner.link.call(redis.queue.connection().cmd::<()>(&mut note)).await?;
+    }
+    Ok((redis, counts))
 }
 
 /// Puts a job back that was not lent out: at the head of the queue, or after a pause.
@@ -103,13 +129,24 @@ fn in_ms(inner: &Inner, after: Duration) -> u64 {
 
 /// What the holder's side and the queue's side share.
 struct Shared {
+    inner: Arc<Inner>,
+    redis: Arc<Redis>,
+    id: String,
+    counts: Counts,
+    loss: Loss,
     outbox: Mutex<Outbox>,
     said: Notify,
+    /// Whether the attempt is being started.
+    started: AtomicBool,
 }
 
 impl Shared {
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn is_lost(&self) -> bool {
+        *self.loss.borrow() == Some(LeaseLoss::Expired)
     }
 }
 
@@ -145,6 +182,27 @@ impl LeaseOps for Ops {
         self.shared.outbox().has_room()
     }
 
+    async fn started(&self) -> bool {
+        let Shared { inner, redis, id, counts, .. } = &*self.shared;
+        self.shared.started.store(true, Ordering::Release);
+        loop {
+            let mut note = redis::cmd("EVAL");
+            note.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(id)).arg(keys::SPAWNED).arg(counts.leases);
+            match inner.link.call(redis.queue.connection().cmd::<bool>(&mut note)).await {
+                Ok(there) => return there,
+                Err(error) if self.shared.is_lost() || !error.is_retryable() => {
+                    tracing::warn!(job = id, %error, "the start of an attempt could not be noted");
+                    return false;
+                }
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    fn withdrawn(&self) {
+        self.shared.started.store(false, Ordering::Release);
+    }
+
     async fn settle(&self, verdict: Verdict) {
         let done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         self.decide(verdict);
@@ -169,7 +227,7 @@ enum Step {
     Confirm,
     Note(End),
     Retry { after: Duration, error: String },
-    GiveBack,
+    GiveBack { after: Duration },
 }
 
 /// The queue's side.
@@ -179,8 +237,6 @@ pub(super) struct Lent {
     job: bullmq::Job,
     token: String,
     attempt: AttemptNumber,
-    stalls: u32,
-    loss: Loss,
     shared: Arc<Shared>,
     verdict: oneshot::Receiver<Verdict>,
     done: oneshot::Sender<()>,
@@ -192,15 +248,24 @@ impl Lent {
         redis: Arc<Redis>,
         job: bullmq::Job,
         token: String,
-        attempt: AttemptNumber,
-        stalls: u32,
+        counts: Counts,
         loss: Loss,
     ) -> (Self, Arc<dyn LeaseOps>) {
-        let shared = Arc::new(Shared { outbox: Mutex::default(), said: Notify::new() });
+        let attempt = AttemptNumber(counts.started);
+        let shared = Arc::new(Shared {
+            inner: inner.clone(),
+            redis: redis.clone(),
+            id: job.id().to_owned(),
+            counts,
+            loss,
+            outbox: Mutex::default(),
+            said: Notify::new(),
+            started: AtomicBool::new(false),
+        });
         let (decide, verdict) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let ops = Ops { shared: shared.clone(), verdict: Mutex::new(Some(decide)), done: Mutex::new(Some(is_done)) };
-        (Self { inner, redis, job, token, attempt, stalls, loss, shared, verdict, done }, Arc::new(ops))
+        (Self { inner, redis, job, token, attempt, shared, verdict, done }, Arc::new(ops))
     }
 
     /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
@@ -234,7 +299,7 @@ impl Lent {
     }
 
     fn is_lost(&self) -> bool {
-        *self.loss.borrow() == Some(LeaseLoss::Expired)
+        self.shared.is_lost()
     }
 
     /// Publishes what is left; history has the end of it, so it is not tried for long.
@@ -294,7 +359,11 @@ impl Lent {
                 Err(bullmq::Error::Delayed)
             }
             Verdict::Release => {
-                self.insist(&Step::GiveBack).await;
+                self.insist(&Step::GiveBack { after: Duration::ZERO }).await;
+                Err(bullmq::Error::Delayed)
+            }
+            Verdict::PutOff { after } => {
+                self.insist(&Step::GiveBack { after }).await;
                 Err(bullmq::Error::Delayed)
             }
         }
@@ -305,7 +374,7 @@ impl Lent {
         let end = match verdict {
             Verdict::Complete { result } => End::Completed(answer(result).to_string()),
             Verdict::Fail { error } => End::Failed(error.clone()),
-            Verdict::Retry { .. } | Verdict::Release => return true,
+            Verdict::Retry { .. } | Verdict::Release | Verdict::PutOff { .. } => return true,
         };
         self.insist(&Step::Note(end)).await
     }
@@ -337,9 +406,26 @@ impl Lent {
         count.cmd("HSET").arg(&key).arg("atm").arg(self.job.attempts_made() + 1).ignore();
         count.cmd("HSET").arg(&key).arg("failedReason").arg(error).ignore();
         count.cmd("HSET").arg(&key).arg("stacktrace").arg(stacktrace).ignore();
-        count.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(self.stalls).ignore();
+        count.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(self.shared.counts.stalls).ignore();
         self.redis.queue.connection().pipe::<()>(&count).await?;
-        if after.is_zero() {
+        self.put_back(after).await
+    }
+
+    /// Puts the job back without spending an attempt. One that started nothing leaves its number to the next.
+    async fn give_back(&self, after: Duration) -> Result<(), Trouble> {
+        if !self.shared.started.load(Ordering::Acquire) {
+            self.confirm().await?;
+            let mut count = redis::cmd("HSET");
+            count.arg(self.inner.keys.job(self.job.id())).arg(keys::UNSEEN).arg(self.shared.counts.unseen + 1);
+            self.redis.queue.connection().cmd::<()>(&mut count).await?;
+        }
+        self.put_back(after).await
+    }
+
+    /// Somebody who wants the job stopped does not wait: whoever takes it next is told at once.
+    async fn put_back(&self, after: Duration) -> Result<(), Trouble> {
+        let is_cancelled = matches!(*self.shared.loss.borrow(), Some(LeaseLoss::Cancelled(_)));
+        if after.is_zero() || is_cancelled {
             self.job.move_to_wait(None).await?;
         } else {
             self.job.move_to_delayed(in_ms(&self.inner, after)).await?;
@@ -381,7 +467,7 @@ impl Lent {
             Step::Confirm => self.confirm().await,
             Step::Note(end) => ends::note(&self.inner, &self.redis, self.job.id(), end).await,
             Step::Retry { after, error } => self.retry(*after, error).await,
-            Step::GiveBack => Ok(self.job.move_to_wait(None).await.map(drop)?),
+            Step::GiveBack { after } => self.give_back(*after).await,
         }
     }
 

@@ -29,6 +29,12 @@ impl LeaseOps for Ended {
         true
     }
 
+    async fn started(&self) -> bool {
+        false
+    }
+
+    fn withdrawn(&self) {}
+
     async fn settle(&self, _: Verdict) {}
 
     fn release(&self) {}

@@ -31,11 +31,11 @@ pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// Leases that may wait in the channel: more only slows a burst down.
 const CHANNEL: usize = 256;
 
-/// One start of one job.
+/// One lease of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Start {
     pub(super) seq: i64,
-    /// The how-manieth.
+    /// How many leases the job has had with this one.
     pub(super) number: u32,
     /// The row of `queue_claims` under which it was made. With the other two, the lease's fence.
     pub(super) claim: i64,
@@ -168,6 +168,7 @@ struct Taken {
 
 struct TakenJob {
     start: Start,
+    attempt: AttemptNumber,
     order: (i64, i64),
     attempts_finished: u32,
     crashes: u32,
@@ -306,7 +307,7 @@ impl Claim {
 
     /// Puts a job in the book and makes its lease; `None` for one that can't be read.
     fn lend(self: &Arc<Self>, taken: TakenJob) -> Option<Lease> {
-        let TakenJob { start, attempts_finished, crashes, payload, cancelled, before, .. } = taken;
+        let TakenJob { start, attempt, attempts_finished, crashes, payload, cancelled, before, .. } = taken;
         let (loss, lost) = watch::channel(None);
         let validity = {
             let mut book = self.book();
@@ -323,7 +324,6 @@ impl Claim {
         let ops = Arc::new(Ops::new(self.clone(), start));
         match serde_json::from_slice::<Job>(&payload) {
             Ok(job) => {
-                let attempt = AttemptNumber(start.number);
                 let lease = Lease::new(Arc::new(job), attempt, attempts_finished, crashes, lost, ops);
                 Some(lease.valid(validity).after(before))
             }
@@ -341,7 +341,9 @@ impl Claim {
         let Some(session) = self.current() else { return };
         let ended = self.inner.db.write(move |c| {
             c.prepare_cached(
-                "UPDATE queue_jobs SET state = (priority > 0), claim = NULL WHERE claim = ?1 AND state = 3",
+                "UPDATE queue_jobs SET state = (priority > 0), claim = NULL,
+                    unstarted = unstarted + (spawned <> attempts_started)
+                 WHERE claim = ?1 AND state = 3",
             )?
             .execute([session.id])?;
             c.prepare_cached("DELETE FROM queue_claims WHERE id = ?1")?.execute([session.id])
@@ -377,12 +379,14 @@ fn take(
              WHERE seq IN (
                 SELECT seq FROM queue_jobs WHERE state <= 1 AND cores <= ?2 ORDER BY priority, seq LIMIT ?3)
              RETURNING seq, attempts_started, priority, attempts_finished, crashes, cancel_reason,
-                (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {}",
+                (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {},
+                attempts_started - unstarted",
             after::RESULTS
         ))?
         .query_map((claim, max_cores, limit), |row| {
             Ok(TakenJob {
                 start: Start { seq: row.get(0)?, number: row.get(1)?, claim },
+                attempt: AttemptNumber(row.get(9)?),
                 order: (row.get(2)?, row.get(0)?),
                 attempts_finished: row.get(3)?,
                 crashes: row.get(4)?,

@@ -17,6 +17,8 @@ enum Step {
         key: Option<(u8, Option<u64>)>,
     },
     Take,
+    Start(usize),
+    Withdraw(usize),
     /// Each index is taken modulo what there is.
     Settle(usize, Verdict),
     Drop(usize),
@@ -38,12 +40,15 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Verdict::Retry { after: Duration::ZERO, error: error() }),
         Just(Verdict::Retry { after: Duration::from_millis(70), error: error() }),
         Just(Verdict::Release),
+        Just(Verdict::PutOff { after: Duration::from_millis(70) }),
     ];
     let key = prop::option::weighted(0.3, (0u8..2, prop::option::of(1u64..150)));
     prop_oneof![
         4 => (0u32..3, prop_oneof![2 => Just(0u64), 1 => 1u64..100], key)
             .prop_map(|(priority, delay_ms, key)| Step::Submit { priority, delay_ms, key }),
         5 => Just(Step::Take),
+        3 => any::<usize>().prop_map(Step::Start),
+        1 => any::<usize>().prop_map(Step::Withdraw),
         4 => (any::<usize>(), verdict).prop_map(|(i, verdict)| Step::Settle(i, verdict)),
         1 => any::<usize>().prop_map(Step::Drop),
         2 => any::<usize>().prop_map(Step::Cancel),
@@ -64,6 +69,8 @@ struct Known {
     priority: u32,
     due_at: Option<Timestamp>,
     started: u32,
+    /// Whether the lease that is out has started something: what is given back then, and what is lost.
+    spawned: (bool, bool),
     finished: u32,
     crashes: u32,
     cancelled: bool,
@@ -92,9 +99,22 @@ impl Known {
                     self.due_at = Some(now + *after);
                 }
             }
-            Verdict::Release => return self.make_ready(),
+            Verdict::Release => return self.give_back(),
+            Verdict::PutOff { after } => {
+                self.give_back();
+                if !self.cancelled {
+                    self.state = JobState::Delayed;
+                    self.due_at = Some(now + *after);
+                }
+                return;
+            }
         }
         self.crashes = 0;
+    }
+
+    fn give_back(&mut self) {
+        self.started -= u32::from(!self.spawned.0);
+        self.make_ready();
     }
 }
 
@@ -152,6 +172,7 @@ impl Run {
                 let Some(expected) = self.model.next() else { return };
                 expected.state = JobState::Active;
                 expected.started += 1;
+                expected.spawned = (false, false);
                 let expected = expected.clone();
                 self.claims.set_concurrency(self.leases.len() + 1);
                 let lease = tokio::time::timeout(Duration::from_secs(60), self.claims.next()).await.unwrap().unwrap();
@@ -164,6 +185,20 @@ impl Run {
                 assert_eq!(told.is_ok(), expected.cancelled);
                 self.leases.push((lease, true));
             }
+            Step::Start(i) if !self.leases.is_empty() => {
+                let (lease, good) = &self.leases[i % self.leases.len()];
+                assert_eq!(lease.publisher().started().await, *good);
+                if *good {
+                    self.model.find(&lease.job().id).spawned = (true, true);
+                }
+            }
+            Step::Withdraw(i) if !self.leases.is_empty() => {
+                let (lease, good) = &self.leases[i % self.leases.len()];
+                lease.withdraw();
+                if *good {
+                    self.model.find(&lease.job().id).spawned.0 = false;
+                }
+            }
             Step::Settle(i, verdict) if !self.leases.is_empty() => {
                 let (lease, good) = self.hand_in(i);
                 if good {
@@ -174,11 +209,11 @@ impl Run {
             Step::Drop(i) if !self.leases.is_empty() => {
                 let (lease, good) = self.hand_in(i);
                 if good {
-                    self.model.find(&lease.job().id).make_ready();
+                    self.model.find(&lease.job().id).give_back();
                 }
                 drop(lease);
             }
-            Step::Settle(..) | Step::Drop(_) => {}
+            Step::Settle(..) | Step::Drop(_) | Step::Start(_) | Step::Withdraw(_) => {}
             Step::Cancel(i) => {
                 let Some(id) = known(&self.model, i) else { return };
                 let answer = self.bench.queue.cancel(&id, "why").await.unwrap();
@@ -246,7 +281,8 @@ impl Run {
                 for (lease, good) in &mut self.leases {
                     if std::mem::take(good) {
                         let job = self.model.find(&lease.job().id);
-                        job.crashes += 1;
+                        job.crashes += u32::from(job.spawned.1);
+                        job.started -= u32::from(!job.spawned.1);
                         job.make_ready();
                     }
                 }
@@ -275,6 +311,7 @@ impl Run {
             priority,
             due_at: Some(now + delay),
             started: 0,
+            spawned: (false, false),
             finished: 0,
             crashes: 0,
             cancelled: false,

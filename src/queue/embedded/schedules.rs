@@ -21,7 +21,7 @@ const BATCH: usize = 100;
 
 /// Holds for schedules `s` that may fire: a job that nobody has started yet is enough.
 const MAY_FIRE: &str = "s.paused = 0 AND s.next_at IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM queue_jobs j WHERE j.id = s.last_job AND j.attempts_started = 0 AND j.state <= 2)";
+    SELECT 1 FROM queue_jobs j WHERE j.id = s.last_job AND j.attempts_started = j.unstarted AND j.state <= 2)";
 
 /// Lets every job come that is due, at most [`BATCH`]; answers how many.
 pub(super) fn fire_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize> {

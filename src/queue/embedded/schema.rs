@@ -11,7 +11,8 @@
 //! row stands in one of four partial indexes, whose entries are in the order in which they are read.
 //!
 //! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
-//! worker's stream of leases, and `attempts_started` tells starts under the same claim apart. Claims are numbered for
+//! worker's stream of leases, and `attempts_started` tells leases under the same claim apart. An attempt's number is
+//! `attempts_started - unstarted`: a lease that started nothing leaves its number to the next. Claims are numbered for
 //! ever, so no triple comes twice. What expires is the claim: renewing all leases of a worker is one update of one row.
 
 use std::sync::Arc;
@@ -132,6 +133,13 @@ CREATE TRIGGER queue_dedup_freed AFTER DELETE ON queue_jobs BEGIN
     DELETE FROM queue_dedup WHERE id = old.id;
 END;
 ",
+    r"
+-- `attempts_started` counts leases and is part of their fence. Some of them start nothing: they are given back, or lost
+-- with their worker, before the process is spawned. `unstarted` counts those, `spawned` notes the last one that was none.
+ALTER TABLE queue_jobs ADD COLUMN unstarted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queue_jobs ADD COLUMN spawned INTEGER NOT NULL DEFAULT 0;
+UPDATE queue_jobs SET spawned = attempts_started WHERE state = 3;
+",
 ];
 
 /// A state as it stands in the tables.
@@ -179,7 +187,7 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
 
 /// Selects what [`queued_job`] reads; conditions go behind it.
 pub(super) const SELECT_JOB: &str = "
-    SELECT j.seq, p.job, j.state, j.attempts_started, j.attempts_finished, j.due_at, c.worker, j.progress,
+    SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
            j.cancel_reason, j.finished_at, j.result, j.error, j.priority,
            CASE WHEN j.waits > 0 THEN (SELECT json_group_array(on_job) FROM queue_waits w WHERE w.job = j.seq AND NOT done)
            END
@@ -216,7 +224,7 @@ pub(super) struct Standing {
 /// How a job stands, if it is known.
 pub(super) fn standing(c: &Connection, id: &JobId) -> rusqlite::Result<Option<Standing>> {
     c.prepare_cached(
-        "SELECT j.seq, p.job, j.state, j.attempts_started
+        "SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted
          FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq WHERE j.id = ?1",
     )?
     .query_row([id.as_str()], |row| {

@@ -76,6 +76,8 @@ impl Claim {
 pub(super) struct Ops {
     claim: Arc<Claim>,
     start: Start,
+    /// Whether the attempt is being started.
+    started: AtomicBool,
     concluded: AtomicBool,
 }
 
@@ -92,7 +94,7 @@ enum Settled {
 
 impl Ops {
     pub(super) fn new(claim: Arc<Claim>, start: Start) -> Self {
-        Self { claim, start, concluded: AtomicBool::new(false) }
+        Self { claim, start, started: AtomicBool::new(false), concluded: AtomicBool::new(false) }
     }
 
     /// Carries a verdict out, however long the database can't be used: until then the job is this claim's.
@@ -102,12 +104,13 @@ impl Ops {
     pub(super) fn conclude(&self, verdict: Verdict) -> impl Future<Output = ()> + Send + 'static {
         self.concluded.store(true, Ordering::Release);
         let (claim, start) = (self.claim.clone(), self.start);
+        let started = self.started.load(Ordering::Acquire);
         let queue = move |claim: &Claim, verdict: Verdict, said: Arc<Said>| {
             let inner = claim.inner.clone();
             claim.inner.db.write_later(move |c| {
                 let now = inner.clock.now();
                 said.write(c, start, &inner.settings, now)?;
-                settle(c, start, &verdict, now)
+                settle(c, start, started, &verdict, now)
             })
         };
         let (said, mut answer) = {
@@ -169,6 +172,35 @@ impl LeaseOps for Ops {
         self.claim.outboxes().get(&self.start).is_none_or(|pending| pending.outbox.has_room())
     }
 
+    async fn started(&self) -> bool {
+        self.started.store(true, Ordering::Release);
+        loop {
+            let Start { seq, number, claim } = self.start;
+            let noted = self.claim.inner.db.write(move |c| {
+                c.prepare_cached(
+                    "UPDATE queue_jobs SET spawned = attempts_started
+                     WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
+                )?
+                .execute((seq, claim, number))
+            });
+            match noted.await {
+                Ok(changed) => return changed > 0,
+                Err(e @ (SqliteError::Unavailable { .. } | SqliteError::Full { .. })) => {
+                    tracing::debug!(seq, error = %e, "the start of an attempt can't be noted; trying again");
+                }
+                Err(e) => {
+                    tracing::error!(seq, error = %e, "the start of an attempt can't be noted");
+                    return false;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn withdrawn(&self) {
+        self.started.store(false, Ordering::Release);
+    }
+
     async fn settle(&self, verdict: Verdict) {
         self.conclude(verdict).await;
     }
@@ -193,6 +225,7 @@ impl Drop for Ops {
 fn settle(
     c: &Connection,
     Start { seq, number, claim }: Start,
+    started: bool,
     verdict: &Verdict,
     now: Timestamp,
 ) -> rusqlite::Result<Settled> {
@@ -220,13 +253,19 @@ fn settle(
                 .execute((seq, claim, number, due_at, error))?;
             (changed, Settled::Back)
         }
-        Verdict::Release => {
+        Verdict::Release | Verdict::PutOff { .. } => {
+            let due_at = match verdict {
+                Verdict::PutOff { after } if !after.is_zero() => Some((now + *after).as_millis()),
+                _ => None,
+            };
             let changed = c
                 .prepare_cached(
-                    "UPDATE queue_jobs SET state = (priority > 0), claim = NULL
+                    "UPDATE queue_jobs SET claim = NULL, unstarted = unstarted + ?5,
+                        due_at = iif(cancel_reason IS NULL, ?4, NULL),
+                        state = iif(?4 IS NULL OR cancel_reason IS NOT NULL, priority > 0, 2)
                      WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
                 )?
-                .execute((seq, claim, number))?;
+                .execute((seq, claim, number, due_at, !started))?;
             (changed, Settled::Back)
         }
     };

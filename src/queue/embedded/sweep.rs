@@ -52,7 +52,7 @@ pub(super) async fn pass(inner: &Arc<Inner>, stop: &CancellationToken) -> Result
     Ok(())
 }
 
-/// Gives back the jobs of claims that have expired or whose process is gone, one crash more for each.
+/// Gives back the jobs of claims that have expired or whose process is gone: one crash more for each that was started.
 async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     let (now, horizon, here) = (Now::of(inner), workers::horizon(inner), inner.process.clone());
     let due = inner.db.read(move |c| {
@@ -84,7 +84,9 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
         for claim in claims {
             recovered += c
                 .prepare_cached(
-                    "UPDATE queue_jobs SET state = (priority > 0), claim = NULL, crashes = crashes + 1
+                    "UPDATE queue_jobs SET state = (priority > 0), claim = NULL,
+                        crashes = crashes + (spawned = attempts_started),
+                        unstarted = unstarted + (spawned <> attempts_started)
                      WHERE claim = ?1 AND state = 3",
                 )?
                 .execute([claim])?;

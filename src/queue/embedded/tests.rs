@@ -102,6 +102,7 @@ async fn jobs_of_a_dead_process_are_recovered_long_before_their_lease_expires() 
     let held = [of_the_dead.next().await.unwrap(), of_the_dead.next().await.unwrap()];
     let mut of_the_living = bench.claim("living", 1).await;
     let third = of_the_living.next().await.unwrap();
+    assert!(held[0].publisher().started().await);
 
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let process = process::Process::at(i32::try_from(child.id()).unwrap()).unwrap();
@@ -246,6 +247,8 @@ async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() 
         cores: 1,
         running: 0,
         draining: false,
+        unhealthy: None,
+        binaries: None,
     };
     bench.queue.heartbeat(&info).await.unwrap();
     bench.submit(bench.job(|_| {})).await;

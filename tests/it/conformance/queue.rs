@@ -28,6 +28,8 @@ conformance! {
         closing_gives_back_what_nobody_took,
         a_retried_or_released_job_keeps_its_place,
         dropped_lease_uses_no_attempt,
+        a_lease_that_started_nothing_leaves_its_number,
+        a_job_that_is_put_off_waits_and_spends_nothing,
         complete_keeps_the_result,
         fail_is_final,
         retry_delays_and_spends_an_attempt,

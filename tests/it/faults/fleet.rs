@@ -17,13 +17,13 @@ use crate::harness::{Jobber, PATIENCE, Place, Start, eventually};
 /// Short, so that a loss comes soon.
 const LEASE: &str = "3s";
 
-pub(super) async fn server(durable: bool) -> Arc<Redis> {
+pub(crate) async fn server(durable: bool) -> Arc<Redis> {
     let options = RedisOptions { durable, ..RedisOptions::default() };
     Arc::new(tokio::task::spawn_blocking(|| Redis::with(options)).await.unwrap())
 }
 
 /// A process on a machine of its own, `place`, that reaches Redis at this port.
-pub(super) fn on(port: u16, place: &Arc<Place>, start: Start) -> Start {
+pub(crate) fn on(port: u16, place: &Arc<Place>, start: Start) -> Start {
     start.at(place).env("JOBBER_QUEUE_URL", &format!("redis://127.0.0.1:{port}")).env("JOBBER_LEASE", LEASE)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jobber::domain::{Clock, JobId, JobState, Progress, Stream, Verdict};
-use jobber::queue::{Cancellation, Change, LeaseLoss, OutputChunk};
+use jobber::queue::{Cancellation, Change, Lease, LeaseLoss, OutputChunk};
 use serde_json::json;
 
 use super::fixture::*;
@@ -28,14 +28,76 @@ pub(super) async fn dropped_lease_uses_no_attempt(fixture: Fixture) {
     claims.set_concurrency(0);
     drop(lease);
     let back = here.until(&id, JobState::Prioritized).await;
-    assert_eq!((back.attempts_started, back.attempts_finished), (1, 0));
+    assert_eq!((back.attempts_started, back.attempts_finished), (0, 0));
     assert_eq!((back.worker, back.error), (None, None));
     claims.set_concurrency(1);
     let lease = next(&mut claims).await;
-    assert_eq!((lease.attempt().0, lease.attempts_finished(), lease.crashes()), (2, 0, 0));
+    assert_eq!(numbers(&lease), (1, 0, 0));
+    assert!(lease.publisher().started().await);
     // On a thread that knows of no runtime.
     std::thread::spawn(move || drop(lease)).join().unwrap();
-    assert_eq!(next(&mut claims).await.attempt().0, 3);
+    assert_eq!(numbers(&next(&mut claims).await), (2, 0, 0));
+}
+
+/// Attempt number, attempts that were spent, attempts in a row that were lost.
+fn numbers(lease: &Lease) -> (u32, u32, u32) {
+    (lease.attempt().0, lease.attempts_finished(), lease.crashes())
+}
+
+pub(super) async fn a_lease_that_started_nothing_leaves_its_number(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let id = here.submit(job()).await;
+    let mut claims = here.claim(1).await;
+    drop(next(&mut claims).await);
+    let lease = next(&mut claims).await;
+    assert_eq!(numbers(&lease), (1, 0, 0), "one was given back");
+    assert!(lease.publisher().started().await);
+    lease.withdraw();
+    drop(lease);
+    let lease = next(&mut claims).await;
+    assert_eq!(numbers(&lease), (1, 0, 0), "another was withdrawn");
+    fixture.lapse_leases().await;
+    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    drop(lease);
+    let lease = next(&mut claims).await;
+    assert_eq!(numbers(&lease), (1, 0, 0), "a third lapsed, and was no crash");
+    assert!(lease.publisher().started().await);
+    fixture.lapse_leases().await;
+    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    assert!(!lease.publisher().started().await, "nothing is started under a lease that is over");
+    drop(lease);
+    for why in ["this one was", "and stays one"] {
+        let lease = next(&mut claims).await;
+        assert_eq!(numbers(&lease), (2, 0, 1), "{why}");
+        fixture.lapse_leases().await;
+        assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    }
+    let lease = next(&mut claims).await;
+    lease.settle(Verdict::Complete { result: None }).await;
+    assert_eq!(here.until(&id, JobState::Completed).await.attempts_started, 2);
+}
+
+pub(super) async fn a_job_that_is_put_off_waits_and_spends_nothing(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let id = here.submit(job()).await;
+    let mut claims = here.claim(1).await;
+    let before = Clock::system().now();
+    let lease = next(&mut claims).await;
+    claims.set_concurrency(0);
+    let after = Duration::from_millis(700);
+    lease.settle(Verdict::PutOff { after }).await;
+    let delayed = here.until(&id, JobState::Delayed).await;
+    assert_eq!((delayed.attempts_started, delayed.attempts_finished, delayed.error), (0, 0, None));
+    assert!(delayed.due_at.is_some_and(|due| due >= before + after));
+    claims.set_concurrency(1);
+    let lease = next(&mut claims).await;
+    assert!(Clock::system().now() >= delayed.due_at.unwrap());
+    assert_eq!(numbers(&lease), (1, 0, 0));
+    here.operator.cancel(&id, "no longer wanted").await.unwrap();
+    soon(lease.lost()).await;
+    lease.settle(Verdict::PutOff { after: Duration::from_secs(600) }).await;
+    let lease = next(&mut claims).await;
+    assert_eq!(soon(lease.lost()).await, LeaseLoss::Cancelled("no longer wanted".to_owned()), "nobody waits for that");
 }
 
 pub(super) async fn complete_keeps_the_result(fixture: Fixture) {
@@ -96,12 +158,12 @@ pub(super) async fn starts_finishes_and_crashes_are_counted_apart(fixture: Fixtu
     let here = fixture.instance().await;
     let id = here.submit(job()).await;
     let mut claims = here.claim(1).await;
-    let numbers = |lease: &jobber::queue::Lease| (lease.attempt().0, lease.attempts_finished(), lease.crashes());
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (1, 0, 0));
     lease.settle(retry(Duration::ZERO)).await;
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (2, 1, 0));
+    assert!(lease.publisher().started().await);
     fixture.lapse_leases().await;
     assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
     drop(lease);
@@ -109,13 +171,13 @@ pub(super) async fn starts_finishes_and_crashes_are_counted_apart(fixture: Fixtu
     assert_eq!(numbers(&lease), (3, 1, 1));
     drop(lease);
     let lease = next(&mut claims).await;
-    assert_eq!(numbers(&lease), (4, 1, 1), "giving back is no crash, and no proof of health");
+    assert_eq!(numbers(&lease), (3, 1, 1), "giving back is no crash, and no proof of health");
     lease.settle(retry(Duration::ZERO)).await;
     let lease = next(&mut claims).await;
-    assert_eq!(numbers(&lease), (5, 2, 0), "a finished attempt is");
+    assert_eq!(numbers(&lease), (4, 2, 0), "a finished attempt is");
     lease.settle(fail("enough")).await;
     let failed = here.until(&id, JobState::Failed).await;
-    assert_eq!((failed.attempts_started, failed.attempts_finished), (5, 3));
+    assert_eq!((failed.attempts_started, failed.attempts_finished), (4, 3));
 }
 
 pub(super) async fn a_lapsed_lease_goes_to_another_with_one_crash_more(fixture: Fixture) {
@@ -123,6 +185,7 @@ pub(super) async fn a_lapsed_lease_goes_to_another_with_one_crash_more(fixture: 
     let id = here.submit(job()).await;
     let mut claims = here.claim(1).await;
     let lost = next(&mut claims).await;
+    assert!(lost.publisher().started().await);
     claims.set_concurrency(0);
     let mut theirs = there.claim(1).await;
     nothing(&mut theirs).await;

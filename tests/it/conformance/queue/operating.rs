@@ -253,6 +253,8 @@ fn worker(id: &WorkerId) -> WorkerInfo {
         cores: 4,
         running: 1,
         draining: false,
+        unhealthy: None,
+        binaries: None,
     }
 }
 
