@@ -27,6 +27,7 @@ pub mod store;
 // How it is put together.
 pub mod backoff;
 pub mod config;
+pub mod descriptors;
 pub mod doctor;
 pub mod lifecycle;
 pub mod logging;

@@ -23,7 +23,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Listens for SIGTERM and SIGINT from now on. A limit on the size of files (`RLIMIT_FSIZE`) makes writes fail from
+    /// Listens for SIGTERM and SIGINT from now on, and keeps the limit of descriptors where it is to be. A limit on the size of files (`RLIMIT_FSIZE`) makes writes fail from
     /// now on, as a full disk does, instead of killing the process.
     ///
     /// # Errors
@@ -37,10 +37,15 @@ impl Lifecycle {
         // Not tracked: it waits for signals until the runtime ends.
         #[expect(clippy::disallowed_methods, reason = "shutdown must not wait for the task that listens for it")]
         tokio::spawn(async move {
+            let mut looks = tokio::time::interval(Duration::from_secs(1));
             loop {
                 let name = tokio::select! {
                     _ = term.recv() => "SIGTERM",
                     _ = int.recv() => "SIGINT",
+                    _ = looks.tick() => {
+                        crate::descriptors::raise();
+                        continue;
+                    }
                 };
                 if life.stop.is_cancelled() {
                     tracing::warn!(signal = name, "stopping at once");

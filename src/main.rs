@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     if supervises(&command) {
         process::keep_others_out();
-        runner::raise_open_files();
+        jobber::descriptors::raise();
         process::wipe_environment(runner::is_secret_variable);
     }
     if let Command::Guard(args) = &command {

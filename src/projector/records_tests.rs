@@ -128,7 +128,7 @@ fn a_number_that_is_given_again_is_that_of_who_starts() {
     assert_eq!((life.workers(), life.outcomes()), (vec!["w"], vec![None]), "the first one had started nothing");
     let life = life.after([withdraw(1, "dead")]);
     assert_eq!((life.workers(), life.outcomes()), (vec!["w"], vec![None]), "and says so late");
-    let life = Life::plain().after([start(1), start_by(1, "slow to say so")]).after(completed(1));
+    let life = Life::plain().after([start(1), start_by(1, "slow-to-say-so")]).after(completed(1));
     assert_eq!((life.workers(), life.outcomes()), (vec!["w"], vec![Some(EXIT_0)]));
     let life = life.after([start_by(1, "slower")]);
     assert_eq!((life.record.state, life.workers()), (JobState::Completed, vec!["w"]));

@@ -10,7 +10,6 @@ use rustix::pipe::PipeFlags;
 
 use super::RunnerError;
 use super::binary::Binaries;
-use super::descriptors;
 use super::environment::{self, Environment};
 use super::gauge::RunningGauge;
 use super::guard::Presence;
@@ -24,6 +23,7 @@ use super::slots::Slot;
 use super::spawn::{Cause, NotSpawned, Program, SpawnError, Spawned};
 use super::supervise::{Supervisor, Terms, Vigil};
 use super::table::Table;
+use crate::descriptors;
 use crate::domain::{AttemptReport, Clock, Outcome, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
@@ -177,7 +177,7 @@ pub(super) fn run(
 pub(super) fn probe(shared: &Shared) -> Result<(), String> {
     /// As many pipes as give the descriptors of a few attempts.
     const PIPES: usize = 8;
-    descriptors::raise_open_files();
+    descriptors::raise();
     let mut pipes = Vec::new();
     for _ in 0..PIPES {
         let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);

@@ -119,7 +119,7 @@ impl Binaries {
             let Some(name) = entry.ok()?.file_name().to_str().and_then(|name| JobName::parse(name).ok()) else {
                 continue;
             };
-            if self.can_run(&name) {
+            if !self.is_broken(&name) && self.resolve(&name).is_ok() {
                 if names.len() == most {
                     return None;
                 }
@@ -138,13 +138,14 @@ impl Binaries {
         }
     }
 
-    /// Whether there is a file of this name that can be run, as far as is known.
-    pub(super) fn can_run(&self, name: &JobName) -> bool {
-        let is_broken = {
-            let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-            broken.get(name).is_some_and(|version| Some(*version) == self.version(name))
-        };
-        !is_broken && self.resolve(name).is_ok()
+    /// Whether there is no file of this name that can be run, as far as is known; not when the directory can't be used.
+    pub(super) fn lacks(&self, name: &JobName) -> bool {
+        self.is_broken(name) || self.resolve(name).is_err_and(|error| error.failure != SpawnFailure::System)
+    }
+
+    fn is_broken(&self, name: &JobName) -> bool {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.get(name).is_some_and(|version| Some(*version) == self.version(name))
     }
 
     /// As [`resolve`].

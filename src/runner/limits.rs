@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::Pid;
 
 use super::cgroup::{Leaf, Root};
-use super::descriptors;
 use super::exit::{self, Ending, MemoryEvidence};
 use super::orphans::Tracked;
 use super::procfs;
 use super::table::Table;
+use crate::descriptors;
 use crate::domain::Tail;
 
 /// How attempts are limited on this host.

@@ -10,7 +10,6 @@ mod attempt;
 pub mod binary;
 mod capture;
 mod cgroup;
-mod descriptors;
 mod directives;
 mod environment;
 mod exit;
@@ -40,7 +39,6 @@ use std::sync::Arc;
 
 pub use binary::BinaryError;
 pub use cgroup::memory_cgroup;
-pub use descriptors::raise_open_files;
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningGauge};
 pub use guard::{Guard, Presence, run_guard};
@@ -165,9 +163,9 @@ impl Runner {
         told.await.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Impeded)
     }
 
-    /// Whether a job of this name can be run here, as far as its file tells.
-    pub fn can_run(&self, name: &JobName) -> bool {
-        self.shared.binaries.can_run(name)
+    /// Whether there is no binary of this name that this machine could execute, though there is a jobs directory.
+    pub fn lacks(&self, name: &JobName) -> bool {
+        self.shared.binaries.lacks(name)
     }
 
     /// The jobs that can be run here, by the files in the jobs directory; `None` when it can't be read, or holds more than

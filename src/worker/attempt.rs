@@ -33,6 +33,9 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     if let Some(why) = lease.barred().map(str::to_owned) {
         return end_unstarted(&shop, lease, Outcome::Cancelled, &why).await;
     }
+    if let Some(pause) = shop.elsewhere.leave(&shop.worker, &lease).await {
+        return put_off(&shop, lease, None, pause).await;
+    }
     let Some(_pass) = pass(&shop, &lease).await else { return give_back(&shop, lease, None).await };
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
@@ -49,10 +52,14 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     let withdrawal = start.withdrawal();
     drop(start);
     match report {
-        Some(report) => match shop.elsewhere.runs(&shop.worker, &lease, &report).await {
-            Some(pause) => put_off(&shop, lease, withdrawal, pause).await,
-            None => conclude(&shop, lease, report).await,
-        },
+        // Only the attempt to start it may have told that its binary is none for this machine.
+        Some(report) if matches!(report.outcome, Outcome::SpawnError { .. }) => {
+            match shop.elsewhere.leave(&shop.worker, &lease).await {
+                Some(pause) => put_off(&shop, lease, withdrawal, pause).await,
+                None => conclude(&shop, lease, report).await,
+            }
+        }
+        Some(report) => conclude(&shop, lease, report).await,
         None => give_back(&shop, lease, withdrawal).await,
     }
 }

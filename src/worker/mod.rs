@@ -236,7 +236,7 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
     let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
     loop {
         let can_start = guard.is_there() && health.borrow_and_update().is_none();
-        let is_open = can_start && *suspects.borrow_and_update() == 0;
+        let is_open = can_start && *suspects.borrow_and_update() == 0 && !shop.elsewhere.is_aside();
         claims.set_concurrency(if is_open { shop.pace.leases() } else { 0 });
         let idle = async {
             match burst {
@@ -253,6 +253,7 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
             () = drain.cancelled() => break,
             () = idle => break,
             () = shop.pace.changed() => {}
+            () = shop.elsewhere.changed() => {}
             () = guard.changed() => {}
             // Their senders live as long as the worker.
             Ok(()) = health.changed() => {}

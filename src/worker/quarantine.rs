@@ -80,7 +80,8 @@ mod tests {
         drop(beside);
         let alone = alone.await;
         assert!(quarantine.beside().is_none());
-        let another = Box::pin(quarantine.alone());
+        let mut another = Box::pin(quarantine.alone());
+        assert!((&mut another).now_or_never().is_none());
         drop(alone);
         assert!(quarantine.beside().is_none());
         drop(another);

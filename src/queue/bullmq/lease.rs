@@ -132,6 +132,7 @@ struct Shared {
     inner: Arc<Inner>,
     redis: Arc<Redis>,
     id: String,
+    token: String,
     counts: Counts,
     loss: Loss,
     outbox: Mutex<Outbox>,
@@ -183,13 +184,14 @@ impl LeaseOps for Ops {
     }
 
     async fn started(&self) -> bool {
-        let Shared { inner, redis, id, counts, .. } = &*self.shared;
+        let Shared { inner, redis, id, token, counts, .. } = &*self.shared;
         self.shared.started.store(true, Ordering::Release);
         loop {
             let mut note = redis::cmd("EVAL");
-            note.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(id)).arg(keys::SPAWNED).arg(counts.leases);
+            note.arg(keys::SET_IF_HELD).arg(2).arg(inner.keys.job(id)).arg(inner.keys.lock(id));
+            note.arg(token).arg(keys::SPAWNED).arg(counts.leases);
             match inner.link.call(redis.queue.connection().cmd::<bool>(&mut note)).await {
-                Ok(there) => return there,
+                Ok(is_held) => return is_held,
                 Err(error) if self.shared.is_lost() || !error.is_retryable() => {
                     tracing::warn!(job = id, %error, "the start of an attempt could not be noted");
                     return false;
@@ -256,6 +258,7 @@ impl Lent {
             inner: inner.clone(),
             redis: redis.clone(),
             id: job.id().to_owned(),
+            token: token.clone(),
             counts,
             loss,
             outbox: Mutex::default(),

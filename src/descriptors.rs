@@ -11,9 +11,9 @@ const ENOUGH: u64 = 1 << 20;
 /// The limit with which this process was started, once it was raised.
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the soft limit to the hard one, or to what is enough. Called again, it undoes what lowered the limit meanwhile
+/// Raises the soft limit to the hard one, or to what is enough. Called again and again, it undoes what lowered the limit meanwhile
 /// (a job of the same user can), as far as that was not final.
-pub fn raise_open_files() {
+pub fn raise() {
     let now = getrlimit(Resource::Nofile);
     GIVEN.get_or_init(|| now.clone());
     let most = now.maximum.unwrap_or(ENOUGH).min(ENOUGH);
@@ -24,7 +24,7 @@ pub fn raise_open_files() {
 }
 
 /// The soft and the hard limit for children, where this process has others by now.
-pub(super) fn given() -> Option<[u64; 2]> {
+pub fn given() -> Option<[u64; 2]> {
     let given = GIVEN.get()?;
     Some([given.current, given.maximum].map(|limit| limit.unwrap_or(libc::RLIM_INFINITY)))
 }
