@@ -72,7 +72,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("chrono", &["domain"]),
     ("chrono_tz", &["domain"]),
     ("croner", &["domain"]),
-    ("libc", &["runner", "memory", "process"]),
+    ("libc", &["runner", "memory", "process", "descriptors"]),
 ];
 
 const LONGEST: usize = 500;
