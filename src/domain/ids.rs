@@ -70,6 +70,11 @@ pub struct JobId(String);
 text_type!(JobId);
 
 impl JobId {
+    /// The most characters of an id.
+    const LONGEST: usize = 256;
+    /// What [`JobId::come_again`] keeps of an id that has no room for a time behind it.
+    const KEPT: usize = 200;
+
     /// A new id that sorts by the time it was made.
     pub fn generate() -> Self {
         Self(uuid::Uuid::now_v7().to_string())
@@ -81,8 +86,8 @@ impl JobId {
     /// # Errors
     /// [`InvalidName`] otherwise.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
-        let ok =
-            (1..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#%\\\"".contains(&b));
+        let ok = (1..=Self::LONGEST).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#%\\\"".contains(&b));
         if ok && text != "." && text != ".." {
             Ok(Self(text.to_owned()))
         } else {
@@ -116,26 +121,43 @@ impl JobId {
     /// The id under which history keeps a job when its own stands for an earlier job there, and at which exactly this
     /// job is found while the queue has it. An id comes again when BullMQ counts anew, or when whoever chose it chooses
     /// it again after the queue has let go of the first.
+    ///
+    /// An id that leaves no room for the time is shortened, and can't be had back from what is made of it: then the
+    /// record itself says which it was ([`JobRecord::own_id`](crate::store::JobRecord::own_id)).
     pub fn come_again(&self, submitted_at: Timestamp) -> Self {
-        /// What is left of the longest id with a time and a digest behind it.
-        const KEPT: usize = 200;
         let ms = submitted_at.as_millis();
-        if self.0.len() <= KEPT {
-            return Self(format!("{}~{ms}", self.0));
+        let whole = format!("{}~{ms}", self.0);
+        if whole.len() <= Self::LONGEST {
+            return Self(whole);
         }
         // Ids are ASCII. The digest (FNV-1a) tells apart what has a beginning in common.
         let digest = self
             .0
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        Self(format!("{}.{digest:016x}~{ms}", &self.0[..KEPT]))
+        Self(format!("{}.{digest:016x}~{ms}", &self.0[..Self::KEPT]))
     }
 
-    /// The job's own id and its time of submission, if this id is made of both (see [`JobId::come_again`]).
+    /// The job's own id and its time of submission, if this id is made of both (see [`JobId::come_again`]) and was not
+    /// shortened.
     pub fn told_apart(&self) -> Option<(Self, Timestamp)> {
+        let (id, submitted_at) = self.parts()?;
+        (!Self::is_digested(id)).then_some((Self::parse(id).ok()?, submitted_at))
+    }
+
+    /// Whether this id looks as one that [`JobId::come_again`] has shortened: its job's own id stands in its record.
+    pub fn is_shortened(&self) -> bool {
+        self.parts().is_some_and(|(id, _)| Self::is_digested(id))
+    }
+
+    fn parts(&self) -> Option<(&str, Timestamp)> {
         let (id, ms) = self.0.rsplit_once('~')?;
-        let submitted_at = Timestamp::from_millis(ms.parse().ok()?);
-        Some((Self::parse(id).ok()?, submitted_at))
+        Some((id, Timestamp::from_millis(ms.parse().ok()?)))
+    }
+
+    fn is_digested(id: &str) -> bool {
+        let digest = id.get(Self::KEPT..).and_then(|rest| rest.strip_prefix('.'));
+        digest.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b"0123456789abcdef".contains(&b)))
     }
 }
 
@@ -302,6 +324,21 @@ mod tests {
         let [a, b] = ["a", "b"].map(|end| JobId::parse(&format!("{}{end}", "x".repeat(255))).unwrap());
         assert_ne!(a.come_again(at), b.come_again(at));
         assert!(JobId::parse(a.come_again(at).as_str()).is_ok());
+    }
+
+    proptest::proptest! {
+        /// Each is a valid id, is had back wherever that is possible, and else shows that it is not.
+        #[test]
+        fn an_id_of_any_length_comes_again_as_one_that_can_be_taken_apart_or_shows_that_it_cannot(
+            text in "[!$&-.0-9:-<>A-Z^-z{-~]{1,256}", ms in -9_000_000_000_000_i64..9_000_000_000_000_000,
+        ) {
+            let (Ok(id), at) = (JobId::parse(&text), Timestamp::from_millis(ms)) else { return Ok(()) };
+            let made = id.come_again(at);
+            proptest::prop_assert!(JobId::parse(made.as_str()).is_ok());
+            let has_room = text.len() + 1 + ms.to_string().len() <= 256;
+            proptest::prop_assert_eq!(made.told_apart(), has_room.then_some((id, at)));
+            proptest::prop_assert_eq!(made.is_shortened(), !has_room);
+        }
     }
 
     #[test]

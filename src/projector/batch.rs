@@ -50,11 +50,11 @@ pub async fn fold_batch(
     let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
     let mut batch = Batch::load(projection, entries, retention).await?;
     let told_apart = batch.tell_apart(projection, entries).await?;
-    if let Some(entries) = &told_apart {
+    if let Some((entries, own_ids)) = &told_apart {
         let firsts = std::mem::replace(&mut batch, Batch::load(projection, entries, retention).await?);
-        batch.tell_of_those_that_came_again(firsts, entries);
+        batch.tell_of_those_that_came_again(firsts, entries, own_ids);
     }
-    for (at, entry) in told_apart.as_deref().unwrap_or(entries) {
+    for (at, entry) in told_apart.as_ref().map_or(entries, |(entries, _)| entries) {
         match entry {
             Entry::Job(event) => batch.fold(*at, event),
             Entry::Categories(event) => {
@@ -173,12 +173,13 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The entries with an id of its own for each job whose id had been another's before; `None` when there is none.
+    /// The entries with an id of its own for each job whose id had been another's before, and those ids with what they
+    /// were; `None` when there is none.
     async fn tell_apart(
         &self,
         projection: &dyn Projection,
         entries: &[(Cursor, Entry)],
-    ) -> Result<Option<Vec<(Cursor, Entry)>>, StoreError> {
+    ) -> Result<Option<(Vec<(Cursor, Entry)>, HashMap<JobId, JobId>)>, StoreError> {
         let orphans = self.orphans(projection, entries).await?;
         let has_come_again = |job: &Job| {
             let first = self.jobs.places.get(&job.id).map(|place| &self.jobs.all[*place].value.record);
@@ -189,16 +190,19 @@ impl Batch {
         if !jobs.into_iter().any(|event| has_come_again(&event.job)) {
             return Ok(None);
         }
+        let mut own_ids = HashMap::new();
         let told_apart = entries.iter().cloned().map(|(at, mut entry)| {
             if let Entry::Job(event) = &mut entry
                 && has_come_again(&event.job)
             {
                 let id = event.job.id.come_again(event.job.submitted_at);
+                own_ids.insert(id.clone(), event.job.id.clone());
                 event.job = Arc::new(Job { id, ..(*event.job).clone() });
             }
             (at, entry)
         });
-        Ok(Some(told_apart.collect()))
+        let told_apart = told_apart.collect();
+        Ok(Some((told_apart, own_ids)))
     }
 
     /// Ids of records that were told apart from one which has expired since. They can only be meant by events of jobs
@@ -229,15 +233,29 @@ impl Batch {
         Ok(asked.into_iter().zip(found).filter_map(|(id, found)| found.map(|_| id)).collect())
     }
 
-    /// Lets the records of the first jobs, as they were loaded before, tell of the last that has their id.
-    fn tell_of_those_that_came_again(&mut self, firsts: Batch, entries: &[(Cursor, Entry)]) {
+    /// Lets the records of the first jobs, as they were loaded before, tell of the last that has their id, and new records
+    /// of the id that theirs does not tell.
+    fn tell_of_those_that_came_again(
+        &mut self,
+        firsts: Batch,
+        entries: &[(Cursor, Entry)],
+        own_ids: &HashMap<JobId, JobId>,
+    ) {
+        for Document { value, .. } in self.jobs.all.iter_mut().filter(|new| new.version.is_none()) {
+            let record = &mut value.record;
+            if let Some(own) = own_ids.get(&record.id)
+                && record.own_id().as_ref() != Some(own)
+            {
+                record.queued_as = Some(own.clone());
+            }
+        }
         let mut last = HashMap::new();
         for event in entries.iter().filter_map(|(_, entry)| entry.job()) {
-            if let Some((id, at)) = event.job.id.told_apart()
-                && at == event.job.submitted_at
-                && firsts.jobs.places.contains_key(&id)
+            let at = event.job.submitted_at;
+            if let Some(id) = own_ids.get(&event.job.id)
+                && firsts.jobs.places.contains_key(id)
             {
-                last.entry(id).and_modify(|last: &mut Timestamp| *last = at.max(*last)).or_insert(at);
+                last.entry(id.clone()).and_modify(|last: &mut Timestamp| *last = at.max(*last)).or_insert(at);
             }
         }
         let mut all: HashMap<_, _> = firsts.jobs.all.into_iter().map(|d| (d.value.record.id.clone(), d)).collect();

@@ -71,7 +71,7 @@ pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at
 /// The job of a record, under the id that it has in the queue.
 pub(super) fn job_of(record: &JobRecord) -> Arc<Job> {
     Arc::new(Job {
-        id: super::queued_as(&record.id, record.submitted_at),
+        id: record.own_id().unwrap_or_else(|| record.id.clone()),
         name: record.name.clone(),
         arguments: record.arguments.clone(),
         data: record.data.clone(),

@@ -24,7 +24,7 @@ use crate::events::{EventError, EventSink, EventSource};
 use crate::logging::chain;
 use crate::projector::Lead;
 use crate::queue::{Held, QueueError, ToldEnd, Witness};
-use crate::store::{History, JobFilter, JobRecord, StoreError};
+use crate::store::{History, JobFilter, JobRecord, StoreError, own_id};
 use compare::{Finding, compare, job_of};
 
 /// Between two looks at what was done.
@@ -177,7 +177,7 @@ impl Reconciler {
         let request = PageRequest { cursor: round.cursor.clone(), limit: PAGE };
         let page = self.history.jobs(&filter, request).await?;
         let jobs: Vec<_> =
-            page.items.iter().map(|job| (queued_as(&job.id, job.submitted_at), job.submitted_at)).collect();
+            page.items.iter().map(|job| (shown_as(&job.id, job.submitted_at), job.submitted_at)).collect();
         let open = self.witness.are_open(&jobs).await?;
         let at = self.clock.now();
         for (job, _) in page.items.into_iter().zip(open).filter(|(_, open)| !open) {
@@ -200,8 +200,9 @@ impl Reconciler {
         let mut known = Vec::with_capacity(cases.len());
         for case in cases {
             let record = if again { self.history.job(&case.record).await? } else { None };
-            let id = record.map_or_else(|| case.record.clone(), |r| queued_as(&r.id, r.submitted_at));
-            known.push((id, case));
+            let id = record.map_or_else(|| Some(case.record.clone()), |record| record.own_id());
+            // Of a job whose id nobody knows, nobody can say that it is lost.
+            known.extend(id.map(|id| (id, case)));
         }
         let ids: Vec<_> = known.iter().map(|(id, _)| id.clone()).collect();
         let held = self.witness.held(&ids).await?;
@@ -264,10 +265,10 @@ impl Reconciler {
     }
 }
 
-/// The id in the queue of a job that history may have under one of its own making ([`JobId::come_again`]).
-fn queued_as(id: &JobId, submitted_at: Timestamp) -> JobId {
-    let base = id.as_str().rsplit_once('~').and_then(|(base, _)| JobId::parse(base).ok());
-    base.filter(|base| base.come_again(submitted_at) == *id).unwrap_or_else(|| id.clone())
+/// The id in the queue of a job that history may have under one of its own making ([`JobId::come_again`]), as far as that
+/// one shows it.
+fn shown_as(id: &JobId, submitted_at: Timestamp) -> JobId {
+    own_id(id, None, submitted_at).unwrap_or_else(|| id.clone())
 }
 
 #[cfg(test)]
@@ -277,8 +278,8 @@ mod tests {
     #[test]
     fn a_job_that_came_again_is_found_under_its_own_id() {
         let (id, at) = (JobId::parse("42").unwrap(), Timestamp::from_millis(1_700_000_000_000));
-        assert_eq!(queued_as(&id.come_again(at), at), id);
+        assert_eq!(shown_as(&id.come_again(at), at), id);
         let odd = JobId::parse("a~7").unwrap();
-        assert_eq!(queued_as(&odd, at), odd);
+        assert_eq!(shown_as(&odd, at), odd);
     }
 }

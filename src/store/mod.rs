@@ -13,7 +13,7 @@ use crate::domain::{Clock, Day, Fingerprint, JobId, JobName, JobState, Page, Pag
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
-pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter};
+pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
 
 /// What a caller can decide on.

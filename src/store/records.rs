@@ -64,6 +64,9 @@ pub struct JobRecord {
     /// When the last job was submitted that has this id too, and a record of its own (see [`JobId::come_again`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub come_again: Option<Timestamp>,
+    /// The id that the queue has the job under, where `id` is of history's own making and does not tell it. Never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_as: Option<JobId>,
     /// The last event that has been folded in: earlier ones are skipped.
     pub applied: Cursor,
 }
@@ -110,6 +113,15 @@ pub struct FirstEnd {
     pub outcome: Option<Outcome>,
 }
 
+/// See [`JobRecord::own_id`].
+pub fn own_id(id: &JobId, queued_as: Option<&JobId>, submitted_at: Timestamp) -> Option<JobId> {
+    match id.told_apart() {
+        _ if queued_as.is_some() => queued_as.cloned(),
+        Some((own, _)) if own.come_again(submitted_at) == *id => Some(own),
+        _ => (!id.is_shortened()).then(|| id.clone()),
+    }
+}
+
 impl JobRecord {
     /// The document format that this version writes.
     pub const SCHEMA: u32 = 1;
@@ -144,8 +156,15 @@ impl JobRecord {
             removed: false,
             announced: false,
             come_again: None,
+            queued_as: None,
             applied: Cursor::START,
         }
+    }
+
+    /// The id that the queue has the job under: history may have it under one of its own making
+    /// ([`JobId::come_again`]). `None` when nothing tells: an older version has shortened it and did not note which it was.
+    pub fn own_id(&self) -> Option<JobId> {
+        own_id(&self.id, self.queued_as.as_ref(), self.submitted_at)
     }
 
     /// What its failed attempts said, each error once.

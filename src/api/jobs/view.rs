@@ -47,7 +47,8 @@ impl Api {
             (_, Some(_)) => {}
             (known, None) => {
                 let is_known = known.is_some();
-                if let Some((base, submitted_at)) = id.told_apart() {
+                let noted = known.as_ref().and_then(|record| Some((record.queued_as.clone()?, record.submitted_at)));
+                if let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) {
                     let of_that_time = |job: &QueuedJob| job.job.submitted_at == submitted_at;
                     queued = self.queue.find(std::slice::from_ref(&base)).await?.pop().flatten().filter(of_that_time);
                     if !is_known {
@@ -76,7 +77,9 @@ impl Api {
 
     /// The id under which the queue knows the job: history lists one whose id came again under another.
     pub(in crate::api) async fn in_queue(&self, id: JobId) -> Result<JobId, ApiError> {
-        let Some((base, submitted_at)) = id.told_apart() else { return Ok(id) };
+        let record = if id.is_shortened() { self.history.job(&id).await? } else { None };
+        let noted = record.and_then(|record| Some((record.queued_as?, record.submitted_at)));
+        let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) else { return Ok(id) };
         let queued = self.queue.find(&[id.clone(), base.clone()]).await?;
         let is_base = matches!(&queued[..], [None, Some(job)] if job.job.submitted_at == submitted_at);
         Ok(if is_base { base } else { id })

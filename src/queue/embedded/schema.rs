@@ -12,8 +12,9 @@
 //!
 //! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
 //! worker's stream of leases, and `attempts_started` tells leases under the same claim apart. An attempt's number is
-//! `attempts_started - unstarted`: a lease that started nothing leaves its number to the next. Claims are numbered for
-//! ever, so no triple comes twice. What expires is the claim: renewing all leases of a worker is one update of one row.
+//! `attempts_started - unstarted`: a lease that started nothing leaves its number to the next. Jobs and claims are
+//! numbered for ever (see `queue_numbers`), so no triple comes twice. What expires is the claim: renewing all leases of a
+//! worker is one update of one row.
 
 use std::sync::Arc;
 
@@ -140,7 +141,23 @@ ALTER TABLE queue_jobs ADD COLUMN unstarted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue_jobs ADD COLUMN spawned INTEGER NOT NULL DEFAULT 0;
 UPDATE queue_jobs SET spawned = attempts_started WHERE state = 3;
 ",
+    r"
+-- A row number that is free again is not given out again: the highest of a job that was removed.
+CREATE TABLE queue_numbers (
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    removed INTEGER NOT NULL
+) STRICT;
+INSERT INTO queue_numbers SELECT 0, coalesce(max(seq), 0) FROM queue_jobs;
+CREATE TRIGGER queue_number_kept AFTER DELETE ON queue_jobs
+WHEN NOT EXISTS (SELECT 1 FROM queue_jobs WHERE seq > old.seq) BEGIN
+    UPDATE queue_numbers SET removed = max(removed, old.seq);
+END;
+",
 ];
+
+/// The number of the next job: never one that another job has or had.
+pub(super) const NEXT_SEQ: &str =
+    "(SELECT 1 + max(removed, (SELECT coalesce(max(seq), 0) FROM queue_jobs)) FROM queue_numbers)";
 
 /// A state as it stands in the tables.
 pub(super) fn code(state: JobState) -> i64 {
@@ -262,6 +279,22 @@ mod tests {
             c.query_row(&sql, (wall, "this boot"), |row| row.get(0)).unwrap()
         };
         assert_eq!([expired(4000), expired(5001)], [false, true]);
+    }
+
+    #[test]
+    fn jobs_of_an_older_file_keep_their_numbers_and_new_ones_come_behind() {
+        let c = Connection::open_in_memory().unwrap();
+        let old = STEPS.len() - 1;
+        STEPS[..old].iter().for_each(|step| c.execute_batch(step).unwrap());
+        for seq in [3, 7] {
+            let sql = "INSERT INTO queue_jobs (seq, id, state, priority, cores) VALUES (?1, 'j' || ?1, 0, 0, 0)";
+            c.execute(sql, [seq]).unwrap();
+        }
+        STEPS[old..].iter().for_each(|step| c.execute_batch(step).unwrap());
+        let next = || c.query_row(&format!("SELECT {NEXT_SEQ}"), [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(next(), 8);
+        c.execute("DELETE FROM queue_jobs", []).unwrap();
+        assert_eq!(next(), 8);
     }
 
     #[test]

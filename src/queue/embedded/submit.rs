@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
-use super::schema::{code, json, standing, to_json};
+use super::schema::{NEXT_SEQ, code, json, standing, to_json};
 use super::{Inner, after};
 use crate::domain::{Job, JobId, JobState, Timestamp};
 
@@ -109,10 +109,10 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let inserted = c
-        .prepare_cached(
-            "INSERT INTO queue_jobs (id, state, priority, cores, due_at, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO NOTHING",
-        )?
+        .prepare_cached(&format!(
+            "INSERT INTO queue_jobs (seq, id, state, priority, cores, due_at, dedup_key)
+             VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+        ))?
         .execute((
             job.id.as_str(),
             code(*state),

@@ -382,3 +382,49 @@ async fn a_batch_is_taken_wholly_or_not_at_all() {
     bench.queue.submit(jobs, Some(idempotency)).await.unwrap_err();
     assert_eq!((bench.rows("queue_jobs").await, bench.rows("queue_idempotency").await), (0, 0));
 }
+
+/// Cursors of lists, leases and whatever else is kept in memory name jobs by their numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_a_job_is_never_that_of_another_whatever_was_removed() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let three: Vec<_> = (0..3).map(|_| bench.job(|_| {})).collect();
+    bench.queue.submit(three.clone(), None).await.unwrap();
+    let page = bench.queue.page(JobState::Waiting, PageRequest::first(2)).await.unwrap();
+    // The highest last, and the highest first.
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        for job in order {
+            bench.queue.remove(&three[job].id).await.unwrap();
+        }
+        let others: Vec<_> = (0..2).map(|_| bench.job(|_| {})).collect();
+        bench.queue.submit(others.clone(), None).await.unwrap();
+        let rest = PageRequest { cursor: page.next.clone(), limit: 9 };
+        let found = bench.queue.page(JobState::Waiting, rest).await.unwrap().items;
+        let ids = |jobs: &[Arc<Job>]| jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>();
+        assert_eq!(found.iter().map(|found| found.job.id.clone()).collect::<Vec<_>>(), ids(&others));
+        for job in &others {
+            bench.queue.remove(&job.id).await.unwrap();
+        }
+        bench.queue.submit(three.clone(), None).await.unwrap();
+    }
+}
+
+/// A worker's leases hang on one claim, so the number of the job is what tells two first starts apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_late_of_a_removed_job_is_not_said_of_the_next() {
+    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let mut claims = bench.claim("w", 1).await;
+    let mut starts = Vec::new();
+    for _ in 0..2 {
+        let job = bench.submit(bench.job(|_| {})).await.id;
+        let lease = claims.next().await.unwrap();
+        let start = |c: &rusqlite::Connection| {
+            c.query_row("SELECT seq, claim, attempts_started FROM queue_jobs WHERE state = 3", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })
+        };
+        starts.push(bench.queue.inner.db.read(start).await.unwrap());
+        lease.settle(Verdict::Complete { result: None }).await;
+        assert!(matches!(bench.queue.remove(&job).await.unwrap(), Change::Done(..)));
+    }
+    assert_ne!(starts[0], starts[1], "one lease could be taken for the other");
+}

@@ -115,7 +115,7 @@ struct Extras<'a> {
 }
 
 /// The fields that are written with the first version of a document and never again.
-const WRITTEN_ONCE: [&str; 6] = ["id", "name", "arguments", "data", "submitted_at", "options"];
+const WRITTEN_ONCE: [&str; 7] = ["id", "name", "arguments", "data", "submitted_at", "options", "queued_as"];
 /// How many paths one request may change.
 pub(super) const MOST_PATHS: usize = 16;
 /// The fields that a record may be without.
