@@ -149,6 +149,17 @@ impl Sqlite {
         answer
     }
 
+    /// The same for callers that hold something up meanwhile, such as cores: no others are gathered for its commit.
+    pub fn write_now<T, F>(&self, run: F) -> oneshot::Receiver<Result<T, SqliteError>>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (call, answer) = Call::new(run, BUSY);
+        self.shared.writer.send_hurried(call);
+        answer
+    }
+
     /// Runs `run` on a reading connection, off the async threads.
     pub async fn read<T, F>(&self, run: F) -> Result<T, SqliteError>
     where

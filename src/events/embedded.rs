@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
-use crate::domain::{CategoryEvent, Entry, Event, Timestamp};
+use crate::domain::{CategoryEvent, Entry, Event, EventKind, Timestamp};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
 
@@ -150,18 +150,21 @@ impl Drop for Announced<'_> {
 impl EventSink for EmbeddedLog {
     async fn append(&self, events: &[Event]) -> Result<Cursor, EventError> {
         // Encoded here: the writing thread is shared by all.
-        self.write(events.iter().map(codec::encode).collect()).await
+        // Cores are idle until the start of what is to run on them is written.
+        let hurry = events.iter().any(|event| matches!(event.kind, EventKind::AttemptStarted { .. }));
+        self.write(events.iter().map(codec::encode).collect(), hurry).await
     }
 
     async fn append_change(&self, event: &CategoryEvent) -> Result<Cursor, EventError> {
-        self.write(vec![codec::encode_change(event)]).await
+        self.write(vec![codec::encode_change(event)], false).await
     }
 }
 
 impl EmbeddedLog {
-    async fn write(&self, bodies: Vec<Vec<u8>>) -> Result<Cursor, EventError> {
+    async fn write(&self, bodies: Vec<Vec<u8>>, hurry: bool) -> Result<Cursor, EventError> {
         let cap = self.cap;
-        let answer = self.db.write_later(move |c| insert(c, &bodies, cap));
+        let run = move |c: &Connection| insert(c, &bodies, cap);
+        let answer = if hurry { self.db.write_now(run) } else { self.db.write_later(run) };
         let last = Announced { log: self, answer: Some(answer) }.committed().await?;
         last.map(cursor).ok_or_else(|| {
             EventError::new(
@@ -322,7 +325,7 @@ fn failed(error: SqliteError) -> EventError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventKind, JobOptions, NewJob, Timestamp};
+    use crate::domain::{JobOptions, NewJob};
     use crate::sqlite::Durability;
 
     fn event() -> Event {

@@ -65,10 +65,7 @@ pub(super) fn run(
     sink: &Arc<dyn OutputSink>,
 ) -> Result<Option<AttemptReport>, RunnerError> {
     // Not even written down, if it can be told already.
-    if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
-        return Ok(None);
-    }
-    if !await_guard(shared, order, stop) {
+    if is_forbidden(order, stop) || !await_guard(shared, order, stop) {
         return Ok(None);
     }
     if let Some(log) = &order.start_log {
@@ -214,13 +211,29 @@ pub(super) fn never_started(reason: Option<StopReason>, now: Timestamp) -> Attem
     }
 }
 
+/// Begins to write the start of an attempt down that has its slot, before its thread comes to it; unless it can be told
+/// already that it will not be made, or not yet.
+pub(super) fn begin(shared: &Shared, order: &RunOrder, stop: &StopSignal) {
+    if let Some(log) = &order.start_log
+        && !is_forbidden(order, stop)
+        && shared.presence.as_ref().is_none_or(Presence::is_there)
+    {
+        log.begin();
+    }
+}
+
+/// Whether it is to stop, or its lease is over.
+fn is_forbidden(order: &RunOrder, stop: &StopSignal) -> bool {
+    stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over)
+}
+
 /// Waits until there is a guard, which would end the process should this one be killed; false when the attempt must not
 /// be started any more.
 fn await_guard(shared: &Shared, order: &RunOrder, stop: &StopSignal) -> bool {
     const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
     let Some(presence) = &shared.presence else { return true };
     while !presence.is_there() {
-        if stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over) {
+        if is_forbidden(order, stop) {
             return false;
         }
         let _ = poll(&mut [PollFd::new(&stop.0.event, PollFlags::IN)], Some(&LOOK));

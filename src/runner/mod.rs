@@ -188,6 +188,8 @@ impl Runner {
         let (shared, pool) = (self.shared.clone(), self.pool.clone());
         let (sender, answer) = tokio::sync::oneshot::channel();
         let turn = slots.in_turn(cores, move |slot| {
+            // Whoever freed the slot has the last attempt to tidy up before: the log is at work meanwhile.
+            attempt::begin(&shared, &order, &stop);
             let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
             pool.start(pool::prepare(work, sender));
         });

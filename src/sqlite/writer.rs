@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -19,7 +21,7 @@ const QUEUE: usize = 4096;
 const GROUP: usize = 512;
 /// While several writes come at a time they are gathered for the next commit for so many times what the last one took:
 /// a commit costs about as much as ten small writes, so this is worth far more than it delays. One caller alone never
-/// waits for it.
+/// waits for it, and nobody when one of them is in a hurry.
 const GATHER: u32 = 2;
 /// The longest that writes are gathered.
 const GATHER_MOST: Duration = Duration::from_millis(2);
@@ -33,6 +35,9 @@ const REMARKABLE: Duration = Duration::from_secs(2);
 /// The way to the writing thread.
 pub(super) struct Writer {
     calls: Sender<Call>,
+    thread: Thread,
+    /// How many calls are under way that nothing may be gathered for.
+    hurried: Arc<AtomicUsize>,
     room: Arc<Semaphore>,
     died: CancellationToken,
 }
@@ -46,6 +51,24 @@ pub(super) struct Call {
     panicked: Option<SqliteError>,
     /// Its place among those that may wait.
     _place: Option<OwnedSemaphorePermit>,
+    /// Held while nothing may be gathered because of it.
+    _hurry: Option<Hurry>,
+}
+
+/// One of those that are counted, until this is dropped.
+struct Hurry(Arc<AtomicUsize>);
+
+impl Hurry {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 trait Work: Send {
@@ -85,7 +108,7 @@ impl Call {
     {
         let (reply, answer) = oneshot::channel();
         let work = Box::new(Typed { run, output: None, reply });
-        (Self { work, came: Instant::now(), patience, panicked: None, _place: None }, answer)
+        (Self { work, came: Instant::now(), patience, panicked: None, _place: None, _hurry: None }, answer)
     }
 
     fn answer(self, result: Result<(), SqliteError>) {
@@ -105,14 +128,18 @@ impl Writer {
         let (calls, received) = channel();
         let died = CancellationToken::new();
         let (path, death) = (path.to_owned(), Death(died.clone()));
-        std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
+        let hurried = Arc::new(AtomicUsize::new(0));
+        let count = hurried.clone();
+        let handle = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
             let death = death;
             // What is written to a file that nobody can find any more is lost with this process: better refuse it.
             let presence = Presence::of(&path);
-            Thread { connection, path, presence, received, waiting: VecDeque::new(), held_since: None }.work();
+            let (waiting, held_since) = (VecDeque::new(), None);
+            Writing { connection, path, presence, received, hurried: count, waiting, held_since }.work();
             drop(death);
         })?;
-        Ok(Self { calls, room: Arc::new(Semaphore::new(QUEUE)), died })
+        let room = Arc::new(Semaphore::new(QUEUE));
+        Ok(Self { calls, thread: handle.thread().clone(), hurried, room, died })
     }
 
     /// Cancelled when the thread has panicked.
@@ -130,6 +157,13 @@ impl Writer {
     pub(super) fn send(&self, call: Call) {
         let _ = self.calls.send(call);
     }
+
+    /// The same for a call that others are not gathered for: it is written at once, with what has come before it.
+    pub(super) fn send_hurried(&self, mut call: Call) {
+        call._hurry = Some(Hurry::new(&self.hurried));
+        self.send(call);
+        self.thread.unpark();
+    }
 }
 
 /// Tells of the thread's death.
@@ -143,18 +177,19 @@ impl Drop for Death {
     }
 }
 
-struct Thread {
+struct Writing {
     connection: Connection,
     path: PathBuf,
     presence: Presence,
     received: Receiver<Call>,
+    hurried: Arc<AtomicUsize>,
     /// Received, but not of the group that is written now.
     waiting: VecDeque<Call>,
     /// Since when another process has held the file.
     held_since: Option<Instant>,
 }
 
-impl Thread {
+impl Writing {
     fn work(mut self) {
         // The loop of `begin` waits longer; this is how often it looks round.
         if let Err(error) = self.connection.busy_timeout(LOOK) {
@@ -163,7 +198,7 @@ impl Thread {
         let mut gather = Duration::ZERO;
         while let Some(first) = self.waiting.pop_front().or_else(|| self.received.recv().ok()) {
             if !gather.is_zero() {
-                std::thread::sleep(gather);
+                self.gather(gather);
             }
             let mut group = vec![first];
             while group.len() < GROUP
@@ -178,6 +213,18 @@ impl Thread {
                 group.into_iter().for_each(|call| call.answer(Err(removed(&self.path))));
             }
             gather = if writes > 1 { (began.elapsed() * GATHER).min(GATHER_MOST) } else { Duration::ZERO };
+        }
+    }
+
+    /// Sleeps for so long, or until somebody is in a hurry.
+    fn gather(&self, long: Duration) {
+        let until = Instant::now() + long;
+        while self.hurried.load(Ordering::SeqCst) == 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
         }
     }
 
@@ -346,6 +393,39 @@ mod tests {
 
     fn insert(n: i64) -> impl FnMut(&Connection) -> rusqlite::Result<usize> {
         move |c| c.execute("INSERT INTO t VALUES (?1)", [n])
+    }
+
+    #[test]
+    fn nothing_is_gathered_for_somebody_in_a_hurry() {
+        let hurried = Arc::default();
+        let (calls, received) = channel();
+        let writing = Writing {
+            connection: Connection::open_in_memory().unwrap(),
+            path: PathBuf::new(),
+            presence: Presence::of(Path::new("")),
+            received,
+            hurried: Arc::clone(&hurried),
+            waiting: VecDeque::new(),
+            held_since: None,
+        };
+        let began = Instant::now();
+        let gathering = std::thread::spawn(move || {
+            writing.gather(Duration::from_secs(60));
+            // What has come is there, the one in a hurry among it.
+            (writing.received.try_iter().count(), writing)
+        });
+        let room = Arc::new(Semaphore::new(QUEUE));
+        let thread = gathering.thread().clone();
+        let writer = Writer { calls, thread, hurried: Arc::clone(&hurried), room, died: CancellationToken::new() };
+        let send = |hurry: bool| {
+            let (call, _) = Call::new(|_| Ok(()), BUSY);
+            if hurry { writer.send_hurried(call) } else { writer.send(call) }
+        };
+        send(false);
+        send(true);
+        assert_eq!(gathering.join().unwrap().0, 2);
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        assert_eq!(hurried.load(Ordering::SeqCst), 0, "it is answered");
     }
 
     #[tokio::test]

@@ -88,10 +88,11 @@ impl StartLog for Start {
         });
         let (shop, abandoned, publisher) = (self.shop.clone(), self.abandoned.clone(), self.publisher.clone());
         let mut writing = async move {
-            // History hears of it, and the queue: a lease that is lost before is no crash.
+            // The queue notes it too: a lease that is lost before is no crash. First, so that on one database both share the
+            // commit that the event does not wait for.
             let write = async {
-                let (is_recorded, is_noted) =
-                    tokio::join!(shop.recorder.record(std::slice::from_ref(&event)), publisher.started());
+                let (is_noted, is_recorded) =
+                    tokio::join!(publisher.started(), shop.recorder.record(std::slice::from_ref(&event)));
                 is_recorded && is_noted
             };
             tokio::select! {

@@ -216,7 +216,7 @@ fn presets_and_categories_that_the_docs_name_exist() {
 }
 
 /// Everything that commands of the docs expect to find.
-async fn prepared() -> (Jobber, String) {
+async fn prepared(needs_library: bool) -> (Jobber, String) {
     let place = Place::new();
     place.cpp_jobs();
     for name in ["resize", "report", "cleanup", "fetch"] {
@@ -242,7 +242,8 @@ async fn prepared() -> (Jobber, String) {
     ];
     let lines = labelled.map(|(text, category)| json!({"text": text, "category": category}).to_string() + "\n");
     write("labelled.jsonl", &lines.concat());
-    let j = Jobber::dev().at(&place).env("JOBBER_FAILURES_SEED", "library").start().await;
+    let seed = if needs_library { "library" } else { "original" };
+    let j = Jobber::dev().at(&place).env("JOBBER_FAILURES_SEED", seed).start().await;
     let id = j.submit(json!({"name": "resize"})).await;
     j.wait_final(&id).await;
     (j, id)
@@ -250,7 +251,7 @@ async fn prepared() -> (Jobber, String) {
 
 /// Runs all of a page's commands, in order.
 async fn run_commands(page: &str) {
-    let (mut j, id) = prepared().await;
+    let (mut j, id) = prepared(read(page).contains("jobber category")).await;
     let fences = fences(page);
     if let Some(program) = fences.iter().find(|fence| fence.info == "cpp") {
         let sources = j.place().path().join("cpp-jobs");
