@@ -101,7 +101,7 @@ async fn pass_on(api: &Api, mut at: Cursor, out: &mpsc::Sender<sse::Event>) -> R
     const WAIT: Duration = Duration::from_secs(20);
     let mut repeats = Repeats::default();
     loop {
-        for (cursor, entry) in api.source.read(at, AT_ONCE, WAIT).await? {
+        for (cursor, entry) in api.source.read_without_data(at, AT_ONCE, WAIT).await? {
             at = cursor;
             let Entry::Job(event) = entry else { continue };
             if !repeats.is_new(&event) {

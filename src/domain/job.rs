@@ -193,6 +193,21 @@ pub struct Job {
     pub submitted_at: Timestamp,
 }
 
+/// A job as it is stored, read without its arguments and data: these are passed over, and take no memory.
+#[derive(Debug, Deserialize)]
+pub struct JobHead {
+    id: JobId,
+    name: JobName,
+    options: JobOptions,
+    submitted_at: Timestamp,
+}
+
+impl From<JobHead> for Job {
+    fn from(JobHead { id, name, options, submitted_at }: JobHead) -> Self {
+        Self { id, name, arguments: Vec::new(), data: None, options, submitted_at }
+    }
+}
+
 /// A job that somebody wants to submit, not yet checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {

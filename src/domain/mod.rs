@@ -24,7 +24,7 @@ pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
 pub use ids::{AttemptNumber, InvalidName, JobId, JobName, ScheduleId, WorkerId};
-pub use job::{Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
+pub use job::{Deduplication, InvalidJob, Job, JobHead, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
 pub use retry::{Backoff, BackoffKind, CategoryRule, RetryPolicy, Stretch, Verdict};

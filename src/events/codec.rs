@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
 use super::{EventError, EventErrorKind};
-use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job, Timestamp};
+use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job, JobHead, Timestamp};
 
 /// The version that [`encode`] and [`encode_change`] write.
 pub const VERSION: u32 = 1;
@@ -23,10 +24,11 @@ struct Written<'a, E> {
 
 /// Any entry: which one it is shows by the keys that are there.
 #[derive(Deserialize)]
-struct Read {
+#[serde(bound = "J: DeserializeOwned")]
+struct Read<J> {
     at: Timestamp,
     #[serde(default)]
-    job: Option<Arc<Job>>,
+    job: Option<J>,
     #[serde(default)]
     kind: Option<EventKind>,
     #[serde(default)]
@@ -53,11 +55,23 @@ pub fn encode_change(event: &CategoryEvent) -> Vec<u8> {
 /// # Errors
 /// `Corrupt` when the bytes are no event; `Unavailable` when they are one of a newer Jobber, which can read it.
 pub fn decode(bytes: &[u8]) -> Result<Entry, EventError> {
+    decode_as::<Job>(bytes)
+}
+
+/// As [`decode`], the job without arguments and data.
+///
+/// # Errors
+/// The same.
+pub fn decode_without_data(bytes: &[u8]) -> Result<Entry, EventError> {
+    decode_as::<JobHead>(bytes)
+}
+
+fn decode_as<J: DeserializeOwned + Into<Job>>(bytes: &[u8]) -> Result<Entry, EventError> {
     let corrupt =
         |e: serde_json::Error| EventError::new(EventErrorKind::Corrupt, "an event can't be read").caused_by(e);
     // What `encode` writes begins with its version; looking for it elsewhere costs reading everything twice.
     if bytes.starts_with(b"{\"v\":1,") {
-        return entry(bytes).map_err(corrupt);
+        return entry::<J>(bytes).map_err(corrupt);
     }
     let Version { v } = serde_json::from_slice(bytes).map_err(corrupt)?;
     if v == 0 || v > VERSION + LATER {
@@ -70,13 +84,13 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, EventError> {
             format!("an event has format {v}, this jobber reads format {VERSION}; run a newer jobber"),
         ));
     }
-    entry(bytes).map_err(corrupt)
+    entry::<J>(bytes).map_err(corrupt)
 }
 
-fn entry(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
-    let Read { at, job, kind, category_change } = serde_json::from_slice(bytes)?;
+fn entry<J: DeserializeOwned + Into<Job>>(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
+    let Read::<J> { at, job, kind, category_change } = serde_json::from_slice(bytes)?;
     match (job, kind, category_change) {
-        (Some(job), Some(kind), None) => Ok(Entry::Job(Event { at, job, kind })),
+        (Some(job), Some(kind), None) => Ok(Entry::Job(Event { at, job: Arc::new(job.into()), kind })),
         (None, None, Some(change)) => Ok(Entry::Categories(CategoryEvent { at, change })),
         (None, _, None) => Err(serde_json::Error::missing_field("job")),
         (Some(_), None, None) => Err(serde_json::Error::missing_field("kind")),

@@ -161,6 +161,26 @@ impl EventSink for EmbeddedLog {
 }
 
 impl EmbeddedLog {
+    async fn read_as(
+        &self,
+        decode: Decode,
+        after: Cursor,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<(Cursor, Entry)>, EventError> {
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            // Before the look: what is appended from here on wakes the wait below.
+            let news = self.wake.listen();
+            let found = self.db.read(move |c| select(c, decode, after, limit)).await.map_err(failed)?;
+            let left = until.saturating_duration_since(Instant::now());
+            if !found.is_empty() || left.is_zero() {
+                return readable(found);
+            }
+            news.wait(left).await;
+        }
+    }
+
     async fn write(&self, bodies: Vec<Vec<u8>>, hurry: bool) -> Result<Cursor, EventError> {
         let cap = self.cap;
         let run = move |c: &Connection| insert(c, &bodies, cap);
@@ -178,17 +198,16 @@ impl EmbeddedLog {
 #[async_trait]
 impl EventSource for EmbeddedLog {
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError> {
-        let until = Instant::now() + wait.min(LONGEST_WAIT);
-        loop {
-            // Before the look: what is appended from here on wakes the wait below.
-            let news = self.wake.listen();
-            let found = self.db.read(move |c| select(c, after, limit)).await.map_err(failed)?;
-            let left = until.saturating_duration_since(Instant::now());
-            if !found.is_empty() || left.is_zero() {
-                return readable(found);
-            }
-            news.wait(left).await;
-        }
+        self.read_as(codec::decode, after, limit, wait).await
+    }
+
+    async fn read_without_data(
+        &self,
+        after: Cursor,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<(Cursor, Entry)>, EventError> {
+        self.read_as(codec::decode_without_data, after, limit, wait).await
     }
 
     async fn span(&self) -> Result<LogSpan, EventError> {
@@ -276,14 +295,16 @@ fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Opti
 
 type Found = Vec<(Cursor, Result<Entry, EventError>)>;
 
-fn select(c: &Connection, after: Cursor, limit: usize) -> rusqlite::Result<Found> {
+type Decode = fn(&[u8]) -> Result<Entry, EventError>;
+
+fn select(c: &Connection, decode: Decode, after: Cursor, limit: usize) -> rusqlite::Result<Found> {
     let mut select = c.prepare_cached("SELECT seq, body FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
     let mut rows = select.query((row(after), i64::try_from(limit).unwrap_or(i64::MAX)))?;
     let mut found = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let body = row.get_ref(1)?.as_blob()?;
-        found.push((cursor(row.get(0)?), codec::decode(body)));
+        found.push((cursor(row.get(0)?), decode(body)));
         bytes += body.len();
         if bytes > READ_BYTES {
             break;

@@ -135,6 +135,17 @@ pub trait EventSource: Send + Sync + 'static {
     /// `Unavailable` when a newer Jobber wrote it: this one can't go on, a newer one can.
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
+    /// As [`EventSource::read`], the jobs without arguments and data: for the many who only want to know what happened.
+    ///
+    /// # Errors
+    /// The same.
+    async fn read_without_data(
+        &self,
+        after: Cursor,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<(Cursor, Entry)>, EventError>;
+
     /// How much it holds.
     async fn span(&self) -> Result<LogSpan, EventError>;
 

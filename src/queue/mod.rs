@@ -278,6 +278,10 @@ pub trait Queue: Send + Sync + 'static {
     /// The jobs with these ids, `None` for those that the queue does not (or no longer) know.
     async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
+    /// As [`Queue::find`], for the many who look again and again: without the jobs' arguments, data and results, and without
+    /// the jobs that they wait for. Options that are kept within the data may be missing, too.
+    async fn find_without_data(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
+
     /// The jobs in a state: those to come in the order in which they will be taken, ended ones newest first.
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError>;
 

@@ -1,7 +1,10 @@
 //! Documents as bytes: JSON with a format number, readable for ever (see `tests/data/documents`).
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
 use crate::stats::StatShard;
@@ -17,6 +20,20 @@ pub fn encode<T: Serialize>(document: &T) -> Vec<u8> {
 /// `Corrupt` when the bytes are no record, or one of a newer Jobber.
 pub fn job(bytes: &[u8]) -> Result<JobRecord, StoreError> {
     decode(bytes, "job record", JobRecord::SCHEMA)
+}
+
+/// As [`job`], without arguments, data and result: these are passed over, and take no memory.
+///
+/// # Errors
+/// The same.
+pub fn job_without_data(bytes: &[u8]) -> Result<JobRecord, StoreError> {
+    const NONE: &str = "[]";
+    let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(bytes) else { return job(bytes) };
+    fields.retain(|name, _| !["data", "result"].contains(&name.as_str()));
+    if let (Some(arguments), Ok(none)) = (fields.get_mut("arguments"), serde_json::from_str(NONE)) {
+        *arguments = none;
+    }
+    job(&encode(&fields))
 }
 
 /// Reads an aggregate that any version of [`encode`] wrote.
@@ -81,6 +98,9 @@ mod tests {
     fn documents_of_every_version_can_be_read() {
         for name in ["job_waiting.json", "job_failed.json", "job_fingerprinted.json"] {
             same(&encode(&job(&golden(name)).unwrap()), &golden(name));
+            let whole = job(&golden(name)).unwrap();
+            let without = JobRecord { arguments: Vec::new(), data: None, result: None, ..whole };
+            assert_eq!(job_without_data(&golden(name)).unwrap(), without, "{name}");
         }
         for name in ["shard.json", "shard_expiring.json", "shard_errors.json"] {
             same(&encode(&shard(&golden(name)).unwrap()), &golden(name));
@@ -93,7 +113,9 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_told_from_one_of_a_newer_jobber() {
-        assert_eq!(job(b"{}").unwrap_err().to_string(), "a stored job record can't be read");
+        for read in [job, job_without_data] {
+            assert_eq!(read(b"{}").unwrap_err().to_string(), "a stored job record can't be read");
+        }
         let newer = shard(br#"{"schema":99}"#).unwrap_err();
         assert!(newer.to_string().contains("run a newer jobber"), "{newer}");
     }

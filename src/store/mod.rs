@@ -87,6 +87,9 @@ pub trait History: Send + Sync + 'static {
     /// One job with all its attempts.
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
+    /// The same without its arguments, its data and its result: for the many who follow it and show none of them.
+    async fn job_without_data(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
+
     /// Jobs, last submitted first.
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError>;
 

@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use super::view::Depth;
 use crate::api::body::{OptionalJson, check_text};
 use crate::api::problem::ApiError;
 use crate::api::query::Segment;
@@ -62,7 +63,7 @@ pub(in crate::api) async fn remove(State(api): State<Arc<Api>>, segment: Segment
 
 async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, ApiError> {
     const ENDED: &str = "only a job that has not ended can be cancelled";
-    let look = api.look(id).await?;
+    let look = api.glance(id).await?;
     if look.view.state.is_final() {
         return Err(ApiError::wrong_state(id, look.view.state, ENDED));
     }
@@ -103,7 +104,7 @@ async fn retry(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a failed job can be retried")),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
-            api.look(id).await?;
+            api.glance(id).await?;
             Err(not_in_queue(id))
         }
     }
@@ -116,7 +117,7 @@ async fn promote(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a delayed job can be promoted")),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
-            let look = api.look(id).await?;
+            let look = api.glance(id).await?;
             Err(ApiError::wrong_state(id, look.view.state, "only a delayed job can be promoted"))
         }
     }
@@ -130,7 +131,7 @@ async fn take_out(api: &Api, id: &JobId) -> Result<(), ApiError> {
         }
         Change::KeyTaken(holder) => return Err(key_taken(id, &holder)),
         // The queue has forgotten it, but it is in the lists still.
-        Change::NotFound => match api.remembered(id).await? {
+        Change::NotFound => match api.remembered(id, Depth::Whole).await? {
             Some(record) if !record.removed => append(api, &Arc::new(job_of(&record)), EventKind::Removed).await?,
             _ => return Err(ApiError::unknown_job(id)),
         },

@@ -80,19 +80,21 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
     if first.settled {
         return Ok(first.view);
     }
-    let id = first.pinned();
-    let mut watch = api.feed.watch(&first.own_id).await;
+    let (id, own_id) = (first.pinned(), first.own_id.clone());
+    // What it was given is not held while it is waited for.
+    drop(first);
+    let mut watch = api.feed.watch(&own_id).await;
     loop {
-        let look = api.look(&id).await?;
+        let look = api.glance(&id).await?;
         if look.settled || api.stopping.is_cancelled() || Instant::now() >= deadline {
-            return Ok(look.view);
+            break;
         }
         if look.view.state.is_final() {
             return catch_up(api, &id, deadline).await;
         }
         tokio::select! {
-            () = api.stopping.cancelled() => return Ok(look.view),
-            () = tokio::time::sleep_until(deadline) => return Ok(look.view),
+            () = api.stopping.cancelled() => break,
+            () = tokio::time::sleep_until(deadline) => break,
             news = watch.changed() => {
                 api.folded(news, deadline).await;
                 pause = FIRST;
@@ -100,6 +102,7 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RARELY),
         }
     }
+    Ok(api.look(&id).await?.view)
 }
 
 /// The queue has the job as ended. Its end was written down before, so history knows it when it has come that far; if

@@ -29,20 +29,57 @@ impl Look {
     }
 }
 
+/// How much of a job is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum Depth {
+    /// All of it.
+    Whole,
+    /// Without arguments, data, result and whom it waits for: what may be large and only few show.
+    Standing,
+}
+
 impl Api {
     /// Looks at a job in both sources.
     ///
     /// # Errors
     /// 404 when neither knows it, or it was removed.
     pub(in crate::api) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
+        self.look_at(id, Depth::Whole).await
+    }
+
+    /// How it stands, for whoever follows it or decides by it.
+    ///
+    /// # Errors
+    /// The same.
+    pub(in crate::api) async fn glance(&self, id: &JobId) -> Result<Look, ApiError> {
+        self.look_at(id, Depth::Standing).await
+    }
+
+    async fn queued(&self, id: &JobId, depth: Depth) -> Result<Option<QueuedJob>, ApiError> {
+        let ids = std::slice::from_ref(id);
+        let found = match depth {
+            Depth::Whole => self.queue.find(ids).await?,
+            Depth::Standing => self.queue.find_without_data(ids).await?,
+        };
+        Ok(found.into_iter().next().flatten())
+    }
+
+    async fn record(&self, id: &JobId, depth: Depth) -> Result<Option<JobRecord>, StoreError> {
+        match depth {
+            Depth::Whole => self.history.job(id).await,
+            Depth::Standing => self.history.job_without_data(id).await,
+        }
+    }
+
+    async fn look_at(&self, id: &JobId, depth: Depth) -> Result<Look, ApiError> {
         // The queue first: what it does not know any more is in history by then.
-        let mut queued = self.queue.find(std::slice::from_ref(id)).await?.pop().flatten();
-        let mut record = self.history.job(id).await?;
+        let mut queued = self.queued(id, depth).await?;
+        let mut record = self.record(id, depth).await?;
         let mut own_id = id.clone();
         match (&record, &queued) {
             // The id stands for another job by now: while that is in the queue, it is the one that is asked for.
             (Some(first), Some(queued)) if first.submitted_at != queued.job.submitted_at => {
-                record = self.history.job(&id.come_again(queued.job.submitted_at)).await?;
+                record = self.record(&id.come_again(queued.job.submitted_at), depth).await?;
             }
             (_, Some(_)) => {}
             (known, None) => {
@@ -50,13 +87,13 @@ impl Api {
                 let noted = known.as_ref().and_then(|record| Some((record.queued_as.clone()?, record.submitted_at)));
                 if let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) {
                     let of_that_time = |job: &QueuedJob| job.job.submitted_at == submitted_at;
-                    queued = self.queue.find(std::slice::from_ref(&base)).await?.pop().flatten().filter(of_that_time);
+                    queued = self.queued(&base, depth).await?.filter(of_that_time);
                     if !is_known {
-                        record = self.history.job(&base).await?.filter(|first| first.submitted_at == submitted_at);
+                        record = self.record(&base, depth).await?.filter(|first| first.submitted_at == submitted_at);
                     }
                     own_id = base;
                 } else if known.as_ref().is_some_and(|first| first.come_again.is_some()) {
-                    record = self.remembered(id).await?;
+                    record = self.remembered(id, depth).await?;
                 }
             }
         }
@@ -67,20 +104,20 @@ impl Api {
     }
 
     /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the first.
-    pub(in crate::api) async fn remembered(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        let first = self.history.job(id).await?;
+    pub(in crate::api) async fn remembered(&self, id: &JobId, depth: Depth) -> Result<Option<JobRecord>, StoreError> {
+        let first = self.record(id, depth).await?;
         match first.as_ref().and_then(|first| first.come_again).filter(|_| !id.is_counted()) {
-            Some(last) => Ok(self.history.job(&id.come_again(last)).await?.or(first)),
+            Some(last) => Ok(self.record(&id.come_again(last), depth).await?.or(first)),
             None => Ok(first),
         }
     }
 
     /// The id under which the queue knows the job: history lists one whose id came again under another.
     pub(in crate::api) async fn in_queue(&self, id: JobId) -> Result<JobId, ApiError> {
-        let record = if id.is_shortened() { self.history.job(&id).await? } else { None };
+        let record = if id.is_shortened() { self.history.job_without_data(&id).await? } else { None };
         let noted = record.and_then(|record| Some((record.queued_as?, record.submitted_at)));
         let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) else { return Ok(id) };
-        let queued = self.queue.find(&[id.clone(), base.clone()]).await?;
+        let queued = self.queue.find_without_data(&[id.clone(), base.clone()]).await?;
         let is_base = matches!(&queued[..], [None, Some(job)] if job.job.submitted_at == submitted_at);
         Ok(if is_base { base } else { id })
     }

@@ -52,7 +52,7 @@ pub(super) async fn stream(
     let attempt = params.number("attempt", 1, u64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok());
     params.done()?;
     let last = query::header(&headers, "last-event-id")?;
-    let look = look_without_data(&api, &id).await?;
+    let look = api.glance(&id).await?;
     if last == Some(END) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -72,14 +72,6 @@ pub(super) async fn stream(
         }
     });
     Ok(sse::answer(events))
-}
-
-/// The job, without what a log does not show and would hold for as long as somebody follows.
-async fn look_without_data(api: &Api, id: &JobId) -> Result<Look, ApiError> {
-    let mut look = api.look(id).await?;
-    look.view.data = None;
-    look.view.result = None;
-    Ok(look)
 }
 
 /// Tells one client what one job says.
@@ -146,7 +138,7 @@ impl Teller {
                 api.folded(cursor, Instant::now() + PATIENCE).await;
             }
             if behind.is_some() || looked.elapsed() >= RARELY || self.moved(&mut look).await? {
-                look = look_without_data(&api, &id).await?;
+                look = api.glance(&id).await?;
                 looked = Instant::now();
                 self.tell(&look, stuck).await?;
             }
@@ -203,7 +195,7 @@ impl Teller {
         if !look.settled {
             let written = self.api.source.span().await?.last;
             self.api.folded(written, Instant::now() + PATIENCE).await;
-            look = look_without_data(&self.api, &self.id).await?;
+            look = self.api.glance(&self.id).await?;
         }
         self.tell(&look, true).await?;
         // Of an attempt that was lost with its worker history has no tail.
@@ -223,7 +215,7 @@ impl Teller {
 
     /// The job as the queue has it.
     async fn queued(&self) -> Result<Option<QueuedJob>, ApiError> {
-        Ok(self.api.queue.find(std::slice::from_ref(&self.own_id)).await?.pop().flatten())
+        Ok(self.api.queue.find_without_data(std::slice::from_ref(&self.own_id)).await?.pop().flatten())
     }
 
     /// The next pieces; none when a tick has passed without.

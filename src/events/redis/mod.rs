@@ -173,6 +173,24 @@ impl EventSink for RedisLog {
 }
 
 impl RedisLog {
+    /// The entries behind `after`; waits for some.
+    async fn entries_within(
+        &self,
+        after: Cursor,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<StreamEntry>, EventError> {
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            let found = self.entries(after, limit).await?;
+            let left = until.saturating_duration_since(Instant::now());
+            if !found.is_empty() || left.is_zero() {
+                return Ok(found);
+            }
+            self.tail.news(after, left).await;
+        }
+    }
+
     async fn write(&self, bodies: Vec<Vec<u8>>) -> Result<Cursor, EventError> {
         let cap = Value::from(self.cap.to_string());
         let args: Vec<Value> = std::iter::once(cap).chain(bodies.into_iter().map(|b| Value::Bytes(b.into()))).collect();
@@ -191,15 +209,16 @@ impl RedisLog {
 #[async_trait]
 impl EventSource for RedisLog {
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError> {
-        let until = Instant::now() + wait.min(LONGEST_WAIT);
-        loop {
-            let found = self.entries(after, limit).await?;
-            let left = until.saturating_duration_since(Instant::now());
-            if !found.is_empty() || left.is_zero() {
-                return readable(found);
-            }
-            self.tail.news(after, left).await;
-        }
+        readable(self.entries_within(after, limit, wait).await?, codec::decode)
+    }
+
+    async fn read_without_data(
+        &self,
+        after: Cursor,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<(Cursor, Entry)>, EventError> {
+        readable(self.entries_within(after, limit, wait).await?, codec::decode_without_data)
     }
 
     async fn span(&self) -> Result<LogSpan, EventError> {
@@ -268,7 +287,10 @@ fn cursor(id: &str) -> Result<Cursor, EventError> {
 }
 
 /// The events before the first that can't be read; when that is the very first, the error, with its place.
-fn readable(found: Vec<StreamEntry>) -> Result<Vec<(Cursor, Entry)>, EventError> {
+fn readable(
+    found: Vec<StreamEntry>,
+    decode: fn(&[u8]) -> Result<Entry, EventError>,
+) -> Result<Vec<(Cursor, Entry)>, EventError> {
     let mut events = Vec::with_capacity(found.len());
     for (id, fields) in found {
         let at = cursor(&id)?;
@@ -277,7 +299,7 @@ fn readable(found: Vec<StreamEntry>) -> Result<Vec<(Cursor, Entry)>, EventError>
             return if events.is_empty() { Err(error) } else { Ok(events) };
         }
         let body = fields.get(FIELD).ok_or_else(|| corrupt("an entry of the event log holds no event"));
-        match body.and_then(|body| codec::decode(body)) {
+        match body.and_then(|body| decode(body)) {
             Ok(event) => events.push((at, event)),
             Err(e) if events.is_empty() => return Err(e.found_at(at)),
             Err(_) => break,

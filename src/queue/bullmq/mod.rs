@@ -194,6 +194,10 @@ impl Queue for BullQueue {
         read::find(&self.inner, ids).await
     }
 
+    async fn find_without_data(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+        read::find_without_data(&self.inner, ids).await
+    }
+
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
         read::page(&self.inner, state, page).await
     }

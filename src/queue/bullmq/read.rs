@@ -65,11 +65,16 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
         let score: Option<f64> = redis::from_redis_value(score).map_err(redis::RedisError::from)?;
         // A member of the delayed set may be left over when the hash is gone.
         if let (Some(score), false) = (score, fields.is_empty()) {
-            fields.insert(DUE.to_owned(), format!("{:.0}", (score / SCORE_PER_MS).floor()));
+            fields.extend([due(score)]);
         }
         found.push(fields);
     }
     Ok(found)
+}
+
+/// When a delayed job is due, as a field.
+fn due(score: f64) -> (String, String) {
+    (DUE.to_owned(), format!("{:.0}", (score / SCORE_PER_MS).floor()))
 }
 
 /// The job of a hash; `None` for one that can't be run here and so has no words.
@@ -140,6 +145,46 @@ pub(super) async fn find(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<Queu
     let mut jobs: Vec<_> = jobs.collect();
     tell_whom_they_wait_for(inner, &redis, jobs.iter_mut().flatten()).await?;
     Ok(jobs)
+}
+
+/// The fields that [`job`] reads, but `data` and `returnvalue`.
+const STANDING: [&str; 13] = [
+    "name",
+    "opts",
+    "timestamp",
+    "ats",
+    "atm",
+    "stc",
+    keys::STALLS_BEFORE,
+    keys::UNSEEN,
+    keys::CANCEL,
+    "pb",
+    "progress",
+    "finishedOn",
+    "failedReason",
+];
+
+pub(super) async fn find_without_data(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+    let redis = inner.link.get().await?;
+    inner.link.call(try_join_all(ids.iter().map(|id| standing(inner, &redis, id)))).await
+}
+
+async fn standing(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Option<QueuedJob>, Trouble> {
+    // The state first, as in [`fields`].
+    let Some(state) = state(redis.queue.get_job_state(id.as_str()).await?) else { return Ok(None) };
+    let mut ask = redis::pipe();
+    ask.cmd("EXISTS").arg(inner.keys.job(id.as_str()));
+    ask.cmd("HMGET").arg(inner.keys.job(id.as_str())).arg(&STANDING);
+    ask.cmd("ZSCORE").arg(inner.keys.bull("delayed")).arg(id.as_str());
+    let (is_there, values, score): (bool, Vec<Option<Vec<u8>>>, Option<f64>) =
+        redis.queue.connection().pipe(&ask).await?;
+    if !is_there {
+        return Ok(None);
+    }
+    let values = STANDING.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), text(&value?))));
+    let mut fields: Fields = values.collect();
+    fields.extend(score.map(due));
+    Ok(job(&inner.settings, id.as_str(), state, &fields))
 }
 
 pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {

@@ -101,6 +101,7 @@ struct Inner {
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
     doubts: doubt::Doubts,
+    heads: Arc<read::Heads>,
     wakes: Wakes,
 }
 
@@ -154,6 +155,7 @@ impl EmbeddedQueue {
             process: process::Process::this(),
             boot: process::boot_id(),
             doubts: doubt::Doubts::default(),
+            heads: Arc::default(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();
@@ -191,6 +193,10 @@ impl Queue for EmbeddedQueue {
 
     async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
         read::find(&self.inner, ids.to_vec()).await
+    }
+
+    async fn find_without_data(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+        read::find_without_data(&self.inner, ids.to_vec()).await
     }
 
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {

@@ -1,16 +1,62 @@
 //! Questions in, jobs and counts out: nothing here writes.
 
-use rusqlite::{OptionalExtension, Row};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::Inner;
-use super::schema::{SELECT_JOB, code, queued_job};
-use crate::domain::{JobId, JobState, Page, PageRequest};
+use super::schema::{SELECT_JOB, SELECT_STANDING, code, json, queued, queued_job};
+use crate::domain::{Job, JobHead, JobId, JobState, Page, PageRequest};
 
 pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
     let found = inner.db.read(move |c| {
         let mut select = c.prepare_cached(&format!("{SELECT_JOB} WHERE j.id = ?1"))?;
         ids.iter().map(|id| select.query_row([id.as_str()], queued_job).optional()).collect()
+    });
+    Ok(found.await?)
+}
+
+/// Jobs without their data, by number: none of it ever changes, and no number is another job's (see `queue_numbers`). So
+/// whoever follows a job reads its payload once.
+#[derive(Default)]
+pub(super) struct Heads(Mutex<HashMap<i64, Arc<Job>>>);
+
+impl Heads {
+    /// More than are followed at a time.
+    const KEPT: usize = 1024;
+
+    fn of(&self, c: &Connection, seq: i64) -> rusqlite::Result<Arc<Job>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&seq).cloned();
+        if let Some(job) = known {
+            return Ok(job);
+        }
+        let head: JobHead =
+            c.prepare_cached("SELECT job FROM queue_payloads WHERE seq = ?1")?.query_row([seq], |row| json(row, 0))?;
+        let job = Arc::new(Job::from(head));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= Self::KEPT {
+            kept.clear();
+        }
+        kept.insert(seq, job.clone());
+        Ok(job)
+    }
+}
+
+pub(super) async fn find_without_data(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+    let heads = inner.heads.clone();
+    let found = inner.db.read(move |c| {
+        // One transaction: the payload is there when the row is.
+        let all = c.unchecked_transaction()?;
+        let found = {
+            let mut select = c.prepare_cached(&format!("{SELECT_STANDING} WHERE j.id = ?1"))?;
+            let mut find =
+                |id: &JobId| select.query_row([id.as_str()], |row| queued(row, heads.of(c, row.get(0)?)?)).optional();
+            ids.iter().map(&mut find).collect::<rusqlite::Result<Vec<_>>>()?
+        };
+        all.commit()?;
+        Ok(found)
     });
     Ok(found.await?)
 }

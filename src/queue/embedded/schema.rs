@@ -212,10 +212,21 @@ pub(super) const SELECT_JOB: &str = "
 
 /// A row of [`SELECT_JOB`].
 pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
+    queued(row, Arc::new(json(row, 1)?))
+}
+
+/// The same without the payload, and what the job gave back.
+pub(super) const SELECT_STANDING: &str = "
+    SELECT j.seq, NULL, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
+           j.cancel_reason, j.finished_at, NULL, j.error, j.priority, NULL
+    FROM queue_jobs j LEFT JOIN queue_claims c ON c.id = j.claim ";
+
+/// A row of [`SELECT_JOB`] or [`SELECT_STANDING`] of this job.
+pub(super) fn queued(row: &Row<'_>, job: Arc<Job>) -> rusqlite::Result<QueuedJob> {
     let state = state(row, 2)?;
     let worker: Option<String> = row.get(6)?;
     Ok(QueuedJob {
-        job: Arc::new(json::<Job>(row, 1)?),
+        job,
         state,
         attempts_started: row.get(3)?,
         attempts_finished: row.get(4)?,

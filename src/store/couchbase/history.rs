@@ -9,9 +9,13 @@ use crate::domain::{JobId, JobName, Page};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
 
-pub(super) async fn job(connector: &Connector, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+pub(super) async fn job(
+    connector: &Connector,
+    id: &JobId,
+    decode: fn(&[u8]) -> Result<JobRecord, StoreError>,
+) -> Result<Option<JobRecord>, StoreError> {
     let found = connector.get(Room::Jobs, id.as_str()).await?;
-    found.map(|found| codec::job(&found.body)).transpose()
+    found.map(|found| decode(&found.body)).transpose()
 }
 
 /// One page: places by the query service, lines by key. A job that has left the list since the index was read (removed,
@@ -106,7 +110,7 @@ pub(super) async fn scan(
             let id = JobId::parse(&id).map_err(|e| {
                 StoreError::new(StoreErrorKind::Corrupt, "a job's id in Couchbase makes no sense").caused_by(e)
             })?;
-            job(connector, &id).await
+            job(connector, &id, codec::job).await
         });
         let records: Vec<_> = records.await?.into_iter().flatten().collect();
         // All of them may have expired since the index was read; an empty answer would be taken for the end.

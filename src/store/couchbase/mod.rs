@@ -164,7 +164,11 @@ impl CouchbaseStore {
 #[async_trait]
 impl History for CouchbaseStore {
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        history::job(&self.connector, id).await
+        history::job(&self.connector, id, super::codec::job).await
+    }
+
+    async fn job_without_data(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        history::job(&self.connector, id, super::codec::job_without_data).await
     }
 
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {

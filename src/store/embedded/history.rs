@@ -12,12 +12,16 @@ use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, Stor
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 
-pub(super) fn job(c: &Connection, id: &JobId) -> Read<Option<JobRecord>> {
-    let document: Option<Vec<u8>> = c
+pub(super) fn job(
+    c: &Connection,
+    id: &JobId,
+    decode: fn(&[u8]) -> Result<JobRecord, StoreError>,
+) -> Read<Option<JobRecord>> {
+    let record = c
         .prepare_cached("SELECT document FROM history_jobs WHERE id = ?1")?
-        .query_row([id.as_str()], |row| row.get(0))
+        .query_row([id.as_str()], |row| Ok(decode(row.get_ref(0)?.as_blob()?)))
         .optional()?;
-    Ok(document.map(|d| codec::job(&d)).transpose())
+    Ok(record.transpose())
 }
 
 /// A place in the list of jobs, newest first: everything before it comes after it in the list.

@@ -62,7 +62,12 @@ impl EmbeddedStore {
 impl History for EmbeddedStore {
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
         let id = id.clone();
-        self.read(move |c| history::job(c, &id)).await
+        self.read(move |c| history::job(c, &id, super::codec::job)).await
+    }
+
+    async fn job_without_data(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        let id = id.clone();
+        self.read(move |c| history::job(c, &id, super::codec::job_without_data)).await
     }
 
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Jobber, eventually};
+use crate::harness::{Jobber, Place, eventually};
 
 /// A figure of `/proc/PID/status`, in MiB.
 fn figure(j: &Jobber, name: &str) -> u64 {
@@ -40,4 +40,35 @@ async fn large_bodies_are_bounded_together_and_their_memory_is_given_back() {
     let most = figure(&j, "VmHWM");
     assert!(most < 3500, "{most} MiB at most");
     eventually("the memory", async || (figure(&j, "VmRSS") < before + 300).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_follow_a_large_job_hold_none_of_it() {
+    const FOLLOWERS: usize = 20;
+    let place = Place::new();
+    place.job("slow", "#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done\n");
+    let j = Jobber::serve().at(&place).start().await;
+    // As a tree it is some 120 times as large as its text.
+    let objects = vec![r#"{"a":0}"#; 250_000].join(",");
+    let body = format!(r#"{{"name":"slow","data":[{objects}]}}"#);
+    let (status, answer) = j.post_raw("/api/v1/jobs", "application/json", body).await;
+    assert_eq!(status, 202, "{answer}");
+    let id = answer["id"].as_str().unwrap().to_owned();
+    // The next start forgets what the submission took.
+    drop(j);
+    let j = Jobber::serve().at(&place).start().await;
+    let before = figure(&j, "VmHWM");
+    let follow = |path: String| {
+        let request = j.http().get(j.url(&path)).send();
+        async move { assert!(request.await.unwrap().bytes().await.unwrap().len() > 10) }
+    };
+    let followers: Vec<_> = (0..FOLLOWERS).map(|_| follow(format!("/api/v1/jobs/{id}/logs"))).collect();
+    let logs = futures_util::future::join_all(followers);
+    let work = Jobber::work().at(&place).start();
+    let (_work, _) = tokio::join!(work, logs);
+    let most = figure(&j, "VmHWM");
+    // One tree is some 250 MiB.
+    assert!(most < before + 150, "{most} MiB at most, {before} MiB before");
+    let view = j.wait_final(&id).await;
+    assert_eq!(view["state"], "completed");
 }

@@ -100,6 +100,23 @@ async fn events_come_back_as_they_were_and_in_order(logs: Logs) {
     assert_eq!(read.last().unwrap().0, last);
 }
 
+async fn events_are_read_without_data_by_those_who_need_none(logs: Logs) {
+    logs.here.append(0..3).await;
+    let whole = logs.there.read(Cursor::START, 2).await;
+    let read = logs.there.source.read_without_data(Cursor::START, 2, Duration::ZERO).await.unwrap();
+    let bare = |(at, entry): (Cursor, Entry)| {
+        let Entry::Job(Event { at: when, job, kind }) = entry else { panic!("only jobs were written") };
+        let job = Arc::new(Job { arguments: Vec::new(), data: None, ..(*job).clone() });
+        (at, Entry::Job(Event { at: when, job, kind }))
+    };
+    assert_eq!(read, whole.into_iter().map(bare).collect::<Vec<_>>());
+    let change = CategoryChange::ThresholdSet { threshold: None };
+    logs.here.sink.append_change(&CategoryEvent { at: Timestamp::from_millis(1), change }).await.unwrap();
+    let rest = logs.there.source.read_without_data(read[1].0, 9, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(rest.len(), 2);
+    assert!(matches!(rest[1].1, Entry::Categories(_)));
+}
+
 async fn a_reader_goes_on_from_its_cursor(logs: Logs) {
     logs.here.append(0..7).await;
     let (mut cursor, mut seen) = (Cursor::START, Vec::new());
@@ -233,6 +250,7 @@ async fn a_change_is_refused_at_the_cap_too(logs: Logs) {
 conformance! {
     suite events {
         events_come_back_as_they_were_and_in_order,
+        events_are_read_without_data_by_those_who_need_none,
         a_reader_goes_on_from_its_cursor,
         appends_of_many_writers_stay_whole,
         at_the_cap_all_is_refused_or_none,

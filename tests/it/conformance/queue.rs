@@ -27,6 +27,7 @@ conformance! {
         concurrency_is_never_exceeded_and_can_change,
         closing_gives_back_what_nobody_took,
         a_retried_or_released_job_keeps_its_place,
+        a_job_is_found_without_its_data_by_those_who_need_none,
         dropped_lease_uses_no_attempt,
         a_lease_that_started_nothing_leaves_its_number,
         a_job_that_is_put_off_waits_and_spends_nothing,

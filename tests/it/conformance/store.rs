@@ -275,8 +275,11 @@ async fn documents_come_back_as_they_were_written(stores: Stores) {
         error: Some("é\n\u{1}".to_owned()),
         ..record("a", "n", 5, JobState::Failed)
     };
+    let written = JobRecord { result: Some(serde_json::json!(["much"])), ..written };
     let stores = stores.with(std::slice::from_ref(&written)).await;
     assert_eq!(stores.there.history.job(&written.id).await.unwrap().as_ref(), Some(&written));
+    let bare = JobRecord { arguments: Vec::new(), data: None, result: None, ..written.clone() };
+    assert_eq!(stores.there.history.job_without_data(&written.id).await.unwrap(), Some(bare));
     let keys = [ShardKey { day: written.submitted_at.day(), name: name("none") }, shard_key(&written)];
     let ids = [JobId::parse("none").unwrap(), written.id.clone()];
     let loaded = stores.there.projection.load(&ids, &keys).await.unwrap();
@@ -284,6 +287,7 @@ async fn documents_come_back_as_they_were_written(stores: Stores) {
     assert_eq!(loaded.jobs[1].as_ref().unwrap().document, written);
     assert_eq!(loaded.shards[1].as_ref().unwrap().document.counts, contribution(&written));
     assert_eq!(stores.there.history.job(&ids[0]).await.unwrap(), None);
+    assert_eq!(stores.there.history.job_without_data(&ids[0]).await.unwrap(), None);
 }
 
 async fn the_cursor_never_goes_back(stores: Stores) {

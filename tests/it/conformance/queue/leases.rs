@@ -1,8 +1,9 @@
 //! Jobs in a worker's hands: verdicts, losses, requests to stop, output.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Clock, JobId, JobState, Progress, Stream, Verdict};
+use jobber::domain::{Clock, Job, JobId, JobState, Progress, Stream, Verdict};
 use jobber::queue::{Cancellation, Change, Lease, LeaseLoss, OutputChunk};
 use serde_json::json;
 
@@ -98,6 +99,46 @@ pub(super) async fn a_job_that_is_put_off_waits_and_spends_nothing(fixture: Fixt
     lease.settle(Verdict::PutOff { after: Duration::from_secs(600) }).await;
     let lease = next(&mut claims).await;
     assert_eq!(soon(lease.lost()).await, LeaseLoss::Cancelled("no longer wanted".to_owned()), "nobody waits for that");
+}
+
+pub(super) async fn a_job_is_found_without_its_data_by_those_who_need_none(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    let job = job_with(|o| (o.priority, o.attempts) = (3, 4));
+    let with_data = Job { arguments: vec!["a".to_owned()], data: Some(json!({"much": [1, 2]})), ..(*job).clone() };
+    let id = here.submit(Arc::new(with_data)).await;
+    let mut claims = here.claim(1).await;
+    let nobody = JobId::generate();
+    let same = async || {
+        let ids = [id.clone(), nobody.clone()];
+        let found = there.queue.find_without_data(&ids).await.unwrap();
+        assert_eq!(found[1], None);
+        let found = found[0].clone().unwrap();
+        let mut whole = there.find(&id).await.unwrap();
+        whole.job = Arc::new(Job { arguments: Vec::new(), data: None, ..(*whole.job).clone() });
+        whole.result = None;
+        // What stands within the data, as far as a queue keeps it there.
+        assert_eq!(
+            (&found.job.id, &found.job.name, found.job.submitted_at),
+            (&id, &whole.job.name, whole.job.submitted_at)
+        );
+        assert_eq!((&found.job.arguments, &found.job.data), (&whole.job.arguments, &None));
+        whole.job = found.job.clone();
+        assert_eq!(found, whole);
+    };
+    same().await;
+    let lease = next(&mut claims).await;
+    claims.set_concurrency(0);
+    lease.publisher().progress(&Progress { percent: 5.0, text: String::new() });
+    there.until_it(&id, |job| job.progress.is_some()).await;
+    same().await;
+    lease.settle(retry(Duration::from_secs(600))).await;
+    there.until(&id, JobState::Delayed).await;
+    same().await;
+    there.operator.promote(&id).await.unwrap();
+    claims.set_concurrency(1);
+    next(&mut claims).await.settle(Verdict::Complete { result: Some(json!(1)) }).await;
+    there.until(&id, JobState::Completed).await;
+    same().await;
 }
 
 pub(super) async fn complete_keeps_the_result(fixture: Fixture) {
