@@ -15,7 +15,7 @@ static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 /// (a job of the same user can), as far as that was not final.
 pub fn raise() {
     let now = getrlimit(Resource::Nofile);
-    GIVEN.get_or_init(|| now.clone());
+    GIVEN.get_or_init(|| now);
     let most = now.maximum.unwrap_or(ENOUGH).min(ENOUGH);
     if now.current.is_some_and(|current| current < most) {
         // What is refused here shows where descriptors are needed.

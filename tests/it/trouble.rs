@@ -64,7 +64,9 @@ async fn goes_on(
     assert!(said.contains(why), "{said}");
     let (status, ready) = serve.get("/readyz").await;
     assert_eq!((status, ready["status"].as_str()), (200, Some("degraded")), "{ready}");
-    assert_eq!(ready["components"]["workers"]["unhealthy"][0]["error"], said.as_str(), "{ready}");
+    // In other words from one try to the next.
+    let error = ready["components"]["workers"]["unhealthy"][0]["error"].as_str().unwrap_or_default();
+    assert!(error.contains(why), "{ready}");
     let list = serve.cli(&["worker", "ls"]).await;
     assert!(list.stdout.contains("unhealthy: "), "{}", list.stdout);
     let explained = serve.cli(&["explain", ids.last().unwrap()]).await;

@@ -174,8 +174,11 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
     let others = inner.link.call_longer(patience, taken_by_others(inner, redis, jobs)).await?;
     let mut seen = known;
     // BullMQ answers with the id that stands for the job, whether it was new or not.
-    let new =
-        jobs.iter().zip(&ids).map(|(job, id)| *id == job.id && !others.contains(id) && seen.insert(id.to_string()));
+    let new = jobs
+        .iter()
+        .zip(&ids)
+        .zip(others)
+        .map(|((job, id), other)| *id == job.id && !other && seen.insert(id.to_string()));
     let new: Vec<_> = new.collect();
     let duplicates: Vec<_> = ids.iter().zip(&new).filter(|(_, new)| !**new).map(|(id, _)| id.clone()).collect();
     let mut duplicates = standing(inner, redis, duplicates).await?.into_iter();
@@ -270,22 +273,20 @@ async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSe
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
 }
 
-/// Those of the ids that somebody chose and that stand for the job of another, who came first.
-async fn taken_by_others(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSet<JobId>, Trouble> {
-    let chosen: Vec<_> = jobs.iter().filter(|job| is_chosen(job)).collect();
-    if chosen.is_empty() {
-        return Ok(HashSet::new());
-    }
+/// For each job, whether its id was chosen by somebody and stands for the job of another, who came first.
+async fn taken_by_others(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<bool>, Trouble> {
     let mut ask = redis::pipe();
-    for job in &chosen {
+    for job in jobs.iter().filter(|job| is_chosen(job)) {
         ask.cmd("HGET").arg(inner.keys.job(job.id.as_str())).arg("timestamp");
     }
-    let times: Vec<Option<String>> = redis.queue.connection().pipe(&ask).await?;
-    let others = chosen
-        .iter()
-        .zip(times)
-        .filter(|(job, time)| time.as_ref().is_some_and(|time| *time != job.submitted_at.as_millis().to_string()));
-    Ok(others.map(|(job, _)| job.id.clone()).collect())
+    if ask.is_empty() {
+        return Ok(vec![false; jobs.len()]);
+    }
+    let mut times = redis.queue.connection().pipe::<Vec<Option<String>>>(&ask).await?.into_iter();
+    let mut is_anothers = |job: &Job| {
+        is_chosen(job) && times.next().flatten().is_some_and(|time| time != job.submitted_at.as_millis().to_string())
+    };
+    Ok(jobs.iter().map(|job| is_anothers(job)).collect())
 }
 
 fn is_chosen(job: &Job) -> bool {

@@ -31,7 +31,7 @@ async fn processes_of_a_group_count_together() {
 async fn an_allocation_beyond_all_bounds_fails_at_once() {
     let fixture = Fixture::new();
     let order = fixture.script("ulimit -d; ulimit -c");
-    let report = fixture.run(RunOrder { memory_bytes: Some(MIB), ..order }).await;
+    let report = fixture.run(RunOrder { memory_bytes: Some(64 * MIB), ..order }).await;
     assert!(report.outcome.is_success(), "a limit that is not reached does no harm: {report:?}");
 }
 
