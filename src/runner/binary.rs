@@ -38,7 +38,7 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     let path = fs_err::canonicalize(&asked).map_err(|error| match error.kind() {
         // Not this file: the directory itself can't be entered.
         _ if let Err(error) = enter(jobs_dir) => {
-            let message = format!("couldn't enter the jobs directory {}: {}", jobs_dir.display(), reason(&error));
+            let message = format!("couldn't enter the jobs directory {}: {error}", jobs_dir.display());
             BinaryError::new(SpawnFailure::System, message)
         }
         std::io::ErrorKind::NotFound if asked.is_symlink() => {
@@ -72,7 +72,7 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
 
 /// Whether the jobs directory can be entered, if not read.
 fn enter(jobs_dir: &Path) -> std::io::Result<()> {
-    fs_err::metadata(jobs_dir.join(".")).map(drop)
+    Ok(rustix::fs::stat(jobs_dir.join(".")).map(drop)?)
 }
 
 /// The system's words, without the path that fs_err puts before them: ours names it already.

@@ -78,7 +78,13 @@ async fn a_category_may_have_a_wait_of_its_own() {
     let j = Jobber::dev().at(&place).arg("--config").arg(config).start().await;
     let body = json!({"name": "hang", "attempts": 3, "timeout_ms": 50, "backoff": {"type": "fixed", "delay_ms": 1}});
     let id = j.submit(body).await;
-    let view = j.wait_state(&id, "delayed").await;
+    j.wait_state(&id, "delayed").await;
+    // The queue knows it before history does.
+    let view = eventually("the end of the attempt in history", async || {
+        let (_, view) = j.get(&format!("/api/v1/jobs/{id}")).await;
+        view["attempts"][0]["report"].is_object().then_some(view)
+    })
+    .await;
     let at = |time: &Value| serde_json::from_value::<jobber::domain::Timestamp>(time.clone()).unwrap();
     let wait = at(&view["due_at"]).since(at(&view["attempts"][0]["report"]["ended_at"]));
     assert!((3590..3700).contains(&wait.as_secs()), "{view}");

@@ -69,6 +69,16 @@ async fn started(place: &Place) {
     eventually("the start", async || place.jobs_dir().join("noisy.started").exists().then_some(())).await;
 }
 
+/// Submits until there is no room, not even in pages of the log that are free again; the refusal.
+async fn refused(dev: &Jobber) -> (u16, Value) {
+    eventually("a refusal", async || {
+        let data = "x".repeat(100_000);
+        let (status, answer) = dev.post("/api/v1/jobs", json!({"name": "noisy", "data": data})).await;
+        (status != 202).then_some((status, answer))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_jobs_and_loses_none() {
     let Some(disk) = Disk::mount() else { return };
@@ -79,12 +89,7 @@ async fn a_full_disk_refuses_jobs_and_loses_none() {
     let waiting = dev.submit(json!({"name": "noisy", "attempts": 1})).await;
     started(&place).await;
     disk.fill();
-    let refused = eventually("a refusal", async || {
-        let data = "x".repeat(100_000);
-        let (status, answer) = dev.post("/api/v1/jobs", json!({"name": "noisy", "data": data})).await;
-        (status != 202).then_some((status, answer))
-    })
-    .await;
+    let refused = refused(&dev).await;
     assert_eq!((refused.0, &refused.1["code"]), (507, &Value::from("queue_full")), "{}", refused.1);
     assert!(refused.1["detail"].as_str().unwrap().contains("free some disk space"), "{}", refused.1);
     go(&place);
@@ -120,6 +125,7 @@ async fn a_worker_on_a_full_disk_can_be_stopped_and_its_job_runs_again() {
     let id = dev.submit(json!({"name": "noisy", "attempts": 1})).await;
     started(&place).await;
     disk.fill();
+    refused(&dev).await;
     go(&place);
     eventually("the worker to hold its report", async || dev.log().contains("waiting for room").then_some(())).await;
     assert_eq!(dev.stop().await, 1, "{}", dev.log());

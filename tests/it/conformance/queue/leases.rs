@@ -71,6 +71,7 @@ pub(super) async fn a_lease_that_started_nothing_leaves_its_number(fixture: Fixt
     assert_eq!(numbers(&lease), (2, 0, 1), "this one was");
     fixture.lapse_leases().await;
     assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    drop(lease);
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (2, 0, 1), "and stays one");
     lease.settle(Verdict::Complete { result: None }).await;
@@ -105,7 +106,6 @@ pub(super) async fn a_job_is_found_without_its_data_by_those_who_need_none(fixtu
     let job = job_with(|o| (o.priority, o.attempts) = (3, 4));
     let with_data = Job { arguments: vec!["a".to_owned()], data: Some(json!({"much": [1, 2]})), ..(*job).clone() };
     let id = here.submit(Arc::new(with_data)).await;
-    let mut claims = here.claim(1).await;
     let nobody = JobId::generate();
     let same = async || {
         let ids = [id.clone(), nobody.clone()];
@@ -125,6 +125,7 @@ pub(super) async fn a_job_is_found_without_its_data_by_those_who_need_none(fixtu
         assert_eq!(found, whole);
     };
     same().await;
+    let mut claims = here.claim(1).await;
     let lease = next(&mut claims).await;
     claims.set_concurrency(0);
     lease.publisher().progress(&Progress { percent: 5.0, text: String::new() });
