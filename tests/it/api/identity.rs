@@ -182,30 +182,3 @@ async fn an_id_that_comes_again_is_another_job_and_run_follows_it() {
         drop(redis);
     }
 }
-
-#[tokio::test]
-async fn an_id_that_leaves_no_room_for_another_time_comes_again_all_the_same() {
-    let j = Jobber::dev().env("JOBBER_COMPLETED_AGE", "1s").start().await;
-    j.job("ok", "#!/bin/sh\necho fine\n");
-    j.job("slow", "#!/bin/sh\nsleep 1\necho slow\n");
-    let id = "j".repeat(250);
-    let first = j.cli(&["submit", "ok", "--id", &id, "--wait"]).await;
-    assert_eq!(first.code, 0, "{}", first.stderr);
-    eventually("the queue to let go of it", async || (j.get("/api/v1/queue").await.1["completed"] == 0).then_some(()))
-        .await;
-    let (status, answer) = j.post("/api/v1/jobs", json!({"name": "slow", "id": id})).await;
-    assert_eq!((status, answer["duplicate"].as_bool()), (202, Some(false)), "{answer}");
-    // While it is open history knows it by an id of its own making, and that leads to the queue's.
-    let own = eventually("both in the list", async || {
-        let (_, list) = j.get("/api/v1/jobs?limit=9").await;
-        let jobs = list["items"].as_array()?.clone();
-        let again = jobs.iter().find(|job| job["name"] == "slow")?["id"].as_str()?.to_owned();
-        (jobs.len() == 2).then_some(again)
-    })
-    .await;
-    assert!(own != id && own.len() <= 256, "{own}");
-    for asked in [&id, &own] {
-        let view = j.wait_final(asked).await;
-        assert_eq!((&view["name"], &view["result"]), (&json!("slow"), &json!("slow")), "{view}");
-    }
-}
