@@ -55,7 +55,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     };
     let all_answer = queue.is_ok() && store.is_ok() && log.is_ok() && folded.is_ok();
     let lacks = api.history.lacks();
-    // With the queue away nobody knows of workers, and that is said of the queue.
+    // A queue that is away tells of no workers; its own component says so.
     let unhealthy: Vec<_> = workers
         .unwrap_or_default()
         .into_iter()

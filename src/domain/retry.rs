@@ -150,7 +150,7 @@ pub enum Verdict {
     },
     /// The job goes back untouched: no attempt is spent.
     Release,
-    /// The same, but nobody takes it before this long has passed.
+    /// As [`Verdict::Release`], but no worker takes the job before this long has passed.
     PutOff {
         /// The wait.
         after: Duration,

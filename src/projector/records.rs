@@ -19,7 +19,7 @@ use crate::store::{AttemptRecord, FirstEnd, JobRecord, RetriedAfter};
 
 /// Why an attempt is closed of which nobody reported the end.
 const LOST: &str = "lost with its worker";
-/// Why there is an attempt of which nobody reported anything.
+/// The error of an attempt of which no worker reported anything.
 const UNHEARD: &str = "lost: nothing was heard of this attempt";
 /// At most so many attempts of which nothing was heard are recorded in a row, the last of them: another system's jobs may
 /// come with any number.
@@ -71,7 +71,7 @@ fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker:
             }
             return;
         }
-        // Who announced it before started nothing, or nobody had: the number was given again.
+        // The queue has given the number again: the worker that had it before started nothing.
         Ok(i) => {
             record.attempts.remove(i);
             i

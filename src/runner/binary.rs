@@ -37,10 +37,7 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     })?;
     let path = fs_err::canonicalize(&asked).map_err(|error| match error.kind() {
         // Not this file: the directory itself can't be entered.
-        _ if let Err(error) = enter(jobs_dir) => {
-            let message = format!("couldn't enter the jobs directory {}: {error}", jobs_dir.display());
-            BinaryError::new(SpawnFailure::System, message)
-        }
+        _ if let Err(why) = enter(jobs_dir) => BinaryError::new(SpawnFailure::System, why),
         std::io::ErrorKind::NotFound if asked.is_symlink() => {
             refused(format!("{} is a link to a file that does not exist", asked.display()))
         }
@@ -70,9 +67,11 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     Ok(path)
 }
 
-/// Whether the jobs directory can be entered, if not read.
-fn enter(jobs_dir: &Path) -> std::io::Result<()> {
-    Ok(rustix::fs::stat(jobs_dir.join(".")).map(drop)?)
+/// Tells why the jobs directory can't be entered. One that can be entered need not be readable.
+fn enter(jobs_dir: &Path) -> Result<(), String> {
+    rustix::fs::stat(jobs_dir.join(".")).map(drop).map_err(|error| {
+        format!("couldn't enter the jobs directory {}: {}", jobs_dir.display(), std::io::Error::from(error))
+    })
 }
 
 /// The system's words, without the path that fs_err puts before them: ours names it already.
@@ -107,9 +106,7 @@ impl Binaries {
 
     /// Whether the jobs directory is there and can be entered.
     pub(super) fn probe(&self) -> Result<(), String> {
-        enter(&self.jobs_dir).map_err(|error| {
-            format!("couldn't enter the jobs directory {}: {}", self.jobs_dir.display(), reason(&error))
-        })
+        enter(&self.jobs_dir)
     }
 
     /// The names of all that can be run, sorted; `None` when the directory can't be read or holds more than `most`.

@@ -47,7 +47,7 @@ impl Api {
         self.look_at(id, Depth::Whole).await
     }
 
-    /// How it stands, for whoever follows it or decides by it.
+    /// Looks at how a job stands: for callers that follow it or decide by it.
     ///
     /// # Errors
     /// The same.

@@ -425,7 +425,8 @@ impl Lent {
         self.put_back(after).await
     }
 
-    /// Somebody who wants the job stopped does not wait: whoever takes it next is told at once.
+    /// Puts the job back: after a pause, or at once if somebody wants it stopped, so that the worker that takes it next
+    /// hears of that.
     async fn put_back(&self, after: Duration) -> Result<(), Trouble> {
         let is_cancelled = matches!(*self.shared.loss.borrow(), Some(LeaseLoss::Cancelled(_)));
         if after.is_zero() || is_cancelled {

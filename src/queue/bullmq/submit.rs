@@ -273,7 +273,7 @@ async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSe
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
 }
 
-/// For each job, whether its id was chosen by somebody and stands for the job of another, who came first.
+/// Tells for each job whether its id was chosen and belongs to another job, which came first.
 async fn taken_by_others(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<bool>, Trouble> {
     let mut ask = redis::pipe();
     for job in jobs.iter().filter(|job| is_chosen(job)) {

@@ -45,6 +45,12 @@ fn numbers(lease: &Lease) -> (u32, u32, u32) {
     (lease.attempt().0, lease.attempts_finished(), lease.crashes())
 }
 
+/// Lets all leases run out; the holder of this one hears of it.
+async fn lapse(fixture: &Fixture, lease: &Lease) {
+    fixture.lapse_leases().await;
+    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+}
+
 pub(super) async fn a_lease_that_started_nothing_leaves_its_number(fixture: Fixture) {
     let here = fixture.instance().await;
     let id = here.submit(job()).await;
@@ -57,20 +63,17 @@ pub(super) async fn a_lease_that_started_nothing_leaves_its_number(fixture: Fixt
     drop(lease);
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (1, 0, 0), "another was withdrawn");
-    fixture.lapse_leases().await;
-    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    lapse(&fixture, &lease).await;
     drop(lease);
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (1, 0, 0), "a third lapsed, and was no crash");
     assert!(lease.publisher().started().await);
-    fixture.lapse_leases().await;
-    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    lapse(&fixture, &lease).await;
     assert!(!lease.publisher().started().await, "nothing is started under a lease that is over");
     drop(lease);
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (2, 0, 1), "this one was");
-    fixture.lapse_leases().await;
-    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    lapse(&fixture, &lease).await;
     drop(lease);
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (2, 0, 1), "and stays one");
@@ -205,8 +208,7 @@ pub(super) async fn starts_finishes_and_crashes_are_counted_apart(fixture: Fixtu
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (2, 1, 0));
     assert!(lease.publisher().started().await);
-    fixture.lapse_leases().await;
-    assert_eq!(soon(lease.lost()).await, LeaseLoss::Expired);
+    lapse(&fixture, &lease).await;
     drop(lease);
     let lease = next(&mut claims).await;
     assert_eq!(numbers(&lease), (3, 1, 1));
