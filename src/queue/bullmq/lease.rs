@@ -234,10 +234,7 @@ enum Step {
 
 /// The queue's side.
 pub(super) struct Lent {
-    inner: Arc<Inner>,
-    redis: Arc<Redis>,
     job: bullmq::Job,
-    token: String,
     attempt: AttemptNumber,
     shared: Arc<Shared>,
     verdict: oneshot::Receiver<Verdict>,
@@ -255,10 +252,10 @@ impl Lent {
     ) -> (Self, Arc<dyn LeaseOps>) {
         let attempt = AttemptNumber(counts.started);
         let shared = Arc::new(Shared {
-            inner: inner.clone(),
-            redis: redis.clone(),
+            inner,
+            redis,
             id: job.id().to_owned(),
-            token: token.clone(),
+            token,
             counts,
             loss,
             outbox: Mutex::default(),
@@ -268,13 +265,13 @@ impl Lent {
         let (decide, verdict) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let ops = Ops { shared: shared.clone(), verdict: Mutex::new(Some(decide)), done: Mutex::new(Some(is_done)) };
-        (Self { inner, redis, job, token, attempt, shared, verdict, done }, Arc::new(ops))
+        (Self { job, attempt, shared, verdict, done }, Arc::new(ops))
     }
 
     /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
     /// answer. Gives the answer, and whom to tell when it was carried out.
     pub(super) async fn settled(mut self, gate: &Gate) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
-        let mut transcript = Transcript::new(&self.inner, self.job.id(), self.attempt);
+        let mut transcript = Transcript::new(&self.shared.inner, self.job.id(), self.attempt);
         let verdict = loop {
             tokio::select! {
                 // Nobody left to decide is as good as given back.
@@ -331,11 +328,11 @@ impl Lent {
                 let progress =
                     json!({"progress": percent, "percent": percent, "text": text, "attempt": self.attempt.0});
                 let progress = bullmq::JobProgress::Object(progress);
-                self.redis.queue.update_job_progress(self.job.id(), progress).await?;
+                self.shared.redis.queue.update_job_progress(self.job.id(), progress).await?;
             }
-            transcript.write(&self.inner, &self.redis, output.clone()).await
+            transcript.write(&self.shared.inner, &self.shared.redis, output.clone()).await
         };
-        let Err(error) = self.inner.link.call(publish).await else { return true };
+        let Err(error) = self.shared.inner.link.call(publish).await else { return true };
         tracing::debug!(job = self.job.id(), %error, "what a job said was not published");
         if output.is_empty() || !error.is_retryable() {
             return true;
@@ -352,7 +349,7 @@ impl Lent {
             }
             Verdict::Fail { error } => {
                 self.before_the_end().await?;
-                if let Err(unseen) = self.inner.link.call(self.show_failure(&error)).await {
+                if let Err(unseen) = self.shared.inner.link.call(self.show_failure(&error)).await {
                     tracing::debug!(job = self.job.id(), error = %unseen, "BullMQ's tools miss why an attempt failed");
                 }
                 Err(bullmq::Error::Unrecoverable(error))
@@ -385,13 +382,15 @@ impl Lent {
     /// The crate does not tell when it could not end a job, so with Redis away the answer is kept until it is back, or
     /// until the lease is lost.
     async fn before_the_end(&self) -> Result<(), bullmq::Error> {
-        if !self.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
+        if !self.shared.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
             return Err(bullmq::Error::Delayed);
         }
-        if self.inner.signals.take_cancel(self.job.id()) {
+        if self.shared.inner.signals.take_cancel(self.job.id()) {
             let mut forget = redis::cmd("HDEL");
-            forget.arg(self.inner.keys.cancels()).arg(self.job.id());
-            if let Err(error) = self.inner.link.call(self.redis.queue.connection().cmd::<()>(&mut forget)).await {
+            forget.arg(self.shared.inner.keys.cancels()).arg(self.job.id());
+            if let Err(error) =
+                self.shared.inner.link.call(self.shared.redis.queue.connection().cmd::<()>(&mut forget)).await
+            {
                 tracing::debug!(job = self.job.id(), %error, "a request to stop is still on record");
             }
         }
@@ -401,7 +400,7 @@ impl Lent {
     /// Counts the attempt and puts the job back. BullMQ's moves count nothing; the lock, just confirmed, fences both.
     async fn retry(&self, after: Duration, error: &str) -> Result<(), Trouble> {
         self.confirm().await?;
-        let key = self.inner.keys.job(self.job.id());
+        let key = self.shared.inner.keys.job(self.job.id());
         let stacktrace = self.stacktrace(error).await?;
         let mut count = redis::pipe();
         count.atomic();
@@ -410,7 +409,7 @@ impl Lent {
         count.cmd("HSET").arg(&key).arg("failedReason").arg(error).ignore();
         count.cmd("HSET").arg(&key).arg("stacktrace").arg(stacktrace).ignore();
         count.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(self.shared.counts.stalls).ignore();
-        self.redis.queue.connection().pipe::<()>(&count).await?;
+        self.shared.redis.queue.connection().pipe::<()>(&count).await?;
         self.put_back(after).await
     }
 
@@ -419,8 +418,8 @@ impl Lent {
         if !self.shared.started.load(Ordering::Acquire) {
             self.confirm().await?;
             let mut count = redis::cmd("HSET");
-            count.arg(self.inner.keys.job(self.job.id())).arg(keys::UNSEEN).arg(self.shared.counts.unseen + 1);
-            self.redis.queue.connection().cmd::<()>(&mut count).await?;
+            count.arg(self.shared.inner.keys.job(self.job.id())).arg(keys::UNSEEN).arg(self.shared.counts.unseen + 1);
+            self.shared.redis.queue.connection().cmd::<()>(&mut count).await?;
         }
         self.put_back(after).await
     }
@@ -432,7 +431,7 @@ impl Lent {
         if after.is_zero() || is_cancelled {
             self.job.move_to_wait(None).await?;
         } else {
-            self.job.move_to_delayed(in_ms(&self.inner, after)).await?;
+            self.job.move_to_delayed(in_ms(&self.shared.inner, after)).await?;
         }
         Ok(())
     }
@@ -441,8 +440,8 @@ impl Lent {
     async fn stacktrace(&self, error: &str) -> Result<String, Trouble> {
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let mut get = redis::cmd("HGET");
-        get.arg(self.inner.keys.job(self.job.id())).arg("stacktrace");
-        let before: Option<String> = self.redis.queue.connection().cmd(&mut get).await?;
+        get.arg(self.shared.inner.keys.job(self.job.id())).arg("stacktrace");
+        let before: Option<String> = self.shared.redis.queue.connection().cmd(&mut get).await?;
         let mut entries: Vec<Value> = before.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         // Another try after a lost answer must not add a second one.
         entries.truncate(size(self.job.attempts_made()));
@@ -455,21 +454,21 @@ impl Lent {
     /// Shows BullMQ's tools why the last attempt failed.
     async fn show_failure(&self, error: &str) -> Result<(), Trouble> {
         let mut keep = redis::cmd("EVAL");
-        keep.arg(keys::SET_IF_THERE).arg(1).arg(self.inner.keys.job(self.job.id()));
+        keep.arg(keys::SET_IF_THERE).arg(1).arg(self.shared.inner.keys.job(self.job.id()));
         keep.arg("stacktrace").arg(self.stacktrace(error).await?);
-        Ok(self.redis.queue.connection().cmd(&mut keep).await?)
+        Ok(self.shared.redis.queue.connection().cmd(&mut keep).await?)
     }
 
     /// Makes sure that the lease is still held.
     async fn confirm(&self) -> Result<(), Trouble> {
-        let lease = u64::try_from(self.inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
-        Ok(self.job.extend_lock(&self.token, lease).await?)
+        let lease = u64::try_from(self.shared.inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
+        Ok(self.job.extend_lock(&self.shared.token, lease).await?)
     }
 
     async fn take(&self, step: &Step) -> Result<(), Trouble> {
         match step {
             Step::Confirm => self.confirm().await,
-            Step::Note(end) => ends::note(&self.inner, &self.redis, self.job.id(), end).await,
+            Step::Note(end) => ends::note(&self.shared.inner, &self.shared.redis, self.job.id(), end).await,
             Step::Retry { after, error } => self.retry(*after, error).await,
             Step::GiveBack { after } => self.give_back(*after).await,
         }
@@ -478,7 +477,7 @@ impl Lent {
     /// Tries until it works or the lease is lost; whether it worked.
     async fn insist(&self, step: &Step) -> bool {
         loop {
-            let error = match self.inner.link.call(self.take(step)).await {
+            let error = match self.shared.inner.link.call(self.take(step)).await {
                 Ok(()) => return true,
                 Err(error) => error,
             };
