@@ -141,7 +141,9 @@ pub(super) async fn jobs_that_ask_for_too_many_cores_are_left_to_others(fixture:
     let large = here.submit(job_with(|o| o.cores = Some(9))).await;
     let small = here.submit(job_with(|o| o.cores = Some(4))).await;
     let mut claims = here.claim(2).await;
-    assert_eq!(next(&mut claims).await.job().id, small);
+    // Held: given back, it could be the next that the other worker takes.
+    let held = next(&mut claims).await;
+    assert_eq!(held.job().id, small);
     let worker = WorkerId::generate("large");
     let mut wide = here.source.claim(ClaimOptions { worker, concurrency: 1, max_cores: 9 }).await.unwrap();
     assert_eq!(next(&mut wide).await.job().id, large);
