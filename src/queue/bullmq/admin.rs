@@ -49,7 +49,8 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
         // Failed jobs that came before it do not bar it any more.
         afresh.cmd("DEL").arg(inner.keys.failed_before(id.as_str())).ignore();
         afresh.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
-        afresh.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(found.counts.stalls).ignore();
+        let note = afresh.cmd("EVAL").arg(keys::SET_IF_THERE).arg(1).arg(&key);
+        note.arg(keys::STALLS_BEFORE).arg(found.counts.stalls).ignore();
         redis.queue.connection().pipe::<()>(&afresh).await?;
         let budget = RetryOptions { reset_attempts_made: true, reset_attempts_started: false };
         Ok::<_, Trouble>(found.stored.retry("failed", Some(budget)).await?)

@@ -30,7 +30,11 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
     };
     let mut found = Some(found);
     for _ in 0..TRIES {
-        let Some(Found { mut stored, job, .. }) = found else { return Ok(Cancellation::NotFound) };
+        let Some(Found { mut stored, job, .. }) = found else {
+            // The next job of this id was not meant.
+            inner.link.call(forget_unless_asked(inner, &redis, id)).await?;
+            return Ok(Cancellation::NotFound);
+        };
         if inner.link.call(end(inner, &redis, &mut stored, &reason)).await? {
             inner.watch.heard_of_an_end();
             return Ok(Cancellation::Ended(job));
@@ -86,6 +90,23 @@ async fn forget(inner: &Inner, redis: &Redis, id: &JobId, from_job: bool) -> Res
     Ok(redis.queue.connection().pipe::<()>(&pipe).await?)
 }
 
+/// KEYS: the job, requests to stop. ARGV: its id, how it ended. BullMQ counts every end as an attempt; this one ran
+/// nothing. Only of the job that ended so: by now it may have been put back, or have given its id to another.
+const ENDED: &str = "\
+if redis.call('HGET', KEYS[1], 'failedReason') ~= ARGV[2] then return 0 end
+redis.call('HINCRBY', KEYS[1], 'atm', -1)
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1";
+
+/// Forgets a request whose job has gone; one that was made for another of its id stays.
+async fn forget_unless_asked(inner: &Inner, redis: &Redis, id: &JobId) -> Result<(), Trouble> {
+    const FORGET: &str = "\
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2], ARGV[2]) end";
+    let mut ask = redis::cmd("EVAL");
+    ask.arg(FORGET).arg(2).arg(inner.keys.job(id.as_str())).arg(inner.keys.cancels());
+    Ok(redis.queue.connection().cmd::<()>(ask.arg(keys::CANCEL).arg(id.as_str())).await?)
+}
+
 /// Ends the job if nobody holds it; whether it did.
 async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) -> Result<bool, Trouble> {
     let id = job.id().to_owned();
@@ -112,11 +133,8 @@ async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) 
     let end = cancelled_because(reason);
     ends::note(inner, redis, &id, &End::Failed(end.clone())).await?;
     job.move_to_failed(&end).await?;
-    // BullMQ counts every end as an attempt; this one ran nothing.
-    let mut ended = redis::pipe();
-    ended.atomic();
-    ended.cmd("HINCRBY").arg(inner.keys.job(&id)).arg("atm").arg(-1).ignore();
-    ended.cmd("HDEL").arg(inner.keys.cancels()).arg(&id).ignore();
-    redis.queue.connection().pipe::<()>(&ended).await?;
+    let mut ended = redis::cmd("EVAL");
+    ended.arg(ENDED).arg(2).arg(inner.keys.job(&id)).arg(inner.keys.cancels()).arg(&id).arg(&end);
+    redis.queue.connection().cmd::<()>(&mut ended).await?;
     Ok(true)
 }

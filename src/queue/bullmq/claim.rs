@@ -23,7 +23,7 @@ use super::super::{Before, ClaimOptions, Claims, Lease};
 use super::connect::Redis;
 use super::format::Stored;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, after, format, hash, odd, options, schedules, unseen};
+use super::{BullRetention, Inner, after, format, hash, odd, options, schedules, signals, unseen};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -401,7 +401,11 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     let asked_at = stored.processed_on().and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let age = asked_at.map_or(Duration::ZERO, |at| inner.clock.now().since(at));
     let validity = inner.renewer.hold(stored.id(), &token, loss.clone(), age);
-    inner.signals.hold(stored.id(), &token, loss.clone());
+    if inner.signals.hold(stored.id(), &token, loss.clone())
+        && let Err(error) = inner.link.call(signals::look_at_record(inner, &redis, stored.id())).await
+    {
+        tracing::debug!(job = stored.id(), %error, "whether a job is to be stopped is found out later");
+    }
     let attempt = AttemptNumber(counts.started);
     let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
     let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);

@@ -25,6 +25,12 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV))
 return 1";
 
+/// Adds ARGV\[2\] to a field, ARGV\[1\], of a hash, unless it has gone.
+pub(super) const ADD_IF_THERE: &str = "\
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
+return 1";
+
 /// Sets fields of a hash, KEYS\[1\], to the rest of ARGV, while the lock, KEYS\[2\], is held by the token, ARGV\[1\].
 pub(super) const SET_IF_HELD: &str = "\
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end

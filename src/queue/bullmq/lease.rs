@@ -95,8 +95,8 @@ pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Redi
 /// Puts a job back that was not lent out: at the head of the queue, or after a pause.
 pub(super) async fn put_back_unseen(inner: &Inner, redis: &Redis, job: &bullmq::Job, pause: Option<Duration>) {
     let back = async {
-        let mut count = redis::cmd("HINCRBY");
-        count.arg(inner.keys.job(job.id())).arg(keys::UNSEEN).arg(1);
+        let mut count = redis::cmd("EVAL");
+        count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::UNSEEN).arg(1);
         redis.queue.connection().cmd::<()>(&mut count).await?;
         match pause {
             Some(pause) => job.move_to_delayed(in_ms(inner, pause)).await?,
@@ -146,6 +146,14 @@ impl Shared {
         self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Sets fields of the job's hash, to be added, while the lock is held.
+    fn set_if_held(&self) -> redis::Cmd {
+        let mut set = redis::cmd("EVAL");
+        set.arg(keys::SET_IF_HELD).arg(2).arg(self.inner.keys.job(&self.id)).arg(self.inner.keys.lock(&self.id));
+        set.arg(&self.token);
+        set
+    }
+
     fn is_lost(&self) -> bool {
         *self.loss.borrow() == Some(LeaseLoss::Expired)
     }
@@ -184,12 +192,11 @@ impl LeaseOps for Ops {
     }
 
     async fn started(&self) -> bool {
-        let Shared { inner, redis, id, token, counts, .. } = &*self.shared;
+        let Shared { inner, redis, id, counts, .. } = &*self.shared;
         self.shared.started.store(true, Ordering::Release);
         loop {
-            let mut note = redis::cmd("EVAL");
-            note.arg(keys::SET_IF_HELD).arg(2).arg(inner.keys.job(id)).arg(inner.keys.lock(id));
-            note.arg(token).arg(keys::SPAWNED).arg(counts.leases);
+            let mut note = self.shared.set_if_held();
+            note.arg(keys::SPAWNED).arg(counts.leases);
             match inner.link.call(redis.queue.connection().cmd::<bool>(&mut note)).await {
                 Ok(is_held) => return is_held,
                 Err(error) if self.shared.is_lost() || !error.is_retryable() => {
@@ -400,16 +407,13 @@ impl Lent {
     /// Counts the attempt and puts the job back. BullMQ's moves count nothing; the lock, just confirmed, fences both.
     async fn retry(&self, after: Duration, error: &str) -> Result<(), Trouble> {
         self.confirm().await?;
-        let key = self.shared.inner.keys.job(self.job.id());
-        let stacktrace = self.stacktrace(error).await?;
-        let mut count = redis::pipe();
-        count.atomic();
+        let mut count = self.shared.set_if_held();
         // Set, not added to: another try after a lost answer must not count twice.
-        count.cmd("HSET").arg(&key).arg("atm").arg(self.job.attempts_made() + 1).ignore();
-        count.cmd("HSET").arg(&key).arg("failedReason").arg(error).ignore();
-        count.cmd("HSET").arg(&key).arg("stacktrace").arg(stacktrace).ignore();
-        count.cmd("HSET").arg(&key).arg(keys::STALLS_BEFORE).arg(self.shared.counts.stalls).ignore();
-        self.shared.redis.queue.connection().pipe::<()>(&count).await?;
+        count.arg("atm").arg(self.job.attempts_made() + 1);
+        count.arg("failedReason").arg(error);
+        count.arg("stacktrace").arg(self.stacktrace(error).await?);
+        count.arg(keys::STALLS_BEFORE).arg(self.shared.counts.stalls);
+        self.shared.redis.queue.connection().cmd::<()>(&mut count).await?;
         self.put_back(after).await
     }
 
@@ -417,8 +421,8 @@ impl Lent {
     async fn give_back(&self, after: Duration) -> Result<(), Trouble> {
         if !self.shared.started.load(Ordering::Acquire) {
             self.confirm().await?;
-            let mut count = redis::cmd("HSET");
-            count.arg(self.shared.inner.keys.job(self.job.id())).arg(keys::UNSEEN).arg(self.shared.counts.unseen + 1);
+            let mut count = self.shared.set_if_held();
+            count.arg(keys::UNSEEN).arg(self.shared.counts.unseen + 1);
             self.shared.redis.queue.connection().cmd::<()>(&mut count).await?;
         }
         self.put_back(after).await

@@ -21,7 +21,7 @@ use super::super::schedules::{ScheduleStanding, in_order};
 use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{Redis, Trouble};
 use super::times::{self, Pattern};
-use super::{BullQueue, Inner, format};
+use super::{BullQueue, Inner, format, keys};
 use crate::domain::{JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
 /// How often is looked for schedules that have come to a stop.
@@ -73,8 +73,8 @@ async fn go_on(inner: &Inner, redis: &Redis, stored: &JobSchedulerJson) -> Resul
     let options = stored.opts.clone().and_then(|opts| serde_json::from_value(opts).ok());
     let pattern = Pattern { name: &stored.name, data: stored.data.clone(), options };
     times::upsert(inner, redis, &stored.key, times::of_stored(stored), pattern).await?;
-    let mut count = redis::cmd("HINCRBY");
-    count.arg(inner.keys.bull(&format!("repeat:{}", stored.key))).arg("ic").arg(1);
+    let mut count = redis::cmd("EVAL");
+    count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.bull(&format!("repeat:{}", stored.key))).arg("ic").arg(1);
     Ok(redis.queue.connection().cmd::<()>(&mut count).await?)
 }
 

@@ -1,7 +1,7 @@
 //! What processes tell each other at once, over one channel of Redis, and what this one must know of its own leases to
 //! act on it. Everything told is durable elsewhere too and looked at again at times, so a lost message only costs time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::LeaseLoss;
-use super::Inner;
 use super::claim::Gate;
 use super::connect::{Redis, Trouble};
+use super::{Inner, keys};
 
 /// How long the look whether a message was lost may take; then the connection is given up.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
@@ -48,8 +48,9 @@ pub(super) struct Signals {
 
 #[derive(Default)]
 struct Known {
-    /// Jobs that are to be stopped, wherever they run.
-    cancels: HashMap<String, String>,
+    /// Jobs of which this process heard that they are to be stopped, wherever they run. Hearsay: a message may be late, and
+    /// the job have been put back since. What is on record counts.
+    cancels: HashSet<String>,
     /// Leases of this process: job id and token.
     leases: HashMap<(String, String), Loss>,
     claims: Vec<Weak<Gate>>,
@@ -64,13 +65,12 @@ impl Signals {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// From now on the lease is told when its job is to be stopped; at once if it was asked for before.
-    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) {
+    /// From now on the lease is told when its job is to be stopped. Whether this process has heard before that it is, and
+    /// so must [look](look_at_record).
+    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) -> bool {
         let mut known = self.known();
-        if let Some(reason) = known.cancels.get(id) {
-            cancel(&loss, reason);
-        }
         known.leases.insert((id.to_owned(), token.to_owned()), loss);
+        known.cancels.contains(id)
     }
 
     pub(super) fn free(&self, id: &str, token: &str) {
@@ -79,7 +79,7 @@ impl Signals {
 
     /// Whether somebody asked for this job to be stopped; forgotten hereby.
     pub(super) fn take_cancel(&self, id: &str) -> bool {
-        self.known().cancels.remove(id).is_some()
+        self.known().cancels.remove(id)
     }
 
     pub(super) fn enlist(&self, gate: &Arc<Gate>) {
@@ -105,35 +105,60 @@ impl Signals {
         }
     }
 
-    fn hear(&self, told: Told) {
-        match told {
-            Told::Cancel { id, reason } => {
-                let mut known = self.known();
-                for loss in known.leases.iter().filter(|((held, _), _)| *held == id).map(|(_, loss)| loss) {
-                    cancel(loss, &reason);
-                }
-                known.cancels.insert(id, reason);
-            }
-            Told::Output { id } => {
-                // Without a watcher there is nobody to tell.
-                let _ = self.output.send(id);
-            }
-            Told::Drain { worker } => {
-                self.drain(&worker);
-            }
-        }
+    /// The leases of a job that this process holds.
+    fn leases_of(&self, id: &str) -> Vec<Loss> {
+        self.known().leases.iter().filter(|((held, _), _)| held == id).map(|(_, loss)| loss.clone()).collect()
     }
+}
 
-    /// Takes what is stored for what is true.
-    fn learn(&self, cancels: HashMap<String, String>) {
-        let mut known = self.known();
-        for ((id, _), loss) in &known.leases {
-            if let Some(reason) = cancels.get(id) {
-                cancel(loss, reason);
-            }
+async fn hear(inner: &Inner, redis: &Redis, told: Told) -> Result<(), Trouble> {
+    match told {
+        Told::Cancel { id, .. } => {
+            inner.signals.known().cancels.insert(id.clone());
+            look_at_record(inner, redis, &id).await?;
         }
-        known.cancels = cancels;
+        Told::Output { id } => {
+            // Without a watcher there is nobody to tell.
+            let _ = inner.signals.output.send(id);
+        }
+        Told::Drain { worker } => inner.signals.drain(&worker),
     }
+    Ok(())
+}
+
+/// Tells this process's leases of a job that it is to be stopped, if that is on record.
+pub(super) async fn look_at_record(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+    // Those of before the look: what it finds may have been settled when a later one is taken.
+    let leases = inner.signals.leases_of(id);
+    if leases.is_empty() {
+        return Ok(());
+    }
+    // In both places: that of all requests is cleared when the job has ended, the job's own when it is put back or removed.
+    let mut get = redis::pipe();
+    get.cmd("HEXISTS").arg(inner.keys.cancels()).arg(id);
+    get.cmd("HGET").arg(inner.keys.job(id)).arg(keys::CANCEL);
+    let (is_asked, reason): (bool, Option<String>) = redis.queue.connection().pipe(&get).await?;
+    match reason.filter(|_| is_asked) {
+        Some(reason) => leases.iter().for_each(|loss| cancel(loss, &reason)),
+        None => drop(inner.signals.take_cancel(id)),
+    }
+    Ok(())
+}
+
+/// Hears of all requests on record, whose messages may have been lost.
+async fn look_at_records(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+    let mut all = redis::cmd("HKEYS");
+    let cancels: HashSet<String> = redis.queue.connection().cmd(all.arg(inner.keys.cancels())).await?;
+    let held = {
+        let mut known = inner.signals.known();
+        known.cancels = cancels;
+        let held = known.leases.keys().filter(|(id, _)| known.cancels.contains(id));
+        held.map(|(id, _)| id.clone()).collect::<HashSet<_>>()
+    };
+    for id in held {
+        look_at_record(inner, redis, &id).await?;
+    }
+    Ok(())
 }
 
 fn cancel(loss: &Loss, reason: &str) {
@@ -183,16 +208,20 @@ async fn listen_once(inner: &Inner, redis: &Redis, turn: usize) -> Result<(), Tr
             message = messages.next() => {
                 let Some(message) = message else { return Ok(()) };
                 match serde_json::from_slice(message.get_payload_bytes()) {
-                    Ok(told) => inner.signals.hear(told),
+                    Ok(told) => {
+                        let Ok(heard) = tokio::time::timeout(LONGEST_LOOK, hear(inner, redis, told)).await else {
+                            return Ok(());
+                        };
+                        heard?;
+                    }
                     Err(error) => tracing::debug!(%error, "a message on the queue's channel can't be read"),
                 }
             }
             _ = look.tick() => {
-                let mut all = redis::cmd("HGETALL");
-                all.arg(inner.keys.cancels());
-                let ask = redis.queue.connection().cmd::<HashMap<String, String>>(&mut all);
-                let Ok(cancels) = tokio::time::timeout(LONGEST_LOOK, ask).await else { return Ok(()) };
-                inner.signals.learn(cancels?);
+                let Ok(looked) = tokio::time::timeout(LONGEST_LOOK, look_at_records(inner, redis)).await else {
+                    return Ok(());
+                };
+                looked?;
                 inner.signals.listening.store(true, Ordering::Relaxed);
             }
         }

@@ -13,8 +13,8 @@ use bullmq::job_scheduler::{JobSchedulerJson, RepeatOptions, next_cron_millis};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Inner;
 use super::connect::{Redis, Trouble};
+use super::{Inner, keys};
 use crate::domain::cron::CronTimes;
 use crate::domain::{Timestamp, schedule};
 
@@ -145,19 +145,15 @@ async fn restore(inner: &Inner, redis: &Redis, id: &str, own: &Own) -> Result<()
     let connection = redis.queue.connection();
     let schedule = inner.keys.bull(&format!("repeat:{id}"));
     let job = inner.keys.job(&format!("repeat:{id}:{}", own.due));
-    let mut read = redis::pipe();
-    read.cmd("EXISTS").arg(&schedule);
-    read.cmd("HGET").arg(&job).arg("opts");
-    let (exists, options): (bool, Option<String>) = connection.pipe(&read).await?;
+    let mut read = redis::cmd("HGET");
+    let options: Option<String> = connection.cmd(read.arg(&job).arg("opts")).await?;
     let mut write = redis::pipe();
     write.atomic();
-    if exists {
-        write.cmd("HSET").arg(&schedule).arg("pattern").arg(&own.pattern).ignore();
-        match &own.tz {
-            Some(tz) => write.cmd("HSET").arg(&schedule).arg("tz").arg(tz).ignore(),
-            None => write.cmd("HDEL").arg(&schedule).arg("tz").ignore(),
-        };
-    }
+    let pattern = write.cmd("EVAL").arg(keys::SET_IF_THERE).arg(1).arg(&schedule).arg("pattern").arg(&own.pattern);
+    match &own.tz {
+        Some(tz) => pattern.arg("tz").arg(tz).ignore(),
+        None => pattern.ignore().cmd("HDEL").arg(&schedule).arg("tz").ignore(),
+    };
     // The worker that takes the job goes on from what stands there.
     let options = options.and_then(|text| serde_json::from_str::<Value>(&text).ok());
     if let Some(mut options) = options
@@ -169,7 +165,7 @@ async fn restore(inner: &Inner, redis: &Redis, id: &str, own: &Own) -> Result<()
             Some(tz) => repeat.insert("tz".to_owned(), tz.clone().into()),
             None => repeat.remove("tz"),
         };
-        write.cmd("HSET").arg(&job).arg("opts").arg(options.to_string()).ignore();
+        write.cmd("EVAL").arg(keys::SET_IF_THERE).arg(1).arg(&job).arg("opts").arg(options.to_string()).ignore();
     }
     write.cmd("HDEL").arg(inner.keys.odd_schedules()).arg(id).ignore();
     Ok(connection.pipe(&write).await?)

@@ -44,6 +44,7 @@ conformance! {
         cancel_survives_the_holder,
         cancel_ends_a_job_that_is_not_running,
         cancel_can_be_repeated,
+        a_request_to_stop_ends_with_the_attempt_that_it_stopped,
         a_job_is_not_lost_to_a_cancel_of_the_one_before,
         output_reaches_a_watcher_in_another_process,
         output_is_bounded_and_keeps_the_end,

@@ -272,6 +272,9 @@ async fn a_job_is_cancelled_and_retried_wherever_it_is() {
     assert!(!Path::new("/proc").join(process.trim()).exists(), "its process is still there");
     assert_eq!(view["attempts"].as_array().unwrap().len(), 1, "{view}");
     std::fs::write(&done, "").unwrap();
+    // A word of it that comes late is no request to stop the next attempt.
+    let late = json!({"cancel": {"id": running, "reason": "a test"}}).to_string();
+    assert_eq!(redis.cli(&["publish", "bull:my-job-queue:jobber:wake", &late]).trim(), "2");
     for (id, attempts) in [(&running, 2), (&waiting, 1)] {
         let (status, answer) = serve.post(&format!("/api/v1/jobs/{id}:retry"), json!({})).await;
         assert_eq!(status, 202, "{answer}");

@@ -60,6 +60,29 @@ pub(super) async fn cancel_can_be_repeated(fixture: Fixture) {
     assert_eq!(here.find(&id).await.unwrap(), failed);
 }
 
+pub(super) async fn a_request_to_stop_ends_with_the_attempt_that_it_stopped(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    let mut claims = here.claim(1).await;
+    for _ in 0..40 {
+        let id = here.submit(job()).await;
+        let lease = next(&mut claims).await;
+        let obey = async {
+            lease.lost().await;
+            lease.settle(Verdict::Fail { error: "cancelled: no use".to_owned() }).await;
+        };
+        let (asked, ()) = tokio::join!(there.operator.cancel(&id, "no use"), obey);
+        assert!(matches!(asked.unwrap(), Cancellation::Signalled(_)));
+        here.until(&id, JobState::Failed).await;
+        let put_back = here.operator.retry(&id).await.unwrap();
+        assert!(matches!(put_back, Change::Done(_, 1)), "{put_back:?}");
+        let lease = next(&mut claims).await;
+        let lost = tokio::time::timeout(Duration::from_millis(40), lease.lost()).await;
+        assert!(lost.is_err(), "what was put back is stopped again: {lost:?}");
+        lease.settle(DONE).await;
+        here.until(&id, JobState::Completed).await;
+    }
+}
+
 pub(super) async fn a_job_is_not_lost_to_a_cancel_of_the_one_before(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
     here.operator.set_paused(true).await.unwrap();

@@ -64,7 +64,8 @@ pub(super) async fn a_key_is_free_when_its_job_has_left_the_queue(fixture: Fixtu
     let clean = |state| CleanRequest { state, older_than: Duration::ZERO, limit: 10 };
     for (n, ttl) in [Some(Duration::from_secs(3600)), None].into_iter().enumerate() {
         let removed = here.submit(keyed(&format!("removed-{n}"), ttl)).await;
-        assert!(matches!(here.operator.remove(&removed).await.unwrap(), Change::Done(..)));
+        // A claim that was just closed may have it for a moment, and gives it back.
+        soon(async { while !matches!(here.operator.remove(&removed).await.unwrap(), Change::Done(..)) {} }).await;
         here.submit(keyed(&format!("removed-{n}"), ttl)).await;
 
         let mut claims = here.claim(1).await;
