@@ -75,6 +75,9 @@ impl SubmitJob {
     }
 }
 
+/// The most jobs in one `POST /api/v1/jobs:bulk`.
+pub const MOST_JOBS: usize = 10_000;
+
 /// `POST /api/v1/jobs:bulk`: many jobs, all accepted or none.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +173,9 @@ pub struct JobView {
     /// The category of what failed attempts said: its id, `uncategorised` or `pending`. Only when one job is asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub categories: BTreeMap<Fingerprint, String>,
+    /// What this view lacks, and why: history or the queue could not be asked. `None` when both answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 impl JobView {
@@ -195,6 +201,7 @@ impl JobView {
             waits_for: Vec::new(),
             attempts: Vec::new(),
             categories: BTreeMap::new(),
+            incomplete: None,
         }
     }
 }
@@ -246,7 +253,7 @@ pub enum LogEvent {
     Progress(Progress),
     /// An attempt was started or has ended.
     Attempt {
-        /// The how-manieth start.
+        /// Attempt number, counting from 1.
         attempt: u32,
         /// How it ended; null while it runs.
         outcome: Option<Outcome>,

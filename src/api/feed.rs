@@ -28,6 +28,8 @@ pub(super) struct Feed {
     target: watch::Sender<Cursor>,
     /// Up to where history was last seen to be folded.
     folded: watch::Sender<Cursor>,
+    /// Whether history did not answer when it was last asked: nobody waits for it then.
+    history_away: watch::Sender<bool>,
 }
 
 struct Watched {
@@ -44,6 +46,7 @@ impl Default for Feed {
             wanted: Notify::new(),
             target: watch::Sender::new(Cursor::START),
             folded: watch::Sender::new(Cursor::START),
+            history_away: watch::Sender::new(false),
         }
     }
 }
@@ -159,38 +162,64 @@ impl Feed {
         Ok(at)
     }
 
-    /// Returns when history has been folded through `cursor`, or at `deadline`.
+    /// Whether history did not answer when it was last asked.
+    pub(super) fn is_history_away(&self) -> bool {
+        *self.history_away.borrow()
+    }
+
+    /// Somebody asked history and got no answer. It is looked at from now on until it answers again.
+    pub(super) fn history_is_away(&self) {
+        self.history_away.send_if_modified(|away| !std::mem::replace(away, true));
+    }
+
+    /// Returns when history has been folded through `cursor` or can't be asked, or at `deadline`.
     pub(super) async fn folded(&self, cursor: Cursor, deadline: Instant) {
         self.target.send_if_modified(|target| {
             let further = cursor > *target;
             *target = (*target).max(cursor);
             further
         });
-        let mut folded = self.folded.subscribe();
-        let _ = tokio::time::timeout_at(deadline, folded.wait_for(|folded| *folded >= cursor)).await;
+        let (mut folded, mut away) = (self.folded.subscribe(), self.history_away.subscribe());
+        tokio::select! {
+            _ = folded.wait_for(|folded| *folded >= cursor) => {}
+            _ = away.wait_for(|away| *away) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
     }
 
-    /// Watches how far history is for as long as somebody waits for it; until `stop`. The store has no wake-up of its
-    /// own, and is some milliseconds behind the log at most, so a few looks for all who wait are cheap.
+    /// Watches how far history is for as long as somebody waits for it or it is away; until `stop`. The store has no
+    /// wake-up of its own, and is some milliseconds behind the log at most, so a few looks for all who wait are cheap.
     pub(super) async fn follow_history(&self, history: &dyn History, stop: &CancellationToken) {
         const FIRST: Duration = Duration::from_millis(2);
         const LONGEST: Duration = Duration::from_millis(200);
-        let mut target = self.target.subscribe();
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let (mut target, mut away) = (self.target.subscribe(), self.history_away.subscribe());
         let follow = async {
             let mut pause = FIRST;
             loop {
                 let reached = *self.folded.borrow();
-                if target.wait_for(|target| *target > reached).await.is_err() {
-                    return;
+                // Both senders live as long as `self`.
+                tokio::select! {
+                    _ = target.wait_for(|target| *target > reached) => {}
+                    _ = away.wait_for(|away| *away) => {}
                 }
-                match history.cursor().await {
-                    Ok(cursor) if cursor > reached => {
-                        self.folded.send_replace(cursor);
-                        pause = FIRST;
-                        continue;
+                match tokio::time::timeout(PATIENCE, history.cursor()).await {
+                    Ok(Ok(cursor)) => {
+                        self.history_away.send_if_modified(std::mem::take);
+                        if cursor > reached {
+                            self.folded.send_replace(cursor);
+                            pause = FIRST;
+                            continue;
+                        }
                     }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "could not ask how far history is"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "could not ask how far history is");
+                        self.history_is_away();
+                    }
+                    Err(_) => {
+                        tracing::debug!("history does not say how far it is");
+                        self.history_is_away();
+                    }
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::state::Api;
+use crate::events::LogSpan;
 use crate::logging::chain;
 use crate::queue::QueueError;
 
@@ -32,8 +33,9 @@ pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
     Answer(json!({"status": "ok", "version": api.settings.version})).into_response()
 }
 
-/// `GET /readyz`: the queue can be written to, the event log and the store answer, and the server is not stopping. A store
-/// that answers but can't do everything is degraded, and so are workers that can't start jobs; the server is ready.
+/// `GET /readyz`: jobs can be accepted: the queue can be written to, the event log has room, and the server is not
+/// stopping. A store that is away or can't do everything is degraded, and so are workers that can't start jobs: the server
+/// is ready all the same, for a load balancer must not take the last one out.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     let (queue, store, log, folded, parked, workers) = tokio::join!(
         probe(ping_queue(&api)),
@@ -53,7 +55,10 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         }
         (log, _) => log,
     };
-    let all_answer = queue.is_ok() && store.is_ok() && log.is_ok() && folded.is_ok();
+    let log = log.and_then(|log| if log.length < log.cap { Ok(log) } else { Err(full(&log)) });
+    // Without the store jobs are accepted and run all the same; what becomes of them waits in the log.
+    let takes_jobs = queue.is_ok() && log.is_ok();
+    let has_history = store.is_ok() && folded.is_ok();
     let lacks = api.history.lacks();
     // A queue that is away tells of no workers; its own component says so.
     let unhealthy: Vec<_> = workers
@@ -62,8 +67,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         .filter_map(|worker| Some(json!({"id": worker.id, "host": worker.host, "error": worker.unhealthy?})))
         .collect();
     let stops = api.stopping.is_cancelled() || api.draining.is_cancelled();
-    let status = match (all_answer, stops) {
-        (true, false) if lacks.is_some() || !unhealthy.is_empty() => "degraded",
+    let status = match (takes_jobs, stops) {
+        (true, false) if !has_history || lacks.is_some() || !unhealthy.is_empty() => "degraded",
         (true, false) => "ready",
         (_, true) => "stopping",
         (false, false) => "unavailable",
@@ -93,6 +98,13 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     }
     let code = if status == "ready" || status == "degraded" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Answer(body)).into_response()
+}
+
+fn full(log: &LogSpan) -> String {
+    format!(
+        "it holds {} of {} events because history does not keep up: no jobs are accepted until it does",
+        log.length, log.cap
+    )
 }
 
 /// Makes a small write in the queue. It costs more than a read, so those who ask often share one.

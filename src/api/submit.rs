@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -18,10 +19,8 @@ use super::state::{Api, BinaryProblem};
 use crate::domain::{Event, EventKind, Job, JobName};
 use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
 use crate::store::{JobRecord, StoreError};
-use crate::wire::{FieldProblem, SubmitJob, Submitted, SubmittedJobs};
+use crate::wire::{FieldProblem, MOST_JOBS, SubmitJob, Submitted, SubmittedJobs};
 
-/// The most jobs in one request.
-const MOST: usize = 10_000;
 /// No more wrong fields than this are listed.
 const LISTED: usize = 20;
 
@@ -53,8 +52,8 @@ pub(super) async fn many(
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&api, &headers, "bulk", &body.bytes)?;
     let count = body.value.jobs.len();
-    if !(1..=MOST).contains(&count) {
-        let detail = format!("must hold 1 to {MOST} jobs, not {count}");
+    if !(1..=MOST_JOBS).contains(&count) {
+        let detail = format!("must hold 1 to {MOST_JOBS} jobs, not {count}");
         return Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: "/jobs".into(), detail }]));
     }
     let jobs =
@@ -207,7 +206,11 @@ impl Api {
             }
             self.history.job(&job.id.come_again(job.submitted_at)).await
         };
-        let found: Result<_, StoreError> = found.await;
-        found.is_ok_and(|record| record.is_some_and(|record| record.announced))
+        const PATIENCE: Duration = Duration::from_secs(2);
+        if self.feed.is_history_away() {
+            return false;
+        }
+        let found: Result<Result<_, StoreError>, _> = tokio::time::timeout(PATIENCE, found).await;
+        found.is_ok_and(|found| found.is_ok_and(|record| record.is_some_and(|record| record.announced)))
     }
 }

@@ -45,6 +45,7 @@ impl View for JobView {
         );
         out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
         out.field("limits", limits(self));
+        out.optional("incomplete", self.incomplete.as_deref());
         if !self.attempts.is_empty() {
             out.grid(
                 &["ATTEMPT", "OUTCOME", "WORKER", "STARTED", "WALL", "CPU", "PEAK RSS", "BESIDE", "ERROR"],

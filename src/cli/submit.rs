@@ -9,10 +9,8 @@ use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit, wait};
 use crate::client::Client;
 use crate::domain::{Clock, JobId, JobName};
-use crate::wire::{JobView, SubmitJob, SubmitJobs, Submitted};
+use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted};
 
-/// Jobs in one request at most (the API's own limit).
-const BATCH_JOBS: usize = 10_000;
 /// Bytes of JSON in one request at most: well below what the server takes.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -226,7 +224,7 @@ fn batches(jobs: Vec<SubmitJob>) -> Vec<Vec<SubmitJob>> {
     for job in jobs {
         let size = json_line(&job).len() + 1;
         match batches.last_mut() {
-            Some(batch) if batch.len() < BATCH_JOBS && bytes + size <= BATCH_BYTES => {
+            Some(batch) if batch.len() < MOST_JOBS && bytes + size <= BATCH_BYTES => {
                 bytes += size;
                 batch.push(job);
             }

@@ -27,7 +27,7 @@ use jobber::store::{
     Commit, History, JobFilter, JobRecord, Projection, Retention, StoreErrorKind, Term, Versioned, codec,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::couchbase::{Bucket, skipped};
 use crate::harness::couchbase_double::wire::{opcode, status};
@@ -402,7 +402,34 @@ async fn jobs_go_on_while_couchbase_is_away() {
     let ran = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
     eventually("all jobs to run without Couchbase", async || (ran() == ids.len()).then_some(())).await;
     let (status, ready) = jobber.get("/readyz").await;
-    assert_eq!((status, &ready["components"]["store"]["status"]), (503, &json!("unavailable")), "{ready}");
+    assert_eq!((status, &ready["status"]), (200, &json!("degraded")), "{ready}");
+    assert_eq!(ready["components"]["store"]["status"], json!("unavailable"), "{ready}");
+    // What the queue knows is told all the same, with a word of what is missing.
+    let last = jobber.wait_final(&ids[20]).await;
+    assert_eq!(last["state"], json!("completed"), "{last}");
+    let lacks = |view: &Value| {
+        view["incomplete"].as_str().is_some_and(|lack| lack.contains("attempts, outcome and categories"))
+    };
+    assert!(lacks(&last), "{last}");
+    jobber.job("talks", "#!/bin/sh\necho here I am\nexec sleep 1000\n");
+    let talker = jobber.submit(json!({"name": "talks"})).await;
+    let operator = async {
+        jobber.wait_state(&talker, "active").await;
+        let shown = jobber.cli(&["show", &talker]).await;
+        assert!(shown.stdout.contains("active") && shown.stdout.contains("incomplete"), "{}", shown.stdout);
+        eventually("its output", async || {
+            let said = jobber.cli(&["logs", &talker]).await;
+            (said.stdout == "here I am\n").then_some(())
+        })
+        .await;
+        let (status, answer) = jobber.post(&format!("/api/v1/jobs/{talker}:cancel"), json!({})).await;
+        assert_eq!((status, &answer["status"]), (202, &json!("cancelling")), "{answer}");
+    };
+    let follow = ["logs", "-f", &talker];
+    let (followed, ()) = tokio::join!(jobber.cli(&follow), operator);
+    assert_eq!((followed.code, followed.stdout.as_str()), (0, "here I am\n"), "{}", followed.stderr);
+    let view = jobber.wait_final(&talker).await;
+    assert!(view["state"] == "failed" && view["error"] == "cancelled: on request" && lacks(&view), "{view}");
     assert_eq!(ready["history"]["caught_up"], json!(false), "{ready}");
     assert!(ready["history"]["log_length"].as_u64().unwrap() > 0, "{ready}");
 
@@ -415,9 +442,12 @@ async fn jobs_go_on_while_couchbase_is_away() {
     let (_, names) = jobber.get("/jobs").await;
     assert_eq!(names["jobs"][0]["completedCount"].as_u64(), Some(ids.len() as u64), "{names}");
     for id in &ids {
-        assert_eq!(jobber.wait_final(id).await["state"], json!("completed"));
+        let view = jobber.wait_final(id).await;
+        assert_eq!((&view["state"], &view["incomplete"]), (&json!("completed"), &Value::Null), "{view}");
+        assert_eq!(view["attempts"].as_array().unwrap().len(), 1, "{view}");
     }
     assert_eq!(ran(), ids.len(), "nothing ran twice");
+    assert_eq!(jobber.wait_final(&talker).await["outcome"]["kind"], "cancelled");
 }
 
 /// What projection costs as jobs grow, into SQLite and into the double, and what reading costs then. Sizes in

@@ -34,7 +34,12 @@ pub(in crate::api) async fn show(
     let mut view = if wait == 0 { as_it_is(&api, &id).await? } else { wait_for_end(&api, &id, wait).await? };
     view.id = id;
     let errors: Vec<_> = view.attempts.iter().filter_map(|attempt| attempt.fingerprint).collect();
-    view.categories = failures::labels(&api, &errors).await?;
+    match failures::labels(&api, &errors).await {
+        Ok(labels) => view.categories = labels,
+        Err(error) => {
+            view.incomplete.get_or_insert(format!("history can't be asked ({error}): categories are missing"));
+        }
+    }
     let mut response = Answer(view).into_response();
     if asked.is_none() && preferred.is_some() {
         const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -61,7 +66,7 @@ async fn as_it_is(api: &Api, id: &JobId) -> Result<JobView, ApiError> {
     /// History is a few milliseconds late, unless it stands still.
     const MOMENT: Duration = Duration::from_secs(1);
     let look = api.look(id).await?;
-    if look.settled || !look.view.state.is_final() {
+    if look.settled || look.view.incomplete.is_some() || !look.view.state.is_final() {
         return Ok(look.view);
     }
     // What is known so far is better than an error.
@@ -74,6 +79,9 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
     /// the log can't be reached.
     const FIRST: Duration = Duration::from_millis(10);
     const RARELY: Duration = Duration::from_secs(2);
+    /// How long the end of a job waits for history to be back and tell all of it.
+    const ABSENCE: Duration = Duration::from_secs(5);
+    let mut ended_at = None;
     let deadline = Instant::now() + Duration::from_secs(wait);
     let mut pause = FIRST;
     let first = api.look(id).await?;
@@ -90,13 +98,18 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
             break;
         }
         if look.view.state.is_final() {
-            return catch_up(api, &id, deadline).await;
+            if look.view.incomplete.is_none() {
+                return catch_up(api, &id, deadline).await;
+            }
+            if ended_at.get_or_insert_with(Instant::now).elapsed() >= ABSENCE {
+                break;
+            }
         }
         tokio::select! {
             () = api.stopping.cancelled() => break,
             () = tokio::time::sleep_until(deadline) => break,
             news = watch.changed() => {
-                api.folded(news, deadline).await;
+                api.folded(news, deadline.min(Instant::now() + RARELY)).await;
                 pause = FIRST;
             }
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RARELY),

@@ -1,5 +1,7 @@
 //! One view of a job from two sources: history, which knows everything but a little late, and the queue, which knows
-//! only the present.
+//! only the present. When one of them can't be asked, the other answers alone, and the view says what it lacks.
+
+use std::time::Duration;
 
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
@@ -38,11 +40,14 @@ pub(in crate::api) enum Depth {
     Standing,
 }
 
+/// How long a look waits for history when the queue knows the job, and so can answer alone.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(3);
+
 impl Api {
     /// Looks at a job in both sources.
     ///
     /// # Errors
-    /// 404 when neither knows it, or it was removed.
+    /// 404 when neither knows it, or it was removed; 503 when the source that may know it can't be asked.
     pub(in crate::api) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
         self.look_at(id, Depth::Whole).await
     }
@@ -73,7 +78,54 @@ impl Api {
 
     async fn look_at(&self, id: &JobId, depth: Depth) -> Result<Look, ApiError> {
         // The queue first: what it does not know any more is in history by then.
-        let mut queued = self.queued(id, depth).await?;
+        let queued = match self.queued(id, depth).await {
+            Ok(queued) => queued,
+            Err(error) => return self.look_in_history(id, depth, error).await,
+        };
+        let Some(known) = queued.clone() else {
+            return match self.look_in_both(id, queued, depth).await {
+                Err(error) if error.status.is_server_error() => self.look_in_queue(id, depth, error).await,
+                look => look,
+            };
+        };
+        if self.feed.is_history_away() {
+            return Ok(without_history(id, id, known, "it did not answer a moment ago"));
+        }
+        let error = match tokio::time::timeout(HISTORY_PATIENCE, self.look_in_both(id, queued, depth)).await {
+            Ok(Err(error)) if error.status.is_server_error() => error.detail().to_owned(),
+            Ok(look) => return look,
+            Err(_) => format!("no answer within {} s", HISTORY_PATIENCE.as_secs()),
+        };
+        tracing::warn!(job = %id, error, "history can't be asked; the queue answers alone");
+        self.feed.history_is_away();
+        Ok(without_history(id, id, known, &error))
+    }
+
+    /// What history alone knows of a job, while the queue can't be asked because of `error`.
+    async fn look_in_history(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<Look, ApiError> {
+        let Ok(Some(record)) = self.remembered(id, depth).await else { return Err(error) };
+        let mut look = merge(Some(record), None).ok_or_else(|| ApiError::unknown_job(id))?;
+        look.view.id = id.clone();
+        look.own_id = id.told_apart().map_or_else(|| id.clone(), |(base, _)| base);
+        if !look.settled {
+            let lack =
+                format!("the queue can't be asked ({}): state, worker and progress may be of the past", error.detail());
+            look.view.incomplete = Some(lack);
+        }
+        Ok(look)
+    }
+
+    /// What the queue alone knows of an earlier job of an id that came again, while history can't be asked because of
+    /// `error`.
+    async fn look_in_queue(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<Look, ApiError> {
+        let Some((base, submitted_at)) = id.told_apart() else { return Err(error) };
+        match self.queued(&base, depth).await?.filter(|queued| queued.job.submitted_at == submitted_at) {
+            Some(known) => Ok(without_history(id, &base, known, error.detail())),
+            None => Err(error),
+        }
+    }
+
+    async fn look_in_both(&self, id: &JobId, mut queued: Option<QueuedJob>, depth: Depth) -> Result<Look, ApiError> {
         let mut record = self.record(id, depth).await?;
         let mut own_id = id.clone();
         match (&record, &queued) {
@@ -121,6 +173,15 @@ impl Api {
         let is_base = matches!(&queued[..], [None, Some(job)] if job.job.submitted_at == submitted_at);
         Ok(if is_base { base } else { id })
     }
+}
+
+/// The view of the queue alone: `base` is the id under which it knows the job that was asked for as `id`.
+fn without_history(id: &JobId, base: &JobId, queued: QueuedJob, error: &str) -> Look {
+    let mut view = JobView::of(&queued.job, queued.state);
+    lay_over(&mut view, &queued);
+    view.id = id.clone();
+    view.incomplete = Some(format!("history can't be asked ({error}): attempts, outcome and categories are missing"));
+    Look { view, settled: false, own_id: base.clone() }
 }
 
 /// Lays what the queue knows over what history knows.
@@ -180,6 +241,7 @@ fn of_record(record: JobRecord) -> JobView {
         waits_for: Vec::new(),
         attempts: record.attempts,
         categories: std::collections::BTreeMap::new(),
+        incomplete: None,
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) async fn stream(
     let (out, events) = mpsc::channel(sse::WAITING);
     let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
     let (id, own_id) = (look.pinned(), look.own_id.clone());
-    let teller = Teller { api: api.clone(), id, own_id, out, transcript, position: 0 };
+    let settled = look.settled;
+    let teller = Teller { api: api.clone(), id, own_id, out, transcript, position: 0, settled };
     api.tasks.spawn(async move {
         let (stopping, out) = (teller.api.stopping.clone(), teller.out.clone());
         let told = async { if follow { teller.follow(look).await } else { teller.tell_so_far(look).await } };
@@ -85,6 +86,8 @@ struct Teller {
     transcript: Transcript,
     /// Up to where the queue's output has been read.
     position: u64,
+    /// Whether the job has ended and history knows how: without the queue its tails are told.
+    settled: bool,
 }
 
 impl Teller {
@@ -174,7 +177,10 @@ impl Teller {
 
     /// Whether the queue has done with this attempt.
     async fn is_settled(&self, attempt: u32) -> Result<bool, ApiError> {
-        let queued = self.queued().await?;
+        let queued = match self.queued().await {
+            Err(_) if self.settled => return Ok(true),
+            queued => queued?,
+        };
         Ok(queued.is_none_or(|job| job.state != JobState::Active || job.attempts_started > attempt))
     }
 
@@ -197,6 +203,7 @@ impl Teller {
             self.api.folded(written, Instant::now() + PATIENCE).await;
             look = self.api.glance(&self.id).await?;
         }
+        self.settled = look.settled;
         self.tell(&look, true).await?;
         // Of an attempt that was lost with its worker history has no tail.
         while self.read_on().await? {
@@ -205,7 +212,7 @@ impl Teller {
         }
         self.transcript.absorb(&look.view.attempts, Read::Last, true);
         // What it said last, it may have said since the last tick.
-        if let Some(queued) = self.queued().await? {
+        if let Ok(Some(queued)) = self.queued().await {
             self.transcript.progress(queued.progress.as_ref());
         }
         self.transcript.state(look.view.state);
@@ -236,7 +243,10 @@ impl Teller {
 
     /// Takes what the queue has next; false when it has no more by now.
     async fn read_on(&mut self) -> Result<bool, ApiError> {
-        let output = self.api.queue.output(&self.own_id, self.position, Duration::ZERO).await?;
+        let output = match self.api.queue.output(&self.own_id, self.position, Duration::ZERO).await {
+            Err(error) if self.settled && error.is_retryable() => return Ok(false),
+            output => output?,
+        };
         let has_some = !output.1.is_empty();
         self.take(output);
         Ok(has_some)

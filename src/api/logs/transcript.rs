@@ -1,4 +1,5 @@
-//! Pieces and tails in, log events out, each byte once and in order, and a mark where some are missing. No I/O.
+//! Merges the queue's pieces of output with history's tails: each byte once, in order, and a mark where some are
+//! missing. No I/O.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};

@@ -89,6 +89,7 @@ pub(super) fn failed_job() -> JobView {
         waits_for: vec![],
         attempts: vec![attempt(1, lost), attempt(2, report)],
         categories: std::collections::BTreeMap::new(),
+        incomplete: None,
     }
 }
 

@@ -209,6 +209,33 @@ async fn a_projector_that_is_killed_is_replaced_and_nothing_is_counted_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_history_knows_is_told_while_redis_is_away() {
+    let redis = server(true).await;
+    let place = Place::new();
+    place.job("says", "#!/bin/sh\necho well done\n");
+    let serve = on(redis.port(), &place, Jobber::serve()).start().await;
+    let _work = on(redis.port(), &place, Jobber::work()).start().await;
+    let ended = serve.submit(json!({"name": "says"})).await;
+    serve.wait_final(&ended).await;
+    let waiting = serve.submit(json!({"name": "says", "delay_ms": 3600000})).await;
+    eventually("history to know it", async || {
+        let (_, listed) = serve.get("/api/v1/jobs").await;
+        (listed["items"].as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+    redis.kill();
+    let (status, view) = serve.get(&format!("/api/v1/jobs/{ended}")).await;
+    assert_eq!((status, &view["state"], &view["incomplete"]), (200, &json!("completed"), &Value::Null), "{view}");
+    let (status, view) = serve.get(&format!("/api/v1/jobs/{waiting}")).await;
+    let lack = view["incomplete"].as_str().unwrap_or_default();
+    assert!(status == 200 && view["state"] == "delayed" && lack.contains("queue can't be asked"), "{view}");
+    let said = serve.cli(&["logs", &ended]).await;
+    assert_eq!((said.code, said.stdout.as_str()), (0, "well done\n"), "{}", said.stderr);
+    let (status, answer) = serve.post(&format!("/api/v1/jobs/{waiting}:cancel"), json!({})).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("queue_unavailable")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_redis_at_the_start_all_say_so_and_are_ready_when_it_comes() {
     let redis = server(true).await;
     redis.kill();
