@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,43 +19,103 @@ use crate::failures::cache::redis::RedisCache;
 use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
-use crate::queue::bullmq::{BullQueue, BullRetention, BullSettings};
-use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings, Retention};
-use crate::queue::{JobSource, Operator, Queue, QueueError, Scheduler, Witness};
+use crate::queue::bullmq::{BullQueue, BullSettings};
+use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
+use crate::queue::{JobSource, Operator, Queue, QueueError, QueueRetention, Scheduler, Witness};
 use crate::redis::{Redis, RedisSettings, Said};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection, StoreErrorKind};
 
-/// Every port, each with the adapter that the configuration picks. A role takes what it may hold.
-pub struct Ports {
-    /// For the API: submits and reads.
+/// What a server may hold: the API and the projector.
+pub struct ServerPorts {
+    /// Submits and reads.
     pub queue: Arc<dyn Queue>,
-    /// For the API: changes what is queued.
+    /// Changes what is queued.
     pub operator: Arc<dyn Operator>,
-    /// For the API: keeps schedules.
+    /// Keeps schedules.
     pub scheduler: Arc<dyn Scheduler>,
-    /// For those who tell history what other programs do: sees the queue.
+    /// Sees what other programs do to the queue.
     pub witness: Arc<dyn Witness>,
-    /// For a worker: takes jobs.
-    pub jobs: Arc<dyn JobSource>,
-    /// For a worker and the API: writes events.
+    /// Writes events.
     pub sink: Arc<dyn EventSink>,
-    /// For the projector and those who watch: reads events.
+    /// Reads events.
     pub source: Arc<dyn EventSource>,
-    /// For the API: reads history.
+    /// Reads history.
     pub history: Arc<dyn History>,
-    /// For the projector: writes history.
+    /// Writes history.
     pub projection: Arc<dyn Projection>,
     /// Names that history among all that could be folded from one log.
     pub history_name: String,
-    /// For those who work out what errors mean: what is known already.
+    /// Remembers what errors mean.
     pub cache: Arc<dyn ErrorCache>,
-    /// The same: turns texts into vectors. Without one, errors stay pending.
-    pub embedder: Option<Arc<dyn Embedder>>,
+    /// Turns texts of errors into vectors.
+    pub embedder: Arc<dyn Embedder>,
     /// The database of this machine, which every process has.
     pub database: Sqlite,
+}
+
+/// What a worker may hold: it takes jobs and tells what becomes of them. It has no store, and can't change what is queued.
+pub struct WorkerPorts {
+    /// Takes jobs.
+    pub jobs: Arc<dyn JobSource>,
+    /// Writes events.
+    pub sink: Arc<dyn EventSink>,
+    /// Remembers what errors mean.
+    pub cache: Arc<dyn ErrorCache>,
+    /// Turns texts of errors into vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Tells whether queue and event log answer.
+    pub vitals: Vitals,
+    /// The database of this machine, which every process has.
+    pub database: Sqlite,
+}
+
+/// What work on all of history may hold, while no server folds it.
+pub struct UpkeepPorts {
+    /// Reads history.
+    pub history: Arc<dyn History>,
+    /// Writes history.
+    pub projection: Arc<dyn Projection>,
+    /// The event log that goes with it.
+    pub source: Option<Arc<dyn EventSource>>,
+}
+
+/// What must answer for a process to count as alive. Held weakly, so that the ports close with the parts that use them.
+#[derive(Clone)]
+pub struct Vitals {
+    queue: Weak<dyn Queue>,
+    sink: Weak<dyn EventSink>,
+}
+
+impl Vitals {
+    fn of(queue: &Arc<dyn Queue>, sink: &Arc<dyn EventSink>) -> Self {
+        Self { queue: Arc::downgrade(queue), sink: Arc::downgrade(sink) }
+    }
+
+    /// Asks the queue whether it can be written to; `None` when it was closed.
+    pub async fn queue_answers(&self) -> Option<Result<(), QueueError>> {
+        let queue = self.queue.upgrade()?;
+        Some(queue.ping().await)
+    }
+
+    /// Returns when both have answered. That a queue answers with an error counts: it is away, this process is not, and to
+    /// start it anew would help nobody. An empty append goes the way of every write: with the embedded adapters, through the
+    /// one writing thread of the database.
+    pub async fn answer(&self) {
+        let _ = self.queue_answers().await;
+        if let Some(sink) = self.sink.upgrade() {
+            let _ = sink.append(&[]).await;
+        }
+    }
+}
+
+impl ServerPorts {
+    /// What tells whether this server lives.
+    pub fn vitals(&self) -> Vitals {
+        Vitals::of(&self.queue, &self.sink)
+    }
 }
 
 /// Errors that the embedded cache remembers at most.
@@ -83,49 +143,102 @@ pub fn schema_versions() -> Vec<(&'static str, usize)> {
     ]
 }
 
-/// Opens what the configuration names. Background work of the adapters is spawned on `tasks` and ends with the ports.
+/// Opens what a server needs. Background work of the adapters is spawned on `tasks` and ends with the ports.
+///
+/// # Errors
+/// When the data directory can't be made, or the database or the store can't be used.
+pub async fn open_server(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<ServerPorts> {
+    Common::open(config, clock, tasks).await?.for_server(config, clock, tasks).await
+}
+
+/// Opens what a worker needs; likewise.
 ///
 /// # Errors
 /// When the data directory can't be made or the database can't be used.
-pub async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<Ports> {
-    let dir: &Path = &config.data_dir;
-    make_data_dir(dir)?;
-    let db = Sqlite::open(&database_file(config), config.durability)?;
-    let (queue, operator, scheduler, witness, jobs) = open_queue(config, &db, clock, tasks).await?;
-    let Shared { sink, source, cache, embedded, log } = open_shared(config, &db, tasks).await?;
-    let embedder = open_embedder(&config.embedder, Some(&cache), clock)?;
-    let opened = open_store(config, &db, Some(embedder.dimension()), Some(log), None, tasks).await?;
-    let (history, projection, history_name) = opened;
-    match history.cursor().await {
-        Ok(folded) => {
-            check_cursor(config, folded)?;
-            if let Some(log) = embedded {
-                log.continue_after(folded).await?;
-            }
-        }
-        // A store that is away is waited for while jobs run.
-        Err(e) if e.kind == StoreErrorKind::Unavailable => {
-            if let Some(log) = embedded {
-                log.begin_apart(clock.now()).await?;
-            }
-        }
-        Err(e) => return Err(e.into()),
+pub async fn open_worker(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<WorkerPorts> {
+    Ok(Common::open(config, clock, tasks).await?.for_worker())
+}
+
+/// Opens what a process needs that is both.
+///
+/// # Errors
+/// Those of [`open_server`].
+pub async fn open_both(
+    config: &Config,
+    clock: &Clock,
+    tasks: &TaskTracker,
+) -> anyhow::Result<(ServerPorts, WorkerPorts)> {
+    let common = Common::open(config, clock, tasks).await?;
+    let worker = common.for_worker();
+    Ok((common.for_server(config, clock, tasks).await?, worker))
+}
+
+/// What servers and workers have in common.
+struct Common {
+    database: Sqlite,
+    queue: QueuePorts,
+    shared: Shared,
+    embedder: Arc<dyn Embedder>,
+}
+
+impl Common {
+    async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<Self> {
+        make_data_dir(&config.data_dir)?;
+        let database = Sqlite::open(&database_file(config), config.durability)?;
+        let queue = open_queue(config, &database, clock, tasks).await?;
+        let shared = open_shared(config, &database, tasks).await?;
+        let embedder = open_embedder(&config.embedder, Some(&shared.cache), clock)?;
+        Ok(Self { database, queue, shared, embedder })
     }
-    Ok(Ports {
-        queue,
-        operator,
-        scheduler,
-        witness,
-        jobs,
-        sink,
-        source,
-        history,
-        projection,
-        history_name,
-        cache,
-        embedder: Some(embedder),
-        database: db,
-    })
+
+    fn for_worker(&self) -> WorkerPorts {
+        WorkerPorts {
+            jobs: self.queue.jobs.clone(),
+            sink: self.shared.sink.clone(),
+            cache: self.shared.cache.clone(),
+            embedder: self.embedder.clone(),
+            vitals: Vitals::of(&self.queue.queue, &self.shared.sink),
+            database: self.database.clone(),
+        }
+    }
+
+    async fn for_server(self, config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<ServerPorts> {
+        let Self { database, queue, shared, embedder } = self;
+        let QueuePorts { queue, operator, scheduler, witness, jobs: _ } = queue;
+        let Shared { sink, source, cache, embedded, log } = shared;
+        let dimension = Some(embedder.dimension());
+        let (history, projection, history_name) =
+            open_store(config, &database, dimension, Some(log), None, tasks).await?;
+        match history.cursor().await {
+            Ok(folded) => {
+                check_cursor(config, folded)?;
+                if let Some(log) = embedded {
+                    log.continue_after(folded).await?;
+                }
+            }
+            // A store that is away is waited for while jobs run.
+            Err(e) if e.kind == StoreErrorKind::Unavailable => {
+                if let Some(log) = embedded {
+                    log.begin_apart(clock.now()).await?;
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+        Ok(ServerPorts {
+            queue,
+            operator,
+            scheduler,
+            witness,
+            sink,
+            source,
+            history,
+            projection,
+            history_name,
+            cache,
+            embedder,
+            database,
+        })
+    }
 }
 
 /// Makes the data directory, for this user alone, unless it is there. One that others may enter is left as it is, since it
@@ -223,27 +336,17 @@ pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is worked with while no server folds history.
-pub struct Upkeep {
-    /// The store, for reading.
-    pub history: Arc<dyn History>,
-    /// The store, for writing.
-    pub projection: Arc<dyn Projection>,
-    /// The log that goes with it.
-    pub source: Option<Arc<dyn EventSource>>,
-}
-
 /// Opens the store that the configuration names, and on request its log, but no queue.
 ///
 /// # Errors
 /// When the data directory can't be made, or one of them can't be used.
-pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracker) -> anyhow::Result<Upkeep> {
+pub async fn open_for_upkeep(config: &Config, with_log: bool, tasks: &TaskTracker) -> anyhow::Result<UpkeepPorts> {
     make_data_dir(&config.data_dir)?;
     let db = Sqlite::open(&database_file(config), config.durability)?;
     let shared = if with_log { Some(open_shared(config, &db, tasks).await?) } else { None };
     let (source, log) = shared.map(|shared| (shared.source, shared.log)).unzip();
     let (history, projection, _) = open_store(config, &db, None, log, Some(INDEXING), tasks).await?;
-    Ok(Upkeep { history, projection, source })
+    Ok(UpkeepPorts { history, projection, source })
 }
 
 /// Whether history that was folded up to here can go on from the log that the configuration names.
@@ -268,7 +371,25 @@ fn log_name(config: &Config) -> String {
 }
 
 /// The sides of a queue.
-type QueuePorts = (Arc<dyn Queue>, Arc<dyn Operator>, Arc<dyn Scheduler>, Arc<dyn Witness>, Arc<dyn JobSource>);
+struct QueuePorts {
+    queue: Arc<dyn Queue>,
+    operator: Arc<dyn Operator>,
+    scheduler: Arc<dyn Scheduler>,
+    witness: Arc<dyn Witness>,
+    jobs: Arc<dyn JobSource>,
+}
+
+impl QueuePorts {
+    fn of<Q: Queue + Operator + Scheduler + Witness + JobSource>(queue: Arc<Q>) -> Self {
+        Self {
+            queue: queue.clone(),
+            operator: queue.clone(),
+            scheduler: queue.clone(),
+            witness: queue.clone(),
+            jobs: queue,
+        }
+    }
+}
 
 async fn open_queue(
     config: &Config,
@@ -281,15 +402,15 @@ async fn open_queue(
         QueueUrl::Embedded => {
             let settings = EmbeddedQueueSettings {
                 lease: wanted.lease,
-                completed: Retention { age: Some(wanted.completed_age), count: wanted.completed_count },
-                failed: Retention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
+                failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
                 heartbeat: crate::worker::HEARTBEAT,
                 output_bytes: config.worker.spool_bytes,
                 kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
             };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
-            Ok((queue.clone(), queue.clone(), queue.clone(), queue.clone(), queue))
+            Ok(QueuePorts::of(queue))
         }
         QueueUrl::Redis(url) => {
             let settings = BullSettings {
@@ -298,8 +419,8 @@ async fn open_queue(
                 queue: wanted.name.clone(),
                 prefix: wanted.prefix.clone(),
                 lease: wanted.lease,
-                completed: BullRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
-                failed: BullRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+                completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
+                failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
                 output_bytes: config.worker.spool_bytes,
                 kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
                 heartbeat: crate::worker::HEARTBEAT,
@@ -308,7 +429,7 @@ async fn open_queue(
                 ..BullSettings::default()
             };
             let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
-            Ok((queue.clone(), queue.clone(), queue.clone(), queue.clone(), queue))
+            Ok(QueuePorts::of(queue))
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Jobs in, leases out: the ports of the queue. The API holds a [`Queue`], an [`Operator`] and a [`Scheduler`], a worker
-//! a [`JobSource`].
+//! The ports of the queue. The API holds a [`Queue`], an [`Operator`] and a [`Scheduler`], a worker a [`JobSource`].
 //!
 //! A queue promises: a job that was accepted is never lost; it is handed to one worker at a time, under a lease that
 //! must be renewed (adapters renew by themselves); a lease that lapses goes to another worker. So a job runs at least
@@ -62,9 +61,46 @@ impl QueueError {
         self
     }
 
+    /// An idempotency key comes again with another request.
+    fn key_reused(key: &str) -> Self {
+        let message =
+            format!("the idempotency key {key:?} was used for another request; take a new key for a new request");
+        Self::new(QueueErrorKind::KeyReused, message)
+    }
+
+    /// Jobs in this state can't be cleaned.
+    fn not_cleanable(state: JobState) -> Self {
+        let message = format!("{state} jobs can't be cleaned; only completed and failed ones can");
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
     /// Whether the same call may work later.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, QueueErrorKind::Unavailable | QueueErrorKind::Full)
+    }
+}
+
+/// A worker that missed so many heartbeats is not listed any more.
+const MISSED_HEARTBEATS: u32 = 3;
+
+/// How long ended jobs stay in the queue. Their history stays in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRetention {
+    /// Not longer than this after their end, on Redis in whole seconds; `None` for no limit.
+    pub age: Option<Duration>,
+    /// Only so many, the last ended; `None` for no limit.
+    pub count: Option<u64>,
+}
+
+impl QueueRetention {
+    /// What holds for completed jobs unless it is set.
+    pub fn of_completed() -> Self {
+        Self { age: Some(Duration::from_secs(3600)), count: Some(1000) }
+    }
+
+    /// What holds for failed jobs unless it is set.
+    pub fn of_failed() -> Self {
+        Self { age: Some(Duration::from_secs(24 * 3600)), count: None }
     }
 }
 

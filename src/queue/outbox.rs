@@ -1,4 +1,4 @@
-//! What one lease has said and its queue has not written yet: pieces of output in, the same, joined, out.
+//! Holds the output of one lease that its queue has not written yet, and joins its pieces.
 //!
 //! It is bounded. Its owner is asked to say no more while it is full ([`Outbox::has_room`]); who goes on all the same
 //! loses the oldest pieces, which the places of the others show.

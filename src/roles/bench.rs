@@ -20,7 +20,7 @@ use crate::domain::{Clock, Job, JobId, JobName, JobOptions};
 use crate::lifecycle::Lifecycle;
 use crate::stats::Counts;
 use crate::store::DayRange;
-use crate::wiring::{self, Ports};
+use crate::wiring::{self, ServerPorts};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -90,8 +90,8 @@ async fn measure(
     binary: &Path,
 ) -> anyhow::Result<Measured> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
-    let ports = wiring::open(config, &clock, &life.tasks).await?;
-    let (worker, _guard) = parts::build_worker(config, environment, &ports, &clock, None)?;
+    let (ports, worker_ports) = wiring::open_both(config, &clock, &life.tasks).await?;
+    let (worker, _guard) = parts::build_worker(config, environment, &worker_ports, &clock, None)?;
     let worker_ended = CancellationToken::new();
     parts::start_projector(config, &ports, &clock, &life, worker_ended.clone());
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
@@ -115,7 +115,7 @@ async fn measure(
             measured.whole_cpu.add(&whole_cpu);
         }
     }
-    drop(ports);
+    drop((ports, worker_ports));
     life.stop.cancel();
     part.await?;
     worker_ended.cancel();
@@ -151,7 +151,7 @@ fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64
 
 /// Jobs per second that were accepted, and that went from the queue into history, with every event and every byte that
 /// a real job leaves; and the CPU time of that way.
-async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::Result<(f64, f64, CpuTimes)> {
+async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> anyhow::Result<(f64, f64, CpuTimes)> {
     ports.operator.set_paused(true).await?;
     let name = JobName::parse("hello")?;
     let clock = Clock::system();
@@ -191,7 +191,7 @@ async fn through_pipeline(ports: &Ports, jobs: usize, round: usize) -> anyhow::R
     Ok((submitting, speed, CpuTimes::now().since(&before)))
 }
 
-async fn until(ports: &Ports, reached: impl Fn(&Counts) -> bool) -> anyhow::Result<()> {
+async fn until(ports: &ServerPorts, reached: impl Fn(&Counts) -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(300);
     loop {
         let shards = ports.history.shards(DayRange::default(), None).await?;

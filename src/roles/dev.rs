@@ -26,9 +26,9 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
         build::jobs(sources, &config.worker.jobs_dir).await?;
     }
     let address = format!("http://{}", listener.local_addr()?);
-    let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &ports, &life);
-    let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
+    let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &ports.database, &life);
+    let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst)?;
     let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
     let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
     parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone());
@@ -36,8 +36,8 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     let (ready, status) = parts::signs(&worker);
     let place = address.clone();
     let status = move || format!("serving on {place}, {}", status());
-    let _beating = service::tell(&options.notifier, &life, &ports, ready, status);
-    drop(ports);
+    let _beating = service::tell(&options.notifier, &life, ports.vitals(), ready, status);
+    drop((ports, worker_ports));
     let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
     ready::say(options.ready_fd, "dev", Some(&address))?;
     if options.ready_fd.is_none() {

@@ -18,12 +18,12 @@ use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorSettings};
-use crate::queue::{JobSource, Scheduler};
+use crate::queue::Scheduler;
 use crate::reconciler::Reconciler;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
-use crate::sqlite::Presence;
+use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
-use crate::wiring::{self, Ports};
+use crate::wiring::{self, ServerPorts, WorkerPorts};
 use crate::worker::{Policies, Worker, WorkerSettings};
 
 /// Binds the API's address. What is risky about it is said at every start.
@@ -51,7 +51,7 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
 /// Starts the API on a bound listener. It takes no jobs from the process's stop on, and serves until `end`.
 pub(super) fn start_api(
     config: &Config,
-    ports: &Ports,
+    ports: &ServerPorts,
     clock: &Clock,
     listener: TcpListener,
     life: &Lifecycle,
@@ -69,9 +69,7 @@ pub(super) fn start_api(
         jobs: config.jobs.clone(),
         ..ApiSettings::default()
     };
-    if let Some(embedder) = ports.embedder.clone() {
-        settings.judge = Judge::new(embedder, threshold(config));
-    }
+    settings.judge = Judge::new(ports.embedder.clone(), threshold(config));
     if config.serve.check_binaries {
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
@@ -123,11 +121,11 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
 
 /// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't be written to
 /// any more: what it still did would be lost, and a fresh start finds what is there now.
-pub(super) fn watch_database(config: &Config, ports: &Ports, life: &Lifecycle) {
+pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycle) {
     const LOOK: Duration = Duration::from_secs(1);
     let file = wiring::database_file(config);
     let (presence, stop, kill) = (Presence::of(&file), life.stop.clone(), life.kill.clone());
-    let writer_died = ports.database.writer_died();
+    let writer_died = database.writer_died();
     life.run("database", async move {
         let mut looks = tokio::time::interval(LOOK);
         loop {
@@ -151,7 +149,7 @@ pub(super) fn watch_database(config: &Config, ports: &Ports, life: &Lifecycle) {
 /// when the answer's task has ended.
 pub(super) fn start_projector(
     config: &Config,
-    ports: &Ports,
+    ports: &ServerPorts,
     clock: &Clock,
     life: &Lifecycle,
     others: CancellationToken,
@@ -176,12 +174,14 @@ pub(super) fn start_projector(
         clock: clock.clone(),
     };
     life.tasks.spawn(reconciler.run(audience.lead.clone(), life.stop.clone()));
-    if let Some(embedder) = ports.embedder.clone() {
-        let (history, projection, cache) = (ports.history.clone(), ports.projection.clone(), ports.cache.clone());
-        let settings = ClassifierSettings::new(threshold(config), config.embedder.batch());
-        let classifier = Classifier { history, projection, cache, embedder, settings };
-        life.tasks.spawn(classifier.run(audience, life.stop.clone()));
-    }
+    let classifier = Classifier {
+        history: ports.history.clone(),
+        projection: ports.projection.clone(),
+        cache: ports.cache.clone(),
+        embedder: ports.embedder.clone(),
+        settings: ClassifierSettings::new(threshold(config), config.embedder.batch()),
+    };
+    life.tasks.spawn(classifier.run(audience, life.stop.clone()));
     let (source, projection, clock) = (ports.source.clone(), ports.projection.clone(), clock.clone());
     life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), progress, herald));
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
@@ -216,7 +216,7 @@ fn threshold(config: &Config) -> f32 {
 pub(super) fn build_worker(
     config: &Config,
     environment: Vec<(String, String)>,
-    ports: &Ports,
+    ports: &WorkerPorts,
     clock: &Clock,
     burst: Option<Duration>,
 ) -> anyhow::Result<(Worker, Guard)> {
@@ -239,7 +239,7 @@ pub(super) fn build_worker(
     let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
     let policies = Policies::new(rules, cache, embedder, seeds(config.failures_seed), threshold(config));
     let worker = Worker {
-        source: ports.jobs.clone() as Arc<dyn JobSource>,
+        source: ports.jobs.clone(),
         sink: ports.sink.clone(),
         runner: Arc::new(runner),
         slots: Arc::new(slots),

@@ -15,15 +15,15 @@ pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool>
     life.listen()?;
     let listener = parts::bind(&config).await?;
     let address = format!("http://{}", listener.local_addr()?);
-    let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &ports, &life);
+    let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &ports.database, &life);
     parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
     parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
     tracing::info!(%address, "serving");
     ready::say(options.ready_fd, "serve", Some(&address))?;
-    let answers = service::queue_answers(&ports, &options.notifier);
+    let answers = service::queue_answers(ports.vitals(), &options.notifier);
     let status = format!("serving on {address}");
-    let _beating = service::tell(&options.notifier, &life, &ports, answers, move || status.clone());
+    let _beating = service::tell(&options.notifier, &life, ports.vitals(), answers, move || status.clone());
     drop(ports);
     life.stop.cancelled().await;
     Ok(life.finish(config.serve.shutdown_grace).await)

@@ -1,6 +1,5 @@
 //! What a role tells the service manager while it lives: ready, status, signs of life, stopping.
 
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,51 +7,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Waits;
-use crate::events::EventSink;
 use crate::lifecycle::Lifecycle;
 use crate::notify::Notifier;
-use crate::queue::Queue;
-use crate::wiring::Ports;
+use crate::wiring::Vitals;
 
 /// How often the status is looked at; it is sent when it has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What must answer for this process to count as alive. Held weakly, so that the ports close with the parts that use
-/// them.
-struct Vitals {
-    queue: Weak<dyn Queue>,
-    sink: Weak<dyn EventSink>,
-}
-
-impl Vitals {
-    fn of(ports: &Ports) -> Self {
-        Self { queue: Arc::downgrade(&ports.queue), sink: Arc::downgrade(&ports.sink) }
-    }
-
-    /// Returns when everything has answered. That a queue answers with an error counts: it is away, this process is
-    /// not, and to start it anew would help nobody. An empty append goes the way of every write: with the embedded
-    /// adapters, through the one writing thread of the database.
-    async fn answer(&self) {
-        if let Some(queue) = self.queue.upgrade() {
-            let _ = queue.ping().await;
-        }
-        if let Some(sink) = self.sink.upgrade() {
-            let _ = sink.append(&[]).await;
-        }
-    }
-}
-
 /// Returns when the queue answers. Says until then what is missing.
-pub(super) fn queue_answers(ports: &Ports, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
-    let (queue, notifier) = (Arc::downgrade(&ports.queue), notifier.clone());
+pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
+    let notifier = notifier.clone();
     async move {
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
-        while let Some(queue) = queue.upgrade() {
-            match queue.ping().await {
+        while let Some(answer) = vitals.queue_answers().await {
+            match answer {
                 Ok(()) => return,
                 Err(error) => notifier.status(&format!("waiting for the queue: {error}")),
             }
-            drop(queue);
             tokio::time::sleep(waits.next_wait()).await;
         }
         // The queue was closed: this process ends.
@@ -66,7 +37,7 @@ pub(super) fn queue_answers(ports: &Ports, notifier: &Notifier) -> impl Future<O
 pub(super) fn tell(
     notifier: &Notifier,
     life: &Lifecycle,
-    ports: &Ports,
+    vitals: Vitals,
     ready: impl Future<Output = ()> + Send + 'static,
     status: impl Fn() -> String + Send + Sync + 'static,
 ) -> DropGuard {
@@ -76,7 +47,7 @@ pub(super) fn tell(
     }
     if let Some(limit) = notifier.watchdog() {
         // Not among `life.tasks`: it goes on while those are waited for.
-        TaskTracker::new().spawn(beat(notifier.clone(), Vitals::of(ports), limit, ended.clone()));
+        TaskTracker::new().spawn(beat(notifier.clone(), vitals, limit, ended.clone()));
     }
     ended.drop_guard()
 }

@@ -16,7 +16,7 @@ use crate::events::Cursor;
 use crate::projector::{self, ProjectorSettings};
 use crate::stats::ShardKey;
 use crate::store::Retention;
-use crate::wiring::{self, Upkeep};
+use crate::wiring::{self, UpkeepPorts};
 
 /// Tells whoever waits how far it is.
 type Note<'a> = &'a mut dyn FnMut(&str);
@@ -129,7 +129,7 @@ pub async fn import(
     .await
 }
 
-async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Result<Upkeep> {
+async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Result<UpkeepPorts> {
     let is_embedded = matches!(config.store.url, StoreUrl::Embedded);
     if must_exist && is_embedded && !wiring::database_file(config).exists() {
         bail!("there is no history in {}; name the data directory with --data-dir", config.data_dir.display());
@@ -149,7 +149,7 @@ fn settings(config: &Config) -> ProjectorSettings {
 
 async fn under_term<T>(
     config: &Config,
-    upkeep: &Upkeep,
+    upkeep: &UpkeepPorts,
     patience: Duration,
     note: Note<'_>,
     work: impl AsyncFnOnce(&crate::store::Term, Note<'_>) -> anyhow::Result<T>,
@@ -175,7 +175,7 @@ fn tell(note: &mut dyn FnMut(&str), what: &str, jobs: u64) {
 }
 
 async fn write(
-    upkeep: &Upkeep,
+    upkeep: &UpkeepPorts,
     out: &mut (dyn AsyncWrite + Send + Unpin),
     told: impl FnMut(u64),
 ) -> anyhow::Result<archive::Exported> {

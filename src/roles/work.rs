@@ -1,6 +1,6 @@
 //! `jobber work`: a worker.
 
-use crate::config::{Config, StoreUrl};
+use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, parts, ready, service};
@@ -10,20 +10,14 @@ use crate::wiring;
 ///
 /// # Errors
 /// When it can't start: the data directory can't be used, the CPUs asked for are not there.
-pub async fn work(
-    mut config: Config,
-    environment: Vec<(String, String)>,
-    options: RoleOptions,
-) -> anyhow::Result<bool> {
+pub async fn work(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
-    // A worker holds no store, so it need not reach the one of the others.
-    config.store.url = StoreUrl::Embedded;
-    let ports = wiring::open(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &ports, &life);
+    let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;
+    parts::watch_database(&config, &ports.database, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
     let (ready, status) = parts::signs(&worker);
-    let _beating = service::tell(&options.notifier, &life, &ports, ready, status);
+    let _beating = service::tell(&options.notifier, &life, ports.vitals.clone(), ready, status);
     drop(ports);
     ready::say(options.ready_fd, "work", None)?;
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));

@@ -33,11 +33,11 @@ impl Policies {
     pub fn new(
         rules: BTreeMap<CategoryId, CategoryRule>,
         cache: Arc<dyn ErrorCache>,
-        embedder: Option<Arc<dyn Embedder>>,
+        embedder: Arc<dyn Embedder>,
         seeds: Vec<Category>,
         threshold: f32,
     ) -> Option<Arc<Self>> {
-        let judge = embedder.filter(|embedder| embedder.is_local()).map(|embedder| {
+        let judge = embedder.is_local().then(|| {
             let unpublished = PublishedCategories { model: embedder.model().to_owned(), threshold, categories: seeds };
             Judge::new(cache.clone(), embedder, unpublished)
         });
@@ -162,7 +162,7 @@ mod tests {
     fn policies(cache: &Arc<MemoryCache>) -> Arc<Policies> {
         let rules = [("disk".parse().unwrap(), rule())].into();
         let seeds = vec![category("a disk is broken")];
-        Policies::new(rules, cache.clone(), Some(Arc::new(Disks)), seeds, 0.5).unwrap()
+        Policies::new(rules, cache.clone(), Arc::new(Disks), seeds, 0.5).unwrap()
     }
 
     #[tokio::test]

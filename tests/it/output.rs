@@ -43,6 +43,43 @@ fn assert_same(got: &[u8], wanted: &[u8], what: &str) {
     assert!(got == wanted, "{what}: {} bytes of {}, other from byte {first} on", got.len(), wanted.len());
 }
 
+/// Bytes that Redis has sent while one job said five megabytes to so many followers.
+async fn sent_to_followers(followers: usize) -> u64 {
+    let redis = Redis::start();
+    let sent = || {
+        let stats = redis.cli(&["info", "stats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    let j = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    let piece = j.place().path().join("piece");
+    std::fs::write(&piece, noise(100_000)).unwrap();
+    let go = j.place().path().join("go");
+    let script = "#!/bin/sh\nuntil [ -e $1 ]; do sleep 0.05; done\nfor n in $(seq 50); do cat $2; sleep 0.02; done\n";
+    j.job("talks", script);
+    let id = j.submit(json!({"name": "talks", "arguments": [go, piece]})).await;
+    j.wait_state(&id, "active").await;
+    let before = sent();
+    let begin = async {
+        // Most are there by then; who is late reads what was said.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::fs::write(&go, "").unwrap();
+    };
+    let follow = ["logs", "-f", &id];
+    let all = futures_util::future::join_all((0..followers).map(|_| cli(&j, &follow)));
+    let (all, ()) = tokio::join!(all, begin);
+    for (code, out, err) in all {
+        assert_eq!((code, out.len()), (Some(0), 5_000_000), "{err}");
+    }
+    sent() - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_followers_cost_redis_little_more_than_one() {
+    let (one, ten) = (sent_to_followers(1).await, sent_to_followers(10).await);
+    assert!(one > 5_000_000 && ten < 2 * one, "one follower costs {one} bytes, ten cost {ten}");
+}
+
 async fn all_of_it_comes_through(start: Start) {
     let j = start.start().await;
     let file = |name: &str, bytes: &[u8]| {

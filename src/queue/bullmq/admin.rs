@@ -133,8 +133,7 @@ pub(super) async fn set_paused(inner: &Inner, paused: bool) -> Result<(), QueueE
 
 pub(super) async fn clean(inner: &Inner, request: CleanRequest) -> Result<u64, QueueError> {
     if !request.state.is_final() {
-        let message = format!("only completed and failed jobs can be cleaned, not {} ones", request.state);
-        return Err(QueueError::new(QueueErrorKind::Rejected, message));
+        return Err(QueueError::not_cleanable(request.state));
     }
     // To BullMQ, zero is no limit.
     let limit = u32::try_from(request.limit).unwrap_or(u32::MAX);

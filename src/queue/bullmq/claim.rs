@@ -1,4 +1,4 @@
-//! A wish for jobs in, a stream of leases out.
+//! Claims jobs from BullMQ and hands them to the worker as leases.
 //!
 //! BullMQ's worker calls a closure for each job and settles it by what the closure returns. Here the closure lends the
 //! job out and waits for the verdict:
@@ -19,11 +19,11 @@ use bullmq::{MetricsOptions, Worker, WorkerOptions};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Before, ClaimOptions, Claims, Lease};
+use super::super::{Before, ClaimOptions, Claims, Lease, QueueRetention};
 use super::connect::Redis;
 use super::format::Stored;
 use super::lease::{self, Lent};
-use super::{BullRetention, Inner, after, format, hash, odd, options, schedules, signals, unseen};
+use super::{Inner, after, format, hash, odd, options, schedules, signals, unseen};
 use crate::backoff::Waits;
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 
@@ -238,7 +238,7 @@ async fn begin(claim: &Arc<Claim>) -> Arc<Worker> {
 
 fn worker_options(inner: &Inner, worker: &WorkerId, wanted: usize) -> WorkerOptions {
     let settings = &inner.settings;
-    let keep = |retention: &BullRetention| {
+    let keep = |retention: &QueueRetention| {
         RemoveOnFinish::Options(KeepJobs {
             age: retention.age.map(|age| age.as_secs()),
             count: retention.count.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),

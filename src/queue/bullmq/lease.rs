@@ -1,4 +1,4 @@
-//! One job in this process's hands: what it says is published, what is decided about it is carried out.
+//! Drives one lease: publishes the job's output and progress, and carries its verdict out.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Jobs in, leases out, on Redis or Valkey, in BullMQ's own format: Node producers, workers and tools share the queue.
+//! The queue on Redis or Valkey, in BullMQ's own format: Node producers, workers and tools share the queue.
 //!
 //! BullMQ's state machine is carried out by the crate `bullmq-official` alone (its Lua scripts). What BullMQ has no word
 //! for is kept in plain keys and hash fields beside it (see [`keys`]): requests to stop, idempotency keys, the registry of
@@ -18,6 +18,7 @@ mod odd;
 mod options;
 mod output;
 mod read;
+mod recent_output;
 mod renew;
 mod schedules;
 mod signals;
@@ -39,22 +40,14 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{Clock, Job, JobId, JobName, JobOptions, JobState, Page, PageRequest, WorkerId};
 use connect::Link;
 use keys::Keys;
+use recent_output::RecentOutput;
 use renew::Renewer;
 use signals::Signals;
-
-/// How long ended jobs stay in Redis, unless their producer said otherwise. Their history stays in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BullRetention {
-    /// Not longer than this after their end, in whole seconds; `None` for no limit.
-    pub age: Option<Duration>,
-    /// Only so many, the last ended; `None` for no limit.
-    pub count: Option<u64>,
-}
 
 /// What can be set on a BullMQ queue.
 #[derive(Clone, PartialEq)]
@@ -70,9 +63,9 @@ pub struct BullSettings {
     /// How long a lease lasts unless it is renewed, which is done every third of it. At least a second.
     pub lease: Duration,
     /// How long completed jobs stay.
-    pub completed: BullRetention,
+    pub completed: QueueRetention,
     /// How long failed jobs stay.
-    pub failed: BullRetention,
+    pub failed: QueueRetention,
     /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
     /// as it runs and for a minute after its end or after it was last read. Of all jobs of a worker together at most four
     /// times as much: Redis has it in memory.
@@ -114,8 +107,8 @@ impl Default for BullSettings {
             queue: "my-job-queue".to_owned(),
             prefix: "bull".to_owned(),
             lease: Duration::from_secs(30),
-            completed: BullRetention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
-            failed: BullRetention { age: Some(Duration::from_secs(24 * 3600)), count: None },
+            completed: QueueRetention::of_completed(),
+            failed: QueueRetention::of_failed(),
             output_bytes: 64 << 20,
             kept_output_bytes: 256 << 10,
             heartbeat: Duration::from_secs(5),
@@ -145,6 +138,8 @@ struct Inner {
     watch: after::Watch,
     /// Bytes of output that leases of this process have in Redis.
     spooled: Arc<AtomicUsize>,
+    /// What followers in this process have just read.
+    recent_output: RecentOutput,
     /// Whether this process has noted how far it has read BullMQ's event stream.
     has_heard: AtomicBool,
 }
@@ -166,6 +161,7 @@ impl BullQueue {
             signals: Signals::new(),
             watch: after::Watch::default(),
             spooled: Arc::default(),
+            recent_output: RecentOutput::new(settings.output_bytes),
             has_heard: AtomicBool::new(false),
             settings,
             keys,

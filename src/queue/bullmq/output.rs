@@ -20,6 +20,7 @@ use super::super::outbox::keep_the_end;
 use super::super::{OutputChunk, QueueError};
 use super::Inner;
 use super::connect::{Redis, Trouble};
+use super::recent_output::Numbered;
 use super::signals::{self, Told};
 use crate::domain::{AttemptNumber, JobId, Stream};
 
@@ -244,6 +245,10 @@ fn head(chunk: &OutputChunk) -> String {
     format!("{} {stream} {}", chunk.attempt, chunk.at.map_or_else(|| "-".to_owned(), |at| at.to_string()))
 }
 
+fn numbered(stored: StreamEntry) -> Option<Numbered> {
+    Some((number(&stored)?, entry(stored)))
+}
+
 fn entry((_, fields): StreamEntry) -> Option<OutputChunk> {
     let mut fields = fields.into_iter();
     let (_, head, _, bytes) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
@@ -324,22 +329,30 @@ async fn fresh(
     has_ended: bool,
 ) -> Result<(u64, Vec<OutputChunk>), Trouble> {
     let stream = inner.keys.output(id.as_str());
+    let key = inner.keys.job(id.as_str());
     let mut pipe = redis::pipe();
-    pipe.cmd("EXISTS").arg(inner.keys.job(id.as_str()));
-    pipe.cmd("XRANGE").arg(&stream).arg(format!("{}-0", after.saturating_sub(STREAM) + 1));
-    pipe.arg("+").arg("COUNT").arg(ENTRIES);
-    let (is_there, entries): (bool, Vec<StreamEntry>) = redis.queue.connection().pipe(&pipe).await?;
+    pipe.cmd("EXISTS").arg(&key);
+    pipe.cmd("HGET").arg(&key).arg("timestamp");
+    let (is_there, born): (bool, Option<String>) = redis.queue.connection().pipe(&pipe).await?;
     if !is_there {
         return Ok((after, Vec::new()));
     }
-    if let Some(last) = entries.last().and_then(number) {
+    let read_from = async |after: u64| {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&stream).arg(format!("{}-0", after + 1)).arg("+").arg("COUNT").arg(ENTRIES);
+        let entries: Vec<StreamEntry> = redis.queue.connection().cmd(&mut range).await?;
+        Ok::<_, Trouble>(entries.into_iter().filter_map(numbered).collect())
+    };
+    let job = (id.to_string(), born.unwrap_or_default());
+    let pieces = inner.recent_output.read(job, after.saturating_sub(STREAM), ENTRIES, read_from).await?;
+    if let Some((last, _)) = pieces.last() {
         let mut pipe = redis::pipe();
         pipe.cmd("SET").arg(inner.keys.readers(id.as_str())).arg(1).arg("PX").arg(in_ms(READS)).ignore();
         if has_ended {
             pipe.cmd("PEXPIRE").arg(&stream).arg(in_ms(LINGER)).ignore();
         }
         redis.queue.connection().pipe::<()>(&pipe).await?;
-        return Ok((STREAM + last, entries.into_iter().filter_map(entry).collect()));
+        return Ok((STREAM + last, pieces.into_iter().filter_map(|(_, piece)| piece).collect()));
     }
     if after >= STREAM {
         return Ok((after, Vec::new()));

@@ -55,8 +55,7 @@ pub(super) async fn submit(
                     .caused_by(e)
             })?;
             if before.request != wanted.request || before.ids.len() != jobs.len() {
-                let message = "this idempotency key was used for another request; use a new one";
-                return Err(QueueError::new(QueueErrorKind::KeyReused, message));
+                return Err(QueueError::key_reused(&wanted.key));
             }
             if !before.done {
                 // That request is still being worked on, or was cut off: with its ids, doing it once more changes nothing,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{QueueError, WorkerInfo};
+use super::super::{MISSED_HEARTBEATS, QueueError, WorkerInfo};
 use super::Inner;
 use super::connect::Trouble;
 use super::signals::{self, Told};
@@ -24,7 +24,12 @@ pub(super) async fn heartbeat(inner: &Inner, worker: &WorkerInfo) -> Result<bool
         let mut pipe = redis::pipe();
         pipe.atomic();
         pipe.cmd("SADD").arg(inner.keys.workers()).arg(id).ignore();
-        pipe.cmd("SET").arg(inner.keys.worker(id)).arg(text).arg("PX").arg(ms(inner.settings.heartbeat * 3)).ignore();
+        pipe.cmd("SET")
+            .arg(inner.keys.worker(id))
+            .arg(text)
+            .arg("PX")
+            .arg(ms(inner.settings.heartbeat * MISSED_HEARTBEATS))
+            .ignore();
         pipe.cmd("EXISTS").arg(inner.keys.drain(id));
         let (asked,): (bool,) = redis.queue.connection().pipe(&pipe).await?;
         Ok::<_, Trouble>(asked)

@@ -1,10 +1,10 @@
-//! An operator's wishes in, guarded transitions of single jobs out.
+//! Carries out an operator's actions as guarded transitions of single jobs.
 
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::super::{Cancellation, Change, CleanRequest, QueueError, QueueErrorKind};
+use super::super::{Cancellation, Change, CleanRequest, QueueError};
 use super::Inner;
 use super::schema::{Standing, code, standing};
 use super::submit::holder_of;
@@ -127,8 +127,7 @@ pub(super) async fn set_paused(inner: &Inner, paused: bool) -> Result<(), QueueE
 
 pub(super) async fn clean(inner: &Inner, request: CleanRequest) -> Result<u64, QueueError> {
     if !request.state.is_final() {
-        let message = format!("{} jobs can't be cleaned; only completed and failed ones can", request.state);
-        return Err(QueueError::new(QueueErrorKind::Rejected, message));
+        return Err(QueueError::not_cleanable(request.state));
     }
     let until = (inner.clock.now() - request.older_than).as_millis();
     let (mut removed, mut left) = (0, request.limit);

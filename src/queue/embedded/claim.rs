@@ -1,4 +1,4 @@
-//! A wish for jobs in, a stream of leases out.
+//! Claims jobs and hands them to the worker as leases.
 //!
 //! ```text
 //!   take_jobs ──lease──> Claims ──> worker ──verdict──> settle

@@ -1,4 +1,4 @@
-//! Jobs in, leases out, on a SQLite file that processes of one machine share.
+//! The queue in a SQLite file that the processes of one machine share.
 //!
 //! Every transition is one guarded statement in one transaction; processes tell each other to look again through
 //! [`Wake`] files beside the database. A worker's leases hang on its claim (see [`schema`]): one task renews it, and the
@@ -35,20 +35,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueErrorKind, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueErrorKind, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{Clock, Job, JobId, JobState, Page, PageRequest, WorkerId};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
-
-/// How long ended jobs stay in the queue. Their history stays in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
-    /// Not longer than this after their end; `None` for no limit.
-    pub age: Option<Duration>,
-    /// Only so many, the last ended; `None` for no limit.
-    pub count: Option<u64>,
-}
 
 /// What can be set on an embedded queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +48,9 @@ pub struct EmbeddedQueueSettings {
     /// its jobs to others.
     pub lease: Duration,
     /// How long completed jobs stay.
-    pub completed: Retention,
+    pub completed: QueueRetention,
     /// How long failed jobs stay.
-    pub failed: Retention,
+    pub failed: QueueRetention,
     /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
     /// as it runs and for about a minute after its end or after it was last read.
     pub output_bytes: usize,
@@ -73,8 +64,8 @@ impl Default for EmbeddedQueueSettings {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(30),
-            completed: Retention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
-            failed: Retention { age: Some(Duration::from_secs(24 * 3600)), count: None },
+            completed: QueueRetention::of_completed(),
+            failed: QueueRetention::of_failed(),
             output_bytes: 64 << 20,
             kept_output_bytes: 256 << 10,
             heartbeat: Duration::from_secs(5),

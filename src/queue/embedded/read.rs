@@ -1,4 +1,4 @@
-//! Questions in, jobs and counts out: nothing here writes.
+//! Reads jobs and counts. Nothing here writes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Verdicts, progress and output of one lease in, guarded writes out.
+//! Writes verdict, progress and output of one lease, fenced by that lease.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};

@@ -68,10 +68,7 @@ pub(super) async fn submit(
         }
         Submitted::Replayed(submissions) => Ok(submissions),
         Submitted::Refused(why) => Err(QueueError::new(QueueErrorKind::Rejected, why)),
-        Submitted::KeyReused => Err(QueueError::new(
-            QueueErrorKind::KeyReused,
-            format!("the idempotency key {key:?} was used for another request; take a new key for a new request"),
-        )),
+        Submitted::KeyReused => Err(QueueError::key_reused(&key)),
     }
 }
 

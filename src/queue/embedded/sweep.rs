@@ -9,13 +9,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 use tokio_util::sync::CancellationToken;
 
-use super::super::QueueError;
+use super::super::{QueueError, QueueRetention};
 use super::admin::{BATCH, remove_ended};
 use super::doubt;
 use super::expiry::{GONE, Now};
 use super::process::Process;
 use super::schema::{code, json};
-use super::{Inner, Retention, output, schedules, workers};
+use super::{Inner, output, schedules, workers};
 use crate::domain::{JobState, Timestamp};
 
 /// Between two passes: how fast a death is noticed.
@@ -157,7 +157,7 @@ fn has_silent_workers(c: &Connection, horizon: Timestamp) -> rusqlite::Result<bo
 }
 
 /// Removes a batch of what a retention does not keep; whether there may be more.
-async fn retain(inner: &Inner, state: JobState, retention: &Retention) -> Result<bool, QueueError> {
+async fn retain(inner: &Inner, state: JobState, retention: &QueueRetention) -> Result<bool, QueueError> {
     let by_age = retention.age.map(|age| (inner.clock.now() - age).as_millis());
     let by_count = retention.count.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
     let place = inner.db.read(move |c| {

@@ -88,7 +88,7 @@ async fn open(dir: &Path, settings: EmbeddedQueueSettings, clock: &Clock, tasks:
 }
 
 fn keep(age: Option<Duration>, count: Option<u64>) -> EmbeddedQueueSettings {
-    EmbeddedQueueSettings { completed: Retention { age, count }, ..EmbeddedQueueSettings::default() }
+    EmbeddedQueueSettings { completed: QueueRetention { age, count }, ..EmbeddedQueueSettings::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,20 +1,17 @@
-//! Who takes jobs: heartbeats in, the list of workers out.
+//! Keeps the list of workers by their heartbeats.
 
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::super::{QueueError, WorkerInfo};
+use super::super::{MISSED_HEARTBEATS, QueueError, WorkerInfo};
 use super::Inner;
 use super::schema::{json, to_json};
 use crate::domain::{Timestamp, WorkerId};
 
-/// A worker is not listed once it has missed so many heartbeats.
-const MISSED: u32 = 3;
-
 /// Before this, a worker must have been heard of to count as here.
 pub(super) fn horizon(inner: &Inner) -> Timestamp {
-    inner.clock.now() - inner.settings.heartbeat * MISSED
+    inner.clock.now() - inner.settings.heartbeat * MISSED_HEARTBEATS
 }
 
 /// Notes which process a worker is, before it has sent a heartbeat.
