@@ -1,4 +1,4 @@
-//! Request bodies in, values out; what is wrong with a body is said with its place.
+//! Reads and parses request bodies. An error names the place in the body that is wrong.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! HTTP in, answers out: the original's three routes, `/api/v1`, and health.
+//! The HTTP API: the original's three routes, `/api/v1`, and health.
 //!
 //! A request meets, in this order: [`request`] (its id, its log line, errors made into answers), [`auth`] (who may ask),
 //! the router below, and one handler. A handler takes apart what was asked, calls a port, and says what came of it.

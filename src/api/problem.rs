@@ -1,4 +1,4 @@
-//! Errors in, `application/problem+json` out: the one place where error kinds become statuses.
+//! Turns errors into `application/problem+json`: the one place where error kinds become statuses.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};

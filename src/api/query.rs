@@ -1,4 +1,4 @@
-//! Query strings in, values out. An unknown parameter is refused: it would be a condition that is silently not met.
+//! Reads query strings and headers. An unknown parameter is refused: it would be a condition that is silently not met.
 
 use std::str::FromStr;
 

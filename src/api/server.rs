@@ -1,4 +1,4 @@
-//! A listener in, answered connections out; ends in good order.
+//! Serves the connections of a listener, and ends in good order.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A store in, lines out.
+//! Writes a store as lines of JSON.
 
 use std::collections::BTreeSet;
 

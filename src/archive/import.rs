@@ -1,4 +1,4 @@
-//! Lines in, a store out.
+//! Reads lines of JSON into a store.
 //!
 //! Only into a store that has no history of its own: aggregates of two histories could not be told apart again. Jobs are
 //! written first, then errors, then aggregates, the cursor last. An import that was cut off is taken up by running it again: what is
@@ -22,7 +22,7 @@ pub enum ImportError {
     /// The lines could not be read.
     #[error("line {line}: couldn't be read")]
     Read {
-        /// The how-manieth line.
+        /// Line number, counting from 1.
         line: u64,
         /// What the system said.
         #[source]
@@ -31,7 +31,7 @@ pub enum ImportError {
     /// A line is not what it must be.
     #[error("line {line}: {problem}")]
     Line {
-        /// The how-manieth line.
+        /// Line number, counting from 1.
         line: u64,
         /// What is wrong, and what to do.
         problem: String,

@@ -1,4 +1,4 @@
-//! History as lines of JSON: out of one store, into another.
+//! Moves history between stores, as lines of JSON.
 //!
 //! ```text
 //! {"jobber_history": {"version": 2, "cursor": "0-42", ...}}     the first line

@@ -1,4 +1,4 @@
-//! Errors in, their categories out: beside the projector, in the process that leads, under the same term.
+//! Finds the categories of new errors: beside the projector, in the process that leads, under the same term.
 //!
 //! ```text
 //! projector ──errors seen──> look: cache, store ──unknown──> embed in batches ──> match ──> store ──> cache

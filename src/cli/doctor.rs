@@ -1,4 +1,4 @@
-//! `jobber doctor`: findings in, a table of them out, with what to do below it.
+//! `jobber doctor`: shows findings as a table, with what to do below it.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -21,7 +21,7 @@ pub struct LogsArgs {
     /// Only this stream
     #[arg(long, value_enum)]
     stream: Option<StreamWord>,
-    /// Only the how-manieth start
+    /// Only the attempt with this number, counting from 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
 }

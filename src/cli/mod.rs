@@ -1,4 +1,4 @@
-//! Words on a command line in, calls to the server and text on the terminal out.
+//! The command line: parses words, calls the server, and prints.
 //!
 //! Data goes to stdout, everything else to stderr. Roles (`dev`, `serve`, `work`), `exec` and `bench` are only parsed
 //! here; whoever owns `main` runs them.

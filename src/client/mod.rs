@@ -1,4 +1,4 @@
-//! Calls in, answers out: a typed method for every route of `/api/v1`. The only room that knows `reqwest`.
+//! The client of the HTTP API: a typed method for every route of `/api/v1`. The only room that knows `reqwest`.
 
 mod error;
 mod failures;

@@ -1,4 +1,4 @@
-//! Bytes in, server-sent events out, however the network has cut them (WHATWG HTML, section 9.2).
+//! Parses server-sent events, however the network has cut them (WHATWG HTML, section 9.2).
 
 use super::ClientError;
 use super::error::ClientErrorKind;

@@ -1,4 +1,4 @@
-//! Configuration: layers of text in, checked values out. Every error names the place, the key and what is allowed.
+//! Reads the configuration from its layers and checks it. Every error names the place, the key and what is allowed.
 
 mod couchbase;
 mod embedder;

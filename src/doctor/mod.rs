@@ -1,4 +1,4 @@
-//! A configuration and the host that it is for in, findings out: what is well, what is not, and what to do about it.
+//! Examines a configuration and its host: what is well, what is not, and what to do about it.
 //!
 //! Nothing here changes the host, and everything works whether a server runs or not. Each check looks, then judges;
 //! where the judgement is more than a comparison it is a function of its own, so that it can be tested on any host.

@@ -1,5 +1,5 @@
-//! What a Redis server says of itself in, findings out. Whoever can ask one fills in [`RedisFacts`]; nothing here talks
-//! to a server.
+//! Judges what a Redis server says of itself. Whoever can ask one fills in [`RedisFacts`]; nothing here talks to a
+//! server.
 
 use std::time::Duration;
 

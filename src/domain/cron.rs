@@ -1,4 +1,4 @@
-//! A cron expression and a time zone in, the next time out.
+//! Computes the next time of a cron expression in a time zone.
 //!
 //! Matching is croner's, on the time that clocks on the wall show. What is ours is the way from there to moments, where
 //! clocks are put forward or back. The rule is that of Debian's (Vixie's) cron: a job at *fixed* times, whose fields of

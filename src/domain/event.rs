@@ -47,7 +47,7 @@ pub enum EventKind {
     Submitted,
     /// A worker is about to start its process: written before the spawn.
     AttemptStarted {
-        /// The how-manieth start.
+        /// Attempt number, counting from 1.
         attempt: AttemptNumber,
         /// By which worker.
         worker: WorkerId,
@@ -57,14 +57,14 @@ pub enum EventKind {
     /// Its process was not started after all: the lease was over, the job was cancelled, or the worker could not. There
     /// was no such attempt.
     AttemptWithdrawn {
-        /// The how-manieth start it would have been.
+        /// The attempt number that it would have had.
         attempt: AttemptNumber,
         /// The worker that had written of the start.
         worker: WorkerId,
     },
     /// The attempt has ended: written before the lease is settled.
     AttemptFinished {
-        /// The how-manieth start.
+        /// Attempt number, counting from 1.
         attempt: AttemptNumber,
         /// By which worker.
         worker: WorkerId,

@@ -1,4 +1,4 @@
-//! Events in, the same events out in order: the ports of the log from which all history is folded.
+//! The ports of the event log, from which all history is folded: it gives events back in the order of their appends.
 //!
 //! Workers and the API hold an [`EventSink`]; the projector and those who watch hold an [`EventSource`].
 

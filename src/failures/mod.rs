@@ -1,4 +1,4 @@
-//! Errors in, what is known of them out.
+//! What is known of errors: fingerprints, categories, vectors.
 //!
 //! A failed attempt's text becomes a [`fingerprint`], and once for each fingerprint a vector by an [`Embedder`] of its
 //! [`gloss`]; the vector is put into one of the team's [`categories`].

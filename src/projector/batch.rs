@@ -1,4 +1,4 @@
-//! A batch of events in, one commit out.
+//! Folds a batch of events and commits the result at once.
 //!
 //! Effects on shards are computed event by event from the job's record before and after. On a store without transactions
 //! a commit may stop half-way; it is then repeated by replay, with the events cut into batches at other places. That adds

@@ -1,4 +1,4 @@
-//! Events in, history out: folds the event log, in order, into job records and aggregates.
+//! The projector: folds the event log, in order, into job records and aggregates.
 //!
 //! ```text
 //! lead ──> position ──> read ──> load ──> fold ──> commit ──> trim

@@ -1,4 +1,4 @@
-//! Job records in, the shards that they add up to out: aggregates are derived data and can be made again.
+//! Makes aggregates again from the job records: they are derived data.
 //!
 //! Of a shard whose records may have expired ([`StatShard::is_whole`]) they can't: what is left of them adds up to less
 //! than what was. Such a shard is left as it is.

@@ -1,4 +1,4 @@
-//! An event in, the job's record changed: the fold of history. Pure, and exhaustive over event kinds.
+//! Folds one event into its job's record. Pure, and exhaustive over event kinds.
 //!
 //! Workers and the API write to the log independently, so events come late, twice, or never. The rules:
 //!

@@ -1,4 +1,4 @@
-//! A job record in, what it contributes to its shard out.
+//! Computes what a job record contributes to its shard. Pure.
 //!
 //! A shard is the sum of the contributions of its jobs. An event changes it by the contribution of the event's job after
 //! the event less the one before, so no event kind needs arithmetic of its own, and a rebuild is the plain sum.

@@ -1,4 +1,4 @@
-//! What history knows of a job and what the queue holds of it in, the events that history lacks out. Pure.
+//! Compares what history and queue know of a job, and gives the events that history lacks. Pure.
 //!
 //! A worker of Jobber's writes to the log before it tells the queue, so once history is folded through a place in the log
 //! that was read after the look at the queue, it knows everything that such a worker did. What is different then, another

@@ -1,4 +1,4 @@
-//! What is in the queue in, what history lacks of it out, as events: history hears of what other programs do to jobs.
+//! The reconciler: tells history, by events, what other programs did to jobs in the queue.
 //!
 //! ```text
 //! deeds ──> held ──> log's end ──> history folded through it ──> compare ──> append

@@ -1,4 +1,4 @@
-//! A client of a Redis or Valkey server out of a URL: one server, Sentinel or Cluster, plain or over TLS.
+//! The client of a Redis or Valkey server that a URL names: one server, Sentinel or Cluster, plain or over TLS.
 //!
 //! A [`Redis`] is one connection that looks after itself: it reconnects with growing, jittered waits for as long as
 //! anybody holds it, and no command waits longer than [`COMMAND_TIMEOUT`] for a server that is away. No error and

@@ -1,4 +1,4 @@
-//! URLs in, checked client settings out.
+//! Turns Redis URLs into checked client settings.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A job's name in, the file to run out: within the jobs directory, executable, whatever links there are.
+//! Finds the file that a job's name names: within the jobs directory, executable, whatever links there are.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! A stream of any length in, its bounded end out.
+//! Keeps the bounded end of a stream of any length.
 
 use std::collections::VecDeque;
 

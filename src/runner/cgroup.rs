@@ -1,4 +1,4 @@
-//! A memory limit in, a cgroup (version 2) that keeps it out, where this process may divide its own.
+//! Gives each attempt a cgroup (version 2) of its own, where this process may divide its own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! A job's standard output in; its `::progress` and `::result` lines and the rest, apart, out.
+//! Takes the `::progress` and `::result` lines out of a job's standard output.
 
 use memchr::{memchr, memmem};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The worker's environment in, the clean one of a job out.
+//! Makes the clean environment of a job from the worker's.
 
 use std::collections::BTreeMap;
 

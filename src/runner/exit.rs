@@ -1,4 +1,4 @@
-//! How the process ended and what Jobber did to it in, the [`Outcome`] out. Pure.
+//! Decides the [`Outcome`] from how the process ended and what Jobber did to it. Pure.
 
 use crate::domain::{Outcome, Tail};
 

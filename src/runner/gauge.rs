@@ -1,4 +1,4 @@
-//! Starts and ends of attempts in, "how many ran beside this one" out.
+//! Counts how many attempts ran beside each one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! A worker that died in, none of its jobs left out.
+//! The guard: a process that ends the jobs of a worker that died or was stopped.
 //!
 //! A worker that is killed with SIGKILL can't end its children, and would leave them to run beside their own retries.
 //! So a small process of its own, the guard, waits for the worker's end and then kills every process group in a table

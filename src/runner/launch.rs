@@ -1,4 +1,4 @@
-//! A program and its surroundings in, a process out: the shortest way from this process to another one.
+//! Makes a process by `clone3`: the shortest way from this process to another one.
 //!
 //! The child borrows this process's memory until it executes its program (`CLONE_VM`), and the thread that made it waits
 //! for that (`CLONE_VFORK`): no page table is copied, however large the worker is. Unlike with `posix_spawn`, the child

@@ -1,4 +1,4 @@
-//! A memory limit in, its enforcement and the evidence of its breach out.
+//! Enforces a memory limit and finds the evidence of its breach.
 //!
 //! Where the worker's cgroup (version 2) may be divided, each attempt runs in a leaf of its own, and the kernel does the
 //! rest. Elsewhere two nets together: a resource limit on private memory (`RLIMIT_DATA`) stops what allocates

@@ -1,4 +1,4 @@
-//! What the kernel counted and what was sampled in, the peak resident memory of an attempt out.
+//! Computes the peak resident memory of an attempt from what the kernel counted and what was sampled.
 //!
 //! `ru_maxrss` of a child is trustworthy only above a floor: with a vfork-like spawn, the kernel starts the child's
 //! high-water mark at that of its parent (the child runs in the parent's memory until it executes its program). So at

@@ -1,4 +1,4 @@
-//! An order in, a report out: runs one attempt of a job as a supervised child process.
+//! The runner: runs one attempt of a job as a supervised child process.
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and where),

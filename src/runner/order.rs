@@ -11,7 +11,7 @@ use crate::domain::{AttemptNumber, Job, Progress, Stream, Validity, WorkerId};
 pub struct RunOrder {
     /// The job.
     pub job: Arc<Job>,
-    /// The how-manieth start this is.
+    /// Attempt number, counting from 1.
     pub attempt: AttemptNumber,
     /// Stops it when it runs longer; `None` for no limit.
     pub timeout: Option<Duration>,

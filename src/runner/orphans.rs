@@ -1,4 +1,4 @@
-//! Processes that outlive their attempt in, nothing left of them out.
+//! Finds and ends the processes that outlive their attempt.
 //!
 //! A process that left its group (`setsid`) is not hit by signals to the group. So that it can be found, this process is
 //! a "child subreaper": whoever loses its parent below it becomes a child of its main thread, which spawns nothing itself.

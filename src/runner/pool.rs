@@ -1,4 +1,4 @@
-//! Work in, done on a thread of its own, its answer out: threads that spawn and supervise, one per running attempt.
+//! The threads that spawn and supervise, one for each running attempt.
 //!
 //! A thread is used again and again, because it is prepared for spawning once. Threads end with the pool.
 

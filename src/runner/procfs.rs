@@ -1,4 +1,4 @@
-//! Process ids in, what `/proc` tells of them out. A process that is gone gives `None`.
+//! Reads what `/proc` tells of processes. A process that is gone gives `None`.
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;

@@ -1,4 +1,4 @@
-//! What was observed of an attempt in, its report out.
+//! Makes the report of an attempt from what was observed of it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! An attempt in, a fresh working directory out, gone again when the attempt has ended.
+//! Gives each attempt a fresh working directory, and removes it when the attempt has ended.
 //!
 //! A worker owns `<scratch_dir>/jobber-<worker id>/` and holds a lock (flock) on it while it lives. A directory without
 //! a lock belongs to a worker that died, and is removed by the next one that starts, or by that worker's guard. The

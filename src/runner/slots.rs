@@ -1,4 +1,4 @@
-//! A host's CPUs in, [`Slot`]s out: who may run now, and on which cores.
+//! Divides a host's CPUs into [`Slot`]s: who may run now, and on which cores.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};

@@ -1,4 +1,4 @@
-//! The only place that spawns: a program and its surroundings in, a process with its pipes out.
+//! The only place that spawns: makes a process with its pipes.
 //!
 //! What a child does by itself before it executes its program is in [`super::launch`]. What it inherits (its CPUs,
 //! `no_new_privs`) is set on the thread that spawns it: see [`SpawnThread`].

@@ -1,4 +1,4 @@
-//! A wish to stop in, signals to the process group out: SIGTERM, a grace period, SIGKILL.
+//! Stops a process group: SIGTERM, a grace period, SIGKILL.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};

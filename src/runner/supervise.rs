@@ -1,4 +1,4 @@
-//! A process that runs in, its end and all that it said out.
+//! Supervises a process that runs: reads its output, meets its deadlines, and reaps it.
 //!
 //! The end of the leader decides, not the end of its pipes: what outlives it is killed, and pipes that something still
 //! holds open are drained for a bounded time.

@@ -1,4 +1,4 @@
-//! What runs in, known to whoever has the table's descriptor out: memory that a worker shares with its guard.
+//! The memory that a worker shares with its guard: one cell for each attempt that runs.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! A database that others may be using in, what is known of it out.
+//! Inspects a database that others may be using.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A path in, a connection out that is set up as all of Jobber's are.
+//! Opens a connection that is set up as all of Jobber's are.
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Writes in, group commits out: the only thread that writes to the file.
+//! The only thread that writes to the file: it gathers writes into group commits.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

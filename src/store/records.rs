@@ -207,7 +207,7 @@ fn first_line(text: &str) -> String {
 /// One start of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
-    /// The how-manieth start.
+    /// Attempt number, counting from 1.
     pub number: AttemptNumber,
     /// By which worker.
     pub worker: WorkerId,

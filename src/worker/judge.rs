@@ -1,4 +1,4 @@
-//! Errors in, their categories out, at once: by the categories that were published, kept at hand as a matcher.
+//! Finds the category of an error at once, by the categories that were published, kept at hand as a matcher.
 //!
 //! A matcher takes long to make, so nobody who must decide makes one: it is ready before the worker takes its first job,
 //! and made anew beside the attempts when the categories change. Until then the old one holds.

@@ -1,4 +1,4 @@
-//! Leases in, verdicts and events out: claims jobs, runs each on its own cores, records what happened.
+//! The worker: claims jobs, runs each on its own cores, records what happened.
 //!
 //! ```text
 //!   claim ──> slot ──> [attempt_started] ──> process ──> [attempt_finished, finished] ──> settle

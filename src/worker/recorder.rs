@@ -1,4 +1,4 @@
-//! Events out, whatever it takes: a worker does not go on before history knows.
+//! Appends events until they are written: a worker does not go on before history knows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! An attempt that is about to be started in, a line of history out: written while its surroundings are made, by the
-//! thread that has its slot, and awaited by that thread before it spawns.
+//! Writes the start of an attempt down: the thread that has its slot hands it to the log, makes the surroundings
+//! meanwhile, and waits for the log before it spawns.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

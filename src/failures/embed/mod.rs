@@ -1,4 +1,4 @@
-//! Texts in, vectors of their meaning out.
+//! The port of embedders, which turn texts into vectors of their meaning.
 
 mod lexical;
 pub mod openai;
