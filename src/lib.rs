@@ -25,13 +25,13 @@ pub mod stats;
 pub mod store;
 
 // How it is put together.
-pub mod backoff;
 pub mod config;
 pub mod descriptors;
 pub mod doctor;
 pub mod lifecycle;
 pub mod logging;
 pub mod notify;
+pub mod reconnect;
 pub mod redis;
 pub mod roles;
 pub mod sqlite;

@@ -342,7 +342,7 @@ pub struct FieldProblem {
 
 /// One server-sent event of `GET /api/v1/events`; the event's name is the `type`, its id a cursor to go on from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Happening {
+pub struct JobEventView {
     /// What happened: the name of an [`crate::domain::EventKind`].
     #[serde(rename = "type")]
     pub kind: String,

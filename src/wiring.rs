@@ -22,7 +22,7 @@ use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullSettings};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
 use crate::queue::{JobSource, Operator, Queue, QueueError, QueueRetention, Scheduler, Witness};
-use crate::redis::{Redis, RedisSettings, Said};
+use crate::redis::{Redis, RedisSettings, ServerInfo};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use crate::store::embedded::EmbeddedStore;
@@ -310,7 +310,7 @@ async fn open_store(
 }
 
 /// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
-pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result<Said, String>)> {
+pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result<ServerInfo, String>)> {
     let QueueUrl::Redis(url) = &config.queue.url else { return None };
     let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
     let redis = match Redis::connect(&settings, &TaskTracker::new()).await {

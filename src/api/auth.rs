@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::health;
 use super::host::Host;
-use super::places::OnlyProbes;
 use super::problem::ApiError;
+use super::queue_positions::OnlyProbes;
 use super::state::Api;
 
 /// Whether the API may listen on `address`: off loopback it wants a token, or `insecure`.
@@ -29,14 +29,14 @@ pub fn check_bind(address: SocketAddr, has_token: bool, insecure: bool) -> Resul
 
 /// What [`guard`] needs to know.
 #[derive(Clone)]
-pub(super) struct Guard {
+pub(super) struct AuthState {
     pub(super) api: Arc<Api>,
     /// Whether only this machine can reach the listener.
     pub(super) loopback: bool,
 }
 
 /// Middleware: lets pass who may.
-pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next: Next) -> Response {
     let settings = &guard.api.settings;
     if request.extensions().get::<OnlyProbes>().is_some() && !health::is_probe(request.uri().path()) {
         let detail = "too many connections are being answered; try again, or raise serve.max_connections";

@@ -16,7 +16,7 @@ use super::state::Api;
 use crate::domain::{Entry, Event, EventKey, EventKind, JobId, Timestamp};
 use crate::events::{Cursor, EventError};
 use crate::logging::chain;
-use crate::wire::Happening;
+use crate::wire::JobEventView;
 
 /// `GET /api/v1/events`: from `Last-Event-ID` or `?after=` on, else from now on.
 pub(super) async fn stream(
@@ -117,10 +117,10 @@ async fn pass_on(api: &Api, mut at: Cursor, out: &mpsc::Sender<sse::Event>) -> R
     }
 }
 
-fn describe(event: Event) -> Happening {
+fn describe(event: Event) -> JobEventView {
     let kind = event.key().kind.to_owned();
     let attempt = Some(event.key().attempt).filter(|n| *n > 0);
-    let mut happening = Happening {
+    let mut happening = JobEventView {
         kind,
         at: event.at,
         job: event.job.id.clone(),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 
 use super::problem::ApiError;
@@ -14,7 +13,10 @@ use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
 /// `GET /api/v1/jobs/{id}/explain`.
-pub(super) async fn explain(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<Explanation>, ApiError> {
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+) -> Result<axum::Json<Explanation>, ApiError> {
     let id = JobId::parse(&segment.0)?;
     let view = api.look(&id).await?.view;
     let reasons = match view.state {
@@ -36,7 +38,7 @@ pub(super) async fn explain(State(api): State<Arc<Api>>, segment: Segment) -> Re
             why_waiting(&view, &counts, &workers, ahead, binary.map(|p| p.detail))
         }
     };
-    Ok(Answer(Explanation { id, state: view.state, reasons }))
+    Ok(axum::Json(Explanation { id, state: view.state, reasons }))
 }
 
 /// One sentence for each job that it waits for, the first few.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -44,7 +43,7 @@ pub(super) async fn submit(
     let submissions = submit::submit(&api, jobs, idempotency).await?;
     let answer = put_together(&tree, &submissions);
     let location = format!("/api/v1/jobs/{}", answer.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Answer(answer)).into_response())
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(answer)).into_response())
 }
 
 fn wrong(pointer: &str, detail: String) -> ApiError {

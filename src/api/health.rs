@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -30,7 +29,7 @@ pub(super) fn is_probe(path: &str) -> bool {
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
-    Answer(json!({"status": "ok", "version": api.settings.version})).into_response()
+    axum::Json(json!({"status": "ok", "version": api.settings.version})).into_response()
 }
 
 /// `GET /readyz`: jobs can be accepted: the queue can be written to, the event log has room, and the server is not
@@ -97,7 +96,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         });
     }
     let code = if status == "ready" || status == "degraded" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Answer(body)).into_response()
+    (code, axum::Json(body)).into_response()
 }
 
 fn full(log: &LogSpan) -> String {

@@ -16,10 +16,10 @@ mod host;
 mod jobs;
 mod logs;
 mod original;
-mod places;
 mod problem;
 mod query;
 mod queue;
+mod queue_positions;
 mod request;
 mod schedules;
 mod server;
@@ -41,13 +41,13 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post, put};
 
 pub use auth::check_bind;
-pub use failures::Judge;
+pub use failures::CategoryPreview;
 pub use server::serve;
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 
 /// All routes. `loopback` tells whether only this machine can reach the listener.
 fn router(api: Arc<Api>, loopback: bool) -> Router {
-    let guard = auth::Guard { api: api.clone(), loopback };
+    let guard = auth::AuthState { api: api.clone(), loopback };
     Router::new()
         // The original's routes, for its clients.
         .route("/jobs", get(original::list).post(original::submit))

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -45,7 +44,7 @@ pub(super) async fn submit(
     let jobs = submit::check(&api, vec![job], |_| String::new()).await?;
     let submission = submit::submit(&api, jobs, idempotency).await?.remove(0);
     let answer = json!({"message": "Job added to the queue", "jobId": submission.id, "status": "queued"});
-    Ok((StatusCode::ACCEPTED, Answer(answer)).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response())
 }
 
 /// `GET /jobs`.
@@ -68,7 +67,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiErr
             })
         })
         .collect();
-    Ok((StatusCode::ACCEPTED, Answer(json!({"jobs": groups}))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(json!({"jobs": groups}))).into_response())
 }
 
 /// `GET /stats`.
@@ -76,5 +75,5 @@ pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiEr
     let shards = api.history.shards(DayRange::default(), None).await?;
     let known = failures::knowns(&api, &shards).await?;
     let stats = JobStats::of(&shards, &known);
-    Ok((StatusCode::ACCEPTED, Answer(json!({"jobStats": stats}))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(json!({"jobStats": stats}))).into_response())
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Answer;
 use axum::extract::State;
 
 use super::body::Json;
@@ -14,28 +13,28 @@ use crate::queue::{CleanRequest, StateCounts};
 use crate::wire::{CleanBody, Cleaned, FieldProblem};
 
 /// `GET /api/v1/queue`.
-pub(super) async fn counts(State(api): State<Arc<Api>>) -> Result<Answer<StateCounts>, ApiError> {
-    Ok(Answer(api.queue.counts().await?))
+pub(super) async fn counts(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
+    Ok(axum::Json(api.queue.counts().await?))
 }
 
 /// `POST /api/v1/queue:pause`.
-pub(super) async fn pause(State(api): State<Arc<Api>>) -> Result<Answer<StateCounts>, ApiError> {
+pub(super) async fn pause(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
     set_paused(&api, true).await
 }
 
 /// `POST /api/v1/queue:resume`.
-pub(super) async fn resume(State(api): State<Arc<Api>>) -> Result<Answer<StateCounts>, ApiError> {
+pub(super) async fn resume(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
     set_paused(&api, false).await
 }
 
-async fn set_paused(api: &Api, paused: bool) -> Result<Answer<StateCounts>, ApiError> {
+async fn set_paused(api: &Api, paused: bool) -> Result<axum::Json<StateCounts>, ApiError> {
     api.operator.set_paused(paused).await?;
     tracing::info!(paused, "the queue was paused or resumed");
-    Ok(Answer(api.queue.counts().await?))
+    Ok(axum::Json(api.queue.counts().await?))
 }
 
 /// `POST /api/v1/queue:clean`.
-pub(super) async fn clean(State(api): State<Arc<Api>>, body: Json<CleanBody>) -> Result<Answer<Cleaned>, ApiError> {
+pub(super) async fn clean(State(api): State<Arc<Api>>, body: Json<CleanBody>) -> Result<axum::Json<Cleaned>, ApiError> {
     const MOST: usize = 100_000;
     let CleanBody { state, older_than_ms, limit } = body.value;
     let older_than = Duration::from_millis(older_than_ms);
@@ -53,5 +52,5 @@ pub(super) async fn clean(State(api): State<Arc<Api>>, body: Json<CleanBody>) ->
     }
     let removed = api.operator.clean(CleanRequest { state, older_than, limit }).await?;
     tracing::info!(%state, removed, "ended jobs were taken out of the queue");
-    Ok(Answer(Cleaned { removed }))
+    Ok(axum::Json(Cleaned { removed }))
 }

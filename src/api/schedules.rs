@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,16 +20,16 @@ use crate::wire::{FieldProblem, Listing, PutSchedule, ScheduleActed, ScheduleVie
 const SHOWN: usize = 5;
 
 /// `GET /api/v1/schedules`.
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Answer<Listing<ScheduleView>>, ApiError> {
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<ScheduleView>>, ApiError> {
     let now = api.clock.now();
     let items = api.scheduler.schedules().await?.into_iter().map(|standing| view(standing, now)).collect();
-    Ok(Answer(Listing { items, next_cursor: None }))
+    Ok(axum::Json(Listing { items, next_cursor: None }))
 }
 
 /// `GET /api/v1/schedules/{id}`.
-pub(super) async fn show(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<ScheduleView>, ApiError> {
+pub(super) async fn show(State(api): State<Arc<Api>>, segment: Segment) -> Result<axum::Json<ScheduleView>, ApiError> {
     let id = ScheduleId::parse(&segment.0)?;
-    Ok(Answer(view(find(&api, &id).await?, api.clock.now())))
+    Ok(axum::Json(view(find(&api, &id).await?, api.clock.now())))
 }
 
 /// `POST /api/v1/schedules`.
@@ -62,7 +61,7 @@ async fn put_in_place(api: &Arc<Api>, id: ScheduleId, wanted: PutSchedule) -> Re
     let now = view(find(api, &id).await?, api.clock.now());
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     let location = format!("/api/v1/schedules/{id}");
-    Ok((status, [(header::LOCATION, location)], Answer(now)).into_response())
+    Ok((status, [(header::LOCATION, location)], axum::Json(now)).into_response())
 }
 
 fn timing(wanted: &PutSchedule, now: Timestamp) -> Result<Timing, ApiError> {
@@ -87,13 +86,16 @@ async fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> 
 }
 
 /// `DELETE /api/v1/schedules/{id}`.
-pub(super) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<ScheduleActed>, ApiError> {
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+) -> Result<axum::Json<ScheduleActed>, ApiError> {
     let id = ScheduleId::parse(&segment.0)?;
     if !api.scheduler.remove_schedule(&id).await? {
         return Err(unknown(&id));
     }
     tracing::info!(schedule = %id, "a schedule was taken out");
-    Ok(Answer(ScheduleActed { id, status: "removed".to_owned() }))
+    Ok(axum::Json(ScheduleActed { id, status: "removed".to_owned() }))
 }
 
 /// `POST /api/v1/schedules/{id}:trigger`, `:pause`, `:resume`.
@@ -117,7 +119,7 @@ pub(super) async fn act(
         return Err(unknown(&id));
     }
     tracing::info!(schedule = %id, status, "acted on a schedule");
-    Ok(Answer(ScheduleActed { id, status: status.to_owned() }).into_response())
+    Ok(axum::Json(ScheduleActed { id, status: status.to_owned() }).into_response())
 }
 
 /// Submits one job of the schedule's kind now; its times stay as they are.
@@ -128,7 +130,7 @@ async fn trigger(api: &Arc<Api>, id: &ScheduleId, headers: &HeaderMap) -> Result
     let submission = submit::submit(api, vec![job], idempotency).await?.remove(0);
     tracing::info!(schedule = %id, job = %submission.id, "a schedule was triggered");
     let location = format!("/api/v1/jobs/{}", submission.id);
-    let answer = Answer(submit::submitted(submission));
+    let answer = axum::Json(submit::submitted(submission));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], answer).into_response())
 }
 

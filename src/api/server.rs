@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::places::{OnlyProbes, Place, Places};
+use super::queue_positions::{OnlyProbes, Places, QueuePosition};
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
@@ -93,7 +93,12 @@ impl Server {
     }
 
     /// Answers the requests of one connection.
-    fn connection(&self, stream: TcpStream, watch: Watch, place: Place) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(
+        &self,
+        stream: TcpStream,
+        watch: Watch,
+        place: QueuePosition,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (stop, kill) = (self.stop.clone(), self.kill.clone());
         let only_probes = place.only_probes;
         set_options(&stream, self.idle);

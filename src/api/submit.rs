@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -41,7 +40,7 @@ pub(super) async fn one(
     let jobs = check(&api, vec![body.value], |_| String::new()).await?;
     let submission = submit(&api, jobs, idempotency).await?.remove(0);
     let location = format!("/api/v1/jobs/{}", submission.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Answer(submitted(submission))).into_response())
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(submitted(submission))).into_response())
 }
 
 /// `POST /api/v1/jobs:bulk`.
@@ -59,7 +58,7 @@ pub(super) async fn many(
     let jobs =
         check(&api, body.value.jobs.into_iter().map(|Object(job)| job).collect(), |i| format!("/jobs/{i}")).await?;
     let jobs = submit(&api, jobs, idempotency).await?.into_iter().map(submitted).collect();
-    Ok((StatusCode::ACCEPTED, Answer(SubmittedJobs { jobs })).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(SubmittedJobs { jobs })).into_response())
 }
 
 pub(super) fn submitted(submission: Submission) -> Submitted {

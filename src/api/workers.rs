@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -16,8 +15,8 @@ use crate::queue::WorkerInfo;
 use crate::wire::Listing;
 
 /// `GET /api/v1/workers`.
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Answer<Listing<WorkerInfo>>, ApiError> {
-    Ok(Answer(Listing { items: api.queue.workers().await?, next_cursor: None }))
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<WorkerInfo>>, ApiError> {
+    Ok(axum::Json(Listing { items: api.queue.workers().await?, next_cursor: None }))
 }
 
 /// `POST /api/v1/workers/{id}:drain`.
@@ -33,5 +32,5 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment) -> Result
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_worker", detail));
     }
     tracing::info!(worker = %id, "a worker was asked to drain");
-    Ok((StatusCode::ACCEPTED, Answer(json!({"id": id, "status": "draining"}))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(json!({"id": id, "status": "draining"}))).into_response())
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use super::{End, Header, Line, STEP, VERSION};
+use super::{ArchiveLine, End, Header, STEP, VERSION};
 use crate::events::Cursor;
 use crate::logging::chain;
 use crate::stats::{ShardKey, StatShard};
@@ -30,7 +30,7 @@ pub enum ImportError {
     },
     /// A line is not what it must be.
     #[error("line {line}: {problem}")]
-    Line {
+    ArchiveLine {
         /// Line number, counting from 1.
         line: u64,
         /// What is wrong, and what to do.
@@ -75,9 +75,9 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         let not_one =
             "this is no history that `jobber export` has written: its first line must hold \"jobber_history\"";
         match lines.next().await {
-            Ok(Some(Line::JobberHistory(header))) => Ok(Self { lines, header }),
+            Ok(Some(ArchiveLine::JobberHistory(header))) => Ok(Self { lines, header }),
             Ok(_) => Err(lines.broken(not_one)),
-            Err(ImportError::Line { line: 1, problem }) if !problem.contains("newer jobber") => {
+            Err(ImportError::ArchiveLine { line: 1, problem }) if !problem.contains("newer jobber") => {
                 Err(lines.broken(&format!("{not_one} ({problem})")))
             }
             Err(error) => Err(error),
@@ -112,29 +112,29 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         let (mut jobs, mut errors, mut shards) = (Vec::new(), Vec::new(), Vec::new());
         let end = loop {
             match self.lines.next().await? {
-                Some(Line::Job(document)) => {
+                Some(ArchiveLine::Job(document)) => {
                     jobs.push(codec::job(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                     if jobs.len() == STEP {
                         target.write_jobs(std::mem::take(&mut jobs)).await?;
                         progress(target.done.jobs);
                     }
                 }
-                Some(Line::Shard(document)) => {
+                Some(ArchiveLine::Shard(document)) => {
                     shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                 }
-                Some(Line::Error(document)) => {
+                Some(ArchiveLine::Error(document)) => {
                     errors.push(codec::error(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                     if errors.len() == STEP {
                         target.write_errors(std::mem::take(&mut errors)).await?;
                     }
                 }
-                Some(Line::Categories(document)) => {
+                Some(ArchiveLine::Categories(document)) => {
                     let categories =
                         codec::categories(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?;
                     target.write_categories(categories).await?;
                 }
-                Some(Line::End(end)) => break end,
-                Some(Line::JobberHistory(_)) => return Err(self.lines.broken("a second history begins here")),
+                Some(ArchiveLine::End(end)) => break end,
+                Some(ArchiveLine::JobberHistory(_)) => return Err(self.lines.broken("a second history begins here")),
                 None => {
                     return Err(self.lines.broken("the file was cut off here: its last line, the \"end\", is missing"));
                 }
@@ -289,7 +289,7 @@ struct Lines<R> {
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     /// The next line that is not empty; `None` at the end.
-    async fn next(&mut self) -> Result<Option<Line>, ImportError> {
+    async fn next(&mut self) -> Result<Option<ArchiveLine>, ImportError> {
         loop {
             self.text.clear();
             self.number += 1;
@@ -304,7 +304,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    fn parse(&self) -> Result<Line, ImportError> {
+    fn parse(&self) -> Result<ArchiveLine, ImportError> {
         /// The version alone, of a first line that may be of any version.
         #[derive(serde::Deserialize)]
         struct AnyHistory {
@@ -325,6 +325,6 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 
     fn broken(&self, problem: &str) -> ImportError {
-        ImportError::Line { line: self.number, problem: problem.to_owned() }
+        ImportError::ArchiveLine { line: self.number, problem: problem.to_owned() }
     }
 }

@@ -54,7 +54,7 @@ struct End {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
+enum ArchiveLine {
     JobberHistory(Header),
     Categories(Box<RawValue>),
     Job(Box<RawValue>),

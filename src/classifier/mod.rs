@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Waits;
 use crate::domain::{Fingerprint, KnownError};
 use crate::failures::{EmbedError, Embedder, ErrorCache};
 use crate::logging::chain;
-use crate::projector::{Audience, Lead};
+use crate::projector::{ErrorFeedReceiver, Lead};
+use crate::reconnect::ReconnectBackoff;
 use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
 use pending::{Pending, Unknown};
 use rules::Rules;
@@ -78,7 +78,7 @@ enum Interrupted {
 }
 
 /// What happened while it waited.
-enum News {
+enum ClassifierWakeup {
     Seen(Vec<Fingerprint>),
     Again,
     Due,
@@ -87,9 +87,9 @@ enum News {
 
 impl Classifier {
     /// Works whenever the projector that `audience` listens to leads, until `stop`. No failure ends it.
-    pub async fn run(self, mut audience: Audience, stop: CancellationToken) {
+    pub async fn run(self, mut audience: ErrorFeedReceiver, stop: CancellationToken) {
         let (first, most) = self.settings.waits;
-        let mut waits = Waits::new(first, most);
+        let mut waits = ReconnectBackoff::new(first, most);
         loop {
             let lead = tokio::select! {
                 () = stop.cancelled() => return,
@@ -99,7 +99,7 @@ impl Classifier {
                 },
             };
             let Some(term) = lead.term.clone() else { continue };
-            let mut shift = Shift { on: &self, term, lead, pending: Pending::default(), done: HashSet::new() };
+            let mut shift = TermWork { on: &self, term, lead, pending: Pending::default(), done: HashSet::new() };
             let ended = shift.work(&mut audience, &stop, &mut waits).await;
             let pause = match ended {
                 Ok(()) => continue,
@@ -125,7 +125,7 @@ fn retry_after(error: &Interrupted) -> Duration {
 }
 
 /// Work under one term.
-struct Shift<'a> {
+struct TermWork<'a> {
     on: &'a Classifier,
     term: Term,
     lead: Lead,
@@ -134,13 +134,13 @@ struct Shift<'a> {
     done: HashSet<Fingerprint>,
 }
 
-impl Shift<'_> {
+impl TermWork<'_> {
     /// Works until the term ends or `stop`.
     async fn work(
         &mut self,
-        audience: &mut Audience,
+        audience: &mut ErrorFeedReceiver,
         stop: &CancellationToken,
-        waits: &mut Waits,
+        waits: &mut ReconnectBackoff,
     ) -> Result<(), Interrupted> {
         loop {
             // What changed before this line is in what is read after it.
@@ -162,17 +162,17 @@ impl Shift<'_> {
     async fn follow(
         &mut self,
         rules: &Rules,
-        audience: &mut Audience,
+        audience: &mut ErrorFeedReceiver,
         stop: &CancellationToken,
-        waits: &mut Waits,
+        waits: &mut ReconnectBackoff,
     ) -> Result<bool, Interrupted> {
         let mut due = Instant::now();
         loop {
             match self.news(audience, stop, due).await {
-                News::Over => return Ok(true),
-                News::Again => return Ok(false),
-                News::Seen(errors) => self.look(&errors, rules).await?,
-                News::Due => match self.embed(rules, stop).await? {
+                ClassifierWakeup::Over => return Ok(true),
+                ClassifierWakeup::Again => return Ok(false),
+                ClassifierWakeup::Seen(errors) => self.look(&errors, rules).await?,
+                ClassifierWakeup::Due => match self.embed(rules, stop).await? {
                     None => {
                         waits.reset();
                         due = Instant::now();
@@ -193,17 +193,17 @@ impl Shift<'_> {
         }
     }
 
-    async fn news(&self, audience: &mut Audience, stop: &CancellationToken, due: Instant) -> News {
+    async fn news(&self, audience: &mut ErrorFeedReceiver, stop: &CancellationToken, due: Instant) -> ClassifierWakeup {
         let (ours, rounds) = (&self.term, self.lead.rounds);
         tokio::select! {
             biased;
-            () = stop.cancelled() => News::Over,
+            () = stop.cancelled() => ClassifierWakeup::Over,
             lead = audience.lead.wait_for(|lead| lead.term.as_ref() != Some(ours) || lead.rounds != rounds) => match lead {
-                Ok(lead) if lead.term.as_ref() == Some(ours) => News::Again,
-                _ => News::Over,
+                Ok(lead) if lead.term.as_ref() == Some(ours) => ClassifierWakeup::Again,
+                _ => ClassifierWakeup::Over,
             },
-            errors = received(&mut audience.errors) => News::Seen(errors),
-            () = tokio::time::sleep_until(due), if !self.pending.is_empty() => News::Due,
+            errors = received(&mut audience.errors) => ClassifierWakeup::Seen(errors),
+            () = tokio::time::sleep_until(due), if !self.pending.is_empty() => ClassifierWakeup::Due,
         }
     }
 

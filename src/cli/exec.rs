@@ -126,7 +126,7 @@ async fn run_shown(
         }
     };
     // Somebody may hold the sink for longer, so that the channel does not close by itself.
-    let _ = pipe.to_writer.send(Said::End);
+    let _ = pipe.to_writer.send(ExecEvent::End);
     let (mut console, outcome) = tokio::select! {
         result = &mut written => match result {
             Ok(result) => result,
@@ -225,7 +225,7 @@ fn conclude(
     Ok(Exit::of_outcome(&report.outcome))
 }
 
-enum Said {
+enum ExecEvent {
     Output(Stream, Vec<u8>),
     Progress(Progress),
     End,
@@ -234,7 +234,7 @@ enum Said {
 /// From the attempt's thread, which must not be held up (it also looks after the time limit and signals), to the one
 /// that writes.
 struct Pipe {
-    to_writer: Sender<Said>,
+    to_writer: Sender<ExecEvent>,
     /// Bytes that wait to be written.
     pending: AtomicUsize,
 }
@@ -243,7 +243,7 @@ impl OutputSink for Pipe {
     fn output(&self, stream: Stream, bytes: &[u8]) {
         self.pending.fetch_add(bytes.len(), Ordering::Relaxed);
         // Fails only when the writer has ended: then there is nobody to tell.
-        let _ = self.to_writer.send(Said::Output(stream, bytes.to_vec()));
+        let _ = self.to_writer.send(ExecEvent::Output(stream, bytes.to_vec()));
     }
 
     fn has_room(&self) -> bool {
@@ -251,12 +251,12 @@ impl OutputSink for Pipe {
     }
 
     fn progress(&self, progress: Progress) {
-        let _ = self.to_writer.send(Said::Progress(progress));
+        let _ = self.to_writer.send(ExecEvent::Progress(progress));
     }
 }
 
 struct Writer {
-    said: Receiver<Said>,
+    said: Receiver<ExecEvent>,
     pipe: Arc<Pipe>,
     stop: StopHandle,
     console: Console,
@@ -270,8 +270,8 @@ impl Writer {
         let mut failed = None;
         while let Ok(next) = self.said.recv() {
             match next {
-                Said::End => break,
-                Said::Output(stream, bytes) => {
+                ExecEvent::End => break,
+                ExecEvent::Output(stream, bytes) => {
                     if failed.is_none() {
                         // With JSON, stdout is for the report.
                         let to_stdout = stream == Stream::Stdout && self.console.format == Format::Table;
@@ -286,7 +286,7 @@ impl Writer {
                     }
                     self.pipe.pending.fetch_sub(bytes.len(), Ordering::Relaxed);
                 }
-                Said::Progress(progress) => self.console.progress(&progress),
+                ExecEvent::Progress(progress) => self.console.progress(&progress),
             }
         }
         self.console.clear_progress();

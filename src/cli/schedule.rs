@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::jobspec::JobFlags;
-use super::submit::Answer;
+use super::submit::SubmitView;
 use super::values::{parse_duration, show_duration};
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
@@ -180,7 +180,7 @@ pub(super) async fn schedule(
         }
         ScheduleCommand::Show(args) => console.show(&client.schedule(&args.id).await?)?,
         ScheduleCommand::Rm(args) => return remove(&args.ids, client, console).await,
-        ScheduleCommand::Trigger(args) => console.show(&Answer::One(client.trigger_schedule(&args.id).await?))?,
+        ScheduleCommand::Trigger(args) => console.show(&SubmitView::One(client.trigger_schedule(&args.id).await?))?,
         ScheduleCommand::Pause(args) => act(client.pause_schedule(&args.id, true).await?, console)?,
         ScheduleCommand::Resume(args) => act(client.pause_schedule(&args.id, false).await?, console)?,
     }

@@ -302,9 +302,9 @@ mod tests {
     use super::*;
     use crate::cli::Format;
     use crate::stats::{
-        Counts, ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, Knowns, Label, ShardKey, StatShard,
+        Counts, ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, KnownErrors, Label, ShardKey, StatShard,
     };
-    use crate::stats::{beside, categories, sizing, survival};
+    use crate::stats::{categories, co_running, sizing, survival};
 
     fn counts() -> Counts {
         let f = crate::domain::Fingerprint::from_bytes([1; 32]);
@@ -344,11 +344,11 @@ mod tests {
         StatShard { counts: counts(), ..StatShard::new(ShardKey { day, name: "resize".parse().unwrap() }) }
     }
 
-    fn known() -> Knowns {
+    fn known() -> KnownErrors {
         let at = crate::domain::Timestamp::from_millis(1_795_507_200_000);
         let label = Label::Category("image-processing-error".parse().unwrap());
         let facts = ErrorFacts { label, text: "bad pixel".to_owned(), first_seen: at, last_seen: at };
-        Knowns {
+        KnownErrors {
             errors: [(crate::domain::Fingerprint::from_bytes([1; 32]), facts)].into(),
             names: [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into(),
         }
@@ -361,7 +361,7 @@ mod tests {
         let worth = survival::is_worth(&items, 2);
         let all = [
             rendered(&AttemptsReport { items, worth, caveat: survival::caveat(&names) }, Format::Table),
-            rendered(&beside::beside(&names), Format::Table),
+            rendered(&co_running::beside(&names), Format::Table),
             rendered(&CategoriesReport { items: categories::categories([&shard()], &known()) }, Format::Table),
             rendered(
                 &CostReport { items: categories::cost(&names, &known()), sizes: sizing::sizes(&names) },

@@ -116,16 +116,16 @@ fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
 /// What was submitted: one job is an object, many are a list, however many they are.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Answer {
+pub(super) enum SubmitView {
     One(Submitted),
     Many { items: Vec<Submitted> },
 }
 
-impl Answer {
+impl SubmitView {
     fn all(&self) -> &[Submitted] {
         match self {
-            Answer::One(submitted) => std::slice::from_ref(submitted),
-            Answer::Many { items } => items,
+            SubmitView::One(submitted) => std::slice::from_ref(submitted),
+            SubmitView::Many { items } => items,
         }
     }
 
@@ -149,7 +149,7 @@ impl Answer {
     }
 }
 
-impl View for Answer {
+impl View for SubmitView {
     fn table(&self, out: &mut Table) {
         let status = |s: &Submitted| if s.duplicate { "duplicate".to_owned() } else { s.status.clone() };
         out.grid(&["ID", "STATUS"], self.all().iter().map(|s| vec![s.id.to_string(), status(s)]));
@@ -183,13 +183,13 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
                 console.say(&format!("job {}{note}", submitted.id));
                 return follow(&submitted, client, console).await;
             }
-            finish(&args, &Answer::One(submitted), client, console).await
+            finish(&args, &SubmitView::One(submitted), client, console).await
         }
         Some(jobs) if jobs.is_empty() => Err(CliError::Usage("there are no jobs in the input".to_owned())),
         Some(jobs) => {
             let mut done = Vec::with_capacity(jobs.len());
             let sent = send(jobs, key, client, &mut done).await;
-            let answer = Answer::Many { items: done };
+            let answer = SubmitView::Many { items: done };
             if let Err(error) = sent {
                 // What was accepted stays accepted: it must be known which.
                 if !answer.all().is_empty() {
@@ -238,7 +238,12 @@ fn batches(jobs: Vec<SubmitJob>) -> Vec<Vec<SubmitJob>> {
 }
 
 /// Says what was submitted and, if asked to, waits for its end.
-async fn finish(args: &SubmitArgs, answer: &Answer, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+async fn finish(
+    args: &SubmitArgs,
+    answer: &SubmitView,
+    client: &Client,
+    console: &mut Console,
+) -> Result<Exit, CliError> {
     if args.print_id || !args.wait {
         answer.print(args.print_id, console)?;
     }

@@ -19,15 +19,15 @@ pub(crate) struct FakeServer {
 }
 
 /// Bytes to answer with, after which the connection is closed.
-pub(crate) type Answer = Vec<u8>;
+pub(crate) type CannedResponse = Vec<u8>;
 
 /// A JSON answer.
-pub(crate) fn json(status: u16, body: &(impl Serialize + ?Sized)) -> Answer {
+pub(crate) fn json(status: u16, body: &(impl Serialize + ?Sized)) -> CannedResponse {
     answer(status, "application/json", &serde_json::to_string(body).unwrap())
 }
 
 /// An error as the API writes it.
-pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Answer {
+pub(crate) fn problem(status: u16, code: &str, detail: &str) -> CannedResponse {
     let body = serde_json::json!({
         "type": format!("/problems/{code}"), "title": code, "status": status, "detail": detail, "code": code,
     });
@@ -35,7 +35,7 @@ pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Answer {
 }
 
 /// Events, each with its `type` as its name.
-pub(crate) fn events(events: &[Value]) -> Answer {
+pub(crate) fn events(events: &[Value]) -> CannedResponse {
     let mut text =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: hello\n\n".to_owned();
     for event in events {
@@ -45,7 +45,7 @@ pub(crate) fn events(events: &[Value]) -> Answer {
 }
 
 /// Any answer with a length.
-pub(crate) fn answer(status: u16, kind: &str, body: &str) -> Answer {
+pub(crate) fn answer(status: u16, kind: &str, body: &str) -> CannedResponse {
     let length = body.len();
     format!(
         "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
@@ -55,7 +55,7 @@ pub(crate) fn answer(status: u16, kind: &str, body: &str) -> Answer {
 
 impl FakeServer {
     /// Listens on a port of the system's choice.
-    pub(crate) async fn start(answers: Vec<Answer>) -> Self {
+    pub(crate) async fn start(answers: Vec<CannedResponse>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::layers::{ConfigError, Layers};
 use super::{backoff, boolean};
-use crate::domain::{Backoff, CategoryId, CategoryRule, Stretch};
+use crate::domain::{Backoff, CategoryId, CategoryRule, LimitScale};
 
 pub(super) fn policies(layers: &Layers, base: &Backoff) -> Result<BTreeMap<CategoryId, CategoryRule>, ConfigError> {
     let mut policies = BTreeMap::new();
@@ -20,7 +20,7 @@ fn rule(layers: &Layers, section: &str, base: &Backoff) -> Result<CategoryRule, 
     let key = |name: &str| format!("{section}.{name}");
     let factor = |name: &str| {
         let read = |t: &str| {
-            let most = Stretch::MOST;
+            let most = LimitScale::MOST;
             t.parse().ok().filter(|n| (0.1..=most).contains(n)).ok_or_else(|| format!("a number from 0.1 to {most}"))
         };
         Ok(layers.get(&key(name), read)?.unwrap_or(1.0))

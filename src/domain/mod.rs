@@ -27,7 +27,7 @@ pub use ids::{AttemptNumber, InvalidName, JobId, JobName, ScheduleId, WorkerId};
 pub use job::{Deduplication, InvalidJob, Job, JobHead, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
-pub use retry::{Backoff, BackoffKind, CategoryRule, RetryPolicy, Stretch, Verdict};
+pub use retry::{Backoff, BackoffKind, CategoryRule, LimitScale, RetryPolicy, Verdict};
 pub use schedule::{Schedule, Template, Timing};
 pub use secret::Secret;
 pub use time::{Clock, Day, Timestamp};

@@ -104,20 +104,20 @@ impl CategoryRule {
 
 /// How many times its usual limits an attempt gets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Stretch {
+pub struct LimitScale {
     /// Of time.
     pub timeout: f64,
     /// Of memory.
     pub memory: f64,
 }
 
-impl Default for Stretch {
+impl Default for LimitScale {
     fn default() -> Self {
         Self { timeout: 1.0, memory: 1.0 }
     }
 }
 
-impl Stretch {
+impl LimitScale {
     /// However often a job fails, it gets no more than so many times its limits.
     pub const MOST: f64 = 64.0;
 

@@ -18,12 +18,12 @@ const RIDGE: f64 = 0.5;
 /// that one with few is not drowned by one with many.
 #[derive(Debug, Clone)]
 pub struct Matcher {
-    categories: Vec<Known>,
+    categories: Vec<CategoryVector>,
     threshold: f32,
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct CategoryVector {
     id: CategoryId,
     /// The scalar product with this is the similarity.
     weights: Vec<f32>,
@@ -46,7 +46,7 @@ impl Matcher {
         assert_eq!(owner.len(), vectors.len(), "every text of a category needs a vector, and no other");
         let weights = fit(categories.len(), &owner, vectors);
         let categories =
-            categories.iter().zip(weights).map(|(c, weights)| Known { id: c.id.clone(), weights }).collect();
+            categories.iter().zip(weights).map(|(c, weights)| CategoryVector { id: c.id.clone(), weights }).collect();
         Self { categories, threshold }
     }
 

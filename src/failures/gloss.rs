@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use sha2::{Digest, Sha256};
 
 /// A code, in lower case, and what it means.
-struct Entry {
+struct GlossEntry {
     code: &'static str,
     /// Where the code's first word begins in it.
     lead: usize,
@@ -17,15 +17,15 @@ struct Entry {
 }
 
 /// The codes by their first words.
-static CODES: LazyLock<HashMap<&'static str, Vec<Entry>>> = LazyLock::new(|| {
-    let mut codes: HashMap<_, Vec<Entry>> = HashMap::new();
+static CODES: LazyLock<HashMap<&'static str, Vec<GlossEntry>>> = LazyLock::new(|| {
+    let mut codes: HashMap<_, Vec<GlossEntry>> = HashMap::new();
     for line in include_str!("gloss.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (code, meaning) = line.split_once('\t').expect("each line of the file has a tab");
         let (code, is_weak) = code.strip_prefix('~').map_or((code, false), |code| (code, true));
         let code: &'static str = code.to_ascii_lowercase().leak();
         let lead = code.bytes().take_while(|b| !b.is_ascii_alphanumeric()).count();
         let length = code[lead..].bytes().take_while(u8::is_ascii_alphanumeric).count();
-        codes.entry(&code[lead..lead + length]).or_default().push(Entry { code, lead, meaning, is_weak });
+        codes.entry(&code[lead..lead + length]).or_default().push(GlossEntry { code, lead, meaning, is_weak });
     }
     codes
 });
@@ -65,7 +65,7 @@ pub fn gloss(text: &str) -> Cow<'_, str> {
 }
 
 /// Whether the entry's code stands where a word begins at `word`, and ends with a word.
-fn stands_at(text: &[u8], word: usize, entry: &Entry) -> bool {
+fn stands_at(text: &[u8], word: usize, entry: &GlossEntry) -> bool {
     let code = entry.code.as_bytes();
     let Some(start) = word.checked_sub(entry.lead) else { return false };
     if !text[start..].starts_with(code) {

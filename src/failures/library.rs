@@ -9,7 +9,7 @@ use crate::domain::{Category, CategoryId, Seed};
 /// A category of the library.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct LibraryEntry {
     name: String,
     /// Other names that mean the same.
     aliases: Vec<String>,
@@ -17,7 +17,7 @@ struct Entry {
     examples: Vec<String>,
 }
 
-static LIBRARY: LazyLock<Vec<Entry>> =
+static LIBRARY: LazyLock<Vec<LibraryEntry>> =
     LazyLock::new(|| serde_json::from_str(include_str!("library.json")).expect("the file is part of the source"));
 
 /// The categories of the first Jobber.
@@ -42,7 +42,7 @@ pub fn seeds(seed: Seed) -> Vec<Category> {
 }
 
 /// The names of an entry.
-fn names(entry: &Entry) -> impl Iterator<Item = &String> {
+fn names(entry: &LibraryEntry) -> impl Iterator<Item = &String> {
     std::iter::once(&entry.name).chain(&entry.aliases)
 }
 
@@ -58,16 +58,17 @@ pub fn preset(name: &str) -> Option<Category> {
 
 /// The category of the library that goes by this name, or by an id made of one of its names, under its own name.
 pub fn named(name: &str) -> Option<Category> {
-    let of_id = |entry: &&Entry| names(entry).any(|n| CategoryId::of_name(n).is_ok_and(|id| id.as_str() == name));
+    let of_id =
+        |entry: &&LibraryEntry| names(entry).any(|n| CategoryId::of_name(n).is_ok_and(|id| id.as_str() == name));
     find(name).or_else(|| LIBRARY.iter().find(of_id)).map(|entry| category(entry, &entry.name))
 }
 
-fn find(name: &str) -> Option<&'static Entry> {
-    let means = |entry: &&Entry| names(entry).any(|n| n.eq_ignore_ascii_case(name));
+fn find(name: &str) -> Option<&'static LibraryEntry> {
+    let means = |entry: &&LibraryEntry| names(entry).any(|n| n.eq_ignore_ascii_case(name));
     LIBRARY.iter().find(means)
 }
 
-fn category(entry: &Entry, name: &str) -> Category {
+fn category(entry: &LibraryEntry, name: &str) -> Category {
     Category {
         id: CategoryId::of_name(name).expect("the library's names give ids"),
         name: name.to_owned(),

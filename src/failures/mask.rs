@@ -94,7 +94,7 @@ fn mask_line(line: &str) -> String {
 }
 
 fn read_line(line: &str) -> String {
-    let mut line = Line { text: line, at: 0, out: String::with_capacity(line.len()) };
+    let mut line = MaskedLine { text: line, at: 0, out: String::with_capacity(line.len()) };
     while line.at < line.text.len() {
         line.step();
     }
@@ -103,14 +103,14 @@ fn read_line(line: &str) -> String {
     line.out
 }
 
-struct Line<'a> {
+struct MaskedLine<'a> {
     text: &'a str,
     /// The byte that is read next.
     at: usize,
     out: String,
 }
 
-impl Line<'_> {
+impl MaskedLine<'_> {
     fn rest(&self) -> &str {
         &self.text[self.at..]
     }

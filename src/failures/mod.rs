@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use embed::{EmbedError, Embedder};
 
-use crate::domain::{Category, Day, Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Category, Day, Fingerprint, JobId, KnownError, LimitScale};
 
 /// Why the cache could not do its work. There is one kind: it can't be reached, and another try may work.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +70,13 @@ pub trait ErrorCache: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the cache can't be reached.
-    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError>;
+    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError>;
 
     /// Notes that, in place of what was noted before.
     ///
     /// # Errors
     /// When the cache can't be reached.
-    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError>;
+    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError>;
 
     /// Takes so many texts out of the day's budget of embedded texts, which all processes share. False when fewer are
     /// left; then nothing is taken.

@@ -53,7 +53,7 @@ impl<'a> Leadership<'a> {
     }
 
     /// Whether the term may still be written under, renewed first when that is due.
-    pub(super) async fn keep(&mut self) -> Result<bool, StoreError> {
+    pub(super) async fn renew_term(&mut self) -> Result<bool, StoreError> {
         let asked = Instant::now();
         if asked < self.renewal_due {
             return Ok(true);

@@ -9,9 +9,9 @@
 //! [`shards`]) are pure and know no store.
 
 mod batch;
-mod hold;
+mod error_feed;
 mod leadership;
-mod news;
+mod maintenance_lease;
 mod outage;
 mod rebuild;
 mod records;
@@ -31,9 +31,9 @@ use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
 use crate::logging::chain;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
 pub use batch::{Folded, fold_batch};
-pub use hold::{HoldError, catch_up, hold};
+pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, herald};
 use leadership::Leadership;
-pub use news::{Audience, Herald, Lead, herald};
+pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
 use outage::Outage;
 use rebuild::is_counted_by_older;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
@@ -105,7 +105,7 @@ pub struct InvalidSettings(&'static str);
 
 /// Why a projector can't go on, whatever it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Hopeless {
+pub enum FatalConfig {
     /// No projector could work with these settings.
     #[error(transparent)]
     Settings(#[from] InvalidSettings),
@@ -144,8 +144,8 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
-    herald: Herald,
-) -> Result<(), Hopeless> {
+    herald: ErrorFeedSender,
+) -> Result<(), FatalConfig> {
     settings.check()?;
     let projector =
         Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress, herald };
@@ -153,7 +153,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let pause = match projector.follow_or_lead(&mut outage).await {
             Ok(()) => projector.settings.retry,
-            Err(Interrupted::Hopeless(e)) => return Err(e),
+            Err(Interrupted::FatalConfig(e)) => return Err(e),
             Err(e) => outage.failed(&e),
         };
         tokio::select! {
@@ -175,7 +175,7 @@ pub enum Interrupted {
     Store(#[from] StoreError),
     /// Nothing that could be waited for.
     #[error(transparent)]
-    Hopeless(#[from] Hopeless),
+    FatalConfig(#[from] FatalConfig),
 }
 
 struct Projector<'a> {
@@ -185,14 +185,16 @@ struct Projector<'a> {
     clock: Clock,
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
-    herald: Herald,
+    herald: ErrorFeedSender,
 }
 
 impl Projector<'_> {
     /// One try to lead; when it is granted, leads until the end of the term.
     async fn follow_or_lead(&self, outage: &mut Outage) -> Result<(), Interrupted> {
         let won = match Leadership::win(self.projection, &self.settings, &self.clock).await {
-            Err(e) if e.kind == StoreErrorKind::Rejected => return Err(Hopeless::ForeignHistory(e.to_string()).into()),
+            Err(e) if e.kind == StoreErrorKind::Rejected => {
+                return Err(FatalConfig::ForeignHistory(e.to_string()).into());
+            }
             won => won?,
         };
         self.report(self.projection.position().await?);
@@ -213,7 +215,7 @@ impl Projector<'_> {
         }
         let (owner, history) = (self.source.owner(&self.settings.history).await?, &self.settings.history);
         if owner != *history {
-            return Err(Hopeless::ForeignLog { owner, history: history.clone() }.into());
+            return Err(FatalConfig::ForeignLog { owner, history: history.clone() }.into());
         }
         self.herald.leads(Some(leadership.term().clone()));
         // Read under the term: whoever held it before can't commit any more.
@@ -223,14 +225,14 @@ impl Projector<'_> {
         let leftovers = trim_leftovers(self.source, self.settings.keep, position, self.settings.batch).await;
         self.or_parked(leftovers).await?;
         let mut sweep = Sweep::new(self.projection, self.settings.retention);
-        while !self.stop.is_cancelled() && leadership.keep().await? {
+        while !self.stop.is_cancelled() && leadership.renew_term().await? {
             let wait = leadership.renewal_due().min(sweep.due()).saturating_duration_since(Instant::now());
             let events = tokio::select! {
                 read = self.source.read(position, self.settings.batch, wait) => self.or_parked(read).await?,
                 () = self.stop.cancelled() => break,
             };
             // Reading may have taken longer than the term.
-            if !leadership.keep().await? {
+            if !leadership.renew_term().await? {
                 break;
             }
             let Some(events) = events else { continue };
@@ -337,7 +339,7 @@ impl Projector<'_> {
         loop {
             tokio::select! {
                 done = &mut recounted => return done.map(|_| true),
-                () = tokio::time::sleep_until(leadership.renewal_due()) => if !leadership.keep().await? {
+                () = tokio::time::sleep_until(leadership.renewal_due()) => if !leadership.renew_term().await? {
                     return Ok(false);
                 },
             }

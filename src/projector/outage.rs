@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backoff::Waits;
 use crate::logging::chain;
+use crate::reconnect::ReconnectBackoff;
 
 /// Failures since the last success.
 pub(super) struct Outage {
     failures: u32,
     since: Option<Instant>,
-    waits: Waits,
+    waits: ReconnectBackoff,
 }
 
 impl Outage {
     pub(super) fn new() -> Self {
-        Self { failures: 0, since: None, waits: Waits::new(Duration::from_millis(100), Duration::from_secs(5)) }
+        Self {
+            failures: 0,
+            since: None,
+            waits: ReconnectBackoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+        }
     }
 
     /// Notes a failure, logs the first of a row, and answers how long to wait before the next try.

@@ -67,7 +67,7 @@ pub struct Lease {
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
-    before: Before,
+    before: ParentResults,
     loss: watch::Receiver<Option<LeaseLoss>>,
     validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
@@ -75,7 +75,7 @@ pub struct Lease {
 
 /// What became of the jobs that a job has waited for.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Before {
+pub struct ParentResults {
     /// Why the job must not run: one of them has failed, or there is nothing that could be run.
     pub barred: Option<String>,
     /// What those gave back that gave something back, by their ids.
@@ -100,7 +100,7 @@ impl Lease {
             attempt,
             attempts_finished,
             crashes,
-            before: Before::default(),
+            before: ParentResults::default(),
             loss,
             validity: None,
             ops: Some(ops),
@@ -121,7 +121,7 @@ impl Lease {
     }
 
     /// For adapters: adds what became of the jobs that this one has waited for.
-    pub fn after(mut self, before: Before) -> Self {
+    pub fn after(mut self, before: ParentResults) -> Self {
         self.before = before;
         self
     }

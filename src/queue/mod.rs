@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{Job, JobId, JobName, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
-pub use lease::{Before, Claims, Lease, LeaseLoss, LeaseOps, Publisher};
+pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, ParentResults, Publisher};
 pub use schedules::{ScheduleStanding, Scheduler};
 pub use witness::{Deed, Deeds, Held, ToldEnd, Witness};
 

@@ -18,12 +18,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Waits;
 use crate::domain::{Clock, Event, Job, JobId, JobState, PageRequest, Timestamp};
 use crate::events::{EventError, EventSink, EventSource};
 use crate::logging::chain;
 use crate::projector::Lead;
 use crate::queue::{Held, QueueError, ToldEnd, Witness};
+use crate::reconnect::ReconnectBackoff;
 use crate::store::{History, JobFilter, JobRecord, StoreError, own_id};
 use compare::{Finding, compare, job_of};
 
@@ -115,7 +115,7 @@ impl Reconciler {
 
     async fn follow(&self, desk: &mut Desk) {
         let mut round = Round { due: Instant::now(), cursor: None };
-        let mut waits = Waits::new(Duration::from_millis(500), Duration::from_secs(10));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(500), Duration::from_secs(10));
         let mut told = false;
         loop {
             match self.step(desk, &mut round).await {
@@ -254,7 +254,7 @@ impl Reconciler {
     async fn catch_up(&self) -> Result<(), Interrupted> {
         let last = self.source.span().await?.last;
         let deadline = Instant::now() + CATCH_UP;
-        let mut waits = Waits::new(Duration::from_millis(5), Duration::from_millis(100));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(5), Duration::from_millis(100));
         while self.history.cursor().await? < last {
             if Instant::now() >= deadline {
                 return Err(Interrupted::Behind);

@@ -9,7 +9,7 @@ use crate::domain::{Clock, Timestamp};
 
 /// Answers of a server. In a cluster those of any one node.
 #[derive(Debug, Clone)]
-pub struct Said {
+pub struct ServerInfo {
     /// To `INFO`.
     pub info: String,
     /// To `CONFIG GET save`, where the server lets this user ask.
@@ -23,7 +23,7 @@ impl Redis {
     ///
     /// # Errors
     /// When it is away, or does not let this user ask.
-    pub async fn inspect(&self, clock: &Clock) -> Result<Said, RedisError> {
+    pub async fn inspect(&self, clock: &Clock) -> Result<ServerInfo, RedisError> {
         let client = self.client().await?;
         let ask =
             async |command, arguments: &[&str]| ask(&client, command, arguments).await.map_err(|e| self.failed(&e));
@@ -34,7 +34,7 @@ impl Redis {
         let save = ask("CONFIG", &["GET", "save"]).await.ok().and_then(|answer| answer.into_iter().nth(1));
         let number = |i: usize| time.get(i).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
         let time = Timestamp::from_millis(number(0).saturating_mul(1000).saturating_add(number(1) / 1000));
-        Ok(Said { info, save, times: [asked_at, time, answered_at] })
+        Ok(ServerInfo { info, save, times: [asked_at, time, answered_at] })
     }
 }
 

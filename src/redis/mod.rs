@@ -22,9 +22,9 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Waits;
 use crate::domain::Secret;
-pub use inspect::Said;
+use crate::reconnect::ReconnectBackoff;
+pub use inspect::ServerInfo;
 
 /// How long a connection may take to come up, and the same again for its greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -146,7 +146,7 @@ impl Redis {
             None => (setup.client()?, None),
         };
         let (in_use, client) = watch::channel(first);
-        setup.tasks.spawn(keep(in_use, setup.clone(), task, closed.clone()));
+        setup.tasks.spawn(keep_connected(in_use, setup.clone(), task, closed.clone()));
         Ok(Self { client, setup, _open: Arc::new(closed.drop_guard()) })
     }
 
@@ -265,13 +265,13 @@ fn milliseconds(time: Duration) -> u32 {
 /// runs; that ends when the first connection fails, and on what it holds for fatal, which a restarted server with repaired
 /// settings is not. Such a client is not connected again but replaced, as is one that says that it is connected and yet
 /// answers nothing.
-async fn keep(
+async fn keep_connected(
     in_use: watch::Sender<Client>,
     setup: Arc<Setup>,
     mut running: Option<ConnectHandle>,
     closed: CancellationToken,
 ) {
-    let mut waits = Waits::new(Duration::from_millis(50), LONGEST_PAUSE);
+    let mut waits = ReconnectBackoff::new(Duration::from_millis(50), LONGEST_PAUSE);
     loop {
         let client = in_use.borrow().clone();
         let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());

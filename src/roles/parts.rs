@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, Judge};
+use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview};
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::config::Config;
 use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
@@ -69,7 +69,7 @@ pub(super) fn start_api(
         jobs: config.jobs.clone(),
         ..ApiSettings::default()
     };
-    settings.judge = Judge::new(ports.embedder.clone(), threshold(config));
+    settings.judge = CategoryPreview::new(ports.embedder.clone(), threshold(config));
     if config.serve.check_binaries {
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));

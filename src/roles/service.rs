@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Waits;
 use crate::lifecycle::Lifecycle;
 use crate::notify::Notifier;
+use crate::reconnect::ReconnectBackoff;
 use crate::wiring::Vitals;
 
 /// How often the status is looked at; it is sent when it has changed.
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
     let notifier = notifier.clone();
     async move {
-        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while let Some(answer) = vitals.queue_answers().await {
             match answer {
                 Ok(()) => return,

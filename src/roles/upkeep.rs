@@ -162,9 +162,14 @@ async fn under_term<T>(
         ));
     };
     let settings = settings(config);
-    projector::hold(&*upkeep.projection, &settings, &Clock::system(), patience, waiting, async |term| {
-        work(term, &mut |text: &str| (note.borrow_mut())(text)).await
-    })
+    projector::with_maintenance_lease(
+        &*upkeep.projection,
+        &settings,
+        &Clock::system(),
+        patience,
+        waiting,
+        async |term| work(term, &mut |text: &str| (note.borrow_mut())(text)).await,
+    )
     .await?
 }
 

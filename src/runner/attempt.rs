@@ -16,13 +16,13 @@ use super::guard::Presence;
 use super::limits::{Limits, Restraint};
 use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal};
 use super::orphans::Orphans;
-use super::pool::Workbench;
+use super::pool::SpawnThreadState;
 use super::report;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
 use super::spawn::{Cause, NotSpawned, Program, SpawnError, Spawned};
-use super::supervise::{Supervisor, Terms, Vigil};
-use super::table::Table;
+use super::supervise::{LeaseDeadline, Supervisor, Terms};
+use super::table::SharedPidTable;
 use crate::descriptors;
 use crate::domain::{AttemptReport, Clock, Outcome, Timestamp, Validity};
 
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) binaries: Binaries,
     pub(super) scratch: Scratch,
     /// Where the guard, if there is to be one, sees what runs.
-    pub(super) guard: Option<Table>,
+    pub(super) guard: Option<SharedPidTable>,
     /// Whether it is there.
     pub(super) presence: Option<Presence>,
     pub(super) limits: Limits,
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 /// process could not be supervised: it has been killed then.
 pub(super) fn run(
     shared: &Shared,
-    bench: &mut Workbench,
+    bench: &mut SpawnThreadState,
     slot: Slot,
     order: &RunOrder,
     stop: &StopSignal,
@@ -137,7 +137,7 @@ pub(super) fn run(
     shared.limits.expose(process.pid);
     let vigil = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
-        vigil: vigil.map(|(table, validity)| Vigil { table, cell: bench.number, validity }),
+        vigil: vigil.map(|(table, validity)| LeaseDeadline { table, cell: bench.number, validity }),
         timeout: order.timeout,
         grace: order.grace,
         drain: shared.settings.drain,
@@ -258,7 +258,7 @@ fn unique_name(shared: &Shared) -> String {
 
 fn spawn(
     shared: &Shared,
-    bench: &mut Workbench,
+    bench: &mut SpawnThreadState,
     slot: &Slot,
     order: &RunOrder,
     variables: &[(&'static str, String)],

@@ -25,7 +25,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::sync::watch;
 
 use super::procfs::{self, TICK};
-use super::table::{Noted, Table, Ward};
+use super::table::{GuardTable, Noted, SharedPidTable};
 use super::{cgroup, orphans, scratch, spawn, sys};
 use crate::domain::WorkerId;
 use crate::domain::validity::boot_ms;
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The worker's end of its guard. The guard ends by itself, soon after the worker.
 #[derive(Debug)]
 pub struct Guard {
-    table: Table,
+    table: SharedPidTable,
     presence: Presence,
 }
 
@@ -66,12 +66,14 @@ impl Guard {
     /// When no process or memory is left, or the scratch directory's path is absurdly long.
     pub fn start(worker: &WorkerId, scratch_dir: &Path) -> io::Result<Guard> {
         sys::close_descriptors_on_exec();
-        let table = Table::create(worker, scratch_dir, orphans::first_number())?;
+        let table = SharedPidTable::create(worker, scratch_dir, orphans::first_number())?;
         let (tell, presence) = watch::channel(false);
         let (first, started) = mpsc::sync_channel(1);
         let kept = table.clone();
         // Its children are none of the main thread's, where orphans are.
-        std::thread::Builder::new().name("guard-watch".to_owned()).spawn(move || keep(kept.file(), &tell, first))?;
+        std::thread::Builder::new()
+            .name("guard-watch".to_owned())
+            .spawn(move || keep_guard(kept.file(), &tell, first))?;
         started.recv().map_err(io::Error::other)??;
         Ok(Guard { table, presence: Presence(presence) })
     }
@@ -81,14 +83,14 @@ impl Guard {
         self.presence.clone()
     }
 
-    pub(super) fn table(&self) -> Table {
+    pub(super) fn table(&self) -> SharedPidTable {
         self.table.clone()
     }
 }
 
 /// Keeps one guard alive as long as this process lives. `first` is told how the first start went; if badly, there is no
 /// other.
-fn keep(table: &File, tell: &watch::Sender<bool>, first: mpsc::SyncSender<io::Result<()>>) {
+fn keep_guard(table: &File, tell: &watch::Sender<bool>, first: mpsc::SyncSender<io::Result<()>>) {
     let mut first = Some(first);
     let mut deaths = 0;
     loop {
@@ -186,7 +188,7 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
             }
         }
     }
-    let ward = Ward::read(table)?;
+    let ward = GuardTable::read(table)?;
     ward.attempts.iter().for_each(kill_group);
     let leaves = ward.cgroup.as_deref().map(|root| cgroup::leaves_of(root, &ward.worker)).unwrap_or_default();
     leaves.iter().for_each(|leaf| cgroup::kill(leaf));
@@ -198,7 +200,7 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
 
 /// Kills what runs past the moment until which it may, once; answers how long to wait before the next look.
 fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration> {
-    let (ward, now) = (Ward::read(table)?, boot_ms());
+    let (ward, now) = (GuardTable::read(table)?, boot_ms());
     killed.retain(|done| ward.attempts.iter().any(|noted| (noted.group, noted.until) == *done));
     let is_new = |noted: &&Noted| noted.is_over(now) && !killed.contains(&(noted.group, noted.until));
     let lapsed: Vec<Noted> = ward.attempts.iter().filter(is_new).copied().collect();
@@ -230,7 +232,7 @@ fn kill_group(noted: &Noted) {
 }
 
 /// Kills all that the worker's jobs have left.
-fn kill_all_of(ward: &Ward) {
+fn kill_all_of(ward: &GuardTable) {
     let mark = [[b"JOBBER_WORKER=", &ward.worker[..]].concat()];
     kill_until_none(|id| {
         let limit = procfs::most_file_locks(id);
@@ -291,7 +293,7 @@ mod tests {
     const NOBODYS: u64 = 5 << 32;
 
     /// Fills a cell as a worker and its child do together.
-    fn note(table: &Table, cell: usize, child: &Child, until: u64) {
+    fn note(table: &SharedPidTable, cell: usize, child: &Child, until: u64) {
         table.write(cell, 0, &[u64::from(child.id()), until, boot_ms() - 2000, boot_ms(), 0]);
     }
 
@@ -333,7 +335,7 @@ mod tests {
     fn everything_of_a_dead_worker_is_killed_and_nothing_else() {
         let scratch_dir = tempfile::tempdir().unwrap();
         let worker = WorkerId::generate("guard-test");
-        let table = Table::create(&worker, scratch_dir.path(), NOBODYS).unwrap();
+        let table = SharedPidTable::create(&worker, scratch_dir.path(), NOBODYS).unwrap();
         fs_err::create_dir_all(scratch_dir.path().join(format!("jobber-{worker}/1/left"))).unwrap();
         let mut parent = sleeper("nobody", false);
         let mut in_table = sleeper("unmarked", true);
@@ -357,7 +359,7 @@ mod tests {
     #[test]
     fn what_runs_past_its_time_is_killed_and_nothing_else() {
         let worker = WorkerId::generate("guard-test");
-        let table = Table::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
+        let table = SharedPidTable::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
         let mut parent = sleeper("nobody", false);
         let (mut lapsed, mut valid, mut escaped) =
             (sleeper("unmarked", true), sleeper("unmarked", true), sleeper(worker.as_str(), false));
@@ -381,7 +383,7 @@ mod tests {
     #[test]
     fn a_guard_whose_worker_died_first_does_its_work_at_once() {
         let worker = WorkerId::generate("guard-test");
-        let table = Table::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
+        let table = SharedPidTable::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
         let mut left = sleeper(worker.as_str(), true);
         guard(None, table.file()).unwrap();
         assert_eq!(left.wait().unwrap().signal(), Some(libc::SIGKILL));

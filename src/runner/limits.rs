@@ -14,7 +14,7 @@ use super::cgroup::{Leaf, Root};
 use super::exit::{self, Ending, MemoryEvidence};
 use super::orphans::Tracked;
 use super::procfs;
-use super::table::Table;
+use super::table::SharedPidTable;
 use crate::descriptors;
 use crate::domain::Tail;
 
@@ -40,7 +40,7 @@ pub(super) struct Restraint {
 
 impl Limits {
     /// Looks once at what this host offers, and tells the guard.
-    pub(super) fn detect(table: Option<&Table>) -> Self {
+    pub(super) fn detect(table: Option<&SharedPidTable>) -> Self {
         let own = procfs::read("/proc/self/oom_score_adj", 16).unwrap_or_default();
         let kernel_kills = AtomicU64::new(procfs::kernel_oom_kills().unwrap_or(0));
         let cgroup = Root::detect();

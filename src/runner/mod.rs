@@ -142,7 +142,7 @@ impl Runner {
     pub fn start(&self, slot: Slot, order: RunOrder, stop: StopSignal, sink: Arc<dyn OutputSink>) -> Attempt {
         let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let shared = self.shared.clone();
-        let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+        let work = move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
         Attempt { turn: None, answer: self.pool.run(work), abandoned }
     }
 
@@ -190,7 +190,8 @@ impl Runner {
         let turn = slots.in_turn(cores, move |slot| {
             // Whoever freed the slot has the last attempt to tidy up before: the log is at work meanwhile.
             attempt::begin(&shared, &order, &stop);
-            let work = move |bench: &mut pool::Workbench| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+            let work =
+                move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
             pool.start(pool::prepare(work, sender));
         });
         Attempt { turn: Some(turn), answer, abandoned }

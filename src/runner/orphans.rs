@@ -42,7 +42,7 @@ pub(super) struct Orphans {
     /// Children that were there before, by id and start: whoever became this process had them.
     before: Vec<(i32, u64)>,
     next: AtomicU32,
-    running: Mutex<BTreeMap<u64, Arc<Known>>>,
+    running: Mutex<BTreeMap<u64, Arc<AttemptMarks>>>,
     /// Only its holder reaps orphans, so that none of their ids can come to mean another process meanwhile. Children that
     /// `/proc` does not show, and when they were first met.
     reaping: Mutex<HashMap<i32, u64>>,
@@ -50,7 +50,7 @@ pub(super) struct Orphans {
 
 /// How the processes of one attempt are recognised without their number.
 #[derive(Debug)]
-struct Known {
+struct AttemptMarks {
     /// 0 until it has been spawned.
     group: AtomicI32,
     /// Variables in their environment: `NAME=value`.
@@ -60,7 +60,7 @@ struct Known {
     began: u64,
 }
 
-impl Known {
+impl AttemptMarks {
     fn recognises(&self, id: i32, stat: Option<&Stat>) -> bool {
         let group = self.group.load(Ordering::Relaxed);
         stat.is_some_and(|stat| group != 0 && stat.group == group)
@@ -74,7 +74,7 @@ impl Known {
 pub(super) struct Tracked {
     orphans: &'static Orphans,
     number: u64,
-    known: Arc<Known>,
+    known: Arc<AttemptMarks>,
 }
 
 /// Whether a limit of file locks is a number that this process gives to its attempts, whose numbers begin with `first`.
@@ -122,7 +122,7 @@ impl Orphans {
     /// those in its environment that no other attempt has, `scratch` is its directory.
     pub(super) fn track(&'static self, variables: Vec<Vec<u8>>, scratch: PathBuf) -> Tracked {
         let number = first_number() | u64::from(self.next.fetch_add(1, Ordering::Relaxed));
-        let known = Arc::new(Known { group: AtomicI32::new(0), variables, scratch, began: boot_ms() });
+        let known = Arc::new(AttemptMarks { group: AtomicI32::new(0), variables, scratch, began: boot_ms() });
         lock(&self.running).insert(number, known.clone());
         Tracked { orphans: self, number, known }
     }
@@ -159,7 +159,7 @@ impl Orphans {
 
     /// One look at all children: reaps the dead, kills what belongs to no attempt that runs. `ended` is one that has just
     /// ended. Answers who was killed.
-    fn look(&self, ended: Option<&Known>) -> Vec<OwnedFd> {
+    fn look(&self, ended: Option<&AttemptMarks>) -> Vec<OwnedFd> {
         let mut hidden = lock(&self.reaping);
         // Whole, since nobody reaps meanwhile. Before looking at who runs: whose child is in it had begun by then.
         let children = self.children();
@@ -170,7 +170,7 @@ impl Orphans {
         if !hidden.is_empty() {
             hidden.retain(|id, _| children.contains(id));
         }
-        let running: Vec<(u64, Arc<Known>)> =
+        let running: Vec<(u64, Arc<AttemptMarks>)> =
             lock(&self.running).iter().map(|(number, known)| (*number, known.clone())).collect();
         let mut victims = Vec::new();
         for id in children {
@@ -199,8 +199,8 @@ impl Orphans {
         id: i32,
         stat: Option<&Stat>,
         started: u64,
-        ended: Option<&Known>,
-        running: &[(u64, Arc<Known>)],
+        ended: Option<&AttemptMarks>,
+        running: &[(u64, Arc<AttemptMarks>)],
     ) -> bool {
         if running.is_empty() {
             return true;

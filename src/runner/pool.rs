@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::spawn::SpawnThread;
 
 /// What a thread has at hand for its attempts.
-pub(super) struct Workbench {
+pub(super) struct SpawnThreadState {
     /// Which of the pool's threads this is, from 0.
     pub(super) number: usize,
     pub(super) spawner: SpawnThread,
@@ -21,14 +21,14 @@ pub(super) struct Workbench {
 /// Work with the channel on which its answer goes.
 pub(super) type Work = Box<dyn Prepared>;
 /// Tells the answer of work that is done.
-pub(super) type Answer = Box<dyn FnOnce() + Send>;
+pub(super) type Reply = Box<dyn FnOnce() + Send>;
 /// What comes of work: an error when the system had no thread for it.
 pub(super) type Outcome<T> = std::io::Result<T>;
 
 /// See [`prepare`].
 pub(super) trait Prepared: Send {
     /// Does the work and returns what tells its answer.
-    fn run(self: Box<Self>, bench: &mut Workbench) -> Answer;
+    fn run(self: Box<Self>, bench: &mut SpawnThreadState) -> Reply;
 
     /// Tells that there is no thread to do it.
     fn refuse(self: Box<Self>, why: std::io::Error);
@@ -60,7 +60,7 @@ impl Pool {
     /// Runs `work` on a thread; the answer comes when it is done, or the channel closes if it panics.
     pub(super) fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Workbench) -> T + Send + 'static,
+        work: impl FnOnce(&mut SpawnThreadState) -> T + Send + 'static,
     ) -> oneshot::Receiver<Outcome<T>> {
         let (answer, receiver) = oneshot::channel();
         self.start(prepare(work, answer));
@@ -98,7 +98,7 @@ impl Pool {
         // A weak hold on the pool, so that it, and with it this thread, can end.
         let (pool, taken) = (Arc::downgrade(&self.0), first.clone());
         let started = std::thread::Builder::new().name(format!("attempt-{number}")).spawn(move || {
-            let mut bench = Workbench { number, spawner: SpawnThread::prepare(), buffer: vec![0; BUFFER] };
+            let mut bench = SpawnThreadState { number, spawner: SpawnThread::prepare(), buffer: vec![0; BUFFER] };
             let mut next = lock(&taken).take();
             drop(taken);
             while let Some(Message { mut work, way }) = next {
@@ -146,7 +146,7 @@ thread_local! {
 
 /// Makes work of a function and the channel on which its answer goes.
 pub(super) fn prepare<T: Send + 'static>(
-    work: impl FnOnce(&mut Workbench) -> T + Send + 'static,
+    work: impl FnOnce(&mut SpawnThreadState) -> T + Send + 'static,
     answer: oneshot::Sender<Outcome<T>>,
 ) -> Work {
     Box::new(Ready { work, answer })
@@ -157,8 +157,8 @@ struct Ready<F, T> {
     answer: oneshot::Sender<Outcome<T>>,
 }
 
-impl<T: Send + 'static, F: FnOnce(&mut Workbench) -> T + Send + 'static> Prepared for Ready<F, T> {
-    fn run(self: Box<Self>, bench: &mut Workbench) -> Answer {
+impl<T: Send + 'static, F: FnOnce(&mut SpawnThreadState) -> T + Send + 'static> Prepared for Ready<F, T> {
+    fn run(self: Box<Self>, bench: &mut SpawnThreadState) -> Reply {
         let Ready { work, answer } = *self;
         let done = work(bench);
         // Nobody waits any more when the caller has gone.

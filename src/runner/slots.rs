@@ -109,11 +109,11 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     cores: u32,
-    answer: Answer,
+    answer: Grant,
 }
 
 /// How a waiter hears that it has a slot.
-enum Answer {
+enum Grant {
     /// A future is woken.
     Tell(oneshot::Sender<Slot>),
     /// Called by whoever frees the slot, on its thread.
@@ -125,20 +125,20 @@ const WAITING: u8 = 0;
 const CALLED: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
-impl Answer {
+impl Grant {
     /// Whether nobody waits for it any more.
     fn is_closed(&self) -> bool {
         match self {
-            Answer::Tell(answer) => answer.is_closed(),
-            Answer::Call(_, state) => state.load(Ordering::SeqCst) == WITHDRAWN,
+            Grant::Tell(answer) => answer.is_closed(),
+            Grant::Call(_, state) => state.load(Ordering::SeqCst) == WITHDRAWN,
         }
     }
 
     /// Whether the waiter can be given a slot now; from then on it can't withdraw.
     fn decide(&self) -> bool {
         match self {
-            Answer::Tell(answer) => !answer.is_closed(),
-            Answer::Call(_, state) => {
+            Grant::Tell(answer) => !answer.is_closed(),
+            Grant::Call(_, state) => {
                 state.compare_exchange(WAITING, CALLED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             }
         }
@@ -147,13 +147,13 @@ impl Answer {
     fn give(self, slot: Slot) {
         match self {
             // Whoever gave up in this very moment hands the slot back by its drop, which serves the next.
-            Answer::Tell(answer) => drop(answer.send(slot)),
-            Answer::Call(call, _) => call(slot),
+            Grant::Tell(answer) => drop(answer.send(slot)),
+            Grant::Call(call, _) => call(slot),
         }
     }
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for Grant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.is_closed() { "closed" } else { "waiting" })
     }
@@ -217,8 +217,8 @@ impl Slots {
                 return slot;
             }
             let (answer, place) = oneshot::channel();
-            state.queue.push_back(Waiter { cores: self.cores(cores), answer: Answer::Tell(answer) });
-            Place { answer: place, slots: self }
+            state.queue.push_back(Waiter { cores: self.cores(cores), answer: Grant::Tell(answer) });
+            QueuedWaiter { answer: place, slots: self }
         };
         (&mut place.answer).await.expect("a waiter is only taken from the queue with an answer")
     }
@@ -236,7 +236,7 @@ impl Slots {
                     Some((slot, call))
                 }
                 None => {
-                    let answer = Answer::Call(Box::new(call), state.clone());
+                    let answer = Grant::Call(Box::new(call), state.clone());
                     locked.queue.push_back(Waiter { cores: self.cores(cores), answer });
                     None
                 }
@@ -298,7 +298,7 @@ impl Slots {
     }
 
     /// Takes those from the head of the queue for whom there are CPUs.
-    fn grant(&self) -> Vec<(Answer, Slot)> {
+    fn grant(&self) -> Vec<(Grant, Slot)> {
         let mut granted = Vec::new();
         let mut state = self.lock();
         while let Some(head) = state.queue.front() {
@@ -330,12 +330,12 @@ impl Drop for Serving {
 }
 
 /// A place in the queue: leaving it lets those behind move up.
-struct Place<'a> {
+struct QueuedWaiter<'a> {
     answer: oneshot::Receiver<Slot>,
     slots: &'a Slots,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuedWaiter<'_> {
     fn drop(&mut self) {
         self.answer.close();
         // A slot that was sent but not taken is dropped with the channel; this is for a place that got none.

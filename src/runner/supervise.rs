@@ -22,7 +22,7 @@ use super::orphans::Tracked;
 use super::spawn::Spawned;
 use super::stop::Stopper;
 use super::sys::{self, Counted};
-use super::table::Table;
+use super::table::SharedPidTable;
 use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
@@ -46,19 +46,19 @@ pub(super) struct Terms<'a> {
     pub(super) tracked: &'a Tracked,
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a Clock,
-    pub(super) vigil: Option<Vigil<'a>>,
+    pub(super) vigil: Option<LeaseDeadline<'a>>,
     /// For reading, any size.
     pub(super) buffer: &'a mut [u8],
 }
 
 /// Until when the process may run, kept before the guard's eyes.
-pub(super) struct Vigil<'a> {
-    pub(super) table: &'a Table,
+pub(super) struct LeaseDeadline<'a> {
+    pub(super) table: &'a SharedPidTable,
     pub(super) cell: usize,
     pub(super) validity: &'a Validity,
 }
 
-impl Vigil<'_> {
+impl LeaseDeadline<'_> {
     /// Notes the validity as it is; answers when to do it again.
     fn note(&self, now: Instant) -> Instant {
         const LONGEST: u64 = 1000;
@@ -93,11 +93,11 @@ pub(super) struct Supervisor<'a> {
     memory: PeakMemory,
     watchdog_at: Option<(Instant, u64)>,
     vigil_at: Option<Instant>,
-    said: Said,
+    said: CapturedOutput,
 }
 
 /// What the process said.
-struct Said {
+struct CapturedOutput {
     scanner: Directives,
     stdout: Capture,
     stderr: Capture,
@@ -117,7 +117,7 @@ enum Source {
 impl<'a> Supervisor<'a> {
     pub(super) fn new(process: Spawned, restraint: &'a mut Restraint, mut terms: Terms<'a>) -> Self {
         let started = process.started;
-        let said = Said {
+        let said = CapturedOutput {
             scanner: Directives::new(),
             stdout: Capture::new(terms.output_bytes),
             stderr: Capture::new(terms.output_bytes),
@@ -156,7 +156,7 @@ impl<'a> Supervisor<'a> {
         let floor = sys::own_max_rss();
         self.terms.tracked.sweep();
         self.drain(ended);
-        let Said { scanner, mut stdout, stderr, mut result, sink } = self.said;
+        let CapturedOutput { scanner, mut stdout, stderr, mut result, sink } = self.said;
         scanner.finish(|found| note(&mut stdout, &mut result, &sink, found));
         sink.end();
         Ok(Observed {
@@ -345,7 +345,7 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-impl Said {
+impl CapturedOutput {
     fn hear(&mut self, stream: Stream, bytes: &[u8]) {
         match stream {
             Stream::Stderr => {
@@ -353,7 +353,7 @@ impl Said {
                 self.sink.output(Stream::Stderr, bytes);
             }
             Stream::Stdout => {
-                let Said { scanner, stdout, result, sink, .. } = self;
+                let CapturedOutput { scanner, stdout, result, sink, .. } = self;
                 scanner.push(bytes, |found| note(stdout, result, sink, found));
             }
         }

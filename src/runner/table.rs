@@ -23,9 +23,9 @@ const CGROUP: u64 = 4096;
 const CELL: u64 = 40;
 /// Where the worker notes what runs.
 #[derive(Debug, Clone)]
-pub(super) struct Table(Arc<File>);
+pub(super) struct SharedPidTable(Arc<File>);
 
-impl Table {
+impl SharedPidTable {
     /// A table of this worker; its attempts' numbers begin with `first_number`.
     pub(super) fn create(worker: &WorkerId, scratch_dir: &Path, first_number: u64) -> io::Result<Self> {
         // A relative path would mean another place to the guard.
@@ -103,7 +103,7 @@ fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 
 /// What the guard reads from the table.
 #[derive(Debug, PartialEq)]
-pub(super) struct Ward {
+pub(super) struct GuardTable {
     pub(super) worker: Vec<u8>,
     pub(super) scratch_dir: PathBuf,
     pub(super) first_number: u64,
@@ -137,7 +137,7 @@ impl Noted {
     }
 }
 
-impl Ward {
+impl GuardTable {
     pub(super) fn read(table: &File) -> io::Result<Self> {
         let mut bytes = Vec::new();
         let mut chunk = [0u8; 4096];
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_table_holds_what_runs() {
-        let table = Table::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where"), FIRST).unwrap();
+        let table = SharedPidTable::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where"), FIRST).unwrap();
         let validity = Validity::lasting(Duration::from_secs(5));
         let noted = |id, until| Noted { group: pid(id), until, after: 5, before: 6, number: FIRST | 7 };
         let write = |cell, id| table.write(cell, 0, &[id, 0, 5, 6, FIRST | 7]);
@@ -198,30 +198,30 @@ mod tests {
         write(1, 88);
         table.clear(1);
         write(2, 99);
-        let mut expected = Ward {
+        let mut expected = GuardTable {
             worker: b"w-1".to_vec(),
             scratch_dir: "/some/where".into(),
             first_number: FIRST,
             cgroup: None,
             attempts: vec![noted(99, 0), noted(77, validity.until())],
         };
-        assert_eq!(Ward::read(&table.0).unwrap(), expected, "cleared cells, gaps and process 1 are left out");
+        assert_eq!(GuardTable::read(&table.0).unwrap(), expected, "cleared cells, gaps and process 1 are left out");
         table.note_cgroup(Path::new("/sys/fs/cgroup/x"));
         expected.cgroup = Some("/sys/fs/cgroup/x".into());
-        assert_eq!(Ward::read(&table.0).unwrap(), expected);
-        assert_eq!(Ward::parse(b"too short"), None);
-        assert_eq!(Ward::parse(&[0xff; 9000]), None);
+        assert_eq!(GuardTable::read(&table.0).unwrap(), expected);
+        assert_eq!(GuardTable::parse(b"too short"), None);
+        assert_eq!(GuardTable::parse(&[0xff; 9000]), None);
     }
 
     #[test]
     fn an_attempt_that_is_about_to_be_spawned_is_none_yet() {
-        let table = Table::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where"), FIRST).unwrap();
+        let table = SharedPidTable::create(&WorkerId::parse("w-1").unwrap(), Path::new("/some/where"), FIRST).unwrap();
         table.expect(0, 7);
-        assert_eq!(Ward::read(&table.0).unwrap().attempts, []);
+        assert_eq!(GuardTable::read(&table.0).unwrap().attempts, []);
         let (file, at) = table.place(0);
         rustix::io::pwrite(file, &[77u64.to_le_bytes(), 5u64.to_le_bytes()].concat(), at).unwrap();
         table.born(0);
-        let attempts = Ward::read(&table.0).unwrap().attempts;
+        let attempts = GuardTable::read(&table.0).unwrap().attempts;
         let [noted] = attempts[..] else { panic!("{attempts:?}") };
         assert_eq!((noted.group, noted.until, noted.number), (pid(77), 5, 7));
         assert!(noted.after > 0 && noted.before >= noted.after);

@@ -55,14 +55,14 @@ pub struct ErrorFacts {
 
 /// What is known of all errors, and what categories are called.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Knowns {
+pub struct KnownErrors {
     /// By fingerprint.
     pub errors: BTreeMap<Fingerprint, ErrorFacts>,
     /// Names by id.
     pub names: BTreeMap<CategoryId, String>,
 }
 
-impl Knowns {
+impl KnownErrors {
     /// Under what this error is counted.
     pub fn label(&self, error: &Fingerprint) -> Label {
         match self.errors.get(error) {
@@ -123,7 +123,7 @@ struct Sums {
 }
 
 /// One line for each category that was met, most failures first.
-pub fn categories<'a>(shards: impl IntoIterator<Item = &'a StatShard>, known: &Knowns) -> Vec<CategoryLine> {
+pub fn categories<'a>(shards: impl IntoIterator<Item = &'a StatShard>, known: &KnownErrors) -> Vec<CategoryLine> {
     let mut sums: BTreeMap<Label, Sums> = BTreeMap::new();
     let mut all_cpu_us = 0;
     for StatShard { key, counts, .. } in shards {
@@ -150,7 +150,7 @@ pub fn categories<'a>(shards: impl IntoIterator<Item = &'a StatShard>, known: &K
     lines
 }
 
-fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &Knowns) -> CategoryLine {
+fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &KnownErrors) -> CategoryLine {
     let facts = || sums.errors.keys().filter_map(|error| known.errors.get(error));
     let mut frequent: Vec<_> = sums.errors.iter().collect();
     frequent.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
@@ -186,7 +186,7 @@ pub struct CostLine {
 }
 
 /// One line for each job name and category, most CPU time first.
-pub fn cost(names: &BTreeMap<JobName, Counts>, known: &Knowns) -> Vec<CostLine> {
+pub fn cost(names: &BTreeMap<JobName, Counts>, known: &KnownErrors) -> Vec<CostLine> {
     let mut lines = Vec::new();
     for (name, counts) in names {
         let mut sums: BTreeMap<String, (i64, i64)> = BTreeMap::new();
@@ -220,7 +220,7 @@ mod tests {
         Fingerprint::from_bytes([n; 32])
     }
 
-    fn known() -> Knowns {
+    fn known() -> KnownErrors {
         let disk: CategoryId = "disk".parse().unwrap();
         let at = Timestamp::from_millis;
         let facts =
@@ -230,7 +230,7 @@ mod tests {
             (f(2), facts(2, Label::Category(disk.clone()))),
             (f(3), facts(3, Label::Uncategorised)),
         ];
-        Knowns { errors: errors.into(), names: [(disk, "Disk full".to_owned())].into() }
+        KnownErrors { errors: errors.into(), names: [(disk, "Disk full".to_owned())].into() }
     }
 
     fn shard() -> StatShard {

@@ -1,8 +1,8 @@
 //! Numbers about many jobs: pure arithmetic on aggregates, no I/O.
 
 pub mod attempts;
-pub mod beside;
 pub mod categories;
+pub mod co_running;
 pub mod concurrency;
 #[cfg(test)]
 mod dice;
@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use attempts::AttemptsStats;
-pub use beside::{BesideLine, BesideStats};
-pub use categories::{CategoryLine, CostLine, ErrorFacts, Knowns, Label};
+pub use categories::{CategoryLine, CostLine, ErrorFacts, KnownErrors, Label};
+pub use co_running::{BesideLine, BesideStats};
 pub use concurrency::{ConcurrencyLevelStats, ConcurrentJobsStats};
 pub use errors::{ErrorSet, ErrorSetCounts, FailureCounts};
 pub use intervals::{Difference, Rate};
 pub use shard::{Counts, Histogram, ShardKey, StatShard};
 pub use sizing::{DurationLine, Quantiles, SizeLine};
-pub use survival::{AttemptLine, Chance, Verdict};
+pub use survival::{AttemptLine, Chance, WorthIt};
 
 /// The `jobStats` of `GET /stats`: the original's three lists under its names, and what came after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct ErrorCategoryStats {
 
 impl JobStats {
     /// The statistics of these aggregates.
-    pub fn of(shards: &[StatShard], known: &Knowns) -> Self {
+    pub fn of(shards: &[StatShard], known: &KnownErrors) -> Self {
         let counts = total(shards.iter().map(|shard| &shard.counts));
         let category = |line: CategoryLine| {
             let stats = ErrorCategoryStats {

@@ -310,7 +310,7 @@ pub fn caveat(names: &BTreeMap<JobName, Counts>) -> Option<String> {
 
 /// Whether to allow so many attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct WorthIt {
     /// How many.
     pub attempts: u32,
     /// Jobs that were ever tried that often.
@@ -324,10 +324,10 @@ pub struct Verdict {
 }
 
 /// Is it worth it to allow `attempts` attempts, rather than one less?
-pub fn is_worth(lines: &[AttemptLine], attempts: u32) -> Verdict {
+pub fn is_worth(lines: &[AttemptLine], attempts: u32) -> WorthIt {
     let line = lines.iter().find(|line| line.attempt == attempts);
     let n = line.map_or(0, |line| line.next.n);
-    let none = |answer: String| Verdict { attempts, n, wins: None, cpu_seconds_a_win: None, answer };
+    let none = |answer: String| WorthIt { attempts, n, wins: None, cpu_seconds_a_win: None, answer };
     let Some(line) = line else {
         return none(format!("unknown: no job has been tried {attempts} times"));
     };
@@ -352,7 +352,7 @@ pub fn is_worth(lines: &[AttemptLine], attempts: u32) -> Verdict {
             percent(line.wins)
         ),
     };
-    Verdict { attempts, n, wins: Some(line.wins), cpu_seconds_a_win: line.cpu_seconds_a_win, answer }
+    WorthIt { attempts, n, wins: Some(line.wins), cpu_seconds_a_win: line.cpu_seconds_a_win, answer }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
-use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DurationLine, SizeLine, Verdict};
+use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DurationLine, SizeLine, WorthIt};
 
 /// `GET /api/v1/stats/attempts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,7 +13,7 @@ pub struct AttemptsReport {
     /// By attempt.
     pub items: Vec<AttemptLine>,
     /// Whether it is worth it to allow as many attempts as were asked about.
-    pub worth: Verdict,
+    pub worth: WorthIt,
     /// What is missing from the numbers, if it may mislead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caveat: Option<String>,

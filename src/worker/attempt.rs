@@ -3,29 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shop;
-use super::live::Live;
-use super::pace::Pace;
+use super::WorkerContext;
+use super::output_publisher::OutputPublisher;
 use super::policies::lay_over;
+use super::prefetch::Prefetch;
 use super::quarantine::Pass;
 use super::start::Start;
-use crate::backoff::dice;
 use crate::domain::outcome::cancelled_because;
 use crate::domain::retry::{decide, is_pointless};
 use crate::domain::{
-    AttemptReport, Event, EventKind, FinalState, Outcome, SpawnFailure, Stretch, Timestamp, Validity, Verdict,
+    AttemptReport, Event, EventKind, FinalState, LimitScale, Outcome, SpawnFailure, Timestamp, Validity, Verdict,
 };
 use crate::queue::{Lease, LeaseLoss};
+use crate::reconnect::dice;
 use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
 
 /// Where an attempt runs: on a slot that it has, or on the next that is free.
-enum Place {
+enum SlotSource {
     Slot(Slot),
     InTurn,
 }
 
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
-pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
+pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
     if lease.crashes() > shop.worker.settings.crash_limit {
         return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
@@ -39,10 +39,10 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
     let Some(_pass) = pass(&shop, &lease).await else { return give_back(&shop, lease, None).await };
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
-        Some(slot) => Some(Place::Slot(slot)),
+        Some(slot) => Some(SlotSource::Slot(slot)),
         // With leases ahead the thread that frees a slot goes on with the next job by itself.
-        None if shop.pace.is_ahead() => Some(Place::InTurn),
-        None => wait_for_slot(&shop, &lease).await.map(Place::Slot),
+        None if shop.pace.is_ahead() => Some(SlotSource::InTurn),
+        None => wait_for_slot(&shop, &lease).await.map(SlotSource::Slot),
     };
     let start = Arc::new(Start::new(&shop, &lease));
     let report = match place {
@@ -66,7 +66,7 @@ pub(super) async fn live(shop: Arc<Shop>, lease: Lease) {
 
 /// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what kills
 /// them. `None` when it is to be given back.
-async fn pass(shop: &Shop, lease: &Lease) -> Option<Pass> {
+async fn pass(shop: &WorkerContext, lease: &Lease) -> Option<Pass> {
     if !shop.worker.health.is_good() {
         return None;
     }
@@ -82,7 +82,7 @@ async fn pass(shop: &Shop, lease: &Lease) -> Option<Pass> {
 }
 
 /// Takes back that an attempt was started; false when that could not be written down.
-async fn withdraw(shop: &Shop, lease: &Lease, withdrawal: Option<Event>) -> bool {
+async fn withdraw(shop: &WorkerContext, lease: &Lease, withdrawal: Option<Event>) -> bool {
     let Some(withdrawal) = withdrawal else { return true };
     tracing::debug!(job = %lease.job().id, attempt = lease.attempt().0, "the start of an attempt was withdrawn");
     let is_recorded = shop.recorder.record(&[withdrawal]).await;
@@ -93,14 +93,14 @@ async fn withdraw(shop: &Shop, lease: &Lease, withdrawal: Option<Event>) -> bool
 }
 
 /// Gives a job back that another worker can run and this one can't, and has it left alone for a while.
-async fn put_off(shop: &Shop, lease: Lease, withdrawal: Option<Event>, pause: Duration) {
+async fn put_off(shop: &WorkerContext, lease: Lease, withdrawal: Option<Event>, pause: Duration) {
     if withdraw(shop, &lease, withdrawal).await {
         lease.settle(Verdict::PutOff { after: pause }).await;
     }
 }
 
 /// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
-async fn give_back(shop: &Shop, lease: Lease, withdrawal: Option<Event>) {
+async fn give_back(shop: &WorkerContext, lease: Lease, withdrawal: Option<Event>) {
     if !withdraw(shop, &lease, withdrawal).await {
         return;
     }
@@ -112,7 +112,7 @@ async fn give_back(shop: &Shop, lease: Lease, withdrawal: Option<Event>) {
 }
 
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
-async fn wait_for_slot(shop: &Shop, lease: &Lease) -> Option<Slot> {
+async fn wait_for_slot(shop: &WorkerContext, lease: &Lease) -> Option<Slot> {
     let cores = shop.worker.settings.cores(lease.job());
     tokio::select! {
         slot = shop.worker.slots.acquire(cores) => Some(slot),
@@ -124,11 +124,11 @@ async fn wait_for_slot(shop: &Shop, lease: &Lease) -> Option<Slot> {
 
 /// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another worker's
 /// may be idle; or this worker starts nothing for now.
-async fn out_of_patience(shop: &Shop) {
+async fn out_of_patience(shop: &WorkerContext) {
     let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
     let waited = async {
         loop {
-            tokio::time::sleep(Pace::PATIENCE).await;
+            tokio::time::sleep(Prefetch::PATIENCE).await;
             if shop.attempts.len() > shop.pace.leases() {
                 return;
             }
@@ -155,7 +155,12 @@ async fn cancelled(lease: &Lease) -> Option<String> {
 
 /// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end. `None` when that
 /// happened before the process was started.
-async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>) -> Option<AttemptReport> {
+async fn supervise(
+    shop: &WorkerContext,
+    lease: &Lease,
+    place: SlotSource,
+    start: &Arc<Start>,
+) -> Option<AttemptReport> {
     let began = shop.worker.clock.now();
     let trouble = |outcome: Outcome, error: &RunnerError| {
         tracing::error!(job = %lease.job().id, %error, "jobber could not run a job");
@@ -168,20 +173,20 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>)
             return None;
         }
     };
-    let sink = Arc::new(Live::new(lease.publisher(), lease.attempt()));
+    let sink = Arc::new(OutputPublisher::new(lease.publisher(), lease.attempt()));
     let stretch = match &shop.worker.policies {
         Some(policies) if lease.attempts_finished() > 0 => policies.stretch(&lease.job().id).await,
-        _ => Stretch::default(),
+        _ => LimitScale::default(),
     };
     let order = RunOrder { start_log: Some(start.clone()), ..shop.worker.settings.order(lease, stretch) };
     let runner = &shop.worker.runner;
-    let mut waits = matches!(place, Place::InTurn);
+    let mut waits = matches!(place, SlotSource::InTurn);
     let mut attempt = match place {
-        Place::Slot(slot) => {
+        SlotSource::Slot(slot) => {
             start.begin();
             runner.start(slot, order, signal, sink)
         }
-        Place::InTurn => {
+        SlotSource::InTurn => {
             let cores = shop.worker.settings.cores(lease.job());
             runner.start_in_turn(&shop.worker.slots, cores, order, signal, sink)
         }
@@ -253,7 +258,7 @@ async fn supervise(shop: &Shop, lease: &Lease, place: Place, start: &Arc<Start>)
 }
 
 /// Decides what follows, writes it down, and only then tells the queue.
-async fn conclude(shop: &Shop, lease: Lease, mut report: AttemptReport) {
+async fn conclude(shop: &WorkerContext, lease: Lease, mut report: AttemptReport) {
     if let Some(usage) = &report.usage {
         shop.pace.learn(std::time::Duration::from_micros(usage.wall_us));
     }
@@ -291,7 +296,7 @@ async fn conclude(shop: &Shop, lease: Lease, mut report: AttemptReport) {
 
 /// What follows on the attempt, by the job's own policy and the rules for the category of what it said. Notes in the
 /// report whether another attempt was pointless.
-async fn verdict(shop: &Shop, lease: &Lease, report: &mut AttemptReport) -> Verdict {
+async fn verdict(shop: &WorkerContext, lease: &Lease, report: &mut AttemptReport) -> Verdict {
     let mut policy = shop.worker.settings.policy(lease.job());
     let policies = shop.worker.policies.as_ref();
     let rule = match policies {
@@ -310,7 +315,7 @@ async fn verdict(shop: &Shop, lease: &Lease, report: &mut AttemptReport) -> Verd
 }
 
 /// Ends a job that this lease never started.
-async fn end_unstarted(shop: &Shop, lease: Lease, outcome: Outcome, why: &str) {
+async fn end_unstarted(shop: &WorkerContext, lease: Lease, outcome: Outcome, why: &str) {
     let error = match outcome {
         Outcome::Cancelled if lease.barred().is_none() => cancelled_because(why),
         _ => why.to_owned(),
@@ -328,7 +333,7 @@ async fn end_unstarted(shop: &Shop, lease: Lease, outcome: Outcome, why: &str) {
     }
 }
 
-fn event(shop: &Shop, lease: &Lease, kind: EventKind) -> Event {
+fn event(shop: &WorkerContext, lease: &Lease, kind: EventKind) -> Event {
     Event { at: shop.worker.clock.now(), job: lease.job().clone(), kind }
 }
 

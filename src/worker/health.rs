@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::backoff::Waits;
+use crate::reconnect::ReconnectBackoff;
 use crate::runner::Runner;
 
 /// Between the first two tries, and between any two at most.
@@ -57,11 +57,11 @@ impl Health {
     /// Tries, whenever there is trouble, until it is over. Waits longer from time to time, until a process was started.
     pub(super) async fn mend(&self, runner: &Runner) {
         let mut noted = self.follow();
-        let mut waits = Waits::new(WAITS.0, WAITS.1);
+        let mut waits = ReconnectBackoff::new(WAITS.0, WAITS.1);
         // The sender lives as long as this.
         while let Ok(why) = noted.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default()) {
             if self.is_proven.swap(false, Ordering::Relaxed) {
-                waits = Waits::new(WAITS.0, WAITS.1);
+                waits = ReconnectBackoff::new(WAITS.0, WAITS.1);
             }
             tracing::error!(why, "no job can be started here; taking none until one can");
             loop {

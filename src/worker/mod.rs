@@ -12,10 +12,10 @@ mod attempt;
 mod elsewhere;
 mod health;
 mod heartbeat;
-mod judge;
-mod live;
-mod pace;
+mod output_publisher;
 mod policies;
+mod policy_classifier;
+mod prefetch;
 mod quarantine;
 mod recorder;
 mod start;
@@ -28,16 +28,16 @@ use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Waits;
-use crate::domain::{Clock, Job, JobName, JobOptions, RetryPolicy, Stretch, WorkerId};
+use crate::domain::{Clock, Job, JobName, JobOptions, LimitScale, RetryPolicy, WorkerId};
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
+use crate::reconnect::ReconnectBackoff;
 use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
 use elsewhere::Elsewhere;
 pub use health::Health;
 pub use heartbeat::EVERY as HEARTBEAT;
-use pace::Pace;
 pub use policies::Policies;
+use prefetch::Prefetch;
 use quarantine::Quarantine;
 use recorder::Recorder;
 
@@ -65,7 +65,7 @@ impl WorkerSettings {
         self.jobs.get(name).unwrap_or(&self.defaults)
     }
 
-    fn order(&self, lease: &Lease, stretch: Stretch) -> RunOrder {
+    fn order(&self, lease: &Lease, stretch: LimitScale) -> RunOrder {
         let job = lease.job();
         let rules = self.rules(&job.name);
         RunOrder {
@@ -139,10 +139,10 @@ pub struct Worker {
 }
 
 /// What the parts of one running worker share.
-struct Shop {
+struct WorkerContext {
     worker: Worker,
     recorder: Recorder,
-    pace: Arc<Pace>,
+    pace: Arc<Prefetch>,
     quarantine: Quarantine,
     elsewhere: Elsewhere,
     /// One task for each lease.
@@ -178,9 +178,9 @@ impl Worker {
         // Set before only when somebody runs the same worker twice, which is then claiming all the same.
         let _ = worker.claiming.set(());
         let give_up = kill.child_token();
-        let shop = Arc::new(Shop {
+        let shop = Arc::new(WorkerContext {
             recorder: Recorder::new(self.sink.clone(), give_up.clone()),
-            pace: Arc::new(Pace::new(self.slots.count())),
+            pace: Arc::new(Prefetch::new(self.slots.count())),
             quarantine: Quarantine::new(),
             elsewhere: Elsewhere::default(),
             attempts: TaskTracker::new(),
@@ -206,7 +206,7 @@ impl Worker {
 
     /// Starts claiming; tries again while the queue can't be reached. `None` when asked to stop meanwhile.
     async fn claim(&self, stop: &CancellationToken) -> Result<Option<Claims>, QueueError> {
-        let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(5));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let options = ClaimOptions {
                 worker: self.settings.id.clone(),
@@ -229,7 +229,7 @@ impl Worker {
 }
 
 /// Takes leases and starts a task for each, until asked to drain or, in a burst, until there is nothing to do.
-async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
+async fn take(shop: &Arc<WorkerContext>, mut claims: Claims, drain: &CancellationToken) {
     let attempts = &shop.attempts;
     let burst = shop.worker.settings.burst;
     let mut guard = shop.worker.guard.clone();
@@ -268,7 +268,7 @@ async fn take(shop: &Arc<Shop>, mut claims: Claims, drain: &CancellationToken) {
 }
 
 /// Lets running attempts end, then stops what is left and gives it back.
-async fn finish(shop: &Arc<Shop>, kill: &CancellationToken, give_up: &CancellationToken) {
+async fn finish(shop: &Arc<WorkerContext>, kill: &CancellationToken, give_up: &CancellationToken) {
     /// How long a log that takes no events is waited for beyond the drain timeout.
     const LAST_WORDS: Duration = Duration::from_secs(10);
     let attempts = &shop.attempts;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::judge::Judge;
-use crate::domain::{AttemptReport, Category, CategoryId, CategoryRule, JobId, Outcome, RetryPolicy, Stretch};
+use super::policy_classifier::PolicyClassifier;
+use crate::domain::{AttemptReport, Category, CategoryId, CategoryRule, JobId, LimitScale, Outcome, RetryPolicy};
 use crate::failures::{Embedder, ErrorCache, PublishedCategories, fingerprint};
 
 /// How long a retry may wait for what is known.
@@ -24,7 +24,7 @@ pub struct Policies {
     rules: BTreeMap<CategoryId, CategoryRule>,
     cache: Arc<dyn ErrorCache>,
     /// Only with an embedder that answers at once.
-    judge: Option<Judge>,
+    judge: Option<PolicyClassifier>,
 }
 
 impl Policies {
@@ -39,7 +39,7 @@ impl Policies {
     ) -> Option<Arc<Self>> {
         let judge = embedder.is_local().then(|| {
             let unpublished = PublishedCategories { model: embedder.model().to_owned(), threshold, categories: seeds };
-            Judge::new(cache.clone(), embedder, unpublished)
+            PolicyClassifier::new(cache.clone(), embedder, unpublished)
         });
         (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, judge }))
     }
@@ -79,9 +79,9 @@ impl Policies {
     }
 
     /// How much more than usual the job's next attempt gets.
-    pub(super) async fn stretch(&self, job: &JobId) -> Stretch {
+    pub(super) async fn stretch(&self, job: &JobId) -> LimitScale {
         if !self.rules.values().any(CategoryRule::stretches) {
-            return Stretch::default();
+            return LimitScale::default();
         }
         let known = tokio::time::timeout(PATIENCE, self.cache.stretch(job)).await;
         known.ok().and_then(Result::ok).flatten().unwrap_or_default()
@@ -218,12 +218,12 @@ mod tests {
         let cache = MemoryCache::new(100);
         let (first, second) = (policies(&cache), policies(&cache));
         let job = JobId::parse("a").unwrap();
-        assert_eq!(first.stretch(&job).await, Stretch::default());
+        assert_eq!(first.stretch(&job).await, LimitScale::default());
         let rule = CategoryRule { timeout_factor: 2.0, memory_factor: 1.5, ..CategoryRule::default() };
         first.give_more(&job, &rule).await;
-        assert_eq!(second.stretch(&job).await, Stretch { timeout: 2.0, memory: 1.5 }, "on another worker");
+        assert_eq!(second.stretch(&job).await, LimitScale { timeout: 2.0, memory: 1.5 }, "on another worker");
         second.give_more(&job, &rule).await;
-        assert_eq!(first.stretch(&job).await, Stretch { timeout: 4.0, memory: 2.25 });
+        assert_eq!(first.stretch(&job).await, LimitScale { timeout: 4.0, memory: 2.25 });
     }
 
     #[test]

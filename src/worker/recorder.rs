@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Waits;
 use crate::domain::Event;
 use crate::events::{EventErrorKind, EventSink};
+use crate::reconnect::ReconnectBackoff;
 
 /// Writes events until they are written.
 pub(super) struct Recorder {
@@ -31,7 +31,7 @@ impl Recorder {
     /// Appends the events, all of them. While the log is full or away it waits and tries again: the worker keeps its
     /// leases and its finished reports. False when it gave up before that: the job's lease lapses then, and it runs again.
     pub(super) async fn record(&self, events: &[Event]) -> bool {
-        let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(5));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let mut said = false;
         loop {
             let error = match self.sink.append(events).await {

@@ -9,15 +9,15 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::Shop;
-use super::pace::Began;
+use super::WorkerContext;
+use super::prefetch::Began;
 use crate::domain::{AttemptNumber, Event, EventKind, Job};
 use crate::queue::{Lease, Publisher};
 use crate::runner::StartLog;
 
 /// The start of one attempt.
 pub(super) struct Start {
-    shop: Arc<Shop>,
+    shop: Arc<WorkerContext>,
     job: Arc<Job>,
     attempt: AttemptNumber,
     publisher: Publisher,
@@ -39,7 +39,7 @@ enum State {
 
 impl Start {
     /// Of this lease's attempt. To be called within a runtime.
-    pub(super) fn new(shop: &Arc<Shop>, lease: &Lease) -> Self {
+    pub(super) fn new(shop: &Arc<WorkerContext>, lease: &Lease) -> Self {
         Self {
             shop: shop.clone(),
             job: lease.job().clone(),

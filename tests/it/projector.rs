@@ -15,7 +15,7 @@ use jobber::domain::{
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
 use jobber::projector::{
-    Hopeless, ProjectorSettings, compare, contribution, fold_batch, herald, rebuild, recount, run,
+    FatalConfig, ProjectorSettings, compare, contribution, fold_batch, herald, rebuild, recount, run,
 };
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
@@ -562,7 +562,7 @@ impl Rig {
 }
 
 struct Running {
-    task: tokio::task::JoinHandle<Result<(), Hopeless>>,
+    task: tokio::task::JoinHandle<Result<(), FatalConfig>>,
     stop: CancellationToken,
     committed: watch::Receiver<Cursor>,
 }

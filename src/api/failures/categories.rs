@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::{Book, errors_of};
+use super::{ErrorLabels, errors_of};
 use crate::api::body::Json;
 use crate::api::problem::ApiError;
 use crate::api::query::Segment;
@@ -28,9 +27,9 @@ use crate::wire::failures::{
 const MOST_LABELLED: usize = 5000;
 
 /// `GET /api/v1/categories`.
-pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<Answer<CategoryListing>, ApiError> {
+pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<CategoryListing>, ApiError> {
     let shards = api.history.shards(DayRange::default(), None).await?;
-    let book = Book::open(&api, &errors_of(&shards)).await?;
+    let book = ErrorLabels::open(&api, &errors_of(&shards)).await?;
     let mut errors: BTreeMap<Label, usize> = BTreeMap::new();
     for record in book.records.values() {
         *errors.entry(book.label(record)).or_insert(0) += 1;
@@ -40,7 +39,7 @@ pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<Answer<C
         category: category.clone(),
         errors: count(&Label::Category(category.id.clone())),
     };
-    Ok(Answer(CategoryListing {
+    Ok(axum::Json(CategoryListing {
         items: book.categories.categories.iter().map(view).collect(),
         threshold: api.settings.judge.threshold_of(&book.categories),
         threshold_is_configured: book.categories.threshold.is_none(),
@@ -85,9 +84,9 @@ fn wanted(body: NewCategory) -> Result<Category, ApiError> {
 }
 
 /// `GET /api/v1/categories:presets`.
-pub(in crate::api) async fn presets() -> Answer<PresetListing> {
+pub(in crate::api) async fn presets() -> axum::Json<PresetListing> {
     let items = library().into_iter().map(|(category, aliases)| Preset { category, aliases: aliases.to_vec() });
-    Answer(PresetListing { items: items.collect() })
+    axum::Json(PresetListing { items: items.collect() })
 }
 
 /// `PUT /api/v1/categories/{id}`.
@@ -130,7 +129,7 @@ pub(in crate::api) async fn set_threshold(
 pub(in crate::api) async fn test(
     State(api): State<Arc<Api>>,
     body: Json<TestBody>,
-) -> Result<Answer<Tested>, ApiError> {
+) -> Result<axum::Json<Tested>, ApiError> {
     let text = body.value.text.as_str();
     if text.trim().is_empty() {
         return Err(ApiError::bad_request("invalid_body", "text: say what an attempt might say"));
@@ -146,14 +145,14 @@ pub(in crate::api) async fn test(
         fingerprint: fingerprint::of(&canonical),
         masked: fingerprint::mask(&canonical),
     };
-    Ok(Answer(tested))
+    Ok(axum::Json(tested))
 }
 
 /// `POST /api/v1/categories:calibrate`.
 pub(in crate::api) async fn measure(
     State(api): State<Arc<Api>>,
     body: Json<CalibrateBody>,
-) -> Result<Answer<Calibration>, ApiError> {
+) -> Result<axum::Json<Calibration>, ApiError> {
     let body = body.value;
     if body.labelled.len() > MOST_LABELLED {
         let detail = format!("labelled: at most {MOST_LABELLED} messages at once");
@@ -172,7 +171,7 @@ pub(in crate::api) async fn measure(
     let vectors = judge.vectors(&texts).await?;
     let found = labels.into_iter().zip(&vectors).map(|(label, v)| Labelled { label, found: matcher.nearest(v) });
     match calibrate(&found.collect::<Vec<_>>()) {
-        Some(calibration) => Ok(Answer(calibration)),
+        Some(calibration) => Ok(axum::Json(calibration)),
         None => Err(ApiError::bad_request("invalid_body", "labelled: give at least one message")),
     }
 }
@@ -203,7 +202,7 @@ async fn write(api: &Api, change: CategoryChange, id: Option<CategoryId>, status
     tracing::info!(category = id.as_ref().map(CategoryId::as_str), status, "the categories were changed");
     let takes_effect = "within moments: errors that are known are put into the categories anew, the past included";
     let (status, cursor, takes_effect) = (status.to_owned(), at.to_string(), takes_effect.to_owned());
-    Ok((StatusCode::ACCEPTED, Answer(CategoryChanged { id, status, cursor, takes_effect })).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(CategoryChanged { id, status, cursor, takes_effect })).into_response())
 }
 
 fn invalid(error: InvalidCategory) -> ApiError {

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 
-use super::{Book, Span, errors_of, wanted_label};
+use super::{ErrorLabels, Span, errors_of, wanted_label};
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::Fingerprint;
-use crate::stats::Knowns;
+use crate::stats::KnownErrors;
 use crate::store::ErrorRecord;
 use crate::wire::failures::{FailureGroup, FailuresReport};
 
@@ -23,14 +22,14 @@ const USUAL: u64 = 100;
 pub(in crate::api) async fn groups(
     State(api): State<Arc<Api>>,
     mut params: Params,
-) -> Result<Answer<FailuresReport>, ApiError> {
+) -> Result<axum::Json<FailuresReport>, ApiError> {
     let span = Span::take(&mut params)?;
     let category = params.text("category")?;
     let digits = params.text("fingerprint")?.map(|digits| digits.to_ascii_lowercase());
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     params.done()?;
     let shards = span.shards(&api).await?;
-    let book = Book::open(&api, &errors_of(&shards)).await?;
+    let book = ErrorLabels::open(&api, &errors_of(&shards)).await?;
     let knowns = book.knowns();
     let wanted = category.map(|text| wanted_label(&knowns, &text)).transpose()?;
     let mut counts: BTreeMap<Fingerprint, i64> = BTreeMap::new();
@@ -46,10 +45,10 @@ pub(in crate::api) async fn groups(
     items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
     let total = items.len();
     items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(Answer(FailuresReport { items, total }))
+    Ok(axum::Json(FailuresReport { items, total }))
 }
 
-fn group(fingerprint: Fingerprint, count: i64, record: Option<&ErrorRecord>, knowns: &Knowns) -> FailureGroup {
+fn group(fingerprint: Fingerprint, count: i64, record: Option<&ErrorRecord>, knowns: &KnownErrors) -> FailureGroup {
     let label = knowns.label(&fingerprint);
     let seen = record.map(|record| &record.seen);
     FailureGroup {
@@ -70,7 +69,7 @@ fn group(fingerprint: Fingerprint, count: i64, record: Option<&ErrorRecord>, kno
 pub(in crate::api) async fn similar(
     State(api): State<Arc<Api>>,
     mut params: Params,
-) -> Result<Answer<FailuresReport>, ApiError> {
+) -> Result<axum::Json<FailuresReport>, ApiError> {
     let text = params.text("text")?.filter(|text| !text.trim().is_empty());
     let limit = params.number("limit", 1, 100)?.unwrap_or(10);
     params.done()?;
@@ -80,7 +79,7 @@ pub(in crate::api) async fn similar(
     let limit = usize::try_from(limit).unwrap_or(10);
     let near = api.history.similar_errors(&vector, judge.model(), limit).await?;
     let errors: Vec<_> = near.iter().map(|n| n.record.seen.fingerprint).collect();
-    let knowns = Book::open(&api, &errors).await?.knowns();
+    let knowns = ErrorLabels::open(&api, &errors).await?.knowns();
     let shards = api.history.shards(crate::store::DayRange::default(), None).await?;
     let count = |error: &Fingerprint| {
         shards.iter().filter_map(|shard| shard.counts.failures.get(error)).map(|failed| failed.attempts).sum()
@@ -94,5 +93,5 @@ pub(in crate::api) async fn similar(
         })
         .collect();
     let total = items.len();
-    Ok(Answer(FailuresReport { items, total }))
+    Ok(axum::Json(FailuresReport { items, total }))
 }

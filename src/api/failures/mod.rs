@@ -1,9 +1,9 @@
 //! Why jobs fail: failures by error, their categories, and statistics.
 
 mod categories;
+mod category_preview;
 mod csv;
 mod groups;
-mod judge;
 mod retry;
 mod stats;
 
@@ -13,11 +13,11 @@ use super::problem::ApiError;
 use super::query::Params;
 use super::state::Api;
 use crate::domain::{Day, Fingerprint, JobName, Timestamp};
-use crate::stats::{ErrorFacts, Knowns, Label, StatShard};
+use crate::stats::{ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
+pub use category_preview::CategoryPreview;
 pub(super) use groups::{groups, similar};
-pub use judge::Judge;
 pub(super) use retry::retry;
 pub(super) use stats::stats;
 
@@ -61,12 +61,12 @@ fn errors_of(shards: &[StatShard]) -> Vec<Fingerprint> {
 }
 
 /// What history knows of errors and their categories.
-struct Book {
+struct ErrorLabels {
     records: BTreeMap<Fingerprint, ErrorRecord>,
     categories: Categories,
 }
 
-impl Book {
+impl ErrorLabels {
     async fn open(api: &Api, errors: &[Fingerprint]) -> Result<Self, StoreError> {
         const AT_ONCE: usize = 500;
         let mut records = BTreeMap::new();
@@ -91,14 +91,14 @@ impl Book {
         }
     }
 
-    fn knowns(&self) -> Knowns {
+    fn knowns(&self) -> KnownErrors {
         let facts = |record: &ErrorRecord| ErrorFacts {
             label: self.label(record),
             text: record.seen.text.clone(),
             first_seen: record.seen.first_seen,
             last_seen: record.seen.last_seen,
         };
-        Knowns {
+        KnownErrors {
             errors: self.records.iter().map(|(fingerprint, record)| (*fingerprint, facts(record))).collect(),
             names: self.categories.categories.iter().map(|c| (c.id.clone(), c.name.clone())).collect(),
         }
@@ -106,8 +106,8 @@ impl Book {
 }
 
 /// What is known of the errors that these aggregates name.
-pub(super) async fn knowns(api: &Api, shards: &[StatShard]) -> Result<Knowns, StoreError> {
-    Ok(Book::open(api, &errors_of(shards)).await?.knowns())
+pub(super) async fn knowns(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
+    Ok(ErrorLabels::open(api, &errors_of(shards)).await?.knowns())
 }
 
 /// The categories of these errors, as they stand in JSON.
@@ -115,7 +115,7 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
     if errors.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let knowns = Book::open(api, errors).await?.knowns();
+    let knowns = ErrorLabels::open(api, errors).await?.knowns();
     Ok(errors.iter().map(|error| (*error, knowns.label(error).as_str().to_owned())).collect())
 }
 
@@ -150,7 +150,7 @@ pub(super) async fn chosen_errors(
 }
 
 /// A category by id or name, `uncategorised` or `pending`.
-fn wanted_label(knowns: &Knowns, text: &str) -> Result<Label, ApiError> {
+fn wanted_label(knowns: &KnownErrors, text: &str) -> Result<Label, ApiError> {
     if let Some(label) = [Label::Uncategorised, Label::Pending].into_iter().find(|label| label.as_str() == text) {
         return Ok(label);
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 
 use super::chosen_errors;
@@ -23,7 +22,7 @@ const USUAL: usize = 1000;
 pub(in crate::api) async fn retry(
     State(api): State<Arc<Api>>,
     body: Json<RetryFailed>,
-) -> Result<Answer<RetriedFailed>, ApiError> {
+) -> Result<axum::Json<RetriedFailed>, ApiError> {
     let asked = body.value;
     if asked.category.is_none() && asked.fingerprint.is_none() {
         return Err(ApiError::bad_request("invalid_body", "say which: category, fingerprint, or both"));
@@ -39,7 +38,7 @@ pub(in crate::api) async fn retry(
     let shared = api.clone();
     let done = api.to_the_end(async move { put_back(&shared, &filter, limit, dry_run).await }).await?;
     tracing::info!(retried = done.retried.len(), skipped = done.skipped.len(), dry_run, "retried by error");
-    Ok(Answer(done))
+    Ok(axum::Json(done))
 }
 
 async fn put_back(api: &Api, filter: &JobFilter, limit: usize, dry_run: bool) -> Result<RetriedFailed, ApiError> {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +14,7 @@ use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
 use crate::domain::{JobName, JobOptions};
-use crate::stats::{Counts, StatShard, beside, categories, sizing, survival};
+use crate::stats::{Counts, StatShard, categories, co_running, sizing, survival};
 use crate::wire::failures::{AttemptsReport, CategoriesReport, CostReport, DurationsReport};
 
 /// `GET /api/v1/stats/{attempts,concurrency,categories,cost,durations}`.
@@ -46,7 +45,7 @@ pub(in crate::api) async fn stats(
             form.answer(&items.clone(), AttemptsReport { items, worth, caveat: survival::caveat(&names) })
         }
         "concurrency" => {
-            let report = beside::beside(&by_name(&shards));
+            let report = co_running::beside(&by_name(&shards));
             form.answer(&report.levels.clone(), report)
         }
         "categories" => {
@@ -93,7 +92,7 @@ impl Form {
 
     fn answer<R: Serialize>(&self, rows: &[R], report: impl Serialize) -> Result<Response, ApiError> {
         match self {
-            Form::Json => Ok(Answer(report).into_response()),
+            Form::Json => Ok(axum::Json(report).into_response()),
             Form::Csv => {
                 let text = csv(rows).map_err(|e| ApiError::internal(e.to_string()))?;
                 Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response())

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Answer;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -49,16 +48,19 @@ pub(in crate::api) async fn act(
         }
     };
     tracing::info!(job = %id, status, "acted on a job");
-    Ok((StatusCode::ACCEPTED, Answer(Acted { id, status: status.to_owned() })).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(Acted { id, status: status.to_owned() })).into_response())
 }
 
 /// `DELETE /api/v1/jobs/{id}`.
-pub(in crate::api) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Result<Answer<Acted>, ApiError> {
+pub(in crate::api) async fn remove(
+    State(api): State<Arc<Api>>,
+    segment: Segment,
+) -> Result<axum::Json<Acted>, ApiError> {
     let id = api.in_queue(JobId::parse(&segment.0)?).await?;
     let (shared, job) = (api.clone(), id.clone());
     api.to_the_end(async move { take_out(&shared, &job).await }).await?;
     tracing::info!(job = %id, status = "removed", "acted on a job");
-    Ok(Answer(Acted { id, status: "removed".to_owned() }))
+    Ok(axum::Json(Acted { id, status: "removed".to_owned() }))
 }
 
 async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, ApiError> {

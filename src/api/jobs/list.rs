@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -38,7 +37,7 @@ pub(in crate::api) async fn list(
     filter.errors = failures::chosen_errors(&api, category.as_deref(), fingerprint.as_deref()).await?;
     let page = api.history.jobs(&filter, PageRequest { cursor, limit }).await?;
     let link = page.next.as_deref().map(|cursor| next_link(&uri, cursor));
-    let mut response = Answer(Listing { items: page.items, next_cursor: page.next }).into_response();
+    let mut response = axum::Json(Listing { items: page.items, next_cursor: page.next }).into_response();
     if let Some(link) = link.and_then(|l| l.parse().ok()) {
         response.headers_mut().insert(header::LINK, link);
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -40,7 +39,7 @@ pub(in crate::api) async fn show(
             view.incomplete.get_or_insert(format!("history can't be asked ({error}): categories are missing"));
         }
     }
-    let mut response = Answer(view).into_response();
+    let mut response = axum::Json(view).into_response();
     if asked.is_none() && preferred.is_some() {
         const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
         if let Ok(value) = HeaderValue::from_str(&format!("wait={wait}")) {

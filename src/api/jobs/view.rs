@@ -11,7 +11,7 @@ use crate::store::{JobRecord, StoreError};
 use crate::wire::JobView;
 
 /// What both sources know of a job at one moment.
-pub(in crate::api) struct Look {
+pub(in crate::api) struct JobSnapshot {
     /// What to show.
     pub(in crate::api) view: JobView,
     /// Whether the job has ended and history knows how: nothing more is to come.
@@ -20,7 +20,7 @@ pub(in crate::api) struct Look {
     pub(in crate::api) own_id: JobId,
 }
 
-impl Look {
+impl JobSnapshot {
     /// The id at which this very job is found from now on, whatever its own comes to stand for.
     pub(in crate::api) fn pinned(&self) -> JobId {
         let pinned = self.own_id.come_again(self.view.submitted_at);
@@ -48,7 +48,7 @@ impl Api {
     ///
     /// # Errors
     /// 404 when neither knows it, or it was removed; 503 when the source that may know it can't be asked.
-    pub(in crate::api) async fn look(&self, id: &JobId) -> Result<Look, ApiError> {
+    pub(in crate::api) async fn look(&self, id: &JobId) -> Result<JobSnapshot, ApiError> {
         self.look_at(id, Depth::Whole).await
     }
 
@@ -56,7 +56,7 @@ impl Api {
     ///
     /// # Errors
     /// The same.
-    pub(in crate::api) async fn glance(&self, id: &JobId) -> Result<Look, ApiError> {
+    pub(in crate::api) async fn glance(&self, id: &JobId) -> Result<JobSnapshot, ApiError> {
         self.look_at(id, Depth::Standing).await
     }
 
@@ -76,7 +76,7 @@ impl Api {
         }
     }
 
-    async fn look_at(&self, id: &JobId, depth: Depth) -> Result<Look, ApiError> {
+    async fn look_at(&self, id: &JobId, depth: Depth) -> Result<JobSnapshot, ApiError> {
         // The queue first: what it does not know any more is in history by then.
         let queued = match self.queued(id, depth).await {
             Ok(queued) => queued,
@@ -102,7 +102,7 @@ impl Api {
     }
 
     /// What history alone knows of a job, while the queue can't be asked because of `error`.
-    async fn look_in_history(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<Look, ApiError> {
+    async fn look_in_history(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
         let Ok(Some(record)) = self.remembered(id, depth).await else { return Err(error) };
         let mut look = merge(Some(record), None).ok_or_else(|| ApiError::unknown_job(id))?;
         look.view.id = id.clone();
@@ -117,7 +117,7 @@ impl Api {
 
     /// What the queue alone knows of an earlier job of an id that came again, while history can't be asked because of
     /// `error`.
-    async fn look_in_queue(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<Look, ApiError> {
+    async fn look_in_queue(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
         let Some((base, submitted_at)) = id.told_apart() else { return Err(error) };
         match self.queued(&base, depth).await?.filter(|queued| queued.job.submitted_at == submitted_at) {
             Some(known) => Ok(without_history(id, &base, known, error.detail())),
@@ -125,7 +125,12 @@ impl Api {
         }
     }
 
-    async fn look_in_both(&self, id: &JobId, mut queued: Option<QueuedJob>, depth: Depth) -> Result<Look, ApiError> {
+    async fn look_in_both(
+        &self,
+        id: &JobId,
+        mut queued: Option<QueuedJob>,
+        depth: Depth,
+    ) -> Result<JobSnapshot, ApiError> {
         let mut record = self.record(id, depth).await?;
         let mut own_id = id.clone();
         match (&record, &queued) {
@@ -176,16 +181,16 @@ impl Api {
 }
 
 /// The view of the queue alone: `base` is the id under which it knows the job that was asked for as `id`.
-fn without_history(id: &JobId, base: &JobId, queued: QueuedJob, error: &str) -> Look {
+fn without_history(id: &JobId, base: &JobId, queued: QueuedJob, error: &str) -> JobSnapshot {
     let mut view = JobView::of(&queued.job, queued.state);
     lay_over(&mut view, &queued);
     view.id = id.clone();
     view.incomplete = Some(format!("history can't be asked ({error}): attempts, outcome and categories are missing"));
-    Look { view, settled: false, own_id: base.clone() }
+    JobSnapshot { view, settled: false, own_id: base.clone() }
 }
 
 /// Lays what the queue knows over what history knows.
-pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>) -> Option<Look> {
+pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>) -> Option<JobSnapshot> {
     match (record, queued) {
         (None, None) => None,
         (Some(record), None) if record.removed => None,
@@ -202,7 +207,7 @@ pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>
     }
 }
 
-fn both(record: JobRecord, queued: &QueuedJob) -> Look {
+fn both(record: JobRecord, queued: &QueuedJob) -> JobSnapshot {
     // The worker writes down the end before it tells the queue: until then the queue has the job as active. A job that
     // was put back is active in an attempt that history has not seen yet.
     let last = record.attempts.last().map_or(0, |a| a.number.0);
@@ -216,8 +221,8 @@ fn both(record: JobRecord, queued: &QueuedJob) -> Look {
     look(view, settled)
 }
 
-fn look(view: JobView, settled: bool) -> Look {
-    Look { own_id: view.id.clone(), view, settled }
+fn look(view: JobView, settled: bool) -> JobSnapshot {
+    JobSnapshot { own_id: view.id.clone(), view, settled }
 }
 
 fn of_record(record: JobRecord) -> JobView {

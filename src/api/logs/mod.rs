@@ -17,14 +17,14 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::jobs::view::Look;
+use super::jobs::view::JobSnapshot;
 use super::problem::ApiError;
 use super::query::{self, Params, Segment};
 use super::sse;
 use super::state::Api;
 use crate::domain::{JobId, JobState, Stream};
 use crate::queue::{OutputChunk, QueuedJob};
-use transcript::{Need, Read, Told, Transcript, Wanted};
+use transcript::{Need, Read, Transcript, TranscriptEvent, Wanted};
 
 /// How often state and progress are looked at while there is no news.
 const TICK: Duration = Duration::from_millis(250);
@@ -60,7 +60,7 @@ pub(super) async fn stream(
     let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
     let (id, own_id) = (look.pinned(), look.own_id.clone());
     let settled = look.settled;
-    let teller = Teller { api: api.clone(), id, own_id, out, transcript, position: 0, settled };
+    let teller = LogStreamer { api: api.clone(), id, own_id, out, transcript, position: 0, settled };
     api.tasks.spawn(async move {
         let (stopping, out) = (teller.api.stopping.clone(), teller.out.clone());
         let told = async { if follow { teller.follow(look).await } else { teller.tell_so_far(look).await } };
@@ -76,7 +76,7 @@ pub(super) async fn stream(
 }
 
 /// Tells one client what one job says.
-struct Teller {
+struct LogStreamer {
     api: Arc<Api>,
     /// At which this very job is found.
     id: JobId,
@@ -90,9 +90,9 @@ struct Teller {
     settled: bool,
 }
 
-impl Teller {
+impl LogStreamer {
     /// What there is, and no more.
-    async fn tell_so_far(mut self, look: Look) -> Result<(), ApiError> {
+    async fn tell_so_far(mut self, look: JobSnapshot) -> Result<(), ApiError> {
         /// A job that talks faster than its client reads has no end.
         const READS: usize = 1024;
         self.tell(&look, false).await?;
@@ -110,7 +110,7 @@ impl Teller {
     }
 
     /// Goes on until the job has ended.
-    async fn follow(mut self, mut look: Look) -> Result<(), ApiError> {
+    async fn follow(mut self, mut look: JobSnapshot) -> Result<(), ApiError> {
         let api = self.api.clone();
         let (id, own_id) = (self.id.clone(), self.own_id.clone());
         let mut watch = api.feed.watch(&own_id).await;
@@ -149,7 +149,7 @@ impl Teller {
     }
 
     /// Tells what history knows, and before it what the queue has of the attempts that have ended.
-    async fn tell(&mut self, look: &Look, caught_up: bool) -> Result<(), ApiError> {
+    async fn tell(&mut self, look: &JobSnapshot, caught_up: bool) -> Result<(), ApiError> {
         /// Between two looks for the last piece of an attempt, which is written when its lease is settled.
         const PAUSE: Duration = Duration::from_millis(10);
         let until = Instant::now() + PATIENCE;
@@ -185,7 +185,7 @@ impl Teller {
     }
 
     /// Whether the queue has the job elsewhere than `look` has; takes over its progress.
-    async fn moved(&self, look: &mut Look) -> Result<bool, ApiError> {
+    async fn moved(&self, look: &mut JobSnapshot) -> Result<bool, ApiError> {
         let Some(queued) = self.queued().await? else { return Ok(true) };
         // Another job with the same id has taken its place.
         if queued.job.submitted_at != look.view.submitted_at {
@@ -197,7 +197,7 @@ impl Teller {
     }
 
     /// Tells the end, once history knows all of it.
-    async fn finish(mut self, mut look: Look) -> Result<(), ApiError> {
+    async fn finish(mut self, mut look: JobSnapshot) -> Result<(), ApiError> {
         if !look.settled {
             let written = self.api.source.span().await?.last;
             self.api.folded(written, Instant::now() + PATIENCE).await;
@@ -254,7 +254,7 @@ impl Teller {
 
     /// Sends what the transcript has to tell. A client that is gone is noticed elsewhere.
     async fn send(&mut self) {
-        for Told { event, place } in self.transcript.told() {
+        for TranscriptEvent { event, place } in self.transcript.told() {
             let ended = matches!(&event, crate::wire::LogEvent::State { state } if state.is_final());
             let id = if ended { END.to_owned() } else { place.to_string() };
             let data = serde_json::to_string(&event).expect("a log event has only strings and finite numbers");

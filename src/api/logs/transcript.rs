@@ -26,19 +26,19 @@ pub(super) struct Wanted {
 /// How much has been told: all of the attempts before this one, and so many bytes of its streams. The id of an event,
 /// so that a client that comes back goes on from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Place {
+pub(super) struct LogPosition {
     attempt: u32,
     stdout: u64,
     stderr: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.attempt, self.stdout, self.stderr)
     }
 }
 
-impl FromStr for Place {
+impl FromStr for LogPosition {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.splitn(3, '.');
@@ -51,9 +51,9 @@ impl FromStr for Place {
 
 /// An event, and how much has been told with it.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct TranscriptEvent {
     pub(super) event: LogEvent,
-    pub(super) place: Place,
+    pub(super) place: LogPosition,
 }
 
 /// What has been told of one attempt: so many bytes of its streams, missing ones included.
@@ -93,24 +93,24 @@ pub(super) enum Need {
 pub(super) struct Transcript {
     wanted: Wanted,
     /// What the client had before it came back.
-    had: Place,
-    place: Place,
+    had: LogPosition,
+    place: LogPosition,
     attempts: BTreeMap<u32, Attempt>,
     /// Pieces that can't be told yet, because an earlier attempt has not been told to its end.
     pending: VecDeque<OutputChunk>,
     state: Option<JobState>,
     progress: Option<Progress>,
-    told: Vec<Told>,
+    told: Vec<TranscriptEvent>,
 }
 
 impl Transcript {
     /// Tells what is `wanted`, from where the client has it to.
-    pub(super) fn new(wanted: Wanted, had: Option<Place>) -> Self {
+    pub(super) fn new(wanted: Wanted, had: Option<LogPosition>) -> Self {
         Self { wanted, had: had.unwrap_or_default(), ..Self::default() }
     }
 
     /// What is to be told now.
-    pub(super) fn told(&mut self) -> Vec<Told> {
+    pub(super) fn told(&mut self) -> Vec<TranscriptEvent> {
         std::mem::take(&mut self.told)
     }
 
@@ -200,7 +200,7 @@ impl Transcript {
     fn begin(&mut self, number: u32) {
         if let Entry::Vacant(vacant) = self.attempts.entry(number) {
             vacant.insert(Attempt::default());
-            self.place = Place { attempt: number, ..Place::default() };
+            self.place = LogPosition { attempt: number, ..LogPosition::default() };
             self.tell_attempt(number, None);
         }
     }
@@ -273,7 +273,7 @@ impl Transcript {
     }
 
     fn tell(&mut self, event: LogEvent) {
-        self.told.push(Told { event, place: self.place });
+        self.told.push(TranscriptEvent { event, place: self.place });
     }
 }
 
@@ -414,11 +414,11 @@ mod tests {
         t.flush();
         let told = t.told();
         let mut end = 0;
-        for Told { event, place } in told.iter().skip(1) {
+        for TranscriptEvent { event, place } in told.iter().skip(1) {
             let LogEvent::Output { text, base64: None, .. } = event else { panic!("{event:?}") };
             end += text.len() as u64;
             assert!(text.len() <= PIECE);
-            assert_eq!(*place, Place { attempt: 1, stdout: end, stderr: 0 });
+            assert_eq!(*place, LogPosition { attempt: 1, stdout: end, stderr: 0 });
         }
         assert_eq!(end, 1 + 2 * PIECE as u64);
     }

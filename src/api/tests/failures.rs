@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::*;
-use crate::api::Judge;
+use crate::api::CategoryPreview;
 use crate::failures::{EmbedError, Embedder};
 
 struct Words;
@@ -35,7 +35,7 @@ impl Embedder for Words {
 }
 
 async fn site() -> Site {
-    Site::with(|settings| settings.judge = Judge::new(Arc::new(Words), 0.5), 100_000).await
+    Site::with(|settings| settings.judge = CategoryPreview::new(Arc::new(Words), 0.5), 100_000).await
 }
 
 impl Site {

@@ -7,8 +7,8 @@ use fred::types::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Waits;
 use crate::events::Cursor;
+use crate::reconnect::ReconnectBackoff;
 use crate::redis::{Redis, within};
 
 /// One blocking read ends after this; then it starts over from the place of who waits by then.
@@ -50,7 +50,7 @@ impl Tail {
 
 async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiver<Waiter>) {
     let mut own = None;
-    let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(1));
+    let mut waits = ReconnectBackoff::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut waiting: Vec<Waiter> = Vec::new();
     loop {
         waiting.retain(|waiter| !waiter.wake.is_closed());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::domain::{Day, Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Day, Fingerprint, JobId, KnownError, LimitScale};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::sqlite::Sqlite;
 
@@ -99,17 +99,17 @@ impl ErrorCache for EmbeddedCache {
         self.db.write(write).await.map_err(CacheError::unavailable)
     }
 
-    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError> {
+    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
         let job = job.clone();
         let read = move |c: &Connection| {
             c.prepare_cached("SELECT timeout, memory FROM stretched_jobs WHERE job = ?1")?
-                .query_row([job.as_str()], |row| Ok(Stretch { timeout: row.get(0)?, memory: row.get(1)? }))
+                .query_row([job.as_str()], |row| Ok(LimitScale { timeout: row.get(0)?, memory: row.get(1)? }))
                 .optional()
         };
         self.db.read(read).await.map_err(CacheError::unavailable)
     }
 
-    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError> {
+    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError> {
         let (job, cap) = (job.clone(), self.cap);
         let write = move |c: &Connection| {
             let last = c

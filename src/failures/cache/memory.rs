@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::domain::{Day, Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Day, Fingerprint, JobId, KnownError, LimitScale};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 
 type Generation = HashMap<Fingerprint, Arc<KnownError>>;
@@ -17,7 +17,7 @@ pub struct MemoryCache {
     half: usize,
     generations: Mutex<Generations>,
     published: Mutex<Option<PublishedCategories>>,
-    stretches: Mutex<HashMap<JobId, Stretch>>,
+    stretches: Mutex<HashMap<JobId, LimitScale>>,
     /// The texts that were embedded on the day that was asked about last.
     embedded: Mutex<Option<(Day, u64)>>,
 }
@@ -87,11 +87,11 @@ impl ErrorCache for MemoryCache {
         Ok(())
     }
 
-    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError> {
+    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
         Ok(self.stretches.lock().unwrap_or_else(PoisonError::into_inner).get(job).copied())
     }
 
-    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError> {
+    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError> {
         let mut stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
         if stretches.len() >= self.half * 2 {
             stretches.clear();

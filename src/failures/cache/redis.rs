@@ -14,7 +14,7 @@ use fred::interfaces::{KeysInterface, LuaInterface};
 use fred::types::{Expiration, Value};
 use futures_util::future::{join_all, try_join_all};
 
-use crate::domain::{Clock, Day, Fingerprint, JobId, KnownError, Stretch};
+use crate::domain::{Clock, Day, Fingerprint, JobId, KnownError, LimitScale};
 use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::redis::Redis;
 
@@ -142,13 +142,13 @@ impl ErrorCache for RedisCache {
         client.set(&self.published, value, None, None, false).await.map_err(|e| self.failed(&e))
     }
 
-    async fn stretch(&self, job: &JobId) -> Result<Option<Stretch>, CacheError> {
+    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
         let value: Option<Bytes> = client.get(format!("{}{job}", self.stretches)).await.map_err(|e| self.failed(&e))?;
         Ok(value.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    async fn put_stretch(&self, job: &JobId, stretch: Stretch) -> Result<(), CacheError> {
+    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
         let value = Bytes::from(serde_json::to_vec(&stretch).map_err(CacheError::unavailable)?);
         let ttl = Expiration::EX(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX));

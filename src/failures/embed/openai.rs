@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use self::breaker::Breaker;
 pub use self::budget::Budget;
 use super::{EmbedError, Embedder};
-use crate::backoff::Waits;
 use crate::domain::{Clock, Secret};
 use crate::logging::chain;
+use crate::reconnect::ReconnectBackoff;
 
 /// Longer texts are cut, in bytes: below the 8,192 tokens that models take.
 const LONGEST_TEXT: usize = 8_000;
@@ -149,7 +149,7 @@ impl OpenAi {
         if let Some(budget) = &self.budget {
             budget.spend(texts.len(), self.clock.now()).await?;
         }
-        let mut waits = Waits::new(self.settings.first_wait, LONGEST_WAIT);
+        let mut waits = ReconnectBackoff::new(self.settings.first_wait, LONGEST_WAIT);
         let mut tries = 1;
         loop {
             let failure = match self.attempt(texts).await {

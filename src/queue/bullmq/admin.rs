@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bullmq::RetryOptions;
 
 use super::super::{Change, CleanRequest, QueueError, QueueErrorKind};
-use super::connect::{Redis, Trouble};
-use super::lease::Counts;
+use super::connect::{BullClient, BullError};
+use super::counts::Counts;
 use super::{Inner, after, keys, read};
 use crate::domain::{Job, JobId, JobState};
 
@@ -19,7 +19,7 @@ pub(super) struct Found {
 }
 
 /// The job, if the queue knows it.
-pub(super) async fn find(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Option<Found>, QueueError> {
+pub(super) async fn find(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Option<Found>, QueueError> {
     let Some((state, fields)) = inner.link.call(read::fields(inner, redis, id)).await? else { return Ok(None) };
     // By the crate, for the job that it gives can act.
     let Some(stored) = inner.link.call(redis.queue.get_job(id.as_str())).await? else { return Ok(None) };
@@ -53,7 +53,7 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
         note.arg(keys::STALLS_BEFORE).arg(found.counts.stalls).ignore();
         redis.queue.connection().pipe::<()>(&afresh).await?;
         let budget = RetryOptions { reset_attempts_made: true, reset_attempts_started: false };
-        Ok::<_, Trouble>(found.stored.retry("failed", Some(budget)).await?)
+        Ok::<_, BullError>(found.stored.retry("failed", Some(budget)).await?)
     };
     let done = changed(inner, &redis, id, inner.link.call(act).await, &found.job, found.counts.started).await;
     if let (Some(key), Ok(Change::NotFound | Change::WrongState(JobState::Completed | JobState::Failed))) = (key, &done)
@@ -64,7 +64,7 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
 }
 
 /// Takes the deduplication key again that the job held until it ended; answers who else holds it.
-async fn take_key(inner: &Inner, redis: &Redis, key: &str, id: &JobId) -> Result<Option<JobId>, Trouble> {
+async fn take_key(inner: &Inner, redis: &BullClient, key: &str, id: &JobId) -> Result<Option<JobId>, BullError> {
     let name = inner.keys.deduplication(key);
     loop {
         let mut take = redis::cmd("SET");
@@ -110,7 +110,7 @@ pub(super) async fn remove(inner: &Inner, id: &JobId) -> Result<Change, QueueErr
 /// A refusal of BullMQ's means that the job had moved on meanwhile.
 async fn changed(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     id: &JobId,
     result: Result<(), QueueError>,
     job: &Arc<Job>,

@@ -21,14 +21,12 @@ use serde_json::Map;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Before, QueueError, QueueErrorKind};
-use super::connect::{Redis, Trouble};
-use super::ends::{self, End};
-use super::{Inner, format, read};
+use super::super::{ParentResults, QueueError, QueueErrorKind};
+use super::connect::{BullClient, BullError};
+use super::end_notes::{self, End};
+use super::{Inner, format, keys, read};
 use crate::domain::{Job, JobId, Timestamp};
 
-/// By how much a watched job is delayed: twice the longest delay that can be asked for.
-pub(super) const FAR: Duration = Duration::from_secs(20 * 366 * 86_400);
 /// Between two looks at the watched jobs, should no end be heard of in this process.
 const LOOK: Duration = Duration::from_secs(1);
 /// Ends that are heard of within this time are looked at together.
@@ -80,7 +78,7 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>
         let after = &job.options.after;
         earlier.extend(after.iter().filter(|id| !of_the_call.contains(id)));
         let data = format::data(job, inner.settings.rules(&job.name));
-        let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(Trouble::from)?;
+        let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(BullError::from)?;
         let mut options = format::options(job);
         if after.iter().all(|id| roots.contains_key(id)) {
             for mut child in after.iter().filter_map(|id| roots.remove(id)) {
@@ -90,7 +88,7 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>
                 flow = flow.add_child(child);
             }
         } else {
-            options.delay = u64::try_from(FAR.as_millis()).ok();
+            options.delay = u64::try_from(keys::FAR.as_millis()).ok();
             watched.push(&**job);
         }
         of_the_call.insert(&job.id);
@@ -102,7 +100,7 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>
 
 /// Refuses what another job can't come after. Asked once the watched jobs are on record: of what ends after this answer,
 /// its worker knows that others come after it.
-pub(super) async fn check(inner: &Inner, redis: &Redis, ids: &[&JobId]) -> Result<(), QueueError> {
+pub(super) async fn check(inner: &Inner, redis: &BullClient, ids: &[&JobId]) -> Result<(), QueueError> {
     use bullmq::JobState::{Failed, Unknown};
     for id in ids {
         let why = match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
@@ -116,7 +114,7 @@ pub(super) async fn check(inner: &Inner, redis: &Redis, ids: &[&JobId]) -> Resul
 }
 
 /// Puts on record, before they are added, that these jobs are to be watched.
-pub(super) async fn watch(inner: &Inner, redis: &Redis, jobs: &[&Job]) -> Result<(), Trouble> {
+pub(super) async fn watch(inner: &Inner, redis: &BullClient, jobs: &[&Job]) -> Result<(), BullError> {
     if jobs.is_empty() {
         return Ok(());
     }
@@ -125,29 +123,29 @@ pub(super) async fn watch(inner: &Inner, redis: &Redis, jobs: &[&Job]) -> Result
     record.atomic();
     for job in jobs {
         record.cmd("ZADD").arg(inner.keys.watched()).arg(now).arg(job.id.as_str()).ignore();
-        ends::link(inner, &mut record, job);
+        end_notes::link(inner, &mut record, job);
     }
     inner.watch.any.store(true, Ordering::Relaxed);
     Ok(redis.queue.connection().pipe(&record).await?)
 }
 
 /// Strikes jobs that were not added off the record.
-pub(super) async fn unwatch(inner: &Inner, redis: &Redis, jobs: &[&Job]) -> Result<(), Trouble> {
+pub(super) async fn unwatch(inner: &Inner, redis: &BullClient, jobs: &[&Job]) -> Result<(), BullError> {
     for job in jobs {
         done(inner, redis, job.id.as_str()).await?;
     }
     Ok(())
 }
 
-async fn done(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
-    ends::unlink(inner, redis, id).await?;
+async fn done(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
+    end_notes::unlink(inner, redis, id).await?;
     let mut strike = redis::cmd("ZREM");
     strike.arg(inner.keys.watched()).arg(id);
     Ok(redis.queue.connection().cmd(&mut strike).await?)
 }
 
 /// Looks after the watched jobs until `stop`.
-pub(super) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
+pub(super) async fn watch_jobs_with_parents(inner: Arc<Inner>, stop: CancellationToken) {
     let keeping = async {
         let Some(redis) = inner.link.wait().await else { return };
         loop {
@@ -168,7 +166,7 @@ pub(super) async fn keep(inner: Arc<Inner>, stop: CancellationToken) {
 
 /// Looks at every watched job once, at some of them at the same time, and at each with patience of its own: one that takes
 /// long, for it comes after many, keeps no other from being looked at.
-async fn look(inner: &Inner, redis: &Redis) -> Result<(), QueueError> {
+async fn look(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
     let began = inner.clock.now().as_millis();
     loop {
         let mut first = redis::cmd("ZRANGEBYSCORE");
@@ -196,7 +194,7 @@ async fn look(inner: &Inner, redis: &Redis) -> Result<(), QueueError> {
 }
 
 /// Looks at a watched job, and puts it behind the others or strikes it off; false when it is just being added.
-async fn look_patiently(inner: &Inner, redis: &Redis, id: &str, since: f64) -> bool {
+async fn look_patiently(inner: &Inner, redis: &BullClient, id: &str, since: f64) -> bool {
     let since = Timestamp::from_millis(since as i64);
     let found = inner.link.call_longer(LONGEST_LOOK, look_at(inner, redis, id, since)).await;
     let told = match found.as_ref().unwrap_or(&Watched::On) {
@@ -211,7 +209,7 @@ async fn look_patiently(inner: &Inner, redis: &Redis, id: &str, since: f64) -> b
     true
 }
 
-async fn put_behind(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+async fn put_behind(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
     let mut again = redis::cmd("ZADD");
     again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis()).arg(id);
     Ok(redis.queue.connection().cmd(&mut again).await?)
@@ -229,7 +227,7 @@ enum Watched {
 
 /// Notes which jobs have ended that this one comes after, and lets it go when that is all of them, or when one of them
 /// has failed.
-async fn look_at(inner: &Inner, redis: &Redis, id: &str, since: Timestamp) -> Result<Watched, Trouble> {
+async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) -> Result<Watched, BullError> {
     use bullmq::JobState::Delayed;
     let Some(stored) = redis.queue.get_job(id).await? else {
         // Just being added, or taken out.
@@ -298,7 +296,7 @@ enum Ended {
 }
 
 /// The job's key, and what became of it.
-async fn end_before(inner: &Inner, redis: &Redis, before: &JobId) -> Result<(String, Ended), Trouble> {
+async fn end_before(inner: &Inner, redis: &BullClient, before: &JobId) -> Result<(String, Ended), BullError> {
     use bullmq::JobState::{Completed, Failed, Unknown};
     let key = inner.keys.job(before.as_str());
     let field = match redis.queue.get_job_state(before.as_str()).await? {
@@ -319,27 +317,27 @@ async fn end_before(inner: &Inner, redis: &Redis, before: &JobId) -> Result<(Str
         (Some("returnvalue"), Some(value)) => Some(End::Completed(value)),
         (Some(_), Some(why)) => Some(End::Failed(why)),
         // It has left the queue, maybe just now.
-        _ => ends::of_one_that_left(inner, redis, before.as_str()).await?,
+        _ => end_notes::of_one_that_left(inner, redis, before.as_str()).await?,
     };
     Ok((key, end.map_or(Ended::TakenOut, Ended::With)))
 }
 
 /// Whether a job is put off until others have ended.
-pub(super) async fn is_watched(inner: &Inner, redis: &Redis, job: &Job) -> Result<bool, Trouble> {
+pub(super) async fn is_watched(inner: &Inner, redis: &BullClient, job: &Job) -> Result<bool, BullError> {
     if job.options.after.is_empty() {
         return Ok(false);
     }
     let mut score = redis::cmd("ZSCORE");
     score.arg(inner.keys.bull("delayed")).arg(job.id.as_str());
     let score = redis.queue.connection().cmd::<Option<f64>>(&mut score).await?;
-    let due = score.map(|score| Timestamp::from_millis((score / read::SCORE_PER_MS) as i64));
-    Ok(due.is_some_and(|due| due.since(job.submitted_at) >= FAR))
+    let due = score.map(|score| Timestamp::from_millis((score / keys::SCORE_PER_MS) as i64));
+    Ok(due.is_some_and(|due| due.since(job.submitted_at) >= keys::FAR))
 }
 
 type Hash = HashMap<String, String>;
 
 /// What children, or those that come before a watched job, gave back, and why others of them failed: by their keys.
-async fn noted(inner: &Inner, redis: &Redis, id: &str) -> Result<(Hash, Hash), Trouble> {
+async fn noted(inner: &Inner, redis: &BullClient, id: &str) -> Result<(Hash, Hash), BullError> {
     let mut ask = redis::pipe();
     ask.cmd("HGETALL").arg(inner.keys.processed(id));
     ask.cmd("HGETALL").arg(inner.keys.failed_before(id));
@@ -347,7 +345,7 @@ async fn noted(inner: &Inner, redis: &Redis, id: &str) -> Result<(Hash, Hash), T
 }
 
 /// The jobs that a job, put off without a time, waits for.
-pub(super) async fn waits_for(inner: &Inner, redis: &Redis, job: &Job) -> Result<Vec<JobId>, Trouble> {
+pub(super) async fn waits_for(inner: &Inner, redis: &BullClient, job: &Job) -> Result<Vec<JobId>, BullError> {
     let mut members = redis::cmd("SMEMBERS");
     members.arg(inner.keys.dependencies(job.id.as_str()));
     let keys: Vec<String> = redis.queue.connection().cmd(&mut members).await?;
@@ -378,9 +376,9 @@ fn may_have_waited(job: &Job) -> bool {
 }
 
 /// What became of the jobs that a job, just taken, has waited for.
-pub(super) async fn before(inner: &Inner, redis: &Redis, job: &Job) -> Result<Before, QueueError> {
+pub(super) async fn before(inner: &Inner, redis: &BullClient, job: &Job) -> Result<ParentResults, QueueError> {
     if !may_have_waited(job) {
-        return Ok(Before::default());
+        return Ok(ParentResults::default());
     }
     let (processed, failed) = inner.link.call(noted(inner, redis, job.id.as_str())).await?;
     let name = |key: &str| inner.keys.id_of(key).unwrap_or(key).to_owned();
@@ -390,5 +388,5 @@ pub(super) async fn before(inner: &Inner, redis: &Redis, job: &Job) -> Result<Be
         barred.map(|(key, why)| format!("not run, because job {}, which comes before it, failed: {why}", name(key)));
     let results: Map<_, _> =
         processed.iter().filter_map(|(key, value)| Some((name(key), read::result(value)?))).collect();
-    Ok(Before { barred, results, input: None })
+    Ok(ParentResults { barred, results, input: None })
 }

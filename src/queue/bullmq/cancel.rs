@@ -5,9 +5,9 @@
 
 use super::super::{Cancellation, QueueError};
 use super::admin::{self, Found};
-use super::connect::{Redis, Trouble};
-use super::ends::{self, End};
-use super::signals::{self, Told};
+use super::connect::{BullClient, BullError};
+use super::end_notes::{self, End};
+use super::signals::{self, Message};
 use super::{Inner, keys};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
@@ -42,7 +42,7 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
         found = admin::find(inner, &redis, id).await?;
         match &found {
             Some(found) if found.state == JobState::Active => {
-                let told = Told::Cancel { id: id.to_string(), reason: reason.clone() };
+                let told = Message::Cancel { id: id.to_string(), reason: reason.clone() };
                 inner.link.call(signals::tell(inner, &redis, &told)).await?;
                 return Ok(Cancellation::Signalled(job));
             }
@@ -70,18 +70,18 @@ redis.call('HSETNX', KEYS[2], ARGV[2], ARGV[3])
 return redis.call('HGET', KEYS[1], ARGV[1])";
 
 /// Puts the request on record; the first reason stays, and is answered. `None` when the job is not there any more.
-async fn record(inner: &Inner, redis: &Redis, id: &JobId, reason: &str) -> Result<Option<String>, Trouble> {
+async fn record(inner: &Inner, redis: &BullClient, id: &JobId, reason: &str) -> Result<Option<String>, BullError> {
     let mut put = redis::cmd("EVAL");
     put.arg(RECORD).arg(2).arg(inner.keys.job(id.as_str())).arg(inner.keys.cancels());
     put.arg(keys::CANCEL).arg(id.as_str()).arg(reason);
     let Some(reason): Option<String> = redis.queue.connection().cmd(&mut put).await? else { return Ok(None) };
     // Before the look at the state: a worker that takes the job in between hears of it.
-    let told = Told::Cancel { id: id.to_string(), reason: reason.clone() };
+    let told = Message::Cancel { id: id.to_string(), reason: reason.clone() };
     signals::tell(inner, redis, &told).await?;
     Ok(Some(reason))
 }
 
-async fn forget(inner: &Inner, redis: &Redis, id: &JobId, from_job: bool) -> Result<(), Trouble> {
+async fn forget(inner: &Inner, redis: &BullClient, id: &JobId, from_job: bool) -> Result<(), BullError> {
     let mut pipe = redis::pipe();
     pipe.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
     if from_job {
@@ -99,7 +99,7 @@ redis.call('HDEL', KEYS[2], ARGV[1])
 return 1";
 
 /// Forgets a request whose job has gone; one that was made for another of its id stays.
-async fn forget_unless_asked(inner: &Inner, redis: &Redis, id: &JobId) -> Result<(), Trouble> {
+async fn forget_unless_asked(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<(), BullError> {
     const FORGET: &str = "\
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2], ARGV[2]) end";
     let mut ask = redis::cmd("EVAL");
@@ -108,7 +108,7 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2],
 }
 
 /// Ends the job if nobody holds it; whether it did.
-async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) -> Result<bool, Trouble> {
+async fn end(inner: &Inner, redis: &BullClient, job: &mut bullmq::Job, reason: &str) -> Result<bool, BullError> {
     let id = job.id().to_owned();
     let mut take = redis::pipe();
     take.atomic();
@@ -131,7 +131,7 @@ async fn end(inner: &Inner, redis: &Redis, job: &mut bullmq::Job, reason: &str) 
         return Ok(false);
     }
     let end = cancelled_because(reason);
-    ends::note(inner, redis, &id, &End::Failed(end.clone())).await?;
+    end_notes::note(inner, redis, &id, &End::Failed(end.clone())).await?;
     job.move_to_failed(&end).await?;
     let mut ended = redis::cmd("EVAL");
     ended.arg(ENDED).arg(2).arg(inner.keys.job(&id)).arg(inner.keys.cancels()).arg(&id).arg(&end);

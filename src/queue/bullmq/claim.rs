@@ -9,23 +9,23 @@
 //! The crate's own renewal of locks is switched off: it does not look at the answer (see [`super::renew`]).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bullmq::types::{KeepJobs, RemoveOnFinish};
 use bullmq::worker::WorkerEvent;
 use bullmq::{MetricsOptions, Worker, WorkerOptions};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Before, ClaimOptions, Claims, Lease, QueueRetention};
-use super::connect::Redis;
+use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueRetention};
+use super::connect::BullClient;
 use super::format::Stored;
-use super::lease::{self, Lent};
-use super::{Inner, after, format, hash, odd, options, schedules, signals, unseen};
-use crate::backoff::Waits;
+use super::lease::{self, LeaseDriver};
+use super::limiter::ClaimLimiter;
+use super::{Inner, after, foreign_failures, format, hash, odd, options, schedules, signals};
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
+use crate::reconnect::ReconnectBackoff;
 
 /// Leases that may wait in the channel: more only slows a burst down.
 const CHANNEL: usize = 256;
@@ -35,8 +35,6 @@ const FALLBACK: Duration = Duration::from_secs(1);
 const LAST_ANSWER: Duration = Duration::from_millis(300);
 /// A job that needs more cores than there are is left alone for this long, growing up to sixteen times as much.
 const PUT_OFF: Duration = Duration::from_millis(200);
-/// Around the moment when such a job is due again, whoever put it off takes nothing, so that others are first.
-const ASIDE: Duration = Duration::from_millis(150);
 /// Minutes for which BullMQ's own tools are told how many jobs ended: two weeks.
 const METRICS: usize = 14 * 24 * 60;
 /// How often a job's options are mended before it is taken as it is.
@@ -44,69 +42,10 @@ const MENDED: u32 = 3;
 /// Stalls are counted, but it is our worker's crash limit that decides on them.
 const NO_LIMIT: u32 = u32::MAX;
 
-/// Whether, and how much, a claim may take now.
-pub(super) struct Gate {
-    worker_id: WorkerId,
-    wanted: watch::Receiver<usize>,
-    closed: AtomicBool,
-    /// How many jobs that were put off are just due.
-    aside: AtomicUsize,
-    changed: Notify,
-    worker: OnceLock<Weak<Worker>>,
-}
-
-impl Gate {
-    fn wanted(&self) -> usize {
-        let nothing = self.closed.load(Ordering::SeqCst) || self.aside.load(Ordering::SeqCst) > 0;
-        if nothing { 0 } else { *self.wanted.borrow() }
-    }
-
-    /// Makes BullMQ's worker take as many as are wanted now. Also called before each answer to it, so that a change is
-    /// obeyed from the next job on.
-    pub(super) fn apply(&self) {
-        let Some(worker) = self.worker.get().and_then(Weak::upgrade) else { return };
-        let wanted = self.wanted();
-        if wanted == 0 {
-            // The crate has no concurrency of zero.
-            if !worker.is_paused() {
-                worker.pause();
-            }
-            return;
-        }
-        worker.set_concurrency(wanted);
-        if worker.is_paused() {
-            worker.resume();
-        }
-    }
-
-    /// Takes nothing more, if this is the worker.
-    pub(super) fn drain(&self, worker: &str) {
-        if self.worker_id.as_str() == worker {
-            self.close();
-        }
-    }
-
-    /// Lets others go first when a job that was put off comes due.
-    async fn step_aside(&self, due: Duration) {
-        tokio::time::sleep(due.saturating_sub(ASIDE / 3)).await;
-        self.aside.fetch_add(1, Ordering::SeqCst);
-        self.apply();
-        tokio::time::sleep(ASIDE).await;
-        self.aside.fetch_sub(1, Ordering::SeqCst);
-        self.apply();
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.apply();
-        self.changed.notify_one();
-    }
-}
-
 /// What the closure needs.
 struct Claim {
     inner: Arc<Inner>,
-    gate: Arc<Gate>,
+    gate: Arc<ClaimLimiter>,
     max_cores: u32,
     stop: CancellationToken,
     /// Taken away when claiming ends.
@@ -120,14 +59,7 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
     let (lend, leases) = mpsc::channel(CHANNEL);
     let (concurrency, wanted) = watch::channel(options.concurrency);
     let stop = CancellationToken::new();
-    let gate = Arc::new(Gate {
-        worker_id: options.worker,
-        wanted,
-        closed: AtomicBool::new(false),
-        aside: AtomicUsize::new(0),
-        changed: Notify::new(),
-        worker: OnceLock::new(),
-    });
+    let gate = Arc::new(ClaimLimiter::new(options.worker, wanted));
     inner.signals.enlist(&gate);
     inner.renewer.start();
     let claim = Claim {
@@ -195,7 +127,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
 }
 
 /// The crate wakes those who wait for room only if they wait already; a moment later they do.
-fn nudge(worker: &Worker, gate: &Gate) {
+fn nudge(worker: &Worker, gate: &ClaimLimiter) {
     let wanted = gate.wanted();
     if wanted > 1 {
         worker.set_concurrency(wanted - 1);
@@ -204,7 +136,7 @@ fn nudge(worker: &Worker, gate: &Gate) {
 }
 
 /// A worker that stops may have eaten the marker that was meant for whoever takes the next job.
-async fn wake_another(inner: &Inner, redis: &Redis) {
+async fn wake_another(inner: &Inner, redis: &BullClient) {
     let mut add = redis::cmd("ZADD");
     add.arg(inner.keys.bull("marker")).arg(0).arg("0");
     if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut add)).await {
@@ -214,7 +146,7 @@ async fn wake_another(inner: &Inner, redis: &Redis) {
 
 /// Starts BullMQ's worker, trying on until Redis lets it.
 async fn begin(claim: &Arc<Claim>) -> Arc<Worker> {
-    let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut waits = ReconnectBackoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         let shared = claim.clone();
         let process = move |job: bullmq::Job, _cancelled| take(shared.clone(), job);
@@ -279,7 +211,7 @@ impl Claim {
                 if let Some(done) = settled {
                     let _ = done.send(());
                 } else if let (WorkerEvent::Failed { .. }, Some(lender)) = (event, self.lender()) {
-                    self.inner.tasks.spawn(unseen::lend(self.inner.clone(), lender, job_id.clone()));
+                    self.inner.tasks.spawn(foreign_failures::lend(self.inner.clone(), lender, job_id.clone()));
                 }
                 self.inner.watch.heard_of_an_end();
             }
@@ -385,11 +317,11 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         return Err(bullmq::Error::Delayed);
     }
     let before = match unusable {
-        Some(why) => Ok(Before { barred: Some(why), ..Before::default() }),
+        Some(why) => Ok(ParentResults { barred: Some(why), ..ParentResults::default() }),
         None => after::before(inner, &redis, &job).await,
     };
     let before = match before {
-        Ok(before) => Before { input: written.exact_input(), ..before },
+        Ok(before) => ParentResults { input: written.exact_input(), ..before },
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
             return Err(bullmq::Error::Delayed);
@@ -407,7 +339,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         tracing::debug!(job = stored.id(), %error, "whether a job is to be stopped is found out later");
     }
     let attempt = AttemptNumber(counts.started);
-    let (lent, ops) = Lent::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
+    let (lent, ops) = LeaseDriver::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
     let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;

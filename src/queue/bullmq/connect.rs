@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::{QueueError, QueueErrorKind};
 use super::BullSettings;
-use crate::backoff::Waits;
+use crate::reconnect::ReconnectBackoff;
 
 /// Between two tries to connect, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ pub(super) struct Target {
 }
 
 /// What is connected.
-pub(super) struct Redis {
+pub(super) struct BullClient {
     pub(super) queue: bullmq::Queue,
     /// Adds many jobs in one transaction.
     pub(super) producer: FlowProducer,
@@ -40,7 +40,7 @@ pub(super) struct Redis {
 /// The connection, or the wait for it.
 pub(super) struct Link {
     target: Target,
-    redis: watch::Receiver<Option<Arc<Redis>>>,
+    redis: watch::Receiver<Option<Arc<BullClient>>>,
     patience: Duration,
 }
 
@@ -82,16 +82,16 @@ impl Target {
     }
 
     /// Connects once.
-    pub(super) async fn connect(&self) -> Result<Redis, bullmq::Error> {
+    pub(super) async fn connect(&self) -> Result<BullClient, bullmq::Error> {
         let options = QueueOptions::new().connection(self.options.clone()).prefix(self.prefix.clone());
         let queue = bullmq::Queue::with_options(&self.queue, options).await?;
         let producer = FlowProducer::with_connection(queue.connection().clone(), Some(self.prefix.clone()))?;
-        Ok(Redis { queue, producer })
+        Ok(BullClient { queue, producer })
     }
 
     /// A client for a connection that listens. In a cluster every node hears what is told to any; with `turn` counting on,
     /// a node that is away is passed over.
-    pub(super) async fn listener(&self, redis: &Redis, turn: usize) -> Result<redis::Client, Trouble> {
+    pub(super) async fn listener(&self, redis: &BullClient, turn: usize) -> Result<redis::Client, BullError> {
         if let Some(client) = redis.queue.connection().try_client() {
             return Ok(client.clone());
         }
@@ -100,8 +100,8 @@ impl Target {
     }
 
     /// Connects as soon as there is somebody to connect to.
-    pub(super) async fn connect_at_last(&self) -> Redis {
-        let mut waits = Waits::new(FIRST_PAUSE, LONGEST_PAUSE);
+    pub(super) async fn connect_at_last(&self) -> BullClient {
+        let mut waits = ReconnectBackoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut said = false;
         loop {
             let error = match tokio::time::timeout(ONE_TRY, self.connect()).await {
@@ -158,7 +158,7 @@ impl Link {
     }
 
     /// The connection, once there is one.
-    pub(super) async fn get(&self) -> Result<Arc<Redis>, QueueError> {
+    pub(super) async fn get(&self) -> Result<Arc<BullClient>, QueueError> {
         if let Some(redis) = &*self.redis.borrow() {
             return Ok(redis.clone());
         }
@@ -171,13 +171,13 @@ impl Link {
     }
 
     /// The connection, however long it takes; `None` when the queue was closed before.
-    pub(super) async fn wait(&self) -> Option<Arc<Redis>> {
+    pub(super) async fn wait(&self) -> Option<Arc<BullClient>> {
         let mut watching = self.redis.clone();
         watching.wait_for(Option::is_some).await.ok().and_then(|redis| redis.clone())
     }
 
     /// Waits for an answer as long as a caller is to wait.
-    pub(super) async fn call<T, E: Into<Trouble>>(
+    pub(super) async fn call<T, E: Into<BullError>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, QueueError> {
@@ -185,7 +185,7 @@ impl Link {
     }
 
     /// The same with more patience: for an answer that takes long to compute.
-    pub(super) async fn call_longer<T, E: Into<Trouble>>(
+    pub(super) async fn call_longer<T, E: Into<BullError>>(
         &self,
         more: Duration,
         answer: impl Future<Output = Result<T, E>>,
@@ -193,7 +193,7 @@ impl Link {
         self.call_within(self.patience.saturating_add(more), answer).await
     }
 
-    async fn call_within<T, E: Into<Trouble>>(
+    async fn call_within<T, E: Into<BullError>>(
         &self,
         patience: Duration,
         answer: impl Future<Output = Result<T, E>>,
@@ -213,18 +213,18 @@ fn away() -> QueueError {
 
 /// What either of the two crates reports.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum BullError {
     #[error(transparent)]
     Bull(#[from] bullmq::Error),
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
 }
 
-impl From<Trouble> for QueueError {
-    fn from(trouble: Trouble) -> Self {
+impl From<BullError> for QueueError {
+    fn from(trouble: BullError) -> Self {
         let redis = match &trouble {
-            Trouble::Redis(e) | Trouble::Bull(bullmq::Error::Redis(e)) => Some(e),
-            Trouble::Bull(_) => None,
+            BullError::Redis(e) | BullError::Bull(bullmq::Error::Redis(e)) => Some(e),
+            BullError::Bull(_) => None,
         };
         let (kind, message) = match redis {
             Some(e) if e.code() == Some("OOM") => {

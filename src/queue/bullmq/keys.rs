@@ -1,7 +1,14 @@
 //! The keys and hash fields that are ours, beside BullMQ's own. All begin with the queue's own prefix, so that one hash
 //! tag in it keeps everything on one node of a cluster.
 
+use std::time::Duration;
+
 use sha2::{Digest, Sha256};
+
+/// By how much a watched job is delayed: twice the longest delay that can be asked for.
+pub(super) const FAR: Duration = Duration::from_secs(20 * 366 * 86_400);
+/// BullMQ keeps delayed jobs by their due times, with room for some order within a millisecond.
+pub(super) const SCORE_PER_MS: f64 = 4096.0;
 
 /// Field of a job's hash: why somebody asked for it to be stopped.
 pub(super) const CANCEL: &str = "jobber:cancel";

@@ -1,6 +1,5 @@
 //! Drives one lease: publishes the job's output and progress, and carries its verdict out.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,12 +10,12 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::outbox::Outbox;
 use super::super::{LeaseLoss, LeaseOps, OutputChunk, QueueError};
-use super::claim::Gate;
-use super::connect::{Redis, Trouble};
-use super::ends::{self, End};
-use super::output::Transcript;
-use super::signals::Loss;
-use super::{Inner, keys};
+use super::connect::{BullClient, BullError};
+use super::counts::Counts;
+use super::end_notes::{self, End};
+use super::limiter::ClaimLimiter;
+use super::output::OutputWriter;
+use super::{Inner, Loss, keys};
 use crate::domain::{AttemptNumber, Progress, Verdict};
 
 /// What is said within this time is published together.
@@ -27,44 +26,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How long the holder of a lease waits at most to hear that its verdict was carried out.
 const LONGEST_SETTLE: Duration = Duration::from_secs(5);
 
-/// How often a job was started, and how that ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) started: u32,
-    pub(super) finished: u32,
-    pub(super) crashes: u32,
-    pub(super) unseen: u32,
-    /// BullMQ's count of stalls.
-    pub(super) stalls: u32,
-    /// BullMQ's count of starts.
-    pub(super) leases: u32,
-}
-
-impl Counts {
-    /// From a job's hash.
-    pub(super) fn of(fields: &HashMap<String, String>) -> Self {
-        let number = |name: &str| fields.get(name).and_then(|n| n.parse().ok()).unwrap_or(0u32);
-        let (leases, unseen, stalls) = (number("ats"), number(keys::UNSEEN), number("stc"));
-        Self {
-            started: leases.saturating_sub(unseen),
-            finished: number("atm"),
-            crashes: stalls.saturating_sub(number(keys::STALLS_BEFORE)),
-            unseen,
-            stalls,
-            leases,
-        }
-    }
-
-    /// Takes off the count a stall of a lease that had started nothing: no crash, and its number is given again.
-    fn forgive_a_stall(&mut self) {
-        self.crashes = self.crashes.saturating_sub(1);
-        self.started = self.started.saturating_sub(1);
-        self.unseen += 1;
-    }
-}
-
 /// The counts of a job that was just taken. Only a job that was started before has any that are worth a look.
-pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Redis>, Counts), QueueError> {
+pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<BullClient>, Counts), QueueError> {
     let redis = inner.link.get().await?;
     if job.attempts_started() <= 1 {
         let finished = job.attempts_made();
@@ -93,7 +56,7 @@ pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Redi
 }
 
 /// Puts a job back that was not lent out: at the head of the queue, or after a pause.
-pub(super) async fn put_back_unseen(inner: &Inner, redis: &Redis, job: &bullmq::Job, pause: Option<Duration>) {
+pub(super) async fn put_back_unseen(inner: &Inner, redis: &BullClient, job: &bullmq::Job, pause: Option<Duration>) {
     let back = async {
         let mut count = redis::cmd("EVAL");
         count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::UNSEEN).arg(1);
@@ -104,7 +67,7 @@ pub(super) async fn put_back_unseen(inner: &Inner, redis: &Redis, job: &bullmq::
                 job.move_to_wait(None).await?;
             }
         }
-        Ok::<_, Trouble>(())
+        Ok::<_, BullError>(())
     };
     if let Err(error) = inner.link.call(back).await {
         tracing::warn!(job = job.id(), %error, "a job could not be put back; it comes back when its lease expires");
@@ -113,7 +76,7 @@ pub(super) async fn put_back_unseen(inner: &Inner, redis: &Redis, job: &bullmq::
 
 /// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on what
 /// it read when it took the job.
-pub(super) async fn mend_options(inner: &Inner, redis: &Redis, job: &bullmq::Job, opts: &str) {
+pub(super) async fn mend_options(inner: &Inner, redis: &BullClient, job: &bullmq::Job, opts: &str) {
     let mut write = redis::cmd("EVAL");
     write.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg("opts").arg(opts);
     if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut write)).await {
@@ -130,7 +93,7 @@ fn in_ms(inner: &Inner, after: Duration) -> u64 {
 /// What the holder's side and the queue's side share.
 struct Shared {
     inner: Arc<Inner>,
-    redis: Arc<Redis>,
+    redis: Arc<BullClient>,
     id: String,
     token: String,
     counts: Counts,
@@ -240,7 +203,7 @@ enum Step {
 }
 
 /// The queue's side.
-pub(super) struct Lent {
+pub(super) struct LeaseDriver {
     job: bullmq::Job,
     attempt: AttemptNumber,
     shared: Arc<Shared>,
@@ -248,10 +211,10 @@ pub(super) struct Lent {
     done: oneshot::Sender<()>,
 }
 
-impl Lent {
+impl LeaseDriver {
     pub(super) fn new(
         inner: Arc<Inner>,
-        redis: Arc<Redis>,
+        redis: Arc<BullClient>,
         job: bullmq::Job,
         token: String,
         counts: Counts,
@@ -277,8 +240,8 @@ impl Lent {
 
     /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
     /// answer. Gives the answer, and whom to tell when it was carried out.
-    pub(super) async fn settled(mut self, gate: &Gate) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
-        let mut transcript = Transcript::new(&self.shared.inner, self.job.id(), self.attempt);
+    pub(super) async fn settled(mut self, gate: &ClaimLimiter) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
+        let mut transcript = OutputWriter::new(&self.shared.inner, self.job.id(), self.attempt);
         let verdict = loop {
             tokio::select! {
                 // Nobody left to decide is as good as given back.
@@ -310,7 +273,7 @@ impl Lent {
     }
 
     /// Publishes what is left; history has the end of it, so it is not tried for long.
-    async fn publish_last(&self, transcript: &mut Transcript) {
+    async fn publish_last(&self, transcript: &mut OutputWriter) {
         const TRIES: u32 = 5;
         for _ in 0..TRIES {
             if self.publish(transcript).await || self.is_lost() {
@@ -321,7 +284,7 @@ impl Lent {
     }
 
     /// Publishes what was said; false when that did not work and the output is still to be published.
-    async fn publish(&self, transcript: &mut Transcript) -> bool {
+    async fn publish(&self, transcript: &mut OutputWriter) -> bool {
         let mut said = self.shared.outbox().take();
         if self.is_lost() {
             return true;
@@ -405,7 +368,7 @@ impl Lent {
     }
 
     /// Counts the attempt and puts the job back. BullMQ's moves count nothing; the lock, just confirmed, fences both.
-    async fn retry(&self, after: Duration, error: &str) -> Result<(), Trouble> {
+    async fn retry(&self, after: Duration, error: &str) -> Result<(), BullError> {
         self.confirm().await?;
         let mut count = self.shared.set_if_held();
         // Set, not added to: another try after a lost answer must not count twice.
@@ -418,7 +381,7 @@ impl Lent {
     }
 
     /// Puts the job back without spending an attempt. One that started nothing leaves its number to the next.
-    async fn give_back(&self, after: Duration) -> Result<(), Trouble> {
+    async fn give_back(&self, after: Duration) -> Result<(), BullError> {
         if !self.shared.started.load(Ordering::Acquire) {
             self.confirm().await?;
             let mut count = self.shared.set_if_held();
@@ -430,7 +393,7 @@ impl Lent {
 
     /// Puts the job back: after a pause, or at once if somebody wants it stopped, so that the worker that takes it next
     /// hears of that.
-    async fn put_back(&self, after: Duration) -> Result<(), Trouble> {
+    async fn put_back(&self, after: Duration) -> Result<(), BullError> {
         let is_cancelled = matches!(*self.shared.loss.borrow(), Some(LeaseLoss::Cancelled(_)));
         if after.is_zero() || is_cancelled {
             self.job.move_to_wait(None).await?;
@@ -441,7 +404,7 @@ impl Lent {
     }
 
     /// Why attempts failed, this one last: one entry each, as BullMQ's own workers keep it, and as many as are wanted.
-    async fn stacktrace(&self, error: &str) -> Result<String, Trouble> {
+    async fn stacktrace(&self, error: &str) -> Result<String, BullError> {
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let mut get = redis::cmd("HGET");
         get.arg(self.shared.inner.keys.job(self.job.id())).arg("stacktrace");
@@ -456,7 +419,7 @@ impl Lent {
     }
 
     /// Shows BullMQ's tools why the last attempt failed.
-    async fn show_failure(&self, error: &str) -> Result<(), Trouble> {
+    async fn show_failure(&self, error: &str) -> Result<(), BullError> {
         let mut keep = redis::cmd("EVAL");
         keep.arg(keys::SET_IF_THERE).arg(1).arg(self.shared.inner.keys.job(self.job.id()));
         keep.arg("stacktrace").arg(self.stacktrace(error).await?);
@@ -464,15 +427,15 @@ impl Lent {
     }
 
     /// Makes sure that the lease is still held.
-    async fn confirm(&self) -> Result<(), Trouble> {
+    async fn confirm(&self) -> Result<(), BullError> {
         let lease = u64::try_from(self.shared.inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
         Ok(self.job.extend_lock(&self.shared.token, lease).await?)
     }
 
-    async fn take(&self, step: &Step) -> Result<(), Trouble> {
+    async fn take(&self, step: &Step) -> Result<(), BullError> {
         match step {
             Step::Confirm => self.confirm().await,
-            Step::Note(end) => ends::note(&self.shared.inner, &self.shared.redis, self.job.id(), end).await,
+            Step::Note(end) => end_notes::note(&self.shared.inner, &self.shared.redis, self.job.id(), end).await,
             Step::Retry { after, error } => self.retry(*after, error).await,
             Step::GiveBack { after } => self.give_back(*after).await,
         }

@@ -9,11 +9,14 @@ mod after;
 mod cancel;
 mod claim;
 mod connect;
-mod ends;
+mod counts;
+mod end_notes;
+mod foreign_failures;
 mod format;
 mod hash;
 mod keys;
 mod lease;
+mod limiter;
 mod odd;
 mod options;
 mod output;
@@ -24,7 +27,6 @@ mod schedules;
 mod signals;
 mod submit;
 mod times;
-mod unseen;
 mod witness;
 mod workers;
 
@@ -48,6 +50,9 @@ use keys::Keys;
 use recent_output::RecentOutput;
 use renew::Renewer;
 use signals::Signals;
+
+/// The sender of a lease's loss.
+type Loss = Arc<tokio::sync::watch::Sender<Option<super::LeaseLoss>>>;
 
 /// What can be set on a BullMQ queue.
 #[derive(Clone, PartialEq)]
@@ -171,7 +176,7 @@ impl BullQueue {
         });
         inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
         inner.tasks.spawn(schedules::mend(inner.clone(), stop.clone()));
-        inner.tasks.spawn(after::keep(inner.clone(), stop.clone()));
+        inner.tasks.spawn(after::watch_jobs_with_parents(inner.clone(), stop.clone()));
         Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
     }
 }

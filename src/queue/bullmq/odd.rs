@@ -3,7 +3,7 @@
 //! same changes that BullMQ's script makes.
 
 use super::Inner;
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 
 /// Refuses a job, just taken, whose id history can't hold; answers what the crate is to make of it.
 pub(super) async fn refuse(inner: &Inner, shown: &str, why: String) -> bullmq::Error {
@@ -22,7 +22,7 @@ pub(super) async fn refuse(inner: &Inner, shown: &str, why: String) -> bullmq::E
 }
 
 /// Fails the job that was just taken, and which the crate shows under this id.
-async fn fail(inner: &Inner, redis: &Redis, shown: &str, why: &str) -> Result<(), Trouble> {
+async fn fail(inner: &Inner, redis: &BullClient, shown: &str, why: &str) -> Result<(), BullError> {
     let connection = redis.queue.connection();
     let active = inner.keys.bull("active");
     let mut range = redis::cmd("LRANGE");

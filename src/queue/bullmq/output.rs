@@ -19,9 +19,9 @@ use tokio::time::Instant;
 use super::super::outbox::keep_the_end;
 use super::super::{OutputChunk, QueueError};
 use super::Inner;
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 use super::recent_output::Numbered;
-use super::signals::{self, Told};
+use super::signals::{self, Message};
 use crate::domain::{AttemptNumber, JobId, Stream};
 
 /// A watcher looks again after this long, should a message get lost, and to see whether the job has ended.
@@ -44,7 +44,7 @@ const STREAM: u64 = 1 << 40;
 const AT_ONCE: usize = 16;
 
 /// Writes one attempt's output and keeps it within its bounds.
-pub(super) struct Transcript {
+pub(super) struct OutputWriter {
     id: String,
     attempt: u32,
     bound: usize,
@@ -92,7 +92,7 @@ impl Drop for Spooled {
     }
 }
 
-impl Transcript {
+impl OutputWriter {
     pub(super) fn new(inner: &Inner, id: &str, attempt: AttemptNumber) -> Self {
         Self {
             id: id.to_owned(),
@@ -117,9 +117,9 @@ impl Transcript {
     pub(super) async fn write(
         &mut self,
         inner: &Inner,
-        redis: &Redis,
+        redis: &BullClient,
         mut chunks: VecDeque<OutputChunk>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), BullError> {
         if chunks.is_empty() {
             if self.is_last && self.written > 0 {
                 self.expire(inner, redis, LINGER).await?;
@@ -193,11 +193,11 @@ impl Transcript {
         pipe.cmd("LTRIM").arg(&key).arg(-isize::try_from(sizes.len()).unwrap_or(isize::MAX)).arg(-1).ignore();
         redis.queue.connection().pipe::<()>(&pipe).await?;
         self.lines = Some((line, sizes));
-        signals::tell(inner, redis, &Told::Output { id: self.id.clone() }).await
+        signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await
     }
 
     /// Looks what there is of earlier attempts: the last line's number, and the sizes of all lines.
-    async fn look(&mut self, inner: &Inner, redis: &Redis) -> Result<(u64, VecDeque<usize>), Trouble> {
+    async fn look(&mut self, inner: &Inner, redis: &BullClient) -> Result<(u64, VecDeque<usize>), BullError> {
         let mut pipe = redis::pipe();
         pipe.cmd("LRANGE").arg(inner.keys.logs(&self.id)).arg(0).arg(-1);
         pipe.cmd("XREVRANGE").arg(inner.keys.output(&self.id)).arg("+").arg("-").arg("COUNT").arg(1);
@@ -212,13 +212,13 @@ impl Transcript {
         Ok((line, lines.iter().map(String::len).collect()))
     }
 
-    async fn is_read(&self, inner: &Inner, redis: &Redis) -> Result<bool, Trouble> {
+    async fn is_read(&self, inner: &Inner, redis: &BullClient) -> Result<bool, BullError> {
         let mut exists = redis::cmd("EXISTS");
         exists.arg(inner.keys.readers(&self.id));
         Ok(redis.queue.connection().cmd(&mut exists).await?)
     }
 
-    async fn expire(&self, inner: &Inner, redis: &Redis, after: Duration) -> Result<(), Trouble> {
+    async fn expire(&self, inner: &Inner, redis: &BullClient, after: Duration) -> Result<(), BullError> {
         let mut expire = redis::cmd("PEXPIRE");
         expire.arg(inner.keys.output(&self.id)).arg(in_ms(after));
         Ok(redis.queue.connection().cmd(&mut expire).await?)
@@ -323,11 +323,11 @@ pub(super) async fn read(
 /// What there is behind `after`; of a job that is no longer in the queue nothing.
 async fn fresh(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     id: &JobId,
     after: u64,
     has_ended: bool,
-) -> Result<(u64, Vec<OutputChunk>), Trouble> {
+) -> Result<(u64, Vec<OutputChunk>), BullError> {
     let stream = inner.keys.output(id.as_str());
     let key = inner.keys.job(id.as_str());
     let mut pipe = redis::pipe();
@@ -341,7 +341,7 @@ async fn fresh(
         let mut range = redis::cmd("XRANGE");
         range.arg(&stream).arg(format!("{}-0", after + 1)).arg("+").arg("COUNT").arg(ENTRIES);
         let entries: Vec<StreamEntry> = redis.queue.connection().cmd(&mut range).await?;
-        Ok::<_, Trouble>(entries.into_iter().filter_map(numbered).collect())
+        Ok::<_, BullError>(entries.into_iter().filter_map(numbered).collect())
     };
     let job = (id.to_string(), born.unwrap_or_default());
     let pieces = inner.recent_output.read(job, after.saturating_sub(STREAM), ENTRIES, read_from).await?;

@@ -7,8 +7,8 @@ use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
-use super::connect::{Redis, Trouble};
-use super::lease::Counts;
+use super::connect::{BullClient, BullError};
+use super::counts::Counts;
 use super::{BullSettings, Inner, after, format, keys};
 use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
@@ -16,8 +16,6 @@ use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Timestamp
 pub(super) type Fields = HashMap<String, String>;
 /// Where [`fields`] puts the score of a delayed job.
 const DUE: &str = "jobber:due";
-/// BullMQ keeps delayed jobs by their due times, with room for some order within a millisecond.
-pub(super) const SCORE_PER_MS: f64 = 4096.0;
 /// How many of a page's last ids stand in the cursor of a list: one of them is probably still there for the next page.
 const ANCHORS: usize = 8;
 
@@ -39,13 +37,17 @@ fn state(state: bullmq::JobState) -> Option<JobState> {
 }
 
 /// The job's state and hash, if it is there. The state is read first: what comes with an end is there when the end is.
-pub(super) async fn fields(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Option<(JobState, Fields)>, Trouble> {
+pub(super) async fn fields(
+    inner: &Inner,
+    redis: &BullClient,
+    id: &JobId,
+) -> Result<Option<(JobState, Fields)>, BullError> {
     let Some(state) = state(redis.queue.get_job_state(id.as_str()).await?) else { return Ok(None) };
     let fields = hashes(inner, redis, &[id.to_string()]).await?.pop().unwrap_or_default();
     Ok((!fields.is_empty()).then_some((state, fields)))
 }
 
-async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fields>, Trouble> {
+async fn hashes(inner: &Inner, redis: &BullClient, ids: &[String]) -> Result<Vec<Fields>, BullError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -74,7 +76,7 @@ async fn hashes(inner: &Inner, redis: &Redis, ids: &[String]) -> Result<Vec<Fiel
 
 /// When a delayed job is due, as a field.
 fn due(score: f64) -> (String, String) {
-    (DUE.to_owned(), format!("{:.0}", (score / SCORE_PER_MS).floor()))
+    (DUE.to_owned(), format!("{:.0}", (score / keys::SCORE_PER_MS).floor()))
 }
 
 /// The job of a hash; `None` for one that can't be run here and so has no words.
@@ -85,7 +87,7 @@ pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &F
     let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let active = state == JobState::Active;
     let due_at = time(fields.get(DUE).and_then(|ms| ms.parse().ok()))
-        .filter(|due| state == JobState::Delayed && due.since(job.submitted_at) < after::FAR);
+        .filter(|due| state == JobState::Delayed && due.since(job.submitted_at) < keys::FAR);
     Some(QueuedJob {
         job: Arc::new(job),
         state,
@@ -125,7 +127,7 @@ pub(super) fn result(stored: &str) -> Option<Value> {
 }
 
 /// The jobs with these ids as they were submitted; `None` for those that are not there or can't be run here.
-pub(super) async fn jobs(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<Vec<Option<Job>>, Trouble> {
+pub(super) async fn jobs(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<Vec<Option<Job>>, BullError> {
     let names: Vec<_> = ids.iter().map(JobId::to_string).collect();
     let found = hashes(inner, redis, &names).await?;
     let jobs = ids.iter().zip(found).map(|(id, fields)| {
@@ -169,7 +171,7 @@ pub(super) async fn find_without_data(inner: &Inner, ids: &[JobId]) -> Result<Ve
     inner.link.call(try_join_all(ids.iter().map(|id| standing(inner, &redis, id)))).await
 }
 
-async fn standing(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Option<QueuedJob>, Trouble> {
+async fn standing(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Option<QueuedJob>, BullError> {
     // The state first, as in [`fields`].
     let Some(state) = state(redis.queue.get_job_state(id.as_str()).await?) else { return Ok(None) };
     let mut ask = redis::pipe();
@@ -224,7 +226,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         let more = ids.len() > request.limit;
         ids.truncate(request.limit);
         let names: Vec<_> = ids.iter().map(|(id, _)| id.clone()).collect();
-        Ok::<_, Trouble>((hashes(inner, &redis, &names).await?, ids, more))
+        Ok::<_, BullError>((hashes(inner, &redis, &names).await?, ids, more))
     };
     let (found, ids, more) = inner.link.call(listed).await?;
     let next = more.then(|| {
@@ -240,7 +242,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
 /// Delayed without a time is until others have ended: adds which.
 async fn tell_whom_they_wait_for(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     jobs: impl Iterator<Item = &mut QueuedJob>,
 ) -> Result<(), QueueError> {
     for job in jobs.filter(|job| job.state == JobState::Delayed && job.due_at.is_none()) {
@@ -257,11 +259,11 @@ fn text(id: &[u8]) -> String {
 /// Ids of a list, in the order in which they are taken, behind the last id of `after` that is still there.
 async fn list(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     state: JobState,
     after: Option<&str>,
     limit: usize,
-) -> Result<Vec<(String, String)>, Trouble> {
+) -> Result<Vec<(String, String)>, BullError> {
     let key = inner.keys.bull(if state == JobState::Active { "active" } else { "wait" });
     let mut end: isize = -1;
     for anchor in after.into_iter().flat_map(|after| after.split('/')) {
@@ -287,10 +289,10 @@ async fn list(
 /// Ids of delayed jobs behind `after`: those that are due at some time, then those that wait for their children.
 async fn delayed(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     after: Option<&str>,
     limit: usize,
-) -> Result<Vec<(String, String)>, Trouble> {
+) -> Result<Vec<(String, String)>, BullError> {
     let behind = after.and_then(|after| after.strip_prefix(CHILDREN));
     let mut found = match behind {
         None => sorted(inner, redis, JobState::Delayed.as_str(), false, after, limit).await?,
@@ -307,12 +309,12 @@ async fn delayed(
 /// Ids of a sorted set behind `after`, which is a score and an id: the next due first, or the last ended first.
 async fn sorted(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     set: &str,
     newest_first: bool,
     after: Option<&str>,
     limit: usize,
-) -> Result<Vec<(String, String)>, Trouble> {
+) -> Result<Vec<(String, String)>, BullError> {
     let key = inner.keys.bull(set);
     let after = after.and_then(|after| after.split('/').next()).and_then(|place| place.split_once('@'));
     let (command, far) = if newest_first { ("ZREVRANGEBYSCORE", "-inf") } else { ("ZRANGEBYSCORE", "+inf") };

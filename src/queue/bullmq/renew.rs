@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::super::LeaseLoss;
 use super::super::lease::reliable;
-use super::connect::{Redis, Target};
-use super::signals::Loss;
+use super::Loss;
+use super::connect::{BullClient, Target};
 use crate::domain::Validity;
 use crate::domain::validity::boot_ms;
 
@@ -32,7 +32,7 @@ struct Held {
     asking: bool,
 }
 
-enum Answer {
+enum RenewOutcome {
     /// With the moment at which it was asked for.
     Held(Arc<bullmq::Job>, u64),
     Lost,
@@ -99,7 +99,7 @@ impl Renewer {
 async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {
     let connecting = target.connect_at_last();
     tokio::pin!(connecting);
-    let mut redis: Option<Arc<Redis>> = None;
+    let mut redis: Option<Arc<BullClient>> = None;
     let mut held: HashMap<String, Held> = HashMap::new();
     let mut answers = FuturesUnordered::new();
     let mut tick = tokio::time::interval(lease / 12);
@@ -122,12 +122,12 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                 let Some(lease) = held.get_mut(&token) else { continue };
                 lease.asking = false;
                 match answer {
-                    Answer::Held(job, since) => {
+                    RenewOutcome::Held(job, since) => {
                         (lease.confirmed, lease.job) = (since, Some(job));
                         lease.validity.extend(since, reliable(duration));
                     }
-                    Answer::Lost => lose(&lease.loss),
-                    Answer::None => {}
+                    RenewOutcome::Lost => lose(&lease.loss),
+                    RenewOutcome::None => {}
                 }
             }
             _ = tick.tick() => {
@@ -150,32 +150,32 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
 }
 
 async fn renew(
-    redis: Arc<Redis>,
+    redis: Arc<BullClient>,
     id: String,
     token: String,
     job: Option<Arc<bullmq::Job>>,
     lease: Duration,
-) -> (String, Answer) {
+) -> (String, RenewOutcome) {
     let since = boot_ms();
     let ask = async {
         let job = match job {
             Some(job) => job,
             None => match redis.queue.get_job(&id).await {
                 Ok(Some(job)) => Arc::new(job),
-                Ok(None) => return Answer::Lost,
-                Err(_) => return Answer::None,
+                Ok(None) => return RenewOutcome::Lost,
+                Err(_) => return RenewOutcome::None,
             },
         };
         match job.extend_lock(&token, u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)).await {
-            Ok(()) => Answer::Held(job, since),
-            Err(bullmq::Error::JobLocked(_)) => Answer::Lost,
+            Ok(()) => RenewOutcome::Held(job, since),
+            Err(bullmq::Error::JobLocked(_)) => RenewOutcome::Lost,
             Err(error) => {
                 tracing::debug!(job = id, %error, "a lease could not be renewed; trying again");
-                Answer::None
+                RenewOutcome::None
             }
         }
     };
-    let answer = tokio::time::timeout(lease / 6, ask).await.unwrap_or(Answer::None);
+    let answer = tokio::time::timeout(lease / 6, ask).await.unwrap_or(RenewOutcome::None);
     (token, answer)
 }
 

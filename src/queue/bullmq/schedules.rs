@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::schedules::{ScheduleStanding, in_order};
 use super::super::{QueueError, QueueErrorKind, Scheduler};
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 use super::times::{self, Pattern};
 use super::{BullQueue, Inner, format, keys};
 use crate::domain::{JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
@@ -38,7 +38,7 @@ pub(super) const PUT_BACK: u32 = 3;
 /// made here, and nothing is left for the crate to do.
 pub(super) async fn stands_for_its_time(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     job: &bullmq::Job,
     schedule: &str,
 ) -> Result<bool, QueueError> {
@@ -69,7 +69,7 @@ fn is_over(stored: &JobSchedulerJson, now: Timestamp) -> bool {
 }
 
 /// Makes the next job of a schedule.
-async fn go_on(inner: &Inner, redis: &Redis, stored: &JobSchedulerJson) -> Result<(), Trouble> {
+async fn go_on(inner: &Inner, redis: &BullClient, stored: &JobSchedulerJson) -> Result<(), BullError> {
     let options = stored.opts.clone().and_then(|opts| serde_json::from_value(opts).ok());
     let pattern = Pattern { name: &stored.name, data: stored.data.clone(), options };
     times::upsert(inner, redis, &stored.key, times::of_stored(stored), pattern).await?;
@@ -97,7 +97,7 @@ pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
 }
 
 /// `said` holds what was last said of schedules that can't go on, so that it is said once.
-async fn mend_once(inner: &Inner, redis: &Redis, said: &mut HashMap<String, String>) -> Result<(), Trouble> {
+async fn mend_once(inner: &Inner, redis: &BullClient, said: &mut HashMap<String, String>) -> Result<(), BullError> {
     times::restore_all(inner, redis).await?;
     let until = (inner.clock.now() - OVERDUE).as_millis();
     let mut overdue = redis::cmd("ZRANGEBYSCORE");
@@ -118,7 +118,7 @@ async fn mend_once(inner: &Inner, redis: &Redis, said: &mut HashMap<String, Stri
                 said.remove(&id);
                 tracing::info!(schedule = id, "a schedule that had come to a stop goes on");
             }
-            Err(Trouble::Redis(error)) => return Err(error.into()),
+            Err(BullError::Redis(error)) => return Err(error.into()),
             Err(error) => {
                 let error = error.to_string();
                 if said.get(&id) != Some(&error) {
@@ -167,7 +167,7 @@ fn with_last(
 }
 
 /// Gives the schedule to BullMQ.
-async fn upsert(inner: &Inner, redis: &Redis, schedule: &Schedule, offset: Option<u64>) -> Result<(), Trouble> {
+async fn upsert(inner: &Inner, redis: &BullClient, schedule: &Schedule, offset: Option<u64>) -> Result<(), BullError> {
     let (pattern, tz, every) = match &schedule.timing {
         // The zone is always said: BullMQ's own default differs from one of its workers to another.
         Timing::Cron { expression, zone } => (Some(expression.clone()), Some(zone.clone()), None),
@@ -184,10 +184,10 @@ async fn upsert(inner: &Inner, redis: &Redis, schedule: &Schedule, offset: Optio
 /// Forgets a next time that a wrong clock has carried far ahead; whether it did.
 async fn forget_if_astray(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     stored: &JobSchedulerJson,
     timing: &Timing,
-) -> Result<bool, Trouble> {
+) -> Result<bool, BullError> {
     let next = stored.next.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let is_astray = next.is_some_and(|next| timing.is_far_beyond(next, inner.clock.now()));
     if is_astray {
@@ -197,20 +197,20 @@ async fn forget_if_astray(
 }
 
 /// Schedules that are kept aside.
-async fn paused(inner: &Inner, redis: &Redis) -> Result<HashMap<String, Schedule>, Trouble> {
+async fn paused(inner: &Inner, redis: &BullClient) -> Result<HashMap<String, Schedule>, BullError> {
     let mut all = redis::cmd("HGETALL");
     all.arg(inner.keys.paused_schedules());
     let all: HashMap<String, String> = redis.queue.connection().cmd(&mut all).await?;
     Ok(all.into_iter().filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect())
 }
 
-async fn lasts(inner: &Inner, redis: &Redis) -> Result<HashMap<String, String>, Trouble> {
+async fn lasts(inner: &Inner, redis: &BullClient) -> Result<HashMap<String, String>, BullError> {
     let mut all = redis::cmd("HGETALL");
     all.arg(inner.keys.last_scheduled());
     Ok(redis.queue.connection().cmd(&mut all).await?)
 }
 
-async fn keep_aside(inner: &Inner, redis: &Redis, schedule: &Schedule) -> Result<(), Trouble> {
+async fn keep_aside(inner: &Inner, redis: &BullClient, schedule: &Schedule) -> Result<(), BullError> {
     let text = serde_json::to_string(schedule).map_err(bullmq::Error::from)?;
     let mut keep = redis::cmd("HSET");
     keep.arg(inner.keys.paused_schedules()).arg(schedule.id.as_str()).arg(text);
@@ -218,13 +218,13 @@ async fn keep_aside(inner: &Inner, redis: &Redis, schedule: &Schedule) -> Result
 }
 
 /// Forgets what is kept aside; whether there was anything.
-async fn forget(redis: &Redis, key: String, id: &ScheduleId) -> Result<bool, Trouble> {
+async fn forget(redis: &BullClient, key: String, id: &ScheduleId) -> Result<bool, BullError> {
     let mut forget = redis::cmd("HDEL");
     forget.arg(key).arg(id.as_str());
     Ok(redis.queue.connection().cmd(&mut forget).await?)
 }
 
-async fn all(inner: &Inner, redis: &Redis) -> Result<Vec<ScheduleStanding>, Trouble> {
+async fn all(inner: &Inner, redis: &BullClient) -> Result<Vec<ScheduleStanding>, BullError> {
     let lasts = lasts(inner, redis).await?;
     let live = redis.queue.get_job_schedulers(0, -1, true).await?;
     let mut all: Vec<_> = live.iter().filter_map(|stored| read(inner, stored, &lasts)).collect();
@@ -262,7 +262,7 @@ impl Scheduler for BullQueue {
             };
             forget_if_astray(inner, &redis, &stored, &schedule.timing).await?;
             upsert(inner, &redis, &schedule, None).await?;
-            Ok::<_, Trouble>(false)
+            Ok::<_, BullError>(false)
         };
         inner.link.call(put).await.map_err(explained)
     }
@@ -281,7 +281,7 @@ impl Scheduler for BullQueue {
                 return Ok(read(inner, &stored, &lasts));
             }
             let aside = paused(inner, &redis).await?.remove(id.as_str());
-            Ok::<_, Trouble>(aside.map(|schedule| with_last(schedule, true, None, &lasts)))
+            Ok::<_, BullError>(aside.map(|schedule| with_last(schedule, true, None, &lasts)))
         };
         inner.link.call(find).await
     }
@@ -293,7 +293,7 @@ impl Scheduler for BullQueue {
             let live = redis.queue.remove_job_scheduler(id.as_str()).await?;
             let aside = forget(&redis, inner.keys.paused_schedules(), id).await?;
             forget(&redis, inner.keys.last_scheduled(), id).await?;
-            Ok::<_, Trouble>(live || aside)
+            Ok::<_, BullError>(live || aside)
         };
         inner.link.call(remove).await
     }
@@ -311,7 +311,7 @@ impl Scheduler for BullQueue {
                 if forget_if_astray(inner, &redis, &stored, &known.schedule.timing).await? {
                     upsert(inner, &redis, &known.schedule, None).await?;
                 }
-                Ok::<_, Trouble>(())
+                Ok::<_, BullError>(())
             };
             inner.link.call(heal).await.map_err(explained)?;
             return Ok(true);
@@ -325,7 +325,7 @@ impl Scheduler for BullQueue {
                 upsert(inner, &redis, &known.schedule, beat(&known)).await?;
                 forget(&redis, inner.keys.paused_schedules(), id).await?;
             }
-            Ok::<_, Trouble>(())
+            Ok::<_, BullError>(())
         };
         inner.link.call(change).await.map_err(explained)?;
         Ok(true)

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::super::LeaseLoss;
-use super::claim::Gate;
-use super::connect::{Redis, Trouble};
-use super::{Inner, keys};
+use super::connect::{BullClient, BullError};
+use super::limiter::ClaimLimiter;
+use super::{Inner, Loss, keys};
 
 /// How long the look whether a message was lost may take; then the connection is given up.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const BACKLOG: usize = 1024;
 /// One message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Told {
+pub(super) enum Message {
     /// This job is to be stopped, if it runs.
     Cancel { id: String, reason: String },
     /// This job has said something.
@@ -35,25 +35,22 @@ pub(super) enum Told {
     Drain { worker: String },
 }
 
-/// The sender of a lease's loss.
-pub(super) type Loss = Arc<watch::Sender<Option<LeaseLoss>>>;
-
 /// What this process knows.
 pub(super) struct Signals {
-    known: Mutex<Known>,
+    known: Mutex<LocalLeases>,
     output: broadcast::Sender<String>,
     /// Whether the channel is listened to, and so Redis was there a moment ago.
     listening: AtomicBool,
 }
 
 #[derive(Default)]
-struct Known {
+struct LocalLeases {
     /// Jobs of which this process heard that they are to be stopped, wherever they run. Hearsay: a message may be late, and
     /// the job have been put back since. What is on record counts.
     cancels: HashSet<String>,
     /// Leases of this process: job id and token.
     leases: HashMap<(String, String), Loss>,
-    claims: Vec<Weak<Gate>>,
+    claims: Vec<Weak<ClaimLimiter>>,
 }
 
 impl Signals {
@@ -61,7 +58,7 @@ impl Signals {
         Self { known: Mutex::default(), output: broadcast::channel(BACKLOG).0, listening: AtomicBool::new(false) }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, LocalLeases> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -82,7 +79,7 @@ impl Signals {
         self.known().cancels.remove(id)
     }
 
-    pub(super) fn enlist(&self, gate: &Arc<Gate>) {
+    pub(super) fn enlist(&self, gate: &Arc<ClaimLimiter>) {
         let mut known = self.known();
         known.claims.retain(|claim| claim.strong_count() > 0);
         known.claims.push(Arc::downgrade(gate));
@@ -111,23 +108,23 @@ impl Signals {
     }
 }
 
-async fn hear(inner: &Inner, redis: &Redis, told: Told) -> Result<(), Trouble> {
+async fn hear(inner: &Inner, redis: &BullClient, told: Message) -> Result<(), BullError> {
     match told {
-        Told::Cancel { id, .. } => {
+        Message::Cancel { id, .. } => {
             inner.signals.known().cancels.insert(id.clone());
             look_at_record(inner, redis, &id).await?;
         }
-        Told::Output { id } => {
+        Message::Output { id } => {
             // Without a watcher there is nobody to tell.
             let _ = inner.signals.output.send(id);
         }
-        Told::Drain { worker } => inner.signals.drain(&worker),
+        Message::Drain { worker } => inner.signals.drain(&worker),
     }
     Ok(())
 }
 
 /// Tells this process's leases of a job that it is to be stopped, if that is on record.
-pub(super) async fn look_at_record(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+pub(super) async fn look_at_record(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
     // Those of before the look: what it finds may have been settled when a later one is taken.
     let leases = inner.signals.leases_of(id);
     if leases.is_empty() {
@@ -146,7 +143,7 @@ pub(super) async fn look_at_record(inner: &Inner, redis: &Redis, id: &str) -> Re
 }
 
 /// Hears of all requests on record, whose messages may have been lost.
-async fn look_at_records(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+async fn look_at_records(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
     let mut all = redis::cmd("HKEYS");
     let cancels: HashSet<String> = redis.queue.connection().cmd(all.arg(inner.keys.cancels())).await?;
     let held = {
@@ -172,7 +169,7 @@ fn cancel(loss: &Loss, reason: &str) {
 }
 
 /// Tells every process.
-pub(super) async fn tell(inner: &Inner, redis: &Redis, told: &Told) -> Result<(), Trouble> {
+pub(super) async fn tell(inner: &Inner, redis: &BullClient, told: &Message) -> Result<(), BullError> {
     let message = serde_json::to_string(told).map_err(bullmq::Error::from)?;
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(inner.keys.channel()).arg(message);
@@ -197,7 +194,7 @@ pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-async fn listen_once(inner: &Inner, redis: &Redis, turn: usize) -> Result<(), Trouble> {
+async fn listen_once(inner: &Inner, redis: &BullClient, turn: usize) -> Result<(), BullError> {
     let mut subscription = inner.link.target().listener(redis, turn).await?.get_async_pubsub().await?;
     subscription.subscribe(inner.keys.channel()).await?;
     let mut messages = subscription.into_on_message();

@@ -8,7 +8,7 @@ use bullmq::FlowJob;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 use super::{Inner, after, format, keys, read};
 use crate::domain::{Job, JobId, Timestamp};
 
@@ -84,7 +84,7 @@ pub(super) async fn submit(
 }
 
 /// Notes jobs of a request that is not answered yet. What is never asked for again is forgotten in time.
-async fn note_requested(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<(), Trouble> {
+async fn note_requested(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<(), BullError> {
     const KEPT: Duration = Duration::from_secs(7 * 86_400);
     if ids.is_empty() {
         return Ok(());
@@ -97,7 +97,7 @@ async fn note_requested(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<(
 }
 
 /// Those of the jobs that were added and have ended.
-async fn ended(inner: &Inner, redis: &Redis, ids: &[JobId]) -> Result<HashSet<JobId>, Trouble> {
+async fn ended(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<HashSet<JobId>, BullError> {
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
@@ -126,7 +126,7 @@ fn as_before(jobs: Vec<Arc<Job>>, before: &Remembered) -> Vec<Arc<Job>> {
 }
 
 /// The answer for jobs in whose places those with these ids stand.
-async fn standing(inner: &Inner, redis: &Redis, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
+async fn standing(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
     let jobs = inner.link.call_longer(patience(ids.len()), read::jobs(inner, redis, &ids)).await?;
     Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job.map(Arc::new))).collect())
 }
@@ -137,11 +137,11 @@ fn patience(jobs: usize) -> Duration {
 
 /// Stores under the key if nothing is there, and answers what was; without `ttl`, replaces what is there.
 async fn remember(
-    redis: &Redis,
+    redis: &BullClient,
     key: &str,
     what: &Remembered,
     ttl: Option<Duration>,
-) -> Result<Option<String>, Trouble> {
+) -> Result<Option<String>, BullError> {
     let text = serde_json::to_string(what).map_err(bullmq::Error::from)?;
     let mut set = redis::cmd("SET");
     set.arg(key).arg(text);
@@ -153,7 +153,7 @@ async fn remember(
     Ok(redis.queue.connection().cmd(&mut set).await?)
 }
 
-async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Submission>, QueueError> {
+async fn add(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec<Submission>, QueueError> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
@@ -197,7 +197,7 @@ async fn add(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<Subm
 /// and adds the job.
 async fn again_without_holder(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     job: &Arc<Job>,
     submission: Submission,
 ) -> Result<Submission, QueueError> {
@@ -212,7 +212,7 @@ async fn again_without_holder(
             return Ok(None);
         }
         redis.queue.remove_deduplication_key(&deduplication.key, holder).await?;
-        Ok::<_, Trouble>(add_all(inner, redis, std::slice::from_ref(job)).await?.pop())
+        Ok::<_, BullError>(add_all(inner, redis, std::slice::from_ref(job)).await?.pop())
     };
     match inner.link.call(again).await? {
         Some(id) if id == job.id.as_str() => Ok(Submission::new(job.clone())),
@@ -228,7 +228,7 @@ async fn again_without_holder(
 /// take another's place.
 async fn add_linked(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     jobs: &[Arc<Job>],
     known: &HashSet<String>,
     patience: Duration,
@@ -251,7 +251,7 @@ async fn add_linked(
 }
 
 /// Those of the ids that were chosen by somebody, and so may be there already.
-async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSet<String>, Trouble> {
+async fn known(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<HashSet<String>, BullError> {
     let chosen: Vec<_> = jobs.iter().filter(|job| is_chosen(job)).collect();
     if chosen.is_empty() {
         return Ok(HashSet::new());
@@ -273,7 +273,7 @@ async fn known(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<HashSe
 }
 
 /// Tells for each job whether its id was chosen and belongs to another job, which came first.
-async fn taken_by_others(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<bool>, Trouble> {
+async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec<bool>, BullError> {
     let mut ask = redis::pipe();
     for job in jobs.iter().filter(|job| is_chosen(job)) {
         ask.cmd("HGET").arg(inner.keys.job(job.id.as_str())).arg("timestamp");
@@ -293,7 +293,7 @@ fn is_chosen(job: &Job) -> bool {
 }
 
 /// Adds the jobs; one alone takes one round trip, many are one transaction.
-async fn add_all(inner: &Inner, redis: &Redis, jobs: &[Arc<Job>]) -> Result<Vec<String>, Trouble> {
+async fn add_all(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec<String>, BullError> {
     let data = |job: &Job| format::data(job, inner.settings.rules(&job.name));
     if let [job] = jobs {
         let added = redis.queue.add(job.name.as_str(), data(job)).options(format::options(job)).await?;

@@ -13,7 +13,7 @@ use bullmq::job_scheduler::{JobSchedulerJson, RepeatOptions, next_cron_millis};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 use super::{Inner, keys};
 use crate::domain::cron::CronTimes;
 use crate::domain::{Timestamp, schedule};
@@ -34,8 +34,8 @@ pub(super) struct Pattern<'p> {
     pub(super) options: Option<JobOptions>,
 }
 
-fn invalid(why: String) -> Trouble {
-    Trouble::Bull(bullmq::Error::InvalidConfig(why))
+fn invalid(why: String) -> BullError {
+    BullError::Bull(bullmq::Error::InvalidConfig(why))
 }
 
 fn millis(at: Timestamp) -> u64 {
@@ -98,11 +98,11 @@ pub(super) fn of_stored(stored: &JobSchedulerJson) -> RepeatOptions {
 /// Gives a schedule to BullMQ, with its next job.
 pub(super) async fn upsert(
     inner: &Inner,
-    redis: &Redis,
+    redis: &BullClient,
     id: &str,
     repeat: RepeatOptions,
     pattern: Pattern<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), BullError> {
     let Pattern { name, data, options } = pattern;
     let now = inner.clock.now();
     if repeat.pattern.is_none() {
@@ -139,7 +139,7 @@ fn moment(due: Timestamp) -> String {
 }
 
 /// Writes a schedule's own pattern back.
-async fn restore(inner: &Inner, redis: &Redis, id: &str, own: &Own) -> Result<(), Trouble> {
+async fn restore(inner: &Inner, redis: &BullClient, id: &str, own: &Own) -> Result<(), BullError> {
     /// A job that is due sooner may be taken any moment.
     const SOON: std::time::Duration = std::time::Duration::from_secs(2);
     let connection = redis.queue.connection();
@@ -172,7 +172,7 @@ async fn restore(inner: &Inner, redis: &Redis, id: &str, own: &Own) -> Result<()
 }
 
 /// Writes back what a process that died left undone.
-pub(super) async fn restore_all(inner: &Inner, redis: &Redis) -> Result<(), Trouble> {
+pub(super) async fn restore_all(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
     let mut all = redis::cmd("HGETALL");
     let all: HashMap<String, String> = redis.queue.connection().cmd(all.arg(inner.keys.odd_schedules())).await?;
     for (id, text) in all {

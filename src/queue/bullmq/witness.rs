@@ -14,7 +14,7 @@ use redis::Value;
 
 use super::super::QueueError;
 use super::super::witness::{Deed, Deeds, Held, ToldEnd, Witness};
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 use super::{BullQueue, Inner, keys, read};
 use crate::domain::{JobId, Timestamp, WorkerId};
 
@@ -27,7 +27,7 @@ type Fields = HashMap<Vec<u8>, Vec<u8>>;
 
 /// What the stream said of one job.
 #[derive(Default)]
-struct Said {
+struct StreamNews {
     end: Option<End>,
     /// It was final, and is to run again.
     put_back: bool,
@@ -45,7 +45,7 @@ fn word<'f>(fields: &'f Fields, name: &str) -> &'f [u8] {
 }
 
 /// Takes one event in; whether it says that jobs have gone without a word of each.
-fn hear(said: &mut HashMap<String, Said>, at: &str, fields: &Fields) -> bool {
+fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bool {
     let event = word(fields, "event");
     if event == b"cleaned" {
         return true;
@@ -73,7 +73,7 @@ fn hear(said: &mut HashMap<String, Said>, at: &str, fields: &Fields) -> bool {
 
 /// Whether another program may have done this to a job with these fields: its last worker, its starts, and those of
 /// them that never reached a runner.
-fn may_be_anothers(said: &Said, (worker, starts, unseen): &(Option<String>, Option<u32>, Option<u32>)) -> bool {
+fn may_be_anothers(said: &StreamNews, (worker, starts, unseen): &(Option<String>, Option<u32>, Option<u32>)) -> bool {
     let ours = worker.as_deref().is_some_and(|name| WorkerId::parse(name).is_ok_and(|id| id.is_generated()));
     // A worker without a name leaves that of the one before.
     let is_first = starts.unwrap_or(0).saturating_sub(unseen.unwrap_or(0)) <= 1;
@@ -85,7 +85,7 @@ fn may_be_anothers(said: &Said, (worker, starts, unseen): &(Option<String>, Opti
     }
 }
 
-async fn deeds(inner: &Inner, redis: &Redis, had_place: bool) -> Result<Deeds, Trouble> {
+async fn deeds(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<Deeds, BullError> {
     let (stream, connection) = (inner.keys.bull("events"), redis.queue.connection());
     let mut ask = redis::pipe();
     ask.cmd("GET").arg(inner.keys.heard());
@@ -129,7 +129,7 @@ async fn deeds(inner: &Inner, redis: &Redis, had_place: bool) -> Result<Deeds, T
     Ok(found)
 }
 
-async fn held(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Held, Trouble> {
+async fn held(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Held, BullError> {
     let Some((state, fields)) = read::fields(inner, redis, id).await? else {
         // In no list, and yet there: not for us to say what it is.
         let mut exists = redis::cmd("EXISTS");
@@ -140,7 +140,7 @@ async fn held(inner: &Inner, redis: &Redis, id: &JobId) -> Result<Held, Trouble>
     Ok(job.map_or(Held::Unreadable, |job| Held::Job(Box::new(job))))
 }
 
-async fn are_open(inner: &Inner, redis: &Redis, jobs: &[(JobId, Timestamp)]) -> Result<Vec<bool>, Trouble> {
+async fn are_open(inner: &Inner, redis: &BullClient, jobs: &[(JobId, Timestamp)]) -> Result<Vec<bool>, BullError> {
     let mut ask = redis::pipe();
     for (id, _) in jobs {
         ask.cmd("HMGET").arg(inner.keys.job(id.as_str())).arg("name").arg("finishedOn").arg("timestamp");
@@ -197,7 +197,7 @@ mod tests {
         words.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())).collect()
     }
 
-    fn said(events: &[&[(&str, &str)]]) -> Said {
+    fn said(events: &[&[(&str, &str)]]) -> StreamNews {
         let mut all = HashMap::new();
         for words in events {
             hear(&mut all, "17-0", &event(words));

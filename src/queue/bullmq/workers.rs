@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::super::{MISSED_HEARTBEATS, QueueError, WorkerInfo};
 use super::Inner;
-use super::connect::Trouble;
-use super::signals::{self, Told};
+use super::connect::BullError;
+use super::signals::{self, Message};
 use crate::domain::WorkerId;
 
 /// How long a request to drain is remembered: longer than any drain.
@@ -32,7 +32,7 @@ pub(super) async fn heartbeat(inner: &Inner, worker: &WorkerInfo) -> Result<bool
             .ignore();
         pipe.cmd("EXISTS").arg(inner.keys.drain(id));
         let (asked,): (bool,) = redis.queue.connection().pipe(&pipe).await?;
-        Ok::<_, Trouble>(asked)
+        Ok::<_, BullError>(asked)
     };
     let asked = inner.link.call(beat).await?;
     if asked {
@@ -71,7 +71,7 @@ pub(super) async fn list(inner: &Inner) -> Result<Vec<WorkerInfo>, QueueError> {
             forget.arg(inner.keys.workers()).arg(gone);
             redis.queue.connection().cmd::<()>(&mut forget).await?;
         }
-        Ok::<_, Trouble>(texts)
+        Ok::<_, BullError>(texts)
     };
     let texts = inner.link.call(ask).await?;
     // What another version wrote and this one can't read is left out.
@@ -90,8 +90,8 @@ pub(super) async fn drain(inner: &Inner, worker: &WorkerId) -> Result<bool, Queu
         let mut set = redis::cmd("SET");
         set.arg(inner.keys.drain(worker.as_str())).arg(1).arg("PX").arg(ms(DRAIN));
         redis.queue.connection().cmd::<()>(&mut set).await?;
-        signals::tell(inner, &redis, &Told::Drain { worker: worker.to_string() }).await?;
-        Ok::<_, Trouble>(true)
+        signals::tell(inner, &redis, &Message::Drain { worker: worker.to_string() }).await?;
+        Ok::<_, BullError>(true)
     };
     inner.link.call(ask).await
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Map, Value};
 
-use super::super::Before;
+use super::super::ParentResults;
 use crate::domain::{Job, JobId, Timestamp};
 
 /// When a job is due that waits for others.
@@ -133,10 +133,10 @@ pub(super) const RESULTS: &str = "(SELECT json_group_object(on_job, json(result)
     WHERE w.job = queue_jobs.seq AND w.result IS NOT NULL)";
 
 /// What became of those that came before, from `barred` and [`RESULTS`].
-pub(super) fn before(barred: Option<String>, results: Option<&str>) -> Before {
+pub(super) fn before(barred: Option<String>, results: Option<&str>) -> ParentResults {
     let results: Map<String, Value> =
         results.filter(|text| *text != "{}").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    Before { barred, results, input: None }
+    ParentResults { barred, results, input: None }
 }
 
 #[cfg(test)]

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::lease::reliable;
-use super::super::{Before, ClaimOptions, Claims, Lease, LeaseLoss, QueueError};
+use super::super::{ClaimOptions, Claims, Lease, LeaseLoss, ParentResults, QueueError};
 use super::expiry::{GONE, Now};
 use super::output::Outboxes;
 use super::settle::Ops;
 use super::sweep::{next_due, promote_due};
-use super::{Inner, after, keep, schedules, workers};
+use super::{Inner, after, renew, schedules, workers};
 use crate::domain::{AttemptNumber, Job, Timestamp, Validity, Verdict, WorkerId};
 
 /// A claimer that waits looks again after this long, should a wake-up get lost.
@@ -46,7 +46,7 @@ pub(super) struct Claim {
     pub(super) inner: Arc<Inner>,
     worker: WorkerId,
     max_cores: u32,
-    book: Mutex<Book>,
+    book: Mutex<ClaimLedger>,
     pub(super) outboxes: Mutex<Outboxes>,
     /// A lease was settled or dropped.
     room: Notify,
@@ -60,9 +60,9 @@ pub(super) struct Claim {
 
 /// Which leases are out, and under what.
 #[derive(Default)]
-struct Book {
+struct ClaimLedger {
     /// The row that stands for this claim now; `None` when it was lost, until another is opened.
-    session: Option<Session>,
+    session: Option<ClaimSession>,
     held: HashMap<Start, watch::Sender<Option<LeaseLoss>>>,
     /// Asked to stop when last looked: catches a request that overtakes the lease on its way here.
     cancelled: HashMap<Start, String>,
@@ -72,7 +72,7 @@ struct Book {
 
 /// A row of `queue_claims`, and until when it holds unless it is renewed.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(super) struct ClaimSession {
     pub(super) id: i64,
     pub(super) deadline: Instant,
     /// The same for who must end the processes should this one not be able to; somewhat earlier.
@@ -95,10 +95,10 @@ pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<C
         done: CancellationToken::new(),
     });
     claim.session().await?;
-    inner.tasks.spawn(keep::renew(claim.clone()));
-    inner.tasks.spawn(keep::watch_doubts(claim.clone()));
-    inner.tasks.spawn(keep::watch_cancellations(claim.clone()));
-    inner.tasks.spawn(keep::publish(claim.clone()));
+    inner.tasks.spawn(renew::renew(claim.clone()));
+    inner.tasks.spawn(renew::watch_doubts(claim.clone()));
+    inner.tasks.spawn(renew::watch_cancellations(claim.clone()));
+    inner.tasks.spawn(renew::publish(claim.clone()));
     inner.tasks.spawn(take_jobs(claim, lend, wanted, stop.clone()));
     Ok(Claims::new(leases, concurrency, stop))
 }
@@ -174,7 +174,7 @@ struct TakenJob {
     crashes: u32,
     payload: Vec<u8>,
     cancelled: Option<String>,
-    before: Before,
+    before: ParentResults,
 }
 
 /// A verdict that is being written.
@@ -188,7 +188,7 @@ impl Drop for Writing {
 }
 
 impl Claim {
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, ClaimLedger> {
         self.book.lock().expect("nothing panics while it holds the book")
     }
 
@@ -204,12 +204,12 @@ impl Claim {
     }
 
     /// The session, if there is one now.
-    pub(super) fn current(&self) -> Option<Session> {
+    pub(super) fn current(&self) -> Option<ClaimSession> {
         self.book().session.clone()
     }
 
     /// The session, opened if there is none.
-    async fn session(&self) -> Result<Session, QueueError> {
+    async fn session(&self) -> Result<ClaimSession, QueueError> {
         if let Some(session) = self.current() {
             return Ok(session);
         }
@@ -223,13 +223,13 @@ impl Claim {
                 .execute((&worker, expiry.expires_at, expiry.boot, expiry.until_ms))?;
             Ok(c.last_insert_rowid())
         });
-        let session = Session { id: id.await?, deadline, validity };
+        let session = ClaimSession { id: id.await?, deadline, validity };
         self.book().session = Some(session.clone());
         Ok(session)
     }
 
     /// Notes that a session holds until its deadline, at least.
-    pub(super) fn renewed(&self, session: Session) {
+    pub(super) fn renewed(&self, session: ClaimSession) {
         let mut book = self.book();
         if let Some(known) = book.session.as_mut().filter(|known| known.id == session.id) {
             known.deadline = known.deadline.max(session.deadline);

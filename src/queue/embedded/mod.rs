@@ -9,12 +9,12 @@ mod after;
 mod claim;
 mod doubt;
 mod expiry;
-mod keep;
 #[cfg(test)]
 mod model;
 mod output;
 mod process;
 mod read;
+mod renew;
 mod schedules;
 mod schema;
 mod settle;

@@ -63,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What the model knows of a job. Their order in the list is the order of submission.
 #[derive(Debug, Clone)]
-struct Known {
+struct ModelJob {
     id: JobId,
     state: JobState,
     priority: u32,
@@ -78,7 +78,7 @@ struct Known {
     key: Option<u8>,
 }
 
-impl Known {
+impl ModelJob {
     fn make_ready(&mut self) {
         self.due_at = None;
         self.state = if self.priority == 0 { JobState::Waiting } else { JobState::Prioritized };
@@ -120,14 +120,14 @@ impl Known {
 
 #[derive(Debug, Default)]
 struct Model {
-    jobs: Vec<Known>,
+    jobs: Vec<ModelJob>,
     /// Keys with a time to live: who took them, and until when.
     keys: Vec<(u8, JobId, Timestamp)>,
     paused: bool,
 }
 
 impl Model {
-    fn find(&mut self, id: &JobId) -> &mut Known {
+    fn find(&mut self, id: &JobId) -> &mut ModelJob {
         self.jobs.iter_mut().find(|j| j.id == *id).unwrap()
     }
 
@@ -145,7 +145,7 @@ impl Model {
         timed.chain(live).cloned().collect()
     }
 
-    fn next(&mut self) -> Option<&mut Known> {
+    fn next(&mut self) -> Option<&mut ModelJob> {
         if self.paused {
             return None;
         }
@@ -305,7 +305,7 @@ impl Run {
             return;
         }
         assert_eq!(submission, Submission::new(job.clone()));
-        let mut known = Known {
+        let mut known = ModelJob {
             id: job.id.clone(),
             state: JobState::Delayed,
             priority,

@@ -69,7 +69,7 @@ impl Pending {
     }
 
     /// Takes what is to be written, and keeps count.
-    pub(super) fn take(&mut self, settings: &EmbeddedQueueSettings) -> Said {
+    pub(super) fn take(&mut self, settings: &EmbeddedQueueSettings) -> OutboxBatch {
         let mut outbox = self.outbox.take();
         let progress = outbox.progress.take().map(|progress| to_json(&progress));
         let (mut chunks, bytes) = outbox.into_chunks();
@@ -83,13 +83,13 @@ impl Pending {
             self.since_cut = 0;
         }
         let is_long = !chunks.is_empty() && self.written > settings.kept_output_bytes;
-        Said { progress, chunks, cut, is_long, is_too_long: self.written > settings.output_bytes }
+        OutboxBatch { progress, chunks, cut, is_long, is_too_long: self.written > settings.output_bytes }
     }
 }
 
 /// What one write publishes of one lease.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct OutboxBatch {
     progress: Option<String>,
     pub(super) chunks: VecDeque<OutputChunk>,
     /// Whether the job's output may have outgrown its bound by a quarter.
@@ -100,7 +100,7 @@ pub(super) struct Said {
     is_too_long: bool,
 }
 
-impl Said {
+impl OutboxBatch {
     pub(super) fn write(
         &self,
         c: &Connection,

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::super::outbox::Outbox;
 use super::super::{LeaseOps, OutputChunk};
 use super::claim::{Claim, PAUSE, Start};
-use super::output::{Outboxes, Pending, Said};
+use super::output::{OutboxBatch, Outboxes, Pending};
 use super::schema::to_json;
 use super::{Inner, after};
 use crate::domain::{Progress, Timestamp, Verdict};
@@ -36,7 +36,7 @@ impl Claim {
     /// Writes all that is in the outboxes; what can't be written goes back.
     pub(super) async fn flush(&self) {
         let inner = self.inner.clone();
-        let unwritten: Arc<Vec<(Start, Said)>>;
+        let unwritten: Arc<Vec<(Start, OutboxBatch)>>;
         let written = {
             let mut outboxes = self.outboxes();
             let said: Vec<_> = outboxes
@@ -105,7 +105,7 @@ impl Ops {
         self.concluded.store(true, Ordering::Release);
         let (claim, start) = (self.claim.clone(), self.start);
         let started = self.started.load(Ordering::Acquire);
-        let queue = move |claim: &Claim, verdict: Verdict, said: Arc<Said>| {
+        let queue = move |claim: &Claim, verdict: Verdict, said: Arc<OutboxBatch>| {
             let inner = claim.inner.clone();
             claim.inner.db.write_later(move |c| {
                 let now = inner.clock.now();

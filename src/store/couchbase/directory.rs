@@ -24,8 +24,8 @@ use super::documents::{self, NAMES, Room, read};
 use super::kv::{Written, each};
 use super::lease;
 use super::session::Connector;
-use crate::backoff::Waits;
 use crate::domain::{Day, JobId, JobName, JobState, Timestamp};
+use crate::reconnect::ReconnectBackoff;
 use crate::stats::{Counts, ShardKey};
 use crate::store::{DayRange, JobRecord, NameSummary, StoreError, StoreErrorKind, Term, codec};
 
@@ -69,7 +69,7 @@ pub(super) struct Names {
 
 /// A document `name:<name>`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(super) struct NameDocument {
     schema: u32,
     years: BTreeMap<String, Tally>,
     /// Places of the jobs that run.
@@ -94,7 +94,7 @@ pub(super) struct Recent {
     places: BTreeSet<String>,
 }
 
-impl Known {
+impl NameDocument {
     pub(super) fn years(&self) -> impl Iterator<Item = &str> {
         self.years.keys().map(String::as_str)
     }
@@ -152,7 +152,7 @@ pub(super) async fn names(connector: &Connector) -> Result<Vec<JobName>, StoreEr
     Ok(or_empty::<Names>(connector, NAMES).await?.names.into_iter().collect())
 }
 
-pub(super) async fn known(connector: &Connector, name: &JobName) -> Result<Known, StoreError> {
+pub(super) async fn known(connector: &Connector, name: &JobName) -> Result<NameDocument, StoreError> {
     or_empty(connector, &documents::name_key(name)).await
 }
 
@@ -166,13 +166,13 @@ pub(super) async fn recent(connector: &Connector, name: &JobName) -> Result<Rece
 
 /// Where a job stands in the lists of its name.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
+pub(super) struct DirectoryLine {
     place: String,
     is_listed: bool,
     is_running: bool,
 }
 
-impl Line {
+impl DirectoryLine {
     pub(super) fn of(record: &JobRecord) -> Self {
         let is_listed = !record.removed;
         Self {
@@ -193,21 +193,21 @@ impl Line {
 
 /// What a commit says of one name.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct DirectoryChange {
     days: BTreeMap<Day, Tally>,
-    lines: Vec<Line>,
+    lines: Vec<DirectoryLine>,
 }
 
 /// What a commit says, by name.
 #[derive(Debug, Default)]
-pub(super) struct AllNews(BTreeMap<JobName, News>);
+pub(super) struct AllNews(BTreeMap<JobName, DirectoryChange>);
 
 impl AllNews {
     pub(super) fn set(&mut self, key: &ShardKey, tally: Tally) {
         self.0.entry(key.name.clone()).or_default().days.insert(key.day, tally);
     }
 
-    pub(super) fn put(&mut self, name: &JobName, line: Line) {
+    pub(super) fn put(&mut self, name: &JobName, line: DirectoryLine) {
         self.0.entry(name.clone()).or_default().lines.push(line);
     }
 }
@@ -223,14 +223,14 @@ impl<D> Default for Remembered<D> {
 
 /// Writes the directory: for the projector.
 #[derive(Default)]
-pub(super) struct Keeper {
+pub(super) struct DirectoryWriter {
     names: Remembered<Names>,
-    known: Remembered<Known>,
+    known: Remembered<NameDocument>,
     days: Remembered<Days>,
     recent: Remembered<Recent>,
 }
 
-impl Keeper {
+impl DirectoryWriter {
     /// Reads all documents anew.
     pub(super) async fn forget(&self) {
         self.names.0.lock().await.clear();
@@ -258,7 +258,7 @@ impl Keeper {
         connector: &Connector,
         term: &Term,
         name: &JobName,
-        news: &News,
+        news: &DirectoryChange,
     ) -> Result<(), StoreError> {
         let mut by_year: BTreeMap<String, Vec<(Day, Tally)>> = BTreeMap::new();
         for (day, tally) in &news.days {
@@ -277,7 +277,7 @@ impl Keeper {
             self.recent.update(connector, term, &key, |recent| recent.set(&news.lines)).await.map(|_| ())
         };
         let (years, ()) = tokio::try_join!(years, recent)?;
-        let set = |known: &mut Known| {
+        let set = |known: &mut NameDocument| {
             known.years.extend(years.iter().cloned());
             for line in &news.lines {
                 line.set_in(&mut known.running, line.is_running);
@@ -288,7 +288,7 @@ impl Keeper {
 }
 
 impl Recent {
-    fn set(&mut self, lines: &[Line]) {
+    fn set(&mut self, lines: &[DirectoryLine]) {
         for line in lines {
             line.set_in(&mut self.places, line.is_listed);
         }
@@ -315,7 +315,7 @@ macro_rules! document {
         })+
     };
 }
-document!(Names, Known, Days, Recent);
+document!(Names, NameDocument, Days, Recent);
 
 impl<D: Document> Remembered<D> {
     /// Changes a document under its version, again and again until nobody writes in between; answers how it stands now.
@@ -326,7 +326,7 @@ impl<D: Document> Remembered<D> {
         key: &str,
         change: impl Fn(&mut D),
     ) -> Result<D, StoreError> {
-        let mut waits = Waits::new(Duration::from_millis(2), Duration::from_millis(200));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(2), Duration::from_millis(200));
         let mut remembered = self.0.lock().await.remove(key);
         for _ in 0..TRIES {
             let (before, version) = match remembered.take() {
@@ -366,9 +366,9 @@ impl<D: Document> Remembered<D> {
 mod tests {
     use super::*;
 
-    fn line(n: i64, is_listed: bool) -> Line {
+    fn line(n: i64, is_listed: bool) -> DirectoryLine {
         let place = documents::place(Timestamp::from_millis(n), &JobId::parse("j").unwrap());
-        Line { place, is_listed, is_running: false }
+        DirectoryLine { place, is_listed, is_running: false }
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
         assert!(recent.more && recent.latest == Some(Timestamp::from_millis(1499)));
         let removed: Vec<_> = (0..1500).map(|n| line(n, false)).collect();
         recent.set(&removed);
-        let known = Known { running: [line(3, true).place].into(), ..Known::default() };
+        let known = NameDocument { running: [line(3, true).place].into(), ..NameDocument::default() };
         let summary = known.summary(JobName::parse("n").unwrap(), &recent).expect("older ones are left");
         assert_eq!((summary.recent.len(), summary.running.len()), (0, 1));
         assert_eq!(summary.latest, Timestamp::from_millis(1499));

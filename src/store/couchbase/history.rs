@@ -1,6 +1,6 @@
 //! What readers ask: single documents, found by the directory where their keys are not known.
 
-use super::directory::{self, Days, Known};
+use super::directory::{self, Days, NameDocument};
 use super::documents::{self, Room};
 use super::kv::each;
 use super::query;
@@ -61,7 +61,7 @@ async fn keys(connector: &Connector, days: DayRange, name: Option<&JobName>) -> 
         None => directory::names(connector).await?,
     };
     let found = each(names, |name| async move {
-        let known: Known = directory::known(connector, &name).await?;
+        let known: NameDocument = directory::known(connector, &name).await?;
         let wanted =
             known.years().filter(|year| directory::overlaps(year, days)).map(str::to_owned).collect::<Vec<_>>();
         let mut keys = Vec::new();

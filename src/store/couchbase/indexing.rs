@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::{CouchbaseStore, query, setup, similar};
-use crate::backoff::Waits;
+use crate::reconnect::ReconnectBackoff;
 use crate::store::StoreError;
 
 /// How often to try in silence what is only too early, as a rule.
@@ -80,7 +80,7 @@ impl Work {
 
 /// Makes the indexes as soon as the bucket can be used, and again whenever they may be gone.
 pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
-    let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(60));
+    let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(60));
     let mut work = Work::ALL;
     loop {
         let Some(strong) = store.upgrade() else { return };

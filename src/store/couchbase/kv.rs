@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::documents::Room;
 use super::durability::for_sdk;
 use super::session::{Connector, Session};
-use crate::backoff::Waits;
+use crate::reconnect::ReconnectBackoff;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long one try may take.
@@ -48,7 +48,7 @@ pub(super) enum Written {
 }
 
 /// How the server answered.
-enum Answer<T> {
+enum KvOutcome<T> {
     Yes(T),
     /// There is no such document, or no such path in it.
     Missing,
@@ -57,49 +57,55 @@ enum Answer<T> {
 }
 
 /// What an error says.
-enum Verdict {
+enum KvErrorClass {
     Missing,
     Moved,
     /// Not done; another try may do it.
     Again,
     /// Perhaps done.
     Unknown,
-    Hopeless(StoreErrorKind, &'static str),
+    FatalConfig(StoreErrorKind, &'static str),
 }
 
-fn judge(error: &Error) -> Verdict {
+fn judge(error: &Error) -> KvErrorClass {
     match error.kind() {
-        ErrorKind::DocumentNotFound | ErrorKind::PathNotFound => Verdict::Missing,
-        ErrorKind::CasMismatch | ErrorKind::DocumentExists => Verdict::Moved,
+        ErrorKind::DocumentNotFound | ErrorKind::PathNotFound => KvErrorClass::Missing,
+        ErrorKind::CasMismatch | ErrorKind::DocumentExists => KvErrorClass::Moved,
         ErrorKind::TemporaryFailure
         | ErrorKind::DocumentLocked
         | ErrorKind::RateLimitedFailure
         | ErrorKind::DurabilityWriteInProgress
-        | ErrorKind::DurableWriteRecommitInProgress => Verdict::Again,
-        ErrorKind::QuotaLimitedFailure => Verdict::Hopeless(StoreErrorKind::Full, "the bucket's quota is used up"),
-        ErrorKind::ValueTooLarge => Verdict::Hopeless(StoreErrorKind::Full, "a document is larger than 20 MiB"),
-        ErrorKind::AuthenticationFailure => Verdict::Hopeless(
+        | ErrorKind::DurableWriteRecommitInProgress => KvErrorClass::Again,
+        ErrorKind::QuotaLimitedFailure => {
+            KvErrorClass::FatalConfig(StoreErrorKind::Full, "the bucket's quota is used up")
+        }
+        ErrorKind::ValueTooLarge => KvErrorClass::FatalConfig(StoreErrorKind::Full, "a document is larger than 20 MiB"),
+        ErrorKind::AuthenticationFailure => KvErrorClass::FatalConfig(
             StoreErrorKind::Unavailable,
             "the user may not do this; it needs data_reader and data_writer",
         ),
-        ErrorKind::UnsupportedOperation => {
-            Verdict::Hopeless(StoreErrorKind::Unavailable, "the server does not know an operation that Jobber needs")
-        }
+        ErrorKind::UnsupportedOperation => KvErrorClass::FatalConfig(
+            StoreErrorKind::Unavailable,
+            "the server does not know an operation that Jobber needs",
+        ),
         ErrorKind::InvalidArgument(_)
         | ErrorKind::PathMismatch
         | ErrorKind::PathInvalid
-        | ErrorKind::DocumentNotJSON => Verdict::Hopeless(StoreErrorKind::Corrupt, "a document is not one of Jobber's"),
-        _ => Verdict::Unknown,
+        | ErrorKind::DocumentNotJSON => {
+            KvErrorClass::FatalConfig(StoreErrorKind::Corrupt, "a document is not one of Jobber's")
+        }
+        _ => KvErrorClass::Unknown,
     }
 }
 
 impl Connector {
     /// Asks until there is an answer; true when an earlier try may have been carried out unheard.
-    async fn ask<T, F>(&self, operation: impl Fn(Arc<Session>, Level) -> F) -> Result<(Answer<T>, bool), StoreError>
+    async fn ask<T, F>(&self, operation: impl Fn(Arc<Session>, Level) -> F) -> Result<(KvOutcome<T>, bool), StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let (began, mut waits) = (Instant::now(), Waits::new(Duration::from_millis(5), Duration::from_secs(1)));
+        let (began, mut waits) =
+            (Instant::now(), ReconnectBackoff::new(Duration::from_millis(5), Duration::from_secs(1)));
         let mut doubtful = false;
         loop {
             let session = self.session().await?;
@@ -109,17 +115,17 @@ impl Connector {
             let cause: Box<dyn std::error::Error + Send + Sync> = match tried {
                 Ok(Ok(value)) => {
                     session.heard();
-                    return Ok((Answer::Yes(value), doubtful));
+                    return Ok((KvOutcome::Yes(value), doubtful));
                 }
                 Ok(Err(error)) if self.durability.is_too_much(level, &error) => Box::new(error),
                 Ok(Err(error)) => match judge(&error) {
-                    Verdict::Missing => return Ok((Answer::Missing, doubtful)),
-                    Verdict::Moved => return Ok((Answer::Moved, doubtful)),
-                    Verdict::Hopeless(kind, why) => {
+                    KvErrorClass::Missing => return Ok((KvOutcome::Missing, doubtful)),
+                    KvErrorClass::Moved => return Ok((KvOutcome::Moved, doubtful)),
+                    KvErrorClass::FatalConfig(kind, why) => {
                         return Err(StoreError::new(kind, format!("Couchbase: {why}")).caused_by(error));
                     }
-                    Verdict::Again => Box::new(error),
-                    Verdict::Unknown => {
+                    KvErrorClass::Again => Box::new(error),
+                    KvErrorClass::Unknown => {
                         doubtful = true;
                         Box::new(error)
                     }
@@ -144,8 +150,8 @@ impl Connector {
             Ok(Found { body: found.content_as_raw().0.to_vec(), cas: found.cas() })
         };
         match self.ask(get).await?.0 {
-            Answer::Yes(found) => Ok(Some(found)),
-            Answer::Missing | Answer::Moved => Ok(None),
+            KvOutcome::Yes(found) => Ok(Some(found)),
+            KvOutcome::Missing | KvOutcome::Moved => Ok(None),
         }
     }
 
@@ -157,8 +163,8 @@ impl Connector {
             session.collection(room).lookup_in(session.key(room, key), specs, None).await?.content_as_raw(0)
         };
         match self.ask(look).await?.0 {
-            Answer::Yes(part) => Ok(Some(part.to_vec())),
-            Answer::Missing | Answer::Moved => Ok(None),
+            KvOutcome::Yes(part) => Ok(Some(part.to_vec())),
+            KvOutcome::Missing | KvOutcome::Moved => Ok(None),
         }
     }
 
@@ -201,7 +207,7 @@ impl Connector {
             Ok(self.noted(&written))
         };
         match self.ask(write).await? {
-            (Answer::Yes(cas), _) => Ok(Written::Done(cas)),
+            (KvOutcome::Yes(cas), _) => Ok(Written::Done(cas)),
             (_, false) => Ok(Written::Moved),
             // An earlier try may be what moved it.
             (_, true) => self.written_by(room, key, |found| found == body).await,
@@ -234,7 +240,7 @@ impl Connector {
             Ok(changed.cas())
         };
         match self.ask(change).await? {
-            (Answer::Yes(cas), _) => Ok(Written::Done(cas)),
+            (KvOutcome::Yes(cas), _) => Ok(Written::Done(cas)),
             (_, false) => Ok(Written::Moved),
             (_, true) => self.written_by(room, key, is_it).await,
         }

@@ -9,14 +9,14 @@ use super::documents::{PROJECTOR, Room, read};
 use super::kv::Written;
 use super::loss::Standing;
 use super::session::Connector;
-use crate::backoff::Waits;
 use crate::domain::{Clock, Timestamp};
 use crate::events::Cursor;
+use crate::reconnect::ReconnectBackoff;
 use crate::store::{StoreError, StoreErrorKind, Term, codec};
 
 /// The document `projector`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Lease {
+pub(super) struct LeadershipLease {
     schema: u32,
     /// The last term given out.
     term: u64,
@@ -31,8 +31,9 @@ pub(super) struct Lease {
     log: Option<String>,
 }
 
-impl Lease {
-    const NEVER: Lease = Lease { schema: 1, term: 0, holder: None, until: None, cursor: Cursor::START, log: None };
+impl LeadershipLease {
+    const NEVER: LeadershipLease =
+        LeadershipLease { schema: 1, term: 0, holder: None, until: None, cursor: Cursor::START, log: None };
 
     fn is(&self, term: &Term) -> bool {
         self.term == term.number && self.holder.as_deref() == Some(&*term.holder)
@@ -47,10 +48,10 @@ impl Lease {
 const TRIES: u32 = 50;
 
 /// The lease with its version; `None` before the first. Notices when it is not what it was.
-pub(super) async fn stored(connector: &Connector) -> Result<Option<(Lease, u64)>, StoreError> {
+pub(super) async fn stored(connector: &Connector) -> Result<Option<(LeadershipLease, u64)>, StoreError> {
     let before = connector.witness.before();
     let found = connector.get(Room::Aggregates, PROJECTOR).await?;
-    let found = found.map(|f| Ok((read::<Lease>("the projector's lease", &f.body)?, f.cas))).transpose()?;
+    let found = found.map(|f| Ok((read::<LeadershipLease>("the projector's lease", &f.body)?, f.cas))).transpose()?;
     connector.witness.found(before, found.as_ref().map(|(lease, _)| lease.standing()));
     Ok(found)
 }
@@ -59,13 +60,13 @@ pub(super) async fn stored(connector: &Connector) -> Result<Option<(Lease, u64)>
 /// result.
 async fn rewrite<T>(
     connector: &Connector,
-    next: impl Fn(&Lease) -> Result<(Option<Lease>, T), StoreError>,
+    next: impl Fn(&LeadershipLease) -> Result<(Option<LeadershipLease>, T), StoreError>,
 ) -> Result<T, StoreError> {
-    let mut waits = Waits::new(Duration::from_millis(2), Duration::from_millis(200));
+    let mut waits = ReconnectBackoff::new(Duration::from_millis(2), Duration::from_millis(200));
     for _ in 0..TRIES {
         let (lease, version) = match stored(connector).await? {
             Some((lease, version)) => (lease, Some(version)),
-            None => (Lease::NEVER, None),
+            None => (LeadershipLease::NEVER, None),
         };
         let (wanted, result) = next(&lease)?;
         let Some(wanted) = wanted else { return Ok(result) };
@@ -82,7 +83,7 @@ async fn rewrite<T>(
 
 /// The log that history is folded from from now on: the one that it is folded from, unless the settings name another, and
 /// either it was folded from none before or they say that the other one is gone.
-fn followed(lease: &Lease, settings: &CouchbaseSettings) -> Result<Option<String>, StoreError> {
+fn followed(lease: &LeadershipLease, settings: &CouchbaseSettings) -> Result<Option<String>, StoreError> {
     match (&settings.log, &lease.log) {
         (Some(own), Some(other)) if own != other && settings.replaces_log.as_ref() != Some(other) => {
             let message = format!(
@@ -121,8 +122,14 @@ pub(super) async fn lead(
         let is_to_restart = number > lease.term && connector.witness.is_to_restart();
         let cursor = if is_to_restart { Cursor::START } else { lease.cursor };
         let (holder, until) = (holder.to_owned(), now + ttl);
-        let wanted =
-            Lease { term: number, holder: Some(holder.clone()), until: Some(until), log, cursor, ..lease.clone() };
+        let wanted = LeadershipLease {
+            term: number,
+            holder: Some(holder.clone()),
+            until: Some(until),
+            log,
+            cursor,
+            ..lease.clone()
+        };
         Ok((Some(wanted), Some(Term { holder, number })))
     })
     .await
@@ -131,7 +138,7 @@ pub(super) async fn lead(
 /// Gives that term back, if it is still the current one.
 pub(super) async fn resign(connector: &Connector, term: &Term) -> Result<(), StoreError> {
     rewrite(connector, |lease| {
-        let wanted = lease.is(term).then(|| Lease { holder: None, until: None, ..lease.clone() });
+        let wanted = lease.is(term).then(|| LeadershipLease { holder: None, until: None, ..lease.clone() });
         Ok((wanted, ()))
     })
     .await
@@ -150,7 +157,7 @@ pub(super) async fn advance(connector: &Connector, term: &Term, cursor: Cursor) 
         if !lease.is(term) || term.number <= connector.witness.lost_through() {
             return Err(fenced());
         }
-        Ok(((cursor > lease.cursor).then(|| Lease { cursor, ..lease.clone() }), ()))
+        Ok(((cursor > lease.cursor).then(|| LeadershipLease { cursor, ..lease.clone() }), ()))
     })
     .await
 }

@@ -38,31 +38,31 @@ struct Seen {
 
 /// What was known before something was read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Before {
+pub(super) struct StandingBefore {
     lease: Standing,
     epoch: u64,
 }
 
 /// What this process has seen of the store.
 #[derive(Debug, Default)]
-pub(super) struct Witness {
+pub(super) struct StoreSightings {
     seen: Mutex<Seen>,
     losses: watch::Sender<u64>,
 }
 
-impl Witness {
+impl StoreSightings {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("nobody panics with the lock in hand")
     }
 
     /// To be asked for before the lease is read: answers may arrive in another order than they were made in.
-    pub(super) fn before(&self) -> Before {
+    pub(super) fn before(&self) -> StandingBefore {
         let seen = self.seen();
-        Before { lease: seen.lease, epoch: seen.epoch }
+        StandingBefore { lease: seen.lease, epoch: seen.epoch }
     }
 
     /// Takes in a lease that was read, or that there is none.
-    pub(super) fn found(&self, before: Before, lease: Option<Standing>) {
+    pub(super) fn found(&self, before: StandingBefore, lease: Option<Standing>) {
         let mut seen = self.seen();
         if before.epoch != seen.epoch {
             return;
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_went_back_is_a_loss_and_one_that_was_read_late_is_not() {
-        let witness = Witness::default();
+        let witness = StoreSightings::default();
         let early = witness.before();
         witness.wrote_lease(at(3, 10));
         witness.found(early, Some(at(2, 5)));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn after_a_loss_the_log_is_folded_from_its_start_once() {
-        let witness = Witness::default();
+        let witness = StoreSightings::default();
         witness.wrote_lease(at(1, 10));
         witness.found(witness.before(), None);
         assert!(witness.is_to_restart() && witness.take_recount() && !witness.take_recount());
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_vbucket_under_another_uuid_is_a_loss_and_the_next_ones_with_it() {
-        let witness = Witness::default();
+        let witness = StoreSightings::default();
         for vbucket in 0..4 {
             witness.wrote(vbucket, 7);
         }

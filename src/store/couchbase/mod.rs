@@ -38,12 +38,13 @@ mod errors;
 mod history;
 mod indexing;
 mod kv;
+mod layout;
 mod lease;
 mod loss;
-mod overheard;
 mod probe;
 mod projection;
 mod query;
+mod sdk_log_sniffer;
 mod session;
 mod setup;
 mod similar;
@@ -66,7 +67,7 @@ use crate::stats::{ShardKey, StatShard};
 use indexing::Indexing;
 use projection::Projecting;
 use session::Connector;
-use similar::Finder;
+use similar::VectorIndex;
 
 /// Where the bucket is, and what is Jobber's in it.
 #[derive(Debug, Clone)]
@@ -107,7 +108,7 @@ impl CouchbaseSettings {
 pub struct CouchbaseStore {
     connector: Connector,
     projecting: Projecting,
-    finder: Finder,
+    finder: VectorIndex,
     indexing: Arc<Indexing>,
     _ends_background_work: DropGuard,
 }
@@ -128,7 +129,7 @@ impl CouchbaseStore {
         let store = Arc::new(Self {
             connector: Connector::new(settings),
             projecting: Projecting::default(),
-            finder: Finder::default(),
+            finder: VectorIndex::default(),
             indexing: Arc::default(),
             _ends_background_work: stop.clone().drop_guard(),
         });

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::directory::{AllNews, Keeper, Line, Tally};
+use super::directory::{AllNews, DirectoryLine, DirectoryWriter, Tally};
 use super::documents::{self, MOST_PATHS, Room, identity, job_changes, job_document};
 use super::errors;
 use super::kv::{Written, each};
@@ -19,14 +19,14 @@ use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorK
 struct Read {
     /// Version and identity of job documents.
     jobs: HashMap<JobId, (u64, [u8; 32])>,
-    lines: HashMap<JobId, (JobName, Line)>,
+    lines: HashMap<JobId, (JobName, DirectoryLine)>,
     tallies: HashMap<ShardKey, Tally>,
 }
 
 /// The projector's side of the store.
 #[derive(Default)]
 pub(super) struct Projecting {
-    keeper: Keeper,
+    keeper: DirectoryWriter,
     /// Under which term, and after how many losses, the keeper has remembered what it does.
     remembered: Mutex<Option<(Term, u64)>>,
     read: Mutex<Read>,
@@ -62,7 +62,7 @@ impl Projecting {
         for Versioned { document, version } in loaded.jobs.iter().flatten() {
             let version = version.expect("what was read has a version");
             read.jobs.insert(document.id.clone(), (version, identity(document)));
-            read.lines.insert(document.id.clone(), (document.name.clone(), Line::of(document)));
+            read.lines.insert(document.id.clone(), (document.name.clone(), DirectoryLine::of(document)));
         }
         for shard in loaded.shards.iter().flatten() {
             read.tallies.insert(shard.document.key.clone(), Tally::of(&shard.document.counts));
@@ -104,7 +104,7 @@ fn news(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord
         tallies.insert(key.clone(), Tally::of(counts));
     }
     for record in jobs.iter().map(|job| &job.document) {
-        lines.insert(record.id.clone(), (record.name.clone(), Line::of(record)));
+        lines.insert(record.id.clone(), (record.name.clone(), DirectoryLine::of(record)));
     }
     let mut news = AllNews::default();
     for (key, tally) in tallies {

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 use super::CouchbaseSettings;
 use super::documents::{self, LAST_PLACE, Room};
+use super::layout::Layout;
 use super::session::Session;
-use super::setup::Layout;
 use crate::domain::{Fingerprint, JobState};
 use crate::store::{JobFilter, StoreError, StoreErrorKind};
 

@@ -25,10 +25,11 @@ use tokio::time::Instant;
 
 use super::documents::Room;
 use super::durability::Demand;
-use super::loss::Witness;
-use super::setup::{self, Layout};
-use super::{CouchbaseSettings, overheard, probe};
-use crate::backoff::dice;
+use super::layout::Layout;
+use super::loss::StoreSightings;
+use super::setup;
+use super::{CouchbaseSettings, probe, sdk_log_sniffer};
+use crate::reconnect::dice;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long to connect may take.
@@ -109,7 +110,7 @@ fn shortened(key: String, prefix: &str) -> String {
 pub(super) struct Connector {
     settings: CouchbaseSettings,
     /// What was seen of the bucket, over all sessions.
-    pub(super) witness: Witness,
+    pub(super) witness: StoreSightings,
     /// What a write waits for.
     pub(super) durability: Demand,
     current: std::sync::RwLock<Option<Arc<Session>>>,
@@ -124,7 +125,7 @@ impl Connector {
         Self {
             durability: Demand::new(settings.durability),
             settings,
-            witness: Witness::default(),
+            witness: StoreSightings::default(),
             current: std::sync::RwLock::new(None),
             connecting: Mutex::new(None),
             is_started: AtomicBool::new(false),
@@ -216,12 +217,13 @@ impl Connector {
         options: ClusterOptions,
         facts: Option<probe::Facts>,
     ) -> Result<(Cluster, Scope, Vec<Collection>, Layout), StoreError> {
-        let (settings, heard) = (self.settings.clone(), overheard::Heard::default());
+        let (settings, heard) = (self.settings.clone(), sdk_log_sniffer::Heard::default());
         let listening = heard.clone();
         let opening = runtime.spawn(async move {
             let connecting = Cluster::connect(&settings.connection, options);
-            let connected =
-                overheard::unless_hopeless(&listening, connecting).await.map_err(|e| setup::barred(&settings, e))?;
+            let connected = sdk_log_sniffer::unless_hopeless(&listening, connecting)
+                .await
+                .map_err(|e| setup::barred(&settings, e))?;
             let cluster = connected.map_err(|e| {
                 StoreError::new(StoreErrorKind::Rejected, format!("{} can't be used", settings.connection)).caused_by(e)
             })?;

@@ -9,9 +9,10 @@ use tokio::time::{Duration, timeout};
 
 use super::CouchbaseSettings;
 use super::documents::{PROJECTOR, Room};
-use super::overheard::Obstacle;
+use super::layout::Layout;
 use super::probe::Facts;
 use super::query::{self, INDEXES};
+use super::sdk_log_sniffer::Obstacle;
 use super::session::Session;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -19,16 +20,6 @@ use crate::store::{StoreError, StoreErrorKind};
 const REQUEST: Duration = Duration::from_secs(4);
 /// How long an index may take to be made.
 const INDEXING: Duration = Duration::from_secs(600);
-
-/// Where documents are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// In collections of their own.
-    Collections,
-    /// All in the bucket's default collection, with the collection's name in their keys: on servers without
-    /// collections, or where they are missing and this user may not make them.
-    Flat,
-}
 
 /// The layout of this bucket, after what is missing has been made.
 ///

@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::documents::{Room, space};
+use super::layout::Layout;
 use super::session::{Connector, Session};
-use super::setup::{Layout, Problem};
+use super::setup::Problem;
 use super::{CouchbaseSettings, errors, history};
 use crate::domain::Fingerprint;
 use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
@@ -51,12 +52,12 @@ enum Unanswered {
 
 /// Finds errors near to a vector.
 #[derive(Default)]
-pub(super) struct Finder {
+pub(super) struct VectorIndex {
     /// The model whose vectors the index has been seen to hold, all of them.
     held: Mutex<Option<String>>,
 }
 
-impl Finder {
+impl VectorIndex {
     /// The `k` nearest errors of this model, best first.
     pub(super) async fn nearest(
         &self,
@@ -231,7 +232,7 @@ pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> 
     let problem = |log: String, may_last| Err(Problem { lack: COST.to_owned(), log, may_last });
     match timeout(MAKING, make(session, bucket, dimension)).await {
         Ok(Ok(Made::New)) => tracing::info!("made the vector search index {name} in Couchbase"),
-        Ok(Ok(Made::Before)) => {}
+        Ok(Ok(Made::StandingBefore)) => {}
         Ok(Ok(Made::Other(found))) => tracing::warn!(
             "the vector search index {name} in Couchbase is of vectors of {found} numbers, the embedder's have \
              {dimension}; drop it and start again. Until then {COST}"
@@ -264,7 +265,7 @@ pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> 
 /// What became of an index.
 enum Made {
     New,
-    Before,
+    StandingBefore,
     /// There is one of this name with vectors of another length.
     Other(u64),
 }
@@ -287,6 +288,6 @@ async fn make(session: &Session, bucket: &str, dimension: usize) -> Result<Made,
 fn is_of(index: &SearchIndex, dimension: usize) -> Made {
     match index.params.iter().flat_map(HashMap::values).find_map(dimension_of) {
         Some(found) if found != dimension as u64 => Made::Other(found),
-        _ => Made::Before,
+        _ => Made::StandingBefore,
     }
 }

@@ -26,13 +26,13 @@ pub(super) fn job(
 
 /// A place in the list of jobs, newest first: everything before it comes after it in the list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct ListCursor {
     submitted_at: i64,
     id: String,
 }
 
-impl Place {
-    const NEWEST: Place = Place { submitted_at: i64::MAX, id: String::new() };
+impl ListCursor {
+    const NEWEST: ListCursor = ListCursor { submitted_at: i64::MAX, id: String::new() };
 
     /// Reads what `Display` wrote.
     pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
@@ -47,7 +47,7 @@ impl Place {
                 .chunks(2)
                 .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
                 .collect::<Option<Vec<u8>>>()?;
-            Some(Place { submitted_at: ms.parse().ok()?, id: String::from_utf8(id).ok()? })
+            Some(ListCursor { submitted_at: ms.parse().ok()?, id: String::from_utf8(id).ok()? })
         };
         place().ok_or_else(|| {
             StoreError::new(
@@ -58,7 +58,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ListCursor {
     /// Milliseconds and the id in hexadecimal: safe in a URL, whatever the id.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-", self.submitted_at)?;
@@ -66,7 +66,12 @@ impl std::fmt::Display for Place {
     }
 }
 
-pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<Place>, limit: usize) -> Read<Page<JobSummary>> {
+pub(super) fn jobs(
+    c: &Connection,
+    filter: &JobFilter,
+    start: Option<ListCursor>,
+    limit: usize,
+) -> Read<Page<JobSummary>> {
     // One more than asked for tells whether there is another page.
     let wanted = limit + 1;
     let transaction = c.unchecked_transaction()?;
@@ -101,7 +106,7 @@ pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<Place>, lim
 type Query = (String, Vec<Value>);
 
 /// The query for one page of jobs of one state, or of any.
-fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&Place>, wanted: usize) -> Query {
+fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&ListCursor>, wanted: usize) -> Query {
     let index = match (&filter.name, state) {
         (None, None) => "history_jobs_by_time",
         (None, Some(_)) => "history_jobs_by_state",
@@ -128,7 +133,7 @@ fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&Place>, w
 
 /// The query for one page of jobs that failed with an error. It reads one range of one index, and looks at each job that
 /// it finds there for the other conditions.
-fn failed_with(filter: &JobFilter, error: Fingerprint, start: Option<&Place>, wanted: usize) -> Query {
+fn failed_with(filter: &JobFilter, error: Fingerprint, start: Option<&ListCursor>, wanted: usize) -> Query {
     let mut values = span(filter, start);
     values.push(error.as_bytes().to_vec().into());
     let mut sql =
@@ -153,18 +158,18 @@ fn failed_with(filter: &JobFilter, error: Fingerprint, start: Option<&Place>, wa
 }
 
 /// Before which place, as the first two parameters, and since when, as the third.
-fn span(filter: &JobFilter, start: Option<&Place>) -> Vec<Value> {
-    let until = filter.until.map(|t| Place { submitted_at: t.as_millis(), id: String::new() });
-    let before = [start.cloned(), until].into_iter().flatten().min().unwrap_or(Place::NEWEST);
+fn span(filter: &JobFilter, start: Option<&ListCursor>) -> Vec<Value> {
+    let until = filter.until.map(|t| ListCursor { submitted_at: t.as_millis(), id: String::new() });
+    let before = [start.cloned(), until].into_iter().flatten().min().unwrap_or(ListCursor::NEWEST);
     let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
     vec![before.submitted_at.into(), before.id.into(), since.into()]
 }
 
-fn read(c: &Connection, (sql, values): Query, found: &mut Vec<(Place, Vec<u8>)>) -> rusqlite::Result<()> {
+fn read(c: &Connection, (sql, values): Query, found: &mut Vec<(ListCursor, Vec<u8>)>) -> rusqlite::Result<()> {
     let mut select = c.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(&values))?;
     while let Some(row) = rows.next()? {
-        found.push((Place { submitted_at: row.get(0)?, id: row.get(1)? }, row.get(2)?));
+        found.push((ListCursor { submitted_at: row.get(0)?, id: row.get(1)? }, row.get(2)?));
     }
     Ok(())
 }
@@ -268,7 +273,7 @@ mod tests {
         for name in [None, Some(name)] {
             for state in [None, Some(JobState::Active)] {
                 let filter = JobFilter { name: name.clone(), since: time, until: time, ..JobFilter::default() };
-                let plan = plan(&db, listing(&filter, state, Some(&Place::NEWEST), 10)).await;
+                let plan = plan(&db, listing(&filter, state, Some(&ListCursor::NEWEST), 10)).await;
                 assert_eq!(plan.len(), 1, "{plan:?}");
                 assert!(plan[0].starts_with("SEARCH") && plan[0].contains("submitted_at>?"), "{plan:?}");
                 assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
@@ -302,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_place_is_read_as_it_was_written() {
-        let place = Place { submitted_at: 17, id: "repeat:a:1".to_owned() };
-        assert_eq!(Place::parse(&place.to_string()).unwrap(), place);
+        let place = ListCursor { submitted_at: 17, id: "repeat:a:1".to_owned() };
+        assert_eq!(ListCursor::parse(&place.to_string()).unwrap(), place);
     }
 }

@@ -71,7 +71,7 @@ impl History for EmbeddedStore {
     }
 
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
-        let start = page.cursor.as_deref().map(history::Place::parse).transpose()?;
+        let start = page.cursor.as_deref().map(history::ListCursor::parse).transpose()?;
         let (filter, limit) = (filter.clone(), page.limit.clamp(1, PageRequest::MAX));
         self.read(move |c| history::jobs(c, &filter, start, limit)).await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Category, Day, Fingerprint, JobId, KnownError, Stretch};
+use jobber::domain::{Category, Day, Fingerprint, JobId, KnownError, LimitScale};
 use jobber::failures::cache::embedded::EmbeddedCache;
 use jobber::failures::cache::memory::MemoryCache;
 use jobber::failures::cache::redis::RedisCache;
@@ -112,7 +112,7 @@ async fn the_categories_published_last_are_told(caches: Caches) {
 async fn what_a_job_gets_more_is_told(caches: Caches) {
     let (a, b) = (JobId::parse("a").unwrap(), JobId::parse("repeat:b:1").unwrap());
     assert_eq!(caches.here.stretch(&a).await.unwrap(), None);
-    for stretch in [Stretch { timeout: 2.0, memory: 1.5 }, Stretch { timeout: 0.1, memory: 64.0 }] {
+    for stretch in [LimitScale { timeout: 2.0, memory: 1.5 }, LimitScale { timeout: 0.1, memory: 64.0 }] {
         caches.here.put_stretch(&a, stretch).await.unwrap();
         assert_eq!(caches.there.stretch(&a).await.unwrap(), Some(stretch));
     }

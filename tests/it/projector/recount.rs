@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jobber::domain::{CategoryId, Day};
 use jobber::stats::{
-    AttemptLine, CategoryLine, CostLine, DurationLine, ErrorFacts, JobStats, Knowns, Label, Quantiles, Rate, SizeLine,
-    beside, categories, sizing, survival,
+    AttemptLine, CategoryLine, CostLine, DurationLine, ErrorFacts, JobStats, KnownErrors, Label, Quantiles, Rate,
+    SizeLine, categories, co_running, sizing, survival,
 };
 use jobber::store::FirstEnd;
 
@@ -404,7 +404,7 @@ fn check_attempts(lines: &[AttemptLine], jobs: &[Counted]) {
     }
 }
 
-fn check_concurrency(report: &beside::BesideStats, jobs: &[Counted]) {
+fn check_concurrency(report: &co_running::BesideStats, jobs: &[Counted]) {
     let levels: BTreeSet<u32> = jobs.iter().flat_map(Counted::measured).map(|(a, _)| a.report.peak_beside).collect();
     assert_eq!(report.levels.iter().map(|line| line.jobs_beside).collect::<Vec<_>>(), Vec::from_iter(levels));
     // Completed and all of the ended jobs for whose number this holds.
@@ -452,7 +452,7 @@ fn check_concurrency(report: &beside::BesideStats, jobs: &[Counted]) {
 }
 
 /// Failed attempts under their labels, with their usage.
-fn failures<'a>(jobs: &'a [Counted], known: &Knowns) -> Vec<(Label, &'a Counted<'a>, &'a Ended<'a>)> {
+fn failures<'a>(jobs: &'a [Counted], known: &KnownErrors) -> Vec<(Label, &'a Counted<'a>, &'a Ended<'a>)> {
     let mut all = Vec::new();
     for job in jobs {
         for attempt in job.attempts.iter().filter(|attempt| has_failed(attempt.report.outcome)) {
@@ -468,7 +468,7 @@ fn spent(attempt: &Ended) -> u64 {
     attempt.report.usage.as_ref().map_or(0, cpu_us)
 }
 
-fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &Knowns) {
+fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &KnownErrors) {
     let failures = failures(jobs, known);
     let labels: BTreeSet<&Label> = failures.iter().map(|(label, ..)| label).collect();
     assert_eq!(lines.len(), labels.len());
@@ -500,7 +500,7 @@ fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &Knowns) {
     }
 }
 
-fn check_cost(lines: &[CostLine], jobs: &[Counted], known: &Knowns) {
+fn check_cost(lines: &[CostLine], jobs: &[Counted], known: &KnownErrors) {
     assert!(lines.is_sorted_by(|a, b| a.cpu_seconds >= b.cpu_seconds));
     let mut expected: BTreeMap<(String, String), (Option<i64>, u64)> = BTreeMap::new();
     for (label, job, attempt) in failures(jobs, known) {
@@ -584,9 +584,9 @@ fn check_sizes(lines: &[SizeLine], jobs: &[Counted]) {
 }
 
 /// What is known of the errors that were seen; by `labels` each belongs to a category, to none, or is still pending.
-fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> Knowns {
+fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> KnownErrors {
     let id = |n: u8| CategoryId::parse(["disk", "image"][usize::from(n)]).unwrap();
-    let mut known = Knowns { errors: BTreeMap::new(), names: [(id(0), "Disk".to_owned())].into() };
+    let mut known = KnownErrors { errors: BTreeMap::new(), names: [(id(0), "Disk".to_owned())].into() };
     for (sighting, label) in sightings.iter().zip(labels.iter().cycle()) {
         let attempts = records.iter().flat_map(|record| &record.attempts);
         let times = attempts.filter(|a| a.fingerprint == Some(sighting.fingerprint));
@@ -606,7 +606,7 @@ fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> Known
 }
 
 /// Every report of the jobs of some days and names, against the records.
-fn check_all(shards: &[StatShard], records: &[JobRecord], known: &Knowns) {
+fn check_all(shards: &[StatShard], records: &[JobRecord], known: &KnownErrors) {
     let jobs: Vec<_> = records.iter().map(Counted::new).collect();
     let mut names: BTreeMap<JobName, Counts> = BTreeMap::new();
     shards.iter().for_each(|shard| names.entry(shard.key.name.clone()).or_default().add(&shard.counts));
@@ -614,7 +614,7 @@ fn check_all(shards: &[StatShard], records: &[JobRecord], known: &Knowns) {
     assert_eq!(names.keys().cloned().collect::<BTreeSet<_>>(), expected);
     check_original(&JobStats::of(shards, known), &jobs);
     check_attempts(&survival::attempts(&names), &jobs);
-    check_concurrency(&beside::beside(&names), &jobs);
+    check_concurrency(&co_running::beside(&names), &jobs);
     check_categories(&categories::categories(shards, known), &jobs, known);
     check_cost(&categories::cost(&names, known), &jobs, known);
     check_durations(&sizing::durations(&names), &jobs);

@@ -31,12 +31,12 @@ pub(super) async fn read(mut response: reqwest::Response, texts: usize, dimensio
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    data: Vec<Entry>,
+struct EmbeddingsResponse {
+    data: Vec<EmbeddingEntry>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct EmbeddingEntry {
     /// Which text it belongs to; answers need not be in order.
     index: Option<usize>,
     embedding: Vec<f32>,
@@ -44,12 +44,12 @@ struct Entry {
 
 /// One vector of length 1 for each text, in the order of the texts.
 pub(super) fn vectors(body: &[u8], texts: usize, dimension: usize) -> Result<Vec<Vec<f32>>, String> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|e| format!("it can't be read: {e}"))?;
+    let answer: EmbeddingsResponse = serde_json::from_slice(body).map_err(|e| format!("it can't be read: {e}"))?;
     if answer.data.len() != texts {
         return Err(format!("it has {} vectors for {texts} texts", answer.data.len()));
     }
     let mut vectors = vec![Vec::new(); texts];
-    for (place, Entry { index, mut embedding }) in answer.data.into_iter().enumerate() {
+    for (place, EmbeddingEntry { index, mut embedding }) in answer.data.into_iter().enumerate() {
         let index = index.unwrap_or(place);
         if embedding.len() != dimension {
             return Err(format!(

@@ -29,7 +29,7 @@ pub enum HoldError {
 ///
 /// # Errors
 /// When the term can't be had, or not kept until the work is done.
-pub async fn hold<T>(
+pub async fn with_maintenance_lease<T>(
     projection: &dyn Projection,
     settings: &ProjectorSettings,
     clock: &Clock,
@@ -54,17 +54,17 @@ pub async fn hold<T>(
     let term = leadership.term().clone();
     let done = tokio::select! {
         done = work(&term) => Ok(done),
-        lost = keep(&mut leadership) => Err(lost),
+        lost = keep_term(&mut leadership) => Err(lost),
     };
     leadership.resign().await;
     done
 }
 
 /// Renews the term for as long as that works.
-async fn keep(leadership: &mut Leadership<'_>) -> HoldError {
+async fn keep_term(leadership: &mut Leadership<'_>) -> HoldError {
     loop {
         tokio::time::sleep_until(leadership.renewal_due()).await;
-        match leadership.keep().await {
+        match leadership.renew_term().await {
             Ok(true) => {}
             Ok(false) => return HoldError::Lost,
             Err(error) => return error.into(),

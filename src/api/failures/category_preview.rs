@@ -15,20 +15,20 @@ type Made = (Categories, Arc<Matcher>);
 
 /// The embedder, if this server has one, and the categories as a matcher.
 #[derive(Clone)]
-pub struct Judge {
+pub struct CategoryPreview {
     embedder: Option<Arc<dyn Embedder>>,
     /// How near an error must be to its nearest category, unless the categories say it themselves.
     pub(super) threshold: f32,
     matcher: Arc<Mutex<Option<Made>>>,
 }
 
-impl Default for Judge {
+impl Default for CategoryPreview {
     fn default() -> Self {
         Self { embedder: None, threshold: DEFAULT_THRESHOLD, matcher: Arc::default() }
     }
 }
 
-impl Judge {
+impl CategoryPreview {
     /// Judges with this embedder, by this threshold.
     pub fn new(embedder: Arc<dyn Embedder>, threshold: f32) -> Self {
         Self { embedder: Some(embedder), threshold, ..Self::default() }

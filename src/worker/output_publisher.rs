@@ -12,7 +12,7 @@ use crate::runner::OutputSink;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes output and progress through the lease.
-pub(super) struct Live {
+pub(super) struct OutputPublisher {
     publisher: Publisher,
     attempt: AttemptNumber,
     stdout: Mutex<Pieces>,
@@ -28,7 +28,7 @@ enum HeldUp {
     GivenUp,
 }
 
-impl Live {
+impl OutputPublisher {
     pub(super) fn new(publisher: Publisher, attempt: AttemptNumber) -> Self {
         Self { publisher, attempt, stdout: Mutex::default(), stderr: Mutex::default(), held_up: Mutex::new(HeldUp::No) }
     }
@@ -48,7 +48,7 @@ impl Live {
     }
 }
 
-impl OutputSink for Live {
+impl OutputSink for OutputPublisher {
     fn output(&self, stream: Stream, bytes: &[u8]) {
         let piece = self.pieces(stream).take(bytes);
         self.publish(stream, piece);

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Waits;
 use crate::domain::CategoryId;
 use crate::failures::categories::Matcher;
 use crate::failures::gloss::gloss;
 use crate::failures::{Embedder, ErrorCache, PublishedCategories};
+use crate::reconnect::ReconnectBackoff;
 
 /// How often it looks whether the categories have changed.
 const EVERY: Duration = Duration::from_secs(3);
@@ -20,22 +20,22 @@ const EVERY: Duration = Duration::from_secs(3);
 const PREPARATION: Duration = Duration::from_secs(10);
 
 /// Judges by an embedder that answers at once.
-pub(super) struct Judge {
+pub(super) struct PolicyClassifier {
     cache: Arc<dyn ErrorCache>,
     embedder: Arc<dyn Embedder>,
     /// What holds while nothing has been published: the categories of a new installation.
     unpublished: PublishedCategories,
-    now: RwLock<Option<Arc<Known>>>,
+    now: RwLock<Option<Arc<CompiledCategories>>>,
 }
 
 /// The categories as they were published, and what was made of them.
-struct Known {
+struct CompiledCategories {
     published: PublishedCategories,
     /// None when they are for vectors of another model.
     matcher: Option<Matcher>,
 }
 
-impl Judge {
+impl PolicyClassifier {
     pub(super) fn new(
         cache: Arc<dyn ErrorCache>,
         embedder: Arc<dyn Embedder>,
@@ -54,7 +54,7 @@ impl Judge {
 
     /// Learns the categories; gives up when they can't be read for long.
     pub(super) async fn prepare(&self) {
-        let mut waits = Waits::new(Duration::from_millis(200), Duration::from_secs(2));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(2));
         let learned = async {
             while let Err(error) = self.refresh().await {
                 tracing::debug!(error, "the categories can't be read; trying again");
@@ -81,7 +81,7 @@ impl Judge {
         stop.run_until_cancelled(followed).await;
     }
 
-    fn now(&self) -> Option<Arc<Known>> {
+    fn now(&self) -> Option<Arc<CompiledCategories>> {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -100,13 +100,13 @@ impl Judge {
                 own = self.embedder.model(),
                 "the categories are for another model; only errors that the cache knows follow policies by category"
             );
-            Known { published, matcher: None }
+            CompiledCategories { published, matcher: None }
         };
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(known));
         Ok(())
     }
 
-    async fn fit(&self, published: PublishedCategories) -> Result<Known, String> {
+    async fn fit(&self, published: PublishedCategories) -> Result<CompiledCategories, String> {
         let texts: Vec<String> =
             Matcher::texts(&published.categories).iter().map(|text| gloss(text).into_owned()).collect();
         let vectors = self.embedder.embed(&texts).await.map_err(|e| e.to_string())?;
@@ -115,6 +115,6 @@ impl Judge {
         }
         let fitted = Matcher::fit(published.categories.clone(), vectors, published.threshold).await;
         let matcher = fitted.ok_or("the vectors of the categories could not be compared")?;
-        Ok(Known { published, matcher: Some(matcher) })
+        Ok(CompiledCategories { published, matcher: Some(matcher) })
     }
 }

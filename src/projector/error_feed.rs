@@ -18,13 +18,13 @@ pub struct Lead {
 }
 
 /// The projector's end.
-pub struct Herald {
+pub struct ErrorFeedSender {
     lead: watch::Sender<Lead>,
     errors: mpsc::Sender<Vec<Fingerprint>>,
 }
 
 /// The listener's end.
-pub struct Audience {
+pub struct ErrorFeedReceiver {
     /// How things stand.
     pub lead: watch::Receiver<Lead>,
     /// Errors that attempts have failed with, known or not, as soon as they can be found in the store.
@@ -32,13 +32,13 @@ pub struct Audience {
 }
 
 /// Both ends.
-pub fn herald() -> (Herald, Audience) {
+pub fn herald() -> (ErrorFeedSender, ErrorFeedReceiver) {
     let (lead, standing) = watch::channel(Lead::default());
     let (errors, arriving) = mpsc::channel(WAITING);
-    (Herald { lead, errors }, Audience { lead: standing, errors: arriving })
+    (ErrorFeedSender { lead, errors }, ErrorFeedReceiver { lead: standing, errors: arriving })
 }
 
-impl Herald {
+impl ErrorFeedSender {
     pub(super) fn leads(&self, term: Option<Term>) {
         self.lead.send_modify(|lead| lead.term = term);
     }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
-use super::super::{Before, Lease, LeaseOps, OutputChunk, QueueError};
-use super::lease::Counts;
-use super::signals::Loss;
-use super::{Inner, format, read};
+use super::super::{Lease, LeaseOps, OutputChunk, ParentResults, QueueError};
+use super::counts::Counts;
+use super::{Inner, Loss, format, read};
 use crate::domain::{AttemptNumber, JobId, JobState, Progress, Verdict};
 
 /// A job that has ended already.
@@ -66,5 +65,5 @@ async fn ended(inner: &Inner, id: &str) -> Result<Option<Lease>, QueueError> {
     let ops = Arc::new(Ended { _loss: Arc::new(loss) });
     let lease = Lease::new(Arc::new(job), AttemptNumber(counts.started), counts.finished, 0, losses, ops);
     let barred = Some(stored.failed_reason().to_owned());
-    Ok(Some(lease.after(Before { barred, ..Before::default() })))
+    Ok(Some(lease.after(ParentResults { barred, ..ParentResults::default() })))
 }

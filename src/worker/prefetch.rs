@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_millis(100);
 
 /// The worker's pace: a moving average of how long attempts take, how long those that run have been running, and the
 /// leases that are worth holding for them.
-pub(super) struct Pace {
+pub(super) struct Prefetch {
     slots: usize,
     average_us: AtomicU64,
     running: Mutex<Running>,
@@ -38,7 +38,7 @@ struct Running {
 
 /// An attempt that has a slot, until this is dropped.
 pub(super) struct Began {
-    pace: Arc<Pace>,
+    pace: Arc<Prefetch>,
     number: u64,
 }
 
@@ -48,7 +48,7 @@ impl Drop for Began {
     }
 }
 
-impl Pace {
+impl Prefetch {
     /// How long a lease may wait for a slot while other workers might have one.
     pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -114,7 +114,7 @@ impl Pace {
         changed
     }
 
-    /// Returns when [`Pace::leases`] answers differently. While leases are held ahead, time alone may be why.
+    /// Returns when [`Prefetch::leases`] answers differently. While leases are held ahead, time alone may be why.
     pub(super) async fn changed(&self) {
         loop {
             let look = async {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn leases_are_held_ahead_only_while_attempts_are_short() {
-        let pace = Pace::new(4);
+        let pace = Prefetch::new(4);
         assert_eq!(pace.leases(), 4);
         pace.learn(Duration::from_millis(1));
         assert_eq!(pace.leases(), 4 * 21);
@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_held_ahead_for_slots_whose_attempts_run_for_long() {
-        let pace = Arc::new(Pace::new(4));
+        let pace = Arc::new(Prefetch::new(4));
         pace.learn(Duration::from_millis(1));
         pace.changed().await;
         let mut attempts: Vec<Began> = (0..3).map(|_| pace.begin()).collect();

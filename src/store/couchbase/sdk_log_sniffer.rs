@@ -52,7 +52,7 @@ impl Heard {
 
 /// What `connecting` comes to, or what stands in its way as soon as that is heard.
 pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
-    let ear = Ear {
+    let ear = LogSniffer {
         log: tracing::dispatcher::get_default(Clone::clone),
         obstacle: Arc::default(),
         news: Arc::default(),
@@ -69,7 +69,7 @@ pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Ou
 }
 
 /// Listens to what is logged meanwhile, and passes it on to the log.
-struct Ear {
+struct LogSniffer {
     log: Dispatch,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
     news: Arc<Notify>,
@@ -80,7 +80,7 @@ fn is_of_sdk(metadata: &Metadata<'_>) -> bool {
     metadata.is_event() && *metadata.level() <= Level::WARN && metadata.target().starts_with("couchbase")
 }
 
-impl Subscriber for Ear {
+impl Subscriber for LogSniffer {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         is_of_sdk(metadata) || self.log.enabled(metadata)
     }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 /// A series of waits.
 #[derive(Debug, Clone)]
-pub struct Waits {
+pub struct ReconnectBackoff {
     next: Duration,
     most: Duration,
     first: Duration,
 }
 
-impl Waits {
+impl ReconnectBackoff {
     /// Starts at `first` and doubles up to `most`.
     pub fn new(first: Duration, most: Duration) -> Self {
         Self { next: first.min(most), most, first }
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_most() {
-        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_millis(350));
+        let mut waits = ReconnectBackoff::new(Duration::from_millis(100), Duration::from_millis(350));
         for full in [100, 200, 350, 350] {
             let wait = waits.next_wait();
             assert!(

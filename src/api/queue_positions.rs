@@ -38,7 +38,7 @@ struct Held {
 }
 
 /// A connection's place, until it is dropped.
-pub(super) struct Place {
+pub(super) struct QueuePosition {
     places: Arc<Places>,
     number: u64,
     /// Cancelled when the connection must go.
@@ -60,7 +60,7 @@ impl Places {
 
     /// A place for a connection that `watch` watches. Returns at once unless every place, those for probes too, is with
     /// a connection that is being answered.
-    pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> Place {
+    pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> QueuePosition {
         loop {
             // Registered before the look, so that a place that is freed meanwhile is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
@@ -73,7 +73,7 @@ impl Places {
         }
     }
 
-    fn try_take(self: &Arc<Self>, watch: &Watch) -> Option<Place> {
+    fn try_take(self: &Arc<Self>, watch: &Watch) -> Option<QueuePosition> {
         let mut taken = self.taken();
         if taken.held.len() >= self.most
             && let Some(longest) = longest_idle(&taken.held)
@@ -88,7 +88,7 @@ impl Places {
         taken.next += 1;
         let evicted = CancellationToken::new();
         taken.held.push(Held { number, watch: watch.clone(), evicted: evicted.clone() });
-        Some(Place { places: self.clone(), number, evicted, only_probes: count >= self.most })
+        Some(QueuePosition { places: self.clone(), number, evicted, only_probes: count >= self.most })
     }
 }
 
@@ -98,7 +98,7 @@ fn longest_idle(held: &[Held]) -> Option<usize> {
     since.min().map(|(_, i)| i)
 }
 
-impl Drop for Place {
+impl Drop for QueuePosition {
     fn drop(&mut self) {
         self.places.taken().held.retain(|held| held.number != self.number);
         self.places.freed.notify_one();

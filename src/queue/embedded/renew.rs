@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::lease::reliable;
-use super::claim::{Claim, PAUSE, Session, Start};
+use super::claim::{Claim, ClaimSession, PAUSE, Start};
 use super::doubt;
 use super::expiry::{GONE, Now};
 use crate::domain::validity::boot_ms;
@@ -28,7 +28,7 @@ pub(super) async fn renew(claim: Arc<Claim>) {
         }
         pause = lease / 3;
         let Some(session) = claim.current() else { continue };
-        let (asked_at, renewed) = (boot_ms(), Session { deadline: Instant::now() + lease, ..session.clone() });
+        let (asked_at, renewed) = (boot_ms(), ClaimSession { deadline: Instant::now() + lease, ..session.clone() });
         tokio::select! {
             found = write_renewal(&claim, session.id) => match found {
                 Ok(true) => {
@@ -73,7 +73,7 @@ pub(super) async fn watch_doubts(claim: Arc<Claim>) {
         let id = session.id;
         if let Ok(true) = claim.inner.db.read(move |c| doubt::is_free(c, id)).await {
             session.validity.extend(asked_at, reliable(grace));
-            claim.renewed(Session { deadline, ..session });
+            claim.renewed(ClaimSession { deadline, ..session });
         }
     }
 }

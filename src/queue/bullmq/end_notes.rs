@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::connect::{Redis, Trouble};
+use super::connect::{BullClient, BullError};
 use super::{Inner, keys};
 use crate::domain::Job;
 
@@ -50,7 +50,7 @@ pub(super) fn link(inner: &Inner, record: &mut redis::Pipeline, job: &Job) {
 }
 
 /// Forgets what a job comes after that is not watched any more, and what was known for its sake only.
-pub(super) async fn unlink(inner: &Inner, redis: &Redis, id: &str) -> Result<(), Trouble> {
+pub(super) async fn unlink(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
     for before in linked(inner, redis, &followed(id), None).await? {
         let mut strike = redis::pipe();
         strike.atomic();
@@ -66,7 +66,7 @@ pub(super) async fn unlink(inner: &Inner, redis: &Redis, id: &str) -> Result<(),
 }
 
 /// The ids behind this beginning of a link.
-async fn linked(inner: &Inner, redis: &Redis, from: &str, limit: Option<usize>) -> Result<Vec<String>, Trouble> {
+async fn linked(inner: &Inner, redis: &BullClient, from: &str, limit: Option<usize>) -> Result<Vec<String>, BullError> {
     let mut range = redis::cmd("ZRANGEBYLEX");
     // No id holds a byte that is greater.
     range.arg(inner.keys.links()).arg(format!("[{from}")).arg(format!("({from}\u{7f}"));
@@ -79,7 +79,7 @@ async fn linked(inner: &Inner, redis: &Redis, from: &str, limit: Option<usize>) 
 
 /// Notes how a job is about to end, if watched jobs come after it, and that it does, if it is one of a request that was
 /// not answered yet: the repeat of that must not run it anew.
-pub(super) async fn note(inner: &Inner, redis: &Redis, id: &str, end: &End) -> Result<(), Trouble> {
+pub(super) async fn note(inner: &Inner, redis: &BullClient, id: &str, end: &End) -> Result<(), BullError> {
     let from = followers(id);
     let mut ask = redis::pipe();
     ask.cmd("ZRANGEBYLEX").arg(inner.keys.links()).arg(format!("[{from}")).arg(format!("({from}\u{7f}"));
@@ -101,7 +101,7 @@ pub(super) async fn note(inner: &Inner, redis: &Redis, id: &str, end: &End) -> R
 }
 
 /// How a job ended that is not in the queue any more; `None` when it was taken out before its end.
-pub(super) async fn of_one_that_left(inner: &Inner, redis: &Redis, id: &str) -> Result<Option<End>, Trouble> {
+pub(super) async fn of_one_that_left(inner: &Inner, redis: &BullClient, id: &str) -> Result<Option<End>, BullError> {
     let mut from = "+".to_owned();
     loop {
         let mut range = redis::cmd("XREVRANGE");
