@@ -93,12 +93,20 @@ async fn what_left_the_group_is_found_and_killed() {
     assert_eq!((report.outcome, report.stdout.text.as_str()), (Outcome::Exit { code: 0 }, "done\n"));
 }
 
+/// A shell's wait until this file has been written.
+fn written(file: &Path) -> String {
+    format!("until [ -s {} ]; do sleep 0.01; done", file.display())
+}
+
 #[tokio::test]
 async fn what_hides_its_environment_is_found_by_where_it_works() {
     let fixture = Fixture::new();
     let pid_file = fixture.path("pid");
-    let script =
-        format!("env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' & sleep 0.2; echo done", pid_file.display());
+    let script = format!(
+        "env -i setsid sh -c 'echo $$ > {0}; exec sleep 1000' & {1}; echo done",
+        pid_file.display(),
+        written(&pid_file)
+    );
     let report = fixture.run(fixture.script(&script)).await;
     assert_eq!(report.stdout.text, "done\n");
     let pid: i32 = read(&pid_file).trim().parse().unwrap();
@@ -131,8 +139,9 @@ async fn what_hides_in_every_way_is_found_all_the_same() {
     let fixture = Fixture::new();
     let pid_file = fixture.path("pid");
     let hidden = format!(
-        "cd /; env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' > /dev/null 2>&1 & sleep 0.2; echo done",
-        pid_file.display()
+        "cd /; env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' > /dev/null 2>&1 & {}; echo done",
+        pid_file.display(),
+        written(&pid_file)
     );
     let report = fixture.run(fixture.script(&hidden)).await;
     assert_eq!(report.stdout.text, "done\n");
@@ -159,6 +168,7 @@ async fn orphans_that_have_ended_are_reaped_while_the_job_runs() {
             children.into_iter().filter(|id| procfs::stat(*id).is_some_and(|stat| stat.zombie)).count()
         };
         eventually("the dead are reaped", || dead() < 50);
+        eventually("the living has told its id", || pid_file.exists() && read(&pid_file).ends_with('\n'));
         fs_err::write(&go, "").unwrap();
     };
     let (report, ()) = tokio::join!(fixture.run_with(order, StopHandle::new().unwrap().1, heard.clone()), look);

@@ -39,6 +39,12 @@ async fn large_bodies_are_bounded_together_and_their_memory_is_given_back() {
     // Six trees would be some six gigabytes.
     let most = figure(&j, "VmHWM");
     assert!(most < 3500, "{most} MiB at most");
+    // The projector makes a tree of each, too.
+    eventually("history to catch up", async || {
+        let (_, ready) = j.get("/readyz").await;
+        (ready["history"]["caught_up"] == true).then_some(())
+    })
+    .await;
     eventually("the memory", async || (figure(&j, "VmRSS") < before + 300).then_some(())).await;
 }
 
