@@ -3,8 +3,11 @@
 CARGO ?= cargo
 # Black-box tests wait for other processes far more than they compute.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+# Compiles this package by clippy's driver, with what `cargo clippy -- -D warnings` gives it: so all targets are linted while
+# they are compiled to be run, and dependencies are not compiled a second time to be checked.
+LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
 
-.PHONY: help dev build test lint bench tools clean
+.PHONY: help dev build test format lint bench tools clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,12 +18,14 @@ dev: ## Start everything in one process, on http://127.0.0.1:3000.
 build: ## Build the static binary: target/release/jobber.
 	$(CARGO) build --release
 
-test: tools lint build ## Run every test, and install first what they need.
+test: tools format build ## Run every test, and install first what they need.
 	$(MAKE) --no-print-directory -C cpp-jobs test
-	JOBBER_TEST_RELEASE=target/release/jobber $(CARGO) test --no-fail-fast
+	$(LINTED) JOBBER_TEST_RELEASE=target/release/jobber $(CARGO) test --no-fail-fast
 
-lint: ## Check format and lints.
+format: ## Check format.
 	$(CARGO) fmt --check
+
+lint: format ## Check format and lints, without a test.
 	$(CARGO) clippy --all-targets -- -D warnings
 
 bench: build tools ## Compare the whole pipeline with raw process spawning, and on Redis with a Node worker too.
