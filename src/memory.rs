@@ -19,24 +19,65 @@ pub(crate) fn keep_freed_memory() {
 /// Looks from time to time, on a thread of its own, whether this process has grown, and then hands back to the kernel what
 /// has been freed: after a large request glibc would keep hundreds of megabytes in small pieces.
 pub(crate) fn give_back_freed_memory() {
-    const EVERY: Duration = Duration::from_secs(2);
-    const GROWN: u64 = 32 << 20;
-    let look = || {
-        let mut before = resident().unwrap_or(0);
+    let watch = || {
+        let mut trimming = Trimming::of(resident().unwrap_or(0));
         loop {
-            std::thread::sleep(EVERY);
+            std::thread::sleep(LOOK);
             let Some(now) = resident() else { return };
-            if now > before + GROWN {
+            if trimming.is_due(now) {
                 trim();
-                before = resident().unwrap_or(now);
-            } else {
-                before = before.min(now);
+                trimming.trimmed(resident().unwrap_or(now));
             }
         }
     };
     // Without it everything works, in more memory.
-    if let Err(error) = std::thread::Builder::new().name("memory".to_owned()).spawn(look) {
+    if let Err(error) = std::thread::Builder::new().name("memory".to_owned()).spawn(watch) {
         tracing::debug!(%error, "freed memory is not given back");
+    }
+}
+
+/// Between two looks at the memory.
+const LOOK: Duration = Duration::from_secs(2);
+/// The longest time between two trims of a process that stays large.
+const LONGEST: Duration = Duration::from_secs(64);
+/// A process has grown when it has so many bytes more.
+const GROWN: u64 = 32 << 20;
+
+/// When to trim. What is in use at one trim may be freed after it, which can't be seen from outside: the process just stays
+/// large. So it is trimmed again, after growing waits, until it is small or has been large for long.
+#[derive(Debug)]
+struct Trimming {
+    /// The least memory that it had, in bytes.
+    least: u64,
+    /// What it had when it was last looked at or trimmed.
+    last: u64,
+    /// Since the last trim.
+    since: Duration,
+    /// Until the next trim, if it stays large.
+    wait: Duration,
+}
+
+impl Trimming {
+    fn of(now: u64) -> Self {
+        Self { least: now, last: now, since: Duration::ZERO, wait: LOOK }
+    }
+
+    /// Whether a process that has so much memory now, [`LOOK`] after it was last asked for, is to be trimmed.
+    fn is_due(&mut self, now: u64) -> bool {
+        self.since += LOOK;
+        self.least = self.least.min(now);
+        if now > self.last + GROWN {
+            self.wait = LOOK;
+        } else {
+            self.last = self.last.min(now);
+        }
+        now > self.least + GROWN && self.since >= self.wait
+    }
+
+    fn trimmed(&mut self, now: u64) {
+        self.last = now;
+        self.since = Duration::ZERO;
+        self.wait = (self.wait * 2).min(LONGEST);
     }
 }
 
@@ -53,5 +94,33 @@ fn trim() {
     // SAFETY: may be called at any time from any thread; the argument is a plain number.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The looks at which a process with this memory, look by look, is trimmed; a trim takes nothing off.
+    fn trims(memory: impl IntoIterator<Item = u64>) -> Vec<usize> {
+        let mut trimming = Trimming::of(40 * MIB);
+        let looks = memory.into_iter().enumerate().filter(|(_, now)| {
+            let is_due = trimming.is_due(*now);
+            if is_due {
+                trimming.trimmed(*now);
+            }
+            is_due
+        });
+        looks.map(|(look, _)| look).collect()
+    }
+
+    #[test]
+    fn what_is_freed_after_a_trim_is_given_back_too() {
+        assert_eq!(trims([3000 * MIB; 40]), [0, 2, 6, 14, 30], "of what stays large, less and less often");
+        assert_eq!(trims([41 * MIB, 60 * MIB, 40 * MIB, 70 * MIB]), [0; 0], "small changes are none");
+        let twice = [[1000 * MIB; 20], [1100 * MIB; 20]].concat();
+        assert!(trims(twice).contains(&20), "new growth is trimmed at once");
     }
 }
