@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z. Written as RFC 3339 in JSON (`2026-11-24T08:00:00.000Z`).
@@ -36,14 +37,16 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
-    /// Reads RFC 3339 (`2026-11-24T08:00:00Z`, any offset).
+    /// Reads RFC 3339 (`2026-11-24T08:00:00Z`, any offset), also without seconds.
     ///
     /// # Errors
     /// A message for people when the text is no such time.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let parsed: jiff::Timestamp =
-            text.parse().map_err(|_| format!("{text:?} is not an RFC 3339 time such as 2026-11-24T08:00:00Z"))?;
-        Ok(Self::from_millis(parsed.as_millisecond()))
+        const TO_THE_MINUTE: &str = "%Y-%m-%dT%H:%M%#z";
+        DateTime::parse_from_rfc3339(text)
+            .or_else(|_| DateTime::parse_from_str(text, TO_THE_MINUTE))
+            .map(|moment| Self::from_millis(moment.timestamp_millis()))
+            .map_err(|_| format!("{text:?} is not an RFC 3339 time such as 2026-11-24T08:00:00Z"))
     }
 }
 
@@ -63,8 +66,8 @@ impl std::ops::Sub<Duration> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = jiff::Timestamp::from_millisecond(self.0).map_err(|_| fmt::Error)?;
-        write!(f, "{moment:.3}")
+        let moment = DateTime::from_timestamp_millis(self.0).ok_or(fmt::Error)?;
+        f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
 
@@ -202,6 +205,14 @@ mod tests {
         assert_eq!(Timestamp::parse("2026-11-24T09:00:00.123+01:00"), Ok(t));
         assert_eq!(t.day().to_string(), "2026-11-24");
         assert_eq!(Day::parse("2026-11-24"), Ok(t.day()));
-        assert!(Timestamp::parse("yesterday").is_err());
+        let on_the_hour = Timestamp::from_millis(1_795_507_200_000);
+        for text in ["2026-11-24T08:00Z", "2026-11-24T08:00:00z", "2026-11-24T09:30+01:30", "2026-11-24T03:00:00-05:00"]
+        {
+            assert_eq!(Timestamp::parse(text), Ok(on_the_hour), "{text}");
+        }
+        assert_eq!(Timestamp::EPOCH.to_string(), "1970-01-01T00:00:00.000Z");
+        for text in ["yesterday", "2026-11-24", "2026-11-24T08:00:00", "2026-13-24T08:00:00Z", ""] {
+            assert!(Timestamp::parse(text).is_err(), "{text}");
+        }
     }
 }

@@ -68,7 +68,6 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("clap_complete", &["cli", "main"]),
     ("toml", &["config"]),
-    ("jiff", &["domain"]),
     ("chrono", &["domain"]),
     ("chrono_tz", &["domain"]),
     ("croner", &["domain"]),
