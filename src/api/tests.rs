@@ -60,7 +60,7 @@ impl Site {
             clock.clone(),
             stop_projector.clone(),
             tokio::sync::watch::Sender::new(crate::events::Cursor::START),
-            projector::herald().0,
+            projector::new_error_feed().0,
         ));
         let check = |name: &crate::domain::JobName| match name.as_str() {
             "missing" => Err(BinaryProblem { exists: false, detail: "there is no such binary".to_owned() }),

@@ -32,7 +32,7 @@ pub struct ErrorFeedReceiver {
 }
 
 /// Both ends.
-pub fn herald() -> (ErrorFeedSender, ErrorFeedReceiver) {
+pub fn new_error_feed() -> (ErrorFeedSender, ErrorFeedReceiver) {
     let (lead, standing) = watch::channel(Lead::default());
     let (errors, arriving) = mpsc::channel(WAITING);
     (ErrorFeedSender { lead, errors }, ErrorFeedReceiver { lead: standing, errors: arriving })

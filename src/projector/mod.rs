@@ -31,7 +31,7 @@ use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
 use crate::logging::chain;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
 pub use batch::{Folded, fold_batch};
-pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, herald};
+pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, new_error_feed};
 use leadership::Leadership;
 pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
 use outage::Outage;
@@ -128,7 +128,7 @@ pub enum FatalConfig {
 
 /// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
 /// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
-/// `herald` tells of errors that were seen while this one leads.
+/// `error_feed` tells of errors that were seen while this one leads.
 ///
 /// No failure of log or store ends it: it logs the first of a row, waits longer from try to try, and starts over from
 /// the committed cursor, for whose term all processes compete again. An event that can't be read is set aside in the log
@@ -144,11 +144,18 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
-    herald: ErrorFeedSender,
+    error_feed: ErrorFeedSender,
 ) -> Result<(), FatalConfig> {
     settings.check()?;
-    let projector =
-        Projector { source: &*source, projection: &*projection, settings, clock, stop: stop.clone(), progress, herald };
+    let projector = Projector {
+        source: &*source,
+        projection: &*projection,
+        settings,
+        clock,
+        stop: stop.clone(),
+        progress,
+        error_feed,
+    };
     let mut outage = Outage::new();
     while !stop.is_cancelled() {
         let pause = match projector.follow_or_lead(&mut outage).await {
@@ -185,7 +192,7 @@ struct Projector<'a> {
     clock: Clock,
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
-    herald: ErrorFeedSender,
+    error_feed: ErrorFeedSender,
 }
 
 impl Projector<'_> {
@@ -204,7 +211,7 @@ impl Projector<'_> {
         };
         tracing::info!(holder = self.settings.holder, term = leadership.term().number, "projector leads");
         let led = self.lead(&mut leadership, outage).await;
-        self.herald.leads(None);
+        self.error_feed.leads(None);
         leadership.resign().await;
         led
     }
@@ -217,7 +224,7 @@ impl Projector<'_> {
         if owner != *history {
             return Err(FatalConfig::ForeignLog { owner, history: history.clone() }.into());
         }
-        self.herald.leads(Some(leadership.term().clone()));
+        self.error_feed.leads(Some(leadership.term().clone()));
         // Read under the term: whoever held it before can't commit any more.
         let mut position = self.projection.position().await?;
         self.report(position);
@@ -245,9 +252,9 @@ impl Projector<'_> {
             match fold_batch(self.projection, leadership.term(), &events, self.settings.retention).await {
                 Ok(folded) => {
                     position = folded.through.unwrap_or(position);
-                    self.herald.seen(folded.errors);
+                    self.error_feed.seen(folded.errors);
                     if folded.categories {
-                        self.herald.look_again();
+                        self.error_feed.look_again();
                     }
                 }
                 Err(e) if e.kind == StoreErrorKind::Fenced => break,

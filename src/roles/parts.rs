@@ -165,7 +165,7 @@ pub(super) fn start_projector(
     };
     let stop = CancellationToken::new();
     let (progress, _) = tokio::sync::watch::channel(Cursor::START);
-    let (herald, audience) = projector::herald();
+    let (error_feed, errors_seen) = projector::new_error_feed();
     let reconciler = Reconciler {
         witness: ports.witness.clone(),
         history: ports.history.clone(),
@@ -173,7 +173,7 @@ pub(super) fn start_projector(
         sink: ports.sink.clone(),
         clock: clock.clone(),
     };
-    life.tasks.spawn(reconciler.run(audience.lead.clone(), life.stop.clone()));
+    life.tasks.spawn(reconciler.run(errors_seen.lead.clone(), life.stop.clone()));
     let classifier = Classifier {
         history: ports.history.clone(),
         projection: ports.projection.clone(),
@@ -181,9 +181,9 @@ pub(super) fn start_projector(
         embedder: ports.embedder.clone(),
         settings: ClassifierSettings::new(threshold(config), config.embedder.batch()),
     };
-    life.tasks.spawn(classifier.run(audience, life.stop.clone()));
+    life.tasks.spawn(classifier.run(errors_seen, life.stop.clone()));
     let (source, projection, clock) = (ports.source.clone(), ports.projection.clone(), clock.clone());
-    life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), progress, herald));
+    life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), progress, error_feed));
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
     life.tasks.spawn(async move {
         others.cancelled().await;

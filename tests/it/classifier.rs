@@ -16,12 +16,14 @@ use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink};
 use jobber::failures::cache::embedded::EmbeddedCache;
 use jobber::failures::{EmbedError, Embedder, ErrorCache};
-use jobber::projector::{ProjectorSettings, herald, run};
+use jobber::projector::{ProjectorSettings, new_error_feed, run};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{DayRange, ErrorRecord, History};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::harness::eventually;
 
 /// What an embedder does instead of answering.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +122,7 @@ impl Process {
         let log = EmbeddedLog::open(db.clone(), dir, 1_000_000, tasks.clone()).await.unwrap();
         let store = EmbeddedStore::open(db.clone()).await.unwrap();
         let cache = EmbeddedCache::open(db, 10_000).await.unwrap();
-        let (herald, audience) = herald();
+        let (error_feed, errors_seen) = new_error_feed();
         let settings = ProjectorSettings {
             ttl: Duration::from_millis(800),
             margin: Duration::from_millis(200),
@@ -129,7 +131,7 @@ impl Process {
             ..ProjectorSettings::new(name)
         };
         let (progress, _) = tokio::sync::watch::channel(Cursor::START);
-        let projector = run(log.clone(), store.clone(), settings, Clock::system(), stop.clone(), progress, herald);
+        let projector = run(log.clone(), store.clone(), settings, Clock::system(), stop.clone(), progress, error_feed);
         let waits = (Duration::from_millis(10), Duration::from_millis(50));
         let classifier = Classifier {
             history: store.clone(),
@@ -140,7 +142,7 @@ impl Process {
         };
         let handles = vec![
             tasks.spawn(async move { projector.await.unwrap() }),
-            tasks.spawn(classifier.run(audience, stop.clone())),
+            tasks.spawn(classifier.run(errors_seen, stop.clone())),
         ];
         Self { log, store, cache, stop, tasks, handles }
     }
@@ -256,8 +258,11 @@ async fn a_thousand_failures_of_forty_kinds_cost_forty_embeddings_whatever_goes_
     assert!(embedder.batches.lock().unwrap().iter().any(|n| *n > 1), "in batches");
     assert!(embedder.troubles.lock().unwrap().is_empty(), "all went wrong that should");
     let fingerprints: Vec<_> = errors.iter().map(|error| error.seen.fingerprint).collect();
-    let cached = process.cache.get(&fingerprints).await.unwrap();
-    assert!(cached.iter().all(Option::is_some), "the cache has what the store has");
+    eventually("the cache to have what the store has", async || {
+        let cached = process.cache.get(&fingerprints).await.unwrap();
+        cached.iter().all(Option::is_some).then_some(())
+    })
+    .await;
     process.stopped().await;
 }
 

@@ -15,7 +15,7 @@ use jobber::domain::{
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
 use jobber::projector::{
-    FatalConfig, ProjectorSettings, compare, contribution, fold_batch, herald, rebuild, recount, run,
+    FatalConfig, ProjectorSettings, compare, contribution, fold_batch, new_error_feed, rebuild, recount, run,
 };
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
@@ -555,8 +555,8 @@ impl Rig {
     fn start(&self, projection: Arc<dyn Projection>, settings: ProjectorSettings) -> Running {
         let stop = CancellationToken::new();
         let (progress, committed) = watch::channel(Cursor::START);
-        let (herald, _) = herald();
-        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), progress, herald);
+        let (error_feed, _) = new_error_feed();
+        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), progress, error_feed);
         Running { task: self.tasks.spawn(run), stop, committed }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jobber::domain::{Clock, Entry, Event};
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
-use jobber::projector::{ProjectorSettings, compare, herald, run};
+use jobber::projector::{ProjectorSettings, compare, new_error_feed, run};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::{History, Projection};
@@ -47,8 +47,8 @@ impl Projecting {
             (log.clone(), store.clone(), stop.clone());
         let running = tokio::spawn(async move {
             let (progress, _) = watch::channel(Cursor::START);
-            let (herald, _audience) = herald();
-            run(source, projection, settings, Clock::system(), ends, progress, herald).await.unwrap();
+            let (error_feed, _audience) = new_error_feed();
+            run(source, projection, settings, Clock::system(), ends, progress, error_feed).await.unwrap();
         });
         Self { store, log, stop, running, _dir: dir }
     }
