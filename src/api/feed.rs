@@ -28,7 +28,7 @@ pub(super) struct Feed {
     target: watch::Sender<Cursor>,
     /// Up to where history was last seen to be folded.
     folded: watch::Sender<Cursor>,
-    /// Whether history did not answer when it was last asked: nobody waits for it then.
+    /// Whether history did not answer when it was last asked. Then no request waits for it.
     history_away: watch::Sender<bool>,
 }
 
@@ -167,7 +167,7 @@ impl Feed {
         *self.history_away.borrow()
     }
 
-    /// Somebody asked history and got no answer. It is looked at from now on until it answers again.
+    /// Notes that history did not answer a request. [`Feed::follow_history`] then asks it until it answers again.
     pub(super) fn history_is_away(&self) {
         self.history_away.send_if_modified(|away| !std::mem::replace(away, true));
     }
@@ -187,7 +187,7 @@ impl Feed {
         }
     }
 
-    /// Watches how far history is for as long as somebody waits for it or it is away; until `stop`. The store has no
+    /// Watches how far history is while a request waits for it, and while it is away; until `stop`. The store has no
     /// wake-up of its own, and is some milliseconds behind the log at most, so a few looks for all who wait are cheap.
     pub(super) async fn follow_history(&self, history: &dyn History, stop: &CancellationToken) {
         const FIRST: Duration = Duration::from_millis(2);

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::problem::ApiError;
 use super::state::Api;
-use crate::events::LogSpan;
 use crate::logging::chain;
 use crate::queue::QueueError;
 
@@ -54,7 +54,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         }
         (log, _) => log,
     };
-    let log = log.and_then(|log| if log.length < log.cap { Ok(log) } else { Err(full(&log)) });
+    let log = log
+        .and_then(|log| if log.length < log.cap { Ok(log) } else { Err(ApiError::log_full(&log).detail().to_owned()) });
     // Without the store jobs are accepted and run all the same; what becomes of them waits in the log.
     let takes_jobs = queue.is_ok() && log.is_ok();
     let has_history = store.is_ok() && folded.is_ok();
@@ -97,13 +98,6 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     }
     let code = if status == "ready" || status == "degraded" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, axum::Json(body)).into_response()
-}
-
-fn full(log: &LogSpan) -> String {
-    format!(
-        "it holds {} of {} events because history does not keep up: no jobs are accepted until it does",
-        log.length, log.cap
-    )
 }
 
 /// Makes a small write in the queue. It costs more than a read, so those who ask often share one.

@@ -1,4 +1,4 @@
-//! Judges what a Redis server says of itself. Whoever can ask one fills in [`RedisFacts`]; nothing here talks to a
+//! Judges what a Redis server says of itself. A caller that can ask one fills in [`RedisFacts`]; nothing here talks to a
 //! server.
 
 use std::time::Duration;

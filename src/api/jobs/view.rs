@@ -182,11 +182,12 @@ impl Api {
 
 /// The view of the queue alone: `base` is the id under which it knows the job that was asked for as `id`.
 fn without_history(id: &JobId, base: &JobId, queued: QueuedJob, error: &str) -> JobSnapshot {
-    let mut view = JobView::of(&queued.job, queued.state);
-    lay_over(&mut view, &queued);
-    view.id = id.clone();
-    view.incomplete = Some(format!("history can't be asked ({error}): attempts, outcome and categories are missing"));
-    JobSnapshot { view, settled: false, own_id: base.clone() }
+    let mut look = of_queued(&queued);
+    look.view.id = id.clone();
+    look.view.incomplete =
+        Some(format!("history can't be asked ({error}): attempts, outcome and categories are missing"));
+    look.own_id = base.clone();
+    look
 }
 
 /// Lays what the queue knows over what history knows.
@@ -198,11 +199,7 @@ pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>
             let settled = record.state.is_final();
             Some(look(of_record(record), settled))
         }
-        (None, Some(queued)) => {
-            let mut view = JobView::of(&queued.job, queued.state);
-            lay_over(&mut view, &queued);
-            Some(look(view, false))
-        }
+        (None, Some(queued)) => Some(of_queued(&queued)),
         (Some(record), Some(queued)) => Some(both(record, &queued)),
     }
 }
@@ -223,6 +220,12 @@ fn both(record: JobRecord, queued: &QueuedJob) -> JobSnapshot {
 
 fn look(view: JobView, settled: bool) -> JobSnapshot {
     JobSnapshot { own_id: view.id.clone(), view, settled }
+}
+
+fn of_queued(queued: &QueuedJob) -> JobSnapshot {
+    let mut view = JobView::of(&queued.job, queued.state);
+    lay_over(&mut view, queued);
+    look(view, false)
 }
 
 fn of_record(record: JobRecord) -> JobView {

@@ -51,7 +51,7 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
                 return Ok(Cancellation::Signalled(job));
             }
             Some(found) if found.state.is_final() => {
-                inner.link.call(forget(inner, &redis, id, true)).await?;
+                inner.link.call(forget(inner, &redis, id)).await?;
                 return Ok(Cancellation::AlreadyFinal(found.state));
             }
             Some(_) | None => {}
@@ -81,12 +81,10 @@ async fn record(inner: &Inner, redis: &BullClient, id: &JobId, reason: &str) -> 
     Ok(Some(reason))
 }
 
-async fn forget(inner: &Inner, redis: &BullClient, id: &JobId, from_job: bool) -> Result<(), BullError> {
+async fn forget(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<(), BullError> {
     let mut pipe = redis::pipe();
     pipe.cmd("HDEL").arg(inner.keys.cancels()).arg(id.as_str()).ignore();
-    if from_job {
-        pipe.cmd("HDEL").arg(inner.keys.job(id.as_str())).arg(keys::CANCEL).ignore();
-    }
+    pipe.cmd("HDEL").arg(inner.keys.job(id.as_str())).arg(keys::CANCEL).ignore();
     Ok(redis.queue.connection().pipe::<()>(&pipe).await?)
 }
 

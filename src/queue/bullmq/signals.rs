@@ -27,7 +27,7 @@ const BACKLOG: usize = 1024;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// This job is to be stopped, if it runs.
+    /// This job is to be stopped, if it runs. The reason is for workers of older versions: this one reads what is on record.
     Cancel { id: String, reason: String },
     /// This job has said something.
     Output { id: String },
