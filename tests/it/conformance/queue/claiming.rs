@@ -123,16 +123,21 @@ pub(super) async fn a_waiting_claimer_is_woken_by_another_process(fixture: Fixtu
         assert_eq!(lease.job().id, id);
         lease.settle(Verdict::Complete { result: None }).await;
     }
-    // The same for a job that another process gives back.
-    claims.set_concurrency(0);
+    // The same for a job that another process gives back: whichever of the two takes it gives it back to the other.
     let mut theirs = there.claim(1).await;
     there.submit(job()).await;
-    let lease = next(&mut theirs).await;
-    theirs.set_concurrency(0);
-    claims.set_concurrency(1);
-    nothing(&mut claims).await;
-    drop(lease);
-    let lease = timeout(Duration::from_secs(3), claims.next()).await.expect("woken, not polled").unwrap();
+    let (lease, holder, other) = soon(async {
+        tokio::select! {
+            lease = claims.next() => (lease, &claims, &mut theirs),
+            lease = theirs.next() => (lease, &theirs, &mut claims),
+        }
+    })
+    .await;
+    // It has no room while it holds this one, so it takes nothing between this and the drop.
+    holder.set_concurrency(0);
+    nothing(other).await;
+    drop(lease.expect("claiming goes on"));
+    let lease = timeout(Duration::from_secs(3), other.next()).await.expect("woken, not polled").unwrap();
     assert_eq!(lease.attempt().0, 1);
 }
 

@@ -102,18 +102,25 @@ pub(super) async fn a_job_is_not_lost_to_a_cancel_of_the_one_before(fixture: Fix
 
 pub(super) async fn promote_makes_a_delayed_job_ready_now(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
-    let mut claims = here.claim(2).await;
+    let mut promoted = Vec::new();
     for (priority, ready) in [(0, JobState::Waiting), (5, JobState::Prioritized)] {
-        claims.set_concurrency(0);
         let id = here.submit(later(priority)).await;
         let Change::Done(job, 0) = there.operator.promote(&id).await.unwrap() else { panic!("it was delayed") };
         assert_eq!(job.id, id);
         let found = here.find(&id).await.unwrap();
         assert_eq!((found.state, found.due_at), (ready, None));
         assert_eq!(there.operator.promote(&id).await.unwrap(), Change::WrongState(ready));
-        claims.set_concurrency(2);
+        promoted.push(id);
+    }
+    let mut claims = here.claim(1).await;
+    for id in promoted {
         assert_eq!(finish(&here, &mut claims, DONE).await, id);
     }
+    // One that is promoted while a worker waits comes to it at once.
+    let id = here.submit(later(0)).await;
+    nothing(&mut claims).await;
+    assert!(matches!(there.operator.promote(&id).await.unwrap(), Change::Done(..)));
+    assert_eq!(finish(&here, &mut claims, DONE).await, id);
 }
 
 pub(super) async fn retry_is_only_for_failed_jobs_and_renews_the_budget(fixture: Fixture) {
