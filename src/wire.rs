@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::body;
 use crate::domain::time::millis;
 use crate::domain::{
-    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, Stream,
-    Timestamp, WorkerId,
+    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, RawJson,
+    Stream, Timestamp, WorkerId,
 };
 use crate::store::AttemptRecord;
 pub use flows::{FlowJob, SubmittedFlow};
@@ -27,8 +28,8 @@ pub struct SubmitJob {
     pub name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
+    #[serde(default, deserialize_with = "body::readable", skip_serializing_if = "Option::is_none")]
+    pub data: Option<RawJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,8 +140,8 @@ pub struct JobView {
     pub name: JobName,
     /// The binary's arguments.
     pub arguments: Vec<String>,
-    /// What it gets on its standard input.
-    pub data: Option<Value>,
+    /// What it gets on its standard input, as it came.
+    pub data: Option<RawJson>,
     /// Where it stands.
     pub state: JobState,
     /// When it was accepted.
@@ -184,8 +185,8 @@ impl JobView {
         Self {
             id: job.id.clone(),
             name: job.name.clone(),
-            arguments: job.arguments.clone(),
-            data: job.data.clone(),
+            arguments: Vec::new(),
+            data: None,
             state,
             submitted_at: job.submitted_at,
             due_at: None,

@@ -101,7 +101,7 @@ async fn pass_on(api: &Api, mut at: Cursor, out: &mpsc::Sender<sse::Event>) -> R
     const WAIT: Duration = Duration::from_secs(20);
     let mut repeats = Repeats::default();
     loop {
-        for (cursor, entry) in api.source.read_without_data(at, AT_ONCE, WAIT).await? {
+        for (cursor, entry) in api.source.read_without_bodies(at, AT_ONCE, WAIT).await? {
             at = cursor;
             let Entry::Job(event) = entry else { continue };
             if !repeats.is_new(&event) {
@@ -159,16 +159,15 @@ mod tests {
 
     #[test]
     fn an_end_that_was_written_several_times_is_told_once() {
-        let finished = |attempt| Event {
-            at: Timestamp::from_millis(1),
-            job: job("j"),
-            kind: EventKind::Finished {
+        let finished = |attempt| {
+            let kind = EventKind::Finished {
                 attempt: Some(AttemptNumber(attempt)),
                 state: FinalState::Failed,
                 outcome: Outcome::Timeout,
                 result: None,
                 error: None,
-            },
+            };
+            Event::new(Timestamp::from_millis(1), job("j"), kind)
         };
         let retried = Event { kind: EventKind::Retried { attempts: 1 }, ..finished(1) };
         let mut repeats = Repeats::default();

@@ -45,7 +45,7 @@ pub(super) async fn explain(
 async fn waits_for(api: &Api, view: &JobView) -> Result<Vec<String>, ApiError> {
     const TOLD: usize = 10;
     let first = &view.waits_for[..view.waits_for.len().min(TOLD)];
-    let found = api.queue.find_without_data(first).await?;
+    let found = api.queue.standing(first).await?;
     let mut reasons: Vec<_> = first
         .iter()
         .zip(found)

@@ -12,8 +12,6 @@ pub(super) fn job(id: &str) -> Arc<Job> {
     Arc::new(Job {
         id: JobId::parse(id).unwrap(),
         name: JobName::parse("echo").unwrap(),
-        arguments: vec![],
-        data: None,
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(0),
     })
@@ -22,6 +20,7 @@ pub(super) fn job(id: &str) -> Arc<Job> {
 pub(super) fn queued(job: &Arc<Job>, state: JobState, attempts_started: u32) -> QueuedJob {
     QueuedJob {
         job: job.clone(),
+        body: None,
         state,
         attempts_started,
         attempts_finished: 0,

@@ -150,7 +150,7 @@ impl Feed {
             self.place.send_replace(Some(at));
             return Ok(at);
         };
-        let events = source.read_without_data(at, AT_ONCE, WAIT).await?;
+        let events = source.read_without_bodies(at, AT_ONCE, WAIT).await?;
         let jobs = self.lock();
         for (cursor, entry) in events {
             at = cursor;

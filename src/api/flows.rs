@@ -10,7 +10,7 @@ use super::body::Json;
 use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
-use crate::domain::{Job, JobId};
+use crate::domain::{AcceptedJob, JobId};
 use crate::queue::Submission;
 use crate::wire::{FieldProblem, FlowJob, SubmitJob, SubmittedFlow};
 
@@ -72,9 +72,9 @@ fn take_apart(
 }
 
 /// Lets each job come after its children.
-fn link(node: &Node, jobs: &mut [Arc<Job>]) {
-    let children: Vec<JobId> = node.children.iter().map(|child| jobs[child.at].id.clone()).collect();
-    let after = &mut Arc::make_mut(&mut jobs[node.at]).options.after;
+fn link(node: &Node, jobs: &mut [AcceptedJob]) {
+    let children: Vec<JobId> = node.children.iter().map(|child| jobs[child.at].job.id.clone()).collect();
+    let after = &mut Arc::make_mut(&mut jobs[node.at].job).options.after;
     for child in children {
         if !after.contains(&child) {
             after.push(child);
@@ -84,9 +84,9 @@ fn link(node: &Node, jobs: &mut [Arc<Job>]) {
 }
 
 /// The first job with the id of one before it.
-fn first_repeated(jobs: &[Arc<Job>]) -> Option<usize> {
+fn first_repeated(jobs: &[AcceptedJob]) -> Option<usize> {
     let mut seen = std::collections::HashSet::new();
-    jobs.iter().position(|job| !seen.insert(&job.id))
+    jobs.iter().position(|job| !seen.insert(&job.job.id))
 }
 
 fn put_together(node: &Node, submissions: &[Submission]) -> SubmittedFlow {

@@ -47,7 +47,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     let log = match (log, &folded) {
         // What can't be read is set aside; what a newer Jobber wrote is not, and history waits for one.
         (Ok(log), Ok(folded)) if *folded < log.last => {
-            match probe(api.source.read_without_data(*folded, 1, Duration::ZERO)).await {
+            match probe(api.source.read_without_bodies(*folded, 1, Duration::ZERO)).await {
                 Err(why) if why.contains(NEWER) => Err(why),
                 _ => Ok(log),
             }

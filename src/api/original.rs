@@ -6,13 +6,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::body::Json;
 use super::failures;
 use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
+use crate::domain::{RawJson, body};
 use crate::stats::JobStats;
 use crate::store::DayRange;
 use crate::wire::{FieldProblem, SubmitJob};
@@ -25,7 +26,8 @@ pub(super) struct OriginalJob {
     name: String,
     #[serde(default, alias = "args")]
     arguments: Vec<String>,
-    data: Option<Value>,
+    #[serde(default, deserialize_with = "body::readable")]
+    data: Option<RawJson>,
 }
 
 /// `POST /jobs`.

@@ -81,8 +81,7 @@ async fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> 
         return Err(wrong("job/id", "must be absent: each job of a schedule gets an id of its own"));
     }
     let checked = submit::check(api, vec![job], |_| "/job".to_owned()).await?.remove(0);
-    Template::of(Arc::unwrap_or_clone(checked))
-        .map_err(|InvalidJob { field, problem }| wrong(&format!("job/{field}"), problem))
+    Template::of(checked).map_err(|InvalidJob { field, problem }| wrong(&format!("job/{field}"), problem))
 }
 
 /// `DELETE /api/v1/schedules/{id}`.
@@ -126,7 +125,7 @@ pub(super) async fn act(
 async fn trigger(api: &Arc<Api>, id: &ScheduleId, headers: &HeaderMap) -> Result<Response, ApiError> {
     let idempotency = submit::idempotency(api, headers, "trigger", id.as_str().as_bytes())?;
     let schedule = find(api, id).await?.schedule;
-    let job = Arc::new(schedule.job.job(JobId::generate(), api.clock.now()));
+    let job = schedule.job.job(JobId::generate(), api.clock.now());
     let submission = submit::submit(api, vec![job], idempotency).await?.remove(0);
     tracing::info!(schedule = %id, job = %submission.id, "a schedule was triggered");
     let location = format!("/api/v1/jobs/{}", submission.id);

@@ -15,7 +15,7 @@ use super::body::{Json, Object};
 use super::problem::ApiError;
 use super::query;
 use super::state::{Api, BinaryProblem};
-use crate::domain::{Event, EventKind, Job, JobName};
+use crate::domain::{AcceptedJob, Event, Job, JobName};
 use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
 use crate::store::{JobRecord, StoreError};
 use crate::wire::{FieldProblem, MOST_JOBS, SubmitJob, Submitted, SubmittedJobs};
@@ -63,7 +63,7 @@ pub(super) async fn many(
 
 pub(super) fn submitted(submission: Submission) -> Submitted {
     let Submission { id, duplicate, job } = submission;
-    Submitted { id, status: "queued".to_owned(), duplicate, submitted_at: job.map(|job| job.submitted_at) }
+    Submitted { id, status: "queued".to_owned(), duplicate, submitted_at: job.map(|job| job.job.submitted_at) }
 }
 
 /// Fills in defaults and checks every job; `place` gives the JSON pointer of the job with this number.
@@ -74,7 +74,7 @@ pub(super) async fn check(
     api: &Api,
     jobs: Vec<SubmitJob>,
     place: impl Fn(usize) -> String,
-) -> Result<Vec<Arc<Job>>, ApiError> {
+) -> Result<Vec<AcceptedJob>, ApiError> {
     let now = api.clock.now();
     let mut accepted = Vec::with_capacity(jobs.len());
     let mut code = "invalid_job";
@@ -90,14 +90,14 @@ pub(super) async fn check(
                 continue;
             }
         };
-        if let Some(problem) = problems.get(&job.name) {
+        if let Some(problem) = problems.get(&job.job.name) {
             if errors.is_empty() {
                 code = problem.code();
             }
             errors.push(FieldProblem { pointer: format!("{}/name", place(i)), detail: problem.detail.clone() });
             continue;
         }
-        accepted.push(Arc::new(job));
+        accepted.push(job);
     }
     if errors.is_empty() {
         return Ok(accepted);
@@ -154,7 +154,7 @@ fn refused(error: QueueError) -> ApiError {
 /// Hands the jobs to the queue, then writes them down; one answer each, in order.
 pub(super) async fn submit(
     api: &Arc<Api>,
-    jobs: Vec<Arc<Job>>,
+    jobs: Vec<AcceptedJob>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, ApiError> {
     api.check_room(jobs.len()).await?;
@@ -162,7 +162,8 @@ pub(super) async fn submit(
     api.to_the_end(async move {
         let submissions = shared.queue.submit(jobs, idempotency).await.map_err(refused)?;
         let events = shared.unannounced(&submissions).await;
-        // The jobs are accepted by now, and every later event carries all of them: history is late, nothing is lost.
+        // The jobs are accepted by now. Later events make their records, and the queue is asked for their bodies (see
+        // [`crate::reconciler::bodies`]): history is late, nothing is lost.
         if !events.is_empty()
             && let Err(error) = shared.sink.append(&events).await
         {
@@ -182,16 +183,15 @@ impl Api {
         let mut seen = HashSet::new();
         let (mut news, mut others) = (Vec::new(), Vec::new());
         for submission in submissions {
-            if let Some(job) = submission.job.as_ref().filter(|job| seen.insert(&job.id)) {
+            if let Some(job) = submission.job.as_ref().filter(|job| seen.insert(&job.job.id)) {
                 if submission.duplicate { others.push(job) } else { news.push(job) }
             }
         }
         for asked in others.chunks(ASKED) {
-            let known = join_all(asked.iter().map(|job| self.is_announced(job))).await;
+            let known = join_all(asked.iter().map(|job| self.is_announced(&job.job))).await;
             news.extend(asked.iter().zip(known).filter(|(_, known)| !known).map(|(job, _)| *job));
         }
-        let told = |job: &Arc<Job>| Event { at: job.submitted_at, job: job.clone(), kind: EventKind::Submitted };
-        news.into_iter().map(told).collect()
+        news.into_iter().cloned().map(Event::submitted).collect()
     }
 
     /// Whether history has been told that the job was submitted. When that can't be known it counts as not told: to tell
@@ -199,11 +199,11 @@ impl Api {
     async fn is_announced(&self, job: &Job) -> bool {
         let of_the_job = |record: &JobRecord| record.submitted_at == job.submitted_at;
         let found = async {
-            let first = self.history.job(&job.id).await?;
+            let first = self.history.job_without_result(&job.id).await?;
             if first.as_ref().is_none_or(of_the_job) {
                 return Ok(first);
             }
-            self.history.job(&job.id.come_again(job.submitted_at)).await
+            self.history.job_without_result(&job.id.come_again(job.submitted_at)).await
         };
         const PATIENCE: Duration = Duration::from_secs(2);
         if self.feed.is_history_away() {

@@ -59,8 +59,11 @@ impl Site {
             ProjectorSettings::new("test"),
             clock.clone(),
             stop_projector.clone(),
-            tokio::sync::watch::Sender::new(crate::events::Cursor::START),
-            projector::new_error_feed().0,
+            projector::ProjectorOutputs {
+                progress: tokio::sync::watch::Sender::new(crate::events::Cursor::START),
+                error_feed: projector::new_error_feed().0,
+                missing_bodies: projector::new_missing_bodies().0,
+            },
         ));
         let check = |name: &crate::domain::JobName| match name.as_str() {
             "missing" => Err(BinaryProblem { exists: false, detail: "there is no such binary".to_owned() }),
@@ -144,7 +147,7 @@ impl Site {
     }
 
     async fn tell(&self, lease: &Lease, kind: EventKind) {
-        let event = Event { at: self.clock.now(), job: lease.job().clone(), kind };
+        let event = Event::new(self.clock.now(), lease.job().clone(), kind);
         self.log.append(&[event]).await.unwrap();
     }
 

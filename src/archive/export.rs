@@ -1,11 +1,11 @@
 //! Writes a store as lines of JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{End, Header, STEP, VERSION};
+use super::{BodyLine, End, Header, STEP, VERSION};
 use crate::domain::{Fingerprint, Timestamp};
 use crate::stats::ShardKey;
 use crate::store::{History, Projection, StoreError, codec};
@@ -58,9 +58,17 @@ pub async fn export(
     let mut after = None;
     loop {
         let records = projection.scan(after.as_ref(), STEP).await?;
-        let lines: Vec<_> = records.iter().map(|record| line("job", record)).collect();
+        let ids: Vec<_> = records.iter().filter(|r| r.has_body).map(|record| record.id.clone()).collect();
+        let mut bodies: HashMap<_, _> = ids.iter().zip(history.bodies(&ids).await?).collect();
+        let mut lines = Vec::with_capacity(2 * records.len());
+        for record in &records {
+            lines.push(line("job", record));
+            if let Some(body) = bodies.remove(&record.id).flatten() {
+                lines.push(line("body", &BodyLine { of: record.id.clone(), is: body }));
+            }
+        }
         write(out, &lines).await?;
-        end.jobs += lines.len() as u64;
+        end.jobs += records.len() as u64;
         progress(end.jobs);
         match records.into_iter().next_back() {
             Some(last) => after = Some(last.id),

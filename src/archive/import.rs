@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use super::{ArchiveLine, End, Header, STEP, VERSION};
+use super::{ArchiveLine, BodyLine, End, Header, STEP, VERSION};
+use crate::domain::{JobBody, JobId};
 use crate::events::Cursor;
 use crate::logging::chain;
 use crate::stats::{ShardKey, StatShard};
@@ -109,15 +110,22 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
             )));
         }
         let mut target = Target { projection, term, retention, expiring: BTreeSet::new(), done: Imported::default() };
-        let (mut jobs, mut errors, mut shards) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut jobs, mut bodies, mut errors, mut shards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let end = loop {
             match self.lines.next().await? {
                 Some(ArchiveLine::Job(document)) => {
-                    jobs.push(codec::job(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
+                    // Between two records: what the one before is given has been read by now.
                     if jobs.len() == STEP {
-                        target.write_jobs(std::mem::take(&mut jobs)).await?;
+                        target.write_jobs(std::mem::take(&mut jobs), std::mem::take(&mut bodies)).await?;
                         progress(target.done.jobs);
                     }
+                    jobs.push(codec::job(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
+                }
+                Some(ArchiveLine::Body(BodyLine { of, is })) => {
+                    if jobs.last().is_none_or(|job: &JobRecord| job.id != of) {
+                        return Err(self.lines.broken("this is what a job is given that is not in the line before"));
+                    }
+                    bodies.push((of, is));
                 }
                 Some(ArchiveLine::Shard(document)) => {
                     shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
@@ -140,7 +148,7 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
                 }
             }
         };
-        target.write_jobs(jobs).await?;
+        target.write_jobs(jobs, bodies).await?;
         progress(target.done.jobs);
         target.write_errors(errors).await?;
         let found = End { jobs: target.done.jobs, shards: shards.len() as u64, errors: target.done.errors };
@@ -174,7 +182,11 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    async fn write_jobs(&mut self, records: Vec<JobRecord>) -> Result<(), ImportError> {
+    async fn write_jobs(
+        &mut self,
+        records: Vec<JobRecord>,
+        mut bodies: Vec<(JobId, JobBody)>,
+    ) -> Result<(), ImportError> {
         if records.is_empty() {
             return Ok(());
         }
@@ -194,7 +206,9 @@ impl Target<'_> {
         }
         self.done.new_jobs += new.len() as u64;
         if !new.is_empty() {
-            let commit = Commit { jobs: new, retention: self.retention, ..Commit::default() };
+            let ids: BTreeSet<_> = new.iter().map(|job| job.document.id.clone()).collect();
+            bodies.retain(|(id, _)| ids.contains(id));
+            let commit = Commit { bodies, jobs: new, retention: self.retention, ..Commit::default() };
             self.projection.commit(self.term, commit).await?;
         }
         Ok(())

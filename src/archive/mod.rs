@@ -1,9 +1,11 @@
 //! Moves history between stores, as lines of JSON.
 //!
 //! ```text
-//! {"jobber_history": {"version": 2, "cursor": "0-42", ...}}     the first line
+//! {"jobber_history": {"version": 3, "cursor": "0-42", ...}}     the first line
 //! {"categories": {...}}                                         all categories, if the store has some
 //! {"job": {...}}                                                every job record, in order of id
+//! {"body": {"of": "order-42", "is": {...}}}                     behind each record, what the job is given, if that is kept
+//!                                                               beside the record
 //! {"error": {...}}                                              every error that an aggregate names, with its vector
 //! {"shard": {...}}                                              every aggregate
 //! {"end": {"jobs": 17, "shards": 3, "errors": 2}}               the last line: without it, the file was cut off
@@ -11,7 +13,7 @@
 //! Documents are those of the stores, byte for byte what `store::codec` writes. They keep the cursors up to which they
 //! were folded: a store that goes on with the same log goes on where the other one stood, and every other log has to go
 //! on behind that place. The first format had neither categories nor errors: a projector that finds a store without
-//! categories makes both anew from the job records.
+//! categories makes both anew from the job records. The first two have bodies within the records only.
 
 mod export;
 mod import;
@@ -19,7 +21,7 @@ mod import;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::Timestamp;
+use crate::domain::{JobBody, JobId, Timestamp};
 use crate::events::Cursor;
 pub use export::{ExportError, Exported, export};
 pub use import::{ImportError, Imported, Importer};
@@ -28,7 +30,7 @@ pub use import::{ImportError, Imported, Importer};
 const STEP: usize = 200;
 
 /// The format that this version writes, and the newest that it reads.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What the first line tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,12 +54,20 @@ struct End {
     errors: u64,
 }
 
+/// What a job is given.
+#[derive(Serialize, Deserialize)]
+struct BodyLine {
+    of: JobId,
+    is: JobBody,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ArchiveLine {
     JobberHistory(Header),
     Categories(Box<RawValue>),
     Job(Box<RawValue>),
+    Body(BodyLine),
     Error(Box<RawValue>),
     Shard(Box<RawValue>),
     End(End),

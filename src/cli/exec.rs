@@ -17,7 +17,7 @@ use super::jobspec::read_json;
 use super::size::{parse_size, show_size};
 use super::values::{EnvironmentSetting, parse_duration, show_duration};
 use super::{CliError, Console, Exit, Format};
-use crate::domain::{AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
+use crate::domain::{AcceptedJob, AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
 use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
 
 /// Between SIGTERM and SIGKILL when nobody says.
@@ -158,7 +158,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
             ..JobOptions::default()
         },
     };
-    let job = job.accept(clock.now()).map_err(|e| CliError::Usage(e.to_string()))?;
+    let AcceptedJob { job, body } = job.accept(clock.now()).map_err(|e| CliError::Usage(e.to_string()))?;
     let (stop, signal) = StopHandle::new().map_err(|e| CliError::local("couldn't make an event descriptor", e))?;
     let order = RunOrder {
         timeout: job.options.timeout,
@@ -169,8 +169,8 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),
         start_log: None,
-        input: None,
-        job: Arc::new(job),
+        body,
+        job,
     };
     Ok((order, stop, signal))
 }

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::CliError;
 use super::size::parse_size;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
-use crate::domain::{Backoff, Clock, Deduplication, JobId, Timestamp};
+use crate::domain::{Backoff, Clock, Deduplication, JobId, RawJson, Timestamp};
 use crate::wire::SubmitJob;
 
 /// The rules under which a job runs; what is not given is decided by the server.
@@ -58,7 +57,7 @@ pub(crate) struct JobFlags {
 
 impl JobFlags {
     /// Fills in what `job` leaves open; `data` is [`JobFlags::data`], read.
-    pub(super) fn fill(&self, job: SubmitJob, data: Option<&Value>, clock: &Clock) -> SubmitJob {
+    pub(super) fn fill(&self, job: SubmitJob, data: Option<&RawJson>, clock: &Clock) -> SubmitJob {
         let delay = self.delay.or_else(|| self.at.map(|at| at.since(clock.now())));
         SubmitJob {
             data: job.data.or_else(|| data.cloned()),
@@ -78,19 +77,19 @@ impl JobFlags {
     }
 
     /// The JSON of `--data`.
-    pub(super) fn read_data(&self) -> Result<Option<Value>, CliError> {
+    pub(super) fn read_data(&self) -> Result<Option<RawJson>, CliError> {
         self.data.as_deref().map(read_json).transpose()
     }
 }
 
 /// Reads JSON from where the word points to.
-pub(super) fn read_json(word: &str) -> Result<Value, CliError> {
+pub(super) fn read_json(word: &str) -> Result<RawJson, CliError> {
     let (text, origin) = match word.strip_prefix('@') {
         Some(path) => (read_text(path)?, path),
         None if word == "-" => (read_text("-")?, "stdin"),
         None => (word.to_owned(), "--data"),
     };
-    serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("{origin} is not JSON: {e}")))
+    RawJson::parse_readable(&text).map_err(|e| CliError::Usage(format!("{origin} is not JSON: {e}")))
 }
 
 /// Reads a file, or stdin for `-`.
@@ -116,14 +115,14 @@ mod tests {
         };
         let clock = Clock::manual(Timestamp::from_millis(30_000));
         let job = SubmitJob { name: "a".into(), attempts: Some(2), ..SubmitJob::default() };
-        let job = flags.fill(job, Some(&Value::Bool(true)), &clock);
+        let job = flags.fill(job, Some(&RawJson::parse("true").unwrap()), &clock);
         assert_eq!(
             job,
             SubmitJob {
                 name: "a".into(),
                 attempts: Some(2),
                 priority: Some(1),
-                data: Some(Value::Bool(true)),
+                data: Some(RawJson::parse("true").unwrap()),
                 delay: Some(Duration::from_secs(60)),
                 ..SubmitJob::default()
             }
@@ -135,8 +134,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("data.json");
         fs_err::write(&file, "[1, 2]").unwrap();
-        assert_eq!(read_json("{\"a\": 1}").unwrap(), serde_json::json!({"a": 1}));
-        assert_eq!(read_json(&format!("@{}", file.display())).unwrap(), serde_json::json!([1, 2]));
+        assert_eq!(read_json("{\"a\": 1}").unwrap().get(), r#"{"a":1}"#);
+        assert_eq!(read_json(&format!("@{}", file.display())).unwrap().get(), "[1,2]");
         assert_eq!(
             read_json("{").unwrap_err().to_string(),
             "--data is not JSON: EOF while parsing an object at line 1 column 1"

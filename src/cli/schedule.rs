@@ -83,7 +83,7 @@ impl View for ScheduleView {
         out.field("id", self.id.as_str());
         out.field("job", self.job.name.as_str());
         out.optional("arguments", (!self.job.arguments.is_empty()).then(|| format!("{:?}", self.job.arguments)));
-        out.optional("data", self.job.data.as_ref().map(|data| first_line(&data.to_string(), 200)));
+        out.optional("data", self.job.data.as_ref().map(|data| first_line(data.get(), 200)));
         out.field("when", when(self));
         out.field("status", status(self));
         out.optional("trouble", self.trouble.as_deref());

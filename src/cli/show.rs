@@ -26,7 +26,7 @@ impl View for JobView {
         out.field("id", self.id.as_str());
         out.field("name", self.name.as_str());
         out.optional("arguments", (!self.arguments.is_empty()).then(|| format!("{:?}", self.arguments)));
-        out.optional("data", self.data.as_ref().map(|data| first_line(&data.to_string(), 200)));
+        out.optional("data", self.data.as_ref().map(|data| first_line(data.get(), 200)));
         out.field("state", self.state.as_str());
         out.optional("outcome", self.outcome.map(|o| o.to_string()));
         out.field("submitted", show_time(self.submitted_at));

@@ -1,24 +1,29 @@
 //! What happened to a job: the lines of the event log, from which all history is folded.
 //!
-//! Every event carries the whole job, so that any of them can create its record: a producer that is not ours writes no
-//! `submitted`. Each is idempotent by its [`EventKey`]: a repeated one changes nothing.
+//! Every event carries the job's header, so that any of them can create its record: another program that submits jobs
+//! writes no `submitted`. The job's body comes with `submitted`, or with the start of an attempt of a job that has none.
+//! Each event is idempotent by its [`EventKey`]: a repeated one changes nothing.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttemptNumber, AttemptReport, Job, JobId, JobState, Outcome, Timestamp, WorkerId};
+use super::{AcceptedJob, AttemptNumber, AttemptReport, Job, JobBody, JobId, JobState, Outcome, Timestamp, WorkerId};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// To which job.
+    /// The header of the job to which it happened.
     pub job: Arc<Job>,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
+    /// What the job is given: with [`EventKind::Submitted`], and with the first events of a job that no server of Jobber's
+    /// has submitted. `None` also where it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<JobBody>,
 }
 
 /// The state in which a job ends.
@@ -112,6 +117,16 @@ pub struct EventKey {
 }
 
 impl Event {
+    /// An event without the job's body.
+    pub fn new(at: Timestamp, job: Arc<Job>, kind: EventKind) -> Self {
+        Self { at, job, kind, body: None }
+    }
+
+    /// The queue took the job.
+    pub fn submitted(AcceptedJob { job, body }: AcceptedJob) -> Self {
+        Self { at: job.submitted_at, job, kind: EventKind::Submitted, body: Some(body) }
+    }
+
     /// What makes this event the same as another.
     pub fn key(&self) -> EventKey {
         let (kind, attempt) = match &self.kind {

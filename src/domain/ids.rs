@@ -118,6 +118,16 @@ impl JobId {
         self.0.bytes().all(|b| b.is_ascii_digit())
     }
 
+    /// Whether [`JobId::generate`] made it.
+    pub fn is_generated(&self) -> bool {
+        uuid::Uuid::parse_str(&self.0).is_ok_and(|id| id.get_version_num() == 7)
+    }
+
+    /// Whether a schedule has made the job: such ids are `repeat:...`, and no caller can choose one.
+    pub fn is_scheduled(&self) -> bool {
+        self.0.starts_with("repeat:")
+    }
+
     /// The id under which history keeps a job when its own stands for an earlier job there, and at which exactly this
     /// job is found while the queue has it. An id comes again when BullMQ counts anew, or when whoever chose it chooses
     /// it again after the queue has let go of the first.

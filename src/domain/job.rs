@@ -1,13 +1,13 @@
 //! A job: what to run and under which rules. What is checked here is checked for every way in (HTTP, shell, Redis).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::retry::Backoff;
 use super::time::millis;
-use super::{JobId, JobName, Timestamp};
+use super::{JobBody, JobId, JobName, RawJson, Timestamp};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,41 +174,30 @@ impl Default for JobOptions {
     }
 }
 
-/// A job that has been accepted. Id, name, arguments and data never change.
+/// A job that has been accepted: its header. Id, name and time of submission never change. What it is given is its
+/// [`JobBody`], which travels beside it only where somebody needs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Identifies it for ever.
     pub id: JobId,
     /// The binary to run.
     pub name: JobName,
-    /// The binary's arguments.
-    #[serde(default)]
-    pub arguments: Vec<String>,
-    /// Given to the binary as JSON on its standard input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
     /// The rules under which it runs.
     pub options: JobOptions,
     /// When it was accepted.
     pub submitted_at: Timestamp,
 }
 
-/// A job as it is stored, read without its arguments and data: these are passed over, and take no memory.
-#[derive(Debug, Deserialize)]
-pub struct JobHead {
-    id: JobId,
-    name: JobName,
-    options: JobOptions,
-    submitted_at: Timestamp,
+/// A job with what it is given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcceptedJob {
+    /// Its header.
+    pub job: Arc<Job>,
+    /// Its arguments and data.
+    pub body: JobBody,
 }
 
-impl From<JobHead> for Job {
-    fn from(JobHead { id, name, options, submitted_at }: JobHead) -> Self {
-        Self { id, name, arguments: Vec::new(), data: None, options, submitted_at }
-    }
-}
-
-/// A job that somebody wants to submit, not yet checked.
+/// A job to submit, not yet checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
     /// An id of the caller's choice.
@@ -218,7 +207,7 @@ pub struct NewJob {
     /// The binary's arguments.
     pub arguments: Vec<String>,
     /// JSON for its standard input.
-    pub data: Option<Value>,
+    pub data: Option<RawJson>,
     /// The rules, with defaults filled in.
     pub options: JobOptions,
 }
@@ -244,7 +233,7 @@ impl NewJob {
     ///
     /// # Errors
     /// [`InvalidJob`] names the first field that is wrong.
-    pub fn accept(self, now: Timestamp) -> Result<Job, InvalidJob> {
+    pub fn accept(self, now: Timestamp) -> Result<AcceptedJob, InvalidJob> {
         let name = JobName::parse(&self.name).map_err(|e| InvalidJob::new("name", e.to_string()))?;
         let id = match &self.id {
             Some(text) => JobId::custom(text).map_err(|e| InvalidJob::new("id", e.to_string()))?,
@@ -272,7 +261,8 @@ impl NewJob {
         }
         check_options(&self.options)?;
         check_after(&id, &self.options.after)?;
-        Ok(Job { id, name, arguments: self.arguments, data: self.data, options: self.options, submitted_at: now })
+        let body = JobBody::new(self.arguments, self.data.as_ref());
+        Ok(AcceptedJob { job: Arc::new(Job { id, name, options: self.options, submitted_at: now }), body })
     }
 }
 

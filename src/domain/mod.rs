@@ -1,5 +1,6 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
+pub mod body;
 pub mod bytes;
 pub mod category;
 pub mod cron;
@@ -17,6 +18,7 @@ pub mod secret;
 pub mod time;
 pub mod validity;
 
+pub use body::{JobBody, RawJson};
 pub use bytes::{from_text, to_text, unfinished};
 pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
 pub use durability::WriteDurability;
@@ -24,7 +26,7 @@ pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
 pub use ids::{AttemptNumber, InvalidName, JobId, JobName, ScheduleId, WorkerId};
-pub use job::{Deduplication, InvalidJob, Job, JobHead, JobOptions, JobState, NewJob};
+pub use job::{AcceptedJob, Deduplication, InvalidJob, Job, JobOptions, JobState, NewJob};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
 pub use retry::{Backoff, BackoffKind, CategoryRule, LimitScale, RetryPolicy, Verdict};

@@ -1,14 +1,14 @@
 //! Schedules: jobs that come by themselves, at the times of a cron expression or every so often. Pure: when the next one
 //! is due follows from the timing and from the time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::cron::{self, CronTimes};
 use super::time::millis;
-use super::{InvalidJob, Job, JobId, JobName, JobOptions, ScheduleId, Timestamp};
+use super::{AcceptedJob, InvalidJob, Job, JobBody, JobId, JobName, JobOptions, RawJson, ScheduleId, Timestamp};
 
 /// When a schedule's jobs are due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ pub struct Template {
     pub arguments: Vec<String>,
     /// JSON for its standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
+    pub data: Option<RawJson>,
     /// The rules under which it runs: without delay, deduplication and other jobs to wait for.
     pub options: JobOptions,
 }
@@ -149,7 +149,7 @@ impl Template {
     ///
     /// # Errors
     /// [`InvalidJob`] when it says something that a schedule can't keep.
-    pub fn of(job: Job) -> Result<Self, InvalidJob> {
+    pub fn of(AcceptedJob { job, body }: AcceptedJob) -> Result<Self, InvalidJob> {
         if !job.options.delay.is_zero() {
             return Err(InvalidJob::new("delay_ms", "has no place in a schedule, whose times say when"));
         }
@@ -160,19 +160,14 @@ impl Template {
         if !job.options.after.is_empty() {
             return Err(InvalidJob::new("after", "has no place in a schedule, whose times say when"));
         }
-        Ok(Self { name: job.name, arguments: job.arguments, data: job.data, options: job.options })
+        let (name, options) = (job.name.clone(), job.options.clone());
+        Ok(Self { name, arguments: body.arguments(), data: body.raw_data(), options })
     }
 
     /// A job like this.
-    pub fn job(&self, id: JobId, now: Timestamp) -> Job {
-        Job {
-            id,
-            name: self.name.clone(),
-            arguments: self.arguments.clone(),
-            data: self.data.clone(),
-            options: self.options.clone(),
-            submitted_at: now,
-        }
+    pub fn job(&self, id: JobId, now: Timestamp) -> AcceptedJob {
+        let job = Job { id, name: self.name.clone(), options: self.options.clone(), submitted_at: now };
+        AcceptedJob { job: Arc::new(job), body: JobBody::new(self.arguments.clone(), self.data.as_ref()) }
     }
 }
 

@@ -1,16 +1,19 @@
 //! Events as bytes: JSON with a version, readable for ever (see `tests/data/events`).
+//!
+//! Version 2 writes a job's header into every event and its body beside it where the event brings it. Version 1 had all of
+//! it within the job, in every event; it is read as an event that brings the body.
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde::de::Error;
+use serde::de::{DeserializeOwned, Error, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{EventError, EventErrorKind};
-use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job, JobHead, Timestamp};
+use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job, JobBody, Timestamp};
 
 /// The version that [`encode`] and [`encode_change`] write.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Formats that a newer Jobber may come to write; any beyond is no Jobber's.
 const LATER: u32 = 9;
@@ -22,17 +25,26 @@ struct Written<'a, E> {
     event: &'a E,
 }
 
-/// Any entry: which one it is shows by the keys that are there.
+/// Any entry: which one it is shows by the keys that are there. `B` is [`JobBody`], or passes it over.
 #[derive(Deserialize)]
-#[serde(bound = "J: DeserializeOwned")]
-struct Read<J> {
+#[serde(bound = "B: DeserializeOwned")]
+struct Read<B> {
     at: Timestamp,
     #[serde(default)]
-    job: Option<J>,
+    job: Option<Job>,
     #[serde(default)]
     kind: Option<EventKind>,
     #[serde(default)]
+    body: Option<B>,
+    #[serde(default)]
     category_change: Option<CategoryChange>,
+}
+
+/// Where version 1 has the job's body.
+#[derive(Deserialize)]
+struct Within<'b> {
+    #[serde(borrow)]
+    job: &'b RawValue,
 }
 
 #[derive(Deserialize)]
@@ -55,42 +67,58 @@ pub fn encode_change(event: &CategoryEvent) -> Vec<u8> {
 /// # Errors
 /// `Corrupt` when the bytes are no event; `Unavailable` when they are one of a newer Jobber, which can read it.
 pub fn decode(bytes: &[u8]) -> Result<Entry, EventError> {
-    decode_as::<Job>(bytes)
+    if version(bytes)? > 1 {
+        return entry::<JobBody>(bytes, Some).map_err(corrupt);
+    }
+    let mut entry = entry::<IgnoredAny>(bytes, |_| None).map_err(corrupt)?;
+    if let Entry::Job(event) = &mut entry {
+        let within: Within<'_> = serde_json::from_slice(bytes).map_err(corrupt)?;
+        event.body = Some(JobBody::within_job(within.job.get().as_bytes()).map_err(corrupt)?);
+    }
+    Ok(entry)
 }
 
-/// As [`decode`], the job without arguments and data.
+/// As [`decode`], without the job's body: it is passed over, and takes no memory.
 ///
 /// # Errors
 /// The same.
-pub fn decode_without_data(bytes: &[u8]) -> Result<Entry, EventError> {
-    decode_as::<JobHead>(bytes)
+pub fn decode_without_body(bytes: &[u8]) -> Result<Entry, EventError> {
+    version(bytes)?;
+    entry::<IgnoredAny>(bytes, |_| None).map_err(corrupt)
 }
 
-fn decode_as<J: DeserializeOwned + Into<Job>>(bytes: &[u8]) -> Result<Entry, EventError> {
-    let corrupt =
-        |e: serde_json::Error| EventError::new(EventErrorKind::Corrupt, "an event can't be read").caused_by(e);
+fn corrupt(error: serde_json::Error) -> EventError {
+    EventError::new(EventErrorKind::Corrupt, "an event can't be read").caused_by(error)
+}
+
+/// The version of an event, if this Jobber reads it.
+fn version(bytes: &[u8]) -> Result<u32, EventError> {
     // What `encode` writes begins with its version; looking for it elsewhere costs reading everything twice.
-    if bytes.starts_with(b"{\"v\":1,") {
-        return entry::<J>(bytes).map_err(corrupt);
+    for (begins, v) in [(b"{\"v\":2,", 2), (b"{\"v\":1,", 1)] {
+        if bytes.starts_with(begins) {
+            return Ok(v);
+        }
     }
     let Version { v } = serde_json::from_slice(bytes).map_err(corrupt)?;
     if v == 0 || v > VERSION + LATER {
         let made_up = format!("an event has format {v}, which no jobber writes");
         return Err(EventError::new(EventErrorKind::Corrupt, made_up));
     }
-    if v != VERSION {
+    if v > VERSION {
         return Err(EventError::new(
             EventErrorKind::Unavailable,
             format!("an event has format {v}, this jobber reads format {VERSION}; run a newer jobber"),
         ));
     }
-    entry::<J>(bytes).map_err(corrupt)
+    Ok(v)
 }
 
-fn entry<J: DeserializeOwned + Into<Job>>(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
-    let Read::<J> { at, job, kind, category_change } = serde_json::from_slice(bytes)?;
+fn entry<B: DeserializeOwned>(bytes: &[u8], keep: fn(B) -> Option<JobBody>) -> Result<Entry, serde_json::Error> {
+    let Read::<B> { at, job, kind, body, category_change } = serde_json::from_slice(bytes)?;
     match (job, kind, category_change) {
-        (Some(job), Some(kind), None) => Ok(Entry::Job(Event { at, job: Arc::new(job.into()), kind })),
+        (Some(job), Some(kind), None) => {
+            Ok(Entry::Job(Event { at, job: Arc::new(job), kind, body: body.and_then(keep) }))
+        }
         (None, None, Some(change)) => Ok(Entry::Categories(CategoryEvent { at, change })),
         (None, _, None) => Err(serde_json::Error::missing_field("job")),
         (Some(_), None, None) => Err(serde_json::Error::missing_field("kind")),
@@ -104,15 +132,37 @@ mod tests {
 
     use super::*;
 
-    /// Every kind of event, as the first version wrote it: these files never change and can be read for ever.
+    /// The JSON that this version writes of an event that `v` wrote: version 1 had the body within the job.
+    fn as_written_now(v: u32, mut json: serde_json::Value) -> serde_json::Value {
+        if v == 1
+            && let Some(job) = json.get_mut("job").and_then(serde_json::Value::as_object_mut)
+        {
+            let within = ["arguments", "data"].map(|name| job.remove(name).map(|value| (name.to_owned(), value)));
+            json["body"] = within.into_iter().flatten().collect::<serde_json::Map<_, _>>().into();
+        }
+        json["v"] = VERSION.into();
+        json
+    }
+
+    /// Every kind of event, as each version wrote it: these files never change and can be read for ever.
     #[test]
     fn events_of_every_version_can_be_read() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/events/v1");
+        for v in 1..=VERSION {
+            events_of_version_can_be_read(v);
+        }
+    }
+
+    fn events_of_version_can_be_read(v: u32) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/events/v{v}"));
         let mut kinds = std::collections::BTreeSet::new();
         for file in fs_err::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
             let bytes = fs_err::read(&path).unwrap();
             let entry = decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            match (decode_without_body(&bytes).unwrap(), &entry) {
+                (Entry::Job(bare), Entry::Job(event)) => assert_eq!(bare, Event { body: None, ..event.clone() }),
+                (bare, entry) => assert_eq!(bare, *entry),
+            }
             // A new kind does not compile until it is named here; then its file is missing below.
             let (kind, encoded) = match &entry {
                 Entry::Job(event) => match event.kind {
@@ -134,7 +184,7 @@ mod tests {
             };
             let (read, written): (serde_json::Value, serde_json::Value) =
                 (serde_json::from_slice(&bytes).unwrap(), serde_json::from_slice(&encoded).unwrap());
-            assert_eq!(read, written, "{}", path.display());
+            assert_eq!(as_written_now(v, read), written, "{}", path.display());
             kinds.insert(kind);
         }
         let all = [
@@ -163,7 +213,7 @@ mod tests {
         for made_up in [&br#"{"v":0,"what":"ever"}"#[..], br#"{"v":99}"#, br#"{"v":4294967295}"#, br#"{"v":-1}"#] {
             assert_eq!(decode(made_up).unwrap_err().kind, EventErrorKind::Corrupt);
         }
-        let newer = decode(br#"{"v":2,"what":"ever"}"#).unwrap_err();
+        let newer = decode(br#"{"v":3,"what":"ever"}"#).unwrap_err();
         assert_eq!(newer.kind, EventErrorKind::Unavailable);
         assert!(newer.to_string().contains("run a newer jobber"), "{newer}");
     }

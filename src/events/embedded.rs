@@ -201,13 +201,13 @@ impl EventSource for EmbeddedLog {
         self.read_as(codec::decode, after, limit, wait).await
     }
 
-    async fn read_without_data(
+    async fn read_without_bodies(
         &self,
         after: Cursor,
         limit: usize,
         wait: Duration,
     ) -> Result<Vec<(Cursor, Entry)>, EventError> {
-        self.read_as(codec::decode_without_data, after, limit, wait).await
+        self.read_as(codec::decode_without_body, after, limit, wait).await
     }
 
     async fn span(&self) -> Result<LogSpan, EventError> {
@@ -351,8 +351,7 @@ mod tests {
 
     fn event() -> Event {
         let job = NewJob { id: None, name: "a".into(), arguments: vec![], data: None, options: JobOptions::default() };
-        let at = Timestamp::from_millis(1);
-        Event { at, job: Arc::new(job.accept(at).unwrap()), kind: EventKind::Submitted }
+        Event::submitted(job.accept(Timestamp::from_millis(1)).unwrap())
     }
 
     async fn log(dir: &tempfile::TempDir) -> Arc<EmbeddedLog> {

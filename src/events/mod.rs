@@ -135,11 +135,11 @@ pub trait EventSource: Send + Sync + 'static {
     /// `Unavailable` when a newer Jobber wrote it: this one can't go on, a newer one can.
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
-    /// As [`EventSource::read`], the jobs without arguments and data: for the many who only want to know what happened.
+    /// As [`EventSource::read`], without the jobs' bodies: for the many readers that only want to know what happened.
     ///
     /// # Errors
     /// The same.
-    async fn read_without_data(
+    async fn read_without_bodies(
         &self,
         after: Cursor,
         limit: usize,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
-use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobId, Timestamp};
+use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobBody, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
@@ -35,6 +35,10 @@ pub struct Folded {
     pub errors: Vec<Fingerprint>,
     /// Whether the categories were changed.
     pub categories: bool,
+    /// Jobs of which something was folded, and whose bodies history still lacks.
+    pub lacking: Vec<JobId>,
+    /// Jobs whose bodies came.
+    pub given: Vec<JobId>,
 }
 
 /// Folds entries, in order and without a gap after the store's position, and commits the result.
@@ -67,6 +71,8 @@ pub async fn fold_batch(
         through: Some(*last),
         errors: batch.sightings.keys().copied().collect(),
         categories: batch.categories.is_some(),
+        lacking: batch.lacking(),
+        given: batch.bodies.keys().cloned().collect(),
     };
     projection.commit(term, batch.into_commit(*last)).await?;
     Ok(folded)
@@ -76,6 +82,7 @@ struct Batch {
     jobs: Documents<JobId, FoldedJob>,
     shards: Documents<ShardKey, StatShard>,
     sightings: BTreeMap<Fingerprint, Sighting>,
+    bodies: BTreeMap<JobId, JobBody>,
     /// Read only when there is a change of them to fold.
     categories: Option<Versioned<Categories>>,
     retention: Retention,
@@ -149,7 +156,7 @@ impl Batch {
         let categories = if has_changes { projection.load_categories().await? } else { None };
 
         let (jobs, shards, sightings) = (Documents::new(), Documents::new(), BTreeMap::new());
-        let mut batch = Self { jobs, shards, sightings, categories, retention };
+        let mut batch = Self { jobs, shards, sightings, bodies: BTreeMap::new(), categories, retention };
         for (key, shard) in keys.into_iter().zip(loaded.shards) {
             batch.add_shard(key, shard);
         }
@@ -278,10 +285,18 @@ impl Batch {
     fn fold(&mut self, at: Cursor, event: &Event) {
         let new = || (FoldedJob { record: JobRecord::new(&event.job), contribution: Counts::default() }, None);
         let job = self.jobs.get_or_insert(event.job.id.clone(), new);
-        if at <= job.value.record.applied {
+        let is_old = at <= job.value.record.applied;
+        if let Some(body) = &event.body
+            && (job.value.record.lacks_body() || is_old && job.value.record.has_body)
+        {
+            // Once more where the event had been folded before: the store may have lost the body and kept the record.
+            self.bodies.insert(event.job.id.clone(), body.clone());
+        }
+        if is_old {
             return;
         }
         let record = &mut job.value.record;
+        record.has_body |= record.lacks_body() && event.body.is_some();
         let (errors, was_marked) = (record.errors(), mark(record, event).is_some());
         fold_job(record, at, event);
         job.changed = true;
@@ -308,11 +323,17 @@ impl Batch {
         shard.changed |= whole_until.is_some_and(|until| shard.value.expire_from(until));
     }
 
+    fn lacking(&self) -> Vec<JobId> {
+        let changed = self.jobs.all.iter().filter(|job| job.changed).map(|job| &job.value.record);
+        changed.filter(|record| record.lacks_body() && !record.removed).map(|record| record.id.clone()).collect()
+    }
+
     fn into_commit(self, cursor: Cursor) -> Commit {
         Commit {
             categories: self.categories,
             sightings: self.sightings.into_values().collect(),
             shards: self.shards.into_changed(|shard| shard),
+            bodies: self.bodies.into_iter().collect(),
             jobs: self.jobs.into_changed(|folded| folded.record),
             cursor,
             retention: self.retention,

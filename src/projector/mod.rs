@@ -12,6 +12,7 @@ mod batch;
 mod error_feed;
 mod leadership;
 mod maintenance_lease;
+mod missing_bodies;
 mod outage;
 mod rebuild;
 mod records;
@@ -34,6 +35,7 @@ pub use batch::{Folded, fold_batch};
 pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, new_error_feed};
 use leadership::Leadership;
 pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
+pub use missing_bodies::{MissingBodies, new_missing_bodies};
 use outage::Outage;
 use rebuild::is_counted_by_older;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
@@ -126,9 +128,19 @@ pub enum FatalConfig {
     ForeignHistory(String),
 }
 
+/// What a projector tells others.
+pub struct ProjectorOutputs {
+    /// Up to where the log has been folded.
+    pub progress: watch::Sender<Cursor>,
+    /// Which errors were seen.
+    pub error_feed: ErrorFeedSender,
+    /// Which jobs' bodies are lacking.
+    pub missing_bodies: MissingBodies,
+}
+
 /// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
 /// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
-/// `error_feed` tells of errors that were seen while this one leads.
+/// `error_feed` tells of errors that were seen while this one leads, `missing_bodies` of jobs whose bodies history lacks.
 ///
 /// No failure of log or store ends it: it logs the first of a row, waits longer from try to try, and starts over from
 /// the committed cursor, for whose term all processes compete again. An event that can't be read is set aside in the log
@@ -143,8 +155,7 @@ pub async fn run(
     settings: ProjectorSettings,
     clock: Clock,
     stop: CancellationToken,
-    progress: watch::Sender<Cursor>,
-    error_feed: ErrorFeedSender,
+    ProjectorOutputs { progress, error_feed, missing_bodies }: ProjectorOutputs,
 ) -> Result<(), FatalConfig> {
     settings.check()?;
     let projector = Projector {
@@ -155,6 +166,7 @@ pub async fn run(
         stop: stop.clone(),
         progress,
         error_feed,
+        missing_bodies,
     };
     let mut outage = Outage::new();
     while !stop.is_cancelled() {
@@ -193,6 +205,7 @@ struct Projector<'a> {
     stop: CancellationToken,
     progress: watch::Sender<Cursor>,
     error_feed: ErrorFeedSender,
+    missing_bodies: MissingBodies,
 }
 
 impl Projector<'_> {
@@ -233,7 +246,9 @@ impl Projector<'_> {
         self.or_parked(leftovers).await?;
         let mut sweep = Sweep::new(self.projection, self.settings.retention);
         while !self.stop.is_cancelled() && leadership.renew_term().await? {
-            let wait = leadership.renewal_due().min(sweep.due()).saturating_duration_since(Instant::now());
+            let due = leadership.renewal_due().min(sweep.due());
+            let due = self.missing_bodies.due().map_or(due, |missing| due.min(missing));
+            let wait = due.saturating_duration_since(Instant::now());
             let events = tokio::select! {
                 read = self.source.read(position, self.settings.batch, wait) => self.or_parked(read).await?,
                 () = self.stop.cancelled() => break,
@@ -245,6 +260,7 @@ impl Projector<'_> {
             let Some(events) = events else { continue };
             if events.is_empty() {
                 outage.passed();
+                self.missing_bodies.note(&Folded::default());
                 let now = self.clock.now();
                 sweep.step(leadership.term(), now, now).await;
                 continue;
@@ -252,6 +268,7 @@ impl Projector<'_> {
             match fold_batch(self.projection, leadership.term(), &events, self.settings.retention).await {
                 Ok(folded) => {
                     position = folded.through.unwrap_or(position);
+                    self.missing_bodies.note(&folded);
                     self.error_feed.seen(folded.errors);
                     if folded.categories {
                         self.error_feed.look_again();

@@ -17,7 +17,7 @@ struct Life {
 impl Life {
     fn new(options: JobOptions) -> Self {
         let job = NewJob { id: None, name: "a".into(), arguments: vec![], data: None, options };
-        let job = Arc::new(job.accept(Timestamp::from_millis(0)).unwrap());
+        let job = job.accept(Timestamp::from_millis(0)).unwrap().job;
         Self { record: JobRecord::new(&job), job, seconds: 0 }
     }
 
@@ -29,7 +29,7 @@ impl Life {
         for kind in kinds {
             self.seconds += 1;
             let at = Timestamp::from_millis(self.seconds * 1000);
-            let event = Event { at, job: self.job.clone(), kind };
+            let event = Event::new(at, self.job.clone(), kind);
             fold_job(&mut self.record, Cursor { major: 0, minor: self.seconds.unsigned_abs() }, &event);
         }
         self
@@ -264,6 +264,6 @@ fn an_event_is_folded_once() {
     let life = Life::plain().after([start(1)]);
     let mut again = life.record.clone();
     let kind = end(Some(1), FinalState::Failed, EXIT_1);
-    fold_job(&mut again, life.record.applied, &Event { at: Timestamp::from_millis(9), job: life.job.clone(), kind });
+    fold_job(&mut again, life.record.applied, &Event::new(Timestamp::from_millis(9), life.job.clone(), kind));
     assert_eq!(again, life.record);
 }

@@ -219,7 +219,6 @@ fn amount(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -231,7 +230,7 @@ mod tests {
     fn record() -> JobRecord {
         let options = JobOptions { delay: Duration::from_secs(1), ..JobOptions::default() };
         let job = NewJob { id: None, name: "a".into(), arguments: vec![], data: None, options };
-        JobRecord::new(&Arc::new(job.accept(Timestamp::from_millis(10_000)).unwrap()))
+        JobRecord::new(&job.accept(Timestamp::from_millis(10_000)).unwrap().job)
     }
 
     fn attempt(number: u32, outcome: Outcome, beside: Option<u32>) -> AttemptRecord {

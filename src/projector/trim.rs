@@ -65,7 +65,7 @@ pub(super) async fn trim_leftovers(
     let length = source.span().await?.length;
     let mut excess = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(keep);
     while excess > 0 {
-        let oldest = source.read_without_data(Cursor::START, excess.min(step), Duration::ZERO).await?;
+        let oldest = source.read_without_bodies(Cursor::START, excess.min(step), Duration::ZERO).await?;
         let Some((through, _)) = oldest.iter().rev().find(|(at, _)| *at <= position) else { break };
         source.trim(*through).await?;
         excess = excess.saturating_sub(oldest.len());

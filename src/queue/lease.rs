@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use serde_json::{Map, Value};
 
 use super::OutputChunk;
-use crate::domain::{AttemptNumber, Job, Progress, Validity, Verdict};
+use crate::domain::{AcceptedJob, AttemptNumber, Job, JobBody, Progress, Validity, Verdict};
 
 /// Why a holder must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,8 @@ pub trait LeaseOps: Send + Sync {
 
 /// A job in this worker's hands.
 pub struct Lease {
-    job: Arc<Job>,
+    job: AcceptedJob,
+    is_announced: bool,
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
@@ -80,15 +81,13 @@ pub struct ParentResults {
     pub barred: Option<String>,
     /// What those gave back that gave something back, by their ids.
     pub results: Map<String, Value>,
-    /// The text of the job's data, where a [`Value`] does not hold it exactly.
-    pub input: Option<Arc<str>>,
 }
 
 impl Lease {
     /// For adapters: a lease just claimed. `attempt` counts this start, and those before it that were not given back
     /// unstarted; `crashes` how many attempts since the last finished one were started and lost with their workers; the sender of `loss` must live as long as the lease.
     pub fn new(
-        job: Arc<Job>,
+        job: AcceptedJob,
         attempt: AttemptNumber,
         attempts_finished: u32,
         crashes: u32,
@@ -97,6 +96,7 @@ impl Lease {
     ) -> Self {
         Self {
             job,
+            is_announced: true,
             attempt,
             attempts_finished,
             crashes,
@@ -137,14 +137,26 @@ impl Lease {
         &self.before.results
     }
 
-    /// The text of the job's data, where that in [`Lease::job`] is not exact.
-    pub fn input(&self) -> Option<&Arc<str>> {
-        self.before.input.as_ref()
+    /// The header of the job.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job.job
     }
 
-    /// What to run.
-    pub fn job(&self) -> &Arc<Job> {
-        &self.job
+    /// What the job is given.
+    pub fn body(&self) -> &JobBody {
+        &self.job.body
+    }
+
+    /// For adapters: notes that no server of Jobber's has submitted the job, and so none tells history of it.
+    pub fn unannounced(mut self) -> Self {
+        self.is_announced = false;
+        self
+    }
+
+    /// Whether a server of Jobber's has submitted the job, and so tells history what it is given. Of any other job the
+    /// worker's events must tell.
+    pub fn is_announced(&self) -> bool {
+        self.is_announced
     }
 
     /// The number of the attempt, counting from 1.
@@ -203,7 +215,7 @@ impl Drop for Lease {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("job", &self.job.id).field("attempt", &self.attempt).finish_non_exhaustive()
+        f.debug_struct("Lease").field("job", &self.job.job.id).field("attempt", &self.attempt).finish_non_exhaustive()
     }
 }
 

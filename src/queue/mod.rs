@@ -18,7 +18,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::{Job, JobId, JobName, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId};
+use crate::domain::{
+    AcceptedJob, Job, JobBody, JobId, JobName, JobState, Page, PageRequest, Progress, Stream, Timestamp, WorkerId,
+};
 pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, ParentResults, Publisher};
 pub use schedules::{ScheduleStanding, Scheduler};
 pub use witness::{Deed, Deeds, Held, ToldEnd, Witness};
@@ -124,17 +126,17 @@ pub struct Submission {
     pub duplicate: bool,
     /// That job as the queue has it; `None` when it has let go of it.
     #[serde(skip)]
-    pub job: Option<Arc<Job>>,
+    pub job: Option<AcceptedJob>,
 }
 
 impl Submission {
     /// The answer for a job that is new.
-    pub fn new(job: Arc<Job>) -> Self {
-        Self { id: job.id.clone(), duplicate: false, job: Some(job) }
+    pub fn new(job: AcceptedJob) -> Self {
+        Self { id: job.job.id.clone(), duplicate: false, job: Some(job) }
     }
 
     /// The answer for a job in whose place this one stands.
-    pub fn duplicate(id: JobId, job: Option<Arc<Job>>) -> Self {
+    pub fn duplicate(id: JobId, job: Option<AcceptedJob>) -> Self {
         Self { id, duplicate: true, job }
     }
 }
@@ -142,8 +144,10 @@ impl Submission {
 /// A job as the queue sees it now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedJob {
-    /// What was submitted.
+    /// The header of the job.
     pub job: Arc<Job>,
+    /// What it is given; `None` where it was not read ([`Queue::standing`], [`Queue::page`]).
+    pub body: Option<JobBody>,
     /// Where it stands.
     pub state: JobState,
     /// How often it was started.
@@ -307,18 +311,18 @@ pub trait Queue: Send + Sync + 'static {
     /// another: that one is not known, has failed, or the queue can't keep what was asked for.
     async fn submit(
         &self,
-        jobs: Vec<Arc<Job>>,
+        jobs: Vec<AcceptedJob>,
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Submission>, QueueError>;
 
     /// The jobs with these ids, `None` for those that the queue does not (or no longer) know.
     async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
-    /// As [`Queue::find`], for the many who look again and again: without the jobs' arguments, data and results, and without
-    /// the jobs that they wait for. Options that are kept within the data may be missing, too.
-    async fn find_without_data(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
+    /// As [`Queue::find`], for callers that look again and again: without the jobs' bodies and results, and without the jobs
+    /// that they wait for. Options that are kept within the body may be missing, too.
+    async fn standing(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
-    /// The jobs in a state: those to come in the order in which they will be taken, ended ones newest first.
+    /// The jobs in a state, as [`Queue::standing`] tells of them: those to come in the order in which they will be taken, ended ones newest first.
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError>;
 
     /// How many are in each state.

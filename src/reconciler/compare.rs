@@ -73,8 +73,6 @@ pub(super) fn job_of(record: &JobRecord) -> Arc<Job> {
     Arc::new(Job {
         id: record.own_id().unwrap_or_else(|| record.id.clone()),
         name: record.name.clone(),
-        arguments: record.arguments.clone(),
-        data: record.data.clone(),
         options: record.options.clone(),
         submitted_at: record.submitted_at,
     })
@@ -234,7 +232,7 @@ mod tests {
             data: None,
             options: JobOptions::default(),
         };
-        Arc::new(new.accept(at(1000)).unwrap())
+        new.accept(at(1000)).unwrap().job
     }
 
     /// History after these events, the first a second after submission.
@@ -253,7 +251,7 @@ mod tests {
         fn fold(&mut self, kinds: Vec<EventKind>) {
             for kind in kinds {
                 self.events += 1;
-                let event = Event { at: at(1000 + 1000 * self.events.cast_signed()), job: job(), kind };
+                let event = Event::new(at(1000 + 1000 * self.events.cast_signed()), job(), kind);
                 fold_job(&mut self.record, Cursor { major: 0, minor: self.events }, &event);
             }
         }
@@ -293,6 +291,7 @@ mod tests {
     fn in_queue(state: JobState, starts: u32, worker: Option<&str>) -> Held {
         Held::Job(Box::new(QueuedJob {
             job: job(),
+            body: None,
             state,
             attempts_started: starts,
             attempts_finished: u32::from(state.is_final()) * starts,

@@ -8,6 +8,7 @@
 //! that history holds for open finds what those events missed. One process does this at a time: the one whose projector
 //! leads. Should two overlap, the second event of a kind changes nothing.
 
+pub mod bodies;
 mod compare;
 
 use std::collections::BTreeMap;
@@ -221,7 +222,14 @@ impl Reconciler {
                         let job = self.job(&record, &held);
                         tracing::info!(job = %record.id, "another program has moved a job; history is told");
                         let at = self.clock.now();
-                        missing.extend(kinds.into_iter().map(|kind| Event { at, job: job.clone(), kind }));
+                        let events = kinds.into_iter().map(|kind| Event::new(at, job.clone(), kind));
+                        let first = missing.len();
+                        missing.extend(events);
+                        if let (Held::Job(queued), Some(event)) = (&held, missing.get_mut(first))
+                            && record.lacks_body()
+                        {
+                            event.body = queued.body.clone().filter(|_| Arc::ptr_eq(&queued.job, &job));
+                        }
                     }
                 }
             }

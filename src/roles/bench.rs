@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::cpu::CpuTimes;
 use super::parts;
 use crate::config::Config;
-use crate::domain::{Clock, Job, JobId, JobName, JobOptions};
+use crate::domain::{AcceptedJob, Clock, Event, Job, JobBody, JobId, JobName, JobOptions};
 use crate::lifecycle::Lifecycle;
 use crate::stats::Counts;
 use crate::store::DayRange;
@@ -157,27 +157,19 @@ async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> any
     let clock = Clock::system();
     let batch: Vec<_> = (0..jobs)
         .map(|_| {
-            Arc::new(Job {
+            let job = Job {
                 id: JobId::generate(),
                 name: name.clone(),
-                arguments: Vec::new(),
-                data: None,
                 options: JobOptions::default(),
                 submitted_at: clock.now(),
-            })
+            };
+            AcceptedJob { job: Arc::new(job), body: JobBody::new(Vec::new(), None) }
         })
         .collect();
     let began = Instant::now();
     for chunk in batch.chunks(1000) {
         ports.queue.submit(chunk.to_vec(), None).await?;
-        let events: Vec<_> = chunk
-            .iter()
-            .map(|job| crate::domain::Event {
-                at: job.submitted_at,
-                job: job.clone(),
-                kind: crate::domain::EventKind::Submitted,
-            })
-            .collect();
+        let events: Vec<_> = chunk.iter().cloned().map(Event::submitted).collect();
         ports.sink.append(&events).await?;
     }
     let submitting = jobs as f64 / began.elapsed().as_secs_f64();

@@ -17,9 +17,10 @@ use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
-use crate::projector::{self, ProjectorSettings};
+use crate::projector::{self, ProjectorOutputs, ProjectorSettings};
 use crate::queue::Scheduler;
 use crate::reconciler::Reconciler;
+use crate::reconciler::bodies::BodyReconciler;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
@@ -182,8 +183,13 @@ pub(super) fn start_projector(
         settings: ClassifierSettings::new(threshold(config), config.embedder.batch()),
     };
     life.tasks.spawn(classifier.run(errors_seen, life.stop.clone()));
+    let (missing_bodies, missing) = projector::new_missing_bodies();
+    let bodies =
+        BodyReconciler { queue: ports.queue.clone(), history: ports.history.clone(), sink: ports.sink.clone() };
+    life.tasks.spawn(bodies.run(missing, life.stop.clone()));
     let (source, projection, clock) = (ports.source.clone(), ports.projection.clone(), clock.clone());
-    life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), progress, error_feed));
+    let outputs = ProjectorOutputs { progress, error_feed, missing_bodies };
+    life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), outputs));
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
     life.tasks.spawn(async move {
         others.cancelled().await;

@@ -266,24 +266,18 @@ fn spawn(
     restraint: &mut Restraint,
 ) -> Result<Spawned, NotSpawned> {
     let job = &order.job;
+    let arguments = order.body.arguments();
     let mut once_more = true;
     loop {
         let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
-        let input = match &job.data {
-            _ if let Some(text) = &order.input => text.as_bytes().to_vec(),
-            Some(data) => {
-                serde_json::to_vec(data).map_err(|e| SpawnError::system("couldn't write the data as JSON", e))?
-            }
-            None => Vec::new(),
-        };
         let spawned = bench.spawner.spawn(Program {
             path: &path,
-            arguments: &job.arguments,
+            arguments: &arguments,
             environment: shared.environment.shared(),
             own_environment: variables,
             directory,
             cpus: shared.settings.pin.then(|| slot.cpus()),
-            input,
+            body: &order.body,
             nice: shared.settings.nice,
             limits: restraint.resources(),
             cgroup: restraint.cgroup(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AttemptNumber, Job, Progress, Stream, Validity, WorkerId};
+use crate::domain::{AttemptNumber, Job, JobBody, Progress, Stream, Validity, WorkerId};
 
 /// One attempt to run, with every limit decided.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub struct RunOrder {
     pub results_before: serde_json::Map<String, serde_json::Value>,
     /// Where its start is written down before its process is; `None` for one that nobody keeps a history of.
     pub start_log: Option<Arc<dyn StartLog>>,
-    /// What the job gets on its standard input, where that is not simply its data as JSON.
-    pub input: Option<Arc<str>>,
+    /// What the job is given: arguments, and data for its standard input.
+    pub body: JobBody,
 }
 
 /// What is the same for every attempt of a worker.

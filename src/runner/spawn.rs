@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,7 +22,7 @@ use rustix::thread::CpuSet;
 use super::launch::{Launch, Refusal, Strings, launch};
 use super::stack::Stack;
 use super::{binary::BinaryError, sys};
-use crate::domain::{SpawnFailure, Validity};
+use crate::domain::{JobBody, SpawnFailure, Validity};
 
 /// What to spawn.
 pub(super) struct Program<'a> {
@@ -32,8 +33,8 @@ pub(super) struct Program<'a> {
     pub(super) directory: &'a Path,
     /// `None` leaves the thread's CPUs as they are.
     pub(super) cpus: Option<&'a [u32]>,
-    /// For its standard input; empty for none.
-    pub(super) input: Vec<u8>,
+    /// What the job is given: its data goes to the standard input.
+    pub(super) body: &'a JobBody,
     /// Added to the nice value.
     pub(super) nice: u8,
     /// Resources (`RLIMIT_*`), and how much it may have of them: softly, and at most.
@@ -74,8 +75,9 @@ impl Drop for Spawned {
 /// Input on its way into a process.
 pub(super) struct Feed {
     pub(super) pipe: OwnedFd,
-    data: Vec<u8>,
-    written: usize,
+    body: JobBody,
+    /// What of the body's text is still to be written.
+    rest: Range<usize>,
 }
 
 /// Why nothing was spawned.
@@ -171,11 +173,11 @@ impl SpawnThread {
         let pipe =
             || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| SpawnError::system("couldn't make a pipe", e));
         let ((stdout, its_stdout), (stderr, its_stderr)) = (pipe()?, pipe()?);
-        let (its_stdin, input) = match program.input.is_empty() {
-            true => (None, None),
-            false => {
-                let (stdin, feed) =
-                    fill(program.input).map_err(|e| SpawnError::system("couldn't make a pipe for the data", e))?;
+        let (its_stdin, input) = match program.body.data_range() {
+            None => (None, None),
+            Some(data) => {
+                let (stdin, feed) = fill(program.body.clone(), data)
+                    .map_err(|e| SpawnError::system("couldn't make a pipe for the data", e))?;
                 (Some(stdin), feed)
             }
         };
@@ -326,15 +328,15 @@ fn explain(error: &io::Error, path: &Path) -> SpawnError {
     SpawnError { failure, message, cause: Cause::Job }
 }
 
-/// Makes a pipe with as much of `data` in it as fits. What fits in whole needs no care any more.
-fn fill(data: Vec<u8>) -> io::Result<(OwnedFd, Option<Feed>)> {
+/// Makes a pipe with as much of the data in it as fits. What fits in whole needs no care any more.
+fn fill(body: JobBody, data: Range<usize>) -> io::Result<(OwnedFd, Option<Feed>)> {
     /// What every pipe takes, even when its user is over the limit for pipe memory.
     const ALWAYS_FITS: usize = 4096;
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     if data.len() > ALWAYS_FITS {
         rustix::fs::fcntl_setfl(&write, OFlags::NONBLOCK)?;
     }
-    let mut feed = Feed { pipe: write, data, written: 0 };
+    let mut feed = Feed { pipe: write, body, rest: data };
     let more = feed.write();
     Ok((read, more.then_some(feed)))
 }
@@ -342,9 +344,9 @@ fn fill(data: Vec<u8>) -> io::Result<(OwnedFd, Option<Feed>)> {
 impl Feed {
     /// Writes as much as the pipe takes; false when there is nothing more to write, or nobody who reads.
     pub(super) fn write(&mut self) -> bool {
-        while self.written < self.data.len() {
-            match rustix::io::write(self.pipe.as_fd(), &self.data[self.written..]) {
-                Ok(n) => self.written += n,
+        while !self.rest.is_empty() {
+            match rustix::io::write(self.pipe.as_fd(), &self.body.as_str().as_bytes()[self.rest.clone()]) {
+                Ok(n) => self.rest.start += n,
                 Err(Errno::AGAIN) => return true,
                 Err(Errno::INTR) => {}
                 // EPIPE: it has closed its input, as it may (the runtime ignores SIGPIPE).

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
+use crate::domain::JobBody;
 use crate::stats::StatShard;
 
 /// Writes a document.
@@ -22,18 +23,23 @@ pub fn job(bytes: &[u8]) -> Result<JobRecord, StoreError> {
     decode(bytes, "job record", JobRecord::SCHEMA)
 }
 
-/// As [`job`], without arguments, data and result: these are passed over, and take no memory.
+/// As [`job`], without the result and a body within the record: these are passed over, and take no memory.
 ///
 /// # Errors
 /// The same.
-pub fn job_without_data(bytes: &[u8]) -> Result<JobRecord, StoreError> {
-    const NONE: &str = "[]";
+pub fn job_without_result(bytes: &[u8]) -> Result<JobRecord, StoreError> {
     let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(bytes) else { return job(bytes) };
-    fields.retain(|name, _| !["data", "result"].contains(&name.as_str()));
-    if let (Some(arguments), Ok(none)) = (fields.get_mut("arguments"), serde_json::from_str(NONE)) {
-        *arguments = none;
-    }
+    fields.retain(|name, _| !["arguments", "data", "result"].contains(&name.as_str()));
     job(&encode(&fields))
+}
+
+/// Reads a body that is kept beside a record.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no body.
+pub fn body(bytes: &[u8]) -> Result<JobBody, StoreError> {
+    JobBody::from_bytes(bytes)
+        .map_err(|e| StoreError::new(StoreErrorKind::Corrupt, "a stored job's body can't be read").caused_by(e))
 }
 
 /// Reads an aggregate that any version of [`encode`] wrote.
@@ -83,9 +89,13 @@ mod tests {
 
     use super::*;
 
-    fn golden(name: &str) -> Vec<u8> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/documents/v1");
+    fn golden_of(version: u32, name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/documents/v{version}"));
         fs_err::read(folder.join(name)).unwrap()
+    }
+
+    fn golden(name: &str) -> Vec<u8> {
+        golden_of(1, name)
     }
 
     fn same(written: &[u8], read: &[u8]) {
@@ -99,9 +109,16 @@ mod tests {
         for name in ["job_waiting.json", "job_failed.json", "job_fingerprinted.json"] {
             same(&encode(&job(&golden(name)).unwrap()), &golden(name));
             let whole = job(&golden(name)).unwrap();
-            let without = JobRecord { arguments: Vec::new(), data: None, result: None, ..whole };
-            assert_eq!(job_without_data(&golden(name)).unwrap(), without, "{name}");
+            assert_eq!(whole.schema, 1);
+            assert!(whole.body_within().is_some());
+            let without = JobRecord { arguments: None, data: None, result: None, ..whole };
+            assert_eq!(job_without_result(&golden(name)).unwrap(), without, "{name}");
+            // Since version 2 the body is kept beside the record.
+            let now = job(&golden_of(2, name)).unwrap();
+            same(&encode(&now), &golden_of(2, name));
+            assert!(now.body_within().is_none() && !now.lacks_body());
         }
+        same(body(&golden_of(2, "body.json")).unwrap().as_str().as_bytes(), &golden_of(2, "body.json"));
         for name in ["shard.json", "shard_expiring.json", "shard_errors.json"] {
             same(&encode(&shard(&golden(name)).unwrap()), &golden(name));
         }
@@ -113,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_told_from_one_of_a_newer_jobber() {
-        for read in [job, job_without_data] {
+        for read in [job, job_without_result] {
             assert_eq!(read(b"{}").unwrap_err().to_string(), "a stored job record can't be read");
         }
         let newer = shard(br#"{"schema":99}"#).unwrap_err();

@@ -9,7 +9,7 @@ mod retention;
 
 use async_trait::async_trait;
 
-use crate::domain::{Clock, Day, Fingerprint, JobId, JobName, JobState, Page, PageRequest, Timestamp};
+use crate::domain::{Clock, Day, Fingerprint, JobBody, JobId, JobName, JobState, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
@@ -87,8 +87,13 @@ pub trait History: Send + Sync + 'static {
     /// One job with all its attempts.
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// The same without its arguments, its data and its result: for the many who follow it and show none of them.
-    async fn job_without_data(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
+    /// What these jobs are given, in the same order. `None` for a job that history does not know, or whose body it was not
+    /// told yet ([`JobRecord::lacks_body`]).
+    async fn bodies(&self, ids: &[JobId]) -> Result<Vec<Option<JobBody>>, StoreError>;
+
+    /// One job without its result: for the many callers that follow it and do not show the result. Without its body, too, of
+    /// a record that has it within.
+    async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
     /// Jobs, last submitted first.
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError>;
@@ -169,7 +174,9 @@ pub struct Commit {
     pub sightings: Vec<Sighting>,
     /// Aggregates: written when every error has been.
     pub shards: Vec<Versioned<StatShard>>,
-    /// Job records: written when every aggregate has been.
+    /// What new jobs are given: written before their records say so. A body that is there stays as it is.
+    pub bodies: Vec<(JobId, JobBody)>,
+    /// Job records: written when every aggregate and every body has been.
     pub jobs: Vec<Versioned<JobRecord>>,
     /// The global cursor: written last. It never goes back: an earlier one leaves it where it is.
     pub cursor: Cursor,
@@ -181,7 +188,7 @@ pub struct Commit {
 /// What only the projector may do.
 ///
 /// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (categories, errors,
-/// aggregates, job records, global cursor) keeps that harmless: categories skip the changes that they have, errors merge
+/// aggregates, bodies, job records, global cursor) keeps that harmless: categories skip the changes that they have, errors merge
 /// to the same however often, and effects on aggregates are computed from the job records as they were
 /// before, so as long as one record is still old, all effects can be computed again; each aggregate skips what it has
 /// (its `applied` cursor), and so does each record.
@@ -216,7 +223,7 @@ pub trait Projection: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Fenced` if the term is not the current one, `Conflict` if a version moved, `Rejected` if a job's id, name,
-    /// arguments, data or time of submission would change.
+    /// time of submission, or a body within its record would change.
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError>;
 
     /// Removes job records that have expired, the longest ended first and `limit` at most; answers how many. Never one of

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    AttemptNumber, AttemptReport, Fingerprint, Job, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, WorkerId,
+    AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, RawJson,
+    Timestamp, WorkerId,
 };
 use crate::events::Cursor;
 use crate::stats::ErrorSet;
@@ -12,17 +14,18 @@ use crate::stats::ErrorSet;
 /// Everything that history knows of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
-    /// The document format.
+    /// The document format: [`JobRecord::SCHEMA`], or 1 for a record that has the job's body within it.
     pub schema: u32,
     /// Identifies the job. Never changes, nor do the next four.
     pub id: JobId,
     /// The binary that it runs.
     pub name: JobName,
-    /// The binary's arguments.
-    pub arguments: Vec<String>,
-    /// What it gets on its standard input.
+    /// In format 1, the binary's arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
+    pub arguments: Option<Vec<String>>,
+    /// In format 1, what the binary gets on its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<RawJson>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
     /// The rules under which it runs.
@@ -61,6 +64,9 @@ pub struct JobRecord {
     /// Whether it was written down that the queue took it; other events may have made the record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub announced: bool,
+    /// Whether the store keeps the job's body beside the record ([`super::History::bodies`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_body: bool,
     /// When the last job was submitted that has this id too, and a record of its own (see [`JobId::come_again`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub come_again: Option<Timestamp>,
@@ -124,7 +130,9 @@ pub fn own_id(id: &JobId, queued_as: Option<&JobId>, submitted_at: Timestamp) ->
 
 impl JobRecord {
     /// The document format that this version writes.
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
+    /// The last format that had the job's body within the record.
+    const WITHIN: u32 = 1;
 
     /// The record of a job of which no event has been folded yet.
     pub fn new(job: &Job) -> Self {
@@ -139,8 +147,8 @@ impl JobRecord {
             schema: Self::SCHEMA,
             id: job.id.clone(),
             name: job.name.clone(),
-            arguments: job.arguments.clone(),
-            data: job.data.clone(),
+            arguments: None,
+            data: None,
             submitted_at: job.submitted_at,
             options: job.options.clone(),
             state,
@@ -155,6 +163,7 @@ impl JobRecord {
             retried_after: None,
             removed: false,
             announced: false,
+            has_body: false,
             come_again: None,
             queued_as: None,
             applied: Cursor::START,
@@ -165,6 +174,28 @@ impl JobRecord {
     /// ([`JobId::come_again`]). `None` when nothing tells: an older version has shortened it and did not note which it was.
     pub fn own_id(&self) -> Option<JobId> {
         own_id(&self.id, self.queued_as.as_ref(), self.submitted_at)
+    }
+
+    /// Whether history still has to be told what the job is given.
+    pub fn lacks_body(&self) -> bool {
+        !self.has_body && self.schema > Self::WITHIN
+    }
+
+    /// The body of a record that has it within; `None` for one that has not.
+    pub fn body_within(&self) -> Option<JobBody> {
+        (self.schema <= Self::WITHIN)
+            .then(|| JobBody::new(self.arguments.clone().unwrap_or_default(), self.data.as_ref()))
+    }
+
+    /// A digest of everything that never changes once a job has been accepted, but for a body that is kept beside the
+    /// record: a store writes that once.
+    pub fn identity(&self) -> [u8; 32] {
+        let Self { id, name, arguments, data, submitted_at, .. } = self;
+        let identity = match self.schema <= Self::WITHIN {
+            true => super::codec::encode(&(id, name, arguments, data, submitted_at)),
+            false => super::codec::encode(&(id, name, submitted_at)),
+        };
+        Sha256::digest(identity).into()
     }
 
     /// What its failed attempts said, each error once.

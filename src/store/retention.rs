@@ -39,8 +39,6 @@ impl Retention {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::domain::{JobOptions, JobState, NewJob};
 
@@ -48,7 +46,7 @@ mod tests {
 
     fn record(state: JobState, submitted: i64, finished: Option<i64>) -> JobRecord {
         let job = NewJob { id: None, name: "a".into(), arguments: vec![], data: None, options: JobOptions::default() };
-        let job = Arc::new(job.accept(Timestamp::from_millis(submitted)).unwrap());
+        let job = job.accept(Timestamp::from_millis(submitted)).unwrap().job;
         JobRecord { state, finished_at: finished.map(Timestamp::from_millis), ..JobRecord::new(&job) }
     }
 

@@ -8,7 +8,7 @@ use super::output_publisher::OutputPublisher;
 use super::policies::lay_over;
 use super::prefetch::Prefetch;
 use super::quarantine::Pass;
-use super::start::Start;
+use super::start::{Start, body_for_history};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::retry::{decide, is_pointless};
 use crate::domain::{
@@ -328,13 +328,14 @@ async fn end_unstarted(shop: &WorkerContext, lease: Lease, outcome: Outcome, why
         result: None,
         error: Some(error.clone()),
     };
-    if shop.recorder.record(&[event(shop, &lease, kind)]).await {
+    let event = Event { body: body_for_history(&lease), ..event(shop, &lease, kind) };
+    if shop.recorder.record(&[event]).await {
         lease.settle(Verdict::Fail { error }).await;
     }
 }
 
 fn event(shop: &WorkerContext, lease: &Lease, kind: EventKind) -> Event {
-    Event { at: shop.worker.clock.now(), job: lease.job().clone(), kind }
+    Event::new(shop.worker.clock.now(), lease.job().clone(), kind)
 }
 
 fn word(verdict: &Verdict) -> &'static str {

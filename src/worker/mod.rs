@@ -78,7 +78,7 @@ impl WorkerSettings {
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
             start_log: None,
-            input: lease.input().cloned(),
+            body: lease.body().clone(),
         }
     }
 

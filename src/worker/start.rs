@@ -11,14 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::WorkerContext;
 use super::prefetch::Began;
-use crate::domain::{AttemptNumber, Event, EventKind, Job};
+use crate::domain::{AttemptNumber, Event, EventKind, Job, JobBody};
 use crate::queue::{Lease, Publisher};
 use crate::runner::StartLog;
+
+/// The job's body, if the worker's first event has to tell history of it.
+pub(super) fn body_for_history(lease: &Lease) -> Option<JobBody> {
+    (!lease.is_announced()).then(|| lease.body().clone())
+}
 
 /// The start of one attempt.
 pub(super) struct Start {
     shop: Arc<WorkerContext>,
     job: Arc<Job>,
+    /// For history, of a job that it may not know yet.
+    body: Option<JobBody>,
     attempt: AttemptNumber,
     publisher: Publisher,
     runtime: Handle,
@@ -43,6 +50,7 @@ impl Start {
         Self {
             shop: shop.clone(),
             job: lease.job().clone(),
+            body: body_for_history(lease),
             attempt: lease.attempt(),
             publisher: lease.publisher(),
             runtime: Handle::current(),
@@ -70,7 +78,7 @@ impl Start {
     }
 
     fn event(&self, kind: EventKind) -> Event {
-        Event { at: self.shop.worker.clock.now(), job: self.job.clone(), kind }
+        Event::new(self.shop.worker.clock.now(), self.job.clone(), kind)
     }
 }
 
@@ -81,11 +89,12 @@ impl StartLog for Start {
             return;
         }
         let settings = &self.shop.worker.settings;
-        let event = self.event(EventKind::AttemptStarted {
+        let started = EventKind::AttemptStarted {
             attempt: self.attempt,
             worker: settings.id.clone(),
             host: settings.host.clone(),
-        });
+        };
+        let event = Event { body: self.body.clone(), ..self.event(started) };
         let (shop, abandoned, publisher) = (self.shop.clone(), self.abandoned.clone(), self.publisher.clone());
         let mut writing = async move {
             // The queue notes it too: a lease that is lost before is no crash. First, so that on one database both share the

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jobber::domain::{Clock, JobId, JobState, NewJob, Verdict, WorkerId};
+use jobber::domain::{Clock, JobId, JobState, NewJob, RawJson, Verdict, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::{
     Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueuedJob,
@@ -57,12 +57,12 @@ async fn submit(queue: &BullQueue, arguments: &[&str], data: Option<Value>) -> J
         id: None,
         name: "dummy-job".to_owned(),
         arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
-        data,
+        data: data.as_ref().map(RawJson::from),
         options: jobber::domain::JobOptions::default(),
     };
-    let job = Arc::new(new.accept(Clock::system().now()).unwrap());
+    let job = new.accept(Clock::system().now()).unwrap();
     queue.submit(vec![job.clone()], None).await.unwrap();
-    job.id.clone()
+    job.job.id.clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,8 +83,8 @@ async fn jobs_of_other_producers_are_run_or_failed_with_a_reason() {
         let lease = next(&mut claims).await;
         assert_eq!(lease.job().id.as_str(), added.id(), "a number of BullMQ's own");
         assert_eq!(
-            (&lease.job().arguments[..], &lease.job().data),
-            (&arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()[..], &stdin),
+            (&lease.body().arguments()[..], &lease.body().raw_data()),
+            (&arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()[..], &stdin.as_ref().map(RawJson::from)),
             "{data}"
         );
         assert_eq!(lease.job().options.attempts, 1, "BullMQ's default");

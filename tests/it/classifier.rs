@@ -16,7 +16,7 @@ use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink};
 use jobber::failures::cache::embedded::EmbeddedCache;
 use jobber::failures::{EmbedError, Embedder, ErrorCache};
-use jobber::projector::{ProjectorSettings, new_error_feed, run};
+use jobber::projector::{ProjectorOutputs, ProjectorSettings, new_error_feed, new_missing_bodies, run};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{DayRange, ErrorRecord, History};
@@ -131,7 +131,8 @@ impl Process {
             ..ProjectorSettings::new(name)
         };
         let (progress, _) = tokio::sync::watch::channel(Cursor::START);
-        let projector = run(log.clone(), store.clone(), settings, Clock::system(), stop.clone(), progress, error_feed);
+        let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
+        let projector = run(log.clone(), store.clone(), settings, Clock::system(), stop.clone(), outputs);
         let waits = (Duration::from_millis(10), Duration::from_millis(50));
         let classifier = Classifier {
             history: store.clone(),
@@ -192,15 +193,13 @@ fn failure(n: usize, text: &str) -> [Event; 2] {
     let job = Arc::new(Job {
         id: JobId::parse(&format!("job-{n}")).unwrap(),
         name: "a".parse().unwrap(),
-        arguments: vec![],
-        data: None,
         options: JobOptions::default(),
         submitted_at: at,
     });
     let outcome = Outcome::Exit { code: 1 };
     let (attempt, worker) = (AttemptNumber(1), WorkerId::parse("w").unwrap());
     let report = Box::new(AttemptReport::bare(outcome, at, at, text));
-    let event = |kind| Event { at, job: job.clone(), kind };
+    let event = |kind| Event::new(at, job.clone(), kind);
     [
         event(EventKind::AttemptFinished { attempt, worker, report, next_at: None }),
         event(EventKind::Finished {

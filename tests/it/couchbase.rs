@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use jobber::domain::{
-    AttemptNumber, AttemptReport, Clock, Entry, Event, EventKind, FinalState, Job, JobId, JobName, JobOptions,
-    JobState, Outcome, Secret, Timestamp, Usage, WorkerId,
+    AttemptNumber, AttemptReport, Clock, Entry, Event, EventKind, FinalState, Job, JobBody, JobId, JobName, JobOptions,
+    JobState, Outcome, RawJson, Secret, Timestamp, Usage, WorkerId,
 };
 use jobber::events::Cursor;
 use jobber::projector::{compare, fold_batch};
@@ -68,7 +68,8 @@ impl Events {
             let mut say = |job: &Arc<Job>, kind| {
                 self.now += 100;
                 self.events += 1;
-                let event = Event { at: Timestamp::from_millis(self.now), job: job.clone(), kind };
+                let mut event = Event::new(Timestamp::from_millis(self.now), job.clone(), kind);
+                event.body = matches!(event.kind, EventKind::Submitted).then(|| body_of(&job.id));
                 all.push((Cursor { major: 0, minor: self.events }, Entry::Job(event)));
             };
             for (_, job) in &made {
@@ -93,12 +94,15 @@ impl Events {
     }
 }
 
+fn body_of(id: &JobId) -> JobBody {
+    let data = RawJson::from(&serde_json::json!({"z": id, "a": ["é", null, 1.5]}));
+    JobBody::new(vec!["--size".to_owned(), id.to_string()], Some(&data))
+}
+
 fn job(n: u64, now: i64) -> Arc<Job> {
     Arc::new(Job {
         id: JobId::parse(&id_of(n)).unwrap(),
         name: JobName::parse(["resize", "mandelbrot", "word-count"][n as usize % 3]).unwrap(),
-        arguments: vec!["--size".to_owned(), n.to_string()],
-        data: Some(serde_json::json!({"z": n, "a": ["é", null, 1.5]})),
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(now + (n as i64 % 3) * 86_400_000),
     })
@@ -297,8 +301,9 @@ async fn fewer_rights_are_enough() {
     let reader = bucket.open().await;
     assert_eq!(reader.position().await.unwrap(), events.last().unwrap().0);
     assert_eq!(reader.job_names().await.unwrap().len(), 3);
-    let job = reader.job(&events[0].1.job().unwrap().job.id).await.unwrap().unwrap();
-    assert_eq!(job.arguments, events[0].1.job().unwrap().job.arguments);
+    let id = &events[0].1.job().unwrap().job.id;
+    assert!(reader.job(id).await.unwrap().unwrap().has_body);
+    assert_eq!(reader.bodies(std::slice::from_ref(id)).await.unwrap(), [Some(body_of(id))]);
     // No index could be made.
     let listed = reader.jobs(&JobFilter::default(), jobber::domain::PageRequest::first(5)).await;
     assert!(listed.unwrap_err().to_string().contains("index"));

@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use jobber::domain::{
-    AttemptNumber, AttemptReport, Category, CategoryChange, CategoryEvent, Clock, Entry, Event, EventKind, FinalState,
-    Fingerprint, Job, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, Usage, WorkerId,
+    AcceptedJob, AttemptNumber, AttemptReport, Category, CategoryChange, CategoryEvent, Clock, Entry, Event, EventKind,
+    FinalState, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, Usage, WorkerId,
 };
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
 use jobber::projector::{
-    FatalConfig, ProjectorSettings, compare, contribution, fold_batch, new_error_feed, rebuild, recount, run,
+    FatalConfig, ProjectorOutputs, ProjectorSettings, compare, contribution, fold_batch, new_error_feed,
+    new_missing_bodies, rebuild, recount, run,
 };
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::{Counts, ShardKey, StatShard};
@@ -35,6 +36,7 @@ struct HalfStore(Mutex<Half>);
 
 #[derive(Default)]
 struct Half {
+    bodies: BTreeMap<JobId, JobBody>,
     jobs: BTreeMap<JobId, (u64, JobRecord)>,
     /// When records vanish, without anybody being told.
     expiries: BTreeMap<JobId, Timestamp>,
@@ -115,7 +117,8 @@ impl Projection for HalfStore {
     }
 
     async fn commit(&self, _: &Term, commit: Commit) -> Result<(), StoreError> {
-        let Half { jobs, expiries, shards, errors, categories, cursor, writes_left } = &mut *self.0.lock().unwrap();
+        let Half { bodies, jobs, expiries, shards, errors, categories, cursor, writes_left } =
+            &mut *self.0.lock().unwrap();
         if let Some(changed) = commit.categories {
             Half::write_one(writes_left, categories, (), changed)?;
         }
@@ -125,6 +128,10 @@ impl Projection for HalfStore {
         }
         for shard in commit.shards {
             Half::write_one(writes_left, shards, shard.document.key.clone(), shard)?;
+        }
+        for (id, body) in commit.bodies {
+            Half::spend(writes_left)?;
+            bodies.entry(id).or_insert(body);
         }
         for job in commit.jobs {
             let (id, expiry) = (job.document.id.clone(), commit.retention.expiry(&job.document));
@@ -183,8 +190,6 @@ fn job(which: u8, twist: u8) -> Arc<Job> {
     Arc::new(Job {
         id: JobId::parse(&if which == 2 { "2".to_owned() } else { format!("job-{which}") }).unwrap(),
         name: JobName::parse(name).unwrap(),
-        arguments: vec![],
-        data: None,
         options: JobOptions { priority: u32::from(which == 1), ..JobOptions::default() },
         submitted_at: Timestamp::from_millis(i64::from(which + twist) * 50_000_000),
     })
@@ -236,7 +241,8 @@ fn implausible(draws: &[Draw]) -> Vec<Event> {
             5 => EventKind::Retried { attempts: *attempt },
             _ => EventKind::Removed,
         };
-        Event { at, job: job(which % 3, u8::from(dice.is_multiple_of(16))), kind }
+        let body = matches!(kind, EventKind::Submitted).then(|| JobBody::new(vec![format!("{which}")], None));
+        Event { body, ..Event::new(at, job(which % 3, u8::from(dice.is_multiple_of(16))), kind) }
     };
     draws.iter().enumerate().map(event).collect()
 }
@@ -256,7 +262,7 @@ fn plausible(draws: &[Draw]) -> Vec<Event> {
         let at = Timestamp::from_millis(100_000_000 + i as i64 * 700);
         let job = job(which % 3, 0);
         let now = &mut jobs[usize::from(which % 3)];
-        let mut add = |kind| events.push(Event { at, job: job.clone(), kind });
+        let mut add = |kind| events.push(Event::new(at, job.clone(), kind));
         match (now.submitted, now.ended, now.running) {
             (false, ..) => {
                 now.submitted = true;
@@ -462,7 +468,7 @@ fn babel() -> Vec<Event> {
             let worker = WorkerId::parse("w").unwrap();
             let (attempt, report) = (AttemptNumber(attempt), Box::new(report));
             let kind = EventKind::AttemptFinished { attempt, worker, report, next_at: None };
-            events.push(Event { at, job: job.clone(), kind });
+            events.push(Event::new(at, job.clone(), kind));
         }
     }
     events
@@ -491,7 +497,7 @@ fn a_shard_stays_small_whatever_its_jobs_say_and_a_replay_decides_alike() {
 
 #[test]
 fn an_id_that_bullmq_gives_again_is_another_job() {
-    let end = |twist| Event { at: Timestamp::from_millis(1), job: job(2, twist), kind: finished(Some(1), 0) };
+    let end = |twist| Event::new(Timestamp::from_millis(1), job(2, twist), finished(Some(1), 0));
     let (records, _, _) = folded(&as_log([end(0), end(1), end(0)]));
     let ids: Vec<_> = records.iter().map(|record| record.id.to_string()).collect();
     assert_eq!(ids, ["2".to_owned(), format!("2~{}", job(2, 1).submitted_at.as_millis())]);
@@ -556,7 +562,8 @@ impl Rig {
         let stop = CancellationToken::new();
         let (progress, committed) = watch::channel(Cursor::START);
         let (error_feed, _) = new_error_feed();
-        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), progress, error_feed);
+        let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
+        let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), outputs);
         Running { task: self.tasks.spawn(run), stop, committed }
     }
 }
@@ -582,9 +589,9 @@ impl Running {
 fn one_job(id: &str) -> Vec<Event> {
     let job = Arc::new(Job { id: JobId::parse(id).unwrap(), ..Job::clone(&job(0, 0)) });
     let at = job.submitted_at;
-    let event = |kind| Event { at, job: job.clone(), kind };
+    let event = |kind| Event::new(at, job.clone(), kind);
     vec![
-        event(EventKind::Submitted),
+        Event::submitted(AcceptedJob { job: job.clone(), body: JobBody::new(vec![id.to_owned()], None) }),
         event(attempt_started(1)),
         event(attempt_finished(1, 0, at, None)),
         event(finished(Some(1), 0)),

@@ -1,9 +1,8 @@
 //! What strangers leave in Redis, and what Jobber may do there itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Clock, Job, JobId, JobOptions, JobState, NewJob};
+use jobber::domain::{AcceptedJob, Clock, JobId, JobOptions, JobState, NewJob};
 use jobber::queue::Queue;
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use serde_json::{Value, json};
@@ -175,10 +174,10 @@ async fn the_rights_that_the_documentation_asks_for_are_enough() {
     assert!(objects.iter().all(|what| *what == "config|get"), "{log}");
 }
 
-fn new(id: Option<&str>, after: Vec<JobId>) -> Arc<Job> {
+fn new(id: Option<&str>, after: Vec<JobId>) -> AcceptedJob {
     let options = JobOptions { after, ..JobOptions::default() };
     let new = NewJob { id: id.map(str::to_owned), name: "a".to_owned(), arguments: vec![], data: None, options };
-    Arc::new(new.accept(Clock::system().now()).unwrap())
+    new.accept(Clock::system().now()).unwrap()
 }
 
 /// One that comes after very many used up all patience, and was first again the next time.
@@ -196,9 +195,9 @@ async fn a_wide_job_over_a_slow_network_keeps_no_other_from_following() {
     near.submit(many.clone(), None).await.unwrap();
     let first = new(Some("first"), vec![]);
     near.submit(vec![first.clone()], None).await.unwrap();
-    let wide = new(Some("wide"), many.iter().map(|job| job.id.clone()).collect());
+    let wide = new(Some("wide"), many.iter().map(|job| job.job.id.clone()).collect());
     near.submit(vec![wide], None).await.unwrap();
-    let follower = new(Some("follower"), vec![first.id.clone()]);
+    let follower = new(Some("follower"), vec![first.job.id.clone()]);
     near.submit(vec![follower.clone()], None).await.unwrap();
     drop(near);
     // Only who is far away looks after them now, with the patience that is usual.
@@ -211,7 +210,7 @@ redis.call('HSET', KEYS[1] .. 'first', 'returnvalue', '1', 'finishedOn', '1')
 return redis.call('ZADD', KEYS[1] .. 'completed', 1, 'first')";
     assert_eq!(redis.cli(&["EVAL", end, "1", "bull:my-job-queue:"]).trim(), "1");
     eventually("the follower is let go", async || {
-        let found = far.find(std::slice::from_ref(&follower.id)).await.ok()?.pop().flatten()?;
+        let found = far.find(std::slice::from_ref(&follower.job.id)).await.ok()?.pop().flatten()?;
         (found.state == JobState::Waiting).then_some(())
     })
     .await;

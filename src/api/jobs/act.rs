@@ -155,15 +155,13 @@ fn job_of(record: &JobRecord) -> Job {
     Job {
         id: record.id.clone(),
         name: record.name.clone(),
-        arguments: record.arguments.clone(),
-        data: record.data.clone(),
         options: record.options.clone(),
         submitted_at: record.submitted_at,
     }
 }
 
 async fn append(api: &Api, job: &Arc<Job>, kind: EventKind) -> Result<(), ApiError> {
-    let event = Event { at: api.clock.now(), job: job.clone(), kind };
+    let event = Event::new(api.clock.now(), job.clone(), kind);
     api.sink.append(std::slice::from_ref(&event)).await?;
     Ok(())
 }
@@ -171,7 +169,7 @@ async fn append(api: &Api, job: &Arc<Job>, kind: EventKind) -> Result<(), ApiErr
 /// Writes down what the queue has done already: tried again for some seconds, because nobody else would write it.
 async fn append_surely(api: &Api, job: &Arc<Job>, kind: EventKind) {
     const PAUSES: [u64; 6] = [20, 100, 500, 1000, 2000, 4000];
-    let event = Event { at: api.clock.now(), job: job.clone(), kind };
+    let event = Event::new(api.clock.now(), job.clone(), kind);
     for pause in PAUSES {
         let Err(error) = api.sink.append(std::slice::from_ref(&event)).await else { return };
         tracing::warn!(job = %job.id, %error, "could not write down what was done to a job; trying again");

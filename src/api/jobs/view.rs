@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
-use crate::domain::{JobId, JobState};
+use crate::domain::{JobBody, JobId, JobState};
 use crate::queue::QueuedJob;
 use crate::store::{JobRecord, StoreError};
 use crate::wire::JobView;
@@ -64,7 +64,7 @@ impl Api {
         let ids = std::slice::from_ref(id);
         let found = match depth {
             Depth::Whole => self.queue.find(ids).await?,
-            Depth::Standing => self.queue.find_without_data(ids).await?,
+            Depth::Standing => self.queue.standing(ids).await?,
         };
         Ok(found.into_iter().next().flatten())
     }
@@ -72,7 +72,7 @@ impl Api {
     async fn record(&self, id: &JobId, depth: Depth) -> Result<Option<JobRecord>, StoreError> {
         match depth {
             Depth::Whole => self.history.job(id).await,
-            Depth::Standing => self.history.job_without_data(id).await,
+            Depth::Standing => self.history.job_without_result(id).await,
         }
     }
 
@@ -104,7 +104,9 @@ impl Api {
     /// What history alone knows of a job, while the queue can't be asked because of `error`.
     async fn look_in_history(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
         let Ok(Some(record)) = self.remembered(id, depth).await else { return Err(error) };
+        let (body, lacks_body) = self.body_of(&record, depth).await?;
         let mut look = merge(Some(record), None).ok_or_else(|| ApiError::unknown_job(id))?;
+        give(&mut look.view, body, lacks_body);
         look.view.id = id.clone();
         look.own_id = id.told_apart().map_or_else(|| id.clone(), |(base, _)| base);
         if !look.settled {
@@ -154,10 +156,26 @@ impl Api {
                 }
             }
         }
+        let (body, lacks_body) = match (&record, &mut queued) {
+            (_, Some(queued)) => (queued.body.take(), false),
+            (Some(record), None) => self.body_of(record, depth).await?,
+            (None, None) => (None, false),
+        };
         let mut look = merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))?;
+        give(&mut look.view, body, lacks_body);
         look.view.id = id.clone();
         look.own_id = own_id;
         Ok(look)
+    }
+
+    /// What history knows of what the job of a record is given, and whether that is missing though it was wanted.
+    async fn body_of(&self, record: &JobRecord, depth: Depth) -> Result<(Option<JobBody>, bool), StoreError> {
+        if depth == Depth::Standing {
+            return Ok((None, false));
+        }
+        let body = self.history.bodies(std::slice::from_ref(&record.id)).await?.pop().flatten();
+        let lacks = body.is_none();
+        Ok((body, lacks))
     }
 
     /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the first.
@@ -171,23 +189,35 @@ impl Api {
 
     /// The id under which the queue knows the job: history lists one whose id came again under another.
     pub(in crate::api) async fn in_queue(&self, id: JobId) -> Result<JobId, ApiError> {
-        let record = if id.is_shortened() { self.history.job_without_data(&id).await? } else { None };
+        let record = if id.is_shortened() { self.history.job_without_result(&id).await? } else { None };
         let noted = record.and_then(|record| Some((record.queued_as?, record.submitted_at)));
         let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) else { return Ok(id) };
-        let queued = self.queue.find_without_data(&[id.clone(), base.clone()]).await?;
+        let queued = self.queue.standing(&[id.clone(), base.clone()]).await?;
         let is_base = matches!(&queued[..], [None, Some(job)] if job.job.submitted_at == submitted_at);
         Ok(if is_base { base } else { id })
     }
 }
 
 /// The view of the queue alone: `base` is the id under which it knows the job that was asked for as `id`.
-fn without_history(id: &JobId, base: &JobId, queued: QueuedJob, error: &str) -> JobSnapshot {
+fn without_history(id: &JobId, base: &JobId, mut queued: QueuedJob, error: &str) -> JobSnapshot {
+    let body = queued.body.take();
     let mut look = of_queued(&queued);
+    give(&mut look.view, body, false);
     look.view.id = id.clone();
     look.view.incomplete =
         Some(format!("history can't be asked ({error}): attempts, outcome and categories are missing"));
     look.own_id = base.clone();
     look
+}
+
+/// Adds what the job is given, or says that it is not known.
+fn give(view: &mut JobView, body: Option<JobBody>, lacks_body: bool) {
+    if let Some(body) = body {
+        (view.arguments, view.data) = (body.arguments(), body.raw_data());
+    } else if lacks_body {
+        let lack = "what the job was given is not known: its server ended before it could write that down";
+        view.incomplete = Some(lack.to_owned());
+    }
 }
 
 /// Lays what the queue knows over what history knows.
@@ -232,8 +262,8 @@ fn of_record(record: JobRecord) -> JobView {
     JobView {
         id: record.id,
         name: record.name,
-        arguments: record.arguments,
-        data: record.data,
+        arguments: Vec::new(),
+        data: None,
         state: record.state,
         submitted_at: record.submitted_at,
         due_at: record.due_at.filter(|_| record.state == JobState::Delayed),

@@ -222,7 +222,7 @@ impl LogStreamer {
 
     /// The job as the queue has it.
     async fn queued(&self) -> Result<Option<QueuedJob>, ApiError> {
-        Ok(self.api.queue.find_without_data(std::slice::from_ref(&self.own_id)).await?.pop().flatten())
+        Ok(self.api.queue.standing(std::slice::from_ref(&self.own_id)).await?.pop().flatten())
     }
 
     /// The next pieces; none when a tick has passed without.

@@ -69,7 +69,7 @@ pub(super) fn failed_job() -> JobView {
         id: "0192-a".parse().unwrap(),
         name: "resize".parse().unwrap(),
         arguments: vec!["--size".into(), "10 20".into()],
-        data: Some(json!({"file": "a.png"})),
+        data: Some(crate::domain::RawJson::from(&json!({"file": "a.png"}))),
         state: JobState::Failed,
         submitted_at: at(0),
         due_at: None,

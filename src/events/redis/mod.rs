@@ -212,13 +212,13 @@ impl EventSource for RedisLog {
         readable(self.entries_within(after, limit, wait).await?, codec::decode)
     }
 
-    async fn read_without_data(
+    async fn read_without_bodies(
         &self,
         after: Cursor,
         limit: usize,
         wait: Duration,
     ) -> Result<Vec<(Cursor, Entry)>, EventError> {
-        readable(self.entries_within(after, limit, wait).await?, codec::decode_without_data)
+        readable(self.entries_within(after, limit, wait).await?, codec::decode_without_body)
     }
 
     async fn span(&self) -> Result<LogSpan, EventError> {

@@ -8,7 +8,7 @@ use super::super::{Change, CleanRequest, QueueError, QueueErrorKind};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
 use super::{Inner, after, keys, read};
-use crate::domain::{Job, JobId, JobState};
+use crate::domain::{AcceptedJob, Job, JobId, JobState};
 
 /// A job as an operator finds it.
 pub(super) struct Found {
@@ -23,10 +23,12 @@ pub(super) async fn find(inner: &Inner, redis: &BullClient, id: &JobId) -> Resul
     let Some((state, fields)) = inner.link.call(read::fields(inner, redis, id)).await? else { return Ok(None) };
     // By the crate, for the job that it gives can act.
     let Some(stored) = inner.link.call(redis.queue.get_job(id.as_str())).await? else { return Ok(None) };
-    let Ok(job) = super::format::read(&super::format::Stored::of_hash(id.as_str(), &fields), &inner.settings) else {
+    let Ok(AcceptedJob { job, .. }) =
+        super::format::read(&super::format::Stored::of_hash(id.as_str(), &fields), &inner.settings)
+    else {
         return Ok(None);
     };
-    Ok(Some(Found { stored, job: Arc::new(job), state, counts: Counts::of(&fields) }))
+    Ok(Some(Found { stored, job, state, counts: Counts::of(&fields) }))
 }
 
 pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueError> {

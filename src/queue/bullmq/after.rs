@@ -25,7 +25,7 @@ use super::super::{ParentResults, QueueError, QueueErrorKind};
 use super::connect::{BullClient, BullError};
 use super::end_notes::{self, End};
 use super::{Inner, format, keys, read};
-use crate::domain::{Job, JobId, Timestamp};
+use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// Between two looks at the watched jobs, should no end be heard of in this process.
 const LOOK: Duration = Duration::from_secs(1);
@@ -70,14 +70,15 @@ pub(super) struct Linked<'j> {
 }
 
 /// Finds out for each job how it can come after others.
-pub(super) fn link<'j>(inner: &Inner, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>, QueueError> {
+pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<'j>, QueueError> {
     let mut roots: HashMap<&JobId, FlowJob> = HashMap::new();
     let mut of_the_call: HashSet<&JobId> = HashSet::new();
     let (mut watched, mut earlier) = (Vec::new(), Vec::new());
-    for job in jobs {
+    for accepted in jobs {
+        let job = &accepted.job;
         let after = &job.options.after;
         earlier.extend(after.iter().filter(|id| !of_the_call.contains(id)));
-        let data = format::data(job, inner.settings.rules(&job.name));
+        let data = format::data(accepted, inner.settings.rules(&job.name));
         let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(BullError::from)?;
         let mut options = format::options(job);
         if after.iter().all(|id| roots.contains_key(id)) {
@@ -94,7 +95,7 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [Arc<Job>]) -> Result<Linked<'j>
         of_the_call.insert(&job.id);
         roots.insert(&job.id, flow.options(options));
     }
-    let trees = jobs.iter().filter_map(|job| roots.remove(&job.id)).collect();
+    let trees = jobs.iter().filter_map(|job| roots.remove(&job.job.id)).collect();
     Ok(Linked { trees, watched, earlier })
 }
 
@@ -234,7 +235,9 @@ async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) 
         let waits = inner.clock.now().since(since) < ADDING;
         return Ok(if waits { Watched::NotYet } else { Watched::Done });
     };
-    let Ok(job) = format::read(&format::Stored::of(&stored), &inner.settings) else { return Ok(Watched::Done) };
+    let Ok(AcceptedJob { job, .. }) = format::read(&format::Stored::of(&stored), &inner.settings) else {
+        return Ok(Watched::Done);
+    };
     if redis.queue.get_job_state(id).await? != Delayed {
         return Ok(Watched::Done);
     }
@@ -388,5 +391,5 @@ pub(super) async fn before(inner: &Inner, redis: &BullClient, job: &Job) -> Resu
         barred.map(|(key, why)| format!("not run, because job {}, which comes before it, failed: {why}", name(key)));
     let results: Map<_, _> =
         processed.iter().filter_map(|(key, value)| Some((name(key), read::result(value)?))).collect();
-    Ok(ParentResults { barred, results, input: None })
+    Ok(ParentResults { barred, results })
 }

@@ -23,7 +23,7 @@ use super::connect::BullClient;
 use super::format::Stored;
 use super::lease::{self, LeaseDriver};
 use super::limiter::ClaimLimiter;
-use super::{Inner, after, foreign_failures, format, hash, odd, options, schedules, signals};
+use super::{Inner, after, announced, foreign_failures, format, hash, odd, options, schedules, signals};
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
@@ -260,13 +260,13 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         None => format::read(&written, &inner.settings),
     };
     let (job, unusable) = match read {
-        Ok(job) => (Arc::new(job), None),
+        Ok(job) => (job, None),
         Err(why) => {
             let why = format!("this job can't be run by jobber: {why}");
             let Some(job) = format::outline(&written) else {
                 return Err(odd::refuse(inner, stored.id(), why).await);
             };
-            (Arc::new(job), Some(why))
+            (job, Some(why))
         }
     };
     let Some(token) = stored.token().map(str::to_owned) else {
@@ -304,7 +304,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         lease::put_back_unseen(inner, &redis, stored, None).await;
         return Err(bullmq::Error::Delayed);
     };
-    if job.options.cores.is_some_and(|cores| cores > claim.max_cores) {
+    if job.job.options.cores.is_some_and(|cores| cores > claim.max_cores) {
         let pause = PUT_OFF * 2u32.saturating_pow(counts.unseen.min(4));
         lease::put_back_unseen(inner, &redis, stored, Some(pause)).await;
         let (gate, stop) = (claim.gate.clone(), claim.stop.clone());
@@ -318,10 +318,10 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     }
     let before = match unusable {
         Some(why) => Ok(ParentResults { barred: Some(why), ..ParentResults::default() }),
-        None => after::before(inner, &redis, &job).await,
+        None => after::before(inner, &redis, &job.job).await,
     };
     let before = match before {
-        Ok(before) => ParentResults { input: written.exact_input(), ..before },
+        Ok(before) => before,
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
             return Err(bullmq::Error::Delayed);
@@ -338,9 +338,11 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     {
         tracing::debug!(job = stored.id(), %error, "whether a job is to be stopped is found out later");
     }
+    let is_announced = announced::look(inner, &redis, &job.job.id).await;
     let attempt = AttemptNumber(counts.started);
     let (lent, ops) = LeaseDriver::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
     let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);
+    let lease = if is_announced { lease } else { lease.unannounced() };
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;
     drop(lender);

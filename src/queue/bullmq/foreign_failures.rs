@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::super::{Lease, LeaseOps, OutputChunk, ParentResults, QueueError};
 use super::counts::Counts;
-use super::{Inner, Loss, format, read};
+use super::{Inner, Loss, announced, format, read};
 use crate::domain::{AttemptNumber, JobId, JobState, Progress, Verdict};
 
 /// A job that has ended already.
@@ -63,7 +63,8 @@ async fn ended(inner: &Inner, id: &str) -> Result<Option<Lease>, QueueError> {
     let counts = Counts::of(&fields);
     let (loss, losses) = watch::channel(None);
     let ops = Arc::new(Ended { _loss: Arc::new(loss) });
-    let lease = Lease::new(Arc::new(job), AttemptNumber(counts.started), counts.finished, 0, losses, ops);
+    let lease = Lease::new(job, AttemptNumber(counts.started), counts.finished, 0, losses, ops);
     let barred = Some(stored.failed_reason().to_owned());
+    let lease = if announced::is_shown_by(&id, &fields) { lease } else { lease.unannounced() };
     Ok(Some(lease.after(ParentResults { barred, ..ParentResults::default() })))
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use bullmq::types::BackoffStrategy;
 use bullmq::{DeduplicationOptions, JobOptions as BullOptions};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 
 use super::BullSettings;
 use super::options::Wanted;
 use crate::domain::time::millis;
-use crate::domain::{Backoff, BackoffKind, Job, JobId, JobName, JobOptions, Timestamp};
+use crate::domain::{AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
 
 /// The name in history of jobs whose own can't be one.
 const NO_NAME: &str = "invalid-job-name";
@@ -65,21 +65,23 @@ impl Extra {
 }
 
 /// The job's data as it is stored where these rules hold for what it does not say.
-pub(super) fn data(job: &Job, rules: &JobOptions) -> Value {
+pub(super) fn data(AcceptedJob { job, body }: &AcceptedJob, rules: &JobOptions) -> RawJson {
+    #[derive(Serialize)]
+    struct Wrapped<'j> {
+        arguments: &'j [String],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'j RawJson>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jobber: Option<&'j Extra>,
+    }
     let extra = Extra::of(&job.options);
-    let plain = extra == Extra::of(rules);
-    if plain && job.data.is_none() {
-        return json!(job.arguments);
-    }
-    let mut object = Map::new();
-    object.insert("arguments".to_owned(), json!(job.arguments));
-    if let Some(data) = &job.data {
-        object.insert("data".to_owned(), data.clone());
-    }
-    if !plain {
-        object.insert("jobber".to_owned(), json!(extra));
-    }
-    Value::Object(object)
+    let jobber = (extra != Extra::of(rules)).then_some(&extra);
+    let (arguments, data) = (&body.arguments()[..], body.raw_data());
+    let stored = match (&data, jobber) {
+        (None, None) => RawJson::of(arguments),
+        (data, jobber) => RawJson::of(&Wrapped { arguments, data: data.as_ref(), jobber }),
+    };
+    stored.expect("texts, numbers and raw JSON can be written")
 }
 
 /// The job's options as BullMQ knows them.
@@ -147,29 +149,19 @@ impl<'s> Stored<'s> {
         }
     }
 
-    fn data(&self) -> Result<Value, String> {
+    fn content(&self) -> Result<Content, String> {
         match &self.data {
-            Data::Read(value) => Ok((*value).clone()),
-            Data::Text(text) => json(text).map_err(|e| format!("data: {e}")),
+            Data::Read(value) => content(value),
+            Data::Text(text) => content_of_text(text).map_err(|e| format!("data: {e}")),
         }
     }
 
-    /// The text for stdin, where a [`Value`] does not hold it exactly.
-    pub(super) fn exact_input(&self) -> Option<Arc<str>> {
-        #[derive(Deserialize)]
-        struct Wrapped<'t> {
-            #[serde(borrow)]
-            data: Option<&'t RawValue>,
+    /// All that is stored as the job's data, whatever it is.
+    fn whole(&self) -> RawJson {
+        match &self.data {
+            Data::Read(value) => RawJson::from(*value),
+            Data::Text(text) => RawJson::parse(text).unwrap_or_else(|_| RawJson::from(&Value::from(*text))),
         }
-        let Data::Text(text) = self.data else { return None };
-        let exact = serde_json::from_str::<Value>(text).is_ok() && !has_long_number(text);
-        let (_, Some(_), _) = content(self.data().ok()?).ok()? else { return None };
-        if exact {
-            return None;
-        }
-        let is_wrapped = json(text).ok().is_some_and(|value| is_wrapped(&value));
-        let wrapped = is_wrapped.then(|| serde_json::from_str::<Wrapped<'_>>(text).ok()?.data).flatten();
-        Some(wrapped.map_or(text.trim(), RawValue::get).into())
     }
 }
 
@@ -198,28 +190,39 @@ pub(super) fn is_doubtful(job: &bullmq::Job) -> bool {
         || is_inexact(job.data())
 }
 
-/// JSON as BullMQ's producers write it: halves of surrogate pairs stand for replacement characters, and what is well
-/// formed but too deep or too large for a [`Value`] for its own text.
+/// Takes apart what lies in Redis, exactly as it lies there: JSON of any depth, with any number. In arguments, halves of
+/// surrogate pairs stand for replacement characters.
 ///
 /// # Errors
-/// Why it is none, for people.
-pub(super) fn json(text: &str) -> Result<Value, String> {
+/// Why it is no JSON, or its members are not what they must be, for people.
+fn content_of_text(text: &str) -> Result<Content, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Ok(Value::Object(Map::new()));
+        return Ok(Content::default());
     }
-    let error = match serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_halves(text))) {
-        Ok(value) => return Ok(value),
-        Err(error) => error,
+    let whole: &RawValue = serde_json::from_str(text).map_err(|e| format!("can't be read as JSON: {e}"))?;
+    let strings = |json: &RawValue| {
+        serde_json::from_str(json.get())
+            .or_else(|_| serde_json::from_str::<Vec<String>>(&without_halves(json.get())))
+            .ok()
     };
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) if !text.contains("\"arguments\"") => Ok(Value::String(text.to_owned())),
-        Ok(_) | Err(_) => Err(format!("can't be read as JSON: {error}")),
+    if let Some(arguments) = strings(whole) {
+        return Ok(Content { arguments, ..Content::default() });
     }
+    let data = |json: &RawValue| (json.get() != "null").then(|| RawJson::from(json.to_owned()));
+    let members: HashMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+    let Some(listed) = members.get("arguments").filter(|_| is_wrapped(members.keys())) else {
+        let is_empty = members.is_empty() && text.starts_with('{') && text[1..].trim_start() == "}";
+        return Ok(Content { data: data(whole).filter(|_| !is_empty), ..Content::default() });
+    };
+    let arguments = strings(listed).ok_or("arguments: must be a list of strings")?;
+    let extra =
+        members.get("jobber").map(|extra| serde_json::from_str(extra.get()).map_err(|e| format!("jobber: {e}")));
+    Ok(Content { arguments, data: members.get("data").and_then(|json| data(json)), extra: extra.transpose()? })
 }
 
 /// The text with each escaped half of a surrogate pair that stands alone replaced.
-fn without_halves(text: &str) -> String {
+pub(super) fn without_halves(text: &str) -> String {
     let escaped = |at: usize| -> Option<u16> {
         let code = text.get(at..at + 6)?.strip_prefix("\\u")?;
         u16::from_str_radix(code, 16).ok()
@@ -241,19 +244,14 @@ fn without_halves(text: &str) -> String {
     whole
 }
 
-/// Whether so many digits stand together that a number of them may not be kept exactly.
-fn has_long_number(text: &str) -> bool {
-    text.as_bytes().split(|b| !b.is_ascii_digit()).any(|digits| digits.len() >= 17)
-}
-
 /// The job that a producer meant, where the settings say what it does not.
 ///
 /// # Errors
 /// Why it can't be run, for people.
-pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<Job, String> {
+pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<AcceptedJob, String> {
     let id = JobId::parse(stored.id).map_err(|e| e.to_string())?;
     let name = JobName::parse(stored.name).map_err(|e| e.to_string())?;
-    let (arguments, data, extra) = content(stored.data()?)?;
+    let Content { arguments, data, extra } = stored.content()?;
     let extra = extra.unwrap_or_else(|| Extra::of(settings.rules(&name)));
     if let Some(i) = arguments.iter().position(|a| a.contains('\0')) {
         return Err(format!("arguments/{i}: must not contain a NUL byte"));
@@ -277,70 +275,80 @@ pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<Job, 
         deduplication: wanted.deduplication,
         after: extra.after,
     };
-    Ok(Job { id, name, arguments, data, options, submitted_at: stored.submitted_at })
+    let job = Arc::new(Job { id, name, options, submitted_at: stored.submitted_at });
+    Ok(AcceptedJob { job, body: JobBody::new(arguments, data.as_ref()) })
 }
 
 /// What there is to say in history of a job that can't be run; nothing without an id that can be told.
-pub(super) fn outline(stored: &Stored<'_>) -> Option<Job> {
+pub(super) fn outline(stored: &Stored<'_>) -> Option<AcceptedJob> {
     let id = JobId::parse(stored.id).ok()?;
     let name = JobName::parse(stored.name).or_else(|_| JobName::parse(NO_NAME)).ok()?;
-    let whole = stored.data().unwrap_or_else(|_| match &stored.data {
-        Data::Text(text) => Value::String((*text).to_owned()),
-        Data::Read(value) => (*value).clone(),
-    });
-    let (arguments, data, _) = content(whole.clone()).unwrap_or_else(|_| (Vec::new(), Some(whole), None));
-    Some(Job { id, name, arguments, data, options: JobOptions::default(), submitted_at: stored.submitted_at })
+    let Content { arguments, data, .. } =
+        stored.content().unwrap_or_else(|_| Content { data: Some(stored.whole()), ..Content::default() });
+    let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at: stored.submitted_at });
+    Some(AcceptedJob { job, body: JobBody::new(arguments, data.as_ref()) })
 }
 
-/// Arguments, data for stdin, and the rest if it is said.
-type Content = (Vec<String>, Option<Value>, Option<Extra>);
+/// What a job's data says.
+#[derive(Default)]
+struct Content {
+    arguments: Vec<String>,
+    /// For the standard input.
+    data: Option<RawJson>,
+    /// What it says of the rules, if it does.
+    extra: Option<Extra>,
+}
 
-fn content(stored: Value) -> Result<Content, String> {
+/// Takes apart what the crate has read.
+fn content(stored: &Value) -> Result<Content, String> {
     let strings = |value: &Value| -> Option<Vec<String>> {
         value.as_array()?.iter().map(|v| v.as_str().map(str::to_owned)).collect()
     };
-    if let Some(arguments) = strings(&stored) {
-        return Ok((arguments, None, None));
+    if let Some(arguments) = strings(stored) {
+        return Ok(Content { arguments, ..Content::default() });
     }
-    let Value::Object(object) = &stored else {
-        let data = (!stored.is_null()).then_some(stored);
-        return Ok((Vec::new(), data, None));
+    let data = |value: &Value| (!value.is_null()).then(|| RawJson::from(value));
+    let Value::Object(object) = stored else {
+        return Ok(Content { data: data(stored), ..Content::default() });
     };
     if object.is_empty() {
-        return Ok((Vec::new(), None, None));
+        return Ok(Content::default());
     }
-    let Some(listed) = object.get("arguments").filter(|_| is_wrapped(&stored)) else {
-        return Ok((Vec::new(), Some(stored), None));
+    let Some(listed) = object.get("arguments").filter(|_| is_wrapped(object.keys())) else {
+        return Ok(Content { data: data(stored), ..Content::default() });
     };
     let arguments = strings(listed).ok_or("arguments: must be a list of strings")?;
     let extra = match object.get("jobber") {
         Some(extra) => Some(Extra::deserialize(extra).map_err(|e| format!("jobber: {e}"))?),
         None => None,
     };
-    Ok((arguments, object.get("data").cloned(), extra))
+    Ok(Content { arguments, data: object.get("data").and_then(data), extra })
 }
 
-/// Whether this is an object of ours around arguments and data.
-fn is_wrapped(stored: &Value) -> bool {
-    let is_ours = |key: &String| ["arguments", "data", "jobber"].contains(&key.as_str());
-    stored.as_object().is_some_and(|object| object.contains_key("arguments") && object.keys().all(is_ours))
+/// Whether these are the members of an object of ours around arguments and data.
+fn is_wrapped<'k>(keys: impl Iterator<Item = &'k String>) -> bool {
+    let mut keys = keys.map(String::as_str).peekable();
+    keys.peek().is_some() && keys.all(|key| ["arguments", "data", "jobber"].contains(&key))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::domain::{Deduplication, NewJob};
 
-    fn job(options: JobOptions) -> Job {
+    fn job(options: JobOptions) -> AcceptedJob {
         let new = NewJob { id: None, name: "a".to_owned(), arguments: vec!["x".to_owned()], data: None, options };
         new.accept(Timestamp::from_millis(1_700_000_000_000)).unwrap()
     }
 
     /// Through what BullMQ stores.
-    fn stored(job: &Job, writer: &BullSettings) -> bullmq::Job {
+    fn stored(accepted: &AcceptedJob, writer: &BullSettings) -> bullmq::Job {
+        let job = &accepted.job;
         let fields = [
             ("name", job.name.to_string()),
-            ("data", data(job, writer.rules(&job.name)).to_string()),
+            ("data", data(accepted, writer.rules(&job.name)).to_string()),
             ("opts", serde_json::to_string(&options(job)).unwrap()),
             ("timestamp", job.submitted_at.as_millis().to_string()),
         ];
@@ -396,12 +404,15 @@ mod tests {
         ] {
             let fields = foreign(text);
             let stored = Stored::of_hash("1", &fields);
-            let job = read(&stored, &BullSettings::default()).unwrap();
-            assert!(job.data.is_some(), "{text}");
-            assert_eq!(stored.exact_input().as_deref(), Some(input));
+            assert_eq!(read(&stored, &BullSettings::default()).unwrap().body.data(), Some(input));
         }
-        for text in [r#"["x"]"#, r#"{"a": 1.5, "b": "\u00e9\\ud83c"}"#, "null", "", "{}", "17"] {
-            assert_eq!(Stored::of_hash("1", &foreign(text)).exact_input(), None, "{text}");
+        for text in [r#"["x"]"#, "null", "", "{ }", r#"{"arguments":[],"data":null}"#] {
+            let fields = foreign(text);
+            assert_eq!(
+                read(&Stored::of_hash("1", &fields), &BullSettings::default()).unwrap().body.data(),
+                None,
+                "{text}"
+            );
         }
     }
 
@@ -409,12 +420,12 @@ mod tests {
     fn halves_of_pairs_in_arguments_are_what_node_makes_of_them() {
         let fields = foreign(r#"["\ud83c", "\ud83c\udf89", "a\\ud83c"]"#);
         let job = read(&Stored::of_hash("1", &fields), &BullSettings::default()).unwrap();
-        assert_eq!(job.arguments, ["\u{fffd}", "\u{1f389}", "a\\ud83c"]);
+        assert_eq!(job.body.arguments(), ["\u{fffd}", "\u{1f389}", "a\\ud83c"]);
     }
 
     #[test]
     fn data_that_is_no_json_is_named() {
-        for text in ["{", "NaN", r#"{"a": NaN}"#, "'x'", r#"{"arguments": ["\ud83c"], "data": {"x": 1e999}}"#] {
+        for text in ["{", "NaN", r#"{"a": NaN}"#, "'x'", r#"{"arguments": [7], "data": {"x": 1e999}}"#] {
             let said = read(&Stored::of_hash("1", &foreign(text)), &BullSettings::default()).unwrap_err();
             assert!(said.starts_with("data: "), "{text}: {said}");
         }

@@ -12,6 +12,8 @@ pub(super) const SCORE_PER_MS: f64 = 4096.0;
 
 /// Field of a job's hash: why somebody asked for it to be stopped.
 pub(super) const CANCEL: &str = "jobber:cancel";
+/// Field of a job's hash: a server of Jobber's has submitted it, and tells history what it is given.
+pub(super) const SUBMITTED: &str = "jobber:submitted";
 /// Field of a job's hash: BullMQ's count of stalls (`stc`) when an attempt last finished; later ones are crashes.
 pub(super) const STALLS_BEFORE: &str = "jobber:stalls";
 /// Field of a job's hash: leases that started nothing, to be taken off BullMQ's count (`ats`).

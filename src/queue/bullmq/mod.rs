@@ -6,6 +6,7 @@
 
 mod admin;
 mod after;
+mod announced;
 mod cancel;
 mod claim;
 mod connect;
@@ -44,7 +45,7 @@ use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
     QueueError, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{Clock, Job, JobId, JobName, JobOptions, JobState, Page, PageRequest, WorkerId};
+use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, WorkerId};
 use connect::Link;
 use keys::Keys;
 use recent_output::RecentOutput;
@@ -185,7 +186,7 @@ impl BullQueue {
 impl Queue for BullQueue {
     async fn submit(
         &self,
-        jobs: Vec<Arc<Job>>,
+        jobs: Vec<AcceptedJob>,
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Submission>, QueueError> {
         submit::submit(&self.inner, jobs, idempotency).await
@@ -195,8 +196,8 @@ impl Queue for BullQueue {
         read::find(&self.inner, ids).await
     }
 
-    async fn find_without_data(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
-        read::find_without_data(&self.inner, ids).await
+    async fn standing(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+        read::standing(&self.inner, ids).await
     }
 
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {

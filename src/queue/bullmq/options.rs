@@ -84,11 +84,14 @@ impl Wanted {
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
-    match format::json(text) {
+    let text = text.trim();
+    let tree = serde_json::from_str(text).or_else(|_| serde_json::from_str(&format::without_halves(text)));
+    match tree {
+        _ if text.is_empty() => Ok(Map::new()),
         Ok(Value::Object(opts)) => Ok(opts),
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) => Err("opts: must be an object".to_owned()),
-        Err(e) => Err(format!("opts: {e}")),
+        Err(e) => Err(format!("opts: can't be read as JSON: {e}")),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is queued.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use serde_json::Value;
@@ -10,7 +9,7 @@ use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
 use super::{BullSettings, Inner, after, format, keys};
-use crate::domain::{Job, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
+use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of ours.
 pub(super) type Fields = HashMap<String, String>;
@@ -43,27 +42,44 @@ pub(super) async fn fields(
     id: &JobId,
 ) -> Result<Option<(JobState, Fields)>, BullError> {
     let Some(state) = state(redis.queue.get_job_state(id.as_str()).await?) else { return Ok(None) };
-    let fields = hashes(inner, redis, &[id.to_string()]).await?.pop().unwrap_or_default();
+    let fields = hashes(inner, redis, &[id.to_string()], None).await?.pop().unwrap_or_default();
     Ok((!fields.is_empty()).then_some((state, fields)))
 }
 
-async fn hashes(inner: &Inner, redis: &BullClient, ids: &[String]) -> Result<Vec<Fields>, BullError> {
+/// The hashes of these jobs, whole or only the fields of these names.
+async fn hashes(
+    inner: &Inner,
+    redis: &BullClient,
+    ids: &[String],
+    names: Option<&[&str]>,
+) -> Result<Vec<Fields>, BullError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let mut ask = redis::pipe();
     for id in ids {
-        ask.cmd("HGETALL").arg(inner.keys.job(id));
+        match names {
+            None => ask.cmd("HGETALL").arg(inner.keys.job(id)),
+            Some(names) => ask.cmd("HMGET").arg(inner.keys.job(id)).arg(names),
+        };
         ask.cmd("ZSCORE").arg(inner.keys.bull("delayed")).arg(id);
     }
     let answers: Vec<redis::Value> = redis.queue.connection().pipe(&ask).await?;
     let mut found = Vec::with_capacity(ids.len());
     let mut answers = answers.into_iter();
     while let (Some(hash), Some(score)) = (answers.next(), answers.next()) {
-        // Bytes that are no text in one job must not hide the others.
-        let fields: HashMap<Vec<u8>, Vec<u8>> = redis::from_redis_value(hash).map_err(redis::RedisError::from)?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let mut fields: Fields = fields.into_iter().map(|(name, value)| (text(name), text(value))).collect();
+        let mut fields: Fields = match names {
+            None => {
+                let fields: HashMap<Vec<u8>, Vec<u8>> =
+                    redis::from_redis_value(hash).map_err(redis::RedisError::from)?;
+                fields.into_iter().map(|(name, value)| (text(&name), text(&value))).collect()
+            }
+            Some(names) => {
+                let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(hash).map_err(redis::RedisError::from)?;
+                let values = names.iter().zip(values);
+                values.filter_map(|(name, value)| Some(((*name).to_owned(), text(&value?)))).collect()
+            }
+        };
         let score: Option<f64> = redis::from_redis_value(score).map_err(redis::RedisError::from)?;
         // A member of the delayed set may be left over when the hash is gone.
         if let (Some(score), false) = (score, fields.is_empty()) {
@@ -82,14 +98,16 @@ fn due(score: f64) -> (String, String) {
 /// The job of a hash; `None` for one that can't be run here and so has no words.
 pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
     let stored = bullmq::Job::from_redis_hash(id, fields).ok()?;
-    let job = format::read(&format::Stored::of_hash(id, fields), settings).ok()?;
+    let AcceptedJob { job, body } = format::read(&format::Stored::of_hash(id, fields), settings).ok()?;
     let counts = Counts::of(fields);
     let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let active = state == JobState::Active;
     let due_at = time(fields.get(DUE).and_then(|ms| ms.parse().ok()))
         .filter(|due| state == JobState::Delayed && due.since(job.submitted_at) < keys::FAR);
     Some(QueuedJob {
-        job: Arc::new(job),
+        job,
+        // A look at how a job stands does not read it.
+        body: fields.contains_key("data").then_some(body),
         state,
         attempts_started: counts.started,
         attempts_finished: counts.finished,
@@ -127,9 +145,13 @@ pub(super) fn result(stored: &str) -> Option<Value> {
 }
 
 /// The jobs with these ids as they were submitted; `None` for those that are not there or can't be run here.
-pub(super) async fn jobs(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<Vec<Option<Job>>, BullError> {
+pub(super) async fn jobs(
+    inner: &Inner,
+    redis: &BullClient,
+    ids: &[JobId],
+) -> Result<Vec<Option<AcceptedJob>>, BullError> {
     let names: Vec<_> = ids.iter().map(JobId::to_string).collect();
-    let found = hashes(inner, redis, &names).await?;
+    let found = hashes(inner, redis, &names, None).await?;
     let jobs = ids.iter().zip(found).map(|(id, fields)| {
         let stored = format::Stored::of_hash(id.as_str(), &fields);
         format::read(&stored, &inner.settings).ok().filter(|_| !fields.is_empty())
@@ -166,26 +188,15 @@ const STANDING: [&str; 13] = [
     "failedReason",
 ];
 
-pub(super) async fn find_without_data(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+pub(super) async fn standing(inner: &Inner, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
     let redis = inner.link.get().await?;
-    inner.link.call(try_join_all(ids.iter().map(|id| standing(inner, &redis, id)))).await
+    inner.link.call(try_join_all(ids.iter().map(|id| standing_of(inner, &redis, id)))).await
 }
 
-async fn standing(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Option<QueuedJob>, BullError> {
+async fn standing_of(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Option<QueuedJob>, BullError> {
     // The state first, as in [`fields`].
     let Some(state) = state(redis.queue.get_job_state(id.as_str()).await?) else { return Ok(None) };
-    let mut ask = redis::pipe();
-    ask.cmd("EXISTS").arg(inner.keys.job(id.as_str()));
-    ask.cmd("HMGET").arg(inner.keys.job(id.as_str())).arg(&STANDING);
-    ask.cmd("ZSCORE").arg(inner.keys.bull("delayed")).arg(id.as_str());
-    let (is_there, values, score): (bool, Vec<Option<Vec<u8>>>, Option<f64>) =
-        redis.queue.connection().pipe(&ask).await?;
-    if !is_there {
-        return Ok(None);
-    }
-    let values = STANDING.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), text(&value?))));
-    let mut fields: Fields = values.collect();
-    fields.extend(score.map(due));
+    let fields = hashes(inner, redis, &[id.to_string()], Some(&STANDING)).await?.pop().unwrap_or_default();
     Ok(job(&inner.settings, id.as_str(), state, &fields))
 }
 
@@ -226,7 +237,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         let more = ids.len() > request.limit;
         ids.truncate(request.limit);
         let names: Vec<_> = ids.iter().map(|(id, _)| id.clone()).collect();
-        Ok::<_, BullError>((hashes(inner, &redis, &names).await?, ids, more))
+        Ok::<_, BullError>((hashes(inner, &redis, &names, Some(&STANDING)).await?, ids, more))
     };
     let (found, ids, more) = inner.link.call(listed).await?;
     let next = more.then(|| {
@@ -234,9 +245,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         format!("{}/{}", state.as_str(), anchors.join("/"))
     });
     let items = ids.iter().zip(&found).filter_map(|((id, _), fields)| job(&inner.settings, id, state, fields));
-    let mut items: Vec<_> = items.collect();
-    tell_whom_they_wait_for(inner, &redis, items.iter_mut()).await?;
-    Ok(Page { items, next })
+    Ok(Page { items: items.collect(), next })
 }
 
 /// Delayed without a time is until others have ended: adds which.

@@ -22,7 +22,7 @@ use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{BullClient, BullError};
 use super::times::{self, Pattern};
 use super::{BullQueue, Inner, format, keys};
-use crate::domain::{JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
+use crate::domain::{AcceptedJob, JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
 /// How often is looked for schedules that have come to a stop.
 const LOOK: Duration = Duration::from_secs(2);
@@ -148,8 +148,10 @@ fn read(inner: &Inner, stored: &JobSchedulerJson, lasts: &HashMap<String, String
         ("opts".to_owned(), stored.opts.clone().unwrap_or_else(|| serde_json::json!({})).to_string()),
         ("timestamp".to_owned(), "0".to_owned()),
     ]);
-    let job = format::read(&format::Stored::of_hash("template", &fields), &inner.settings).ok()?;
-    let job = Template { name: job.name, arguments: job.arguments, data: job.data, options: job.options };
+    let AcceptedJob { job, body } =
+        format::read(&format::Stored::of_hash("template", &fields), &inner.settings).ok()?;
+    let (name, options) = (job.name.clone(), job.options.clone());
+    let job = Template { name, arguments: body.arguments(), data: body.raw_data(), options };
     let next_at = stored.next.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     Some(with_last(Schedule { id, timing, job }, false, next_at, lasts))
 }
@@ -175,9 +177,11 @@ async fn upsert(inner: &Inner, redis: &BullClient, schedule: &Schedule, offset: 
     };
     let repeat = RepeatOptions { pattern, tz, every, offset, ..RepeatOptions::default() };
     let job = schedule.job.job(JobId::generate(), inner.clock.now());
-    let data = format::data(&job, inner.settings.rules(&job.name));
-    let options = bullmq::JobOptions { job_id: None, timestamp: None, ..format::options(&job) };
-    let pattern = Pattern { name: job.name.as_str(), data: Some(data), options: Some(options) };
+    let data = format::data(&job, inner.settings.rules(&job.job.name));
+    // The crate takes a tree only.
+    let data = serde_json::from_str(data.get()).map_err(bullmq::Error::from)?;
+    let options = bullmq::JobOptions { job_id: None, timestamp: None, ..format::options(&job.job) };
+    let pattern = Pattern { name: job.job.name.as_str(), data: Some(data), options: Some(options) };
     times::upsert(inner, redis, schedule.id.as_str(), repeat, pattern).await
 }
 

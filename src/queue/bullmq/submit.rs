@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{BullClient, BullError};
-use super::{Inner, after, format, keys, read};
-use crate::domain::{Job, JobId, Timestamp};
+use super::{Inner, after, announced, format, keys, read};
+use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// What a job of a large call adds to the caller's patience.
 const PER_JOB: Duration = Duration::from_millis(1);
@@ -28,7 +28,7 @@ struct Remembered {
 
 pub(super) async fn submit(
     inner: &Inner,
-    jobs: Vec<Arc<Job>>,
+    jobs: Vec<AcceptedJob>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let redis = inner.link.get().await?;
@@ -38,8 +38,8 @@ pub(super) async fn submit(
     let key = inner.keys.idempotency(&wanted.key);
     let mut ours = Remembered {
         request: wanted.request,
-        ids: jobs.iter().map(|job| job.id.clone()).collect(),
-        submitted_at: jobs.iter().map(|job| job.submitted_at).collect(),
+        ids: jobs.iter().map(|job| job.job.id.clone()).collect(),
+        submitted_at: jobs.iter().map(|job| job.job.submitted_at).collect(),
         done: false,
     };
     let before = inner.link.call(remember(&redis, &key, &ours, Some(wanted.ttl))).await?;
@@ -62,7 +62,7 @@ pub(super) async fn submit(
                 // but for those that have ended and left the queue since.
                 let ended = inner.link.call_longer(patience(jobs.len()), ended(inner, &redis, &before.ids)).await?;
                 let left =
-                    as_before(jobs, &before).into_iter().filter(|job| !ended.contains(&job.id)).collect::<Vec<_>>();
+                    as_before(jobs, &before).into_iter().filter(|job| !ended.contains(&job.job.id)).collect::<Vec<_>>();
                 add(inner, &redis, &left).await?;
             }
             let answer = standing(inner, &redis, before.ids.clone()).await?;
@@ -109,18 +109,18 @@ async fn ended(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<HashS
 }
 
 /// The jobs with the ids and times of submission that they had in the first request.
-fn as_before(jobs: Vec<Arc<Job>>, before: &Remembered) -> Vec<Arc<Job>> {
-    let new: HashMap<_, _> = jobs.iter().map(|job| job.id.clone()).zip(before.ids.iter().cloned()).collect();
+fn as_before(jobs: Vec<AcceptedJob>, before: &Remembered) -> Vec<AcceptedJob> {
+    let new: HashMap<_, _> = jobs.iter().map(|job| job.job.id.clone()).zip(before.ids.iter().cloned()).collect();
     let times = before.submitted_at.iter().copied().map(Some).chain(std::iter::repeat(None));
     let renamed = jobs.iter().zip(&before.ids).zip(times).map(|((job, id), time)| {
-        let submitted_at = time.unwrap_or(job.submitted_at);
-        let mut again = Job { id: id.clone(), submitted_at, ..(**job).clone() };
+        let submitted_at = time.unwrap_or(job.job.submitted_at);
+        let mut again = Job { id: id.clone(), submitted_at, ..(*job.job).clone() };
         for other in &mut again.options.after {
             if let Some(id) = new.get(other) {
                 *other = id.clone();
             }
         }
-        Arc::new(again)
+        AcceptedJob { job: Arc::new(again), body: job.body.clone() }
     });
     renamed.collect()
 }
@@ -128,7 +128,7 @@ fn as_before(jobs: Vec<Arc<Job>>, before: &Remembered) -> Vec<Arc<Job>> {
 /// The answer for jobs in whose places those with these ids stand.
 async fn standing(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
     let jobs = inner.link.call_longer(patience(ids.len()), read::jobs(inner, redis, &ids)).await?;
-    Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job.map(Arc::new))).collect())
+    Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job)).collect())
 }
 
 fn patience(jobs: usize) -> Duration {
@@ -153,13 +153,13 @@ async fn remember(
     Ok(redis.queue.connection().cmd(&mut set).await?)
 }
 
-async fn add(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec<Submission>, QueueError> {
+async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<Vec<Submission>, QueueError> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
     let patience = patience(jobs.len());
     let known = inner.link.call_longer(patience, known(inner, redis, jobs)).await?;
-    let linked = jobs.iter().any(|job| !job.options.after.is_empty());
+    let linked = jobs.iter().any(|job| !job.job.options.after.is_empty());
     let ids = if linked {
         add_linked(inner, redis, jobs, &known, patience).await?
     } else {
@@ -177,7 +177,7 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec
         .iter()
         .zip(&ids)
         .zip(others)
-        .map(|((job, id), other)| *id == job.id && !other && seen.insert(id.to_string()));
+        .map(|((job, id), other)| *id == job.job.id && !other && seen.insert(id.to_string()));
     let new: Vec<_> = new.collect();
     let duplicates: Vec<_> = ids.iter().zip(&new).filter(|(_, new)| !**new).map(|(id, _)| id.clone()).collect();
     let mut duplicates = standing(inner, redis, duplicates).await?.into_iter();
@@ -198,11 +198,11 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec
 async fn again_without_holder(
     inner: &Inner,
     redis: &BullClient,
-    job: &Arc<Job>,
+    job: &AcceptedJob,
     submission: Submission,
 ) -> Result<Submission, QueueError> {
-    let Some(deduplication) = &job.options.deduplication else { return Ok(submission) };
-    if !submission.duplicate || submission.job.is_some() || submission.id == job.id {
+    let Some(deduplication) = &job.job.options.deduplication else { return Ok(submission) };
+    if !submission.duplicate || submission.job.is_some() || submission.id == job.job.id {
         return Ok(submission);
     }
     let holder = submission.id.as_str();
@@ -215,7 +215,7 @@ async fn again_without_holder(
         Ok::<_, BullError>(add_all(inner, redis, std::slice::from_ref(job)).await?.pop())
     };
     match inner.link.call(again).await? {
-        Some(id) if id == job.id.as_str() => Ok(Submission::new(job.clone())),
+        Some(id) if id == job.job.id.as_str() => Ok(Submission::new(job.clone())),
         Some(id) => match JobId::parse(&id) {
             Ok(id) => Ok(standing(inner, redis, vec![id]).await?.pop().unwrap_or(submission)),
             Err(_) => Ok(submission),
@@ -229,15 +229,16 @@ async fn again_without_holder(
 async fn add_linked(
     inner: &Inner,
     redis: &BullClient,
-    jobs: &[Arc<Job>],
+    jobs: &[AcceptedJob],
     known: &HashSet<String>,
     patience: Duration,
 ) -> Result<Vec<String>, QueueError> {
-    if let Some(job) = jobs.iter().find(|job| job.options.deduplication.is_some()) {
-        let why = format!("job {} has a deduplication key, which can't go with jobs that come after others", job.id);
+    if let Some(job) = jobs.iter().find(|job| job.job.options.deduplication.is_some()) {
+        let why =
+            format!("job {} has a deduplication key, which can't go with jobs that come after others", job.job.id);
         return Err(QueueError::new(QueueErrorKind::Rejected, why));
     }
-    let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.id.as_str())).cloned().collect();
+    let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.job.id.as_str())).cloned().collect();
     let after::Linked { trees, watched, earlier } = after::link(inner, &new)?;
     inner.link.call_longer(patience, after::watch(inner, redis, &watched)).await?;
     if let Err(refused) = after::check(inner, redis, &earlier).await {
@@ -247,12 +248,12 @@ async fn add_linked(
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
     // What they come after may have ended meanwhile.
     inner.watch.heard_of_an_end();
-    Ok(jobs.iter().map(|job| job.id.to_string()).collect())
+    Ok(jobs.iter().map(|job| job.job.id.to_string()).collect())
 }
 
 /// Those of the ids that were chosen by somebody, and so may be there already.
-async fn known(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<HashSet<String>, BullError> {
-    let chosen: Vec<_> = jobs.iter().filter(|job| is_chosen(job)).collect();
+async fn known(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<HashSet<String>, BullError> {
+    let chosen: Vec<_> = jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)).collect();
     if chosen.is_empty() {
         return Ok(HashSet::new());
     }
@@ -272,11 +273,13 @@ async fn known(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<H
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
 }
 
-/// Tells for each job whether its id was chosen and belongs to another job, which came first.
-async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec<bool>, BullError> {
+/// Tells for each job whether its id was chosen and belongs to another job, which came first. Notes of the others that a
+/// server of Jobber's has submitted them, which their ids do not show.
+async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<Vec<bool>, BullError> {
     let mut ask = redis::pipe();
-    for job in jobs.iter().filter(|job| is_chosen(job)) {
+    for job in jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)) {
         ask.cmd("HGET").arg(inner.keys.job(job.id.as_str())).arg("timestamp");
+        announced::note(inner, &mut ask, job);
     }
     if ask.is_empty() {
         return Ok(vec![false; jobs.len()]);
@@ -285,7 +288,7 @@ async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -
     let mut is_anothers = |job: &Job| {
         is_chosen(job) && times.next().flatten().is_some_and(|time| time != job.submitted_at.as_millis().to_string())
     };
-    Ok(jobs.iter().map(|job| is_anothers(job)).collect())
+    Ok(jobs.iter().map(|job| is_anothers(&job.job)).collect())
 }
 
 fn is_chosen(job: &Job) -> bool {
@@ -293,15 +296,16 @@ fn is_chosen(job: &Job) -> bool {
 }
 
 /// Adds the jobs; one alone takes one round trip, many are one transaction.
-async fn add_all(inner: &Inner, redis: &BullClient, jobs: &[Arc<Job>]) -> Result<Vec<String>, BullError> {
-    let data = |job: &Job| format::data(job, inner.settings.rules(&job.name));
+async fn add_all(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<Vec<String>, BullError> {
+    let data = |job: &AcceptedJob| format::data(job, inner.settings.rules(&job.job.name));
     if let [job] = jobs {
-        let added = redis.queue.add(job.name.as_str(), data(job)).options(format::options(job)).await?;
+        let options = format::options(&job.job);
+        let added = redis.queue.add(job.job.name.as_str(), data(job)).options(options).await?;
         return Ok(vec![added.id().to_owned()]);
     }
     let flows = jobs.iter().map(|job| {
-        let flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data(job))?;
-        Ok(flow.options(format::options(job)))
+        let flow = FlowJob::new(job.job.name.as_str(), &inner.settings.queue, data(job))?;
+        Ok(flow.options(format::options(&job.job)))
     });
     let flows: Vec<_> = flows.collect::<Result<_, bullmq::Error>>()?;
     let nodes = redis.producer.add_bulk(flows).await?;

@@ -136,7 +136,7 @@ pub(super) const RESULTS: &str = "(SELECT json_group_object(on_job, json(result)
 pub(super) fn before(barred: Option<String>, results: Option<&str>) -> ParentResults {
     let results: Map<String, Value> =
         results.filter(|text| *text != "{}").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    ParentResults { barred, results, input: None }
+    ParentResults { barred, results }
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@ use super::super::lease::reliable;
 use super::super::{ClaimOptions, Claims, Lease, LeaseLoss, ParentResults, QueueError};
 use super::expiry::{GONE, Now};
 use super::output::Outboxes;
+use super::schema::read_body;
 use super::settle::Ops;
 use super::sweep::{next_due, promote_due};
 use super::{Inner, after, renew, schedules, workers};
-use crate::domain::{AttemptNumber, Job, Timestamp, Validity, Verdict, WorkerId};
+use crate::domain::{AcceptedJob, AttemptNumber, Job, Timestamp, Validity, Verdict, WorkerId};
 
 /// A claimer that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
@@ -172,7 +173,8 @@ struct TakenJob {
     order: (i64, i64),
     attempts_finished: u32,
     crashes: u32,
-    payload: Vec<u8>,
+    header: Vec<u8>,
+    body: Vec<u8>,
     cancelled: Option<String>,
     before: ParentResults,
 }
@@ -307,7 +309,7 @@ impl Claim {
 
     /// Puts a job in the book and makes its lease; `None` for one that can't be read.
     fn lend(self: &Arc<Self>, taken: TakenJob) -> Option<Lease> {
-        let TakenJob { start, attempt, attempts_finished, crashes, payload, cancelled, before, .. } = taken;
+        let TakenJob { start, attempt, attempts_finished, crashes, header, body, cancelled, before, .. } = taken;
         let (loss, lost) = watch::channel(None);
         let validity = {
             let mut book = self.book();
@@ -322,10 +324,14 @@ impl Claim {
             validity.unwrap_or_else(|| Validity::lasting(Duration::ZERO))
         };
         let ops = Arc::new(Ops::new(self.clone(), start));
-        match serde_json::from_slice::<Job>(&payload) {
+        let job = serde_json::from_slice::<Job>(&header).map(Arc::new);
+        match job.and_then(|job| Ok(AcceptedJob { job, body: read_body(&body)? })) {
             Ok(job) => {
-                let lease = Lease::new(Arc::new(job), attempt, attempts_finished, crashes, lost, ops);
-                Some(lease.valid(validity).after(before))
+                // A schedule's job comes from the queue itself.
+                let is_announced = !job.job.id.is_scheduled();
+                let lease = Lease::new(job, attempt, attempts_finished, crashes, lost, ops);
+                let lease = lease.valid(validity).after(before);
+                Some(if is_announced { lease } else { lease.unannounced() })
             }
             Err(e) => {
                 tracing::error!(seq = start.seq, error = %e, "a job's payload can't be read; the job has failed");
@@ -380,7 +386,8 @@ fn take(
                 SELECT seq FROM queue_jobs WHERE state <= 1 AND cores <= ?2 ORDER BY priority, seq LIMIT ?3)
              RETURNING seq, attempts_started, priority, attempts_finished, crashes, cancel_reason,
                 (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {},
-                attempts_started - unstarted",
+                attempts_started - unstarted,
+                (SELECT coalesce(body, job) FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq)",
             after::RESULTS
         ))?
         .query_map((claim, max_cores, limit), |row| {
@@ -391,7 +398,8 @@ fn take(
                 attempts_finished: row.get(3)?,
                 crashes: row.get(4)?,
                 cancelled: row.get(5)?,
-                payload: row.get(6)?,
+                header: row.get(6)?,
+                body: row.get(10)?,
                 before: after::before(row.get(7)?, row.get_ref(8)?.as_str_or_null()?),
             })
         })?

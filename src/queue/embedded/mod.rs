@@ -37,7 +37,7 @@ use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
     QueueError, QueueErrorKind, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{Clock, Job, JobId, JobState, Page, PageRequest, WorkerId};
+use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, WorkerId};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
 
@@ -92,7 +92,6 @@ struct Inner {
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
     doubts: doubt::Doubts,
-    heads: Arc<read::Heads>,
     wakes: Wakes,
 }
 
@@ -146,7 +145,6 @@ impl EmbeddedQueue {
             process: process::Process::this(),
             boot: process::boot_id(),
             doubts: doubt::Doubts::default(),
-            heads: Arc::default(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();
@@ -176,7 +174,7 @@ impl From<SqliteError> for QueueError {
 impl Queue for EmbeddedQueue {
     async fn submit(
         &self,
-        jobs: Vec<Arc<Job>>,
+        jobs: Vec<AcceptedJob>,
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Submission>, QueueError> {
         submit::submit(&self.inner, jobs, idempotency).await
@@ -186,8 +184,8 @@ impl Queue for EmbeddedQueue {
         read::find(&self.inner, ids.to_vec()).await
     }
 
-    async fn find_without_data(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
-        read::find_without_data(&self.inner, ids.to_vec()).await
+    async fn standing(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError> {
+        read::standing(&self.inner, ids.to_vec()).await
     }
 
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {

@@ -306,7 +306,7 @@ impl Run {
         }
         assert_eq!(submission, Submission::new(job.clone()));
         let mut known = ModelJob {
-            id: job.id.clone(),
+            id: job.job.id.clone(),
             state: JobState::Delayed,
             priority,
             due_at: Some(now + delay),
@@ -321,7 +321,7 @@ impl Run {
             known.make_ready();
         }
         if let Some((key, Some(ttl))) = key {
-            self.model.keys.push((key, job.id.clone(), now + Duration::from_millis(ttl)));
+            self.model.keys.push((key, job.job.id.clone(), now + Duration::from_millis(ttl)));
         }
         self.model.jobs.push(known);
     }

@@ -1,14 +1,11 @@
 //! Reads jobs and counts. Nothing here writes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row};
 
 use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::Inner;
-use super::schema::{SELECT_JOB, SELECT_STANDING, code, json, queued, queued_job};
-use crate::domain::{Job, JobHead, JobId, JobState, Page, PageRequest};
+use super::schema::{SELECT_JOB, SELECT_STANDING, code, queued_job};
+use crate::domain::{JobId, JobState, Page, PageRequest};
 
 pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
     let found = inner.db.read(move |c| {
@@ -18,45 +15,10 @@ pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<Qu
     Ok(found.await?)
 }
 
-/// Jobs without their data, by number: none of it ever changes, and no number is another job's (see `queue_numbers`). So
-/// whoever follows a job reads its payload once.
-#[derive(Default)]
-pub(super) struct Heads(Mutex<HashMap<i64, Arc<Job>>>);
-
-impl Heads {
-    /// More than are followed at a time.
-    const KEPT: usize = 1024;
-
-    fn of(&self, c: &Connection, seq: i64) -> rusqlite::Result<Arc<Job>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&seq).cloned();
-        if let Some(job) = known {
-            return Ok(job);
-        }
-        let head: JobHead =
-            c.prepare_cached("SELECT job FROM queue_payloads WHERE seq = ?1")?.query_row([seq], |row| json(row, 0))?;
-        let job = Arc::new(Job::from(head));
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= Self::KEPT {
-            kept.clear();
-        }
-        kept.insert(seq, job.clone());
-        Ok(job)
-    }
-}
-
-pub(super) async fn find_without_data(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
-    let heads = inner.heads.clone();
+pub(super) async fn standing(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
     let found = inner.db.read(move |c| {
-        // One transaction: the payload is there when the row is.
-        let all = c.unchecked_transaction()?;
-        let found = {
-            let mut select = c.prepare_cached(&format!("{SELECT_STANDING} WHERE j.id = ?1"))?;
-            let mut find =
-                |id: &JobId| select.query_row([id.as_str()], |row| queued(row, heads.of(c, row.get(0)?)?)).optional();
-            ids.iter().map(&mut find).collect::<rusqlite::Result<Vec<_>>>()?
-        };
-        all.commit()?;
-        Ok(found)
+        let mut select = c.prepare_cached(&format!("{SELECT_STANDING} WHERE j.id = ?1"))?;
+        ids.iter().map(|id| select.query_row([id.as_str()], queued_job).optional()).collect()
     });
     Ok(found.await?)
 }
@@ -92,7 +54,7 @@ pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
 struct Order {
     condition: &'static str,
     key: &'static str,
-    /// The column of [`SELECT_JOB`] that holds the key.
+    /// The column of [`SELECT_STANDING`] that holds the key.
     column: usize,
     descending: bool,
 }
@@ -151,7 +113,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
     let limit = request.limit.clamp(1, PageRequest::MAX);
     let page = inner.db.read(move |c| {
         let sql = format!(
-            "{SELECT_JOB} WHERE {} AND ({}, j.seq) {comparison} (?1, ?2) ORDER BY {} {direction}, j.seq {direction} LIMIT ?3",
+            "{SELECT_STANDING} WHERE {} AND ({}, j.seq) {comparison} (?1, ?2) ORDER BY {} {direction}, j.seq {direction} LIMIT ?3",
             order.condition, order.key, order.key,
         );
         let mut select = c.prepare_cached(&sql)?;

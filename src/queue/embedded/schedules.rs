@@ -44,8 +44,8 @@ pub(super) fn fire_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize
         };
         let due = Timestamp::from_millis(*due);
         let job = schedule.job.job(schedule.job_id(due), now);
-        let job_id = job.id.to_string();
-        insert(c, &Prepared::new(Arc::new(job)), now)?;
+        let job_id = job.job.id.to_string();
+        insert(c, &Prepared::new(job), now)?;
         let next = schedule.timing.next(Some(due), now).map(Timestamp::as_millis);
         c.prepare_cached("UPDATE queue_schedules SET next_at = ?2, last_at = ?3, last_job = ?4 WHERE id = ?1")?
             .execute((id, next, due.as_millis(), job_id))?;
@@ -181,7 +181,7 @@ mod tests {
 
     async fn every(bench: &Bench, ms: u64) -> ScheduleId {
         let id = ScheduleId::custom("s").unwrap();
-        let job = Template::of((*bench.job(|_| {})).clone()).unwrap();
+        let job = Template::of(bench.job(|_| {})).unwrap();
         let timing = Timing::every(Duration::from_millis(ms)).unwrap();
         let schedule = Schedule { id: id.clone(), timing, job };
         assert!(bench.queue.put_schedule(Arc::new(schedule)).await.unwrap());

@@ -1,7 +1,7 @@
 //! The tables, and rows into [`QueuedJob`]s.
 //!
-//! A job is one short row that changes (`queue_jobs`) and one payload that never does (`queue_payloads`), so that taking
-//! and settling a job never rewrites its data. States are numbers:
+//! A job is one short row that changes (`queue_jobs`), and its header and body, which never do (`queue_payloads`), so that
+//! taking and settling a job never rewrites its data. States are numbers:
 //!
 //! | 0 | 1 | 2 | 3 | 4 | 5 |
 //! |---|---|---|---|---|---|
@@ -23,7 +23,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::de::DeserializeOwned;
 
 use super::super::QueuedJob;
-use crate::domain::{Job, JobId, JobState, Timestamp, WorkerId};
+use crate::domain::{AcceptedJob, Job, JobBody, JobId, JobState, Timestamp, WorkerId};
 
 /// The name under which versions of these tables are kept.
 pub(super) const ADAPTER: &str = "queue";
@@ -153,6 +153,10 @@ WHEN NOT EXISTS (SELECT 1 FROM queue_jobs WHERE seq > old.seq) BEGIN
     UPDATE queue_numbers SET removed = max(removed, old.seq);
 END;
 ",
+    r"
+-- What a job is given, beside its header. Where it is null, the job of version 0.1.0 has it within.
+ALTER TABLE queue_payloads ADD COLUMN body BLOB;
+",
 ];
 
 /// The number of the next job: never one that another job has or had.
@@ -202,31 +206,28 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("the types kept here have only string keys and finite numbers")
 }
 
-/// Selects what [`queued_job`] reads; conditions go behind it.
+/// Selects all of a job for [`queued_job`]; conditions go behind it.
 pub(super) const SELECT_JOB: &str = "
     SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
            j.cancel_reason, j.finished_at, j.result, j.error, j.priority,
            CASE WHEN j.waits > 0 THEN (SELECT json_group_array(on_job) FROM queue_waits w WHERE w.job = j.seq AND NOT done)
-           END
+           END, coalesce(p.body, p.job)
     FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
-/// A row of [`SELECT_JOB`].
-pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
-    queued(row, Arc::new(json(row, 1)?))
-}
-
-/// The same without the payload, and what the job gave back.
+/// The same without the body, what the job gave back, and what it waits for. SQLite does not touch the pages on which a
+/// large body lies.
 pub(super) const SELECT_STANDING: &str = "
-    SELECT j.seq, NULL, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
-           j.cancel_reason, j.finished_at, NULL, j.error, j.priority, NULL
-    FROM queue_jobs j LEFT JOIN queue_claims c ON c.id = j.claim ";
+    SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
+           j.cancel_reason, j.finished_at, NULL, j.error, j.priority, NULL, NULL
+    FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
-/// A row of [`SELECT_JOB`] or [`SELECT_STANDING`] of this job.
-pub(super) fn queued(row: &Row<'_>, job: Arc<Job>) -> rusqlite::Result<QueuedJob> {
+/// A row of [`SELECT_JOB`] or [`SELECT_STANDING`].
+pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
     let state = state(row, 2)?;
     let worker: Option<String> = row.get(6)?;
     Ok(QueuedJob {
-        job,
+        job: Arc::new(json(row, 1)?),
+        body: body(row, 14)?,
         state,
         attempts_started: row.get(3)?,
         attempts_finished: row.get(4)?,
@@ -247,6 +248,25 @@ pub(super) struct Standing {
     pub(super) state: JobState,
     pub(super) attempts_started: u32,
     pub(super) job: Arc<Job>,
+}
+
+/// A body in a column, unless it is null: of a job of version 0.1.0 the whole job stands there.
+pub(super) fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<JobBody>> {
+    let Some(bytes) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
+    read_body(bytes).map(Some).map_err(|e| unreadable(column, Type::Blob, e))
+}
+
+/// Reads a body, or the one within a whole job of version 0.1.0. Which of the two it is shows by the `id`.
+pub(super) fn read_body(bytes: &[u8]) -> Result<JobBody, serde_json::Error> {
+    if bytes.starts_with(b"{\"id\":") { JobBody::within_job(bytes) } else { JobBody::from_bytes(bytes) }
+}
+
+/// A job as it was accepted, if it is known.
+pub(super) fn accepted(c: &Connection, id: &JobId) -> rusqlite::Result<Option<AcceptedJob>> {
+    c.prepare_cached(&format!("{SELECT_JOB} WHERE j.id = ?1"))?
+        .query_row([id.as_str()], queued_job)
+        .optional()
+        .map(|found| found.and_then(|QueuedJob { job, body, .. }| Some(AcceptedJob { job, body: body? })))
 }
 
 /// How a job stands, if it is known.
@@ -295,7 +315,7 @@ mod tests {
     #[test]
     fn jobs_of_an_older_file_keep_their_numbers_and_new_ones_come_behind() {
         let c = Connection::open_in_memory().unwrap();
-        let old = STEPS.len() - 1;
+        let old = STEPS.iter().position(|step| step.contains("CREATE TABLE queue_numbers")).unwrap();
         STEPS[..old].iter().for_each(|step| c.execute_batch(step).unwrap());
         for seq in [3, 7] {
             let sql = "INSERT INTO queue_jobs (seq, id, state, priority, cores) VALUES (?1, 'j' || ?1, 0, 0, 0)";

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
-use super::schema::{NEXT_SEQ, code, json, standing, to_json};
+use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
 use super::{Inner, after};
-use crate::domain::{Job, JobId, JobState, Timestamp};
+use crate::domain::{AcceptedJob, JobId, JobState, Timestamp};
 
-/// A job with its payload written out, before it reaches the writing thread.
+/// A job with its header written out, before it reaches the writing thread.
 pub(super) struct Prepared {
-    job: Arc<Job>,
-    payload: Vec<u8>,
+    job: AcceptedJob,
+    header: Vec<u8>,
     state: JobState,
     due_at: Option<i64>,
 }
 
 impl Prepared {
-    pub(super) fn new(job: Arc<Job>) -> Self {
+    pub(super) fn new(accepted: AcceptedJob) -> Self {
+        let job = &accepted.job;
         let options = &job.options;
         let state = match (options.delay.is_zero(), options.priority) {
             (false, _) => JobState::Delayed,
@@ -26,7 +27,7 @@ impl Prepared {
             (true, _) => JobState::Prioritized,
         };
         let due_at = (state == JobState::Delayed).then(|| (job.submitted_at + options.delay).as_millis());
-        Self { payload: to_json(&*job).into_bytes(), state, due_at, job }
+        Self { header: to_json(&**job).into_bytes(), state, due_at, job: accepted }
     }
 }
 
@@ -39,7 +40,7 @@ enum Submitted {
 
 pub(super) async fn submit(
     inner: &Arc<Inner>,
-    jobs: Vec<Arc<Job>>,
+    jobs: Vec<AcceptedJob>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let jobs: Vec<_> = jobs.into_iter().map(Prepared::new).collect();
@@ -52,7 +53,7 @@ pub(super) async fn submit(
         {
             return Ok(answer);
         }
-        if let Some(why) = after::refusal(c, jobs.iter().map(|prepared| &prepared.job))? {
+        if let Some(why) = after::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
             return Ok(Submitted::Refused(why));
         }
         let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
@@ -97,7 +98,8 @@ fn remember(c: &Connection, by: &Idempotency, answer: &[Submission], now: Timest
 }
 
 pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
-    let Prepared { job, payload, state, due_at } = prepared;
+    let Prepared { job: accepted, header, state, due_at } = prepared;
+    let job = &accepted.job;
     let deduplication = job.options.deduplication.as_ref();
     if let Some(deduplication) = deduplication
         && let Some(holder) = holder_of(c, &deduplication.key, now)?
@@ -122,7 +124,11 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         return taken_by(c, job.id.clone());
     }
     let seq = c.last_insert_rowid();
-    c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2)")?.execute((seq, payload))?;
+    c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2, ?3)")?.execute((
+        seq,
+        header,
+        accepted.body.as_str().as_bytes(),
+    ))?;
     if !job.options.after.is_empty() {
         after::wait(c, seq, job, now)?;
     }
@@ -135,12 +141,12 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         )?
         .execute((&deduplication.key, job.id.as_str(), (now + ttl).as_millis()))?;
     }
-    Ok(Submission::new(job.clone()))
+    Ok(Submission::new(accepted.clone()))
 }
 
 /// The answer for a job in whose place that with this id stands.
 fn taken_by(c: &Connection, id: JobId) -> rusqlite::Result<Submission> {
-    let job = standing(c, &id)?.map(|standing| standing.job);
+    let job = accepted(c, &id)?;
     Ok(Submission::duplicate(id, job))
 }
 

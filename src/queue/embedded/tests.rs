@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::domain::{Deduplication, JobOptions, NewJob, Timestamp, Verdict};
+use crate::domain::{AcceptedJob, Deduplication, JobOptions, NewJob, Timestamp, Verdict};
 use crate::sqlite::Durability;
 
 /// A queue that nobody else has, on a clock that the test moves.
@@ -32,14 +32,14 @@ impl Bench {
         sweep::pass(&self.queue.inner, &CancellationToken::new()).await.unwrap();
     }
 
-    pub(super) fn job(&self, change: impl FnOnce(&mut JobOptions)) -> Arc<Job> {
+    pub(super) fn job(&self, change: impl FnOnce(&mut JobOptions)) -> AcceptedJob {
         let mut options = JobOptions::default();
         change(&mut options);
         let new = NewJob { id: None, name: "job".to_owned(), arguments: vec![], data: None, options };
-        Arc::new(new.accept(self.clock.now()).unwrap())
+        new.accept(self.clock.now()).unwrap()
     }
 
-    pub(super) async fn submit(&self, job: Arc<Job>) -> Submission {
+    pub(super) async fn submit(&self, job: AcceptedJob) -> Submission {
         self.queue.submit(vec![job], None).await.unwrap().remove(0)
     }
 
@@ -57,7 +57,7 @@ impl Bench {
             claims.next().await.unwrap().settle(Verdict::Complete { result: None }).await;
             self.clock.advance(Duration::from_millis(1));
         }
-        jobs.iter().map(|j| j.id.clone()).collect()
+        jobs.iter().map(|j| j.job.id.clone()).collect()
     }
 
     /// Changes the tables behind the queue's back.
@@ -393,16 +393,16 @@ async fn the_number_of_a_job_is_never_that_of_another_whatever_was_removed() {
     // The highest last, and the highest first.
     for order in [[0, 1, 2], [2, 1, 0]] {
         for job in order {
-            bench.queue.remove(&three[job].id).await.unwrap();
+            bench.queue.remove(&three[job].job.id).await.unwrap();
         }
         let others: Vec<_> = (0..2).map(|_| bench.job(|_| {})).collect();
         bench.queue.submit(others.clone(), None).await.unwrap();
         let rest = PageRequest { cursor: page.next.clone(), limit: 9 };
         let found = bench.queue.page(JobState::Waiting, rest).await.unwrap().items;
-        let ids = |jobs: &[Arc<Job>]| jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>();
+        let ids = |jobs: &[AcceptedJob]| jobs.iter().map(|job| job.job.id.clone()).collect::<Vec<_>>();
         assert_eq!(found.iter().map(|found| found.job.id.clone()).collect::<Vec<_>>(), ids(&others));
         for job in &others {
-            bench.queue.remove(&job.id).await.unwrap();
+            bench.queue.remove(&job.job.id).await.unwrap();
         }
         bench.queue.submit(three.clone(), None).await.unwrap();
     }

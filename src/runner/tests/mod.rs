@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::*;
-use crate::domain::{AttemptNumber, Job, JobId, JobName, JobOptions, Outcome, Progress, Stream, Timestamp, WorkerId};
+use crate::domain::{
+    AttemptNumber, Job, JobBody, JobId, JobName, JobOptions, Outcome, Progress, RawJson, Stream, Timestamp, WorkerId,
+};
 
 /// Longer than any test should take, so that a hang shows as a failure.
 const FOR_EVER: Duration = Duration::from_secs(60);
@@ -154,12 +156,13 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
         results_before: serde_json::Map::new(),
         start_log: None,
-        input: None,
+        body: JobBody::new(
+            arguments.iter().map(|a| (*a).to_owned()).collect(),
+            data.as_ref().map(RawJson::from).as_ref(),
+        ),
         job: Arc::new(Job {
             id: JobId::generate(),
             name: JobName::parse(name).unwrap(),
-            arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
-            data,
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(0),
         }),

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use crate::domain::{Fingerprint, JobId, JobName, Timestamp};
 use crate::stats::ShardKey;
@@ -11,7 +10,7 @@ use crate::store::{ErrorRecord, JobRecord, JobSummary, StoreError, StoreErrorKin
 /// The collections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// One document for each job.
+    /// Two documents for each job: its record, and what it is given.
     Jobs,
     /// One for each error, with its vector.
     Errors,
@@ -54,6 +53,11 @@ pub(super) fn days_key(name: &JobName, year: &str) -> String {
 
 pub(super) fn recent_key(name: &JobName) -> String {
     format!("recent:{name}")
+}
+
+/// The key of what a job is given, among the jobs' documents: no id has a `/`.
+pub(super) fn body_key(id: &JobId) -> String {
+    format!("{id}/body")
 }
 
 /// A job's place in lists, as a text that sorts: the moment of its submission in hexadecimal, then its id.
@@ -115,7 +119,7 @@ struct Extras<'a> {
 }
 
 /// The fields that are written with the first version of a document and never again.
-const WRITTEN_ONCE: [&str; 7] = ["id", "name", "arguments", "data", "submitted_at", "options", "queued_as"];
+const WRITTEN_ONCE: [&str; 8] = ["schema", "id", "name", "arguments", "data", "submitted_at", "options", "queued_as"];
 /// How many paths one request may change.
 pub(super) const MOST_PATHS: usize = 16;
 /// The fields that a record may be without.
@@ -198,12 +202,6 @@ pub(super) fn error_document(record: &ErrorRecord, key_prefix: &str) -> Vec<u8> 
     codec::encode(&ErrorDocument { record, space })
 }
 
-/// A digest of everything that never changes once a job has been accepted.
-pub(super) fn identity(record: &JobRecord) -> [u8; 32] {
-    let JobRecord { id, name, arguments, data, submitted_at, .. } = record;
-    Sha256::digest(codec::encode(&(id, name, arguments, data, submitted_at))).into()
-}
-
 /// Reads a document of Jobber's own bookkeeping.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(what: &str, body: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(body).map_err(|e| {
@@ -225,8 +223,6 @@ mod tests {
         JobRecord::new(&Job {
             id: JobId::parse("j").unwrap(),
             name: JobName::parse("n").unwrap(),
-            arguments: vec!["x".to_owned()],
-            data: Some(serde_json::json!({"a": 1})),
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(17),
         })
@@ -300,6 +296,6 @@ mod tests {
         let lengths: Vec<_> = read.attempts.iter().map(|a| a.report.as_ref().unwrap().stdout.text.len()).collect();
         assert_eq!(lengths, [0, 0, 0, 6 << 20, 6 << 20]);
         assert!(read.attempts[0].report.as_ref().unwrap().stdout.truncated);
-        assert_eq!(identity(&read), identity(&record));
+        assert_eq!(read.identity(), record.identity());
     }
 }

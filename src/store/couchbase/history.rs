@@ -5,7 +5,7 @@ use super::documents::{self, Room};
 use super::kv::each;
 use super::query;
 use super::session::Connector;
-use crate::domain::{JobId, JobName, Page};
+use crate::domain::{JobBody, JobId, JobName, Page};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
 
@@ -16,6 +16,17 @@ pub(super) async fn job(
 ) -> Result<Option<JobRecord>, StoreError> {
     let found = connector.get(Room::Jobs, id.as_str()).await?;
     found.map(|found| decode(&found.body)).transpose()
+}
+
+/// What jobs are given, beside their records or within them.
+pub(super) async fn bodies(connector: &Connector, ids: &[JobId]) -> Result<Vec<Option<JobBody>>, StoreError> {
+    each(ids, |id| async move {
+        if let Some(found) = connector.get(Room::Jobs, &documents::body_key(id)).await? {
+            return codec::body(&found.body).map(Some);
+        }
+        Ok(job(connector, id, codec::job).await?.and_then(|record| record.body_within()))
+    })
+    .await
 }
 
 /// One page: places by the query service, lines by key. A job that has left the list since the index was read (removed,

@@ -214,6 +214,15 @@ impl Connector {
         }
     }
 
+    /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left alone.
+    pub(super) async fn keep_for(&self, room: Room, key: &str, lifetime: Option<Duration>) -> Result<(), StoreError> {
+        let touch = |session: Arc<Session>, _| async move {
+            let (collection, key) = (session.collection(room), session.key(room, key));
+            collection.touch(key, lifetime.unwrap_or_default(), None).await.map(drop)
+        };
+        self.ask(touch).await.map(drop)
+    }
+
     /// Changes some parts of the document of this version, waiting for no durability; `is_it` tells the changed document from others.
     pub(super) async fn change(
         &self,

@@ -61,7 +61,9 @@ use super::{
     Categories, Commit, DayRange, ErrorRecord, History, JobFilter, JobRecord, JobSummary, Learned, Loaded, NameSummary,
     Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{Clock, Fingerprint, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability};
+use crate::domain::{
+    Clock, Fingerprint, JobBody, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability,
+};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 use indexing::Indexing;
@@ -168,8 +170,12 @@ impl History for CouchbaseStore {
         history::job(&self.connector, id, super::codec::job).await
     }
 
-    async fn job_without_data(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        history::job(&self.connector, id, super::codec::job_without_data).await
+    async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        history::job(&self.connector, id, super::codec::job_without_result).await
+    }
+
+    async fn bodies(&self, ids: &[JobId]) -> Result<Vec<Option<JobBody>>, StoreError> {
+        history::bodies(&self.connector, ids).await
     }
 
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {

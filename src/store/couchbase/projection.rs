@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::directory::{AllNews, DirectoryLine, DirectoryWriter, Tally};
-use super::documents::{self, MOST_PATHS, Room, identity, job_changes, job_document};
+use super::documents::{self, MOST_PATHS, Room, body_key, job_changes, job_document};
 use super::errors;
 use super::kv::{Written, each};
 use super::lease;
 use super::session::Connector;
-use crate::domain::{Clock, JobId, JobName, WriteDurability};
+use crate::domain::{Clock, JobBody, JobId, JobName, WriteDurability};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
 
@@ -61,7 +61,7 @@ impl Projecting {
         }
         for Versioned { document, version } in loaded.jobs.iter().flatten() {
             let version = version.expect("what was read has a version");
-            read.jobs.insert(document.id.clone(), (version, identity(document)));
+            read.jobs.insert(document.id.clone(), (version, document.identity()));
             read.lines.insert(document.id.clone(), (document.name.clone(), DirectoryLine::of(document)));
         }
         for shard in loaded.shards.iter().flatten() {
@@ -71,7 +71,7 @@ impl Projecting {
 
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
         let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
-        let Commit { categories, sightings, shards, jobs, cursor, retention } = commit;
+        let Commit { categories, sightings, shards, bodies, jobs, cursor, retention } = commit;
         tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
         self.forget_what_is_old(connector, term).await;
         self.keeper.set(connector, term, news(read, &shards, &jobs)).await?;
@@ -80,6 +80,7 @@ impl Projecting {
         errors::see(connector, &sightings).await?;
         let moved = each(&shards, |shard| write_shard(connector, shard)).await?;
         refuse_moved(connector, term, moved).await?;
+        each(&bodies, |(id, body)| write_body(connector, id, body)).await?;
         let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
         refuse_moved(connector, term, moved).await?;
         lease::advance(connector, term, cursor).await
@@ -127,14 +128,14 @@ async fn same_jobs(connector: &Connector, read: &Read, jobs: &[Versioned<JobReco
             _ => {
                 let found = connector.get(Room::Jobs, record.id.as_str()).await?.filter(|f| f.cas == version);
                 let found = found.ok_or_else(|| conflict(&format!("job {}", record.id)))?;
-                identity(&codec::job(&found.body)?)
+                codec::job(&found.body)?.identity()
             }
         };
-        if before == identity(record) {
+        if before == record.identity() {
             return Ok(());
         }
         let id = &record.id;
-        let message = format!("job {id} can't get another name, arguments, data or time of submission");
+        let message = format!("job {id} can't get another name, body or time of submission");
         Err(StoreError::new(StoreErrorKind::Rejected, message))
     })
     .await
@@ -149,8 +150,14 @@ async fn write_shard(connector: &Connector, shard: &Versioned<StatShard>) -> Res
     Ok((written == Written::Moved).then(|| format!("the aggregate of {} on {}", key.name, key.day)))
 }
 
-/// Writes a job under its version: whole when it is new or the write is to be durable, else only what may change. The server removes it when it has
-/// expired; a job that goes on after it had ended is written whole, for only that takes an expiry back.
+/// Writes what a job is given; one that is there stays as it is.
+async fn write_body(connector: &Connector, id: &JobId, body: &JobBody) -> Result<(), StoreError> {
+    connector.write(Room::Jobs, &body_key(id), body.as_str().as_bytes(), None).await.map(drop)
+}
+
+/// Writes a job under its version: whole when it is new or the write is to be durable, else only what may change. The
+/// server removes it, and its body with it, when it has expired. A job that goes on after it had ended is written whole,
+/// for only that takes an expiry back.
 async fn write_job(
     connector: &Connector,
     job: &Versioned<JobRecord>,
@@ -162,6 +169,10 @@ async fn write_job(
     let expiry = retention.expiry(record);
     // A second at least: none would mean for ever.
     let lifetime = expiry.map(|at| at.since(Clock::system().now()).max(Duration::from_secs(1)));
+    let has_been_put_back = record.retries > 0 && retention != Retention::FOREVER;
+    if record.has_body && (lifetime.is_some() || has_been_put_back) {
+        connector.keep_for(Room::Jobs, &body_key(&record.id), lifetime).await?;
+    }
     let whole = codec::encode(&document);
     let written = match job.version {
         // The SDK (1.1.0) does not pass on what a change of parts is to wait for.

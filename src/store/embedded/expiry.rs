@@ -29,9 +29,11 @@ pub(super) fn expire(
         }
     }
     let mut delete = c.prepare_cached("DELETE FROM history_jobs WHERE id = ?1")?;
+    let mut delete_body = c.prepare_cached("DELETE FROM history_bodies WHERE id = ?1")?;
     let mut delete_errors = c.prepare_cached("DELETE FROM history_job_errors WHERE id = ?1")?;
     for (id, ..) in &expired {
         delete.execute([id])?;
+        delete_body.execute([id])?;
         delete_errors.execute([id])?;
     }
     Ok(Ok(expired.len() as u64))
@@ -71,7 +73,6 @@ fn note(c: &Connection, retention: Retention, day: i64, name: &str) -> rusqlite:
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -91,7 +92,7 @@ mod tests {
             data: None,
             options: JobOptions::default(),
         };
-        let job = Arc::new(job.accept(Timestamp::from_millis(5)).unwrap());
+        let job = job.accept(Timestamp::from_millis(5)).unwrap().job;
         JobRecord { state, finished_at: finished.map(Timestamp::from_millis), ..JobRecord::new(&job) }
     }
 

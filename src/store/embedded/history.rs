@@ -6,7 +6,7 @@ use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::corrupt;
-use crate::domain::{Fingerprint, JobId, JobName, JobState, Page, Timestamp};
+use crate::domain::{Fingerprint, JobBody, JobId, JobName, JobState, Page, Timestamp};
 use crate::stats::StatShard;
 use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
 
@@ -22,6 +22,24 @@ pub(super) fn job(
         .query_row([id.as_str()], |row| Ok(decode(row.get_ref(0)?.as_blob()?)))
         .optional()?;
     Ok(record.transpose())
+}
+
+/// Bodies, beside their records or within them.
+pub(super) fn bodies(c: &Connection, ids: &[JobId]) -> Read<Vec<Option<JobBody>>> {
+    let mut beside = c.prepare_cached("SELECT body FROM history_bodies WHERE id = ?1")?;
+    let mut bodies = Vec::with_capacity(ids.len());
+    for id in ids {
+        let body = beside.query_row([id.as_str()], |row| Ok(codec::body(row.get_ref(0)?.as_blob()?))).optional()?;
+        let body = match body {
+            Some(body) => body.map(Some),
+            None => job(c, id, codec::job)?.map(|record| record.and_then(|record| record.body_within())),
+        };
+        match body {
+            Ok(body) => bodies.push(body),
+            Err(e) => return Ok(Err(e)),
+        }
+    }
+    Ok(Ok(bodies))
 }
 
 /// A place in the list of jobs, newest first: everything before it comes after it in the list.

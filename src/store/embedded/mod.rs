@@ -16,7 +16,7 @@ use super::{
     Categories, Commit, DayRange, ErrorRecord, History, JobFilter, JobRecord, JobSummary, Learned, Loaded, NameSummary,
     Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{Clock, Fingerprint, JobId, JobName, Page, PageRequest, Timestamp};
+use crate::domain::{Clock, Fingerprint, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::stats::{ShardKey, StatShard};
@@ -65,9 +65,14 @@ impl History for EmbeddedStore {
         self.read(move |c| history::job(c, &id, super::codec::job)).await
     }
 
-    async fn job_without_data(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+    async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
         let id = id.clone();
-        self.read(move |c| history::job(c, &id, super::codec::job_without_data)).await
+        self.read(move |c| history::job(c, &id, super::codec::job_without_result)).await
+    }
+
+    async fn bodies(&self, ids: &[JobId]) -> Result<Vec<Option<JobBody>>, StoreError> {
+        let ids = ids.to_vec();
+        self.read(move |c| history::bodies(c, &ids)).await
     }
 
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {

@@ -1,10 +1,9 @@
 //! What the projector reads and writes.
 
 use rusqlite::{Connection, OptionalExtension};
-use sha2::{Digest, Sha256};
 
 use super::{corrupt, errors, term};
-use crate::domain::{Fingerprint, JobId, Timestamp};
+use crate::domain::{Fingerprint, JobBody, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Sighting, StoreError, StoreErrorKind, Term, Versioned, codec};
@@ -17,6 +16,7 @@ pub(super) struct Rows {
     categories: Option<(Option<i64>, Vec<u8>)>,
     sightings: Vec<Sighting>,
     shards: Vec<ShardRow>,
+    bodies: Vec<(JobId, JobBody)>,
     jobs: Vec<JobRow>,
     cursor: Cursor,
 }
@@ -53,6 +53,7 @@ impl Rows {
             categories,
             sightings: commit.sightings,
             shards: commit.shards.iter().map(shard_row).collect(),
+            bodies: commit.bodies,
             jobs: commit.jobs.iter().map(job_row).collect(),
             cursor: commit.cursor,
         }
@@ -82,18 +83,12 @@ fn job_row(job: &Versioned<JobRecord>) -> JobRow {
         submitted_at: record.submitted_at.as_millis(),
         removed: record.removed,
         version: job.version.map(u64::cast_signed),
-        identity: identity(record),
+        identity: record.identity(),
         summary: codec::encode(&record.summary()),
         document: codec::encode(record),
         ended_at: record.ended_at().map(|t| t.max(record.submitted_at).as_millis()),
         errors: record.errors().as_slice().to_vec(),
     }
-}
-
-/// A digest of everything that never changes once a job has been accepted.
-fn identity(record: &JobRecord) -> [u8; 32] {
-    let JobRecord { id, name, arguments, data, submitted_at, .. } = record;
-    Sha256::digest(codec::encode(&(id, name, arguments, data, submitted_at))).into()
 }
 
 /// What became of a commit.
@@ -110,10 +105,9 @@ impl Committed {
             Committed::Done => return Ok(()),
             Committed::Fenced => (StoreErrorKind::Fenced, "another projector has taken over".to_owned()),
             Committed::Conflict(what) => (StoreErrorKind::Conflict, format!("{what} was written by somebody else")),
-            Committed::Changed(id) => (
-                StoreErrorKind::Rejected,
-                format!("job {id} can't get another name, arguments, data or time of submission"),
-            ),
+            Committed::Changed(id) => {
+                (StoreErrorKind::Rejected, format!("job {id} can't get another name, body or time of submission"))
+            }
         };
         Err(StoreError::new(kind, message))
     }
@@ -146,6 +140,10 @@ fn write(c: &Connection, rows: &Rows) -> rusqlite::Result<Committed> {
         if !write_shard(c, shard)? {
             return Ok(Committed::Conflict(format!("the aggregate of {}", shard.name)));
         }
+    }
+    let mut write_body = c.prepare_cached("INSERT INTO history_bodies VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    for (id, body) in &rows.bodies {
+        write_body.execute((id.as_str(), body.as_str().as_bytes()))?;
     }
     for job in &rows.jobs {
         if !write_job(c, job)? {

@@ -4,6 +4,9 @@
 //! for every combination of filters, each in the order of the list, without removed jobs. `summary` is a job's line in
 //! a list and stands before `document`, so that a listing never touches the pages on which output tails lie.
 //!
+//! `history_bodies` holds what each job is given. It is written once, so that a record that changes with every event stays
+//! small. Records of format 1 have it within, and no row there.
+//!
 //! `history_job_errors` says which jobs failed with which error, in the order of the list, so that the jobs of an error
 //! are found the same way. An error's row has the columns of its two halves side by side: `seen` is the projector's, the
 //! others belong to whoever works out what errors mean.
@@ -85,5 +88,10 @@ pub(super) const STEPS: &[&str] = &[
         name TEXT NOT NULL
     ) STRICT;
     INSERT INTO history_name VALUES (1, lower(hex(randomblob(16))));
+","
+    CREATE TABLE history_bodies (
+        id TEXT NOT NULL PRIMARY KEY,
+        body BLOB NOT NULL
+    ) STRICT;
 ",
 ];

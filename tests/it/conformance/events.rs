@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{
-    Category, CategoryChange, CategoryEvent, Entry, Event, EventKind, Job, JobId, JobName, JobOptions, Timestamp,
+    AcceptedJob, Category, CategoryChange, CategoryEvent, Entry, Event, Job, JobBody, JobId, JobName, JobOptions,
+    RawJson, Timestamp,
 };
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::redis::RedisLog;
@@ -70,17 +71,16 @@ async fn redis() -> Logs {
 }
 
 fn events(ids: impl IntoIterator<Item = u64>) -> Vec<Event> {
-    let event = |id| Event {
-        at: Timestamp::from_millis(1),
-        job: Arc::new(Job {
+    let data = RawJson::from(&serde_json::json!({"b": [1.5, null], "a": "x"}));
+    let body = JobBody::new(vec!["é\n\u{1}".to_owned()], Some(&data));
+    let event = |id| {
+        let job = Arc::new(Job {
             id: JobId::parse(&format!("job-{id}")).unwrap(),
             name: JobName::parse("a").unwrap(),
-            arguments: vec!["é\n\u{1}".to_owned()],
-            data: Some(serde_json::json!({"b": [1.5, null], "a": "x"})),
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(1),
-        }),
-        kind: EventKind::Submitted,
+        });
+        Event::submitted(AcceptedJob { job, body: body.clone() })
     };
     ids.into_iter().map(event).collect()
 }
@@ -100,19 +100,19 @@ async fn events_come_back_as_they_were_and_in_order(logs: Logs) {
     assert_eq!(read.last().unwrap().0, last);
 }
 
-async fn events_are_read_without_data_by_those_who_need_none(logs: Logs) {
+async fn events_are_read_without_bodies_by_those_who_need_none(logs: Logs) {
     logs.here.append(0..3).await;
     let whole = logs.there.read(Cursor::START, 2).await;
-    let read = logs.there.source.read_without_data(Cursor::START, 2, Duration::ZERO).await.unwrap();
+    let read = logs.there.source.read_without_bodies(Cursor::START, 2, Duration::ZERO).await.unwrap();
     let bare = |(at, entry): (Cursor, Entry)| {
-        let Entry::Job(Event { at: when, job, kind }) = entry else { panic!("only jobs were written") };
-        let job = Arc::new(Job { arguments: Vec::new(), data: None, ..(*job).clone() });
-        (at, Entry::Job(Event { at: when, job, kind }))
+        let Entry::Job(event) = entry else { panic!("only jobs were written") };
+        assert!(event.body.is_some());
+        (at, Entry::Job(Event { body: None, ..event }))
     };
     assert_eq!(read, whole.into_iter().map(bare).collect::<Vec<_>>());
     let change = CategoryChange::ThresholdSet { threshold: None };
     logs.here.sink.append_change(&CategoryEvent { at: Timestamp::from_millis(1), change }).await.unwrap();
-    let rest = logs.there.source.read_without_data(read[1].0, 9, Duration::from_secs(9)).await.unwrap();
+    let rest = logs.there.source.read_without_bodies(read[1].0, 9, Duration::from_secs(9)).await.unwrap();
     assert_eq!(rest.len(), 2);
     assert!(matches!(rest[1].1, Entry::Categories(_)));
 }
@@ -250,7 +250,7 @@ async fn a_change_is_refused_at_the_cap_too(logs: Logs) {
 conformance! {
     suite events {
         events_come_back_as_they_were_and_in_order,
-        events_are_read_without_data_by_those_who_need_none,
+        events_are_read_without_bodies_by_those_who_need_none,
         a_reader_goes_on_from_its_cursor,
         appends_of_many_writers_stay_whole,
         at_the_cap_all_is_refused_or_none,

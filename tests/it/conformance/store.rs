@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{
-    AttemptNumber, Category, Clock, Day, Fingerprint, Job, JobId, JobName, JobOptions, JobState, Outcome, PageRequest,
-    Timestamp, WorkerId,
+    AttemptNumber, Category, Clock, Day, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome,
+    PageRequest, RawJson, Timestamp, WorkerId,
 };
 use jobber::events::Cursor;
 use jobber::projector::{contribution, shard_key};
@@ -165,8 +165,6 @@ fn record(id: &str, job_name: &str, ms: i64, state: JobState) -> JobRecord {
     let job = Job {
         id: JobId::parse(id).unwrap(),
         name: name(job_name),
-        arguments: vec!["x".to_owned()],
-        data: Some(serde_json::json!({"b": 1, "a": 2})),
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(ms),
     };
@@ -252,21 +250,60 @@ async fn a_document_is_written_under_its_version_only(stores: Stores) {
 }
 
 async fn what_a_job_is_never_changes(stores: Stores) {
-    let stores = stores.with(&[record("a", "n", 5, JobState::Waiting)]).await;
+    let stores = stores.with(&[record("a", "n", 5, JobState::Waiting), of_the_first_format("old")]).await;
     let term = stores.term().await;
     let changes: [fn(&mut JobRecord); 4] = [
         |r| r.name = name("other"),
-        |r| r.arguments.push("more".to_owned()),
-        |r| r.data = None,
         |r| r.submitted_at = Timestamp::from_millis(6),
+        // Of a record of the first format, what the job is given stands in the record.
+        |r| r.arguments.get_or_insert_default().push("more".to_owned()),
+        |r| r.data = None,
     ];
-    for change in changes {
-        let mut read = stores.here.job("a").await;
-        change(&mut read.document);
-        let result = kind_of(stores.here.projection.commit(&term, jobs(vec![read]))).await;
-        assert_eq!(result, Some(StoreErrorKind::Rejected));
+    for (id, changes) in [("a", &changes[..2]), ("old", &changes)] {
+        for change in changes {
+            let mut read = stores.here.job(id).await;
+            change(&mut read.document);
+            let result = kind_of(stores.here.projection.commit(&term, jobs(vec![read]))).await;
+            assert_eq!(result, Some(StoreErrorKind::Rejected), "{id}");
+        }
     }
     assert_eq!(stores.here.job("a").await.document, record("a", "n", 5, JobState::Waiting));
+    assert_eq!(stores.here.job("old").await.document, of_the_first_format("old"));
+}
+
+/// As version 0.1.0 wrote it.
+fn of_the_first_format(id: &str) -> JobRecord {
+    let data = RawJson::parse(r#"{"b":1.50,"a":2}"#).unwrap();
+    JobRecord {
+        schema: 1,
+        arguments: Some(vec!["x".to_owned()]),
+        data: Some(data),
+        ..record(id, "n", 5, JobState::Waiting)
+    }
+}
+
+async fn what_a_job_is_given_is_kept_beside_its_record_and_written_once(stores: Stores) {
+    let (given, later) = (JobBody::new(vec!["x".to_owned()], None), JobBody::new(vec!["y".to_owned()], None));
+    let stores = stores.with(&[of_the_first_format("old")]).await;
+    let term = stores.term().await;
+    let has_body = JobRecord { has_body: true, ..record("a", "n", 5, JobState::Waiting) };
+    let bodies = vec![(has_body.id.clone(), given.clone())];
+    let commit = Commit { bodies, ..jobs(vec![new(has_body.clone()), new(record("b", "n", 5, JobState::Waiting))]) };
+    stores.here.projection.commit(&term, commit).await.unwrap();
+    // A replay writes it again.
+    let bodies = vec![(has_body.id.clone(), later)];
+    let retried = Versioned { document: JobRecord { retries: 1, ..has_body }, ..stores.here.job("a").await };
+    stores.here.projection.commit(&term, Commit { bodies, ..jobs(vec![retried]) }).await.unwrap();
+    let ids = ["a", "b", "none", "old"].map(|id| JobId::parse(id).unwrap());
+    let found = stores.there.history.bodies(&ids).await.unwrap();
+    assert_eq!(found, [Some(given), None, None, of_the_first_format("old").body_within()]);
+    let old = stores.there.history.bodies(&ids[3..]).await.unwrap().remove(0).unwrap();
+    assert_eq!(old.as_str(), r#"{"arguments":["x"],"data":{"b":1.50,"a":2}}"#);
+    // What changes in an old record leaves what the job is given where it is.
+    let old = stores.here.job("old").await;
+    let retried = Versioned { document: JobRecord { retries: 1, ..old.document }, ..old };
+    stores.here.projection.commit(&term, jobs(vec![retried])).await.unwrap();
+    assert_eq!(stores.there.history.bodies(&ids[3..]).await.unwrap(), [of_the_first_format("old").body_within()]);
 }
 
 async fn documents_come_back_as_they_were_written(stores: Stores) {
@@ -278,8 +315,8 @@ async fn documents_come_back_as_they_were_written(stores: Stores) {
     let written = JobRecord { result: Some(serde_json::json!(["much"])), ..written };
     let stores = stores.with(std::slice::from_ref(&written)).await;
     assert_eq!(stores.there.history.job(&written.id).await.unwrap().as_ref(), Some(&written));
-    let bare = JobRecord { arguments: Vec::new(), data: None, result: None, ..written.clone() };
-    assert_eq!(stores.there.history.job_without_data(&written.id).await.unwrap(), Some(bare));
+    let bare = JobRecord { result: None, ..written.clone() };
+    assert_eq!(stores.there.history.job_without_result(&written.id).await.unwrap(), Some(bare));
     let keys = [ShardKey { day: written.submitted_at.day(), name: name("none") }, shard_key(&written)];
     let ids = [JobId::parse("none").unwrap(), written.id.clone()];
     let loaded = stores.there.projection.load(&ids, &keys).await.unwrap();
@@ -287,7 +324,7 @@ async fn documents_come_back_as_they_were_written(stores: Stores) {
     assert_eq!(loaded.jobs[1].as_ref().unwrap().document, written);
     assert_eq!(loaded.shards[1].as_ref().unwrap().document.counts, contribution(&written));
     assert_eq!(stores.there.history.job(&ids[0]).await.unwrap(), None);
-    assert_eq!(stores.there.history.job_without_data(&ids[0]).await.unwrap(), None);
+    assert_eq!(stores.there.history.job_without_result(&ids[0]).await.unwrap(), None);
 }
 
 async fn the_cursor_never_goes_back(stores: Stores) {
@@ -808,6 +845,7 @@ conformance! {
         resigning_ends_that_term_only,
         a_document_is_written_under_its_version_only,
         what_a_job_is_never_changes,
+        what_a_job_is_given_is_kept_beside_its_record_and_written_once,
         documents_come_back_as_they_were_written,
         the_cursor_never_goes_back,
         lists_are_newest_first_without_gap_or_repeat,

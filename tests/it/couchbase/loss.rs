@@ -8,7 +8,7 @@ use std::time::Duration;
 use jobber::domain::{Clock, Entry, Event};
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
-use jobber::projector::{ProjectorSettings, compare, new_error_feed, run};
+use jobber::projector::{ProjectorOutputs, ProjectorSettings, compare, new_error_feed, new_missing_bodies, run};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::{History, Projection};
@@ -48,7 +48,8 @@ impl Projecting {
         let running = tokio::spawn(async move {
             let (progress, _) = watch::channel(Cursor::START);
             let (error_feed, _audience) = new_error_feed();
-            run(source, projection, settings, Clock::system(), ends, progress, error_feed).await.unwrap();
+            let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
+            run(source, projection, settings, Clock::system(), ends, outputs).await.unwrap();
         });
         Self { store, log, stop, running, _dir: dir }
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Entry, Event, EventKind, Fingerprint, Job, JobId, JobName, JobOptions, KnownError, Timestamp};
+use jobber::domain::{
+    AcceptedJob, Entry, Event, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, KnownError, Timestamp,
+};
 use jobber::events::redis::RedisLog;
 use jobber::events::{Cursor, EventErrorKind, EventSink, EventSource};
 use jobber::failures::ErrorCache;
@@ -30,17 +32,14 @@ async fn log(server: &Server) -> Arc<RedisLog> {
 }
 
 fn events(ids: impl IntoIterator<Item = u64>) -> Vec<Event> {
-    let event = |id| Event {
-        at: Timestamp::from_millis(1),
-        job: Arc::new(Job {
+    let event = |id| {
+        let job = Arc::new(Job {
             id: JobId::parse(&format!("job-{id}")).unwrap(),
             name: JobName::parse("a").unwrap(),
-            arguments: vec![],
-            data: None,
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(1),
-        }),
-        kind: EventKind::Submitted,
+        });
+        Event::submitted(AcceptedJob { job, body: JobBody::new(vec![], None) })
     };
     ids.into_iter().map(event).collect()
 }

@@ -124,14 +124,12 @@ fn events_of(number: usize, life: &Life) -> Vec<Event> {
     let job = Arc::new(Job {
         id: JobId::parse(&format!("job-{number}")).unwrap(),
         name: JobName::parse(["a", "b", "c"][usize::from(life.name)]).unwrap(),
-        arguments: vec![],
-        data: None,
         options,
         submitted_at,
     });
     let mut events = Vec::new();
     let mut clock = submitted_at + Duration::from_millis(life.delay_ms);
-    let mut add = |at: Timestamp, kind| events.push(Event { at, job: job.clone(), kind });
+    let mut add = |at: Timestamp, kind| events.push(Event::new(at, job.clone(), kind));
     add(submitted_at, EventKind::Submitted);
     let (mut spent, mut has_ended) = (0, false);
     for (attempt, one) in (1u32..).zip(&life.tries) {

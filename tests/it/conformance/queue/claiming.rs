@@ -66,7 +66,7 @@ pub(super) async fn jobs_come_by_priority_then_by_submission(fixture: Fixture) {
     let mut claims = here.claim(1).await;
     for expected in [1, 4, 2, 6, 0, 3, 5] {
         let lease = next(&mut claims).await;
-        assert_eq!(lease.job().id, jobs[expected].id);
+        assert_eq!(lease.job().id, jobs[expected].job.id);
         lease.settle(Verdict::Complete { result: None }).await;
     }
 }
@@ -78,7 +78,7 @@ pub(super) async fn a_delayed_job_does_not_come_before_it_is_due(fixture: Fixtur
     let delayed = job_with(|o| o.delay = delay);
     let id = here.submit(delayed.clone()).await;
     let found = here.find(&id).await.unwrap();
-    assert_eq!((found.state, found.due_at), (JobState::Delayed, Some(delayed.submitted_at + delay)));
+    assert_eq!((found.state, found.due_at), (JobState::Delayed, Some(delayed.job.submitted_at + delay)));
     // One that is ready goes first, though it was submitted later.
     let ready = here.submit(job()).await;
     let lease = next(&mut claims).await;
@@ -87,7 +87,7 @@ pub(super) async fn a_delayed_job_does_not_come_before_it_is_due(fixture: Fixtur
     // Far below any fallback poll.
     let lease = timeout(Duration::from_secs(4), claims.next()).await.unwrap().unwrap();
     assert_eq!(lease.job().id, id);
-    assert!(Clock::system().now() >= delayed.submitted_at + delay);
+    assert!(Clock::system().now() >= delayed.job.submitted_at + delay);
 }
 
 pub(super) async fn a_paused_queue_hands_nothing_out_in_any_process(fixture: Fixture) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jobber::domain::{Clock, Job, JobId, JobOptions, JobState, NewJob, WorkerId};
+use jobber::domain::{AcceptedJob, Clock, Job, JobId, JobOptions, JobState, NewJob, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
 use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueuedJob, Scheduler};
@@ -136,33 +136,34 @@ pub(super) async fn bullmq() -> Fixture {
 }
 
 /// A job with changed options.
-pub(super) fn job_with(change: impl FnOnce(&mut JobOptions)) -> Arc<Job> {
+pub(super) fn job_with(change: impl FnOnce(&mut JobOptions)) -> AcceptedJob {
     let mut options = JobOptions::default();
     change(&mut options);
     let new = NewJob { id: None, name: "dummy-job".to_owned(), arguments: vec![], data: None, options };
-    Arc::new(new.accept(Clock::system().now()).unwrap())
+    new.accept(Clock::system().now()).unwrap()
 }
 
 /// A job like most.
-pub(super) fn job() -> Arc<Job> {
+pub(super) fn job() -> AcceptedJob {
     job_with(|_| {})
 }
 
 /// A job with a chosen id.
-pub(super) fn job_named(id: &str) -> Arc<Job> {
-    Arc::new(Job { id: JobId::custom(id).unwrap(), ..(*job()).clone() })
+pub(super) fn job_named(id: &str) -> AcceptedJob {
+    let AcceptedJob { job, body } = job();
+    AcceptedJob { job: Arc::new(Job { id: JobId::custom(id).unwrap(), ..(*job).clone() }), body }
 }
 
 impl Instance {
     /// Submits one job; it must be new.
-    pub(super) async fn submit(&self, job: Arc<Job>) -> JobId {
+    pub(super) async fn submit(&self, job: AcceptedJob) -> JobId {
         let submitted = self.queue.submit(vec![job], None).await.unwrap();
         assert!(!submitted[0].duplicate, "{submitted:?}");
         submitted[0].id.clone()
     }
 
     /// Submits one job; answers the id that stands for it and whether it had been there before.
-    pub(super) async fn resubmit(&self, job: Arc<Job>) -> (JobId, bool) {
+    pub(super) async fn resubmit(&self, job: AcceptedJob) -> (JobId, bool) {
         let submitted = self.queue.submit(vec![job], None).await.unwrap();
         (submitted[0].id.clone(), submitted[0].duplicate)
     }

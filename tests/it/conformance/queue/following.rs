@@ -1,15 +1,14 @@
 //! Jobs that come after others.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Job, JobId, JobState, PageRequest, Verdict};
+use jobber::domain::{AcceptedJob, JobId, JobState, PageRequest, Verdict};
 use jobber::queue::{Cancellation, Change, Lease, QueueErrorKind};
 use serde_json::{Value, json};
 
 use super::fixture::*;
 
-fn after(others: &[&JobId]) -> Arc<Job> {
+fn after(others: &[&JobId]) -> AcceptedJob {
     job_with(|o| o.after = others.iter().map(|id| (*id).clone()).collect())
 }
 
@@ -65,9 +64,9 @@ pub(super) async fn a_job_comes_when_those_before_it_have_completed(fixture: Fix
 pub(super) async fn jobs_of_one_call_may_come_after_each_other(fixture: Fixture) {
     let here = fixture.instance().await;
     let first = job();
-    let second = after(&[&first.id]);
-    let third = after(&[&second.id]);
-    let ids = [first.id.clone(), second.id.clone(), third.id.clone()];
+    let second = after(&[&first.job.id]);
+    let third = after(&[&second.job.id]);
+    let ids = [first.job.id.clone(), second.job.id.clone(), third.job.id.clone()];
     let submitted = here.queue.submit(vec![first, second, third], None).await.unwrap();
     assert_eq!(submitted.iter().map(|s| s.id.clone()).collect::<Vec<_>>(), ids);
     waits(&here, &ids[1], &[&ids[0]]).await;
@@ -84,11 +83,11 @@ pub(super) async fn jobs_of_one_call_may_come_after_each_other(fixture: Fixture)
 pub(super) async fn jobs_that_wait_for_others_are_listed_behind_the_delayed(fixture: Fixture) {
     let here = fixture.instance().await;
     let (first, other) = (job(), job());
-    let tree = after(&[&first.id, &other.id]);
-    let above = after(&[&tree.id]);
-    let (in_tree, behind_it) = (tree.id.clone(), above.id.clone());
+    let tree = after(&[&first.job.id, &other.job.id]);
+    let above = after(&[&tree.job.id]);
+    let (in_tree, behind_it) = (tree.job.id.clone(), above.job.id.clone());
     here.queue.submit(vec![first.clone(), other.clone(), tree, above], None).await.unwrap();
-    let late = here.submit(after(&[&first.id])).await;
+    let late = here.submit(after(&[&first.job.id])).await;
     let due = here.submit(job_with(|o| o.delay = Duration::from_secs(3600))).await;
     assert_eq!(here.queue.counts().await.unwrap().delayed, 4);
     for limit in 1..=5 {
@@ -103,7 +102,7 @@ pub(super) async fn jobs_that_wait_for_others_are_listed_behind_the_delayed(fixt
         }
         assert_eq!(seen.iter().map(|job| job.job.id == due).collect::<Vec<_>>(), [true, false, false, false]);
         for (id, others) in
-            [(&in_tree, vec![&first.id, &other.id]), (&behind_it, vec![&in_tree]), (&late, vec![&first.id])]
+            [(&in_tree, vec![&first.job.id, &other.job.id]), (&behind_it, vec![&in_tree]), (&late, vec![&first.job.id])]
         {
             let found =
                 seen.iter().find(|job| job.job.id == *id).unwrap_or_else(|| panic!("{id} is missing: {seen:?}"));
@@ -117,11 +116,11 @@ pub(super) async fn jobs_that_wait_for_others_are_listed_behind_the_delayed(fixt
 pub(super) async fn any_number_of_jobs_may_come_after_one(fixture: Fixture) {
     let here = fixture.instance().await;
     let (first, other) = (job(), job());
-    let (a, b) = (after(&[&first.id]), after(&[&first.id, &other.id]));
-    let together = after(&[&a.id, &b.id]);
+    let (a, b) = (after(&[&first.job.id]), after(&[&first.job.id, &other.job.id]));
+    let together = after(&[&a.job.id, &b.job.id]);
     let jobs = vec![first.clone(), other.clone(), a.clone(), b.clone(), together.clone()];
     here.queue.submit(jobs, None).await.unwrap();
-    let late = here.submit(after(&[&first.id])).await;
+    let late = here.submit(after(&[&first.job.id])).await;
     let mut claims = here.claim(1).await;
     let mut order = Vec::new();
     for _ in 0..6 {
@@ -135,9 +134,13 @@ pub(super) async fn any_number_of_jobs_may_come_after_one(fixture: Fixture) {
         lease.settle(complete(json!(1))).await;
     }
     let place = |id: &JobId| order.iter().position(|one| one == id).unwrap();
-    assert!(place(&first.id) < place(&a.id) && place(&first.id) < place(&b.id) && place(&first.id) < place(&late));
-    assert!(place(&other.id) < place(&b.id));
-    assert!(place(&a.id) < place(&together.id) && place(&b.id) < place(&together.id));
+    assert!(
+        place(&first.job.id) < place(&a.job.id)
+            && place(&first.job.id) < place(&b.job.id)
+            && place(&first.job.id) < place(&late)
+    );
+    assert!(place(&other.job.id) < place(&b.job.id));
+    assert!(place(&a.job.id) < place(&together.job.id) && place(&b.job.id) < place(&together.job.id));
     nothing(&mut claims).await;
 }
 
@@ -147,7 +150,7 @@ pub(super) async fn a_delay_counts_from_when_nothing_is_waited_for(fixture: Fixt
     let delayed = job_with(|o| (o.after, o.delay) = (vec![first.clone()], Duration::from_secs(3600)));
     let second = here.submit(delayed.clone()).await;
     waits(&here, &second, &[&first]).await;
-    assert_eq!(here.find(&second).await.unwrap().job, delayed);
+    assert_eq!(here.find(&second).await.unwrap().job, delayed.job);
     let mut claims = here.claim(1).await;
     next(&mut claims).await.settle(complete(json!(1))).await;
     let found = here.until_it(&second, |job| job.due_at.is_some()).await;
@@ -257,7 +260,7 @@ pub(super) async fn a_job_after_one_that_was_cancelled_and_removed_is_barred(fix
 
 pub(super) async fn what_a_job_cannot_come_after_is_told(fixture: Fixture) {
     let here = fixture.instance().await;
-    let refused = async |job: Arc<Job>| {
+    let refused = async |job: AcceptedJob| {
         let error = here.queue.submit(vec![job], None).await.unwrap_err();
         assert_eq!(error.kind, QueueErrorKind::Rejected, "{error}");
         error.to_string()

@@ -1,9 +1,8 @@
 //! Jobs in a worker's hands: verdicts, losses, requests to stop, output.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Clock, Job, JobId, JobState, Progress, Stream, Verdict};
+use jobber::domain::{AcceptedJob, Clock, JobBody, JobId, JobState, Progress, RawJson, Stream, Verdict};
 use jobber::queue::{Cancellation, Change, Lease, LeaseLoss, OutputChunk};
 use serde_json::json;
 
@@ -107,23 +106,22 @@ pub(super) async fn a_job_that_is_put_off_waits_and_spends_nothing(fixture: Fixt
 pub(super) async fn a_job_is_found_without_its_data_by_those_who_need_none(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
     let job = job_with(|o| (o.priority, o.attempts) = (3, 4));
-    let with_data = Job { arguments: vec!["a".to_owned()], data: Some(json!({"much": [1, 2]})), ..(*job).clone() };
-    let id = here.submit(Arc::new(with_data)).await;
+    let body = JobBody::new(vec!["a".to_owned()], Some(&RawJson::from(&json!({"much": [1, 2]}))));
+    let id = here.submit(AcceptedJob { body: body.clone(), ..job }).await;
     let nobody = JobId::generate();
     let same = async || {
         let ids = [id.clone(), nobody.clone()];
-        let found = there.queue.find_without_data(&ids).await.unwrap();
+        let found = there.queue.standing(&ids).await.unwrap();
         assert_eq!(found[1], None);
         let found = found[0].clone().unwrap();
         let mut whole = there.find(&id).await.unwrap();
-        whole.job = Arc::new(Job { arguments: Vec::new(), data: None, ..(*whole.job).clone() });
+        assert_eq!(whole.body.take(), Some(body.clone()));
         whole.result = None;
         // What stands within the data, as far as a queue keeps it there.
         assert_eq!(
             (&found.job.id, &found.job.name, found.job.submitted_at),
             (&id, &whole.job.name, whole.job.submitted_at)
         );
-        assert_eq!((&found.job.arguments, &found.job.data), (&whole.job.arguments, &None));
         whole.job = found.job.clone();
         assert_eq!(found, whole);
     };

@@ -8,7 +8,7 @@ use jobber::queue::{Cancellation, Change, Claims, CleanRequest, QueueErrorKind, 
 
 use super::fixture::*;
 
-fn later(priority: u32) -> std::sync::Arc<jobber::domain::Job> {
+fn later(priority: u32) -> jobber::domain::AcceptedJob {
     job_with(|o| {
         o.delay = Duration::from_secs(3600);
         o.priority = priority;
@@ -34,7 +34,7 @@ pub(super) async fn cancel_ends_a_job_that_is_not_running(fixture: Fixture) {
     let here = fixture.instance().await;
     for job in [job(), later(0), job_with(|o| o.priority = 4)] {
         let id = here.submit(job.clone()).await;
-        assert_eq!(here.operator.cancel(&id, "a mistake").await.unwrap(), Cancellation::Ended(job));
+        assert_eq!(here.operator.cancel(&id, "a mistake").await.unwrap(), Cancellation::Ended(job.job));
         let ended = here.find(&id).await.unwrap();
         assert_eq!((ended.state, ended.cancel_requested.as_deref()), (JobState::Failed, Some("a mistake")));
         assert_eq!((ended.attempts_started, ended.attempts_finished), (0, 0));

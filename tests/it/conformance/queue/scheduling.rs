@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Clock, Job, JobId, JobState, Schedule, ScheduleId, Template, Timing, Verdict};
+use jobber::domain::{
+    AcceptedJob, Clock, JobBody, JobId, JobState, RawJson, Schedule, ScheduleId, Template, Timing, Verdict,
+};
 use jobber::queue::{Cancellation, Claims};
 
 use super::fixture::*;
@@ -15,8 +17,8 @@ fn id() -> ScheduleId {
     ScheduleId::custom("often").unwrap()
 }
 
-fn schedule(timing: Timing, job: Arc<Job>) -> Arc<Schedule> {
-    Arc::new(Schedule { id: id(), timing, job: Template::of((*job).clone()).unwrap() })
+fn schedule(timing: Timing, job: AcceptedJob) -> Arc<Schedule> {
+    Arc::new(Schedule { id: id(), timing, job: Template::of(job).unwrap() })
 }
 
 /// One that brings a job every second.
@@ -126,12 +128,9 @@ pub(super) async fn a_schedule_comes_back_unchanged(fixture: Fixture) {
         o.timeout = Some(Duration::from_secs(9));
         o.cores = Some(2);
     });
-    let pattern = Job {
-        arguments: vec!["a b".to_owned(), String::new()],
-        data: Some(serde_json::json!({"k": [1, null]})),
-        ..(*pattern).clone()
-    };
-    let wanted = schedule(rarely(), Arc::new(pattern));
+    let data = RawJson::from(&serde_json::json!({"k": [1, null]}));
+    let pattern = AcceptedJob { body: JobBody::new(vec!["a b".to_owned(), String::new()], Some(&data)), ..pattern };
+    let wanted = schedule(rarely(), pattern);
     here.scheduler.put_schedule(wanted.clone()).await.unwrap();
     let found = there.scheduler.find_schedule(&id()).await.unwrap().unwrap();
     assert_eq!(found.schedule, wanted);

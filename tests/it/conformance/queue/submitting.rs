@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobber::domain::{Clock, Deduplication, Job, JobId, JobName, JobOptions, JobState, Verdict};
+use jobber::domain::{
+    AcceptedJob, Clock, Deduplication, Job, JobBody, JobId, JobName, JobOptions, JobState, RawJson, Verdict,
+};
 use jobber::queue::{Change, CleanRequest, Idempotency, QueueErrorKind};
 use serde_json::json;
 
 use super::fixture::*;
 
-fn keyed(key: &str, ttl: Option<Duration>) -> Arc<Job> {
+fn keyed(key: &str, ttl: Option<Duration>) -> AcceptedJob {
     job_with(|o| o.deduplication = Some(Deduplication { key: key.to_owned(), ttl }))
 }
 
@@ -162,7 +164,11 @@ pub(super) async fn of_two_callers_with_one_key_one_is_new(fixture: Fixture) {
             assert_eq!(a.id, b.id);
             assert!(a.duplicate != b.duplicate, "{a:?} {b:?}");
             let (a, b) = (a.job.as_ref().unwrap(), b.job.as_ref().unwrap());
-            assert_eq!((&a.id, a.submitted_at), (&b.id, b.submitted_at), "each is told of the same job");
+            assert_eq!(
+                (&a.job.id, a.job.submitted_at),
+                (&b.job.id, b.job.submitted_at),
+                "each is told of the same job"
+            );
         }
     }
     assert_eq!(here.queue.counts().await.unwrap().waiting, 20);
@@ -186,16 +192,17 @@ pub(super) async fn ten_thousand_jobs_are_taken_in_one_call(fixture: Fixture) {
     let (submitted, seen) = tokio::join!(here.queue.submit(jobs.clone(), None), watch);
     assert_eq!(seen, 10_000);
     let submitted = submitted.unwrap();
-    assert!(submitted.iter().zip(&jobs).all(|(s, job)| s.id == job.id && !s.duplicate));
+    assert!(submitted.iter().zip(&jobs).all(|(s, job)| s.id == job.job.id && !s.duplicate));
 }
 
 pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
     let here = fixture.instance().await;
+    let arguments = vec![String::new(), "-x".to_owned(), "ä \u{1F980}\n\"'".to_owned()];
+    let data = json!({"n": 1.5, "deep": [null, true, {"k": "v"}], "text": "x".repeat(100_000)});
+    let body = JobBody::new(arguments, Some(&RawJson::from(&data)));
     let job = Arc::new(Job {
         id: JobId::custom("all-of-it").unwrap(),
         name: JobName::parse("a.b_c-d").unwrap(),
-        arguments: vec![String::new(), "-x".to_owned(), "ä \u{1F980}\n\"'".to_owned()],
-        data: Some(json!({"n": 1.5, "deep": [null, true, {"k": "v"}], "text": "x".repeat(100_000)})),
         options: JobOptions {
             attempts: 7,
             priority: 9,
@@ -208,8 +215,11 @@ pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
         },
         submitted_at: Clock::system().now(),
     });
-    let id = here.submit(job.clone()).await;
-    assert_eq!(here.find(&id).await.unwrap().job, job);
+    let id = here.submit(AcceptedJob { job: job.clone(), body: body.clone() }).await;
+    let found = here.find(&id).await.unwrap();
+    assert_eq!((found.job, found.body), (job.clone(), Some(body.clone())));
     let mut claims = here.claim(1).await;
-    assert_eq!(next(&mut claims).await.job(), &job);
+    let lease = next(&mut claims).await;
+    assert_eq!((lease.job(), lease.body()), (&job, &body));
+    assert!(lease.is_announced(), "who submitted it tells history what it is given");
 }
