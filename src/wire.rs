@@ -28,7 +28,7 @@ pub struct SubmitJob {
     pub name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
-    #[serde(default, deserialize_with = "body::readable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "body::compact", skip_serializing_if = "Option::is_none")]
     pub data: Option<RawJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::problem::ApiError;
 use super::state::Api;
+use crate::domain::body::check_readable;
 use crate::wire::FieldProblem;
 
 /// A JSON object, and not a list of its fields' values, which would do for a plain struct.
@@ -212,7 +213,8 @@ async fn discard(mut pieces: BodyDataStream) {
 /// # Errors
 /// 400 with line and column when it is no JSON; 422 with a JSON pointer when it is not the JSON that was asked for.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let error = match serde_json::from_slice(bytes) {
+    // All of it first: what is carried as text from here on is not looked at again.
+    let error = match check_readable(bytes).and_then(|()| serde_json::from_slice(bytes)) {
         Ok(Object(value)) => return Ok(value),
         Err(e) => e,
     };

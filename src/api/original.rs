@@ -26,7 +26,7 @@ pub(super) struct OriginalJob {
     name: String,
     #[serde(default, alias = "args")]
     arguments: Vec<String>,
-    #[serde(default, deserialize_with = "body::readable")]
+    #[serde(default, deserialize_with = "body::compact")]
     data: Option<RawJson>,
 }
 

@@ -36,7 +36,7 @@ impl RawJson {
     /// # Errors
     /// Where in the text the fault is.
     pub fn parse_readable(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str::<Readable>(text)?;
+        check_readable(text.as_bytes())?;
         Self::parse(text).map(Self::compact)
     }
 
@@ -112,13 +112,22 @@ impl<'de> Deserialize<'de> for RawJson {
     }
 }
 
-/// Reads a text that comes from outside as [`RawJson::parse_readable`] does; `null` is none. For serde's `deserialize_with`.
+/// Checks a text that comes from outside as [`RawJson::parse_readable`] does.
 ///
 /// # Errors
 /// Where in the text the fault is.
-pub fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawJson>, D::Error> {
+pub fn check_readable(json: &[u8]) -> Result<(), serde_json::Error> {
+    serde_json::from_slice::<Readable>(json).map(drop)
+}
+
+/// Reads a part of a text that was checked ([`check_readable`]), without the white space between its parts; `null` is none.
+/// For serde's `deserialize_with`.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn compact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RawJson>, D::Error> {
     let raw = Option::<Box<RawValue>>::deserialize(deserializer)?;
-    raw.map(|raw| RawJson::parse_readable(raw.get()).map_err(D::Error::custom)).transpose()
+    Ok(raw.map(|raw| RawJson::from(raw).compact()))
 }
 
 /// JSON that a tree could hold; none is made.
@@ -257,6 +266,10 @@ impl TryFrom<RawJson> for JobBody {
             #[serde(default, rename = "data")]
             _data: Option<IgnoredAny>,
         }
+        // A list would do for a struct.
+        if !raw.get().starts_with('{') {
+            return Err(serde_json::Error::custom("a job's body is an object"));
+        }
         let shape: Shape<'_> = serde_json::from_str(raw.get())?;
         drop(shape.arguments);
         Ok(Self(raw))
@@ -304,17 +317,20 @@ mod tests {
     fn what_no_tree_holds_is_refused_at_the_door_and_carried_behind_it() {
         #[derive(Deserialize)]
         struct Door {
-            #[serde(default, deserialize_with = "readable")]
+            #[serde(default, deserialize_with = "compact")]
             data: Option<RawJson>,
         }
         let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
         for text in ["1e999", r#""\ud83c""#, r#"{"\udc00":1}"#, &deep] {
-            assert!(serde_json::from_str::<Door>(&format!("{{\"data\":{text}}}")).is_err(), "{text}");
+            assert!(check_readable(format!("{{\"data\":{text}}}").as_bytes()).is_err(), "{text}");
+            assert!(RawJson::parse_readable(text).is_err(), "{text}");
             assert_eq!(RawJson::parse(text).unwrap().get(), text);
         }
-        for (text, data) in
-            [(r#"{"data": {"n": 1.50} }"#, Some(r#"{"n": 1.50}"#)), (r#"{"data":null}"#, None), ("{}", None)]
-        {
+        for (text, data) in [
+            ("{\"data\": {\"n \\\"\" : [1.50,\n 2]} }", Some(r#"{"n \"":[1.50,2]}"#)),
+            (r#"{"data":null}"#, None),
+            ("{}", None),
+        ] {
             assert_eq!(serde_json::from_str::<Door>(text).unwrap().data.as_ref().map(RawJson::get), data);
         }
     }

@@ -245,7 +245,22 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         format!("{}/{}", state.as_str(), anchors.join("/"))
     });
     let items = ids.iter().zip(&found).filter_map(|((id, _), fields)| job(&inner.settings, id, state, fields));
-    Ok(Page { items: items.collect(), next })
+    let mut items: Vec<_> = items.collect();
+    // What a job waits for may stand in its data only.
+    let waiting: Vec<_> = items.iter_mut().filter(|job| waits_for_others(job)).collect();
+    let ids: Vec<_> = waiting.iter().map(|job| job.job.id.to_string()).collect();
+    let whole = inner.link.call(hashes(inner, &redis, &ids, None)).await?;
+    for (listed, (id, fields)) in waiting.into_iter().zip(ids.iter().zip(&whole)) {
+        if let Some(found) = job(&inner.settings, id, state, fields) {
+            *listed = QueuedJob { body: None, result: None, ..found };
+        }
+    }
+    tell_whom_they_wait_for(inner, &redis, items.iter_mut()).await?;
+    Ok(Page { items, next })
+}
+
+fn waits_for_others(job: &QueuedJob) -> bool {
+    job.state == JobState::Delayed && job.due_at.is_none()
 }
 
 /// Delayed without a time is until others have ended: adds which.
@@ -254,7 +269,7 @@ async fn tell_whom_they_wait_for(
     redis: &BullClient,
     jobs: impl Iterator<Item = &mut QueuedJob>,
 ) -> Result<(), QueueError> {
-    for job in jobs.filter(|job| job.state == JobState::Delayed && job.due_at.is_none()) {
+    for job in jobs.filter(|job| waits_for_others(job)) {
         job.waits_for = inner.link.call(after::waits_for(inner, redis, &job.job)).await?;
     }
     Ok(())

