@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::BodyRoom;
-use super::failures::CategoryPreview;
+use super::category_preview::CategoryPreview;
 use super::feed::Feed;
 use super::problem::ApiError;
 use crate::domain::{Clock, JobName, JobOptions};

@@ -1,7 +1,6 @@
 //! Why jobs fail: failures by error, their categories, and statistics.
 
 mod categories;
-mod category_preview;
 mod csv;
 mod groups;
 mod retry;
@@ -16,7 +15,6 @@ use crate::domain::{Day, Fingerprint, JobName, Timestamp};
 use crate::stats::{ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
-pub use category_preview::CategoryPreview;
 pub(super) use groups::{groups, similar};
 pub(super) use retry::retry;
 pub(super) use stats::stats;
