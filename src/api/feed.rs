@@ -225,9 +225,6 @@ impl Feed {
                 pause = (pause * 2).min(LONGEST);
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = follow => {}
-        }
+        stop.run_until_cancelled(follow).await;
     }
 }

@@ -106,9 +106,8 @@ async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, 
                 None => said.remove(&schedule.id),
             };
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            return;
         }
     }
 }

@@ -217,9 +217,8 @@ impl Worker {
                 Ok(claims) => return Ok(Some(claims)),
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(%error, "the queue can't be reached; trying again");
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(None),
-                        () = tokio::time::sleep(waits.next_wait()) => {}
+                    if stop.run_until_cancelled(tokio::time::sleep(waits.next_wait())).await.is_none() {
+                        return Ok(None);
                     }
                 }
                 Err(error) => return Err(error),
