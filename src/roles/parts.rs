@@ -69,7 +69,7 @@ pub(super) fn start_api(
         jobs: config.jobs.clone(),
         ..ApiSettings::default()
     };
-    settings.judge = CategoryPreview::new(ports.embedder.clone(), threshold(config));
+    settings.category_preview = CategoryPreview::new(ports.embedder.clone(), threshold(config));
     if config.serve.check_binaries {
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
