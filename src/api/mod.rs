@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod category_preview;
+mod connection_limit;
 mod events;
 mod explain;
 mod failures;
@@ -20,7 +21,6 @@ mod original;
 mod problem;
 mod query;
 mod queue;
-mod queue_positions;
 mod request;
 mod schedules;
 mod server;
