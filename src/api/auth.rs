@@ -8,10 +8,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::connection_limit::OnlyProbes;
 use super::health;
 use super::host::Host;
 use super::problem::ApiError;
-use super::queue_positions::OnlyProbes;
 use super::state::Api;
 
 /// Whether the API may listen on `address`: off loopback it wants a token, or `insecure`.

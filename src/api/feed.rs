@@ -21,7 +21,7 @@ use crate::store::History;
 pub(super) struct Feed {
     jobs: Mutex<HashMap<JobId, Watched>>,
     /// Where the reader is; `None` while it sleeps. Changed only under the lock of `jobs`.
-    place: watch::Sender<Option<Cursor>>,
+    position: watch::Sender<Option<Cursor>>,
     /// Somebody watches.
     wanted: Notify,
     /// Up to where somebody waits for history.
@@ -42,7 +42,7 @@ impl Default for Feed {
     fn default() -> Self {
         Self {
             jobs: Mutex::default(),
-            place: watch::Sender::new(None),
+            position: watch::Sender::new(None),
             wanted: Notify::new(),
             target: watch::Sender::new(Cursor::START),
             folded: watch::Sender::new(Cursor::START),
@@ -100,8 +100,8 @@ impl Feed {
             JobWatch { feed: self, id: id.clone(), last: watched.last.subscribe() }
         };
         self.wanted.notify_one();
-        let mut place = self.place.subscribe();
-        let _ = tokio::time::timeout(PATIENCE, place.wait_for(Option::is_some)).await;
+        let mut position = self.position.subscribe();
+        let _ = tokio::time::timeout(PATIENCE, position.wait_for(Option::is_some)).await;
         watch
     }
 
@@ -135,7 +135,7 @@ impl Feed {
     fn rest(&self) -> bool {
         let jobs = self.lock();
         if jobs.is_empty() {
-            self.place.send_replace(None);
+            self.position.send_replace(None);
         }
         jobs.is_empty()
     }
@@ -147,7 +147,7 @@ impl Feed {
         let Some(mut at) = at else {
             let at = source.span().await?.last;
             let _jobs = self.lock();
-            self.place.send_replace(Some(at));
+            self.position.send_replace(Some(at));
             return Ok(at);
         };
         let events = source.read_without_bodies(at, AT_ONCE, WAIT).await?;
@@ -158,7 +158,7 @@ impl Feed {
                 watched.last.send_replace(cursor);
             }
         }
-        self.place.send_replace(Some(at));
+        self.position.send_replace(Some(at));
         Ok(at)
     }
 
@@ -225,9 +225,6 @@ impl Feed {
                 pause = (pause * 2).min(LONGEST);
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = follow => {}
-        }
+        stop.run_until_cancelled(follow).await;
     }
 }

@@ -30,15 +30,15 @@ pub(super) async fn submit(
     body: Json<FlowJob>,
 ) -> Result<Response, ApiError> {
     let idempotency = submit::idempotency(&api, &headers, "flow", &body.bytes)?;
-    let (mut jobs, mut places) = (Vec::new(), Vec::new());
-    let tree = take_apart(body.value, "", &mut jobs, &mut places)?;
+    let (mut jobs, mut pointers) = (Vec::new(), Vec::new());
+    let tree = take_apart(body.value, "", &mut jobs, &mut pointers)?;
     if jobs.len() > MOST {
         return Err(wrong("/children", format!("a flow must hold at most {MOST} jobs, not {}", jobs.len())));
     }
-    let mut jobs = submit::check(&api, jobs, |i| places[i].clone()).await?;
+    let mut jobs = submit::check(&api, jobs, |i| pointers[i].clone()).await?;
     link(&tree, &mut jobs);
     if let Some(twice) = first_repeated(&jobs) {
-        return Err(wrong(&format!("{}/id", places[twice]), "another job of the flow has this id".to_owned()));
+        return Err(wrong(&format!("{}/id", pointers[twice]), "another job of the flow has this id".to_owned()));
     }
     let submissions = submit::submit(&api, jobs, idempotency).await?;
     let answer = put_together(&tree, &submissions);
@@ -53,21 +53,21 @@ fn wrong(pointer: &str, detail: String) -> ApiError {
 /// The jobs of a tree in the order in which they may be submitted, children first, each with its place in the request.
 fn take_apart(
     flow: FlowJob,
-    place: &str,
+    pointer: &str,
     jobs: &mut Vec<SubmitJob>,
-    places: &mut Vec<String>,
+    pointers: &mut Vec<String>,
 ) -> Result<Node, ApiError> {
     let mut children = Vec::with_capacity(flow.children.len());
     for (i, child) in flow.children.into_iter().enumerate() {
-        children.push(take_apart(child, &format!("{place}/children/{i}"), jobs, places)?);
+        children.push(take_apart(child, &format!("{pointer}/children/{i}"), jobs, pointers)?);
     }
-    let place = format!("{place}/job");
+    let pointer = format!("{pointer}/job");
     if flow.job.deduplication.is_some() {
         let why = "has no place in a flow: another job could not take the place of one that is waited for";
-        return Err(wrong(&format!("{place}/deduplication"), why.to_owned()));
+        return Err(wrong(&format!("{pointer}/deduplication"), why.to_owned()));
     }
     jobs.push(flow.job);
-    places.push(place);
+    pointers.push(pointer);
     Ok(Node { at: jobs.len() - 1, children })
 }
 

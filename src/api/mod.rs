@@ -6,6 +6,8 @@
 
 mod auth;
 mod body;
+mod category_preview;
+mod connection_limit;
 mod events;
 mod explain;
 mod failures;
@@ -19,7 +21,6 @@ mod original;
 mod problem;
 mod query;
 mod queue;
-mod queue_positions;
 mod request;
 mod schedules;
 mod server;
@@ -41,7 +42,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post, put};
 
 pub use auth::check_bind;
-pub use failures::CategoryPreview;
+pub use category_preview::CategoryPreview;
 pub use server::serve;
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 

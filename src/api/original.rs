@@ -75,7 +75,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiErr
 /// `GET /stats`.
 pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let shards = api.history.shards(DayRange::default(), None).await?;
-    let known = failures::knowns(&api, &shards).await?;
+    let known = failures::known_errors(&api, &shards).await?;
     let stats = JobStats::of(&shards, &known);
     Ok((StatusCode::ACCEPTED, axum::Json(json!({"jobStats": stats}))).into_response())
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::queue_positions::{OnlyProbes, Places, QueuePosition};
+use super::connection_limit::{ConnectionLimit, ConnectionPermit, OnlyProbes};
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
@@ -68,7 +68,7 @@ struct Server {
 impl Server {
     /// Takes connections until `stop`; beyond `most` at a time the longest idle one loses its place. Closes the listener.
     async fn accept(&self, listener: TcpListener, most: usize) {
-        let places = Places::new(most);
+        let limit = ConnectionLimit::new(most);
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -77,11 +77,11 @@ impl Server {
             match accepted {
                 Ok((stream, _)) => {
                     let watch = Watch::new(self.idle, self.head);
-                    let place = tokio::select! {
+                    let permit = tokio::select! {
                         () = self.stop.cancelled() => return,
-                        place = places.take(&watch) => place,
+                        permit = limit.take(&watch) => permit,
                     };
-                    self.connections.spawn(self.connection(stream, watch, place));
+                    self.connections.spawn(self.connection(stream, watch, permit));
                 }
                 Err(error) => {
                     // Out of descriptors, mostly: a pause lets others close some.
@@ -97,10 +97,10 @@ impl Server {
         &self,
         stream: TcpStream,
         watch: Watch,
-        place: QueuePosition,
+        permit: ConnectionPermit,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (stop, kill) = (self.stop.clone(), self.kill.clone());
-        let only_probes = place.only_probes;
+        let only_probes = permit.only_probes;
         set_options(&stream, self.idle);
         let (router, requests) = (self.router.clone(), watch.clone());
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -132,7 +132,7 @@ impl Server {
                         connection.as_mut().graceful_shutdown();
                     }
                     () = expired.as_mut() => return,
-                    () = place.evicted.cancelled() => return,
+                    () = permit.evicted.cancelled() => return,
                     () = kill.cancelled() => return,
                 }
             }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::BodyRoom;
-use super::failures::CategoryPreview;
+use super::category_preview::CategoryPreview;
 use super::feed::Feed;
 use super::problem::ApiError;
 use crate::domain::{Clock, JobName, JobOptions};
@@ -88,7 +88,7 @@ pub struct ApiSettings {
     /// Refuses jobs that nobody could run; `None` where the API can't see the jobs directory.
     pub check_binary: Option<CheckBinary>,
     /// Works out where texts belong, for those who ask.
-    pub judge: CategoryPreview,
+    pub category_preview: CategoryPreview,
     /// Jobber's version, for `/healthz`.
     pub version: String,
 }
@@ -106,7 +106,7 @@ impl Default for ApiSettings {
             defaults: JobOptions::default(),
             jobs: BTreeMap::new(),
             check_binary: None,
-            judge: CategoryPreview::default(),
+            category_preview: CategoryPreview::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

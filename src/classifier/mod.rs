@@ -109,10 +109,7 @@ impl Classifier {
                     waits.next_wait().max(retry_after(&error))
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::domain;
+
 /// Something that can be printed. A list is a struct with its `items`, as in the API: one shape for all lists.
 pub(super) trait View: Serialize {
     /// Writes it for people.
@@ -126,7 +128,7 @@ fn escape(text: &str, stays: impl Fn(char) -> bool) -> String {
 
 /// The first line that says something, cut to `width` characters.
 pub(super) fn first_line(text: &str, width: usize) -> String {
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("");
+    let line = domain::first_line(text);
     if line.chars().count() <= width {
         return line.to_owned();
     }
@@ -135,7 +137,7 @@ pub(super) fn first_line(text: &str, width: usize) -> String {
 }
 
 /// A moment to the second (`2026-11-24T08:00:00Z`).
-pub(super) fn show_time(at: crate::domain::Timestamp) -> String {
+pub(super) fn show_time(at: domain::Timestamp) -> String {
     let text = at.to_string();
     match text.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),

@@ -15,6 +15,7 @@ pub mod page;
 pub mod retry;
 pub mod schedule;
 pub mod secret;
+pub mod text;
 pub mod time;
 pub mod validity;
 
@@ -32,5 +33,6 @@ pub use page::{Page, PageRequest};
 pub use retry::{Backoff, BackoffKind, CategoryRule, LimitScale, RetryPolicy, Verdict};
 pub use schedule::{Schedule, Template, Timing};
 pub use secret::Secret;
+pub use text::{first_line, last_lines};
 pub use time::{Clock, Day, Timestamp};
 pub use validity::Validity;

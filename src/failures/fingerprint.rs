@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::mask::mask_lines;
 use crate::domain::outcome::signal_name;
-use crate::domain::{Fingerprint, Outcome, SpawnFailure};
+use crate::domain::{Fingerprint, Outcome, SpawnFailure, last_lines};
 
 /// How much of the end of an error's text counts, in bytes.
 const TAIL: usize = 2048;
@@ -14,7 +14,7 @@ const TAIL: usize = 2048;
 ///
 /// `error` is an attempt's error text as the runner words it, or what the program wrote.
 pub fn canonical_text(outcome: &Outcome, error: Option<&str>) -> String {
-    let said = tail(without_preface(outcome, error.unwrap_or_default()));
+    let said = last_lines(without_preface(outcome, error.unwrap_or_default()), TAIL);
     match own_words(outcome, said) {
         Some(own) if said.is_empty() => own,
         Some(own) => format!("{own}\n{said}"),
@@ -87,20 +87,6 @@ fn without_preface<'a>(outcome: &Outcome, error: &'a str) -> &'a str {
         (_, Some((preface, _))) => &error[preface.len() + 2..],
         (_, None) => error[first.len()..].trim_start(),
     }
-}
-
-/// The end of a text, without a line cut at its front.
-fn tail(text: &str) -> &str {
-    let text = text.trim();
-    if text.len() <= TAIL {
-        return text;
-    }
-    let mut start = text.len() - TAIL;
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    let end = &text[start..];
-    end.split_once('\n').map_or(end, |(_, whole_lines)| whole_lines).trim()
 }
 
 /// The text with what varies between two runs masked: numbers, addresses, times, paths and the like, lines that say no

@@ -175,10 +175,7 @@ pub async fn run(
             Err(Interrupted::FatalConfig(e)) => return Err(e),
             Err(e) => outage.failed(&e),
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
     Ok(())
 }
@@ -288,10 +285,7 @@ impl Projector<'_> {
                 self.source.trim(through).await?;
             }
             if events.len() < self.settings.batch {
-                tokio::select! {
-                    () = tokio::time::sleep(self.settings.linger) => {}
-                    () = self.stop.cancelled() => {}
-                }
+                self.stop.run_until_cancelled(tokio::time::sleep(self.settings.linger)).await;
             }
         }
         Ok(())

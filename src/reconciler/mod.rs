@@ -100,18 +100,16 @@ impl Reconciler {
     pub async fn run(self, mut lead: watch::Receiver<Lead>, stop: CancellationToken) {
         // Outlives a term: what the queue told of a doubt is told once.
         let mut desk = Desk::default();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                led = lead.wait_for(|lead| lead.term.is_some()) => if led.is_err() { return },
+        let work = async {
+            // An error: the projector has ended.
+            while lead.wait_for(|lead| lead.term.is_some()).await.is_ok() {
+                tokio::select! {
+                    () = self.follow(&mut desk) => {}
+                    led = lead.wait_for(|lead| lead.term.is_none()) => if led.is_err() { return },
+                }
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.follow(&mut desk) => {}
-                // An error: the projector has ended.
-                led = lead.wait_for(|lead| lead.term.is_none()) => if led.is_err() { return },
-            }
-        }
+        };
+        stop.run_until_cancelled(work).await;
     }
 
     async fn follow(&self, desk: &mut Desk) {

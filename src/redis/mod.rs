@@ -303,9 +303,8 @@ async fn keep_connected(
                 }
             }
         }
-        tokio::select! {
-            () = closed.cancelled() => return,
-            () = tokio::time::sleep(waits.next_wait()) => {}
+        if closed.run_until_cancelled(tokio::time::sleep(waits.next_wait())).await.is_none() {
+            return;
         }
         if let Ok(new) = setup.client() {
             in_use.send_replace(new);

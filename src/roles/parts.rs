@@ -70,7 +70,7 @@ pub(super) fn start_api(
         jobs: config.jobs.clone(),
         ..ApiSettings::default()
     };
-    settings.judge = CategoryPreview::new(ports.embedder.clone(), threshold(config));
+    settings.category_preview = CategoryPreview::new(ports.embedder.clone(), threshold(config));
     if config.serve.check_binaries {
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
@@ -107,9 +107,8 @@ async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, 
                 None => said.remove(&schedule.id),
             };
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            return;
         }
     }
 }

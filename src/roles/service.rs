@@ -86,14 +86,10 @@ async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: Cancel
     let mut ticks = tokio::time::interval_at(Instant::now() + limit / 2, limit / 2);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut warned = false;
-    loop {
-        tokio::select! {
-            () = ended.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        tokio::select! {
-            () = ended.cancelled() => return,
-            answered = tokio::time::timeout(limit / 2, vitals.answer()) => match answered {
+    let beats = async {
+        loop {
+            ticks.tick().await;
+            match tokio::time::timeout(limit / 2, vitals.answer()).await {
                 Ok(()) => {
                     notifier.beat();
                     warned = false;
@@ -102,9 +98,13 @@ async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: Cancel
                 Err(_) => {
                     warned = true;
                     let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                    tracing::error!(limit_ms, "the queue gives no answer; the service manager will start this process anew");
+                    tracing::error!(
+                        limit_ms,
+                        "the queue gives no answer; the service manager will start this process anew"
+                    );
                 }
-            },
+            }
         }
-    }
+    };
+    ended.run_until_cancelled(beats).await;
 }

@@ -76,10 +76,7 @@ pub(super) fn limit_reached(limit: u64, peak_rss: u64, stderr: &Tail) -> bool {
     if peak_rss < limit / 4 * 3 {
         return false;
     }
-    let mut start = stderr.text.len().saturating_sub(LAST_WORDS);
-    while !stderr.text.is_char_boundary(start) {
-        start += 1;
-    }
+    let start = stderr.text.ceil_char_boundary(stderr.text.len().saturating_sub(LAST_WORDS));
     let words = stderr.text[start..].to_ascii_lowercase();
     ["bad_alloc", "cannot allocate memory", "out of memory", "memoryerror"].iter().any(|w| words.contains(w))
 }

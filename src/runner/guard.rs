@@ -188,33 +188,33 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
             }
         }
     }
-    let ward = GuardTable::read(table)?;
-    ward.attempts.iter().for_each(kill_group);
-    let leaves = ward.cgroup.as_deref().map(|root| cgroup::leaves_of(root, &ward.worker)).unwrap_or_default();
+    let contents = GuardTable::read(table)?;
+    contents.attempts.iter().for_each(kill_group);
+    let leaves = contents.cgroup.as_deref().map(|root| cgroup::leaves_of(root, &contents.worker)).unwrap_or_default();
     leaves.iter().for_each(|leaf| cgroup::kill(leaf));
-    kill_all_of(&ward);
+    kill_all_of(&contents);
     leaves.iter().for_each(|leaf| cgroup::remove(leaf));
-    scratch::sweep(&ward.scratch_dir);
+    scratch::sweep(&contents.scratch_dir);
     Ok(())
 }
 
 /// Kills what runs past the moment until which it may, once; answers how long to wait before the next look.
 fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration> {
-    let (ward, now) = (GuardTable::read(table)?, boot_ms());
-    killed.retain(|done| ward.attempts.iter().any(|noted| (noted.group, noted.until) == *done));
+    let (contents, now) = (GuardTable::read(table)?, boot_ms());
+    killed.retain(|done| contents.attempts.iter().any(|noted| (noted.group, noted.until) == *done));
     let is_new = |noted: &&Noted| noted.is_over(now) && !killed.contains(&(noted.group, noted.until));
-    let lapsed: Vec<Noted> = ward.attempts.iter().filter(is_new).copied().collect();
+    let lapsed: Vec<Noted> = contents.attempts.iter().filter(is_new).copied().collect();
     if !lapsed.is_empty() {
         lapsed.iter().for_each(kill_group);
         // What had left its group.
         let is_its = |limit: u64| limit != 0 && lapsed.iter().any(|noted| noted.number == limit);
         kill_each(|id| procfs::most_file_locks(id).is_some_and(is_its));
-        if ward.attempts.iter().all(|noted| noted.is_over(now)) {
-            kill_all_of(&ward);
+        if contents.attempts.iter().all(|noted| noted.is_over(now)) {
+            kill_all_of(&contents);
         }
     }
     killed.extend(lapsed.iter().map(|noted| (noted.group, noted.until)));
-    let next = ward.attempts.iter().map(|noted| noted.until).filter(|until| *until > now).min();
+    let next = contents.attempts.iter().map(|noted| noted.until).filter(|until| *until > now).min();
     Ok(next.map_or(LOOK, |next| Duration::from_millis(next - now).min(LOOK)))
 }
 
@@ -232,11 +232,12 @@ fn kill_group(noted: &Noted) {
 }
 
 /// Kills all that the worker's jobs have left.
-fn kill_all_of(ward: &GuardTable) {
-    let mark = [[b"JOBBER_WORKER=", &ward.worker[..]].concat()];
+fn kill_all_of(contents: &GuardTable) {
+    let mark = [[b"JOBBER_WORKER=", &contents.worker[..]].concat()];
     kill_until_none(|id| {
         let limit = procfs::most_file_locks(id);
-        limit.is_some_and(|limit| orphans::is_one_of(ward.first_number, limit)) || procfs::environment_holds(id, &mark)
+        limit.is_some_and(|limit| orphans::is_one_of(contents.first_number, limit))
+            || procfs::environment_holds(id, &mark)
     });
 }
 

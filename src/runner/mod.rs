@@ -153,14 +153,14 @@ impl Runner {
     /// [`RunnerError::Impeded`] with what is missing.
     pub async fn probe(&self) -> Result<(), RunnerError> {
         let shared = self.shared.clone();
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (sender, answer) = tokio::sync::oneshot::channel();
         // A new thread: those of the pool may be there from better times.
         let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
             // Nobody waits any more when the worker ends.
-            let _ = tell.send(attempt::probe(&shared));
+            let _ = sender.send(attempt::probe(&shared));
         });
         thread.map_err(no_thread)?;
-        told.await.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Impeded)
+        answer.await.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Impeded)
     }
 
     /// Whether there is no binary of this name that this machine could execute, though there is a jobs directory.

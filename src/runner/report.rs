@@ -9,7 +9,7 @@ use super::exit::{self, MemoryEvidence};
 use super::limits::{Limits, Restraint};
 use super::supervise::Observed;
 use crate::domain::outcome::signal_name;
-use crate::domain::{AttemptReport, Outcome, Timestamp, Usage};
+use crate::domain::{AttemptReport, Outcome, Timestamp, Usage, last_lines};
 
 use super::order::RunOrder;
 
@@ -86,7 +86,7 @@ fn read_error_file(path: &Path) -> Option<String> {
 
 /// Why it failed, for people. What the job itself said tells most; what only Jobber knows stands before it.
 fn error_text(outcome: &Outcome, order: &RunOrder, written: Option<&str>, stderr: &str) -> String {
-    let said = written.unwrap_or_else(|| last_words(stderr));
+    let said = written.unwrap_or_else(|| last_lines(stderr, LAST_WORDS));
     let own = sentence(outcome, order);
     match outcome {
         Outcome::Exit { .. } if !said.is_empty() => said.to_owned(),
@@ -121,31 +121,9 @@ fn mebibytes(bytes: u64) -> String {
     if bytes.is_multiple_of(MIB) { format!("{} MiB", bytes / MIB) } else { format!("{bytes} bytes") }
 }
 
-/// The end of a text, without a line cut at its front.
-fn last_words(text: &str) -> &str {
-    let text = text.trim();
-    if text.len() <= LAST_WORDS {
-        return text;
-    }
-    let mut start = text.len() - LAST_WORDS;
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    let end = &text[start..];
-    end.split_once('\n').map_or(end, |(_, whole_lines)| whole_lines).trim()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn last_words_are_whole_lines() {
-        assert_eq!(last_words("  a\nb \n"), "a\nb");
-        let long = format!("{}\nwhole line\nlast", "x".repeat(5000));
-        assert_eq!(last_words(&long), "whole line\nlast");
-        assert_eq!(last_words(&"é".repeat(5000)).len(), LAST_WORDS);
-    }
 
     #[test]
     fn sizes_read_well() {

@@ -93,7 +93,7 @@ pub(super) struct Supervisor<'a> {
     memory: PeakMemory,
     watchdog_at: Option<(Instant, u64)>,
     vigil_at: Option<Instant>,
-    said: CapturedOutput,
+    captured: CapturedOutput,
 }
 
 /// What the process said.
@@ -117,7 +117,7 @@ enum Source {
 impl<'a> Supervisor<'a> {
     pub(super) fn new(process: Spawned, restraint: &'a mut Restraint, mut terms: Terms<'a>) -> Self {
         let started = process.started;
-        let said = CapturedOutput {
+        let captured = CapturedOutput {
             scanner: Directives::new(),
             stdout: Capture::new(terms.output_bytes),
             stderr: Capture::new(terms.output_bytes),
@@ -132,7 +132,7 @@ impl<'a> Supervisor<'a> {
             memory: PeakMemory::new(started),
             watchdog_at: restraint.watched().map(|limit| (started + WATCHDOG / 10, limit)),
             vigil_at: terms.vigil.as_ref().map(|_| started),
-            said,
+            captured,
             process,
             restraint,
             terms,
@@ -156,7 +156,7 @@ impl<'a> Supervisor<'a> {
         let floor = sys::own_max_rss();
         self.terms.tracked.sweep();
         self.drain(ended);
-        let CapturedOutput { scanner, mut stdout, stderr, mut result, sink } = self.said;
+        let CapturedOutput { scanner, mut stdout, stderr, mut result, sink } = self.captured;
         scanner.finish(|found| note(&mut stdout, &mut result, &sink, found));
         sink.end();
         Ok(Observed {
@@ -192,7 +192,7 @@ impl<'a> Supervisor<'a> {
         self.meet_deadlines(now);
         let mut left = self.next_deadline().map(|at| at.saturating_duration_since(now));
         let speaks = self.process.stdout.is_some() || self.process.stderr.is_some();
-        let held_up = speaks && !self.said.sink.has_room();
+        let held_up = speaks && !self.captured.sink.has_room();
         if held_up {
             left = Some(left.map_or(SINK, |left| left.min(SINK)));
         }
@@ -303,7 +303,7 @@ impl<'a> Supervisor<'a> {
                 if flags.contains(PollFlags::HUP) && n < self.terms.buffer.len() {
                     *pipe = None;
                 }
-                self.said.hear(stream, &self.terms.buffer[..n]);
+                self.captured.hear(stream, &self.terms.buffer[..n]);
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => *pipe = None,
@@ -320,7 +320,7 @@ impl<'a> Supervisor<'a> {
             if left.is_zero() && std::mem::replace(&mut last_look, true) {
                 return;
             }
-            if !left.is_zero() && !self.said.sink.has_room() {
+            if !left.is_zero() && !self.captured.sink.has_room() {
                 std::thread::sleep(SINK.min(left));
                 continue;
             }

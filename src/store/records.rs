@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, RawJson,
-    Timestamp, WorkerId,
+    Timestamp, WorkerId, first_line,
 };
 use crate::events::Cursor;
 use crate::stats::ErrorSet;
@@ -225,14 +225,9 @@ impl JobRecord {
             finished_at: self.finished_at,
             attempts: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             outcome: self.outcome,
-            error: self.error.as_ref().map(|e| first_line(e)),
+            error: self.error.as_ref().map(|e| first_line(e).chars().take(200).collect()),
         }
     }
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("");
-    line.chars().take(200).collect()
 }
 
 /// One start of a job.

@@ -25,28 +25,28 @@ enum SlotSource {
 }
 
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
-pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
-    if lease.crashes() > shop.worker.settings.crash_limit {
-        return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
+pub(super) async fn live(context: Arc<WorkerContext>, lease: Lease) {
+    if lease.crashes() > context.worker.settings.crash_limit {
+        return end_unstarted(&context, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
     }
     if let Some(why) = lease.barred().map(str::to_owned) {
-        return end_unstarted(&shop, lease, Outcome::Cancelled, &why).await;
+        return end_unstarted(&context, lease, Outcome::Cancelled, &why).await;
     }
-    if let Some(pause) = shop.elsewhere.leave(&shop.worker, &lease).await {
-        return put_off(&shop, lease, None, pause).await;
+    if let Some(pause) = context.elsewhere.leave(&context.worker, &lease).await {
+        return put_off(&context, lease, None, pause).await;
     }
-    let Some(_pass) = pass(&shop, &lease).await else { return give_back(&shop, lease, None).await };
-    let cores = shop.worker.settings.cores(lease.job());
-    let place = match shop.worker.slots.try_acquire(cores) {
+    let Some(_pass) = pass(&context, &lease).await else { return give_back(&context, lease, None).await };
+    let cores = context.worker.settings.cores(lease.job());
+    let place = match context.worker.slots.try_acquire(cores) {
         Some(slot) => Some(SlotSource::Slot(slot)),
         // With leases ahead the thread that frees a slot goes on with the next job by itself.
-        None if shop.pace.is_ahead() => Some(SlotSource::InTurn),
-        None => wait_for_slot(&shop, &lease).await.map(SlotSource::Slot),
+        None if context.prefetch.is_ahead() => Some(SlotSource::InTurn),
+        None => wait_for_slot(&context, &lease).await.map(SlotSource::Slot),
     };
-    let start = Arc::new(Start::new(&shop, &lease));
+    let start = Arc::new(Start::new(&context, &lease));
     let report = match place {
-        Some(place) => supervise(&shop, &lease, place, &start).await,
+        Some(place) => supervise(&context, &lease, place, &start).await,
         None => None,
     };
     let withdrawal = start.withdrawal();
@@ -54,38 +54,38 @@ pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
     match report {
         // Only the attempt to start it may have told that its binary is none for this machine.
         Some(report) if matches!(report.outcome, Outcome::SpawnError { .. }) => {
-            match shop.elsewhere.leave(&shop.worker, &lease).await {
-                Some(pause) => put_off(&shop, lease, withdrawal, pause).await,
-                None => conclude(&shop, lease, report).await,
+            match context.elsewhere.leave(&context.worker, &lease).await {
+                Some(pause) => put_off(&context, lease, withdrawal, pause).await,
+                None => conclude(&context, lease, report).await,
             }
         }
-        Some(report) => conclude(&shop, lease, report).await,
-        None => give_back(&shop, lease, withdrawal).await,
+        Some(report) => conclude(&context, lease, report).await,
+        None => give_back(&context, lease, withdrawal).await,
     }
 }
 
 /// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what kills
 /// them. `None` when it is to be given back.
-async fn pass(shop: &WorkerContext, lease: &Lease) -> Option<Pass> {
-    if !shop.worker.health.is_good() {
+async fn pass(context: &WorkerContext, lease: &Lease) -> Option<Pass> {
+    if !context.worker.health.is_good() {
         return None;
     }
-    if lease.crashes() <= shop.worker.settings.crash_limit / 2 {
-        return shop.quarantine.beside();
+    if lease.crashes() <= context.worker.settings.crash_limit / 2 {
+        return context.quarantine.beside();
     }
     tracing::warn!(job = %lease.job().id, crashes = lease.crashes(), "was lost with its workers; running it alone");
     tokio::select! {
-        pass = shop.quarantine.alone() => Some(pass),
+        pass = context.quarantine.alone() => Some(pass),
         _ = lease.lost() => None,
-        () = shop.give_back.cancelled() => None,
+        () = context.give_back.cancelled() => None,
     }
 }
 
 /// Takes back that an attempt was started; false when that could not be written down.
-async fn withdraw(shop: &WorkerContext, lease: &Lease, withdrawal: Option<Event>) -> bool {
+async fn withdraw(context: &WorkerContext, lease: &Lease, withdrawal: Option<Event>) -> bool {
     let Some(withdrawal) = withdrawal else { return true };
     tracing::debug!(job = %lease.job().id, attempt = lease.attempt().0, "the start of an attempt was withdrawn");
-    let is_recorded = shop.recorder.record(&[withdrawal]).await;
+    let is_recorded = context.recorder.record(&[withdrawal]).await;
     if is_recorded {
         lease.withdraw();
     }
@@ -93,43 +93,43 @@ async fn withdraw(shop: &WorkerContext, lease: &Lease, withdrawal: Option<Event>
 }
 
 /// Gives a job back that another worker can run and this one can't, and has it left alone for a while.
-async fn put_off(shop: &WorkerContext, lease: Lease, withdrawal: Option<Event>, pause: Duration) {
-    if withdraw(shop, &lease, withdrawal).await {
+async fn put_off(context: &WorkerContext, lease: Lease, withdrawal: Option<Event>, pause: Duration) {
+    if withdraw(context, &lease, withdrawal).await {
         lease.settle(Verdict::PutOff { after: pause }).await;
     }
 }
 
 /// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
-async fn give_back(shop: &WorkerContext, lease: Lease, withdrawal: Option<Event>) {
-    if !withdraw(shop, &lease, withdrawal).await {
+async fn give_back(context: &WorkerContext, lease: Lease, withdrawal: Option<Event>) {
+    if !withdraw(context, &lease, withdrawal).await {
         return;
     }
     match cancelled(&lease).await {
-        Some(reason) => end_unstarted(shop, lease, Outcome::Cancelled, &reason).await,
+        Some(reason) => end_unstarted(context, lease, Outcome::Cancelled, &reason).await,
         // Dropping it gives it back.
         None => drop(lease),
     }
 }
 
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
-async fn wait_for_slot(shop: &WorkerContext, lease: &Lease) -> Option<Slot> {
-    let cores = shop.worker.settings.cores(lease.job());
+async fn wait_for_slot(context: &WorkerContext, lease: &Lease) -> Option<Slot> {
+    let cores = context.worker.settings.cores(lease.job());
     tokio::select! {
-        slot = shop.worker.slots.acquire(cores) => Some(slot),
+        slot = context.worker.slots.acquire(cores) => Some(slot),
         _ = lease.lost() => None,
-        () = shop.give_back.cancelled() => None,
-        () = out_of_patience(shop) => None,
+        () = context.give_back.cancelled() => None,
+        () = out_of_patience(context) => None,
     }
 }
 
 /// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another worker's
 /// may be idle; or this worker starts nothing for now.
-async fn out_of_patience(shop: &WorkerContext) {
-    let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
+async fn out_of_patience(context: &WorkerContext) {
+    let (mut health, mut suspects) = (context.worker.health.follow(), context.quarantine.follow());
     let waited = async {
         loop {
             tokio::time::sleep(Prefetch::PATIENCE).await;
-            if shop.attempts.len() > shop.pace.leases() {
+            if context.attempts.len() > context.prefetch.leases() {
                 return;
             }
         }
@@ -156,30 +156,30 @@ async fn cancelled(lease: &Lease) -> Option<String> {
 /// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end. `None` when that
 /// happened before the process was started.
 async fn supervise(
-    shop: &WorkerContext,
+    context: &WorkerContext,
     lease: &Lease,
     place: SlotSource,
     start: &Arc<Start>,
 ) -> Option<AttemptReport> {
-    let began = shop.worker.clock.now();
+    let began = context.worker.clock.now();
     let trouble = |outcome: Outcome, error: &RunnerError| {
         tracing::error!(job = %lease.job().id, %error, "jobber could not run a job");
-        AttemptReport::bare(outcome, began, shop.worker.clock.now(), format!("jobber could not run it: {error}"))
+        AttemptReport::bare(outcome, began, context.worker.clock.now(), format!("jobber could not run it: {error}"))
     };
     let (handle, signal) = match StopHandle::new() {
         Ok(pair) => pair,
         Err(error) => {
-            shop.worker.health.note(format!("couldn't make an event descriptor: {error} (raise ulimit -n)"));
+            context.worker.health.note(format!("couldn't make an event descriptor: {error} (raise ulimit -n)"));
             return None;
         }
     };
     let sink = Arc::new(OutputPublisher::new(lease.publisher(), lease.attempt()));
-    let stretch = match &shop.worker.policies {
+    let stretch = match &context.worker.policies {
         Some(policies) if lease.attempts_finished() > 0 => policies.stretch(&lease.job().id).await,
         _ => LimitScale::default(),
     };
-    let order = RunOrder { start_log: Some(start.clone()), ..shop.worker.settings.order(lease, stretch) };
-    let runner = &shop.worker.runner;
+    let order = RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, stretch) };
+    let runner = &context.worker.runner;
     let mut waits = matches!(place, SlotSource::InTurn);
     let mut attempt = match place {
         SlotSource::Slot(slot) => {
@@ -187,8 +187,8 @@ async fn supervise(
             runner.start(slot, order, signal, sink)
         }
         SlotSource::InTurn => {
-            let cores = shop.worker.settings.cores(lease.job());
-            runner.start_in_turn(&shop.worker.slots, cores, order, signal, sink)
+            let cores = context.worker.settings.cores(lease.job());
+            runner.start_in_turn(&context.worker.slots, cores, order, signal, sink)
         }
     };
     let mut told = false;
@@ -208,8 +208,8 @@ async fn supervise(
                     StopReason::Lapsed
                 }
             },
-            () = shop.give_back.cancelled(), if !told => StopReason::Lost,
-            () = out_of_patience(shop), if waits && !told => {
+            () = context.give_back.cancelled(), if !told => StopReason::Lost,
+            () = out_of_patience(context), if waits && !told => {
                 if attempt.withdraw() {
                     return None;
                 }
@@ -229,17 +229,17 @@ async fn supervise(
         Ok(report) => report?,
         // Nothing was started, and no job is to blame.
         Err(RunnerError::Impeded(why)) => {
-            shop.worker.health.note(why);
+            context.worker.health.note(why);
             return None;
         }
         Err(error @ RunnerError::Supervise(_)) => {
-            shop.worker.health.note(error.to_string());
+            context.worker.health.note(error.to_string());
             trouble(Outcome::Lost, &error)
         }
         Err(error) => trouble(Outcome::SpawnError { reason: SpawnFailure::System }, &error),
     };
     if report.usage.is_some() {
-        shop.worker.health.prove();
+        context.worker.health.prove();
     }
     // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.
     if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
@@ -249,7 +249,7 @@ async fn supervise(
     }
     match (report.outcome, why) {
         (Outcome::Cancelled, Some(reason)) => report.error = Some(cancelled_because(&reason)),
-        (Outcome::Lost, _) if shop.give_back.is_cancelled() => {
+        (Outcome::Lost, _) if context.give_back.is_cancelled() => {
             report.error = Some("given back: the worker was asked to stop before the job had ended".to_owned());
         }
         _ => {}
@@ -258,11 +258,11 @@ async fn supervise(
 }
 
 /// Decides what follows, writes it down, and only then tells the queue.
-async fn conclude(shop: &WorkerContext, lease: Lease, mut report: AttemptReport) {
+async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptReport) {
     if let Some(usage) = &report.usage {
-        shop.pace.learn(std::time::Duration::from_micros(usage.wall_us));
+        context.prefetch.learn(std::time::Duration::from_micros(usage.wall_us));
     }
-    let verdict = verdict(shop, &lease, &mut report).await;
+    let verdict = verdict(context, &lease, &mut report).await;
     let attempt = lease.attempt();
     tracing::info!(
         job = %lease.job().id,
@@ -283,22 +283,22 @@ async fn conclude(shop: &WorkerContext, lease: Lease, mut report: AttemptReport)
         Verdict::Complete { .. } | Verdict::Fail { .. } | Verdict::Release | Verdict::PutOff { .. } => None,
     };
     let outcome = report.outcome;
-    let worker = shop.worker.settings.id.clone();
+    let worker = context.worker.settings.id.clone();
     let mut events =
-        vec![event(shop, &lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at })];
+        vec![event(context, &lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at })];
     if let Some((state, result, error)) = finished {
-        events.push(event(shop, &lease, EventKind::Finished { attempt: Some(attempt), state, outcome, result, error }));
+        events.push(event(context, &lease, EventKind::Finished { attempt: Some(attempt), state, outcome, result, error }));
     }
-    if shop.recorder.record(&events).await {
+    if context.recorder.record(&events).await {
         lease.settle(verdict).await;
     }
 }
 
 /// What follows on the attempt, by the job's own policy and the rules for the category of what it said. Notes in the
 /// report whether another attempt was pointless.
-async fn verdict(shop: &WorkerContext, lease: &Lease, report: &mut AttemptReport) -> Verdict {
-    let mut policy = shop.worker.settings.policy(lease.job());
-    let policies = shop.worker.policies.as_ref();
+async fn verdict(context: &WorkerContext, lease: &Lease, report: &mut AttemptReport) -> Verdict {
+    let mut policy = context.worker.settings.policy(lease.job());
+    let policies = context.worker.policies.as_ref();
     let rule = match policies {
         Some(policies) => policies.rule(report).await,
         None => None,
@@ -315,7 +315,7 @@ async fn verdict(shop: &WorkerContext, lease: &Lease, report: &mut AttemptReport
 }
 
 /// Ends a job that this lease never started.
-async fn end_unstarted(shop: &WorkerContext, lease: Lease, outcome: Outcome, why: &str) {
+async fn end_unstarted(context: &WorkerContext, lease: Lease, outcome: Outcome, why: &str) {
     let error = match outcome {
         Outcome::Cancelled if lease.barred().is_none() => cancelled_because(why),
         _ => why.to_owned(),
@@ -328,14 +328,14 @@ async fn end_unstarted(shop: &WorkerContext, lease: Lease, outcome: Outcome, why
         result: None,
         error: Some(error.clone()),
     };
-    let event = Event { body: body_for_history(&lease), ..event(shop, &lease, kind) };
-    if shop.recorder.record(&[event]).await {
+    let event = Event { body: body_for_history(&lease), ..event(context, &lease, kind) };
+    if context.recorder.record(&[event]).await {
         lease.settle(Verdict::Fail { error }).await;
     }
 }
 
-fn event(shop: &WorkerContext, lease: &Lease, kind: EventKind) -> Event {
-    Event::new(shop.worker.clock.now(), lease.job().clone(), kind)
+fn event(context: &WorkerContext, lease: &Lease, kind: EventKind) -> Event {
+    Event::new(context.worker.clock.now(), lease.job().clone(), kind)
 }
 
 fn word(verdict: &Verdict) -> &'static str {

@@ -44,7 +44,7 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
     let mut away = false;
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = false;
+    let mut draining = false;
     let mut health = worker.health.follow();
     let mut found = Binaries::default();
     loop {
@@ -52,10 +52,10 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
             // The others hear at once that nothing new is taken here.
-            () = drain.cancelled(), if !told => {}
+            () = drain.cancelled(), if !draining => {}
             Ok(()) = health.changed() => {}
         }
-        told = drain.is_cancelled();
+        draining = drain.is_cancelled();
         let unhealthy = health.borrow_and_update().clone();
         let binaries = found.names(&worker.runner).await;
         let me = WorkerInfo {
@@ -68,7 +68,7 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             slots: u32::try_from(worker.slots.count()).unwrap_or(u32::MAX),
             cores: worker.slots.total_cores(),
             running: worker.gauge.running(),
-            draining: told,
+            draining,
             unhealthy,
             binaries,
         };

@@ -142,7 +142,7 @@ pub struct Worker {
 struct WorkerContext {
     worker: Worker,
     recorder: Recorder,
-    pace: Arc<Prefetch>,
+    prefetch: Arc<Prefetch>,
     quarantine: Quarantine,
     elsewhere: Elsewhere,
     /// One task for each lease.
@@ -178,18 +178,18 @@ impl Worker {
         // Set before only when somebody runs the same worker twice, which is then claiming all the same.
         let _ = worker.claiming.set(());
         let give_up = kill.child_token();
-        let shop = Arc::new(WorkerContext {
+        let context = Arc::new(WorkerContext {
             recorder: Recorder::new(self.sink.clone(), give_up.clone()),
-            pace: Arc::new(Prefetch::new(self.slots.count())),
+            prefetch: Arc::new(Prefetch::new(self.slots.count())),
             quarantine: Quarantine::new(),
             elsewhere: Elsewhere::default(),
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
             worker: self,
         });
-        tracing::info!(worker = %shop.worker.settings.id, slots = shop.worker.slots.count(), "working");
-        take(&shop, claims, &drain).await;
-        finish(&shop, &kill, &give_up).await;
+        tracing::info!(worker = %context.worker.settings.id, slots = context.worker.slots.count(), "working");
+        take_leases(&context, claims, &drain).await;
+        finish(&context, &kill, &give_up).await;
         heart_stop.cancel();
         // A heart that panicked has been reported; the farewell matters more.
         let _ = heart.await;
@@ -197,7 +197,7 @@ impl Worker {
             tracing::warn!(%error, "could not say farewell; the others will notice");
         }
         tracing::info!(worker = %worker.settings.id, "ended");
-        if shop.recorder.gave_up() {
+        if context.recorder.gave_up() {
             let message = "the ends of some attempts could not be written down; their jobs will run again";
             return Err(QueueError::new(QueueErrorKind::Unavailable, message));
         }
@@ -217,9 +217,8 @@ impl Worker {
                 Ok(claims) => return Ok(Some(claims)),
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(%error, "the queue can't be reached; trying again");
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(None),
-                        () = tokio::time::sleep(waits.next_wait()) => {}
+                    if stop.run_until_cancelled(tokio::time::sleep(waits.next_wait())).await.is_none() {
+                        return Ok(None);
                     }
                 }
                 Err(error) => return Err(error),
@@ -229,15 +228,15 @@ impl Worker {
 }
 
 /// Takes leases and starts a task for each, until asked to drain or, in a burst, until there is nothing to do.
-async fn take(shop: &Arc<WorkerContext>, mut claims: Claims, drain: &CancellationToken) {
-    let attempts = &shop.attempts;
-    let burst = shop.worker.settings.burst;
-    let mut guard = shop.worker.guard.clone();
-    let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
+async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &CancellationToken) {
+    let attempts = &context.attempts;
+    let burst = context.worker.settings.burst;
+    let mut guard = context.worker.guard.clone();
+    let (mut health, mut suspects) = (context.worker.health.follow(), context.quarantine.follow());
     loop {
         let can_start = guard.is_there() && health.borrow_and_update().is_none();
-        let is_open = can_start && *suspects.borrow_and_update() == 0 && !shop.elsewhere.is_aside();
-        claims.set_concurrency(if is_open { shop.pace.leases() } else { 0 });
+        let is_open = can_start && *suspects.borrow_and_update() == 0 && !context.elsewhere.is_aside();
+        claims.set_concurrency(if is_open { context.prefetch.leases() } else { 0 });
         let idle = async {
             match burst {
                 // While nothing can be started, that nothing runs does not mean that there is nothing to do.
@@ -252,14 +251,14 @@ async fn take(shop: &Arc<WorkerContext>, mut claims: Claims, drain: &Cancellatio
         tokio::select! {
             () = drain.cancelled() => break,
             () = idle => break,
-            () = shop.pace.changed() => {}
-            () = shop.elsewhere.changed() => {}
+            () = context.prefetch.changed() => {}
+            () = context.elsewhere.changed() => {}
             () = guard.changed() => {}
             // Their senders live as long as the worker.
             Ok(()) = health.changed() => {}
             Ok(()) = suspects.changed() => {}
             lease = claims.next() => match lease {
-                Some(lease) => { attempts.spawn(attempt::live(shop.clone(), lease)); }
+                Some(lease) => { attempts.spawn(attempt::live(context.clone(), lease)); }
                 None => break,
             },
         }
@@ -268,21 +267,21 @@ async fn take(shop: &Arc<WorkerContext>, mut claims: Claims, drain: &Cancellatio
 }
 
 /// Lets running attempts end, then stops what is left and gives it back.
-async fn finish(shop: &Arc<WorkerContext>, kill: &CancellationToken, give_up: &CancellationToken) {
+async fn finish(context: &Arc<WorkerContext>, kill: &CancellationToken, give_up: &CancellationToken) {
     /// How long a log that takes no events is waited for beyond the drain timeout.
     const LAST_WORDS: Duration = Duration::from_secs(10);
-    let attempts = &shop.attempts;
+    let attempts = &context.attempts;
     attempts.close();
     if !attempts.is_empty() {
         tracing::info!(running = attempts.len(), "draining");
     }
     tokio::select! {
         () = attempts.wait() => return,
-        () = tokio::time::sleep(shop.worker.settings.drain_timeout) => {}
+        () = tokio::time::sleep(context.worker.settings.drain_timeout) => {}
         () = kill.cancelled() => {}
     }
     tracing::warn!(running = attempts.len(), "the drain timeout is over; stopping jobs and giving them back");
-    shop.give_back.cancel();
+    context.give_back.cancel();
     // Each attempt ends within its own grace period after this, if only its end can be written down.
     tokio::select! {
         () = attempts.wait() => return,

@@ -24,7 +24,7 @@ pub struct Policies {
     rules: BTreeMap<CategoryId, CategoryRule>,
     cache: Arc<dyn ErrorCache>,
     /// Only with an embedder that answers at once.
-    judge: Option<PolicyClassifier>,
+    classifier: Option<PolicyClassifier>,
 }
 
 impl Policies {
@@ -37,24 +37,24 @@ impl Policies {
         seeds: Vec<Category>,
         threshold: f32,
     ) -> Option<Arc<Self>> {
-        let judge = embedder.is_local().then(|| {
+        let classifier = embedder.is_local().then(|| {
             let unpublished = PublishedCategories { model: embedder.model().to_owned(), threshold, categories: seeds };
             PolicyClassifier::new(cache.clone(), embedder, unpublished)
         });
-        (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, judge }))
+        (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, classifier }))
     }
 
     /// Gets ready to decide. A worker takes no job before, so that the first failure already follows the rules.
     pub(super) async fn prepare(&self) {
-        if let Some(judge) = &self.judge {
-            judge.prepare().await;
+        if let Some(classifier) = &self.classifier {
+            classifier.prepare().await;
         }
     }
 
     /// Follows the changes of the categories until `stop`.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        if let Some(judge) = &self.judge {
-            judge.follow(stop).await;
+        if let Some(classifier) = &self.classifier {
+            classifier.follow(stop).await;
         }
     }
 
@@ -71,9 +71,9 @@ impl Policies {
         let fingerprint = [fingerprint::of(text)];
         let cached = tokio::time::timeout(PATIENCE, self.cache.get(&fingerprint)).await;
         let known = cached.ok().and_then(Result::ok).and_then(|mut known| known.pop().flatten());
-        match (known, &self.judge) {
+        match (known, &self.classifier) {
             (Some(known), _) => known.category.and_then(|id| id.parse().ok()),
-            (None, Some(judge)) => judge.category(text).await,
+            (None, Some(classifier)) => classifier.category(text).await,
             (None, None) => None,
         }
     }

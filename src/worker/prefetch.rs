@@ -19,7 +19,7 @@ const WEIGHT: f64 = 0.2;
 /// An attempt that has been running for this long says by its age alone that its slot will not be free soon.
 const LONG: Duration = Duration::from_millis(100);
 
-/// The worker's pace: a moving average of how long attempts take, how long those that run have been running, and the
+/// The worker's prefetch: a moving average of how long attempts take, how long those that run have been running, and the
 /// leases that are worth holding for them.
 pub(super) struct Prefetch {
     slots: usize,
@@ -38,13 +38,13 @@ struct Running {
 
 /// An attempt that has a slot, until this is dropped.
 pub(super) struct Began {
-    pace: Arc<Prefetch>,
+    prefetch: Arc<Prefetch>,
     number: u64,
 }
 
 impl Drop for Began {
     fn drop(&mut self) {
-        self.pace.running().began.remove(&self.number);
+        self.prefetch.running().began.remove(&self.number);
     }
 }
 
@@ -84,7 +84,7 @@ impl Prefetch {
         running.next += 1;
         running.began.insert(number, Instant::now());
         drop(running);
-        Began { pace: self.clone(), number }
+        Began { prefetch: self.clone(), number }
     }
 
     /// Learns how long an attempt took.
@@ -139,28 +139,28 @@ mod tests {
 
     #[test]
     fn leases_are_held_ahead_only_while_attempts_are_short() {
-        let pace = Prefetch::new(4);
-        assert_eq!(pace.leases(), 4);
-        pace.learn(Duration::from_millis(1));
-        assert_eq!(pace.leases(), 4 * 21);
-        pace.learn(Duration::from_secs(10));
-        assert_eq!(pace.leases(), 4);
-        assert!(!pace.is_ahead());
+        let prefetch = Prefetch::new(4);
+        assert_eq!(prefetch.leases(), 4);
+        prefetch.learn(Duration::from_millis(1));
+        assert_eq!(prefetch.leases(), 4 * 21);
+        prefetch.learn(Duration::from_secs(10));
+        assert_eq!(prefetch.leases(), 4);
+        assert!(!prefetch.is_ahead());
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_held_ahead_for_slots_whose_attempts_run_for_long() {
-        let pace = Arc::new(Prefetch::new(4));
-        pace.learn(Duration::from_millis(1));
-        pace.changed().await;
-        let mut attempts: Vec<Began> = (0..3).map(|_| pace.begin()).collect();
-        pace.changed().await;
-        assert_eq!(pace.leases(), 4 + 20, "one slot goes on with short ones");
-        attempts.push(pace.begin());
-        pace.changed().await;
-        assert!(!pace.is_ahead(), "nobody has to end for that");
+        let prefetch = Arc::new(Prefetch::new(4));
+        prefetch.learn(Duration::from_millis(1));
+        prefetch.changed().await;
+        let mut attempts: Vec<Began> = (0..3).map(|_| prefetch.begin()).collect();
+        prefetch.changed().await;
+        assert_eq!(prefetch.leases(), 4 + 20, "one slot goes on with short ones");
+        attempts.push(prefetch.begin());
+        prefetch.changed().await;
+        assert!(!prefetch.is_ahead(), "nobody has to end for that");
         drop(attempts);
-        pace.learn(Duration::from_millis(1));
-        assert_eq!(pace.leases(), 4 * 21);
+        prefetch.learn(Duration::from_millis(1));
+        assert_eq!(prefetch.leases(), 4 * 21);
     }
 }

@@ -32,18 +32,18 @@ impl Recorder {
     /// leases and its finished reports. False when it gave up before that: the job's lease lapses then, and it runs again.
     pub(super) async fn record(&self, events: &[Event]) -> bool {
         let mut waits = ReconnectBackoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        let mut said = false;
+        let mut reported = false;
         loop {
             let error = match self.sink.append(events).await {
                 Ok(_) => {
-                    if said {
+                    if reported {
                         tracing::info!("the event log takes events again");
                     }
                     return true;
                 }
                 Err(error) => error,
             };
-            if !said {
+            if !reported {
                 let what = match error.kind {
                     EventErrorKind::Full => "the event log is full; waiting for room",
                     EventErrorKind::Unavailable | EventErrorKind::Corrupt => {
@@ -52,7 +52,7 @@ impl Recorder {
                 };
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, cause, "{what}");
-                said = true;
+                reported = true;
             }
             tokio::select! {
                 () = self.give_up.cancelled() => {

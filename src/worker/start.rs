@@ -22,7 +22,7 @@ pub(super) fn body_for_history(lease: &Lease) -> Option<JobBody> {
 
 /// The start of one attempt.
 pub(super) struct Start {
-    shop: Arc<WorkerContext>,
+    context: Arc<WorkerContext>,
     job: Arc<Job>,
     /// For history, of a job that it may not know yet.
     body: Option<JobBody>,
@@ -46,9 +46,9 @@ enum State {
 
 impl Start {
     /// Of this lease's attempt. To be called within a runtime.
-    pub(super) fn new(shop: &Arc<WorkerContext>, lease: &Lease) -> Self {
+    pub(super) fn new(context: &Arc<WorkerContext>, lease: &Lease) -> Self {
         Self {
-            shop: shop.clone(),
+            context: context.clone(),
             job: lease.job().clone(),
             body: body_for_history(lease),
             attempt: lease.attempt(),
@@ -73,12 +73,12 @@ impl Start {
         if matches!(*self.state(), State::Waiting) {
             return None;
         }
-        let worker = self.shop.worker.settings.id.clone();
+        let worker = self.context.worker.settings.id.clone();
         Some(self.event(EventKind::AttemptWithdrawn { attempt: self.attempt, worker }))
     }
 
     fn event(&self, kind: EventKind) -> Event {
-        Event::new(self.shop.worker.clock.now(), self.job.clone(), kind)
+        Event::new(self.context.worker.clock.now(), self.job.clone(), kind)
     }
 }
 
@@ -88,20 +88,20 @@ impl StartLog for Start {
         if !matches!(*state, State::Waiting) {
             return;
         }
-        let settings = &self.shop.worker.settings;
+        let settings = &self.context.worker.settings;
         let started = EventKind::AttemptStarted {
             attempt: self.attempt,
             worker: settings.id.clone(),
             host: settings.host.clone(),
         };
         let event = Event { body: self.body.clone(), ..self.event(started) };
-        let (shop, abandoned, publisher) = (self.shop.clone(), self.abandoned.clone(), self.publisher.clone());
+        let (context, abandoned, publisher) = (self.context.clone(), self.abandoned.clone(), self.publisher.clone());
         let mut writing = async move {
             // The queue notes it too: a lease that is lost before is no crash. First, so that on one database both share the
             // commit that the event does not wait for.
             let write = async {
                 let (is_noted, is_recorded) =
-                    tokio::join!(publisher.started(), shop.recorder.record(std::slice::from_ref(&event)));
+                    tokio::join!(publisher.started(), context.recorder.record(std::slice::from_ref(&event)));
                 is_recorded && is_noted
             };
             tokio::select! {
@@ -111,7 +111,7 @@ impl StartLog for Start {
             }
         }
         .boxed();
-        let began = self.shop.pace.begin();
+        let began = self.context.prefetch.begin();
         // The first poll hands the event to the log; the answer is waited for later.
         let _runtime = self.runtime.enter();
         *state = match (&mut writing).now_or_never() {

@@ -61,6 +61,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("couchbase_connstr", &["store::couchbase"]),
     ("redis", &["queue::bullmq", "redis", "events::redis", "failures::cache"]),
     ("axum", &["api"]),
+    ("csv", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tower", &["api"]),

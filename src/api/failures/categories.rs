@@ -29,10 +29,10 @@ const MOST_LABELLED: usize = 5000;
 /// `GET /api/v1/categories`.
 pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<CategoryListing>, ApiError> {
     let shards = api.history.shards(DayRange::default(), None).await?;
-    let book = ErrorLabels::open(&api, &errors_of(&shards)).await?;
+    let labels = ErrorLabels::open(&api, &errors_of(&shards)).await?;
     let mut errors: BTreeMap<Label, usize> = BTreeMap::new();
-    for record in book.records.values() {
-        *errors.entry(book.label(record)).or_insert(0) += 1;
+    for record in labels.records.values() {
+        *errors.entry(labels.label(record)).or_insert(0) += 1;
     }
     let count = |label: &Label| errors.get(label).copied().unwrap_or(0);
     let view = |category: &Category| CategoryView {
@@ -40,9 +40,9 @@ pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Js
         errors: count(&Label::Category(category.id.clone())),
     };
     Ok(axum::Json(CategoryListing {
-        items: book.categories.categories.iter().map(view).collect(),
-        threshold: api.settings.judge.threshold_of(&book.categories),
-        threshold_is_configured: book.categories.threshold.is_none(),
+        items: labels.categories.categories.iter().map(view).collect(),
+        threshold: api.settings.category_preview.threshold_of(&labels.categories),
+        threshold_is_configured: labels.categories.threshold.is_none(),
         uncategorised: count(&Label::Uncategorised),
         pending: count(&Label::Pending),
     }))
@@ -134,14 +134,14 @@ pub(in crate::api) async fn test(
     if text.trim().is_empty() {
         return Err(ApiError::bad_request("invalid_body", "text: say what an attempt might say"));
     }
-    let (judge, categories) = (&api.settings.judge, api.history.categories().await?);
+    let (preview, categories) = (&api.settings.category_preview, api.history.categories().await?);
     let canonical = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some(text));
-    let found = judge.matcher(&categories).await?.nearest(&judge.vector(&canonical).await?);
+    let found = preview.matcher(&categories).await?.nearest(&preview.vector(&canonical).await?);
     let tested = Tested {
         category: found.category.as_ref().map_or(UNCATEGORISED, CategoryId::as_str).to_owned(),
         nearest: found.best,
         similarity: found.similarity,
-        threshold: judge.threshold_of(&categories),
+        threshold: preview.threshold_of(&categories),
         fingerprint: fingerprint::of(&canonical),
         masked: fingerprint::mask(&canonical),
     };
@@ -158,7 +158,7 @@ pub(in crate::api) async fn measure(
         let detail = format!("labelled: at most {MOST_LABELLED} messages at once");
         return Err(ApiError::bad_request("invalid_body", detail));
     }
-    let (judge, categories) = (&api.settings.judge, api.history.categories().await?);
+    let (preview, categories) = (&api.settings.category_preview, api.history.categories().await?);
     let mut labels = Vec::with_capacity(body.labelled.len());
     for labelled in &body.labelled {
         labels.push(match labelled.category.as_deref() {
@@ -166,9 +166,9 @@ pub(in crate::api) async fn measure(
             Some(text) => Some(known_id(&categories, text)?),
         });
     }
-    let matcher = judge.matcher(&categories).await?;
+    let matcher = preview.matcher(&categories).await?;
     let texts: Vec<String> = body.labelled.into_iter().map(|labelled| labelled.text).collect();
-    let vectors = judge.vectors(&texts).await?;
+    let vectors = preview.vectors(&texts).await?;
     let found = labels.into_iter().zip(&vectors).map(|(label, v)| Labelled { label, found: matcher.nearest(v) });
     match calibrate(&found.collect::<Vec<_>>()) {
         Some(calibration) => Ok(axum::Json(calibration)),

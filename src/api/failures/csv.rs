@@ -1,11 +1,14 @@
 //! Rows as comma-separated values (RFC 4180).
 
+use std::io;
+
+use csv::{Terminator, WriterBuilder};
 use serde::Serialize;
 use serde_json::Value;
 
 /// A head and a line for each row. What lies within an object gets the names of both, joined by `_`; what lies in a list
 /// or in a map of days shares one cell.
-pub(super) fn csv<T: Serialize>(rows: &[T]) -> Result<String, serde_json::Error> {
+pub(super) fn csv<T: Serialize>(rows: &[T]) -> io::Result<Vec<u8>> {
     let mut head: Vec<String> = Vec::new();
     let mut lines = Vec::with_capacity(rows.len());
     for row in rows {
@@ -22,12 +25,17 @@ pub(super) fn csv<T: Serialize>(rows: &[T]) -> Result<String, serde_json::Error>
     let nested: Vec<String> = head.iter().map(|name| format!("{name}_")).collect();
     let is_bare = |i: usize| head.iter().any(|other| other.starts_with(&nested[i]));
     let columns: Vec<&String> = head.iter().enumerate().filter(|(i, _)| !is_bare(*i)).map(|(_, name)| name).collect();
-    let mut text = columns.iter().map(|name| cell(name)).collect::<Vec<_>>().join(",") + "\r\n";
-    for cells in lines {
-        let value = |name: &&String| cells.iter().find(|(n, _)| n == *name).map_or(String::new(), |(_, v)| cell(v));
-        text += &(columns.iter().map(value).collect::<Vec<_>>().join(",") + "\r\n");
+    if columns.is_empty() {
+        // The writer takes an empty record for one with an empty cell.
+        return Ok(b"\r\n".to_vec());
     }
-    Ok(text)
+    let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
+    writer.write_record(&columns)?;
+    for cells in lines {
+        let value = |name: &&String| cells.iter().find(|(n, _)| n == *name).map_or("", |(_, value)| value);
+        writer.write_record(columns.iter().map(value))?;
+    }
+    writer.into_inner().map_err(|error| error.into_error())
 }
 
 fn flatten(prefix: &str, value: Value, cells: &mut Vec<(String, String)>) {
@@ -54,10 +62,6 @@ fn harmless(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }
 
-fn cell(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,9 +73,9 @@ mod tests {
             serde_json::json!({"name": "c", "rate": null, "trend": {}, "text": "two\nlines", "list": ["x", "y"]}),
         ];
         assert_eq!(
-            csv(&rows).unwrap(),
+            String::from_utf8(csv(&rows).unwrap()).unwrap(),
             "name,rate_n,rate_low,trend,text,list\r\n\"a,b\",3,0.5,2026-11-24=2;2026-11-25=1,\"'=1+\"\"x\"\"\",\r\nc,,,,\"two\nlines\",x | y\r\n"
         );
-        assert_eq!(csv::<Value>(&[]).unwrap(), "\r\n");
+        assert_eq!(csv::<Value>(&[]).unwrap(), b"\r\n");
     }
 }

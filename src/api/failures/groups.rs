@@ -29,18 +29,18 @@ pub(in crate::api) async fn groups(
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     params.done()?;
     let shards = span.shards(&api).await?;
-    let book = ErrorLabels::open(&api, &errors_of(&shards)).await?;
-    let knowns = book.knowns();
-    let wanted = category.map(|text| wanted_label(&knowns, &text)).transpose()?;
+    let labels = ErrorLabels::open(&api, &errors_of(&shards)).await?;
+    let known_errors = labels.known_errors();
+    let wanted = category.map(|text| wanted_label(&known_errors, &text)).transpose()?;
     let mut counts: BTreeMap<Fingerprint, i64> = BTreeMap::new();
     for (error, failed) in shards.iter().flat_map(|shard| &shard.counts.failures) {
         *counts.entry(*error).or_insert(0) += failed.attempts;
     }
     let mut items: Vec<FailureGroup> = counts
         .into_iter()
-        .filter(|(error, _)| wanted.as_ref().is_none_or(|label| knowns.label(error) == *label))
+        .filter(|(error, _)| wanted.as_ref().is_none_or(|label| known_errors.label(error) == *label))
         .filter(|(error, _)| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)))
-        .map(|(error, count)| group(error, count, book.records.get(&error), &knowns))
+        .map(|(error, count)| group(error, count, labels.records.get(&error), &known_errors))
         .collect();
     items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
     let total = items.len();
@@ -48,13 +48,18 @@ pub(in crate::api) async fn groups(
     Ok(axum::Json(FailuresReport { items, total }))
 }
 
-fn group(fingerprint: Fingerprint, count: i64, record: Option<&ErrorRecord>, knowns: &KnownErrors) -> FailureGroup {
-    let label = knowns.label(&fingerprint);
+fn group(
+    fingerprint: Fingerprint,
+    count: i64,
+    record: Option<&ErrorRecord>,
+    known_errors: &KnownErrors,
+) -> FailureGroup {
+    let label = known_errors.label(&fingerprint);
     let seen = record.map(|record| &record.seen);
     FailureGroup {
         fingerprint,
         category: label.as_str().to_owned(),
-        category_name: knowns.name(&label),
+        category_name: known_errors.name(&label),
         count,
         text: seen.map(|seen| seen.text.clone()).unwrap_or_default(),
         first_seen: seen.map(|seen| seen.first_seen),
@@ -74,12 +79,12 @@ pub(in crate::api) async fn similar(
     let limit = params.number("limit", 1, 100)?.unwrap_or(10);
     params.done()?;
     let Some(text) = text else { return Err(ApiError::bad_request("invalid_query", "text: say what to look for")) };
-    let judge = &api.settings.judge;
-    let vector = judge.vector(&text).await?;
+    let preview = &api.settings.category_preview;
+    let vector = preview.vector(&text).await?;
     let limit = usize::try_from(limit).unwrap_or(10);
-    let near = api.history.similar_errors(&vector, judge.model(), limit).await?;
+    let near = api.history.similar_errors(&vector, preview.model(), limit).await?;
     let errors: Vec<_> = near.iter().map(|n| n.record.seen.fingerprint).collect();
-    let knowns = ErrorLabels::open(&api, &errors).await?.knowns();
+    let known_errors = ErrorLabels::open(&api, &errors).await?.known_errors();
     let shards = api.history.shards(crate::store::DayRange::default(), None).await?;
     let count = |error: &Fingerprint| {
         shards.iter().filter_map(|shard| shard.counts.failures.get(error)).map(|failed| failed.attempts).sum()
@@ -88,7 +93,7 @@ pub(in crate::api) async fn similar(
         .iter()
         .map(|neighbour| {
             let error = neighbour.record.seen.fingerprint;
-            let group = group(error, count(&error), Some(&neighbour.record), &knowns);
+            let group = group(error, count(&error), Some(&neighbour.record), &known_errors);
             FailureGroup { similarity: Some(neighbour.similarity), ..group }
         })
         .collect();

@@ -1,7 +1,6 @@
 //! Why jobs fail: failures by error, their categories, and statistics.
 
 mod categories;
-mod category_preview;
 mod csv;
 mod groups;
 mod retry;
@@ -16,7 +15,6 @@ use crate::domain::{Day, Fingerprint, JobName, Timestamp};
 use crate::stats::{ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
-pub use category_preview::CategoryPreview;
 pub(super) use groups::{groups, similar};
 pub(super) use retry::retry;
 pub(super) use stats::stats;
@@ -91,7 +89,7 @@ impl ErrorLabels {
         }
     }
 
-    fn knowns(&self) -> KnownErrors {
+    fn known_errors(&self) -> KnownErrors {
         let facts = |record: &ErrorRecord| ErrorFacts {
             label: self.label(record),
             text: record.seen.text.clone(),
@@ -106,8 +104,8 @@ impl ErrorLabels {
 }
 
 /// What is known of the errors that these aggregates name.
-pub(super) async fn knowns(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
-    Ok(ErrorLabels::open(api, &errors_of(shards)).await?.knowns())
+pub(super) async fn known_errors(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
+    Ok(ErrorLabels::open(api, &errors_of(shards)).await?.known_errors())
 }
 
 /// The categories of these errors, as they stand in JSON.
@@ -115,8 +113,8 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
     if errors.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let knowns = ErrorLabels::open(api, errors).await?.knowns();
-    Ok(errors.iter().map(|error| (*error, knowns.label(error).as_str().to_owned())).collect())
+    let known_errors = ErrorLabels::open(api, errors).await?.known_errors();
+    Ok(errors.iter().map(|error| (*error, known_errors.label(error).as_str().to_owned())).collect())
 }
 
 /// The errors that a caller means: of a category, by the first digits of a fingerprint, or both. Empty when neither is
@@ -130,11 +128,11 @@ pub(super) async fn chosen_errors(
         return Ok(Vec::new());
     }
     let shards = api.history.shards(DayRange::default(), None).await?;
-    let knowns = knowns(api, &shards).await?;
-    let label = category.map(|text| wanted_label(&knowns, text)).transpose()?;
+    let known_errors = known_errors(api, &shards).await?;
+    let label = category.map(|text| wanted_label(&known_errors, text)).transpose()?;
     let digits = fingerprint.map(str::to_ascii_lowercase);
     let mut chosen = errors_of(&shards);
-    chosen.retain(|error| label.as_ref().is_none_or(|label| knowns.label(error) == *label));
+    chosen.retain(|error| label.as_ref().is_none_or(|label| known_errors.label(error) == *label));
     chosen.retain(|error| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)));
     if chosen.is_empty() {
         let detail = match fingerprint {
@@ -150,11 +148,11 @@ pub(super) async fn chosen_errors(
 }
 
 /// A category by id or name, `uncategorised` or `pending`.
-fn wanted_label(knowns: &KnownErrors, text: &str) -> Result<Label, ApiError> {
+fn wanted_label(known_errors: &KnownErrors, text: &str) -> Result<Label, ApiError> {
     if let Some(label) = [Label::Uncategorised, Label::Pending].into_iter().find(|label| label.as_str() == text) {
         return Ok(label);
     }
-    let found = knowns.names.iter().find(|(id, name)| id.as_str() == text || name.eq_ignore_ascii_case(text));
+    let found = known_errors.names.iter().find(|(id, name)| id.as_str() == text || name.eq_ignore_ascii_case(text));
     found.map(|(id, _)| Label::Category(id.clone())).ok_or_else(|| {
         let detail = format!("there is no category {text:?}; see GET /api/v1/categories");
         ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_category", detail)

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::csv::csv;
-use super::{Span, knowns};
+use super::{Span, known_errors};
 use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
@@ -49,12 +49,12 @@ pub(in crate::api) async fn stats(
             form.answer(&report.levels.clone(), report)
         }
         "categories" => {
-            let items = categories::categories(&shards, &knowns(&api, &shards).await?);
+            let items = categories::categories(&shards, &known_errors(&api, &shards).await?);
             form.answer(&items.clone(), CategoriesReport { items })
         }
         "cost" => {
             let names = by_name(&shards);
-            let items = categories::cost(&names, &knowns(&api, &shards).await?);
+            let items = categories::cost(&names, &known_errors(&api, &shards).await?);
             form.answer(&items.clone(), CostReport { items, sizes: sizing::sizes(&names) })
         }
         _ => {

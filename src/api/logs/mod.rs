@@ -60,14 +60,14 @@ pub(super) async fn stream(
     let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
     let (id, own_id) = (look.pinned(), look.own_id.clone());
     let settled = look.settled;
-    let teller = LogStreamer { api: api.clone(), id, own_id, out, transcript, position: 0, settled };
+    let streamer = LogStreamer { api: api.clone(), id, own_id, out, transcript, position: 0, settled };
     api.tasks.spawn(async move {
-        let (stopping, out) = (teller.api.stopping.clone(), teller.out.clone());
-        let told = async { if follow { teller.follow(look).await } else { teller.tell_so_far(look).await } };
+        let (stopping, out) = (streamer.api.stopping.clone(), streamer.out.clone());
+        let streaming = async { if follow { streamer.follow(look).await } else { streamer.tell_so_far(look).await } };
         tokio::select! {
             () = stopping.cancelled() => {}
             () = out.closed() => {}
-            ended = told => if let Err(error) = ended {
+            ended = streaming => if let Err(error) = ended {
                 tracing::warn!(cause = error.cause(), "a log stream broke off");
             }
         }
@@ -254,9 +254,9 @@ impl LogStreamer {
 
     /// Sends what the transcript has to tell. A client that is gone is noticed elsewhere.
     async fn send(&mut self) {
-        for TranscriptEvent { event, place } in self.transcript.told() {
+        for TranscriptEvent { event, position } in self.transcript.take_events() {
             let ended = matches!(&event, crate::wire::LogEvent::State { state } if state.is_final());
-            let id = if ended { END.to_owned() } else { place.to_string() };
+            let id = if ended { END.to_owned() } else { position.to_string() };
             let data = serde_json::to_string(&event).expect("a log event has only strings and finite numbers");
             if self.out.send(Event::default().id(id).event(transcript::name(&event)).data(data)).await.is_err() {
                 return;

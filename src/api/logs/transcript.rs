@@ -53,7 +53,7 @@ impl FromStr for LogPosition {
 #[derive(Debug)]
 pub(super) struct TranscriptEvent {
     pub(super) event: LogEvent,
-    pub(super) place: LogPosition,
+    pub(super) position: LogPosition,
 }
 
 /// What has been told of one attempt: so many bytes of its streams, missing ones included.
@@ -94,13 +94,13 @@ pub(super) struct Transcript {
     wanted: Wanted,
     /// What the client had before it came back.
     had: LogPosition,
-    place: LogPosition,
+    position: LogPosition,
     attempts: BTreeMap<u32, Attempt>,
     /// Pieces that can't be told yet, because an earlier attempt has not been told to its end.
     pending: VecDeque<OutputChunk>,
     state: Option<JobState>,
     progress: Option<Progress>,
-    told: Vec<TranscriptEvent>,
+    events: Vec<TranscriptEvent>,
 }
 
 impl Transcript {
@@ -110,8 +110,8 @@ impl Transcript {
     }
 
     /// What is to be told now.
-    pub(super) fn told(&mut self) -> Vec<TranscriptEvent> {
-        std::mem::take(&mut self.told)
+    pub(super) fn take_events(&mut self) -> Vec<TranscriptEvent> {
+        std::mem::take(&mut self.events)
     }
 
     /// Takes the queue's next pieces.
@@ -140,7 +140,7 @@ impl Transcript {
             let tails = [(Stream::Stdout, &report.stdout), (Stream::Stderr, &report.stderr)]
                 .map(|(stream, tail)| (stream, tail.bytes(), tail.total_bytes))
                 .map(|(stream, bytes, total)| (stream, total.saturating_sub(bytes.len() as u64), bytes));
-            if read != Read::Last && tails.iter().any(|(stream, start, _)| *self.said(number, *stream) < *start) {
+            if read != Read::Last && tails.iter().any(|(stream, start, _)| *self.sent(number, *stream) < *start) {
                 return Need::Rest(number);
             }
             for (stream, start, bytes) in tails {
@@ -200,7 +200,7 @@ impl Transcript {
     fn begin(&mut self, number: u32) {
         if let Entry::Vacant(vacant) = self.attempts.entry(number) {
             vacant.insert(Attempt::default());
-            self.place = LogPosition { attempt: number, ..LogPosition::default() };
+            self.position = LogPosition { attempt: number, ..LogPosition::default() };
             self.tell_attempt(number, None);
         }
     }
@@ -209,7 +209,7 @@ impl Transcript {
         self.attempts.get(&number).is_some_and(|attempt| attempt.ended)
     }
 
-    fn said(&mut self, number: u32, stream: Stream) -> &mut u64 {
+    fn sent(&mut self, number: u32, stream: Stream) -> &mut u64 {
         let attempt = self.attempts.entry(number).or_default();
         match stream {
             Stream::Stdout => &mut attempt.stdout,
@@ -219,8 +219,8 @@ impl Transcript {
 
     /// Tells bytes of a stream that begin at `at`, as far as they are news, and what is missing before them.
     fn output(&mut self, attempt: u32, stream: Stream, at: Option<u64>, bytes: &[u8]) {
-        let said = *self.said(attempt, stream);
-        let begin = at.unwrap_or(said);
+        let sent = *self.sent(attempt, stream);
+        let begin = at.unwrap_or(sent);
         let end = begin + bytes.len() as u64;
         // What the client had before it came back is no news either.
         let had = match (attempt == self.had.attempt, stream) {
@@ -228,7 +228,7 @@ impl Transcript {
             (true, Stream::Stdout) => self.had.stdout,
             (true, Stream::Stderr) => self.had.stderr,
         };
-        let known = said.max(had);
+        let known = sent.max(had);
         let is_wanted =
             self.is_wanted(attempt) && self.wanted.stream.is_none_or(|s| s == stream) && attempt >= self.had.attempt;
         if is_wanted && begin > known {
@@ -250,13 +250,13 @@ impl Transcript {
 
     /// Notes that a stream has been told up to there.
     fn reach(&mut self, attempt: u32, stream: Stream, end: u64) {
-        let said = self.said(attempt, stream);
-        *said = end.max(*said);
-        let said = *said;
-        if attempt == self.place.attempt {
+        let sent = self.sent(attempt, stream);
+        *sent = end.max(*sent);
+        let sent = *sent;
+        if attempt == self.position.attempt {
             match stream {
-                Stream::Stdout => self.place.stdout = said,
-                Stream::Stderr => self.place.stderr = said,
+                Stream::Stdout => self.position.stdout = sent,
+                Stream::Stderr => self.position.stderr = sent,
             }
         }
     }
@@ -273,7 +273,7 @@ impl Transcript {
     }
 
     fn tell(&mut self, event: LogEvent) {
-        self.told.push(TranscriptEvent { event, place: self.place });
+        self.events.push(TranscriptEvent { event, position: self.position });
     }
 }
 
@@ -307,7 +307,7 @@ mod tests {
 
     /// What is told, in short: `1[` begin, `text`, `<n>` a gap, `]` end.
     fn short(transcript: &mut Transcript) -> String {
-        let words = transcript.told().into_iter().map(|told| match told.event {
+        let words = transcript.take_events().into_iter().map(|TranscriptEvent { event, .. }| match event {
             LogEvent::Output { text, .. } => text,
             LogEvent::Gap { bytes, .. } => format!("<{bytes}>"),
             LogEvent::Attempt { attempt, outcome: None } => format!("{attempt}["),
@@ -388,9 +388,9 @@ mod tests {
         t.absorb(&[ended_attempt(1, "x")], Read::All, false);
         t.take(piece(2, 0, "hello "));
         t.flush();
-        let place = t.told().pop().unwrap().place.to_string();
-        assert_eq!(place, "2.6.0");
-        let back = || Transcript::new(Wanted::default(), place.parse().ok());
+        let position = t.take_events().pop().unwrap().position.to_string();
+        assert_eq!(position, "2.6.0");
+        let back = || Transcript::new(Wanted::default(), position.parse().ok());
         let mut t = back();
         t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "hello world")], Read::All, true);
         assert_eq!(short(&mut t), "world]");
@@ -412,13 +412,13 @@ mod tests {
         let mut t = Transcript::default();
         t.take(piece(1, 0, &format!("x{}", "é".repeat(PIECE))));
         t.flush();
-        let told = t.told();
+        let events = t.take_events();
         let mut end = 0;
-        for TranscriptEvent { event, place } in told.iter().skip(1) {
+        for TranscriptEvent { event, position } in events.iter().skip(1) {
             let LogEvent::Output { text, base64: None, .. } = event else { panic!("{event:?}") };
             end += text.len() as u64;
             assert!(text.len() <= PIECE);
-            assert_eq!(*place, LogPosition { attempt: 1, stdout: end, stderr: 0 });
+            assert_eq!(*position, LogPosition { attempt: 1, stdout: end, stderr: 0 });
         }
         assert_eq!(end, 1 + 2 * PIECE as u64);
     }

@@ -35,7 +35,7 @@ impl Embedder for Words {
 }
 
 async fn site() -> Site {
-    Site::with(|settings| settings.judge = CategoryPreview::new(Arc::new(Words), 0.5), 100_000).await
+    Site::with(|settings| settings.category_preview = CategoryPreview::new(Arc::new(Words), 0.5), 100_000).await
 }
 
 impl Site {

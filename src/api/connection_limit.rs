@@ -18,7 +18,7 @@ const FOR_PROBES: usize = 16;
 pub(super) struct OnlyProbes;
 
 /// The connections of one listener.
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     most: usize,
     taken: Mutex<Taken>,
     freed: Notify,
@@ -38,8 +38,8 @@ struct Held {
 }
 
 /// A connection's place, until it is dropped.
-pub(super) struct QueuePosition {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    limit: Arc<ConnectionLimit>,
     number: u64,
     /// Cancelled when the connection must go.
     pub(super) evicted: CancellationToken,
@@ -47,7 +47,7 @@ pub(super) struct QueuePosition {
     pub(super) only_probes: bool,
 }
 
-impl Places {
+impl ConnectionLimit {
     /// `most` places, and some for probes.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most: most.max(1), taken: Mutex::default(), freed: Notify::new() })
@@ -60,20 +60,20 @@ impl Places {
 
     /// A place for a connection that `watch` watches. Returns at once unless every place, those for probes too, is with
     /// a connection that is being answered.
-    pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> QueuePosition {
+    pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> ConnectionPermit {
         loop {
             // Registered before the look, so that a place that is freed meanwhile is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
-            if let Some(place) = self.try_take(watch) {
-                return place;
+            if let Some(permit) = self.try_take(watch) {
+                return permit;
             }
             // Without a message too: a connection may have become idle.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(50), freed).await;
         }
     }
 
-    fn try_take(self: &Arc<Self>, watch: &Watch) -> Option<QueuePosition> {
+    fn try_take(self: &Arc<Self>, watch: &Watch) -> Option<ConnectionPermit> {
         let mut taken = self.taken();
         if taken.held.len() >= self.most
             && let Some(longest) = longest_idle(&taken.held)
@@ -88,7 +88,7 @@ impl Places {
         taken.next += 1;
         let evicted = CancellationToken::new();
         taken.held.push(Held { number, watch: watch.clone(), evicted: evicted.clone() });
-        Some(QueuePosition { places: self.clone(), number, evicted, only_probes: count >= self.most })
+        Some(ConnectionPermit { limit: self.clone(), number, evicted, only_probes: count >= self.most })
     }
 }
 
@@ -98,10 +98,10 @@ fn longest_idle(held: &[Held]) -> Option<usize> {
     since.min().map(|(_, i)| i)
 }
 
-impl Drop for QueuePosition {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.taken().held.retain(|held| held.number != self.number);
-        self.places.freed.notify_one();
+        self.limit.taken().held.retain(|held| held.number != self.number);
+        self.limit.freed.notify_one();
     }
 }
 
@@ -116,17 +116,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_goes_and_the_busy_stay() {
-        let places = Places::new(2);
+        let limit = ConnectionLimit::new(2);
         let (first, second, third) = (watch(), watch(), watch());
-        let one = places.take(&first).await;
+        let one = limit.take(&first).await;
         tokio::time::advance(Duration::from_secs(1)).await;
-        let two = places.take(&second).await;
+        let two = limit.take(&second).await;
         let _busy = first.request();
-        let three = places.take(&third).await;
+        let three = limit.take(&third).await;
         assert!(two.evicted.is_cancelled() && !one.evicted.is_cancelled() && !three.only_probes);
         let _busy_too = third.request();
         let probing = watch();
-        let four = places.take(&probing).await;
+        let four = limit.take(&probing).await;
         assert!(four.only_probes && !one.evicted.is_cancelled() && !three.evicted.is_cancelled());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::api::problem::ApiError;
+use super::problem::ApiError;
 use crate::failures::categories::{DEFAULT_THRESHOLD, Matcher};
 use crate::failures::gloss::gloss;
 use crate::failures::{EmbedError, Embedder};
