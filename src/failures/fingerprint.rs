@@ -1,4 +1,4 @@
-//! What is the same about two failures: the text without what varies, and its SHA-256.
+//! Tells which failures are alike: by their text without the parts that vary, and its SHA-256.
 
 use sha2::{Digest, Sha256};
 
@@ -9,8 +9,9 @@ use crate::domain::{Fingerprint, Outcome, SpawnFailure};
 /// How much of the end of an error's text counts, in bytes.
 const TAIL: usize = 2048;
 
-/// What a failure says: for a signal, a timeout, a lack of memory or a process that did not start a sentence of Jobber's
-/// own, followed by the end of what the program wrote. Depends on neither the job's name nor its limits.
+/// The text of a failure. For a signal, a timeout, a lack of memory or a process that did not start
+/// it is a sentence of Jobber's own, followed by the end of what the program wrote. It depends on
+/// neither the job's name nor its limits.
 ///
 /// `error` is an attempt's error text as the runner words it, or what the program wrote.
 pub fn canonical_text(outcome: &Outcome, error: Option<&str>) -> String {
@@ -103,8 +104,9 @@ fn tail(text: &str) -> &str {
     end.split_once('\n').map_or(end, |(_, whole_lines)| whole_lines).trim()
 }
 
-/// The text with what varies between two runs masked: numbers, addresses, times, paths and the like, lines that say no
-/// more than another, lines that only inform. Its spacing is made even. Masking twice changes nothing more.
+/// The text with everything masked that varies between two runs: numbers, addresses, times, paths
+/// and the like. Leaves out lines that say no more than another, and lines that only inform. Makes
+/// the spacing even. Masking twice changes nothing more.
 pub fn mask(text: &str) -> String {
     mask_lines(text)
 }
