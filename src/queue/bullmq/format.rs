@@ -1,9 +1,10 @@
 //! A job as BullMQ stores it, in both directions.
 //!
-//! The original wrote a bare array of strings: the arguments. That is what is written here too wherever it says all;
-//! attempts, backoff, delay, priority and deduplication stand in BullMQ's own options. What those can't say makes an
-//! object `{"arguments": [..], "data": .., "jobber": {..}}`. Any other JSON is a foreign producer's: data for stdin.
-//! Without `jobber` the rules of the reader's configuration hold, with it they do not.
+//! The original wrote a bare array of strings: the arguments. Jobber writes that too wherever it
+//! says all; attempts, backoff, delay, priority and deduplication stand in BullMQ's own options.
+//! For all that those can't say, Jobber writes an object
+//! `{"arguments": [..], "data": .., "jobber": {..}}`. Any other JSON is a foreign producer's: data
+//! for stdin. Without `jobber` the rules of the reader's configuration hold, with it they do not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::domain::{Backoff, BackoffKind, Job, JobId, JobName, JobOptions, Times
 /// The name in history of jobs whose own can't be one.
 const NO_NAME: &str = "invalid-job-name";
 
-/// What BullMQ's options have no word for.
+/// The options for which BullMQ has no word.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Extra {
@@ -43,7 +44,7 @@ struct Extra {
     backoff_jitter: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     after: Vec<JobId>,
-    /// Once nothing is waited for: BullMQ's own delay is then another.
+    /// The delay once the jobs before it have ended: until then BullMQ's own delay is another.
     #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
     delay: Option<Duration>,
 }
@@ -64,7 +65,7 @@ impl Extra {
     }
 }
 
-/// The job's data as it is stored where these rules hold for what it does not say.
+/// The job's data as it is stored. Readers fill in from `rules` what it does not say.
 pub(super) fn data(job: &Job, rules: &JobOptions) -> Value {
     let extra = Extra::of(&job.options);
     let plain = extra == Extra::of(rules);
@@ -123,7 +124,7 @@ enum Data<'s> {
 }
 
 impl<'s> Stored<'s> {
-    /// As the crate has read it. See [`is_doubtful`].
+    /// Takes the job as the crate has read it. See [`is_doubtful`].
     pub(super) fn of(job: &'s bullmq::Job) -> Self {
         Self {
             id: job.id(),
@@ -134,7 +135,7 @@ impl<'s> Stored<'s> {
         }
     }
 
-    /// As it lies there.
+    /// Takes the job as its hash in Redis has it.
     pub(super) fn of_hash(id: &'s str, fields: &'s HashMap<String, String>) -> Self {
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
         let ms = field("timestamp").parse::<f64>().unwrap_or(0.0);
@@ -173,8 +174,8 @@ impl<'s> Stored<'s> {
     }
 }
 
-/// Whether the crate may have read something else than what lies in Redis: it takes what it can't read for nothing, bytes
-/// that are no text for replacement characters, and knows no jitter.
+/// Whether the crate may have read something else than what lies in Redis: it takes data that it
+/// can't read for nothing, bytes that are no text for replacement characters, and knows no jitter.
 pub(super) fn is_doubtful(job: &bullmq::Job) -> bool {
     fn is_inexact(value: &Value) -> bool {
         /// Up to here whole numbers stay what they are as floating-point ones.
@@ -198,8 +199,8 @@ pub(super) fn is_doubtful(job: &bullmq::Job) -> bool {
         || is_inexact(job.data())
 }
 
-/// JSON as BullMQ's producers write it: halves of surrogate pairs stand for replacement characters, and what is well
-/// formed but too deep or too large for a [`Value`] for its own text.
+/// Reads JSON as BullMQ's producers write it. A half of a surrogate pair becomes a replacement
+/// character. JSON that is well formed but too deep or too large for a [`Value`] becomes its own text.
 ///
 /// # Errors
 /// Why it is none, for people.
@@ -246,7 +247,7 @@ fn has_long_number(text: &str) -> bool {
     text.as_bytes().split(|b| !b.is_ascii_digit()).any(|digits| digits.len() >= 17)
 }
 
-/// The job that a producer meant, where the settings say what it does not.
+/// The job that a producer meant. The settings say what the producer did not.
 ///
 /// # Errors
 /// Why it can't be run, for people.
@@ -280,7 +281,7 @@ pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<Job, 
     Ok(Job { id, name, arguments, data, options, submitted_at: stored.submitted_at })
 }
 
-/// What there is to say in history of a job that can't be run; nothing without an id that can be told.
+/// The outline of a job that can't be run, for history; `None` when its id can't be told.
 pub(super) fn outline(stored: &Stored<'_>) -> Option<Job> {
     let id = JobId::parse(stored.id).ok()?;
     let name = JobName::parse(stored.name).or_else(|_| JobName::parse(NO_NAME)).ok()?;
@@ -292,7 +293,7 @@ pub(super) fn outline(stored: &Stored<'_>) -> Option<Job> {
     Some(Job { id, name, arguments, data, options: JobOptions::default(), submitted_at: stored.submitted_at })
 }
 
-/// Arguments, data for stdin, and the rest if it is said.
+/// Arguments, data for stdin, and the other options if the producer gave any.
 type Content = (Vec<String>, Option<Value>, Option<Extra>);
 
 fn content(stored: Value) -> Result<Content, String> {
@@ -320,7 +321,7 @@ fn content(stored: Value) -> Result<Content, String> {
     Ok((arguments, object.get("data").cloned(), extra))
 }
 
-/// Whether this is an object of ours around arguments and data.
+/// Whether this is Jobber's object around arguments and data.
 fn is_wrapped(stored: &Value) -> bool {
     let is_ours = |key: &String| ["arguments", "data", "jobber"].contains(&key.as_str());
     stored.as_object().is_some_and(|object| object.contains_key("arguments") && object.keys().all(is_ours))
