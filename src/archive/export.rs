@@ -21,22 +21,23 @@ pub enum ExportError {
     Write(#[from] std::io::Error),
 }
 
-/// What was written.
+/// How many documents an export has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
-    /// Job records.
+    /// How many job records.
     pub jobs: u64,
-    /// Aggregates.
+    /// How many aggregates, one for each day and job name.
     pub shards: u64,
-    /// Errors.
+    /// How many errors, with their vectors.
     pub errors: u64,
 }
 
-/// Writes all of a store, which is given by both of its sides. The caller holds the projector's term, so that nothing
-/// moves meanwhile; `progress` is told how many jobs have been written.
+/// Writes all of a store, which is given by both of its sides. The caller holds the projector's term,
+/// so that the store does not change meanwhile. `progress` is told how many jobs have been written.
 ///
 /// # Errors
-/// When the store can't be read or `out` not be written. What has been written then lacks its last line.
+/// When the store can't be read or `out` can't be written. The lines written so far then
+/// lack their last line.
 pub async fn export(
     history: &dyn History,
     projection: &dyn Projection,
@@ -88,7 +89,8 @@ pub async fn export(
     Ok(Exported { jobs: end.jobs, shards: end.shards, errors: end.errors })
 }
 
-/// Before the aggregates that name them, as in [`crate::store::Commit`]. Answers how many there were.
+/// Writes the errors before the aggregates that name them, as in [`crate::store::Commit`]. Answers
+/// how many there were.
 async fn write_errors(
     history: &dyn History,
     projection: &dyn Projection,

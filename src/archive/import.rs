@@ -1,8 +1,9 @@
 //! Reads lines of JSON into a store.
 //!
-//! Only into a store that has no history of its own: aggregates of two histories could not be told apart again. Jobs are
-//! written first, then errors, then aggregates, the cursor last. An import that was cut off is taken up by running it again: what is
-//! there already and the same is passed over. So a second run changes nothing.
+//! The store must have no history of its own: aggregates of two histories could not be told apart
+//! again. The importer writes jobs first, then errors, then aggregates, and the cursor last. An
+//! import that was cut off is taken up by running it again: the importer passes over a document
+//! that the store has already, if it is the same. So a second run changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +46,7 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-/// What was read, and what of it was new.
+/// How many documents were read, and how many of them were new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Imported {
     /// Job records in the lines.
@@ -70,7 +71,7 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
     /// Reads the first line.
     ///
     /// # Errors
-    /// When it is not that of a history, or of a newer Jobber.
+    /// When it is not the first line of a history, or that of a newer Jobber.
     pub async fn open(input: R) -> Result<Self, ImportError> {
         let mut lines = Lines { input, number: 0, text: Vec::new() };
         let not_one =
@@ -90,11 +91,12 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         &self.header
     }
 
-    /// Writes all that follows into the store, under its term; `progress` is told how many jobs have been read.
+    /// Writes the documents of all further lines into the store, under its term. `progress` is told
+    /// how many jobs have been read.
     ///
     /// # Errors
-    /// When a line is broken or the last one missing, when the store has a history of its own, or can't be used. What was
-    /// written until then stays; the same lines can be imported again.
+    /// When a line is broken or the last one missing, or when the store has a history of its own or
+    /// can't be used. The documents written until then stay; the same lines can be imported again.
     pub async fn run(
         mut self,
         projection: &dyn Projection,
@@ -214,7 +216,8 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Those with which a store begins make room; nobody has touched them.
+    /// Writes the categories. They replace those with which a store begins, as long as no
+    /// user has changed these.
     async fn write_categories(&self, categories: Categories) -> Result<(), ImportError> {
         let stored = self.projection.load_categories().await?;
         let (known, version) = stored.map(|stored| (stored.document, stored.version)).unzip();
@@ -229,7 +232,7 @@ impl Target<'_> {
         Ok(self.projection.commit(self.term, Commit { categories, ..Commit::default() }).await?)
     }
 
-    /// Written a second time, they merge to the same.
+    /// Writes errors. If they are written a second time, they merge to the same.
     async fn write_errors(&mut self, records: Vec<ErrorRecord>) -> Result<(), ImportError> {
         if records.is_empty() {
             return Ok(());
@@ -244,7 +247,8 @@ impl Target<'_> {
         Ok(self.projection.learn(self.term, &learned).await?)
     }
 
-    /// A store that has been written to by nobody but an import of these lines holds their jobs and no others.
+    /// Fails when the store holds jobs that are not in these lines: then a program other than an
+    /// import of them has written to it.
     async fn check_no_other_jobs(&self) -> Result<(), ImportError> {
         let (mut count, mut after) = (0, None);
         loop {
@@ -319,7 +323,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 
     fn parse(&self) -> Result<ArchiveLine, ImportError> {
-        /// The version alone, of a first line that may be of any version.
+        /// Only the version, of a first line that may be of any version.
         #[derive(serde::Deserialize)]
         struct AnyHistory {
             jobber_history: AnyVersion,

@@ -10,10 +10,11 @@
 //! {"shard": {...}}                                              every aggregate
 //! {"end": {"jobs": 17, "shards": 3, "errors": 2}}               the last line: without it, the file was cut off
 //! ```
-//! Documents are those of the stores, byte for byte what `store::codec` writes. They keep the cursors up to which they
-//! were folded: a store that goes on with the same log goes on where the other one stood, and every other log has to go
-//! on behind that place. The first format had neither categories nor errors: a projector that finds a store without
-//! categories makes both anew from the job records. The first two have bodies within the records only.
+//! Documents are those of the stores, byte for byte what `store::codec` writes. They keep the
+//! cursors up to which they were folded: a store that goes on with the same log goes on where the
+//! exported one stood, and the events of any other log must come behind that place. The first
+//! format had neither categories nor errors: a projector that finds a store without categories
+//! makes both anew from the job records. The first two formats have bodies within the records only.
 
 mod export;
 mod import;
@@ -26,7 +27,7 @@ use crate::events::Cursor;
 pub use export::{ExportError, Exported, export};
 pub use import::{ImportError, Imported, Importer};
 
-/// Documents that are read or written in one go.
+/// How many documents are read or written in one go.
 const STEP: usize = 200;
 
 /// The format that this version writes, and the newest that it reads.
@@ -41,7 +42,7 @@ pub struct Header {
     pub jobber: String,
     /// When they were written.
     pub exported_at: Timestamp,
-    /// Up to where the log has been folded.
+    /// The cursor up to which the log has been folded.
     pub cursor: Cursor,
 }
 

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! projector ──errors seen──> look: cache, store ──unknown──> embed in batches ──> match ──> store ──> cache
-//!           ──look again───> all errors that the aggregates name: match anew by what is known
+//!           ──look again───> all errors that the aggregates name: match anew by their known vectors
 //! ```
-//! Nothing waits for it: neither a job nor the fold of history. While the embedder is away errors stay unknown in the
-//! store, which statistics show as pending, and are worked out when it is back. An error is embedded once ever; its
-//! vector is kept, so that changed categories cost nothing but arithmetic.
+//! Neither a job nor the fold of history waits for it. While the embedder is away, errors stay unknown in
+//! the store, which statistics show as pending; the classifier works them out when it is back. An error
+//! is embedded once ever: its vector is kept, so that changed categories cost nothing but arithmetic.
 
 mod pending;
 mod rules;
@@ -28,47 +28,48 @@ use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projectio
 use pending::{Pending, Unknown};
 use rules::Rules;
 
-/// Errors that are read from cache and store at once.
+/// How many errors are read from cache and store at once.
 const AT_ONCE: usize = 256;
-/// Errors that are remembered as known, to be spared a look when they are seen again.
+/// How many errors are remembered as known, to be spared a look when they are seen again.
 const REMEMBERED: usize = 100_000;
-/// The longest wait for an embedder that refuses: somebody may have helped it.
+/// The longest wait for an embedder that refuses: its operator may have put it right.
 const REFUSED: Duration = Duration::from_secs(300);
 
 /// How a classifier works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassifierSettings {
-    /// How near an error must be to its nearest category, unless the categories say it themselves.
+    /// How near an error must be to its nearest category, as a similarity, unless the categories
+    /// set a threshold themselves.
     pub threshold: f32,
-    /// Texts that are embedded at once: what goes over the wire in one request. With more, one request that fails would
-    /// take with it what the others had got.
+    /// How many texts are embedded at once, in one request. With more of them, a request that fails
+    /// would take with it the vectors that others had got.
     pub batch: usize,
-    /// Between tries to reach the embedder or the store, at first and at most.
+    /// The waits between tries to reach the embedder or the store: the first, and the longest.
     pub waits: (Duration, Duration),
 }
 
 impl ClassifierSettings {
-    /// The usual settings.
+    /// The usual settings, with waits of 1 second to 2 minutes.
     pub fn new(threshold: f32, batch: usize) -> Self {
         Self { threshold, batch, waits: (Duration::from_secs(1), Duration::from_secs(120)) }
     }
 }
 
-/// Works out what errors mean.
+/// Finds the categories of errors.
 pub struct Classifier {
-    /// Tells what is known.
+    /// The store, for reading: errors, aggregates and categories.
     pub history: Arc<dyn History>,
-    /// Takes what was learned.
+    /// The store, for writing down what was learned of errors.
     pub projection: Arc<dyn Projection>,
-    /// Saves what was learned for all processes.
+    /// Keeps what was learned for all processes.
     pub cache: Arc<dyn ErrorCache>,
     /// Turns texts into vectors.
     pub embedder: Arc<dyn Embedder>,
-    /// How it works.
+    /// How near, how many at once, and how long to wait.
     pub settings: ClassifierSettings,
 }
 
-/// What interrupts a term.
+/// An error that interrupts the work under a term.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
     #[error("history can't be used")]
@@ -77,7 +78,7 @@ enum Interrupted {
     Embedder(#[from] EmbedError),
 }
 
-/// What happened while it waited.
+/// The reason why the classifier woke up.
 enum ClassifierWakeup {
     Seen(Vec<Fingerprint>),
     Again,
@@ -86,7 +87,8 @@ enum ClassifierWakeup {
 }
 
 impl Classifier {
-    /// Works whenever the projector that `audience` listens to leads, until `stop`. No failure ends it.
+    /// Works whenever the projector that `audience` listens to leads, until `stop`. No
+    /// failure ends this function.
     pub async fn run(self, mut audience: ErrorFeedReceiver, stop: CancellationToken) {
         let (first, most) = self.settings.waits;
         let mut waits = ReconnectBackoff::new(first, most);
@@ -140,7 +142,7 @@ impl TermWork<'_> {
         waits: &mut ReconnectBackoff,
     ) -> Result<(), Interrupted> {
         loop {
-            // What changed before this line is in what is read after it.
+            // The reads below see every change that was announced before this line.
             self.lead = audience.lead.borrow_and_update().clone();
             if self.lead.term.as_ref() != Some(&self.term) {
                 return Ok(());
@@ -155,7 +157,8 @@ impl TermWork<'_> {
         }
     }
 
-    /// Follows the news until everything must be looked at again (false) or the term is over (true).
+    /// Follows the news. Answers false when everything must be looked at again, and true when
+    /// the term is over.
     async fn follow(
         &mut self,
         rules: &Rules,
@@ -218,7 +221,7 @@ impl TermWork<'_> {
         Ok(all.into_iter().collect())
     }
 
-    /// Puts what is known of these errors into the categories of now, and notes what is not known.
+    /// Matches the errors that have a vector with the categories of now, and notes the others as pending.
     async fn look(&mut self, errors: &[Fingerprint], rules: &Rules) -> Result<(), Interrupted> {
         let is_new = |f: &&Fingerprint| **f != Fingerprint::OTHER && !self.done.contains(*f) && !self.pending.holds(f);
         let new: Vec<_> = errors.iter().filter(is_new).copied().collect();
@@ -227,7 +230,7 @@ impl TermWork<'_> {
             let records = self.on.history.errors(chunk).await?;
             let mut learned = Vec::new();
             for (record, cached) in records.into_iter().zip(cached) {
-                // Seen again when it is in the store.
+                // The projector names the error again when it is in the store.
                 let Some(record) = record else { continue };
                 match self.vector(&record, cached) {
                     Some(vector) => learned.extend(self.reconsider(&record, vector, rules)),
@@ -240,7 +243,7 @@ impl TermWork<'_> {
         Ok(())
     }
 
-    /// What the cache knows; nothing when it is away.
+    /// What the cache knows of these errors; nothing when it is away.
     async fn cached(&self, errors: &[Fingerprint]) -> Vec<Option<KnownError>> {
         match self.on.cache.get(errors).await {
             Ok(known) => known,
@@ -251,7 +254,7 @@ impl TermWork<'_> {
         }
     }
 
-    /// The error's vector of the current model, if anybody has worked it out.
+    /// The error's vector of the current model, if the cache or the store has it.
     fn vector(&self, record: &ErrorRecord, cached: Option<KnownError>) -> Option<Vec<f32>> {
         let model = self.on.embedder.model();
         let cached = cached.filter(|known| known.model == model).map(|known| known.vector);
@@ -260,7 +263,7 @@ impl TermWork<'_> {
         cached.or_else(stored)
     }
 
-    /// What there is to learn of an error whose vector is known; nothing when the store knows it already.
+    /// What there is to learn of an error that has a vector; nothing when the store knows it already.
     fn reconsider(&self, record: &ErrorRecord, vector: Vec<f32>, rules: &Rules) -> Option<Learned> {
         let learned = self.judge(record.seen.fingerprint, vector, rules);
         let is_known = record.knowledge.as_ref().is_some_and(|known| {
@@ -277,7 +280,7 @@ impl TermWork<'_> {
         Learned { fingerprint, knowledge: Knowledge { model, vector, category, similarity, revision } }
     }
 
-    /// Embeds the errors that have waited longest; answers why that could not be done.
+    /// Embeds the errors that have waited longest. Answers the error when the embedder could not do that.
     async fn embed(&mut self, rules: &Rules, stop: &CancellationToken) -> Result<Option<EmbedError>, StoreError> {
         let batch = self.pending.next(self.on.settings.batch);
         let texts: Vec<String> = batch.iter().map(|unknown| unknown.text.clone()).collect();
@@ -296,7 +299,7 @@ impl TermWork<'_> {
         let judged = batch.iter().zip(vectors).map(|(unknown, vector)| self.judge(unknown.fingerprint, vector, rules));
         let learned: Vec<_> = judged.collect();
         if let Err(error) = self.learn(learned.clone()).await {
-            // The next one to try finds the vectors here, and need not pay for them again.
+            // The next classifier that tries finds the vectors in the cache, and need not pay for them again.
             self.put(&learned).await;
             return Err(error);
         }
@@ -305,7 +308,7 @@ impl TermWork<'_> {
         Ok(None)
     }
 
-    /// The store first: what only the cache knew would be forgotten one day.
+    /// Writes to the store first: the cache forgets, and with it what only the cache had.
     async fn learn(&self, learned: Vec<Learned>) -> Result<(), StoreError> {
         for part in learned.chunks(AT_ONCE) {
             self.on.projection.learn(&self.term, part).await?;
@@ -335,7 +338,8 @@ impl TermWork<'_> {
     }
 }
 
-/// Waits for the embedder, but not long once the process is to stop: what is paid for should be used.
+/// Waits for the embedder, but not long once the process is to stop: vectors that are paid
+/// for should be used.
 async fn unless_stopped<T>(
     stop: &CancellationToken,
     embedding: impl Future<Output = Result<T, EmbedError>>,
@@ -351,7 +355,7 @@ async fn unless_stopped<T>(
     }
 }
 
-/// The next errors, with all that have come meanwhile.
+/// Receives the next errors, with all that have come meanwhile, each once.
 async fn received(errors: &mut mpsc::Receiver<Vec<Fingerprint>>) -> Vec<Fingerprint> {
     let Some(mut all) = errors.recv().await else { return std::future::pending().await };
     while let Ok(more) = errors.try_recv() {

@@ -6,11 +6,11 @@ use crate::domain::Fingerprint;
 use crate::failures::gloss::gloss;
 use crate::store::Sighting;
 
-/// An error of which nothing is known.
+/// An error without a vector of the current model.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Unknown {
     pub(super) fingerprint: Fingerprint,
-    /// What is embedded.
+    /// The text that is embedded: that of the error, with glosses.
     pub(super) text: String,
 }
 
@@ -24,7 +24,8 @@ impl Unknown {
 pub(super) struct Pending {
     waiting: VecDeque<Unknown>,
     held: HashSet<Fingerprint>,
-    /// Of a batch that failed, the half is tried next, so that one text that can't be embedded does not hold up all others.
+    /// How often the size of the next batch is halved: once for each batch that failed, so that one
+    /// text that can't be embedded does not hold up all others.
     halvings: u32,
 }
 
@@ -47,7 +48,7 @@ impl Pending {
         }
     }
 
-    /// Takes the next ones out.
+    /// Takes the next errors out: at most `most`, and fewer after batches that failed.
     pub(super) fn next(&mut self, most: usize) -> Vec<Unknown> {
         let size = (most >> self.halvings.min(16)).max(1).min(self.waiting.len());
         let batch: Vec<_> = self.waiting.drain(..size).collect();
@@ -63,7 +64,7 @@ impl Pending {
         batch.into_iter().for_each(|unknown| self.add(unknown));
     }
 
-    /// Notes that a batch did not fail.
+    /// Notes that a batch has been embedded, so that the next ones may grow again.
     pub(super) fn has_passed(&mut self) {
         self.halvings = self.halvings.saturating_sub(1);
     }

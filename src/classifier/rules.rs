@@ -9,14 +9,15 @@ use crate::failures::gloss::gloss;
 use crate::failures::{EmbedError, Embedder, ErrorCache, PublishedCategories};
 use crate::store::Categories;
 
-/// By what errors are judged.
+/// The categories as errors are judged by them.
 pub(super) struct Rules {
     pub(super) matcher: Matcher,
-    /// Of which state of the categories.
+    /// The cursor of the state of the categories that these rules were made from.
     pub(super) revision: Cursor,
 }
 
-/// Embeds what the cache has not, and publishes the categories to those who decide without the store.
+/// Makes rules of the categories: embeds the texts that the cache does not have, and publishes the
+/// categories to the processes that decide without the store.
 ///
 /// # Errors
 /// Those of the embedder.
@@ -48,7 +49,7 @@ pub(super) async fn make(
             vector: vector.clone(),
             model: model.to_owned(),
         });
-        // Without the cache they are embedded again next time.
+        // Without the cache these texts are embedded again next time.
         let _ = cache.put(&known.collect::<Vec<_>>()).await;
         part.iter().zip(got).for_each(|(i, vector)| vectors[*i] = Some(vector));
     }
@@ -63,7 +64,8 @@ pub(super) async fn make(
     Ok(Rules { matcher, revision: categories.revision })
 }
 
-/// Under what a category's text lies in the cache: no error has the same fingerprint, as it is of another text.
+/// The key of a category's text in the cache. No error has this fingerprint, since it is the
+/// digest of another text.
 fn key(text: &str) -> Fingerprint {
     Fingerprint::from_bytes(Sha256::digest(format!("text of a category\0{text}")).into())
 }

@@ -6,7 +6,7 @@ use crate::runner::{CpuSet, Slots};
 
 const CHECK: &str = "cpus";
 
-/// The finding, and how many jobs run at the same time.
+/// Answers the finding, and how many jobs run at the same time.
 pub(super) fn check(config: &Config) -> (Finding, usize) {
     let worker = &config.worker;
     let list = worker.cpus.as_ref().map(|cpus| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","));

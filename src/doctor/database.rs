@@ -7,7 +7,7 @@ use crate::sqlite::{Inspection, inspect};
 
 const CHECK: &str = "database";
 
-/// The file, if there is one.
+/// Judges the database file, if there is one.
 pub(super) fn check(file: &Path, known: &SchemaVersions) -> Finding {
     if !file.exists() {
         return Finding::ok(CHECK, "there is none yet; the first start makes it");
@@ -59,7 +59,7 @@ fn judge(file: &Path, inspection: &Inspection, known: &SchemaVersions) -> Findin
     Finding::ok(CHECK, format!("whole, {} and {log} of log{note}", size(inspection.bytes)))
 }
 
-/// A log that is folded in as it should be stays far below this.
+/// The size in bytes of a log that is too large: one that is folded in as it should be stays far below it.
 const LARGE_LOG: u64 = 256 << 20;
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use rustix::fs::{Access, access, statfs, statvfs};
 
 use super::{Finding, size};
 
-/// Less free space than this is too little to work with.
+/// With less free space than this, in bytes, Jobber can't work.
 const LEAST: u64 = 64 << 20;
-/// Less than this is worth a warning.
+/// Less free space than this, in bytes, is worth a warning.
 const LITTLE: u64 = 1 << 30;
 
 /// What a file system is to SQLite's log, which needs memory shared between processes.
@@ -21,7 +21,7 @@ enum Kind {
     Local,
 }
 
-/// The directory itself, its file system, its free space.
+/// Judges the directory itself, its file system, and its free space.
 pub(super) fn data_directory(dir: &Path) -> Vec<Finding> {
     const CHECK: &str = "data directory";
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());

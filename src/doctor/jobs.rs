@@ -1,4 +1,4 @@
-//! The jobs directory: there, and what of it can be run.
+//! The jobs directory: whether it is there, and which of its files can be run.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use crate::config::Config;
 use crate::domain::JobName;
 use crate::runner::binary;
 
-/// So many files that can't be run are named.
+/// How many files that can't be run are named.
 const NAMED: usize = 3;
 
-/// Counts what can be run, and tells why the rest can't.
+/// Counts the jobs that can be run, and tells why the other files can't.
 pub(super) fn check(config: &Config) -> Finding {
     const CHECK: &str = "jobs directory";
     let dir = &config.worker.jobs_dir;
@@ -44,7 +44,8 @@ pub(super) fn check(config: &Config) -> Finding {
     Finding::warning(CHECK, format!("{count} in {shown}, besides files that can't be run"), why)
 }
 
-/// How many can be run, and the reasons why others can't, by name. Hidden files are nobody's job.
+/// Answers how many files can be run, and the reasons why others can't, by name. Hidden files are
+/// not taken for jobs.
 fn survey(dir: &Path) -> std::io::Result<(usize, Vec<String>)> {
     let mut names = Vec::new();
     for entry in fs_err::read_dir(dir)? {

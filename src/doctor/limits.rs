@@ -8,7 +8,7 @@ use crate::config::Config;
 
 /// Descriptors that a running job takes in the worker: pipes, pidfd, scratch directory, with some to spare.
 const FILES_PER_JOB: u64 = 16;
-/// Databases, logs, wake files, the runtime's own.
+/// Descriptors of a role besides its jobs: databases, logs, wake files, those of the runtime.
 const FILES_OF_A_ROLE: u64 = 128;
 /// A thread of the worker and the job's process, with some threads or children of its own.
 const PROCESSES_PER_JOB: u64 = 8;
@@ -22,7 +22,7 @@ pub(super) fn open_files(config: &Config, slots: usize) -> Finding {
     judge("open files", getrlimit(Resource::Nofile).maximum, need, "LimitNOFILE= of the unit, or ulimit -Hn")
 }
 
-/// `RLIMIT_NPROC` against slots.
+/// Judges `RLIMIT_NPROC` against the processes and threads that so many slots need.
 pub(super) fn processes(slots: usize) -> Finding {
     let need = slots as u64 * PROCESSES_PER_JOB + PROCESSES_OF_A_ROLE;
     judge("processes", getrlimit(Resource::Nproc).current, need, "LimitNPROC= and TasksMax= of the unit, or ulimit -u")
@@ -40,7 +40,7 @@ fn judge(check: &str, limit: Option<u64>, need: u64, how: &str) -> Finding {
     }
 }
 
-/// Whether this user can wait for wake-ups.
+/// Whether this user can make another inotify instance, by which roles wait for wake-ups.
 pub(super) fn inotify() -> Finding {
     const CHECK: &str = "inotify";
     let most = |what: &str| {

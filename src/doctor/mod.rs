@@ -1,4 +1,4 @@
-//! Examines a configuration and its host: what is well, what is not, and what to do about it.
+//! Examines a configuration and its host: finds good and bad, and says what to do about the bad.
 //!
 //! Nothing here changes the host, and everything works whether a server runs or not. Each check looks, then judges;
 //! where the judgement is more than a comparison it is a function of its own, so that it can be tested on any host.
@@ -23,7 +23,7 @@ use crate::domain::Clock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// All is well.
+    /// The check found nothing wrong.
     Ok,
     /// It works, but not as well as it should, or not for long.
     Warning,
@@ -46,7 +46,7 @@ impl std::fmt::Display for Health {
 pub struct Finding {
     /// What was looked at.
     pub check: String,
-    /// How it went.
+    /// How the check went.
     pub status: Health,
     /// What was found, in one line.
     pub found: String,
@@ -55,17 +55,17 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// All is well.
+    /// A finding without anything wrong.
     pub fn ok(check: &str, found: impl Into<String>) -> Self {
         Self { check: check.to_owned(), status: Health::Ok, found: found.into(), fix: None }
     }
 
-    /// Works, but should be better.
+    /// A finding that works, but should be better.
     pub fn warning(check: &str, found: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { check: check.to_owned(), status: Health::Warning, found: found.into(), fix: Some(fix.into()) }
     }
 
-    /// Does not work.
+    /// A finding with which Jobber does not work.
     pub fn failed(check: &str, found: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { check: check.to_owned(), status: Health::Failed, found: found.into(), fix: Some(fix.into()) }
     }
@@ -74,9 +74,8 @@ impl Finding {
 /// The tables that a Jobber knows how to use: the name of an adapter, and the version that it brings its tables to.
 pub type SchemaVersions = Vec<(&'static str, usize)>;
 
-/// Looks at everything that this configuration needs of this host, with the embedded database in the file `database`, apart
-/// from servers. May take as long as SQLite needs
-/// to read the database once.
+/// Looks at everything that this configuration needs of this host, with the embedded database in the
+/// file `database`, but not at servers. May take as long as SQLite needs to read the database once.
 pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVersions) -> Vec<Finding> {
     let mut findings = files::data_directory(&config.data_dir);
     findings.push(database::check(database, known));
@@ -93,7 +92,7 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
     findings
 }
 
-/// Bytes as people read them.
+/// A number of bytes as people read it.
 fn size(bytes: u64) -> String {
     match bytes {
         0..0xa0_0000 => format!("{} KiB", bytes >> 10),

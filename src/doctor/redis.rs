@@ -1,17 +1,17 @@
-//! Judges what a Redis server says of itself. A caller that can ask one fills in [`RedisFacts`]; nothing here talks to a
-//! server.
+//! Judges what a Redis server says of itself. A caller that can ask a server fills in
+//! [`RedisFacts`]; this module itself talks to none.
 
 use std::time::Duration;
 
 use super::Finding;
 use crate::domain::Timestamp;
 
-/// What was learnt from a Redis (or Valkey) server.
+/// The facts about a Redis (or Valkey) server that a caller has learnt from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisFacts {
     /// `redis_version` of `INFO`. Valkey gives the Redis version that it is compatible with.
     pub version: String,
-    /// `maxmemory_policy` of `INFO`.
+    /// `maxmemory_policy` of `INFO`; `None` where the server does not say.
     pub policy: Option<String>,
     /// `aof_enabled` of `INFO`: whether each write is logged.
     pub append_only: Option<bool>,
@@ -47,7 +47,7 @@ impl RedisFacts {
     }
 }
 
-/// Judges what a server said, or why it said nothing. `address` must not hold a password.
+/// Judges the answer of a server, or the reason why there was none. `address` must not hold a password.
 pub fn judge(address: &str, answer: Result<&RedisFacts, &str>) -> Vec<Finding> {
     match answer {
         Err(why) => vec![Finding::failed(

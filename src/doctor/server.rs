@@ -1,9 +1,9 @@
-//! What a server's answer means.
+//! Judges the answers of a Jobber server.
 
 use super::Finding;
 
-/// Judges what the server at `address` answered: its version, or why there was no answer. `asked_for`: somebody named
-/// the address, so that silence is a failure.
+/// Judges what the server at `address` answered: its version, or the reason why there was no
+/// answer. `asked_for` says that the user named the address, so that silence is a failure.
 pub fn judge(address: &str, answer: Result<String, String>, asked_for: bool) -> Finding {
     const CHECK: &str = "server";
     let own = env!("CARGO_PKG_VERSION");
@@ -21,7 +21,7 @@ pub fn judge(address: &str, answer: Result<String, String>, asked_for: bool) -> 
     }
 }
 
-/// Judges schedules: how many there are, and which of them bring no jobs, each with the reason.
+/// Judges schedules: how many there are, and those that bring no jobs, each with the reason.
 pub fn judge_schedules(count: usize, stopped: &[(String, String)]) -> Finding {
     const CHECK: &str = "schedules";
     match stopped {

@@ -1,4 +1,4 @@
-//! Memory, kernel, clock.
+//! Judges the memory, the kernel and the clock of this host.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::domain::{Clock, Timestamp};
 use crate::runner::memory_cgroup;
 
-/// How much memory there is, against what jobs may take together.
+/// Compares the memory of this host with what jobs may take together.
 pub(super) fn memory(config: &Config, slots: usize) -> Finding {
     let info = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
     let strict = fs_err::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "2");
@@ -46,7 +46,7 @@ fn judge_memory(total: u64, available: u64, each: Option<u64>, slots: u64, stric
     Finding::ok(CHECK, found)
 }
 
-/// By what means jobs are held to their memory limits.
+/// Tells by what means the worker holds jobs to their memory limits.
 pub(super) fn memory_limits(config: &Config) -> Finding {
     const CHECK: &str = "memory limits";
     let limited = config.defaults.memory_bytes.is_some() || config.jobs.values().any(|j| j.memory_bytes.is_some());
@@ -67,7 +67,7 @@ pub(super) fn memory_limits(config: &Config) -> Finding {
     }
 }
 
-/// Whether the kernel has what supervision needs.
+/// Whether the kernel has the system calls that supervision needs.
 pub(super) fn kernel() -> Finding {
     const CHECK: &str = "kernel";
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -104,7 +104,7 @@ pub(super) fn clock(clock: &Clock) -> Finding {
 
 fn judge_clock(before: Timestamp, after: Timestamp, steady: Duration) -> Finding {
     const CHECK: &str = "clock";
-    /// When this was written; no clock that is set shows less.
+    /// The start of 2026, in milliseconds since 1970: no clock that is set shows less.
     const PAST: i64 = 1_767_225_600_000;
     const FAR: i64 = 4_102_444_800_000;
     const DRIFT: i64 = 25;

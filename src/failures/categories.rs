@@ -82,7 +82,7 @@ fn texts_of(category: &Category) -> Vec<String> {
     std::iter::once(said).chain(category.examples.iter().cloned()).collect()
 }
 
-/// For each category the weights of the regression, of which each point belongs to its `owner`.
+/// Computes the weights of the regression for each category. `owner` names the category of each point.
 #[expect(clippy::cast_precision_loss, reason = "counts of texts are small")]
 fn fit(categories: usize, owner: &[usize], points: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let mut texts = vec![0_usize; categories];
@@ -90,7 +90,7 @@ fn fit(categories: usize, owner: &[usize], points: &[Vec<f32>]) -> Vec<Vec<f32>>
     let average = owner.len() as f64 / categories.max(1) as f64;
     let mut kernel = Vec::with_capacity(points.len());
     for (row, point) in points.iter().enumerate() {
-        // The lower half is all that is needed.
+        // Only the lower half is needed.
         let mut line: Vec<f64> = points[..=row].iter().map(|other| f64::from(dot(point, other))).collect();
         line[row] += RIDGE * texts[owner[row]] as f64 / average;
         kernel.push(line);
@@ -158,13 +158,13 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// A labelled message's best match: what calibration learns from.
 #[derive(Debug, Clone)]
 pub struct Labelled {
-    /// Where it belongs; `None` for messages that belong to no category.
+    /// The category that it belongs to; `None` for messages that belong to no category.
     pub label: Option<CategoryId>,
     /// Where the matcher put it.
     pub found: Match,
 }
 
-/// What one threshold buys.
+/// How well one threshold sorts the messages.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Point {
     /// The similarity from which a message belongs to its nearest category.
@@ -180,7 +180,7 @@ pub struct Point {
 /// The threshold that puts most messages where they belong, and what others would do.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Calibration {
-    /// The best one.
+    /// The threshold with the highest accuracy, and how well it sorts.
     pub best: Point,
     /// Thresholds from low to high.
     pub curve: Vec<Point>,

@@ -13,19 +13,19 @@ use crate::domain::{Category, CategoryId, Match};
 
 /// The label of messages that belong to no category.
 const NONE: &str = "none";
-/// Parts that the messages are cut into; each is judged by what is learnt from the others.
+/// How many parts the messages are cut into; each part is judged by what was learnt from the others.
 const FOLDS: usize = 5;
-/// Examples of each category in the setting with few of them.
+/// How many examples each category has in the setting with few of them.
 const FEW: usize = 5;
 
 /// A labelled message, as a line of the file has it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Message {
-    /// What was said.
+    /// The text of the message, as a failed job wrote it.
     pub text: String,
-    /// Where it belongs, or `none`.
+    /// The category that it belongs to, or `none`.
     pub category: String,
-    /// Where a reader would accept it too.
+    /// Other categories that a reader would accept too.
     #[serde(default)]
     pub also: Vec<String>,
 }
@@ -33,7 +33,7 @@ pub struct Message {
 /// Reads one JSON object a line.
 ///
 /// # Errors
-/// Which line is wrong, and why.
+/// A sentence that says which line is wrong, and why.
 pub fn read(lines: &str) -> Result<Vec<Message>, String> {
     let numbered = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let messages = numbered.map(|(at, line)| {
@@ -51,13 +51,13 @@ pub fn read(lines: &str) -> Result<Vec<Message>, String> {
 /// How well one model did with one kind of categories.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
-    /// The model.
+    /// The name of the model.
     pub model: String,
     /// What the categories were made of.
     pub categories: &'static str,
-    /// Of the messages with a category, the part of which it is the nearest one.
+    /// Of the messages with a category, the part for which that category is the nearest one.
     pub top1: f32,
-    /// The same, an accepted other category counting as right.
+    /// The same, with an accepted other category counting as right.
     pub top1_lenient: f32,
     /// The mean over categories of the harmonic mean of precision and recall, no threshold applied.
     pub macro_f1: f32,
@@ -75,11 +75,11 @@ pub struct Score {
 /// What each step costs a message, in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Costs {
-    /// Masking and hashing.
+    /// The time for masking and hashing.
     pub fingerprint_us: f64,
-    /// Glossing, and the static model's vector.
+    /// The time for glossing and for the static model's vector.
     pub embed_us: f64,
-    /// Finding the category.
+    /// The time for finding the category.
     pub match_us: f64,
     /// Bytes that the model adds to the binary.
     pub model_bytes: usize,
@@ -96,9 +96,9 @@ pub struct Report {
     pub none: usize,
     /// Categories that the library does not describe.
     pub undescribed: Vec<String>,
-    /// Accuracy.
+    /// How well each model did with each kind of categories.
     pub scores: Vec<Score>,
-    /// Time and size.
+    /// How long each step takes, and how large the model is.
     pub costs: Costs,
     /// What the endpoint took for its part; absent when none was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +108,7 @@ pub struct Report {
 /// What an endpoint was asked for, which is what it is paid for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EndpointCosts {
-    /// The model.
+    /// The name of the model.
     pub model: String,
     /// Texts that were embedded: each message once, and what describes the categories.
     pub texts: usize,
@@ -126,10 +126,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Asks for them.
+    /// Asks the endpoint for the vectors of all texts.
     ///
     /// # Errors
-    /// Those of [`Embedder::embed`].
+    /// The errors of [`Embedder::embed`], unchanged.
     pub async fn ask(embedder: &dyn Embedder, messages: &[Message]) -> Result<Self, EmbedError> {
         let texts = texts(messages);
         let began = Instant::now();
@@ -149,7 +149,7 @@ impl Endpoint {
     }
 }
 
-/// Every text, glossed, of which the trials on these messages need a vector; each once.
+/// Every text, glossed, whose vector the trials on these messages need; each once.
 pub fn texts(messages: &[Message]) -> Vec<String> {
     let names = names(messages);
     let categories: Vec<Category> = [Made::Names, Made::Library]

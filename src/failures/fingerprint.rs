@@ -1,4 +1,4 @@
-//! What is the same about two failures: the text without what varies, and its SHA-256.
+//! Tells which failures are alike: by their text without the parts that vary, and its SHA-256.
 
 use sha2::{Digest, Sha256};
 
@@ -9,8 +9,9 @@ use crate::domain::{Fingerprint, Outcome, SpawnFailure, last_lines};
 /// How much of the end of an error's text counts, in bytes.
 const TAIL: usize = 2048;
 
-/// What a failure says: for a signal, a timeout, a lack of memory or a process that did not start a sentence of Jobber's
-/// own, followed by the end of what the program wrote. Depends on neither the job's name nor its limits.
+/// The text of a failure. For a signal, a timeout, a lack of memory or a process that did not start
+/// it is a sentence of Jobber's own, followed by the end of what the program wrote. It depends on
+/// neither the job's name nor its limits.
 ///
 /// `error` is an attempt's error text as the runner words it, or what the program wrote.
 pub fn canonical_text(outcome: &Outcome, error: Option<&str>) -> String {

@@ -30,7 +30,7 @@ static CODES: LazyLock<HashMap<&'static str, Vec<GlossEntry>>> = LazyLock::new(|
     codes
 });
 
-/// Names the list of codes: the digits change when a code does, and with them what is embedded of a text.
+/// The version of the list of codes: its digits change when a code does, since other texts are embedded then.
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let digest = Sha256::digest(include_bytes!("gloss.txt"));

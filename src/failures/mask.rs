@@ -44,7 +44,8 @@ pub(super) fn mask_lines(text: &str) -> String {
     joined
 }
 
-/// Takes away what is only for the eye: colours, control characters, kinds of quotes. A carriage return ends a line.
+/// Takes away everything that is only for the eye: colours, control characters, kinds of quotes. A
+/// carriage return ends a line.
 fn clean(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'`' || b == b'\n') {
         return Cow::Borrowed(text);
@@ -147,7 +148,7 @@ impl MaskedLine<'_> {
         !before.is_some_and(|c| shapes::is_word(c) || c == '>')
     }
 
-    /// What is more than a word, if that is what begins here: its length, and what stands for it.
+    /// A thing larger than a word, if one begins here: its length, and the text that stands for it.
     fn whole(&self, rest: &str, first: char) -> Option<(usize, String)> {
         match first {
             '\'' | '"' => shapes::quoted(rest).map(|length| (length, format!("{first}<str>{first}"))),

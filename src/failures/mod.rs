@@ -1,10 +1,10 @@
-//! What is known of errors: fingerprints, categories, vectors.
+//! Knowledge of errors: fingerprints, categories, vectors.
 //!
-//! A failed attempt's text becomes a [`fingerprint`], and once for each fingerprint a vector by an [`Embedder`] of its
-//! [`gloss`]; the vector is put into one of the team's [`categories`].
+//! A failed attempt's text becomes a [`fingerprint`]. Once for each fingerprint an [`Embedder`]
+//! makes a vector of the text's [`gloss`], and the vector is put into one of the [`categories`].
 //!
-//! To work out what an error means costs an embedding; the [`ErrorCache`] saves it for errors that any process has met
-//! lately.
+//! Working out what an error means costs an embedding. The [`ErrorCache`] saves that for errors
+//! that any process has met lately.
 
 pub mod cache;
 pub mod categories;
@@ -38,8 +38,8 @@ impl CacheError {
     }
 }
 
-/// What is known of errors, shared by all processes. It forgets: whatever is missing can be worked out again, so who
-/// gets an error from it goes on as if nothing had been found.
+/// Knowledge of errors that all processes share. The cache forgets: whatever is missing can be
+/// worked out again. So a caller that gets an error from it goes on as if nothing had been found.
 #[async_trait]
 pub trait ErrorCache: Send + Sync + 'static {
     /// What is known of these errors, in the same order.
@@ -48,7 +48,7 @@ pub trait ErrorCache: Send + Sync + 'static {
     /// When the cache can't be reached.
     async fn get(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<KnownError>>, CacheError>;
 
-    /// Remembers these, in place of what was known of them.
+    /// Remembers these errors, in place of what was known of them.
     ///
     /// # Errors
     /// When the cache can't be reached; some of them may be remembered.
@@ -60,7 +60,7 @@ pub trait ErrorCache: Send + Sync + 'static {
     /// When the cache can't be reached.
     async fn published(&self) -> Result<Option<PublishedCategories>, CacheError>;
 
-    /// Publishes the categories, for those who must decide at once and can't ask the store.
+    /// Publishes the categories, for processes that must decide at once and can't ask the store.
     ///
     /// # Errors
     /// When the cache can't be reached.
@@ -72,14 +72,14 @@ pub trait ErrorCache: Send + Sync + 'static {
     /// When the cache can't be reached.
     async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError>;
 
-    /// Notes that, in place of what was noted before.
+    /// Notes how many times its usual limits the next attempt of this job gets, in place of an earlier note.
     ///
     /// # Errors
     /// When the cache can't be reached.
     async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError>;
 
-    /// Takes so many texts out of the day's budget of embedded texts, which all processes share. False when fewer are
-    /// left; then nothing is taken.
+    /// Takes so many texts out of the day's budget of embedded texts, which all processes share.
+    /// Answers false when fewer are left; then nothing is taken.
     ///
     /// # Errors
     /// When the cache can't be reached.
@@ -93,6 +93,6 @@ pub struct PublishedCategories {
     pub model: String,
     /// How near an error must be to its nearest category.
     pub threshold: f32,
-    /// The categories.
+    /// The categories, with their descriptions and examples.
     pub categories: Vec<Category>,
 }

@@ -1,7 +1,7 @@
-//! How the things look that vary: times, addresses, paths, numbers. Each function says how many bytes of the text's
-//! beginning have its shape.
+//! The shapes of things that vary: times, addresses, paths, numbers. Each function says how many
+//! bytes at the beginning of the text have its shape.
 
-/// Kinds of files of which the name says nothing about an error.
+/// Extensions of files whose names say nothing about an error.
 const DATA: &[&str] = &[
     "avi", "bin", "bmp", "bz2", "csv", "dat", "db", "dng", "exr", "gif", "gz", "h5", "ini", "jpeg", "jpg", "json",
     "lock", "log", "mkv", "mov", "mp3", "mp4", "npy", "npz", "obj", "onnx", "parquet", "pdf", "pgm", "pid", "png",
@@ -43,12 +43,12 @@ const UNITS_OF_TIME: &[&str] = &[
 const UNITS_OF_SIZE: &[&str] =
     &["B", "GB", "GiB", "K", "KB", "KiB", "M", "MB", "MiB", "PiB", "TB", "TiB", "byte", "bytes", "kB", "kb", "mb"];
 
-/// What words are made of.
+/// Whether a word can have this character.
 pub(super) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// What a path can't go on with.
+/// Whether a path ends before this character.
 pub(super) fn ends_path(c: char) -> bool {
     c.is_whitespace() || "'\"<>|,;()[]{}=".contains(c)
 }
@@ -170,7 +170,7 @@ pub(super) fn url(text: &str) -> Option<(&str, usize)> {
         .then(|| (&text[..scheme], scheme + 3 + length))
 }
 
-/// `8-4-4-4-12` hexadecimal digits.
+/// A UUID: `8-4-4-4-12` hexadecimal digits.
 pub(super) fn uuid(text: &str) -> Option<usize> {
     let bytes = text.as_bytes().get(..36)?;
     let shaped = bytes.iter().enumerate().all(|(at, b)| match at {
@@ -225,7 +225,7 @@ pub(super) fn time(text: &str) -> Option<usize> {
     }
 }
 
-/// `Jul  6 10:01:39`.
+/// A time as syslog writes it: `Jul  6 10:01:39`.
 pub(super) fn month_day_clock(text: &str) -> Option<usize> {
     let month = MONTHS.iter().find(|month| text.starts_with(**month))?;
     let rest = text[month.len()..].trim_start_matches(' ');

@@ -28,7 +28,7 @@ use crate::domain::{AttemptReport, Clock, Outcome, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
-/// Where a job finds what those gave back that came before it.
+/// The file in its scratch directory in which a job finds the results of its parents.
 const RESULTS_FILE: &str = ".jobber-results.json";
 
 /// What all attempts of a worker share.
@@ -38,24 +38,26 @@ pub(super) struct Shared {
     pub(super) environment: Environment,
     pub(super) binaries: Binaries,
     pub(super) scratch: Scratch,
-    /// Where the guard, if there is to be one, sees what runs.
+    /// The table in which the guard process finds the running attempts; `None` without a guard.
     pub(super) guard: Option<SharedPidTable>,
-    /// Whether it is there.
+    /// Tells whether the guard process runs; `None` without a guard.
     pub(super) presence: Option<Presence>,
     pub(super) limits: Limits,
     pub(super) orphans: &'static Orphans,
     pub(super) gauge: RunningGauge,
 }
 
-/// Runs it. The slot is given back as soon as nothing of the process is left. `None` when the process was not started.
+/// Runs one attempt. Gives the slot back as soon as nothing of the process is left. Answers `None`
+/// when the process was not started.
 ///
-/// Its start is written down while its surroundings are made, and has been when it is spawned. What may forbid it is
-/// looked at as late as can be: whether it is to stop before the spawn, and whether its lease is over by the child itself
-/// just before it executes its program.
+/// The start log writes the start down while this thread makes the attempt's surroundings, and has
+/// done so before the spawn. The checks that may forbid the start come as late as possible: this
+/// thread looks at the stop signal just before the spawn, and the child itself looks at the end of
+/// its lease just before it executes its program.
 ///
 /// # Errors
-/// [`RunnerError::Impeded`] when no process can be started here now, whatever the job; [`RunnerError::Supervise`] when the
-/// process could not be supervised: it has been killed then.
+/// [`RunnerError::Impeded`] when this worker can't start any process now, whatever the job;
+/// [`RunnerError::Supervise`] when this thread could not supervise the process, which has been killed then.
 pub(super) fn run(
     shared: &Shared,
     bench: &mut SpawnThreadState,
@@ -64,7 +66,7 @@ pub(super) fn run(
     stop: &StopSignal,
     sink: &Arc<dyn OutputSink>,
 ) -> Result<Option<AttemptReport>, RunnerError> {
-    // Not even written down, if it can be told already.
+    // The start of an attempt that is forbidden already is not even written down.
     if is_forbidden(order, stop) || !await_guard(shared, order, stop) {
         return Ok(None);
     }
@@ -74,7 +76,7 @@ pub(super) fn run(
     let may_start = || stop.reason().is_none() && order.start_log.as_ref().is_none_or(|log| log.is_written());
     let begun_at = shared.clock.now();
     let refused = |error: SpawnError| {
-        // History hears of the end after the start.
+        // History must hear of the start before it hears of the end.
         if !may_start() {
             return Ok(None);
         }
@@ -119,7 +121,7 @@ pub(super) fn run(
     let process = match spawn(shared, bench, &slot, order, &variables, &directory, &mut restraint) {
         Ok(process) => process,
         Err(error) => {
-            // The child may have got as far as noting itself.
+            // The child may already have written its id into the table.
             if let Some(guard) = &shared.guard {
                 guard.clear(bench.number);
             }
@@ -170,9 +172,10 @@ pub(super) fn run(
     Ok(Some(report))
 }
 
-/// Tries what every attempt needs, short of a process; what is missing, for people. On a thread of its own.
+/// Tries everything that an attempt needs except a process. The error says for people what is
+/// missing. To be called on a thread of its own.
 pub(super) fn probe(shared: &Shared) -> Result<(), String> {
-    /// As many pipes as give the descriptors of a few attempts.
+    /// So many pipes take as many descriptors as a few attempts do.
     const PIPES: usize = 8;
     descriptors::raise();
     let mut pipes = Vec::new();
@@ -185,7 +188,7 @@ pub(super) fn probe(shared: &Shared) -> Result<(), String> {
     shared.binaries.probe()
 }
 
-/// A scratch directory that is removed when the attempt is over, however it is.
+/// A scratch directory that is removed when the attempt is over, however it ended.
 struct Cleared<'a> {
     made: Option<WorkDir>,
     scratch: &'a Scratch,
@@ -199,7 +202,7 @@ impl Drop for Cleared<'_> {
     }
 }
 
-/// What is told of an attempt that was not started.
+/// Makes the report of an attempt that was never started.
 pub(super) fn never_started(reason: Option<StopReason>, now: Timestamp) -> AttemptReport {
     match reason {
         Some(StopReason::Cancelled) => {
@@ -211,8 +214,8 @@ pub(super) fn never_started(reason: Option<StopReason>, now: Timestamp) -> Attem
     }
 }
 
-/// Begins to write the start of an attempt down that has its slot, before its thread comes to it; unless it can be told
-/// already that it will not be made, or not yet.
+/// Begins to write down the start of an attempt that has its slot, before a thread takes the
+/// attempt up. Does nothing when the attempt is forbidden already, or has to wait for a guard.
 pub(super) fn begin(shared: &Shared, order: &RunOrder, stop: &StopSignal) {
     if let Some(log) = &order.start_log
         && !is_forbidden(order, stop)
@@ -222,13 +225,13 @@ pub(super) fn begin(shared: &Shared, order: &RunOrder, stop: &StopSignal) {
     }
 }
 
-/// Whether it is to stop, or its lease is over.
+/// Whether the attempt is to stop, or its lease is over.
 fn is_forbidden(order: &RunOrder, stop: &StopSignal) -> bool {
     stop.reason().is_some() || order.validity.as_ref().is_some_and(Validity::is_over)
 }
 
-/// Waits until there is a guard, which would end the process should this one be killed; false when the attempt must not
-/// be started any more.
+/// Waits until there is a guard process, which would end the attempt's process if this worker were
+/// killed. Answers false when the attempt must not be started any more.
 fn await_guard(shared: &Shared, order: &RunOrder, stop: &StopSignal) -> bool {
     const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
     let Some(presence) = &shared.presence else { return true };
@@ -285,7 +288,7 @@ fn spawn(
             note: shared.guard.as_ref().map(|table| table.place(bench.number)),
         });
         match spawned {
-            // The file was replaced since it was last looked at.
+            // The file was replaced after `Binaries` had resolved its path.
             Err(NotSpawned::Failed(error)) if error.cause == Cause::Path && std::mem::take(&mut once_more) => {
                 shared.binaries.forget(&job.name);
             }

@@ -67,20 +67,21 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     Ok(path)
 }
 
-/// Tells why the jobs directory can't be entered. One that can be entered need not be readable.
+/// Fails with the reason when the jobs directory can't be entered. A directory that can be entered
+/// need not be readable.
 fn enter(jobs_dir: &Path) -> Result<(), String> {
     rustix::fs::stat(jobs_dir.join(".")).map(drop).map_err(|error| {
         format!("couldn't enter the jobs directory {}: {}", jobs_dir.display(), std::io::Error::from(error))
     })
 }
 
-/// The system's words, without the path that fs_err puts before them: ours names it already.
+/// The system's words, without the path that fs_err puts before them: Jobber's message names it already.
 fn reason(error: &std::io::Error) -> String {
     let source = error.get_ref().and_then(|inner| inner.source());
     source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// What tells one version of a file from another.
+/// The metadata that tells one version of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
     device: u64,
@@ -109,7 +110,8 @@ impl Binaries {
         enter(&self.jobs_dir)
     }
 
-    /// The names of all that can be run, sorted; `None` when the directory can't be read or holds more than `most`.
+    /// The names of all jobs that can be run, sorted; `None` when the directory can't be read or
+    /// holds more than `most`.
     pub(super) fn names(&self, most: usize) -> Option<Vec<JobName>> {
         let mut names = Vec::new();
         for entry in fs_err::read_dir(&self.jobs_dir).ok()? {
@@ -127,15 +129,16 @@ impl Binaries {
         Some(names)
     }
 
-    /// Notes that the file could not be executed, though it looked as if it could: it counts as
-    /// none until it has changed.
+    /// Notes that the kernel could not execute the file, though it looked executable. The name
+    /// counts as missing until the file has changed.
     pub(super) fn note_broken(&self, name: &JobName) {
         if let Some(version) = self.version(name) {
             self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
         }
     }
 
-    /// Whether there is no file of this name that can be run, as far as is known; not when the directory can't be used.
+    /// Whether no file of this name can be run, as far as this runner knows. False when the jobs
+    /// directory can't be used.
     pub(super) fn lacks(&self, name: &JobName) -> bool {
         self.is_broken(name) || self.resolve(name).is_err_and(|error| error.failure != SpawnFailure::System)
     }
@@ -145,7 +148,7 @@ impl Binaries {
         broken.get(name).is_some_and(|version| Some(*version) == self.version(name))
     }
 
-    /// As [`resolve`].
+    /// Answers the remembered path while the file is the same, else does as [`resolve`].
     pub(super) fn resolve(&self, name: &JobName) -> Result<Arc<Path>, BinaryError> {
         let version = self.version(name);
         if let Some(version) = version
@@ -162,7 +165,7 @@ impl Binaries {
         Ok(path)
     }
 
-    /// Forgets what is known: the path did not lead anywhere any more.
+    /// Forgets the remembered path of a job, because no file is there any more.
     pub(super) fn forget(&self, name: &JobName) {
         self.lock().remove(name);
     }

@@ -13,7 +13,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Keeps at most `limit` bytes; memory grows with what is written, never beyond that.
+    /// Keeps at most `limit` bytes. Memory grows with the output, and never beyond the limit.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, kept: VecDeque::new(), total: 0 }
     }
@@ -32,7 +32,7 @@ impl Capture {
         self.kept.extend(bytes);
     }
 
-    /// What was kept. No character is cut at the front.
+    /// The kept end of the stream, without a character cut at its front.
     pub(super) fn finish(mut self) -> Tail {
         let truncated = self.total > self.kept.len() as u64;
         let mut bytes: &[u8] = self.kept.make_contiguous();

@@ -1,4 +1,4 @@
-//! Gives each attempt a cgroup (version 2) of its own, where this process may divide its own.
+//! Gives each attempt a cgroup (version 2) of its own, if this process may divide its cgroup.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,21 +10,21 @@ use rustix::fs::{Mode, OFlags};
 
 use super::procfs;
 
-/// Where this process moves to: the kernel lets a cgroup either hold processes or be divided.
+/// The cgroup into which this process moves: the kernel lets a cgroup either hold processes or be divided.
 const SUPERVISOR: &str = "jobber-supervisor";
 
-/// What the names of attempts' cgroups begin with; the worker's id follows.
+/// The beginning of the names of attempts' cgroups; the worker's id follows.
 const LEAF: &str = "jobber-";
 
 /// The cgroup below which each attempt gets its own.
 #[derive(Debug)]
 pub(super) struct Root(PathBuf);
 
-/// The cgroup of one attempt; what runs in it is killed, and it is removed, when this is dropped.
+/// The cgroup of one attempt. Dropping it kills the processes in it and removes it.
 #[derive(Debug)]
 pub(super) struct Leaf {
     path: PathBuf,
-    /// The same, opened: who is born in it is told by this.
+    /// The same directory, opened: the child gets into the cgroup through this descriptor.
     directory: OwnedFd,
 }
 
@@ -38,7 +38,7 @@ impl Root {
     }
 
     fn divide(own: &Path) -> Option<Self> {
-        // Started below a worker that has divided its own: the same place serves both.
+        // This process was started below a worker that has divided its cgroup: the same place serves both.
         let base = if own.ends_with(SUPERVISOR) { own.parent()? } else { own };
         let has = |file: &str| {
             fs::read_to_string(base.join(file)).is_ok_and(|text| text.split_ascii_whitespace().any(|c| c == "memory"))
@@ -61,7 +61,7 @@ impl Root {
                 return None;
             }
         }
-        // Whether it may be divided shows only by doing it.
+        // Only a trial shows whether the cgroup may be divided.
         let trial = base.join(format!("jobber-trial-{}", std::process::id()));
         fs::create_dir(&trial).ok()?;
         let works = trial.join("memory.max").exists();
@@ -69,13 +69,14 @@ impl Root {
         works.then(|| Self(base.to_owned()))
     }
 
-    /// Where it is.
+    /// The directory of the cgroup below which each attempt gets its own.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// A cgroup that ends together, and holds what is born in it to `limit` bytes of memory, if there is a limit: swap is
-    /// not counted as a way out, and memory files (`memfd`, `/dev/shm`) count.
+    /// Makes a cgroup whose processes can be killed together. If there is a limit, the kernel
+    /// holds the processes in it to `limit` bytes of memory: they can't swap instead, and memory
+    /// files (`memfd`, `/dev/shm`) count.
     pub(super) fn leaf(&self, name: &str, limit: Option<u64>) -> io::Result<Leaf> {
         let path = self.0.join(format!("{LEAF}{name}"));
         fs::create_dir(&path)?;
@@ -98,7 +99,7 @@ impl Root {
 }
 
 impl Leaf {
-    /// Where a process is to be born, to run in it from the first instruction.
+    /// The opened directory of the cgroup, for making a process that runs in it from its first instruction.
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
@@ -107,19 +108,19 @@ impl Leaf {
         fs::write(self.path.join(file), value)
     }
 
-    /// Whether the kernel has killed in it for want of memory.
+    /// Whether the kernel has killed a process of the cgroup for want of memory.
     pub(super) fn has_killed(&self) -> bool {
         let count =
             |text: &str| text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse::<u64>().ok();
         fs::read_to_string(self.path.join("memory.events")).ok().and_then(|text| count(&text)).is_some_and(|n| n > 0)
     }
 
-    /// The most memory that was used at once, in bytes.
+    /// The most memory that the cgroup's processes used at once, in bytes.
     pub(super) fn peak(&self) -> Option<u64> {
         fs::read_to_string(self.path.join("memory.peak")).ok()?.trim().parse().ok()
     }
 
-    /// Kills all that runs in it.
+    /// Kills all processes of the cgroup.
     pub(super) fn kill(&self) {
         kill(&self.path);
     }
@@ -140,7 +141,7 @@ pub(super) fn leaves_of(root: &Path, worker: &[u8]) -> Vec<PathBuf> {
     entries.flatten().filter(is_its).map(|entry| entry.path()).collect()
 }
 
-/// Kills all that runs in a cgroup.
+/// Kills all processes of a cgroup.
 pub(super) fn kill(leaf: &Path) {
     let _ = fs::write(leaf.join("cgroup.kill"), "1");
 }
@@ -149,7 +150,7 @@ pub(super) fn kill(leaf: &Path) {
 pub(super) fn remove(leaf: &Path) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let deadline = Instant::now() + PATIENCE;
-    // Busy until the last killed process is gone.
+    // The kernel answers EBUSY until the last killed process is gone.
     while let Err(error) = fs::remove_dir(leaf) {
         if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
             tracing::warn!(%error, "couldn't remove a job's cgroup");
@@ -159,8 +160,8 @@ pub(super) fn remove(leaf: &Path) {
     }
 }
 
-/// Of the processes in a cgroup, this one and its children: its guard, which was started before and would else stay
-/// where no process may be left.
+/// Finds this process and its children among the processes of a cgroup. One child is the guard
+/// process, which was started before and would else stay in a cgroup that must hold no process.
 fn own_processes(cgroup: &Path) -> Vec<i32> {
     let me = i32::try_from(std::process::id()).unwrap_or(0);
     let all = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
@@ -168,11 +169,11 @@ fn own_processes(cgroup: &Path) -> Vec<i32> {
     procfs::parse_ids(&all).into_iter().filter(is_own).collect()
 }
 
-/// The cgroup below which a worker started like this process would hold its jobs to their memory limits. Changes
-/// nothing.
+/// The cgroup below which a worker started like this process would hold its jobs to their
+/// memory limits. Changes nothing.
 ///
 /// # Errors
-/// Why there is none, for people.
+/// A sentence for people that says why there is none.
 pub fn memory_cgroup() -> Result<PathBuf, String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
     let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;

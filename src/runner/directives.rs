@@ -16,11 +16,11 @@ const RESULT: &[u8] = b"::result ";
 /// What the scanner found.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found<'a> {
-    /// Ordinary output.
+    /// Bytes of ordinary output, in the order in which the job wrote them.
     Plain(&'a [u8]),
-    /// `::progress N [text]`.
+    /// A line `::progress N [text]`, with N from 0 to 100.
     Progress(Progress),
-    /// `::result JSON`.
+    /// The value of a line `::result JSON`.
     Result(Value),
 }
 
@@ -35,17 +35,17 @@ pub(super) struct Directives {
 enum State {
     /// In a line that is ordinary output.
     Plain,
-    /// In a line that may still be a directive: what came of it so far.
+    /// In a line that may still be a directive: its bytes so far.
     Maybe(Vec<u8>),
 }
 
 impl Directives {
-    /// At the start of the output.
+    /// A scanner at the start of the output.
     pub(super) fn new() -> Self {
         Self { state: State::Maybe(Vec::new()), next_line: memmem::Finder::new(b"\n::") }
     }
 
-    /// Takes the next bytes and tells what is in them.
+    /// Takes the next bytes and gives each piece that it finds to `found`.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut found: impl FnMut(Found<'_>)) {
         while !bytes.is_empty() {
             bytes = match &mut self.state {
@@ -71,7 +71,7 @@ impl Directives {
         }
     }
 
-    /// The output has ended: a last line without its newline counts too.
+    /// Ends the scan with the output: a last line without its newline counts too.
     pub(super) fn finish(self, mut found: impl FnMut(Found<'_>)) {
         if let State::Maybe(line) = self.state
             && !line.is_empty()

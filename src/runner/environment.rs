@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::order::RunOrder;
 use super::slots;
 
-/// Names of what Jobber itself is configured by, and of what the service manager gave to it alone: no job inherits them,
-/// whatever the pass-list says. A trailing `*` matches any ending.
+/// Names of the variables that configure Jobber itself, and of those that the service manager gave to
+/// Jobber alone. No job inherits them, whatever the pass-list says. A trailing `*` matches any ending.
 const OWN: [&str; 9] = [
     "JOBBER_*",
     "OPENAI_API_KEY",
@@ -19,24 +19,25 @@ const OWN: [&str; 9] = [
     "INVOCATION_ID",
 ];
 
-/// Parts of names that say of variables of others what they hold.
+/// Parts of names that say that a variable of another program holds a secret.
 const SECRET: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY"];
 
-/// Whether a variable may hold a secret: Jobber's own, which no job inherits, or one that is named like one. A process
-/// that runs jobs keeps none of them where they could read it.
+/// Whether a variable may hold a secret: it is Jobber's own, which no job inherits, or its name
+/// says so. A process that runs jobs keeps no such variable where a job could read it.
 pub fn is_secret_variable(name: &str) -> bool {
     OWN.iter().any(|pattern| matches(pattern, name)) || SECRET.iter().any(|part| name.contains(part))
 }
 
-/// What every job of a worker gets, decided once.
+/// The variables that every job of a worker gets, decided once.
 #[derive(Debug)]
 pub(super) struct Environment {
     shared: Vec<(String, String)>,
 }
 
 impl Environment {
-    /// Of `parent`, what `pass` names and is not Jobber's own; then `set`, except for names that begin with `JOBBER_`.
-    /// Names and values that the system could not pass on are left out.
+    /// Takes from `parent` the variables that `pass` names and that are not Jobber's own. Then adds
+    /// `set`, except for names that begin with `JOBBER_`. Leaves out names and values that the
+    /// system could not pass on.
     pub(super) fn new(parent: Vec<(String, String)>, pass: &[String], set: &[(String, String)]) -> Self {
         let mut shared = BTreeMap::new();
         for (name, value) in parent {
@@ -57,14 +58,15 @@ impl Environment {
         Self { shared: shared.into_iter().filter(possible).collect() }
     }
 
-    /// What every job gets.
+    /// The variables that every job gets: name and value, sorted by name.
     pub(super) fn shared(&self) -> &[(String, String)] {
         &self.shared
     }
 }
 
-/// What only this attempt gets: name and value. `cpus` are those of its slot, of which `pinned` tells whether it is
-/// held to them; `error_file` is where it may write why it failed.
+/// The variables that only this attempt gets: name and value. `cpus` are those of its slot, and
+/// `pinned` tells whether the attempt is held to them. `error_file` is the file to which the job
+/// may write why it failed.
 pub(super) fn of_attempt(
     order: &RunOrder,
     worker: &str,

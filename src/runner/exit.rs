@@ -9,29 +9,30 @@ use super::order::StopReason;
 pub(super) enum Ending {
     /// By itself, with this code.
     Exited(i32),
-    /// By this signal.
+    /// The signal of this number ended it.
     Signaled(i32),
 }
 
-/// Why Jobber stopped it.
+/// Why Jobber stopped the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopped {
     /// It ran past its time limit.
     Timeout,
     /// Its memory was sampled above the limit.
     Memory,
-    /// Somebody asked.
+    /// The worker asked the attempt to stop, for this reason.
     Asked(StopReason),
 }
 
-/// What points to a lack of memory.
+/// The evidence of a lack of memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct MemoryEvidence {
     /// The attempt's own cgroup counted a kill.
     pub(super) cgroup_killed: bool,
-    /// The kernel killed somebody for want of memory while the attempt ran.
+    /// The kernel killed a process of this host for want of memory while the attempt ran.
     pub(super) kernel_killed: bool,
-    /// With a resource limit in force: whether what was measured says that it was reached. See [`limit_reached`].
+    /// Whether the measured memory says that the attempt reached its resource limit, if one was
+    /// in force. See [`limit_reached`].
     pub(super) limit_reached: bool,
 }
 
@@ -39,9 +40,9 @@ const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 const SIGSEGV: i32 = 11;
 
-/// The outcome. What Jobber did decides, even when the process then ended well by itself; then evidence of a lack of
-/// memory; then the ending as it was. `telling` are exit codes that the job gives a meaning to: what Jobber only infers
-/// does not override them.
+/// Decides the outcome. A stop by Jobber counts first, even when the process then ended well by
+/// itself; then evidence of a lack of memory; then the ending as it was. `telling` are exit codes
+/// to which the job gives a meaning: what Jobber only infers does not override them.
 pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEvidence, telling: &[u8]) -> Outcome {
     match stopped {
         Some(Stopped::Timeout) => return Outcome::Timeout,

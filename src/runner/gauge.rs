@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Counts the attempts that run on this host: exactly within the process, and as last told for its siblings.
+/// Counts the attempts that run on this host: exactly for this process, and as last told
+/// for the other workers.
 #[derive(Debug, Clone, Default)]
 pub struct RunningGauge(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Running attempts of other workers on this host.
+    /// Running attempts of other workers on this host, as last told.
     foreign: u32,
     next: u64,
     /// Each running attempt here, with the most that ran beside it so far.
@@ -40,7 +41,7 @@ impl RunningGauge {
         Self::default()
     }
 
-    /// An attempt starts; it runs until the guard is dropped.
+    /// Counts an attempt that starts. It runs until the answered value is dropped.
     pub fn enter(&self) -> Running {
         let mut state = self.lock();
         let key = state.next;
@@ -69,7 +70,7 @@ impl RunningGauge {
     }
 }
 
-/// One running attempt.
+/// One running attempt, which the gauge counts until this value is dropped.
 #[derive(Debug)]
 pub struct Running {
     gauge: RunningGauge,
@@ -78,8 +79,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// The attempts that ran when this one started, itself not counted. Unlike the peak, it does not grow with the
-    /// attempt's length.
+    /// How many attempts ran when this one started, itself not counted. Unlike the peak, it does
+    /// not grow with the attempt's length.
     pub fn beside_at_start(&self) -> u32 {
         self.at_start
     }

@@ -1,13 +1,15 @@
 //! The guard: a process that ends the jobs of a worker that died or was stopped.
 //!
-//! A worker that is killed with SIGKILL can't end its children, and would leave them to run beside their own retries.
-//! So a small process of its own, the guard, waits for the worker's end and then kills every process group in a table
-//! that the worker keeps in shared memory: a small cell per running attempt, written without waking anybody. What left
-//! its group is found by the attempt's number (see [`super::orphans`]), by the worker's id in its environment, or by its
-//! cgroup.
+//! A worker that is killed with SIGKILL can't end its children, and would leave them to run beside
+//! their own retries. So a small process of its own, the guard, waits for the worker's end and then
+//! kills every process group in a table that the worker keeps in shared memory: a small cell per
+//! running attempt, which the worker writes without waking the guard. The guard finds a process
+//! that left its group by the attempt's number (see [`super::orphans`]), by the worker's id in its
+//! environment, or by its cgroup.
 //!
-//! A worker that is stopped (SIGSTOP, a debugger) can't end its children either when it loses their leases meanwhile. So a
-//! cell also says until when its attempt may run, which the worker keeps moving on; the guard kills what is past it.
+//! A worker that is stopped (SIGSTOP, a debugger) can't end its children either when it loses their
+//! leases meanwhile. So a cell also holds the time until which its attempt may run, and the worker
+//! keeps moving that on. The guard kills an attempt that is past it.
 //!
 //! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it has.
 
@@ -30,10 +32,10 @@ use super::{cgroup, orphans, scratch, spawn, sys};
 use crate::domain::WorkerId;
 use crate::domain::validity::boot_ms;
 
-/// How often the guard looks at the table at least.
+/// The longest time between two looks of the guard at the table.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The worker's end of its guard. The guard ends by itself, soon after the worker.
+/// The worker's end of its guard process, which ends by itself soon after the worker.
 #[derive(Debug)]
 pub struct Guard {
     table: SharedPidTable,
@@ -45,12 +47,12 @@ pub struct Guard {
 pub struct Presence(watch::Receiver<bool>);
 
 impl Presence {
-    /// Whether there is one now.
+    /// Whether the guard process runs now.
     pub fn is_there(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Returns when [`Presence::is_there`] answers differently than when it was last asked for here.
+    /// Returns when the answer of [`Presence::is_there`] may have changed since this method last returned.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -59,8 +61,9 @@ impl Presence {
 }
 
 impl Guard {
-    /// Starts the guard of this process: this program again, with the hidden command `guard --parent PID`, which must
-    /// call [`run_guard`]. When it dies another is started. `scratch_dir` is that of the runner's settings.
+    /// Starts the guard of this process: runs this program again, with the hidden command
+    /// `guard --parent PID`, which must call [`run_guard`]. When a guard dies, a thread starts another.
+    /// `scratch_dir` is that of the runner's settings.
     ///
     /// # Errors
     /// When no process or memory is left, or the scratch directory's path is absurdly long.
@@ -70,7 +73,7 @@ impl Guard {
         let (tell, presence) = watch::channel(false);
         let (first, started) = mpsc::sync_channel(1);
         let kept = table.clone();
-        // Its children are none of the main thread's, where orphans are.
+        // On a thread of its own, since the main thread's children are taken for orphans.
         std::thread::Builder::new()
             .name("guard-watch".to_owned())
             .spawn(move || keep_guard(kept.file(), &tell, first))?;
@@ -78,7 +81,7 @@ impl Guard {
         Ok(Guard { table, presence: Presence(presence) })
     }
 
-    /// Tells whether it is there.
+    /// Answers a receiver that tells whether the guard process runs.
     pub fn presence(&self) -> Presence {
         self.presence.clone()
     }
@@ -88,8 +91,8 @@ impl Guard {
     }
 }
 
-/// Keeps one guard alive as long as this process lives. `first` is told how the first start went; if badly, there is no
-/// other.
+/// Keeps one guard alive as long as this process lives. Tells `first` how the first start went. If
+/// that start failed, it returns and starts no other.
 fn keep_guard(table: &File, tell: &watch::Sender<bool>, first: mpsc::SyncSender<io::Result<()>>) {
     let mut first = Some(first);
     let mut deaths = 0;
@@ -124,7 +127,7 @@ fn keep_guard(table: &File, tell: &watch::Sender<bool>, first: mpsc::SyncSender<
 /// A guard that lived for this long did not die of what killed the one before.
 const CALM: Duration = Duration::from_secs(10);
 
-/// How long to wait before the next guard after so many that died soon.
+/// How long to wait before the start of the next guard when so many in a row died soon.
 fn wait_after(deaths: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);
@@ -134,7 +137,8 @@ fn wait_after(deaths: u32) -> Duration {
     }
 }
 
-/// Reaps a guard; how it ended. One that is stopped guards nothing, and is killed.
+/// Waits for the end of a guard, reaps it, and says how it ended. Kills a guard that is stopped
+/// (SIGSTOP), since it guards nothing.
 fn wait_for_end(guard: Pid) -> String {
     loop {
         match rustix::process::waitpid(Some(guard), WaitOptions::UNTRACED) {
@@ -154,11 +158,12 @@ fn wait_for_end(guard: Pid) -> String {
     }
 }
 
-/// The guard itself: waits for the end of its parent `parent`, kills what is left of its jobs, removes its scratch
-/// directories, and returns. For the main function of the hidden command, with its standard input as `table`.
+/// Does the work of the guard process: waits for the end of its parent, the worker with the process
+/// id `parent`, kills the processes that its jobs left, removes its scratch directories, and
+/// returns. The main function of the hidden command calls this with its standard input as `table`.
 ///
 /// # Errors
-/// When the table can't be read or the parent not be watched.
+/// When the table can't be read or the parent can't be watched.
 pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
     sys::ignore_requests_to_end();
     sys::close_descriptors_on_exec();
@@ -167,7 +172,7 @@ pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
     let watched = i32::try_from(parent).ok().and_then(Pid::from_raw).filter(|_| !gone());
     let watched = watched.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
     match watched {
-        // If the parent was replaced between the two looks, the descriptor may be that of a stranger.
+        // If the parent was replaced between the two looks, the descriptor may be that of another process.
         Some(Ok(pidfd)) if !gone() => guard(Some(&pidfd), &table),
         Some(Err(error)) if error != Errno::SRCH => Err(error.into()),
         _ => guard(None, &table),
@@ -198,7 +203,8 @@ fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills what runs past the moment until which it may, once; answers how long to wait before the next look.
+/// Kills each attempt that runs past the time until which it may, once. Answers how long to wait
+/// before the next look.
 fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration> {
     let (contents, now) = (GuardTable::read(table)?, boot_ms());
     killed.retain(|done| contents.attempts.iter().any(|noted| (noted.group, noted.until) == *done));
@@ -206,7 +212,7 @@ fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration
     let lapsed: Vec<Noted> = contents.attempts.iter().filter(is_new).copied().collect();
     if !lapsed.is_empty() {
         lapsed.iter().for_each(kill_group);
-        // What had left its group.
+        // Processes that had left their group.
         let is_its = |limit: u64| limit != 0 && lapsed.iter().any(|noted| noted.number == limit);
         kill_each(|id| procfs::most_file_locks(id).is_some_and(is_its));
         if contents.attempts.iter().all(|noted| noted.is_over(now)) {
@@ -218,12 +224,13 @@ fn end_lapsed(table: &File, killed: &mut Vec<(Pid, u64)>) -> io::Result<Duration
     Ok(next.map_or(LOOK, |next| Duration::from_millis(next - now).min(LOOK)))
 }
 
-/// Kills an attempt's group, unless its id has been given to another process: that was started at another time. What a
-/// leader that is gone leaves behind is found otherwise.
+/// Kills an attempt's process group, unless the kernel has given the group's id to another process,
+/// which shows by its start time. If the leader is gone, the guard finds the processes that it left
+/// by their other marks.
 fn kill_group(noted: &Noted) {
     let is_it = match procfs::stat(noted.group.as_raw_nonzero().get()) {
         Some(stat) => stat.started + TICK >= noted.after && (noted.before == 0 || stat.started <= noted.before + TICK),
-        // There, but not shown (`hidepid`).
+        // The process exists, but `/proc` does not show it (`hidepid`).
         None => rustix::process::pidfd_open(noted.group, PidfdFlags::empty()).is_ok(),
     };
     if is_it {
@@ -241,7 +248,7 @@ fn kill_all_of(contents: &GuardTable) {
     });
 }
 
-/// Kills every process of which this is true, once. Answers whom.
+/// Kills once every process for which `is_meant` holds. Answers descriptors of the killed.
 fn kill_each(is_meant: impl Fn(i32) -> bool) -> Vec<OwnedFd> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let mut killed = Vec::new();
@@ -250,7 +257,8 @@ fn kill_each(is_meant: impl Fn(i32) -> bool) -> Vec<OwnedFd> {
         if !is_meant(id) {
             continue;
         }
-        // Opened, then looked at again: now the id can't come to mean another process. Nor is one that has ended already.
+        // Opened, then looked at again: now the id can't come to mean another process. A process
+        // that has ended already is not counted as killed.
         if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             && is_meant(id)
             && procfs::stat(id).is_some_and(|stat| !stat.zombie)
@@ -262,11 +270,13 @@ fn kill_each(is_meant: impl Fn(i32) -> bool) -> Vec<OwnedFd> {
     killed
 }
 
-/// Kills every process of which this is true, until there is none: one may have forked in between.
+/// Kills every process for which `is_meant` holds, until there is none: a process may have
+/// forked between two looks.
 fn kill_until_none(is_meant: impl Fn(i32) -> bool) {
-    /// Something that can't be killed (stuck in the kernel) is not waited for any longer.
+    /// The guard waits no longer for a process that can't be killed (stuck in the kernel).
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// A process that is just being executed shows no environment for a moment: none is left when several looks agree.
+    /// A process that is just being executed shows no environment for a moment: none is left when
+    /// so many looks in a row find none.
     const LOOKS: u32 = 3;
     const BETWEEN: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + PATIENCE;

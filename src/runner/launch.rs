@@ -1,12 +1,15 @@
 //! Makes a process by `clone3`: the shortest way from this process to another one.
 //!
-//! The child borrows this process's memory until it executes its program (`CLONE_VM`), and the thread that made it waits
-//! for that (`CLONE_VFORK`): no page table is copied, however large the worker is. Unlike with `posix_spawn`, the child
-//! is ours in between. It is born in its cgroup, sets its own limits, tells the guard of itself, and, last of all before
-//! it executes, looks at the clock: a worker that was stopped meanwhile does not start what others may be running.
+//! The child borrows this process's memory until it executes its program (`CLONE_VM`), and the
+//! thread that made it waits for that (`CLONE_VFORK`): no page table is copied, however large the
+//! worker is. Unlike with `posix_spawn`, code of this module runs in the child in between. The
+//! child is born in its cgroup, sets its own limits, tells the guard of itself, and, last of all
+//! before it executes, looks at the clock: a worker that was stopped meanwhile must not start a job
+//! that another worker may be running.
 //!
-//! Between its birth and the exec the child may do nothing but system calls: it shares every lock and the allocator with
-//! the threads of this process, and no other thread of it runs. So all that it needs is laid out before ([`Plan`]).
+//! Between its birth and the exec the child may do nothing but system calls: it shares every lock
+//! and the allocator with the threads of this process, and no other thread of it runs. So the
+//! parent lays out before everything that the child needs ([`Plan`]).
 #![expect(unsafe_code, reason = "a child that shares our memory is made by system calls that no crate wraps")]
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
@@ -19,7 +22,7 @@ use rustix::process::Pid;
 use super::stack::Stack;
 use crate::domain::Validity;
 
-/// What is executed, and how.
+/// The program to execute, and how to execute it.
 pub(super) struct Launch<'a> {
     pub(super) path: &'a CStr,
     pub(super) arguments: &'a Strings,
@@ -29,17 +32,18 @@ pub(super) struct Launch<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     /// Its nice value; `None` leaves it at that of this process.
     pub(super) nice: Option<i32>,
-    /// Resources, and how much it may have of them: softly, and at most.
+    /// Resource limits: the resource (`RLIMIT_*`), then its soft and its hard limit.
     pub(super) limits: &'a [(u32, [u64; 2])],
     /// The directory of the cgroup that it is born in.
     pub(super) cgroup: Option<BorrowedFd<'a>>,
-    /// It executes nothing once this is over.
+    /// The child executes nothing once this validity is over.
     pub(super) validity: Option<&'a Validity>,
-    /// Where its id and the end of its validity are written before it executes, eight bytes each.
+    /// The file and the offset at which the child writes its id and the end of its validity before
+    /// it executes, eight bytes each.
     pub(super) note: Option<(BorrowedFd<'a>, u64)>,
 }
 
-/// Why nothing was executed.
+/// Why nothing was executed. The numbers are values of `errno`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The validity was over.
@@ -64,7 +68,7 @@ pub(super) struct Strings {
 }
 
 impl Strings {
-    /// Adds one string, made of parts; false when one holds a NUL, which no string can.
+    /// Adds one string, made of parts. Answers false when a part holds a NUL, which no string can.
     pub(super) fn push(&mut self, parts: &[&[u8]]) -> bool {
         if parts.iter().any(|part| part.contains(&0)) {
             return false;
@@ -81,9 +85,9 @@ impl Strings {
     }
 }
 
-/// What the child reads, and where it says why it failed.
+/// What the child reads, and the fields in which it says why it failed.
 struct Plan {
-    /// Whose death the child is not to outlive.
+    /// The id of this process, whose death the child must not outlive.
     parent: c_int,
     path: *const c_char,
     arguments: *const *const c_char,
@@ -95,11 +99,11 @@ struct Plan {
     limits_len: usize,
     /// The cgroup's directory, when the child must go there itself.
     cgroup: Option<c_int>,
-    /// Whether the handlers of this process's signals must be taken from it.
+    /// Whether the child must reset the signal handlers of this process by itself.
     reset_handlers: bool,
     until: *const AtomicU64,
     note: Option<(c_int, u64)>,
-    /// What it is at, and the error that it met there; 0 once it has executed.
+    /// The step that the child is at, and the `errno` that it met there: 0 once it has executed.
     step: AtomicI32,
     errno: AtomicI32,
 }
@@ -112,7 +116,7 @@ const EXEC: i32 = 5;
 
 /// Makes the process, leader of a process group of its own, and returns once it has executed its program.
 pub(super) fn launch(stack: &mut Stack, launch: &Launch<'_>) -> Result<(Pid, OwnedFd), Refusal> {
-    // Decided once: an old kernel, or a container that filters it away.
+    // Decided once: an old kernel lacks the call, or a container filters it away.
     static REFUSED: AtomicBool = AtomicBool::new(false);
     if !REFUSED.load(Ordering::Relaxed) {
         match launch_by(stack, launch, Way::Clone3) {
@@ -129,9 +133,9 @@ pub(super) fn launch(stack: &mut Stack, launch: &Launch<'_>) -> Result<(Pid, Own
 /// By which system call the child is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The kernel does the most: puts it into its cgroup, takes the signal handlers from it.
+    /// The kernel puts the child into its cgroup and resets its signal handlers.
     Clone3,
-    /// The child does that itself.
+    /// The child does both by itself.
     Clone,
 }
 
@@ -155,7 +159,8 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
         step: AtomicI32::new(SET_UP),
         errno: AtomicI32::new(0),
     };
-    // A handler of ours that ran in the child would write to our memory as if it were us.
+    // A signal handler of this process that ran in the child would write to this process's memory
+    // as if it ran here.
     let blocked = mask_signals(u64::MAX);
     // SAFETY: `plan` and all that it points to (the strings, the limits, the validity, open descriptors) outlive the call,
     // and with `CLONE_VFORK` the call outlives the child's use of them. The stack is the child's alone: `&mut` keeps
@@ -168,7 +173,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     };
     mask_signals(blocked);
     let (pid, pidfd) = made.map_err(|errno| match (launch.cgroup, errno) {
-        // What only the way into a cgroup can meet.
+        // Errors that only the way into a cgroup can meet.
         (Some(_), libc::EACCES | libc::EBUSY | libc::ENODEV | libc::ENOENT | libc::EOPNOTSUPP | libc::EBADF) => {
             Refusal::Cgroup(errno)
         }
@@ -178,7 +183,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     if errno == 0 && step == EXEC {
         return Ok((pid, pidfd));
     }
-    // It has ended, or does so now.
+    // The child has ended, or ends now.
     let _ = super::sys::reap(pid, true);
     Err(match step {
         CGROUP => Refusal::Cgroup(errno),
@@ -189,7 +194,8 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     })
 }
 
-/// Sets which signals this thread blocks; answers which it did. Unlike the C library's, those that it uses itself too.
+/// Sets which signals this thread blocks, and answers which it blocked before. Unlike the C
+/// library's function, this blocks also the signals that the C library uses itself.
 fn mask_signals(blocked: u64) -> u64 {
     let mut before = 0u64;
     // SAFETY: both pointers are to eight bytes, the size of the kernel's set, which is given; the call can't fail with
@@ -216,7 +222,7 @@ unsafe fn make_by_clone3(stack: &Stack, plan: &Plan, cgroup: Option<BorrowedFd<'
     const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
-    // SAFETY: a `clone_args` is plain numbers, of which zero asks for nothing.
+    // SAFETY: a `clone_args` is plain numbers, and a zero asks for nothing.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = VM | PIDFD | VFORK | CLEAR_SIGHAND;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
@@ -255,7 +261,7 @@ unsafe fn make_by_clone3(stack: &Stack, plan: &Plan, cgroup: Option<BorrowedFd<'
     if pid < 0 {
         return Err(-pid);
     }
-    // SAFETY: the kernel has made this descriptor for us.
+    // SAFETY: the kernel has made this descriptor for this process.
     Ok((Pid::from_raw(pid).ok_or(libc::EINVAL)?, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
@@ -265,7 +271,7 @@ unsafe fn make_by_clone3(_: &Stack, _: &Plan, _: Option<BorrowedFd<'_>>) -> Resu
 }
 
 /// # Safety
-/// As for [`make_by_clone3`].
+/// The same as for [`make_by_clone3`].
 unsafe fn make_by_clone(stack: &Stack, plan: &Plan) -> Result<(Pid, OwnedFd), i32> {
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -276,28 +282,29 @@ unsafe fn make_by_clone(stack: &Stack, plan: &Plan) -> Result<(Pid, OwnedFd), i3
     if pid < 0 {
         return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL));
     }
-    // SAFETY: the kernel has made this descriptor for us.
+    // SAFETY: the kernel has made this descriptor for this process.
     Ok((Pid::from_raw(pid).ok_or(libc::EINVAL)?, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
 /// The child: never returns. It holds no lock, allocates nothing, and can't panic.
 extern "C" fn child(plan: *mut c_void) -> c_int {
-    // SAFETY: whoever made the child gives it a plan that lives until it has executed or ended.
+    // SAFETY: `launch_by` gives the child a plan that lives until the child has executed or ended.
     let plan = unsafe { &*plan.cast::<Plan>() };
     // SAFETY: this is the child, on its own stack, with all signals blocked.
     let errno = unsafe { set_up_and_execute(plan) };
     plan.errno.store(errno, Ordering::SeqCst);
     loop {
-        // SAFETY: ends this process at once; none of our destructors or handlers run.
+        // SAFETY: ends this process at once; no destructor or handler of this program runs.
         unsafe { libc::syscall(libc::SYS_exit_group, 127) };
     }
 }
 
-/// Answers with the error that kept it from being another program.
+/// Makes the child another program. Returns only when that failed, with the `errno`.
 ///
 /// # Safety
-/// To be called by the child only, with all signals blocked, and a plan whose pointers are valid. The C library's
-/// `syscall` writes its `errno`, which is that of the thread that waits: it looks at its own only after its own calls.
+/// To be called by the child only, with all signals blocked, and a plan whose pointers are valid.
+/// The C library's `syscall` writes its `errno`, which is that of the thread that waits: that
+/// thread looks at it only after its own calls.
 unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
     /// What the kernel takes for a handler by default: all of its `sigaction` is zero.
     static DEFAULT: [u64; 4] = [0; 4];
@@ -330,12 +337,13 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
             }
         }
     }
-    // Ignored by the runtime of this process.
+    // The runtime of this process ignores it.
     reset(libc::SIGPIPE);
     // SAFETY: all of these calls take numbers, and pointers of the plan, which are valid.
     unsafe {
-        // Should worker and guard be killed at the same time, the kernel ends the job: "parent" is the thread that waits
-        // here, and later supervises. Set too late, it would never be told.
+        // If worker and guard are killed at the same time, the kernel ends the job: "parent" is the
+        // thread that waits here, and later supervises. If this process died before the call, the
+        // kernel would send no signal: hence the look at the parent's id.
         libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         if libc::syscall(libc::SYS_getppid) != c_long::from(plan.parent) {
             return libc::ESRCH;
@@ -349,7 +357,7 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
             }
         }
         if let Some(nice) = plan.nice {
-            // Fails only for want of a right that lowering does not need.
+            // Fails only for want of a right, which lowering the priority does not need.
             libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
         }
         let mut limit = plan.limits;
@@ -375,7 +383,7 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
         if let Some((file, offset)) = plan.note {
             let until = if plan.until.is_null() { 0 } else { (*plan.until).load(Ordering::SeqCst) };
             let words = [libc::syscall(libc::SYS_getpid).cast_unsigned(), until];
-            // Without memory for it, the guard still finds the process by its environment.
+            // If there is no memory for it, the guard still finds the process by its number or its environment.
             libc::syscall(libc::SYS_pwrite64, file, words.as_ptr(), size_of_val(&words), offset);
         }
         let none = 0u64;
@@ -465,7 +473,7 @@ mod tests {
             // ls itself opens 3.
             let [blocked, ignored, caught] = lines[6..] else { panic!("{said}") };
             assert_eq!([blocked, caught], ["0000000000000000"; 2], "{way:?}");
-            // This process ignores it, and may itself have been started with others ignored.
+            // This process ignores SIGPIPE, and may itself have been started with others ignored.
             let ignored = u64::from_str_radix(ignored, 16).unwrap();
             assert_eq!(ignored & (1 << (libc::SIGPIPE - 1)), 0, "{way:?}");
         }

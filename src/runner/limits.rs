@@ -1,9 +1,9 @@
 //! Enforces a memory limit and finds the evidence of its breach.
 //!
-//! Where the worker's cgroup (version 2) may be divided, each attempt runs in a leaf of its own, and the kernel does the
-//! rest. Elsewhere two nets together: a resource limit on private memory (`RLIMIT_DATA`) stops what allocates
-//! fast; a watchdog that adds up the resident memory of the process group stops what allocates slowly or in many
-//! processes.
+//! Where the worker's cgroup (version 2) may be divided, each attempt runs in a leaf of its own,
+//! and the kernel does the rest. Elsewhere two nets work together: a resource limit on private
+//! memory (`RLIMIT_DATA`) stops a job that allocates fast; a watchdog that adds up the resident
+//! memory of the attempt's processes stops one that allocates slowly or in many processes.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     kernel_kills: AtomicU64,
 }
 
-/// What holds one attempt.
+/// The limits of one attempt, and the means that keep them.
 #[derive(Debug)]
 pub(super) struct Restraint {
     limit: Option<u64>,
@@ -39,7 +39,7 @@ pub(super) struct Restraint {
 }
 
 impl Limits {
-    /// Looks once at what this host offers, and tells the guard.
+    /// Finds out once what this host offers, and notes the cgroup in the guard's table.
     pub(super) fn detect(table: Option<&SharedPidTable>) -> Self {
         let own = procfs::read("/proc/self/oom_score_adj", 16).unwrap_or_default();
         let kernel_kills = AtomicU64::new(procfs::kernel_oom_kills().unwrap_or(0));
@@ -50,8 +50,8 @@ impl Limits {
         Self { cgroup, protected: own.starts_with(b"-"), kernel_kills }
     }
 
-    /// Prepares what will hold a process that is not spawned yet. `name` is no other attempt's on this host; the
-    /// process and all below it get `number` (see [`super::orphans`]).
+    /// Prepares the limits of a process that is not spawned yet. No other attempt on this host has
+    /// `name`; the process and all its descendants get `number` (see [`super::orphans`]).
     pub(super) fn prepare(&self, name: &str, number: u64, memory: Option<u64>, cores: usize) -> Restraint {
         let kernel_kills = self.kernel_kills.load(Ordering::Relaxed);
         let mut resources = vec![(libc::RLIMIT_LOCKS, [number; 2])];
@@ -65,15 +65,16 @@ impl Limits {
         restraint
     }
 
-    /// Takes from a process that has just been spawned what it should not inherit.
+    /// Takes from a process that has just been spawned the protection from the out-of-memory
+    /// killer, which it should not inherit.
     pub(super) fn expose(&self, pid: Pid) {
         if self.protected {
             let _ = fs_err::write(format!("/proc/{pid}/oom_score_adj"), "0");
         }
     }
 
-    /// What points to a lack of memory, now that the process has ended as `ending` tells, not stopped by
-    /// Jobber.
+    /// Collects the evidence of a lack of memory, after the process has ended as `ending` says and
+    /// not because Jobber stopped it.
     pub(super) fn evidence(
         &self,
         restraint: &Restraint,
@@ -81,7 +82,7 @@ impl Limits {
         peak_rss: u64,
         stderr: &Tail,
     ) -> MemoryEvidence {
-        // Most end well, and nothing need be read.
+        // Most attempts end well, and then there is nothing to read.
         if ending == Ending::Exited(0) {
             return MemoryEvidence::default();
         }
@@ -100,7 +101,8 @@ impl Limits {
         }
     }
 
-    /// Reads the kernel's count of kills: called while an attempt runs, so that kills before do not count for it.
+    /// Reads the kernel's count of kills. Called while an attempt runs, so that kills before do
+    /// not count for it.
     pub(super) fn refresh(&self, restraint: &mut Restraint) {
         if let Some(now) = procfs::kernel_oom_kills() {
             self.kernel_kills.fetch_max(now, Ordering::Relaxed);
@@ -115,7 +117,8 @@ impl Restraint {
         self.leaf.as_ref().map(Leaf::directory)
     }
 
-    /// Resources, and how much the process may have of them (softly, and at most), to be set before its program begins.
+    /// Resource limits that the child sets before its program begins: the resource, then its soft
+    /// and its hard limit.
     pub(super) fn resources(&self) -> &[(u32, [u64; 2])] {
         &self.resources
     }
@@ -134,19 +137,20 @@ impl Restraint {
         }
     }
 
-    /// The limit that the watchdog has to keep, when nobody else does.
+    /// The limit in bytes that the watchdog has to keep; `None` without a limit, or when a cgroup keeps it.
     pub(super) fn watched(&self) -> Option<u64> {
         self.limit.filter(|_| self.leaf.is_none())
     }
 
-    /// The most memory that a limited attempt had at once, where the kernel counts it: pages of files among it, as in
-    /// what the limit is compared with. Without a limit those say nothing of what the job needs.
+    /// The most memory that a limited attempt had at once, in bytes, where its cgroup counts it.
+    /// Pages of files are among it, as they are in what the kernel compares with the limit. Without
+    /// a limit the answer is `None`, since such pages say nothing of what the job needs.
     pub(super) fn peak(&self) -> Option<u64> {
         self.limit?;
         self.leaf.as_ref()?.peak()
     }
 
-    /// Kills everything that is held, where that is possible at one stroke.
+    /// Kills all processes of the attempt's cgroup, if it has one.
     pub(super) fn kill_all(&self) {
         if let Some(leaf) = &self.leaf {
             leaf.kill();
@@ -154,15 +158,16 @@ impl Restraint {
     }
 }
 
-/// What `RLIMIT_DATA` allows beyond the limit: it counts what is mapped, not what is used, and every thread maps a
-/// stack of 8 MiB of which it uses little.
+/// How many bytes `RLIMIT_DATA` allows beyond the limit: the kernel counts mapped memory, not used
+/// memory, and every thread maps a stack of 8 MiB but uses little of it.
 fn headroom(cores: usize) -> u64 {
     const MIB: u64 = 1024 * 1024;
     64 * MIB + 8 * MIB * cores as u64
 }
 
-/// Whether the attempt of `leader` uses more than `limit` bytes. Resident memory is added up first; only when
-/// that is too much, pages that several of its processes share are divided among them, which is slow to find out.
+/// Whether the attempt of `leader` uses more than `limit` bytes. Adds up resident memory first.
+/// Only when that is too much, divides the pages that several of its processes share among them,
+/// which is slow to find out.
 pub(super) fn is_above(limit: u64, leader: Pid, tracked: &Tracked) -> bool {
     let members = members(leader, tracked);
     let rss: u64 = members.iter().filter_map(|id| procfs::stat(*id)).map(|stat| stat.rss).sum();
@@ -171,7 +176,7 @@ pub(super) fn is_above(limit: u64, leader: Pid, tracked: &Tracked) -> bool {
             || members.iter().map(|id| procfs::proportional_memory(*id).unwrap_or(0)).sum::<u64>() > limit)
 }
 
-/// The leader's descendants, and those of them whose parents have ended.
+/// The leader, the attempt's orphans, and the descendants of them all.
 fn members(leader: Pid, tracked: &Tracked) -> Vec<i32> {
     /// Enough to see that it is too much.
     const MOST: usize = 4096;

@@ -34,7 +34,7 @@ impl PeakMemory {
         self.next
     }
 
-    /// Takes a sample when it is due; whether that was the first.
+    /// Takes a sample when it is due. Answers whether that was the first sample.
     pub(super) fn tick(&mut self, pid: Pid, now: Instant) -> bool {
         if now < self.next {
             return false;
@@ -46,9 +46,9 @@ impl PeakMemory {
         first
     }
 
-    /// The peak: the kernel's count above the floor; else the samples; for an attempt too short for any, the memory
-    /// that it can have touched at most a page at a time (its page faults), which is an estimate: somewhat low when the
-    /// kernel brought in several pages at once.
+    /// The peak in bytes: the kernel's count if it is above the floor; else the highest sample. An
+    /// attempt too short for any sample gets an estimate: the memory that it can have touched with one
+    /// page for each page fault. That is somewhat low when the kernel brought in several pages at once.
     pub(super) fn finish(&self, counted: &Counted, floor: u64) -> u64 {
         if counted.max_rss > floor {
             return counted.max_rss;

@@ -67,20 +67,22 @@ pub enum RunnerError {
     Panicked,
 }
 
-/// Runs attempts.
+/// Runs the attempts of a worker as supervised child processes.
 pub struct Runner {
     shared: Arc<attempt::Shared>,
     pool: pool::Pool,
 }
 
 impl Runner {
-    /// A runner with these settings. `environment` is that of this process, of which jobs inherit what the settings
-    /// name; `guard` ends what runs should this process be killed; `gauge` counts what runs at the same time. Removes the scratch directories of dead workers, and
-    /// makes this process the one that orphans below it are given to. A jobs directory that can't be read is only
-    /// warned of: it may come later.
+    /// Makes a runner with these settings. `environment` is that of this process: jobs inherit the
+    /// variables that the settings name. `guard` ends the running attempts if this process is
+    /// killed. `gauge` counts the attempts that run at the same time. Removes the scratch
+    /// directories of dead workers, and makes this process the one to which the kernel gives
+    /// orphans below it. Only warns of a jobs directory that can't be read: it may come later.
     ///
     /// # Errors
-    /// [`RunnerError::JobsDir`] when a relative path means nothing, [`RunnerError::Scratch`] when the scratch directory can't be made.
+    /// [`RunnerError::JobsDir`] when a relative path means nothing, [`RunnerError::Scratch`] when
+    /// the scratch directory can't be made.
     pub fn new(
         settings: RunnerSettings,
         environment: Vec<(String, String)>,
@@ -115,8 +117,9 @@ impl Runner {
         Ok(Self { shared: Arc::new(shared), pool: pool::Pool::default() })
     }
 
-    /// Runs one attempt; the slot is free again when its process and all that it left behind are gone. If the future is
-    /// dropped, the attempt is stopped as lost. One that is not started at all is reported like one that was stopped.
+    /// Runs one attempt. The slot is free again when its process and all that the process left are
+    /// gone. Dropping the future stops the attempt as lost. An attempt that is not started at all
+    /// is reported like one that was stopped.
     ///
     /// # Errors
     /// [`RunnerError`] when Jobber could not do its own work; whatever the job does is an outcome in the report.
@@ -138,7 +141,7 @@ impl Runner {
         Ok(report.unwrap_or_else(|| attempt::never_started(state.reason.get().copied(), self.shared.clock.now())))
     }
 
-    /// Starts one attempt.
+    /// Starts one attempt on a thread of the pool, and returns at once.
     pub fn start(&self, slot: Slot, order: RunOrder, stop: StopSignal, sink: Arc<dyn OutputSink>) -> Attempt {
         let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let shared = self.shared.clone();
@@ -150,7 +153,7 @@ impl Runner {
     /// the jobs directory) and mends what can be mended.
     ///
     /// # Errors
-    /// [`RunnerError::Impeded`] with what is missing.
+    /// [`RunnerError::Impeded`] with a sentence that says what is missing.
     pub async fn probe(&self) -> Result<(), RunnerError> {
         let shared = self.shared.clone();
         let (sender, answer) = tokio::sync::oneshot::channel();
@@ -168,14 +171,14 @@ impl Runner {
         self.shared.binaries.lacks(name)
     }
 
-    /// The jobs that can be run here, by the files in the jobs directory; `None` when it can't be read, or holds more than
-    /// `most`.
+    /// The jobs that can be run here, by the files in the jobs directory. `None` when the directory
+    /// can't be read, or holds more than `most` jobs.
     pub fn job_names(&self, most: usize) -> Option<Vec<JobName>> {
         self.shared.binaries.names(most)
     }
 
-    /// Starts one attempt when its turn has come and cores are free. The thread that frees them goes on with it at once,
-    /// so that between two short attempts nobody has to be woken.
+    /// Starts one attempt when its turn has come and cores are free. The thread that frees the cores
+    /// goes on with this attempt at once, so that no thread has to be woken between two short attempts.
     pub fn start_in_turn(
         &self,
         slots: &Slots,
@@ -188,7 +191,8 @@ impl Runner {
         let (shared, pool) = (self.shared.clone(), self.pool.clone());
         let (sender, answer) = tokio::sync::oneshot::channel();
         let turn = slots.in_turn(cores, move |slot| {
-            // Whoever freed the slot has the last attempt to tidy up before: the log is at work meanwhile.
+            // The thread that freed the slot still has to tidy up its last attempt: the
+            // start log writes meanwhile.
             attempt::begin(&shared, &order, &stop);
             let work =
                 move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
@@ -210,13 +214,13 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Takes it back; false when its turn has come.
+    /// Takes the attempt back. Answers false when its turn has come already.
     pub fn withdraw(&self) -> bool {
         self.turn.as_ref().is_some_and(slots::Turn::withdraw)
     }
 
-    /// What became of it; `None` when its process was not started: it was stopped before, its start could not be written
-    /// down, or its lease was over. Once.
+    /// Waits for the report of the attempt. `None` when its process was not started: it was stopped
+    /// before, its start could not be written down, or its lease was over. To be called once.
     ///
     /// # Errors
     /// [`RunnerError`] when Jobber could not do its own work.
@@ -233,7 +237,7 @@ impl Drop for Attempt {
     }
 }
 
-/// Stops an attempt that nobody waits for any more.
+/// Stops an attempt as lost when its caller drops it before its report.
 struct StopIfDropped(Option<StopHandle>);
 
 impl Drop for StopIfDropped {

@@ -9,23 +9,25 @@ use crate::domain::{AttemptNumber, Job, JobBody, Progress, Stream, Validity, Wor
 /// One attempt to run, with every limit decided.
 #[derive(Debug, Clone)]
 pub struct RunOrder {
-    /// The job.
+    /// The job to run: its name, arguments, data and options.
     pub job: Arc<Job>,
     /// Attempt number, counting from 1.
     pub attempt: AttemptNumber,
     /// Stops it when it runs longer; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// Between SIGTERM and SIGKILL.
+    /// The grace period: the time between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Memory limit in bytes; `None` for no limit.
     pub memory_bytes: Option<u64>,
     /// Exit codes that mean something to the job: none of them is taken for a lack of memory.
     pub no_retry_exit_codes: Vec<u8>,
-    /// Until when it may run: then the guard kills it, should the worker be stopped itself. `None` for no such limit.
+    /// The time until which the attempt may run, as its lease says. The guard kills it then, even
+    /// if the worker itself is stopped (SIGSTOP). `None` for no such limit.
     pub validity: Option<Validity>,
-    /// What the jobs that this one has waited for gave back, by their ids: written to a file for it, unless empty.
+    /// The results of the job's parents, by their ids. The runner writes them to a file for the
+    /// job, unless there are none.
     pub results_before: serde_json::Map<String, serde_json::Value>,
-    /// Where its start is written down before its process is; `None` for one that nobody keeps a history of.
+    /// Writes the start down before the runner spawns the process; `None` for an attempt without a history.
     pub start_log: Option<Arc<dyn StartLog>>,
     /// What the job is given: arguments, and data for its standard input.
     pub body: JobBody,
@@ -38,7 +40,8 @@ pub struct RunnerSettings {
     pub jobs_dir: PathBuf,
     /// Where scratch directories are made.
     pub scratch_dir: PathBuf,
-    /// Which worker this is: stands in every child's environment (`JOBBER_WORKER`), so that leftovers can be found.
+    /// The worker's id. It stands in every child's environment (`JOBBER_WORKER`), so that
+    /// leftovers can be found.
     pub worker: WorkerId,
     /// Names of variables that children inherit when they are set (a trailing `*` matches any ending).
     pub pass_environment: Vec<String>,
@@ -57,11 +60,12 @@ pub struct RunnerSettings {
 /// Why an attempt is stopped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Somebody asked: the outcome is `cancelled`.
+    /// A caller cancelled the job: the outcome is `cancelled`.
     Cancelled,
     /// The worker ends: the outcome is `lost`.
     Lost,
-    /// The lease was lost, and others may run the job any moment: the outcome is `lost`, the grace period cut short.
+    /// The lease was lost, and another worker may run the job any moment: the outcome is `lost`,
+    /// and the grace period is cut short.
     Lapsed,
 }
 
@@ -81,7 +85,7 @@ pub(super) struct StopState {
 }
 
 impl StopHandle {
-    /// A handle and its other end.
+    /// Makes a handle and the signal at its other end.
     ///
     /// # Errors
     /// When the process has no file descriptor left.
@@ -108,16 +112,19 @@ impl StopSignal {
     }
 }
 
-/// Writes the start of an attempt down. Called on the attempt's own thread, with its slot in hand.
+/// Writes the start of an attempt down, once the attempt has its slot.
 pub trait StartLog: std::fmt::Debug + Send + Sync {
-    /// Begins to write: what the process needs is made ready meanwhile. Must not block. Only the first call counts.
+    /// Begins to write, while the runner makes ready what the process needs. Must not block: the thread
+    /// that hands the slot over may call it, and the attempt's own. Only the first call counts.
     fn begin(&self);
 
-    /// Waits until it is written; false when it won't be, and the process must not be started.
+    /// Waits until the start is written, on the attempt's own thread. Answers false when it won't
+    /// be, and the process must not be started.
     fn is_written(&self) -> bool;
 }
 
-/// Takes what a running job says. Called on the attempt's own thread: must be quick and must not block.
+/// Takes the output and the progress of a running job. The attempt's own thread calls it: it must
+/// be quick and must not block.
 pub trait OutputSink: Send + Sync {
     /// Bytes of a stream as they were read, directive lines of stdout left out.
     fn output(&self, stream: Stream, bytes: &[u8]);
@@ -130,6 +137,6 @@ pub trait OutputSink: Send + Sync {
     /// There is no more output.
     fn end(&self) {}
 
-    /// A `::progress` line.
+    /// Takes the progress that a `::progress` line of the job tells.
     fn progress(&self, progress: Progress);
 }

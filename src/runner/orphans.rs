@@ -1,16 +1,18 @@
 //! Finds and ends the processes that outlive their attempt.
 //!
-//! A process that left its group (`setsid`) is not hit by signals to the group. So that it can be found, this process is
-//! a "child subreaper": whoever loses its parent below it becomes a child of its main thread, which spawns nothing itself.
-//! Such a child is ended unless it belongs to an attempt that runs, and reaped when it has ended: at the end of every
-//! attempt, and now and then while some run.
+//! A process that left its group (`setsid`) is not hit by signals to the group. So that it can be
+//! found, this process is a "child subreaper": a process below it that loses its parent becomes a
+//! child of its main thread, which spawns nothing itself. [`Orphans`] kills such a child unless it
+//! belongs to a running attempt, and reaps it when it has ended: at the end of every attempt, and
+//! now and then while some run.
 //!
-//! To which attempt it belongs is told by a number that every process of an attempt has from birth and that it can't take
-//! off: its limit of file locks (`RLIMIT_LOCKS`). Linux has counted none since 2.4, so that the limit limits nothing; but it
-//! is inherited, can only be lowered without a right that jobs do not have, and can be read of every process: of one that
-//! has wiped its environment, forbids a look at it (`ssh-agent`), or runs as another user, too. Where the limit could not
-//! be set, because one is in force already, the environment and the working directory tell; and where those tell nothing,
-//! time does: a process is none of an attempt that began after it.
+//! A number tells to which attempt a process belongs. Every process of an attempt has it from birth
+//! and can't take it off: its limit of file locks (`RLIMIT_LOCKS`). Linux has counted no file locks
+//! since 2.4, so that the limit limits nothing. But children inherit it, it can only be lowered
+//! without a right that jobs do not have, and it can be read of every process: even of one that has
+//! wiped its environment, forbids a look at it (`ssh-agent`), or runs as another user. Where the
+//! limit could not be set, because one is in force already, the environment and the working directory
+//! tell. Where those tell nothing, time does: a process is none of an attempt that began after it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -28,35 +30,38 @@ use super::procfs::{self, Stat, TICK};
 use super::sys;
 use crate::domain::validity::boot_ms;
 
-/// How long processes that were killed are waited for: one in the middle of slow input or output does not end at once.
+/// How long a sweep waits for processes that it killed: one in the middle of slow input or output
+/// does not end at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Finds and ends orphans. There is one for the process, since it is the process that adopts them.
+/// Finds and ends orphans. There is one for the process, since the kernel gives orphans to the process.
 #[derive(Debug)]
 pub(super) struct Orphans {
     /// The children of the main thread; `None` where the kernel has no such file.
     children: Option<OwnedFd>,
-    /// Where that file is.
+    /// The path of that file.
     path: String,
     own: i32,
-    /// Children that were there before, by id and start: whoever became this process had them.
+    /// Children that this process had before, by id and start: they are those of the program that
+    /// it was before its exec.
     before: Vec<(i32, u64)>,
     next: AtomicU32,
     running: Mutex<BTreeMap<u64, Arc<AttemptMarks>>>,
-    /// Only its holder reaps orphans, so that none of their ids can come to mean another process meanwhile. Children that
-    /// `/proc` does not show, and when they were first met.
+    /// Only its holder reaps orphans, so that none of their ids can come to mean another process
+    /// meanwhile. It holds the children that `/proc` does not show, with the time when they were
+    /// first met, in milliseconds of the boot clock.
     reaping: Mutex<HashMap<i32, u64>>,
 }
 
 /// How the processes of one attempt are recognised without their number.
 #[derive(Debug)]
 struct AttemptMarks {
-    /// 0 until it has been spawned.
+    /// The id of the process group; 0 until the process has been spawned.
     group: AtomicI32,
     /// Variables in their environment: `NAME=value`.
     variables: Vec<Vec<u8>>,
     scratch: PathBuf,
-    /// On the boot clock.
+    /// When the attempt began, in milliseconds of the boot clock.
     began: u64,
 }
 
@@ -82,10 +87,11 @@ pub(super) fn is_one_of(first: u64, limit: u64) -> bool {
     limit >> 32 == first >> 32
 }
 
-/// What the numbers of this process's attempts begin with: another process's are others.
+/// The upper half of the numbers of this process's attempts, drawn at random: another process has another.
 pub(super) fn first_number() -> u64 {
     static FIRST: OnceLock<u64> = OnceLock::new();
-    // Without the highest bit, so that it can't mean "unlimited"; and never so few locks that it could be somebody's wish.
+    // Without the highest bit, so that it can't mean "unlimited"; and always more locks than a
+    // limit set on purpose would allow.
     *FIRST.get_or_init(|| ((RandomState::new().build_hasher().finish() >> 33) | 1 << 30) << 32)
 }
 
@@ -118,8 +124,8 @@ impl Orphans {
         Self { children, path, own, before, next, running, reaping }
     }
 
-    /// From now on what belongs to this attempt is left alone; to be called before its process is spawned. `variables` are
-    /// those in its environment that no other attempt has, `scratch` is its directory.
+    /// Leaves the processes of this attempt alone from now on. To be called before its process is spawned.
+    /// `variables` are those in its environment that no other attempt has, `scratch` is its directory.
     pub(super) fn track(&'static self, variables: Vec<Vec<u8>>, scratch: PathBuf) -> Tracked {
         let number = first_number() | u64::from(self.next.fetch_add(1, Ordering::Relaxed));
         let known = Arc::new(AttemptMarks { group: AtomicI32::new(0), variables, scratch, began: boot_ms() });
@@ -129,7 +135,7 @@ impl Orphans {
 
     /// The orphans that this process has been given, and other children of its main thread.
     fn children(&self) -> Vec<i32> {
-        // There are hardly ever any: one call to see that.
+        // There are hardly ever any children, and one call shows that.
         let mut glance = [0u8; 8];
         let any = |file: &OwnedFd| rustix::io::pread(file, &mut glance, 0).is_ok_and(|length| length > 0);
         if !self.children.as_ref().is_some_and(any) {
@@ -138,8 +144,8 @@ impl Orphans {
         procfs::children_of_thread(&self.path).unwrap_or_default()
     }
 
-    /// Looks now and then, for ever: a job that runs for long may leave orphans by the thousand, and what no attempt's end
-    /// could end is tried again.
+    /// Looks now and then, for ever: a job that runs for long may leave orphans by the thousand,
+    /// and a process that did not end with its attempt is killed again.
     fn keep_reaping(&self) {
         const WHILE_SOME_RUN: Duration = Duration::from_millis(250);
         const ELSE: Duration = Duration::from_secs(1);
@@ -157,11 +163,12 @@ impl Orphans {
         }
     }
 
-    /// One look at all children: reaps the dead, kills what belongs to no attempt that runs. `ended` is one that has just
-    /// ended. Answers who was killed.
+    /// Looks once at all children: reaps the dead, and kills those that belong to no running
+    /// attempt. `ended` is an attempt that has just ended. Answers descriptors of the killed.
     fn look(&self, ended: Option<&AttemptMarks>) -> Vec<OwnedFd> {
         let mut hidden = lock(&self.reaping);
-        // Whole, since nobody reaps meanwhile. Before looking at who runs: whose child is in it had begun by then.
+        // The list is whole, since no other thread reaps meanwhile. It is read before the list of
+        // running attempts: an attempt whose child is in it had begun by then.
         let children = self.children();
         if children.is_empty() {
             hidden.clear();
@@ -182,7 +189,7 @@ impl Orphans {
                     let _ = sys::reap(pid, false);
                     continue;
                 }
-                // Not shown (`hidepid`): alive only if there is nothing to reap.
+                // `/proc` does not show it (`hidepid`): it is alive only if there is nothing to reap.
                 None if !matches!(sys::reap(pid, false), Ok(None)) => continue,
                 _ => {}
             }
@@ -218,7 +225,7 @@ impl Orphans {
 }
 
 impl Tracked {
-    /// What every process of the attempt is to have for its limit of file locks.
+    /// The limit of file locks that every process of the attempt is to have.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -238,8 +245,8 @@ impl Tracked {
         self.orphans.children().into_iter().filter(is_its).collect()
     }
 
-    /// Kills and reaps whatever is left of the attempt, whose leader has ended. Waits for their ends, but not for ever:
-    /// what has not ended then is tried again later.
+    /// Kills and reaps the processes that the attempt left, after its leader has ended. Waits for
+    /// their ends, but not for ever: the thread that keeps reaping tries again with the rest.
     pub(super) fn sweep(&self) {
         self.forget();
         let deadline = Instant::now() + PATIENCE;
@@ -267,9 +274,9 @@ impl Drop for Tracked {
     }
 }
 
-/// Kills these, by id and start (`None`: a child that `/proc` does not show), and all below them.
+/// Kills these processes, by id and start (`None`: a child that `/proc` does not show), and all their descendants.
 fn kill_with_descendants(mut victims: Vec<(i32, Option<u64>)>) -> Vec<OwnedFd> {
-    /// More are found by the next look.
+    /// The next look finds more.
     const AT_ONCE: usize = 10_000;
     let mut next = 0;
     while next < victims.len() && victims.len() < AT_ONCE {
@@ -281,7 +288,7 @@ fn kill_with_descendants(mut victims: Vec<(i32, Option<u64>)>) -> Vec<OwnedFd> {
     for (id, started) in victims {
         let Some(pid) = Pid::from_raw(id) else { continue };
         let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        // Held by the descriptor now: check that the id still means who it meant.
+        // The descriptor holds the process now: check that the id still means the same one.
         if procfs::stat(id).map(|stat| stat.started) == started
             && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
         {
@@ -295,7 +302,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until all of these have ended, or `deadline`.
+/// Waits until all of these have ended, or until `deadline`.
 pub(super) fn wait_for(processes: &[OwnedFd], deadline: Instant) {
     for process in processes {
         let left = deadline.saturating_duration_since(Instant::now());

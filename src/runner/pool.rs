@@ -20,21 +20,22 @@ pub(super) struct SpawnThreadState {
 
 /// Work with the channel on which its answer goes.
 pub(super) type Work = Box<dyn Prepared>;
-/// Tells the answer of work that is done.
+/// Sends the answer of work that is done.
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
-/// What comes of work: an error when the system had no thread for it.
+/// The answer of work, or an error when the system had no thread for it.
 pub(super) type Outcome<T> = std::io::Result<T>;
 
-/// See [`prepare`].
+/// Work that [`prepare`] has made, whatever the type of its answer.
 pub(super) trait Prepared: Send {
-    /// Does the work and returns what tells its answer.
+    /// Does the work and returns the function that sends its answer.
     fn run(self: Box<Self>, bench: &mut SpawnThreadState) -> Reply;
 
-    /// Tells that there is no thread to do it.
+    /// Answers that the system has no thread for the work.
     fn refuse(self: Box<Self>, why: std::io::Error);
 }
 
-/// Work for a thread, with the way to it: only who has it can send more, so a thread that nobody can reach ends.
+/// Work for a thread, with the sender of that thread's channel. Only the holder of the sender can
+/// give the thread more work, so a thread ends when no sender is left.
 struct Message {
     work: Work,
     way: mpsc::Sender<Message>,
@@ -46,14 +47,14 @@ pub(super) struct Pool(Arc<Mutex<Idle>>);
 
 #[derive(Default)]
 struct Idle {
-    /// The one that was busy last comes first: its caches are warm.
+    /// The thread that was busy last comes first: its caches are warm.
     threads: Vec<mpsc::Sender<Message>>,
     started: usize,
     /// Numbers of threads that could not be started.
     spare: Vec<usize>,
 }
 
-/// What is read from a pipe at once: all that it holds by default.
+/// How many bytes are read from a pipe at once: all that it holds by default.
 const BUFFER: usize = 64 * 1024;
 
 impl Pool {
@@ -67,8 +68,8 @@ impl Pool {
         receiver
     }
 
-    /// Runs prepared work on a thread. Called from one of the pool's threads that is about to be idle, on that thread:
-    /// it needs no waking, and stays on its CPU.
+    /// Runs prepared work on a thread. If one of the pool's threads calls this during its own work,
+    /// the same thread does it next: it needs no waking, and stays on its CPU.
     pub(super) fn start(&self, mut work: Work) {
         let here = NEXT.with_borrow_mut(|next| match next {
             Some(slot @ None) => {
@@ -93,7 +94,7 @@ impl Pool {
             idle.number()
         };
         let (way, inbox) = mpsc::channel();
-        // Kept here too, so that it can be told if no thread takes it.
+        // Kept here too, so that the work can be refused if no thread takes it.
         let first = Arc::new(Mutex::new(Some(Message { work, way })));
         // A weak hold on the pool, so that it, and with it this thread, can end.
         let (pool, taken) = (Arc::downgrade(&self.0), first.clone());
@@ -106,7 +107,8 @@ impl Pool {
                     NEXT.set(Some(None));
                     let answer = work.run(&mut bench);
                     let Some(Some(following)) = NEXT.take() else {
-                        // Free before the answer is told: whoever hears it may have work at once.
+                        // The thread is free before it sends the answer: the caller that hears it
+                        // may have more work at once.
                         if let Some(pool) = pool.upgrade() {
                             lock(&pool).threads.push(way);
                         }
@@ -140,7 +142,7 @@ impl Idle {
 }
 
 thread_local! {
-    /// On a thread of a pool, while it works: what it does next, if that is known.
+    /// Set on a thread of a pool while it works: the work that it does next, if that is known.
     static NEXT: RefCell<Option<Option<Work>>> = const { RefCell::new(None) };
 }
 
@@ -161,13 +163,13 @@ impl<T: Send + 'static, F: FnOnce(&mut SpawnThreadState) -> T + Send + 'static> 
     fn run(self: Box<Self>, bench: &mut SpawnThreadState) -> Reply {
         let Ready { work, answer } = *self;
         let done = work(bench);
-        // Nobody waits any more when the caller has gone.
+        // The receiver is gone when the caller has gone.
         Box::new(move || drop(answer.send(Ok(done))))
     }
 
     fn refuse(self: Box<Self>, why: std::io::Error) {
         let Ready { work, answer } = *self;
-        // First what it holds, a slot for one, so that whoever hears it finds that free.
+        // The work goes first with all that it holds, such as a slot, so that the caller finds that free.
         drop(work);
         drop(answer.send(Err(why)));
     }

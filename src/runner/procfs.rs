@@ -20,10 +20,10 @@ pub(super) struct Stat {
     pub(super) rss: u64,
 }
 
-/// How exact [`Stat::started`] is, and to spare.
+/// How exact [`Stat::started`] is, in milliseconds, with some to spare.
 pub(super) const TICK: u64 = 20;
 
-/// More ids than there can be fit into it.
+/// The longest list of ids that is read, in bytes: more ids than there can be fit into it.
 const LONGEST_LIST: usize = 64 * 1024 * 1024;
 
 /// Reads a file of `/proc` up to `limit` bytes.
@@ -48,7 +48,7 @@ fn read_text(path: &str) -> Option<String> {
     String::from_utf8(read(path, 65_536)?).ok()
 }
 
-/// `/proc/<pid>/stat`.
+/// Reads the state of a process from `/proc/<pid>/stat`.
 pub(super) fn stat(pid: i32) -> Option<Stat> {
     let bytes = read(&format!("/proc/{pid}/stat"), 4096)?;
     parse_stat(&String::from_utf8_lossy(&bytes))
@@ -71,7 +71,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// The process ids in a file of children.
+/// The process ids in a list, such as a file of children.
 pub(super) fn parse_ids(text: &str) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
@@ -90,8 +90,8 @@ pub(super) fn children_of_thread(path: &str) -> Option<Vec<i32>> {
     Some(parse_ids(&String::from_utf8(read(path, LONGEST_LIST)?).ok()?))
 }
 
-/// How many file locks a process may hold at most, as it is told. No Linux counts those any more: see
-/// [`super::orphans`] on what the number is for. Unlike an environment, this can be read of every process.
+/// The limit of file locks of a process. No Linux counts those any more: see [`super::orphans`] on
+/// what the number is for. Unlike an environment, this can be read of every process.
 pub(super) fn most_file_locks(pid: i32) -> Option<u64> {
     let text = read_text(&format!("/proc/{pid}/limits"))?;
     // The soft limit, then the hard one.
@@ -112,7 +112,7 @@ pub(super) fn environment_holds(pid: i32, all_of: &[Vec<u8>]) -> bool {
         .is_some_and(|bytes| all_of.iter().all(|wanted| bytes.split(|b| *b == 0).any(|entry| entry == &wanted[..])))
 }
 
-/// Where a process works.
+/// The working directory of a process.
 pub(super) fn working_directory(pid: i32) -> Option<std::path::PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
@@ -122,12 +122,13 @@ pub(super) fn peak_rss(pid: Pid) -> Option<u64> {
     kib_after(&read_text(&format!("/proc/{}/status", pid.as_raw_nonzero()))?, "VmHWM:")
 }
 
-/// The memory of a process with shared pages divided among those who share them, in bytes. Slow: walks its page tables.
+/// The memory of a process in bytes, with each shared page divided among the processes that share
+/// it. Slow: the kernel walks its page tables.
 pub(super) fn proportional_memory(pid: i32) -> Option<u64> {
     kib_after(&read_text(&format!("/proc/{pid}/smaps_rollup"))?, "Pss:")
 }
 
-/// How often the kernel has killed for want of memory since it started.
+/// How many processes the kernel has killed for want of memory since it started.
 pub(super) fn kernel_oom_kills() -> Option<u64> {
     value_after(&read_text("/proc/vmstat")?, "oom_kill ")
 }

@@ -13,9 +13,9 @@ use crate::domain::{AttemptReport, Outcome, Timestamp, Usage, last_lines};
 
 use super::order::RunOrder;
 
-/// How much of an error file is read.
+/// How many bytes of an error file are read.
 const ERROR_FILE: usize = 64 * 1024;
-/// How much of the end of standard error stands for an error.
+/// How many bytes of the end of standard error stand for an error.
 const LAST_WORDS: usize = 4096;
 
 /// Puts the report together. `error_file` is where the job may have written why it failed.
@@ -64,7 +64,8 @@ pub(super) fn report(
     }
 }
 
-/// What the job wrote, unless it is blank. Only a regular file is read: a pipe could block, a link lead elsewhere.
+/// What the job wrote to its error file, unless that is blank. Only a regular file is read: a pipe
+/// could block, and a link could lead elsewhere.
 fn read_error_file(path: &Path) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
@@ -84,7 +85,8 @@ fn read_error_file(path: &Path) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Why it failed, for people. What the job itself said tells most; what only Jobber knows stands before it.
+/// Says for people why the attempt failed. What the job itself said tells most; what only Jobber
+/// knows stands before it.
 fn error_text(outcome: &Outcome, order: &RunOrder, written: Option<&str>, stderr: &str) -> String {
     let said = written.unwrap_or_else(|| last_lines(stderr, LAST_WORDS));
     let own = sentence(outcome, order);

@@ -1,8 +1,9 @@
 //! Gives each attempt a fresh working directory, and removes it when the attempt has ended.
 //!
-//! A worker owns `<scratch_dir>/jobber-<worker id>/` and holds a lock (flock) on it while it lives. A directory without
-//! a lock belongs to a worker that died, and is removed by the next one that starts, or by that worker's guard. The
-//! lock tells more than a process id would: containers that share the directory see each other's locks, not processes.
+//! A worker owns `<scratch_dir>/jobber-<worker id>/` and holds a lock (flock) on it while it lives.
+//! A directory without a lock belongs to a worker that died: the next worker that starts removes
+//! it, or the dead worker's guard. The lock tells more than a process id would: containers that
+//! share the directory see each other's locks, not processes.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -19,7 +20,7 @@ use crate::domain::WorkerId;
 
 const PREFIX: &str = "jobber-";
 
-/// A worker's own directory of scratch directories. Should somebody remove it, it is made again.
+/// A worker's own directory of scratch directories. If another program removes it, the worker makes it again.
 #[derive(Debug)]
 pub(super) struct Scratch {
     scratch_dir: PathBuf,
@@ -31,11 +32,11 @@ pub(super) struct Scratch {
     spares: Mutex<Vec<WorkDir>>,
 }
 
-/// The directory itself.
+/// The worker's own directory, opened and locked.
 #[derive(Debug)]
 struct Root {
     path: PathBuf,
-    /// Holds the lock.
+    /// The opened directory, which holds the lock while it is open.
     directory: OwnedFd,
 }
 
@@ -46,13 +47,13 @@ pub(super) struct WorkDir {
     name: CString,
     pub(super) path: PathBuf,
     directory: OwnedFd,
-    /// As it was when it was made.
+    /// The metadata of the directory when it was made.
     made: Stat,
 }
 
 impl WorkDir {
-    /// Whether nothing at all was done to it. The time of the last change tells; since that can be as coarse as a
-    /// clock tick, a look inside confirms it.
+    /// Whether no job has changed anything in it. The time of the last change tells; since that can
+    /// be as coarse as a clock tick, a look inside confirms it.
     fn is_untouched(&self) -> bool {
         let same = |now: Stat| {
             (now.st_ctime, now.st_ctime_nsec, now.st_mode, now.st_nlink)
@@ -89,7 +90,8 @@ impl Scratch {
         self.root.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes the directory again if `lost` is not where it was; what others made meanwhile stands.
+    /// Makes the worker's directory again if `lost` is not where it was. One that another
+    /// thread made meanwhile stands.
     fn renew(&self, lost: &Arc<Root>) -> io::Result<()> {
         let mut root = self.root.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&root, lost) && !is_still_there(&root.path, &root.directory) {
@@ -101,7 +103,8 @@ impl Scratch {
         Ok(())
     }
 
-    /// Whether a working directory can be made, written to and removed: tries it. One that was lost is made again.
+    /// Tries to make a working directory, to write to it and to remove it. Makes the worker's
+    /// directory again if it was lost.
     pub(super) fn probe(&self) -> io::Result<()> {
         self.renew(&self.root())?;
         let made = self.make_new()?;
@@ -113,7 +116,7 @@ impl Scratch {
     /// An empty directory that only this user may enter, and that no job has touched.
     pub(super) fn make(&self) -> io::Result<WorkDir> {
         while let Some(spare) = self.spares().pop() {
-            // Somebody who cleans up may have removed it.
+            // Another program that cleans up may have removed it.
             if rustix::fs::fstat(&spare.directory).is_ok_and(|now| now.st_nlink > 0) {
                 return Ok(spare);
             }
@@ -158,7 +161,8 @@ impl Scratch {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes it with all that is in it; one that was not touched serves the next attempt.
+    /// Removes a working directory with all its files. A directory that was not touched
+    /// serves the next attempt.
     pub(super) fn remove(&self, dir: WorkDir) {
         if Arc::ptr_eq(&dir.root, &self.root()) && dir.is_untouched() {
             self.spares().push(dir);
@@ -176,7 +180,8 @@ impl Scratch {
 impl Root {
     fn make(scratch_dir: &Path, worker: &WorkerId) -> io::Result<Self> {
         let path = scratch_dir.join(format!("{PREFIX}{worker}"));
-        // Between making and locking it, another worker's sweep may take it for a dead one's: then once more.
+        // Before it is locked, another worker's sweep may take it for a dead worker's and remove
+        // it: then it is made once more.
         loop {
             match rustix::fs::mkdir(&path, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -204,7 +209,7 @@ impl Drop for Scratch {
         for spare in self.spares().drain(..) {
             let _ = rustix::fs::unlinkat(&spare.root.directory, &spare.name, AtFlags::REMOVEDIR);
         }
-        // Its attempts have removed theirs; what is left is removed by the next sweep.
+        // The attempts have removed their own directories; the next sweep removes what remains.
         let _ = rustix::fs::rmdir(&self.root().path);
     }
 }
@@ -241,11 +246,13 @@ fn is_still_there(path: &Path, directory: &OwnedFd) -> bool {
     matches!((rustix::fs::stat(path), rustix::fs::fstat(directory)), (Ok(a), Ok(b)) if same(a, b))
 }
 
-/// Removes a directory below `root` with all that is in it, however deep and whatever its modes: a directory that is
-/// not empty is first moved up to `root`, so that neither the stack nor the number of open files grows with the depth.
-/// What can't be removed does not keep the rest; the first such error is told.
+/// Removes a directory below `root` with all its files, however deep and whatever its modes: a
+/// directory that is not empty is first moved up to `root`, so that neither the stack nor the
+/// number of open files grows with the depth. An entry that can't be removed does not keep the
+/// rest; the first such error is answered.
 fn remove_tree(root: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
-    /// Something that still runs may add files while we remove them; this is not to go on for ever.
+    /// A process that still runs may add files while this function removes them, which must not
+    /// go on for ever.
     const PASSES: usize = 64;
     let mut names = vec![name.to_owned()];
     let (mut moved, mut trouble) = (0u64, None);
@@ -260,7 +267,7 @@ fn remove_tree(root: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
             passes += 1;
             match is_full.then(|| empty(root, &name, &mut moved, &mut names)) {
                 Some(Ok(())) => {}
-                // Once more would meet the same.
+                // Another pass would meet the same error.
                 Some(Err(error)) => {
                     trouble = trouble.or(Some(error));
                     break;
@@ -275,7 +282,7 @@ fn remove_tree(root: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
     trouble.map_or(Ok(()), Err)
 }
 
-/// Removes what is in a directory below `root`, all that can be; the first error.
+/// Removes the entries of a directory below `root`, as far as they can be removed. Answers the first error.
 fn empty(root: &OwnedFd, name: &CStr, moved: &mut u64, names: &mut Vec<CString>) -> rustix::io::Result<()> {
     // A job may have taken its own rights to the directory away. An error shows below.
     let _ = rustix::fs::chmodat(root, name, Mode::RWXU, AtFlags::empty());
@@ -410,7 +417,7 @@ mod tests {
         }
         let (one, two) = (scratch.make().unwrap(), scratch.make().unwrap());
         assert_ne!(one.path, two.path);
-        // Moved away: nothing is made where nobody looks.
+        // The directory was moved away: the worker makes nothing in it any more.
         fs_err::rename(&scratch.root().path, dir.path().join("away")).unwrap();
         scratch.probe().unwrap();
         assert!(scratch.make().unwrap().path.starts_with(&scratch.root().path) && scratch.root().path.is_dir());

@@ -1,4 +1,4 @@
-//! Divides a host's CPUs into [`Slot`]s: who may run now, and on which cores.
+//! Divides a host's CPUs into [`Slot`]s: which attempts may run now, and on which cores.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuSet(Vec<u32>);
 
-/// Why a list of CPUs can't be used. The message says what is allowed.
+/// Why a list of CPUs can't be used. The message names the CPUs that may be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CpuSetError {
     /// The text is no list of CPUs.
@@ -37,7 +37,7 @@ impl CpuSet {
     /// # Errors
     /// When the list is malformed or names no CPU that may be used.
     pub fn detect(limit: Option<u32>, list: Option<&str>) -> Result<Self, CpuSetError> {
-        // The main thread's: that of the process, whatever this thread was pinned to.
+        // The affinity of the main thread is that of the process, whatever this thread was pinned to.
         let affinity = rustix::thread::sched_getaffinity(Some(rustix::process::getpid()))
             .map_err(|e| CpuSetError::Unknown(e.into()))?;
         let allowed: Vec<u32> =
@@ -88,8 +88,8 @@ pub(super) fn join(cpus: &[u32]) -> String {
     cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Divides CPUs among jobs, first come, first served: a job that asks for many cores waits until they are free, and
-/// nobody who came later overtakes it.
+/// Divides CPUs among jobs, first come, first served: a job that asks for many cores waits until
+/// they are free, and no job that came later overtakes it.
 #[derive(Debug, Clone)]
 pub struct Slots(Arc<Shared>);
 
@@ -114,19 +114,19 @@ struct Waiter {
 
 /// How a waiter hears that it has a slot.
 enum Grant {
-    /// A future is woken.
+    /// Sends the slot to a future, which is woken.
     Tell(oneshot::Sender<Slot>),
-    /// Called by whoever frees the slot, on its thread.
+    /// The thread that frees the slot calls this with it.
     Call(Box<dyn FnOnce(Slot) + Send>, Arc<AtomicU8>),
 }
 
-/// Of a [`Turn`]: in the queue, called, given up.
+/// The states of a [`Turn`]: in the queue, called, withdrawn.
 const WAITING: u8 = 0;
 const CALLED: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Grant {
-    /// Whether nobody waits for it any more.
+    /// Whether the waiter has given up.
     fn is_closed(&self) -> bool {
         match self {
             Grant::Tell(answer) => answer.is_closed(),
@@ -146,7 +146,7 @@ impl Grant {
 
     fn give(self, slot: Slot) {
         match self {
-            // Whoever gave up in this very moment hands the slot back by its drop, which serves the next.
+            // If the waiter gives up in this very moment, the slot is dropped, which serves the next waiter.
             Grant::Tell(answer) => drop(answer.send(slot)),
             Grant::Call(call, _) => call(slot),
         }
@@ -167,7 +167,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Leaves the queue; false when the call has been made.
+    /// Leaves the queue. Answers false when the call has been made.
     pub(super) fn withdraw(&self) -> bool {
         let left = self.state.compare_exchange(WAITING, WITHDRAWN, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if left {
@@ -208,8 +208,8 @@ impl Slots {
         self.0.total
     }
 
-    /// Waits for `cores` cores (the usual number for `None`; no more than there are). Dropping the future gives the
-    /// place in the queue up.
+    /// Waits for `cores` cores (the usual number for `None`; no more than there are). Dropping the
+    /// future gives up the place in the queue.
     pub async fn acquire(&self, cores: Option<u32>) -> Slot {
         let mut place = {
             let mut state = self.lock();
@@ -223,8 +223,8 @@ impl Slots {
         (&mut place.answer).await.expect("a waiter is only taken from the queue with an answer")
     }
 
-    /// Calls `call` with a slot when its turn comes: at once, on this thread, if it is now, else on the thread that frees
-    /// the slot.
+    /// Calls `call` with a slot when its turn comes: at once and on this thread if cores are free,
+    /// else later on the thread that frees the slot.
     pub(super) fn in_turn(&self, cores: Option<u32>, call: impl FnOnce(Slot) + Send + 'static) -> Turn {
         let state = Arc::new(AtomicU8::new(WAITING));
         let free = {
@@ -248,7 +248,7 @@ impl Slots {
         Turn { state, slots: self.clone() }
     }
 
-    /// The same without waiting: `None` when not enough is free, or somebody waits already.
+    /// Takes a slot without waiting. `None` when too few cores are free, or another job waits already.
     pub fn try_acquire(&self, cores: Option<u32>) -> Option<Slot> {
         self.take_if_free(&mut self.lock(), cores)
     }
@@ -263,7 +263,7 @@ impl Slots {
         (state.queue.is_empty() && state.free.len() >= cores).then(|| self.take(state, cores))
     }
 
-    /// The lowest CPUs: those that ran a job last, whose caches are warm.
+    /// Takes the lowest CPUs: those that ran a job last, whose caches are warm.
     fn take(&self, state: &mut State, cores: usize) -> Slot {
         let cpus: Vec<u32> = state.free.iter().copied().take(cores).collect();
         for cpu in &cpus {
@@ -276,8 +276,9 @@ impl Slots {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves the queue from its head, as far as the free CPUs go. Whoever is called may drop its slot at once, which
-    /// comes here again, on the same thread: then the CPUs are only noted, and the call that is under way goes on.
+    /// Serves the queue from its head, as far as the free CPUs go. A function that is called may
+    /// drop its slot at once, which calls this again on the same thread. The inner call then only
+    /// notes the CPUs, and the outer call goes on.
     fn serve(&self, freed: &[u32]) {
         let under_way = SERVING.replace(Arc::as_ptr(&self.0).cast());
         let is_nested = std::ptr::eq(under_way, Arc::as_ptr(&self.0).cast());
@@ -297,7 +298,7 @@ impl Slots {
         }
     }
 
-    /// Takes those from the head of the queue for whom there are CPUs.
+    /// Takes the waiters from the head of the queue for which there are CPUs.
     fn grant(&self) -> Vec<(Grant, Slot)> {
         let mut granted = Vec::new();
         let mut state = self.lock();
@@ -316,7 +317,7 @@ impl Slots {
 }
 
 thread_local! {
-    /// Whose queue this thread is serving.
+    /// The [`Slots`] whose queue this thread is serving; null for none.
     static SERVING: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
 }
 
@@ -329,7 +330,7 @@ impl Drop for Serving {
     }
 }
 
-/// A place in the queue: leaving it lets those behind move up.
+/// A place in the queue. Dropping it lets the waiters behind move up.
 struct QueuedWaiter<'a> {
     answer: oneshot::Receiver<Slot>,
     slots: &'a Slots,

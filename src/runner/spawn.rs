@@ -24,7 +24,7 @@ use super::stack::Stack;
 use super::{binary::BinaryError, sys};
 use crate::domain::{JobBody, SpawnFailure, Validity};
 
-/// What to spawn.
+/// The program to spawn, with its surroundings and its limits.
 pub(super) struct Program<'a> {
     pub(super) path: &'a Path,
     pub(super) arguments: &'a [String],
@@ -37,13 +37,14 @@ pub(super) struct Program<'a> {
     pub(super) body: &'a JobBody,
     /// Added to the nice value.
     pub(super) nice: u8,
-    /// Resources (`RLIMIT_*`), and how much it may have of them: softly, and at most.
+    /// Resource limits: the resource (`RLIMIT_*`), then its soft and its hard limit.
     pub(super) limits: &'a [(u32, [u64; 2])],
     /// The directory of the cgroup (version 2) that it is born in.
     pub(super) cgroup: Option<BorrowedFd<'a>>,
-    /// Once this is over it is not executed: the child looks at the clock last of all.
+    /// The program is not executed once this is over: the child looks at the clock last of all.
     pub(super) validity: Option<&'a Validity>,
-    /// Where the child writes its id and the end of its validity before it is executed, eight bytes each.
+    /// The file and the offset at which the child writes its id and the end of its validity before
+    /// it executes, eight bytes each.
     pub(super) note: Option<(BorrowedFd<'a>, u64)>,
 }
 
@@ -51,19 +52,19 @@ pub(super) struct Program<'a> {
 pub(super) struct Spawned {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
-    /// Open until its end has been read.
+    /// The standard output, open until its end has been read.
     pub(super) stdout: Option<OwnedFd>,
-    /// Likewise.
+    /// The standard error, open until its end has been read.
     pub(super) stderr: Option<OwnedFd>,
-    /// What of its input did not fit into the pipe yet.
+    /// The rest of its input, which did not fit into the pipe yet.
     pub(super) input: Option<Feed>,
     pub(super) started: Instant,
-    /// Whether its end has been taken note of: from then on its id may mean another process.
+    /// Whether this process has reaped it: from then on its id may mean another process.
     pub(super) reaped: bool,
 }
 
 impl Drop for Spawned {
-    /// Nothing is left running when its supervisor gives up half-way.
+    /// Kills and reaps the process if its supervisor gives up half-way.
     fn drop(&mut self) {
         if !self.reaped {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
@@ -87,7 +88,7 @@ pub(super) enum NotSpawned {
     Late,
     /// It could not be put into its cgroup; without one it may be spawned.
     Cgroup(io::Error),
-    /// Anything else.
+    /// The process could not be made or set up, or could not execute its program.
     Failed(SpawnError),
 }
 
@@ -99,14 +100,14 @@ pub(super) struct SpawnError {
     pub(super) cause: Cause,
 }
 
-/// With what it lies that a program was not started.
+/// What is to blame when a program was not started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The job: what it asks for can't be.
+    /// The job: it asks for something that can't be had.
     Job,
     /// The file: this machine can't execute it, until it changes.
     File,
-    /// The path was not there: what was known of the binary may be out of date.
+    /// The path: no file is there, so the remembered path of the binary may be out of date.
     Path,
     /// This worker: it can't start processes now, be it this job's or another's.
     Worker,
@@ -114,7 +115,7 @@ pub(super) enum Cause {
 
 impl From<BinaryError> for SpawnError {
     fn from(error: BinaryError) -> Self {
-        // Of the jobs directory as a whole, not of one binary.
+        // This failure concerns the jobs directory as a whole, not one binary.
         let cause = if error.failure == SpawnFailure::System { Cause::Worker } else { Cause::File };
         Self { failure: error.failure, message: error.to_string(), cause }
     }
@@ -143,11 +144,11 @@ impl SpawnError {
     }
 }
 
-/// What the spawning thread has taken on, to be inherited by its children, and what it needs for each of them.
+/// What the spawning thread has set for its children to inherit, and what it needs for each of them.
 pub(super) struct SpawnThread {
     /// The CPUs it runs on, once it has been pinned.
     cpus: Vec<u32>,
-    /// Made with the first child.
+    /// The stack that its children use in turn, mapped with the first child.
     stack: Option<Stack>,
     /// `/dev/null`, opened with the first child that gets no input.
     nothing: Option<OwnedFd>,
@@ -162,7 +163,7 @@ impl SpawnThread {
         Self { cpus: Vec::new(), stack: None, nothing: None }
     }
 
-    /// Spawns it.
+    /// Spawns a program with its pipes. Returns once the child has executed it.
     pub(super) fn spawn(&mut self, program: Program<'_>) -> Result<Spawned, NotSpawned> {
         let (arguments, environment) = strings(&program)?;
         let c_string = |path: &Path| {
@@ -252,7 +253,8 @@ impl SpawnThread {
     }
 }
 
-/// The arguments, the program's path first, and the environment, in which a variable of the program's own counts.
+/// Makes the arguments, the program's path first, and the environment, in which a variable of the
+/// program's own replaces a shared one.
 fn strings(program: &Program<'_>) -> Result<(Strings, Strings), SpawnError> {
     let (mut arguments, mut environment) = (Strings::default(), Strings::default());
     let path = program.path.as_os_str().as_bytes();
@@ -284,7 +286,8 @@ fn own_nice() -> i32 {
     *OWN.get_or_init(|| rustix::process::getpriority_process(None).unwrap_or(0))
 }
 
-/// Launches, and waits a little while somebody still writes the file (a build or a copy that is just ending).
+/// Launches a program. Tries again for a little while if another program still writes the file (a
+/// build or a copy that is just ending).
 fn launch_patiently(stack: &mut Stack, order: &Launch<'_>) -> Result<(Pid, OwnedFd), Refusal> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let first = Instant::now();
@@ -342,7 +345,8 @@ fn fill(body: JobBody, data: Range<usize>) -> io::Result<(OwnedFd, Option<Feed>)
 }
 
 impl Feed {
-    /// Writes as much as the pipe takes; false when there is nothing more to write, or nobody who reads.
+    /// Writes as much as the pipe takes. Answers false when nothing is left to write, or the
+    /// process has closed its input.
     pub(super) fn write(&mut self) -> bool {
         while !self.rest.is_empty() {
             match rustix::io::write(self.pipe.as_fd(), &self.body.as_str().as_bytes()[self.rest.clone()]) {
@@ -362,7 +366,8 @@ impl Feed {
 #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
 pub(super) fn spawn_guard(table: File) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;
-    // As it runs, even if its file has been replaced or removed; by its name, for whoever lists processes.
+    // This path leads to the program as it runs, even if its file has been replaced or removed. The
+    // name is for people who list processes.
     let name = std::env::current_exe().unwrap_or_else(|_| "jobber".into());
     Command::new("/proc/self/exe")
         .arg0(name)

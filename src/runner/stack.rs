@@ -12,12 +12,13 @@ pub(super) struct Stack {
 impl Stack {
     /// Its size in bytes.
     pub(super) const SIZE: usize = 64 * 1024;
-    /// Below it, so that a child that ran over would end and not write into our memory.
+    /// The size in bytes of the fence below the stack: a child that ran over would end there and
+    /// not write into this process's memory.
     const FENCE: usize = 64 * 1024;
 
     pub(super) fn map() -> io::Result<Self> {
         use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-        // SAFETY: a new mapping at a place that the kernel chooses touches no memory that anybody has.
+        // SAFETY: a new mapping at a place that the kernel chooses touches no memory that is in use.
         let base = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
@@ -45,7 +46,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and no child stands on it: whoever launches waits for the exec.
+        // SAFETY: the mapping is this value's own, and no child stands on it: a launch waits for the exec.
         let _ = unsafe { rustix::mm::munmap(self.base, Self::FENCE + Self::SIZE) };
     }
 }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal};
 use super::exit::Stopped;
 use super::order::StopReason;
 
-/// The grace period of a process that others may run any moment.
+/// The grace period of an attempt whose job another worker may run any moment.
 const HASTE: Duration = Duration::from_millis(100);
 
 /// Stops one process group, which lives as long as its leader has not been reaped.
@@ -26,7 +26,8 @@ impl Stopper {
         Self { group, grace, stopped: None, asked_at: None, kill_at: None }
     }
 
-    /// Asks the group to end; for want of memory it is killed at once. The first reason counts.
+    /// Asks the group to end. A group that lacks memory or has no grace period is killed at once.
+    /// The first reason counts.
     pub(super) fn stop(&mut self, why: Stopped, leader: BorrowedFd<'_>, now: Instant) {
         if self.stopped.is_some() {
             return;
@@ -40,7 +41,7 @@ impl Stopper {
         let hurried = why == Stopped::Asked(StopReason::Lapsed);
         self.kill_at = now.checked_add(if hurried { self.grace.min(HASTE) } else { self.grace });
         self.signal(leader, Signal::TERM);
-        // One that is stopped (SIGSTOP) hears SIGTERM only when it goes on.
+        // A process that is stopped (SIGSTOP) hears SIGTERM only when it goes on.
         self.signal(leader, Signal::CONT);
     }
 
@@ -57,7 +58,8 @@ impl Stopper {
         self.signal(leader, Signal::KILL);
     }
 
-    /// To the group, and to the leader in case it has left its own group. Who is gone already needs no signal.
+    /// Sends the signal to the group, and to the leader in case it has left its own group. A
+    /// process that is gone already needs no signal.
     fn signal(&self, leader: BorrowedFd<'_>, signal: Signal) {
         let _ = rustix::process::kill_process_group(self.group, signal);
         let _ = rustix::process::pidfd_send_signal(leader, signal);
@@ -68,7 +70,7 @@ impl Stopper {
         self.kill_at
     }
 
-    /// Why it was stopped, and how long ago.
+    /// Why Jobber stopped the group, and how long ago.
     pub(super) fn stopped(&self, now: Instant) -> (Option<Stopped>, Option<Duration>) {
         (self.stopped, self.asked_at.map(|at| now.duration_since(at)))
     }

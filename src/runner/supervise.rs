@@ -1,7 +1,7 @@
 //! Supervises a process that runs: reads its output, meets its deadlines, and reaps it.
 //!
-//! The end of the leader decides, not the end of its pipes: what outlives it is killed, and pipes that something still
-//! holds open are drained for a bounded time.
+//! The end of the leader decides, not the end of its pipes: processes that outlive it are killed,
+//! and pipes that a process still holds open are drained for a bounded time.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use super::table::SharedPidTable;
 use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
-/// How long a process is first watched for its end alone: most short jobs have ended by then, and are seen once and
-/// not at each of their writes. A pipe holds what is written meanwhile.
+/// How long the supervisor first watches for the end of the process alone: most short jobs have ended
+/// by then, so that it wakes once and not at each of their writes. The pipes hold the output meanwhile.
 const FIRST_GLANCE: Duration = Duration::from_millis(2);
 /// How often the watchdog adds up memory.
 const WATCHDOG: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ const WATCHDOG: Duration = Duration::from_millis(100);
 /// How soon a sink that had no room is asked again.
 const SINK: Duration = Duration::from_millis(5);
 
-/// How to supervise.
+/// The limits of an attempt, and what its supervisor works with.
 pub(super) struct Terms<'a> {
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
@@ -47,11 +47,11 @@ pub(super) struct Terms<'a> {
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a Clock,
     pub(super) vigil: Option<LeaseDeadline<'a>>,
-    /// For reading, any size.
+    /// Memory for reading from the pipes, of any size.
     pub(super) buffer: &'a mut [u8],
 }
 
-/// Until when the process may run, kept before the guard's eyes.
+/// The time until which the process may run, which the supervisor keeps up to date in the guard's table.
 pub(super) struct LeaseDeadline<'a> {
     pub(super) table: &'a SharedPidTable,
     pub(super) cell: usize,
@@ -59,7 +59,7 @@ pub(super) struct LeaseDeadline<'a> {
 }
 
 impl LeaseDeadline<'_> {
-    /// Notes the validity as it is; answers when to do it again.
+    /// Notes the validity as it is now. Answers when to do so again.
     fn note(&self, now: Instant) -> Instant {
         const LONGEST: u64 = 1000;
         self.table.extend(self.cell, self.validity);
@@ -68,7 +68,7 @@ impl LeaseDeadline<'_> {
     }
 }
 
-/// What was seen.
+/// What the supervisor has observed of a process from its start to its end.
 pub(super) struct Observed {
     pub(super) ending: Ending,
     pub(super) counted: Counted,
@@ -96,7 +96,7 @@ pub(super) struct Supervisor<'a> {
     captured: CapturedOutput,
 }
 
-/// What the process said.
+/// The output of the process: what is kept of it, and where it goes.
 struct CapturedOutput {
     scanner: Directives,
     stdout: Capture,
@@ -139,7 +139,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Returns when the process has ended, what was left of it is gone, and its pipes are drained.
+    /// Returns when the process has ended, the processes that it left are gone, and its pipes are drained.
     pub(super) fn run(mut self) -> std::io::Result<Observed> {
         if !self.glance() {
             while !self.wait_for_news() {}
@@ -173,7 +173,7 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Waits a moment for the end alone; true when it has come.
+    /// Waits a moment for the end alone. Answers true when the process has ended.
     fn glance(&mut self) -> bool {
         let is_over = self.terms.vigil.as_ref().is_some_and(|vigil| vigil.validity.is_over());
         if self.process.input.is_some() || is_over {
@@ -186,7 +186,7 @@ impl<'a> Supervisor<'a> {
         fds[0].revents().contains(PollFlags::IN)
     }
 
-    /// Waits for the next thing to do and does it; true when the process has ended.
+    /// Waits for the next thing to do and does it. Answers true when the process has ended.
     fn wait_for_news(&mut self) -> bool {
         let now = Instant::now();
         self.meet_deadlines(now);
@@ -262,7 +262,8 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(vigil) = self.terms.vigil.as_ref().filter(|_| self.vigil_at.is_some_and(|at| at <= now)) {
             self.vigil_at = Some(vigil.note(now));
-            // Others may have the job: nothing of it may go on, whether the guard has seen to that or not.
+            // Another worker may have the job: no process of it may go on, whether the guard has
+            // seen to that or not.
             if vigil.validity.is_over() {
                 self.stopper.stop(Stopped::Asked(StopReason::Lapsed), leader, now);
                 self.stopper.kill(leader);
@@ -284,7 +285,7 @@ impl<'a> Supervisor<'a> {
         others.into_iter().flatten().chain([self.memory.deadline()]).min()
     }
 
-    /// Reads once what `poll` said is there.
+    /// Reads once from a stream that `poll` found ready.
     fn read(&mut self, stream: Stream, flags: PollFlags) {
         let pipe = match stream {
             Stream::Stdout => &mut self.process.stdout,
@@ -310,10 +311,10 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Reads what is left in the pipes: to their ends, or until the time for it is over.
+    /// Reads the rest of the output: to the ends of the pipes, or until the time for it is over.
     fn drain(&mut self, ended: Instant) {
         let deadline = ended + self.terms.drain.min(Duration::from_secs(3600));
-        // Whatever happens, what is in the pipes at the end is read: at most two pipes full.
+        // After the deadline one last look reads what the pipes hold then: at most two pipes full.
         let mut last_look = false;
         while self.process.stdout.is_some() || self.process.stderr.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -14,7 +14,7 @@ pub(super) struct Counted {
     pub(super) system_us: u64,
     /// The largest resident set of one process, in bytes. See [`super::memory`] on what it can mean.
     pub(super) max_rss: u64,
-    /// Pages that were brought in.
+    /// Page faults: pages that the kernel brought in.
     pub(super) faults: u64,
 }
 
@@ -32,7 +32,7 @@ impl From<libc::rusage> for Counted {
     }
 }
 
-/// Reaps a child: how it ended and what it used. With `wait` off, `None` while it still runs.
+/// Reaps a child. Answers how it ended and what it used; without `wait`, `None` while it still runs.
 pub(super) fn reap(pid: Pid, wait: bool) -> io::Result<Option<(Ending, Counted)>> {
     let flags = if wait { 0 } else { libc::WNOHANG };
     loop {
@@ -92,13 +92,14 @@ pub(super) fn close_descriptors_on_exec() {
     let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
 }
 
-/// Whoever started this process may have had signals ignored (`nohup`, a shell's `&`, a daemon that does not care for its
-/// children), and what is ignored stays so in every job. What is caught does not: so these are caught, to no effect.
-/// Ignored ends of children are back to normal: the kernel would reap them before anybody could ask how they ended.
+/// Catches the signals that this process inherited as ignored, to no effect. The program that started
+/// this process may have ignored some (`nohup`, a shell's `&`, a daemon that does not care for its
+/// children), and an ignored signal stays ignored in every job. A caught signal does not. SIGCHLD gets
+/// its default back: the kernel would reap children before this process could ask how they ended.
 pub(super) fn catch_ignored_signals() {
     extern "C" fn nothing(_: libc::c_int) {}
     let nothing: extern "C" fn(libc::c_int) = nothing;
-    // SIGPIPE the standard library resets in children; to stop at the terminal is nothing for jobs.
+    // A child resets SIGPIPE itself; to stop at the terminal is nothing for jobs.
     let not_these = [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
     for signal in (1..32).filter(|signal| !not_these.contains(signal)) {
         let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
@@ -118,7 +119,7 @@ pub(super) fn catch_ignored_signals() {
     }
 }
 
-/// Makes this process deaf to what asks a group of processes to end.
+/// Makes this process ignore the signals that ask a group of processes to end.
 pub(super) fn ignore_requests_to_end() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
         // SAFETY: SIG_IGN installs no handler that could run.

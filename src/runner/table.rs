@@ -13,15 +13,17 @@ use rustix::process::Pid;
 use crate::domain::validity::boot_ms;
 use crate::domain::{Validity, WorkerId};
 
-/// The table begins with the worker's id, its scratch directory, and what its attempts' numbers begin with; then the
-/// cgroup below which its attempts have theirs; cells follow.
+/// The length of the header in bytes. It begins with the worker's id, its scratch directory, and
+/// the beginning of its attempts' numbers. The cgroup below which its attempts have theirs comes
+/// next. Cells follow the header.
 const HEADER: u64 = 8192;
-/// Where the cgroup is noted.
+/// The offset in bytes at which the cgroup is noted.
 const CGROUP: u64 = 4096;
-/// Five numbers of eight bytes: the process group; until when it may run (0: no limit); after and before which moment its
-/// leader was started (0: not told yet); the number of the attempt.
+/// The length of a cell in bytes: five numbers of eight bytes. They are the process group; until
+/// when it may run (0: no limit); after and before which moment its leader was started (0: not told
+/// yet); the number of the attempt.
 const CELL: u64 = 40;
-/// Where the worker notes what runs.
+/// The table in which the worker notes the running attempts.
 #[derive(Debug, Clone)]
 pub(super) struct SharedPidTable(Arc<File>);
 
@@ -58,35 +60,36 @@ impl SharedPidTable {
         self.write(cell, 0, &[0, 0, boot_ms(), 0, number]);
     }
 
-    /// Where the process that will have this cell notes itself, its id and until when it may run, before it executes its
-    /// program: the guard knows of it before there is anything to guard.
+    /// The file and the offset at which the process that will have this cell writes its id and the
+    /// time until which it may run, before it executes its program: the guard knows of it before
+    /// there is anything to guard.
     pub(super) fn place(&self, cell: usize) -> (BorrowedFd<'_>, u64) {
         (self.0.as_fd(), HEADER + CELL * cell as u64)
     }
 
-    /// Notes that it has been spawned by now.
+    /// Notes that the attempt's process has been spawned by now.
     pub(super) fn born(&self, cell: usize) {
         self.write(cell, 3, &[boot_ms()]);
     }
 
-    /// Notes until when it may run, as that has been moved on.
+    /// Notes the time until which the attempt may run, after its lease has been renewed.
     pub(super) fn extend(&self, cell: usize, validity: &Validity) {
         self.write(cell, 1, &[validity.until()]);
     }
 
-    /// Notes that it has ended.
+    /// Notes that the attempt has ended, by zeros in its cell.
     pub(super) fn clear(&self, cell: usize) {
         self.write(cell, 0, &[0; 5]);
     }
 
-    /// What the guard is given.
+    /// The memory file that the guard gets as its standard input.
     pub(super) fn file(&self) -> &File {
         &self.0
     }
 
     pub(super) fn write(&self, cell: usize, from: u64, words: &[u64]) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        // Without memory for it, the guard still finds the process by what it has from birth.
+        // If there is no memory for it, the guard still finds the process by what it has from birth.
         let _ = write_all_at(&self.0, &bytes, HEADER + CELL * cell as u64 + 8 * from);
     }
 }
@@ -125,13 +128,13 @@ impl Noted {
     fn parse(cell: &[u8; 40]) -> Option<Self> {
         let (words, _) = cell.as_chunks::<8>();
         let [group, until, after, before, number] = words else { return None };
-        // Never 1 or below: those would be everybody.
+        // Never 1 or below: `kill` would take those for all processes or for the guard's own group.
         let group = i32::try_from(i64::from_le_bytes(*group)).ok().filter(|id| *id > 1)?;
         let [until, after, before, number] = [until, after, before, number].map(|word| u64::from_le_bytes(*word));
         Some(Self { group: Pid::from_raw(group)?, until, after, before, number })
     }
 
-    /// Whether it is past its time.
+    /// Whether the attempt is past the time until which it may run.
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.until != 0 && self.until <= now
     }

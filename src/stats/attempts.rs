@@ -7,8 +7,9 @@
 //! completedJobsUpTo     = jobs that completed with at most N attempts
 //! successRatePercentage = 100 * completedJobsUpTo / totalJobsUpTo
 //! ```
-//! So the rate grows with N up to the rate of success of all jobs, and the step from N to N + 1 is what one more attempt
-//! has won. Jobs that still wait or run are in none of the numbers: nobody knows yet how they end.
+//! So the rate grows with N up to the rate of success of all jobs, and the step from N to N + 1 is
+//! what one more attempt has won. Jobs that still wait or run are in none of the numbers, because
+//! their ends are not known yet.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,13 +19,13 @@ use super::{Counts, percentage};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptsStats {
-    /// N.
+    /// The number of attempts N, from 1.
     pub attempts_up_to: u32,
     /// Jobs that have ended.
     pub total_jobs_up_to: i64,
     /// Jobs that have completed with at most N attempts.
     pub completed_jobs_up_to: i64,
-    /// The second as a part of the first, 0 to 100, with two decimals.
+    /// Completed jobs as a part of ended jobs, 0 to 100, with two decimals.
     pub success_rate_percentage: f64,
 }
 

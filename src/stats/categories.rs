@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! failures     = attempts that failed with an error of the category
-//! jobs         = jobs of which at least one attempt did; each once, however many did
+//! jobs         = jobs with at least one attempt that did; each once, however many did
 //! completed    = those of them that completed in the end, of those that have ended
 //! share of CPU = CPU time of those attempts over the CPU time of all attempts
 //! trend        = failures by day of submission
 //! ```
-//! Aggregates count by error and the categories are joined here, so every change of them holds for the past too, and
-//! for jobs whose documents are gone. A job that met two categories counts in both; in each once.
+//! Aggregates count by error, and the categories are joined here. So every change of the categories
+//! holds for the past too, and for jobs whose documents are gone. A job that met two categories
+//! counts once in each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,19 +19,19 @@ use super::intervals::Rate;
 use super::shard::{Counts, StatShard};
 use crate::domain::{CategoryId, Day, Fingerprint, JobName, Timestamp, UNCATEGORISED};
 
-/// Under what an error is counted.
+/// The group under which an error is counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Label {
-    /// A category of the team.
+    /// One of the categories that the store holds.
     Category(CategoryId),
-    /// It is near to none.
+    /// The error is near to no category.
     Uncategorised,
-    /// Nobody has worked it out yet.
+    /// The classifier has not worked the error out yet.
     Pending,
 }
 
 impl Label {
-    /// What stands in JSON.
+    /// The label as it stands in JSON.
     pub fn as_str(&self) -> &str {
         match self {
             Label::Category(id) => id.as_str(),
@@ -43,9 +44,9 @@ impl Label {
 /// What is known of an error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ErrorFacts {
-    /// Under what it is counted.
+    /// The group under which it is counted.
     pub label: Label,
-    /// What it says.
+    /// The text of the error, masked.
     pub text: String,
     /// When it was first seen.
     pub first_seen: Timestamp,
@@ -56,14 +57,14 @@ pub struct ErrorFacts {
 /// What is known of all errors, and what categories are called.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct KnownErrors {
-    /// By fingerprint.
+    /// The errors, by fingerprint.
     pub errors: BTreeMap<Fingerprint, ErrorFacts>,
-    /// Names by id.
+    /// The names of categories, by their ids.
     pub names: BTreeMap<CategoryId, String>,
 }
 
 impl KnownErrors {
-    /// Under what this error is counted.
+    /// The group under which this error is counted.
     pub fn label(&self, error: &Fingerprint) -> Label {
         match self.errors.get(error) {
             Some(facts) => facts.label.clone(),
@@ -94,7 +95,7 @@ pub struct CategoryLine {
     pub completed: Rate,
     /// Attempts that failed with it.
     pub failures: i64,
-    /// CPU seconds of those.
+    /// CPU seconds of those attempts.
     pub cpu_seconds: f64,
     /// The part of all CPU time that they took, 0 to 1.
     pub cpu_share: f64,
@@ -108,7 +109,7 @@ pub struct CategoryLine {
     pub examples: Vec<String>,
 }
 
-/// Examples of a category.
+/// How many examples of a category are shown.
 const EXAMPLES: usize = 3;
 
 #[derive(Default)]
@@ -173,15 +174,15 @@ fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &KnownErrors) -> Cate
 /// One line of `stats cost`: what failed attempts of one job name and category took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CostLine {
-    /// The binary.
+    /// The binary whose jobs these were.
     pub name: JobName,
     /// The category's id, `uncategorised`, `pending`, or `none` for attempts that were lost or cancelled.
     pub category: String,
-    /// Attempts; `None` for those without an error.
+    /// Failed attempts; `None` on the line of attempts without an error.
     pub failures: Option<i64>,
     /// Their CPU time in seconds.
     pub cpu_seconds: f64,
-    /// Their part of the CPU time of all attempts of the binary, 0 to 1.
+    /// The part that they took of the CPU time of all attempts of the binary, 0 to 1.
     pub cpu_share: f64,
 }
 

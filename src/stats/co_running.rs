@@ -12,8 +12,8 @@
 //! of its life grows with its length and with every retry, so among jobs that failed or ran long high levels are common
 //! without any effect. Attempts that were cancelled or lost are left out: they tell nothing of their program.
 //!
-//! Either difference is *observational*: nobody has thrown dice who runs beside whom, and what makes a machine busy may make
-//! jobs fail too.
+//! Either difference is *observational*: jobs were not assigned at random to the jobs beside them,
+//! and what makes a machine busy may make jobs fail too.
 
 use std::collections::BTreeMap;
 
@@ -27,22 +27,23 @@ use crate::domain::JobName;
 /// Jobs by how many others ran beside them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BesideStats {
-    /// By the most that ran beside, in order: a description, in which long jobs and retried ones stand higher.
+    /// By the most jobs that ran beside, in order: a description, in which long jobs and
+    /// retried ones stand higher.
     pub levels: Vec<BesideLine>,
     /// First attempts that were started while nothing else ran.
     pub alone: Rate,
     /// First attempts that were started beside others.
     pub beside: Rate,
-    /// Alone less beside; `None` when either are too few.
+    /// Alone less beside; `None` when there are too few of either.
     pub difference: Option<Difference>,
-    /// The same within job names; `None` when no name has both.
+    /// The same within job names; `None` when no name has both, or there are too few of either.
     pub within_names: Option<Difference>,
     /// Job names that have both.
     pub names: usize,
     /// First attempts that an older version recorded: what ran when they were started is not known, and they are left out.
     #[serde(default)]
     pub left_out: i64,
-    /// What the differences are not.
+    /// A sentence that says what the differences do not show.
     pub note: String,
 }
 
@@ -57,7 +58,7 @@ pub struct BesideLine {
     pub succeeded: Rate,
 }
 
-/// The statistics of these counts by job name.
+/// Makes the statistics of these counts, which are given by job name.
 pub fn beside(names: &BTreeMap<JobName, Counts>) -> BesideStats {
     let all = total(names.values());
     let get = |counter: &Counter<u32>, key: u32| counter.get(&key).copied().unwrap_or(0);
@@ -92,7 +93,7 @@ fn note(left_out: i64) -> String {
     note
 }
 
-/// First attempts alone and beside others: succeeded, all.
+/// First attempts alone, and first attempts beside others: how many succeeded, and how many there were.
 fn groups(counts: &Counts) -> Stratum {
     let sum = |counter: &Counter<u32>, alone: bool| {
         counter.iter().filter(|(level, _)| (**level == 0) == alone).map(|(_, n)| (*n).max(0)).sum::<i64>()
@@ -144,7 +145,7 @@ mod tests {
 
     /// A host and what runs on it.
     struct World {
-        /// For each name: the chance to succeed, the mean length, and how often it is submitted.
+        /// For each job name: the chance to succeed, the mean length, and how often it is submitted.
         names: &'static [(f64, f64, f64)],
         /// How many times as long a failing attempt takes.
         failing_takes: f64,
@@ -159,7 +160,7 @@ mod tests {
         let mut counts = vec![Counts::default(); world.names.len()];
         let whole: f64 = world.names.iter().map(|name| name.2).sum();
         let (mut now, mut running): (f64, Vec<f64>) = (0.0, Vec::new());
-        // What waits: arrival or due time, name, attempts before, and the most that ran beside so far.
+        // The waiting jobs: arrival or due time, name, attempts before, and the most that ran beside so far.
         let mut queue: Vec<(f64, usize, u32, u32)> = Vec::new();
         let mut arrival = 0.0;
         for _ in 0..jobs {
@@ -206,7 +207,7 @@ mod tests {
         counts.into_iter().enumerate().map(named).collect()
     }
 
-    /// In which part of many histories the interval within names lies wholly on one side of nothing.
+    /// The part of many histories in which the interval within names lies wholly on one side of 0.
     fn alarms(world: &World) -> f64 {
         const RUNS: u32 = 300;
         let mut dice = Dice(20_261_128);

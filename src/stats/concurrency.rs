@@ -1,7 +1,7 @@
 //! How jobs fare that run beside others on their host.
 //!
-//! A job's number is the most jobs that ran beside any of its attempts, itself not counted; jobs of which no process was
-//! ever measured (cancelled before their start, lost with their worker) have none and are left out.
+//! A job's number is the most jobs that ran beside any of its attempts, itself not counted. Jobs without
+//! a measured process (cancelled before their start, lost with their worker) have none and are left out.
 //!
 //! ```text
 //! totalConcurrentJobs   = ended jobs with a number of at least 1
@@ -21,7 +21,7 @@ pub struct ConcurrentJobsStats {
     pub total_concurrent_jobs: i64,
     /// Those of them that completed.
     pub completed_jobs: i64,
-    /// The second as a part of the first, 0 to 100, with two decimals.
+    /// Completed jobs as a part of all these jobs, 0 to 100, with two decimals.
     pub success_rate_percentage: f64,
 }
 
@@ -35,7 +35,7 @@ pub struct ConcurrencyLevelStats {
     pub total_jobs: i64,
     /// Those of them that completed.
     pub completed_jobs: i64,
-    /// The second as a part of the first, 0 to 100, with two decimals.
+    /// Completed jobs as a part of all these jobs, 0 to 100, with two decimals.
     pub success_rate_percentage: f64,
 }
 

@@ -1,8 +1,8 @@
 //! Counting by error: what failed attempts said, and which jobs met it.
 //!
-//! Aggregates count by fingerprint and never by category: categories change, their embeddings come late, and retention
-//! takes the documents away from which one could count again. Statistics join the small table of fingerprints and
-//! categories when they are read.
+//! Aggregates count by fingerprint and never by category: categories change, their embeddings come
+//! late, and retention takes away the documents from which the counts could be made again.
+//! Statistics join the small table of fingerprints and categories when they are read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ impl ErrorSet {
     /// A job with more distinct errors than this gets [`Fingerprint::OTHER`] for every further one.
     pub const MOST: usize = 8;
 
-    /// The distinct ones of these.
+    /// Makes the set of these fingerprints, each once.
     pub fn new(fingerprints: impl IntoIterator<Item = Fingerprint>) -> Self {
         let mut all: Vec<_> = fingerprints.into_iter().collect();
         all.sort_unstable();
@@ -38,7 +38,8 @@ impl ErrorSet {
         self.0.is_empty()
     }
 
-    /// A number that stands for this set. Sets of the same number would only be admitted to a shard together.
+    /// A number that stands for this set. If two sets had the same number, a shard would only
+    /// admit both or neither.
     pub fn digest(&self) -> u64 {
         let mut digest = Sha256::new();
         self.0.iter().for_each(|f| digest.update(f.as_bytes()));
@@ -74,7 +75,7 @@ impl<'de> Deserialize<'de> for ErrorSet {
 /// Failed attempts with one fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FailureCounts {
-    /// How many.
+    /// How many attempts have failed with it.
     pub attempts: i64,
     /// Their CPU time, in microseconds.
     pub cpu_us: i64,
@@ -85,7 +86,7 @@ pub struct FailureCounts {
 /// Jobs with one set of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ErrorSetCounts {
-    /// How many.
+    /// How many jobs have met exactly these errors.
     pub jobs: i64,
     /// How many of them have completed in the end.
     pub completed: i64,
@@ -93,7 +94,7 @@ pub struct ErrorSetCounts {
     pub failed: i64,
 }
 
-/// Numbers that add and subtract.
+/// Numbers that can be added and subtracted.
 pub(super) trait Amounts: Copy + Default + PartialEq {
     fn combine(&mut self, other: &Self, sign: i64);
 }
@@ -122,8 +123,8 @@ impl Amounts for i64 {
     }
 }
 
-/// Adds `sign` times `other` to `into`. Keys that come to stand at nothing are left out, so that equal counts are equal
-/// documents.
+/// Adds `sign` times `other` to `into`. Removes keys whose numbers all come to 0, so that equal
+/// counts are equal documents.
 pub(super) fn combine<K: Ord + Clone, V: Amounts>(into: &mut BTreeMap<K, V>, other: &BTreeMap<K, V>, sign: i64) {
     for (key, amounts) in other {
         let slot = into.entry(key.clone()).or_default();

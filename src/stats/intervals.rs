@@ -1,4 +1,4 @@
-//! Parts of a whole with how sure one can be of them.
+//! Parts of a whole, with intervals that say how sure they are.
 //!
 //! ```text
 //! Wilson score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209), of x of n, p = x / n, z = 1.96:
@@ -18,26 +18,26 @@ use serde::{Deserialize, Serialize};
 
 /// The 97.5 % quantile of the normal distribution: leaves 5 % outside on both sides together.
 pub const Z: f64 = 1.959_963_984_540_054;
-/// Of fewer than this no bare part is told: it would say more than is known.
+/// A rate of a whole smaller than this is not shown: it would say more than is known.
 pub const FEWEST: i64 = 5;
 
 /// A part of a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
-    /// The whole.
+    /// The size of the whole.
     pub n: i64,
-    /// The part.
+    /// The size of the part.
     pub hits: i64,
     /// The part over the whole, 0 to 1; `None` when the whole is less than [`FEWEST`].
     pub rate: Option<f64>,
-    /// From here: the lower Wilson limit; `None` of nothing.
+    /// The lower Wilson limit, 0 to 1; `None` when the whole is 0.
     pub low: Option<f64>,
-    /// To here: the upper Wilson limit.
+    /// The upper Wilson limit, 0 to 1; `None` when the whole is 0.
     pub high: Option<f64>,
 }
 
 impl Rate {
-    /// `hits` of `n`.
+    /// The rate of `hits` among `n`, with its Wilson limits.
     pub fn of(hits: i64, n: i64) -> Self {
         let limits = wilson(hits as f64, n as f64);
         let rate = (n >= FEWEST).then(|| hits as f64 / n as f64);
@@ -45,7 +45,7 @@ impl Rate {
     }
 }
 
-/// The Wilson limits of `x` of `n`, which need not be whole numbers; `None` of nothing.
+/// The Wilson limits of `x` among `n`, which need not be whole numbers; `None` when `n` is 0.
 pub fn wilson(x: f64, n: f64) -> Option<(f64, f64)> {
     if n <= 0.0 {
         return None;
@@ -62,13 +62,13 @@ pub fn wilson(x: f64, n: f64) -> Option<(f64, f64)> {
 pub struct Difference {
     /// The first less the second, -1 to 1.
     pub difference: f64,
-    /// From here
+    /// The lower limit of the interval of 95 %.
     pub low: f64,
-    /// to here, with 95 %.
+    /// The upper limit of the interval of 95 %.
     pub high: f64,
 }
 
-/// The difference of two independent parts; `None` when one of them is of fewer than [`FEWEST`].
+/// The difference of two independent parts; `None` when one of the wholes is smaller than [`FEWEST`].
 pub fn newcombe(first: &Rate, second: &Rate) -> Option<Difference> {
     Some(difference(first.rate?, (first.low?, first.high?), second.rate?, (second.low?, second.high?)))
 }
@@ -76,9 +76,9 @@ pub fn newcombe(first: &Rate, second: &Rate) -> Option<Difference> {
 /// Two groups within one stratum: hits and whole of the first and of the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stratum {
-    /// The first group.
+    /// The first group: hits, and the whole.
     pub first: (i64, i64),
-    /// The second group.
+    /// The second group: hits, and the whole.
     pub second: (i64, i64),
 }
 
@@ -94,7 +94,7 @@ pub fn stratified(strata: &[Stratum]) -> Option<Difference> {
         n1 * n0 / (n1 + n0)
     };
     let whole: f64 = both().map(weight).sum();
-    // The weighted part, and the number of trials of which a plain part would vary as much.
+    // The weighted part, and the variance factor: a plain part of 1 / factor trials would vary as much.
     let group = |of: fn(&Stratum) -> (i64, i64)| {
         both().fold((0.0, 0.0), |(part, spread), s| {
             let ((hits, n), w) = (of(s), weight(s) / whole);
@@ -145,7 +145,7 @@ mod tests {
 
     const RUNS: u32 = 4000;
 
-    /// Which part of many intervals holds the true value.
+    /// The part of many intervals that holds the true value.
     fn coverage(mut holds: impl FnMut(&mut Dice) -> bool) -> f64 {
         let mut dice = Dice(20_261_124);
         let held: u32 = (0..RUNS).map(|_| u32::from(holds(&mut dice))).sum();

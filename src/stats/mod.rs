@@ -48,7 +48,7 @@ pub struct ErrorCategoryStats {
     pub total_error_category_jobs: i64,
     /// Those of them that completed.
     pub completed_jobs: i64,
-    /// The second as a part of the first, 0 to 100, with two decimals.
+    /// Completed jobs as a part of ended jobs, 0 to 100, with two decimals.
     pub success_rate_percentage: f64,
 }
 
@@ -80,7 +80,7 @@ pub fn total<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
     sum
 }
 
-/// `part` of `whole` in percent, with two decimals; 0 of nothing.
+/// `part` of `whole` in percent, with two decimals; 0 when the whole is 0.
 fn percentage(part: i64, whole: i64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 10_000.0).round() / 100.0 }
 }

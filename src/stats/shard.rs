@@ -14,32 +14,33 @@ use super::errors::{ErrorSet, ErrorSetCounts, FailureCounts, combine};
 use crate::domain::{Day, Fingerprint, JobName, OutcomeKind, Timestamp};
 use crate::events::Cursor;
 
-/// Which shard: jobs of this name that were submitted on this day.
+/// Names a shard: it holds the jobs of this name that were submitted on this day.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShardKey {
     /// The UTC day of submission.
     pub day: Day,
-    /// The binary.
+    /// The binary that the jobs run.
     pub name: JobName,
 }
 
-/// One aggregate document.
+/// The aggregate of one day and one job name, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatShard {
-    /// The document format.
+    /// The version of the document format; see [`StatShard::SCHEMA`].
     pub schema: u32,
     /// Which shard this is.
     pub key: ShardKey,
     /// The last event whose effect has been added: earlier ones are skipped.
     pub applied: Cursor,
-    /// Until when the records of all its jobs are certain to be there; `None` while no end is in sight. From then on
-    /// some may have expired: what they added stays, and a sum over those that are left no longer tells what it was.
+    /// The time until which the store certainly holds the records of all its jobs; `None` while no
+    /// end is in sight. From then on some may have expired: what they added stays, and a sum over
+    /// the remaining records no longer gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole_until: Option<Timestamp>,
-    /// The numbers.
+    /// The counters and histograms of its jobs.
     pub counts: Counts,
-    /// The sets of errors that this shard has taken in, by number: it only grows, so that whether a set is taken in is
-    /// decided alike however often its event is folded.
+    /// The digests of the error sets that this shard has taken in. It only grows, so that folding
+    /// an event again decides alike whether its set is taken in.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub admitted: BTreeSet<u64>,
 }
@@ -51,18 +52,18 @@ impl StatShard {
     /// The most sets of errors that a shard takes in: it stays small whatever the jobs of a day print.
     pub const MOST_SETS: usize = 256;
 
-    /// The document format that this version writes.
-    /// Since 2 it counts first attempts by what ran when they started, running times in microseconds, budgets, and of a job
-    /// that was put back only what came before.
+    /// The document format that this version writes. Since 2 it counts first attempts by what ran
+    /// when they started, running times in microseconds, budgets, and of a job that was put back
+    /// only what came before.
     pub const SCHEMA: u32 = 2;
 
-    /// An empty shard.
+    /// Makes a shard without any counts.
     pub fn new(key: ShardKey) -> Self {
         let (applied, counts, admitted) = (Cursor::START, Counts::default(), BTreeSet::new());
         Self { schema: Self::SCHEMA, key, applied, whole_until: None, counts, admitted }
     }
 
-    /// Whether jobs with this set of errors may be counted here; takes it in while there is room.
+    /// Whether jobs with this set of errors may be counted here. Takes the set in while there is room.
     pub fn admit(&mut self, set: &ErrorSet) -> bool {
         let number = set.digest();
         if self.admitted.len() < Self::MOST_SETS {
@@ -71,7 +72,7 @@ impl StatShard {
         self.admitted.contains(&number)
     }
 
-    /// Notes that records may be gone from `until` on; true when that is news. An earlier moment stands.
+    /// Notes that records may be gone from `until` on. Answers true when that is news. An earlier moment stands.
     pub fn expire_from(&mut self, until: Timestamp) -> bool {
         let is_news = self.whole_until.is_none_or(|before| until < before);
         if is_news {
@@ -80,7 +81,7 @@ impl StatShard {
         is_news
     }
 
-    /// Whether the records of all its jobs are certain to be there.
+    /// Whether the store certainly holds the records of all its jobs.
     pub fn is_whole(&self, now: Timestamp) -> bool {
         self.whole_until.is_none_or(|until| now + CLOCKS_APART < until)
     }
@@ -101,15 +102,15 @@ pub type Counter<K> = BTreeMap<K, i64>;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Jobs by the state they are in.
+    /// Jobs that wait: in the queue, for a due time, or for their parents.
     pub waiting: i64,
-    /// Jobs that run.
+    /// Jobs whose attempt runs now.
     pub active: i64,
     /// Jobs that have completed, by the number of attempts that they took.
     pub completed_by_attempts: Counter<u32>,
     /// Jobs that have failed, by the number of attempts that they took.
     pub failed_by_attempts: Counter<u32>,
-    /// Attempts by outcome.
+    /// Attempts, by the kind of their outcome.
     pub outcomes: Counter<OutcomeKind>,
     /// Attempts by the most jobs that ran beside them on their host.
     pub attempts_by_beside: Counter<u32>,
@@ -137,20 +138,22 @@ pub struct Counts {
     /// Failed attempts by what they said.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<Fingerprint, FailureCounts>,
-    /// Jobs of which attempts failed, each once, by everything that these said.
+    /// Jobs with failed attempts, each once, by the set of errors that these attempts met.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs_by_errors: BTreeMap<ErrorSet, ErrorSetCounts>,
-    /// Jobs by the number of their failed attempts (lost and cancelled ones have not failed). Of a job that was put back
-    /// after it had failed counts only what came before: those that have completed,
+    /// Jobs that have completed, by the number of their failed attempts (lost and cancelled ones
+    /// have not failed). This counter and the next three take every job once. Of a job that was put
+    /// back after it had failed, they count only what came before.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub completed_by_failures: Counter<u32>,
-    /// those that have failed as no attempt was left,
+    /// Jobs that have failed because no attempt was left, by their failed attempts.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub exhausted_by_failures: Counter<u32>,
-    /// those that have failed in a way that made another pointless, with attempts left or without,
+    /// Jobs that have failed in a way that made another attempt pointless, with attempts left or
+    /// without, by their failed attempts.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub hopeless_by_failures: Counter<u32>,
-    /// and those of which nobody knows how they would end: not ended, cancelled, lost, removed.
+    /// Jobs whose own end is unknown, by their failed attempts: not ended, cancelled, lost, removed.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub undecided_by_failures: Counter<u32>,
     /// Of the undecided jobs those that have ended: cancelled or lost.
@@ -159,19 +162,20 @@ pub struct Counts {
     /// Of the undecided jobs those that wait or run.
     #[serde(skip_serializing_if = "is_zero")]
     pub open: i64,
-    /// Jobs that an older version put back more than once, so that their first end is not known: in none of these.
+    /// Jobs that an older version put back more than once, so that their first end is not known:
+    /// none of these counters has them.
     #[serde(skip_serializing_if = "is_zero")]
     pub first_end_unknown: i64,
-    /// The same jobs, all of them, by the number of attempts that they were allowed.
+    /// All jobs of these counters, by the number of attempts that they were allowed.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub jobs_by_budget: Counter<u32>,
-    /// First attempts that succeeded or failed by the number of jobs that ran beside them when they started,
+    /// First attempts that succeeded or failed, by the number of jobs that ran beside them when they started.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub first_attempts_by_start: Counter<u32>,
-    /// those of them that succeeded,
+    /// First attempts that succeeded, by the same.
     #[serde(skip_serializing_if = "Counter::is_empty")]
     pub first_successes_by_start: Counter<u32>,
-    /// and those of which the number is not known: an older version recorded them.
+    /// First attempts whose number is not known, because an older version recorded them.
     #[serde(skip_serializing_if = "is_zero")]
     pub first_attempts_unknown: i64,
     /// CPU time of attempts that succeeded or failed by the failed attempts of their job before them, in microseconds.
@@ -202,12 +206,12 @@ fn is_zero(n: &i64) -> bool {
 }
 
 impl Counts {
-    /// Adds `other`.
+    /// Adds the counts of `other` to these.
     pub fn add(&mut self, other: &Counts) {
         self.combine(other, 1);
     }
 
-    /// Takes `other` away.
+    /// Subtracts the counts of `other` from these.
     pub fn subtract(&mut self, other: &Counts) {
         self.combine(other, -1);
     }
@@ -339,7 +343,7 @@ impl Histogram {
         u64::from(bucket - shift * 8) << shift
     }
 
-    /// Counts a value.
+    /// Counts a value in its bucket.
     pub fn record(&mut self, value: u64) {
         *self.0.entry(Self::bucket(value)).or_insert(0) += 1;
     }

@@ -1,4 +1,4 @@
-//! How long jobs wait and run, and what they use of what they were given.
+//! How long jobs wait and run, and how much they use of their cores and memory.
 //!
 //! ```text
 //! p50, p90, p99 = quantiles of the histograms: off by at most one part in eight
@@ -7,8 +7,8 @@
 //! suggestion    = cores: the 95 % quantile of cores used, rounded up;
 //!                 memory: the 99 % quantile of the peak resident set and a fifth more, rounded up to 16 MiB
 //! ```
-//! Suggestions come from at least 20 attempts. An attempt that was killed at its limit shows what it was given and not what
-//! it wanted, so where many were, the memory suggested is too little.
+//! Suggestions come from at least 20 attempts. An attempt that was killed at its limit shows its
+//! limit and not its need, so where many were killed, the suggested memory is too little.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,9 @@ const ENOUGH: i64 = 20;
 /// Quantiles of a duration, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
-    /// How many were measured.
+    /// How many durations were measured.
     pub n: i64,
-    /// Half are shorter.
+    /// The median: half are shorter.
     pub p50: Option<f64>,
     /// Nine of ten are shorter.
     pub p90: Option<f64>,
@@ -43,7 +43,7 @@ impl Quantiles {
 /// One line of `stats durations`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DurationLine {
-    /// The binary.
+    /// The binary that the jobs run.
     pub name: JobName,
     /// From the moment a job was due to its first start, in seconds.
     pub waiting: Quantiles,
@@ -61,10 +61,10 @@ pub fn durations(names: &BTreeMap<JobName, Counts>) -> Vec<DurationLine> {
     names.iter().map(line).collect()
 }
 
-/// What jobs of one name were given, and what they used.
+/// What jobs of one name were given, and how much of it they used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SizeLine {
-    /// The binary.
+    /// The binary that the jobs run.
     pub name: JobName,
     /// Attempts that were measured.
     pub n: i64,
@@ -74,13 +74,13 @@ pub struct SizeLine {
     pub cores_used: Quantiles,
     /// CPU time over cores given times wall time, 0 to 1.
     pub utilisation: Option<f64>,
-    /// Cores that would do.
+    /// The number of cores that would do.
     pub suggested_cores: Option<u32>,
-    /// Half of those with a memory limit had at most this one, in MiB.
+    /// The median of the memory limits of attempts that had one, in MiB.
     pub memory_limit_mib: Option<f64>,
     /// Peak resident sets, in MiB.
     pub memory_mib: Quantiles,
-    /// Peak resident set over the limit, 0 to 1, of those that had one.
+    /// Peak resident set over the limit, 0 to 1, of attempts that had a limit.
     pub memory_used: Quantiles,
     /// A memory limit that would do, in MiB.
     pub suggested_memory_mib: Option<u64>,

@@ -1,19 +1,20 @@
 //! What another attempt is worth: the chance of a job that has failed so many times to complete all the same.
 //!
-//! A job that has failed n times and is tried again has one of three things happen to it: it completes, it fails in a
-//! way that ends it (its exit code says that another attempt is pointless), or it fails and can be tried again. Jobs that
-//! still run or wait, were cancelled or lost, and those that had no attempt left are *right-censored* after their last
-//! failure: nobody knows how another attempt would have ended, so they count up to there and no further.
+//! A job that has failed n times and is tried again has one of three things happen to it: it
+//! completes, it fails in a way that ends it (its exit code says that another attempt is
+//! pointless), or it fails and can be tried again. Jobs that still run or wait, were cancelled or
+//! lost, and those that had no attempt left are *right-censored* after their last failure: how
+//! another attempt would have ended is not known, so they count up to there and no further.
 //!
-//! Of a job that somebody put back after it had failed, only what came before counts: putting it back follows on something
-//! that was mended.
+//! When a user puts a job back after it had failed, only what came before counts: users put jobs
+//! back after they have mended something.
 //!
 //! ```text
 //! with c(n), h(n) = jobs that completed, or ended as hopeless, with exactly n failures
-//! tried(n)     = c(n) + all jobs with more than n failures       jobs of which the attempt after n failures has ended
+//! tried(n)     = c(n) + all jobs with more than n failures       jobs whose attempt after n failures has ended
 //! next(n)      = c(n) / tried(n)                                 p, with its Wilson interval
 //! ends(n)      = h(n+1) / tried(n)                               q
-//! completes(n) = p + (1 - p - q) · completes(n+1)                0 where nobody was tried any more
+//! completes(n) = p + (1 - p - q) · completes(n+1)                0 where no job was tried any more
 //! ```
 //! `completes` is the cumulative incidence of Aalen and Johansen (1978, Scand. J. Stat. 5:141) in its discrete form, within
 //! as many attempts as have been observed. The estimate is fair as long as jobs that stop after n failures would have fared
@@ -21,12 +22,14 @@
 //! different numbers of attempts are estimated apart, and put together in the proportion of their jobs (standardised).
 //! Where a name allows no more attempts, none completes by them.
 //!
-//! Its interval is the beta product one of Fay, Brittain and Proschan (2013, Biostatistics 14:723) in its mid-p form (Fay and
-//! Brittain 2016, Stat. Med. 35:2726), carried over to a competing end: at each stage the jobs tried are parts of a
-//! multinomial, of which the posterior is a Dirichlet distribution; for the lower limit one more job is taken to have ended
-//! as hopeless, for the upper one to have completed. Mean and variance of the product follow stage by stage, each of the
-//! two distributions is taken for the beta distribution with these, and the limits are quantiles of their even mixture. A
-//! stage that few jobs have reached makes the interval wide, though the estimate be 100 %.
+//! Its interval is the beta product one of Fay, Brittain and Proschan (2013, Biostatistics 14:723)
+//! in its mid-p form (Fay and Brittain 2016, Stat. Med. 35:2726), carried over to a competing end:
+//! at each stage the jobs tried are parts of a multinomial, whose posterior is a Dirichlet
+//! distribution. For the lower limit one more job is taken to have ended as hopeless, for the upper
+//! one to have completed. Mean and variance of the product follow stage by stage, each of the two
+//! distributions is taken for the beta distribution with these, and the limits are quantiles of
+//! their even mixture. A stage that few jobs have reached makes the interval wide, though the
+//! estimate be 100 %.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +42,7 @@ use super::shard::{Counter, Counts};
 use super::total;
 use crate::domain::JobName;
 
-/// An estimated chance.
+/// An estimated chance, with an interval of 95 %.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Chance {
     /// How many jobs it comes from.
@@ -47,11 +50,11 @@ pub struct Chance {
     /// How many of them have tried the attempt that the fewest have tried: the estimate is no better known than that one.
     #[serde(default)]
     pub rests_on: i64,
-    /// 0 to 1; `None` when it comes from fewer than [`FEWEST`].
+    /// The estimate, 0 to 1; `None` when it comes from fewer than [`FEWEST`] jobs.
     pub chance: Option<f64>,
-    /// From here; `None` when it comes from nothing
+    /// The lower limit of the interval; `None` when no job was tried.
     pub low: Option<f64>,
-    /// to here, with 95 %.
+    /// The upper limit of the interval; `None` when no job was tried.
     pub high: Option<f64>,
 }
 
@@ -83,7 +86,7 @@ pub struct AttemptLine {
     pub hopeless: i64,
 }
 
-/// What is known of the attempt after n failures.
+/// The jobs that were tried after n failures, and how they ended.
 struct Stage {
     tried: i64,
     completed: i64,
@@ -111,7 +114,7 @@ struct Spread {
     variance: f64,
 }
 
-/// A value, with the distributions of which its lower and its upper limit are quantiles.
+/// A value, with the two distributions whose quantiles give its limits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Estimate {
     value: f64,
@@ -119,7 +122,8 @@ struct Estimate {
     upper: Spread,
 }
 
-/// The job names that allow the same numbers of attempts, with what is known of each attempt.
+/// Groups the job names that allow the same numbers of attempts. Each group has its stages,
+/// one for each attempt.
 fn groups(names: &BTreeMap<JobName, Counts>) -> Vec<Vec<Stage>> {
     let mut groups: BTreeMap<Vec<u32>, Counts> = BTreeMap::new();
     for counts in names.values() {
@@ -129,7 +133,7 @@ fn groups(names: &BTreeMap<JobName, Counts>) -> Vec<Vec<Stage>> {
     groups.values().map(stages).filter(|stages| !stages.is_empty()).collect()
 }
 
-/// The four ways in which a job stands, each by its failures.
+/// The four ways in which a job can stand, each counted by failures.
 fn ends(counts: &Counts) -> [&Counter<u32>; 4] {
     [
         &counts.completed_by_failures,
@@ -163,7 +167,8 @@ fn stages(counts: &Counts) -> Vec<Stage> {
     stages
 }
 
-/// Never less than nothing: in an aggregate that an older version began, a job may leave a counter that it never entered.
+/// Never less than 0: in an aggregate that an older version began, a job may leave a counter
+/// that it never entered.
 fn get(counter: &Counter<u32>, key: u32) -> i64 {
     counter.get(&key).copied().unwrap_or(0).max(0)
 }
@@ -286,9 +291,10 @@ pub fn attempts(names: &BTreeMap<JobName, Counts>) -> Vec<AttemptLine> {
         .collect()
 }
 
-/// What a reader of these numbers must know of the jobs that are not in them; `None` when that is nothing.
+/// A sentence on the jobs that are missing from these numbers, for their reader; `None` when there
+/// is nothing to say.
 pub fn caveat(names: &BTreeMap<JobName, Counts>) -> Option<String> {
-    /// Of more than one job in so many nobody knows the end yet: slow jobs are missing from the numbers.
+    /// When more than one job in so many has not ended yet, slow jobs are missing from the numbers.
     const MANY: i64 = 20;
     let counts = total(names.values());
     let all: i64 = ends(&counts).map(sum).iter().sum();
@@ -311,19 +317,19 @@ pub fn caveat(names: &BTreeMap<JobName, Counts>) -> Option<String> {
 /// Whether to allow so many attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorthIt {
-    /// How many.
+    /// The number of attempts that the question is about.
     pub attempts: u32,
     /// Jobs that were ever tried that often.
     pub n: i64,
     /// The part of all jobs that complete by the last of them.
     pub wins: Option<f64>,
-    /// CPU seconds for each of those.
+    /// CPU seconds of this attempt for each job that completes by it.
     pub cpu_seconds_a_win: Option<f64>,
-    /// The answer in words.
+    /// The answer in words, for people.
     pub answer: String,
 }
 
-/// Is it worth it to allow `attempts` attempts, rather than one less?
+/// Says whether it is worth it to allow `attempts` attempts, rather than one less.
 pub fn is_worth(lines: &[AttemptLine], attempts: u32) -> WorthIt {
     let line = lines.iter().find(|line| line.attempt == attempts);
     let n = line.map_or(0, |line| line.next.n);
@@ -525,8 +531,8 @@ mod tests {
         assert_eq!(is_worth(&lines, 5).answer, "unknown: no job has been tried 5 times");
     }
 
-    /// Jobs of one name: how many, the chances to complete by attempt, the chance to end as hopeless, budgets of which each
-    /// job has one, and the chance to be cut off before an attempt.
+    /// Jobs of one name: how many there are, the chances to complete by attempt, the chance to end as
+    /// hopeless, the budgets that the jobs get, one each, and the chance to be cut off before an attempt.
     struct Name(usize, &'static [f64], f64, &'static [u32], f64);
 
     impl Name {
@@ -564,7 +570,7 @@ mod tests {
         }
     }
 
-    /// Which part of the intervals for all attempts holds the truth, over many histories of these names.
+    /// The part of the intervals for all attempts that holds the truth, over many histories of these names.
     fn coverage(names: &[Name]) -> f64 {
         const RUNS: u32 = 600;
         let mut dice = Dice(20_261_128);

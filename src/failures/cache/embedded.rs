@@ -1,7 +1,7 @@
 //! A cache in the shared SQLite file, for all processes of one data directory.
 //!
-//! Rows are numbered as they are put, and the first ones make room for new ones. A value that this version does not read
-//! counts as forgotten.
+//! Rows are numbered as they are put, and the first rows make room for new ones. A value that this
+//! version can't read counts as forgotten.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ const SCHEMA: &[&str] = &[
 /// Remembers errors in the shared SQLite file.
 pub struct EmbeddedCache {
     db: Sqlite,
-    /// Errors that it remembers at most.
+    /// How many errors the cache remembers at most.
     cap: i64,
 }
 

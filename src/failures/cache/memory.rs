@@ -10,10 +10,10 @@ use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 
 type Generation = HashMap<Fingerprint, Arc<KnownError>>;
 
-/// Remembers the errors used last, in two generations: when the young one is full it becomes the old one, and the old
-/// one, of which everything in use has been taken over by then, is forgotten.
+/// Remembers the errors used last, in two generations. When the young one is full it becomes the old
+/// one, and the former old one is forgotten: everything in use has moved to the young one by then.
 pub struct MemoryCache {
-    /// Errors in one generation at most.
+    /// How many errors one generation has at most.
     half: usize,
     generations: Mutex<Generations>,
     published: Mutex<Option<PublishedCategories>>,
@@ -41,7 +41,7 @@ impl MemoryCache {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Generations) -> T) -> T {
-        // Each change is whole before the next: what a panicking thread left is as good as anything.
+        // Each change is whole before the next, so what a panicking thread left can be used.
         act(&mut self.generations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,4 +1,4 @@
-//! The caches: of one process, of those that share a data directory, and of all.
+//! The caches: of one process, of the processes that share a data directory, and of all.
 
 pub mod embedded;
 pub mod memory;

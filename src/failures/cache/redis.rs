@@ -1,9 +1,11 @@
 //! A cache in Redis, shared by all processes.
 //!
-//! All errors are one hash, by fingerprint: a value says until when it is known, and is a few hundred bytes, packed,
-//! because there is one for every kind of error that the whole fleet has met. Each write strikes a few that are over; the
-//! server forgets the hash when nothing was put into it for that long. A value that this version does not read counts as
-//! forgotten. Older versions kept a key for each error: it is read still, and moved.
+//! All errors are one hash, by fingerprint. A value says until when it is kept, and is a few
+//! hundred bytes, packed, because there is one for every kind of error that the whole fleet has
+//! met. Each write strikes a few values whose time is over. The server forgets the hash when no
+//! process has put anything into it for that long. A value that this version does not read counts
+//! as forgotten. Older versions kept a key for each error: this version still reads it, and moves
+//! it into the hash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +22,11 @@ use crate::redis::Redis;
 
 /// The first byte of every value: how the rest is to be read. This one begins with the second in which it is over.
 const FORMAT: u8 = 2;
-/// The format of older versions' keys, which are over by themselves.
+/// The format of older versions' keys, which expire by themselves.
 const FORMAT_OF_KEYS: u8 = 1;
 /// Larger values are not kept: no model's vector is as long, and the server's memory is shared with the queue.
 const MOST_BYTES: usize = 64 << 10;
-/// Keys that are asked for or written at the same time.
+/// How many keys are asked for or written at the same time.
 const CHUNK: usize = 256;
 
 /// KEYS: the hash. ARGV: now and the time to live in seconds, fingerprints each with its value.
@@ -41,11 +43,11 @@ end";
 /// KEYS: the hash. ARGV: fingerprints.
 const GET: &str = "return redis.call('HMGET', KEYS[1], unpack(ARGV))";
 
-/// Remembers errors in Redis. Processes with the same server and queue share what is known.
+/// Remembers errors in Redis. Processes with the same server and queue share the errors.
 pub struct RedisCache {
     redis: Redis,
     errors: String,
-    /// Of older versions' keys.
+    /// The beginning of older versions' keys.
     prefix: String,
     published: String,
     stretches: String,
@@ -54,10 +56,11 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// The cache of the queue with this name, the hash `jobber:<queue>:errors`, and the published categories
-    /// under `jobber:<queue>:categories`, what jobs get more under `jobber:<queue>:limits:<job>`, and how many texts were embedded on a day under
-    /// `jobber:<queue>:embedded:<day>`. It forgets an error `ttl` after
-    /// it was put (at least a second). Nothing is asked of the server here.
+    /// Opens the cache of the queue with this name. Errors are in the hash `jobber:<queue>:errors`,
+    /// the published categories under `jobber:<queue>:categories`, the wider limits of jobs under
+    /// `jobber:<queue>:limits:<job>`, and how many texts were embedded on a day under
+    /// `jobber:<queue>:embedded:<day>`. The cache forgets an error `ttl` after it was put (at least
+    /// a second). Sends nothing to the server.
     pub fn open(redis: Redis, queue: &str, ttl: Duration) -> Arc<Self> {
         let (prefix, published) = (format!("jobber:{queue}:error:"), format!("jobber:{queue}:categories"));
         let stretches = format!("jobber:{queue}:limits:");
@@ -70,7 +73,7 @@ impl RedisCache {
         format!("{}{fingerprint}", self.prefix)
     }
 
-    /// Fills gaps with what older versions knew, and moves that into the hash.
+    /// Fills gaps with errors from older versions' keys, and moves these into the hash.
     async fn move_older(&self, asked: &[Fingerprint], known: &mut [Option<KnownError>]) -> Result<(), CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
         let gaps: Vec<_> = (0..known.len()).filter(|i| known[*i].is_none()).collect();
@@ -171,13 +174,14 @@ impl ErrorCache for RedisCache {
     }
 }
 
-/// Seconds since 1970.
+/// The time of the system's clock, in seconds since 1970.
 fn now() -> u64 {
     Clock::system().now().as_millis().unsigned_abs() / 1000
 }
 
-/// Format, when it is over, model, category, vector; texts with their length before them, a missing category as the
-/// longest length. `None` when that would be too much to keep.
+/// Packs an error: the format, the second in which its time is over, model, category, vector. Texts
+/// have their length before them, a missing category has the longest length. `None` when the value
+/// would be too large to keep.
 fn pack(error: &KnownError, over: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![FORMAT];
     bytes.extend(over.to_le_bytes());
@@ -202,7 +206,7 @@ fn unpack(fingerprint: Fingerprint, bytes: &[u8], now: u64) -> Option<KnownError
     (u64::from_le_bytes(*over) > now).then(|| unpack_rest(fingerprint, bytes)).flatten()
 }
 
-/// The value of an older version's key.
+/// Reads the value of an older version's key.
 fn unpack_key(fingerprint: Fingerprint, bytes: &[u8]) -> Option<KnownError> {
     unpack_rest(fingerprint, bytes.strip_prefix(&[FORMAT_OF_KEYS])?)
 }

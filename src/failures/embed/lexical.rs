@@ -1,6 +1,6 @@
 //! What a text looks like: its words and its runs of four characters, hashed into a vector of fixed length.
 
-/// How long the vectors are.
+/// How many numbers a vector has.
 pub(super) const DIMENSION: usize = 1024;
 
 /// The features' counts, damped by the square root, as a vector of length 1; zeros for a text without letters.
@@ -52,7 +52,7 @@ pub(super) fn fnv_step(hash: u32, byte: u8) -> u32 {
     (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
 }
 
-/// Spreads the bits.
+/// Spreads the bits of a hash, so that each bit of the answer depends on many.
 pub(super) fn finish(hash: u32) -> u32 {
     let hash = hash.wrapping_mul(0x9e37_79b1);
     let hash = (hash ^ hash >> 15).wrapping_mul(0x85eb_ca77);

@@ -19,20 +19,20 @@ pub enum EmbedError {
     /// The embedder can't be reached, or asked to be left alone. Another try may work, not before `after` when it is given.
     #[error("the embedder is away: {problem}")]
     Away {
-        /// What happened.
+        /// What happened, in words for people.
         problem: String,
-        /// When to come back.
+        /// How long to wait before another try, if that is known.
         after: Option<Duration>,
     },
     /// The day's budget is used up.
     #[error("the day's budget of {budget} embedded texts is used up")]
     Budget {
-        /// Texts a day.
+        /// How many texts may be embedded in a day.
         budget: u64,
-        /// Until there is a new one.
+        /// How long it is until the next day's budget.
         after: Duration,
     },
-    /// It refuses these settings: the key, the model's name, the address. Nobody but the operator can help.
+    /// It refuses these settings: the key, the model's name, the address. Only the operator can help.
     #[error("the embedder refuses: {problem}")]
     Refused {
         /// What it said, and what to do.
@@ -47,7 +47,7 @@ pub enum EmbedError {
 }
 
 impl EmbedError {
-    /// How long to wait before another try is worth it, when one is at all; zero when nothing is known.
+    /// How long to wait before another try; zero when no time is known, `None` when no try is worth it.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             EmbedError::Away { after, .. } => Some(after.unwrap_or_default()),
@@ -64,7 +64,7 @@ pub trait Embedder: Send + Sync + 'static {
     /// Names the model and everything else that vectors depend on: those of different models can't be compared.
     fn model(&self) -> &str;
 
-    /// How long its vectors are.
+    /// How many numbers its vectors have.
     fn dimension(&self) -> usize;
 
     /// Whether it answers at once and without cost, from within the process.

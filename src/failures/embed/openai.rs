@@ -1,8 +1,8 @@
 //! Vectors from an endpoint that speaks OpenAI's protocol: OpenAI itself, Azure, Ollama, vLLM and many more.
 //!
-//! Whoever calls it waits; so it is never called on the path of a job. What goes over the wire is bounded: texts a
-//! request, requests at the same time, tries a request, texts a day. An endpoint that keeps failing is left alone for a
-//! while.
+//! A caller has to wait for the endpoint, so no job's path leads here. Everything that goes over
+//! the wire is bounded: texts a request, requests at the same time, tries a request, texts a day.
+//! An endpoint that keeps failing is left alone for a while.
 
 mod answer;
 mod breaker;
@@ -29,27 +29,27 @@ use crate::reconnect::ReconnectBackoff;
 /// Longer texts are cut, in bytes: below the 8,192 tokens that models take.
 const LONGEST_TEXT: usize = 8_000;
 const CONNECT: Duration = Duration::from_secs(5);
-/// Longer than this no call waits before it tries again; it is better to come back.
+/// The longest wait of a call before it tries again; instead of a longer one it gives up for now.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What it needs to know.
+/// The endpoint, its model, and the bounds of what is asked of it.
 #[derive(Debug, Clone)]
 pub struct OpenAiSettings {
     /// The base address, such as `https://api.openai.com/v1`; `/embeddings` is added before its query.
     pub url: String,
     /// The model's name there.
     pub model: String,
-    /// How long its vectors are; for OpenAI's third generation they are asked for in this length.
+    /// How many numbers its vectors have; models of OpenAI's third generation are asked for this length.
     pub dimension: usize,
     /// The key, if one is needed.
     pub api_key: Option<Secret>,
-    /// Texts in one request.
+    /// How many texts one request holds at most.
     pub batch: usize,
-    /// Requests at the same time.
+    /// How many requests run at the same time at most.
     pub concurrency: usize,
     /// How long a request may take.
     pub timeout: Duration,
-    /// Tries of a request.
+    /// How many times a request is tried at most.
     pub tries: u32,
     /// The wait before the second try, doubling from there.
     pub first_wait: Duration,
@@ -90,9 +90,9 @@ struct Request<'a> {
 
 /// Why one try gave nothing.
 enum Failure {
-    /// Another may work.
+    /// A passing failure: another try may work.
     Passing { problem: String, after: Option<Duration> },
-    /// No other will.
+    /// A lasting failure: no other try would work.
     Lasting(EmbedError),
 }
 
@@ -142,7 +142,7 @@ impl OpenAi {
         Ok(Arc::new(Self { http, url, headers, settings, name, running, breaker, budget, clock }))
     }
 
-    /// One request, tried again while that may help.
+    /// Sends one request, and tries again while that may help.
     async fn request(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let _turn = self.running.acquire().await.expect("the semaphore is never closed");
         self.breaker.enter()?;

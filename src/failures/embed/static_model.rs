@@ -12,7 +12,7 @@ use super::wordpiece::Vocabulary;
 use super::{EmbedError, Embedder, lexical, normalise};
 use crate::failures::gloss;
 
-/// Pieces of a text that count; about 1500 characters.
+/// How many pieces of a text count; about 1500 characters.
 const MOST_PIECES: usize = 384;
 const MAGIC: &[u8] = b"jobber static 1\n";
 /// Stands for a piece without a vector: a rare word of no use here.
@@ -24,7 +24,8 @@ static BUILT_IN: LazyLock<Arc<StaticModel>> = LazyLock::new(|| {
     Arc::new(model)
 });
 
-/// A table of vectors. All of it lies in the binary; what is built from it at first use takes a few milliseconds.
+/// A table of vectors. The whole table lies in the binary; building the index at first use
+/// takes a few milliseconds.
 pub struct StaticModel {
     vocabulary: Vocabulary,
     /// For each piece the row of its vector.
@@ -36,7 +37,7 @@ pub struct StaticModel {
 }
 
 impl StaticModel {
-    /// The one that comes with Jobber.
+    /// The model that comes with Jobber.
     pub fn built_in() -> Arc<Self> {
         BUILT_IN.clone()
     }
@@ -46,9 +47,9 @@ impl StaticModel {
         include_bytes!("model.bin").len()
     }
 
-    /// Reads the format that `tools/static-model` writes: the mark, four little-endian `u32` (width, rows, pieces, bytes of
-    /// the vocabulary), the vocabulary, a row number (`u16`) for each piece, a scale (`f32`) and `width` numbers (`i8`)
-    /// for each row.
+    /// Reads the format that `tools/static-model` writes: the mark, four little-endian `u32`
+    /// (width, rows, pieces, bytes of the vocabulary), the vocabulary, a row number (`u16`) for
+    /// each piece, and for each row a scale (`f32`) and `width` numbers (`i8`).
     fn parse(bytes: &'static [u8]) -> Result<Self, String> {
         let mut rest = bytes.strip_prefix(MAGIC).ok_or("it is no static model")?;
         let mut take = |length: usize| {

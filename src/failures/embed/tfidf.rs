@@ -1,4 +1,4 @@
-//! The baseline that models are compared with: what texts have in common in their spelling, and nothing else.
+//! The baseline that models are compared with: it compares the spelling of texts, and nothing else.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ const DIMENSION: usize = 4096;
 /// Runs of three to five characters, weighted by how rare they are (TF-IDF), hashed.
 pub struct TfIdf {
     weights: HashMap<u32, f32>,
-    /// The weight of what no known text has.
+    /// The weight of a run that no known text has.
     rarest: f32,
 }
 

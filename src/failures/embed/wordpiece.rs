@@ -25,7 +25,7 @@ pub(super) struct Vocabulary {
 #[derive(Default)]
 struct Word {
     text: String,
-    /// The hashes of the beginnings of what is left of it, kept to save allocations.
+    /// The hashes of the beginnings of its part that is still to be cut, kept to save allocations.
     hashes: Vec<u32>,
 }
 
@@ -33,7 +33,7 @@ impl Vocabulary {
     /// Reads a vocabulary of one piece a line. Pieces that go on with a word begin with `##`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A sentence that says what is wrong with the vocabulary.
     pub(super) fn parse(lines: &'static str) -> Result<Self, String> {
         let pieces: Vec<&str> = lines.split('\n').collect();
         if pieces.len() >= usize::from(u16::MAX) {
@@ -145,7 +145,7 @@ impl Vocabulary {
     }
 }
 
-/// Punctuation, and the characters of Chinese, each of which is a word.
+/// Whether a character is a word by itself: punctuation, and the characters of Chinese.
 fn stands_alone(c: char) -> bool {
     match c {
         _ if c.is_ascii() => c.is_ascii_punctuation(),

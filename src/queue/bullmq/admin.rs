@@ -1,4 +1,4 @@
-//! What an operator changes, short of stopping a job (see [`super::cancel`]).
+//! The changes that an operator makes, except stopping a job (see [`super::cancel`]).
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct Found {
 /// The job, if the queue knows it.
 pub(super) async fn find(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Option<Found>, QueueError> {
     let Some((state, fields)) = inner.link.call(read::fields(inner, redis, id)).await? else { return Ok(None) };
-    // By the crate, for the job that it gives can act.
+    // Asked of the crate, because the job that it gives can act.
     let Some(stored) = inner.link.call(redis.queue.get_job(id.as_str())).await? else { return Ok(None) };
     let Ok(AcceptedJob { job, .. }) =
         super::format::read(&super::format::Stored::of_hash(id.as_str(), &fields), &inner.settings)
@@ -65,7 +65,8 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
     done
 }
 
-/// Takes the deduplication key again that the job held until it ended; answers who else holds it.
+/// Takes the deduplication key again that the job held until it ended. Answers which other job
+/// holds it, if one does.
 async fn take_key(inner: &Inner, redis: &BullClient, key: &str, id: &JobId) -> Result<Option<JobId>, BullError> {
     let name = inner.keys.deduplication(key);
     loop {
@@ -77,7 +78,7 @@ async fn take_key(inner: &Inner, redis: &BullClient, key: &str, id: &JobId) -> R
         if redis.queue.connection().cmd::<bool>(there.arg(inner.keys.job(&holder))).await? {
             return Ok(JobId::parse(&holder).ok());
         }
-        // Its holder left the queue without giving it back.
+        // The holder left the queue without giving the key back.
         redis.queue.remove_deduplication_key(key, &holder).await?;
     }
 }
@@ -104,12 +105,12 @@ pub(super) async fn remove(inner: &Inner, id: &JobId) -> Result<Change, QueueErr
     if inner.link.call(redis.queue.remove_without_children(id.as_str())).await? {
         Ok(Change::Done(found.job, found.counts.started))
     } else {
-        // Taken meanwhile: it is locked.
+        // A worker has taken the job meanwhile, and holds its lock.
         Ok(Change::WrongState(JobState::Active))
     }
 }
 
-/// A refusal of BullMQ's means that the job had moved on meanwhile.
+/// Reads a refusal by BullMQ: it means that the job had moved on meanwhile.
 async fn changed(
     inner: &Inner,
     redis: &BullClient,

@@ -1,14 +1,16 @@
 //! Jobs that wait for others.
 //!
-//! A call's own jobs become BullMQ's parents and children, in one transaction, with the policy
-//! `continueParentOnFailure`: when a child fails, the parent is handed out, and is failed by the worker that gets it. So
-//! history hears of it; BullMQ's own `failParentOnFailure` would fail it unseen.
+//! The jobs of one call become BullMQ's parents and children, in one transaction, with the policy
+//! `continueParentOnFailure`: when a child fails, BullMQ hands the parent out, and the worker that
+//! gets the parent fails it. So history hears of the end; BullMQ's own `failParentOnFailure` would
+//! fail the parent unseen.
 //!
-//! To come after a job that is in the queue already, or that has a parent (BullMQ knows one at most), is not BullMQ's:
-//! such a job is *watched*. It is put in delayed, by longer than any delay, and promoted when all that it comes after have
-//! ended. What became of those is noted where BullMQ has it for children, so both ways meet when the job is taken
-//! ([`before`]); of one that has left the queue by then [`ends`] knows it. To promote is BullMQ's own and works once, so
-//! any process may look after a watched job, and none has to survive.
+//! BullMQ can't make a job come after one that is in the queue already, or after one that has a parent
+//! (it knows one at most). Such a job is *watched*: it is put in delayed, by longer than any delay, and
+//! promoted when all jobs that it comes after have ended. Their ends are noted where BullMQ notes those
+//! of children, so both ways meet when a worker takes the job ([`before`]). If one of these jobs has
+//! left the queue by then, [`end_notes`] knows its end. To promote a job is BullMQ's own step and works
+//! once, so any process may look after a watched job, and none has to survive.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,31 +29,31 @@ use super::end_notes::{self, End};
 use super::{Inner, format, keys, read};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
-/// Between two looks at the watched jobs, should no end be heard of in this process.
+/// The wait between two looks at the watched jobs, if this process hears of no end.
 const LOOK: Duration = Duration::from_secs(1);
-/// Ends that are heard of within this time are looked at together.
+/// Ends that this process hears of within this time are looked at together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// Jobs that are read in one go.
+/// How many jobs are read in one go.
 const BATCH: usize = 500;
-/// Jobs that are looked at at the same time.
+/// How many jobs are looked at at the same time.
 const AT_ONCE: usize = 16;
-/// Jobs before one that are asked about at the same time.
+/// How many of the jobs before a watched one are asked about at the same time.
 const TOLD_AT_ONCE: usize = 100;
 /// How long the look at one job may take, besides the usual patience.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
-/// A job on record that is not there after this will not come any more.
+/// A job on record that is not in the queue after this time will not come any more.
 const ADDING: Duration = Duration::from_secs(60);
 
 /// Tells this process's look at the watched jobs that something has ended.
 #[derive(Default)]
 pub(super) struct Watch {
-    /// Whether there are any: most queues have none.
+    /// Whether there are any watched jobs: most queues have none.
     any: AtomicBool,
     ended: Notify,
 }
 
 impl Watch {
-    /// A job has ended.
+    /// Notes that a job has ended.
     pub(super) fn heard_of_an_end(&self) {
         if self.any.load(Ordering::Relaxed) {
             self.ended.notify_one();
@@ -61,11 +63,11 @@ impl Watch {
 
 /// A call's jobs as they are added.
 pub(super) struct Linked<'j> {
-    /// Each with those that come before it below it.
+    /// The jobs as trees: each has those that come before it below it.
     pub(super) trees: Vec<FlowJob>,
-    /// Those of them that are to be watched.
+    /// The jobs that are to be watched.
     pub(super) watched: Vec<&'j Job>,
-    /// What they come after and is not of the call itself.
+    /// The jobs that these come after and that are not of the call itself.
     pub(super) earlier: Vec<&'j JobId>,
 }
 
@@ -99,8 +101,8 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<
     Ok(Linked { trees, watched, earlier })
 }
 
-/// Refuses what another job can't come after. Asked once the watched jobs are on record: of what ends after this answer,
-/// its worker knows that others come after it.
+/// Refuses a call whose jobs come after one that no job can come after. Asked once the watched jobs
+/// are on record: the worker of a job that ends after this answer knows that others come after it.
 pub(super) async fn check(inner: &Inner, redis: &BullClient, ids: &[&JobId]) -> Result<(), QueueError> {
     use bullmq::JobState::{Failed, Unknown};
     for id in ids {
@@ -165,8 +167,8 @@ pub(super) async fn watch_jobs_with_parents(inner: Arc<Inner>, stop: Cancellatio
     }
 }
 
-/// Looks at every watched job once, at some of them at the same time, and at each with patience of its own: one that takes
-/// long, for it comes after many, keeps no other from being looked at.
+/// Looks at every watched job once, at some of them at the same time, and at each with patience of
+/// its own: a job that takes long, because it comes after many, keeps no other from being looked at.
 async fn look(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
     let began = inner.clock.now().as_millis();
     loop {
@@ -194,7 +196,8 @@ async fn look(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
     }
 }
 
-/// Looks at a watched job, and puts it behind the others or strikes it off; false when it is just being added.
+/// Looks at a watched job, and puts it behind the others or strikes it off. Answers false when the
+/// job is just being added.
 async fn look_patiently(inner: &Inner, redis: &BullClient, id: &str, since: f64) -> bool {
     let since = Timestamp::from_millis(since as i64);
     let found = inner.link.call_longer(LONGEST_LOOK, look_at(inner, redis, id, since)).await;
@@ -218,16 +221,16 @@ async fn put_behind(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), B
 
 /// What is to become of a watched job.
 enum Watched {
-    /// Just being added, it seems.
+    /// It seems that a process is just adding it.
     NotYet,
-    /// It is watched on.
+    /// It stays on the record of watched jobs.
     On,
-    /// It has been let go, or is not there to be.
+    /// It has been let go, or there is nothing to let go any more.
     Done,
 }
 
-/// Notes which jobs have ended that this one comes after, and lets it go when that is all of them, or when one of them
-/// has failed.
+/// Notes which of the jobs before this one have ended. Lets this job go when all of them have, or
+/// when one of them has failed.
 async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) -> Result<Watched, BullError> {
     use bullmq::JobState::Delayed;
     let Some(stored) = redis.queue.get_job(id).await? else {
@@ -282,7 +285,7 @@ async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) 
     match let_go {
         Ok(()) => Ok(Watched::Done),
         Err(bullmq::Error::Redis(error)) => Err(error.into()),
-        // Another process was first, or somebody took it out.
+        // Another process was first, or a program took the job out.
         Err(error) => {
             tracing::debug!(job = id, %error, "a job that came after others has moved on by itself");
             Ok(Watched::Done)
@@ -294,7 +297,7 @@ async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) 
 enum Ended {
     No,
     With(End),
-    /// Before its end: it is not waited for any more.
+    /// It was taken out before its end, and is not waited for any more.
     TakenOut,
 }
 
@@ -339,7 +342,8 @@ pub(super) async fn is_watched(inner: &Inner, redis: &BullClient, job: &Job) -> 
 
 type Hash = HashMap<String, String>;
 
-/// What children, or those that come before a watched job, gave back, and why others of them failed: by their keys.
+/// The results of a job's children, or of the jobs before a watched one, and the reasons why others
+/// of them failed: each by the key of the job.
 async fn noted(inner: &Inner, redis: &BullClient, id: &str) -> Result<(Hash, Hash), BullError> {
     let mut ask = redis::pipe();
     ask.cmd("HGETALL").arg(inner.keys.processed(id));
@@ -347,13 +351,13 @@ async fn noted(inner: &Inner, redis: &BullClient, id: &str) -> Result<(Hash, Has
     Ok(redis.queue.connection().pipe(&ask).await?)
 }
 
-/// The jobs that a job, put off without a time, waits for.
+/// The jobs that a job without a due time waits for.
 pub(super) async fn waits_for(inner: &Inner, redis: &BullClient, job: &Job) -> Result<Vec<JobId>, BullError> {
     let mut members = redis::cmd("SMEMBERS");
     members.arg(inner.keys.dependencies(job.id.as_str()));
     let keys: Vec<String> = redis.queue.connection().cmd(&mut members).await?;
     if keys.is_empty() {
-        // Watched: what has ended may not have been noted yet.
+        // The job is watched: ends may not have been noted yet.
         use bullmq::JobState::{Completed, Unknown};
         let mut left = Vec::new();
         for id in &job.options.after {
@@ -369,8 +373,8 @@ pub(super) async fn waits_for(inner: &Inner, redis: &BullClient, job: &Job) -> R
     Ok(ids)
 }
 
-/// Whether a job may have waited for others. Those that BullMQ has counted, and our own that say nothing, have not:
-/// so most jobs are not asked about.
+/// Whether a job may have waited for others. Jobs that BullMQ has counted, and Jobber's own that
+/// name no others, have not: so most jobs are not asked about.
 fn may_have_waited(job: &Job) -> bool {
     let id = job.id.as_str();
     let counted = id.bytes().all(|b| b.is_ascii_digit()) || id.starts_with("repeat:");
@@ -378,14 +382,14 @@ fn may_have_waited(job: &Job) -> bool {
     !job.options.after.is_empty() || !(counted || ours)
 }
 
-/// What became of the jobs that a job, just taken, has waited for.
+/// What became of the jobs that this job, just taken, has waited for.
 pub(super) async fn before(inner: &Inner, redis: &BullClient, job: &Job) -> Result<ParentResults, QueueError> {
     if !may_have_waited(job) {
         return Ok(ParentResults::default());
     }
     let (processed, failed) = inner.link.call(noted(inner, redis, job.id.as_str())).await?;
     let name = |key: &str| inner.keys.id_of(key).unwrap_or(key).to_owned();
-    // What others made of a child's failure is theirs to decide: only ours are barred by it.
+    // Other programs decide what a child's failure means to their jobs: it bars only Jobber's own.
     let barred = failed.iter().find(|(key, _)| job.options.after.iter().any(|id| id.as_str() == name(key)));
     let barred =
         barred.map(|(key, why)| format!("not run, because job {}, which comes before it, failed: {why}", name(key)));

@@ -1,7 +1,8 @@
 //! Stopping a job, wherever it is.
 //!
-//! A running job's holder is told, and decides; the request is on record until the job has ended, so it outlives any
-//! holder. A job that is not running is ended here: it is taken like a worker would, with a lock of ours, and failed.
+//! The worker that holds a running job is told, and decides. The request is on record until the job
+//! has ended, so it outlives any holder. This process ends a job that is not running: it takes the
+//! job like a worker would, with a lock of its own, and fails it.
 
 use super::super::{Cancellation, QueueError};
 use super::admin::{self, Found};
@@ -12,10 +13,10 @@ use super::{Inner, keys};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
 
-/// How long the lock holds that fences the ending of a job, in milliseconds. Should this process die in between, the job
-/// comes back to the queue after it, and is stopped when it is taken.
+/// How long the lock holds that fences the ending of a job, in milliseconds. If this process dies
+/// in between, the job comes back to the queue afterwards, and the worker that takes it stops it.
 const LOCK_MS: u64 = 5_000;
-/// How often a job may move on while it is being looked at.
+/// How often a job may move on while this process looks at it.
 const TRIES: u32 = 20;
 
 pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Cancellation, QueueError> {
@@ -24,14 +25,14 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
     if found.state.is_final() {
         return Ok(Cancellation::AlreadyFinal(found.state));
     }
-    // On record first, so that whoever takes the job from now on is told.
+    // On record first, so that every worker that takes the job from now on is told.
     let Some(reason) = inner.link.call(record(inner, &redis, id, reason)).await? else {
         return Ok(Cancellation::NotFound);
     };
     let mut found = Some(found);
     for _ in 0..TRIES {
         let Some(Found { mut stored, job, .. }) = found else {
-            // The next job of this id was not meant.
+            // A later job with this id was not meant.
             inner.link.call(forget_unless_asked(inner, &redis, id)).await?;
             return Ok(Cancellation::NotFound);
         };
@@ -46,7 +47,7 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
                 inner.link.call(signals::tell(inner, &redis, &told)).await?;
                 return Ok(Cancellation::Signalled(job));
             }
-            // Its holder, told when the request was put on record, was faster than this look.
+            // The job's holder heard of the request when it was put on record, and was faster than this look.
             Some(found) if found.stored.failed_reason() == cancelled_because(&reason) => {
                 return Ok(Cancellation::Signalled(job));
             }
@@ -57,19 +58,20 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
             Some(_) | None => {}
         }
     }
-    // It keeps moving between workers; the next one is told.
+    // The job keeps moving between workers; the next one is told.
     Ok(found.map_or(Cancellation::NotFound, |found| Cancellation::Signalled(found.job)))
 }
 
-/// KEYS: the job, requests to stop. ARGV: the field of the job, its id, the reason. In one step, so that nobody sees the
-/// hash of a job that was removed meanwhile come back.
+/// KEYS: the job, requests to stop. ARGV: the field of the job, its id, the reason. In one step, so
+/// that the hash of a job that was removed meanwhile does not come back.
 const RECORD: &str = "\
 if redis.call('HEXISTS', KEYS[1], 'name') == 0 then return false end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3])
 redis.call('HSETNX', KEYS[2], ARGV[2], ARGV[3])
 return redis.call('HGET', KEYS[1], ARGV[1])";
 
-/// Puts the request on record; the first reason stays, and is answered. `None` when the job is not there any more.
+/// Puts the request on record. The first reason stays, and is answered. `None` when the job is
+/// not there any more.
 async fn record(inner: &Inner, redis: &BullClient, id: &JobId, reason: &str) -> Result<Option<String>, BullError> {
     let mut put = redis::cmd("EVAL");
     put.arg(RECORD).arg(2).arg(inner.keys.job(id.as_str())).arg(inner.keys.cancels());
@@ -88,15 +90,16 @@ async fn forget(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<(), Bul
     Ok(redis.queue.connection().pipe::<()>(&pipe).await?)
 }
 
-/// KEYS: the job, requests to stop. ARGV: its id, how it ended. BullMQ counts every end as an attempt; this one ran
-/// nothing. Only of the job that ended so: by now it may have been put back, or have given its id to another.
+/// KEYS: the job, requests to stop. ARGV: its id, how it ended. BullMQ counts every end as an
+/// attempt, but this one ran nothing. The count is corrected only for the job that ended so: by now
+/// it may have been put back, or its id may mean another job.
 const ENDED: &str = "\
 if redis.call('HGET', KEYS[1], 'failedReason') ~= ARGV[2] then return 0 end
 redis.call('HINCRBY', KEYS[1], 'atm', -1)
 redis.call('HDEL', KEYS[2], ARGV[1])
 return 1";
 
-/// Forgets a request whose job has gone; one that was made for another of its id stays.
+/// Forgets a request whose job has gone. A request that was made for another job of this id stays.
 async fn forget_unless_asked(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<(), BullError> {
     const FORGET: &str = "\
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2], ARGV[2]) end";
@@ -105,7 +108,7 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2],
     Ok(redis.queue.connection().cmd::<()>(ask.arg(keys::CANCEL).arg(id.as_str())).await?)
 }
 
-/// Ends the job if nobody holds it; whether it did.
+/// Ends the job if no worker holds it. Answers whether it did.
 async fn end(inner: &Inner, redis: &BullClient, job: &mut bullmq::Job, reason: &str) -> Result<bool, BullError> {
     let id = job.id().to_owned();
     let mut take = redis::pipe();
@@ -121,8 +124,8 @@ async fn end(inner: &Inner, redis: &BullClient, job: &mut bullmq::Job, reason: &
     take.cmd("SET").arg(inner.keys.lock(&id)).arg("").arg("NX").arg("PX").arg(LOCK_MS).ignore();
     let taken: Vec<u32> = redis.queue.connection().pipe(&take).await?;
     if taken.iter().sum::<u32>() == 0 {
-        // Somebody has it: the entry just made is one too many. The lock, if it was free, expires by itself: it may be
-        // a worker's by now.
+        // A worker has the job: the entry just made is one too many. The lock, if it was free,
+        // expires by itself; it may be a worker's by now, so it is not deleted.
         let mut undo = redis::cmd("LREM");
         undo.arg(inner.keys.bull("active")).arg(1).arg(&id);
         redis.queue.connection().cmd::<()>(&mut undo).await?;

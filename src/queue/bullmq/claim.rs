@@ -27,11 +27,11 @@ use super::{Inner, after, announced, foreign_failures, format, hash, odd, option
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
-/// Leases that may wait in the channel: more only slows a burst down.
+/// How many leases may wait in the channel: more only slows a burst down.
 const CHANNEL: usize = 256;
 /// A claimer that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(1);
-/// How long an answer that is on its way may take when claiming ends; later ones cost a lease's time.
+/// How long an answer that is on its way may take when claiming ends; a later one costs a lease's time.
 const LAST_ANSWER: Duration = Duration::from_millis(300);
 /// A job that needs more cores than there are is left alone for this long, growing up to sixteen times as much.
 const PUT_OFF: Duration = Duration::from_millis(200);
@@ -39,18 +39,18 @@ const PUT_OFF: Duration = Duration::from_millis(200);
 const METRICS: usize = 14 * 24 * 60;
 /// How often a job's options are mended before it is taken as it is.
 const MENDED: u32 = 3;
-/// Stalls are counted, but it is our worker's crash limit that decides on them.
+/// BullMQ counts stalls, but Jobber's own crash limit decides on them.
 const NO_LIMIT: u32 = u32::MAX;
 
-/// What the closure needs.
+/// The state of the closure that BullMQ's worker calls for each job.
 struct Claim {
     inner: Arc<Inner>,
     gate: Arc<ClaimLimiter>,
     max_cores: u32,
     stop: CancellationToken,
-    /// Taken away when claiming ends.
+    /// The way of leases to the worker, taken away when claiming ends.
     lend: Mutex<Option<mpsc::Sender<Lease>>>,
-    /// Whom to tell when BullMQ's worker has ended these jobs.
+    /// By job id, the sender that tells a lease that BullMQ's worker has ended its job.
     settling: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
@@ -118,7 +118,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
             }
         }
     }
-    // Nothing is out any more; what the worker still does is wait for news.
+    // No job is lent out any more; BullMQ's worker only waits for news.
     if let Err(error) = worker.close(0).await {
         tracing::debug!(%error, "a claim was not closed in good order");
     }
@@ -126,7 +126,8 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
     wake_another(&claim.inner, &redis).await;
 }
 
-/// The crate wakes those who wait for room only if they wait already; a moment later they do.
+/// Wakes the loops of BullMQ's worker that wait for room. The crate itself wakes them only if they
+/// wait already; a moment later they do.
 fn nudge(worker: &Worker, gate: &ClaimLimiter) {
     let wanted = gate.wanted();
     if wanted > 1 {
@@ -135,7 +136,8 @@ fn nudge(worker: &Worker, gate: &ClaimLimiter) {
     }
 }
 
-/// A worker that stops may have eaten the marker that was meant for whoever takes the next job.
+/// Wakes another worker: one that stops may have eaten the marker that was meant for the taker
+/// of the next job.
 async fn wake_another(inner: &Inner, redis: &BullClient) {
     let mut add = redis::cmd("ZADD");
     add.arg(inner.keys.bull("marker")).arg(0).arg("0");
@@ -352,7 +354,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     if let Err(bullmq::Error::Delayed) = answer {
         let _ = done.send(());
     } else {
-        // One that was never told of is told by the drop.
+        // If BullMQ's worker never tells of the end, the drop of the sender does.
         claim.settling().insert(stored.id().to_owned(), done);
     }
     answer

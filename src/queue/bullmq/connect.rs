@@ -14,7 +14,7 @@ use super::super::{QueueError, QueueErrorKind};
 use super::BullSettings;
 use crate::reconnect::ReconnectBackoff;
 
-/// Between two tries to connect, at first and at most.
+/// The waits between two tries to connect: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// One try to connect; the crate tries on within it.
@@ -30,7 +30,7 @@ pub(super) struct Target {
     nodes: Vec<RedisConnectionOptions>,
 }
 
-/// What is connected.
+/// The two clients of BullMQ's crate, over one connection.
 pub(super) struct BullClient {
     pub(super) queue: bullmq::Queue,
     /// Adds many jobs in one transaction.
@@ -81,7 +81,7 @@ impl Target {
         Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes })
     }
 
-    /// Connects once.
+    /// Makes both clients, by one connection.
     pub(super) async fn connect(&self) -> Result<BullClient, bullmq::Error> {
         let options = QueueOptions::new().connection(self.options.clone()).prefix(self.prefix.clone());
         let queue = bullmq::Queue::with_options(&self.queue, options).await?;
@@ -89,8 +89,8 @@ impl Target {
         Ok(BullClient { queue, producer })
     }
 
-    /// A client for a connection that listens. In a cluster every node hears what is told to any; with `turn` counting on,
-    /// a node that is away is passed over.
+    /// A client for a connection that listens. In a cluster every node passes on what is published
+    /// at any. With a `turn` that counts on, the next call passes over a node that is away.
     pub(super) async fn listener(&self, redis: &BullClient, turn: usize) -> Result<redis::Client, BullError> {
         if let Some(client) = redis.queue.connection().try_client() {
             return Ok(client.clone());
@@ -99,7 +99,7 @@ impl Target {
         Ok(bullmq::redis_connection::RedisConnection::new_managed_only(node).await?.client().clone())
     }
 
-    /// Connects as soon as there is somebody to connect to.
+    /// Tries to connect until a server answers.
     pub(super) async fn connect_at_last(&self) -> BullClient {
         let mut waits = ReconnectBackoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut said = false;
@@ -136,7 +136,7 @@ fn nodes(url: &str) -> Vec<String> {
 }
 
 impl Link {
-    /// Starts to connect.
+    /// Starts to connect in the background, and returns at once.
     pub(super) fn open(target: Target, patience: Duration, tasks: &TaskTracker, stop: CancellationToken) -> Self {
         let (connected, redis) = watch::channel(None);
         let connecting = target.clone();
@@ -152,7 +152,7 @@ impl Link {
         Self { target, redis, patience }
     }
 
-    /// Where it leads.
+    /// The server and the queue that the link leads to.
     pub(super) fn target(&self) -> &Target {
         &self.target
     }
@@ -176,7 +176,7 @@ impl Link {
         watching.wait_for(Option::is_some).await.ok().and_then(|redis| redis.clone())
     }
 
-    /// Waits for an answer as long as a caller is to wait.
+    /// Waits for an answer for the usual patience.
     pub(super) async fn call<T, E: Into<BullError>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
@@ -184,7 +184,7 @@ impl Link {
         self.call_within(self.patience, answer).await
     }
 
-    /// The same with more patience: for an answer that takes long to compute.
+    /// Waits with more patience, for an answer that takes long to compute.
     pub(super) async fn call_longer<T, E: Into<BullError>>(
         &self,
         more: Duration,
@@ -211,7 +211,7 @@ fn away() -> QueueError {
     QueueError::new(QueueErrorKind::Unavailable, message)
 }
 
-/// What either of the two crates reports.
+/// An error of either of the two crates.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BullError {
     #[error(transparent)]

@@ -18,7 +18,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// From a job's hash.
+    /// Reads the counts from a job's hash.
     pub(super) fn of(fields: &HashMap<String, String>) -> Self {
         let number = |name: &str| fields.get(name).and_then(|n| n.parse().ok()).unwrap_or(0u32);
         let (leases, unseen, stalls) = (number("ats"), number(keys::UNSEEN), number("stc"));
@@ -32,7 +32,8 @@ impl Counts {
         }
     }
 
-    /// Takes off the count a stall of a lease that had started nothing: no crash, and its number is given again.
+    /// Takes off the count a stall of a lease that had started nothing: it was no crash, and its
+    /// attempt number is given again.
     pub(super) fn forgive_a_stall(&mut self) {
         self.crashes = self.crashes.saturating_sub(1);
         self.started = self.started.saturating_sub(1);

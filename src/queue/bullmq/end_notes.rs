@@ -1,9 +1,9 @@
-//! How a job ended that others come after, for when it has left the queue before anybody could look.
+//! Notes how a job ended that others come after, in case it leaves the queue before a process looks.
 //!
-//! BullMQ may remove a job in the very step that ends it. So a worker of ours looks, before that step, whether watched
-//! jobs (see [`super::after`]) come after the job, and notes what it is about to say. Whatever else ends jobs, BullMQ's
-//! own event stream tells it, for as long as that reaches back. The stream is asked first: a note may be of an end that
-//! never came, since the lease was lost.
+//! BullMQ may remove a job in the very step that ends it. So a worker of Jobber's looks before that
+//! step whether watched jobs (see [`super::after`]) come after the job, and notes how it is about
+//! to end. BullMQ's own event stream tells of every other end, for as long as it reaches back. The
+//! stream is asked first: a note may be of an end that never came, since the lease was lost.
 
 use std::collections::HashMap;
 
@@ -16,16 +16,16 @@ use crate::domain::Job;
 /// The fields of an entry of a stream, with their values.
 type Fields = HashMap<Vec<u8>, Vec<u8>>;
 
-/// Events that are read in one go.
+/// How many events are read in one go.
 const CHUNK: usize = 1000;
 
 /// How a job ended, in BullMQ's words.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum End {
-    /// With this return value, as JSON.
+    /// It completed with this return value, as JSON.
     Completed(String),
-    /// For this reason.
+    /// It failed for this reason.
     Failed(String),
 }
 
@@ -49,7 +49,7 @@ pub(super) fn link(inner: &Inner, record: &mut redis::Pipeline, job: &Job) {
     }
 }
 
-/// Forgets what a job comes after that is not watched any more, and what was known for its sake only.
+/// Forgets the links of a job that is not watched any more, and the ends that were noted only for it.
 pub(super) async fn unlink(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
     for before in linked(inner, redis, &followed(id), None).await? {
         let mut strike = redis::pipe();
@@ -77,8 +77,8 @@ async fn linked(inner: &Inner, redis: &BullClient, from: &str, limit: Option<usi
     Ok(members.iter().filter_map(|member| member.strip_prefix(from)).map(str::to_owned).collect())
 }
 
-/// Notes how a job is about to end, if watched jobs come after it, and that it does, if it is one of a request that was
-/// not answered yet: the repeat of that must not run it anew.
+/// Notes how a job is about to end, if watched jobs come after it. If the job is of a request that
+/// was not answered yet, notes that it ends: a repeat of the request must not run it anew.
 pub(super) async fn note(inner: &Inner, redis: &BullClient, id: &str, end: &End) -> Result<(), BullError> {
     let from = followers(id);
     let mut ask = redis::pipe();
@@ -121,7 +121,7 @@ pub(super) async fn of_one_that_left(inner: &Inner, redis: &BullClient, id: &str
                 Some(b"added" | b"waiting" | b"delayed" | b"waiting-children" | b"active" | b"stalled") => {
                     return Ok(None);
                 }
-                // Of these, some come after the end.
+                // Some of the other events come after the end.
                 Some(_) | None => {}
             }
         }

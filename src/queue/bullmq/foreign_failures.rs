@@ -1,6 +1,6 @@
-//! Ends that BullMQ's worker brings about by itself: it fails a parent of whose children one has failed
-//! (`failParentOnFailure`) without a word to the closure. So that history hears of it, such a job is lent out all the
-//! same, barred, with nothing left to settle.
+//! Ends that BullMQ's worker brings about by itself. When a child has failed, it fails the parent
+//! (`failParentOnFailure`, both in BullMQ's words) without a word to the closure. So that history
+//! hears of it, such a job is lent out all the same, barred, with nothing left to settle.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::domain::{AttemptNumber, JobId, JobState, Progress, Verdict};
 
 /// A job that has ended already.
 struct Ended {
-    /// Nobody takes it away, for as long as this is here.
+    /// Keeps the channel open, so that the lease does not count as lost.
     _loss: Loss,
 }
 

@@ -1,9 +1,10 @@
 //! A job as BullMQ stores it, in both directions.
 //!
-//! The original wrote a bare array of strings: the arguments. That is what is written here too wherever it says all;
-//! attempts, backoff, delay, priority and deduplication stand in BullMQ's own options. What those can't say makes an
-//! object `{"arguments": [..], "data": .., "jobber": {..}}`. Any other JSON is a foreign producer's: data for stdin.
-//! Without `jobber` the rules of the reader's configuration hold, with it they do not.
+//! The original wrote a bare array of strings: the arguments. Jobber writes that too wherever it
+//! says all; attempts, backoff, delay, priority and deduplication stand in BullMQ's own options.
+//! For all that those can't say, Jobber writes an object
+//! `{"arguments": [..], "data": .., "jobber": {..}}`. Any other JSON is a foreign producer's: data
+//! for stdin. Without `jobber` the rules of the reader's configuration hold, with it they do not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::domain::{AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobN
 /// The name in history of jobs whose own can't be one.
 const NO_NAME: &str = "invalid-job-name";
 
-/// What BullMQ's options have no word for.
+/// The options for which BullMQ has no word.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Extra {
@@ -43,7 +44,7 @@ struct Extra {
     backoff_jitter: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     after: Vec<JobId>,
-    /// Once nothing is waited for: BullMQ's own delay is then another.
+    /// The delay once the jobs before it have ended: until then BullMQ's own delay is another.
     #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
     delay: Option<Duration>,
 }
@@ -125,7 +126,7 @@ enum Data<'s> {
 }
 
 impl<'s> Stored<'s> {
-    /// As the crate has read it. See [`is_doubtful`].
+    /// Takes the job as the crate has read it. See [`is_doubtful`].
     pub(super) fn of(job: &'s bullmq::Job) -> Self {
         Self {
             id: job.id(),
@@ -136,7 +137,7 @@ impl<'s> Stored<'s> {
         }
     }
 
-    /// As it lies there.
+    /// Takes the job as its hash in Redis has it.
     pub(super) fn of_hash(id: &'s str, fields: &'s HashMap<String, String>) -> Self {
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
         let ms = field("timestamp").parse::<f64>().unwrap_or(0.0);
@@ -165,8 +166,8 @@ impl<'s> Stored<'s> {
     }
 }
 
-/// Whether the crate may have read something else than what lies in Redis: it takes what it can't read for nothing, bytes
-/// that are no text for replacement characters, and knows no jitter.
+/// Whether the crate may have read something else than what lies in Redis: it takes data that it
+/// can't read for nothing, bytes that are no text for replacement characters, and knows no jitter.
 pub(super) fn is_doubtful(job: &bullmq::Job) -> bool {
     fn is_inexact(value: &Value) -> bool {
         /// Up to here whole numbers stay what they are as floating-point ones.
@@ -190,8 +191,8 @@ pub(super) fn is_doubtful(job: &bullmq::Job) -> bool {
         || is_inexact(job.data())
 }
 
-/// Takes apart what lies in Redis, exactly as it lies there: JSON of any depth, with any number. In arguments, halves of
-/// surrogate pairs stand for replacement characters.
+/// Reads JSON as BullMQ's producers write it. A half of a surrogate pair becomes a replacement
+/// character. JSON that is well formed but too deep or too large for a [`Value`] becomes its own text.
 ///
 /// # Errors
 /// Why it is no JSON, or its members are not what they must be, for people.

@@ -1,5 +1,5 @@
-//! The keys and hash fields that are ours, beside BullMQ's own. All begin with the queue's own prefix, so that one hash
-//! tag in it keeps everything on one node of a cluster.
+//! The keys and hash fields of Jobber's own, beside BullMQ's. All begin with the queue's prefix, so
+//! that one hash tag in it keeps everything on one node of a cluster.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(super) const FAR: Duration = Duration::from_secs(20 * 366 * 86_400);
 /// BullMQ keeps delayed jobs by their due times, with room for some order within a millisecond.
 pub(super) const SCORE_PER_MS: f64 = 4096.0;
 
-/// Field of a job's hash: why somebody asked for it to be stopped.
+/// Field of a job's hash: the reason why a caller asked for it to be stopped.
 pub(super) const CANCEL: &str = "jobber:cancel";
 /// Field of a job's hash: a server of Jobber's has submitted it, and tells history what it is given.
 pub(super) const SUBMITTED: &str = "jobber:submitted";
@@ -28,7 +28,8 @@ pub(super) const REQUESTED: &str = "requested";
 /// In [`Keys::requested`]: the job was added and has ended.
 pub(super) const ENDED: &str = "ended";
 
-/// Sets fields of a hash, ARGV, unless it has gone: to write to it then would bring a job back that nothing knows.
+/// Sets fields of a hash, ARGV, unless the hash has gone: writing to it then would bring a job back
+/// that is in no list.
 pub(super) const SET_IF_THERE: &str = "\
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV))
@@ -46,7 +47,7 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 return 1";
 
-/// Builds the keys.
+/// Builds the keys of one queue.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     base: String,
@@ -77,7 +78,7 @@ impl Keys {
         format!("{}jobber:output:{id}", self.base)
     }
 
-    /// There while somebody reads all of what a job says; expires.
+    /// Exists while a client reads all of a job's output; expires.
     pub(super) fn readers(&self, id: &str) -> String {
         format!("{}jobber:readers:{id}", self.base)
     }
@@ -87,12 +88,12 @@ impl Keys {
         format!("{}{id}:dependencies", self.base)
     }
 
-    /// BullMQ's hash of what the children of a job gave back, by their keys.
+    /// BullMQ's hash of the results of a job's children, by their keys.
     pub(super) fn processed(&self, id: &str) -> String {
         format!("{}{id}:processed", self.base)
     }
 
-    /// BullMQ's hash of why children of a job failed, by their keys.
+    /// BullMQ's hash of the reasons why children of a job failed, by their keys.
     pub(super) fn failed_before(&self, id: &str) -> String {
         format!("{}{id}:failed", self.base)
     }
@@ -102,7 +103,7 @@ impl Keys {
         key.strip_prefix(self.base.as_str())
     }
 
-    /// BullMQ's note of who holds a deduplication key.
+    /// BullMQ's note of the job that holds a deduplication key.
     pub(super) fn deduplication(&self, key: &str) -> String {
         format!("{}de:{key}", self.base)
     }
@@ -137,7 +138,7 @@ impl Keys {
         format!("{}jobber:paused-schedules", self.base)
     }
 
-    /// Hash: schedule id to its own pattern, while one of a single moment stands in its place.
+    /// Hash: schedule id to its own pattern, while a pattern of a single moment stands in its place.
     pub(super) fn odd_schedules(&self) -> String {
         format!("{}jobber:odd-schedules", self.base)
     }
@@ -152,7 +153,7 @@ impl Keys {
         format!("{}jobber:wake", self.base)
     }
 
-    /// What an idempotent request was answered with. The caller's key is hashed: it may hold anything.
+    /// The answer to an idempotent request. The caller's key is hashed: it may hold anything.
     pub(super) fn idempotency(&self, key: &str) -> String {
         let digest: String = Sha256::digest(key.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         format!("{}jobber:request:{digest}", self.base)
@@ -163,18 +164,18 @@ impl Keys {
         format!("{}jobber:heard", self.base)
     }
 
-    /// Written to see whether that can be done; expires.
+    /// Written to find out whether the server takes writes; expires.
     pub(super) fn probe(&self) -> String {
         format!("{}jobber:probe", self.base)
     }
 
-    /// Hash: id of a job of an idempotent request that was not answered yet to [`REQUESTED`], or [`ENDED`] from just
-    /// before its end.
+    /// Hash: id of a job of an idempotent request that was not answered yet, to [`REQUESTED`], or
+    /// to [`ENDED`] from just before the job's end.
     pub(super) fn requested(&self) -> String {
         format!("{}jobber:requested", self.base)
     }
 
-    /// Set: ids of workers that may be there.
+    /// Set: ids of workers that may be alive.
     pub(super) fn workers(&self) -> String {
         format!("{}jobber:workers", self.base)
     }
@@ -184,7 +185,7 @@ impl Keys {
         format!("{}jobber:worker:{id}", self.base)
     }
 
-    /// There while a worker is asked to drain; expires.
+    /// Exists while a worker is asked to drain; expires.
     pub(super) fn drain(&self, id: &str) -> String {
         format!("{}jobber:drain:{id}", self.base)
     }

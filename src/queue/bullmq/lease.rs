@@ -18,15 +18,15 @@ use super::output::OutputWriter;
 use super::{Inner, Loss, keys};
 use crate::domain::{AttemptNumber, Progress, Verdict};
 
-/// What is said within this time is published together.
+/// Output and progress within this time are published together.
 const COALESCE: Duration = Duration::from_millis(20);
-/// Between two tries to carry a verdict out.
+/// The wait between two tries to carry a verdict out.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long the holder of a lease waits at most to hear that its verdict was carried out.
 const LONGEST_SETTLE: Duration = Duration::from_secs(5);
 
-/// The counts of a job that was just taken. Only a job that was started before has any that are worth a look.
+/// The counts of a job that was just taken. Only a job that was started before needs a look at its hash.
 pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<BullClient>, Counts), QueueError> {
     let redis = inner.link.get().await?;
     if job.attempts_started() <= 1 {
@@ -109,7 +109,7 @@ impl Shared {
         self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Sets fields of the job's hash, to be added, while the lock is held.
+    /// A command that sets fields of the job's hash while the lock is held. The caller adds the fields.
     fn set_if_held(&self) -> redis::Cmd {
         let mut set = redis::cmd("EVAL");
         set.arg(keys::SET_IF_HELD).arg(2).arg(self.inner.keys.job(&self.id)).arg(self.inner.keys.lock(&self.id));
@@ -122,7 +122,7 @@ impl Shared {
     }
 }
 
-/// The holder's side.
+/// The worker's side of the lease.
 struct Ops {
     shared: Arc<Shared>,
     verdict: Mutex<Option<oneshot::Sender<Verdict>>>,
@@ -179,7 +179,7 @@ impl LeaseOps for Ops {
         let done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         self.decide(verdict);
         if let Some(done) = done {
-            // Of a verdict that could not be carried out the crate says nothing.
+            // The crate says nothing of a verdict that it could not carry out.
             let _ = tokio::time::timeout(LONGEST_SETTLE, done).await;
         }
     }
@@ -189,12 +189,12 @@ impl LeaseOps for Ops {
     }
 }
 
-/// What BullMQ keeps of a job that completed, in the original's form.
+/// The result of a job that completed, as BullMQ keeps it, in the original's form.
 fn answer(result: &Option<Value>) -> Value {
     json!({"success": true, "result": result})
 }
 
-/// What may have to be tried more than once.
+/// A step that may have to be tried more than once.
 enum Step {
     Confirm,
     Note(End),
@@ -202,7 +202,7 @@ enum Step {
     GiveBack { after: Duration },
 }
 
-/// The queue's side.
+/// The queue's side of the lease, which waits for the verdict.
 pub(super) struct LeaseDriver {
     job: bullmq::Job,
     attempt: AttemptNumber,
@@ -238,13 +238,14 @@ impl LeaseDriver {
         (Self { job, attempt, shared, verdict, done }, Arc::new(ops))
     }
 
-    /// Publishes what is said until there is a verdict, and carries that out as far as BullMQ does not do it by the
-    /// answer. Gives the answer, and whom to tell when it was carried out.
+    /// Publishes output and progress until there is a verdict. Carries out the part of the verdict
+    /// that BullMQ does not carry out by the answer. Gives the answer, and the sender to tell when
+    /// BullMQ has carried that out.
     pub(super) async fn settled(mut self, gate: &ClaimLimiter) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
         let mut transcript = OutputWriter::new(&self.shared.inner, self.job.id(), self.attempt);
         let verdict = loop {
             tokio::select! {
-                // Nobody left to decide is as good as given back.
+                // A holder that has gone without a verdict has given the job back.
                 verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
                 () = self.shared.said.notified() => {}
             }
@@ -272,7 +273,7 @@ impl LeaseDriver {
         self.shared.is_lost()
     }
 
-    /// Publishes what is left; history has the end of it, so it is not tried for long.
+    /// Publishes the rest of the output. History has the end of it, so this is not tried for long.
     async fn publish_last(&self, transcript: &mut OutputWriter) {
         const TRIES: u32 = 5;
         for _ in 0..TRIES {
@@ -283,7 +284,8 @@ impl LeaseDriver {
         }
     }
 
-    /// Publishes what was said; false when that did not work and the output is still to be published.
+    /// Publishes what the job said. Answers false when that did not work and the output is
+    /// still to be published.
     async fn publish(&self, transcript: &mut OutputWriter) -> bool {
         let mut said = self.shared.outbox().take();
         if self.is_lost() {
@@ -339,7 +341,8 @@ impl LeaseDriver {
         }
     }
 
-    /// Notes for those that come after it how the job is about to end; false when its lease is lost.
+    /// Notes how the job is about to end, for the jobs that come after it. Answers false when
+    /// its lease is lost.
     async fn note_end(&self, verdict: &Verdict) -> bool {
         let end = match verdict {
             Verdict::Complete { result } => End::Completed(answer(result).to_string()),
@@ -349,8 +352,8 @@ impl LeaseDriver {
         self.insist(&Step::Note(end)).await
     }
 
-    /// The crate does not tell when it could not end a job, so with Redis away the answer is kept until it is back, or
-    /// until the lease is lost.
+    /// Makes ready for the end. The crate does not tell when it could not end a job, so while Redis
+    /// is away the answer is kept until Redis is back, or until the lease is lost.
     async fn before_the_end(&self) -> Result<(), bullmq::Error> {
         if !self.shared.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
             return Err(bullmq::Error::Delayed);
@@ -380,7 +383,8 @@ impl LeaseDriver {
         self.put_back(after).await
     }
 
-    /// Puts the job back without spending an attempt. One that started nothing leaves its number to the next.
+    /// Puts the job back without spending an attempt. An attempt that started nothing leaves its
+    /// number to the next.
     async fn give_back(&self, after: Duration) -> Result<(), BullError> {
         if !self.shared.started.load(Ordering::Acquire) {
             self.confirm().await?;
@@ -391,8 +395,8 @@ impl LeaseDriver {
         self.put_back(after).await
     }
 
-    /// Puts the job back: after a pause, or at once if somebody wants it stopped, so that the worker that takes it next
-    /// hears of that.
+    /// Puts the job back: after a pause, or at once if a caller cancelled it, so that the worker
+    /// that takes it next hears of that.
     async fn put_back(&self, after: Duration) -> Result<(), BullError> {
         let is_cancelled = matches!(*self.shared.loss.borrow(), Some(LeaseLoss::Cancelled(_)));
         if after.is_zero() || is_cancelled {
@@ -403,7 +407,8 @@ impl LeaseDriver {
         Ok(())
     }
 
-    /// Why attempts failed, this one last: one entry each, as BullMQ's own workers keep it, and as many as are wanted.
+    /// The errors of the attempts, this one last: one entry each, as BullMQ's own workers keep
+    /// them, and as many as the producer wants.
     async fn stacktrace(&self, error: &str) -> Result<String, BullError> {
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let mut get = redis::cmd("HGET");
@@ -441,7 +446,7 @@ impl LeaseDriver {
         }
     }
 
-    /// Tries until it works or the lease is lost; whether it worked.
+    /// Tries until the step works or the lease is lost. Answers whether it worked.
     async fn insist(&self, step: &Step) -> bool {
         loop {
             let error = match self.shared.inner.link.call(self.take(step)).await {

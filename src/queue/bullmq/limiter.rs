@@ -9,7 +9,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::WorkerId;
 
-/// Around the moment when a job that was put off is due again, whoever put it off takes nothing, so that others are first.
+/// For so long around the moment when a job that it put off is due again, a claim takes nothing, so
+/// that other workers come first.
 const ASIDE: Duration = Duration::from_millis(150);
 
 /// Whether, and how much, a claim may take now.
@@ -17,7 +18,7 @@ pub(super) struct ClaimLimiter {
     pub(super) worker_id: WorkerId,
     pub(super) wanted: watch::Receiver<usize>,
     closed: AtomicBool,
-    /// How many jobs that were put off are just due.
+    /// How many of the jobs that this claim put off are just due.
     aside: AtomicUsize,
     pub(super) changed: Notify,
     pub(super) worker: OnceLock<Weak<Worker>>,
@@ -59,14 +60,14 @@ impl ClaimLimiter {
         }
     }
 
-    /// Takes nothing more, if this is the worker.
+    /// Takes nothing more, if this is the claim of that worker.
     pub(super) fn drain(&self, worker: &str) {
         if self.worker_id.as_str() == worker {
             self.close();
         }
     }
 
-    /// Lets others go first when a job that was put off comes due.
+    /// Lets other workers go first when a job that was put off comes due.
     pub(super) async fn step_aside(&self, due: Duration) {
         tokio::time::sleep(due.saturating_sub(ASIDE / 3)).await;
         self.aside.fetch_add(1, Ordering::SeqCst);

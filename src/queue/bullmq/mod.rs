@@ -1,8 +1,9 @@
 //! The queue on Redis or Valkey, in BullMQ's own format: Node producers, workers and tools share the queue.
 //!
-//! BullMQ's state machine is carried out by the crate `bullmq-official` alone (its Lua scripts). What BullMQ has no word
-//! for is kept in plain keys and hash fields beside it (see [`keys`]): requests to stop, idempotency keys, the registry of
-//! workers, paused schedules, and the counts that a job's own hash lacks.
+//! The crate `bullmq-official` alone carries out BullMQ's state machine (its Lua scripts). Plain
+//! keys and hash fields beside it (see [`keys`]) hold everything for which BullMQ has no word:
+//! requests to stop, idempotency keys, the registry of workers, paused schedules, and the counts
+//! that a job's own hash lacks.
 
 mod admin;
 mod after;
@@ -62,7 +63,7 @@ pub struct BullSettings {
     pub url: String,
     /// A file with the certificate (PEM) of the authority that signed the server's, when the system does not know it.
     pub tls_ca: Option<PathBuf>,
-    /// BullMQ's queue name.
+    /// The name of BullMQ's queue, without a colon.
     pub queue: String,
     /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
     pub prefix: String,
@@ -72,20 +73,22 @@ pub struct BullSettings {
     pub completed: QueueRetention,
     /// How long failed jobs stay.
     pub failed: QueueRetention,
-    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
-    /// as it runs and for a minute after its end or after it was last read. Of all jobs of a worker together at most four
-    /// times as much: Redis has it in memory.
+    /// How much of the end of a job's output is kept for clients that watch, in bytes, as long as
+    /// the job runs and for a minute after its end or after it was last read. All jobs of a worker
+    /// together may have at most four times as much: Redis has it in memory.
     pub output_bytes: usize,
-    /// How much of it is kept as log lines for as long as the job is in the queue.
+    /// How much of it is kept as log lines for as long as the job is in the queue, in bytes.
     pub kept_output_bytes: usize,
     /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
     pub heartbeat: Duration,
     /// How long a call may wait for Redis before it answers that the queue is unavailable.
     pub patience: Duration,
-    /// How often is looked whether a message of another process was lost: they tell each other at once.
+    /// How often a process looks whether a message of another process was lost: usually
+    /// messages arrive at once.
     pub look_again: Duration,
-    /// Time limits, cores, memory and the like of jobs that say nothing of them. What a submitted job has in common with
-    /// these is not written, so that its data stays as plain as the original's; who reads it fills it in again.
+    /// Time limits, cores, memory and the like of jobs that say nothing of them. A submitted job
+    /// leaves out what it has in common with these, so that its data stays as plain as the
+    /// original's; a reader fills it in again.
     pub defaults: JobOptions,
     /// The same for single job names.
     pub jobs: BTreeMap<JobName, JobOptions>,
@@ -126,7 +129,7 @@ impl Default for BullSettings {
     }
 }
 
-/// A queue in Redis: all ports.
+/// A queue in Redis, which serves all ports of a queue.
 pub struct BullQueue {
     inner: Arc<Inner>,
     _stop_with_the_last_handle: DropGuard,
@@ -144,7 +147,7 @@ struct Inner {
     watch: after::Watch,
     /// Bytes of output that leases of this process have in Redis.
     spooled: Arc<AtomicUsize>,
-    /// What followers in this process have just read.
+    /// The pieces of output that followers in this process have just read.
     recent_output: RecentOutput,
     /// Whether this process has noted how far it has read BullMQ's event stream.
     has_heard: AtomicBool,
@@ -219,7 +222,7 @@ impl Queue for BullQueue {
 
     async fn ping(&self) -> Result<(), QueueError> {
         let redis = self.inner.link.get().await?;
-        // Refused by a replica, by a server without memory, and by one that can't save to its disk.
+        // A replica refuses this, and so does a server without memory, or one that can't save to its disk.
         let mut write = redis::cmd("SET");
         write.arg(self.inner.keys.probe()).arg(1).arg("EX").arg(60);
         self.inner.link.call(redis.queue.connection().cmd(&mut write)).await

@@ -1,11 +1,11 @@
-//! Jobs whose ids are no text. Other programs can make them; the crate can't name them, so it could neither run nor fail
-//! one, and each time its lease was over it would come again. Here it is failed, once and for all, by plain commands: the
-//! same changes that BullMQ's script makes.
+//! Jobs whose ids are no text. Other programs can make them. The crate can't name such a job, so it
+//! could neither run nor fail it, and the job would come again each time its lease was over. This
+//! module fails it, once and for all, by plain commands: the same changes that BullMQ's script makes.
 
 use super::Inner;
 use super::connect::{BullClient, BullError};
 
-/// Refuses a job, just taken, whose id history can't hold; answers what the crate is to make of it.
+/// Refuses a job, just taken, whose id history can't hold. Answers the error by which the crate settles it.
 pub(super) async fn refuse(inner: &Inner, shown: &str, why: String) -> bullmq::Error {
     tracing::warn!(job = shown, why, "a job was failed that can't be told of");
     if !shown.contains(char::REPLACEMENT_CHARACTER) {

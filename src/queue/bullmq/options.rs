@@ -1,8 +1,8 @@
 //! A producer's options, read as JavaScript means them.
 //!
-//! BullMQ checks few of them: a delay of `10.5` or `"500"` is one, and the wait of a template's `backoff: 50` is fixed. The
-//! crate reads all options or none. So those of foreign jobs are read here, and what the crate can't read is mended in the
-//! job's hash, each option for itself.
+//! BullMQ checks few of them: it takes `10.5` or `"500"` for a delay, and the wait of a template's
+//! `backoff: 50` is fixed. The crate reads all options or none. So this module reads those of
+//! foreign jobs, and mends in the job's hash what the crate can't read, each option for itself.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Number, Value, json};
 use super::format;
 use crate::domain::{BackoffKind, Deduplication, JobOptions};
 
-/// What a producer wants of its job, in our words.
+/// The options that a producer wants for its job, in Jobber's terms.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wanted {
     pub(super) attempts: u32,
@@ -35,7 +35,7 @@ fn millis(ms: f64) -> Duration {
 }
 
 impl Wanted {
-    /// From options that the crate could read.
+    /// Takes options that the crate could read.
     pub(super) fn of(opts: &BullOptions) -> Result<Self, String> {
         let (kind, backoff) = match &opts.backoff {
             Some(BackoffStrategy::Exponential(delay)) => (BackoffKind::Exponential, *delay),
@@ -58,10 +58,10 @@ impl Wanted {
         })
     }
 
-    /// From options as they lie in Redis.
+    /// Reads options as they lie in Redis.
     ///
     /// # Errors
-    /// Which of them can't be understood.
+    /// A sentence that says which option can't be understood.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let opts = object(text)?;
         let (kind, backoff, jitter) = backoff(opts.get("backoff").unwrap_or(&Value::Null))?;
@@ -95,7 +95,7 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// A number, or what JavaScript makes one of where it counts; `None` for nothing.
+/// A number, or a value of which JavaScript makes one where it counts; `None` for nothing.
 fn number(value: Option<&Value>, name: &str) -> Result<Option<f64>, String> {
     let found = match value {
         None | Some(Value::Null) => return Ok(None),
@@ -180,7 +180,8 @@ fn mended(opts: &Map<String, Value>) -> Result<Map<String, Value>, String> {
                 whole
             }
             "attempts" => json!(number(Some(value), name)?.unwrap_or(0.0).ceil() as u32),
-            // To BullMQ a negative number of jobs to keep is all, and anything else that holds is none.
+            // To BullMQ a negative number of jobs to keep means all, and any other value that
+            // is true means none.
             "removeOnComplete" | "removeOnFail" => match value {
                 Value::Number(n) if n.as_f64().is_some_and(|n| n < 0.0) => json!(false),
                 Value::String(text) => json!(!text.is_empty()),
@@ -201,7 +202,7 @@ fn mended(opts: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     Ok(mended)
 }
 
-/// The value with whole numbers, none below zero, for all that can be meant as one.
+/// The value with whole numbers, none below zero, in place of everything that can be meant as one.
 fn whole(value: &Value) -> Value {
     match value {
         Value::Number(n) => n.as_f64().map_or(Value::Null, |n| Value::Number(Number::from(n as u64))),

@@ -1,12 +1,14 @@
-//! A running job's output, twice: byte for byte in a stream of our own, for those who follow it, and the end of it as
-//! lines of BullMQ's job log, for people and other tools.
+//! A running job's output, twice: byte for byte in a stream of Jobber's own, for clients that
+//! follow it, and the end of it as lines of BullMQ's job log, for people and other tools.
 //!
-//! The stream has one entry for each piece (`<number>-0`, numbers rise by one over all of a job's attempts) and expires
-//! some time after the job has ended and nobody reads it any more. Redis has it in memory, so it is bounded for each job
-//! and for all jobs of a worker together; beyond its bound what nobody reads is not all written.
+//! The stream has one entry for each piece (`<number>-0`, numbers rise by one over all of a job's
+//! attempts). It expires some time after the job has ended and the last client has read it. Redis
+//! has it in memory, so it is bounded for each job and for all jobs of a worker together. Beyond
+//! the bound, output that no client reads is not all written.
 //!
-//! A line is `<attempt>.<number> stdout| text`, with `>` for `|` where the job has not ended the line. Where there is no
-//! stream any more, output is read from the lines; those that somebody else logged have no number and are passed over.
+//! A line is `<attempt>.<number> stdout| text`, with `>` for `|` where the job has not ended the
+//! line. Where there is no stream any more, output is read from the lines. Lines that another
+//! program logged have no number and are passed over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,23 +26,23 @@ use super::recent_output::Numbered;
 use super::signals::{self, Message};
 use crate::domain::{AttemptNumber, JobId, Stream};
 
-/// A watcher looks again after this long, should a message get lost, and to see whether the job has ended.
+/// A watcher looks again after this long, in case a message got lost, and to see whether the job has ended.
 const FALLBACK: Duration = Duration::from_secs(1);
-/// Lines of a job that are kept at most, and so read in one go.
+/// How many lines of a job are kept at most, and so read in one go.
 const LINES: isize = 10_000;
 /// How long the stream is kept for a job that is silent: its worker may be gone.
 const SILENCE: Duration = Duration::from_secs(86_400);
 /// How long the stream is kept after the job has ended, or after it was last read then.
 const LINGER: Duration = Duration::from_secs(60);
-/// How long who has read is taken to read on.
+/// How long a client that has read is taken to read on.
 const READS: Duration = Duration::from_secs(60);
-/// All streams of a worker have at most so many times the bound of one.
+/// All streams of a worker together have at most so many times the bound of one.
 const ALL: usize = 4;
-/// Entries that are read at once: a megabyte.
+/// How many entries are read at once: a megabyte.
 const ENTRIES: usize = 16;
 /// Positions in the stream begin here, so that they are not taken for numbers of lines.
 const STREAM: u64 = 1 << 40;
-/// Pieces of a write that go in one transaction: what is asked meanwhile waits for it.
+/// How many pieces of a write go in one transaction: other requests to Redis wait for it meanwhile.
 const AT_ONCE: usize = 16;
 
 /// Writes one attempt's output and keeps it within its bounds.
@@ -62,7 +64,7 @@ pub(super) struct OutputWriter {
     most_lines: usize,
 }
 
-/// The part of a worker's streams that is one attempt's; given back when the stream has expired.
+/// The part of a worker's streams that belongs to one attempt; given back when the stream has expired.
 struct Spooled {
     all: Arc<AtomicUsize>,
     own: usize,
@@ -109,7 +111,7 @@ impl OutputWriter {
         }
     }
 
-    /// What is written next is the last that the job says.
+    /// Notes that the next write is the last of the job's output.
     pub(super) fn is_last(&mut self) {
         self.is_last = true;
     }
@@ -159,7 +161,7 @@ impl OutputWriter {
             {
                 kept -= size;
             }
-            // What earlier attempts said goes first.
+            // The output of earlier attempts goes first.
             if full && let Some((first, _)) = self.entries.front() {
                 pipe.cmd("XTRIM").arg(&stream).arg("MINID").arg(format!("{first}-0")).ignore();
             }
@@ -196,7 +198,7 @@ impl OutputWriter {
         signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await
     }
 
-    /// Looks what there is of earlier attempts: the last line's number, and the sizes of all lines.
+    /// Finds out what earlier attempts left: the last line's number, and the sizes of all lines.
     async fn look(&mut self, inner: &Inner, redis: &BullClient) -> Result<(u64, VecDeque<usize>), BullError> {
         let mut pipe = redis::pipe();
         pipe.cmd("LRANGE").arg(inner.keys.logs(&self.id)).arg(0).arg(-1);
@@ -268,7 +270,7 @@ fn keep_logs(opts: &str) -> Option<usize> {
     let opts: serde_json::Value = serde_json::from_str(opts).ok()?;
     // Node writes the short name, other ports the long one.
     let wanted = opts.get("kl").or_else(|| opts.get("keepLogs"))?.as_f64()?;
-    // A number of lines: what does not fit is no limit either.
+    // A number of lines that does not fit is no limit either.
     (wanted >= 1.0).then_some(wanted as usize)
 }
 
@@ -287,7 +289,7 @@ fn parse(line: &str) -> Option<(u64, OutputChunk)> {
     Some((number.parse().ok()?, chunk))
 }
 
-/// Output behind `after`, waiting for some while the job may still say something.
+/// The output behind `after`. Waits for some, up to `wait`, while the job may still say something.
 pub(super) async fn read(
     inner: &Inner,
     id: &JobId,
@@ -299,7 +301,7 @@ pub(super) async fn read(
     let mut news = inner.signals.output();
     loop {
         let redis = inner.link.get().await?;
-        // The state first: what was said before the end is there when the end is seen.
+        // The state first: all output from before the end is there when the end is seen.
         let state = inner.link.call(redis.queue.get_job_state(id.as_str())).await?;
         let has_ended = matches!(state, Completed | Failed | Unknown);
         let (next, chunks) = inner.link.call(fresh(inner, &redis, id, after, has_ended)).await?;
@@ -320,7 +322,7 @@ pub(super) async fn read(
     }
 }
 
-/// What there is behind `after`; of a job that is no longer in the queue nothing.
+/// The output behind `after`; nothing for a job that is no longer in the queue.
 async fn fresh(
     inner: &Inner,
     redis: &BullClient,

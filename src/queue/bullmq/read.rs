@@ -1,4 +1,4 @@
-//! What is queued.
+//! Reads jobs, counts and lists from the queue.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::counts::Counts;
 use super::{BullSettings, Inner, after, format, keys};
 use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
-/// A job's hash, with its due time under a name of ours.
+/// A job's hash, with its due time under a name of Jobber's.
 pub(super) type Fields = HashMap<String, String>;
 /// Where [`fields`] puts the score of a delayed job.
 const DUE: &str = "jobber:due";
@@ -21,10 +21,10 @@ const ANCHORS: usize = 8;
 /// The set of jobs that wait for their children, which ends the list of delayed ones; stands before their places in it.
 const CHILDREN: &str = "waiting-children";
 
-/// BullMQ's state in our words; `None` for a job that is not there.
+/// BullMQ's state as Jobber names it; `None` for a job that is not there.
 fn state(state: bullmq::JobState) -> Option<JobState> {
     match state {
-        // A parent that waits for its children is, to us, put off.
+        // To Jobber, a parent that waits for its children is delayed.
         bullmq::JobState::WaitingChildren | bullmq::JobState::Delayed => Some(JobState::Delayed),
         bullmq::JobState::Waiting => Some(JobState::Waiting),
         bullmq::JobState::Prioritized => Some(JobState::Prioritized),
@@ -35,7 +35,8 @@ fn state(state: bullmq::JobState) -> Option<JobState> {
     }
 }
 
-/// The job's state and hash, if it is there. The state is read first: what comes with an end is there when the end is.
+/// The job's state and hash, if it is there. The state is read first: fields that come with an end
+/// are there when the end is seen.
 pub(super) async fn fields(
     inner: &Inner,
     redis: &BullClient,
@@ -95,7 +96,7 @@ fn due(score: f64) -> (String, String) {
     (DUE.to_owned(), format!("{:.0}", (score / keys::SCORE_PER_MS).floor()))
 }
 
-/// The job of a hash; `None` for one that can't be run here and so has no words.
+/// The job of a hash; `None` for one that Jobber can't run, and so can't express.
 pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &Fields) -> Option<QueuedJob> {
     let stored = bullmq::Job::from_redis_hash(id, fields).ok()?;
     let AcceptedJob { job, body } = format::read(&format::Stored::of_hash(id, fields), settings).ok()?;
@@ -122,7 +123,7 @@ pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &F
     })
 }
 
-/// What the job said in this attempt. A plain number is how other producers' workers say it.
+/// The progress that the job told in this attempt. A plain number is how other producers' workers say it.
 fn progress(stored: &str, attempt: u32) -> Option<Progress> {
     let value: Value = serde_json::from_str(stored).ok()?;
     let percent = match &value {
@@ -134,7 +135,7 @@ fn progress(stored: &str, attempt: u32) -> Option<Progress> {
     said_in.is_none_or(|n| n == u64::from(attempt)).then_some(Progress { percent, text })
 }
 
-/// What a completed job gave back: wrapped, as the original's worker did, or bare.
+/// The result of a completed job: wrapped, as the original's worker wrote it, or bare.
 pub(super) fn result(stored: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(stored).ok()?;
     let inner = match value {
@@ -275,7 +276,7 @@ async fn tell_whom_they_wait_for(
     Ok(())
 }
 
-/// An id as text. One that is none finds no job, and so does not stand in the way of those beside it.
+/// An id as text. An id that is no text finds no job, and so does not stand in the way of those beside it.
 fn text(id: &[u8]) -> String {
     String::from_utf8_lossy(id).into_owned()
 }

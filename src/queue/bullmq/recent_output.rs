@@ -1,8 +1,8 @@
 //! The output that this process last read from Redis: however many follow one job here, Redis is asked for each piece once.
 //!
-//! Each job that is followed has a window of its last pieces. A follower who stands within it is served from it; the first
-//! who stands at its end reads on, while the others wait for what it finds. Followers who are further behind read for
-//! themselves.
+//! Each job that is followed has a window of its last pieces. A follower that stands within the
+//! window is served from it. The first follower that stands at its end reads on, while the others
+//! wait for what it finds. Followers that are further behind read from Redis by themselves.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +17,11 @@ use super::super::OutputChunk;
 const ONE_WINDOW: usize = 8 << 20;
 /// Bytes of output in all windows; those that were not used for longest go first.
 const ALL_WINDOWS: usize = 32 << 20;
-/// A window that nobody has used for so long is dropped: well before the stream expires in Redis, so that no window outlives
-/// its stream.
+/// A window that no follower has used for so long is dropped: well before the stream expires in
+/// Redis, so that no window outlives its stream.
 const UNUSED: Duration = Duration::from_secs(30);
 
-/// A piece of output with its number in the job's stream; `None` for an entry that is none of ours.
+/// A piece of output with its number in the job's stream; `None` for an entry that Jobber did not write.
 pub(super) type Numbered = (u64, Option<OutputChunk>);
 
 /// One job, told from another that has its id: its id and its time of submission as BullMQ has it.
@@ -47,11 +47,11 @@ impl RecentOutput {
         Self { one_window: bound.min(ONE_WINDOW), windows: Mutex::default() }
     }
 
-    /// At most `limit` pieces behind the number `after`, from the window or by `read_from`, which asks Redis for pieces
-    /// behind a number.
+    /// At most `limit` pieces behind the number `after`, from the window or by `read_from`, which
+    /// asks Redis for the pieces behind a number.
     ///
     /// # Errors
-    /// Those of `read_from`.
+    /// The errors of `read_from`, unchanged.
     pub(super) async fn read<E>(
         &self,
         job: JobKey,
@@ -65,7 +65,7 @@ impl RecentOutput {
             return Ok(pieces);
         }
         if window.is_before(after) {
-            // Nobody waits for one who is far behind.
+            // The other followers do not wait for one that is far behind.
             drop(window);
             return read_from(after).await;
         }

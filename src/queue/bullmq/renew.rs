@@ -1,5 +1,5 @@
-//! Keeps leases: on a thread, a runtime and a connection of its own, so that nothing that the process is busy with can
-//! hold it up, and with an eye on the answer, so that a lease that is lost is known to be lost.
+//! Renews leases, on a thread, a runtime and a connection of its own, so that no other work of the
+//! process can hold it up. It looks at each answer, so that the process knows when a lease is lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ struct Held {
 }
 
 enum RenewOutcome {
-    /// With the moment at which it was asked for.
+    /// The lease is held, by a renewal that was asked for at this moment of the boot clock.
     Held(Arc<bullmq::Job>, u64),
     Lost,
     None,
@@ -51,8 +51,8 @@ impl Renewer {
         Self { target, lease, thread: Mutex::default() }
     }
 
-    /// Renews the job's lock, which is of this age, until it is freed or lost; a loss is sent once. Answers until when the
-    /// lock can be relied on.
+    /// Renews the job's lock, which is `age` old, until it is freed or lost. Sends a loss once.
+    /// Answers until when the lock can be relied on.
     pub(super) fn hold(&self, id: &str, token: &str, loss: Loss, age: Duration) -> Validity {
         let age = age.min(self.lease);
         let validity = Validity::lasting(reliable(self.lease).saturating_sub(age));
@@ -134,7 +134,7 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                 let now = boot_ms();
                 for (token, one) in &mut held {
                     let age = Duration::from_millis(now.saturating_sub(one.confirmed));
-                    // With time left to stop the process, before anybody else can be given the job.
+                    // This leaves time to stop the process before another worker can be given the job.
                     if age >= lease * 3 / 4 {
                         lose(&one.loss);
                     } else if age >= lease / 3 && !one.asking

@@ -24,18 +24,18 @@ use super::times::{self, Pattern};
 use super::{BullQueue, Inner, format, keys};
 use crate::domain::{AcceptedJob, JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
-/// How often is looked for schedules that have come to a stop.
+/// How often a process looks for schedules that have come to a stop.
 const LOOK: Duration = Duration::from_secs(2);
 /// A schedule whose time has passed by this has come to a stop, unless its job is under way.
 const OVERDUE: Duration = Duration::from_secs(3);
-/// Schedules that are mended at once.
+/// How many schedules are mended at once.
 const BATCH: usize = 100;
 /// How often a job is put back for its schedule's sake: once is enough unless a crash came in between.
 pub(super) const PUT_BACK: u32 = 3;
 
-/// Whether this job, just taken, is the one that its schedule goes on from, and is to be put back for that. Notes it as the
-/// schedule's last job. Where the crate would go on at another time than ours, or not at all, the schedule's next job is
-/// made here, and nothing is left for the crate to do.
+/// Whether this job, just taken, is the one that its schedule goes on from, and is to be put back for
+/// that. Notes it as the schedule's last job. Where the crate would go on at another time than Jobber,
+/// or not at all, this makes the schedule's next job, and nothing is left for the crate to do.
 pub(super) async fn stands_for_its_time(
     inner: &Inner,
     redis: &BullClient,
@@ -96,7 +96,8 @@ pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// `said` holds what was last said of schedules that can't go on, so that it is said once.
+/// Mends schedules once. `said` holds the last words on schedules that can't go on, so that
+/// each is said once.
 async fn mend_once(inner: &Inner, redis: &BullClient, said: &mut HashMap<String, String>) -> Result<(), BullError> {
     times::restore_all(inner, redis).await?;
     let until = (inner.clock.now() - OVERDUE).as_millis();
@@ -185,7 +186,7 @@ async fn upsert(inner: &Inner, redis: &BullClient, schedule: &Schedule, offset: 
     times::upsert(inner, redis, schedule.id.as_str(), repeat, pattern).await
 }
 
-/// Forgets a next time that a wrong clock has carried far ahead; whether it did.
+/// Forgets a next time that a wrong clock has carried far ahead. Answers whether it did.
 async fn forget_if_astray(
     inner: &Inner,
     redis: &BullClient,
@@ -200,7 +201,7 @@ async fn forget_if_astray(
     Ok(is_astray)
 }
 
-/// Schedules that are kept aside.
+/// The paused schedules, which are kept aside, by their ids.
 async fn paused(inner: &Inner, redis: &BullClient) -> Result<HashMap<String, Schedule>, BullError> {
     let mut all = redis::cmd("HGETALL");
     all.arg(inner.keys.paused_schedules());
@@ -221,7 +222,7 @@ async fn keep_aside(inner: &Inner, redis: &BullClient, schedule: &Schedule) -> R
     Ok(redis.queue.connection().cmd(&mut keep).await?)
 }
 
-/// Forgets what is kept aside; whether there was anything.
+/// Forgets the entry of a schedule in one of Jobber's hashes. Answers whether there was one.
 async fn forget(redis: &BullClient, key: String, id: &ScheduleId) -> Result<bool, BullError> {
     let mut forget = redis::cmd("HDEL");
     forget.arg(key).arg(id.as_str());
@@ -233,7 +234,7 @@ async fn all(inner: &Inner, redis: &BullClient) -> Result<Vec<ScheduleStanding>,
     let live = redis.queue.get_job_schedulers(0, -1, true).await?;
     let mut all: Vec<_> = live.iter().filter_map(|stored| read(inner, stored, &lasts)).collect();
     for (id, schedule) in paused(inner, redis).await? {
-        // One that BullMQ knows was resumed, or is just being paused.
+        // A schedule that BullMQ knows was resumed, or is just being paused.
         if !live.iter().any(|stored| stored.key == id) {
             all.push(with_last(schedule, true, None, &lasts));
         }
@@ -241,7 +242,7 @@ async fn all(inner: &Inner, redis: &BullClient) -> Result<Vec<ScheduleStanding>,
     Ok(in_order(all))
 }
 
-/// What BullMQ refuses because the schedule's next job has run already, before its time.
+/// Explains that BullMQ refuses when the schedule's next job has run already, before its time.
 fn explained(error: QueueError) -> QueueError {
     if error.kind != QueueErrorKind::Corrupt {
         return error;
@@ -322,7 +323,8 @@ impl Scheduler for BullQueue {
         }
         let change = async {
             if pause {
-                // First kept aside, so that a crash in between loses nothing: it then goes on as if never paused.
+                // First kept aside, so that a crash in between loses nothing: the schedule then
+                // goes on as if never paused.
                 keep_aside(inner, &redis, &known.schedule).await?;
                 redis.queue.remove_job_scheduler(id.as_str()).await?;
             } else {

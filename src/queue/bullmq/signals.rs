@@ -1,5 +1,6 @@
-//! What processes tell each other at once, over one channel of Redis, and what this one must know of its own leases to
-//! act on it. Everything told is durable elsewhere too and looked at again at times, so a lost message only costs time.
+//! The messages that processes send each other at once, over one channel of Redis, and what this
+//! process must know of its own leases to act on them. Everything in a message is durable elsewhere
+//! too, and processes look at that again at times, so a lost message only costs time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,16 +19,17 @@ use super::{Inner, Loss, keys};
 
 /// How long the look whether a message was lost may take; then the connection is given up.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
-/// Between two tries to listen.
+/// The wait between two tries to listen.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Watchers of output that fall further behind look for themselves.
+/// How many messages a watcher of output may fall behind; one that falls further behind looks for itself.
 const BACKLOG: usize = 1024;
 
-/// One message.
+/// A message to every process of the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// This job is to be stopped, if it runs. The reason is for workers of older versions: this one reads what is on record.
+    /// This job is to be stopped, if it runs. The reason is for workers of older versions: this
+    /// version reads it from the record.
     Cancel { id: String, reason: String },
     /// This job has said something.
     Output { id: String },
@@ -35,18 +37,18 @@ pub(super) enum Message {
     Drain { worker: String },
 }
 
-/// What this process knows.
+/// What this process holds, and what it has heard from others.
 pub(super) struct Signals {
     known: Mutex<LocalLeases>,
     output: broadcast::Sender<String>,
-    /// Whether the channel is listened to, and so Redis was there a moment ago.
+    /// Whether this process listens to the channel, and so Redis was there a moment ago.
     listening: AtomicBool,
 }
 
 #[derive(Default)]
 struct LocalLeases {
-    /// Jobs of which this process heard that they are to be stopped, wherever they run. Hearsay: a message may be late, and
-    /// the job have been put back since. What is on record counts.
+    /// The jobs that are to be stopped, as far as this process has heard, wherever they run.
+    /// Hearsay: a message may be late, and the job may have been put back since. The record counts.
     cancels: HashSet<String>,
     /// Leases of this process: job id and token.
     leases: HashMap<(String, String), Loss>,
@@ -62,8 +64,8 @@ impl Signals {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// From now on the lease is told when its job is to be stopped. Whether this process has heard before that it is, and
-    /// so must [look](look_at_record).
+    /// Tells the lease from now on when its job is to be stopped. Answers whether this process has
+    /// heard before that it is, and so must [look](look_at_record).
     pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) -> bool {
         let mut known = self.known();
         known.leases.insert((id.to_owned(), token.to_owned()), loss);
@@ -74,7 +76,7 @@ impl Signals {
         self.known().leases.remove(&(id.to_owned(), token.to_owned()));
     }
 
-    /// Whether somebody asked for this job to be stopped; forgotten hereby.
+    /// Whether a caller asked for this job to be stopped. Forgets the request.
     pub(super) fn take_cancel(&self, id: &str) -> bool {
         self.known().cancels.remove(id)
     }
@@ -94,7 +96,7 @@ impl Signals {
         self.listening.load(Ordering::Relaxed)
     }
 
-    /// Claims of this worker take nothing more.
+    /// Makes the claims of this worker take nothing more.
     pub(super) fn drain(&self, worker: &str) {
         let gates: Vec<_> = self.known().claims.iter().filter_map(Weak::upgrade).collect();
         for gate in gates {
@@ -115,7 +117,7 @@ async fn hear(inner: &Inner, redis: &BullClient, told: Message) -> Result<(), Bu
             look_at_record(inner, redis, &id).await?;
         }
         Message::Output { id } => {
-            // Without a watcher there is nobody to tell.
+            // Sending fails when there is no watcher, which does no harm.
             let _ = inner.signals.output.send(id);
         }
         Message::Drain { worker } => inner.signals.drain(&worker),
@@ -125,12 +127,14 @@ async fn hear(inner: &Inner, redis: &BullClient, told: Message) -> Result<(), Bu
 
 /// Tells this process's leases of a job that it is to be stopped, if that is on record.
 pub(super) async fn look_at_record(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
-    // Those of before the look: what it finds may have been settled when a later one is taken.
+    // The leases from before the look: the request that it finds may have been settled when a
+    // later lease is taken.
     let leases = inner.signals.leases_of(id);
     if leases.is_empty() {
         return Ok(());
     }
-    // In both places: that of all requests is cleared when the job has ended, the job's own when it is put back or removed.
+    // In both places: the record of all requests is cleared when the job has ended, the job's own
+    // when the job is put back or removed.
     let mut get = redis::pipe();
     get.cmd("HEXISTS").arg(inner.keys.cancels()).arg(id);
     get.cmd("HGET").arg(inner.keys.job(id)).arg(keys::CANCEL);
@@ -142,7 +146,7 @@ pub(super) async fn look_at_record(inner: &Inner, redis: &BullClient, id: &str) 
     Ok(())
 }
 
-/// Hears of all requests on record, whose messages may have been lost.
+/// Hears of all requests on record, since their messages may have been lost.
 async fn look_at_records(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
     let mut all = redis::cmd("HKEYS");
     let cancels: HashSet<String> = redis.queue.connection().cmd(all.arg(inner.keys.cancels())).await?;
@@ -168,7 +172,7 @@ fn cancel(loss: &Loss, reason: &str) {
     });
 }
 
-/// Tells every process.
+/// Publishes a message to every process that listens.
 pub(super) async fn tell(inner: &Inner, redis: &BullClient, told: &Message) -> Result<(), BullError> {
     let message = serde_json::to_string(told).map_err(bullmq::Error::from)?;
     let mut publish = redis::cmd("PUBLISH");

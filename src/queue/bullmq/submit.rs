@@ -1,4 +1,4 @@
-//! Jobs in: all of a call in one transaction.
+//! Adds jobs: all jobs of a call in one transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::connect::{BullClient, BullError};
 use super::{Inner, after, announced, format, keys, read};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
-/// What a job of a large call adds to the caller's patience.
+/// How much each job of a large call adds to the caller's patience.
 const PER_JOB: Duration = Duration::from_millis(1);
 
 /// What is remembered of an idempotent request: before its jobs are added, and, as `done`, after.
@@ -20,7 +20,8 @@ const PER_JOB: Duration = Duration::from_millis(1);
 struct Remembered {
     request: [u8; 32],
     ids: Vec<JobId>,
-    /// When the jobs were submitted first: who does it once more adds the same jobs. Empty in what an older version wrote.
+    /// When the jobs were submitted first: a repeat of the request adds the same jobs. Empty in
+    /// what an older version wrote.
     #[serde(default)]
     submitted_at: Vec<Timestamp>,
     done: bool,
@@ -45,7 +46,8 @@ pub(super) async fn submit(
     let before = inner.link.call(remember(&redis, &key, &ours, Some(wanted.ttl))).await?;
     let submitted = match before {
         None => {
-            // Noted before they are added, so that whoever ends one of them, and lets it go, tells the repeat.
+            // Noted before the jobs are added, so that the process that ends one of them, and lets
+            // it go, tells the repeat.
             inner.link.call_longer(patience(jobs.len()), note_requested(inner, &redis, &ours.ids)).await?;
             add(inner, &redis, &jobs).await?
         }
@@ -58,8 +60,8 @@ pub(super) async fn submit(
                 return Err(QueueError::key_reused(&wanted.key));
             }
             if !before.done {
-                // That request is still being worked on, or was cut off: with its ids, doing it once more changes nothing,
-                // but for those that have ended and left the queue since.
+                // That request is still being worked on, or was cut off. Doing it once more with
+                // its ids changes nothing, but for jobs that have ended and left the queue since.
                 let ended = inner.link.call_longer(patience(jobs.len()), ended(inner, &redis, &before.ids)).await?;
                 let left =
                     as_before(jobs, &before).into_iter().filter(|job| !ended.contains(&job.job.id)).collect::<Vec<_>>();
@@ -83,7 +85,7 @@ pub(super) async fn submit(
     Ok(submitted)
 }
 
-/// Notes jobs of a request that is not answered yet. What is never asked for again is forgotten in time.
+/// Notes jobs of a request that is not answered yet. Redis forgets in time what no request asks for again.
 async fn note_requested(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<(), BullError> {
     const KEPT: Duration = Duration::from_secs(7 * 86_400);
     if ids.is_empty() {
@@ -96,7 +98,7 @@ async fn note_requested(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Res
     Ok(redis.queue.connection().pipe::<()>(&pipe).await?)
 }
 
-/// Those of the jobs that were added and have ended.
+/// The jobs that were added and have ended.
 async fn ended(inner: &Inner, redis: &BullClient, ids: &[JobId]) -> Result<HashSet<JobId>, BullError> {
     if ids.is_empty() {
         return Ok(HashSet::new());
@@ -125,7 +127,7 @@ fn as_before(jobs: Vec<AcceptedJob>, before: &Remembered) -> Vec<AcceptedJob> {
     renamed.collect()
 }
 
-/// The answer for jobs in whose places those with these ids stand.
+/// The answer for jobs whose places the jobs with these ids have taken.
 async fn standing(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
     let jobs = inner.link.call_longer(patience(ids.len()), read::jobs(inner, redis, &ids)).await?;
     Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job)).collect())
@@ -135,7 +137,8 @@ fn patience(jobs: usize) -> Duration {
     PER_JOB * u32::try_from(jobs).unwrap_or(u32::MAX)
 }
 
-/// Stores under the key if nothing is there, and answers what was; without `ttl`, replaces what is there.
+/// Stores under the key if it is free, and answers its former value. Without `ttl`, replaces the
+/// value that is there.
 async fn remember(
     redis: &BullClient,
     key: &str,
@@ -193,8 +196,8 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<
     Ok(submissions)
 }
 
-/// A job that holds a key for a time may leave the queue before: to BullMQ the key stays taken then by nobody. Frees it
-/// and adds the job.
+/// Frees a deduplication key whose holder is gone, and adds the job. A job that holds a key for a
+/// time may leave the queue before that is over; to BullMQ the key stays taken then.
 async fn again_without_holder(
     inner: &Inner,
     redis: &BullClient,
@@ -224,8 +227,8 @@ async fn again_without_holder(
     }
 }
 
-/// Adds jobs of which some come after others, in one transaction. They keep their ids: without deduplication none can
-/// take another's place.
+/// Adds jobs that come after others, in one transaction. They keep their ids: without deduplication
+/// no job can take another's place.
 async fn add_linked(
     inner: &Inner,
     redis: &BullClient,
@@ -246,7 +249,7 @@ async fn add_linked(
         return Err(refused);
     }
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
-    // What they come after may have ended meanwhile.
+    // The jobs that they come after may have ended meanwhile.
     inner.watch.heard_of_an_end();
     Ok(jobs.iter().map(|job| job.job.id.to_string()).collect())
 }
@@ -264,7 +267,7 @@ async fn known(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Resul
     let there: Vec<bool> = redis.queue.connection().pipe(&ask).await?;
     let mut forget = redis::pipe();
     for (job, _) in chosen.iter().zip(&there).filter(|(_, there)| !**there) {
-        // What an earlier job of this id wrote outlives it for those who come late: it is not this one's.
+        // The output of an earlier job of this id outlives that job for late readers: it is not this job's.
         forget.cmd("DEL").arg(inner.keys.output(job.id.as_str())).ignore();
     }
     if there.contains(&false) {

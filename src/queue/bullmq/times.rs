@@ -1,10 +1,11 @@
 //! When a schedule's next job is due, and how BullMQ is told so.
 //!
-//! The crate works the next time out by itself, from a pattern as croner reads it: not what cron-parser (BullMQ's own)
-//! reads besides, and with other times where clocks are put forward or back. So a pattern is given to it in the writing
-//! that all read alike, and where its time would still differ from ours ([`CronTimes`]), it is given a pattern of that one
-//! moment. That stands there for as long as one call takes: the schedule's own is put on record before it and written
-//! back after it, by whoever comes first.
+//! The crate works the next time out by itself, from a pattern as croner reads it. croner does not
+//! read all that cron-parser (BullMQ's own) reads, and finds other times where clocks are put
+//! forward or back. So Jobber gives the crate a pattern in the writing that all read alike. Where
+//! the crate's time would still differ from Jobber's ([`CronTimes`]), Jobber gives it a pattern of
+//! that one moment. That stands there for as long as one call takes: Jobber puts the schedule's own
+//! pattern on record before it, and the first process that comes by writes it back after it.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ use super::{Inner, keys};
 use crate::domain::cron::CronTimes;
 use crate::domain::{Timestamp, schedule};
 
-/// What a schedule's pattern is, while another stands in its place.
+/// A schedule's own pattern, while another stands in its place.
 #[derive(Serialize, Deserialize)]
 struct Own {
     pattern: String,
@@ -27,7 +28,7 @@ struct Own {
     due: i64,
 }
 
-/// What the jobs of a schedule are like.
+/// The template of a schedule's jobs.
 pub(super) struct Pattern<'p> {
     pub(super) name: &'p str,
     pub(super) data: Option<Value>,
@@ -110,7 +111,7 @@ pub(super) async fn upsert(
         return Ok(());
     }
     let (canonical, due) = ours(&repeat, now).map_err(invalid)?;
-    // As it was written, if the crate can read that.
+    // The pattern as it was written, if the crate can read that.
     let repeat = if theirs(&repeat, now).is_some() { repeat } else { canonical };
     if repeat.end_date.is_some_and(|end| millis(due) > end) {
         return Ok(());
@@ -154,7 +155,7 @@ async fn restore(inner: &Inner, redis: &BullClient, id: &str, own: &Own) -> Resu
         Some(tz) => pattern.arg("tz").arg(tz).ignore(),
         None => pattern.ignore().cmd("HDEL").arg(&schedule).arg("tz").ignore(),
     };
-    // The worker that takes the job goes on from what stands there.
+    // The worker that takes the job goes on from the pattern in its options.
     let options = options.and_then(|text| serde_json::from_str::<Value>(&text).ok());
     if let Some(mut options) = options
         && Timestamp::from_millis(own.due).since(inner.clock.now()) > SOON
@@ -171,7 +172,7 @@ async fn restore(inner: &Inner, redis: &BullClient, id: &str, own: &Own) -> Resu
     Ok(connection.pipe(&write).await?)
 }
 
-/// Writes back what a process that died left undone.
+/// Writes back the patterns that a process left undone when it died.
 pub(super) async fn restore_all(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
     let mut all = redis::cmd("HGETALL");
     let all: HashMap<String, String> = redis.queue.connection().cmd(all.arg(inner.keys.odd_schedules())).await?;

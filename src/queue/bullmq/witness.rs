@@ -1,11 +1,12 @@
 //! What happens in the queue, from BullMQ's own event stream: every program that uses BullMQ writes to it by the very
 //! scripts that move a job.
 //!
-//! Most of it is this system's own doing, and in history already. What certainly is, is left out here: the moves of a
-//! job by a worker of Jobber's (known by its name in the job's hash). The rest is for history to be compared with.
+//! Jobber itself has done most of it, and history has that already. The events that are certainly
+//! Jobber's are left out here: the moves of a job by a worker of Jobber's (known by its name in the
+//! job's hash). History is compared with the rest.
 //!
-//! The stream is looked at a few times a second by one process: a blocking read would need a connection of its own, and
-//! on a cluster one to the right node.
+//! One process looks at the stream a few times a second: a blocking read would need a connection of
+//! its own, and on a cluster one to the right node.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ use super::connect::{BullClient, BullError};
 use super::{BullQueue, Inner, keys, read};
 use crate::domain::{JobId, Timestamp, WorkerId};
 
-/// Events that are read in one go.
+/// How many events are read in one go.
 const CHUNK: usize = 1000;
 /// The place before all events.
 const BEGINNING: &str = "0-0";
@@ -29,7 +30,7 @@ type Fields = HashMap<Vec<u8>, Vec<u8>>;
 #[derive(Default)]
 struct StreamNews {
     end: Option<End>,
-    /// It was final, and is to run again.
+    /// The job was final, and is to run again.
     put_back: bool,
     at: i64,
 }
@@ -44,7 +45,7 @@ fn word<'f>(fields: &'f Fields, name: &str) -> &'f [u8] {
     fields.get(name.as_bytes()).map_or(&[], Vec::as_slice)
 }
 
-/// Takes one event in; whether it says that jobs have gone without a word of each.
+/// Takes one event in. Answers true when it says that jobs have gone without an event for each.
 fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bool {
     let event = word(fields, "event");
     if event == b"cleaned" {
@@ -63,7 +64,7 @@ fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bo
     let known = said.entry(id.to_owned()).or_default();
     known.put_back |= put_back;
     known.at = at.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
-    // One that was taken out after its end has ended all the same.
+    // A job that was taken out after its end has ended all the same.
     let ended_before = matches!(end, Some(End::Removed)) && known.end.is_some();
     if (end.is_some() && !ended_before) || put_back {
         known.end = end;
@@ -75,7 +76,7 @@ fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bo
 /// them that never reached a runner.
 fn may_be_anothers(said: &StreamNews, (worker, starts, unseen): &(Option<String>, Option<u32>, Option<u32>)) -> bool {
     let ours = worker.as_deref().is_some_and(|name| WorkerId::parse(name).is_ok_and(|id| id.is_generated()));
-    // A worker without a name leaves that of the one before.
+    // A worker without a name leaves the name of the worker before it.
     let is_first = starts.unwrap_or(0).saturating_sub(unseen.unwrap_or(0)) <= 1;
     match &said.end {
         _ if said.put_back => true,
@@ -96,7 +97,7 @@ async fn deeds(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<Dee
     range.arg(&stream).arg(from).arg("+").arg("COUNT").arg(CHUNK);
     let events: Vec<(String, Fields)> = connection.cmd(&mut range).await?;
     let mut found = Deeds { more: events.len() == CHUNK, ..Deeds::default() };
-    // Our own note is gone, or the stream is: so may be anything.
+    // Jobber's own note is gone, or the stream is: then anything else may be gone too.
     let begins = place.as_deref() == Some(BEGINNING);
     found.is_amiss = (had_place && place.is_none()) || (!exists && place.is_some() && !begins);
     let mut said = HashMap::new();
@@ -123,7 +124,7 @@ async fn deeds(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<Dee
             End::Failed(why) => ToldEnd::Failed(String::from_utf8_lossy(&why).into_owned()),
             End::Removed => ToldEnd::Removed,
         });
-        // Of one whose id is none of ours history can't know.
+        // History can't know a job whose id is none that Jobber can hold.
         Some(Deed { id: JobId::parse(&id).ok()?, end, at: Timestamp::from_millis(said.at) })
     }));
     Ok(found)
@@ -131,7 +132,7 @@ async fn deeds(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<Dee
 
 async fn held(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Held, BullError> {
     let Some((state, fields)) = read::fields(inner, redis, id).await? else {
-        // In no list, and yet there: not for us to say what it is.
+        // The job is in no list, and yet there: this process can't say what it is.
         let mut exists = redis::cmd("EXISTS");
         let exists: bool = redis.queue.connection().cmd(exists.arg(inner.keys.job(id.as_str()))).await?;
         return Ok(if exists { Held::Unreadable } else { Held::Gone });

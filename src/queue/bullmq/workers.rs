@@ -1,4 +1,4 @@
-//! Who works on the queue: heartbeats that expire, and requests to drain.
+//! The workers of the queue: heartbeats that expire, and requests to drain.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells that the worker lives; whether it is asked to drain.
+/// Tells that the worker lives. Answers whether it is asked to drain.
 pub(super) async fn heartbeat(inner: &Inner, worker: &WorkerInfo) -> Result<bool, QueueError> {
     let redis = inner.link.get().await?;
     let beat = async {
@@ -36,7 +36,7 @@ pub(super) async fn heartbeat(inner: &Inner, worker: &WorkerInfo) -> Result<bool
     };
     let asked = inner.link.call(beat).await?;
     if asked {
-        // Should the message have been lost.
+        // In case the message was lost.
         inner.signals.drain(worker.id.as_str());
     }
     Ok(asked)
@@ -74,11 +74,11 @@ pub(super) async fn list(inner: &Inner) -> Result<Vec<WorkerInfo>, QueueError> {
         Ok::<_, BullError>(texts)
     };
     let texts = inner.link.call(ask).await?;
-    // What another version wrote and this one can't read is left out.
+    // Entries that another version wrote and this one can't read are left out.
     Ok(texts.into_iter().flatten().filter_map(|text| serde_json::from_str(&text).ok()).collect())
 }
 
-/// Asks the worker to drain; false when it is not known.
+/// Asks the worker to drain. Answers false when it is not known.
 pub(super) async fn drain(inner: &Inner, worker: &WorkerId) -> Result<bool, QueueError> {
     let redis = inner.link.get().await?;
     let ask = async {

@@ -1,4 +1,4 @@
-//! Real processes under a real runner: what a job can do, and what is left of it.
+//! Tests with real processes under a real runner: what a job can do, and what it leaves behind.
 
 mod limits;
 mod output;

@@ -122,7 +122,7 @@ async fn a_pipe_that_is_held_open_is_drained_for_a_bounded_time() {
         pid_file.display(),
         go.display()
     ));
-    // Held by somebody who is none of the job's: nothing but the bounded drain ends the wait.
+    // A process that is none of the job's holds the pipe: nothing but the bounded drain ends the wait.
     let hold = async {
         heard.wait_for("up").await;
         let stdout = format!("/proc/{}/fd/1", read(&pid_file).trim());

@@ -61,7 +61,7 @@ async fn pinning_can_be_turned_off() {
 async fn a_job_is_its_own_group_of_lower_priority_without_new_privileges() {
     let fixture = Fixture::new();
     let own = rustix::process::getpriority_process(None).unwrap();
-    // The sleep lets the supervisor set the priority.
+    // The child sets its priority before it executes: the sleep waits for nothing.
     let report = fixture
         .run(fixture.script(
             "sleep 0.2; cut -d' ' -f5 /proc/$$/stat; echo $$; cut -d' ' -f19 /proc/$$/stat

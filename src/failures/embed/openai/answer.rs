@@ -37,7 +37,7 @@ struct EmbeddingsResponse {
 
 #[derive(Deserialize)]
 struct EmbeddingEntry {
-    /// Which text it belongs to; answers need not be in order.
+    /// The place of the text that it belongs to, from 0; answers need not be in order.
     index: Option<usize>,
     embedding: Vec<f32>,
 }
@@ -70,7 +70,7 @@ pub(super) fn vectors(body: &[u8], texts: usize, dimension: usize) -> Result<Vec
     Ok(vectors)
 }
 
-/// What an endpoint says is wrong: OpenAI's form of it, or the beginning of whatever it sent.
+/// The complaint of an endpoint: the message in OpenAI's form, or the beginning of whatever it sent.
 pub(super) fn complaint(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Refusal {

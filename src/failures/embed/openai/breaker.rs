@@ -1,4 +1,4 @@
-//! When not to ask: an endpoint that keeps failing is left alone for a while.
+//! Decides when not to ask: an endpoint that keeps failing is left alone for a while.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const PATIENCE: u32 = 5;
 const FIRST_REST: Duration = Duration::from_secs(30);
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
-/// A circuit breaker.
+/// A circuit breaker, which all requests to the endpoint pass.
 #[derive(Default)]
 pub(super) struct Breaker {
     state: Mutex<State>,
@@ -22,18 +22,19 @@ pub(super) struct Breaker {
 #[derive(Default)]
 struct State {
     failures: u32,
-    /// Until when nothing is sent. When it has passed, one request may find out whether the endpoint is back; the others
-    /// wait for as long again, so that a probe whose caller went away blocks nobody for ever.
+    /// The time until which nothing is sent. When it has passed, one request may find out whether
+    /// the endpoint is back. The others wait for as long again, so that a probe whose caller went
+    /// away does not block them for ever.
     rests_until: Option<Instant>,
 }
 
 impl Breaker {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is whole before the next: what a panicking thread left is as good as anything.
+        // Each change is whole before the next, so what a panicking thread left can be used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks to send a request.
+    /// Asks whether a request may be sent now.
     pub(super) fn enter(&self) -> Result<(), EmbedError> {
         let mut state = self.state();
         let Some(until) = state.rests_until else { return Ok(()) };
@@ -47,13 +48,13 @@ impl Breaker {
         Ok(())
     }
 
-    /// A request was answered as it should be.
+    /// Notes that the endpoint answered a request as it should.
     pub(super) fn succeeded(&self) {
         let mut state = self.state();
         (state.failures, state.rests_until) = (0, None);
     }
 
-    /// A request failed for good. For how long the endpoint is left alone now, if it is.
+    /// Notes that a request failed for good. Answers for how long the endpoint is left alone now, if it is.
     pub(super) fn failed(&self) -> Option<Duration> {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);

@@ -13,17 +13,17 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub struct Budget {
     cache: Arc<dyn ErrorCache>,
     texts: u64,
-    /// What this process has spent on a day: what counts while the cache is away.
+    /// How many texts this process has sent on a day, which counts while the cache is away.
     own: Mutex<Option<(Day, u64)>>,
 }
 
 impl Budget {
-    /// So many texts a day.
+    /// Makes a budget of `texts` texts a day.
     pub fn new(cache: Arc<dyn ErrorCache>, texts: u64) -> Self {
         Self { cache, texts, own: Mutex::default() }
     }
 
-    /// Takes so many texts out of the budget of now.
+    /// Takes so many texts out of the budget of the day of `now`.
     pub(super) async fn spend(&self, texts: usize, now: Timestamp) -> Result<(), EmbedError> {
         let (today, texts) = (now.day(), texts as u64);
         let shared = self.cache.spend(today, texts, self.texts).await;

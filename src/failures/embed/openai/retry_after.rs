@@ -13,7 +13,7 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Option<Duration> {
     date(text).map(|date| date.since(now))
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Reads a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn date(text: &str) -> Option<Timestamp> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (_, date) = text.split_once(", ")?;
