@@ -287,7 +287,11 @@ async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptRepo
     let mut events =
         vec![event(context, &lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at })];
     if let Some((state, result, error)) = finished {
-        events.push(event(context, &lease, EventKind::Finished { attempt: Some(attempt), state, outcome, result, error }));
+        events.push(event(
+            context,
+            &lease,
+            EventKind::Finished { attempt: Some(attempt), state, outcome, result, error },
+        ));
     }
     if context.recorder.record(&events).await {
         lease.settle(verdict).await;
