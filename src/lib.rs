@@ -26,6 +26,8 @@ pub mod store;
 
 // How it is put together.
 pub mod config;
+#[cfg(test)]
+mod counting;
 pub mod descriptors;
 pub mod doctor;
 pub mod lifecycle;

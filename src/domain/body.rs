@@ -200,7 +200,11 @@ impl JobBody {
     pub fn new(arguments: Vec<String>, data: Option<&RawJson>) -> Self {
         let one_line = data.filter(|data| data.get().contains(['\n', '\r'])).map(|data| data.clone().compact());
         let members = Members { arguments, data: one_line.as_ref().or(data).map(|data| &*data.0) };
-        Self(RawJson::of(&members).expect("texts and raw JSON can be written"))
+        let size = members.data.map_or(0, |data| data.get().len()) + 64;
+        let mut text = Vec::with_capacity(size + members.arguments.iter().map(|one| one.len() + 8).sum::<usize>());
+        serde_json::to_writer(&mut text, &members).expect("texts and raw JSON can be written");
+        let text = String::from_utf8(text).expect("JSON is UTF-8");
+        Self(RawValue::from_string(text).expect("what was written is JSON").into())
     }
 
     /// Takes the bytes of a body that was stored.

@@ -54,7 +54,10 @@ struct Version {
 
 /// Writes an event of a job.
 pub fn encode(event: &Event) -> Vec<u8> {
-    serde_json::to_vec(&Written { v: VERSION, event }).expect("an event has only string keys and finite numbers")
+    let mut bytes = Vec::with_capacity(512 + event.body.as_ref().map_or(0, |body| body.as_str().len()));
+    serde_json::to_writer(&mut bytes, &Written { v: VERSION, event })
+        .expect("an event has only string keys and finite numbers");
+    bytes
 }
 
 /// Writes a change of the categories.

@@ -22,6 +22,7 @@ mod harness;
 mod jobs;
 mod lifecycle;
 mod output;
+mod payload;
 mod policies;
 mod projector;
 mod release;

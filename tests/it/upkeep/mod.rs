@@ -1,5 +1,7 @@
 //! `jobber rebuild`, `export` and `import`: the real commands on real data directories.
 
+mod upgrade;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
