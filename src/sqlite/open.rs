@@ -21,9 +21,22 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Sq
         match prepare(&connection, durability) {
             // To switch a new file to WAL fails at once, without the busy handler, while another process does the same.
             Err(e) if is_busy(&e) && Instant::now() < give_up_at => std::thread::sleep(Duration::from_millis(10)),
-            prepared => return prepared.map(|()| connection).map_err(|e| explain(path, e)),
+            prepared => {
+                prepared.and_then(|()| check_writable(&connection)).map_err(|e| explain(path, e))?;
+                return Ok(connection);
+            }
         }
     }
+}
+
+/// SQLite opens a database that it may not write to for reading, where all of it can be read: with a log that was left
+/// behind, for instance.
+fn check_writable(connection: &Connection) -> rusqlite::Result<()> {
+    if !connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    Err(rusqlite::Error::SqliteFailure(code, Some("it may only be read".to_owned())))
 }
 
 /// Makes the file before SQLite does, so that it is never open to others, and closes what an older Jobber left open. The

@@ -45,6 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &["domain", "reconnect", "config", "client", "doctor", "failures", "wire", "stats", "store", "queue", "runner"],
     ),
+    // Of tests alone.
+    ("counting", &[]),
     ("wiring", &["*"]),
     ("roles", &["*"]),
     ("bench", &["*"]),
