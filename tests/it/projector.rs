@@ -696,10 +696,11 @@ async fn an_event_of_a_newer_jobber_is_waited_for() {
     let rig = Rig::new().await;
     let last = rig.log.append(&one_job("x")).await.unwrap();
     let newer = "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), ?1, ?2) AS BLOB) WHERE seq = 2";
-    rig.db.write(move |c| c.execute(newer, [r#"{"v":1"#, r#"{"v":2"#])).await.unwrap();
+    let changed = rig.db.write(move |c| c.execute(newer, [r#"{"v":2"#, r#"{"v":3"#])).await.unwrap();
+    assert_eq!(changed, 1);
     let mut running = rig.start(rig.store.clone(), ProjectorSettings::new("one"));
     running.reaches(Cursor { major: 0, minor: 1 }).await;
-    rig.db.write(move |c| c.execute(newer, [r#"{"v":2"#, r#"{"v":1"#])).await.unwrap();
+    rig.db.write(move |c| c.execute(newer, [r#"{"v":3"#, r#"{"v":2"#])).await.unwrap();
     running.reaches(last).await;
     let record = rig.store.job(&JobId::parse("x").unwrap()).await.unwrap().unwrap();
     assert_eq!(record.attempts[0].host, "h", "the event in question was folded");

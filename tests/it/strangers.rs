@@ -73,7 +73,7 @@ async fn entries_of_the_log_that_cannot_be_read_are_set_aside_and_counted() {
     let finding = report["findings"].as_array().unwrap().iter().find(|f| f["check"] == "event log").unwrap().clone();
     assert_eq!(finding["status"], "warning", "{finding:#}");
     // One of a newer Jobber is not thrown away, and that nothing goes on is no secret.
-    add("'event'", r#"'{"v":2,"what":"ever"}'"#);
+    add("'event'", r#"'{"v":3,"what":"ever"}'"#);
     eventually("the server is not ready", async || {
         let (status, ready) = jobber.get("/readyz").await;
         let why = ready["components"]["events"]["error"].as_str().unwrap_or_default();

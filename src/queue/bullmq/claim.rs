@@ -77,6 +77,9 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
 async fn run(claim: Arc<Claim>, stop: CancellationToken) {
     let starting = async {
         let redis = claim.inner.link.wait().await?;
+        if let Err(error) = lease::note_starts(&claim.inner, &redis).await {
+            tracing::warn!(%error, "attempts that an older worker lost may be counted as never started");
+        }
         Some((redis, begin(&claim).await))
     };
     let started = tokio::select! {

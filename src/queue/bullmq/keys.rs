@@ -164,6 +164,11 @@ impl Keys {
         format!("{}jobber:heard", self.base)
     }
 
+    /// When a worker that notes each start ([`SPAWNED`]) first took jobs of this queue, in milliseconds.
+    pub(super) fn starts_noted_since(&self) -> String {
+        format!("{}jobber:starts-noted-since", self.base)
+    }
+
     /// Written to find out whether the server takes writes; expires.
     pub(super) fn probe(&self) -> String {
         format!("{}jobber:probe", self.base)

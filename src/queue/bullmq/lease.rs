@@ -44,7 +44,8 @@ pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Bull
         // The lease before this one was lost.
         let mut note = redis::cmd("EVAL");
         note.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::STALLS_SEEN).arg(counts.stalls);
-        if number(keys::SPAWNED) + 1 != counts.leases {
+        let is_noted = fields.contains_key(keys::SPAWNED) || !is_of_before(inner, &redis, job).await?;
+        if is_noted && number(keys::SPAWNED) + 1 != counts.leases {
             counts.forgive_a_stall();
             // Absolute numbers: another try after a lost answer does not count twice.
             note.arg(keys::UNSEEN).arg(counts.unseen);
@@ -53,6 +54,22 @@ pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Bull
         inner.link.call(redis.queue.connection().cmd::<()>(&mut note)).await?;
     }
     Ok((redis, counts))
+}
+
+/// Notes that from now on workers note each start. Only the first call changes anything.
+pub(super) async fn note_starts(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
+    let mut set = redis::cmd("SET");
+    set.arg(inner.keys.starts_noted_since()).arg(inner.clock.now().as_millis()).arg("NX");
+    inner.link.call(redis.queue.connection().cmd::<()>(&mut set)).await
+}
+
+/// Whether the job may have been started by a worker of version 0.1.0, which did not note its starts: then a lease that was
+/// lost counts as one that had started something.
+async fn is_of_before(inner: &Inner, redis: &BullClient, job: &bullmq::Job) -> Result<bool, QueueError> {
+    let mut get = redis::cmd("GET");
+    get.arg(inner.keys.starts_noted_since());
+    let since: Option<u64> = inner.link.call(redis.queue.connection().cmd(&mut get)).await?;
+    Ok(since.is_some_and(|since| job.timestamp() < since))
 }
 
 /// Puts a job back that was not lent out: at the head of the queue, or after a pause.
