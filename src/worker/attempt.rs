@@ -18,13 +18,14 @@ use crate::queue::{Lease, LeaseLoss};
 use crate::reconnect::dice;
 use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
 
-/// Where an attempt runs: on a slot that it has, or on the next that is free.
+/// Where an attempt gets its slot: it holds one, or takes the next free one in its turn.
 enum SlotSource {
     Slot(Slot),
     InTurn,
 }
 
-/// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
+/// Runs the lease's job and settles the lease. Gives the job back when this worker can't run it
+/// now.
 pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
     if lease.crashes() > shop.worker.settings.crash_limit {
         return end_unstarted(&shop, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
@@ -40,7 +41,7 @@ pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
     let cores = shop.worker.settings.cores(lease.job());
     let place = match shop.worker.slots.try_acquire(cores) {
         Some(slot) => Some(SlotSource::Slot(slot)),
-        // With leases ahead the thread that frees a slot goes on with the next job by itself.
+        // With leases ahead, the thread that frees a slot starts the next job by itself.
         None if shop.pace.is_ahead() => Some(SlotSource::InTurn),
         None => wait_for_slot(&shop, &lease).await.map(SlotSource::Slot),
     };
@@ -52,7 +53,7 @@ pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
     let withdrawal = start.withdrawal();
     drop(start);
     match report {
-        // Only the attempt to start it may have told that its binary is none for this machine.
+        // Only the try to start the job may have shown that its binary is not for this machine.
         Some(report) if matches!(report.outcome, Outcome::SpawnError { .. }) => {
             match shop.elsewhere.leave(&shop.worker, &lease).await {
                 Some(pause) => put_off(&shop, lease, withdrawal, pause).await,
@@ -64,8 +65,8 @@ pub(super) async fn live(shop: Arc<WorkerContext>, lease: Lease) {
     }
 }
 
-/// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what kills
-/// them. `None` when it is to be given back.
+/// Lets the lease's job run: usually beside others, but alone when the job was lost with its
+/// workers so often that it may be what kills them. `None` when the worker must give it back.
 async fn pass(shop: &WorkerContext, lease: &Lease) -> Option<Pass> {
     if !shop.worker.health.is_good() {
         return None;
@@ -81,7 +82,8 @@ async fn pass(shop: &WorkerContext, lease: &Lease) -> Option<Pass> {
     }
 }
 
-/// Takes back that an attempt was started; false when that could not be written down.
+/// Records that the start of an attempt is taken back. Returns false when the event could not be
+/// written.
 async fn withdraw(shop: &WorkerContext, lease: &Lease, withdrawal: Option<Event>) -> bool {
     let Some(withdrawal) = withdrawal else { return true };
     tracing::debug!(job = %lease.job().id, attempt = lease.attempt().0, "the start of an attempt was withdrawn");
@@ -92,26 +94,29 @@ async fn withdraw(shop: &WorkerContext, lease: &Lease, withdrawal: Option<Event>
     is_recorded
 }
 
-/// Gives a job back that another worker can run and this one can't, and has it left alone for a while.
+/// Gives a job back that another worker can run and this one can't. The queue holds it back for
+/// `pause`.
 async fn put_off(shop: &WorkerContext, lease: Lease, withdrawal: Option<Event>, pause: Duration) {
     if withdraw(shop, &lease, withdrawal).await {
         lease.settle(Verdict::PutOff { after: pause }).await;
     }
 }
 
-/// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
+/// Gives a job back whose process was not started, as if the worker had never taken it. Ends the
+/// job instead if its cancellation was requested.
 async fn give_back(shop: &WorkerContext, lease: Lease, withdrawal: Option<Event>) {
     if !withdraw(shop, &lease, withdrawal).await {
         return;
     }
     match cancelled(&lease).await {
         Some(reason) => end_unstarted(shop, lease, Outcome::Cancelled, &reason).await,
-        // Dropping it gives it back.
+        // Dropping the lease gives it back.
         None => drop(lease),
     }
 }
 
-/// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
+/// Waits for cores. `None` when the lease is lost meanwhile, the worker ends, or the wait takes too
+/// long.
 async fn wait_for_slot(shop: &WorkerContext, lease: &Lease) -> Option<Slot> {
     let cores = shop.worker.settings.cores(lease.job());
     tokio::select! {
@@ -122,8 +127,9 @@ async fn wait_for_slot(shop: &WorkerContext, lease: &Lease) -> Option<Slot> {
     }
 }
 
-/// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another worker's
-/// may be idle; or this worker starts nothing for now.
+/// Returns when it is better to give back a lease that was taken ahead. Either the lease has waited
+/// long for a slot, while another worker may have an idle one, or this worker starts nothing for
+/// now.
 async fn out_of_patience(shop: &WorkerContext) {
     let (mut health, mut suspects) = (shop.worker.health.follow(), shop.quarantine.follow());
     let waited = async {
@@ -141,7 +147,7 @@ async fn out_of_patience(shop: &WorkerContext) {
     }
 }
 
-/// Why somebody asked for the job to be stopped, if somebody has.
+/// The reason that a caller gave for cancelling the job, if one has.
 async fn cancelled(lease: &Lease) -> Option<String> {
     tokio::select! {
         biased;
@@ -153,8 +159,8 @@ async fn cancelled(lease: &Lease) -> Option<String> {
     }
 }
 
-/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end. `None` when that
-/// happened before the process was started.
+/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must
+/// end. `None` when that happens before the process is started.
 async fn supervise(
     shop: &WorkerContext,
     lease: &Lease,
@@ -194,7 +200,7 @@ async fn supervise(
     let mut told = false;
     let mut why = None;
     let result = loop {
-        // What there is to stop for; with it, why and how.
+        // Waits for a reason to stop the attempt; a cancellation also says why.
         let reason = tokio::select! {
             biased;
             result = attempt.report() => break result,
@@ -213,7 +219,7 @@ async fn supervise(
                 if attempt.withdraw() {
                     return None;
                 }
-                // Its turn has come.
+                // The attempt can't be withdrawn any more: its turn has come.
                 waits = false;
                 continue;
             }
@@ -227,7 +233,7 @@ async fn supervise(
     };
     let mut report = match result {
         Ok(report) => report?,
-        // Nothing was started, and no job is to blame.
+        // The worker started nothing, and the job is not to blame.
         Err(RunnerError::Impeded(why)) => {
             shop.worker.health.note(why);
             return None;
@@ -241,7 +247,8 @@ async fn supervise(
     if report.usage.is_some() {
         shop.worker.health.prove();
     }
-    // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.
+    // Other workers may have the job by now, whatever its outcome here. A worker that was stopped
+    // itself (SIGSTOP, a suspended machine) can only notice it this late.
     if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
         tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease before the job had ended");
         report.outcome = Outcome::Lost;
@@ -257,7 +264,7 @@ async fn supervise(
     Some(report)
 }
 
-/// Decides what follows, writes it down, and only then tells the queue.
+/// Decides on the verdict, records it, and only then settles the lease.
 async fn conclude(shop: &WorkerContext, lease: Lease, mut report: AttemptReport) {
     if let Some(usage) = &report.usage {
         shop.pace.learn(std::time::Duration::from_micros(usage.wall_us));
@@ -294,8 +301,8 @@ async fn conclude(shop: &WorkerContext, lease: Lease, mut report: AttemptReport)
     }
 }
 
-/// What follows on the attempt, by the job's own policy and the rules for the category of what it said. Notes in the
-/// report whether another attempt was pointless.
+/// Decides what follows on the attempt, by the job's own policy and the rule for the category of
+/// its error. Notes in the report whether another attempt would be pointless.
 async fn verdict(shop: &WorkerContext, lease: &Lease, report: &mut AttemptReport) -> Verdict {
     let mut policy = shop.worker.settings.policy(lease.job());
     let policies = shop.worker.policies.as_ref();
@@ -314,7 +321,7 @@ async fn verdict(shop: &WorkerContext, lease: &Lease, report: &mut AttemptReport
     verdict
 }
 
-/// Ends a job that this lease never started.
+/// Ends a job for good without having started an attempt of this lease.
 async fn end_unstarted(shop: &WorkerContext, lease: Lease, outcome: Outcome, why: &str) {
     let error = match outcome {
         Outcome::Cancelled if lease.barred().is_none() => cancelled_because(why),
