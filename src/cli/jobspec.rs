@@ -1,4 +1,4 @@
-//! The flags that describe a job, and what they become.
+//! The flags that describe a job, and how they become one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub(crate) struct JobFlags {
 }
 
 impl JobFlags {
-    /// Fills in what `job` leaves open; `data` is [`JobFlags::data`], read.
+    /// Fills in what `job` leaves open. `data` is the value of [`JobFlags::data`], already read.
     pub(super) fn fill(&self, job: SubmitJob, data: Option<&Value>, clock: &Clock) -> SubmitJob {
         let delay = self.delay.or_else(|| self.at.map(|at| at.since(clock.now())));
         SubmitJob {
@@ -83,7 +83,7 @@ impl JobFlags {
     }
 }
 
-/// Reads JSON from where the word points to.
+/// Reads JSON from the word itself, or from the file that it names after `@`.
 pub(super) fn read_json(word: &str) -> Result<Value, CliError> {
     let (text, origin) = match word.strip_prefix('@') {
         Some(path) => (read_text(path)?, path),
