@@ -18,7 +18,7 @@ pub struct StatsQuery {
     pub name: Option<String>,
     /// Only jobs submitted on this day or later.
     pub since: Option<Timestamp>,
-    /// Only jobs submitted before this time.
+    /// Only jobs submitted before this day begins (UTC).
     pub until: Option<Timestamp>,
     /// The other parameters of the route, by name.
     pub more: Vec<(&'static str, String)>,

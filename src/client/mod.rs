@@ -103,7 +103,7 @@ impl Client {
     /// Submits one job. A repeated call with the same idempotency key gives the first answer again.
     ///
     /// # Errors
-    /// `Rejected` when a field is wrong or there is no such binary, `Conflict` when the key was used for another job.
+    /// `Rejected` when a field is wrong, there is no such binary, or the key was used for another job.
     pub async fn submit(&self, job: &SubmitJob, idempotency_key: Option<&str>) -> Result<Submitted, ClientError> {
         self.answer(self.keyed(self.api(Method::POST, "jobs").json(job), idempotency_key)?).await
     }
