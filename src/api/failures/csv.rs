@@ -1,10 +1,10 @@
-//! Rows as comma-separated values (RFC 4180).
+//! Writes rows as comma-separated values (RFC 4180).
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// A head and a line for each row. What lies within an object gets the names of both, joined by `_`; what lies in a list
-/// or in a map of days shares one cell.
+/// A head, and a line for each row. A value within an object gets a column named after both, joined
+/// by `_`. The values of a list, or of a map of days, share one cell.
 pub(super) fn csv<T: Serialize>(rows: &[T]) -> Result<String, serde_json::Error> {
     let mut head: Vec<String> = Vec::new();
     let mut lines = Vec::with_capacity(rows.len());
@@ -18,7 +18,7 @@ pub(super) fn csv<T: Serialize>(rows: &[T]) -> Result<String, serde_json::Error>
         }
         lines.push(cells);
     }
-    // An object that is absent in every row left its name alone.
+    // An object that is null in some row left a column of its own name there, which is dropped.
     let nested: Vec<String> = head.iter().map(|name| format!("{name}_")).collect();
     let is_bare = |i: usize| head.iter().any(|other| other.starts_with(&nested[i]));
     let columns: Vec<&String> = head.iter().enumerate().filter(|(i, _)| !is_bare(*i)).map(|(_, name)| name).collect();
@@ -49,7 +49,8 @@ fn flatten(prefix: &str, value: Value, cells: &mut Vec<(String, String)>) {
     }
 }
 
-/// A text that a spreadsheet would take for a formula gets an apostrophe, so that it shows it: texts come from jobs.
+/// Puts an apostrophe before a text that a spreadsheet would take for a formula, because texts come
+/// from jobs.
 fn harmless(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }

@@ -21,16 +21,17 @@ pub(super) use groups::{groups, similar};
 pub(super) use retry::retry;
 pub(super) use stats::stats;
 
-/// What the statistics are about.
+/// The days and the job name that statistics are about.
 struct Span {
     days: DayRange,
     name: Option<JobName>,
 }
 
 impl Span {
-    /// `name`, `since` and `until`, the last two being days or moments. Aggregates are by day of submission: a `since` within
-    /// a day takes in all of it, and an `until` leaves out the day that it begins. An `until` within a day is refused, as it
-    /// would have to count a part of that day.
+    /// Takes `name`, `since` and `until`. The last two are days or moments. Aggregates are by day
+    /// of submission, so a `since` within a day includes all of that day, and an `until` excludes
+    /// the day that it begins. An `until` within a day is refused, because it would have to count a
+    /// part of that day.
     fn take(params: &mut Params) -> Result<Self, ApiError> {
         let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
         let name = params.with("name", JobName::parse)?;
@@ -54,13 +55,13 @@ impl Span {
     }
 }
 
-/// Every error that these aggregates name.
+/// All errors that these aggregates name.
 fn errors_of(shards: &[StatShard]) -> Vec<Fingerprint> {
     let all: BTreeSet<_> = shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect();
     all.into_iter().collect()
 }
 
-/// What history knows of errors and their categories.
+/// The records of errors in history, and the categories.
 struct ErrorLabels {
     records: BTreeMap<Fingerprint, ErrorRecord>,
     categories: Categories,
@@ -83,7 +84,7 @@ impl ErrorLabels {
         }
         match &record.knowledge {
             None => Label::Pending,
-            // A category that was just removed is none any more.
+            // A category that was just removed no longer counts.
             Some(known) => match known.category.as_ref().filter(|id| self.categories.get(id).is_some()) {
                 Some(id) => Label::Category(id.clone()),
                 None => Label::Uncategorised,
@@ -105,12 +106,12 @@ impl ErrorLabels {
     }
 }
 
-/// What is known of the errors that these aggregates name.
+/// The labels and texts of the errors that these aggregates name.
 pub(super) async fn knowns(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
     Ok(ErrorLabels::open(api, &errors_of(shards)).await?.knowns())
 }
 
-/// The categories of these errors, as they stand in JSON.
+/// The categories of these errors, as JSON names them.
 pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap<Fingerprint, String>, StoreError> {
     if errors.is_empty() {
         return Ok(BTreeMap::new());
@@ -119,8 +120,9 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
     Ok(errors.iter().map(|error| (*error, knowns.label(error).as_str().to_owned())).collect())
 }
 
-/// The errors that a caller means: of a category, by the first digits of a fingerprint, or both. Empty when neither is
-/// given; with either, a condition that no error meets is an error of the caller.
+/// The errors that a client selects: by category, by the first digits of a fingerprint, or by both.
+/// Empty when it gives neither. If it gives either and no error matches, that is the client's
+/// mistake.
 pub(super) async fn chosen_errors(
     api: &Api,
     category: Option<&str>,
@@ -149,7 +151,7 @@ pub(super) async fn chosen_errors(
     Ok(chosen)
 }
 
-/// A category by id or name, `uncategorised` or `pending`.
+/// Finds a category by its id or name, or one of the labels `uncategorised` and `pending`.
 fn wanted_label(knowns: &KnownErrors, text: &str) -> Result<Label, ApiError> {
     if let Some(label) = [Label::Uncategorised, Label::Pending].into_iter().find(|label| label.as_str() == text) {
         return Ok(label);
