@@ -12,7 +12,8 @@ use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job,
 /// The version that [`encode`] and [`encode_change`] write.
 pub const VERSION: u32 = 1;
 
-/// Formats that a newer Jobber may come to write; any beyond is no Jobber's.
+/// The newest version number that a later Jobber may use. Bytes with a greater one are not
+/// Jobber's.
 const LATER: u32 = 9;
 
 #[derive(Serialize)]
@@ -22,7 +23,7 @@ struct Written<'a, E> {
     event: &'a E,
 }
 
-/// Any entry: which one it is shows by the keys that are there.
+/// An entry of any kind. Its keys show which kind it is.
 #[derive(Deserialize)]
 #[serde(bound = "J: DeserializeOwned")]
 struct Read<J> {
@@ -50,7 +51,7 @@ pub fn encode_change(event: &CategoryEvent) -> Vec<u8> {
     serde_json::to_vec(&Written { v: VERSION, event }).expect("a change has only string keys and finite numbers")
 }
 
-/// Reads what any version of [`encode`] or [`encode_change`] wrote.
+/// Reads the bytes of any version of [`encode`] or [`encode_change`].
 ///
 /// # Errors
 /// `Corrupt` when the bytes are no event; `Unavailable` when they are one of a newer Jobber, which can read it.
@@ -58,10 +59,10 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, EventError> {
     decode_as::<Job>(bytes)
 }
 
-/// As [`decode`], the job without arguments and data.
+/// Like [`decode`], but leaves out the job's arguments and data.
 ///
 /// # Errors
-/// The same.
+/// Those of [`decode`].
 pub fn decode_without_data(bytes: &[u8]) -> Result<Entry, EventError> {
     decode_as::<JobHead>(bytes)
 }
@@ -69,7 +70,8 @@ pub fn decode_without_data(bytes: &[u8]) -> Result<Entry, EventError> {
 fn decode_as<J: DeserializeOwned + Into<Job>>(bytes: &[u8]) -> Result<Entry, EventError> {
     let corrupt =
         |e: serde_json::Error| EventError::new(EventErrorKind::Corrupt, "an event can't be read").caused_by(e);
-    // What `encode` writes begins with its version; looking for it elsewhere costs reading everything twice.
+    // `encode` begins with the version. To look for it elsewhere would cost a second pass over
+    // everything.
     if bytes.starts_with(b"{\"v\":1,") {
         return entry::<J>(bytes).map_err(corrupt);
     }
