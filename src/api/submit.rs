@@ -163,8 +163,7 @@ pub(super) async fn submit(
     api.to_the_end(async move {
         let submissions = shared.queue.submit(jobs, idempotency).await.map_err(refused)?;
         let events = shared.unannounced(&submissions).await;
-        // The queue has accepted the jobs, and every later event carries all of the job. So history
-        // is late, but nothing is lost.
+        // The jobs are accepted by now, and every later event carries all of them: history is late, nothing is lost.
         if !events.is_empty()
             && let Err(error) = shared.sink.append(&events).await
         {

@@ -23,7 +23,7 @@ struct Written<'a, E> {
     event: &'a E,
 }
 
-/// An entry of any kind. Its keys show which kind it is.
+/// Any entry: which one it is shows by the keys that are there.
 #[derive(Deserialize)]
 #[serde(bound = "J: DeserializeOwned")]
 struct Read<J> {
@@ -59,10 +59,10 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, EventError> {
     decode_as::<Job>(bytes)
 }
 
-/// Like [`decode`], but leaves out the job's arguments and data.
+/// As [`decode`], the job without arguments and data.
 ///
 /// # Errors
-/// Those of [`decode`].
+/// The same.
 pub fn decode_without_data(bytes: &[u8]) -> Result<Entry, EventError> {
     decode_as::<JobHead>(bytes)
 }
@@ -70,8 +70,7 @@ pub fn decode_without_data(bytes: &[u8]) -> Result<Entry, EventError> {
 fn decode_as<J: DeserializeOwned + Into<Job>>(bytes: &[u8]) -> Result<Entry, EventError> {
     let corrupt =
         |e: serde_json::Error| EventError::new(EventErrorKind::Corrupt, "an event can't be read").caused_by(e);
-    // `encode` begins with the version. To look for it elsewhere would cost a second pass over
-    // everything.
+    // What `encode` writes begins with its version; looking for it elsewhere costs reading everything twice.
     if bytes.starts_with(b"{\"v\":1,") {
         return entry::<J>(bytes).map_err(corrupt);
     }

@@ -138,11 +138,10 @@ pub trait EventSource: Send + Sync + 'static {
     /// newer one can.
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
-    /// Like [`EventSource::read`], but leaves out the jobs' arguments and data, for the many
-    /// callers that only need to know what happened.
+    /// As [`EventSource::read`], the jobs without arguments and data: for the many who only want to know what happened.
     ///
     /// # Errors
-    /// Those of [`EventSource::read`].
+    /// The same.
     async fn read_without_data(
         &self,
         after: Cursor,

@@ -35,7 +35,7 @@ pub struct Folded {
     pub through: Option<Cursor>,
     /// The errors with which attempts failed.
     pub errors: Vec<Fingerprint>,
-    /// Whether the batch has changed the categories.
+    /// Whether the categories were changed.
     pub categories: bool,
 }
 
@@ -78,7 +78,7 @@ struct Batch {
     jobs: Documents<JobId, FoldedJob>,
     shards: Documents<ShardKey, StatShard>,
     sightings: BTreeMap<Fingerprint, Sighting>,
-    /// Loaded only when the batch has a change of them.
+    /// Read only when there is a change of them to fold.
     categories: Option<Versioned<Categories>>,
     retention: Retention,
 }

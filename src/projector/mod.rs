@@ -127,10 +127,9 @@ pub enum FatalConfig {
     ForeignHistory(String),
 }
 
-/// Folds events into history until `stop`. Then it finishes the batch in hand and gives its term
-/// back. `progress` follows the committed cursor, whichever process commits (it learns of another
-/// process's commits every [`ProjectorSettings::retry`]). `error_feed` carries the errors that were
-/// seen while this projector leads.
+/// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
+/// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
+/// `error_feed` tells of errors that were seen while this one leads.
 ///
 /// No failure of log or store ends it. It logs the first of a row, waits longer from try to try,
 /// and starts over from the committed cursor, for whose term all processes compete again. It parks

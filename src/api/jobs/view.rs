@@ -161,8 +161,7 @@ impl Api {
         Ok(look)
     }
 
-    /// The job in history that the queue does not know: for a chosen id its last job, for a counted
-    /// id its first.
+    /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the first.
     pub(in crate::api) async fn remembered(&self, id: &JobId, depth: Depth) -> Result<Option<JobRecord>, StoreError> {
         let first = self.record(id, depth).await?;
         match first.as_ref().and_then(|first| first.come_again).filter(|_| !id.is_counted()) {
@@ -182,8 +181,7 @@ impl Api {
     }
 }
 
-/// The view of the queue alone. `base` is the id under which the queue knows the job that the
-/// client asked for as `id`.
+/// The view of the queue alone: `base` is the id under which it knows the job that was asked for as `id`.
 fn without_history(id: &JobId, base: &JobId, queued: QueuedJob, error: &str) -> JobSnapshot {
     let mut look = of_queued(&queued);
     look.view.id = id.clone();
