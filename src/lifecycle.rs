@@ -1,4 +1,4 @@
-//! From start to end: two words for two deadlines, and one place that waits for every task.
+//! How a process ends: two tokens for two deadlines, and one place that waits for every task.
 //!
 //! The first SIGTERM or SIGINT (or the failure of a task that should run for ever) cancels `stop`: take nothing new,
 //! finish what runs. A second signal, or the end of the grace period, cancels `kill`: end now.
@@ -13,23 +13,25 @@ use tokio_util::task::TaskTracker;
 /// The life of a process; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
-    /// Take nothing new, finish what runs.
+    /// Cancelled when the process must take nothing new and finish what runs.
     pub stop: CancellationToken,
-    /// End now.
+    /// Cancelled when the process must end at once.
     pub kill: CancellationToken,
-    /// Every task of the process.
+    /// All tasks of the process that [`Lifecycle::finish`] waits for.
     pub tasks: TaskTracker,
     failed: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Lifecycle {
-    /// Listens for SIGTERM and SIGINT from now on, and keeps the limit of descriptors where it is to be. A limit on the size of files (`RLIMIT_FSIZE`) makes writes fail from
-    /// now on, as a full disk does, instead of killing the process.
+    /// Listens for SIGTERM and SIGINT from now on, and raises the limit of descriptors again
+    /// whenever something has lowered it. From now on a limit on the size of files (`RLIMIT_FSIZE`)
+    /// makes writes fail, as a full disk does, instead of killing the process.
     ///
     /// # Errors
     /// When the handlers can't be installed.
     pub fn listen(&self) -> std::io::Result<()> {
-        // To be caught is enough; unlike an ignored signal, a caught one is as ever in the jobs.
+        // It is enough to catch the signal. The kernel resets a caught signal in the jobs, but not
+        // an ignored one.
         let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;

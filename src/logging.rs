@@ -8,19 +8,20 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What the lines are written to.
+/// Where the lines go, which decides their format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// A terminal that shows colours.
     Colours,
     /// The journal, which knows the time of each line by itself, and its level by a mark in front (`sd-daemon(3)`).
     Journal,
-    /// Anything else.
+    /// A file, a pipe, or a terminal without colours.
     Plain,
 }
 
 impl Target {
-    /// What standard error is, by the environment's `NO_COLOR`, `TERM` and `JOURNAL_STREAM`.
+    /// Finds out what standard error is, from the file itself and the variables `NO_COLOR`, `TERM`
+    /// and `JOURNAL_STREAM`.
     pub fn of_stderr(environment: &BTreeMap<String, String>) -> Self {
         let stderr = io::stderr();
         let file = rustix::fs::fstat(stderr.as_fd()).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
@@ -78,13 +79,14 @@ impl Write for MarkedLines {
 /// # Errors
 /// When the filter can't be read, or logging has been started before.
 pub fn start(filter: &str, json: bool, target: Target) -> anyhow::Result<()> {
-    // The Couchbase SDK tells its whole life at info, and every try of an outage as a warning. What matters of it the
-    // adapter says. Whoever wants it names it: log.level = "info,couchbase_core=debug".
+    // The Couchbase SDK logs all of its life at info, and every try of an outage as a warning. The
+    // adapter logs what matters of it. A filter that names the SDK shows the rest: log.level =
+    // "info,couchbase_core=debug".
     let filter = EnvFilter::try_new(format!("couchbase=error,couchbase_core=error,{filter}"))
         .map_err(|e| anyhow::anyhow!("log.level {filter:?} is not allowed: {e}; try info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = match (json, target) {
-        // Whoever reads the lines as JSON looks for their time and level there.
+        // Programs that read the lines as JSON look for their time and level there.
         (true, _) => builder.json().flatten_event(true).try_init(),
         (false, Target::Journal) => builder.with_ansi(false).without_time().with_writer(Marked).try_init(),
         (false, Target::Colours | Target::Plain) => builder.with_ansi(target == Target::Colours).try_init(),

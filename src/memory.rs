@@ -16,8 +16,9 @@ pub(crate) fn keep_freed_memory() {
     }
 }
 
-/// Looks from time to time, on a thread of its own, whether this process has grown, and then hands back to the kernel what
-/// has been freed: after a large request glibc would keep hundreds of megabytes in small pieces.
+/// Trims from time to time, on a thread of its own: hands freed memory back to the kernel when this
+/// process has grown. After a large request glibc would otherwise keep hundreds of megabytes in
+/// small pieces.
 pub(crate) fn give_back_freed_memory() {
     let watch = || {
         let mut trimming = Trimming::of(resident().unwrap_or(0));
@@ -30,30 +31,31 @@ pub(crate) fn give_back_freed_memory() {
             }
         }
     };
-    // Without it everything works, in more memory.
+    // Without the thread everything works, but takes more memory.
     if let Err(error) = std::thread::Builder::new().name("memory".to_owned()).spawn(watch) {
         tracing::debug!(%error, "freed memory is not given back");
     }
 }
 
-/// Between two looks at the memory.
+/// The time between two looks at the memory.
 const LOOK: Duration = Duration::from_secs(2);
 /// The longest time between two trims of a process that stays large.
 const LONGEST: Duration = Duration::from_secs(64);
-/// A process has grown when it has so many bytes more.
+/// A process has grown when it has this many bytes more.
 const GROWN: u64 = 32 << 20;
 
-/// When to trim. What is in use at one trim may be freed after it, which can't be seen from outside: the process just stays
-/// large. So it is trimmed again, after growing waits, until it is small or has been large for long.
+/// Decides when to trim. The process may free after one trim what it used during it. That can't be
+/// seen from outside: the process just stays large. So it is trimmed again, after waits that double
+/// up to [`LONGEST`], until it is small.
 #[derive(Debug)]
 struct Trimming {
-    /// The least memory that it had, in bytes.
+    /// The least memory that the process had, in bytes.
     least: u64,
-    /// What it had when it was last looked at or trimmed.
+    /// The memory at the last look or trim, in bytes; a growth beyond [`GROWN`] does not update it.
     last: u64,
-    /// Since the last trim.
+    /// The time since the last trim.
     since: Duration,
-    /// Until the next trim, if it stays large.
+    /// How long after the last trim the next one is due, if the process stays large.
     wait: Duration,
 }
 
@@ -62,7 +64,7 @@ impl Trimming {
         Self { least: now, last: now, since: Duration::ZERO, wait: LOOK }
     }
 
-    /// Whether a process that has so much memory now, [`LOOK`] after it was last asked for, is to be trimmed.
+    /// Whether to trim a process that has `now` bytes. The caller asks once every [`LOOK`].
     fn is_due(&mut self, now: u64) -> bool {
         self.since += LOOK;
         self.least = self.least.min(now);

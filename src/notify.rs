@@ -1,5 +1,5 @@
-//! The service manager's side of a process's life: that it is ready, lives and stops, as datagrams (systemd's `sd_notify`
-//! protocol). Without a manager that asked to be told, everything here does nothing.
+//! Tells the service manager that this process is ready, lives and stops, in datagrams (systemd's
+//! `sd_notify` protocol). Without a manager that asked for them, nothing here has any effect.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,8 @@ use std::time::Duration;
 /// How long a message may wait for a manager that is too busy to read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tells the service manager how this process is; clones share the socket. The default tells nobody.
+/// Tells the service manager how this process is. Clones share the socket. The default has no
+/// manager and sends nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Notifier {
     manager: Option<Arc<Manager>>,
@@ -25,9 +26,9 @@ struct Manager {
 }
 
 impl Notifier {
-    /// What the environment asks for: `NOTIFY_SOCKET` (a path, or `@name` for an abstract socket), `WATCHDOG_USEC` and
-    /// `WATCHDOG_PID`. `pid` is that of this process. A socket that can't be used is warned of, nothing more: the
-    /// process can do its work without.
+    /// Reads what the environment asks for: `NOTIFY_SOCKET` (a path, or `@name` for an abstract
+    /// socket), `WATCHDOG_USEC` and `WATCHDOG_PID`. `pid` is that of this process. A socket that
+    /// can't be used causes only a warning: the process can do its work without it.
     pub fn from_environment(environment: &BTreeMap<String, String>, pid: u32) -> Self {
         let Some(name) = environment.get("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Self::default();
@@ -44,7 +45,7 @@ impl Notifier {
         }
     }
 
-    /// Whether somebody listens.
+    /// Whether there is a manager to tell.
     pub fn is_heard(&self) -> bool {
         self.manager.is_some()
     }
@@ -54,22 +55,22 @@ impl Notifier {
         self.manager.as_ref()?.watchdog
     }
 
-    /// The process does its work from now on. `status` is a short text for people.
+    /// Says that the process does its work from now on. `status` is a short text for people.
     pub fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={}", line(status)));
     }
 
-    /// A short text for people.
+    /// Sends a short text for people.
     pub fn status(&self, status: &str) {
         self.send(&format!("STATUS={}", line(status)));
     }
 
-    /// A sign of life.
+    /// Sends a sign of life, which the manager's watchdog waits for.
     pub fn beat(&self) {
         self.send("WATCHDOG=1");
     }
 
-    /// The process has begun to stop.
+    /// Says that the process has begun to stop. `status` is a short text for people.
     pub fn stopping(&self, status: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={}", line(status)));
     }
@@ -82,7 +83,7 @@ impl Notifier {
     }
 }
 
-/// A message is made of lines: a text must be one.
+/// Makes one line of a text, because a newline separates the fields of a message.
 fn line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }

@@ -1,4 +1,4 @@
-//! What this process is like towards others, settled before it has a second thread.
+//! Sets up how this process deals with others (signals, secrets), before it has a second thread.
 #![expect(unsafe_code, reason = "the signal mask and the environment block have no safe wrapper")]
 
 use std::ffi::{CStr, c_char};
@@ -10,8 +10,8 @@ unsafe extern "C" {
     static mut environ: *mut *mut c_char;
 }
 
-/// Hears every signal again. A mask is inherited: whoever started this process with SIGTERM blocked (a shell's `trap`, a
-/// daemon's thread) would have made it deaf for ever.
+/// Unblocks every signal. A process inherits its mask: a parent that blocks SIGTERM (a shell's
+/// `trap`, a daemon's thread) would have made this process deaf for ever.
 pub(crate) fn unblock_signals() {
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: sigemptyset fills in the set, which sigprocmask only reads; there is one thread, whose mask it is.
@@ -21,19 +21,23 @@ pub(crate) fn unblock_signals() {
     }
 }
 
-/// Keeps what this process knows from others of the same user, jobs above all: no `ptrace`, no `/proc/PID/environ`,
-/// `mem` or `fd`. The kernel writes no core dump of it either. Against root there is no such thing.
+/// Keeps other processes of the same user, jobs above all, from reading this process: no `ptrace`,
+/// no `/proc/PID/environ`, `mem` or `fd`. The kernel writes no core dump of it either. Nothing can
+/// keep root out.
 pub(crate) fn keep_others_out() {
-    // Refused by no kernel that this runs on; whoever forbids it by seccomp has said so.
+    // No kernel that Jobber runs on refuses this. An operator who forbids it by seccomp has decided
+    // so.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Overwrites the variables for which `is_secret` says so, where the kernel shows them in `/proc/PID/environ`, and drops
-/// them from the environment. Whatever needs them must have read them.
+/// Overwrites the variables for which `is_secret` is true, where the kernel shows them in
+/// `/proc/PID/environ`, and drops them from the environment. Code that needs them must have read
+/// them before.
 pub(crate) fn wipe_environment(is_secret: impl Fn(&str) -> bool) {
-    // SAFETY: called from main while there is one thread, so nobody else reads or changes the list or its strings. The
-    // list ends with a null pointer and is only made shorter. Each string ends with a NUL and lies in memory that may be
-    // written: the initial block on the stack, or what setenv has allocated.
+    // SAFETY: main calls this while there is one thread, so no other code reads or changes the list
+    // or its strings. The list ends with a null pointer and is only made shorter. Each string ends
+    // with a NUL and lies in memory that may be written: the initial block on the stack, or what
+    // setenv has allocated.
     unsafe {
         if environ.is_null() {
             return;
@@ -46,7 +50,8 @@ pub(crate) fn wipe_environment(is_secret: impl Fn(&str) -> bool) {
             let name = text.split(|byte| *byte == b'=').next().unwrap_or_default();
             if std::str::from_utf8(name).is_ok_and(&is_secret) {
                 for at in 0..length {
-                    // Volatile: nothing reads it again, and it must happen all the same.
+                    // Volatile, because no code reads it again, and the compiler must write it all
+                    // the same.
                     entry.add(at).write_volatile(0);
                 }
             } else {

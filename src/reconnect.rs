@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A series of waits.
+/// The growing waits between tries to reach one server.
 #[derive(Debug, Clone)]
 pub struct ReconnectBackoff {
     next: Duration,
@@ -23,7 +23,7 @@ impl ReconnectBackoff {
         full.mul_f64(0.5 + 0.5 * dice())
     }
 
-    /// Starts over, after a success.
+    /// Starts over at the first wait, after a success.
     pub fn reset(&mut self) {
         self.next = self.first.min(self.most);
     }

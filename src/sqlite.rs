@@ -1,7 +1,8 @@
 //! One SQLite file shared by the embedded adapters: one writing thread with group commit, a few reading connections.
 //!
-//! Every write is a function on a connection, sent to the writing thread. The thread takes all that has queued up,
-//! runs it in one transaction, commits once, and answers. A write that fails, or panics, is undone alone: it hits no other.
+//! Every write is a function on a connection, sent to the writing thread. The thread takes all that
+//! has queued up, runs it in one transaction, commits once, and answers. A write that fails, or
+//! panics, is undone alone and leaves the others of its group as they are.
 
 mod inspect;
 mod open;
@@ -21,49 +22,50 @@ use open::{connect, open};
 pub use presence::Presence;
 use writer::{Call, Writer};
 
-/// Why a query failed. `Unavailable` and `Full` may pass.
+/// Why a query failed. `Unavailable` and `Full` may pass by themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
-    /// Locked for too long by another process, or the writing thread is gone.
+    /// Another process has locked the file for too long, or the writing thread is gone.
     #[error("the database {path} is busy")]
     Unavailable {
-        /// The file.
+        /// The path of the database file.
         path: String,
-        /// What SQLite said, if it said something.
+        /// SQLite's own error, if it gave one.
         #[source]
         source: Option<rusqlite::Error>,
     },
     /// The disk is full, or can't be written to.
     #[error("the database {path} can't grow: free some disk space, or check the limits of its file system")]
     Full {
-        /// The file.
+        /// The path of the database file.
         path: String,
-        /// What SQLite said.
+        /// SQLite's own error.
         #[source]
         source: rusqlite::Error,
     },
-    /// Not a database, of a newer Jobber, or damaged.
+    /// The file is not a database, is damaged, or was made by a newer Jobber.
     #[error("the database {path} can't be used: {reason}")]
     Corrupt {
-        /// The file.
+        /// The path of the database file.
         path: String,
-        /// What is wrong and what to do.
+        /// What is wrong with the file, and what the operator can do.
         reason: String,
-        /// What SQLite said, if it said something.
+        /// SQLite's own error, if it gave one.
         #[source]
         source: Option<rusqlite::Error>,
     },
-    /// A fault of Jobber's own in the function that was to be run; what it had written is undone.
+    /// The caller's function panicked, which is a fault in Jobber. SQLite has undone what it had
+    /// written.
     #[error("a query of the database {path} panicked ({message}): a fault of Jobber, please report it")]
     Panicked {
-        /// The file.
+        /// The path of the database file.
         path: String,
         /// The panic's message.
         message: String,
     },
 }
 
-/// A handle to the file; clones share it.
+/// A handle to the database file. Clones share it.
 #[derive(Clone)]
 pub struct Sqlite {
     shared: Arc<Shared>,
@@ -75,23 +77,24 @@ struct Shared {
     readers: Mutex<Vec<Connection>>,
 }
 
-/// How hard a commit is pressed to the disk.
+/// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Survives the death of any process, but the last moments may be lost with the power.
+    /// The commit survives the death of any process, but a loss of power may undo the last moments.
     Process,
-    /// Survives the loss of power: a disk flush for each group of commits.
+    /// The commit survives a loss of power, at the cost of a disk flush for each group of commits.
     Power,
 }
 
 /// How long a write waits for the transaction of another process.
 const BUSY: Duration = Duration::from_secs(10);
-/// Reading connections that are kept open.
+/// How many reading connections are kept open.
 const READERS: usize = 4;
 
 impl Sqlite {
-    /// Opens or makes the file and starts its writing thread, which ends with the last handle. Only this user may read
-    /// the file: one that others could read is closed to them.
+    /// Opens or makes the file and starts its writing thread, which ends with the last handle. Only
+    /// this user may read the file: `open` closes it to others if an older Jobber left it open to
+    /// them.
     ///
     /// # Errors
     /// When the folder is missing or may not be written, or the file is no database.
@@ -105,19 +108,21 @@ impl Sqlite {
         Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), writer, readers: Mutex::default() }) })
     }
 
-    /// The file.
+    /// The path of the database file.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// Cancelled when the writing thread has died, which no write can cause: no write will ever be made again.
+    /// Cancelled when the writing thread has died. No write can cause this, and none will ever be
+    /// made again.
     pub fn writer_died(&self) -> CancellationToken {
         self.shared.writer.died()
     }
 
-    /// Runs `run` in a transaction on the writing thread; answers when it is committed. `run` may be called more than
-    /// once (see above), each time on a state in which the other calls never happened. While another process holds the
-    /// file, the write waits its turn for [`BUSY`], then is dropped and answers `Unavailable`.
+    /// Runs `run` in a transaction on the writing thread, and answers when it is committed. The
+    /// thread may call `run` more than once (see above), each time on a state in which the other
+    /// calls never happened. While another process holds the file, the write waits its turn for
+    /// [`BUSY`]; then the thread drops it and answers `Unavailable`.
     pub async fn write<T, F>(&self, run: F) -> Result<T, SqliteError>
     where
         T: Send + 'static,
@@ -126,7 +131,7 @@ impl Sqlite {
         self.write_within(BUSY, run).await
     }
 
-    /// The same with another patience.
+    /// Like [`Sqlite::write`], but waits for another process no longer than `patience`.
     pub async fn write_within<T, F>(&self, patience: Duration, run: F) -> Result<T, SqliteError>
     where
         T: Send + 'static,
@@ -137,8 +142,10 @@ impl Sqlite {
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
-    /// Queues `run` like [`Sqlite::write`] without waiting; writes are run in the order in which they were queued. For
-    /// callers that can't wait, such as destructors, and for pipelining: each has but a few of them under way.
+    /// Queues `run` like [`Sqlite::write`] without waiting. The thread runs writes in the order in
+    /// which they were queued. This is for callers that can't wait, such as destructors, and for
+    /// pipelining. Nothing bounds the queue here, so such a caller keeps only a few writes under
+    /// way.
     pub fn write_later<T, F>(&self, run: F) -> oneshot::Receiver<Result<T, SqliteError>>
     where
         T: Send + 'static,
@@ -149,7 +156,8 @@ impl Sqlite {
         answer
     }
 
-    /// The same for callers that hold something up meanwhile, such as cores: no others are gathered for its commit.
+    /// Like [`Sqlite::write_later`], for callers that hold something up meanwhile, such as cores:
+    /// the thread doesn't wait for more writes to share its commit.
     pub fn write_now<T, F>(&self, run: F) -> oneshot::Receiver<Result<T, SqliteError>>
     where
         T: Send + 'static,
@@ -248,7 +256,7 @@ fn panicked(path: &Path, panic: &(dyn std::any::Any + Send)) -> SqliteError {
     SqliteError::Panicked { path: path.display().to_string(), message: text.unwrap_or("no message").to_owned() }
 }
 
-/// Whether another process was in the way.
+/// Whether the query failed because another process held a lock.
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

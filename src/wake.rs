@@ -1,8 +1,9 @@
-//! Wake-ups between processes that share a data directory: nobody polls.
+//! Wake-ups between processes that share a data directory, so that none of them has to poll.
 //!
-//! A [`Wake`] is a small file. Whoever has news writes one byte to it, which the kernel (inotify) tells every process
-//! that waits. Within the process a [`tokio::sync::Notify`] does the same without a system call on the waiter's side.
-//! A wake-up says only "look again": register interest with [`Wake::listen`] before the look, then none is missed.
+//! A [`Wake`] is a small file. A process with news writes one byte to it, and the kernel (inotify)
+//! tells every process that waits. Within the process a [`tokio::sync::Notify`] does the same
+//! without a system call on the waiter's side. A wake-up says only "look again". A caller registers
+//! its interest with [`Wake::listen`] before it looks, so that it misses none.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ struct Shared {
     events: pipe::Receiver,
 }
 
-/// Interest registered; turns into a wake-up with [`Listener::wait`].
+/// A registered interest. [`Listener::wait`] turns it into a wake-up.
 pub struct Listener {
     shared: Arc<Shared>,
     local: std::pin::Pin<Box<OwnedNotified>>,
@@ -46,7 +47,7 @@ impl Wake {
         Ok(Self { shared: Arc::new(Shared { file, local: Arc::default(), events }) })
     }
 
-    /// Wakes everybody who listens, in this process and the others. Never blocks.
+    /// Wakes every listener, in this process and in the others. Never blocks.
     pub fn signal(&self) {
         self.shared.local.notify_waiters();
         // A write of the same byte at the same place: the file never grows. If it fails (disk full at the first byte),
@@ -86,7 +87,7 @@ impl Listener {
 }
 
 impl Shared {
-    /// Reads what the kernel tells, which is always the same; whether there was something.
+    /// Reads the kernel's messages, which are all alike, and returns whether there were any.
     fn drain(&self) -> bool {
         let mut buffer = [0u8; 4096];
         let mut found = false;

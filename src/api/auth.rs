@@ -1,4 +1,5 @@
-//! Who may ask: the token, and the rules that keep web pages in a browser on this machine from asking in its name.
+//! Decides who may use the API: checks the token, and keeps web pages in a browser on this machine
+//! from using it in the user's name.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use super::host::Host;
 use super::problem::ApiError;
 use super::state::Api;
 
-/// Whether the API may listen on `address`: off loopback it wants a token, or `insecure`.
+/// Checks whether the API may listen on `address`. Off loopback it needs a token, or `insecure`.
 ///
 /// # Errors
-/// A message for people that says what to do.
+/// A message that tells people what to do.
 pub fn check_bind(address: SocketAddr, has_token: bool, insecure: bool) -> Result<(), String> {
     if address.ip().to_canonical().is_loopback() || has_token || insecure {
         return Ok(());
@@ -27,7 +28,7 @@ pub fn check_bind(address: SocketAddr, has_token: bool, insecure: bool) -> Resul
     ))
 }
 
-/// What [`guard`] needs to know.
+/// The state of [`guard`].
 #[derive(Clone)]
 pub(super) struct AuthState {
     pub(super) api: Arc<Api>,
@@ -35,7 +36,7 @@ pub(super) struct AuthState {
     pub(super) loopback: bool,
 }
 
-/// Middleware: lets pass who may.
+/// Middleware: refuses requests that are not allowed, and passes on the others.
 pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next: Next) -> Response {
     let settings = &guard.api.settings;
     if request.extensions().get::<OnlyProbes>().is_some() && !health::is_probe(request.uri().path()) {
@@ -73,7 +74,8 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 
-/// Whether a browser sent it for a page of another site. Programs that are no browser send neither header.
+/// Whether a browser sent the request for a page of another site. Programs other than browsers send
+/// neither header.
 fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return !matches!(site.as_bytes(), b"same-origin" | b"none");

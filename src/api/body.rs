@@ -21,7 +21,7 @@ use super::state::Api;
 use crate::domain::body::check_readable;
 use crate::wire::FieldProblem;
 
-/// A JSON object, and not a list of its fields' values, which would do for a plain struct.
+/// A JSON object. A plain struct would also accept a list of its fields' values.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -42,32 +42,33 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A JSON body, with the bytes it was read from. Keep it until what was made of the value is gone, too: it holds the room
-/// for that.
+/// A JSON body, with the bytes from which it was read. A handler keeps it for as long as it uses
+/// the value, because it holds the room for that.
 pub(super) struct Json<T> {
     pub(super) value: T,
     pub(super) bytes: Bytes,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Memory for large bodies and what is made of them, in units of a KiB.
+/// Bounds the memory for large bodies and their values, in units of a KiB.
 pub(super) struct BodyRoom(Arc<Semaphore>);
 
 impl BodyRoom {
-    /// All of it. A single body that weighs more has all to itself.
+    /// The whole room, 256 MiB. A single body that needs more gets all of it.
     const ALL: usize = (256 << 20) / Self::UNIT;
     const UNIT: usize = 1024;
-    /// Smaller bodies are bounded by the number of connections.
+    /// The size of a body up to which it takes no room, in bytes. The number of connections bounds
+    /// those.
     const SMALL: usize = 64 << 10;
 
     pub(super) fn new() -> Self {
         Self(Arc::new(Semaphore::new(Self::ALL)))
     }
 
-    /// Room for so many bytes, if it is there now.
+    /// Takes room for `bytes` bytes, if there is enough now.
     ///
     /// # Errors
-    /// 503: others have it.
+    /// 503 when other bodies have the room.
     fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         if bytes <= Self::SMALL {
             return Ok(None);
@@ -79,7 +80,7 @@ impl BodyRoom {
     }
 }
 
-/// About how much memory this JSON takes as a tree, by its signs outside of texts.
+/// Estimates how much memory this JSON takes as a tree, from its signs outside of strings.
 fn weight(json: &[u8]) -> usize {
     const OBJECT: usize = 512;
     const ARRAY: usize = 128;
@@ -111,7 +112,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
     }
 }
 
-/// A JSON body that may be left out.
+/// A JSON body that a client may leave out.
 pub(super) struct OptionalJson<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Default> FromRequest<Arc<Api>> for OptionalJson<T> {
@@ -139,7 +140,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
-/// The bytes of a body, with the room for them.
+/// Reads the bytes of a body, and takes the room for them.
 async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
     let limit = api.settings.body_limit;
     let too_large = || {
@@ -151,7 +152,7 @@ async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemapho
     let waits = headers.contains_key(header::EXPECT);
     let mut pieces = request.into_body().into_data_stream();
     if announced.is_some_and(|length| length > limit as u64) {
-        // A client that waits for leave to send gets its answer at once.
+        // A client that waits for permission to send gets its answer at once.
         if !waits {
             discard(pieces).await;
         }
@@ -167,7 +168,7 @@ async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemapho
             return Err(busy);
         }
     };
-    // Of which a client that sends a byte now and then does not get more.
+    // The time for the whole body. A client that sends a byte now and then gets no more than that.
     let deadline = Instant::now() + 2 * api.settings.idle_timeout;
     let mut bytes = Vec::with_capacity(if announced.is_some() { expected.min(limit) } else { 0 });
     loop {
@@ -190,8 +191,9 @@ async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemapho
     Err(too_large())
 }
 
-/// Reads on for a while and forgets: a client that is still sending would not read the answer, and a connection closed
-/// on unread data is reset, so that the answer is lost.
+/// Reads on for a while and drops the data. A client that is still sending would not read the
+/// answer, and the kernel resets a connection that is closed on unread data, so that the answer is
+/// lost.
 async fn discard(mut pieces: BodyDataStream) {
     const AT_MOST: usize = 64 * 1024 * 1024;
     const FOR: Duration = Duration::from_secs(5);
@@ -204,7 +206,7 @@ async fn discard(mut pieces: BodyDataStream) {
             }
         }
     };
-    // Whoever sends longer than that has to live with the reset.
+    // A client that sends for longer than that gets the reset.
     let _ = tokio::time::timeout(FOR, drain).await;
 }
 
@@ -223,7 +225,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             if bytes.is_empty() { "the body is empty".to_owned() } else { format!("the body is not JSON: {error}") };
         return Err(ApiError::bad_request("invalid_json", detail));
     }
-    // Only now is the way to the field worth following.
+    // The path to the wrong field costs time, so a second pass finds it only after an error.
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let (pointer, message) = match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
         Err(e) => (pointer(e.path()), e.inner().to_string()),
@@ -233,7 +235,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer, detail }]))
 }
 
-/// serde's message, with what was expected in a client's words.
+/// serde's message, with the expected type in a client's words.
 fn plain(message: &str) -> String {
     const WORDS: [(&str, &str); 4] = [
         ("u8", "a whole number from 0 to 255"),
@@ -259,7 +261,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// Refuses a text that some part of the way would cut short.
+/// Refuses a text that a later part (a system call, a store) would cut short.
 pub(super) fn check_text(pointer: &str, text: &str, longest: usize) -> Result<(), ApiError> {
     let detail = if text.contains('\0') {
         "must not contain a NUL character".to_owned()

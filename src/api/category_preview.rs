@@ -1,4 +1,4 @@
-//! Works out where a text belongs, for those who ask about one.
+//! Finds the category of a text for a client that asks.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::store::Categories;
 /// A matcher, and the categories that it was made of.
 type Made = (Categories, Arc<Matcher>);
 
-/// The embedder, if this server has one, and the categories as a matcher.
+/// The embedder, if this server has one, and a matcher for the categories.
 #[derive(Clone)]
 pub struct CategoryPreview {
     embedder: Option<Arc<dyn Embedder>>,
-    /// How near an error must be to its nearest category, unless the categories say it themselves.
+    /// How near an error must be to its nearest category, unless a client has set a threshold.
     pub(super) threshold: f32,
     matcher: Arc<Mutex<Option<Made>>>,
 }
@@ -29,7 +29,7 @@ impl Default for CategoryPreview {
 }
 
 impl CategoryPreview {
-    /// Judges with this embedder, by this threshold.
+    /// Uses this embedder and this threshold.
     pub fn new(embedder: Arc<dyn Embedder>, threshold: f32) -> Self {
         Self { embedder: Some(embedder), threshold, ..Self::default() }
     }
@@ -39,7 +39,7 @@ impl CategoryPreview {
         self.embedder.as_ref().map_or("", |embedder| embedder.model())
     }
 
-    /// The vector of what a text means.
+    /// The vector of a text.
     pub(super) async fn vector(&self, text: &str) -> Result<Vec<f32>, ApiError> {
         let mut vectors = self.vectors(&[text.to_owned()]).await?;
         vectors.pop().ok_or_else(|| ApiError::internal("the embedder gave no vector"))
@@ -58,7 +58,7 @@ impl CategoryPreview {
         if vectors.len() == texts.len() { Ok(vectors) } else { Err(ApiError::internal("the embedder miscounted")) }
     }
 
-    /// A matcher of these categories; made anew only when they have changed.
+    /// Returns a matcher of these categories. Makes a new one only when they have changed.
     pub(super) async fn matcher(&self, categories: &Categories) -> Result<Arc<Matcher>, ApiError> {
         let mut known = self.matcher.lock().await;
         if let Some((of, matcher)) = &*known

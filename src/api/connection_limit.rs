@@ -1,7 +1,9 @@
-//! Who has a place among the connections: a new one takes that of the longest idle when there is no room.
+//! Gives each connection a place. When there is no room, a new connection takes the place of the
+//! one that has been idle longest.
 //!
-//! A connection that is being answered keeps its place. If all are, some more are taken, on which only probes are
-//! answered: a server that is full of streams still tells that it lives.
+//! A connection keeps its place while the server answers a request on it. If all are busy, the
+//! server takes some more connections, on which it answers only probes. So a server that is full of
+//! streams still tells that it lives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::timeouts::Watch;
 
-/// Connections beyond the limit, for probes.
+/// How many connections beyond the limit are taken, for probes.
 const FOR_PROBES: usize = 16;
 
 /// Marks a request that came on a connection beyond the limit.
@@ -33,7 +35,7 @@ struct Taken {
 struct Held {
     number: u64,
     watch: Watch,
-    /// Cancelled when the place is needed by another.
+    /// Cancelled when another connection needs the place.
     evicted: CancellationToken,
 }
 
@@ -41,9 +43,9 @@ struct Held {
 pub(super) struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
     number: u64,
-    /// Cancelled when the connection must go.
+    /// Cancelled when the connection must close.
     pub(super) evicted: CancellationToken,
-    /// Whether only probes are answered on it.
+    /// Whether the server answers only probes on this connection.
     pub(super) only_probes: bool,
 }
 
@@ -62,13 +64,14 @@ impl ConnectionLimit {
     /// a connection that is being answered.
     pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> ConnectionPermit {
         loop {
-            // Registered before the look, so that a place that is freed meanwhile is not missed.
+            // Registers before it looks, so that it does not miss a place that becomes free
+            // meanwhile.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             if let Some(permit) = self.try_take(watch) {
                 return permit;
             }
-            // Without a message too: a connection may have become idle.
+            // Looks again even without a message, because a connection may have become idle.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(50), freed).await;
         }
     }
@@ -92,7 +95,8 @@ impl ConnectionLimit {
     }
 }
 
-/// The connection that has waited longest without a whole request: first of those that have sent nothing of one.
+/// The connection that has waited longest without a whole request. Connections that have sent
+/// nothing of one come first.
 fn longest_idle(held: &[Held]) -> Option<usize> {
     let since = held.iter().enumerate().filter_map(|(i, held)| Some((held.watch.unanswered()?, i)));
     since.min().map(|(_, i)| i)

@@ -1,4 +1,4 @@
-//! Everything that happens to any job, as it happens.
+//! Streams everything that happens to any job, as it happens.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::events::{Cursor, EventError};
 use crate::logging::chain;
 use crate::wire::JobEventView;
 
-/// `GET /api/v1/events`: from `Last-Event-ID` or `?after=` on, else from now on.
+/// `GET /api/v1/events`: the events after `Last-Event-ID` or `?after=`, else from now on.
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -48,7 +48,8 @@ pub(super) async fn stream(
     Ok(super::sse::answer(events))
 }
 
-/// Tells an event that was written twice: an append is repeated when its answer was lost.
+/// Recognises an event that is in the log twice. A writer repeats an append when it did not get the
+/// answer.
 #[derive(Default)]
 struct Repeats {
     recent: VecDeque<(Timestamp, EventKey)>,
@@ -56,12 +57,12 @@ struct Repeats {
 }
 
 impl Repeats {
-    /// How many events back one is known again. The repeat of an append follows within moments.
+    /// How many events back a repeat is recognised. A repeated append follows within moments.
     const KEPT: usize = 4096;
 
-    /// Whether the event is another one than those before it.
+    /// Whether the event differs from those before it.
     fn is_new(&mut self, event: &Event) -> bool {
-        // A job may be cancelled, put back or removed more than once: each time is news.
+        // A job may be cancelled, put back or removed more than once, and each time is news.
         if !matches!(
             event.kind,
             EventKind::Submitted
@@ -69,13 +70,14 @@ impl Repeats {
                 | EventKind::AttemptFinished { .. }
                 | EventKind::Finished { .. }
         ) {
-            // What is told after a job was put back is another story.
+            // After a job was put back, or a start withdrawn, events that look the same are new
+            // ones.
             if let EventKind::Retried { .. } | EventKind::AttemptWithdrawn { .. } = event.kind {
                 self.forget(&event.job.id);
             }
             return true;
         }
-        // An id may come again for another job.
+        // The job's id may come again for another job.
         let key = (event.job.submitted_at, event.key());
         if !self.known.insert(key.clone()) {
             return false;
@@ -95,7 +97,7 @@ impl Repeats {
     }
 }
 
-/// Reads the log for one client, so that it can start anywhere and be slow.
+/// Reads the log for one client, so that each client can start anywhere and read slowly.
 async fn pass_on(api: &Api, mut at: Cursor, out: &mpsc::Sender<sse::Event>) -> Result<(), EventError> {
     const AT_ONCE: usize = 256;
     const WAIT: Duration = Duration::from_secs(20);

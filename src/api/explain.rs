@@ -1,4 +1,4 @@
-//! Why a job stands where it stands.
+//! Explains why a job is in its state.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::domain::{JobId, JobState, PageRequest};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
-/// `GET /api/v1/jobs/{id}/explain`.
+/// `GET /api/v1/jobs/{id}/explain`: the reasons, one sentence each.
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -41,7 +41,7 @@ pub(super) async fn explain(
     Ok(axum::Json(Explanation { id, state: view.state, reasons }))
 }
 
-/// One sentence for each job that it waits for, the first few.
+/// One sentence for each of the first few jobs that it waits for, and one for the rest.
 async fn waits_for(api: &Api, view: &JobView) -> Result<Vec<String>, ApiError> {
     const TOLD: usize = 10;
     let first = &view.waits_for[..view.waits_for.len().min(TOLD)];
@@ -83,7 +83,7 @@ fn suffix(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// How many jobs are handed out before this one; `None` when they are more than a few pages.
+/// How many jobs workers get before this one. `None` when they fill more than a few pages.
 async fn ahead_of(api: &Api, view: &JobView, counts: &StateCounts) -> Result<Option<u64>, ApiError> {
     const PAGES: usize = 5;
     let mut ahead = if view.state == JobState::Prioritized { counts.waiting } else { 0 };

@@ -1,4 +1,5 @@
-//! Values and an API for tests: the embedded adapters in a directory of their own, driven by hand.
+//! Values and an API for tests, over embedded adapters in a directory of their own. The tests drive
+//! it by hand.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub(super) fn queued(job: &Arc<Job>, state: JobState, attempts_started: u32) -> 
     }
 }
 
-/// An attempt that runs.
+/// The record of an attempt that runs.
 pub(super) fn attempt(number: u32) -> AttemptRecord {
     AttemptRecord {
         number: AttemptNumber(number),
@@ -47,7 +48,7 @@ pub(super) fn attempt(number: u32) -> AttemptRecord {
     }
 }
 
-/// An attempt that has ended well, with this at the end of its stdout.
+/// The record of an attempt that has ended well, with this text at the end of its stdout.
 pub(super) fn ended_attempt(number: u32, stdout: &str) -> AttemptRecord {
     let t = Timestamp::from_millis(0);
     let mut report = AttemptReport::bare(Outcome::Exit { code: 0 }, t, t, "");

@@ -1,9 +1,10 @@
-//! News of single jobs for those who wait for them, from one reader of the event log for all.
+//! News of single jobs for requests that wait for them. One reader of the event log serves all of
+//! them.
 //!
-//! The reader sleeps while nobody waits. [`Feed::watch`] returns only when the reader's place in the log is fixed:
-//! whatever happens after that reaches the watcher, and what happened before can be seen by a look at history. So watch
-//! first, then look, then wait. Nobody loses much when news is missed (the log can't be reached): watchers look again
-//! from time to time.
+//! The reader sleeps while no request waits. [`Feed::watch`] returns only when the reader's place
+//! in the log is fixed. Events after that place reach the watcher, and earlier ones can be seen in
+//! history. So a caller watches first, then looks, then waits. A missed event (when the log can't
+//! be reached) does little harm, because watchers look again from time to time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,24 +18,24 @@ use crate::domain::JobId;
 use crate::events::{Cursor, EventError, EventSource};
 use crate::store::History;
 
-/// See the module.
+/// The watched jobs, and the places of the reader and of history. See the module.
 pub(super) struct Feed {
     jobs: Mutex<HashMap<JobId, Watched>>,
     /// Where the reader is; `None` while it sleeps. Changed only under the lock of `jobs`.
     position: watch::Sender<Option<Cursor>>,
     /// Somebody watches.
     wanted: Notify,
-    /// Up to where somebody waits for history.
+    /// The furthest place in the log up to which a request waits for history.
     target: watch::Sender<Cursor>,
-    /// Up to where history was last seen to be folded.
+    /// The place up to which history was folded at the last look.
     folded: watch::Sender<Cursor>,
-    /// Whether history did not answer when it was last asked. Then no request waits for it.
+    /// Whether history did not answer at the last look. Then no request waits for it.
     history_away: watch::Sender<bool>,
 }
 
 struct Watched {
     watchers: usize,
-    /// The last event of the job that was seen.
+    /// The place of the last event of the job that the reader has seen.
     last: watch::Sender<Cursor>,
 }
 
@@ -51,7 +52,7 @@ impl Default for Feed {
     }
 }
 
-/// Interest in one job.
+/// One request's interest in a job, until it is dropped.
 pub(super) struct JobWatch<'f> {
     feed: &'f Feed,
     id: JobId,
@@ -59,7 +60,7 @@ pub(super) struct JobWatch<'f> {
 }
 
 impl JobWatch<'_> {
-    /// Returns at the next news, with its place in the log.
+    /// Returns at the next event of the job, with its place in the log.
     pub(super) async fn changed(&mut self) -> Cursor {
         // The sender lives in the map for as long as this watch does.
         match self.last.changed().await {
@@ -89,7 +90,8 @@ impl Feed {
 
     /// Watches a job from now on.
     pub(super) async fn watch(&self, id: &JobId) -> JobWatch<'_> {
-        /// Without news the watcher looks by itself, so it need not wait for a log that can't be reached.
+        /// How long to wait for the reader's place. Without news the watcher looks by itself, so it
+        /// need not wait for a log that can't be reached.
         const PATIENCE: Duration = Duration::from_secs(1);
         let watch = {
             let mut jobs = self.lock();
@@ -105,7 +107,7 @@ impl Feed {
         watch
     }
 
-    /// Reads the log for as long as somebody watches; until `stop`.
+    /// Reads the log while any request watches a job. Ends at `stop`.
     pub(super) async fn follow_log(&self, source: &dyn EventSource, stop: &CancellationToken) {
         const PAUSE: Duration = Duration::from_millis(250);
         let mut at = None;
@@ -131,7 +133,7 @@ impl Feed {
         }
     }
 
-    /// Goes to sleep if nobody watches.
+    /// Lets the reader sleep if no job is watched.
     fn rest(&self) -> bool {
         let jobs = self.lock();
         if jobs.is_empty() {
@@ -140,7 +142,7 @@ impl Feed {
         jobs.is_empty()
     }
 
-    /// Fixes the place in the log, or tells what has happened since.
+    /// Fixes the reader's place in the log, or passes on the events after it.
     async fn read(&self, source: &dyn EventSource, at: Option<Cursor>) -> Result<Cursor, EventError> {
         const AT_ONCE: usize = 512;
         const WAIT: Duration = Duration::from_secs(10);
@@ -162,17 +164,19 @@ impl Feed {
         Ok(at)
     }
 
-    /// Whether history did not answer when it was last asked.
+    /// Whether history did not answer at the last look.
     pub(super) fn is_history_away(&self) -> bool {
         *self.history_away.borrow()
     }
 
-    /// Notes that history did not answer a request. [`Feed::follow_history`] then asks it until it answers again.
+    /// Notes that history did not answer a request. [`Feed::follow_history`] then asks it until it
+    /// answers again.
     pub(super) fn history_is_away(&self) {
         self.history_away.send_if_modified(|away| !std::mem::replace(away, true));
     }
 
-    /// Returns when history has been folded through `cursor` or can't be asked, or at `deadline`.
+    /// Returns when history has been folded through `cursor`, when it can't be asked, or at
+    /// `deadline`.
     pub(super) async fn folded(&self, cursor: Cursor, deadline: Instant) {
         self.target.send_if_modified(|target| {
             let further = cursor > *target;
@@ -187,8 +191,9 @@ impl Feed {
         }
     }
 
-    /// Watches how far history is while a request waits for it, and while it is away; until `stop`. The store has no
-    /// wake-up of its own, and is some milliseconds behind the log at most, so a few looks for all who wait are cheap.
+    /// Asks how far history is while a request waits for it, and while it is away. Ends at `stop`.
+    /// The store has no wake-up of its own and is at most some milliseconds behind the log, so a
+    /// few looks for all requests are cheap.
     pub(super) async fn follow_history(&self, history: &dyn History, stop: &CancellationToken) {
         const FIRST: Duration = Duration::from_millis(2);
         const LONGEST: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! Flows: trees of jobs, each of which runs when its children have completed.
+//! Flows: trees of jobs. Each job runs when its children have completed.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::wire::{FieldProblem, FlowJob, SubmitJob, SubmittedFlow};
 /// The most jobs in one flow.
 const MOST: usize = 1000;
 
-/// A node of the tree: where its job stands in the list.
+/// A node of the tree. `at` is the place of its job in the list.
 struct Node {
     at: usize,
     children: Vec<Node>,
 }
 
-/// `POST /api/v1/flows`.
+/// `POST /api/v1/flows`: submits a flow, as a whole or not at all.
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -50,7 +50,8 @@ fn wrong(pointer: &str, detail: String) -> ApiError {
     ApiError::invalid_fields("invalid_flow", vec![FieldProblem { pointer: pointer.to_owned(), detail }])
 }
 
-/// The jobs of a tree in the order in which they may be submitted, children first, each with its place in the request.
+/// Lists the jobs of a tree in the order in which they may be submitted: children first. Notes for
+/// each its place in the request.
 fn take_apart(
     flow: FlowJob,
     pointer: &str,

@@ -1,4 +1,4 @@
-//! Whether it lives, and whether it can work.
+//! Tells whether the server lives, and whether it can work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +19,24 @@ pub(super) const LIVE: &str = "/healthz";
 /// The path of [`ready`].
 pub(super) const READY: &str = "/readyz";
 
-/// In the words of an event log that holds what only a newer Jobber can read.
+/// The words by which an event log says that only a newer Jobber can read an entry.
 const NEWER: &str = "run a newer jobber";
 
-/// Whether a path is asked for by machines, again and again: open to all, and not worth a line in the log.
+/// Whether programs ask for this path again and again. Such a path needs no token, and a request
+/// for it is not worth a line in the log.
 pub(super) fn is_probe(path: &str) -> bool {
     path == LIVE || path == READY
 }
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: answers as long as the process can.
 pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
     axum::Json(json!({"status": "ok", "version": api.settings.version})).into_response()
 }
 
-/// `GET /readyz`: jobs can be accepted: the queue can be written to, the event log has room, and the server is not
-/// stopping. A store that is away or can't do everything is degraded, and so are workers that can't start jobs: the server
-/// is ready all the same, for a load balancer must not take the last one out.
+/// `GET /readyz`: the server is ready when it can accept jobs: the queue takes writes, the event
+/// log has room, and the server is not stopping. A store that is away or can't do everything makes
+/// it degraded, and so do workers that can't start jobs. A degraded server is ready all the same,
+/// because a load balancer must not take the last one out.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     let (queue, store, log, folded, parked, workers) = tokio::join!(
         probe(ping_queue(&api)),
@@ -45,7 +47,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         probe(api.queue.workers()),
     );
     let log = match (log, &folded) {
-        // What can't be read is set aside; what a newer Jobber wrote is not, and history waits for one.
+        // The projector parks events that it can't read. It does not park those that a newer Jobber
+        // wrote: history waits for a newer projector.
         (Ok(log), Ok(folded)) if *folded < log.last => {
             match probe(api.source.read_without_bodies(*folded, 1, Duration::ZERO)).await {
                 Err(why) if why.contains(NEWER) => Err(why),
@@ -56,11 +59,12 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     };
     let log = log
         .and_then(|log| if log.length < log.cap { Ok(log) } else { Err(ApiError::log_full(&log).detail().to_owned()) });
-    // Without the store jobs are accepted and run all the same; what becomes of them waits in the log.
+    // Without the store the server accepts jobs, and workers run them. Their events wait in the
+    // log.
     let takes_jobs = queue.is_ok() && log.is_ok();
     let has_history = store.is_ok() && folded.is_ok();
     let lacks = api.history.lacks();
-    // A queue that is away tells of no workers; its own component says so.
+    // If the queue is away there are no workers to list. Its own component says that it is away.
     let unhealthy: Vec<_> = workers
         .unwrap_or_default()
         .into_iter()
@@ -83,7 +87,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     if !unhealthy.is_empty() {
         body["components"]["workers"] = json!({"status": "degraded", "unhealthy": unhealthy});
     }
-    // With the store away too: how much there is to catch up with is in the log.
+    // This is useful with the store away too: it shows how much history has to catch up with.
     if let Ok(log) = log {
         let folded = folded.ok();
         body["history"] = json!({
@@ -92,7 +96,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
             "caught_up": folded.is_some_and(|folded| folded >= log.last),
             "log_length": log.length,
             "log_cap": log.cap,
-            // Events that could not be read: they lie aside, and history is without them.
+            // How many events could not be read. They lie aside, and history lacks them.
             "parked": parked.ok(),
         });
     }
@@ -100,7 +104,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     (code, axum::Json(body)).into_response()
 }
 
-/// Makes a small write in the queue. It costs more than a read, so those who ask often share one.
+/// Makes a small write in the queue. That costs more than a read, so frequent requests share one
+/// write.
 async fn ping_queue(api: &Api) -> Result<(), QueueError> {
     const TRUSTED: Duration = Duration::from_secs(1);
     let last = || api.queue_written.lock().expect("nothing panics while it holds the lock");

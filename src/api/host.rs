@@ -10,14 +10,14 @@ use super::problem::ApiError;
 /// A host as a client names it, with the port if it gave one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
-    /// As it was given.
+    /// The host as the client gave it.
     pub(super) text: String,
-    /// Without brackets and port.
+    /// The host without brackets and port.
     name: String,
 }
 
 impl Host {
-    /// Reads `name`, `name:port`, `[address]` or `[address]:port`; anything else is no host.
+    /// Reads `name`, `name:port`, `[address]` or `[address]:port`. Any other text is no host.
     fn parse(text: &str) -> Option<Self> {
         let (name, rest) = match text.strip_prefix('[') {
             Some(literal) => {
@@ -41,10 +41,11 @@ impl Host {
         has_port.then(|| Self { text: text.to_owned(), name: name.to_owned() })
     }
 
-    /// The host that a request names.
+    /// Finds the host that a request names.
     ///
     /// # Errors
-    /// 400 when it names none, more than one, or something that is no host. A request of HTTP/1.0 need not name one.
+    /// 400 when the request names none, more than one, or a text that is no host. A request of
+    /// HTTP/1.0 need not name one.
     pub(super) fn of(request: &Request) -> Result<Option<Self>, ApiError> {
         let invalid = |detail: String| ApiError::bad_request("invalid_host", detail);
         let mut named = request.headers().get_all(header::HOST).iter();
@@ -67,7 +68,8 @@ impl Host {
         let target = Self::parse(authority.as_str())
             .ok_or_else(|| invalid("the target names no host that could be meant".to_owned()))?;
         match header {
-            // The target would count, but what is between the client and here may have looked at the header.
+            // By the protocol the target counts. But a proxy between the client and this server may
+            // have looked at the header.
             Some(header) if !header.text.eq_ignore_ascii_case(&target.text) => {
                 Err(invalid("the target and the Host header name different hosts".to_owned()))
             }
@@ -75,8 +77,8 @@ impl Host {
         }
     }
 
-    /// Whether it is a name of this machine's loopback, or one of `allowed`: a page of elsewhere that had its own name
-    /// point here (DNS rebinding) still sends its own name.
+    /// Whether the host is a name of this machine's loopback, or one of `allowed`. A foreign web
+    /// page whose name was made to point here (DNS rebinding) still sends its own name.
     pub(super) fn is_local(&self, allowed: &[String]) -> bool {
         let is = |other: &str| self.name.eq_ignore_ascii_case(other);
         is("localhost")

@@ -1,8 +1,9 @@
 //! The HTTP API: the original's three routes, `/api/v1`, and health.
 //!
-//! A request meets, in this order: [`request`] (its id, its log line, errors made into answers), [`auth`] (who may ask),
-//! the router below, and one handler. A handler takes apart what was asked, calls a port, and says what came of it.
-//! The API writes to the queue and to the event log, never to history.
+//! A request meets, in this order: [`request`] (its id, its log line, and errors turned into
+//! answers), [`auth`] (access), the router below, and one handler. A handler parses the request,
+//! calls a port, and makes the answer. The API writes to the queue and to the event log, never to
+//! history.
 
 mod auth;
 mod body;
@@ -46,14 +47,14 @@ pub use category_preview::CategoryPreview;
 pub use server::serve;
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 
-/// All routes. `loopback` tells whether only this machine can reach the listener.
+/// All routes. `loopback` says whether only this machine can reach the listener.
 fn router(api: Arc<Api>, loopback: bool) -> Router {
     let guard = auth::AuthState { api: api.clone(), loopback };
     Router::new()
-        // The original's routes, for its clients.
+        // The routes of the original program, for its clients.
         .route("/jobs", get(original::list).post(original::submit))
         .route("/stats", get(original::stats))
-        // Jobs.
+        // Single jobs.
         .route("/api/v1/jobs", get(jobs::list).post(submit::one))
         .route("/api/v1/jobs:bulk", post(submit::many))
         .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
@@ -62,7 +63,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs:retry", post(failures::retry))
         .route("/api/v1/flows", post(flows::submit))
         .route("/api/v1/events", get(events::stream))
-        // Why they fail.
+        // Failures, categories and statistics.
         .route("/api/v1/failures", get(failures::groups))
         .route("/api/v1/failures/similar", get(failures::similar))
         .route("/api/v1/stats/{what}", get(failures::stats))
@@ -72,20 +73,20 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/categories:test", post(failures::test))
         .route("/api/v1/categories:calibrate", post(failures::measure))
         .route("/api/v1/categories:threshold", post(failures::set_threshold))
-        // Jobs that come by themselves.
+        // Schedules.
         .route("/api/v1/schedules", get(schedules::list).post(schedules::create))
         .route(
             "/api/v1/schedules/{id}",
             get(schedules::show).put(schedules::put).post(schedules::act).delete(schedules::remove),
         )
-        // Those who operate it.
+        // Operation of the queue and the workers.
         .route("/api/v1/queue", get(queue::counts))
         .route("/api/v1/queue:pause", post(queue::pause))
         .route("/api/v1/queue:resume", post(queue::resume))
         .route("/api/v1/queue:clean", post(queue::clean))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{id}", post(workers::act))
-        // Those who watch over it.
+        // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))
         .fallback(problem::no_route)

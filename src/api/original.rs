@@ -1,4 +1,5 @@
-//! The original's three routes, in its shapes and with its statuses (202 for reading, too).
+//! The three routes of the original program, in its shapes and with its statuses (202 for reading,
+//! too).
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::stats::JobStats;
 use crate::store::DayRange;
 use crate::wire::{FieldProblem, SubmitJob};
 
-/// Both bodies that the original documents: `{name, data}` and `{jobName, arguments}`.
+/// Accepts both bodies that the original documents: `{name, data}` and `{jobName, arguments}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OriginalJob {
@@ -30,7 +31,7 @@ pub(super) struct OriginalJob {
     data: Option<RawJson>,
 }
 
-/// `POST /jobs`.
+/// `POST /jobs`: submits one job.
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -49,7 +50,7 @@ pub(super) async fn submit(
     Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response())
 }
 
-/// `GET /jobs`.
+/// `GET /jobs`: the jobs in numbers, by job name.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let groups: Vec<_> = api
         .history
@@ -72,7 +73,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiErr
     Ok((StatusCode::ACCEPTED, axum::Json(json!({"jobs": groups}))).into_response())
 }
 
-/// `GET /stats`.
+/// `GET /stats`: the statistics of the original.
 pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let shards = api.history.shards(DayRange::default(), None).await?;
     let known = failures::known_errors(&api, &shards).await?;

@@ -12,10 +12,10 @@ use crate::queue::{QueueError, QueueErrorKind};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::wire::{FieldProblem, Problem};
 
-/// After so many seconds a refused request is worth another try.
+/// After how many seconds a client may retry a refused request.
 const RETRY_AFTER: &str = "1";
 
-/// Why a request is refused.
+/// The reason for which a request is refused, and the answer for it.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
@@ -23,7 +23,7 @@ pub(super) struct ApiError {
     detail: String,
     errors: Vec<FieldProblem>,
     retry: bool,
-    /// For the server's log only.
+    /// The cause, which only the server's log shows.
     cause: Option<String>,
 }
 
@@ -32,7 +32,7 @@ impl ApiError {
         Self { status, code, detail: detail.into(), errors: Vec::new(), retry: false, cause: None }
     }
 
-    /// Something is wrong with the query or a header.
+    /// The query or a header is wrong.
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
@@ -66,13 +66,13 @@ impl ApiError {
         Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "log_full", detail) }
     }
 
-    /// The event log did not say in time whether it has room.
+    /// The event log did not answer in time whether it has room.
     pub(super) fn log_silent() -> Self {
         let detail = "the event log does not answer; try again when it does";
         Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "log_unavailable", detail) }
     }
 
-    /// This process ends as soon as its running jobs have.
+    /// This process takes no more jobs, because it is about to end.
     pub(super) fn draining() -> Self {
         let detail = "this server is stopping and takes no jobs any more; try again when it is back";
         Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail) }
@@ -84,7 +84,7 @@ impl ApiError {
         Self { retry: true, cause, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()) }
     }
 
-    /// There is too much to do at this moment.
+    /// The server has too much to do at this moment.
     pub(super) fn busy(code: &'static str, detail: impl Into<String>) -> Self {
         Self { retry: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
@@ -94,26 +94,26 @@ impl ApiError {
         Self { retry: true, cause, ..Self::new(StatusCode::INSUFFICIENT_STORAGE, code, error.to_string()) }
     }
 
-    /// Jobber's own fault: the log has the reason, the client its request id.
+    /// A fault of Jobber itself. The log has the reason, and the client gets the id of its request.
     pub(super) fn internal(cause: impl Into<String>) -> Self {
         let detail = "jobber failed to answer; its log tells why, look for the request id";
         Self { cause: Some(cause.into()), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail) }
     }
 
-    /// What went wrong, for the caller.
+    /// The problem, for the client.
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// What only the server's log may say.
+    /// The cause, for the server's log only.
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// The answer. `original`: in the shape of the original's routes.
+    /// Makes the answer. With `original`, in the shape of the original's routes.
     pub(super) fn render(self, request_id: &str, original: bool) -> Response {
         let title = self.code.replace('_', " ");
-        // The original knew only 400 for what is wrong with a body.
+        // For a wrong body the original knew only status 400.
         let status = match self.status {
             StatusCode::UNPROCESSABLE_ENTITY if original => StatusCode::BAD_REQUEST,
             status => status,
@@ -141,7 +141,7 @@ impl ApiError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
-            // The rest of the body has not been read.
+            // The server has not read the rest of the body, so the connection can't be used again.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -149,7 +149,8 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// Only carries the error to [`super::request::observe`], which knows the request's id.
+    /// Only attaches the error to the answer. [`super::request::observe`], which knows the
+    /// request's id, renders it.
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
@@ -176,7 +177,7 @@ impl From<EventError> for ApiError {
     fn from(error: EventError) -> Self {
         match error.kind {
             EventErrorKind::Unavailable => Self::unavailable("log_unavailable", &error),
-            // Unlike a full queue this passes as soon as history has caught up.
+            // Unlike a full queue, a full log has room again as soon as history has caught up.
             EventErrorKind::Full => Self::unavailable("log_full", &error),
             EventErrorKind::Corrupt => Self::internal(chain(&error)),
         }
@@ -197,7 +198,7 @@ impl From<StoreError> for ApiError {
 }
 
 impl From<InvalidName> for ApiError {
-    /// A name in a path that can't be one names nothing.
+    /// A name that can't exist names nothing, so the answer is 404.
     fn from(error: InvalidName) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", error.to_string())
     }

@@ -1,4 +1,5 @@
-//! Reads query strings and headers. An unknown parameter is refused: it would be a condition that is silently not met.
+//! Reads query strings and headers. Refuses unknown parameters, because ignoring one would drop a
+//! condition without a word.
 
 use std::str::FromStr;
 
@@ -41,7 +42,7 @@ impl Params {
             .collect()
     }
 
-    /// A parameter's text.
+    /// Takes a parameter as text.
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, ApiError> {
         let Some(at) = self.0.iter().position(|(k, _)| k == key) else { return Ok(None) };
         let (_, value) = self.0.remove(at);
@@ -51,7 +52,7 @@ impl Params {
         }
     }
 
-    /// A parameter read by `read`.
+    /// Takes a parameter and parses it with `read`.
     pub(super) fn with<T, E: std::fmt::Display>(
         &mut self,
         key: &str,
@@ -60,7 +61,7 @@ impl Params {
         self.text(key)?.map(|value| read(&value).map_err(|e| invalid(key, e))).transpose()
     }
 
-    /// A whole number from `least` to `most`.
+    /// Takes a whole number from `least` to `most`.
     pub(super) fn number(&mut self, key: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
         self.with(key, |value| match value.parse::<u64>() {
             Ok(n) if (least..=most).contains(&n) => Ok(n),
@@ -68,7 +69,7 @@ impl Params {
         })
     }
 
-    /// `true` or `false`.
+    /// Takes `true` or `false`.
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, ApiError> {
         self.with(key, |value| match value {
             "true" | "1" | "" => Ok(true),
@@ -77,7 +78,7 @@ impl Params {
         })
     }
 
-    /// Refuses what nobody has taken out.
+    /// Refuses the parameters that the handler has not taken out.
     pub(super) fn done(self) -> Result<(), ApiError> {
         match self.0.first() {
             Some((key, _)) => {
@@ -88,7 +89,7 @@ impl Params {
     }
 }
 
-/// The one variable segment of a path.
+/// The variable segment of a path.
 pub(super) struct Segment(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
@@ -103,7 +104,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 }
 
 impl Segment {
-    /// What stands before the last colon, and the verb behind it: ids may hold colons themselves.
+    /// Splits the segment at its last colon, into an id and a verb. Ids may contain colons
+    /// themselves.
     ///
     /// # Errors
     /// 404 when there is no verb.
@@ -115,7 +117,7 @@ impl Segment {
     }
 }
 
-/// A header that is wanted as text.
+/// Reads a header as text.
 ///
 /// # Errors
 /// 400 when it is given twice or not visible ASCII.

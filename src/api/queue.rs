@@ -1,4 +1,4 @@
-//! The queue as a whole: how full it is, whether it hands out, what to forget.
+//! The queue as a whole: counts, pausing, and cleaning.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::domain::JobOptions;
 use crate::queue::{CleanRequest, StateCounts};
 use crate::wire::{CleanBody, Cleaned, FieldProblem};
 
-/// `GET /api/v1/queue`.
+/// `GET /api/v1/queue`: how many jobs are in each state, and whether the queue is paused.
 pub(super) async fn counts(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
     Ok(axum::Json(api.queue.counts().await?))
 }
 
-/// `POST /api/v1/queue:pause`.
+/// `POST /api/v1/queue:pause`: lets workers claim no more jobs.
 pub(super) async fn pause(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
     set_paused(&api, true).await
 }
 
-/// `POST /api/v1/queue:resume`.
+/// `POST /api/v1/queue:resume`: lets workers claim jobs again.
 pub(super) async fn resume(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
     set_paused(&api, false).await
 }
@@ -33,7 +33,7 @@ async fn set_paused(api: &Api, paused: bool) -> Result<axum::Json<StateCounts>, 
     Ok(axum::Json(api.queue.counts().await?))
 }
 
-/// `POST /api/v1/queue:clean`.
+/// `POST /api/v1/queue:clean`: removes ended jobs from the queue.
 pub(super) async fn clean(State(api): State<Arc<Api>>, body: Json<CleanBody>) -> Result<axum::Json<Cleaned>, ApiError> {
     const MOST: usize = 100_000;
     let CleanBody { state, older_than_ms, limit } = body.value;

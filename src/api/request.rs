@@ -1,4 +1,4 @@
-//! Around every request: its id, its log line, and errors made into answers.
+//! Wraps every request: gives it an id and a log line, and turns errors into answers.
 
 use std::panic::AssertUnwindSafe;
 
@@ -15,7 +15,7 @@ use super::problem::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Middleware: runs the request under its id and says in one line what came of it.
+/// Middleware: runs the request under its id, and logs its result in one line.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let path = request.uri().path().to_owned();
@@ -51,7 +51,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     .await
 }
 
-/// The client's id when it is harmless in a log, else a new one.
+/// The client's id if it is harmless in a log, else a new one.
 fn request_id(request: &Request) -> String {
     let given = request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok());
     let sane = |id: &&str| {

@@ -1,4 +1,4 @@
-//! Schedules: put in place, listed, triggered, paused, taken out.
+//! Schedules: put, listed, triggered, paused and removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use crate::domain::{InvalidJob, JobId, Schedule, ScheduleId, Template, Timestamp
 use crate::queue::ScheduleStanding;
 use crate::wire::{FieldProblem, Listing, PutSchedule, ScheduleActed, ScheduleView, SubmitJob};
 
-/// How many of the next times are shown.
+/// How many of its next times a schedule shows.
 const SHOWN: usize = 5;
 
-/// `GET /api/v1/schedules`.
+/// `GET /api/v1/schedules`: all schedules.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<ScheduleView>>, ApiError> {
     let now = api.clock.now();
     let items = api.scheduler.schedules().await?.into_iter().map(|standing| view(standing, now)).collect();
     Ok(axum::Json(Listing { items, next_cursor: None }))
 }
 
-/// `GET /api/v1/schedules/{id}`.
+/// `GET /api/v1/schedules/{id}`: one schedule.
 pub(super) async fn show(State(api): State<Arc<Api>>, segment: Segment) -> Result<axum::Json<ScheduleView>, ApiError> {
     let id = ScheduleId::parse(&segment.0)?;
     Ok(axum::Json(view(find(&api, &id).await?, api.clock.now())))
 }
 
-/// `POST /api/v1/schedules`.
+/// `POST /api/v1/schedules`: adds or replaces a schedule, by default under its job's name.
 pub(super) async fn create(State(api): State<Arc<Api>>, body: Json<PutSchedule>) -> Result<Response, ApiError> {
     let id = body.value.id.clone().unwrap_or_else(|| body.value.job.name.clone());
     let id = ScheduleId::custom(&id).map_err(|e| wrong("id", e.to_string()))?;
     put_in_place(&api, id, body.value).await
 }
 
-/// `PUT /api/v1/schedules/{id}`.
+/// `PUT /api/v1/schedules/{id}`: adds or replaces the schedule with this id.
 pub(super) async fn put(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -75,7 +75,7 @@ fn timing(wanted: &PutSchedule, now: Timestamp) -> Result<Timing, ApiError> {
     timing.map_err(|InvalidJob { field, problem }| wrong(&field, problem))
 }
 
-/// Checks the job as a submitted one.
+/// Checks the schedule's job like a submitted job.
 async fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> {
     if job.id.is_some() {
         return Err(wrong("job/id", "must be absent: each job of a schedule gets an id of its own"));
@@ -84,7 +84,7 @@ async fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> 
     Template::of(checked).map_err(|InvalidJob { field, problem }| wrong(&format!("job/{field}"), problem))
 }
 
-/// `DELETE /api/v1/schedules/{id}`.
+/// `DELETE /api/v1/schedules/{id}`: removes a schedule.
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -97,7 +97,7 @@ pub(super) async fn remove(
     Ok(axum::Json(ScheduleActed { id, status: "removed".to_owned() }))
 }
 
-/// `POST /api/v1/schedules/{id}:trigger`, `:pause`, `:resume`.
+/// `POST /api/v1/schedules/{id}:trigger`, `:pause`, `:resume`: acts on a schedule.
 pub(super) async fn act(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -121,7 +121,7 @@ pub(super) async fn act(
     Ok(axum::Json(ScheduleActed { id, status: status.to_owned() }).into_response())
 }
 
-/// Submits one job of the schedule's kind now; its times stay as they are.
+/// Submits one job of the schedule now. The times of the schedule stay as they are.
 async fn trigger(api: &Arc<Api>, id: &ScheduleId, headers: &HeaderMap) -> Result<Response, ApiError> {
     let idempotency = submit::idempotency(api, headers, "trigger", id.as_str().as_bytes())?;
     let schedule = find(api, id).await?.schedule;
@@ -151,7 +151,7 @@ fn view(standing: ScheduleStanding, now: Timestamp) -> ScheduleView {
     let timing = &schedule.timing;
     let trouble = if paused { None } else { timing.trouble(next_at, now) };
     let following = |at: &Timestamp| timing.next(Some(*at), now.max(*at));
-    // Of a timing that can't be read, the time that has passed is the last.
+    // If the timing can't be read, a time that has passed is the last one.
     let next_at = next_at.filter(|at| trouble.is_none() || *at > now);
     let next = std::iter::successors(next_at, following).take(SHOWN).collect();
     let (cron, tz, every_ms) = match timing.clone() {

@@ -19,11 +19,11 @@ use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
 
-/// Serves the API on a bound listener until `stop`. Then takes no new connection, ends streams and long polls, lets
-/// requests finish for `grace`, and cuts off what is left.
+/// Serves the API on a bound listener until `stop`. Then it takes no new connection, ends streams
+/// and long polls, lets requests finish for `grace`, and cuts off the rest.
 ///
 /// # Errors
-/// When the listener has no address, which means that it is none.
+/// When the listener has no address, which means that it does not listen.
 pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, grace: Duration) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
     let api = Arc::new(api);
@@ -66,7 +66,8 @@ struct Server {
 }
 
 impl Server {
-    /// Takes connections until `stop`; beyond `most` at a time the longest idle one loses its place. Closes the listener.
+    /// Takes connections until `stop`, and closes the listener. Beyond `most` connections, the
+    /// longest idle one loses its place.
     async fn accept(&self, listener: TcpListener, most: usize) {
         let limit = ConnectionLimit::new(most);
         loop {
@@ -84,7 +85,8 @@ impl Server {
                     self.connections.spawn(self.connection(stream, watch, permit));
                 }
                 Err(error) => {
-                    // Out of descriptors, mostly: a pause lets others close some.
+                    // Mostly the process is out of descriptors. A pause gives others time to close
+                    // some.
                     tracing::warn!(%error, "could not take a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -113,7 +115,8 @@ impl Server {
             async move { answer.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }
         });
         async move {
-            // The library's own timer would count the wait between two requests as a slow head.
+            // The timer of the HTTP library would count the wait between two requests as a slow
+            // head.
             let io = TokioIo::new(Watched::new(stream, watch.clone()));
             let connection = http1::Builder::new().header_read_timeout(None).serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
@@ -140,10 +143,11 @@ impl Server {
     }
 }
 
-/// Best effort: without these the connection works, but answers are late and dead clients stay longer.
+/// Best effort: without these options the connection works, but answers are late and dead clients
+/// stay longer.
 fn set_options(stream: &TcpStream, idle: Duration) {
     let _ = stream.set_nodelay(true);
-    // A client that takes nothing any more, or is gone without a word, loses its place.
+    // A client that reads nothing any more, or has vanished silently, loses its place.
     let unacknowledged = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, unacknowledged);
 }

@@ -1,4 +1,4 @@
-//! Server-sent events out of a channel.
+//! Sends the events of a channel to a client as server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,17 +10,18 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// How many events wait for a slow client; then whoever makes them waits.
+/// How many events may wait for a slow client. Beyond that, the task that makes them waits.
 pub(super) const WAITING: usize = 64;
-/// A comment is sent after so much silence, so that both ends know that the other lives.
+/// After this long without an event the server sends a comment, so that both ends know that the
+/// other lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The answer that sends on what the channel brings, until its sender is gone.
+/// The answer that sends the events of the channel until its sender is gone.
 pub(super) fn answer(events: mpsc::Receiver<Event>) -> Response {
     let events = ReceiverStream::new(events).map(Ok::<_, Infallible>);
     let mut response =
         Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
-    // Proxies of the nginx family would hold events back.
+    // Without this header, proxies of the nginx family hold events back.
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }

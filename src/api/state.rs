@@ -1,4 +1,5 @@
-//! What every handler shares: the ports that the API may hold, its settings, and what is going on.
+//! The state that all handlers share: the API's ports, its settings, and the requests and tasks
+//! under way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +21,8 @@ use crate::events::{EventSink, EventSource, LogSpan};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
 
-/// What callers must prove to know. Keeps a digest only, so that it can't be printed, and is compared in constant time.
+/// The secret that clients must send. Only its digest is kept, so that it can't be printed, and it
+/// is compared in constant time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
@@ -28,7 +30,8 @@ impl Token {
     /// Whether `text` is the token.
     pub(super) fn is(&self, text: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(text).into();
-        // No early end: how long it takes tells nothing about where the first difference is.
+        // Compares all bytes, so that the time it takes does not tell where the first difference
+        // is.
         given.iter().zip(self.0).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
     }
 }
@@ -45,47 +48,50 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a job's binary can't be run.
+/// The reason why a job's binary can't be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BinaryProblem {
-    /// Whether there is a file of this name, though not one that can be run.
+    /// Whether a file with this name exists, though Jobber can't run it.
     pub exists: bool,
-    /// What is wrong and what to do, for people.
+    /// What is wrong, and what people can do about it.
     pub detail: String,
 }
 
 impl BinaryProblem {
-    /// The problem in one word.
+    /// The problem as a code for clients.
     pub(super) fn code(&self) -> &'static str {
         if self.exists { "unusable_binary" } else { "unknown_binary" }
     }
 }
 
-/// Looks for the binary of a job name. Called for each submission: must be quick.
+/// Looks for the binary of a job name. The API calls it for each submission, so it must be quick.
 pub type CheckBinary = Arc<dyn Fn(&JobName) -> Result<(), BinaryProblem> + Send + Sync>;
 
-/// How the API behaves.
+/// The settings of the API.
 #[derive(Clone)]
 pub struct ApiSettings {
-    /// What callers must send as `Authorization: Bearer ...`; `None` lets everybody in.
+    /// The token that clients must send as `Authorization: Bearer ...`. `None` admits every client.
     pub token: Option<Token>,
-    /// Hosts besides those of the loopback by which a loopback listener may be addressed, without port.
+    /// The names by which clients may address a loopback listener, besides those of the loopback.
+    /// Without port.
     pub allowed_hosts: Vec<String>,
     /// The largest request body, in bytes.
     pub body_limit: usize,
     /// How long the head of a request may take from its first byte to its last.
     pub header_timeout: Duration,
-    /// How long a connection may stay without a request, and a body without its next byte.
+    /// How long a connection may stay without a request, and how long a body may pause.
     pub idle_timeout: Duration,
-    /// Connections at the same time; more wait in the kernel's queue.
+    /// The most connections at the same time. Beyond that, a new one takes the place of the longest
+    /// idle one.
     pub max_connections: usize,
     /// How long an `Idempotency-Key` is remembered.
     pub idempotency_ttl: Duration,
-    /// The options of a job that does not say otherwise.
+    /// The options of a job that gives none itself.
     pub defaults: JobOptions,
-    /// The same for single job names, in place of `defaults`.
+    /// The options of single job names, in place of `defaults`.
     pub jobs: BTreeMap<JobName, JobOptions>,
-    /// Refuses jobs that nobody could run; `None` where the API can't see the jobs directory.
+    /// Finds out whether any worker could run a job. `None` where the API can't see the jobs
+    /// directory.
     pub check_binary: Option<CheckBinary>,
     /// Works out where texts belong, for those who ask.
     pub category_preview: CategoryPreview,
@@ -113,7 +119,7 @@ impl Default for ApiSettings {
 }
 
 impl ApiSettings {
-    /// The options of jobs of this name that do not say otherwise.
+    /// The options of a job of this name that gives none itself.
     pub(super) fn defaults_of(&self, name: &str) -> &JobOptions {
         JobName::parse(name).ok().and_then(|name| self.jobs.get(&name)).unwrap_or(&self.defaults)
     }
@@ -121,26 +127,27 @@ impl ApiSettings {
 
 /// The ports that the API holds.
 pub struct ApiPorts {
-    /// Submits and reads.
+    /// Submits and reads jobs.
     pub queue: Arc<dyn Queue>,
-    /// Changes what is queued.
+    /// Changes queued jobs and the queue.
     pub operator: Arc<dyn Operator>,
-    /// Keeps schedules.
+    /// Keeps the schedules.
     pub scheduler: Arc<dyn Scheduler>,
-    /// Writes events.
+    /// The event log, for writing.
     pub sink: Arc<dyn EventSink>,
-    /// Reads events.
+    /// The event log, for reading.
     pub source: Arc<dyn EventSource>,
-    /// Reads history.
+    /// History, for reading.
     pub history: Arc<dyn History>,
 }
 
-/// How long the event log's word on its room is trusted: to ask for every submission would cost more than the submission.
+/// How long an answer of the event log about its room is trusted. To ask for every submission would
+/// cost more than the submission.
 const TRUSTED: Duration = Duration::from_millis(200);
-/// How long submissions wait for that word.
+/// How long a submission waits for that answer.
 const LOG_PATIENCE: Duration = Duration::from_millis(800);
 
-/// Everything that handlers need. Made once, then shared.
+/// The state that all handlers share.
 pub struct Api {
     pub(super) queue: Arc<dyn Queue>,
     pub(super) operator: Arc<dyn Operator>,
@@ -150,26 +157,26 @@ pub struct Api {
     pub(super) history: Arc<dyn History>,
     pub(super) clock: Clock,
     pub(super) settings: ApiSettings,
-    /// Tells those who wait for a job what happens to it.
+    /// Tells requests that wait for a job what happens to it.
     pub(super) feed: Feed,
-    /// Bounds the large bodies in flight.
+    /// Bounds the memory of the large bodies in flight.
     pub(super) body_room: BodyRoom,
-    /// Cancelled when the process takes no jobs any more, but still serves.
+    /// Cancelled when the process takes no more jobs, but still serves.
     pub(super) draining: CancellationToken,
-    /// Cancelled when the server stops: streams and long polls end.
+    /// Cancelled when the server stops. Streams and long polls end then.
     pub(super) stopping: CancellationToken,
-    /// Work that must not end with the connection that asked for it, and streams.
+    /// Streams, and work that must not end with the connection of its request.
     pub(super) tasks: TaskTracker,
-    /// When the queue was last asked for a write that it made.
+    /// When the last successful write to the queue was asked for.
     pub(super) queue_written: std::sync::Mutex<Option<Instant>>,
     log_room: Mutex<Option<LogRoom>>,
 }
 
-/// What the event log last said of its room, and when.
+/// The event log's last answer about its room, and when it came.
 type LogRoom = (Instant, Result<LogSpan, ApiError>);
 
 impl Api {
-    /// An API over these ports; [`super::serve`] puts it on a listener.
+    /// Makes an API over these ports. [`super::serve`] puts it on a listener.
     pub fn new(ports: ApiPorts, clock: Clock, settings: ApiSettings) -> Self {
         let ApiPorts { queue, operator, scheduler, sink, source, history } = ports;
         Self {
@@ -191,18 +198,19 @@ impl Api {
         }
     }
 
-    /// The same API, which takes no jobs any more once `draining` is cancelled; everything else goes on.
+    /// The same API, but it takes no more jobs once `draining` is cancelled. Everything else goes
+    /// on.
     pub fn draining_on(self, draining: CancellationToken) -> Self {
         Self { draining, ..self }
     }
 
-    /// Refuses submissions while the process drains, and when the event log has no room for so many: history would lose
-    /// them.
+    /// Refuses submissions while the process drains, and when the event log has no room for this
+    /// many: history would lose them.
     pub(super) async fn check_room(&self, jobs: usize) -> Result<(), ApiError> {
         if self.draining.is_cancelled() {
             return Err(ApiError::draining());
         }
-        // One asks, the others wait for the answer; a failure is an answer to all of them.
+        // One request asks, and the others wait for its answer. They share an error too.
         let mut known = self.log_room.lock().await;
         let (_, room) = match &mut *known {
             Some(known) if known.0.elapsed() < TRUSTED => known,
@@ -216,7 +224,7 @@ impl Api {
         if wanted > span.cap {
             return Err(ApiError::log_full(span));
         }
-        // What is let in now takes its room before the next look.
+        // The accepted jobs take their room before the next look.
         span.length = wanted;
         Ok(())
     }
@@ -228,7 +236,7 @@ impl Api {
         }
     }
 
-    /// Runs `work` to its end even if the client goes away: for steps that belong together.
+    /// Runs `work` to its end even if the client goes away, for steps that belong together.
     pub(super) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,

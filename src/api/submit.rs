@@ -1,4 +1,4 @@
-//! Jobs in: checked, handed to the queue, and written down as submitted.
+//! Accepts jobs: checks them, hands them to the queue, and records their submission.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
 use crate::store::{JobRecord, StoreError};
 use crate::wire::{FieldProblem, MOST_JOBS, SubmitJob, Submitted, SubmittedJobs};
 
-/// No more wrong fields than this are listed.
+/// The most wrong fields that one answer lists.
 const LISTED: usize = 20;
 
 /// [`crate::wire::SubmitJobs`], each job an object.
@@ -142,7 +142,7 @@ pub(super) fn idempotency(
     Ok(Some(Idempotency { key: key.to_owned(), request, ttl: api.settings.idempotency_ttl }))
 }
 
-/// The only thing that a queue refuses about a job that was checked is what it comes after.
+/// About a job that was checked, the queue can only refuse the jobs that it comes after.
 fn refused(error: QueueError) -> ApiError {
     if error.kind == QueueErrorKind::Rejected {
         let problem = FieldProblem { pointer: "/after".to_owned(), detail: error.to_string() };
@@ -151,7 +151,8 @@ fn refused(error: QueueError) -> ApiError {
     error.into()
 }
 
-/// Hands the jobs to the queue, then writes them down; one answer each, in order.
+/// Hands the jobs to the queue, then records their submission. Returns one answer for each job, in
+/// order.
 pub(super) async fn submit(
     api: &Arc<Api>,
     jobs: Vec<AcceptedJob>,
@@ -175,10 +176,10 @@ pub(super) async fn submit(
 }
 
 impl Api {
-    /// What is to be written down of these submissions: of new jobs that they were submitted, and the same of others
-    /// whose submission was cut off before that.
+    /// The submission events to append: for new jobs, and for jobs whose own submission was cut off
+    /// before its event.
     async fn unannounced(&self, submissions: &[Submission]) -> Vec<Event> {
-        /// Questions to history at the same time.
+        /// How many questions to history are under way at the same time.
         const ASKED: usize = 16;
         let mut seen = HashSet::new();
         let (mut news, mut others) = (Vec::new(), Vec::new());
@@ -194,8 +195,8 @@ impl Api {
         news.into_iter().cloned().map(Event::submitted).collect()
     }
 
-    /// Whether history has been told that the job was submitted. When that can't be known it counts as not told: to tell
-    /// it again changes nothing.
+    /// Whether history has the submission of the job. If that can't be known, it counts as not
+    /// recorded, because recording it again changes nothing.
     async fn is_announced(&self, job: &Job) -> bool {
         let of_the_job = |record: &JobRecord| record.submitted_at == job.submitted_at;
         let found = async {

@@ -1,4 +1,5 @@
-//! The API as a client sees it, on a real socket, over the embedded adapters; the tests play the worker.
+//! Tests the API as a client sees it: on a real socket, over the embedded adapters. The tests play
+//! the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ mod failures;
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server, and what stands behind it.
+/// A server, with the ports behind it.
 struct Site {
     store: Arc<EmbeddedStore>,
     base: String,
@@ -158,7 +159,7 @@ impl Site {
         self.tell(lease, EventKind::AttemptStarted { attempt: lease.attempt(), worker, host: "h".to_owned() }).await;
     }
 
-    /// Writes down the end of an attempt that wrote this, and settles its lease.
+    /// Records the end of an attempt with this output, and settles its lease.
     async fn finished(&self, lease: Lease, code: i32, stdout: &str, last: bool) {
         let now = self.clock.now();
         let outcome = Outcome::Exit { code };
@@ -379,11 +380,11 @@ async fn logs_tell_each_thing_once_and_in_order() {
         let first = site.lease(&mut claims).await;
         site.started(&first).await;
         says(&first, "one\n");
-        // What was said last need not come through live.
+        // The last output of an attempt need not come through live.
         site.finished(first, 1, "one\ntwo\n", false).await;
         let second = site.lease(&mut claims).await;
         site.started(&second).await;
-        // A short attempt may not come through at all.
+        // The output of a short attempt may not come through at all.
         site.finished(second, 0, "three\n", true).await;
     };
     let (events, ()) = tokio::join!(reading, working);
@@ -467,7 +468,7 @@ async fn stopping_ends_streams_and_long_polls_and_finishes_requests() {
     let polling = site.http.get(format!("{}/api/v1/jobs/{id}?wait=60", site.base)).send();
     let mut stream = site.http.get(format!("{}/api/v1/jobs/{id}/logs", site.base)).send().await.unwrap();
     assert!(stream.chunk().await.unwrap().is_some());
-    // A request whose body is still on its way when the server is told to stop.
+    // The body of this request is still on its way when the server is told to stop.
     let mut slow = TcpStream::connect(site.base.trim_start_matches("http://")).await.unwrap();
     let head = "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 15\r\nexpect: 100-continue\r\n\r\n";
     slow.write_all(head.as_bytes()).await.unwrap();
@@ -483,7 +484,8 @@ async fn stopping_ends_streams_and_long_polls_and_finishes_requests() {
         assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     };
     let (polled, ()) = timeout(PATIENCE, async { tokio::join!(polling, ending) }).await.unwrap();
-    // Told to stop before or after the poll had arrived: either answered, or never taken.
+    // The poll may arrive before or after the stop: the server either answers it, or never takes
+    // it.
     if let Ok(response) = polled {
         assert_eq!(response.status().as_u16(), 200);
     }

@@ -1,5 +1,5 @@
-//! How long a connection may keep its place. The HTTP library's own timer takes a connection that waits between two
-//! requests for a slow head, so the two are told apart here.
+//! Limits how long a connection may keep its place. The HTTP library's own timer takes a connection
+//! that waits between two requests for one with a slow head, so this module tells the two apart.
 //!
 //! ```text
 //!   idle ──first byte of a head──> head ──head complete──> busy ──body of the answer gone──> idle
@@ -16,7 +16,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// What a connection is at, and since when.
+/// The phase of a connection, and when it began.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Idle(Instant),
@@ -24,7 +24,7 @@ enum Phase {
     Busy,
 }
 
-/// Watches one connection.
+/// Follows the phases of one connection.
 #[derive(Clone)]
 pub(super) struct Watch {
     phase: Arc<Mutex<Phase>>,
@@ -33,7 +33,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A connection just made may stay `idle` without a request, and take `head` for the head of one.
+    /// Starts with a new connection. It may stay `idle` without a request, and take `head` for the
+    /// head of one.
     pub(super) fn new(idle: Duration, head: Duration) -> Self {
         Self { phase: Arc::new(Mutex::new(Phase::Idle(Instant::now()))), idle, head }
     }
@@ -43,13 +44,16 @@ impl Watch {
         change(&mut self.phase.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// A request has arrived in full but for its body; it ends with the returned value.
+    /// Notes that the head of a request is complete. The request ends when the returned value is
+    /// dropped.
     pub(super) fn request(&self) -> Busy {
         self.update(|phase| *phase = Phase::Busy);
         Busy(self.clone())
     }
 
-    /// Since when no request is being answered, nor has a whole one come; how much has come of one decides first.
+    /// Since when the connection has waited without a whole request. `None` while the server
+    /// answers one. The flag says whether a part of a head has come; it decides first when two are
+    /// compared.
     pub(super) fn unanswered(&self) -> Option<(bool, Instant)> {
         match *self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
             Phase::Idle(since) => Some((false, since)),
@@ -58,7 +62,8 @@ impl Watch {
         }
     }
 
-    /// Returns when the connection has used up its time. Looks from time to time, so it may be late by up to a second.
+    /// Returns when the connection has used up its time. It looks from time to time, so it may be
+    /// late by up to a second.
     pub(super) async fn expired(&self) {
         let step = (self.idle.min(self.head) / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
         loop {
@@ -76,7 +81,7 @@ impl Watch {
     }
 }
 
-/// A request that is being answered.
+/// Marks that the server answers a request, until this is dropped.
 pub(super) struct Busy(Watch);
 
 impl Drop for Busy {
@@ -85,7 +90,7 @@ impl Drop for Busy {
     }
 }
 
-/// A stream that notices the first byte of a head.
+/// A stream that notes the first byte of a head.
 pub(super) struct Watched<S> {
     stream: S,
     watch: Watch,
@@ -138,7 +143,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// The body of an answer; its connection is busy until it has gone out.
+/// The body of an answer. The connection counts as busy until the body has gone out.
 pub(super) struct AnswerBody {
     pub(super) body: Body,
     pub(super) _busy: Busy,

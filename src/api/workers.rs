@@ -14,12 +14,12 @@ use crate::domain::WorkerId;
 use crate::queue::WorkerInfo;
 use crate::wire::Listing;
 
-/// `GET /api/v1/workers`.
+/// `GET /api/v1/workers`: the workers that have sent a heartbeat lately.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<WorkerInfo>>, ApiError> {
     Ok(axum::Json(Listing { items: api.queue.workers().await?, next_cursor: None }))
 }
 
-/// `POST /api/v1/workers/{id}:drain`.
+/// `POST /api/v1/workers/{id}:drain`: asks a worker to drain.
 pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment) -> Result<Response, ApiError> {
     let (id, verb) = segment.verb()?;
     if verb != "drain" {

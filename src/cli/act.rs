@@ -117,8 +117,8 @@ pub(super) async fn remove(args: &IdsArgs, client: &Client, console: &mut Consol
     each(&args.ids, console, async |id| client.remove(id).await).await
 }
 
-/// Tries every job, whatever becomes of the others, and exits with the highest code. Stops only when there is no point
-/// in going on: nobody answers, or the token is wrong.
+/// Tries every job, whatever becomes of the others, and exits with the highest code. Stops only
+/// when there is no point in going on: the server does not answer, or the token is wrong.
 async fn each(
     ids: &[JobId],
     console: &mut Console,

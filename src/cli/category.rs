@@ -164,7 +164,7 @@ impl View for Tested {
     }
 }
 
-/// What one threshold buys.
+/// The precision, recall and accuracy that one threshold gives.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Point {
     threshold: f32,
@@ -184,7 +184,7 @@ impl View for Calibrated {
         let row = |p: &Point| {
             [p.threshold, p.precision, p.recall, p.accuracy].iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>()
         };
-        // Every tenth of the curve shows its shape.
+        // Every tenth point of the curve is enough to show its shape.
         out.grid(&["THRESHOLD", "PRECISION", "RECALL", "ACCURACY"], self.curve.iter().step_by(10).map(row));
         out.field("best threshold", format!("{:.3}", self.best.threshold));
         out.field("precision", format!("{:.3}", self.best.precision));
@@ -243,7 +243,8 @@ async fn calibrate(args: &CalibrateArgs, client: &Client, console: &mut Console)
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let read: LabelledText = serde_json::from_str::<serde_json::Value>(line)
             .and_then(|value| {
-                // Other keys, such as where a message comes from, are of no concern here.
+                // Drops other keys, such as where a message comes from, because the server does not
+                // know them.
                 let kept = serde_json::json!({"text": value["text"], "category": value["category"]});
                 serde_json::from_value(kept)
             })

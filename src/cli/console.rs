@@ -20,29 +20,29 @@ pub enum Format {
     Jsonl,
 }
 
-/// Where a command writes to.
+/// The terminal as a command sees it: stdout, stderr, and how to print.
 pub struct Console {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
-    /// How data is printed.
+    /// The format in which to print data.
     pub format: Format,
     quiet: bool,
     verbose: u8,
-    /// Whether a line on stderr can be written over.
+    /// Whether stderr is a terminal, so that a line on it can be overwritten.
     rewrites: bool,
     /// The progress line that stands on the terminal, or that was printed last.
     progress: Option<String>,
 }
 
 impl Console {
-    /// The process's own stdout and stderr.
+    /// A console on the process's own stdout and stderr.
     pub fn stdio(globals: &Globals) -> Self {
         let mut console = Self::new(Box::new(std::io::stdout()), Box::new(std::io::stderr()), globals);
         console.rewrites = std::io::stderr().is_terminal();
         console
     }
 
-    /// Any two writers, neither of them a terminal.
+    /// A console on any two writers, which count as no terminal.
     pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, globals: &Globals) -> Self {
         Self {
             out,
@@ -55,12 +55,12 @@ impl Console {
         }
     }
 
-    /// Prints data in the format asked for.
+    /// Prints data in the format that the user asked for.
     pub(super) fn show<V: View + ?Sized>(&mut self, view: &V) -> Result<(), CliError> {
         self.show_as(self.format, view)
     }
 
-    /// Prints data in this format, whatever was asked for.
+    /// Prints data in `format`, whatever the user asked for.
     pub(super) fn show_as<V: View + ?Sized>(&mut self, format: Format, view: &V) -> Result<(), CliError> {
         let text = match format {
             Format::Table => {
@@ -84,13 +84,13 @@ impl Console {
         self.data(&line)
     }
 
-    /// Writes to stdout as it is.
+    /// Writes bytes to stdout unchanged.
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.clear_progress();
         self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(CliError::write)
     }
 
-    /// Passes on what a job wrote, to the same stream of ours.
+    /// Passes on a job's output to the same stream of this process.
     pub(super) fn job_output(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), CliError> {
         match stream {
             Stream::Stdout => self.data(bytes),
@@ -102,21 +102,21 @@ impl Console {
         }
     }
 
-    /// Says something to whoever sits in front of it.
+    /// Prints a line on stderr, unless the user wants quiet (`-q`).
     pub(super) fn say(&mut self, text: &str) {
         if !self.quiet {
             self.line(text);
         }
     }
 
-    /// Says something to who wants to know more (`-v`).
+    /// Prints a line on stderr for a user who wants to know more (`-v`).
     pub(super) fn detail(&mut self, text: &str) {
         if self.verbose > 0 {
             self.line(text);
         }
     }
 
-    /// Says, however quiet it is to be, that output of a job is missing at this place.
+    /// Prints, even with `-q`, that output of a job is missing at this place.
     pub(super) fn gap(&mut self, attempt: u32, stream: Stream, bytes: u64) {
         let stream = match stream {
             Stream::Stdout => "stdout",
@@ -125,12 +125,13 @@ impl Console {
         self.line(&format!("warning: {bytes} bytes of the {stream} of attempt {attempt} are missing here"));
     }
 
-    /// Says what could be done next.
+    /// Prints what the user could do next.
     pub(super) fn hint(&mut self, text: &str) {
         self.say(&format!("hint: {text}"));
     }
 
-    /// Says why the command failed, with the first cause (all of them with `-v`), and what to do about it.
+    /// Prints why the command failed, with the first cause (all of them with `-v`), and what to do
+    /// about it.
     pub(super) fn report(&mut self, error: &CliError) {
         if matches!(error, CliError::BrokenPipe) {
             return;
@@ -156,7 +157,8 @@ impl Console {
         }
     }
 
-    /// Shows how far a job is: on a terminal in one line that is written over, else in a line of its own.
+    /// Shows how far a job is. On a terminal the line overwrites the one before; elsewhere each is
+    /// a line of its own.
     pub(super) fn progress(&mut self, progress: &Progress) {
         const WIDTH: usize = 79;
         if self.quiet {
@@ -172,7 +174,7 @@ impl Console {
         self.progress = Some(text);
     }
 
-    /// Takes the progress line off the terminal, so that something else can be written.
+    /// Clears the progress line from the terminal before something else is written.
     pub(super) fn clear_progress(&mut self) {
         if self.rewrites && self.progress.take().is_some() {
             self.write_stderr(b"\r\x1b[K");
@@ -185,7 +187,7 @@ impl Console {
     }
 
     fn write_stderr(&mut self, bytes: &[u8]) {
-        // Nobody is left to be told when stderr is gone.
+        // When stderr is gone, there is no place left to report that.
         let _ = self.err.write_all(bytes).and_then(|()| self.err.flush());
     }
 }

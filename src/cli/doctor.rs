@@ -1,4 +1,4 @@
-//! `jobber doctor`: shows findings as a table, with what to do below it.
+//! `jobber doctor`: shows the findings as a table, with the advice below it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +48,8 @@ impl View for Report {
     }
 }
 
-/// Prints what was found on this host, with what the server answers. The code is 1 when a check has failed, else 0.
+/// Prints the findings about this host, together with the server's answers. The code is 1 when a
+/// check has failed, else 0.
 pub async fn doctor(globals: &Globals, mut console: Console, mut findings: Vec<Finding>) -> ExitCode {
     findings.extend(ask_server(globals).await);
     let status = findings.iter().map(|finding| finding.status).max().unwrap_or(Health::Ok);
@@ -84,7 +85,8 @@ async fn ask_server(globals: &Globals) -> Vec<Finding> {
     findings
 }
 
-/// What of the server's work does not go on. Nothing where it does not say: it may want a token for that.
+/// Asks for schedules that bring no jobs and for parked events. Finds nothing where the server does
+/// not answer, since it may want a token.
 async fn ask_what_stands_still(client: &Client) -> Vec<Finding> {
     let asked = async { tokio::join!(client.schedules(), client.parked_events()) };
     let Ok((schedules, parked)) = tokio::time::timeout(PATIENCE, asked).await else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked.
+//! The error of a command.
 
 use crate::client::ClientError;
 
@@ -8,28 +8,29 @@ pub enum CliError {
     /// The call to the server failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// What was asked makes no sense.
+    /// The user asked for something that makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// Whoever read stdout has had enough.
+    /// The program that reads stdout has closed it.
     #[error("stdout is closed")]
     BrokenPipe,
-    /// What was waited for has not happened in the time given.
+    /// What the command waited for has not happened within the given time.
     #[error("{0}")]
     Unfinished(String),
     /// Something on this side of the connection failed.
     #[error("{message}")]
     Local {
-        /// What, and what to do.
+        /// What failed, and what the user can do.
         message: String,
-        /// What the system said.
+        /// The error below, mostly the system's.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl CliError {
-    /// A failure to write to stdout.
+    /// Turns a failed write to stdout into an error. A closed pipe becomes
+    /// [`CliError::BrokenPipe`].
     pub(super) fn write(error: std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             CliError::BrokenPipe
@@ -38,7 +39,7 @@ impl CliError {
         }
     }
 
-    /// A failure on this side of the connection.
+    /// Makes the error of a failure on this side of the connection.
     pub(super) fn local(
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -60,7 +60,8 @@ impl View for Report {
     }
 }
 
-/// Measures what needs no network, and beside it the endpoint that `ask` knows, if there is one.
+/// Measures everything that needs no network, and beside it the endpoint that `ask` calls, if there
+/// is one.
 pub async fn evaluate<E: std::fmt::Display>(
     args: &EvaluateArgs,
     mut console: Console,

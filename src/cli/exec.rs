@@ -20,10 +20,11 @@ use super::{CliError, Console, Exit, Format};
 use crate::domain::{AcceptedJob, AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
 use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
 
-/// Between SIGTERM and SIGKILL when nobody says.
+/// The grace period when the user gives none.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// While so many bytes wait to be written, no more is read from the binary: then it waits, as it would for a pipe.
+/// How many bytes may wait to be written. At that point Jobber reads no more from the binary, which
+/// then waits as it would for a pipe.
 const FULL: usize = 1 << 20;
 
 /// `jobber exec`.
@@ -64,8 +65,8 @@ pub struct ExecArgs {
 /// Why the supervisor could not do its own work.
 pub type RunLocalError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the binary with `run_local`, shows what it writes as it comes, and exits with its code. SIGINT and SIGTERM stop
-/// the binary in the way a cancel does.
+/// Runs the binary with `run_local`, shows its output as it comes, and exits with its code. SIGINT
+/// and SIGTERM stop the binary in the way a cancellation does.
 pub async fn exec(
     args: &ExecArgs,
     clock: &Clock,
@@ -90,8 +91,8 @@ pub async fn exec(
     }
 }
 
-/// Runs the attempt on this thread while another one writes what it says. Gives the console back, unless the thread
-/// that writes still has it.
+/// Runs the attempt on this thread while another thread writes its output. Gives the console back,
+/// unless the writing thread still has it.
 async fn run_shown(
     args: &ExecArgs,
     order: RunOrder,
@@ -110,7 +111,7 @@ async fn run_shown(
     let pipe = Arc::new(Pipe { to_writer, pending: AtomicUsize::new(0) });
     let writer = Writer { said, pipe: pipe.clone(), stop: stop.clone(), console };
     let thread = std::thread::Builder::new().name("exec-output".to_owned()).spawn(move || {
-        // Fails only when nobody waits for it any more.
+        // This fails only when `run_shown` no longer waits for it.
         let _ = done.send(writer.write());
     });
     if let Err(e) = thread {
@@ -125,14 +126,15 @@ async fn run_shown(
             }
         }
     };
-    // Somebody may hold the sink for longer, so that the channel does not close by itself.
+    // Another holder of the sink may keep the channel open, so the end needs a message of its own.
     let _ = pipe.to_writer.send(ExecEvent::End);
     let (mut console, outcome) = tokio::select! {
         result = &mut written => match result {
             Ok(result) => result,
             Err(e) => return (None, Err(CliError::local("couldn't write the output", e))),
         },
-        // The binary has ended, but whoever reads our output does not: the next signal ends us too.
+        // The binary has ended, but the reader of the output takes nothing. The next signal then
+        // ends this process.
         () = signals.next() => return (None, Ok(Exit::INTERRUPTED)),
     };
     let exit = match (report, outcome) {
@@ -175,7 +177,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
     Ok((order, stop, signal))
 }
 
-/// SIGINT and SIGTERM.
+/// Receives SIGINT and SIGTERM.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -231,18 +233,18 @@ enum ExecEvent {
     End,
 }
 
-/// From the attempt's thread, which must not be held up (it also looks after the time limit and signals), to the one
-/// that writes.
+/// Carries events from the attempt's thread to the writing thread. The attempt's thread must not be
+/// held up, because it also keeps the time limit and handles signals.
 struct Pipe {
     to_writer: Sender<ExecEvent>,
-    /// Bytes that wait to be written.
+    /// How many bytes wait to be written.
     pending: AtomicUsize,
 }
 
 impl OutputSink for Pipe {
     fn output(&self, stream: Stream, bytes: &[u8]) {
         self.pending.fetch_add(bytes.len(), Ordering::Relaxed);
-        // Fails only when the writer has ended: then there is nobody to tell.
+        // This fails only when the writer has ended, and then the output has no reader.
         let _ = self.to_writer.send(ExecEvent::Output(stream, bytes.to_vec()));
     }
 
@@ -263,8 +265,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes until the end; answers whether stdout stands at the start of a line. When stdout is closed the binary is
-    /// stopped, as SIGPIPE would, and what it still says goes nowhere.
+    /// Writes until the end, and returns whether stdout stands at the start of a line. When stdout
+    /// is closed, it stops the binary, as SIGPIPE would, and drops all further output.
     fn write(mut self) -> (Console, Result<bool, CliError>) {
         let mut at_line_start = true;
         let mut failed = None;
@@ -273,7 +275,7 @@ impl Writer {
                 ExecEvent::End => break,
                 ExecEvent::Output(stream, bytes) => {
                     if failed.is_none() {
-                        // With JSON, stdout is for the report.
+                        // In the JSON formats, stdout is for the report.
                         let to_stdout = stream == Stream::Stdout && self.console.format == Format::Table;
                         if to_stdout {
                             at_line_start = bytes.ends_with(b"\n");

@@ -1,4 +1,4 @@
-//! Exit codes: the one place that folds what happened into a number for the shell.
+//! Exit codes: the one place that turns an end into a number for the shell.
 
 use std::process::ExitCode;
 
@@ -6,14 +6,14 @@ use super::CliError;
 use crate::client::{ClientError, ClientErrorKind};
 use crate::domain::{JobState, Outcome, SpawnFailure};
 
-/// How a process of ours ends, as scripts see it. See `docs/development/cli-reference.md`.
+/// The exit code of this process, as scripts see it. See `docs/development/cli-reference.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exit(u8);
 
 impl Exit {
-    /// All went well; of a job: it has completed.
+    /// All went well. For a job: it has completed.
     pub const OK: Exit = Exit(0);
-    /// It did not work.
+    /// The command failed, and no other code says why.
     pub const ERROR: Exit = Exit(1);
     /// The command line makes no sense.
     pub const USAGE: Exit = Exit(2);
@@ -21,29 +21,30 @@ impl Exit {
     pub const NOT_FOUND: Exit = Exit(3);
     /// No token, or not the right one.
     pub const AUTH: Exit = Exit(4);
-    /// Not possible as things stand.
+    /// The state of the job or the queue does not allow it.
     pub const CONFLICT: Exit = Exit(5);
-    /// Nothing answers at the server's address.
+    /// No server answers at the address.
     pub const UNREACHABLE: Exit = Exit(6);
     /// The job ran past its time limit.
     pub const TIMEOUT: Exit = Exit(124);
-    /// Jobber itself failed: what became of the job can't be told.
+    /// Jobber itself failed and can't tell the job's outcome.
     pub const JOBBER_FAILED: Exit = Exit(125);
     /// The job was cancelled, or could not be started.
     pub const NOT_RUN: Exit = Exit(126);
     /// There is no such binary.
     pub const NO_BINARY: Exit = Exit(127);
-    /// Ctrl-C on this side; the job goes on.
+    /// The user pressed Ctrl-C here; the job goes on.
     pub const INTERRUPTED: Exit = Exit(130);
-    /// Whoever read the job's output has had enough (128 + SIGPIPE); the job goes on.
+    /// The reader of the job's output has closed it (128 + SIGPIPE); the job goes on.
     pub const OUTPUT_CLOSED: Exit = Exit(141);
 
-    /// The number.
+    /// The code as a number for the shell.
     pub fn code(self) -> u8 {
         self.0
     }
 
-    /// The code of an attempt that ended like this. An end for want of memory counts as SIGKILL, which it is.
+    /// The code for an attempt with this outcome. Running out of memory counts as SIGKILL, which is
+    /// how the kernel ends the process.
     pub fn of_outcome(outcome: &Outcome) -> Exit {
         const SIGKILL: i32 = 9;
         match *outcome {
@@ -71,7 +72,7 @@ impl Exit {
         }
     }
 
-    /// The code of a command about jobs that did not do what it was asked.
+    /// The code of a command about jobs that failed with this error.
     pub fn of_error(error: &CliError) -> Exit {
         match error {
             CliError::Client(e) if is_unknown_binary(e) => Exit::NO_BINARY,
@@ -88,7 +89,8 @@ impl Exit {
         }
     }
 
-    /// The code of a command that speaks for jobs (`run`, `wait`, `exec`) when it could not see them through.
+    /// The code of a command that speaks for jobs (`run`, `wait`, `exec`) when it lost track of
+    /// them through this error.
     pub fn of_error_with_jobs(error: &CliError) -> Exit {
         match error {
             CliError::Client(e) if is_unknown_binary(e) => Exit::NO_BINARY,

@@ -1,4 +1,4 @@
-//! Which jobs and failures a command is about: arguments that several commands share.
+//! The arguments by which several commands select jobs and failures.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! Following a job to its end: what it writes goes where it would go without Jobber.
+//! Follows a job to its end: its output goes where it would go without Jobber.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::client::{Client, LogRequest};
 use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::{JobView, LogEvent, Submitted};
 
-/// The last line of `jsonl`, behind the events.
+/// The last line of `jsonl`, after the events.
 #[derive(Serialize)]
 struct JobLine<'a> {
     #[serde(rename = "type")]
@@ -19,12 +19,13 @@ struct JobLine<'a> {
     job: &'a JobView,
 }
 
-/// Shows what the job that was just submitted writes until it has ended, and gives its code. Ctrl-C leaves it running.
+/// Shows the output of a job that was just submitted until the job has ended, and returns its code.
+/// Ctrl-C leaves it running.
 pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let (id, address) = (&job.id, job.address());
     let watched = tokio::select! {
         job = watch(&address, client, console) => Some(job?),
-        // Without a handler to be had, the signal ends the process by itself.
+        // If no handler can be installed, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => None,
     };
     let Some((mut job, at_line_start)) = watched else {
@@ -47,7 +48,8 @@ pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Conso
     Ok(Exit::of_job(job.state, job.outcome.as_ref()))
 }
 
-/// How an attempt ended, in one line. What a job says of itself has been on its stderr; what Jobber says has not.
+/// The outcome of an attempt, in one line. It leaves out the job's own error, which was on its
+/// stderr, but has Jobber's, which was not.
 pub(super) fn reason(outcome: Option<&Outcome>, error: Option<&str>) -> String {
     let error = first_line(error.unwrap_or(""), 200);
     match outcome {
@@ -76,7 +78,8 @@ pub(super) fn print_result(
     console.json_line(result)
 }
 
-/// Passes on the job's output; at its end gives the job, and whether stdout stands at the start of a line.
+/// Passes on the job's output. At the end it returns the job, and whether stdout stands at the
+/// start of a line.
 async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(JobView, bool), CliError> {
     let mut log = client.logs(id, LogRequest { follow: true, ..LogRequest::default() }).await?;
     let mut at_line_start = true;
@@ -95,7 +98,7 @@ async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(Jo
         match event {
             LogEvent::Output { stream, text, base64, .. } => {
                 let bytes = from_text(&text, base64.as_deref());
-                // With `json`, stdout is for the job as it ended.
+                // In the JSON formats, stdout is for the job as it ended.
                 let to_stdout = stream == Stream::Stdout && console.format == Format::Table;
                 if to_stdout {
                     at_line_start = bytes.ends_with(b"\n");

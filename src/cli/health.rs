@@ -1,4 +1,5 @@
-//! `jobber health`: 0 or 1 for whoever watches over the process, a container's health check above all.
+//! `jobber health`: exits with 0 or 1 for a program that watches the process, such as a container's
+//! health check.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ impl View for Health {
     }
 }
 
-/// Asks, and answers 0 when all is well, else 1, whatever the reason: other codes mean other things to those who ask.
+/// Asks the server. Exits with 0 when all is well, else with 1, whatever the reason: other codes
+/// have other meanings to such programs.
 pub(super) async fn health(args: &HealthArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let asked = match tokio::time::timeout(PATIENCE, ask(args, client)).await {
         Ok(answer) => answer,

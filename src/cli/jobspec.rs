@@ -1,4 +1,4 @@
-//! The flags that describe a job, and what they become.
+//! The flags that describe a job, and how they become one.
 
 use std::path::Path;
 use std::time::Duration;

@@ -73,7 +73,7 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
     };
     let mut list = client.jobs(&query).await?;
     while args.all && list.next_cursor.is_some() {
-        // Line by line there is no need to hold them all.
+        // In `jsonl` each page is printed at once, so no more than a page is held in memory.
         if console.format == Format::Jsonl {
             console.show(&JobList(Listing { items: std::mem::take(&mut list.items), next_cursor: None }))?;
         }

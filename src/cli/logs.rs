@@ -50,12 +50,14 @@ impl View for Log {
     fn table(&self, _: &mut Table) {}
 }
 
-/// Prints the log as text as it comes, or as events: with `json` in one list at its end.
+/// Prints the log as text while it comes, or as events. In `json` it prints all events at the end,
+/// in one list.
 pub(super) async fn logs(args: &LogsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let request = LogRequest { follow: args.follow, stream: args.stream.map(Stream::from), attempt: args.attempt };
     tokio::select! {
         exit = print(&args.id, request, client, console) => exit,
-        // Ctrl-C is how one leaves a log; without a handler to be had, the signal ends the process by itself.
+        // Ctrl-C is the way to leave a log. If no handler can be installed, the signal ends the
+        // process by itself.
         Ok(()) = tokio::signal::ctrl_c() => Ok(Exit::INTERRUPTED),
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: parses words, calls the server, and prints.
 //!
-//! Data goes to stdout, everything else to stderr. Roles (`dev`, `serve`, `work`), `exec` and `bench` are only parsed
-//! here; whoever owns `main` runs them.
+//! Data goes to stdout, everything else to stderr. Roles (`dev`, `serve`, `work`), `exec` and
+//! `bench` are only parsed here; `main` runs them.
 
 mod act;
 mod category;
@@ -156,7 +156,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What `category evaluate` is given: among the commands of a server the one that asks none.
+    /// The arguments of `category evaluate`, the one command of this group that asks no server.
     pub fn evaluation(&self) -> Option<&evaluate::EvaluateArgs> {
         match self {
             Command::Client(ClientCommand::Category(category::CategoryCommand::Evaluate(args))) => Some(args),
@@ -217,7 +217,8 @@ pub enum ClientCommand {
 }
 
 impl ClientCommand {
-    /// Whether the exit code belongs to jobs, so that a failure of Jobber's own must be told apart (125).
+    /// Whether the exit code stands for jobs, so that a failure of Jobber itself needs a code of
+    /// its own (125).
     fn speaks_for_jobs(&self) -> bool {
         match self {
             ClientCommand::Run(_) | ClientCommand::Wait(_) => true,
@@ -227,19 +228,19 @@ impl ClientCommand {
     }
 }
 
-/// Reads a command line. What is not one is explained on the terminal, as are `--help` and `--version`.
+/// Parses a command line. Explains a mistake on the terminal, and prints `--help` and `--version`.
 ///
 /// # Errors
 /// The code to exit with: 0 after help, 2 after a mistake.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
     Cli::try_parse_from(words).map_err(|e| {
-        // Nobody to tell when the terminal is gone.
+        // When the terminal is gone, there is no place to print to.
         let _ = e.print();
         if e.use_stderr() { Exit::USAGE.into() } else { Exit::OK.into() }
     })
 }
 
-/// Runs a command that talks to a server. Errors are told on the console; the code says how it went.
+/// Runs a command that talks to a server. Prints errors on the console, and returns the exit code.
 pub async fn run(command: ClientCommand, globals: &Globals, mut console: Console) -> ExitCode {
     let for_jobs = command.speaks_for_jobs();
     let exit = match dispatch(command, globals, &mut console).await {
@@ -282,7 +283,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
 }
 
 fn connect(globals: &Globals) -> Result<Client, CliError> {
-    // An empty variable is one that somebody has unset in the way that shells make easy.
+    // An empty variable counts as unset, because shells make it easy to write that.
     let token = match (&globals.token, &globals.token_file) {
         (Some(token), _) if !token.reveal().is_empty() => Some(token.clone()),
         (_, Some(file)) => {
@@ -308,7 +309,7 @@ fn with_hint(error: &crate::client::ClientError) -> String {
     text
 }
 
-/// The whole tree of commands, as completions need it.
+/// The whole tree of commands, from which completions are made.
 fn tree() -> clap::Command {
     Cli::command()
 }

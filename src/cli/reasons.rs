@@ -1,4 +1,5 @@
-//! What those who wait for a job are told while it does not start: the reasons of `jobber explain`, when they change.
+//! Tells the user who waits for a job why it does not start: the reasons of `jobber explain`,
+//! whenever they change.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,20 +10,21 @@ use super::Console;
 use crate::client::{Client, ClientErrorKind};
 use crate::domain::{JobId, JobState};
 
-/// The command says nothing for so long.
+/// How long the command says nothing, at first and after a change.
 const QUIET: Duration = Duration::from_secs(2);
-/// Between two looks, at most, while nothing changes.
+/// The longest time between two looks while nothing changes.
 const SELDOM: Duration = Duration::from_secs(10);
 
-/// Why a job has not started.
+/// Looks for the reasons why one job has not started.
 pub(super) struct Reasons<'a> {
     id: &'a JobId,
     client: &'a Client,
     next_look: Instant,
     pause: Duration,
-    /// What was said last, without its numbers: a shorter line before the job, or another time, is no other reason.
+    /// The last reason, without its numbers: fewer jobs ahead of it, or another time, make no new
+    /// reason.
     said: Option<String>,
-    /// There is nothing to say while it runs.
+    /// Whether an attempt runs, so that there is nothing to explain.
     runs: bool,
 }
 
@@ -37,7 +39,7 @@ impl<'a> Reasons<'a> {
         self.look_again();
     }
 
-    /// The value of `work`. Says meanwhile why the job has not started.
+    /// Returns the value of `work`. Says meanwhile why the job has not started.
     pub(super) async fn told_during<T>(&mut self, work: impl Future<Output = T>, console: &mut Console) -> T {
         let mut work = pin!(work);
         loop {
@@ -49,7 +51,7 @@ impl<'a> Reasons<'a> {
         }
     }
 
-    /// The next reason that is new. May be dropped at any point.
+    /// Waits for the next new reason. A caller may drop the future at any point.
     async fn next(&mut self) -> String {
         loop {
             if self.runs {
@@ -76,7 +78,8 @@ impl<'a> Reasons<'a> {
         self.next_look = Instant::now() + QUIET;
     }
 
-    /// Why the job has not started; `None` when it has, or when nothing is known of it.
+    /// The reason why the job has not started. `None` when it has, or when the server can't explain
+    /// it.
     async fn ask(&self) -> Option<String> {
         let explained = match self.client.explain(self.id).await {
             Ok(explained) => explained,
@@ -85,7 +88,7 @@ impl<'a> Reasons<'a> {
             }
             Err(_) => return None,
         };
-        // A job that a worker has taken may still wait there for its turn.
+        // A job that a worker has claimed may still wait there for a slot.
         if explained.state.is_final() || explained.state == JobState::Active && self.has_started().await {
             return None;
         }
@@ -121,7 +124,7 @@ mod tests {
         let mut reasons = Reasons { next_look: Instant::now(), ..Reasons::of(&id, &client) };
         for lines in [1, 1, 2] {
             let asked = server.requests().len();
-            // As if the time had passed.
+            // Makes the next look due at once.
             reasons.next_look = Instant::now();
             let work = async {
                 while server.requests().len() == asked || text(&err).lines().count() < lines {

@@ -1,4 +1,5 @@
-//! The flags of the roles: only what was given, so that the layers of the configuration can tell it from a default.
+//! The flags of the roles. A flag that was not given stays empty, so that the layers of the
+//! configuration can tell it from a default.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

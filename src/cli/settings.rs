@@ -1,4 +1,4 @@
-//! What was given on the command line, as settings of the configuration.
+//! Turns the command line into settings of the configuration.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,8 +8,8 @@ use super::{Command, EnvironmentSetting, Globals, ListenArgs, WorkerArgs};
 
 type Settings = Vec<(&'static str, Vec<String>)>;
 
-/// The settings that were given: their keys and values. What was not given is left to the other layers. `own` is this process's environment,
-/// from which `--env KEY` takes its value.
+/// The given settings, by key. The other layers decide on the rest. `--env KEY` takes its value
+/// from `own`, the environment of this process.
 pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, String>) -> Settings {
     let mut given = Settings::new();
     set(&mut given, "data_dir", globals.data_dir.as_deref().map(show));
@@ -35,7 +35,7 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
     given
 }
 
-/// The filter for log lines: what `-v` and `-q` ask for, else what is configured.
+/// The filter for log lines: by `-v` and `-q` if given, else as configured.
 pub fn log_filter(globals: &Globals, configured: &str) -> String {
     match (globals.quiet, globals.verbose) {
         (true, _) => "error".to_owned(),
@@ -45,9 +45,9 @@ pub fn log_filter(globals: &Globals, configured: &str) -> String {
     }
 }
 
-/// Tells on standard error why the process can't go on, with all causes.
+/// Prints on standard error why the process can't go on, with all causes.
 pub fn complain(error: &anyhow::Error) {
-    // Nobody to tell when standard error is gone.
+    // When standard error is gone, there is no place to print to.
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
 }
 

@@ -103,7 +103,7 @@ fn attempt_row(attempt: &AttemptRecord) -> Vec<String> {
     ]
 }
 
-/// The end of a stream, unless it is empty or has just been shown as the error.
+/// Shows the end of a stream, unless it is empty or was just shown as the error.
 fn tail(out: &mut Table, name: &str, tail: &Tail, shown: Option<&str>) {
     const LINES: usize = 20;
     let text = tail.text.trim_end();

@@ -84,7 +84,7 @@ impl Ask<'_> {
     }
 }
 
-/// Ten characters, filled as far as the part goes.
+/// Ten characters, of which `part` (0 to 1) is filled.
 fn bar(part: f64) -> String {
     let full = (part.clamp(0.0, 1.0) * 10.0).round() as usize;
     "█".repeat(full) + &"·".repeat(10 - full)
@@ -101,7 +101,7 @@ fn limits(low: Option<f64>, high: Option<f64>) -> String {
     }
 }
 
-/// A bar and the part; of few, only how many of how many.
+/// A bar and the rate. With too few attempts for a rate, only the two numbers.
 fn rate(rate: &Rate) -> String {
     match rate.rate {
         Some(part) => format!("{} {:>7}", bar(part), percent(part)),

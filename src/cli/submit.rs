@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::domain::{Clock, JobId, JobName};
 use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted};
 
-/// Bytes of JSON in one request at most: well below what the server takes.
+/// How many bytes of JSON one request has at most: well below the server's limit.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// `jobber submit`.
@@ -80,12 +80,12 @@ impl From<RunArgs> for SubmitArgs {
 }
 
 impl SubmitArgs {
-    /// Whether the command lasts until jobs have ended.
+    /// Whether the command goes on until the jobs have ended.
     pub(super) fn waits(&self) -> bool {
         self.wait || self.follow
     }
 
-    /// The jobs that are meant; `None` when it is one, said with flags.
+    /// The jobs that the flags ask for. `None` when they describe a single job.
     fn many(&self, one: &SubmitJob, clock: &Clock) -> Result<Option<Vec<SubmitJob>>, CliError> {
         if let Some(file) = &self.each_line {
             let lines = read_text(file)?;
@@ -105,7 +105,7 @@ impl SubmitArgs {
     }
 }
 
-/// Reads an array of jobs, or one job a line.
+/// Reads an array of jobs, or one job per line.
 fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text);
@@ -113,7 +113,8 @@ fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
     serde_json::Deserializer::from_str(text).into_iter().collect()
 }
 
-/// What was submitted: one job is an object, many are a list, however many they are.
+/// The submitted jobs. One job prints as an object. Many print as a list, even if the list has one
+/// item.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum SubmitView {
@@ -129,7 +130,7 @@ impl SubmitView {
         }
     }
 
-    /// The jobs, once all have ended.
+    /// Waits until all jobs have ended, and returns them.
     async fn ends(&self, client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
         let addresses: Vec<_> = self.all().iter().map(Submitted::address).collect();
         let mut jobs = wait::all_ends(&addresses, client, console).await?;
@@ -160,7 +161,7 @@ impl View for SubmitView {
     }
 }
 
-/// Submits, follows, and gives the job's code.
+/// Submits a job, follows it, and returns its code.
 pub(super) async fn run(args: RunArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     submit(args.into(), client, console).await
 }
@@ -191,7 +192,7 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
             let sent = send(jobs, key, client, &mut done).await;
             let answer = SubmitView::Many { items: done };
             if let Err(error) = sent {
-                // What was accepted stays accepted: it must be known which.
+                // The server keeps the jobs that it has accepted, so the user must learn which.
                 if !answer.all().is_empty() {
                     console.say(&format!("{} jobs were submitted before this failed:", answer.all().len()));
                     answer.print(args.print_id, console)?;
@@ -203,7 +204,8 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
     }
 }
 
-/// Sends the jobs in as few requests as there may be; each is accepted as a whole or not at all.
+/// Sends the jobs in as few requests as possible. The server accepts each request as a whole or not
+/// at all.
 async fn send(
     jobs: Vec<SubmitJob>,
     key: Option<&str>,
@@ -211,7 +213,7 @@ async fn send(
     done: &mut Vec<Submitted>,
 ) -> Result<(), CliError> {
     for (i, batch) in batches(jobs).into_iter().enumerate() {
-        // Each request needs a key of its own; the first has the one that was given.
+        // Each request needs a key of its own; the first gets the given one.
         let key = key.map(|key| if i == 0 { key.to_owned() } else { format!("{key}#{}", i + 1) });
         done.extend(client.submit_many(&SubmitJobs { jobs: batch }, key.as_deref()).await?.jobs);
     }
@@ -237,7 +239,7 @@ fn batches(jobs: Vec<SubmitJob>) -> Vec<Vec<SubmitJob>> {
     batches
 }
 
-/// Says what was submitted and, if asked to, waits for its end.
+/// Prints the submitted jobs and, with `--wait`, waits for their end.
 async fn finish(
     args: &SubmitArgs,
     answer: &SubmitView,

@@ -1,5 +1,5 @@
-//! `jobber rebuild`, `export` and `import`: what they are told, and what they tell. The work is done by whoever owns the
-//! configuration and the store.
+//! `jobber rebuild`, `export` and `import`: their arguments and their answers. `main` gives them
+//! the work itself, because it has the configuration and the store.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,24 +67,24 @@ pub struct TurnArgs {
 }
 
 impl TurnArgs {
-    /// How long to wait.
+    /// How long to wait for another process that folds history.
     pub fn patience(&self) -> Duration {
         self.wait.unwrap_or(Duration::from_secs(10))
     }
 }
 
-/// What a recount found, and did.
+/// The result of a recount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recounted {
-    /// Jobs that were added up.
+    /// How many jobs were added up.
     pub jobs: u64,
     /// Aggregates that were not what the jobs add up to.
     pub differing: u64,
-    /// Which those are, as far as they were only compared.
+    /// The aggregates that differ, by name and day. Empty unless they were only compared.
     pub names: Vec<String>,
-    /// Whether they have been replaced.
+    /// Whether the aggregates were replaced, not only compared.
     pub replaced: bool,
-    /// Aggregates that were left as they are, since some of their jobs may have expired.
+    /// How many aggregates stay as they are, because some of their jobs may have expired.
     pub expired: u64,
 }
 
@@ -102,19 +102,19 @@ impl View for Recounted {
     }
 }
 
-/// What was moved.
+/// The amounts that an export or import has moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Moved {
-    /// Jobs.
+    /// How many jobs were moved.
     pub jobs: u64,
-    /// Errors that failed attempts of theirs reported.
+    /// How many errors of failed attempts were moved.
     pub errors: u64,
-    /// Aggregates.
+    /// How many aggregates were moved.
     pub aggregates: u64,
-    /// Of an import: jobs and aggregates that were not there yet.
+    /// How many jobs and aggregates were not there before. Only for an import.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<u64>,
-    /// Up to where history goes.
+    /// The place in the event log up to which the history goes.
     pub cursor: String,
 }
 
@@ -128,7 +128,7 @@ impl View for Moved {
     }
 }
 
-/// Does the work of `rebuild` and shows what came of it.
+/// Runs `work`, and shows its result.
 pub async fn rebuild(
     mut console: Console,
     work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Recounted>,
@@ -137,7 +137,8 @@ pub async fn rebuild(
     finish(console, done, |done| if done.replaced || done.differing == 0 { Exit::OK } else { Exit::ERROR })
 }
 
-/// Does the work of `export` or `import`. `told_on_stderr`: stdout is taken by the data itself.
+/// Runs `work`, an export or import, and shows its result. With `told_on_stderr`, stdout holds the
+/// data itself.
 pub async fn transfer(
     mut console: Console,
     told_on_stderr: bool,

@@ -1,11 +1,11 @@
-//! Values of options as people write them, each checked where it is read.
+//! Values of options as people write them. Each is checked where it is read.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::{Backoff, BackoffKind, Day, Deduplication, Timestamp};
 
-/// Reads `90s`, `15m`, `1h 30m`, `500ms`; a number alone needs a unit, but for 0.
+/// Reads `90s`, `15m`, `1h 30m`, `500ms`. A number needs a unit, unless it is 0.
 ///
 /// # Errors
 /// A message for people.
@@ -13,12 +13,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::config::values::duration(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
 }
 
-/// A variable that jobs get: `KEY=VALUE`, or `KEY` to pass on the worker's own.
+/// A variable for jobs: `KEY=VALUE`, or `KEY` to pass on the worker's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentSetting {
-    /// Its name.
+    /// The name of the variable.
     pub key: String,
-    /// Its value; `None` when it is passed on.
+    /// The value; `None` to pass on the worker's own.
     pub value: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl FromStr for EnvironmentSetting {
     }
 }
 
-/// Reads `exp:1s`, `fixed:5s`, and with the part that is left to chance `exp:1s:0.5` (`:jitter` alone is 0.5).
+/// Reads `exp:1s`, `fixed:5s`, or with a jitter `exp:1s:0.5` (`:jitter` alone means 0.5).
 pub(super) fn parse_backoff(text: &str) -> Result<Backoff, String> {
     let wrong = || format!("{text:?} is not a backoff such as exp:1s, fixed:5s or exp:1s:0.5");
     let mut parts = text.split(':');
@@ -72,17 +72,17 @@ pub(super) fn parse_dedup(text: &str) -> Result<Deduplication, String> {
     Ok(Deduplication { key: key.to_owned(), ttl })
 }
 
-/// A moment: said as such, or as so long ago.
+/// A moment, absolute or relative to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
-    /// So long ago.
+    /// This long before now.
     Ago(Duration),
-    /// Then.
+    /// At this time.
     At(Timestamp),
 }
 
 impl Moment {
-    /// The moment itself, seen from `now`.
+    /// The moment as a time, given the present.
     pub(super) fn resolve(self, now: Timestamp) -> Timestamp {
         match self {
             Moment::Ago(ago) => now - ago,
@@ -90,7 +90,8 @@ impl Moment {
         }
     }
 
-    /// The same where numbers are by day: so long ago is then the beginning of that day (UTC).
+    /// The same for numbers that are kept by day: a relative moment means the beginning of its day
+    /// (UTC).
     pub(super) fn resolve_day(self, now: Timestamp) -> Timestamp {
         match self {
             Moment::Ago(ago) => (now - ago).day().start(),
@@ -111,7 +112,7 @@ impl FromStr for Moment {
     }
 }
 
-/// A duration as people like to read it: three significant digits, the two largest units.
+/// A duration in a form that is easy to read: up to three digits, or the two largest units.
 pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 0.001 {

@@ -1,4 +1,5 @@
-//! What a command prints, in every format: a [`View`] is written as JSON by serde and as a table by itself.
+//! How a command prints its data in every format: serde writes a [`View`] as JSON, and the view
+//! itself writes its table.
 
 use serde::Serialize;
 
@@ -6,16 +7,17 @@ use crate::domain;
 
 /// Something that can be printed. A list is a struct with its `items`, as in the API: one shape for all lists.
 pub(super) trait View: Serialize {
-    /// Writes it for people.
+    /// Writes the data for people.
     fn table(&self, out: &mut Table);
 
-    /// Writes it for line-wise programs: one compact JSON object each. Lists give one for each item.
+    /// Writes the data for programs that read lines: one compact JSON object each. A list gives one
+    /// line for each item.
     fn lines(&self) -> Vec<String> {
         vec![json_line(self)]
     }
 }
 
-/// One compact line of JSON.
+/// Serialises a value as one compact line of JSON.
 pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("views have only string keys")
 }
@@ -26,7 +28,8 @@ enum Block {
     Text { title: String, text: String },
 }
 
-/// Text for people: fields, grids and blocks of text, aligned, with whatever could play tricks on a terminal escaped.
+/// Text for people: aligned fields, grids and blocks of text. It escapes everything that could play
+/// tricks on a terminal.
 #[derive(Default)]
 pub(super) struct Table {
     blocks: Vec<Block>,
@@ -42,14 +45,15 @@ impl Table {
         }
     }
 
-    /// Adds a field, if there is a value.
+    /// Adds a field if it has a value.
     pub(super) fn optional(&mut self, name: &'static str, value: Option<impl AsRef<str>>) {
         if let Some(value) = value {
             self.field(name, value);
         }
     }
 
-    /// Adds columns with a head. The head is printed without rows too, so that scripts can rely on it.
+    /// Adds a grid with a head. The head is printed without rows too, so that scripts can rely on
+    /// it.
     pub(super) fn grid(&mut self, head: &'static [&'static str], rows: impl IntoIterator<Item = Vec<String>>) {
         let rows = rows.into_iter().map(|row| row.iter().map(|cell| escape_line(cell)).collect()).collect();
         self.blocks.push(Block::Grid { head, rows });
@@ -60,7 +64,7 @@ impl Table {
         self.blocks.push(Block::Text { title: title.into(), text: escape_text(text) });
     }
 
-    /// The whole, blocks set apart by an empty line.
+    /// The whole text, with an empty line between blocks.
     pub(super) fn render(&self) -> String {
         let blocks: Vec<String> = self.blocks.iter().map(render_block).collect();
         blocks.join("\n")
@@ -95,12 +99,12 @@ fn render_row(row: &[String], widths: &[usize]) -> String {
     cells.join("  ").trim_end().to_owned() + "\n"
 }
 
-/// Text with everything that moves a terminal's cursor, colours it or turns its direction written out.
+/// Escapes everything that moves a terminal's cursor, colours text or turns its direction.
 pub(super) fn escape_line(text: &str) -> String {
     escape(text, |_| false)
 }
 
-/// The same, but line feeds and tabs stay.
+/// Like [`escape_line`], but line feeds and tabs stay.
 fn escape_text(text: &str) -> String {
     escape(&text.replace("\r\n", "\n"), |c| c == '\n' || c == '\t')
 }
@@ -114,7 +118,7 @@ fn escape(text: &str, stays: impl Fn(char) -> bool) -> String {
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),
             c if c.is_ascii_control() => escaped.push_str(&format!("\\x{:02x}", u32::from(c))),
-            // Marks that change the direction of writing can make a text look like another one.
+            // Marks that change the direction of writing can make one text look like another.
             c if c.is_control()
                 || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
             {
@@ -126,7 +130,7 @@ fn escape(text: &str, stays: impl Fn(char) -> bool) -> String {
     escaped
 }
 
-/// The first line that says something, cut to `width` characters.
+/// The first line that is not blank, cut to `width` characters.
 pub(super) fn first_line(text: &str, width: usize) -> String {
     let line = domain::first_line(text);
     if line.chars().count() <= width {
@@ -145,7 +149,7 @@ pub(super) fn show_time(at: domain::Timestamp) -> String {
     }
 }
 
-/// Something that may be missing, as a cell.
+/// A cell for a value that may be missing.
 pub(super) fn or_dash(value: Option<impl Into<String>>) -> String {
     value.map_or_else(|| "-".to_owned(), Into::into)
 }

@@ -31,7 +31,7 @@ pub struct WaitArgs {
     any: bool,
 }
 
-/// How a job has ended.
+/// The end of a job, as `jobber wait` prints it.
 #[derive(Debug, Serialize)]
 struct Ended {
     id: JobId,
@@ -102,7 +102,7 @@ pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console
     }
 }
 
-/// Prints how the jobs have ended; the highest of their codes is the code of the whole.
+/// Prints how the jobs have ended, and returns the highest of their codes.
 pub(super) fn report(jobs: Vec<JobView>, console: &mut Console) -> Result<Exit, CliError> {
     let exit = highest(&jobs);
     console.show(&Ends { items: jobs.into_iter().map(Ended::from).collect() })?;
@@ -114,17 +114,17 @@ pub(super) fn highest(jobs: &[JobView]) -> Exit {
     jobs.iter().map(|job| Exit::of_job(job.state, job.outcome.as_ref())).max().unwrap_or(Exit::OK)
 }
 
-/// The value of `work`, or `None` when Ctrl-C came first.
+/// Returns the value of `work`, or `None` when Ctrl-C came first.
 pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<Option<T>, CliError> {
     tokio::select! {
         value = work => value.map(Some),
-        // Without a handler to be had, the signal ends the process by itself.
+        // If no handler can be installed, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => Ok(None),
     }
 }
 
-/// The jobs, all ended. One after the other is as quick as all at once: the last one decides. Says meanwhile why one has
-/// not started.
+/// Waits until all jobs have ended, one after the other. That takes no longer than all at once,
+/// since the slowest job decides. Says meanwhile why the job that it waits for has not started.
 pub(super) async fn all_ends(ids: &[JobId], client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
@@ -133,7 +133,7 @@ pub(super) async fn all_ends(ids: &[JobId], client: &Client, console: &mut Conso
     Ok(jobs)
 }
 
-/// The first job that ends. Says meanwhile why the first that was named has not started.
+/// Waits for the first job that ends. Says meanwhile why the first named job has not started.
 async fn first_end(ids: &[JobId], client: &Client, console: &mut Console) -> Result<JobView, CliError> {
     let mut waits: FuturesUnordered<_> = ids.iter().map(|id| end_of(id, client)).collect();
     let nothing = || CliError::Usage("no job was named".to_owned());
@@ -141,12 +141,13 @@ async fn first_end(ids: &[JobId], client: &Client, console: &mut Console) -> Res
     reasons.told_during(waits.next(), console).await.unwrap_or_else(|| Err(nothing()))
 }
 
-/// The job, ended. Sees a restart of the server through, but not one that was never there.
+/// Waits until the job has ended. Outlasts a restart of the server, but does not wait for a server
+/// that never answered.
 pub(super) async fn end_of(id: &JobId, client: &Client) -> Result<JobView, CliError> {
     const POLL: Duration = Duration::from_secs(60);
-    /// Between two questions at least, should the server not wait as asked.
+    /// The least time between two requests, in case the server does not wait as asked.
     const PAUSE: Duration = Duration::from_millis(100);
-    /// How long an outcome may lag behind the end: history is written after the queue.
+    /// How long the outcome may lag behind the end, because history is written after the queue.
     const LAG: Duration = Duration::from_secs(10);
     const AWAY: Duration = Duration::from_secs(30);
     let mut seen_at: Option<Instant> = None;

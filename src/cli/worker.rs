@@ -92,8 +92,8 @@ pub(super) async fn worker(command: &WorkerCommand, client: &Client, console: &m
     Ok(Exit::OK)
 }
 
-/// The worker with this id, else the only one whose id begins like that, else the id as it is: the server may know a
-/// worker that was not heard of lately.
+/// The worker with this id, else the only worker whose id begins like that, else the id as given:
+/// the server may know a worker that has sent no heartbeat lately.
 fn find(asked: &WorkerId, workers: &[WorkerInfo]) -> Result<WorkerId, CliError> {
     let alike: Vec<_> = workers.iter().map(|w| &w.id).filter(|id| id.as_str().starts_with(asked.as_str())).collect();
     match alike.as_slice() {

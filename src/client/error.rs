@@ -2,20 +2,21 @@
 
 use crate::wire::Problem;
 
-/// What a caller can decide on.
+/// The kinds of error between which a caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientErrorKind {
-    /// Nothing answers at the address, or no longer.
+    /// No server answers at the address, or it has stopped answering.
     Unreachable,
     /// There is no such job or worker.
     NotFound,
-    /// Not possible as things stand: a job that has ended can't be cancelled, for instance.
+    /// The state of the job or the queue does not allow it: a job that has ended can't be
+    /// cancelled, for instance.
     Conflict,
     /// No token, or not the right one.
     Auth,
-    /// The request itself is wrong; the same one will be refused again.
+    /// The request itself is wrong. The server will refuse the same one again.
     Rejected,
-    /// The server could not do its work, or what answered is no Jobber.
+    /// The server could not do its work, or the program that answers is no Jobber.
     Server,
 }
 
@@ -23,11 +24,11 @@ pub enum ClientErrorKind {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ClientError {
-    /// What a caller can decide on.
+    /// The kind, by which a caller decides what to do.
     pub kind: ClientErrorKind,
-    /// What the server said, if it said something in its own words.
+    /// The server's own description of the problem, if it sent one.
     pub problem: Option<Box<Problem>>,
-    /// What to do about it.
+    /// What the user can do about it.
     pub hint: Option<String>,
     message: String,
     #[source]
@@ -35,24 +36,24 @@ pub struct ClientError {
 }
 
 impl ClientError {
-    /// An error that did not come from the server.
+    /// Makes an error that did not come from the server.
     pub(super) fn new(kind: ClientErrorKind, message: impl Into<String>) -> Self {
         Self { kind, problem: None, hint: None, message: message.into(), source: None }
     }
 
-    /// Adds what to do about it.
+    /// Adds what the user can do about it.
     pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds what caused it.
+    /// Adds the cause.
     pub(super) fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The server's refusal, as an error of the kind that its status stands for.
+    /// Makes an error of the server's refusal. Its status decides the kind.
     pub(super) fn refused(problem: Problem) -> Self {
         let kind = match problem.status {
             401 | 403 => ClientErrorKind::Auth,
@@ -71,7 +72,7 @@ impl ClientError {
         Self { kind, problem: Some(Box::new(problem)), hint, message, source: None }
     }
 
-    /// The server's word for this error (`unknown_binary`, `unknown_job`, ...), if it said one.
+    /// The server's code for this error (`unknown_binary`, `unknown_job`, ...), if it sent one.
     pub fn code(&self) -> Option<&str> {
         self.problem.as_ref().map(|p| p.code.as_str())
     }

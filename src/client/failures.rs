@@ -11,16 +11,16 @@ use crate::wire::failures::{
     RetriedFailed, RetryFailed, TestBody, Tested, ThresholdBody,
 };
 
-/// What statistics and failures are about.
+/// Which jobs statistics and failures are about.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StatsQuery {
-    /// Jobs of this binary.
+    /// Only jobs of this binary.
     pub name: Option<String>,
-    /// Submitted on this day or later.
+    /// Only jobs submitted on this day or later.
     pub since: Option<Timestamp>,
-    /// Submitted before.
+    /// Only jobs submitted before this day begins (UTC).
     pub until: Option<Timestamp>,
-    /// Whatever else the route takes.
+    /// The other parameters of the route, by name.
     pub more: Vec<(&'static str, String)>,
 }
 
@@ -35,7 +35,7 @@ impl StatsQuery {
 }
 
 impl Client {
-    /// Statistics: of `attempts`, `concurrency`, `categories`, `cost` or `durations`.
+    /// Gets statistics. `what` is `attempts`, `concurrency`, `categories`, `cost` or `durations`.
     ///
     /// # Errors
     /// `Rejected` when the query makes no sense.
@@ -43,16 +43,16 @@ impl Client {
         self.answer(self.api(Method::GET, &format!("stats/{what}")).query(&query.pairs())).await
     }
 
-    /// The same as comma-separated values.
+    /// Gets the statistics of [`Client::stats`] as comma-separated values.
     ///
     /// # Errors
-    /// The same.
+    /// Those of [`Client::stats`].
     pub async fn stats_csv(&self, what: &str, query: &StatsQuery) -> Result<Vec<u8>, ClientError> {
         let request = self.api(Method::GET, &format!("stats/{what}")).query(&query.pairs());
         self.send(request.query(&[("format", "csv")])).await
     }
 
-    /// Failed attempts by what they said.
+    /// Counts failed attempts by their errors.
     ///
     /// # Errors
     /// `NotFound` when there is no such category.
@@ -60,7 +60,7 @@ impl Client {
         self.answer(self.api(Method::GET, "failures").query(&query.pairs())).await
     }
 
-    /// Known errors that are like a text.
+    /// Finds at most `limit` known errors that are similar to a text.
     ///
     /// # Errors
     /// `Server` when the embedder is away.
@@ -69,7 +69,7 @@ impl Client {
         self.answer(self.api(Method::GET, "failures/similar").query(&query)).await
     }
 
-    /// Puts back failed jobs by why they failed.
+    /// Puts failed jobs back, selected by why they failed.
     ///
     /// # Errors
     /// `NotFound` when there is no such category, or no such error.
@@ -77,7 +77,7 @@ impl Client {
         self.answer(self.api(Method::POST, "jobs:retry").json(body)).await
     }
 
-    /// All categories.
+    /// Lists all categories.
     ///
     /// # Errors
     /// When the server can't tell.
@@ -85,7 +85,7 @@ impl Client {
         self.answer(self.api(Method::GET, "categories")).await
     }
 
-    /// The categories that come with Jobber.
+    /// Lists the categories that come with Jobber.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -117,7 +117,7 @@ impl Client {
         self.answer(self.api(Method::DELETE, &format!("categories/{}", encode(id)))).await
     }
 
-    /// Where a text belongs.
+    /// Finds the category of a text.
     ///
     /// # Errors
     /// `Server` when the embedder is away.
@@ -125,7 +125,7 @@ impl Client {
         self.answer(self.api(Method::POST, "categories:test").json(&TestBody { text: text.to_owned() })).await
     }
 
-    /// Which threshold puts most messages where they belong.
+    /// Finds the threshold that puts most messages into the categories of their labels.
     ///
     /// # Errors
     /// `NotFound` when a label is no category.
@@ -133,7 +133,8 @@ impl Client {
         self.answer(self.api(Method::POST, "categories:calibrate").json(body)).await
     }
 
-    /// Sets how near an error must be to its category.
+    /// Sets how near an error must be to its category, from -1 to 1. `None` goes back to the
+    /// configured value.
     ///
     /// # Errors
     /// `Rejected` when it is not -1 to 1.

@@ -1,4 +1,5 @@
-//! A server that says what a test tells it to, over real sockets: one scripted answer for each request, in order.
+//! A server with scripted answers for tests, over real sockets: one answer for each request, in
+//! order.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,17 +12,18 @@ use tokio_util::task::TaskTracker;
 
 use super::{Client, Secret};
 
-/// Accepts, answers, remembers; ends when it is dropped.
+/// Accepts connections, answers from its script, and remembers the requests. It ends when it is
+/// dropped.
 pub(crate) struct FakeServer {
     address: String,
     requests: Arc<Mutex<Vec<String>>>,
     _stop: DropGuard,
 }
 
-/// Bytes to answer with, after which the connection is closed.
+/// The bytes of one answer. The server closes the connection after them.
 pub(crate) type CannedResponse = Vec<u8>;
 
-/// A JSON answer.
+/// An answer with a JSON body.
 pub(crate) fn json(status: u16, body: &(impl Serialize + ?Sized)) -> CannedResponse {
     answer(status, "application/json", &serde_json::to_string(body).unwrap())
 }
@@ -34,7 +36,7 @@ pub(crate) fn problem(status: u16, code: &str, detail: &str) -> CannedResponse {
     answer(status, "application/problem+json", &body.to_string())
 }
 
-/// Events, each with its `type` as its name.
+/// An event stream. Each event has its `type` as its name.
 pub(crate) fn events(events: &[Value]) -> CannedResponse {
     let mut text =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: hello\n\n".to_owned();
@@ -44,7 +46,7 @@ pub(crate) fn events(events: &[Value]) -> CannedResponse {
     text.into_bytes()
 }
 
-/// Any answer with a length.
+/// An answer of any type, with its length.
 pub(crate) fn answer(status: u16, kind: &str, body: &str) -> CannedResponse {
     let length = body.len();
     format!(
@@ -54,7 +56,7 @@ pub(crate) fn answer(status: u16, kind: &str, body: &str) -> CannedResponse {
 }
 
 impl FakeServer {
-    /// Listens on a port of the system's choice.
+    /// Starts the server on a port of the system's choice.
     pub(crate) async fn start(answers: Vec<CannedResponse>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -77,22 +79,22 @@ impl FakeServer {
         Self { address, requests, _stop: stop.drop_guard() }
     }
 
-    /// A client without a token.
+    /// A client of this server without a token.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.address, None).unwrap()
     }
 
-    /// A client with a token.
+    /// A client of this server with a token.
     pub(crate) fn client_with(&self, token: &str) -> Client {
         Client::new(&self.address, Some(Secret::new(token))).unwrap()
     }
 
-    /// Where it listens.
+    /// The URL of this server.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Everything that was asked, head and body.
+    /// All requests so far, head and body.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }

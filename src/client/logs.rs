@@ -1,4 +1,4 @@
-//! The output of a job as it comes, over however many connections that takes.
+//! Follows the output of a job as it comes, over as many connections as that takes.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,25 +11,27 @@ use super::{Client, ClientError, ClientErrorKind, encode};
 use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::LogEvent;
 
-/// The server sends a heartbeat far more often than this: silence means that the connection is dead.
+/// How long the server may be silent before the connection counts as dead. Its heartbeats come far
+/// more often.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How often a lost connection is made anew before giving up: with the waits between, about half a minute.
+/// How often to reconnect before giving up. With the waits between, that is about half a minute.
 const RECONNECTS: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Which part of a job's output is asked for.
+/// Which part of a job's output to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogRequest {
-    /// Whether to go on until the job has ended; else what there is so far.
+    /// Whether to go on until the job has ended. Otherwise the stream ends with the output so far.
     pub follow: bool,
-    /// Only this stream.
+    /// Only this stream; `None` for both.
     pub stream: Option<Stream>,
-    /// Only this start of the job.
+    /// Only the attempt with this number, from 1; `None` for all.
     pub attempt: Option<u32>,
 }
 
-/// What a running job says. While following, a lost connection is made anew without repeating anything.
+/// The output of a job, event by event. While following, it reconnects when the connection is lost,
+/// and repeats nothing.
 pub struct LogStream {
     client: Client,
     path: String,
@@ -64,7 +66,8 @@ impl LogStream {
         Ok(stream)
     }
 
-    /// The next event; `None` when the job has ended (or, when not following, when there is no more).
+    /// Returns the next event. `None` when the job has ended (or, when not following, when there is
+    /// no more).
     ///
     /// # Errors
     /// When the server refuses, or can't be reached for about half a minute.
@@ -97,7 +100,7 @@ impl LogStream {
         }
     }
 
-    /// Reads one piece of the body; false at its end.
+    /// Reads one piece of the body. Returns false at its end.
     async fn read(&mut self) -> Result<bool, ClientError> {
         let Some(body) = &mut self.body else { return Ok(false) };
         let Ok(piece) = tokio::time::timeout(SILENCE, body.next()).await else {
@@ -146,8 +149,9 @@ fn stream_word(stream: Stream) -> &'static str {
     }
 }
 
-/// What has been given out already. A server that numbers its events goes on where `Last-Event-ID` says; one that does
-/// not starts again from the beginning, so as many bytes of each stream are left out as have been given out.
+/// Remembers what the stream has given out already. A server that numbers its events goes on after
+/// `Last-Event-ID`. A server that does not starts again from the beginning. Then as many bytes of
+/// each stream are skipped as were given out before.
 #[derive(Debug, Default)]
 struct Seen {
     last_id: Option<String>,
@@ -162,7 +166,7 @@ impl Seen {
         self.to_skip = if self.last_id.is_none() { self.given.clone() } else { HashMap::new() };
     }
 
-    /// The event, or what of it is new.
+    /// Returns the event, or the part of it that is new.
     fn keep_new(&mut self, sse: &SseEvent) -> Result<Option<LogEvent>, ClientError> {
         self.last_id = sse.id.clone().or(self.last_id.take());
         if !["output", "gap", "progress", "attempt", "state"].contains(&sse.name.as_str()) {

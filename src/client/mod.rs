@@ -1,4 +1,5 @@
-//! The client of the HTTP API: a typed method for every route of `/api/v1`. The only room that knows `reqwest`.
+//! The client of the HTTP API: a typed method for every route of `/api/v1`. No other module uses
+//! `reqwest`.
 
 mod error;
 mod failures;
@@ -27,31 +28,31 @@ pub use failures::StatsQuery;
 pub use logs::{LogRequest, LogStream};
 use transport::{ANSWER, build, encode};
 
-/// Where a client looks for the server when nobody says.
+/// The server's address when the user gives none.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:3000";
 
-/// Which jobs to list: all given conditions must hold.
+/// Which jobs to list. A job must meet all given conditions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobQuery {
-    /// In one of these states; any when empty.
+    /// Only jobs in one of these states; jobs in any state when empty.
     pub states: Vec<JobState>,
-    /// Running this binary.
+    /// Only jobs of this binary.
     pub name: Option<String>,
-    /// Submitted at or after.
+    /// Only jobs submitted at this time or later.
     pub since: Option<Timestamp>,
-    /// Submitted before.
+    /// Only jobs submitted before this time.
     pub until: Option<Timestamp>,
-    /// Items at most on a page.
+    /// The most items on a page.
     pub limit: Option<usize>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the page before; `None` for the first page.
     pub cursor: Option<String>,
-    /// Of which an attempt failed with an error of this category.
+    /// Only jobs with an attempt that failed with an error of this category.
     pub category: Option<String>,
-    /// Of which an attempt failed with the error whose fingerprint begins like this.
+    /// Only jobs with an attempt that failed with an error whose fingerprint begins like this.
     pub fingerprint: Option<String>,
 }
 
-/// A connection to one server; clones share it.
+/// A client of one server. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -60,11 +61,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at this address (`http://host:port`, a path in front of `/api/v1` allowed). Connects
+    /// Makes a client of the server at this address (`http://host:port`, a path in front of
+    /// `/api/v1` allowed). It connects only when it is used.
     /// only when it is used.
     ///
     /// # Errors
-    /// `Rejected` when the address is not one, or the token can't stand in a header.
+    /// `Rejected` when the text is no such address, or the token can't stand in a header.
     pub fn new(server: &str, token: Option<Secret>) -> Result<Client, ClientError> {
         let wrong = |why: &str| {
             ClientError::new(ClientErrorKind::Rejected, format!("{server:?} is not the address of a server: {why}"))
@@ -93,7 +95,7 @@ impl Client {
         Ok(Client { http, base: Arc::new(base), token })
     }
 
-    /// The server's address, for people.
+    /// The server's address, as people write it.
     pub fn server(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
@@ -101,7 +103,7 @@ impl Client {
     /// Submits one job. A repeated call with the same idempotency key gives the first answer again.
     ///
     /// # Errors
-    /// `Rejected` when a field is wrong or there is no such binary, `Conflict` when the key was used for another job.
+    /// `Rejected` when a field is wrong, there is no such binary, or the key was used for another job.
     pub async fn submit(&self, job: &SubmitJob, idempotency_key: Option<&str>) -> Result<Submitted, ClientError> {
         self.answer(self.keyed(self.api(Method::POST, "jobs").json(job), idempotency_key)?).await
     }
@@ -135,7 +137,8 @@ impl Client {
         self.answer(self.api(Method::GET, "jobs").query(&pairs)).await
     }
 
-    /// A job as it is now or, with `wait` (at most 60 s), as soon as it has ended, but not later than that.
+    /// Gets a job as it is now. With `wait` (at most 60 s) the server answers as soon as the job
+    /// has ended, or when that time is over.
     ///
     /// # Errors
     /// `NotFound` when there is no such job.
@@ -147,7 +150,7 @@ impl Client {
         self.answer(request).await
     }
 
-    /// What a job has written so far and, when following, writes until its end.
+    /// Gets the output of a job so far and, when following, until its end.
     ///
     /// # Errors
     /// `NotFound` when there is no such job.
@@ -155,7 +158,7 @@ impl Client {
         LogStream::open(self.clone(), id, request).await
     }
 
-    /// Why a job stands where it stands.
+    /// Explains why a job is in its state.
     ///
     /// # Errors
     /// `NotFound` when there is no such job.
@@ -163,7 +166,7 @@ impl Client {
         self.answer(self.api(Method::GET, &format!("jobs/{}/explain", encode(id.as_str())))).await
     }
 
-    /// Stops a job, or takes it out before it starts.
+    /// Stops a running job, or takes a job out before it starts.
     ///
     /// # Errors
     /// `NotFound` when there is no such job, `Conflict` when it has ended.
@@ -188,7 +191,7 @@ impl Client {
         self.answer(self.verb(id, "promote")).await
     }
 
-    /// Takes a job that is not running out of the queue and out of the lists.
+    /// Takes a job that is not running out of the queue, and hides it from the lists.
     ///
     /// # Errors
     /// `NotFound` when there is no such job, `Conflict` when it is running.
@@ -196,7 +199,7 @@ impl Client {
         self.answer(self.api(Method::DELETE, &format!("jobs/{}", encode(id.as_str())))).await
     }
 
-    /// How many jobs are in each state.
+    /// Counts the jobs in each state.
     ///
     /// # Errors
     /// When the server can't tell.
@@ -213,7 +216,7 @@ impl Client {
         self.send(self.api(Method::POST, path)).await.map(drop)
     }
 
-    /// Takes ended jobs out of the queue; their history stays.
+    /// Removes ended jobs from the queue; their history stays.
     ///
     /// # Errors
     /// `Rejected` when the state is not a final one.
@@ -221,7 +224,7 @@ impl Client {
         self.answer(self.api(Method::POST, "queue:clean").json(body)).await
     }
 
-    /// Workers that were heard of lately.
+    /// Lists the workers that have sent a heartbeat lately.
     ///
     /// # Errors
     /// When the server can't tell.
@@ -230,7 +233,7 @@ impl Client {
         Ok(listing.items)
     }
 
-    /// Asks a worker to take nothing new and end.
+    /// Asks a worker to drain: to take nothing new and end.
     ///
     /// # Errors
     /// `NotFound` when there is no such worker.
@@ -238,18 +241,18 @@ impl Client {
         self.send(self.api(Method::POST, &format!("workers/{}:drain", encode(id.as_str())))).await.map(drop)
     }
 
-    /// Whether the server lives.
+    /// Asks whether the server lives.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not answer.
     pub async fn health(&self) -> Result<(), ClientError> {
         self.send(self.request(Method::GET, "healthz")).await.map(drop)
     }
 
-    /// The server's version.
+    /// Asks for the server's version.
     ///
     /// # Errors
-    /// When it does not live.
+    /// When it does not answer.
     pub async fn version(&self) -> Result<String, ClientError> {
         #[derive(serde::Deserialize)]
         struct Health {
@@ -259,7 +262,7 @@ impl Client {
         Ok(health.version)
     }
 
-    /// Whether the server can take jobs.
+    /// Asks whether the server can take jobs.
     ///
     /// # Errors
     /// `Server` when it lives but can't.
@@ -267,7 +270,8 @@ impl Client {
         self.send(self.request(Method::GET, "readyz")).await.map(drop)
     }
 
-    /// How many events of the log could not be read and were set aside; `None` when the server does not know.
+    /// Asks how many events of the log are parked, because the projector could not read them.
+    /// `None` when the server does not know.
     ///
     /// # Errors
     /// `Server` when it lives but can't work.

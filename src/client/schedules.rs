@@ -8,7 +8,7 @@ use crate::domain::ScheduleId;
 use crate::wire::{Listing, PutSchedule, ScheduleActed, ScheduleView, Submitted};
 
 impl Client {
-    /// Puts a schedule in place, or in the place of the one with its id.
+    /// Adds a schedule, or replaces the one with the same id.
     ///
     /// # Errors
     /// `Rejected` when a field is wrong or there is no such binary.
@@ -16,7 +16,7 @@ impl Client {
         self.answer(self.api(Method::POST, "schedules").json(schedule)).await
     }
 
-    /// All schedules, the next due first.
+    /// Lists all schedules, the next due first.
     ///
     /// # Errors
     /// When the server can't tell.
@@ -25,7 +25,7 @@ impl Client {
         Ok(listing.items)
     }
 
-    /// One schedule.
+    /// Gets one schedule.
     ///
     /// # Errors
     /// `NotFound` when there is no such schedule.
@@ -33,7 +33,7 @@ impl Client {
         self.answer(self.api(Method::GET, &path(id))).await
     }
 
-    /// Takes a schedule out.
+    /// Removes a schedule.
     ///
     /// # Errors
     /// `NotFound` when there is no such schedule.
@@ -41,7 +41,7 @@ impl Client {
         self.answer(self.api(Method::DELETE, &path(id))).await
     }
 
-    /// Submits one job of a schedule now.
+    /// Submits one job of a schedule at once.
     ///
     /// # Errors
     /// `NotFound` when there is no such schedule.
@@ -49,7 +49,7 @@ impl Client {
         self.answer(self.api(Method::POST, &format!("{}:trigger", path(id)))).await
     }
 
-    /// Stops a schedule from bringing jobs, or lets it go on.
+    /// Pauses a schedule, so that it brings no jobs, or resumes it.
     ///
     /// # Errors
     /// `NotFound` when there is no such schedule.

@@ -1,27 +1,29 @@
-//! Parses server-sent events, however the network has cut them (WHATWG HTML, section 9.2).
+//! Parses server-sent events (WHATWG HTML, section 9.2), wherever the network has cut them.
 
 use super::ClientError;
 use super::error::ClientErrorKind;
 
-/// The longest line, in bytes: a piece of output is far shorter, so this is only reached by what is no event stream.
+/// The longest line, in bytes. A piece of output is far shorter, so only a body that is no event
+/// stream reaches it.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
-/// One event.
+/// One server-sent event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SseEvent {
-    /// Its name; `message` when it has none.
+    /// The name of the event; `message` when the server gave none.
     pub(super) name: String,
-    /// Its data, lines joined by a line feed.
+    /// The data, its lines joined by line feeds.
     pub(super) data: String,
-    /// The last id that was given, with this event or before.
+    /// The last id, from this event or from one before it.
     pub(super) id: Option<String>,
 }
 
-/// Puts lines together from pieces, and events from lines.
+/// Assembles lines from pieces of the body, and events from lines.
 #[derive(Debug, Default)]
 pub(super) struct SseParser {
     line: Vec<u8>,
-    /// The last byte was a carriage return: a line feed that follows belongs to it.
+    /// Whether the last byte was a carriage return. A line feed right after it belongs to the same
+    /// line end.
     after_cr: bool,
     name: String,
     data: Option<String>,
@@ -32,7 +34,7 @@ impl SseParser {
     /// Takes the next bytes and gives the events that they complete.
     ///
     /// # Errors
-    /// When a line is longer than any event of ours.
+    /// When a line is longer than `MAX_LINE`.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<Vec<SseEvent>, ClientError> {
         let mut events = Vec::new();
         if self.after_cr && !bytes.is_empty() {
@@ -79,7 +81,7 @@ impl SseParser {
                 None => self.data = Some(value.to_owned()),
             },
             "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
-            // A comment (the heartbeat), `retry`, or something newer than this client.
+            // A comment (the heartbeat), `retry`, or a field that is newer than this client.
             _ => {}
         }
         None

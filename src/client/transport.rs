@@ -1,4 +1,4 @@
-//! Requests over the wire: what is sent with each of them, and what becomes of what comes back.
+//! Sends requests: what goes with each of them, and how answers become values or errors.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::wire::Problem;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the server may take to answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
-/// The longest answer that is read: far more than the server sends.
+/// The longest answer that the client reads, in bytes: far more than the server sends.
 const MAX_BODY: usize = 256 * 1024 * 1024;
 
 impl Client {
@@ -49,7 +49,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|e| self.no_jobber("its answer can't be read").caused_by(e))
     }
 
-    /// Sends the request and reads the whole answer; a status that is no success becomes an error.
+    /// Sends the request and reads the whole answer. A status other than success becomes an error.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, ClientError> {
         let response = request.send().await.map_err(|e| self.lost(e))?;
         let status = response.status();
@@ -75,7 +75,7 @@ impl Client {
         Ok(body)
     }
 
-    /// Opens an event stream; there is no limit on how long it lasts.
+    /// Opens an event stream, which may last for any time.
     pub(super) async fn open_stream(
         &self,
         path: &str,
@@ -150,18 +150,19 @@ fn content_type(response: &Response) -> String {
 }
 
 pub(super) fn build(base: &Url) -> reqwest::Result<reqwest::Client> {
-    // Fails only when a provider is installed already, which is as good.
+    // This fails only when a provider is installed already, which is just as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip: IpAddr| SocketAddr::new(ip, 0));
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("jobber/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
-        // A redirect is never ours, and would carry the token elsewhere.
+        // The server never redirects. A redirect would carry the token elsewhere.
         .redirect(reqwest::redirect::Policy::none())
         // A static binary can't count on the system's resolver for this name.
         .resolve_to_addrs("localhost", &loopback);
     if base.scheme() == "http" {
-        // Without this the system's certificates are loaded all the same, and their absence is an error.
+        // Without this the client loads the system's certificates all the same, and fails if there
+        // are none.
         let unused = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();

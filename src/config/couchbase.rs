@@ -4,21 +4,21 @@ use percent_encoding::percent_decode_str;
 
 use crate::domain::Secret;
 
-/// What `store.url` may be, for people.
+/// What `store.url` may be, as errors tell people.
 pub(super) const ALLOWED: &str = "embedded, or couchbase:// or couchbases:// with user:password@host/bucket";
 
-/// Where a bucket is and who asks for it.
+/// A bucket, its servers, and the credentials for it.
 #[derive(Debug, Clone)]
 pub struct CouchbaseUrl {
-    /// Whether the connection is encrypted: `couchbases://`.
+    /// Whether the connection is encrypted, as with `couchbases://`.
     pub tls: bool,
     /// One or more servers, with or without port, separated by commas.
     pub hosts: String,
-    /// Who asks.
+    /// The user name for the bucket.
     pub username: String,
-    /// With which password.
+    /// The password of that user.
     pub password: Secret,
-    /// For which bucket.
+    /// The name of the bucket.
     pub bucket: String,
 }
 
@@ -26,7 +26,7 @@ impl CouchbaseUrl {
     /// Reads `couchbase://user:password@host[:port][,host]/bucket`. Special characters are written as `%XX`.
     ///
     /// # Errors
-    /// What is allowed; never what was given, which holds the password.
+    /// What is allowed. It never repeats the URL, which holds the password.
     pub fn parse(text: &str) -> Result<Self, String> {
         if has_bare_percent(text) {
             return Err(format!("{ALLOWED}; a % in user or password is written %25, as it begins a %XX"));
@@ -41,7 +41,7 @@ impl CouchbaseUrl {
             "couchbases" => true,
             _ => return None,
         };
-        // The last '@', so that a password with one in it is not taken for a host.
+        // Splits at the last '@', so that a password with an '@' in it is not taken for a host.
         let (credentials, place) = rest.rsplit_once('@')?;
         let (username, password) = credentials.split_once(':')?;
         let (hosts, bucket) = place.split_once('/')?;
@@ -69,19 +69,21 @@ impl CouchbaseUrl {
     }
 }
 
-/// The URL that the original's variables make together. `host` may be a host, or a connection string.
+/// Builds the URL from the variables of the original program. `host` may be a host or a connection
+/// string.
 pub(super) fn of_variables(host: &str, username: &str, password: &str, bucket: &str) -> String {
     let (scheme, hosts) = host.split_once("://").unwrap_or(("couchbase", host));
     let hosts = hosts.trim_end_matches('/');
     format!("{scheme}://{}:{}@{hosts}/{}", encoded(username), encoded(password), bucket)
 }
 
-/// A text as it stands in a URL.
+/// Encodes a text for a URL.
 pub(super) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// Whether user or password of a URL have a `%` that is no `%XX`: a text that was not encoded, and would be read as another.
+/// Whether the user or the password of a URL has a `%` that does not begin a `%XX`. Such a text was
+/// not encoded, and would be decoded to another one.
 pub(super) fn has_bare_percent(url: &str) -> bool {
     let credentials = url.rsplit_once('@').map_or("", |(credentials, _)| credentials);
     credentials
@@ -120,7 +122,7 @@ mod tests {
         }
     }
 
-    /// It would be taken for something else, and refused as a wrong password.
+    /// Without the check the server would see another password, and would refuse it as wrong.
     #[test]
     fn a_password_that_was_not_encoded_is_refused_with_the_reason() {
         for password in ["p%w", "%", "a%2", "%zz"] {

@@ -1,4 +1,4 @@
-//! The part of the configuration that says what finds out what an error means.
+//! The configuration of the embedder, which finds out what an error means.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use super::layers::{ConfigError, Layers};
 use super::{must, number, values, within};
 use crate::domain::Secret;
 
-/// What makes vectors out of texts.
+/// The embedder, which turns texts into vectors.
 #[derive(Debug, Clone)]
 pub enum EmbedderConfig {
-    /// The model within the binary.
+    /// The model that is built into the binary.
     BuiltIn,
     /// An endpoint that speaks OpenAI's protocol.
     Endpoint(EndpointConfig),
 }
 
 impl EmbedderConfig {
-    /// Texts that go to it at once.
+    /// How many texts go to the embedder at once.
     pub fn batch(&self) -> usize {
         match self {
             EmbedderConfig::BuiltIn => 64,
@@ -25,13 +25,13 @@ impl EmbedderConfig {
     }
 }
 
-/// An endpoint for vectors.
+/// The settings of an endpoint that makes vectors.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct EndpointConfig {
     pub url: String,
     pub model: String,
-    /// `None`: as the model is known to have it.
+    /// The length of the vectors. `None` for the length that the model is known to have.
     pub dimension: Option<usize>,
     pub api_key: Option<Secret>,
     pub batch: usize,

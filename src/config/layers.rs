@@ -1,4 +1,5 @@
-//! Default, file, environment, command line: later layers win, and each value knows where it came from.
+//! The layers of the configuration: default, file, environment, command line. Later layers win, and
+//! each value knows its origin.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,46 +15,46 @@ pub enum ConfigError {
     /// A value that is not allowed.
     #[error("{origin}: {key} = {value:?} is not allowed: it must be {allowed}")]
     Value {
-        /// Where it stands.
+        /// The layer that gave the value.
         origin: Origin,
-        /// The setting.
+        /// The key of the setting.
         key: String,
-        /// What was found.
+        /// The value that was given, as the error shows it.
         value: String,
-        /// What is allowed.
+        /// What is allowed, as people read it.
         allowed: String,
     },
-    /// A key that does not exist.
+    /// The file has a key that does not exist.
     #[error("{file}: there is no setting {key}{}", .nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
     Key {
-        /// The file.
+        /// The path of the file.
         file: String,
-        /// What was found.
+        /// The key that does not exist.
         key: String,
         /// The setting with the most similar name.
         nearest: Option<String>,
     },
-    /// A file that can't be read or is not TOML.
+    /// The file can't be read or is not TOML.
     #[error("{file}: {problem}")]
     File {
-        /// The file.
+        /// The path of the file.
         file: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// Settings that don't go together.
+    /// Two settings contradict each other.
     #[error("{0}")]
     Conflict(String),
 }
 
-/// Where a value came from.
+/// The layer from which a value came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Built in.
+    /// The defaults that are built in.
     Default,
-    /// This file.
+    /// The file with this path.
     File(PathBuf),
-    /// This variable.
+    /// The environment variable with this name.
     Variable(String),
     /// The command line.
     Flag,
@@ -70,14 +71,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What stands behind a key: one text, or several.
+/// The value of a key as it was given: one text, or several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Raw {
     Text(String),
     List(Vec<String>),
 }
 
-/// All layers laid on each other.
+/// All layers, merged into one value for each key.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     values: BTreeMap<String, (Raw, Origin)>,
@@ -88,7 +89,7 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// The built-in defaults.
+    /// Starts with the built-in defaults.
     pub(super) fn defaults() -> Self {
         let mut layers = Self::default();
         let text: String =
@@ -98,7 +99,7 @@ impl Layers {
         layers
     }
 
-    /// Lays a file over what is there.
+    /// Lays the values of a file over the layers so far.
     pub(super) fn lay_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let file = path.display().to_string();
         let text = fs_err::read(path)
@@ -111,7 +112,7 @@ impl Layers {
         self.lay_table("", &table, &Origin::File(path.to_owned()))
     }
 
-    /// Lays the environment over what is there. An empty variable is as good as none.
+    /// Lays the environment over the layers so far. An empty variable counts as unset.
     pub(super) fn lay_environment(&mut self, environment: &BTreeMap<String, String>) {
         let given = |name: &str| environment.get(name).filter(|v| !v.trim().is_empty());
         for setting in SETTINGS {
@@ -138,7 +139,7 @@ impl Layers {
             let origin = Origin::Variable("COUCHBASE_HOST (with COUCHBASE_USERNAME and COUCHBASE_PASSWORD)".to_owned());
             self.set("store.url", Raw::Text(url), origin);
         }
-        // The original's variable holds the port alone.
+        // The variable of the original program holds only a port.
         if let (Some(port), None) = (given("PORT"), given("JOBBER_LISTEN")) {
             let host = match self.values.get("serve.listen") {
                 Some((Raw::Text(listen), _)) => {
@@ -150,7 +151,8 @@ impl Layers {
         }
     }
 
-    /// The original's variables name the queue's server, host and port each alone; `login` goes before them.
+    /// Builds the queue's URL from the variables of the original program, which give the host and
+    /// the port one by one. `login` goes before them.
     fn lay_redis(&mut self, host: Option<&str>, port: Option<&str>, login: &str) {
         let name = match (host, port) {
             (Some(_), Some(_)) => "REDIS_HOST, REDIS_PORT",
@@ -163,7 +165,7 @@ impl Layers {
         self.set("queue.url", Raw::Text(url), Origin::Variable(name.to_owned()));
     }
 
-    /// Lays what was given on the command line over what is there.
+    /// Lays the values from the command line over the layers so far.
     pub(super) fn lay_flags(&mut self, flags: &[(&'static str, Vec<String>)]) {
         for (key, values) in flags {
             let raw = match values.as_slice() {
@@ -228,7 +230,7 @@ impl Layers {
         })
     }
 
-    /// Reads a setting that holds a list; a text is taken apart at commas.
+    /// Reads a setting that holds a list. A single text is split at its commas.
     pub(super) fn list<T>(
         &self,
         key: &str,
@@ -252,7 +254,7 @@ impl Layers {
             .map(Some)
     }
 
-    /// Where a setting's value came from.
+    /// The layer from which a setting's value came.
     pub(super) fn origin(&self, key: &str) -> Origin {
         self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
@@ -265,7 +267,7 @@ fn scalar(value: &toml::Value) -> String {
     }
 }
 
-/// A value as an error may show it: a URL without its user and password.
+/// A value for an error message: a URL without its user and password.
 fn without_password(value: &str) -> String {
     match (value.split_once("://"), value.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, place))) => format!("{scheme}://...@{place}"),
@@ -295,9 +297,10 @@ fn is_setting(key: &str) -> bool {
     SETTINGS.iter().any(|s| s.key == key) || of_a_job() || of_a_policy()
 }
 
-/// Variables that look like settings and are none, each with the one that was probably meant.
+/// Finds variables that look like settings but are none, each with the setting that the user
+/// probably meant.
 pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
-    /// Read elsewhere, or meant for jobs: a worker may be started by one.
+    /// Variables that other code reads, or that jobs get: a job may start a worker.
     const OTHERS: [&str; 11] = [
         "JOBBER_CONFIG",
         "JOBBER_SERVER",
@@ -311,7 +314,8 @@ pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(
         "JOBBER_ERROR_FILE",
         "JOBBER_RESULTS_FILE",
     ];
-    /// What Kubernetes sets beside a service of this name, and what tests set.
+    /// Beginnings of the variables that Kubernetes sets for a service of this name, and that tests
+    /// set.
     const OTHERS_BEGIN: [&str; 3] = ["JOBBER_SERVICE_", "JOBBER_PORT", "JOBBER_TEST_"];
     let known = || SETTINGS.iter().flat_map(|s| s.variables.iter().copied());
     let is_known = |name: &str| {
@@ -322,7 +326,7 @@ pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(
     names.filter(|name| !is_known(name)).map(|name| (name, meant(name))).collect()
 }
 
-/// The setting whose name differs by the fewest letters, if they are few.
+/// The setting whose name differs by the fewest letters, if those are few.
 fn nearest(key: &str) -> Option<String> {
     let last = key.rsplit('.').next().unwrap_or(key);
     SETTINGS

@@ -25,7 +25,7 @@ use values::{key_part, queue_url};
 use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret, Seed};
 use crate::sqlite::Durability;
 
-/// Everything that can be set, checked.
+/// All settings, checked.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct Config {
@@ -36,7 +36,7 @@ pub struct Config {
     pub queue: QueueConfig,
     pub store: StoreConfig,
     pub durability: Durability,
-    /// How long ended jobs stay in history; for ever when absent.
+    /// How long ended jobs stay in history; `None` for ever.
     pub retention: Option<Duration>,
     pub events_cap: u64,
     pub events_keep: u64,
@@ -46,13 +46,13 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// The rules for jobs that say nothing.
     pub defaults: JobOptions,
-    /// The same for single job names.
+    /// The rules for single job names, which replace `defaults`.
     pub jobs: BTreeMap<JobName, JobOptions>,
-    /// What follows on failures of a category.
+    /// The rules for failures by category.
     pub policies: BTreeMap<CategoryId, CategoryRule>,
 }
 
-/// The API server's part.
+/// The settings of the API server.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct ServeConfig {
@@ -69,16 +69,17 @@ pub struct ServeConfig {
     pub check_binaries: bool,
 }
 
-/// Where jobs are queued.
+/// Where the queue is.
 #[derive(Debug, Clone)]
 pub enum QueueUrl {
-    /// In the data directory.
+    /// In the embedded database of the data directory.
     Embedded,
-    /// On a Redis or Valkey server or cluster: `redis://`, `redis-cluster://`, with `rediss` for TLS. Secret, for it may hold a password.
+    /// On a Redis or Valkey server or cluster: `redis://` or `redis-cluster://`, with `rediss` for
+    /// TLS. The URL is a secret, because it may hold a password.
     Redis(Secret),
 }
 
-/// The queue's part.
+/// The settings of the queue.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct QueueConfig {
@@ -93,7 +94,7 @@ pub struct QueueConfig {
     pub failed_count: Option<u64>,
 }
 
-/// The worker's part.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct WorkerConfig {
@@ -112,19 +113,20 @@ pub struct WorkerConfig {
     pub set_environment: Vec<(String, String)>,
 }
 
-/// Where the layers come from.
+/// The sources of the layers above the defaults.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// The file named on the command line.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// The environment variables of the process.
     pub environment: BTreeMap<String, String>,
-    /// Settings given on the command line: key and values.
+    /// The settings from the command line: their keys and values.
     pub flags: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Sources {
-    /// The file that is read: the one named, else `JOBBER_CONFIG`, else `./jobber.toml` if it is there.
+    /// The path of the file to read: the named one, else `JOBBER_CONFIG`, else `./jobber.toml` if
+    /// it exists.
     pub fn file_read(&self) -> Option<PathBuf> {
         let named = self.file.clone().or_else(|| self.environment.get("JOBBER_CONFIG").map(PathBuf::from));
         let here = PathBuf::from("jobber.toml");
@@ -133,12 +135,12 @@ impl Sources {
 }
 
 impl Config {
-    /// Lays all layers on each other and checks the result.
+    /// Merges all layers and checks the result.
     ///
     /// The file is [`Sources::file_read`].
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem that it finds.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut layers = Layers::defaults();
         if let Some(file) = sources.file_read() {
@@ -150,8 +152,9 @@ impl Config {
     }
 }
 
-/// Variables that look like settings and are none, each with the one that was probably meant. They are not errors: what
-/// surrounds a process is not always its owner's to choose.
+/// Finds variables that look like settings but are none, each with the setting that the user
+/// probably meant. They are no errors, because a user can't always choose the environment of a
+/// process.
 pub fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
     layers::unknown_variables(environment)
 }
@@ -200,7 +203,8 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
     })
 }
 
-/// At least as long as a job can be put back: its history would begin anew.
+/// Reads the retention. It must be at least as long as the queue keeps ended jobs: when such a job
+/// is put back after that, its history would begin anew.
 fn retention(layers: &Layers) -> Result<Option<Duration>, ConfigError> {
     const DAY: Duration = Duration::from_secs(86_400);
     let kept = must(layers, "store.retention", |text| match text {

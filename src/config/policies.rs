@@ -1,4 +1,4 @@
-//! What follows on failures of a category: the sections `[policies.<category>]`.
+//! The rules for failures by category, from the sections `[policies.<category>]`.
 
 use std::collections::BTreeMap;
 

@@ -1,16 +1,16 @@
-//! Every setting there is: one table, from which the file's keys, the variables, the errors and
-//! `config.example.toml` follow.
+//! The table of all settings. The file's keys, the variables, the errors and `config.example.toml`
+//! follow from it.
 
-/// One setting.
+/// A setting: its key, its variables, its default, and its help.
 #[derive(Debug)]
 pub(super) struct Setting {
     /// `section.key` in the file.
     pub(super) key: &'static str,
-    /// Variables that set it, the first that is present wins.
+    /// The variables that set it. The first that is present wins.
     pub(super) variables: &'static [&'static str],
-    /// The default as it stands in the example, in TOML. Empty: unset.
+    /// The default in TOML, as the example shows it. Empty when it is unset.
     pub(super) default: &'static str,
-    /// What it is, in one or more lines.
+    /// What the setting does, in one or more lines for people.
     pub(super) help: &'static str,
 }
 
@@ -327,12 +327,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Keys that may stand under `[jobs.<name>]`: those of `[defaults]`.
+/// The keys that may stand under `[jobs.<name>]`: those of `[defaults]`.
 pub(super) fn job_keys() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().filter_map(|s| s.key.strip_prefix("defaults."))
 }
 
-/// Keys that may stand under `[policies.<category>]`.
+/// The keys that may stand under `[policies.<category>]`.
 pub(super) const POLICY_KEYS: &[&str] =
     &["retry", "backoff", "backoff_delay", "backoff_max", "backoff_jitter", "timeout_factor", "memory_factor"];
 

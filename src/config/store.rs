@@ -1,4 +1,4 @@
-//! Where history is kept: the store's part of the configuration.
+//! The store's part of the configuration: where Jobber keeps history.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use super::{ConfigError, must, path};
 use crate::domain::WriteDurability;
 use crate::sqlite::Durability;
 
-/// Where history is kept.
+/// Where the store is.
 #[derive(Debug, Clone)]
 pub enum StoreUrl {
-    /// In the data directory.
+    /// In the embedded database of the data directory.
     Embedded,
     /// In a Couchbase bucket: `couchbase://` or `couchbases://`.
     Couchbase(CouchbaseUrl),
 }
 
-/// The store's part.
+/// The settings of the store.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct StoreConfig {
@@ -26,12 +26,12 @@ pub struct StoreConfig {
     pub key_prefix: String,
     pub tls_ca: Option<PathBuf>,
     pub replaces_log: Option<String>,
-    /// What writes of history in Couchbase wait for.
+    /// How durable Couchbase must make a write of history before it answers.
     pub couchbase_durability: WriteDurability,
     pub num_replica: Option<u32>,
 }
 
-/// Reads the store's part.
+/// Reads the settings of the store from the layers.
 pub(super) fn read(layers: &Layers) -> Result<StoreConfig, ConfigError> {
     Ok(StoreConfig {
         url: must(layers, "store.url", store_url)?,
@@ -44,10 +44,11 @@ pub(super) fn read(layers: &Layers) -> Result<StoreConfig, ConfigError> {
     })
 }
 
-/// The setting of both stores' durability.
+/// The key of the setting for the durability of both stores.
 pub(super) const DURABILITY: &str = "store.durability";
 
-/// What the embedded database is to survive, and what Couchbase: each by its own words, the other by what comes nearest.
+/// The durability of the embedded database and of Couchbase. The text uses the words of either one,
+/// and the other gets the nearest level.
 pub(super) fn durability(text: &str) -> Result<(Durability, WriteDurability), String> {
     match text {
         "process" => return Ok((Durability::Process, WriteDurability::Majority)),
@@ -71,7 +72,7 @@ fn store_url(text: &str) -> Result<StoreUrl, String> {
     if text == "embedded" { Ok(StoreUrl::Embedded) } else { CouchbaseUrl::parse(text).map(StoreUrl::Couchbase) }
 }
 
-/// The name of a scope in Couchbase.
+/// Checks the name of a scope in Couchbase.
 fn scope_name(text: &str) -> Result<String, String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_-%".contains(c);
     let ok = (1..=251).contains(&text.len()) && text.chars().all(is_allowed) && !text.starts_with('%');

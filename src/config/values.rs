@@ -57,16 +57,17 @@ pub fn cpus(text: &str) -> Result<Vec<u32>, String> {
     Ok(all)
 }
 
-/// Where the queue is.
+/// Checks the URL of the queue.
 pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
-    // Whatever stands behind the host's last colon, unless that is within the brackets of an IPv6 address.
+    // Looks at the part behind the last colon, unless that is within the brackets of an IPv6
+    // address.
     let is_port = |port: &str| port.ends_with(']') || port.parse().is_ok_and(|port: u16| port > 0);
     let has_good_port = |server: &str| {
         let host = server.split(['/', '?']).next().unwrap_or_default();
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         !host.is_empty() && host.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
     };
-    // A password that ends the host too early, or is decoded to another one.
+    // Finds a password that ends the host too early, or that would be decoded to another one.
     let is_unencoded = |server: &str| {
         let end = server.find(['/', '?', '#']).unwrap_or(server.len());
         server[end..].contains('@') || has_bare_percent(server)
@@ -91,7 +92,7 @@ pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
     }
 }
 
-/// A part of a key in Redis.
+/// Checks a part of a key in Redis.
 pub(super) fn key_part(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
 }

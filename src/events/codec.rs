@@ -15,7 +15,8 @@ use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job,
 /// The version that [`encode`] and [`encode_change`] write.
 pub const VERSION: u32 = 2;
 
-/// Formats that a newer Jobber may come to write; any beyond is no Jobber's.
+/// The newest version number that a later Jobber may use. Bytes with a greater one are not
+/// Jobber's.
 const LATER: u32 = 9;
 
 #[derive(Serialize)]
@@ -65,7 +66,7 @@ pub fn encode_change(event: &CategoryEvent) -> Vec<u8> {
     serde_json::to_vec(&Written { v: VERSION, event }).expect("a change has only string keys and finite numbers")
 }
 
-/// Reads what any version of [`encode`] or [`encode_change`] wrote.
+/// Reads the bytes of any version of [`encode`] or [`encode_change`].
 ///
 /// # Errors
 /// `Corrupt` when the bytes are no event; `Unavailable` when they are one of a newer Jobber, which can read it.

@@ -29,11 +29,11 @@ const SCHEMA: &[&str] = &[
 ",
 ];
 
-/// Rows that one write trims at most: other writers wait no longer than this takes.
+/// The most rows that one write trims: other writers wait no longer than this takes.
 const TRIM_CHUNK: i64 = 500;
 /// Events of this many bytes end a read before its limit: output tails make some of them large.
 const READ_BYTES: usize = 8 << 20;
-/// The longest wait of one read; longer ones are cut to it.
+/// The longest wait of one read. A longer one is cut to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The log in the shared SQLite file. Processes with the same file and data directory see the same log.
@@ -45,7 +45,8 @@ pub struct EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// The name under which versions of its tables are kept, and the version that this Jobber brings them to.
+    /// The name under which SQLite keeps the version of the log's tables, and the version that this
+    /// Jobber brings them to.
     pub const SCHEMA_VERSION: (&str, usize) = ("events", SCHEMA.len());
 
     /// Opens or makes the log of at most `cap` events in `db`; `data_dir` holds the file by which processes wake each
@@ -69,7 +70,7 @@ impl EmbeddedLog {
         Ok(Arc::new(Self { db, wake, cap, tasks }))
     }
 
-    /// Names this log among all.
+    /// The name of this log, unique among all logs.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -78,8 +79,9 @@ impl EmbeddedLog {
         Ok(format!("embedded {}", self.db.read(name).await.map_err(failed)?))
     }
 
-    /// Has a log that never held an event begin behind all that logs made before it may have held: nobody could say up to
-    /// where history has been folded. No log takes as many events as microseconds pass.
+    /// Makes a log that never held an event begin after every place that earlier logs may have
+    /// used. Otherwise a history could not tell how far it has been folded. No log takes as many
+    /// events as microseconds pass.
     ///
     /// # Errors
     /// When it can't be written.
@@ -91,8 +93,9 @@ impl EmbeddedLog {
         self.continue_after(Cursor { major: 0, minor: micros }).await
     }
 
-    /// Has the log go on behind `place` at the earliest. History that came from another log, or outlived this one, has
-    /// been folded up to there: what was given an earlier place would pass for folded.
+    /// Makes the log go on after `place` at the earliest. History that came from another log, or
+    /// outlived this one, has been folded up to there, so it would take an event at an earlier
+    /// place for folded.
     ///
     /// # Errors
     /// When it can't be written.
@@ -149,8 +152,8 @@ impl Drop for Announced<'_> {
 #[async_trait]
 impl EventSink for EmbeddedLog {
     async fn append(&self, events: &[Event]) -> Result<Cursor, EventError> {
-        // Encoded here: the writing thread is shared by all.
-        // Cores are idle until the start of what is to run on them is written.
+        // Encoded here, because all writers share the writing thread. A start is written in a
+        // hurry, because cores are idle until it is written.
         let hurry = events.iter().any(|event| matches!(event.kind, EventKind::AttemptStarted { .. }));
         self.write(events.iter().map(codec::encode).collect(), hurry).await
     }
@@ -170,7 +173,7 @@ impl EmbeddedLog {
     ) -> Result<Vec<(Cursor, Entry)>, EventError> {
         let until = Instant::now() + wait.min(LONGEST_WAIT);
         loop {
-            // Before the look: what is appended from here on wakes the wait below.
+            // Before the look, so that an append from here on wakes the wait below.
             let news = self.wake.listen();
             let found = self.db.read(move |c| select(c, decode, after, limit)).await.map_err(failed)?;
             let left = until.saturating_duration_since(Instant::now());
@@ -227,7 +230,7 @@ impl EventSource for EmbeddedLog {
         }
     }
 
-    /// It lies in the file of its history, or in that of the one machine whose history it is.
+    /// The log lies in the same file as its history, or serves the one machine whose history it is.
     async fn owner(&self, history: &str) -> Result<String, EventError> {
         Ok(history.to_owned())
     }
@@ -254,7 +257,7 @@ fn cursor(row: i64) -> Cursor {
     Cursor { major: 0, minor: row.unsigned_abs() }
 }
 
-/// The last row that is not past the cursor.
+/// The row of the cursor, or the greatest row number for a cursor beyond all rows.
 fn row(cursor: Cursor) -> i64 {
     if cursor.major > 0 { i64::MAX } else { i64::try_from(cursor.minor).unwrap_or(i64::MAX) }
 }
@@ -279,7 +282,7 @@ fn last(c: &Connection) -> rusqlite::Result<i64> {
     Ok(last.optional()?.unwrap_or(0))
 }
 
-/// Appends all, or nothing and `None` when the cap would be passed.
+/// Appends all events, or none (and returns `None`) when that would pass the cap.
 fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Option<i64>> {
     let bounds = bounds(c)?;
     if length(bounds).saturating_add(bodies.len() as u64) > cap {
@@ -313,7 +316,8 @@ fn select(c: &Connection, decode: Decode, after: Cursor, limit: usize) -> rusqli
     Ok(found)
 }
 
-/// The events before the first that can't be read; when that is the very first, the error, with its place.
+/// The events before the first that can't be read. If that is the very first, returns its error,
+/// with its place.
 fn readable(found: Found) -> Result<Vec<(Cursor, Entry)>, EventError> {
     let mut events = Vec::with_capacity(found.len());
     for (at, event) in found {
@@ -326,7 +330,7 @@ fn readable(found: Found) -> Result<Vec<(Cursor, Entry)>, EventError> {
     Ok(events)
 }
 
-/// Trims a chunk; answers how many rows and whether there are more.
+/// Trims a chunk. Returns how many rows it trimmed, and whether there are more.
 fn delete_some(c: &Connection, through: i64) -> rusqlite::Result<(u64, bool)> {
     let Some((first, _)) = bounds(c)? else { return Ok((0, false)) };
     let chunk = through.min(first.saturating_add(TRIM_CHUNK - 1));
@@ -408,7 +412,7 @@ mod tests {
         let abandoned = async {
             let event = [event()];
             let mut append = Box::pin(log.append(&event));
-            // Polled once, so that the write is queued, then dropped.
+            // Polled once, so that the write is queued, and then dropped.
             let _ = futures_util::future::poll_immediate(&mut append).await;
         };
         let (events, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(30), read), abandoned);

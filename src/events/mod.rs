@@ -1,6 +1,7 @@
 //! The ports of the event log, from which all history is folded: it gives events back in the order of their appends.
 //!
-//! Workers and the API hold an [`EventSink`]; the projector and those who watch hold an [`EventSource`].
+//! Workers and the API hold an [`EventSink`]. The projector, and the API's streams, hold an
+//! [`EventSource`].
 
 pub mod codec;
 pub mod embedded;
@@ -24,7 +25,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Before the first event.
+    /// The place before the first event.
     pub const START: Cursor = Cursor { major: 0, minor: 0 };
 }
 
@@ -55,24 +56,24 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// What a caller can decide on.
+/// The kinds of error between which a caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventErrorKind {
     /// The log can't be reached; another try may work.
     Unavailable,
     /// The log is at its cap, or the disk is full: nothing was written.
     Full,
-    /// What is stored can't be read.
+    /// The log holds bytes that can't be read.
     Corrupt,
 }
 
-/// Why the log could not do its work.
+/// The reason for which the log could not do its work.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct EventError {
-    /// What a caller can decide on.
+    /// The kind, by which a caller decides what to do.
     pub kind: EventErrorKind,
-    /// With `Corrupt`: the one event that can't be read, when it is one.
+    /// With `Corrupt`: the place of the event that can't be read, if it is a single one.
     pub at: Option<Cursor>,
     message: String,
     #[source]
@@ -80,18 +81,18 @@ pub struct EventError {
 }
 
 impl EventError {
-    /// An error of this kind; `message` names the thing and the fix.
+    /// Makes an error of this kind. `message` names the thing and the fix.
     pub fn new(kind: EventErrorKind, message: impl Into<String>) -> Self {
         Self { kind, at: None, message: message.into(), source: None }
     }
 
-    /// Adds which event can't be read.
+    /// Adds the place of the event that can't be read.
     pub fn found_at(mut self, at: Cursor) -> Self {
         self.at = Some(at);
         self
     }
 
-    /// Adds what caused it.
+    /// Adds the cause.
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
@@ -101,18 +102,18 @@ impl EventError {
 /// How much the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpan {
-    /// The last event; [`Cursor::START`] when there never was one.
+    /// The place of the last event; [`Cursor::START`] when there never was one.
     pub last: Cursor,
-    /// How many events it holds.
+    /// How many events the log holds.
     pub length: u64,
-    /// How many it may hold.
+    /// How many events the log may hold.
     pub cap: u64,
 }
 
-/// The writers' side.
+/// The log, for writers.
 #[async_trait]
 pub trait EventSink: Send + Sync + 'static {
-    /// Appends in order, durably, all or none; answers the place of the last.
+    /// Appends events in order, durably, all or none. Returns the place of the last.
     ///
     /// # Errors
     /// `Full` when the cap is reached: the API answers 503, a worker waits and holds its leases.
@@ -121,18 +122,20 @@ pub trait EventSink: Send + Sync + 'static {
     /// Appends a change of the categories, as [`EventSink::append`] does events of jobs.
     ///
     /// # Errors
-    /// The same.
+    /// Those of [`EventSink::append`].
     async fn append_change(&self, event: &CategoryEvent) -> Result<Cursor, EventError>;
 }
 
-/// The readers' side.
+/// The log, for readers.
 #[async_trait]
 pub trait EventSource: Send + Sync + 'static {
-    /// Up to `limit` entries after `after`, in order; waits up to `wait` when there is none.
+    /// Returns up to `limit` entries after `after`, in order. Waits up to `wait` when there is
+    /// none.
     ///
     /// # Errors
-    /// `Corrupt`, with its place, when the first of them can't be read (those before it are answered first).
-    /// `Unavailable` when a newer Jobber wrote it: this one can't go on, a newer one can.
+    /// `Corrupt`, with its place, when the first of them can't be read (those before it are
+    /// returned first). `Unavailable` when a newer Jobber wrote it: this one can't go on, but a
+    /// newer one can.
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
     /// As [`EventSource::read`], without the jobs' bodies: for the many readers that only want to know what happened.
@@ -146,20 +149,21 @@ pub trait EventSource: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
-    /// How much it holds.
+    /// How much the log holds.
     async fn span(&self) -> Result<LogSpan, EventError>;
 
-    /// Drops events up to and including `through`; answers how many. The caller has committed them elsewhere.
+    /// Drops events up to and including `through`, and returns how many. The caller has committed
+    /// them to history.
     async fn trim(&self, through: Cursor) -> Result<u64, EventError>;
 
-    /// The history that this log is folded into: `history`, unless another was named before. Two that follow one log would
-    /// each trim what the other still needs.
+    /// The history that follows this log: `history`, unless the log named another one before. Two
+    /// histories that follow one log would each trim what the other still needs.
     async fn owner(&self, history: &str) -> Result<String, EventError>;
 
-    /// How many events were set aside by [`EventSource::park`] and are there to be looked at.
+    /// How many events [`EventSource::park`] has set aside for people to look at.
     async fn parked(&self) -> Result<u64, EventError>;
 
-    /// Takes an event that can't be read out of the log and keeps its bytes aside, with the reason, for people to look
-    /// at. Changes nothing when it is not there any more.
+    /// Takes an event that can't be read out of the log. Keeps its bytes aside, with the reason,
+    /// for people to look at. Changes nothing when the event is gone already.
     async fn park(&self, at: Cursor, reason: &str) -> Result<(), EventError>;
 }

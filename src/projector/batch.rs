@@ -1,19 +1,21 @@
 //! Folds a batch of events and commits the result at once.
 //!
-//! Effects on shards are computed event by event from the job's record before and after. On a store without transactions
-//! a commit may stop half-way; it is then repeated by replay, with the events cut into batches at other places. That adds
-//! nothing twice, because shards are written first: as long as a record is old, its effects can be computed again, and a
-//! shard that has them skips them by its cursor. A record that is new has no effect any more, and its shard had been
-//! written before it.
+//! The effects on shards are computed event by event, from the job's record before and after. On a
+//! store without transactions a commit may stop half-way. A replay then repeats it, with the events
+//! cut into batches at other places. That adds nothing twice, because shards are written first. As
+//! long as a record is old, its effects can be computed again, and a shard that has them skips them
+//! by its cursor. A record that is new has no effect any more, and its shard was written before it.
 //!
-//! What is seen of errors is written before shards, so nothing that a shard counts is unknown. It merges to the same
-//! however often it is written.
+//! Sightings of errors are written before shards, so that a shard never counts an unknown error. A
+//! sighting merges to the same however often it is written.
 //!
-//! An id may come again for another job (see [`JobId::come_again`]), told by its time of submission. The first job keeps
-//! the id; the events of another are folded under one that is made of both, and the first one's record tells of it.
+//! An id may come again for another job (see [`JobId::come_again`]); the time of submission tells
+//! the two apart. The first job keeps the id. The events of another are folded under an id that is
+//! made of both, and the first job's record notes it.
 //!
-//! A shard takes in a bounded number of sets of errors. An attempt whose error would make one more is marked with
-//! [`Fingerprint::OTHER`] in its record: a shard stays the sum of what its records contribute.
+//! A shard takes in a bounded number of sets of errors. If an attempt's error would make one more,
+//! its record is marked with [`Fingerprint::OTHER`] instead. So a shard stays the sum of the
+//! contributions of its records.
 
 use std::collections::hash_map::{Entry as Place, HashMap};
 use std::collections::{BTreeMap, HashSet};
@@ -26,12 +28,12 @@ use crate::events::Cursor;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
 
-/// What a batch has changed besides jobs and aggregates.
+/// What a batch has changed, besides jobs and aggregates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Folded {
     /// The place of the last entry; `None` when there was none.
     pub through: Option<Cursor>,
-    /// Errors that attempts failed with.
+    /// The errors with which attempts failed.
     pub errors: Vec<Fingerprint>,
     /// Whether the categories were changed.
     pub categories: bool,
@@ -90,12 +92,13 @@ struct Batch {
 
 struct FoldedJob {
     record: JobRecord,
-    /// What the record, as it stands, contributes to its shard.
+    /// The contribution of the record, as it is now, to its shard.
     contribution: Counts,
 }
 
-/// Documents by key, with the version under which they were read and whether they have changed since; in the order in
-/// which they first came up, so that a commit is written in the order of its events.
+/// Documents by key, each with the version that was read and whether it has changed since. They
+/// keep the order in which they first came up, so that a commit is written in the order of its
+/// events.
 struct Documents<K, T> {
     places: HashMap<K, usize>,
     all: Vec<Document<T>>,
@@ -144,7 +147,7 @@ impl Batch {
                 ids.push(event.job.id.clone());
             }
         }
-        // The shard that an event points to is the record's, unless somebody gave an id to two different jobs.
+        // The event names the shard of the record, unless one id was given to two different jobs.
         let keys = distinct(
             first_events
                 .values()
@@ -180,8 +183,8 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The entries with an id of its own for each job whose id had been another's before, and those ids with what they
-    /// were; `None` when there is none.
+    /// The entries, with an id of its own for each job whose id another job had before, and a map
+    /// from those new ids to the old ones. `None` when there is no such job.
     async fn tell_apart(
         &self,
         projection: &dyn Projection,
@@ -212,8 +215,8 @@ impl Batch {
         Ok(Some((told_apart, own_ids)))
     }
 
-    /// Ids of records that were told apart from one which has expired since. They can only be meant by events of jobs
-    /// without a record that tell of something else than a beginning.
+    /// The ids made for jobs that came again and whose first job's record has expired since. Only
+    /// events that are no beginning, of jobs without a record, can mean such a job.
     async fn orphans(
         &self,
         projection: &dyn Projection,
@@ -240,8 +243,9 @@ impl Batch {
         Ok(asked.into_iter().zip(found).filter_map(|(id, found)| found.map(|_| id)).collect())
     }
 
-    /// Lets the records of the first jobs, as they were loaded before, tell of the last that has their id, and new records
-    /// of the id that theirs does not tell.
+    /// Notes in the records of the first jobs, as they were loaded before, when the last job with
+    /// their id was submitted. Notes in new records the queue's id, where their own does not show
+    /// it.
     fn tell_of_those_that_came_again(
         &mut self,
         firsts: Batch,
@@ -318,8 +322,9 @@ impl Batch {
             shard.value.apply(at, &effect);
             shard.changed = true;
         }
-        // Also when the effect has been added before, by a process that kept records longer: shards are written before
-        // records, so a shard has always been told before a record can expire.
+        // This is needed even when another process, which kept records longer, has added the effect
+        // before. Shards are written before records, so a shard is always told before one of its
+        // records can expire.
         shard.changed |= whole_until.is_some_and(|until| shard.value.expire_from(until));
     }
 
@@ -341,9 +346,9 @@ impl Batch {
     }
 }
 
-/// Looks at an attempt that the event has just marked with what it said, and answers what was seen. When the shard has
-/// no room for the job's set of errors as it is now, the attempt is marked as one of all others. `before` is the set as
-/// it was before the event.
+/// Looks at the error of the attempt that the event has just marked, and returns the sighting. When
+/// the shard has no room for the job's present set of errors, the attempt is marked with `OTHER`.
+/// `before` is the set before the event.
 fn admit(record: &mut JobRecord, before: &ErrorSet, shard: &mut StatShard, event: &Event) -> Option<Sighting> {
     let EventKind::AttemptFinished { report, .. } = &event.kind else { return None };
     let after = record.errors();
@@ -355,7 +360,7 @@ fn admit(record: &mut JobRecord, before: &ErrorSet, shard: &mut StatShard, event
     Some(Sighting::new(fingerprint, text, report.ended_at, &record.name, &record.id))
 }
 
-/// The fingerprint of the attempt whose end the event tells, if it has one.
+/// The fingerprint of the attempt that the event ends, if it has one.
 fn mark<'r>(record: &'r mut JobRecord, event: &Event) -> Option<&'r mut Fingerprint> {
     let EventKind::AttemptFinished { attempt, .. } = &event.kind else { return None };
     record.attempts.iter_mut().find(|a| a.number == *attempt)?.fingerprint.as_mut()

@@ -1,14 +1,14 @@
-//! What the leading projector tells whoever works out what errors mean. Nothing here ever makes the projector wait.
+//! The feed from the leading projector to the classifier. The projector never waits here.
 
 use tokio::sync::{mpsc, watch};
 
 use crate::domain::Fingerprint;
 use crate::store::Term;
 
-/// Messages that may wait; with more, the listener is told to look for itself.
+/// How many messages may wait. Beyond that, the classifier has to look for itself.
 const WAITING: usize = 1024;
 
-/// How things stand.
+/// Whether this process's projector leads, and how often everything must be looked at again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lead {
     /// The term of this process's projector; `None` while it does not lead.
@@ -17,21 +17,21 @@ pub struct Lead {
     pub rounds: u64,
 }
 
-/// The projector's end.
+/// The projector's end of the feed.
 pub struct ErrorFeedSender {
     lead: watch::Sender<Lead>,
     errors: mpsc::Sender<Vec<Fingerprint>>,
 }
 
-/// The listener's end.
+/// The classifier's end of the feed.
 pub struct ErrorFeedReceiver {
-    /// How things stand.
+    /// The present state of leadership and rounds.
     pub lead: watch::Receiver<Lead>,
-    /// Errors that attempts have failed with, known or not, as soon as they can be found in the store.
+    /// Errors with which attempts have failed, known or not. They are sent once the store has them.
     pub errors: mpsc::Receiver<Vec<Fingerprint>>,
 }
 
-/// Both ends.
+/// Makes both ends of a feed.
 pub fn new_error_feed() -> (ErrorFeedSender, ErrorFeedReceiver) {
     let (lead, standing) = watch::channel(Lead::default());
     let (errors, arriving) = mpsc::channel(WAITING);
@@ -44,7 +44,7 @@ impl ErrorFeedSender {
     }
 
     pub(super) fn seen(&self, errors: Vec<Fingerprint>) {
-        // Nobody may be listening, and that is fine.
+        // It is fine if the process has no classifier.
         if !errors.is_empty() && matches!(self.errors.try_send(errors), Err(mpsc::error::TrySendError::Full(_))) {
             self.look_again();
         }

@@ -5,9 +5,9 @@
 //!       ^                             │
 //!       └──── fenced, refused, not renewed before `until - margin`, resigned
 //! ```
-//! The store is what counts: it refuses every write under another term than the last. The trust window only keeps a
-//! leader that could not renew from trying: it counts from before the request on its own monotonic clock, so it always
-//! ends before the store's.
+//! The store decides: it refuses every write under another term than the last. The trust window
+//! only keeps a leader that could not renew from trying. It counts from before the request, on the
+//! leader's own monotonic clock, so it always ends before the store's.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::ProjectorSettings;
 use crate::domain::Clock;
 use crate::store::{Projection, StoreError, Term};
 
-/// A term in hand.
+/// A term that this projector holds.
 pub(super) struct Leadership<'a> {
     projection: &'a dyn Projection,
     settings: &'a ProjectorSettings,
@@ -25,12 +25,12 @@ pub(super) struct Leadership<'a> {
     term: Term,
     /// Just before the request by which the term was last granted.
     granted: Instant,
-    /// When to ask again.
+    /// When to ask for a renewal.
     renewal_due: Instant,
 }
 
 impl<'a> Leadership<'a> {
-    /// Asks for the term; `None` while another holds it.
+    /// Asks for the term. `None` while another projector holds it.
     pub(super) async fn win(
         projection: &'a dyn Projection,
         settings: &'a ProjectorSettings,
@@ -47,12 +47,13 @@ impl<'a> Leadership<'a> {
         &self.term
     }
 
-    /// When the term wants renewing: half-way to the end of trust, so that a failure leaves time for other tries.
+    /// When the term must be renewed: half-way to the end of trust, so that a failure leaves time
+    /// for more tries.
     pub(super) fn renewal_due(&self) -> Instant {
         self.renewal_due
     }
 
-    /// Whether the term may still be written under, renewed first when that is due.
+    /// Whether this projector may still write under the term. Renews it first when that is due.
     pub(super) async fn renew_term(&mut self) -> Result<bool, StoreError> {
         let asked = Instant::now();
         if asked < self.renewal_due {
@@ -65,7 +66,8 @@ impl<'a> Leadership<'a> {
                 self.renewal_due = asked + trust / 2;
                 Ok(true)
             }
-            // Another number means that the old term had lapsed: somebody may have written since.
+            // Another number means that the old term had lapsed, so another projector may have
+            // written since.
             Ok(_) => Ok(false),
             Err(_) if Instant::now() < self.granted + trust => {
                 self.renewal_due = Instant::now() + trust / 10;
@@ -75,7 +77,8 @@ impl<'a> Leadership<'a> {
         }
     }
 
-    /// Gives the term back, so that another need not wait for its end. Best effort: without an answer it lapses.
+    /// Gives the term back, so that another projector need not wait for its end. Best effort:
+    /// without an answer it lapses.
     pub(super) async fn resign(self) {
         let given_back = tokio::time::timeout(self.settings.ttl, self.projection.resign(&self.term)).await;
         if !matches!(given_back, Ok(Ok(()))) {
@@ -84,7 +87,7 @@ impl<'a> Leadership<'a> {
     }
 }
 
-/// How long a term may be written under, from the request by which it was granted.
+/// How long the holder may write under a term, from the request by which the store granted it.
 fn trust(settings: &ProjectorSettings) -> Duration {
     settings.ttl - settings.margin
 }

@@ -1,4 +1,5 @@
-//! The projector's term, held while something else is done with history: nobody folds meanwhile.
+//! Holds the projector's term while an operator's command works on history, so that no projector
+//! folds meanwhile.
 
 use std::time::Duration;
 
@@ -10,13 +11,13 @@ use crate::domain::Clock;
 use crate::events::EventSource;
 use crate::store::{Projection, StoreError, Term};
 
-/// Why the term could not be held.
+/// The reason for which the term could not be held.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// Another kept it for longer than somebody was willing to wait.
+    /// Another process kept the term for longer than the caller was willing to wait.
     #[error("another process folds history: stop `jobber serve` and `jobber dev` first; workers may go on")]
     Held,
-    /// It passed to another before the work was done.
+    /// The term passed to another process before the work was done.
     #[error("the right to write history was lost before the work was done; run it again")]
     Lost,
     /// The store did not answer.
@@ -24,8 +25,9 @@ pub enum HoldError {
     Store(#[from] StoreError),
 }
 
-/// Does `work` under the term, and gives it back. While another holds it, waits for `patience` at most, after saying so
-/// by `waiting`. The work is dropped where it stands when the term is lost.
+/// Does `work` under the term, and gives the term back. While another process holds it, calls
+/// `waiting` once and waits for at most `patience`. When the term is lost, drops the work where it
+/// stands.
 ///
 /// # Errors
 /// When the term can't be had, or not kept until the work is done.
@@ -60,7 +62,7 @@ pub async fn with_maintenance_lease<T>(
     done
 }
 
-/// Renews the term for as long as that works.
+/// Renews the term for as long as that works, and returns why it stopped.
 async fn keep_term(leadership: &mut Leadership<'_>) -> HoldError {
     loop {
         tokio::time::sleep_until(leadership.renewal_due()).await;
@@ -72,11 +74,11 @@ async fn keep_term(leadership: &mut Leadership<'_>) -> HoldError {
     }
 }
 
-/// Folds what the log holds and history does not; answers how many events that were.
+/// Folds the events in the log that history lacks, and returns how many they were.
 ///
 /// # Errors
-/// When the log can't be read, or history not be written. An event that can't be read is an error, too: a running
-/// projector would set it aside.
+/// When the log can't be read, or history can't be written. An event that can't be read is an
+/// error, too; a running projector would park it.
 pub async fn catch_up(
     source: &dyn EventSource,
     projection: &dyn Projection,

@@ -44,25 +44,26 @@ pub use shards::{contribution, shard_key};
 use sweep::Sweep;
 use trim::{Trimmer, trim_leftovers};
 
-/// How a projector works.
+/// The settings of a projector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProjectorSettings {
-    /// Names this projector among all: one per process.
+    /// The name of this projector, unique among all: one per process.
     pub holder: String,
-    /// Names the history that it writes: the same in all processes that share a store.
+    /// The name of the history that it writes: the same in all processes that share a store.
     pub history: String,
-    /// How long a term lasts unless it is renewed: how long history stands still when its projector dies.
+    /// How long a term lasts unless it is renewed. When a projector dies, history stands still for
+    /// this long.
     pub ttl: Duration,
     /// How long before the end of its term a projector stops writing: more than clocks drift apart within a term.
     pub margin: Duration,
     /// How often a projector without a term asks for one.
     pub retry: Duration,
-    /// Events in one commit at most.
+    /// How many events one commit has at most.
     pub batch: usize,
-    /// Time from one commit to the next look at the log: events that come fast gather, and share a transaction. An event
-    /// that comes alone is folded at once.
+    /// The time from one commit to the next look at the log. Events that come fast gather meanwhile
+    /// and share a transaction. An event that comes alone is folded at once.
     pub linger: Duration,
-    /// Events that stay in the log behind the committed cursor, for those who watch.
+    /// How many events stay in the log before the committed cursor, for clients that watch.
     pub keep: usize,
     /// The categories of errors with which a new store starts.
     pub categories: Vec<Category>,
@@ -105,22 +106,22 @@ impl ProjectorSettings {
 #[error("the projector's settings can't be used: {0}")]
 pub struct InvalidSettings(&'static str);
 
-/// Why a projector can't go on, whatever it waits for.
+/// The reason for which a projector can't go on, however long it waits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FatalConfig {
     /// No projector could work with these settings.
     #[error(transparent)]
     Settings(#[from] InvalidSettings),
-    /// Another history follows the log: each would lose what the other trims.
+    /// Another history follows the log. Each of the two would lose what the other trims.
     #[error(
         "the event log is folded into another history ({owner}) and can't be folded into this one ({history}) as well: let \
          all servers of the queue share one store (store.url = \"couchbase://...\", or one data directory); if that history \
          is gone for good, delete the key that ends in :events:history in Redis"
     )]
     ForeignLog {
-        /// Which history follows the log.
+        /// The history that follows the log.
         owner: String,
-        /// Which one this projector writes.
+        /// The history that this projector writes.
         history: String,
     },
     /// The history follows another log.
@@ -142,10 +143,11 @@ pub struct ProjectorOutputs {
 /// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
 /// `error_feed` tells of errors that were seen while this one leads, `missing_bodies` of jobs whose bodies history lacks.
 ///
-/// No failure of log or store ends it: it logs the first of a row, waits longer from try to try, and starts over from
-/// the committed cursor, for whose term all processes compete again. An event that can't be read is set aside in the log
-/// ([`EventSource::park`]) with an error in the process's log, so that one broken event does not stand in the way of all
-/// history behind it; one of a newer Jobber is left for a newer projector.
+/// No failure of log or store ends it. It logs the first of a row, waits longer from try to try,
+/// and starts over from the committed cursor, for whose term all processes compete again. It parks
+/// an event that can't be read ([`EventSource::park`]) and logs an error, so that one broken event
+/// does not stand in the way of all later history. An event of a newer Jobber stays in the log for
+/// a newer projector.
 ///
 /// # Errors
 /// Only when no projector could work with these settings, or log and history belong to others.
@@ -180,7 +182,7 @@ pub async fn run(
     Ok(())
 }
 
-/// What interrupts a projector.
+/// The failures that interrupt a projector.
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {
     /// The log failed.
@@ -189,7 +191,7 @@ pub enum Interrupted {
     /// The store failed.
     #[error("history can't be written")]
     Store(#[from] StoreError),
-    /// Nothing that could be waited for.
+    /// A failure that no wait can cure.
     #[error(transparent)]
     FatalConfig(#[from] FatalConfig),
 }
@@ -206,7 +208,7 @@ struct Projector<'a> {
 }
 
 impl Projector<'_> {
-    /// One try to lead; when it is granted, leads until the end of the term.
+    /// Tries once to lead. When the store grants that, leads until the end of the term.
     async fn follow_or_lead(&self, outage: &mut Outage) -> Result<(), Interrupted> {
         let won = match Leadership::win(self.projection, &self.settings, &self.clock).await {
             Err(e) if e.kind == StoreErrorKind::Rejected => {
@@ -235,7 +237,7 @@ impl Projector<'_> {
             return Err(FatalConfig::ForeignLog { owner, history: history.clone() }.into());
         }
         self.error_feed.leads(Some(leadership.term().clone()));
-        // Read under the term: whoever held it before can't commit any more.
+        // Read under the term, because the former holder can't commit any more.
         let mut position = self.projection.position().await?;
         self.report(position);
         let mut trimmer = Trimmer::new(self.settings.keep, position);
@@ -250,7 +252,7 @@ impl Projector<'_> {
                 read = self.source.read(position, self.settings.batch, wait) => self.or_parked(read).await?,
                 () = self.stop.cancelled() => break,
             };
-            // Reading may have taken longer than the term.
+            // The read may have taken longer than the term.
             if !leadership.renew_term().await? {
                 break;
             }
@@ -277,7 +279,8 @@ impl Projector<'_> {
             outage.passed();
             self.report(position);
             if let Some((_, last)) = events.last() {
-                // Behind the log, time is that of the log: what still comes may be about what has ended long ago.
+                // While history is behind the log, the log's time counts: events still to come may
+                // be about jobs that ended long ago.
                 sweep.step(leadership.term(), last.at(), self.clock.now()).await;
             }
             trimmer.note(position, events.len());
@@ -291,14 +294,15 @@ impl Projector<'_> {
         Ok(())
     }
 
-    /// Counts anew what an older Jobber has counted, as there is more to count, and gives a store its first categories.
-    /// False when the term has passed meanwhile.
+    /// Recounts what an older Jobber has counted, since this one counts more, and gives a new store
+    /// its categories. Returns false when the term has passed meanwhile.
     async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         if self.projection.take_loss() && !self.recount_what_is_left(leadership).await? {
             return Ok(false);
         }
         let has_categories = self.projection.load_categories().await?.is_some();
-        // A new store has nothing to count, and may not be able to: without a query service Couchbase can't.
+        // A new store has nothing to count. It may not even be able to list documents, like
+        // Couchbase without a query service.
         let is_new = self.projection.position().await? == Cursor::START;
         if !has_categories && !is_new && !self.recount(leadership).await? {
             return Ok(false);
@@ -312,8 +316,9 @@ impl Projector<'_> {
         Ok(true)
     }
 
-    /// Counts anew what a store has kept that lost a part: aggregates and jobs may have lost different events, and only what
-    /// the jobs lack is folded again. False when the term has passed meanwhile.
+    /// Recounts what is left in a store that lost a part. Aggregates and jobs may have lost
+    /// different events, and only what the jobs lack is folded again. Returns false when the term
+    /// has passed meanwhile.
     async fn recount_what_is_left(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         match self.recount(leadership).await {
             Err(e) if e.kind == StoreErrorKind::Unavailable => {
@@ -328,9 +333,9 @@ impl Projector<'_> {
         }
     }
 
-    /// Makes the aggregates anew that an older Jobber has counted, as this one counts more. A store that can't list its
-    /// documents now is folded into all the same; the next process that leads tries again. False when the term has passed
-    /// meanwhile.
+    /// Recounts the aggregates that an older Jobber has counted, since this one counts more. If the
+    /// store can't list its documents now, folding goes on all the same, and the next process that
+    /// leads tries again. Returns false when the term has passed meanwhile.
     async fn recount_older(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         let recounted = match is_counted_by_older(self.projection, self.clock.now()).await {
             Ok(false) => return Ok(true),
@@ -349,7 +354,7 @@ impl Projector<'_> {
         }
     }
 
-    /// Makes the aggregates anew. False when the term has passed meanwhile.
+    /// Recounts the aggregates. Returns false when the term has passed meanwhile.
     async fn recount(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         let term = leadership.term().clone();
         let recounted = rebuild(self.projection, &term, self.clock.now());
@@ -364,7 +369,8 @@ impl Projector<'_> {
         }
     }
 
-    /// Passes on what was read. When it was one event that can't be read, sets that aside and answers `None`: look again.
+    /// Passes on the result of a read. If a single event can't be read, parks it and returns
+    /// `None`, so that the caller reads again.
     async fn or_parked<T>(&self, read: Result<T, EventError>) -> Result<Option<T>, EventError> {
         match read {
             Ok(events) => Ok(Some(events)),

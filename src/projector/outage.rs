@@ -1,4 +1,4 @@
-//! A row of failures: how long to wait after each, and what to tell people about them.
+//! Counts failures in a row: how long to wait after each, and when to log them.
 
 use std::error::Error;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::logging::chain;
 use crate::reconnect::ReconnectBackoff;
 
-/// Failures since the last success.
+/// The failures since the last success.
 pub(super) struct Outage {
     failures: u32,
     since: Option<Instant>,
@@ -24,7 +24,7 @@ impl Outage {
         }
     }
 
-    /// Notes a failure, logs the first of a row, and answers how long to wait before the next try.
+    /// Notes a failure, logs the first of a row, and returns how long to wait before the next try.
     pub(super) fn failed(&mut self, error: &dyn Error) -> Duration {
         if self.since.is_none() {
             self.since = Some(Instant::now());

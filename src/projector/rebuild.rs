@@ -1,7 +1,7 @@
-//! Makes aggregates again from the job records: they are derived data.
+//! Recomputes aggregates from the job records, since they are derived data.
 //!
-//! Of a shard whose records may have expired ([`StatShard::is_whole`]) they can't: what is left of them adds up to less
-//! than what was. Such a shard is left as it is.
+//! This does not work for a shard whose records may have expired ([`StatShard::is_whole`]): the
+//! remaining records add up to less than before. Such a shard stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,21 +10,21 @@ use crate::domain::Timestamp;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Commit, Projection, StoreError, Term, Versioned};
 
-/// Documents that are read or written in one go.
+/// How many documents are read or written in one go.
 const STEP: usize = 500;
 
-/// What [`rebuild`] did.
+/// The result of [`rebuild`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Job records that were added up.
+    /// How many job records were added up.
     pub jobs: u64,
-    /// Shards that were not what they add up to, and were replaced.
+    /// How many shards differed from the sum of their records, and were replaced.
     pub shards: u64,
-    /// Shards that were left as they are, since records of theirs may have expired.
+    /// How many shards stay as they are, because some of their records may have expired.
     pub expired: u64,
 }
 
-/// The shards that the job records add up to; none for keys whose counts are all zero.
+/// The sums of all job records, by shard. Leaves out shards whose counts are all zero.
 ///
 /// # Errors
 /// Those of [`Projection::scan`].
@@ -50,19 +50,19 @@ async fn add_up(projection: &dyn Projection) -> Result<(u64, BTreeMap<ShardKey, 
     Ok((jobs, shards))
 }
 
-/// What a recount found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
-    /// Job records that were added up.
+    /// How many job records were added up.
     pub jobs: u64,
-    /// The shards that are not what they add up to.
+    /// The shards that differ from the sum of their records.
     pub differing: Vec<ShardKey>,
-    /// Shards that can't be compared, since records of theirs may have expired.
+    /// How many shards can't be compared, because some of their records may have expired.
     pub expired: u64,
 }
 
-/// Compares the shards with what the job records add up to at `now`. None differs whenever the projector is between two
-/// commits.
+/// Compares the shards with the sums of the job records at `now`. While the projector is between
+/// two commits, none differs.
 ///
 /// # Errors
 /// Those of [`Projection::scan`] and [`Projection::load`].
@@ -73,11 +73,12 @@ pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Comp
     Ok(Compared { jobs, differing: differing.collect(), expired })
 }
 
-/// Makes every shard what the job records add up to. `term` must be the current one, and held until the end: no projector
-/// may write meanwhile.
+/// Replaces every shard that differs from the sum of its job records. `term` must be the current
+/// one, and held until the end, because no projector may write meanwhile.
 ///
 /// # Errors
-/// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]; to be called again then.
+/// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]. The caller may
+/// then call again.
 pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -> Result<Rebuilt, StoreError> {
     let position = projection.position().await?;
     let (jobs, expected) = add_up(projection).await?;
@@ -88,8 +89,9 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -
             document: StatShard {
                 schema: StatShard::SCHEMA,
                 key: key.clone(),
-                // Events behind this place that a record has already (a commit that stopped half-way) are in the sum and
-                // have no effect any more; those that it has not are still to be added.
+                // A record may already have events after this place (from a commit that stopped
+                // half-way). Those are in the sum and have no effect any more. Events that it lacks
+                // are still to be added.
                 applied: position,
                 whole_until: shard.as_ref().and_then(|s| s.document.whole_until),
                 counts: expected.get(key).cloned().unwrap_or_default(),
@@ -103,14 +105,14 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -
     Ok(Rebuilt { jobs, shards: wrong.len() as u64, expired })
 }
 
-/// What a shard has taken in stays taken in, and what it counts was.
+/// The sets of errors that a shard has taken in stay in, together with those that it now counts.
 fn admitted(shard: Option<&StatShard>, counts: Option<&Counts>) -> BTreeSet<u64> {
     let mut admitted = shard.map(|s| s.admitted.clone()).unwrap_or_default();
     admitted.extend(counts.iter().flat_map(|c| c.jobs_by_errors.keys()).map(ErrorSet::digest));
     admitted
 }
 
-/// Whether an older version has counted a shard that can be counted anew.
+/// Whether an older version has counted any shard that can be recounted.
 ///
 /// # Errors
 /// Those of [`Projection::shard_keys`] and [`Projection::load`].
@@ -127,7 +129,8 @@ pub(super) async fn is_counted_by_older(projection: &dyn Projection, now: Timest
 
 type Stored = Vec<(ShardKey, Option<Versioned<StatShard>>)>;
 
-/// The stored shards of these keys and all others, as far as they are whole, and the number of those that are not.
+/// The stored shards of these keys and all other shards, as far as they are whole, and the number
+/// of those that are not.
 async fn stored(
     projection: &dyn Projection,
     expected: &BTreeMap<ShardKey, Counts>,

@@ -17,12 +17,12 @@ use crate::events::Cursor;
 use crate::failures::fingerprint;
 use crate::store::{AttemptRecord, FirstEnd, JobRecord, RetriedAfter};
 
-/// Why an attempt is closed of which nobody reported the end.
+/// The error of an attempt that was closed without a report of its end.
 const LOST: &str = "lost with its worker";
-/// The error of an attempt of which no worker reported anything.
+/// The error of an attempt that no worker reported at all.
 const UNHEARD: &str = "lost: nothing was heard of this attempt";
-/// At most so many attempts of which nothing was heard are recorded in a row, the last of them: another system's jobs may
-/// come with any number.
+/// How many unreported attempts in a row are recorded at most: the last of them. Jobs of another
+/// system may come with any number.
 const UNHEARD_AT_MOST: u32 = 100;
 
 /// Folds the event at `at` into the record of its job; skips it when it has been folded before.
@@ -33,7 +33,8 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
     }
     record.applied = at;
     match &event.kind {
-        // The record was made from the event's job: nothing else is left to do, and what came before it stands.
+        // The record was made from the event's job, so nothing else is left to do. Earlier events
+        // stand.
         EventKind::Submitted => record.announced = true,
         EventKind::AttemptStarted { attempt, worker, host } => started(record, event.at, *attempt, worker, host),
         EventKind::AttemptWithdrawn { attempt, worker } => withdrawn(record, *attempt, worker),
@@ -63,7 +64,7 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
 
 fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker: &WorkerId, host: &str) {
     let i = match find(record, number) {
-        // Its end has come first; only the host was not known.
+        // The end came first, and only the host was not known.
         Ok(i) if record.attempts[i].worker == *worker || is_told(&record.attempts[i]) => {
             let attempt = &mut record.attempts[i];
             if attempt.worker == *worker && attempt.host.is_empty() {
@@ -81,8 +82,9 @@ fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker:
     insert(record, i, new_attempt(number, worker, host, at), at);
 }
 
-/// Takes the last attempt back when its worker did not start it after all. One that was started all the same, by another
-/// worker or to an end that was reported, stands; so does one after which another was started: its number was spent.
+/// Takes the last attempt back when its worker did not start it after all. An attempt stands if
+/// another worker has started it, or if its end was reported. It also stands if a later attempt was
+/// started, because then its number is spent.
 fn withdrawn(record: &mut JobRecord, number: AttemptNumber, worker: &WorkerId) {
     let Ok(i) = find(record, number) else { return };
     let attempt = &record.attempts[i];
@@ -106,7 +108,7 @@ fn finished_attempt(
     let i = match find(record, number) {
         Ok(i) if is_told(&record.attempts[i]) => return,
         Ok(i) => {
-            // What was announced under this number, if anything was, may have been another worker's.
+            // The start under this number, if there was one, may have been another worker's.
             let attempt = &mut record.attempts[i];
             if attempt.worker != *worker {
                 *attempt = new_attempt(number, worker, "", report.started_at);
@@ -130,7 +132,7 @@ fn finished_attempt(
     record.state = match next_at {
         Some(_) if record.due_at.is_some() => JobState::Delayed,
         Some(_) => ready(record),
-        // Given back without spending an attempt.
+        // The worker gave the job back without spending an attempt.
         None if report.outcome == Outcome::Lost => ready(record),
         // `finished` follows.
         None => JobState::Active,
@@ -142,12 +144,13 @@ fn new_attempt(number: AttemptNumber, worker: &WorkerId, host: &str, started_at:
     AttemptRecord { number, worker, host, started_at, report: None, fingerprint: None }
 }
 
-/// What an attempt said, if it failed.
+/// The error text of an attempt, if it failed.
 pub(super) fn error_text(report: &AttemptReport) -> Option<String> {
     has_failed(&report.outcome).then(|| fingerprint::canonical_text(&report.outcome, report.error.as_deref()))
 }
 
-/// Whether an attempt that ended like this has failed: nobody failed when it was cancelled, or lost with its worker.
+/// Whether an attempt with this outcome has failed. An attempt that was cancelled or lost with its
+/// worker has not.
 pub(super) fn has_failed(outcome: &Outcome) -> bool {
     !outcome.is_success() && !matches!(outcome, Outcome::Lost | Outcome::Cancelled)
 }
@@ -162,7 +165,8 @@ fn retried(record: &mut JobRecord, at: Timestamp, attempts: u32) {
     close_open(record, at);
     let first = match record.retried_after {
         None => Some(FirstEnd { attempts, outcome: record.outcome }),
-        // An older Jobber kept the last put-back only: of a job that it put back, the first is not known.
+        // An older Jobber kept only the last put-back. So the first end of a job that it put back
+        // is unknown.
         Some(before) => before.first_end(),
     };
     record.retries = record.retries.saturating_add(1);
@@ -176,8 +180,8 @@ fn retried(record: &mut JobRecord, at: Timestamp, attempts: u32) {
     clear_end(record);
 }
 
-/// Whether a `finished` that names this attempt (or none) ends the job: not when it has ended, was put back since, or
-/// runs again. A later attempt than any known ends it again.
+/// Whether a `finished` event for this attempt (or for none) ends the job. It does not when the job
+/// has ended, was put back since, or runs again. An attempt later than any known one ends it again.
 fn ends(record: &JobRecord, attempt: Option<AttemptNumber>) -> bool {
     let last = record.attempts.last().map(|a| a.number);
     match attempt {
@@ -187,16 +191,18 @@ fn ends(record: &JobRecord, attempt: Option<AttemptNumber>) -> bool {
     }
 }
 
-/// Where the attempt is, or where it belongs.
+/// The index of the attempt, or the index at which it belongs.
 fn find(record: &JobRecord, number: AttemptNumber) -> Result<usize, usize> {
     record.attempts.binary_search_by_key(&number, |a| a.number)
 }
 
-/// Adds an attempt at its place. A last one makes the job active, whatever it was: a job that had ended runs again when
-/// its end was logged and its worker died before the queue knew.
+/// Adds an attempt at its place. A last attempt makes the job active, whatever its state: a job
+/// that had ended runs again when its end was logged but its worker died before it could tell the
+/// queue.
 fn insert(record: &mut JobRecord, i: usize, attempt: AttemptRecord, at: Timestamp) {
     if i < record.attempts.len() || is_old(record, attempt.number) {
-        // A later one has started, or the job was put back since: it can't be running any more.
+        // A later attempt has started, or the job was put back since, so this one can't be running
+        // any more.
         record.attempts.insert(i, attempt);
         close(&mut record.attempts[i], at);
         return;
@@ -235,7 +241,7 @@ fn close(attempt: &mut AttemptRecord, at: Timestamp) {
     }
 }
 
-/// Whether its worker told how it ended: a report that was made here is a presumption.
+/// Whether its worker reported the end. A report that was made here is a presumption.
 fn is_told(attempt: &AttemptRecord) -> bool {
     let is_presumed = |report: &AttemptReport| {
         report.outcome == Outcome::Lost
@@ -252,7 +258,7 @@ fn clear_end(record: &mut JobRecord) {
     record.finished_at = None;
 }
 
-/// The state of a job that a worker may take now.
+/// The state of a job that a worker may claim now.
 fn ready(record: &JobRecord) -> JobState {
     if record.options.priority > 0 { JobState::Prioritized } else { JobState::Waiting }
 }

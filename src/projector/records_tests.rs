@@ -7,7 +7,7 @@ use crate::domain::{FinalState, Job, JobOptions, NewJob};
 const EXIT_0: Outcome = Outcome::Exit { code: 0 };
 const EXIT_1: Outcome = Outcome::Exit { code: 1 };
 
-/// A job and its record, with a clock that moves a second from event to event.
+/// A job and its record, with a clock that moves on by a second with each event.
 struct Life {
     job: Arc<Job>,
     record: JobRecord,

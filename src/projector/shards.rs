@@ -9,20 +9,22 @@ use crate::domain::{AttemptReport, JobState, Outcome, Usage};
 use crate::stats::{Counts, ErrorSetCounts, ShardKey};
 use crate::store::{AttemptRecord, JobRecord, RetriedAfter};
 
-/// The largest single amount that is counted (35 years in microseconds): sums of amounts that somebody made up can't
-/// overflow.
+/// The largest single amount that is counted (35 years in microseconds), so that sums of invented
+/// amounts can't overflow.
 const MOST: u64 = 1 << 50;
 
-/// The shard that a job is counted in. It never changes, as none of what it is made of does.
+/// The shard in which a job is counted. It never changes, because the values that it is made of
+/// don't.
 pub fn shard_key(record: &JobRecord) -> ShardKey {
     ShardKey { day: record.submitted_at.day(), name: record.name.clone() }
 }
 
 /// What a job adds to its shard.
 ///
-/// A job that was removed stays in the statistics with everything that it has done; it only no longer counts as one that
-/// waits or runs. Attempts without measured usage (never spawned, or lost with their worker) count by their outcome, and
-/// in nothing that is about processes: not in CPU, wall time, memory, nor what ran beside them.
+/// A job that was removed stays in the statistics with everything that it has done; only, it no
+/// longer counts as waiting or running. Attempts without measured usage (never spawned, or lost
+/// with their worker) count by their outcome. They count in nothing that is about processes: not in
+/// CPU, wall time or memory, nor in the number of jobs beside them.
 pub fn contribution(record: &JobRecord) -> Counts {
     let mut counts = Counts::default();
     let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
@@ -74,7 +76,7 @@ fn count_process(counts: &mut Counts, report: &AttemptReport, usage: &Usage) {
     counts.peak_rss_kib.record(usage.peak_rss_bytes.min(MOST) / 1024);
 }
 
-/// What the attempt was given, against what it used.
+/// Counts the cores and the memory that the attempt was given, against what it used.
 fn count_reserved(counts: &mut Counts, report: &AttemptReport, usage: &Usage, asked: Option<u32>) {
     let pinned = u32::try_from(report.cpus.len()).ok().filter(|n| *n > 0);
     if let Some(cores) = pinned.or(asked) {
@@ -91,7 +93,7 @@ fn count_reserved(counts: &mut Counts, report: &AttemptReport, usage: &Usage, as
     }
 }
 
-/// What a failed attempt said, and what it cost.
+/// Counts the error of a failed attempt, and its cost.
 fn count_error(counts: &mut Counts, attempt: &AttemptRecord, usage: Option<&Usage>) {
     if let Some(fingerprint) = attempt.fingerprint {
         let failed = counts.failures.entry(fingerprint).or_default();
@@ -101,8 +103,8 @@ fn count_error(counts: &mut Counts, attempt: &AttemptRecord, usage: Option<&Usag
     }
 }
 
-/// How the first attempt fared, by what ran when it started: unlike the peak over a job's life, that does not grow with
-/// the job's length or its attempts.
+/// Counts the first attempt's success by how many jobs ran beside it at its start. Unlike the peak
+/// over a job's life, that does not grow with the job's length or its attempts.
 fn count_first(counts: &mut Counts, record: &JobRecord) {
     let first = record.attempts.first().and_then(|attempt| attempt.report.as_ref());
     let Some(report) = first.filter(|report| report.usage.is_some() && has_told(&report.outcome)) else { return };
@@ -115,9 +117,9 @@ fn count_first(counts: &mut Counts, record: &JobRecord) {
     }
 }
 
-/// What the job tells of the worth of retries: its life until it was first put back, if it was.
+/// Counts the job for the worth of retries, up to the moment when it was first put back.
 ///
-/// Putting a job back follows on something that somebody has mended, so what comes later is another story.
+/// A person puts a job back after mending something, so later attempts are another story.
 fn count_survival(counts: &mut Counts, record: &JobRecord) {
     let Some((attempts, end)) = first_life(record) else {
         counts.first_end_unknown = 1;
@@ -151,15 +153,15 @@ fn count_survival(counts: &mut Counts, record: &JobRecord) {
 
 enum LifeEnd {
     Completed,
-    /// By itself.
+    /// The job failed by itself.
     Failed,
-    /// Cancelled or lost: nobody knows how it would have ended.
+    /// The job was cancelled or lost, so its own end is unknown.
     Stopped,
     Open,
 }
 
-/// The attempts of a job until it was first put back, and how it had ended by then; `None` when an older version, which
-/// kept the last put-back only, put it back more than once.
+/// The attempts of a job until it was first put back, and how it had ended by then. `None` when an
+/// older version, which kept only the last put-back, put it back more than once.
 fn first_life(record: &JobRecord) -> Option<(&[AttemptRecord], LifeEnd)> {
     let of = |outcome: Option<Outcome>| match outcome {
         Some(Outcome::Cancelled | Outcome::Lost) | None => LifeEnd::Stopped,
@@ -185,8 +187,9 @@ fn first_life(record: &JobRecord) -> Option<(&[AttemptRecord], LifeEnd)> {
     }
 }
 
-/// Whether a job that has failed by itself did so because another attempt was pointless. Its worker has said so; of what
-/// an older version recorded, the job's own options and what was left of its budget tell.
+/// Whether a job that has failed by itself did so because another attempt was pointless. Its worker
+/// says so in the report. For reports of an older version, the job's own options and the rest of
+/// its budget decide.
 fn is_hopeless(record: &JobRecord, last: Option<&AttemptReport>, failures: u32) -> bool {
     let Some(last) = last else { return true };
     last.no_retry.unwrap_or_else(|| {
@@ -194,12 +197,12 @@ fn is_hopeless(record: &JobRecord, last: Option<&AttemptReport>, failures: u32) 
     })
 }
 
-/// Whether an attempt that ended like this tells how the program fares: it succeeded or failed.
+/// Whether an attempt with this outcome tells how the program fares: it succeeded or failed.
 fn has_told(outcome: &Outcome) -> bool {
     outcome.is_success() || has_failed(outcome)
 }
 
-/// What the job's failed attempts said, and how it has ended for now.
+/// Counts the errors of the job's failed attempts, and how the job has ended for now.
 fn count_errors(counts: &mut Counts, record: &JobRecord) {
     let errors = record.errors();
     if !errors.is_empty() {

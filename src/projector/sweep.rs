@@ -1,4 +1,4 @@
-//! Takes out of history what has expired: a little at a time, between two batches.
+//! Removes expired records from history, a few at a time, between two batches.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use crate::domain::Timestamp;
 use crate::logging::chain;
 use crate::store::{Projection, Retention, StoreErrorKind, Term};
 
-/// Records that one step removes at most: other writers wait no longer than this takes.
+/// The most records that one step removes: other writers wait no longer than this takes.
 const STEP: usize = 200;
-/// From one step to the next while there is more.
+/// The time from one step to the next while there is more to remove.
 const PACE: Duration = Duration::from_millis(50);
-/// From one look to the next when nothing was left: records expire in days.
+/// The time to the next look when nothing was left. Records expire in days.
 const REST: Duration = Duration::from_secs(3600);
-/// The same while history is behind the log by more than that.
+/// The same while history is behind the log by more than [`REST`].
 const REST_BEHIND: Duration = Duration::from_secs(1);
-/// From a failure to the next try.
+/// The time from a failure to the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
-/// When to look next, and how much this round has removed.
+/// The time of the next look, and the number of records that this round has removed.
 pub(super) struct Sweep<'a> {
     projection: &'a dyn Projection,
     retention: Retention,
@@ -28,7 +28,7 @@ pub(super) struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    /// A sweep that begins at once.
+    /// Makes a sweep whose first step is due at once.
     pub(super) fn new(projection: &'a dyn Projection, retention: Retention) -> Self {
         Self { projection, retention, due: Instant::now(), removed: 0 }
     }
@@ -38,8 +38,9 @@ impl<'a> Sweep<'a> {
         self.due
     }
 
-    /// Removes some of what has expired at the moment up to which history goes, `now` at the latest, if it is time. That it can't is told and tried again: history goes on
-    /// meanwhile, and whoever has lost the term hears of it there.
+    /// Removes some records that had expired at the time up to which history goes, but at `now` at
+    /// the latest, if a step is due. Logs a failure and tries again later, while folding goes on.
+    /// If the projector has lost the term, it learns so from its commits.
     pub(super) async fn step(&mut self, term: &Term, until: Timestamp, now: Timestamp) {
         if Instant::now() < self.due {
             return;

@@ -1,17 +1,20 @@
-//! Keeps the event log short: behind the committed cursor, but not without the last events, for those who watch.
+//! Keeps the event log short. Trims what is committed, except for the last events, which clients
+//! may still watch.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::events::{Cursor, EventError, EventSource};
 
-/// Knows places in the log behind which it may be trimmed. Cursors can't be counted with, so it notes some as they pass.
+/// Knows places up to which the log may be trimmed. A cursor does not tell a number of events, so
+/// the trimmer notes some places as they pass.
 pub(super) struct Trimmer {
-    /// Events that are left behind the committed cursor.
+    /// How many events stay in the log before the committed cursor.
     keep: usize,
-    /// Places that have passed, oldest first, each with the number of events from the place before to it.
+    /// Places that have passed, oldest first, each with the number of events since the place
+    /// before.
     passed: VecDeque<(Cursor, usize)>,
-    /// Events since the oldest of them.
+    /// How many events there were since the oldest of them.
     since_oldest: usize,
 }
 
@@ -31,7 +34,7 @@ impl Trimmer {
         self.since_oldest += count;
         let is_extendable = self.passed.len() > 1;
         match self.passed.back_mut() {
-            // One place for every tenth of what is kept is enough.
+            // One place for each tenth of `keep` is enough.
             Some((place, counted)) if is_extendable && *counted + count <= step => {
                 *place = through;
                 *counted += count;
@@ -40,7 +43,7 @@ impl Trimmer {
         }
     }
 
-    /// The place up to which the log may be trimmed now, if that is worth it.
+    /// The place up to which to trim the log now, if that is worth it.
     pub(super) fn due(&mut self) -> Option<Cursor> {
         let mut through = None;
         while let (Some((oldest, _)), Some((_, count))) = (self.passed.front(), self.passed.get(1)) {
@@ -55,7 +58,8 @@ impl Trimmer {
     }
 }
 
-/// Trims what a projector before this one has left: all but the last `keep` events, and nothing behind `position`.
+/// Trims what an earlier projector has left: all but the last `keep` events, and nothing after
+/// `position`.
 pub(super) async fn trim_leftovers(
     source: &dyn EventSource,
     keep: usize,

@@ -1,8 +1,11 @@
-//! Compares what history and queue know of a job, and gives the events that history lacks. Pure.
+//! Compares what history and the queue know of a job, and returns the events that history lacks.
+//! Pure.
 //!
-//! A worker of Jobber's writes to the log before it tells the queue, so once history is folded through a place in the log
-//! that was read after the look at the queue, it knows everything that such a worker did. What is different then, another
-//! program did. Only the API writes after it has acted; so what it may be about to write is looked at twice.
+//! A worker of Jobber's writes to the log before it tells the queue. So the reconciler looks at the
+//! queue first, then reads the end of the log, and waits until history is folded up to there. By
+//! then history knows everything that such a worker did, and any difference is the work of another
+//! program. Only the API writes some events after it has acted, so a difference that it may be
+//! about to write is looked at twice.
 
 use std::sync::Arc;
 
@@ -11,26 +14,26 @@ use crate::domain::{AttemptNumber, AttemptReport, EventKind, FinalState, Job, Jo
 use crate::queue::{Held, QueuedJob, ToldEnd};
 use crate::store::{AttemptRecord, JobRecord};
 
-/// The worker of an attempt that another program made without saying its name.
+/// The worker of an attempt that another program made without giving its name.
 const NAMELESS: &str = "another-program";
-/// Why a job has failed that was taken out of the queue before its end.
+/// The error of a job that another program took out of the queue before its end.
 const TAKEN_OUT: &str = "taken out of the queue by another program before it had ended";
-/// Why a job has failed of which the queue knows nothing.
+/// The error of a job that the queue does not have, without telling why.
 const GONE: &str = "gone from the queue without an end: it was emptied, or has lost its data";
 
-/// What a comparison brings.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Finding {
-    /// History has it all.
+    /// History has everything.
     Agrees,
-    /// History lacks something, unless that is just being written.
+    /// History lacks something, unless another part is just writing it.
     Doubt,
-    /// These are missing.
+    /// History lacks these events.
     Lacks(Vec<EventKind>),
 }
 
-/// Compares what history knows with what the queue holds. `end` and `at` are what the queue told, `again` says whether
-/// this is another look at a doubt.
+/// Compares what history knows with what the queue holds. `end` and `at` come from the queue's own
+/// events. `again` says whether this is the second look at a doubt.
 pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at: Timestamp, again: bool) -> Finding {
     let sure = |events: Vec<EventKind>| if again { Finding::Lacks(events) } else { Finding::Doubt };
     if record.removed {
@@ -39,7 +42,7 @@ pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at
     let queued = match held {
         Held::Unreadable => return Finding::Agrees,
         Held::Job(queued) if queued.job.submitted_at == record.submitted_at => queued,
-        // Under this id there is nothing, or another job by now.
+        // The queue has no job under this id, or another one by now.
         Held::Gone | Held::Job(_) if record.state.is_final() => return Finding::Agrees,
         Held::Gone | Held::Job(_) => {
             return match end {
@@ -56,7 +59,7 @@ pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at
             sure(put_back(record).into_iter().chain(ended(record, queued, at)).collect())
         }
         (true, true) => Finding::Agrees,
-        // Its worker has written the end down, and is about to tell the queue.
+        // The worker has recorded the end, and is about to tell the queue.
         (true, false) if queued.state == JobState::Active && last >= starts(queued) => Finding::Agrees,
         (true, false) => sure(put_back(record).into_iter().chain(running(record, queued, at)).collect()),
         (false, true) if queued.state == JobState::Completed => Finding::Lacks(ended(record, queued, at)),
@@ -68,7 +71,7 @@ pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at
     }
 }
 
-/// The job of a record, under the id that it has in the queue.
+/// The job of a record, under the id that the queue knows.
 pub(super) fn job_of(record: &JobRecord) -> Arc<Job> {
     Arc::new(Job {
         id: record.own_id().unwrap_or_else(|| record.id.clone()),
@@ -82,12 +85,12 @@ fn last_number(record: &JobRecord) -> u32 {
     record.attempts.last().map_or(0, |attempt| attempt.number.0)
 }
 
-/// How often the queue saw it started. Not every program counts starts.
+/// How often the queue saw the job started. Not every program counts starts.
 fn starts(queued: &QueuedJob) -> u32 {
     queued.attempts_started.max(queued.attempts_finished)
 }
 
-/// Its last attempt, if that is another program's and has no end yet.
+/// The last attempt, if another program made it and it has no end yet.
 fn open_elsewhere(record: &JobRecord) -> Option<&AttemptRecord> {
     record.attempts.last().filter(|attempt| attempt.report.is_none() && !attempt.worker.is_generated())
 }
@@ -96,7 +99,7 @@ fn nameless() -> WorkerId {
     WorkerId::parse(NAMELESS).expect("a constant of plain letters")
 }
 
-/// Who runs or ran it, if that is another program.
+/// The worker that runs or ran the job, if another program gave its name.
 fn worker(queued: &QueuedJob) -> WorkerId {
     queued.worker.clone().filter(|worker| !worker.is_generated()).unwrap_or_else(nameless)
 }
@@ -105,7 +108,8 @@ fn put_back(record: &JobRecord) -> Vec<EventKind> {
     vec![EventKind::Retried { attempts: last_number(record) }]
 }
 
-/// Of a job that has not ended: that another program runs it, or has run it and will again.
+/// The missing events of a job that has not ended: that another program runs it, or has run it and
+/// will again.
 fn running(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind> {
     let is_ours = queued.worker.as_ref().is_some_and(WorkerId::is_generated);
     if queued.state == JobState::Active {
@@ -124,12 +128,13 @@ fn running(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKi
     vec![event]
 }
 
-/// Of a job that the queue holds as ended: its last attempt, if another program made it, and its end.
+/// The missing events of a job that the queue holds as ended: the end of its last attempt, if
+/// another program made it, and its own end.
 fn ended(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind> {
     let at = queued.finished_at.unwrap_or(at);
     let (last, open) = (last_number(record), open_elsewhere(record));
     let completed = queued.state == JobState::Completed;
-    // To complete it somebody must have started it.
+    // A job that has completed must have been started.
     let number = starts(queued).max(last).max(u32::from(completed));
     let elsewhere = number > last || open.is_some();
     let is_running_here = !elsewhere && record.attempts.last().is_some_and(|attempt| attempt.report.is_none());
@@ -140,7 +145,7 @@ fn ended(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind
     let outcome = match &queued.error {
         _ if completed => Outcome::Exit { code: 0 },
         _ if cancelled => Outcome::Cancelled,
-        // Its worker was not heard of any more, and some program's patience with that is bounded.
+        // The job's own worker went silent, and another program gave up on it.
         _ if is_running_here => Outcome::Lost,
         Some(error) if error.contains("stalled more than") => Outcome::Lost,
         _ => Outcome::Exit { code: 1 },
@@ -158,14 +163,15 @@ fn ended(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind
     events
 }
 
-/// Of a job that completed elsewhere and has left the queue thereby.
+/// The missing events of a job that another program has completed, and that left the queue with
+/// that.
 fn completed_and_gone(record: &JobRecord, result: Option<serde_json::Value>, at: Timestamp) -> Vec<EventKind> {
     let (number, who, started_at) = attempt_elsewhere(record, at);
     let outcome = Outcome::Exit { code: 0 };
     vec![attempt_ended(number, who, outcome, None, started_at, at), finished(Some(number), outcome, result, None)]
 }
 
-/// Of a job that failed elsewhere and has left the queue thereby.
+/// The missing events of a job that another program has failed, and that left the queue with that.
 fn failed_and_gone(record: &JobRecord, why: &str, at: Timestamp) -> Vec<EventKind> {
     let (number, who, started_at) = attempt_elsewhere(record, at);
     let outcome = Outcome::Exit { code: 1 };
@@ -173,7 +179,7 @@ fn failed_and_gone(record: &JobRecord, why: &str, at: Timestamp) -> Vec<EventKin
     vec![attempt_ended(number, who, outcome, why.clone(), started_at, at), finished(Some(number), outcome, None, why)]
 }
 
-/// The attempt by which another program must have ended the job.
+/// The attempt in which another program must have ended the job.
 fn attempt_elsewhere(record: &JobRecord, at: Timestamp) -> (AttemptNumber, WorkerId, Timestamp) {
     match open_elsewhere(record) {
         Some(open) => (open.number, open.worker.clone(), open.started_at),
@@ -235,7 +241,7 @@ mod tests {
         new.accept(at(1000)).unwrap().job
     }
 
-    /// History after these events, the first a second after submission.
+    /// A record with these events folded into it, the first a second after submission.
     struct Book {
         record: JobRecord,
         events: u64,
@@ -256,7 +262,7 @@ mod tests {
             }
         }
 
-        /// Compares, folds what is missing, and makes sure that nothing is then.
+        /// Compares, folds the missing events, and checks that none are missing then.
         fn told(&mut self, held: &Held, end: Option<&ToldEnd>) -> &JobRecord {
             let mut finding = compare(&self.record, held, end, at(50_000), false);
             if finding == Finding::Doubt {
@@ -265,7 +271,7 @@ mod tests {
             let Finding::Lacks(events) = finding else { panic!("{finding:?} of {:?}", self.record) };
             self.fold(events.clone());
             assert_eq!(compare(&self.record, held, end, at(50_000), true), Finding::Agrees, "{:?}", self.record);
-            // Two processes may tell the same.
+            // Two processes may find the same.
             let (state, attempts) = (self.record.state, self.record.attempts.clone());
             self.fold(events);
             assert_eq!((self.record.state, &self.record.attempts), (state, &attempts));
@@ -363,7 +369,7 @@ mod tests {
             let record = book.told(&Held::Gone, end.as_ref());
             assert_eq!((record.state, record.outcome), (JobState::Failed, Some(Outcome::Lost)));
         }
-        // A worker that one of Node's took for dead.
+        // A worker that a Node.js worker took for dead.
         let mut book = Book::new(vec![started(1, OURS)]);
         let record = book.told(&in_queue(JobState::Failed, 1, None), None);
         assert_eq!((record.outcome, record.attempts.len()), (Some(Outcome::Lost), 1));

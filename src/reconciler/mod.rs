@@ -1,12 +1,13 @@
-//! The reconciler: tells history, by events, what other programs did to jobs in the queue.
+//! The reconciler tells history, by events, what other programs did to jobs in the queue.
 //!
 //! ```text
 //! deeds ──> held ──> log's end ──> history folded through it ──> compare ──> append
 //! ```
-//! A worker or tool of somebody else's that shares a BullMQ queue completes, fails, removes and puts back jobs without a
-//! word to the event log. The queue's own events ([`Witness::deeds`]) say at which jobs to look; a slow round over all jobs
-//! that history holds for open finds what those events missed. One process does this at a time: the one whose projector
-//! leads. Should two overlap, the second event of a kind changes nothing.
+//! A worker or tool of another make that shares a BullMQ queue completes, fails, removes and puts
+//! back jobs without writing to the event log. The queue's own events ([`Witness::deeds`]) show
+//! which jobs to look at. A slow round over all jobs that are open in history finds what those
+//! events missed. One process does this at a time: the one whose projector leads. If two should
+//! overlap, the second event of a kind changes nothing.
 
 pub mod bodies;
 mod compare;
@@ -28,34 +29,36 @@ use crate::reconnect::ReconnectBackoff;
 use crate::store::{History, JobFilter, JobRecord, StoreError, own_id};
 use compare::{Finding, compare, job_of};
 
-/// Between two looks at what was done.
+/// The time between two looks at the queue's events.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a doubt waits for its second look: the API writes down what it has done within this.
+/// How long a doubt waits for its second look. The API records its own actions within this time.
 const DOUBT: Duration = Duration::from_millis(1500);
-/// From the end of one round to the next, at least.
+/// The least time from the end of one round to the next.
 const REST: Duration = Duration::from_secs(10);
-/// A round takes no more than this part of the time, however many jobs are open.
+/// How many times as long as a page took the round pauses after it. So a round takes a bounded
+/// share of the time, however many jobs are open.
 const SHARE: u32 = 20;
-/// Jobs of one page of a round.
+/// How many jobs one page of a round has.
 const PAGE: usize = 500;
-/// How long history may take to catch up with the log; then the look is taken again.
+/// How long history may take to catch up with the log. After that the reconciler starts the look
+/// over.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
-/// Compares history with the queue.
+/// Compares history with the queue, and appends the events that history lacks.
 pub struct Reconciler {
-    /// Sees what happens in the queue.
+    /// The queue, for what happens in it.
     pub witness: Arc<dyn Witness>,
-    /// Says what is known.
+    /// History, for what it knows of jobs.
     pub history: Arc<dyn History>,
-    /// Says up to where the log goes.
+    /// The event log, for its end.
     pub source: Arc<dyn EventSource>,
-    /// Takes what is missing.
+    /// The event log, for the missing events.
     pub sink: Arc<dyn EventSink>,
-    /// The time of events that the queue gives none for.
+    /// The clock, for events to which the queue gives no time.
     pub clock: Clock,
 }
 
-/// Why a step was not done.
+/// The reason for which a step was not done.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
     #[error("the queue can't be looked at")]
@@ -68,21 +71,21 @@ enum Interrupted {
     Behind,
 }
 
-/// A job to look at: under which id history has it.
+/// A job to look at, by its id in history.
 struct Case {
     record: JobId,
     end: Option<ToldEnd>,
     at: Timestamp,
 }
 
-/// A job to look at again.
+/// A job to look at a second time.
 struct Doubt {
     due: Instant,
     end: Option<ToldEnd>,
     at: Timestamp,
 }
 
-/// Where the round over all open jobs is.
+/// How far the round over all open jobs is.
 struct Round {
     due: Instant,
     cursor: Option<String>,
@@ -90,15 +93,15 @@ struct Round {
 
 #[derive(Default)]
 struct Desk {
-    /// By the id under which history has them.
+    /// The doubts, by the job's id in history.
     doubts: BTreeMap<JobId, Doubt>,
 }
 
 impl Reconciler {
-    /// Compares for as long as this process's projector leads, until `stop`. Nothing that fails ends it: it is tried again
-    /// from the same place.
+    /// Compares for as long as this process's projector leads, until `stop`. No failure ends it: it
+    /// tries again from the same place.
     pub async fn run(self, mut lead: watch::Receiver<Lead>, stop: CancellationToken) {
-        // Outlives a term: what the queue told of a doubt is told once.
+        // Outlives a term, because the queue tells only once what it knew about a doubt.
         let mut desk = Desk::default();
         let work = async {
             // An error: the projector has ended.
@@ -136,7 +139,8 @@ impl Reconciler {
         }
     }
 
-    /// Looks at what was done, at what is in doubt, and at one page of the round; whether there is more at once.
+    /// Looks at the queue's events, at the doubts that are due, and at one page of the round.
+    /// Returns whether the queue has more events already.
     async fn step(&self, desk: &mut Desk, round: &mut Round) -> Result<bool, Interrupted> {
         let deeds = self.witness.deeds().await?;
         let cases = deeds.all.into_iter().map(|deed| Case { record: deed.id, end: deed.end, at: deed.at });
@@ -161,14 +165,14 @@ impl Reconciler {
         if round.due <= now
             && let Err(error) = self.turn(desk, round).await
         {
-            // Lists may be what a store can't give while it can all else.
+            // A store may be unable to list jobs while it can do everything else.
             tracing::debug!(error = chain(&error), "open jobs can't be gone through; trying again");
             round.due = Instant::now() + REST;
         }
         Ok(deeds.more)
     }
 
-    /// One page of the round over all jobs that history holds for open.
+    /// Looks at one page of the jobs that are open in history.
     async fn turn(&self, desk: &mut Desk, round: &mut Round) -> Result<(), Interrupted> {
         let began = Instant::now();
         let states = JobState::ALL.into_iter().filter(|state| !state.is_final()).collect();
@@ -180,7 +184,7 @@ impl Reconciler {
         let open = self.witness.are_open(&jobs).await?;
         let at = self.clock.now();
         for (job, _) in page.items.into_iter().zip(open).filter(|(_, open)| !open) {
-            // The first look was this one.
+            // This was the first look at the job.
             let doubt = Doubt { due: Instant::now() + DOUBT, end: None, at };
             desk.doubts.entry(job.id).or_insert(doubt);
         }
@@ -190,17 +194,17 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Compares these jobs, and writes down what history lacks of them.
+    /// Compares these jobs, and appends the events that history lacks.
     async fn look_at(&self, cases: Vec<Case>, desk: &mut Desk, again: bool) -> Result<(), Interrupted> {
         if cases.is_empty() {
             return Ok(());
         }
-        // An id of history's own making shows only in the record.
+        // If history made the id itself, only the record shows the queue's id.
         let mut known = Vec::with_capacity(cases.len());
         for case in cases {
             let record = if again { self.history.job(&case.record).await? } else { None };
             let id = record.map_or_else(|| Some(case.record.clone()), |record| record.own_id());
-            // Of a job whose id nobody knows, nobody can say that it is lost.
+            // If the queue's id is unknown, the job can't be declared lost.
             known.extend(id.map(|id| (id, case)));
         }
         let ids: Vec<_> = known.iter().map(|(id, _)| id.clone()).collect();
@@ -245,7 +249,7 @@ impl Reconciler {
         }
     }
 
-    /// What history knows of the job that was asked about, and of the one that the queue holds under its id.
+    /// The record of the job in question, and that of the job which the queue holds under its id.
     async fn records(&self, id: &JobId, record: &JobId, held: &Held) -> Result<Vec<JobRecord>, StoreError> {
         let mut found = Vec::from_iter(self.history.job(record).await?);
         if let Held::Job(queued) = held
@@ -256,7 +260,7 @@ impl Reconciler {
         Ok(found)
     }
 
-    /// Returns when history has been folded through what the log holds now.
+    /// Returns when history has been folded up to the present end of the log.
     async fn catch_up(&self) -> Result<(), Interrupted> {
         let last = self.source.span().await?.last;
         let deadline = Instant::now() + CATCH_UP;
@@ -271,8 +275,8 @@ impl Reconciler {
     }
 }
 
-/// The id in the queue of a job that history may have under one of its own making ([`JobId::come_again`]), as far as that
-/// one shows it.
+/// The queue's id of a job whose id in history may be one that history made
+/// ([`JobId::come_again`]), as far as that id shows it.
 fn shown_as(id: &JobId, submitted_at: Timestamp) -> JobId {
     own_id(id, None, submitted_at).unwrap_or_else(|| id.clone())
 }

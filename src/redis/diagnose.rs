@@ -43,14 +43,16 @@ pub(super) fn hint(error: &Error) -> String {
     known(error).map(|(.., fix)| format!("; {fix}")).unwrap_or_default()
 }
 
-/// The error's text. A server that does not know a command repeats its arguments, which may be a password.
+/// The error's text, for people. A server that does not know a command repeats its arguments, which
+/// may be a password.
 pub(super) fn details(error: &Error) -> &str {
     let text = error.details();
     text.split_once("with args beginning with").map_or(text, |(before, _)| before.trim_end_matches([' ', ',']))
 }
 
-/// What is wrong with the URL's scheme, if a server answers only in the other way of speaking. To the client the two look
-/// alike: a server closes a connection, or waits on, as one does that is just going down.
+/// What is wrong with the URL's scheme, if a server answers only with TLS where the URL says plain,
+/// or the other way round. The client can't tell: such a server closes the connection or waits on,
+/// as one does that is just going down.
 pub(super) async fn wrong_scheme(servers: &[Server], uses_tls: bool) -> Option<&'static str> {
     let (greeting, answers, what): (_, &[u8], _) = if uses_tls {
         (b"PING\r\n".to_vec(), b"+-", "does not speak TLS; write redis:// (without an s) in its URL")

@@ -1,4 +1,4 @@
-//! What a server says of itself, for those who check a host; and what of it can be removed.
+//! Asks a server about itself, for `jobber doctor`, and removes keys by pattern.
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
@@ -7,14 +7,14 @@ use fred::types::{ClusterHash, CustomCommand};
 use super::{Redis, RedisError};
 use crate::domain::{Clock, Timestamp};
 
-/// Answers of a server. In a cluster those of any one node.
+/// A server's answers about itself. In a cluster they come from any one node.
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
-    /// To `INFO`.
+    /// The answer to `INFO`.
     pub info: String,
-    /// To `CONFIG GET save`, where the server lets this user ask.
+    /// The answer to `CONFIG GET save`, where the server lets this user ask.
     pub save: Option<String>,
-    /// To `TIME`, between this machine's clock just before and just after.
+    /// The answer to `TIME`, between this machine's clock just before and just after.
     pub times: [Timestamp; 3],
 }
 
@@ -39,7 +39,7 @@ impl Redis {
 }
 
 impl Redis {
-    /// Removes all keys that match a pattern as `SCAN` knows them. On one server only.
+    /// Removes all keys that match a pattern, in the syntax of `SCAN`. Works on one server only.
     ///
     /// # Errors
     /// When the server is away, or refuses.

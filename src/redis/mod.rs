@@ -1,8 +1,8 @@
 //! The client of a Redis or Valkey server that a URL names: one server, Sentinel or Cluster, plain or over TLS.
 //!
-//! A [`Redis`] is one connection that looks after itself: it reconnects with growing, jittered waits for as long as
-//! anybody holds it, and no command waits longer than [`COMMAND_TIMEOUT`] for a server that is away. No error and
-//! no log line holds the password.
+//! A [`Redis`] is one connection that looks after itself. It reconnects, after growing and jittered
+//! waits, for as long as a clone of it lives. No command waits longer than [`COMMAND_TIMEOUT`] for
+//! a server that is away. No error and no log line holds the password.
 
 mod diagnose;
 mod inspect;
@@ -28,9 +28,9 @@ pub use inspect::ServerInfo;
 
 /// How long a connection may take to come up, and the same again for its greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a command may take, and before that the wait for a lost connection.
+/// How long a command may take. It may wait as long again for a lost connection before that.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that owes an answer for longer than this is given up for a new one.
+/// If a connection owes an answer for longer than this, the client gives it up for a new one.
 const UNRESPONSIVE: Duration = Duration::from_secs(3);
 /// The longest wait between two tries to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub struct RedisSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// What a caller can decide on.
+/// The kinds of error between which a caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisErrorKind {
     /// The server can't be reached or does not answer; another try may work.
@@ -60,15 +60,15 @@ pub enum RedisErrorKind {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct RedisError {
-    /// What a caller can decide on.
+    /// The kind, by which a caller decides what to do.
     pub kind: RedisErrorKind,
     message: String,
 }
 
-/// A connection that looks after itself; clones share it, the last one closes it.
+/// A connection that looks after itself. Clones share it, and the last one closes it.
 #[derive(Clone)]
 pub struct Redis {
-    /// The client in use: another one when that had come to nothing.
+    /// The client in use. [`keep_connected`] replaces it when its task has ended.
     client: watch::Receiver<Client>,
     setup: Arc<Setup>,
     _open: Arc<DropGuard>,
@@ -78,15 +78,16 @@ struct Setup {
     config: Config,
     place: String,
     tasks: TaskTracker,
-    /// Whether people have been told that the server is away: once, however many connections it has.
+    /// Whether a warning has said that the server is away. There is one such warning, however many
+    /// connections there are.
     away: AtomicBool,
 }
 
 impl Redis {
-    /// Connects. What only a person can put right (user, password, database, TLS, the wrong kind of server) is an error
-    /// at once. A server that is away is none: the answer comes within some two seconds, a warning says so, and
-    /// a task on `tasks` goes on trying, so that a process can start, say that it is not ready ([`Redis::ping`]), and
-    /// become ready.
+    /// Connects. What only a person can put right (user, password, database, TLS, the wrong kind of
+    /// server) is an error at once. A server that is away is no error: `connect` returns within
+    /// some two seconds and logs a warning, and a task on `tasks` goes on trying. So a process can
+    /// start, say that it is not ready ([`Redis::ping`]), and become ready.
     ///
     /// # Errors
     /// `Refused`, with the fix.
@@ -134,7 +135,7 @@ impl Redis {
     /// Another connection to the same server, for commands that block theirs. It comes up in the background.
     ///
     /// # Errors
-    /// `Refused`, if the settings had not let the first come up either.
+    /// `Refused`, if the settings would not have let the first connection come up either.
     pub fn another(&self) -> Result<Self, RedisError> {
         Self::kept(self.setup.clone(), None)
     }
@@ -150,9 +151,10 @@ impl Redis {
         Ok(Self { client, setup, _open: Arc::new(closed.drop_guard()) })
     }
 
-    /// The client, once it is connected. A command is sent once: one that was under way when the connection broke is an
-    /// error, never a repeat. Without a connection it is not to be used at all: it would hoard what it is given, for as
-    /// long as the server is away.
+    /// Returns the client once it is connected. The client sends a command once: a command that was
+    /// under way when the connection broke gets an error, never a repeat. A caller must not use the
+    /// client without a connection, because it would hoard its commands for as long as the server
+    /// is away.
     ///
     /// # Errors
     /// When there is no connection within [`COMMAND_TIMEOUT`].
@@ -165,19 +167,20 @@ impl Redis {
             Ok(Ok(())) => Ok(client),
             Ok(Err(error)) => Err(self.failed(&error)),
             Err(_) => {
-                // It may have come up between the look and the wait, or be another one by now.
+                // The client may have come up between the look and the wait, or a task may have
+                // replaced it.
                 let now = self.client.borrow().clone();
                 if now.is_connected() { Ok(now) } else { Err(self.setup.error(RedisErrorKind::Unavailable, "is away")) }
             }
         }
     }
 
-    /// Whose errors these are, for people: the addresses, without user and password.
+    /// The addresses of the servers, without user and password, as errors show them to people.
     pub fn place(&self) -> &str {
         &self.setup.place
     }
 
-    /// Asks for a sign of life.
+    /// Sends a `PING` and waits for the answer.
     ///
     /// # Errors
     /// `Unavailable` within two times [`COMMAND_TIMEOUT`].
@@ -185,12 +188,13 @@ impl Redis {
         self.client().await?.ping(None).await.map_err(|e| self.failed(&e))
     }
 
-    /// The error of a command, told for people.
+    /// Makes the error of a command readable for people.
     pub(crate) fn failed(&self, error: &Error) -> RedisError {
         self.setup.failed(error)
     }
 
-    /// A node of a cluster answers a plain client too, but only for some keys: better said at the start.
+    /// Refuses a node of a cluster, which answers a plain client too, but only for some keys. It is
+    /// better to say so at the start.
     async fn check_kind(&self) -> Result<(), RedisError> {
         let client = self.client().await?;
         if client.is_clustered() {
@@ -202,7 +206,7 @@ impl Redis {
                 let why = "is a node of a cluster; write redis-cluster:// in its URL";
                 Err(self.setup.error(RedisErrorKind::Refused, why))
             }
-            // A user that may not ask is none that we can help.
+            // If the server does not let this user ask, Jobber can't help here.
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -252,7 +256,7 @@ impl Setup {
     }
 }
 
-/// Options for a command that may take this long.
+/// Options for a command that may take as long as `timeout`.
 pub(crate) fn within(timeout: Duration) -> Options {
     Options { timeout: Some(timeout), ..Options::default() }
 }
@@ -261,10 +265,11 @@ fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).expect("constants of seconds")
 }
 
-/// Keeps a client connected until `closed`, and tells when none is. A client reconnects by itself as long as its task
-/// runs; that ends when the first connection fails, and on what it holds for fatal, which a restarted server with repaired
-/// settings is not. Such a client is not connected again but replaced, as is one that says that it is connected and yet
-/// answers nothing.
+/// Keeps a client connected until `closed`, and logs when it loses or regains its server. A client
+/// reconnects by itself as long as its task runs. The task ends when the first connection fails,
+/// and on an error that the client holds for fatal; a server that restarts with repaired settings
+/// causes such errors too. This function does not connect such a client again but replaces it. It
+/// does the same with a client that says that it is connected and yet answers nothing.
 async fn keep_connected(
     in_use: watch::Sender<Client>,
     setup: Arc<Setup>,
@@ -281,7 +286,7 @@ async fn keep_connected(
         loop {
             tokio::select! {
                 () = closed.cancelled() => {
-                    // Drops the sockets with it.
+                    // Ending the task drops its sockets too.
                     task.abort();
                     return;
                 }
@@ -314,12 +319,13 @@ async fn keep_connected(
 
 /// Returns when a client that says that it is connected has answered nothing for some time.
 async fn silent(client: &Client) {
-    /// Signs of life that may be missing in a row.
+    /// How many signs of life in a row may be missing.
     const PATIENCE: u32 = 2;
     let mut missed = 0;
     while missed < PATIENCE {
         tokio::time::sleep(COMMAND_TIMEOUT).await;
-        // On a connection whose commands block an answer takes as long as they do, which is a second.
+        // On a connection with blocking commands an answer takes as long as the command does: a
+        // second.
         let is_well =
             !client.is_connected() || client.with_options(&within(UNRESPONSIVE)).ping::<()>(None).await.is_ok();
         missed = if is_well { 0 } else { missed + 1 };

@@ -15,7 +15,8 @@ fn wrong(message: String) -> RedisError {
     RedisError { kind: RedisErrorKind::Refused, message }
 }
 
-/// Checks the settings. Errors say what is allowed and never what was given: it holds the password.
+/// Checks the settings. An error says what is allowed and never repeats the URL, because it holds
+/// the password.
 pub(super) fn read(settings: &RedisSettings) -> Result<Config, RedisError> {
     let url = settings.url.reveal();
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
@@ -29,7 +30,7 @@ pub(super) fn read(settings: &RedisSettings) -> Result<Config, RedisError> {
              redis-cluster:// and the last two with rediss"
         )));
     }
-    // As a plain one: the certificates are ours to choose.
+    // Parsed as a plain URL, because Jobber chooses the certificates itself.
     let mut config = Config::from_url(&format!("{plain}{}", &url[scheme.len()..])).map_err(|error| {
         wrong(format!(
             "the URL of redis can't be read ({}); it looks like redis://user:password@host:6379/0, with special \
@@ -55,14 +56,14 @@ pub(super) fn read(settings: &RedisSettings) -> Result<Config, RedisError> {
     Ok(config)
 }
 
-/// The path of the URL: what follows the first slash after the hosts.
+/// The path of the URL: what follows the first slash after the hosts. It names the database.
 fn database_in(url: &str) -> &str {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let path = rest.split_once('/').map_or("", |(_, path)| path);
     path.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// The servers, without user and password.
+/// The addresses of the servers, without user and password.
 pub(super) fn place(config: &Config) -> String {
     let servers: Vec<_> = config.server.hosts().iter().map(|s| format!("{}:{}", s.host, s.port)).collect();
     let database = config.database.filter(|n| *n > 0).map(|n| format!("/{n}")).unwrap_or_default();

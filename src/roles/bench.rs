@@ -1,4 +1,5 @@
-//! `jobber bench`: the whole pipeline against raw process spawning, same binary, same concurrency, same run.
+//! `jobber bench`: compares the whole pipeline with raw process spawning, with the same binary and
+//! concurrency and in the same run.
 
 mod cpu;
 
@@ -22,20 +23,20 @@ use crate::stats::Counts;
 use crate::store::DayRange;
 use crate::wiring::{self, ServerPorts};
 
-/// What to measure.
+/// The options of `jobber bench`.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
-    /// Jobs in each round.
+    /// How many jobs each round runs.
     pub jobs: usize,
-    /// At the same time.
+    /// How many jobs run at the same time.
     pub concurrency: u32,
-    /// What each job runs; should end at once.
+    /// The binary that each job runs. It should end at once.
     pub binary: PathBuf,
-    /// How often both are measured, in turns; the medians are compared.
+    /// How many rounds to measure, each of both ways in turn. The result compares the medians.
     pub rounds: usize,
 }
 
-/// Measures and prints one line a round and the ratio of the medians.
+/// Measures, and prints one line for each round and the ratio of the medians.
 ///
 /// # Errors
 /// When the binary does not run, or a job of the pipeline does not complete.
@@ -53,7 +54,7 @@ pub async fn bench(
     config.worker.jobs_dir = jobs_dir;
     config.worker.cores_per_process = 1;
     config.worker.cores = Some(options.concurrency);
-    // Beside the queue that is configured, not in it.
+    // The benchmark uses a queue of its own beside the configured one.
     config.queue.name = format!("bench-{}", JobId::generate());
     let measured = measure(&config, environment, &options, &binary).await;
     fs_err::remove_dir_all(&dir)?;
@@ -74,7 +75,7 @@ pub async fn bench(
     Ok(())
 }
 
-/// Jobs per second of every round, and the CPU time of all rounds.
+/// The speed of each round, in jobs per second, and the CPU time of all rounds.
 #[derive(Default)]
 struct Measured {
     raw: Vec<f64>,
@@ -102,7 +103,7 @@ async fn measure(
         let spawning = tokio::task::spawn_blocking(move || spawn_all(&binary, jobs, concurrency)).await??;
         let raw_cpu = CpuTimes::now().since(&before);
         let (submitting, pipeline, whole_cpu) = through_pipeline(&ports, jobs, round).await?;
-        // The first round warms caches and the pace up.
+        // The first round only warms up the caches and the worker's pace.
         if round > 0 {
             writeln!(
                 std::io::stdout(),
@@ -123,7 +124,7 @@ async fn measure(
     Ok(measured)
 }
 
-/// Jobs per second of nothing but `posix_spawn`, reading the output, and waiting.
+/// Jobs per second when nothing happens but `posix_spawn`, reading the output, and waiting.
 fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64> {
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
@@ -149,8 +150,9 @@ fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64
     Ok(jobs as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Jobs per second that were accepted, and that went from the queue into history, with every event and every byte that
-/// a real job leaves; and the CPU time of that way.
+/// Two speeds in jobs per second: at which the queue accepted jobs, and at which jobs went from the
+/// queue into history, with every event and every byte that a real job leaves. Also returns the CPU
+/// time of the latter.
 async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> anyhow::Result<(f64, f64, CpuTimes)> {
     ports.operator.set_paused(true).await?;
     let name = JobName::parse("hello")?;
@@ -174,7 +176,8 @@ async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> any
     }
     let submitting = jobs as f64 / began.elapsed().as_secs_f64();
     let goal = (jobs * (round + 1)) as i64;
-    // What was submitted is folded first, so that the round measures the way from the queue to history alone.
+    // Waits until history has every submission, so that the round measures only the way from the
+    // queue to history.
     until(ports, |n| n.waiting == jobs as i64).await?;
     let (began, before) = (Instant::now(), CpuTimes::now());
     ports.operator.set_paused(false).await?;

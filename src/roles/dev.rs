@@ -11,10 +11,10 @@ use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, build, parts, ready, service};
 use crate::wiring;
 
-/// How long the API outlives the last job that drained.
+/// How long the API goes on after the last job has drained.
 const LAST_QUESTIONS: Duration = Duration::from_secs(2);
 
-/// Runs everything until asked to stop. True when everything ended in good order.
+/// Runs everything until asked to stop. Returns true when everything ended in good order.
 ///
 /// # Errors
 /// When it can't start: see [`super::serve`] and [`super::work`]; or when the C++ jobs do not compile.
@@ -56,8 +56,8 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
         life.stop.cancelled().await;
     }
     worker_ended.cancel();
-    // Those who follow the last jobs are told how they ended, and have a moment to ask for more: the API goes last.
-    // What is awaited here does not panic.
+    // The API goes last. So clients that follow the last jobs learn how these ended, and have a
+    // moment to ask for more. The task that is awaited here does not panic.
     let _ = folded.await;
     if drained {
         let _ = tokio::time::timeout(LAST_QUESTIONS, life.kill.cancelled()).await;

@@ -1,4 +1,5 @@
-//! What `jobber doctor` looks at: the configuration as any role would load it, and the host that it is for.
+//! The checks of `jobber doctor` on the configuration, loaded as any role would load it, and on its
+//! host.
 
 use crate::config::{Config, Sources};
 use crate::doctor::redis::RedisFacts;
@@ -6,8 +7,8 @@ use crate::doctor::{self, Finding};
 use crate::domain::Clock;
 use crate::wiring;
 
-/// Checks everything but Jobber's own server. A configuration that can't be used is a finding, and the only one: all else depends
-/// on it.
+/// Checks everything but Jobber's own server. A configuration that can't be used is the only
+/// finding, because all other checks depend on it.
 pub async fn examine(sources: &Sources) -> Vec<Finding> {
     const CHECK: &str = "configuration";
     let file = sources.file_read();

@@ -1,15 +1,15 @@
-//! What the configured endpoint makes of labelled messages, for `jobber category evaluate`.
+//! Evaluates the configured endpoint on labelled messages, for `jobber category evaluate`.
 
 use crate::config::{Config, EmbedderConfig};
 use crate::domain::Clock;
 use crate::failures::evaluate::{Endpoint, Message};
 use crate::wiring;
 
-/// Asks the endpoint for all vectors that are needed; `None` when none is configured. Not counted in the day's budget: it
-/// was asked for by hand.
+/// Asks the endpoint for the vectors of all messages. `None` when no endpoint is configured. This
+/// does not count against the day's budget, because a person asked for it.
 ///
 /// # Errors
-/// When it gives no vectors.
+/// When the endpoint gives no vectors.
 pub async fn evaluate(config: &Config, messages: &[Message]) -> anyhow::Result<Option<Endpoint>> {
     if let EmbedderConfig::BuiltIn = config.embedder {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The supervisor behind `jobber exec`: the worker's own, without queue and history.
+//! `jobber exec`: runs one attempt under the worker's own supervisor, without queue and history.
 
 use std::sync::Arc;
 
@@ -9,10 +9,12 @@ use crate::config::Config;
 use crate::domain::{AttemptReport, Clock, WorkerId};
 use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, StopSignal};
 
-/// Runs one attempt under the configuration's rules. What the order leaves open is decided by the configuration.
+/// Runs one attempt under the configuration's rules. The configuration decides what the order
+/// leaves open.
 ///
 /// # Errors
-/// When Jobber could not do its own work: no scratch directory, the CPUs asked for are not there.
+/// When Jobber could not do its own work: it can't make a scratch directory, or lacks the CPUs
+/// asked for.
 pub async fn exec(
     config: Config,
     environment: Vec<(String, String)>,
@@ -41,7 +43,8 @@ pub async fn exec(
     Ok(report?)
 }
 
-/// A directory of this run's own: `exec` needs no data directory and leaves none behind.
+/// The path of a directory for this run alone. `exec` needs no data directory and leaves none
+/// behind.
 fn tempfile_dir(id: &WorkerId) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("jobber-exec-{id}"))
 }

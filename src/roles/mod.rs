@@ -1,5 +1,5 @@
-//! The roles that a process can play: each opens the ports, starts its parts, says that it is ready, and waits for the
-//! end.
+//! The roles that a process can play. Each opens the ports, starts its parts, says that it is
+//! ready, and waits for the end.
 
 pub mod bench;
 mod build;
@@ -26,15 +26,15 @@ use std::time::Duration;
 
 use crate::notify::Notifier;
 
-/// What a role is told besides the configuration.
+/// The options of a role besides the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct RoleOptions {
-    /// Where to write one line of JSON when ready: a descriptor that whoever started the process reads.
+    /// The descriptor for one line of JSON when the process is ready. The parent process reads it.
     pub ready_fd: Option<u32>,
-    /// End when there has been nothing to do for this long.
+    /// End after this long with nothing to do. `None` to go on.
     pub burst: Option<Duration>,
-    /// Where the sources of the C++ jobs are, to be built at the start of `dev`.
+    /// The directory with the sources of the C++ jobs, which `dev` builds at its start.
     pub sources: Option<PathBuf>,
-    /// The service manager, to be told how the process is.
+    /// The service manager, which the role tells how the process is.
     pub notifier: Notifier,
 }

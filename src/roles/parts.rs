@@ -27,7 +27,7 @@ use crate::store::Retention;
 use crate::wiring::{self, ServerPorts, WorkerPorts};
 use crate::worker::{Policies, Worker, WorkerSettings};
 
-/// Binds the API's address. What is risky about it is said at every start.
+/// Binds the API's address. Warns at every start about what is risky about it.
 ///
 /// # Errors
 /// When the address is taken, not this machine's, or open to others without a token.
@@ -49,7 +49,8 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}; choose another with --listen"))
 }
 
-/// Starts the API on a bound listener. It takes no jobs from the process's stop on, and serves until `end`.
+/// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves
+/// requests until `end`.
 pub(super) fn start_api(
     config: &Config,
     ports: &ServerPorts,
@@ -88,12 +89,12 @@ pub(super) fn start_api(
     life.run("api", crate::api::serve(listener, api, end, config.serve.shutdown_grace));
 }
 
-/// Logs which schedules bring no jobs, and why: each reason once.
+/// Logs which schedules bring no jobs, and why. It logs each reason once.
 async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop: CancellationToken) {
     const LOOK: Duration = Duration::from_secs(30);
     let mut said = BTreeMap::new();
     loop {
-        // One that can't be asked is complained of elsewhere.
+        // Other parts complain of a scheduler that can't be reached.
         for standing in scheduler.schedules().await.unwrap_or_default() {
             let schedule = &standing.schedule;
             let trouble = schedule.timing.trouble(standing.next_at, clock.now()).filter(|_| !standing.paused);
@@ -119,8 +120,9 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
         .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
 }
 
-/// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't be written to
-/// any more: what it still did would be lost, and a fresh start finds what is there now.
+/// Stops the process, as a failure, when the embedded database is removed or replaced under it, or
+/// can't be written to any more. Further work would be lost, and a fresh start uses the file that
+/// is there now.
 pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycle) {
     const LOOK: Duration = Duration::from_secs(1);
     let file = wiring::database_file(config);
@@ -132,7 +134,8 @@ pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycl
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = writer_died.cancelled() => {
-                    // To wait for jobs whose ends can't be written down would only make the next start late.
+                    // The ends of running jobs can't be recorded. Waiting for them would only delay
+                    // the next start.
                     kill.cancel();
                     return Err(format!("the thread that writes to {} has died", file.display()));
                 }
@@ -145,8 +148,9 @@ pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycl
     });
 }
 
-/// Starts the projector. It ends some moments after `others`, so that what the other parts write last is folded too:
-/// when the answer's task has ended.
+/// Starts the projector. It ends some moments after `others`, so that it also folds what the other
+/// parts write last. The returned task ends when the projector has folded that, or has run out of
+/// time for it.
 pub(super) fn start_projector(
     config: &Config,
     ports: &ServerPorts,
@@ -157,7 +161,8 @@ pub(super) fn start_projector(
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
         retention: Retention::new(config.retention),
-        // What is kept for those who watch, and the batch after which it is next looked at, must leave room for what is new.
+        // The events kept for clients that watch, and the batch after which the projector trims
+        // next, must leave room for new events.
         keep: usize::try_from(config.events_keep.min(config.events_cap / 4)).unwrap_or(usize::MAX),
         categories: seeds(config.failures_seed),
         history: ports.history_name.clone(),
@@ -209,7 +214,8 @@ pub(super) fn start_projector(
     })
 }
 
-/// How near an error must be to its nearest category, unless somebody has set it for all.
+/// How near an error must be to its nearest category: the configured threshold for all categories,
+/// or the default.
 fn threshold(config: &Config) -> f32 {
     config.failures_threshold.unwrap_or(DEFAULT_THRESHOLD)
 }
@@ -259,7 +265,7 @@ pub(super) fn build_worker(
     Ok((worker, guard))
 }
 
-/// What can be seen of a worker from outside: when it has begun to take jobs, and how busy it is.
+/// The signs by which other parts see a worker: when it has begun to take jobs, and how busy it is.
 pub(super) fn signs(
     worker: &Worker,
 ) -> (impl Future<Output = ()> + Send + 'static, impl Fn() -> String + Send + Sync + 'static) {
@@ -302,7 +308,7 @@ pub(super) fn build_runner(
     Ok(Runner::new(settings, environment, clock.clone(), guard, gauge)?)
 }
 
-/// The cores that jobs may use, divided.
+/// Divides the cores that jobs may use into slots.
 ///
 /// # Errors
 /// When the CPUs asked for are not there.

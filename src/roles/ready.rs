@@ -1,4 +1,5 @@
-//! Says that a process is ready: one line of JSON, never a log line to search for.
+//! Says that a process is ready, in one line of JSON. So a parent need not search the log for a
+//! line.
 
 use std::io::Write;
 

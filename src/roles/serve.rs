@@ -6,10 +6,10 @@ use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, parts, ready, service};
 use crate::wiring;
 
-/// Serves until asked to stop. True when everything ended in good order.
+/// Serves until asked to stop. Returns true when everything ended in good order.
 ///
 /// # Errors
-/// When it can't start: the address is taken, the data directory can't be used.
+/// When it can't start: the address is taken, or the data directory can't be used.
 pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;

@@ -1,4 +1,4 @@
-//! What a role tells the service manager while it lives: ready, status, signs of life, stopping.
+//! Tells the service manager about a role while it lives: ready, status, signs of life, stopping.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::notify::Notifier;
 use crate::reconnect::ReconnectBackoff;
 use crate::wiring::Vitals;
 
-/// How often the status is looked at; it is sent when it has changed.
+/// How often to look at the status. The manager gets it only when it has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Returns when the queue answers. Says until then what is missing.
+/// Returns when the queue answers. Until then the status says what is missing.
 pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
     let notifier = notifier.clone();
     async move {
@@ -26,14 +26,15 @@ pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<
             }
             tokio::time::sleep(waits.next_wait()).await;
         }
-        // The queue was closed: this process ends.
+        // The queue was closed, so this process is about to end.
         std::future::pending().await
     }
 }
 
-/// Tells the service manager, if there is one, how this process is: that it is ready once `ready` returns, `status`
-/// whenever it has changed, that it stops as soon as it does (on `life.tasks`, so that this is said before the end),
-/// and signs of life until the answer is dropped.
+/// Tells the service manager, if there is one, how this process is. It says that the process is
+/// ready once `ready` returns, sends `status` whenever it has changed, and says that the process
+/// stops as soon as it does (on `life.tasks`, so that this comes before the end). It gives signs of
+/// life until the caller drops the returned guard.
 pub(super) fn tell(
     notifier: &Notifier,
     life: &Lifecycle,
@@ -46,7 +47,8 @@ pub(super) fn tell(
         life.tasks.spawn(report(notifier.clone(), life.stop.clone(), ready, status));
     }
     if let Some(limit) = notifier.watchdog() {
-        // Not among `life.tasks`: it goes on while those are waited for.
+        // This task is not among `life.tasks`, because it goes on while the process waits for
+        // those.
         TaskTracker::new().spawn(beat(notifier.clone(), vitals, limit, ended.clone()));
     }
     ended.drop_guard()
@@ -80,8 +82,9 @@ async fn report(
     }
 }
 
-/// Gives a sign of life each half of `limit`, but only after everything vital has answered: a process that hangs falls
-/// silent, and is started anew. Half, so that the answers have the other half.
+/// Gives a sign of life after each half of `limit`, but only once every vital part has answered. So
+/// a process that hangs falls silent, and the manager restarts it. The other half is the time in
+/// which the parts must answer.
 async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: CancellationToken) {
     let mut ticks = tokio::time::interval_at(Instant::now() + limit / 2, limit / 2);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -18,13 +18,13 @@ use crate::stats::ShardKey;
 use crate::store::Retention;
 use crate::wiring::{self, UpkeepPorts};
 
-/// Tells whoever waits how far it is.
+/// Reports progress to the person who waits.
 type Note<'a> = &'a mut dyn FnMut(&str);
 
-/// Jobs from one word of progress to the next.
+/// How many jobs pass between two reports of progress.
 const WORD: u64 = 10_000;
 
-/// Compares the aggregates with what the jobs add up to, and unless `check` makes them so.
+/// Compares the aggregates with the sums over the jobs, and corrects them unless `check`.
 ///
 /// # Errors
 /// When there is no store, or another process folds history for longer than `patience`.
@@ -47,7 +47,8 @@ pub async fn rebuild(config: &Config, check: bool, patience: Duration, note: Not
     .await
 }
 
-/// Writes all of history to `file`, or to stdout; what the log holds is folded first, unless it is to be skipped.
+/// Writes all of history to `file`, or to stdout. Folds the events in the log first, unless the
+/// caller wants to skip that.
 ///
 /// # Errors
 /// When there is no store or no room, or another process folds history for longer than `patience`.
@@ -69,12 +70,13 @@ pub async fn export(
         let written = match file {
             None => write(&upkeep, &mut BufWriter::new(stdout()?), told).await?,
             Some(file) => {
-                // Under another name until it is whole: nobody takes half of it for all.
+                // The file has another name until it is whole, so that no one takes a part of it
+                // for all.
                 let part = file.with_added_extension("part");
                 let created = tokio::fs::File::create(&part).await;
                 let mut out = BufWriter::new(created.with_context(|| format!("couldn't write {}", part.display()))?);
                 let written = write(&upkeep, &mut out, told).await.inspect_err(|_| {
-                    // What is left of it is no use; that it can't be removed either changes nothing.
+                    // The partial file is of no use. That it can't be removed changes nothing.
                     let _ = fs_err::remove_file(&part);
                 })?;
                 out.get_ref().sync_all().await.with_context(|| format!("couldn't write {}", part.display()))?;
@@ -91,8 +93,8 @@ pub async fn export(
 /// Reads a history from `file`, or from stdin, into the store.
 ///
 /// # Errors
-/// When the lines are broken, the store has a history of its own, the log is not one that can go on from there, or
-/// another process folds history for longer than `patience`.
+/// When the lines are broken, the store has a history of its own, the log can't go on from the
+/// imported history, or another process folds history for longer than `patience`.
 pub async fn import(
     config: &Config,
     file: Option<&Path>,
@@ -137,7 +139,8 @@ async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Resu
     wiring::open_for_upkeep(config, with_log, &TaskTracker::new()).await
 }
 
-/// A term that is long enough for a slow disk, and lapses soon enough when this process is killed.
+/// Settings with a term that is long enough for a slow disk, and lapses soon enough when this
+/// process is killed.
 fn settings(config: &Config) -> ProjectorSettings {
     ProjectorSettings {
         ttl: Duration::from_secs(10),
@@ -201,7 +204,7 @@ fn stdout() -> std::io::Result<tokio::fs::File> {
     owned(std::io::stdout()).map(tokio::fs::File::from_std)
 }
 
-/// A standard stream as a file, which can be waited for without a thread of the runtime standing still.
+/// A standard stream as a file, so that waiting for it does not block a thread of the runtime.
 fn owned(stream: impl std::os::fd::AsFd) -> std::io::Result<std::fs::File> {
     stream.as_fd().try_clone_to_owned().map(std::fs::File::from)
 }

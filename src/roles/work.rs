@@ -6,10 +6,11 @@ use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, parts, ready, service};
 use crate::wiring;
 
-/// Works until asked to stop, or in a burst until there is nothing to do. True when everything ended in good order.
+/// Works until asked to stop, or in a burst until there is nothing to do. Returns true when
+/// everything ended in good order.
 ///
 /// # Errors
-/// When it can't start: the data directory can't be used, the CPUs asked for are not there.
+/// When it can't start: the data directory can't be used, or the machine lacks the CPUs asked for.
 pub async fn work(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
@@ -21,7 +22,8 @@ pub async fn work(config: Config, environment: Vec<(String, String)>, options: R
     drop(ports);
     ready::say(options.ready_fd, "work", None)?;
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-    // The worker keeps the deadlines of its jobs by itself; it ends on `stop`, or when a burst is over.
+    // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is
+    // over.
     let ended = part.await;
     life.stop.cancel();
     drop(guard);

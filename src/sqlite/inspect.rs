@@ -1,4 +1,4 @@
-//! Inspects a database that others may be using.
+//! Inspects a database that other processes may be using.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY, SqliteError, explain};
 
-/// What can be learnt of a database without changing it.
+/// The findings about a database, all made without changing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
-    /// What SQLite's quick check complained of first.
+    /// The first complaint of SQLite's quick check.
     pub damage: Option<String>,
     /// The version of each adapter's tables.
     pub versions: Vec<(String, i64)>,
@@ -19,7 +19,7 @@ pub struct Inspection {
     pub log_bytes: u64,
 }
 
-/// Looks at a database that others may be using. Reads all of it once.
+/// Looks at a database that other processes may be using. Reads all of it once.
 ///
 /// # Errors
 /// When it can't be opened or read, or is no database.

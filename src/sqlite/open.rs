@@ -1,4 +1,4 @@
-//! Opens a connection that is set up as all of Jobber's are.
+//! Opens connections with the settings that all of Jobber's connections share.
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY, Durability, SqliteError, explain, is_busy};
 
-/// The bits that let others than the owner at a file.
+/// The mode bits that give access to others than the owner.
 const OTHERS: u32 = 0o077;
 
 /// Opens or makes the database, for this user alone, and prepares it for writing.
@@ -72,8 +72,9 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(128);
-    // Without it, SQLite plans a statement anew whenever a bound value changes that it compares with the condition of a
-    // partial index: more work than the statement itself.
+    // Without it, SQLite plans a statement anew whenever it compares a bound value with the
+    // condition of a partial index and that value changes. That is more work than the statement
+    // itself.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }

@@ -1,9 +1,9 @@
-//! Whether a path still leads to the file that it led to.
+//! Tells whether a path still leads to the same file as before.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Which file a path led to when this was made.
+/// The file that a path led to when this value was made.
 #[derive(Debug, Clone)]
 pub struct Presence {
     path: PathBuf,

@@ -15,28 +15,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BUSY, Presence, SqliteError, explain, is_busy, panicked, removed};
 
-/// How many writes may wait before their callers do.
+/// How many writes may wait in the queue. Beyond that, callers wait for room in it.
 const QUEUE: usize = 4096;
 /// How many writes share one commit at most.
 const GROUP: usize = 512;
-/// While several writes come at a time they are gathered for the next commit for so many times what the last one took:
-/// a commit costs about as much as ten small writes, so this is worth far more than it delays. One caller alone never
-/// waits for it, and nobody when one of them is in a hurry.
+/// While several writes come at a time, the thread gathers them for the next commit. It does so for
+/// this many times the duration of the last commit. A commit costs about as much as ten small
+/// writes, so gathering is worth far more than it delays. A single caller never waits for it, and
+/// no caller does while a hurried call is under way.
 const GATHER: u32 = 2;
-/// The longest that writes are gathered.
+/// The longest time for which the thread gathers writes.
 const GATHER_MOST: Duration = Duration::from_millis(2);
-/// While another process writes, those whose patience is at an end are answered this often.
+/// While another process writes, the thread answers the calls whose patience is at an end this
+/// often.
 const LOOK: Duration = Duration::from_millis(200);
 /// Once another process has held the file for longer than [`BUSY`], writes that come wait no longer than this.
 const BUSY_LATER: Duration = Duration::from_secs(1);
 /// A file that is held for longer than this is worth a line in the log.
 const REMARKABLE: Duration = Duration::from_secs(2);
 
-/// The way to the writing thread.
+/// The handle by which callers send writes to the writing thread.
 pub(super) struct Writer {
     calls: Sender<Call>,
     thread: Thread,
-    /// How many calls are under way that nothing may be gathered for.
+    /// How many hurried calls are under way. While there are any, the thread gathers nothing.
     hurried: Arc<AtomicUsize>,
     room: Arc<Semaphore>,
     died: CancellationToken,
@@ -47,15 +49,15 @@ pub(super) struct Call {
     work: Box<dyn Work>,
     came: Instant,
     patience: Duration,
-    /// What it has panicked with: it is not run again.
+    /// The error of its panic, once it has panicked. The thread does not run it again.
     panicked: Option<SqliteError>,
-    /// Its place among those that may wait.
+    /// Its place in the bounded queue, if it waited for one.
     _place: Option<OwnedSemaphorePermit>,
-    /// Held while nothing may be gathered because of it.
+    /// Marks the call as hurried for as long as it lives.
     _hurry: Option<Hurry>,
 }
 
-/// One of those that are counted, until this is dropped.
+/// Counts one hurried call until it is dropped.
 struct Hurry(Arc<AtomicUsize>);
 
 impl Hurry {
@@ -94,13 +96,13 @@ where
 
     fn answer(self: Box<Self>, result: Result<(), SqliteError>) {
         let Typed { output, reply, .. } = *self;
-        // Nobody waits any more when the caller was cancelled; the write stands.
+        // A cancelled caller waits no more; its write stands all the same.
         let _ = reply.send(result.map(|()| output.expect("a write that succeeded has run")));
     }
 }
 
 impl Call {
-    /// A call of `run`, and its answer.
+    /// Makes a call of `run`, and the receiver of its answer.
     pub(super) fn new<T, F>(run: F, patience: Duration) -> (Self, oneshot::Receiver<Result<T, SqliteError>>)
     where
         T: Send + 'static,
@@ -115,7 +117,8 @@ impl Call {
         self.work.answer(result);
     }
 
-    /// Whether it has waited long enough for another process, which has held the file for so long.
+    /// Whether the call has waited long enough for another process, which has held the file for
+    /// `held`.
     fn is_over(&self, held: Duration) -> bool {
         let waited = self.came.elapsed();
         waited >= self.patience || (held >= BUSY && waited >= BUSY_LATER)
@@ -123,7 +126,7 @@ impl Call {
 }
 
 impl Writer {
-    /// Starts the thread; it ends when this is dropped and all that was sent is answered.
+    /// Starts the thread. It ends when this is dropped and every call is answered.
     pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
         let (calls, received) = channel();
         let died = CancellationToken::new();
@@ -132,7 +135,8 @@ impl Writer {
         let count = hurried.clone();
         let handle = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
             let death = death;
-            // What is written to a file that nobody can find any more is lost with this process: better refuse it.
+            // When the file is gone from its path, writes to it are lost with this process, so the
+            // thread refuses them.
             let presence = Presence::of(&path);
             let (waiting, held_since) = (VecDeque::new(), None);
             Writing { connection, path, presence, received, hurried: count, waiting, held_since }.work();
@@ -147,18 +151,20 @@ impl Writer {
         self.died.clone()
     }
 
-    /// Sends a call as soon as there is room: back-pressure, without holding up a thread.
+    /// Sends a call as soon as there is room. This is back-pressure that holds up no thread.
     pub(super) async fn send_in_turn(&self, mut call: Call) {
         call._place = self.room.clone().acquire_owned().await.ok();
         self.send(call);
     }
 
-    /// Sends a call now. If the thread is gone, the call is dropped, which its caller sees.
+    /// Sends a call now. If the thread is gone, the channel drops the call, and its caller sees
+    /// that.
     pub(super) fn send(&self, call: Call) {
         let _ = self.calls.send(call);
     }
 
-    /// The same for a call that others are not gathered for: it is written at once, with what has come before it.
+    /// Sends a hurried call. The thread writes it at once, together with the calls that came before
+    /// it.
     pub(super) fn send_hurried(&self, mut call: Call) {
         call._hurry = Some(Hurry::new(&self.hurried));
         self.send(call);
@@ -166,7 +172,7 @@ impl Writer {
     }
 }
 
-/// Tells of the thread's death.
+/// Cancels the token when the thread panics.
 struct Death(CancellationToken);
 
 impl Drop for Death {
@@ -183,15 +189,15 @@ struct Writing {
     presence: Presence,
     received: Receiver<Call>,
     hurried: Arc<AtomicUsize>,
-    /// Received, but not of the group that is written now.
+    /// The calls that the thread has received but does not write in the current group.
     waiting: VecDeque<Call>,
-    /// Since when another process has held the file.
+    /// Since when another process has held the file, if one does.
     held_since: Option<Instant>,
 }
 
 impl Writing {
     fn work(mut self) {
-        // The loop of `begin` waits longer; this is how often it looks round.
+        // SQLite waits for a lock this long at a time; the loop of `begin` goes on for longer.
         if let Err(error) = self.connection.busy_timeout(LOOK) {
             tracing::warn!(%error, "the writing thread can't set how long it waits");
         }
@@ -216,7 +222,7 @@ impl Writing {
         }
     }
 
-    /// Sleeps for so long, or until somebody is in a hurry.
+    /// Sleeps for `long`, or until there is a hurried call.
     fn gather(&self, long: Duration) {
         let until = Instant::now() + long;
         while self.hurried.load(Ordering::SeqCst) == 0 {
@@ -228,7 +234,8 @@ impl Writing {
         }
     }
 
-    /// Writes the group in one transaction; if one of them fails, all the others.
+    /// Writes the group in one transaction. If one call fails, [`Writing::write_apart`] writes the
+    /// others.
     fn write(&mut self, mut group: Vec<Call>) {
         if !self.begin(&mut group) {
             return;
@@ -246,7 +253,8 @@ impl Writing {
         }
     }
 
-    /// Writes the group in one transaction in which each has a savepoint of its own: those that fail are undone alone.
+    /// Writes the group in one transaction with a savepoint for each call, so that SQLite undoes
+    /// each failing call alone.
     fn write_apart(&mut self, mut group: Vec<Call>) {
         if !self.begin(&mut group) {
             return;
@@ -258,7 +266,8 @@ impl Writing {
             group.into_iter().zip(results).for_each(|(call, result)| call.answer(result));
             return;
         }
-        // What failed has ended the transaction of all, as on a full disk: some may still go through alone.
+        // The failure has ended the whole transaction, as a full disk does. Some calls may still
+        // succeed alone.
         self.roll_back();
         for call in group {
             let mut alone = vec![call];
@@ -273,8 +282,9 @@ impl Writing {
         }
     }
 
-    /// Begins a transaction for the group. While another process writes, waits for it, and answers those whose patience
-    /// is at an end, in the group and behind it. False when none is left.
+    /// Begins a transaction for the group. While another process writes, waits for it, and refuses
+    /// the calls whose patience is at an end, both in the group and behind it. Returns false when
+    /// the group is empty.
     fn begin(&mut self, group: &mut Vec<Call>) -> bool {
         loop {
             match self.execute("BEGIN IMMEDIATE") {
@@ -309,7 +319,8 @@ impl Writing {
         }
     }
 
-    /// How long another process has held the file.
+    /// Returns how long another process has held the file, and logs once when that becomes
+    /// remarkable.
     fn note_held(&mut self) -> Duration {
         let before = self.held_since.map_or(Duration::ZERO, |since| since.elapsed() - LOOK.min(since.elapsed()));
         let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
@@ -319,17 +330,18 @@ impl Writing {
         held
     }
 
-    /// Answers calls that were not run.
+    /// Answers calls with an error without running them.
     fn refuse(&self, calls: Vec<Call>, error: &rusqlite::Error) {
         calls.into_iter().for_each(|call| call.answer(Err(explain(&self.path, again(error)))));
     }
 
-    /// Runs a call. One that panics has failed, no more: the thread lives on for the others.
+    /// Runs a call. If it panics, only this call fails, and the thread lives on for the others.
     fn run(&self, call: &mut Call) -> Result<(), SqliteError> {
         if let Some(panicked) = call.panicked.take() {
             return Err(panicked);
         }
-        // A call that has panicked is not run again, so that nobody sees what it left half done.
+        // A call that has panicked doesn't run again, so that no caller gets to see what it left
+        // half done.
         match catch_unwind(AssertUnwindSafe(|| call.work.run(&self.connection))) {
             Ok(done) => done.map_err(|e| explain(&self.path, e)),
             Err(panic) => {
@@ -366,7 +378,7 @@ impl Writing {
     }
 }
 
-/// The error once more, for another of those whom it hits.
+/// Copies an error for another call of the same group.
 fn again(error: &rusqlite::Error) -> rusqlite::Error {
     match error {
         rusqlite::Error::SqliteFailure(code, message) => rusqlite::Error::SqliteFailure(*code, message.clone()),
@@ -411,7 +423,7 @@ mod tests {
         let began = Instant::now();
         let gathering = std::thread::spawn(move || {
             writing.gather(Duration::from_secs(60));
-            // What has come is there, the one in a hurry among it.
+            // Both calls have arrived, the hurried one among them.
             (writing.received.try_iter().count(), writing)
         });
         let room = Arc::new(Semaphore::new(QUEUE));

@@ -18,7 +18,7 @@ use crate::queue::{Lease, LeaseLoss};
 use crate::reconnect::dice;
 use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
 
-/// Where an attempt runs: on a slot that it has, or on the next that is free.
+/// Where an attempt gets its slot: it holds one, or takes the next free one in its turn.
 enum SlotSource {
     Slot(Slot),
     InTurn,
@@ -52,7 +52,7 @@ pub(super) async fn live(context: Arc<WorkerContext>, lease: Lease) {
     let withdrawal = start.withdrawal();
     drop(start);
     match report {
-        // Only the attempt to start it may have told that its binary is none for this machine.
+        // Only the try to start the job may have shown that its binary is not for this machine.
         Some(report) if matches!(report.outcome, Outcome::SpawnError { .. }) => {
             match context.elsewhere.leave(&context.worker, &lease).await {
                 Some(pause) => put_off(&context, lease, withdrawal, pause).await,
@@ -141,7 +141,7 @@ async fn out_of_patience(context: &WorkerContext) {
     }
 }
 
-/// Why somebody asked for the job to be stopped, if somebody has.
+/// The reason that a caller gave for cancelling the job, if one has.
 async fn cancelled(lease: &Lease) -> Option<String> {
     tokio::select! {
         biased;
@@ -153,8 +153,8 @@ async fn cancelled(lease: &Lease) -> Option<String> {
     }
 }
 
-/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must end. `None` when that
-/// happened before the process was started.
+/// Runs the process and stops it when the lease is lost, the job is cancelled, or the worker must
+/// end. `None` when that happens before the process is started.
 async fn supervise(
     context: &WorkerContext,
     lease: &Lease,
@@ -194,7 +194,7 @@ async fn supervise(
     let mut told = false;
     let mut why = None;
     let result = loop {
-        // What there is to stop for; with it, why and how.
+        // Waits for a reason to stop the attempt; a cancellation also says why.
         let reason = tokio::select! {
             biased;
             result = attempt.report() => break result,
@@ -213,7 +213,7 @@ async fn supervise(
                 if attempt.withdraw() {
                     return None;
                 }
-                // Its turn has come.
+                // The attempt can't be withdrawn any more: its turn has come.
                 waits = false;
                 continue;
             }
@@ -227,7 +227,7 @@ async fn supervise(
     };
     let mut report = match result {
         Ok(report) => report?,
-        // Nothing was started, and no job is to blame.
+        // The worker started nothing, and the job is not to blame.
         Err(RunnerError::Impeded(why)) => {
             context.worker.health.note(why);
             return None;
@@ -241,7 +241,8 @@ async fn supervise(
     if report.usage.is_some() {
         context.worker.health.prove();
     }
-    // Others may have the job by now, whatever became of it here: a worker that was stopped itself notices only this.
+    // Other workers may have the job by now, whatever its outcome here. A worker that was stopped
+    // itself (SIGSTOP, a suspended machine) can only notice it this late.
     if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
         tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease before the job had ended");
         report.outcome = Outcome::Lost;

@@ -1,5 +1,5 @@
-//! Jobs that can't be run here but by another worker: this one lacks the binary, and another one announces it. They go
-//! back to the queue, for longer each time, instead of failing for good.
+//! Jobs that only another worker can run: this worker lacks the binary, and another one announces
+//! it. This worker puts such jobs off, for longer each time, instead of failing them for good.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,17 +12,19 @@ use super::Worker;
 use crate::domain::JobId;
 use crate::queue::Lease;
 
-/// How long a job is left alone the first time, and at most.
+/// How long a job is put off the first time, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How many jobs are remembered; beyond that pauses begin anew.
+/// How many jobs this worker remembers. Beyond that it forgets all of them, and their pauses begin
+/// anew.
 const REMEMBERED: usize = 10_000;
-/// Around the moment when such a job is due again this worker takes nothing, so that others are first: for so long before
-/// it and after it, and not all the time when there are many.
+/// For how long this worker takes nothing before and after the moment when such a job is due again,
+/// so that other workers are first. It does not step aside all the time, even when there are many
+/// such jobs.
 const ASIDE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(120));
-/// Between two such times.
+/// The least time between two such stretches.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// What was left to other workers.
+/// The jobs that this worker has left to others.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     state: Mutex<State>,
@@ -33,7 +35,7 @@ pub(super) struct Elsewhere {
 struct State {
     /// How often each job was put off here.
     rounds: HashMap<JobId, u32>,
-    /// When this worker takes nothing: from, to.
+    /// From when and until when this worker takes nothing.
     aside: Option<(Instant, Instant)>,
 }
 
@@ -42,7 +44,8 @@ impl Elsewhere {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long to leave the lease's job to another worker; `None` when this one has its binary, or no other has.
+    /// How long to leave the lease's job to another worker. `None` when this worker has its binary,
+    /// or no other worker has it.
     pub(super) async fn leave(&self, worker: &Worker, lease: &Lease) -> Option<Duration> {
         let job = lease.job();
         if !worker.runner.lacks(&job.name) {
@@ -52,7 +55,7 @@ impl Elsewhere {
             Ok(peers) => {
                 peers.iter().any(|peer| peer.id != worker.settings.id && peer.has_binary(&job.name) == Some(true))
             }
-            // Asked again when it comes again.
+            // The worker asks again when the job comes back.
             Err(error) => {
                 tracing::warn!(job = %job.id, %error, "can't tell whether another worker has a job's binary");
                 true
@@ -78,7 +81,7 @@ impl Elsewhere {
         Some(pause)
     }
 
-    /// Whether others are to be first now.
+    /// Whether this worker steps aside now, so that others are first.
     pub(super) fn is_aside(&self) -> bool {
         let now = Instant::now();
         self.state().aside.is_some_and(|(from, to)| (from..to).contains(&now))

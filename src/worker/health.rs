@@ -1,5 +1,6 @@
-//! Whether this worker can start processes. When it can't (no descriptors, threads, scratch space or jobs directory), that
-//! is no job's fault: it takes no jobs, gives back those that it holds unstarted, and tries again after growing waits.
+//! Whether this worker can start processes. It may lack descriptors, threads, scratch space or the
+//! jobs directory, which is no job's fault. Then it takes no jobs, gives back those that it holds
+//! unstarted, and tries again after growing waits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,14 +10,15 @@ use tokio::sync::watch;
 use crate::reconnect::ReconnectBackoff;
 use crate::runner::Runner;
 
-/// Between the first two tries, and between any two at most.
+/// The wait between the first two tries, and the longest between any two.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// What keeps a worker from starting processes, if anything does.
+/// The reason why a worker can't start processes, if there is one.
 #[derive(Debug)]
 pub struct Health {
     trouble: watch::Sender<Option<String>>,
-    /// Whether a process was started since the last trouble: only that proves that it is over.
+    /// Whether a process has started since the last trouble. Only that proves that the trouble is
+    /// over.
     is_proven: AtomicBool,
 }
 
@@ -27,17 +29,17 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Why no process can be started, for people.
+    /// The reason why no process can be started, for people.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
     }
 
-    /// Whether nothing is known that keeps processes from being started.
+    /// Whether the worker knows of nothing that keeps it from starting processes.
     pub(super) fn is_good(&self) -> bool {
         self.trouble.borrow().is_none()
     }
 
-    /// Notes that a process could not be started.
+    /// Notes why a process could not be started.
     pub(super) fn note(&self, why: String) {
         self.trouble.send_replace(Some(why));
     }
@@ -49,12 +51,13 @@ impl Health {
         }
     }
 
-    /// Follows what is noted.
+    /// Follows the current trouble; `None` in the channel means that there is none.
     pub(super) fn follow(&self) -> watch::Receiver<Option<String>> {
         self.trouble.subscribe()
     }
 
-    /// Tries, whenever there is trouble, until it is over. Waits longer from time to time, until a process was started.
+    /// Probes, whenever there is trouble, until a process can be started. The waits keep growing
+    /// from one trouble to the next until an attempt has started a process.
     pub(super) async fn mend(&self, runner: &Runner) {
         let mut noted = self.follow();
         let mut waits = ReconnectBackoff::new(WAITS.0, WAITS.1);

@@ -1,4 +1,4 @@
-//! Tells the others that this worker lives, and hears from them.
+//! Tells the other workers that this one lives, and asks what they run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::domain::JobName;
 use crate::queue::WorkerInfo;
 use crate::runner::Runner;
 
-/// Between two heartbeats of a worker.
+/// The time between two heartbeats of a worker.
 pub const EVERY: Duration = Duration::from_secs(1);
 
-/// Between two looks into the jobs directory.
+/// The time between two looks into the jobs directory.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// The names of the jobs that can be run here, as of the last look.
+/// The names of the jobs whose binaries are here, as of the last look.
 #[derive(Default)]
 struct Binaries {
     looked_at: Option<Instant>,
@@ -28,7 +28,7 @@ impl Binaries {
     async fn names(&mut self, runner: &Arc<Runner>) -> Option<Vec<JobName>> {
         if self.looked_at.is_none_or(|at| at.elapsed() >= LOOK) {
             let runner = runner.clone();
-            // A directory can be on a slow network.
+            // Reads the directory on another thread, because it may be on a slow network.
             let looked = tokio::task::spawn_blocking(move || runner.job_names(WorkerInfo::BINARIES)).await;
             self.names = looked.unwrap_or_default();
             self.looked_at = Some(Instant::now());
@@ -37,8 +37,8 @@ impl Binaries {
     }
 }
 
-/// Beats until `stop`. Cancels `drain` when somebody asks this worker to drain, and keeps the gauge told of what other
-/// workers of this host run.
+/// Beats until `stop`. Cancels `drain` when an operator has asked this worker to drain, and tells
+/// the gauge how many jobs other workers of this host run.
 pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: CancellationToken) {
     let started_at = worker.clock.now();
     let mut away = false;

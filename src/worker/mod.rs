@@ -4,9 +4,10 @@
 //!   claim ──> slot ──> [attempt_started] ──> process ──> [attempt_finished, finished] ──> settle
 //!                              └─ refused ──> [attempt_withdrawn] ──> given back
 //! ```
-//! The events are durable before the step that follows them: a crash in between leaves a lease to lapse and a history
-//! that the next attempt completes. A job that waits its turn has not started; the start of one that has its slot is
-//! written while its process is prepared, and the process itself looks last whether the lease still holds.
+//! The worker writes these events durably before the step that follows them. After a crash in
+//! between, the lease lapses and the next attempt completes the history. A job that waits its turn
+//! has not started. For a job that has its slot, the worker writes the start while it prepares the
+//! process, and the process itself checks last whether the lease still holds.
 
 mod attempt;
 mod elsewhere;
@@ -41,22 +42,24 @@ use prefetch::Prefetch;
 use quarantine::Quarantine;
 use recorder::Recorder;
 
-/// What a worker is told.
+/// The settings of one worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// This run of the worker.
+    /// The identifier of this run of the worker, new at every start.
     pub id: WorkerId,
-    /// The machine's name.
+    /// The name of the machine, as heartbeats and events give it.
     pub host: String,
     /// How long running jobs may go on once the worker has been asked to stop.
     pub drain_timeout: Duration,
-    /// A job that was lost with its worker more often than this in a row has failed.
+    /// How often in a row a job may be lost with its worker. A job that was lost more often has
+    /// failed.
     pub crash_limit: u32,
-    /// Rules for jobs that say nothing.
+    /// The rules for jobs that say nothing themselves.
     pub defaults: JobOptions,
-    /// The same for single job names.
+    /// The rules for single job names. The worker uses them instead of `defaults`.
     pub jobs: BTreeMap<JobName, JobOptions>,
-    /// End when the queue has had nothing to do for this long.
+    /// How long the queue must have had nothing to do before a burst ends. `None` for a worker that
+    /// goes on.
     pub burst: Option<Duration>,
 }
 
@@ -107,34 +110,34 @@ fn longer(limit: Duration, factor: f64) -> Duration {
 }
 
 fn more(bytes: u64, factor: f64) -> u64 {
-    // Made up of floats, but bounded far below where they lose whole bytes.
+    // The product of floats loses whole bytes only far above this bound.
     ((bytes as f64 * factor) as u64).clamp(1 << 20, 1 << 50)
 }
 
-/// What a worker works with.
+/// A worker's ports and parts.
 #[derive(Clone)]
 pub struct Worker {
-    /// Where jobs come from.
+    /// The queue that the worker claims jobs from.
     pub source: Arc<dyn JobSource>,
-    /// Where events go.
+    /// The event log that the worker writes to.
     pub sink: Arc<dyn EventSink>,
-    /// Runs one attempt.
+    /// Starts and supervises the processes of attempts.
     pub runner: Arc<Runner>,
-    /// The cores.
+    /// The cores, divided into slots for attempts.
     pub slots: Arc<Slots>,
-    /// Counts what runs at the same time.
+    /// Counts the attempts that run at the same time, here and in other workers of this host.
     pub gauge: RunningGauge,
-    /// Tells the time.
+    /// The clock that all times of events and reports come from.
     pub clock: Clock,
-    /// Set once the queue has been asked for jobs: from then on they are taken as they come.
+    /// Set once the worker claims jobs from the queue. From then on it takes them as they come.
     pub claiming: Arc<SetOnce<()>>,
-    /// What follows on failures of a category.
+    /// The rules for failures by category. `None` without rules.
     pub policies: Option<Arc<Policies>>,
-    /// Whether there is a guard: without one nothing is taken.
+    /// Whether the guard lives. Without one the worker takes no jobs.
     pub guard: Presence,
-    /// Whether processes can be started: while they can't be, nothing is taken.
+    /// Whether the worker can start processes. While it can't, it takes no jobs.
     pub health: Arc<Health>,
-    /// What it was told.
+    /// The settings of this worker.
     pub settings: Arc<WorkerSettings>,
 }
 
@@ -145,18 +148,20 @@ struct WorkerContext {
     prefetch: Arc<Prefetch>,
     quarantine: Quarantine,
     elsewhere: Elsewhere,
-    /// One task for each lease.
+    /// The tasks of the attempts, one for each lease.
     attempts: TaskTracker,
-    /// Cancelled when running jobs must be stopped and given back.
+    /// Cancelled when the worker must stop running jobs and give them back.
     give_back: CancellationToken,
 }
 
 impl Worker {
-    /// Works until `stop`: then takes nothing new, lets running jobs finish until the drain timeout (or `kill`), stops
-    /// the rest, gives them back without spending an attempt, and says farewell.
+    /// Works until `stop`. Then the worker takes nothing new and lets running jobs finish until the
+    /// drain timeout (or `kill`). It stops the rest, gives them back without spending an attempt,
+    /// and says farewell to the queue.
     ///
     /// # Errors
-    /// When the queue refuses for a reason that does not pass, or the event log takes nothing to the last.
+    /// When the queue refuses for a reason that does not pass, or the event log still takes nothing
+    /// at the end.
     pub async fn run(self, stop: CancellationToken, kill: CancellationToken) -> Result<(), QueueError> {
         let (worker, tasks) = (self.clone(), TaskTracker::new());
         let drain = stop.child_token();
@@ -175,7 +180,8 @@ impl Worker {
             heart_stop.cancel();
             return Ok(());
         };
-        // Set before only when somebody runs the same worker twice, which is then claiming all the same.
+        // This fails only when a caller runs the same worker twice, which is then claiming all the
+        // same.
         let _ = worker.claiming.set(());
         let give_up = kill.child_token();
         let context = Arc::new(WorkerContext {
@@ -191,7 +197,7 @@ impl Worker {
         take_leases(&context, claims, &drain).await;
         finish(&context, &kill, &give_up).await;
         heart_stop.cancel();
-        // A heart that panicked has been reported; the farewell matters more.
+        // A panic of the heartbeat has been reported already; the farewell matters more.
         let _ = heart.await;
         if let Err(error) = worker.source.farewell(&worker.settings.id).await {
             tracing::warn!(%error, "could not say farewell; the others will notice");
@@ -204,7 +210,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Starts claiming; tries again while the queue can't be reached. `None` when asked to stop meanwhile.
+    /// Starts claiming, and tries again while the queue can't be reached. `None` when `stop` comes
+    /// first.
     async fn claim(&self, stop: &CancellationToken) -> Result<Option<Claims>, QueueError> {
         let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
@@ -239,7 +246,8 @@ async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &C
         claims.set_concurrency(if is_open { context.prefetch.leases() } else { 0 });
         let idle = async {
             match burst {
-                // While nothing can be started, that nothing runs does not mean that there is nothing to do.
+                // While the worker can't start processes, it may run nothing although there is
+                // something to do.
                 Some(quiet) if can_start => {
                     attempts.close();
                     attempts.wait().await;
@@ -254,7 +262,7 @@ async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &C
             () = context.prefetch.changed() => {}
             () = context.elsewhere.changed() => {}
             () = guard.changed() => {}
-            // Their senders live as long as the worker.
+            // The senders live as long as the worker.
             Ok(()) = health.changed() => {}
             Ok(()) = suspects.changed() => {}
             lease = claims.next() => match lease {

@@ -1,4 +1,5 @@
-//! What a running job says, on its way to those who watch. Called on the attempt's own thread.
+//! Carries a running job's output and progress to those who follow the job. The runner calls this
+//! on the attempt's own thread.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,8 +8,9 @@ use crate::domain::{AttemptNumber, Progress, Stream, unfinished};
 use crate::queue::{OutputChunk, Publisher};
 use crate::runner::OutputSink;
 
-/// How long a job's output is held up at most while the queue does not take it. Then it is lost until the queue takes
-/// some again: a job must not stand still because nobody can watch it.
+/// How long a job's output waits at most while the queue does not take it. After that the output is
+/// lost until the queue takes some again: a job must not stand still because a follower can't see
+/// it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes output and progress through the lease.
@@ -20,7 +22,7 @@ pub(super) struct OutputPublisher {
     held_up: Mutex<HeldUp>,
 }
 
-/// Whether output is held up.
+/// Whether the job's output has to wait for the queue.
 #[derive(Debug, Clone, Copy)]
 enum HeldUp {
     No,
@@ -86,11 +88,11 @@ impl OutputSink for OutputPublisher {
     }
 }
 
-/// A stream in, the same in pieces with their places out: no piece ends within a character of UTF-8, unless the stream
-/// does.
+/// Cuts a stream into pieces and gives each its place in the stream. No piece ends within a
+/// character of UTF-8, unless the stream does.
 #[derive(Default)]
 struct Pieces {
-    /// How many bytes have been given out.
+    /// How many bytes it has given out, which is the place of the next piece.
     at: u64,
     held: Vec<u8>,
 }

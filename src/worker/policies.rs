@@ -1,10 +1,12 @@
-//! What follows on failures of a category: no other attempt, another wait, more time or memory for the next one.
+//! Decides by the category of a failure what follows on it: no other attempt, another wait, or more
+//! time or memory for the next attempt.
 //!
-//! A rule holds when the category is known in time: because the cache knows the error, or because an embedder within this
-//! process tells it by the categories that were published. Nothing here waits for a network embedder, and for the cache
-//! no longer than [`PATIENCE`]; without an answer a job is retried as if there were no rules.
+//! A rule applies when the worker knows the category in time: because the cache knows the error, or
+//! because an embedder within this process finds it with the published categories. The worker never
+//! waits for a network embedder here, and for the cache no longer than [`PATIENCE`]. Without an
+//! answer it retries the job as if there were no rules.
 //!
-//! The next attempt may run on any worker. How much more it gets is kept where all of them find it, by job.
+//! The next attempt may run on any worker. So the cache keeps, by job, how much more it gets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use super::policy_classifier::PolicyClassifier;
 use crate::domain::{AttemptReport, Category, CategoryId, CategoryRule, JobId, LimitScale, Outcome, RetryPolicy};
 use crate::failures::{Embedder, ErrorCache, PublishedCategories, fingerprint};
 
-/// How long a retry may wait for what is known.
+/// How long the worker waits for each answer of the cache.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The rules, and where to look.
+/// The rules by category, and where to find the category of an error.
 pub struct Policies {
     rules: BTreeMap<CategoryId, CategoryRule>,
     cache: Arc<dyn ErrorCache>,
@@ -28,8 +30,9 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// These rules. An embedder that is not local is not asked. While nobody has published categories, those of a new
-    /// installation hold: `seeds`, from this `threshold` on. `None` without rules.
+    /// Makes the policies from `rules`; `None` if there are none. An embedder that is not local is
+    /// not asked. Until a classifier has published categories, those of a new installation apply:
+    /// `seeds`, with this `threshold`.
     pub fn new(
         rules: BTreeMap<CategoryId, CategoryRule>,
         cache: Arc<dyn ErrorCache>,
@@ -44,7 +47,8 @@ impl Policies {
         (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, classifier }))
     }
 
-    /// Gets ready to decide. A worker takes no job before, so that the first failure already follows the rules.
+    /// Gets ready to decide. The worker takes no job before, so that even the first failure follows
+    /// the rules.
     pub(super) async fn prepare(&self) {
         if let Some(classifier) = &self.classifier {
             classifier.prepare().await;
@@ -58,7 +62,7 @@ impl Policies {
         }
     }
 
-    /// The rule for an attempt that ended like this, if its category is known and has one.
+    /// The rule for the category of an attempt's error, if the category is known and has a rule.
     pub(super) async fn rule(&self, report: &AttemptReport) -> Option<&CategoryRule> {
         if report.outcome.is_success() || matches!(report.outcome, Outcome::Lost | Outcome::Cancelled) {
             return None;
@@ -78,7 +82,7 @@ impl Policies {
         }
     }
 
-    /// How much more than usual the job's next attempt gets.
+    /// The scale of the time and memory limits of the job's next attempt.
     pub(super) async fn stretch(&self, job: &JobId) -> LimitScale {
         if !self.rules.values().any(CategoryRule::stretches) {
             return LimitScale::default();
@@ -87,7 +91,7 @@ impl Policies {
         known.ok().and_then(Result::ok).flatten().unwrap_or_default()
     }
 
-    /// Gives the job's next attempt more, if the rule says so.
+    /// Raises the limits of the job's next attempt, if the rule says so.
     pub(super) async fn give_more(&self, job: &JobId, rule: &CategoryRule) {
         if !rule.stretches() {
             return;
@@ -100,7 +104,7 @@ impl Policies {
     }
 }
 
-/// The policy with the rule laid over it.
+/// Changes the policy as the rule demands.
 pub(super) fn lay_over(policy: &mut RetryPolicy, rule: &CategoryRule) {
     if !rule.retry {
         policy.attempts = 0;
@@ -118,7 +122,7 @@ mod tests {
     use crate::failures::EmbedError;
     use crate::failures::cache::memory::MemoryCache;
 
-    /// Tells two meanings apart: about disks, or not.
+    /// An embedder that tells two meanings apart: about disks, or not.
     struct Disks;
 
     #[async_trait::async_trait]

@@ -1,7 +1,8 @@
-//! Finds the category of an error at once, by the categories that were published, kept at hand as a matcher.
+//! Finds the category of an error at once, with a matcher made of the published categories.
 //!
-//! A matcher takes long to make, so nobody who must decide makes one: it is ready before the worker takes its first job,
-//! and made anew beside the attempts when the categories change. Until then the old one holds.
+//! A matcher takes long to make, so no attempt ever waits for one. The worker makes it before it
+//! takes its first job, and anew beside the attempts when the categories change. Until then the old
+//! one applies.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,24 +15,24 @@ use crate::failures::gloss::gloss;
 use crate::failures::{Embedder, ErrorCache, PublishedCategories};
 use crate::reconnect::ReconnectBackoff;
 
-/// How often it looks whether the categories have changed.
+/// The time between two looks at whether the categories have changed.
 const EVERY: Duration = Duration::from_secs(3);
 /// How long a worker waits for the categories before it works without.
 const PREPARATION: Duration = Duration::from_secs(10);
 
-/// Judges by an embedder that answers at once.
+/// Finds categories with an embedder that answers at once.
 pub(super) struct PolicyClassifier {
     cache: Arc<dyn ErrorCache>,
     embedder: Arc<dyn Embedder>,
-    /// What holds while nothing has been published: the categories of a new installation.
+    /// The categories of a new installation, which apply until a classifier has published others.
     unpublished: PublishedCategories,
     now: RwLock<Option<Arc<CompiledCategories>>>,
 }
 
-/// The categories as they were published, and what was made of them.
+/// The categories as they were published, and the matcher made of them.
 struct CompiledCategories {
     published: PublishedCategories,
-    /// None when they are for vectors of another model.
+    /// `None` when the categories are for the vectors of another model.
     matcher: Option<Matcher>,
 }
 
@@ -44,7 +45,8 @@ impl PolicyClassifier {
         Self { cache, embedder, unpublished, now: RwLock::default() }
     }
 
-    /// The category of what an attempt said; `None` also while the categories are not known.
+    /// The category of an attempt's error. `None` also while the worker doesn't know the
+    /// categories.
     pub(super) async fn category(&self, text: &str) -> Option<CategoryId> {
         let known = self.now()?;
         let matcher = known.matcher.as_ref()?;
@@ -52,7 +54,7 @@ impl PolicyClassifier {
         matcher.nearest(&vector).category
     }
 
-    /// Learns the categories; gives up when they can't be read for long.
+    /// Reads the categories. Gives up when they can't be read for [`PREPARATION`].
     pub(super) async fn prepare(&self) {
         let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(2));
         let learned = async {
@@ -85,7 +87,7 @@ impl PolicyClassifier {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes over the categories as they are published now.
+    /// Reads the published categories, and makes a matcher if they have changed.
     async fn refresh(&self) -> Result<(), String> {
         let published = self.cache.published().await.map_err(|e| e.to_string())?;
         let published = published.unwrap_or_else(|| self.unpublished.clone());

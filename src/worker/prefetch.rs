@@ -1,6 +1,7 @@
-//! How many leases to hold: as many as there are slots, and while attempts are short some ahead, so that a slot never
-//! waits for the queue and what is written is written in groups. Nothing is held for a slot whose attempt has been running
-//! for long: a lease that waits ahead in vain is given back, for another worker to run.
+//! Decides how many leases a worker holds: one for each slot, and some ahead while attempts are
+//! short. With leases ahead, no slot waits for the queue, and the worker writes in groups. It holds
+//! nothing ahead for a slot whose attempt has been running for long. It gives back a lease that
+//! waits ahead in vain, so that another worker can run the job.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,17 +11,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How much work to hold ahead for each slot, by the average length of an attempt.
+/// How much work to hold ahead for each slot, measured by the average length of an attempt.
 const AHEAD: Duration = Duration::from_millis(20);
-/// Leases ahead for each slot at most.
+/// The most leases ahead for each slot.
 const MOST: usize = 32;
-/// The weight of the newest attempt in the average.
+/// The weight of the newest attempt in the moving average, from 0 to 1.
 const WEIGHT: f64 = 0.2;
-/// An attempt that has been running for this long says by its age alone that its slot will not be free soon.
+/// The age at which a running attempt shows that its slot will not be free soon.
 const LONG: Duration = Duration::from_millis(100);
 
-/// The worker's prefetch: a moving average of how long attempts take, how long those that run have been running, and the
-/// leases that are worth holding for them.
+/// The worker's pace: a moving average of how long attempts take, the times when the running ones
+/// began, and the number of leases that are worth holding for them.
 pub(super) struct Prefetch {
     slots: usize,
     average_us: AtomicU64,
@@ -29,14 +30,14 @@ pub(super) struct Prefetch {
     changed: Notify,
 }
 
-/// When the attempts began that have a slot.
+/// The beginnings of the attempts that have a slot now.
 #[derive(Default)]
 struct Running {
     began: BTreeMap<u64, Instant>,
     next: u64,
 }
 
-/// An attempt that has a slot, until this is dropped.
+/// Counts one attempt as running until this is dropped.
 pub(super) struct Began {
     prefetch: Arc<Prefetch>,
     number: u64,
@@ -49,13 +50,13 @@ impl Drop for Began {
 }
 
 impl Prefetch {
-    /// How long a lease may wait for a slot while other workers might have one.
+    /// How long a lease may wait for a slot here while other workers may have one.
     pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
     pub(super) fn new(slots: usize) -> Self {
         Self {
             slots,
-            // Nothing is known yet: begin without leases ahead.
+            // No length is known yet: begin without leases ahead.
             average_us: AtomicU64::new(u64::MAX),
             running: Mutex::default(),
             leases: AtomicUsize::new(slots),
@@ -87,10 +88,10 @@ impl Prefetch {
         Began { prefetch: self.clone(), number }
     }
 
-    /// Learns how long an attempt took.
+    /// Adds the length of an attempt to the average.
     pub(super) fn learn(&self, wall: Duration) {
         let new = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
-        // A lost race loses one sample of an average.
+        // If two threads race, the average loses one sample.
         let old = self.average_us.load(Ordering::Relaxed);
         let next = if old == u64::MAX { new } else { (old as f64 * (1.0 - WEIGHT) + new as f64 * WEIGHT) as u64 };
         self.average_us.store(next, Ordering::Relaxed);
@@ -99,14 +100,16 @@ impl Prefetch {
         }
     }
 
-    /// Counts anew how many leases to hold; whether that changed.
+    /// Counts anew how many leases to hold. Returns whether the number has changed enough to
+    /// matter.
     fn count(&self) -> bool {
         let average = self.average_us.load(Ordering::Relaxed).max(1);
         let ahead = usize::try_from(AHEAD.as_micros() / u128::from(average)).unwrap_or(MOST).min(MOST);
         let long = self.running().began.values().filter(|began| began.elapsed() >= LONG).count();
         let leases = self.slots + self.slots.saturating_sub(long) * ahead;
         let was = self.leases.load(Ordering::Relaxed);
-        // Small swings are not worth a word to the queue; the way back to none ahead is.
+        // A small swing is not worth a message to the queue. The change to or from no leases ahead
+        // always is.
         let changed = leases.abs_diff(was) > was / 4 || (leases == self.slots) != (was == self.slots);
         if changed {
             self.leases.store(leases, Ordering::Relaxed);
@@ -114,7 +117,8 @@ impl Prefetch {
         changed
     }
 
-    /// Returns when [`Prefetch::leases`] answers differently. While leases are held ahead, time alone may be why.
+    /// Returns when [`Prefetch::leases`] has a new answer. While the worker holds leases ahead, the
+    /// passing of time alone can change it.
     pub(super) async fn changed(&self) {
         loop {
             let look = async {

@@ -1,29 +1,29 @@
-//! Jobs that were lost with their workers again and again run alone: should one of them be what kills the workers, it
-//! takes no other with it.
+//! Runs suspects alone. A suspect is a job that was lost with its workers again and again. If it is
+//! what kills the workers, it takes no other job with it.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
-/// Keeps suspects apart from all else that a worker runs.
+/// Keeps suspects apart from all other jobs of a worker.
 #[derive(Debug)]
 pub(super) struct Quarantine {
-    /// Fair: a suspect that waits lets nobody else in.
+    /// A fair lock: while a suspect waits for it, no other attempt gets it.
     lock: Arc<RwLock<()>>,
     suspects: watch::Sender<usize>,
 }
 
-/// Lets one attempt run, until it is dropped.
+/// The permission for one attempt to run, until it is dropped.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not read")]
 pub(super) enum Pass {
-    /// Beside others.
+    /// The attempt runs beside others.
     Beside(OwnedRwLockReadGuard<()>),
-    /// Alone.
+    /// The attempt runs alone.
     Alone(OwnedRwLockWriteGuard<()>, Suspect),
 }
 
-/// A suspect that waits or runs.
+/// Counts a suspect that waits or runs, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Suspect(watch::Sender<usize>);
 
@@ -38,7 +38,7 @@ impl Quarantine {
         Self { lock: Arc::default(), suspects: watch::Sender::new(0) }
     }
 
-    /// Whether a suspect waits or runs: nothing else is started then.
+    /// Whether a suspect waits or runs. Then the worker starts no other job.
     pub(super) fn is_on(&self) -> bool {
         *self.suspects.borrow() > 0
     }
@@ -56,7 +56,7 @@ impl Quarantine {
         self.lock.clone().try_read_owned().ok().map(Pass::Beside)
     }
 
-    /// Lets a suspect run once all else has ended.
+    /// Waits until all other attempts have ended, and lets a suspect run.
     pub(super) async fn alone(&self) -> Pass {
         self.suspects.send_modify(|suspects| *suspects += 1);
         let suspect = Suspect(self.suspects.clone());

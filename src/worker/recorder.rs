@@ -1,4 +1,4 @@
-//! Appends events until they are written: a worker does not go on before history knows.
+//! Appends events until the log has them: a worker does not go on before history can know.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::domain::Event;
 use crate::events::{EventErrorKind, EventSink};
 use crate::reconnect::ReconnectBackoff;
 
-/// Writes events until they are written.
+/// Appends events to the log, again and again until they are written.
 pub(super) struct Recorder {
     sink: Arc<dyn EventSink>,
     give_up: CancellationToken,
@@ -18,18 +18,19 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Once `give_up` is cancelled, what can't be written at the first try is left.
+    /// Makes a recorder. Once `give_up` is cancelled, it tries each event only once.
     pub(super) fn new(sink: Arc<dyn EventSink>, give_up: CancellationToken) -> Self {
         Self { sink, give_up, gave_up: AtomicBool::new(false) }
     }
 
-    /// Whether events were left unwritten.
+    /// Whether the recorder has left events unwritten.
     pub(super) fn gave_up(&self) -> bool {
         self.gave_up.load(Ordering::Relaxed)
     }
 
-    /// Appends the events, all of them. While the log is full or away it waits and tries again: the worker keeps its
-    /// leases and its finished reports. False when it gave up before that: the job's lease lapses then, and it runs again.
+    /// Appends the events, all of them. While the log is full or away, it waits and tries again,
+    /// and the worker keeps its leases and reports meanwhile. Returns false when it has given up:
+    /// then the job's lease lapses and the job runs again.
     pub(super) async fn record(&self, events: &[Event]) -> bool {
         let mut waits = ReconnectBackoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let mut reported = false;

@@ -1,5 +1,5 @@
-//! Writes the start of an attempt down: the thread that has its slot hands it to the log, makes the surroundings
-//! meanwhile, and waits for the log before it spawns.
+//! Records the start of an attempt. The thread that has the slot hands the event to the log,
+//! prepares the surroundings of the process meanwhile, and waits for the log before it spawns.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,13 +34,13 @@ pub(super) struct Start {
 }
 
 enum State {
-    /// It has no slot yet.
+    /// The attempt has no slot yet.
     Waiting,
-    /// It has one, and its start is being written.
+    /// The attempt has a slot, and its start is being written.
     Writing(BoxFuture<'static, bool>, Began),
-    /// It was written, or will not be.
+    /// The start was written (true), or will never be.
     Written(bool, Began),
-    /// The thread that has it waits.
+    /// The thread that has the slot waits for the log.
     Awaited,
 }
 
@@ -63,12 +63,12 @@ impl Start {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives up on a start that is not written yet: it will not be made.
+    /// Gives up on a start that is not written yet. The attempt will not start.
     pub(super) fn abandon(&self) {
         self.abandoned.cancel();
     }
 
-    /// What takes back that it was started; `None` when nothing was written of it.
+    /// The event that takes the start back. `None` when no start event was handed to the log.
     pub(super) fn withdrawal(&self) -> Option<Event> {
         if matches!(*self.state(), State::Waiting) {
             return None;
@@ -97,8 +97,9 @@ impl StartLog for Start {
         let event = Event { body: self.body.clone(), ..self.event(started) };
         let (context, abandoned, publisher) = (self.context.clone(), self.abandoned.clone(), self.publisher.clone());
         let mut writing = async move {
-            // The queue notes it too: a lease that is lost before is no crash. First, so that on one database both share the
-            // commit that the event does not wait for.
+            // The queue notes the start too, because a lease that is lost before its start is no
+            // crash. The queue's write is queued first. So, on one database, it shares the commit
+            // that the log makes at once for the event.
             let write = async {
                 let (is_noted, is_recorded) =
                     tokio::join!(publisher.started(), context.recorder.record(std::slice::from_ref(&event)));
@@ -125,7 +126,8 @@ impl StartLog for Start {
         let (written, began) = match state {
             State::Writing(writing, began) => (self.runtime.block_on(writing), began),
             State::Written(written, began) => (written, began),
-            // Nobody has begun, or somebody else waits: only one thread has the attempt.
+            // No thread has begun the attempt, or another thread waits for it. Only one thread has
+            // the attempt.
             other @ (State::Waiting | State::Awaited) => {
                 *self.state() = other;
                 return false;

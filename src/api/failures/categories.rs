@@ -1,5 +1,5 @@
-//! The categories of errors. A change is written to the event log; the projector makes it so, and whoever works out what
-//! errors mean then goes over all that are known.
+//! The categories of errors. A handler writes a change to the event log, and the projector carries
+//! it out. Then the classifier goes over all known errors again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::wire::failures::{
     TestBody, Tested, ThresholdBody,
 };
 
-/// The most messages to calibrate with at once.
+/// The most labelled messages in one calibration.
 const MOST_LABELLED: usize = 5000;
 
-/// `GET /api/v1/categories`.
+/// `GET /api/v1/categories`: all categories, each with the number of its errors.
 pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<CategoryListing>, ApiError> {
     let shards = api.history.shards(DayRange::default(), None).await?;
     let labels = ErrorLabels::open(&api, &errors_of(&shards)).await?;
@@ -48,7 +48,7 @@ pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Js
     }))
 }
 
-/// `POST /api/v1/categories`.
+/// `POST /api/v1/categories`: adds a category.
 pub(in crate::api) async fn add(State(api): State<Arc<Api>>, body: Json<NewCategory>) -> Result<Response, ApiError> {
     let category = wanted(body.value)?;
     let id = category.id.clone();
@@ -66,7 +66,7 @@ pub(in crate::api) async fn add(State(api): State<Arc<Api>>, body: Json<NewCateg
     write(&api, CategoryChange::Added { category }, Some(id), "added").await
 }
 
-/// What the body asks for, with its preset's part.
+/// The category that the body asks for, completed from its preset.
 fn wanted(body: NewCategory) -> Result<Category, ApiError> {
     let unknown = |preset: &str| {
         let detail = format!("there is no preset {preset:?}; see GET /api/v1/categories:presets");
@@ -83,13 +83,13 @@ fn wanted(body: NewCategory) -> Result<Category, ApiError> {
     Ok(Category { id, name, description: body.description.or(own_description).unwrap_or_default(), examples })
 }
 
-/// `GET /api/v1/categories:presets`.
+/// `GET /api/v1/categories:presets`: the categories that come with Jobber.
 pub(in crate::api) async fn presets() -> axum::Json<PresetListing> {
     let items = library().into_iter().map(|(category, aliases)| Preset { category, aliases: aliases.to_vec() });
     axum::Json(PresetListing { items: items.collect() })
 }
 
-/// `PUT /api/v1/categories/{id}`.
+/// `PUT /api/v1/categories/{id}`: replaces a category.
 pub(in crate::api) async fn edit(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -107,13 +107,13 @@ pub(in crate::api) async fn edit(
     write(&api, CategoryChange::Edited { category }, Some(id), "edited").await
 }
 
-/// `DELETE /api/v1/categories/{id}`.
+/// `DELETE /api/v1/categories/{id}`: removes a category.
 pub(in crate::api) async fn remove(State(api): State<Arc<Api>>, segment: Segment) -> Result<Response, ApiError> {
     let id = known_id(&api.history.categories().await?, &segment.0)?;
     write(&api, CategoryChange::Removed { id: id.clone() }, Some(id), "removed").await
 }
 
-/// `POST /api/v1/categories:threshold`.
+/// `POST /api/v1/categories:threshold`: sets the threshold, from -1 to 1, or clears it.
 pub(in crate::api) async fn set_threshold(
     State(api): State<Arc<Api>>,
     body: Json<ThresholdBody>,
@@ -125,7 +125,7 @@ pub(in crate::api) async fn set_threshold(
     write(&api, CategoryChange::ThresholdSet { threshold }, None, "set").await
 }
 
-/// `POST /api/v1/categories:test`.
+/// `POST /api/v1/categories:test`: finds the category of a text.
 pub(in crate::api) async fn test(
     State(api): State<Arc<Api>>,
     body: Json<TestBody>,
@@ -148,7 +148,7 @@ pub(in crate::api) async fn test(
     Ok(axum::Json(tested))
 }
 
-/// `POST /api/v1/categories:calibrate`.
+/// `POST /api/v1/categories:calibrate`: finds the best threshold for labelled messages.
 pub(in crate::api) async fn measure(
     State(api): State<Arc<Api>>,
     body: Json<CalibrateBody>,
@@ -176,7 +176,7 @@ pub(in crate::api) async fn measure(
     }
 }
 
-/// A category by its id or its name.
+/// The id of a category that a client gives by its id or its name.
 fn known_id(known: &Categories, text: &str) -> Result<CategoryId, ApiError> {
     let is_it = |c: &&Category| c.id.as_str() == text || c.name.eq_ignore_ascii_case(text);
     known.categories.iter().find(is_it).map(|category| category.id.clone()).ok_or_else(|| {
@@ -185,7 +185,8 @@ fn known_id(known: &Categories, text: &str) -> Result<CategoryId, ApiError> {
     })
 }
 
-/// Two categories of one name could not be told apart in the original's statistics.
+/// Refuses a name that another category has. In the statistics of the original routes the two could
+/// not be told apart.
 fn check_name(known: &Categories, category: &Category) -> Result<(), ApiError> {
     let other = known.categories.iter().find(|c| c.id != category.id && c.name.eq_ignore_ascii_case(&category.name));
     match other {

@@ -1,4 +1,4 @@
-//! Rows as comma-separated values (RFC 4180).
+//! Writes rows as comma-separated values (RFC 4180).
 
 use std::io;
 
@@ -21,7 +21,7 @@ pub(super) fn csv<T: Serialize>(rows: &[T]) -> io::Result<Vec<u8>> {
         }
         lines.push(cells);
     }
-    // An object that is absent in every row left its name alone.
+    // An object that is null in some row left a column of its own name there, which is dropped.
     let nested: Vec<String> = head.iter().map(|name| format!("{name}_")).collect();
     let is_bare = |i: usize| head.iter().any(|other| other.starts_with(&nested[i]));
     let columns: Vec<&String> = head.iter().enumerate().filter(|(i, _)| !is_bare(*i)).map(|(_, name)| name).collect();
@@ -57,7 +57,8 @@ fn flatten(prefix: &str, value: Value, cells: &mut Vec<(String, String)>) {
     }
 }
 
-/// A text that a spreadsheet would take for a formula gets an apostrophe, so that it shows it: texts come from jobs.
+/// Puts an apostrophe before a text that a spreadsheet would take for a formula, because texts come
+/// from jobs.
 fn harmless(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }

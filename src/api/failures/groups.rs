@@ -1,4 +1,4 @@
-//! Failures by error, and errors that are like a text.
+//! Failures by error, and errors that are similar to a text.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::wire::failures::{FailureGroup, FailuresReport};
 const MOST: u64 = 1000;
 const USUAL: u64 = 100;
 
-/// `GET /api/v1/failures`: most attempts first.
+/// `GET /api/v1/failures`: failed attempts by error, the most frequent first.
 pub(in crate::api) async fn groups(
     State(api): State<Arc<Api>>,
     mut params: Params,
@@ -70,7 +70,7 @@ fn group(
     }
 }
 
-/// `GET /api/v1/failures/similar?text=`: known errors, nearest first.
+/// `GET /api/v1/failures/similar?text=`: known errors, the nearest first.
 pub(in crate::api) async fn similar(
     State(api): State<Arc<Api>>,
     mut params: Params,

@@ -19,16 +19,17 @@ pub(super) use groups::{groups, similar};
 pub(super) use retry::retry;
 pub(super) use stats::stats;
 
-/// What the statistics are about.
+/// The days and the job name that statistics are about.
 struct Span {
     days: DayRange,
     name: Option<JobName>,
 }
 
 impl Span {
-    /// `name`, `since` and `until`, the last two being days or moments. Aggregates are by day of submission: a `since` within
-    /// a day takes in all of it, and an `until` leaves out the day that it begins. An `until` within a day is refused, as it
-    /// would have to count a part of that day.
+    /// Takes `name`, `since` and `until`. The last two are days or moments. Aggregates are by day
+    /// of submission, so a `since` within a day includes all of that day, and an `until` excludes
+    /// the day that it begins. An `until` within a day is refused, because it would have to count a
+    /// part of that day.
     fn take(params: &mut Params) -> Result<Self, ApiError> {
         let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
         let name = params.with("name", JobName::parse)?;
@@ -52,13 +53,13 @@ impl Span {
     }
 }
 
-/// Every error that these aggregates name.
+/// All errors that these aggregates name.
 fn errors_of(shards: &[StatShard]) -> Vec<Fingerprint> {
     let all: BTreeSet<_> = shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect();
     all.into_iter().collect()
 }
 
-/// What history knows of errors and their categories.
+/// The records of errors in history, and the categories.
 struct ErrorLabels {
     records: BTreeMap<Fingerprint, ErrorRecord>,
     categories: Categories,
@@ -81,7 +82,7 @@ impl ErrorLabels {
         }
         match &record.knowledge {
             None => Label::Pending,
-            // A category that was just removed is none any more.
+            // A category that was just removed no longer counts.
             Some(known) => match known.category.as_ref().filter(|id| self.categories.get(id).is_some()) {
                 Some(id) => Label::Category(id.clone()),
                 None => Label::Uncategorised,
@@ -108,7 +109,7 @@ pub(super) async fn known_errors(api: &Api, shards: &[StatShard]) -> Result<Know
     Ok(ErrorLabels::open(api, &errors_of(shards)).await?.known_errors())
 }
 
-/// The categories of these errors, as they stand in JSON.
+/// The categories of these errors, as JSON names them.
 pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap<Fingerprint, String>, StoreError> {
     if errors.is_empty() {
         return Ok(BTreeMap::new());
@@ -117,8 +118,9 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
     Ok(errors.iter().map(|error| (*error, known_errors.label(error).as_str().to_owned())).collect())
 }
 
-/// The errors that a caller means: of a category, by the first digits of a fingerprint, or both. Empty when neither is
-/// given; with either, a condition that no error meets is an error of the caller.
+/// The errors that a client selects: by category, by the first digits of a fingerprint, or by both.
+/// Empty when it gives neither. If it gives either and no error matches, that is the client's
+/// mistake.
 pub(super) async fn chosen_errors(
     api: &Api,
     category: Option<&str>,

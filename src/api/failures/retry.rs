@@ -1,4 +1,4 @@
-//! Puts many failed jobs back, chosen by why they failed.
+//! Puts many failed jobs back, selected by why they failed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::domain::{JobState, PageRequest};
 use crate::store::JobFilter;
 use crate::wire::failures::{RetriedFailed, RetryFailed};
 
-/// The most jobs in one call.
+/// The most jobs that one request puts back.
 const MOST: usize = 10_000;
 const USUAL: usize = 1000;
 
-/// `POST /api/v1/jobs:retry`.
+/// `POST /api/v1/jobs:retry`: puts the selected jobs back, or lists them with `dry_run`.
 pub(in crate::api) async fn retry(
     State(api): State<Arc<Api>>,
     body: Json<RetryFailed>,

@@ -1,4 +1,4 @@
-//! `GET /api/v1/stats/{what}`: as JSON or, with `Accept: text/csv` or `?format=csv`, as lines.
+//! `GET /api/v1/stats/{what}`: as JSON or, with `Accept: text/csv` or `?format=csv`, as CSV lines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn by_name(shards: &[StatShard]) -> BTreeMap<JobName, Counts> {
     names
 }
 
-/// How the answer is written.
+/// The format of the answer.
 enum Form {
     Json,
     Csv,

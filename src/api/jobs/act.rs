@@ -1,4 +1,4 @@
-//! What can be done to a job: cancel, retry, promote, remove. Each goes to the queue and is written down.
+//! The actions on a job: cancel, retry, promote, remove. Each goes to the queue and is recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, A
     let Some(queued) = api.queue.find(std::slice::from_ref(id)).await?.pop().flatten() else {
         return Err(not_in_queue(id));
     };
-    // Written down first: if the log can't be written to, nothing has happened yet.
+    // Recorded first: if the log can't be written, nothing has happened yet.
     append(api, &queued.job, EventKind::Cancelled { reason: reason.clone() }).await?;
     match api.operator.cancel(id, &reason).await? {
         Cancellation::Ended(job) => {
@@ -114,7 +114,7 @@ async fn retry(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
 
 async fn promote(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
     match api.operator.promote(id).await? {
-        // No event: when it starts is what history is told.
+        // There is no event for this: history learns of the job's start.
         Change::Done(..) => Ok("promoted"),
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a delayed job can be promoted")),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
@@ -132,7 +132,7 @@ async fn take_out(api: &Api, id: &JobId) -> Result<(), ApiError> {
             return Err(ApiError::wrong_state(id, state, "cancel it, and remove it when it has ended"));
         }
         Change::KeyTaken(holder) => return Err(key_taken(id, &holder)),
-        // The queue has forgotten it, but it is in the lists still.
+        // The queue has forgotten the job, but the lists still have it.
         Change::NotFound => match api.remembered(id, Depth::Whole).await? {
             Some(record) if !record.removed => append(api, &Arc::new(job_of(&record)), EventKind::Removed).await?,
             _ => return Err(ApiError::unknown_job(id)),
@@ -166,7 +166,8 @@ async fn append(api: &Api, job: &Arc<Job>, kind: EventKind) -> Result<(), ApiErr
     Ok(())
 }
 
-/// Writes down what the queue has done already: tried again for some seconds, because nobody else would write it.
+/// Records what the queue has done already. Tries for some seconds, because no other part would
+/// record it.
 async fn append_surely(api: &Api, job: &Arc<Job>, kind: EventKind) {
     const PAUSES: [u64; 6] = [20, 100, 500, 1000, 2000, 4000];
     let event = Event::new(api.clock.now(), job.clone(), kind);

@@ -49,7 +49,8 @@ pub(in crate::api) async fn show(
     Ok(response)
 }
 
-/// The seconds in `Prefer: wait=N` (RFC 7240). Preferences that are not known are passed over, as it demands.
+/// The seconds in `Prefer: wait=N` (RFC 7240). The RFC demands that unknown preferences are
+/// ignored.
 fn preferred_wait(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(text) = query::header(headers, "prefer")? else { return Ok(None) };
     let mut words = text.split([',', ';']).filter_map(|p| p.split_once('='));
@@ -60,7 +61,8 @@ fn preferred_wait(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// The job now. Of one that has just ended, its end too: whoever has seen it end, or ended it, asks for that next.
+/// The job as it is now. If it has just ended, waits for history to know the end, because a client
+/// that saw or caused the end asks for that next.
 async fn as_it_is(api: &Api, id: &JobId) -> Result<JobView, ApiError> {
     /// History is a few milliseconds late, unless it stands still.
     const MOMENT: Duration = Duration::from_secs(1);
@@ -68,7 +70,7 @@ async fn as_it_is(api: &Api, id: &JobId) -> Result<JobView, ApiError> {
     if look.settled || look.view.incomplete.is_some() || !look.view.state.is_final() {
         return Ok(look.view);
     }
-    // What is known so far is better than an error.
+    // The view so far is better than an error.
     Ok(catch_up(api, &look.pinned(), Instant::now() + MOMENT).await.unwrap_or(look.view))
 }
 
@@ -88,7 +90,7 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
         return Ok(first.view);
     }
     let (id, own_id) = (first.pinned(), first.own_id.clone());
-    // What it was given is not held while it is waited for.
+    // The client's job is not held in memory while the request waits.
     drop(first);
     let mut watch = api.feed.watch(&own_id).await;
     loop {
@@ -117,8 +119,8 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
     Ok(api.look(&id).await?.view)
 }
 
-/// The queue has the job as ended. Its end was written down before, so history knows it when it has come that far; if
-/// it then does not, nobody ever wrote it down.
+/// Waits for history when the queue has the job as ended. The end was recorded before, so history
+/// knows it once it has come that far. If it then does not, no part ever recorded it.
 async fn catch_up(api: &Api, id: &JobId, deadline: Instant) -> Result<JobView, ApiError> {
     let written = api.source.span().await?.last;
     api.folded(written, deadline).await;

@@ -14,14 +14,14 @@ use crate::wire::JobView;
 pub(in crate::api) struct JobSnapshot {
     /// What to show.
     pub(in crate::api) view: JobView,
-    /// Whether the job has ended and history knows how: nothing more is to come.
+    /// Whether the job has ended and history knows how, so that nothing more can come.
     pub(in crate::api) settled: bool,
     /// The id under which the queue and the event log know the job.
     pub(in crate::api) own_id: JobId,
 }
 
 impl JobSnapshot {
-    /// The id at which this very job is found from now on, whatever its own comes to stand for.
+    /// The id at which this very job is found from now on, even if another job takes its own id.
     pub(in crate::api) fn pinned(&self) -> JobId {
         let pinned = self.own_id.come_again(self.view.submitted_at);
         // A generated id never comes again, and one that is too long can't be taken apart.
@@ -34,9 +34,10 @@ impl JobSnapshot {
 /// How much of a job is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Depth {
-    /// All of it.
+    /// The whole job.
     Whole,
-    /// Without arguments, data, result and whom it waits for: what may be large and only few show.
+    /// The job without its arguments, data, result and parents, which may be large and which few
+    /// callers show.
     Standing,
 }
 
@@ -77,7 +78,7 @@ impl Api {
     }
 
     async fn look_at(&self, id: &JobId, depth: Depth) -> Result<JobSnapshot, ApiError> {
-        // The queue first: what it does not know any more is in history by then.
+        // Asks the queue first: a job that it has forgotten is in history by then.
         let queued = match self.queued(id, depth).await {
             Ok(queued) => queued,
             Err(error) => return self.look_in_history(id, depth, error).await,
@@ -283,7 +284,7 @@ fn of_record(record: JobRecord) -> JobView {
     }
 }
 
-/// The present, where `view` may still be of the past.
+/// Replaces what `view` has of the past by the present in the queue.
 fn lay_over(view: &mut JobView, queued: &QueuedJob) {
     view.due_at = queued.due_at.filter(|_| queued.state == JobState::Delayed);
     view.waits_for = queued.waits_for.clone();

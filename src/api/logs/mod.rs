@@ -1,9 +1,10 @@
-//! A job's output, as it comes.
+//! Streams a job's output as it comes.
 //!
-//! While an attempt runs, its output comes from the queue, piece by piece. When it has ended, history has the tail of
-//! each stream, which makes up for pieces that never came through. [`transcript`] puts the two together so that nothing
-//! is told twice and what is missing is marked; this file asks for them. What it holds is bounded: it reads on when the
-//! client has taken what was read.
+//! While an attempt runs, its output comes from the queue, piece by piece. When it has ended,
+//! history has the tail of each stream, which replaces pieces that never came through.
+//! [`transcript`] merges the two, so that the client gets nothing twice, and a mark where bytes are
+//! missing. This file reads from both. What it holds is bounded: it reads on only when the client
+//! has taken what was read.
 
 mod transcript;
 
@@ -26,16 +27,17 @@ use crate::domain::{JobId, JobState, Stream};
 use crate::queue::{OutputChunk, QueuedJob};
 use transcript::{Need, Read, Transcript, TranscriptEvent, Wanted};
 
-/// How often state and progress are looked at while there is no news.
+/// The time between two looks at state and progress while there is no news.
 const TICK: Duration = Duration::from_millis(250);
-/// How often history is, in case news can't get through.
+/// The time between two looks at history, in case news can't get through.
 const RARELY: Duration = Duration::from_secs(2);
-/// How long the end of a job waits for history to know it.
+/// How long the stream waits for history to know the end of a job.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The id of the last event: a client that comes back with it is told that there is no more.
+/// The id of the last event. A client that reconnects with it learns that there is no more.
 const END: &str = "end";
 
-/// `GET /api/v1/jobs/{id}/logs`.
+/// `GET /api/v1/jobs/{id}/logs`: the output of a job so far and, unless `follow=false`, until its
+/// end.
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -75,25 +77,27 @@ pub(super) async fn stream(
     Ok(sse::answer(events))
 }
 
-/// Tells one client what one job says.
+/// Streams the output of one job to one client.
 struct LogStreamer {
     api: Arc<Api>,
-    /// At which this very job is found.
+    /// The id at which history keeps finding this very job.
     id: JobId,
-    /// As the queue and the event log know it.
+    /// The id under which the queue and the event log know the job.
     own_id: JobId,
     out: mpsc::Sender<Event>,
     transcript: Transcript,
-    /// Up to where the queue's output has been read.
+    /// The place up to which the queue's output has been read.
     position: u64,
-    /// Whether the job has ended and history knows how: without the queue its tails are told.
+    /// Whether the job has ended and history knows how. Then the tails in history are enough if the
+    /// queue is away.
     settled: bool,
 }
 
 impl LogStreamer {
-    /// What there is, and no more.
+    /// Sends the output so far, and ends.
     async fn tell_so_far(mut self, look: JobSnapshot) -> Result<(), ApiError> {
-        /// A job that talks faster than its client reads has no end.
+        /// How many reads to make at most. Otherwise a job that writes faster than its client reads
+        /// would never come to an end.
         const READS: usize = 1024;
         self.tell(&look, false).await?;
         for _ in 0..READS {
@@ -109,7 +113,7 @@ impl LogStreamer {
         Ok(())
     }
 
-    /// Goes on until the job has ended.
+    /// Sends output until the job has ended.
     async fn follow(mut self, mut look: JobSnapshot) -> Result<(), ApiError> {
         let api = self.api.clone();
         let (id, own_id) = (self.id.clone(), self.own_id.clone());
@@ -148,9 +152,11 @@ impl LogStreamer {
         }
     }
 
-    /// Tells what history knows, and before it what the queue has of the attempts that have ended.
+    /// Sends the tails that history knows, and before them the queue's pieces of the attempts that
+    /// have ended.
     async fn tell(&mut self, look: &JobSnapshot, caught_up: bool) -> Result<(), ApiError> {
-        /// Between two looks for the last piece of an attempt, which is written when its lease is settled.
+        /// The time between two looks for the last piece of an attempt. The worker writes it when
+        /// it settles the lease.
         const PAUSE: Duration = Duration::from_millis(10);
         let until = Instant::now() + PATIENCE;
         let mut read = Read::Some;
@@ -161,7 +167,8 @@ impl LogStreamer {
                 Need::Nothing | Need::History => return Ok(()),
                 Need::More => read = if self.read_on().await? { Read::Some } else { Read::All },
                 Need::Rest(attempt) => {
-                    // Asked before the queue is read, so that what is there by then is read.
+                    // Asked before the queue is read, so that the read gets everything that was
+                    // there at that moment.
                     let is_last = Instant::now() >= until || self.is_settled(attempt).await?;
                     if self.read_on().await? {
                         read = Read::Some;
@@ -175,7 +182,7 @@ impl LogStreamer {
         }
     }
 
-    /// Whether the queue has done with this attempt.
+    /// Whether the queue has finished with this attempt.
     async fn is_settled(&self, attempt: u32) -> Result<bool, ApiError> {
         let queued = match self.queued().await {
             Err(_) if self.settled => return Ok(true),
@@ -184,7 +191,8 @@ impl LogStreamer {
         Ok(queued.is_none_or(|job| job.state != JobState::Active || job.attempts_started > attempt))
     }
 
-    /// Whether the queue has the job elsewhere than `look` has; takes over its progress.
+    /// Whether the job's state in the queue differs from the one in `look`. Also updates the
+    /// progress in `look`.
     async fn moved(&self, look: &mut JobSnapshot) -> Result<bool, ApiError> {
         let Some(queued) = self.queued().await? else { return Ok(true) };
         // Another job with the same id has taken its place.
@@ -196,7 +204,7 @@ impl LogStreamer {
         Ok(moved)
     }
 
-    /// Tells the end, once history knows all of it.
+    /// Sends the rest and the final state, once history knows all of it.
     async fn finish(mut self, mut look: JobSnapshot) -> Result<(), ApiError> {
         if !look.settled {
             let written = self.api.source.span().await?.last;
@@ -205,13 +213,14 @@ impl LogStreamer {
         }
         self.settled = look.settled;
         self.tell(&look, true).await?;
-        // Of an attempt that was lost with its worker history has no tail.
+        // History has no tail of an attempt that was lost with its worker, so the queue's pieces
+        // are sent.
         while self.read_on().await? {
             self.transcript.absorb(&look.view.attempts, Read::Some, true);
             self.send().await;
         }
         self.transcript.absorb(&look.view.attempts, Read::Last, true);
-        // What it said last, it may have said since the last tick.
+        // The job may have reported its last progress since the last tick.
         if let Ok(Some(queued)) = self.queued().await {
             self.transcript.progress(queued.progress.as_ref());
         }
@@ -220,17 +229,17 @@ impl LogStreamer {
         Ok(())
     }
 
-    /// The job as the queue has it.
+    /// Finds the job in the queue.
     async fn queued(&self) -> Result<Option<QueuedJob>, ApiError> {
         Ok(self.api.queue.standing(std::slice::from_ref(&self.own_id)).await?.pop().flatten())
     }
 
-    /// The next pieces; none when a tick has passed without.
+    /// Waits for the next pieces. Returns none when a tick has passed without any.
     async fn output(&self) -> Result<(u64, Vec<OutputChunk>), ApiError> {
         let tick = Instant::now() + TICK;
         let output = self.api.queue.output(&self.own_id, self.position, TICK).await?;
         if output.1.is_empty() {
-            // The queue answers at once about a job from which nothing is to come, or that it does not know.
+            // The queue answers at once about a job that writes no more, or that it does not know.
             tokio::time::sleep_until(tick).await;
         }
         Ok(output)
@@ -241,7 +250,7 @@ impl LogStreamer {
         self.transcript.take(chunks);
     }
 
-    /// Takes what the queue has next; false when it has no more by now.
+    /// Takes the queue's next pieces. Returns false when it has no more by now.
     async fn read_on(&mut self) -> Result<bool, ApiError> {
         let output = match self.api.queue.output(&self.own_id, self.position, Duration::ZERO).await {
             Err(error) if self.settled && error.is_retryable() => return Ok(false),
@@ -252,7 +261,8 @@ impl LogStreamer {
         Ok(has_some)
     }
 
-    /// Sends what the transcript has to tell. A client that is gone is noticed elsewhere.
+    /// Sends what the transcript has ready. The task that owns the stream notices when the client
+    /// has gone.
     async fn send(&mut self) {
         for TranscriptEvent { event, position } in self.transcript.take_events() {
             let ended = matches!(&event, crate::wire::LogEvent::State { state } if state.is_final());

@@ -1,5 +1,5 @@
-//! Merges the queue's pieces of output with history's tails: each byte once, in order, and a mark where some are
-//! missing. No I/O.
+//! Merges the queue's pieces of output with history's tails: the client gets each byte once, in
+//! order, and a mark where some are missing. Does no I/O.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,17 +14,17 @@ use crate::wire::LogEvent;
 /// The most bytes of output in one event.
 const PIECE: usize = 64 << 10;
 
-/// Which part is asked for.
+/// Which part of the output the client wants.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wanted {
-    /// Only this stream.
+    /// Only this stream; `None` for both.
     pub(super) stream: Option<Stream>,
-    /// Only this attempt.
+    /// Only this attempt; `None` for all.
     pub(super) attempt: Option<u32>,
 }
 
-/// How much has been told: all of the attempts before this one, and so many bytes of its streams. The id of an event,
-/// so that a client that comes back goes on from there.
+/// How much the client has: everything of the attempts before this one, and this many bytes of its
+/// streams. It is the id of an event, so that a client that reconnects goes on from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct LogPosition {
     attempt: u32,
@@ -49,14 +49,14 @@ impl FromStr for LogPosition {
     }
 }
 
-/// An event, and how much has been told with it.
+/// An event, and the client's position after it.
 #[derive(Debug)]
 pub(super) struct TranscriptEvent {
     pub(super) event: LogEvent,
     pub(super) position: LogPosition,
 }
 
-/// What has been told of one attempt: so many bytes of its streams, missing ones included.
+/// How much of one attempt the client has: bytes of each stream, missing ones included.
 #[derive(Debug, Default)]
 struct Attempt {
     ended: bool,
@@ -64,39 +64,39 @@ struct Attempt {
     stderr: u64,
 }
 
-/// How much of the queue's output has been handed over.
+/// How much of the queue's output the caller has handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Read {
-    /// There may be more.
+    /// There may be more output in the queue.
     Some,
-    /// All, since history was looked at.
+    /// All output that was in the queue when the caller looked at history.
     All,
-    /// All, and no attempt that has ended by what history knows will have more.
+    /// All output, and no attempt that has ended according to history will have more.
     Last,
 }
 
-/// What must be known before more can be told.
+/// What the transcript needs before it can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing: all has been told.
+    /// Nothing: all of it has been sent.
     Nothing,
     /// The rest of the queue's output.
     More,
-    /// The queue's last piece of this attempt.
+    /// The last piece of this attempt in the queue.
     Rest(u32),
-    /// How an attempt ended that was followed by another.
+    /// The end of an attempt that was followed by another.
     History,
 }
 
-/// See the module.
+/// Merges the output of one job for one client. See the module.
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
     wanted: Wanted,
-    /// What the client had before it came back.
+    /// The position of the client before it reconnected.
     had: LogPosition,
     position: LogPosition,
     attempts: BTreeMap<u32, Attempt>,
-    /// Pieces that can't be told yet, because an earlier attempt has not been told to its end.
+    /// Pieces that must wait, because an earlier attempt is not complete yet.
     pending: VecDeque<OutputChunk>,
     state: Option<JobState>,
     progress: Option<Progress>,
@@ -104,7 +104,7 @@ pub(super) struct Transcript {
 }
 
 impl Transcript {
-    /// Tells what is `wanted`, from where the client has it to.
+    /// Makes a transcript of the `wanted` part, from the client's position on.
     pub(super) fn new(wanted: Wanted, had: Option<LogPosition>) -> Self {
         Self { wanted, had: had.unwrap_or_default(), ..Self::default() }
     }
@@ -119,11 +119,13 @@ impl Transcript {
         self.pending.extend(chunks);
     }
 
-    /// Tells what can be told by what history knows and what has been `read` of the queue. With `caught_up`, an attempt
-    /// that is followed by another has ended even if history can't tell how.
+    /// Makes events from what history knows and what the caller has `read` from the queue. With
+    /// `caught_up`, an attempt that is followed by another counts as ended even if history can't
+    /// tell how.
     ///
-    /// History has the end of each stream of an attempt that has ended. It makes up for pieces that never came through,
-    /// but what came before it must have been told: so all of the queue's pieces of the attempt come first.
+    /// For an attempt that has ended, history has the tail of each stream. The tail replaces pieces
+    /// that never came through. But the bytes before it must have been sent, so all of the queue's
+    /// pieces of the attempt come first.
     pub(super) fn absorb(&mut self, records: &[AttemptRecord], read: Read, caught_up: bool) -> Need {
         for record in records {
             let number = record.number.0;
@@ -159,7 +161,8 @@ impl Transcript {
         if self.flush() { Need::History } else { Need::Nothing }
     }
 
-    /// Tells the pieces that no earlier attempt holds up; whether some are left.
+    /// Makes events from the pieces that no earlier attempt holds up. Returns whether some are
+    /// left.
     pub(super) fn flush(&mut self) -> bool {
         while let Some(chunk) = self.pending.front() {
             if self.attempts.range(..chunk.attempt).any(|(_, earlier)| !earlier.ended) {
@@ -172,14 +175,14 @@ impl Transcript {
         false
     }
 
-    /// The job is in this state.
+    /// Notes the job's state.
     pub(super) fn state(&mut self, state: JobState) {
         if self.state.replace(state) != Some(state) {
             self.tell(LogEvent::State { state });
         }
     }
 
-    /// The job said how far it is.
+    /// Notes the job's progress.
     pub(super) fn progress(&mut self, progress: Option<&Progress>) {
         if let Some(progress) = progress
             && self.progress.as_ref() != Some(progress)
@@ -191,7 +194,7 @@ impl Transcript {
 
     fn piece(&mut self, chunk: OutputChunk) {
         self.begin(chunk.attempt);
-        // Its tail has been told, and with it all that still comes.
+        // The client has the tail of this attempt, and with it every piece that still comes.
         if !self.has_ended(chunk.attempt) {
             self.output(chunk.attempt, chunk.stream, chunk.at, &chunk.bytes);
         }
@@ -217,12 +220,13 @@ impl Transcript {
         }
     }
 
-    /// Tells bytes of a stream that begin at `at`, as far as they are news, and what is missing before them.
+    /// Makes an event from the new part of the bytes that begin at `at`, and a gap for missing
+    /// bytes before them.
     fn output(&mut self, attempt: u32, stream: Stream, at: Option<u64>, bytes: &[u8]) {
         let sent = *self.sent(attempt, stream);
         let begin = at.unwrap_or(sent);
         let end = begin + bytes.len() as u64;
-        // What the client had before it came back is no news either.
+        // Bytes that the client had before it reconnected are not new either.
         let had = match (attempt == self.had.attempt, stream) {
             (false, _) => 0,
             (true, Stream::Stdout) => self.had.stdout,
@@ -248,7 +252,7 @@ impl Transcript {
         self.reach(attempt, stream, end);
     }
 
-    /// Notes that a stream has been told up to there.
+    /// Notes that the client has this stream up to `end`.
     fn reach(&mut self, attempt: u32, stream: Stream, end: u64) {
         let sent = self.sent(attempt, stream);
         *sent = end.max(*sent);
@@ -305,7 +309,7 @@ mod tests {
         record
     }
 
-    /// What is told, in short: `1[` begin, `text`, `<n>` a gap, `]` end.
+    /// The events in short form: `1[` for a begin, `text`, `<n>` for a gap, `]` for an end.
     fn short(transcript: &mut Transcript) -> String {
         let words = transcript.take_events().into_iter().map(|TranscriptEvent { event, .. }| match event {
             LogEvent::Output { text, .. } => text,
@@ -338,7 +342,7 @@ mod tests {
         t.take(piece(1, 5, "fg"));
         t.flush();
         assert_eq!(short(&mut t), "1[ab<3>fg");
-        // Equal text proves nothing, places do.
+        // Equal bytes prove nothing, but places do.
         assert_eq!(t.absorb(&[ended_late(1, 20, "fg")], Read::All, false), Need::Rest(1), "more may come of it");
         assert_eq!(t.absorb(&[ended_late(1, 20, "fg")], Read::Last, false), Need::Nothing);
         assert_eq!(short(&mut t), "<11>fg]");

@@ -1,4 +1,4 @@
-//! Why jobs fail: over HTTP, with the embedded adapters and an embedder that knows a few words.
+//! Tests failures over HTTP, with the embedded adapters and an embedder that knows a few words.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl Site {
         id
     }
 
-    /// Asks until the answer is as it should be: history is some moments behind.
+    /// Repeats the request until the answer is as expected, because history is some moments behind.
     async fn until(&self, path: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         timeout(PATIENCE, async {
             loop {

@@ -1,4 +1,5 @@
-//! Commands against a server that is told what to answer: what they ask, print and exit with.
+//! Runs commands against a server with scripted answers, and checks what they ask, print and exit
+//! with.
 
 use serde_json::json;
 

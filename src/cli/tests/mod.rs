@@ -14,7 +14,7 @@ use crate::domain::{AttemptNumber, AttemptReport, JobOptions, JobState, Outcome,
 use crate::store::AttemptRecord;
 use crate::wire::JobView;
 
-/// What was written, readable while somebody else writes.
+/// The bytes written so far; a test can read them while a console writes.
 pub(super) type Written = Arc<Mutex<Vec<u8>>>;
 
 struct Shared(Written);
@@ -40,7 +40,7 @@ pub(super) fn text(written: &Written) -> String {
     String::from_utf8(written.lock().unwrap().clone()).unwrap()
 }
 
-/// What a view looks like in a format.
+/// A view, rendered in a format.
 pub(super) fn rendered<V: View>(view: &V, format: Format) -> String {
     let (mut console, out, _) = captured(&Globals { output: Some(format), ..Globals::default() });
     console.show(view).unwrap();

@@ -1,14 +1,16 @@
 //! The event log as one Redis stream, shared by any number of machines.
 //!
-//! An entry is an event, a cursor is an entry's id. Ids are given out by the server, one after the other also when its
-//! clock steps back, and never twice, since a trimmed stream keeps its last one.
+//! An entry is an event, and a cursor is an entry's id. The server gives ids out in ascending
+//! order, even when its clock steps back. It never gives one out twice, since a trimmed stream
+//! keeps its last one.
 //!
-//! An append is a script of four lines rather than MULTI: the cap is then exact for any number of writers, a refusal
-//! leaves no trace, it costs one round trip that others share, and the client can't be cut off in the middle of it
-//! (between MULTI and EXEC it would hold up every other command on its connection). What the server has answered is
-//! there as long as the server's own persistence keeps it; an append that broke off may have been made all the same,
-//! and the repeat of its writer then stands there twice, which changes nothing: the second of two events with the same
-//! [`crate::domain::EventKey`] has no effect.
+//! An append is a script of four lines rather than MULTI. The cap is then exact for any number of
+//! writers, a refusal leaves no trace, and the append costs one round trip that others share. Also,
+//! the client can't be cut off in the middle of it (between MULTI and EXEC it would hold up every
+//! other command on its connection). An append that the server has confirmed lasts as long as the
+//! server's own persistence keeps it. An append that broke off may have been made all the same.
+//! When its writer repeats it, the event is in the stream twice, which changes nothing: the second
+//! of two events with the same [`crate::domain::EventKey`] has no effect.
 
 mod tail;
 
@@ -30,14 +32,16 @@ use crate::domain::{CategoryEvent, Entry, Event};
 use crate::redis::{Redis, RedisError, RedisErrorKind, within};
 use tail::Tail;
 
-/// KEYS: stream. ARGV: cap, then events. Answers the last id, or nothing when the cap would be passed.
+/// KEYS: stream. ARGV: cap, then events. Returns the last id, or nothing when the cap would be
+/// passed.
 const APPEND: &str = "\
 if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then return false end
 local id
 for i = 2, #ARGV do id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
 return id";
 
-/// KEYS: name of the history that follows. ARGV: history. Answers the one that was there first.
+/// KEYS: the key that names the history which follows the log. ARGV: history. Returns the name that
+/// was set first.
 const OWN: &str = "\
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return redis.call('GET', KEYS[1])";
@@ -52,7 +56,7 @@ if found then
   redis.call('XDEL', KEYS[1], ARGV[1])
 end";
 
-/// KEYS: stream. ARGV: the place before. Answers the id of the next entry, and its size in bytes.
+/// KEYS: stream. ARGV: the place before. Returns the id of the next entry, and its size in bytes.
 const SIZE: &str = "\
 local found = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)[1]
 if not found then return false end
@@ -60,21 +64,23 @@ local size = 0
 for i = 1, #found[2] do size = size + #found[2][i] end
 return {found[1], tostring(size)}";
 
-/// KEYS: hash of parked entries. Answers how many were put there.
+/// KEYS: hash of parked entries. Returns how many were put there.
 const PARKED: &str = "return redis.call('HGET', KEYS[1], 'count')";
-/// An entry of more bytes than this is no event of ours: a job's body and its output tails are far smaller.
+/// An entry of more bytes than this can't be an event: a job's body and its output tails are far
+/// smaller.
 const LARGEST: u64 = 64 << 20;
 /// The field of an entry that holds the event.
 const FIELD: &[u8] = b"event";
-/// Entries that are read at once: with the largest output tails still a few megabytes.
+/// How many entries one command reads. Even with the largest output tails these are only a few
+/// megabytes.
 const CHUNK: usize = 100;
 /// Events of this many bytes end a read before its limit: output tails make some of them large.
 const READ_BYTES: usize = 8 << 20;
 /// How long one append, or one chunk of a read, may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a trim may take: the server frees some million entries a second.
+/// How long a trim may take: the server frees about a million entries a second.
 const TRIM_PATIENCE: Duration = Duration::from_secs(10);
-/// The longest wait of one read; longer ones are cut to it.
+/// The longest wait of one read. A longer one is cut to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The log in a Redis stream. Processes with the same server and queue see the same log.
@@ -90,12 +96,14 @@ pub struct RedisLog {
 type StreamEntry = (String, HashMap<Vec<u8>, Bytes>);
 
 impl RedisLog {
-    /// The log of at most `cap` events of the queue with this name. It is the stream `jobber:{<queue>}:events`; what is set
-    /// aside lies in the hash `jobber:{<queue>}:events:parked`, and `jobber:{<queue>}:events:history` names the history that
-    /// follows. The braces, left out when the name has some, keep them on one node of a cluster; `jobber:` keeps them apart from BullMQ's own `<queue>:events`. A task on `tasks`, which
-    /// ends with the log, watches for news while somebody waits for them.
+    /// Opens the log of the queue with this name, for at most `cap` events. The log is the stream
+    /// `jobber:{<queue>}:events`. Parked entries lie in the hash `jobber:{<queue>}:events:parked`,
+    /// and `jobber:{<queue>}:events:history` names the history that follows the log. The braces,
+    /// left out when the name has some, keep the keys on one node of a cluster. `jobber:` keeps
+    /// them apart from BullMQ's own `<queue>:events`. A task on `tasks` watches for news while a
+    /// reader waits for them, and ends with the log.
     ///
-    /// Nothing is asked of the server here: a log can be opened while it is away.
+    /// This asks nothing of the server, so a log can be opened while the server is away.
     ///
     /// # Errors
     /// When the cap is 0.
@@ -118,8 +126,8 @@ impl RedisLog {
         failed(self.redis.failed(error))
     }
 
-    /// The next entries, as they are. When they do not come, the first of them alone is asked for, unless it is too large to
-    /// be an event: then that is the error, with its place.
+    /// Reads the next entries. When that fails, reads only the first of them, unless it is too
+    /// large to be an event: then that is the error, with its place.
     async fn entries(&self, after: Cursor, limit: usize) -> Result<Vec<StreamEntry>, EventError> {
         let error = match self.chunks(after, limit).await {
             Ok(found) => return Ok(found),
@@ -173,7 +181,7 @@ impl EventSink for RedisLog {
 }
 
 impl RedisLog {
-    /// The entries behind `after`; waits for some.
+    /// Reads the entries after `after`, and waits for some.
     async fn entries_within(
         &self,
         after: Cursor,
@@ -286,7 +294,8 @@ fn cursor(id: &str) -> Result<Cursor, EventError> {
     id.parse().map_err(corrupt)
 }
 
-/// The events before the first that can't be read; when that is the very first, the error, with its place.
+/// The events before the first that can't be read. If that is the very first, returns its error,
+/// with its place.
 fn readable(
     found: Vec<StreamEntry>,
     decode: fn(&[u8]) -> Result<Entry, EventError>,

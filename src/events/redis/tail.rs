@@ -1,4 +1,5 @@
-//! Waits for news at the end of the stream: one blocking read on a connection of its own, whoever and how many wait.
+//! Waits for news at the end of the stream, for any number of readers, with one blocking read on a
+//! connection of its own.
 
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use crate::events::Cursor;
 use crate::reconnect::ReconnectBackoff;
 use crate::redis::{Redis, within};
 
-/// One blocking read ends after this; then it starts over from the place of who waits by then.
+/// How long one blocking read lasts. The next one starts at the earliest place of the readers that
+/// wait by then.
 const BLOCK: Duration = Duration::from_secs(1);
-/// When a blocking read has not ended by then, its connection is dead.
+/// When a blocking read has not ended by then, its connection counts as dead.
 const OVERDUE: Duration = Duration::from_secs(3);
 
-/// Somebody who has seen all up to a place.
+/// A reader that has seen everything up to a place.
 struct Waiter {
     after: Cursor,
     wake: oneshot::Sender<()>,
@@ -27,23 +29,23 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// The task ends when this is dropped.
+    /// Starts the task that watches the stream. It ends when the returned value is dropped.
     pub(super) fn start(redis: Redis, stream: String, tasks: &TaskTracker) -> Self {
         let (waiters, arriving) = mpsc::unbounded_channel();
         tasks.spawn(watch(redis, stream, arriving));
         Self { waiters }
     }
 
-    /// Waits until there may be events after `after`, or `wait` is over. Wakes too often rather than too late: when the
-    /// server can't be asked, who waits is to look and see for themselves.
+    /// Waits until there may be events after `after`, or `wait` is over. Wakes too often rather
+    /// than too late: when the server can't be asked, the reader has to look by itself.
     pub(super) async fn news(&self, after: Cursor, wait: Duration) {
         let (wake, woken) = oneshot::channel();
         if self.waiters.send(Waiter { after, wake }).is_err() {
-            // The runtime ends; then so does the wait.
+            // The runtime is about to end, and the wait with it.
             tokio::time::sleep(wait).await;
             return;
         }
-        // Either way there is nothing to do but to look again.
+        // Woken or not, the caller looks again.
         let _ = tokio::time::timeout(wait, woken).await;
     }
 }
@@ -54,7 +56,8 @@ async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiv
     let mut waiting: Vec<Waiter> = Vec::new();
     loop {
         waiting.retain(|waiter| !waiter.wake.is_closed());
-        // From the earliest place: whatever is new for the others is new from there too.
+        // Reads from the earliest place: events that are new to the other readers come after it
+        // too.
         let Some(after) = waiting.iter().map(|w| w.after).min() else {
             match arriving.recv().await {
                 Some(waiter) => waiting.push(waiter),
@@ -70,7 +73,8 @@ async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiv
             ask(connection, &stream, after).await
         };
         tokio::pin!(asked);
-        // Not given up for those who arrive: the connection would stay busy with it all the same.
+        // A new reader does not interrupt the read, because the connection would stay busy with it
+        // all the same.
         let answer = loop {
             tokio::select! {
                 answer = &mut asked => break answer,
@@ -93,14 +97,14 @@ async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiv
         };
         if is_news {
             waiting.drain(..).for_each(|waiter| {
-                // Who went away meanwhile needs no news.
+                // A reader that has gone away needs no news.
                 let _ = waiter.wake.send(());
             });
         }
     }
 }
 
-/// True when there is something after this place, false when there was nothing for a while.
+/// Returns true when there is an entry after this place, false when there was none for a while.
 async fn ask(connection: &Redis, stream: &str, after: Cursor) -> Result<bool, String> {
     let client = connection.client().await.map_err(|e| e.to_string())?;
     let milliseconds = u64::try_from(BLOCK.as_millis()).expect("a constant of seconds");
@@ -109,7 +113,7 @@ async fn ask(connection: &Redis, stream: &str, after: Cursor) -> Result<bool, St
         Ok(found) => Ok(!found.is_null()),
         Err(error) => {
             if error.kind() == &fred::error::ErrorKind::Timeout && client.is_connected() {
-                // The client does not look for dead connections among those that block.
+                // The client does not look for dead connections among those with blocking commands.
                 let _ = client.force_reconnection().await;
             }
             Err(connection.failed(&error).to_string())

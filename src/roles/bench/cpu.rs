@@ -1,30 +1,32 @@
-//! Where the CPU time of a benchmark goes: this process by thread name, and its children.
+//! Shows where the CPU time of a benchmark goes: to this process, by thread name, and to its
+//! children.
 //!
-//! Wall time tells how fast; it does not tell what to make faster, and on a busy machine it tells little at all. CPU time
-//! hardly depends on what else runs.
+//! Wall time shows how fast the pipeline is. It does not show what to make faster, and on a busy
+//! machine it says little at all. CPU time hardly depends on what else runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// CPU time by what used it.
+/// CPU time by thread name, or by one of the names below.
 #[derive(Debug, Default)]
 pub(super) struct CpuTimes(BTreeMap<String, Duration>);
 
-/// The children that were waited for.
+/// The name for the children that this process has waited for.
 const CHILDREN: &str = "jobs";
-/// The unit of times in `/proc/self/stat`: Linux shows programs 100 ticks a second, whatever it ticks itself.
+/// The unit of times in `/proc/self/stat`. Linux shows programs 100 ticks a second, whatever the
+/// kernel uses itself.
 const TICK: Duration = Duration::from_millis(10);
-/// Threads that have ended.
+/// The name for threads that have ended.
 const ENDED: &str = "ended threads";
 
 impl CpuTimes {
-    /// What has been used so far. Empty where `/proc` does not tell.
+    /// The CPU time used so far. Empty where `/proc` does not tell.
     pub(super) fn now() -> Self {
         let mut times: BTreeMap<String, Duration> = BTreeMap::new();
         let mut alive = Duration::ZERO;
         for task in fs_err::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-            // A thread that ends between listing and reading counts among those that have ended.
+            // A thread that ends between the listing and the read counts as one that has ended.
             let read = |file: &str| fs_err::read_to_string(task.path().join(file)).ok();
             let (Some(name), Some(used)) = (read("comm"), read("schedstat")) else { continue };
             let Some(used) = used.split_ascii_whitespace().next().and_then(|n| n.parse().ok()) else { continue };
@@ -41,20 +43,21 @@ impl CpuTimes {
         Self(times)
     }
 
-    /// What has been used since `earlier`.
+    /// The CPU time used since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let before = |name: &String| earlier.0.get(name).copied().unwrap_or_default();
         Self(self.0.iter().map(|(name, used)| (name.clone(), used.saturating_sub(before(name)))).collect())
     }
 
-    /// Adds up.
+    /// Adds the times of `other` to these.
     pub(super) fn add(&mut self, other: &Self) {
         for (name, used) in &other.0 {
             *self.0.entry(name.clone()).or_default() += *used;
         }
     }
 
-    /// `520 us: 300 jobs, 120 sqlite-writer, ...` for each of so many jobs; what is below one microsecond is left out.
+    /// The CPU time of each of `jobs` jobs, as `520 us: 300 jobs, 120 sqlite-writer, ...`. Leaves
+    /// out entries below one microsecond.
     pub(super) fn per_job(&self, jobs: usize) -> String {
         let jobs = jobs.max(1) as f64;
         let each = |used: Duration| used.as_secs_f64() * 1e6 / jobs;
