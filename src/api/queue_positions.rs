@@ -64,8 +64,7 @@ impl Places {
     /// those for probes too, belongs to a connection on which the server answers a request.
     pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> QueuePosition {
         loop {
-            // Registers before it looks, so that it does not miss a place that becomes free
-            // meanwhile.
+            // Registers before it looks, so that it does not miss a place that becomes free meanwhile.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             if let Some(place) = self.try_take(watch) {

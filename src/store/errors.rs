@@ -1,8 +1,7 @@
 //! The documents about errors and their categories, the same in every adapter.
 //!
-//! An error's document has two halves with one writer each. The projector merges sightings into the
-//! one, and the classifier sets the other, the knowledge. An adapter writes one half without
-//! touching the other.
+//! An error's document has two halves with one writer each. The projector merges sightings into the one,
+//! and the classifier sets the other, the knowledge. An adapter writes one half without touching the other.
 
 use std::collections::BTreeSet;
 
@@ -34,8 +33,7 @@ impl ErrorRecord {
     }
 }
 
-/// How and when an error was seen. Sightings merge to the same in any order, and however often one
-/// is merged in.
+/// How and when an error was seen. Sightings merge to the same in any order, and however often one is merged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
     /// The fingerprint of the error.

@@ -93,8 +93,7 @@ pub trait History: Send + Sync + 'static {
     /// A page of jobs, the last submitted first.
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError>;
 
-    /// One line for each job name, in order of name. The cost grows with the number of names, not
-    /// of jobs.
+    /// One line for each job name, in order of name. The cost grows with the number of names, not of jobs.
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError>;
 
     /// The aggregates of these days, of one name or all.
@@ -104,8 +103,7 @@ pub trait History: Send + Sync + 'static {
     /// aggregates name every fingerprint.
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError>;
 
-    /// Like [`History::errors`], but with empty vectors, for the many callers that only count and
-    /// name.
+    /// Like [`History::errors`], but with empty vectors, for the many callers that only count and name.
     async fn errors_without_vectors(
         &self,
         fingerprints: &[Fingerprint],
@@ -120,8 +118,7 @@ pub trait History: Send + Sync + 'static {
     /// The categories of errors; none before a projector has led for the first time.
     async fn categories(&self) -> Result<Categories, StoreError>;
 
-    /// The at most `k` known errors of the same model that are nearest to this vector of length 1,
-    /// the best first.
+    /// The at most `k` known errors of the same model that are nearest to this vector of length 1, the best first.
     async fn similar_errors(&self, vector: &[f32], model: &str, k: usize) -> Result<Vec<Neighbour>, StoreError>;
 
     /// The place up to which the log has been folded.
@@ -191,8 +188,7 @@ pub struct Commit {
 /// (its `applied` cursor), and so does each record.
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
-    /// Wins or renews the only projector's term for `ttl`. `None` while another holds it. A renewal
-    /// keeps the number.
+    /// Wins or renews the only projector's term for `ttl`. `None` while another holds it. A renewal keeps the number.
     ///
     /// # Errors
     /// `Rejected` when this history is folded from another log than the one that it was opened for.

@@ -64,8 +64,7 @@ pub struct JobRecord {
     /// When the last job was submitted that has this id too, and a record of its own (see [`JobId::come_again`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub come_again: Option<Timestamp>,
-    /// The queue's id of the job, where history made `id` itself and `id` does not show it. Never
-    /// changes.
+    /// The queue's id of the job, where history made `id` itself and `id` does not show it. Never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_as: Option<JobId>,
     /// The last event that has been folded in: earlier ones are skipped.
@@ -81,11 +80,9 @@ pub enum RetriedAfter {
     Attempts(u32),
     /// The same, together with its first end.
     Known {
-        /// How many attempts had started when it was last put back. News of their end no longer
-        /// moves the job.
+        /// How many attempts had started when it was last put back. News of their end no longer moves the job.
         attempts: u32,
-        /// How it had ended when it was first put back. Later attempts say nothing about the worth
-        /// of retries.
+        /// How it had ended when it was first put back. Later attempts say nothing about the worth of retries.
         first: FirstEnd,
     },
 }
@@ -130,7 +127,7 @@ impl JobRecord {
     /// The document format that this version writes.
     pub const SCHEMA: u32 = 1;
 
-    /// The record of a job of which no event has been folded yet.
+    /// Makes the record of a job before any of its events is folded.
     pub fn new(job: &Job) -> Self {
         let state = if !job.options.delay.is_zero() || !job.options.after.is_empty() {
             JobState::Delayed
@@ -224,8 +221,7 @@ pub struct AttemptRecord {
     /// How it ended; `None` while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<AttemptReport>,
-    /// The fingerprint of its error, if it failed. An attempt that was lost or cancelled has not
-    /// failed.
+    /// The fingerprint of its error, if it failed. An attempt that was lost or cancelled has not failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
 }

@@ -102,8 +102,7 @@ pub(super) fn from_cursor(text: &str) -> Result<String, StoreError> {
     })
 }
 
-/// The most bytes of a record. The server takes 20 MiB in one document, which leaves room for the
-/// other fields.
+/// The most bytes of a record. The server takes 20 MiB in one document, which leaves room for the other fields.
 const LARGEST: usize = 16 << 20;
 
 /// The fields of a job's document besides its record.
@@ -268,7 +267,8 @@ mod tests {
         assert_eq!(codec::job(&body).unwrap(), record);
     }
 
-    /// A change never touches what is written once, leaves nothing of the version before, and fits one request.
+    /// A change never touches a field that is written once, leaves nothing of the version before,
+    /// and fits one request.
     #[test]
     fn changes_make_the_document_of_the_new_version() {
         let mut full = with_output(2, 10);

@@ -1,5 +1,4 @@
-//! Decides what a write waits for before it counts as done, and makes do with less where the bucket
-//! can't give that.
+//! Decides what a write waits for before it counts as done, and makes do with less where the bucket can't give that.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! Errors and categories: one document for each error, and one for all categories.
 //!
-//! Each half of an error's document is written under the document's version, and written again when
-//! that has moved. The other writer is in the same process, or has lost its term and writes what
-//! this one would write.
+//! Each half of an error's document is written under the document's version, and written again when that has
+//! moved. The other writer is in the same process, or has lost its term and writes what this one would write.
 
 use super::documents::{self, Room};
 use super::kv::{Written, each};

@@ -1,5 +1,4 @@
-//! Answers readers: reads single documents, with the help of the directory where their keys are not
-//! known.
+//! Answers readers: reads single documents, with the help of the directory where their keys are not known.
 
 use super::directory::{self, Days, NameDocument};
 use super::documents::{self, Room};
@@ -114,8 +113,7 @@ pub(super) async fn scan(
             job(connector, &id, codec::job).await
         });
         let records: Vec<_> = records.await?.into_iter().flatten().collect();
-        // All of them may have expired since the index was read. The caller would take an empty
-        // answer for the end.
+        // All of them may have expired since the index was read. The caller would take an empty answer for the end.
         if !records.is_empty() {
             return Ok(records);
         }

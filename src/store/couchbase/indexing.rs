@@ -19,8 +19,7 @@ const EARLY: u32 = 3;
 
 /// The state of the indexes of lists.
 pub(super) struct Indexing {
-    /// What does not work while some are missing. `None` when all are there, or before the first
-    /// look.
+    /// What does not work while some are missing. `None` when all are there, or before the first look.
     lack: Mutex<Option<String>>,
     /// Whether they have been made, or could not be made for a reason that may last.
     is_settled: watch::Sender<bool>,

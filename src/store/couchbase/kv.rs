@@ -1,6 +1,5 @@
 //! Reads, writes and changes single documents. Every operation has an end and is tried again while
-//! that may help. It tells whether its wish was carried out, even when an answer got lost on the
-//! way.
+//! that may help. It tells whether its wish was carried out, even when an answer got lost on the way.
 
 use std::sync::Arc;
 use std::time::Duration;

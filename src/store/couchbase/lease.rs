@@ -100,9 +100,8 @@ fn followed(lease: &LeadershipLease, settings: &CouchbaseSettings) -> Result<Opt
     }
 }
 
-/// Grants a new term when none is held or the last has lapsed, and lengthens the holder's own.
-/// `None` for all others. A term in which the store lost something is over, and the next one begins
-/// at the start of the log.
+/// Grants a new term when none is held or the last has lapsed, and lengthens the holder's own. `None` for all
+/// others. A term in which the store lost something is over, and the next one begins at the start of the log.
 ///
 /// # Errors
 /// `Rejected` when this history is folded from another log.

@@ -58,8 +58,7 @@ impl StoreSightings {
         self.seen.lock().expect("nobody panics with the lock in hand")
     }
 
-    /// Must be called before the lease is read, because answers may arrive in another order than
-    /// they were made in.
+    /// Must be called before the lease is read, because answers may arrive in another order than they were made in.
     pub(super) fn before(&self) -> StandingBefore {
         let seen = self.seen();
         StandingBefore { lease: seen.lease, epoch: seen.epoch }
@@ -112,8 +111,7 @@ impl StoreSightings {
         self.losses.send_modify(|losses| *losses += 1);
     }
 
-    /// The last term in which the store lost something. It and earlier ones can't be written under
-    /// any more.
+    /// The last term in which the store lost something. It and earlier ones can't be written under any more.
     pub(super) fn lost_through(&self) -> u64 {
         self.seen().lost_through
     }

@@ -1,9 +1,8 @@
 //! Lists of jobs: SQL++ finds the places, key-value reads the lines.
 //!
-//! Statements are fixed texts with named parameters, so that input is never part of one. An index
-//! alone answers each, read backwards from where the page starts. It gives places, which contain
-//! the ids. The lines themselves are read from the documents by key, so that a line is never older
-//! than the index.
+//! Statements are fixed texts with named parameters, so that input is never part of one. An index alone
+//! answers each, read backwards from where the page starts. It gives places, which contain the ids. The
+//! lines themselves are read from the documents by key, so that a line is never older than the index.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +23,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How many ranges of a list are read at the same time.
 const AT_ONCE: usize = 8;
 
-/// An index. There is one for every combination of filters by name and state, and one for filters
-/// by error.
+/// An index. There is one for every combination of filters by name and state, and one for filters by error.
 pub(super) struct Index {
     pub(super) name: &'static str,
     fields: &'static str,
@@ -42,8 +40,7 @@ pub(super) const INDEXES: [Index; 6] = [
 ];
 
 impl Index {
-    /// The statement that makes the index. It has the whole name of the collection, so that it
-    /// works in any context.
+    /// The statement that makes the index. It has the whole name of the collection, so that it works in any context.
     pub(super) fn statement(&self, layout: Layout, settings: &CouchbaseSettings) -> String {
         let Self { name, fields } = self;
         let only = if self.name == "jobber_by_id" { "place IS NOT MISSING" } else { "removed = FALSE" };

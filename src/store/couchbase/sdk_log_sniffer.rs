@@ -16,8 +16,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 /// The obstacle, in the SDK's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Obstacle {
-    /// No trusted authority has signed the server's certificate, or the certificate is for another
-    /// host.
+    /// No trusted authority has signed the server's certificate, or the certificate is for another host.
     #[error("{0}")]
     Untrusted(String),
     /// The server refuses the user.
@@ -39,9 +38,8 @@ impl Obstacle {
     }
 }
 
-/// The last log message while connecting, in the SDK's words. A later version of the SDK may use
-/// other words, and then the obstacle is not recognised. The message is shown when connecting takes
-/// too long.
+/// The last log message while connecting, in the SDK's words. A later version of the SDK may use other
+/// words, and then the obstacle is not recognised. The message is shown when connecting takes too long.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Heard(Arc<Mutex<Option<String>>>);
 

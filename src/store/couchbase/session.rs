@@ -96,8 +96,7 @@ impl Drop for Session {
     }
 }
 
-/// Shortens a long key. A server takes keys of at most 250 bytes, less with collections. `%` is in
-/// no job id.
+/// Shortens a long key. A server takes keys of at most 250 bytes, less with collections. `%` is in no job id.
 fn shortened(key: String, prefix: &str) -> String {
     const LONGEST: usize = 240;
     if key.len() <= LONGEST {

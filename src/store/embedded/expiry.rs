@@ -1,5 +1,4 @@
-//! Removes expired records, oldest first and some at a time, in one transaction with the shards'
-//! note of it.
+//! Removes expired records, oldest first and some at a time, in one transaction with the shards' note of it.
 
 use std::collections::BTreeSet;
 

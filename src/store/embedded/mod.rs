@@ -122,8 +122,7 @@ impl Projection for EmbeddedStore {
     async fn lead(&self, holder: &str, ttl: std::time::Duration, clock: &Clock) -> Result<Option<Term>, StoreError> {
         let now = clock.now();
         let me = holder.to_owned();
-        // A projector that waits for its turn only reads, so that the one writer is free for
-        // others.
+        // A projector that waits for its turn only reads, so that the one writer is free for others.
         if self.db.read(move |c| term::is_held_by_another(c, &me, now)).await.map_err(failed)? {
             return Ok(None);
         }
