@@ -12,9 +12,8 @@ const ENOUGH: u64 = 1 << 20;
 /// The limit with which this process was started, once it was raised.
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the soft limit to the hard one, but not above `ENOUGH`. Calls from time to time undo
-/// what has lowered the soft limit meanwhile, which a job of the same user can do. A lowered hard
-/// limit is final.
+/// Raises the soft limit to the hard one, but not above `ENOUGH`. Calls from time to time undo what has
+/// lowered the soft limit meanwhile, which a job of the same user can do. A lowered hard limit is final.
 pub fn raise() {
     let now = getrlimit(Resource::Nofile);
     GIVEN.get_or_init(|| now);

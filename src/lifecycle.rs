@@ -30,8 +30,7 @@ impl Lifecycle {
     /// # Errors
     /// When the handlers can't be installed.
     pub fn listen(&self) -> std::io::Result<()> {
-        // It is enough to catch the signal. The kernel resets a caught signal in the jobs, but not
-        // an ignored one.
+        // It is enough to catch the signal. The kernel resets a caught signal in the jobs, but not an ignored one.
         let _caught = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;

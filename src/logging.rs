@@ -79,9 +79,8 @@ impl Write for MarkedLines {
 /// # Errors
 /// When the filter can't be read, or logging has been started before.
 pub fn start(filter: &str, json: bool, target: Target) -> anyhow::Result<()> {
-    // The Couchbase SDK logs all of its life at info, and every try of an outage as a warning. The
-    // adapter logs what matters of it. A filter that names the SDK shows the rest: log.level =
-    // "info,couchbase_core=debug".
+    // The Couchbase SDK logs all of its life at info, and every try of an outage as a warning. The adapter logs
+    // what matters of it. A filter that names the SDK shows the rest: log.level = "info,couchbase_core=debug".
     let filter = EnvFilter::try_new(format!("couchbase=error,couchbase_core=error,{filter}"))
         .map_err(|e| anyhow::anyhow!("log.level {filter:?} is not allowed: {e}; try info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

@@ -16,9 +16,8 @@ pub(crate) fn keep_freed_memory() {
     }
 }
 
-/// Trims from time to time, on a thread of its own: hands freed memory back to the kernel when this
-/// process has grown. After a large request glibc would otherwise keep hundreds of megabytes in
-/// small pieces.
+/// Trims from time to time, on a thread of its own: hands freed memory back to the kernel when this process
+/// has grown. After a large request glibc would otherwise keep hundreds of megabytes in small pieces.
 pub(crate) fn give_back_freed_memory() {
     let watch = || {
         let mut trimming = Trimming::of(resident().unwrap_or(0));

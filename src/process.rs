@@ -21,23 +21,19 @@ pub(crate) fn unblock_signals() {
     }
 }
 
-/// Keeps other processes of the same user, jobs above all, from reading this process: no `ptrace`,
-/// no `/proc/PID/environ`, `mem` or `fd`. The kernel writes no core dump of it either. Nothing can
-/// keep root out.
+/// Keeps other processes of the same user, jobs above all, from reading this process: no `ptrace`, no
+/// `/proc/PID/environ`, `mem` or `fd`. The kernel writes no core dump of it either. Nothing can keep root out.
 pub(crate) fn keep_others_out() {
-    // No kernel that Jobber runs on refuses this. An operator who forbids it by seccomp has decided
-    // so.
+    // No kernel that Jobber runs on refuses this. An operator who forbids it by seccomp has decided so.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Overwrites the variables for which `is_secret` is true, where the kernel shows them in
-/// `/proc/PID/environ`, and drops them from the environment. Code that needs them must have read
-/// them before.
+/// `/proc/PID/environ`, and drops them from the environment. Code that needs them must have read them before.
 pub(crate) fn wipe_environment(is_secret: impl Fn(&str) -> bool) {
-    // SAFETY: main calls this while there is one thread, so no other code reads or changes the list
-    // or its strings. The list ends with a null pointer and is only made shorter. Each string ends
-    // with a NUL and lies in memory that may be written: the initial block on the stack, or what
-    // setenv has allocated.
+    // SAFETY: main calls this while there is one thread, so no other code reads or changes the list or its
+    // strings. The list ends with a null pointer and is only made shorter. Each string ends with a NUL and
+    // lies in memory that may be written: the initial block on the stack, or what setenv has allocated.
     unsafe {
         if environ.is_null() {
             return;
@@ -50,8 +46,7 @@ pub(crate) fn wipe_environment(is_secret: impl Fn(&str) -> bool) {
             let name = text.split(|byte| *byte == b'=').next().unwrap_or_default();
             if std::str::from_utf8(name).is_ok_and(&is_secret) {
                 for at in 0..length {
-                    // Volatile, because no code reads it again, and the compiler must write it all
-                    // the same.
+                    // Volatile, because no code reads it again, and the compiler must write it all the same.
                     entry.add(at).write_volatile(0);
                 }
             } else {

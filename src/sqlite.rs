@@ -54,8 +54,7 @@ pub enum SqliteError {
         #[source]
         source: Option<rusqlite::Error>,
     },
-    /// The caller's function panicked, which is a fault in Jobber. SQLite has undone what it had
-    /// written.
+    /// The caller's function panicked, which is a fault in Jobber. SQLite has undone what it had written.
     #[error("a query of the database {path} panicked ({message}): a fault of Jobber, please report it")]
     Panicked {
         /// The path of the database file.
@@ -93,8 +92,7 @@ const READERS: usize = 4;
 
 impl Sqlite {
     /// Opens or makes the file and starts its writing thread, which ends with the last handle. Only
-    /// this user may read the file: `open` closes it to others if an older Jobber left it open to
-    /// them.
+    /// this user may read the file: `open` closes it to others if an older Jobber left it open to them.
     ///
     /// # Errors
     /// When the folder is missing or may not be written, or the file is no database.
@@ -113,8 +111,7 @@ impl Sqlite {
         &self.shared.path
     }
 
-    /// Cancelled when the writing thread has died. No write can cause this, and none will ever be
-    /// made again.
+    /// Cancelled when the writing thread has died. No write can cause this, and none will ever be made again.
     pub fn writer_died(&self) -> CancellationToken {
         self.shared.writer.died()
     }
@@ -144,8 +141,7 @@ impl Sqlite {
 
     /// Queues `run` like [`Sqlite::write`] without waiting. The thread runs writes in the order in
     /// which they were queued. This is for callers that can't wait, such as destructors, and for
-    /// pipelining. Nothing bounds the queue here, so such a caller keeps only a few writes under
-    /// way.
+    /// pipelining. Nothing bounds the queue here, so such a caller keeps only a few writes under way.
     pub fn write_later<T, F>(&self, run: F) -> oneshot::Receiver<Result<T, SqliteError>>
     where
         T: Send + 'static,

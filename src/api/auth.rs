@@ -74,8 +74,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 
-/// Whether a browser sent the request for a page of another site. Programs other than browsers send
-/// neither header.
+/// Whether a browser sent the request for a page of another site. Programs other than browsers send neither header.
 fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return !matches!(site.as_bytes(), b"same-origin" | b"none");

@@ -57,8 +57,7 @@ impl BodyRoom {
     /// The whole room, 256 MiB. A single body that needs more gets all of it.
     const ALL: usize = (256 << 20) / Self::UNIT;
     const UNIT: usize = 1024;
-    /// The size of a body up to which it takes no room, in bytes. The number of connections bounds
-    /// those.
+    /// The size of a body up to which it takes no room, in bytes. The number of connections bounds those.
     const SMALL: usize = 64 << 10;
 
     pub(super) fn new() -> Self {
@@ -191,9 +190,8 @@ async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemapho
     Err(too_large())
 }
 
-/// Reads on for a while and drops the data. A client that is still sending would not read the
-/// answer, and the kernel resets a connection that is closed on unread data, so that the answer is
-/// lost.
+/// Reads on for a while and drops the data. A client that is still sending would not read the answer,
+/// and the kernel resets a connection that is closed on unread data, so that the answer is lost.
 async fn discard(mut pieces: BodyDataStream) {
     const AT_MOST: usize = 64 * 1024 * 1024;
     const FOR: Duration = Duration::from_secs(5);

@@ -64,8 +64,7 @@ impl ConnectionLimit {
     /// a connection that is being answered.
     pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> ConnectionPermit {
         loop {
-            // Registers before it looks, so that it does not miss a place that becomes free
-            // meanwhile.
+            // Registers before it looks, so that it does not miss a place that becomes free meanwhile.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             if let Some(permit) = self.try_take(watch) {

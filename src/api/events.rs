@@ -48,8 +48,7 @@ pub(super) async fn stream(
     Ok(super::sse::answer(events))
 }
 
-/// Recognises an event that is in the log twice. A writer repeats an append when it did not get the
-/// answer.
+/// Recognises an event that is in the log twice. A writer repeats an append when it did not get the answer.
 #[derive(Default)]
 struct Repeats {
     recent: VecDeque<(Timestamp, EventKey)>,
@@ -70,8 +69,7 @@ impl Repeats {
                 | EventKind::AttemptFinished { .. }
                 | EventKind::Finished { .. }
         ) {
-            // After a job was put back, or a start withdrawn, events that look the same are new
-            // ones.
+            // After a job was put back, or a start withdrawn, events that look the same are new ones.
             if let EventKind::Retried { .. } | EventKind::AttemptWithdrawn { .. } = event.kind {
                 self.forget(&event.job.id);
             }

@@ -1,5 +1,4 @@
-//! Values and an API for tests, over embedded adapters in a directory of their own. The tests drive
-//! it by hand.
+//! Values and an API for tests, over embedded adapters in a directory of their own. The tests drive it by hand.
 
 use std::sync::Arc;
 

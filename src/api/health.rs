@@ -59,8 +59,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     };
     let log = log
         .and_then(|log| if log.length < log.cap { Ok(log) } else { Err(ApiError::log_full(&log).detail().to_owned()) });
-    // Without the store the server accepts jobs, and workers run them. Their events wait in the
-    // log.
+    // Without the store the server accepts jobs, and workers run them. Their events wait in the log.
     let takes_jobs = queue.is_ok() && log.is_ok();
     let has_history = store.is_ok() && folded.is_ok();
     let lacks = api.history.lacks();
@@ -104,8 +103,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     (code, axum::Json(body)).into_response()
 }
 
-/// Makes a small write in the queue. That costs more than a read, so frequent requests share one
-/// write.
+/// Makes a small write in the queue. That costs more than a read, so frequent requests share one write.
 async fn ping_queue(api: &Api) -> Result<(), QueueError> {
     const TRUSTED: Duration = Duration::from_secs(1);
     let last = || api.queue_written.lock().expect("nothing panics while it holds the lock");

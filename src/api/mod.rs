@@ -1,9 +1,8 @@
 //! The HTTP API: the original's three routes, `/api/v1`, and health.
 //!
-//! A request meets, in this order: [`request`] (its id, its log line, and errors turned into
-//! answers), [`auth`] (access), the router below, and one handler. A handler parses the request,
-//! calls a port, and makes the answer. The API writes to the queue and to the event log, never to
-//! history.
+//! A request meets, in this order: [`request`] (its id, its log line, and errors turned into answers),
+//! [`auth`] (access), the router below, and one handler. A handler parses the request, calls a port,
+//! and makes the answer. The API writes to the queue and to the event log, never to history.
 
 mod auth;
 mod body;

@@ -1,5 +1,4 @@
-//! The three routes of the original program, in its shapes and with its statuses (202 for reading,
-//! too).
+//! The three routes of the original program, in its shapes and with its statuses (202 for reading, too).
 
 use std::sync::Arc;
 

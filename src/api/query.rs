@@ -104,8 +104,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 }
 
 impl Segment {
-    /// Splits the segment at its last colon, into an id and a verb. Ids may contain colons
-    /// themselves.
+    /// Splits the segment at its last colon, into an id and a verb. Ids may contain colons themselves.
     ///
     /// # Errors
     /// 404 when there is no verb.

@@ -85,8 +85,7 @@ impl Server {
                     self.connections.spawn(self.connection(stream, watch, permit));
                 }
                 Err(error) => {
-                    // Mostly the process is out of descriptors. A pause gives others time to close
-                    // some.
+                    // Mostly the process is out of descriptors. A pause gives others time to close some.
                     tracing::warn!(%error, "could not take a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -115,8 +114,7 @@ impl Server {
             async move { answer.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }
         });
         async move {
-            // The timer of the HTTP library would count the wait between two requests as a slow
-            // head.
+            // The timer of the HTTP library would count the wait between two requests as a slow head.
             let io = TokioIo::new(Watched::new(stream, watch.clone()));
             let connection = http1::Builder::new().header_read_timeout(None).serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
@@ -143,8 +141,7 @@ impl Server {
     }
 }
 
-/// Best effort: without these options the connection works, but answers are late and dead clients
-/// stay longer.
+/// Best effort: without these options the connection works, but answers are late and dead clients stay longer.
 fn set_options(stream: &TcpStream, idle: Duration) {
     let _ = stream.set_nodelay(true);
     // A client that reads nothing any more, or has vanished silently, loses its place.

@@ -12,8 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// How many events may wait for a slow client. Beyond that, the task that makes them waits.
 pub(super) const WAITING: usize = 64;
-/// After this long without an event the server sends a comment, so that both ends know that the
-/// other lives.
+/// After this long without an event the server sends a comment, so that both ends know that the other lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The answer that sends the events of the channel until its sender is gone.

@@ -1,5 +1,4 @@
-//! The state that all handlers share: the API's ports, its settings, and the requests and tasks
-//! under way.
+//! The state that all handlers share: the API's ports, its settings, and the requests and tasks under way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,8 +29,7 @@ impl Token {
     /// Whether `text` is the token.
     pub(super) fn is(&self, text: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(text).into();
-        // Compares all bytes, so that the time it takes does not tell where the first difference
-        // is.
+        // Compares all bytes, so that the time it takes does not tell where the first difference is.
         given.iter().zip(self.0).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
     }
 }
@@ -72,8 +70,7 @@ pub type CheckBinary = Arc<dyn Fn(&JobName) -> Result<(), BinaryProblem> + Send 
 pub struct ApiSettings {
     /// The token that clients must send as `Authorization: Bearer ...`. `None` admits every client.
     pub token: Option<Token>,
-    /// The names by which clients may address a loopback listener, besides those of the loopback.
-    /// Without port.
+    /// The names by which clients may address a loopback listener, besides those of the loopback. Without port.
     pub allowed_hosts: Vec<String>,
     /// The largest request body, in bytes.
     pub body_limit: usize,
@@ -81,8 +78,7 @@ pub struct ApiSettings {
     pub header_timeout: Duration,
     /// How long a connection may stay without a request, and how long a body may pause.
     pub idle_timeout: Duration,
-    /// The most connections at the same time. Beyond that, a new one takes the place of the longest
-    /// idle one.
+    /// The most connections at the same time. Beyond that, a new one takes the place of the longest idle one.
     pub max_connections: usize,
     /// How long an `Idempotency-Key` is remembered.
     pub idempotency_ttl: Duration,
@@ -90,8 +86,7 @@ pub struct ApiSettings {
     pub defaults: JobOptions,
     /// The options of single job names, in place of `defaults`.
     pub jobs: BTreeMap<JobName, JobOptions>,
-    /// Finds out whether any worker could run a job. `None` where the API can't see the jobs
-    /// directory.
+    /// Finds out whether any worker could run a job. `None` where the API can't see the jobs directory.
     pub check_binary: Option<CheckBinary>,
     /// Works out where texts belong, for those who ask.
     pub category_preview: CategoryPreview,
@@ -198,8 +193,7 @@ impl Api {
         }
     }
 
-    /// The same API, but it takes no more jobs once `draining` is cancelled. Everything else goes
-    /// on.
+    /// The same API, but it takes no more jobs once `draining` is cancelled. Everything else goes on.
     pub fn draining_on(self, draining: CancellationToken) -> Self {
         Self { draining, ..self }
     }

@@ -151,8 +151,7 @@ fn refused(error: QueueError) -> ApiError {
     error.into()
 }
 
-/// Hands the jobs to the queue, then records their submission. Returns one answer for each job, in
-/// order.
+/// Hands the jobs to the queue, then records their submission. Returns one answer for each job, in order.
 pub(super) async fn submit(
     api: &Arc<Api>,
     jobs: Vec<AcceptedJob>,
@@ -176,8 +175,7 @@ pub(super) async fn submit(
 }
 
 impl Api {
-    /// The submission events to append: for new jobs, and for jobs whose own submission was cut off
-    /// before its event.
+    /// The submission events to append: for new jobs, and for jobs whose own submission was cut off before its event.
     async fn unannounced(&self, submissions: &[Submission]) -> Vec<Event> {
         /// How many questions to history are under way at the same time.
         const ASKED: usize = 16;

@@ -1,5 +1,4 @@
-//! Tests the API as a client sees it: on a real socket, over the embedded adapters. The tests play
-//! the worker.
+//! Tests the API as a client sees it: on a real socket, over the embedded adapters. The tests play the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -484,8 +483,7 @@ async fn stopping_ends_streams_and_long_polls_and_finishes_requests() {
         assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     };
     let (polled, ()) = timeout(PATIENCE, async { tokio::join!(polling, ending) }).await.unwrap();
-    // The poll may arrive before or after the stop: the server either answers it, or never takes
-    // it.
+    // The poll may arrive before or after the stop: the server either answers it, or never takes it.
     if let Ok(response) = polled {
         assert_eq!(response.status().as_u16(), 200);
     }

@@ -33,8 +33,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts with a new connection. It may stay `idle` without a request, and take `head` for the
-    /// head of one.
+    /// Starts with a new connection. It may stay `idle` without a request, and take `head` for the head of one.
     pub(super) fn new(idle: Duration, head: Duration) -> Self {
         Self { phase: Arc::new(Mutex::new(Phase::Idle(Instant::now()))), idle, head }
     }
@@ -44,16 +43,14 @@ impl Watch {
         change(&mut self.phase.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Notes that the head of a request is complete. The request ends when the returned value is
-    /// dropped.
+    /// Notes that the head of a request is complete. The request ends when the returned value is dropped.
     pub(super) fn request(&self) -> Busy {
         self.update(|phase| *phase = Phase::Busy);
         Busy(self.clone())
     }
 
-    /// Since when the connection has waited without a whole request. `None` while the server
-    /// answers one. The flag says whether a part of a head has come; it decides first when two are
-    /// compared.
+    /// Since when the connection has waited without a whole request. `None` while the server answers
+    /// one. The flag says whether a part of a head has come; it decides first when two are compared.
     pub(super) fn unanswered(&self) -> Option<(bool, Instant)> {
         match *self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
             Phase::Idle(since) => Some((false, since)),

@@ -1,4 +1,4 @@
-//! `jobber category`.
+//! `jobber category`: lists, changes, tests and calibrates the categories of errors.
 
 use std::path::PathBuf;
 
@@ -243,8 +243,7 @@ async fn calibrate(args: &CalibrateArgs, client: &Client, console: &mut Console)
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let read: LabelledText = serde_json::from_str::<serde_json::Value>(line)
             .and_then(|value| {
-                // Drops other keys, such as where a message comes from, because the server does not
-                // know them.
+                // Drops other keys, such as where a message comes from, because the server does not know them.
                 let kept = serde_json::json!({"text": value["text"], "category": value["category"]});
                 serde_json::from_value(kept)
             })

@@ -1,4 +1,4 @@
-//! `jobber completions`.
+//! `jobber completions`: prints a completion script for a shell.
 
 use clap::Args;
 use clap_complete::Shell;

@@ -130,8 +130,7 @@ impl Console {
         self.say(&format!("hint: {text}"));
     }
 
-    /// Prints why the command failed, with the first cause (all of them with `-v`), and what to do
-    /// about it.
+    /// Prints why the command failed, with the first cause (all of them with `-v`), and what to do about it.
     pub(super) fn report(&mut self, error: &CliError) {
         if matches!(error, CliError::BrokenPipe) {
             return;
@@ -157,8 +156,7 @@ impl Console {
         }
     }
 
-    /// Shows how far a job is. On a terminal the line overwrites the one before; elsewhere each is
-    /// a line of its own.
+    /// Shows how far a job is. On a terminal the line overwrites the one before; elsewhere each is a line of its own.
     pub(super) fn progress(&mut self, progress: &Progress) {
         const WIDTH: usize = 79;
         if self.quiet {

@@ -29,8 +29,7 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// Turns a failed write to stdout into an error. A closed pipe becomes
-    /// [`CliError::BrokenPipe`].
+    /// Turns a failed write to stdout into an error. A closed pipe becomes [`CliError::BrokenPipe`].
     pub(super) fn write(error: std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             CliError::BrokenPipe

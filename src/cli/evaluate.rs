@@ -1,4 +1,4 @@
-//! `jobber category evaluate`.
+//! `jobber category evaluate`: measures how well errors are categorised, without a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,8 +60,7 @@ impl View for Report {
     }
 }
 
-/// Measures everything that needs no network, and beside it the endpoint that `ask` calls, if there
-/// is one.
+/// Measures everything that needs no network, and beside it the endpoint that `ask` calls, if there is one.
 pub async fn evaluate<E: std::fmt::Display>(
     args: &EvaluateArgs,
     mut console: Console,

@@ -133,8 +133,7 @@ async fn run_shown(
             Ok(result) => result,
             Err(e) => return (None, Err(CliError::local("couldn't write the output", e))),
         },
-        // The binary has ended, but the reader of the output takes nothing. The next signal then
-        // ends this process.
+        // The binary has ended, but the reader of the output takes nothing. The next signal then ends this process.
         () = signals.next() => return (None, Ok(Exit::INTERRUPTED)),
     };
     let exit = match (report, outcome) {

@@ -1,4 +1,4 @@
-//! `jobber explain`.
+//! `jobber explain`: shows why a job is in its state.
 
 use clap::Args;
 

@@ -78,8 +78,7 @@ pub(super) fn print_result(
     console.json_line(result)
 }
 
-/// Passes on the job's output. At the end it returns the job, and whether stdout stands at the
-/// start of a line.
+/// Passes on the job's output. At the end it returns the job, and whether stdout stands at the start of a line.
 async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(JobView, bool), CliError> {
     let mut log = client.logs(id, LogRequest { follow: true, ..LogRequest::default() }).await?;
     let mut at_line_start = true;

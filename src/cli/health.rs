@@ -1,5 +1,4 @@
-//! `jobber health`: exits with 0 or 1 for a program that watches the process, such as a container's
-//! health check.
+//! `jobber health`: exits with 0 or 1 for a program that watches the process, such as a container's health check.
 
 use std::time::Duration;
 

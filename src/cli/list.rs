@@ -1,4 +1,4 @@
-//! `jobber list`.
+//! `jobber list`: lists jobs, page by page or all.
 
 use clap::Args;
 use serde::Serialize;

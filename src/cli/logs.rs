@@ -1,4 +1,4 @@
-//! `jobber logs`.
+//! `jobber logs`: prints the output of a job, and follows it.
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -50,14 +50,12 @@ impl View for Log {
     fn table(&self, _: &mut Table) {}
 }
 
-/// Prints the log as text while it comes, or as events. In `json` it prints all events at the end,
-/// in one list.
+/// Prints the log as text while it comes, or as events. In `json` it prints all events at the end, in one list.
 pub(super) async fn logs(args: &LogsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let request = LogRequest { follow: args.follow, stream: args.stream.map(Stream::from), attempt: args.attempt };
     tokio::select! {
         exit = print(&args.id, request, client, console) => exit,
-        // Ctrl-C is the way to leave a log. If no handler can be installed, the signal ends the
-        // process by itself.
+        // Ctrl-C is the way to leave a log. If no handler can be installed, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => Ok(Exit::INTERRUPTED),
     }
 }

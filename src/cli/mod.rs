@@ -217,8 +217,7 @@ pub enum ClientCommand {
 }
 
 impl ClientCommand {
-    /// Whether the exit code stands for jobs, so that a failure of Jobber itself needs a code of
-    /// its own (125).
+    /// Whether the exit code stands for jobs, so that a failure of Jobber itself needs a code of its own (125).
     fn speaks_for_jobs(&self) -> bool {
         match self {
             ClientCommand::Run(_) | ClientCommand::Wait(_) => true,

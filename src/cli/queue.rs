@@ -1,4 +1,4 @@
-//! `jobber queue`.
+//! `jobber queue`: shows, pauses, resumes and cleans the queue.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Tells the user who waits for a job why it does not start: the reasons of `jobber explain`,
-//! whenever they change.
+//! Tells the user who waits for a job why it does not start: the reasons of `jobber explain`, whenever they change.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -21,8 +20,7 @@ pub(super) struct Reasons<'a> {
     client: &'a Client,
     next_look: Instant,
     pause: Duration,
-    /// The last reason, without its numbers: fewer jobs ahead of it, or another time, make no new
-    /// reason.
+    /// The last reason, without its numbers: fewer jobs ahead of it, or another time, make no new reason.
     said: Option<String>,
     /// Whether an attempt runs, so that there is nothing to explain.
     runs: bool,
@@ -78,8 +76,7 @@ impl<'a> Reasons<'a> {
         self.next_look = Instant::now() + QUIET;
     }
 
-    /// The reason why the job has not started. `None` when it has, or when the server can't explain
-    /// it.
+    /// The reason why the job has not started. `None` when it has, or when the server can't explain it.
     async fn ask(&self) -> Option<String> {
         let explained = match self.client.explain(self.id).await {
             Ok(explained) => explained,

@@ -1,4 +1,4 @@
-//! `jobber schedule`.
+//! `jobber schedule`: lists and changes schedules.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `jobber show`.
+//! `jobber show`: shows a job with its attempts.
 
 use std::time::Duration;
 

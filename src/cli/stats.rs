@@ -1,4 +1,4 @@
-//! `jobber stats`.
+//! `jobber stats`: shows statistics of attempts, concurrency, categories, cost and durations.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;

@@ -113,8 +113,7 @@ fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
     serde_json::Deserializer::from_str(text).into_iter().collect()
 }
 
-/// The submitted jobs. One job prints as an object. Many print as a list, even if the list has one
-/// item.
+/// The submitted jobs. One job prints as an object. Many print as a list, even if the list has one item.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum SubmitView {
@@ -204,8 +203,7 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
     }
 }
 
-/// Sends the jobs in as few requests as possible. The server accepts each request as a whole or not
-/// at all.
+/// Sends the jobs in as few requests as possible. The server accepts each request as a whole or not at all.
 async fn send(
     jobs: Vec<SubmitJob>,
     key: Option<&str>,

@@ -137,8 +137,7 @@ pub async fn rebuild(
     finish(console, done, |done| if done.replaced || done.differing == 0 { Exit::OK } else { Exit::ERROR })
 }
 
-/// Runs `work`, an export or import, and shows its result. With `told_on_stderr`, stdout holds the
-/// data itself.
+/// Runs `work`, an export or import, and shows its result. With `told_on_stderr`, stdout holds the data itself.
 pub async fn transfer(
     mut console: Console,
     told_on_stderr: bool,

@@ -90,8 +90,7 @@ impl Moment {
         }
     }
 
-    /// The same for numbers that are kept by day: a relative moment means the beginning of its day
-    /// (UTC).
+    /// The same for numbers that are kept by day: a relative moment means the beginning of its day (UTC).
     pub(super) fn resolve_day(self, now: Timestamp) -> Timestamp {
         match self {
             Moment::Ago(ago) => (now - ago).day().start(),

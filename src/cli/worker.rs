@@ -1,4 +1,4 @@
-//! `jobber worker`.
+//! `jobber worker`: lists the workers, and drains one.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;

@@ -9,8 +9,7 @@ pub enum ClientErrorKind {
     Unreachable,
     /// There is no such job or worker.
     NotFound,
-    /// The state of the job or the queue does not allow it: a job that has ended can't be
-    /// cancelled, for instance.
+    /// The state of the job or the queue does not allow it: a job that has ended can't be cancelled, for instance.
     Conflict,
     /// No token, or not the right one.
     Auth,

@@ -133,8 +133,7 @@ impl Client {
         self.answer(self.api(Method::POST, "categories:calibrate").json(body)).await
     }
 
-    /// Sets how near an error must be to its category, from -1 to 1. `None` goes back to the
-    /// configured value.
+    /// Sets how near an error must be to its category, from -1 to 1. `None` goes back to the configured value.
     ///
     /// # Errors
     /// `Rejected` when it is not -1 to 1.

@@ -1,5 +1,4 @@
-//! A server with scripted answers for tests, over real sockets: one answer for each request, in
-//! order.
+//! A server with scripted answers for tests, over real sockets: one answer for each request, in order.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,8 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Client, Secret};
 
-/// Accepts connections, answers from its script, and remembers the requests. It ends when it is
-/// dropped.
+/// Accepts connections, answers from its script, and remembers the requests. It ends when it is dropped.
 pub(crate) struct FakeServer {
     address: String,
     requests: Arc<Mutex<Vec<String>>>,

@@ -11,8 +11,7 @@ use super::{Client, ClientError, ClientErrorKind, encode};
 use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::LogEvent;
 
-/// How long the server may be silent before the connection counts as dead. Its heartbeats come far
-/// more often.
+/// How long the server may be silent before the connection counts as dead. Its heartbeats come far more often.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often to reconnect before giving up. With the waits between, that is about half a minute.
 const RECONNECTS: u32 = 10;
@@ -66,8 +65,7 @@ impl LogStream {
         Ok(stream)
     }
 
-    /// Returns the next event. `None` when the job has ended (or, when not following, when there is
-    /// no more).
+    /// Returns the next event. `None` when the job has ended (or, when not following, when there is no more).
     ///
     /// # Errors
     /// When the server refuses, or can't be reached for about half a minute.

@@ -1,5 +1,4 @@
-//! The client of the HTTP API: a typed method for every route of `/api/v1`. No other module uses
-//! `reqwest`.
+//! The client of the HTTP API: a typed method for every route of `/api/v1`. No other module uses `reqwest`.
 
 mod error;
 mod failures;

@@ -3,8 +3,7 @@
 use super::ClientError;
 use super::error::ClientErrorKind;
 
-/// The longest line, in bytes. A piece of output is far shorter, so only a body that is no event
-/// stream reaches it.
+/// The longest line, in bytes. A piece of output is far shorter, so only a body that is no event stream reaches it.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// One server-sent event.
@@ -22,8 +21,7 @@ pub(super) struct SseEvent {
 #[derive(Debug, Default)]
 pub(super) struct SseParser {
     line: Vec<u8>,
-    /// Whether the last byte was a carriage return. A line feed right after it belongs to the same
-    /// line end.
+    /// Whether the last byte was a carriage return. A line feed right after it belongs to the same line end.
     after_cr: bool,
     name: String,
     data: Option<String>,

@@ -161,8 +161,7 @@ pub(super) fn build(base: &Url) -> reqwest::Result<reqwest::Client> {
         // A static binary can't count on the system's resolver for this name.
         .resolve_to_addrs("localhost", &loopback);
     if base.scheme() == "http" {
-        // Without this the client loads the system's certificates all the same, and fails if there
-        // are none.
+        // Without this the client loads the system's certificates all the same, and fails if there are none.
         let unused = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();

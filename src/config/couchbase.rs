@@ -69,8 +69,7 @@ impl CouchbaseUrl {
     }
 }
 
-/// Builds the URL from the variables of the original program. `host` may be a host or a connection
-/// string.
+/// Builds the URL from the variables of the original program. `host` may be a host or a connection string.
 pub(super) fn of_variables(host: &str, username: &str, password: &str, bucket: &str) -> String {
     let (scheme, hosts) = host.split_once("://").unwrap_or(("couchbase", host));
     let hosts = hosts.trim_end_matches('/');

@@ -297,8 +297,7 @@ fn is_setting(key: &str) -> bool {
     SETTINGS.iter().any(|s| s.key == key) || of_a_job() || of_a_policy()
 }
 
-/// Finds variables that look like settings but are none, each with the setting that the user
-/// probably meant.
+/// Finds variables that look like settings but are none, each with the setting that the user probably meant.
 pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
     /// Variables that other code reads, or that jobs get: a job may start a worker.
     const OTHERS: [&str; 11] = [
@@ -314,8 +313,7 @@ pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(
         "JOBBER_ERROR_FILE",
         "JOBBER_RESULTS_FILE",
     ];
-    /// Beginnings of the variables that Kubernetes sets for a service of this name, and that tests
-    /// set.
+    /// Beginnings of the variables that Kubernetes sets for a service of this name, and that tests set.
     const OTHERS_BEGIN: [&str; 3] = ["JOBBER_SERVICE_", "JOBBER_PORT", "JOBBER_TEST_"];
     let known = || SETTINGS.iter().flat_map(|s| s.variables.iter().copied());
     let is_known = |name: &str| {

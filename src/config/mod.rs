@@ -125,8 +125,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The path of the file to read: the named one, else `JOBBER_CONFIG`, else `./jobber.toml` if
-    /// it exists.
+    /// The path of the file to read: the named one, else `JOBBER_CONFIG`, else `./jobber.toml` if it exists.
     pub fn file_read(&self) -> Option<PathBuf> {
         let named = self.file.clone().or_else(|| self.environment.get("JOBBER_CONFIG").map(PathBuf::from));
         let here = PathBuf::from("jobber.toml");
@@ -152,9 +151,8 @@ impl Config {
     }
 }
 
-/// Finds variables that look like settings but are none, each with the setting that the user
-/// probably meant. They are no errors, because a user can't always choose the environment of a
-/// process.
+/// Finds variables that look like settings but are none, each with the setting that the user probably
+/// meant. They are no errors, because a user can't always choose the environment of a process.
 pub fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
     layers::unknown_variables(environment)
 }

@@ -1,5 +1,4 @@
-//! The table of all settings. The file's keys, the variables, the errors and `config.example.toml`
-//! follow from it.
+//! The table of all settings. The file's keys, the variables, the errors and `config.example.toml` follow from it.
 
 /// A setting: its key, its variables, its default, and its help.
 #[derive(Debug)]

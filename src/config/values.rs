@@ -59,8 +59,7 @@ pub fn cpus(text: &str) -> Result<Vec<u32>, String> {
 
 /// Checks the URL of the queue.
 pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
-    // Looks at the part behind the last colon, unless that is within the brackets of an IPv6
-    // address.
+    // Looks at the part behind the last colon, unless that is within the brackets of an IPv6 address.
     let is_port = |port: &str| port.ends_with(']') || port.parse().is_ok_and(|port: u16| port > 0);
     let has_good_port = |server: &str| {
         let host = server.split(['/', '?']).next().unwrap_or_default();

@@ -15,8 +15,7 @@ use crate::domain::{CategoryChange, CategoryEvent, Entry, Event, EventKind, Job,
 /// The version that [`encode`] and [`encode_change`] write.
 pub const VERSION: u32 = 2;
 
-/// The newest version number that a later Jobber may use. Bytes with a greater one are not
-/// Jobber's.
+/// The newest version number that a later Jobber may use. Bytes with a greater one are not Jobber's.
 const LATER: u32 = 9;
 
 #[derive(Serialize)]

@@ -93,9 +93,8 @@ impl EmbeddedLog {
         self.continue_after(Cursor { major: 0, minor: micros }).await
     }
 
-    /// Makes the log go on after `place` at the earliest. History that came from another log, or
-    /// outlived this one, has been folded up to there, so it would take an event at an earlier
-    /// place for folded.
+    /// Makes the log go on after `place` at the earliest. History that came from another log, or outlived
+    /// this one, has been folded up to there, so it would take an event at an earlier place for folded.
     ///
     /// # Errors
     /// When it can't be written.
@@ -316,8 +315,7 @@ fn select(c: &Connection, decode: Decode, after: Cursor, limit: usize) -> rusqli
     Ok(found)
 }
 
-/// The events before the first that can't be read. If that is the very first, returns its error,
-/// with its place.
+/// The events before the first that can't be read. If that is the very first, returns its error, with its place.
 fn readable(found: Found) -> Result<Vec<(Cursor, Entry)>, EventError> {
     let mut events = Vec::with_capacity(found.len());
     for (at, event) in found {

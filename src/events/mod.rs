@@ -1,7 +1,6 @@
 //! The ports of the event log, from which all history is folded: it gives events back in the order of their appends.
 //!
-//! Workers and the API hold an [`EventSink`]. The projector, and the API's streams, hold an
-//! [`EventSource`].
+//! Workers and the API hold an [`EventSink`]. The projector, and the API's streams, hold an [`EventSource`].
 
 pub mod codec;
 pub mod embedded;
@@ -129,13 +128,11 @@ pub trait EventSink: Send + Sync + 'static {
 /// The log, for readers.
 #[async_trait]
 pub trait EventSource: Send + Sync + 'static {
-    /// Returns up to `limit` entries after `after`, in order. Waits up to `wait` when there is
-    /// none.
+    /// Returns up to `limit` entries after `after`, in order. Waits up to `wait` when there is none.
     ///
     /// # Errors
-    /// `Corrupt`, with its place, when the first of them can't be read (those before it are
-    /// returned first). `Unavailable` when a newer Jobber wrote it: this one can't go on, but a
-    /// newer one can.
+    /// `Corrupt`, with its place, when the first of them can't be read (those before it are returned
+    /// first). `Unavailable` when a newer Jobber wrote it: this one can't go on, but a newer one can.
     async fn read(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<(Cursor, Entry)>, EventError>;
 
     /// As [`EventSource::read`], without the jobs' bodies: for the many readers that only want to know what happened.
@@ -152,8 +149,7 @@ pub trait EventSource: Send + Sync + 'static {
     /// How much the log holds.
     async fn span(&self) -> Result<LogSpan, EventError>;
 
-    /// Drops events up to and including `through`, and returns how many. The caller has committed
-    /// them to history.
+    /// Drops events up to and including `through`, and returns how many. The caller has committed them to history.
     async fn trim(&self, through: Cursor) -> Result<u64, EventError>;
 
     /// The history that follows this log: `history`, unless the log named another one before. Two

@@ -96,9 +96,8 @@ struct FoldedJob {
     contribution: Counts,
 }
 
-/// Documents by key, each with the version that was read and whether it has changed since. They
-/// keep the order in which they first came up, so that a commit is written in the order of its
-/// events.
+/// Documents by key, each with the version that was read and whether it has changed since. They keep
+/// the order in which they first came up, so that a commit is written in the order of its events.
 struct Documents<K, T> {
     places: HashMap<K, usize>,
     all: Vec<Document<T>>,
@@ -244,8 +243,7 @@ impl Batch {
     }
 
     /// Notes in the records of the first jobs, as they were loaded before, when the last job with
-    /// their id was submitted. Notes in new records the queue's id, where their own does not show
-    /// it.
+    /// their id was submitted. Notes in new records the queue's id, where their own does not show it.
     fn tell_of_those_that_came_again(
         &mut self,
         firsts: Batch,
@@ -322,9 +320,8 @@ impl Batch {
             shard.value.apply(at, &effect);
             shard.changed = true;
         }
-        // This is needed even when another process, which kept records longer, has added the effect
-        // before. Shards are written before records, so a shard is always told before one of its
-        // records can expire.
+        // This is needed even when another process, which kept records longer, has added the effect before.
+        // Shards are written before records, so a shard is always told before one of its records can expire.
         shard.changed |= whole_until.is_some_and(|until| shard.value.expire_from(until));
     }
 

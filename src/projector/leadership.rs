@@ -47,8 +47,7 @@ impl<'a> Leadership<'a> {
         &self.term
     }
 
-    /// When the term must be renewed: half-way to the end of trust, so that a failure leaves time
-    /// for more tries.
+    /// When the term must be renewed: half-way to the end of trust, so that a failure leaves time for more tries.
     pub(super) fn renewal_due(&self) -> Instant {
         self.renewal_due
     }
@@ -66,8 +65,7 @@ impl<'a> Leadership<'a> {
                 self.renewal_due = asked + trust / 2;
                 Ok(true)
             }
-            // Another number means that the old term had lapsed, so another projector may have
-            // written since.
+            // Another number means that the old term had lapsed, so another projector may have written since.
             Ok(_) => Ok(false),
             Err(_) if Instant::now() < self.granted + trust => {
                 self.renewal_due = Instant::now() + trust / 10;

@@ -1,5 +1,4 @@
-//! Holds the projector's term while an operator's command works on history, so that no projector
-//! folds meanwhile.
+//! Holds the projector's term while an operator's command works on history, so that no projector folds meanwhile.
 
 use std::time::Duration;
 
@@ -25,9 +24,8 @@ pub enum HoldError {
     Store(#[from] StoreError),
 }
 
-/// Does `work` under the term, and gives the term back. While another process holds it, calls
-/// `waiting` once and waits for at most `patience`. When the term is lost, drops the work where it
-/// stands.
+/// Does `work` under the term, and gives the term back. While another process holds it, calls `waiting`
+/// once and waits for at most `patience`. When the term is lost, drops the work where it stands.
 ///
 /// # Errors
 /// When the term can't be had, or not kept until the work is done.

@@ -51,8 +51,7 @@ pub struct ProjectorSettings {
     pub holder: String,
     /// The name of the history that it writes: the same in all processes that share a store.
     pub history: String,
-    /// How long a term lasts unless it is renewed. When a projector dies, history stands still for
-    /// this long.
+    /// How long a term lasts unless it is renewed. When a projector dies, history stands still for this long.
     pub ttl: Duration,
     /// How long before the end of its term a projector stops writing: more than clocks drift apart within a term.
     pub margin: Duration,
@@ -143,11 +142,10 @@ pub struct ProjectorOutputs {
 /// the committed cursor, whichever process commits (of another process it hears every [`ProjectorSettings::retry`]);
 /// `error_feed` tells of errors that were seen while this one leads, `missing_bodies` of jobs whose bodies history lacks.
 ///
-/// No failure of log or store ends it. It logs the first of a row, waits longer from try to try,
-/// and starts over from the committed cursor, for whose term all processes compete again. It parks
-/// an event that can't be read ([`EventSource::park`]) and logs an error, so that one broken event
-/// does not stand in the way of all later history. An event of a newer Jobber stays in the log for
-/// a newer projector.
+/// No failure of log or store ends it. It logs the first of a row, waits longer from try to try, and
+/// starts over from the committed cursor, for whose term all processes compete again. It parks an event
+/// that can't be read ([`EventSource::park`]) and logs an error, so that one broken event does not stand
+/// in the way of all later history. An event of a newer Jobber stays in the log for a newer projector.
 ///
 /// # Errors
 /// Only when no projector could work with these settings, or log and history belong to others.
@@ -316,9 +314,8 @@ impl Projector<'_> {
         Ok(true)
     }
 
-    /// Recounts what is left in a store that lost a part. Aggregates and jobs may have lost
-    /// different events, and only what the jobs lack is folded again. Returns false when the term
-    /// has passed meanwhile.
+    /// Recounts what is left in a store that lost a part. Aggregates and jobs may have lost different events,
+    /// and only what the jobs lack is folded again. Returns false when the term has passed meanwhile.
     async fn recount_what_is_left(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
         match self.recount(leadership).await {
             Err(e) if e.kind == StoreErrorKind::Unavailable => {

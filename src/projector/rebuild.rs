@@ -77,8 +77,7 @@ pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Comp
 /// one, and held until the end, because no projector may write meanwhile.
 ///
 /// # Errors
-/// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]. The caller may
-/// then call again.
+/// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]. The caller may then call again.
 pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -> Result<Rebuilt, StoreError> {
     let position = projection.position().await?;
     let (jobs, expected) = add_up(projection).await?;
@@ -89,9 +88,8 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -
             document: StatShard {
                 schema: StatShard::SCHEMA,
                 key: key.clone(),
-                // A record may already have events after this place (from a commit that stopped
-                // half-way). Those are in the sum and have no effect any more. Events that it lacks
-                // are still to be added.
+                // A record may already have events after this place (from a commit that stopped half-way).
+                // Those are in the sum and have no effect any more. Events that it lacks are still to be added.
                 applied: position,
                 whole_until: shard.as_ref().and_then(|s| s.document.whole_until),
                 counts: expected.get(key).cloned().unwrap_or_default(),

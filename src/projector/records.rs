@@ -8,8 +8,8 @@
 //!   presumption; what it has said once stands.
 //! - An attempt that has failed is marked with the fingerprint of what it said. One that was lost or cancelled has not.
 //! - An attempt that was withdrawn by the worker that had announced it leaves no trace: its number is given again.
-//! - Numbers have no holes: of an attempt that is missing before another, nothing was heard because its worker died too
-//!   soon, or was none of ours. It is recorded as lost, too.
+//! - Numbers have no holes. If an attempt before another is missing, its worker died too soon to report it, or was
+//!   another program's. It is recorded as lost, too.
 //! - Only news of the last attempt moves the job. Once a job has been put back, news of the attempts before that is old.
 
 use crate::domain::{AttemptNumber, AttemptReport, Event, EventKind, JobState, Outcome, Timestamp, WorkerId};
@@ -33,8 +33,7 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
     }
     record.applied = at;
     match &event.kind {
-        // The record was made from the event's job, so nothing else is left to do. Earlier events
-        // stand.
+        // The record was made from the event's job, so nothing else is left to do. Earlier events stand.
         EventKind::Submitted => record.announced = true,
         EventKind::AttemptStarted { attempt, worker, host } => started(record, event.at, *attempt, worker, host),
         EventKind::AttemptWithdrawn { attempt, worker } => withdrawn(record, *attempt, worker),
@@ -149,8 +148,7 @@ pub(super) fn error_text(report: &AttemptReport) -> Option<String> {
     has_failed(&report.outcome).then(|| fingerprint::canonical_text(&report.outcome, report.error.as_deref()))
 }
 
-/// Whether an attempt with this outcome has failed. An attempt that was cancelled or lost with its
-/// worker has not.
+/// Whether an attempt with this outcome has failed. An attempt that was cancelled or lost with its worker has not.
 pub(super) fn has_failed(outcome: &Outcome) -> bool {
     !outcome.is_success() && !matches!(outcome, Outcome::Lost | Outcome::Cancelled)
 }
@@ -165,8 +163,7 @@ fn retried(record: &mut JobRecord, at: Timestamp, attempts: u32) {
     close_open(record, at);
     let first = match record.retried_after {
         None => Some(FirstEnd { attempts, outcome: record.outcome }),
-        // An older Jobber kept only the last put-back. So the first end of a job that it put back
-        // is unknown.
+        // An older Jobber kept only the last put-back. So the first end of a job that it put back is unknown.
         Some(before) => before.first_end(),
     };
     record.retries = record.retries.saturating_add(1);
@@ -196,13 +193,11 @@ fn find(record: &JobRecord, number: AttemptNumber) -> Result<usize, usize> {
     record.attempts.binary_search_by_key(&number, |a| a.number)
 }
 
-/// Adds an attempt at its place. A last attempt makes the job active, whatever its state: a job
-/// that had ended runs again when its end was logged but its worker died before it could tell the
-/// queue.
+/// Adds an attempt at its place. A last attempt makes the job active, whatever its state: a job that
+/// had ended runs again when its end was logged but its worker died before it could tell the queue.
 fn insert(record: &mut JobRecord, i: usize, attempt: AttemptRecord, at: Timestamp) {
     if i < record.attempts.len() || is_old(record, attempt.number) {
-        // A later attempt has started, or the job was put back since, so this one can't be running
-        // any more.
+        // A later attempt has started, or the job was put back since, so this one can't be running any more.
         record.attempts.insert(i, attempt);
         close(&mut record.attempts[i], at);
         return;

@@ -13,8 +13,7 @@ use crate::store::{AttemptRecord, JobRecord, RetriedAfter};
 /// amounts can't overflow.
 const MOST: u64 = 1 << 50;
 
-/// The shard in which a job is counted. It never changes, because the values that it is made of
-/// don't.
+/// The shard in which a job is counted. It never changes, because the values that it is made of don't.
 pub fn shard_key(record: &JobRecord) -> ShardKey {
     ShardKey { day: record.submitted_at.day(), name: record.name.clone() }
 }
@@ -187,9 +186,8 @@ fn first_life(record: &JobRecord) -> Option<(&[AttemptRecord], LifeEnd)> {
     }
 }
 
-/// Whether a job that has failed by itself did so because another attempt was pointless. Its worker
-/// says so in the report. For reports of an older version, the job's own options and the rest of
-/// its budget decide.
+/// Whether a job that has failed by itself did so because another attempt was pointless. Its worker says so
+/// in the report. For reports of an older version, the job's own options and the rest of its budget decide.
 fn is_hopeless(record: &JobRecord, last: Option<&AttemptReport>, failures: u32) -> bool {
     let Some(last) = last else { return true };
     last.no_retry.unwrap_or_else(|| {

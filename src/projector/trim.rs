@@ -1,5 +1,4 @@
-//! Keeps the event log short. Trims what is committed, except for the last events, which clients
-//! may still watch.
+//! Keeps the event log short. Trims what is committed, except for the last events, which clients may still watch.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,8 +10,7 @@ use crate::events::{Cursor, EventError, EventSource};
 pub(super) struct Trimmer {
     /// How many events stay in the log before the committed cursor.
     keep: usize,
-    /// Places that have passed, oldest first, each with the number of events since the place
-    /// before.
+    /// Places that have passed, oldest first, each with the number of events since the place before.
     passed: VecDeque<(Cursor, usize)>,
     /// How many events there were since the oldest of them.
     since_oldest: usize,
@@ -58,8 +56,7 @@ impl Trimmer {
     }
 }
 
-/// Trims what an earlier projector has left: all but the last `keep` events, and nothing after
-/// `position`.
+/// Trims what an earlier projector has left: all but the last `keep` events, and nothing after `position`.
 pub(super) async fn trim_leftovers(
     source: &dyn EventSource,
     keep: usize,

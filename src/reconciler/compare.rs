@@ -1,5 +1,4 @@
-//! Compares what history and the queue know of a job, and returns the events that history lacks.
-//! Pure.
+//! Compares what history and the queue know of a job, and returns the events that history lacks. Pure.
 //!
 //! A worker of Jobber's writes to the log before it tells the queue. So the reconciler looks at the
 //! queue first, then reads the end of the log, and waits until history is folded up to there. By
@@ -108,8 +107,7 @@ fn put_back(record: &JobRecord) -> Vec<EventKind> {
     vec![EventKind::Retried { attempts: last_number(record) }]
 }
 
-/// The missing events of a job that has not ended: that another program runs it, or has run it and
-/// will again.
+/// The missing events of a job that has not ended: that another program runs it, or has run it and will again.
 fn running(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind> {
     let is_ours = queued.worker.as_ref().is_some_and(WorkerId::is_generated);
     if queued.state == JobState::Active {
@@ -163,8 +161,7 @@ fn ended(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKind
     events
 }
 
-/// The missing events of a job that another program has completed, and that left the queue with
-/// that.
+/// The missing events of a job that another program has completed, and that left the queue with that.
 fn completed_and_gone(record: &JobRecord, result: Option<serde_json::Value>, at: Timestamp) -> Vec<EventKind> {
     let (number, who, started_at) = attempt_elsewhere(record, at);
     let outcome = Outcome::Exit { code: 0 };

@@ -40,8 +40,7 @@ const REST: Duration = Duration::from_secs(10);
 const SHARE: u32 = 20;
 /// How many jobs one page of a round has.
 const PAGE: usize = 500;
-/// How long history may take to catch up with the log. After that the reconciler starts the look
-/// over.
+/// How long history may take to catch up with the log. After that the reconciler starts the look over.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Compares history with the queue, and appends the events that history lacks.

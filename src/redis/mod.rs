@@ -151,10 +151,9 @@ impl Redis {
         Ok(Self { client, setup, _open: Arc::new(closed.drop_guard()) })
     }
 
-    /// Returns the client once it is connected. The client sends a command once: a command that was
-    /// under way when the connection broke gets an error, never a repeat. A caller must not use the
-    /// client without a connection, because it would hoard its commands for as long as the server
-    /// is away.
+    /// Returns the client once it is connected. The client sends a command once: a command that was under
+    /// way when the connection broke gets an error, never a repeat. A caller must not use the client
+    /// without a connection, because it would hoard its commands for as long as the server is away.
     ///
     /// # Errors
     /// When there is no connection within [`COMMAND_TIMEOUT`].
@@ -167,8 +166,7 @@ impl Redis {
             Ok(Ok(())) => Ok(client),
             Ok(Err(error)) => Err(self.failed(&error)),
             Err(_) => {
-                // The client may have come up between the look and the wait, or a task may have
-                // replaced it.
+                // The client may have come up between the look and the wait, or a task may have replaced it.
                 let now = self.client.borrow().clone();
                 if now.is_connected() { Ok(now) } else { Err(self.setup.error(RedisErrorKind::Unavailable, "is away")) }
             }
@@ -324,8 +322,7 @@ async fn silent(client: &Client) {
     let mut missed = 0;
     while missed < PATIENCE {
         tokio::time::sleep(COMMAND_TIMEOUT).await;
-        // On a connection with blocking commands an answer takes as long as the command does: a
-        // second.
+        // On a connection with blocking commands an answer takes as long as the command does: a second.
         let is_well =
             !client.is_connected() || client.with_options(&within(UNRESPONSIVE)).ping::<()>(None).await.is_ok();
         missed = if is_well { 0 } else { missed + 1 };

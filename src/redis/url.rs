@@ -15,8 +15,7 @@ fn wrong(message: String) -> RedisError {
     RedisError { kind: RedisErrorKind::Refused, message }
 }
 
-/// Checks the settings. An error says what is allowed and never repeats the URL, because it holds
-/// the password.
+/// Checks the settings. An error says what is allowed and never repeats the URL, because it holds the password.
 pub(super) fn read(settings: &RedisSettings) -> Result<Config, RedisError> {
     let url = settings.url.reveal();
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);

@@ -150,9 +150,8 @@ fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64
     Ok(jobs as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Two speeds in jobs per second: at which the queue accepted jobs, and at which jobs went from the
-/// queue into history, with every event and every byte that a real job leaves. Also returns the CPU
-/// time of the latter.
+/// Two speeds in jobs per second: at which the queue accepted jobs, and at which jobs went from the queue into
+/// history, with every event and every byte that a real job leaves. Also returns the CPU time of the latter.
 async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> anyhow::Result<(f64, f64, CpuTimes)> {
     ports.operator.set_paused(true).await?;
     let name = JobName::parse("hello")?;
@@ -176,8 +175,7 @@ async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> any
     }
     let submitting = jobs as f64 / began.elapsed().as_secs_f64();
     let goal = (jobs * (round + 1)) as i64;
-    // Waits until history has every submission, so that the round measures only the way from the
-    // queue to history.
+    // Waits until history has every submission, so that the round measures only the way from the queue to history.
     until(ports, |n| n.waiting == jobs as i64).await?;
     let (began, before) = (Instant::now(), CpuTimes::now());
     ports.operator.set_paused(false).await?;

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-/// Runs `make` in `sources`, which puts every job into `jobs_dir`. The compiler's output goes to
-/// stderr.
+/// Runs `make` in `sources`, which puts every job into `jobs_dir`. The compiler's output goes to stderr.
 ///
 /// # Errors
 /// When there is no `make` or no compiler, or a job does not compile.

@@ -1,5 +1,4 @@
-//! The checks of `jobber doctor` on the configuration, loaded as any role would load it, and on its
-//! host.
+//! The checks of `jobber doctor` on the configuration, loaded as any role would load it, and on its host.
 
 use crate::config::{Config, Sources};
 use crate::doctor::redis::RedisFacts;

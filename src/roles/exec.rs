@@ -9,12 +9,10 @@ use crate::config::Config;
 use crate::domain::{AttemptReport, Clock, WorkerId};
 use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, StopSignal};
 
-/// Runs one attempt under the configuration's rules. The configuration decides what the order
-/// leaves open.
+/// Runs one attempt under the configuration's rules. The configuration decides what the order leaves open.
 ///
 /// # Errors
-/// When Jobber could not do its own work: it can't make a scratch directory, or lacks the CPUs
-/// asked for.
+/// When Jobber could not do its own work: it can't make a scratch directory, or lacks the CPUs asked for.
 pub async fn exec(
     config: Config,
     environment: Vec<(String, String)>,
@@ -43,8 +41,7 @@ pub async fn exec(
     Ok(report?)
 }
 
-/// The path of a directory for this run alone. `exec` needs no data directory and leaves none
-/// behind.
+/// The path of a directory for this run alone. `exec` needs no data directory and leaves none behind.
 fn tempfile_dir(id: &WorkerId) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("jobber-exec-{id}"))
 }

@@ -49,8 +49,7 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}; choose another with --listen"))
 }
 
-/// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves
-/// requests until `end`.
+/// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves requests until `end`.
 pub(super) fn start_api(
     config: &Config,
     ports: &ServerPorts,
@@ -120,9 +119,8 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
         .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
 }
 
-/// Stops the process, as a failure, when the embedded database is removed or replaced under it, or
-/// can't be written to any more. Further work would be lost, and a fresh start uses the file that
-/// is there now.
+/// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't
+/// be written to any more. Further work would be lost, and a fresh start uses the file that is there now.
 pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycle) {
     const LOOK: Duration = Duration::from_secs(1);
     let file = wiring::database_file(config);
@@ -134,8 +132,7 @@ pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycl
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = writer_died.cancelled() => {
-                    // The ends of running jobs can't be recorded. Waiting for them would only delay
-                    // the next start.
+                    // The ends of running jobs can't be recorded. Waiting for them would only delay the next start.
                     kill.cancel();
                     return Err(format!("the thread that writes to {} has died", file.display()));
                 }
@@ -148,9 +145,8 @@ pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycl
     });
 }
 
-/// Starts the projector. It ends some moments after `others`, so that it also folds what the other
-/// parts write last. The returned task ends when the projector has folded that, or has run out of
-/// time for it.
+/// Starts the projector. It ends some moments after `others`, so that it also folds what the other parts
+/// write last. The returned task ends when the projector has folded that, or has run out of time for it.
 pub(super) fn start_projector(
     config: &Config,
     ports: &ServerPorts,
@@ -214,8 +210,7 @@ pub(super) fn start_projector(
     })
 }
 
-/// How near an error must be to its nearest category: the configured threshold for all categories,
-/// or the default.
+/// How near an error must be to its nearest category: the configured threshold for all categories, or the default.
 fn threshold(config: &Config) -> f32 {
     config.failures_threshold.unwrap_or(DEFAULT_THRESHOLD)
 }

@@ -1,5 +1,4 @@
-//! Says that a process is ready, in one line of JSON. So a parent need not search the log for a
-//! line.
+//! Says that a process is ready, in one line of JSON. So a parent need not search the log for a line.
 
 use std::io::Write;
 

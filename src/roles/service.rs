@@ -47,8 +47,7 @@ pub(super) fn tell(
         life.tasks.spawn(report(notifier.clone(), life.stop.clone(), ready, status));
     }
     if let Some(limit) = notifier.watchdog() {
-        // This task is not among `life.tasks`, because it goes on while the process waits for
-        // those.
+        // This task is not among `life.tasks`, because it goes on while the process waits for those.
         TaskTracker::new().spawn(beat(notifier.clone(), vitals, limit, ended.clone()));
     }
     ended.drop_guard()

@@ -70,8 +70,7 @@ pub async fn export(
         let written = match file {
             None => write(&upkeep, &mut BufWriter::new(stdout()?), told).await?,
             Some(file) => {
-                // The file has another name until it is whole, so that no one takes a part of it
-                // for all.
+                // The file has another name until it is whole, so that no one takes a part of it for all.
                 let part = file.with_added_extension("part");
                 let created = tokio::fs::File::create(&part).await;
                 let mut out = BufWriter::new(created.with_context(|| format!("couldn't write {}", part.display()))?);
@@ -139,8 +138,7 @@ async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Resu
     wiring::open_for_upkeep(config, with_log, &TaskTracker::new()).await
 }
 
-/// Settings with a term that is long enough for a slow disk, and lapses soon enough when this
-/// process is killed.
+/// Settings with a term that is long enough for a slow disk, and lapses soon enough when this process is killed.
 fn settings(config: &Config) -> ProjectorSettings {
     ProjectorSettings {
         ttl: Duration::from_secs(10),

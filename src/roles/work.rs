@@ -22,8 +22,7 @@ pub async fn work(config: Config, environment: Vec<(String, String)>, options: R
     drop(ports);
     ready::say(options.ready_fd, "work", None)?;
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-    // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is
-    // over.
+    // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is over.
     let ended = part.await;
     life.stop.cancel();
     drop(guard);

@@ -72,9 +72,8 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(128);
-    // Without it, SQLite plans a statement anew whenever it compares a bound value with the
-    // condition of a partial index and that value changes. That is more work than the statement
-    // itself.
+    // Without it, SQLite plans a statement anew whenever it compares a bound value with the condition
+    // of a partial index and that value changes. That is more work than the statement itself.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }

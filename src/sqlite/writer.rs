@@ -26,8 +26,7 @@ const GROUP: usize = 512;
 const GATHER: u32 = 2;
 /// The longest time for which the thread gathers writes.
 const GATHER_MOST: Duration = Duration::from_millis(2);
-/// While another process writes, the thread answers the calls whose patience is at an end this
-/// often.
+/// While another process writes, the thread answers the calls whose patience is at an end this often.
 const LOOK: Duration = Duration::from_millis(200);
 /// Once another process has held the file for longer than [`BUSY`], writes that come wait no longer than this.
 const BUSY_LATER: Duration = Duration::from_secs(1);
@@ -117,8 +116,7 @@ impl Call {
         self.work.answer(result);
     }
 
-    /// Whether the call has waited long enough for another process, which has held the file for
-    /// `held`.
+    /// Whether the call has waited long enough for another process, which has held the file for `held`.
     fn is_over(&self, held: Duration) -> bool {
         let waited = self.came.elapsed();
         waited >= self.patience || (held >= BUSY && waited >= BUSY_LATER)
@@ -157,14 +155,12 @@ impl Writer {
         self.send(call);
     }
 
-    /// Sends a call now. If the thread is gone, the channel drops the call, and its caller sees
-    /// that.
+    /// Sends a call now. If the thread is gone, the channel drops the call, and its caller sees that.
     pub(super) fn send(&self, call: Call) {
         let _ = self.calls.send(call);
     }
 
-    /// Sends a hurried call. The thread writes it at once, together with the calls that came before
-    /// it.
+    /// Sends a hurried call. The thread writes it at once, together with the calls that came before it.
     pub(super) fn send_hurried(&self, mut call: Call) {
         call._hurry = Some(Hurry::new(&self.hurried));
         self.send(call);
@@ -234,8 +230,7 @@ impl Writing {
         }
     }
 
-    /// Writes the group in one transaction. If one call fails, [`Writing::write_apart`] writes the
-    /// others.
+    /// Writes the group in one transaction. If one call fails, [`Writing::write_apart`] writes the others.
     fn write(&mut self, mut group: Vec<Call>) {
         if !self.begin(&mut group) {
             return;
@@ -266,8 +261,7 @@ impl Writing {
             group.into_iter().zip(results).for_each(|(call, result)| call.answer(result));
             return;
         }
-        // The failure has ended the whole transaction, as a full disk does. Some calls may still
-        // succeed alone.
+        // The failure has ended the whole transaction, as a full disk does. Some calls may still succeed alone.
         self.roll_back();
         for call in group {
             let mut alone = vec![call];
@@ -282,9 +276,8 @@ impl Writing {
         }
     }
 
-    /// Begins a transaction for the group. While another process writes, waits for it, and refuses
-    /// the calls whose patience is at an end, both in the group and behind it. Returns false when
-    /// the group is empty.
+    /// Begins a transaction for the group. While another process writes, waits for it, and refuses the calls
+    /// whose patience is at an end, both in the group and behind it. Returns false when the group is empty.
     fn begin(&mut self, group: &mut Vec<Call>) -> bool {
         loop {
             match self.execute("BEGIN IMMEDIATE") {
@@ -319,8 +312,7 @@ impl Writing {
         }
     }
 
-    /// Returns how long another process has held the file, and logs once when that becomes
-    /// remarkable.
+    /// Returns how long another process has held the file, and logs once when that becomes remarkable.
     fn note_held(&mut self) -> Duration {
         let before = self.held_since.map_or(Duration::ZERO, |since| since.elapsed() - LOOK.min(since.elapsed()));
         let held = self.held_since.get_or_insert_with(Instant::now).elapsed();
@@ -340,8 +332,7 @@ impl Writing {
         if let Some(panicked) = call.panicked.take() {
             return Err(panicked);
         }
-        // A call that has panicked doesn't run again, so that no caller gets to see what it left
-        // half done.
+        // A call that has panicked doesn't run again, so that no caller gets to see what it left half done.
         match catch_unwind(AssertUnwindSafe(|| call.work.run(&self.connection))) {
             Ok(done) => done.map_err(|e| explain(&self.path, e)),
             Err(panic) => {

@@ -10,7 +10,7 @@ use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
 use crate::domain::JobBody;
 use crate::stats::StatShard;
 
-/// Writes a document.
+/// Writes a document as JSON.
 pub fn encode<T: Serialize>(document: &T) -> Vec<u8> {
     serde_json::to_vec(document).expect("a document has only text keys and finite numbers")
 }

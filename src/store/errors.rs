@@ -1,7 +1,7 @@
 //! The documents about errors and their categories, the same in every adapter.
 //!
-//! An error's document has two halves with one writer each: what was seen of it is merged in by the projector, what is
-//! known of it is set by whoever works out what errors mean. An adapter writes one half without touching the other.
+//! An error's document has two halves with one writer each. The projector merges sightings into the one,
+//! and the classifier sets the other, the knowledge. An adapter writes one half without touching the other.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,12 @@ use crate::events::Cursor;
 /// Everything that history knows of an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ErrorRecord {
-    /// The document format.
+    /// The number of the document's format.
     pub schema: u32,
-    /// What was seen of it.
+    /// How and when the error was seen.
     #[serde(flatten)]
     pub seen: Sighting,
-    /// What is known of it; `None` while nobody has worked it out.
+    /// Its vector and its category; `None` until the classifier has found them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knowledge: Option<Knowledge>,
 }
@@ -33,18 +33,18 @@ impl ErrorRecord {
     }
 }
 
-/// What was seen of an error. Sightings merge to the same whatever their order, and however often one is merged in.
+/// How and when an error was seen. Sightings merge to the same in any order, and however often one is merged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
-    /// Which error.
+    /// The fingerprint of the error.
     pub fingerprint: Fingerprint,
-    /// What it said when it was first seen, at most [`Sighting::TEXT_BYTES`].
+    /// The text of the error when it was first seen, at most [`Sighting::TEXT_BYTES`].
     pub text: String,
     /// Binaries that failed with it, the first [`Sighting::NAMES`] in order of name.
     pub names: BTreeSet<JobName>,
     /// When an attempt first failed with it.
     pub first_seen: Timestamp,
-    /// When one last did.
+    /// When an attempt last failed with it.
     pub last_seen: Timestamp,
     /// The jobs that failed with it last, newest first, at most [`Sighting::SAMPLES`].
     pub samples: Vec<Sample>,
@@ -53,9 +53,9 @@ pub struct Sighting {
 /// A job that failed with an error.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sample {
-    /// When.
+    /// When the attempt failed.
     pub at: Timestamp,
-    /// Which.
+    /// The id of the job.
     pub job: JobId,
 }
 
@@ -67,7 +67,7 @@ impl Sighting {
     /// The most jobs that are kept.
     pub const SAMPLES: usize = 5;
 
-    /// One attempt that failed.
+    /// Makes the sighting of one failed attempt.
     pub fn new(fingerprint: Fingerprint, text: &str, at: Timestamp, name: &JobName, job: &JobId) -> Self {
         let text = text[..text.floor_char_boundary(Self::TEXT_BYTES)].to_owned();
         let samples = vec![Sample { at, job: job.clone() }];
@@ -97,7 +97,7 @@ impl Sighting {
     }
 }
 
-/// What is known of an error.
+/// What the classifier has found out about an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Knowledge {
     /// The model that made the vector. Vectors of different models can't be compared.
@@ -113,28 +113,28 @@ pub struct Knowledge {
     pub revision: Cursor,
 }
 
-/// Knowledge of an error, to be written.
+/// New knowledge of an error, to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learned {
-    /// Which error.
+    /// The fingerprint of the error.
     pub fingerprint: Fingerprint,
-    /// What is known of it.
+    /// What the classifier has found out about it.
     pub knowledge: Knowledge,
 }
 
 /// A known error near to a vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbour {
-    /// The error.
+    /// The record of the error.
     pub record: ErrorRecord,
-    /// How near it is, -1 to 1.
+    /// Its similarity to the vector, from -1 to 1.
     pub similarity: f32,
 }
 
 /// All categories of a team.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Categories {
-    /// The document format.
+    /// The number of the document's format.
     pub schema: u32,
     /// The last change that was folded in: earlier ones are skipped.
     pub revision: Cursor,
@@ -161,9 +161,9 @@ impl Categories {
         self.categories.iter().find(|category| category.id == *id)
     }
 
-    /// Folds the change at `at`; skips it when it has been folded before. A category that is added where there is one
-    /// with its id changes nothing, nor does the change of one that is not there: of two who change the same thing at
-    /// once, the first in the log counts.
+    /// Folds the change at `at`, and skips it when it has been folded before. To add a category
+    /// whose id exists changes nothing, nor does a change of a category that does not exist. When
+    /// two clients change the same category at once, the first in the log counts.
     pub fn fold(&mut self, at: Cursor, event: &CategoryEvent) {
         if at <= self.revision {
             return;

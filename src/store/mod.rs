@@ -16,7 +16,7 @@ pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample,
 pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
 
-/// What a caller can decide on.
+/// The kinds of error between which a caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// The store can't be reached, or is too busy; another try may work.
@@ -27,17 +27,17 @@ pub enum StoreErrorKind {
     Fenced,
     /// A document moved under the writer: load again.
     Conflict,
-    /// What was asked for can't be: a cursor of another list, for instance.
+    /// The request can't be met: it has a cursor of another list, for instance.
     Rejected,
-    /// What is stored can't be read.
+    /// The stored data can't be read.
     Corrupt,
 }
 
-/// Why the store could not do its work.
+/// The reason for which the store could not do its work.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
-    /// What a caller can decide on.
+    /// The kind, by which a caller decides what to do.
     pub kind: StoreErrorKind,
     message: String,
     #[source]
@@ -45,7 +45,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// An error of this kind; `message` names the thing and the fix.
+    /// Makes an error of this kind. `message` names the thing and the fix.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
@@ -60,15 +60,15 @@ impl StoreError {
 /// Which jobs to list. All given conditions must hold; jobs that were removed are never listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobFilter {
-    /// In one of these states; any when empty.
+    /// Only jobs in one of these states; jobs in any state when empty.
     pub states: Vec<JobState>,
-    /// Running this binary.
+    /// Only jobs of this binary.
     pub name: Option<JobName>,
-    /// Submitted at or after.
+    /// Only jobs submitted at this time or later.
     pub since: Option<Timestamp>,
-    /// Submitted before.
+    /// Only jobs submitted before this time.
     pub until: Option<Timestamp>,
-    /// An attempt of theirs failed with any of these errors; no condition when empty.
+    /// Only jobs with an attempt that failed with one of these errors; no condition when empty.
     pub errors: Vec<Fingerprint>,
 }
 
@@ -81,10 +81,10 @@ pub struct DayRange {
     pub to: Option<Day>,
 }
 
-/// What readers may ask.
+/// History, for readers.
 #[async_trait]
 pub trait History: Send + Sync + 'static {
-    /// One job with all its attempts.
+    /// The record of a job, with all its attempts.
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
     /// What these jobs are given, in the same order. `None` for a job that history does not know, or whose body it was not
@@ -95,20 +95,20 @@ pub trait History: Send + Sync + 'static {
     /// a record that has it within.
     async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// Jobs, last submitted first.
+    /// A page of jobs, the last submitted first.
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError>;
 
-    /// One line for each job name, in order of name: costs as much as there are names, not jobs.
+    /// One line for each job name, in order of name. The cost grows with the number of names, not of jobs.
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError>;
 
     /// The aggregates of these days, of one name or all.
     async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError>;
 
-    /// What history knows of these errors, in the same order. There is no list of all errors: the aggregates name every
-    /// fingerprint that there is.
+    /// The records of these errors, in the same order. There is no list of all errors, because the
+    /// aggregates name every fingerprint.
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError>;
 
-    /// The same without their vectors, which are empty: for the many who only count and name.
+    /// Like [`History::errors`], but with empty vectors, for the many callers that only count and name.
     async fn errors_without_vectors(
         &self,
         fingerprints: &[Fingerprint],
@@ -123,16 +123,16 @@ pub trait History: Send + Sync + 'static {
     /// The categories of errors; none before a projector has led for the first time.
     async fn categories(&self) -> Result<Categories, StoreError>;
 
-    /// The at most `k` known errors nearest to this vector of length 1 among those of the same model, best first.
+    /// The at most `k` known errors of the same model that are nearest to this vector of length 1, the best first.
     async fn similar_errors(&self, vector: &[f32], model: &str, k: usize) -> Result<Vec<Neighbour>, StoreError>;
 
-    /// Up to where the log has been folded.
+    /// The place up to which the log has been folded.
     async fn cursor(&self) -> Result<Cursor, StoreError>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// What does not work although the store answers, for people; `None` when all does.
+    /// What does not work although the store answers, for people. `None` when everything works.
     fn lacks(&self) -> Option<String> {
         None
     }
@@ -141,16 +141,16 @@ pub trait History: Send + Sync + 'static {
 /// The right to write, for a while. Numbers only grow; the store refuses every number but the last one given out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Term {
-    /// Who holds it: one per process.
+    /// The name of the holder: one per process.
     pub holder: String,
-    /// Which term it is, from 1.
+    /// The number of the term, from 1.
     pub number: u64,
 }
 
 /// A document with the version under which it was read; `None` when it was not there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Versioned<T> {
-    /// The document.
+    /// The document as it was read or is to be written.
     pub document: T,
     /// The store's own mark of this version.
     pub version: Option<u64>,
@@ -165,12 +165,13 @@ pub struct Loaded {
     pub shards: Vec<Option<Versioned<StatShard>>>,
 }
 
-/// What [`Projection::commit`] writes, in this order.
+/// The documents that [`Projection::commit`] writes, in this order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Commit {
     /// All categories, when they have changed.
     pub categories: Option<Versioned<Categories>>,
-    /// What was seen of errors: merged ([`Sighting::merge`]) into what was seen before. What is known of them stays.
+    /// New sightings of errors. The store merges them ([`Sighting::merge`]) into the old ones and
+    /// keeps the knowledge of the errors.
     pub sightings: Vec<Sighting>,
     /// Aggregates: written when every error has been.
     pub shards: Vec<Versioned<StatShard>>,
@@ -180,12 +181,12 @@ pub struct Commit {
     pub jobs: Vec<Versioned<JobRecord>>,
     /// The global cursor: written last. It never goes back: an earlier one leaves it where it is.
     pub cursor: Cursor,
-    /// How long the job records are to be kept. A store that removes records by itself writes each with its
-    /// [`Retention::expiry`]; the others wait for [`Projection::expire`].
+    /// How long job records are kept. A store that removes records by itself writes each with its
+    /// [`Retention::expiry`]. In other stores they wait for [`Projection::expire`].
     pub retention: Retention,
 }
 
-/// What only the projector may do.
+/// The store, for the projector alone.
 ///
 /// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (categories, errors,
 /// aggregates, bodies, job records, global cursor) keeps that harmless: categories skip the changes that they have, errors merge
@@ -194,13 +195,13 @@ pub struct Commit {
 /// (its `applied` cursor), and so does each record.
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
-    /// Wins or renews the one projector's term for `ttl`; `None` while another holds it. Renewing keeps the number.
+    /// Wins or renews the only projector's term for `ttl`. `None` while another holds it. A renewal keeps the number.
     ///
     /// # Errors
     /// `Rejected` when this history is folded from another log than the one that it was opened for.
     async fn lead(&self, holder: &str, ttl: std::time::Duration, clock: &Clock) -> Result<Option<Term>, StoreError>;
 
-    /// Gives that term back, if it is still the current one.
+    /// Gives this term back, if it is still the current one.
     async fn resign(&self, term: &Term) -> Result<(), StoreError>;
 
     /// Reads what a batch of events is about to change.
@@ -209,14 +210,14 @@ pub trait Projection: Send + Sync + 'static {
     /// Reads the categories; `None` before they were written for the first time.
     async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError>;
 
-    /// Sets what is known of errors, in place of what was known; what was seen of them stays. Skips errors that were never
-    /// seen, and those of which something is known by a later revision of the categories.
+    /// Replaces the knowledge of errors; their sightings stay. Skips errors that were never seen,
+    /// and those whose knowledge comes from a later revision of the categories.
     ///
     /// # Errors
     /// `Fenced` if the term is not the current one.
     async fn learn(&self, term: &Term, learned: &[Learned]) -> Result<(), StoreError>;
 
-    /// Up to where the log has been folded.
+    /// The place up to which the log has been folded.
     async fn position(&self) -> Result<Cursor, StoreError>;
 
     /// Writes documents under their versions, then the cursor. Atomic for each document, idempotent as a whole.
@@ -226,9 +227,10 @@ pub trait Projection: Send + Sync + 'static {
     /// time of submission, or a body within its record would change.
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError>;
 
-    /// Removes job records that have expired, the longest ended first and `limit` at most; answers how many. Never one of
-    /// a job that has not ended. The shards of what is removed say so before it is gone ([`StatShard::expire_from`]);
-    /// their counts stay as they are. A store that removes records by itself has nothing to do.
+    /// Removes expired job records, the longest ended first and at most `limit`, and returns how
+    /// many. Never removes the record of a job that has not ended. The shards of these records note
+    /// it before the records are gone ([`StatShard::expire_from`]), and their counts stay as they
+    /// are. A store that removes records by itself has nothing to do.
     ///
     /// # Errors
     /// `Fenced` if the term is not the current one.
@@ -240,8 +242,9 @@ pub trait Projection: Send + Sync + 'static {
     /// The keys of all aggregates. For rebuilding them.
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError>;
 
-    /// Whether the store has lost what had been written, since this was asked last: what is left of it is to be counted anew.
-    /// The term in which that happened is over, and the next begins where the log does. False on stores that notice no loss.
+    /// Whether the store has lost written data since the last call. Then the rest of it must be
+    /// recounted. The term in which that happened is over, and the next begins where the log does.
+    /// Always false on stores that notice no loss.
     fn take_loss(&self) -> bool {
         false
     }

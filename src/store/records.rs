@@ -30,38 +30,38 @@ pub struct JobRecord {
     pub submitted_at: Timestamp,
     /// The rules under which it runs.
     pub options: JobOptions,
-    /// Where it stood after the last folded event.
+    /// Its state after the last folded event.
     pub state: JobState,
-    /// Every attempt, in order.
+    /// All its attempts, in order of number.
     pub attempts: Vec<AttemptRecord>,
     /// How its last attempt ended, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// What it gave back.
+    /// The result that it gave back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     /// Why it failed, or why its last attempt did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// When it ended.
+    /// When it ended; `None` before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// When its next attempt is due, between two attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
-    /// Why somebody asked for it to be stopped.
+    /// The reason of a request to cancel it, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested: Option<String>,
-    /// How often somebody put it back after it had failed.
+    /// How often it was put back after it had failed.
     #[serde(default)]
     pub retries: u32,
-    /// After what it was put back.
+    /// After how many attempts it was put back, and how it had ended first. `None` if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_after: Option<RetriedAfter>,
-    /// Whether somebody took it out of the lists.
+    /// Whether it was removed from the queue and the lists.
     #[serde(default)]
     pub removed: bool,
-    /// Whether it was written down that the queue took it; other events may have made the record.
+    /// Whether the log has its submission. Other events may have made the record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub announced: bool,
     /// Whether the store keeps the job's body beside the record ([`super::History::bodies`]).
@@ -70,24 +70,25 @@ pub struct JobRecord {
     /// When the last job was submitted that has this id too, and a record of its own (see [`JobId::come_again`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub come_again: Option<Timestamp>,
-    /// The id that the queue has the job under, where `id` is of history's own making and does not tell it. Never changes.
+    /// The queue's id of the job, where history made `id` itself and `id` does not show it. Never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_as: Option<JobId>,
     /// The last event that has been folded in: earlier ones are skipped.
     pub applied: Cursor,
 }
 
-/// After what a job was put back. One field, as a store may bound how many of them a change can write.
+/// The point after which a job was put back. It is one field, as a store may bound how many fields
+/// a change can write.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RetriedAfter {
-    /// So many attempts had started when it was last put back. All that older versions wrote.
+    /// How many attempts had started when it was last put back. Older versions wrote only this.
     Attempts(u32),
-    /// The same, and its first end.
+    /// The same, together with its first end.
     Known {
-        /// How many attempts had started when it was last put back: news of their end no longer moves the job.
+        /// How many attempts had started when it was last put back. News of their end no longer moves the job.
         attempts: u32,
-        /// How it had ended when it was first put back: what came later says nothing of what retries are worth.
+        /// How it had ended when it was first put back. Later attempts say nothing about the worth of retries.
         first: FirstEnd,
     },
 }
@@ -119,7 +120,7 @@ pub struct FirstEnd {
     pub outcome: Option<Outcome>,
 }
 
-/// See [`JobRecord::own_id`].
+/// Finds the queue's id of a job; see [`JobRecord::own_id`].
 pub fn own_id(id: &JobId, queued_as: Option<&JobId>, submitted_at: Timestamp) -> Option<JobId> {
     match id.told_apart() {
         _ if queued_as.is_some() => queued_as.cloned(),
@@ -134,7 +135,7 @@ impl JobRecord {
     /// The last format that had the job's body within the record.
     const WITHIN: u32 = 1;
 
-    /// The record of a job of which no event has been folded yet.
+    /// Makes the record of a job before any of its events is folded.
     pub fn new(job: &Job) -> Self {
         let state = if !job.options.delay.is_zero() || !job.options.after.is_empty() {
             JobState::Delayed
@@ -170,8 +171,9 @@ impl JobRecord {
         }
     }
 
-    /// The id that the queue has the job under: history may have it under one of its own making
-    /// ([`JobId::come_again`]). `None` when nothing tells: an older version has shortened it and did not note which it was.
+    /// The queue's id of the job. History may keep the job under an id that it made itself
+    /// ([`JobId::come_again`]). `None` when that id does not show it: an older version has
+    /// shortened it and did not note the original.
     pub fn own_id(&self) -> Option<JobId> {
         own_id(&self.id, self.queued_as.as_ref(), self.submitted_at)
     }
@@ -203,8 +205,8 @@ impl JobRecord {
         ErrorSet::new(self.attempts.iter().filter_map(|attempt| attempt.fingerprint))
     }
 
-    /// When it ended for good, if it has. A job that was taken out of the queue before it ever ended has no end of its
-    /// own: it counts as ended when it was submitted.
+    /// When it ended for good, if it has. A job that was taken out of the queue before it ever
+    /// ended has no end of its own, so it counts as ended at its submission.
     pub fn ended_at(&self) -> Option<Timestamp> {
         match self.state {
             JobState::Completed | JobState::Failed => Some(self.finished_at.unwrap_or(self.submitted_at)),
@@ -213,7 +215,7 @@ impl JobRecord {
         }
     }
 
-    /// The record in one line.
+    /// The record as one line of a list.
     pub fn summary(&self) -> JobSummary {
         let last = self.attempts.last();
         JobSummary {
@@ -235,17 +237,17 @@ impl JobRecord {
 pub struct AttemptRecord {
     /// Attempt number, counting from 1.
     pub number: AttemptNumber,
-    /// By which worker.
+    /// The worker that started it.
     pub worker: WorkerId,
-    /// On which host; empty when only the end is known.
+    /// The name of the worker's host. Empty when only the end is known.
     #[serde(default)]
     pub host: String,
-    /// When it was started.
+    /// When the worker started it.
     pub started_at: Timestamp,
     /// How it ended; `None` while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<AttemptReport>,
-    /// What it said, if it failed: an attempt that was lost or cancelled has not failed.
+    /// The fingerprint of its error, if it failed. An attempt that was lost or cancelled has not failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
 }
@@ -253,40 +255,40 @@ pub struct AttemptRecord {
 /// A job in one line of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobSummary {
-    /// The job.
+    /// The id of the job.
     pub id: JobId,
     /// The binary that it runs.
     pub name: JobName,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
-    /// When it was accepted.
+    /// When the queue accepted it.
     pub submitted_at: Timestamp,
     /// When its last attempt was started.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When it ended; `None` before that.
     pub finished_at: Option<Timestamp>,
-    /// How often it was started.
+    /// How many attempts were started.
     pub attempts: u32,
     /// How its last attempt ended, once it has ended.
     pub outcome: Option<Outcome>,
-    /// The first line of why it failed.
+    /// The first line of its error.
     pub error: Option<String>,
 }
 
 /// A job name in one line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NameSummary {
-    /// The binary.
+    /// The name of the binary.
     pub name: JobName,
     /// When one of its jobs was last submitted.
     pub latest: Timestamp,
     /// How many jobs wait, are delayed or prioritised.
     pub waiting: u64,
-    /// How many run.
+    /// How many jobs are running.
     pub active: u64,
-    /// How many have completed.
+    /// How many jobs have completed.
     pub completed: u64,
-    /// How many have failed.
+    /// How many jobs have failed.
     pub failed: u64,
     /// The last submitted jobs, newest first, at most [`NameSummary::RECENT`].
     pub recent: Vec<JobId>,

@@ -5,28 +5,29 @@ use std::time::Duration;
 use super::JobRecord;
 use crate::domain::{Day, Timestamp};
 
-/// How long the records of ended jobs are kept, counted from the end of the UTC day on which the job ended: everything of
-/// a day expires at one moment, and never before its shard says that it may ([`Retention::whole_until`]).
+/// How long the records of ended jobs are kept, counted from the end of the UTC day on which the
+/// job ended. So all records of a day expire at one moment, and never before their shard says that
+/// they may ([`Retention::whole_until`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention(Option<Duration>);
 
 impl Retention {
-    /// Nothing expires.
+    /// Records never expire.
     pub const FOREVER: Self = Self(None);
 
-    /// Kept for `age`; for ever when `None`.
+    /// Keeps records for `age`, or for ever when it is `None`.
     pub fn new(age: Option<Duration>) -> Self {
         Self(age)
     }
 
-    /// When the record expires: not while its job has not ended.
+    /// When the record expires. `None` while its job has not ended.
     pub fn expiry(self, record: &JobRecord) -> Option<Timestamp> {
         // Clocks of machines differ: an end before the submission must not let it expire before its shard says so.
         self.whole_until(record.ended_at()?.max(record.submitted_at).day())
     }
 
-    /// Until when the records of all jobs that were submitted on `day` are certain to be there: they ended on that day at
-    /// the earliest.
+    /// Until when the records of all jobs that were submitted on `day` are certain to be there.
+    /// They ended on that day at the earliest.
     pub fn whole_until(self, day: Day) -> Option<Timestamp> {
         self.0.map(|age| day.next().start() + age)
     }

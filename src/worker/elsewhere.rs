@@ -14,12 +14,10 @@ use crate::queue::Lease;
 
 /// How long a job is put off the first time, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How many jobs this worker remembers. Beyond that it forgets all of them, and their pauses begin
-/// anew.
+/// How many jobs this worker remembers. Beyond that it forgets all of them, and their pauses begin anew.
 const REMEMBERED: usize = 10_000;
-/// For how long this worker takes nothing before and after the moment when such a job is due again,
-/// so that other workers are first. It does not step aside all the time, even when there are many
-/// such jobs.
+/// For how long this worker takes nothing before and after the moment when such a job is due again, so
+/// that other workers are first. It does not step aside all the time, even when there are many such jobs.
 const ASIDE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(120));
 /// The least time between two such stretches.
 const BETWEEN: Duration = Duration::from_secs(1);

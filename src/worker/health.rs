@@ -17,8 +17,7 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 #[derive(Debug)]
 pub struct Health {
     trouble: watch::Sender<Option<String>>,
-    /// Whether a process has started since the last trouble. Only that proves that the trouble is
-    /// over.
+    /// Whether a process has started since the last trouble. Only that proves that the trouble is over.
     is_proven: AtomicBool,
 }
 

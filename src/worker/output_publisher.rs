@@ -1,5 +1,4 @@
-//! Carries a running job's output and progress to those who follow the job. The runner calls this
-//! on the attempt's own thread.
+//! Carries a running job's output and progress to its followers. The runner calls this on the attempt's own thread.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,8 +8,7 @@ use crate::queue::{OutputChunk, Publisher};
 use crate::runner::OutputSink;
 
 /// How long a job's output waits at most while the queue does not take it. After that the output is
-/// lost until the queue takes some again: a job must not stand still because a follower can't see
-/// it.
+/// lost until the queue takes some again: a job must not stand still because a follower can't see it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes output and progress through the lease.

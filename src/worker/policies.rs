@@ -47,8 +47,7 @@ impl Policies {
         (!rules.is_empty()).then(|| Arc::new(Self { rules, cache, classifier }))
     }
 
-    /// Gets ready to decide. The worker takes no job before, so that even the first failure follows
-    /// the rules.
+    /// Gets ready to decide. The worker takes no job before, so that even the first failure follows the rules.
     pub(super) async fn prepare(&self) {
         if let Some(classifier) = &self.classifier {
             classifier.prepare().await;

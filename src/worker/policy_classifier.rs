@@ -1,8 +1,7 @@
 //! Finds the category of an error at once, with a matcher made of the published categories.
 //!
-//! A matcher takes long to make, so no attempt ever waits for one. The worker makes it before it
-//! takes its first job, and anew beside the attempts when the categories change. Until then the old
-//! one applies.
+//! A matcher takes long to make, so no attempt ever waits for one. The worker makes it before it takes its
+//! first job, and anew beside the attempts when the categories change. Until then the old one applies.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -45,8 +44,7 @@ impl PolicyClassifier {
         Self { cache, embedder, unpublished, now: RwLock::default() }
     }
 
-    /// The category of an attempt's error. `None` also while the worker doesn't know the
-    /// categories.
+    /// The category of an attempt's error. `None` also while the worker doesn't know the categories.
     pub(super) async fn category(&self, text: &str) -> Option<CategoryId> {
         let known = self.now()?;
         let matcher = known.matcher.as_ref()?;

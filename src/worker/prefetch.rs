@@ -100,16 +100,14 @@ impl Prefetch {
         }
     }
 
-    /// Counts anew how many leases to hold. Returns whether the number has changed enough to
-    /// matter.
+    /// Counts anew how many leases to hold. Returns whether the number has changed enough to matter.
     fn count(&self) -> bool {
         let average = self.average_us.load(Ordering::Relaxed).max(1);
         let ahead = usize::try_from(AHEAD.as_micros() / u128::from(average)).unwrap_or(MOST).min(MOST);
         let long = self.running().began.values().filter(|began| began.elapsed() >= LONG).count();
         let leases = self.slots + self.slots.saturating_sub(long) * ahead;
         let was = self.leases.load(Ordering::Relaxed);
-        // A small swing is not worth a message to the queue. The change to or from no leases ahead
-        // always is.
+        // A small swing is not worth a message to the queue. The change to or from no leases ahead always is.
         let changed = leases.abs_diff(was) > was / 4 || (leases == self.slots) != (was == self.slots);
         if changed {
             self.leases.store(leases, Ordering::Relaxed);

@@ -126,8 +126,7 @@ impl StartLog for Start {
         let (written, began) = match state {
             State::Writing(writing, began) => (self.runtime.block_on(writing), began),
             State::Written(written, began) => (written, began),
-            // No thread has begun the attempt, or another thread waits for it. Only one thread has
-            // the attempt.
+            // No thread has begun the attempt, or another thread waits for it. Only one thread has the attempt.
             other @ (State::Waiting | State::Awaited) => {
                 *self.state() = other;
                 return false;

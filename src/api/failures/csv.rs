@@ -57,8 +57,7 @@ fn flatten(prefix: &str, value: Value, cells: &mut Vec<(String, String)>) {
     }
 }
 
-/// Puts an apostrophe before a text that a spreadsheet would take for a formula, because texts come
-/// from jobs.
+/// Puts an apostrophe before a text that a spreadsheet would take for a formula, because texts come from jobs.
 fn harmless(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }

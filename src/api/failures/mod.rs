@@ -26,10 +26,9 @@ struct Span {
 }
 
 impl Span {
-    /// Takes `name`, `since` and `until`. The last two are days or moments. Aggregates are by day
-    /// of submission, so a `since` within a day includes all of that day, and an `until` excludes
-    /// the day that it begins. An `until` within a day is refused, because it would have to count a
-    /// part of that day.
+    /// Takes `name`, `since` and `until`. The last two are days or moments. Aggregates are by day of
+    /// submission, so a `since` within a day includes all of that day, and an `until` excludes the day that
+    /// it begins. An `until` within a day is refused, because it would have to count a part of that day.
     fn take(params: &mut Params) -> Result<Self, ApiError> {
         let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
         let name = params.with("name", JobName::parse)?;
@@ -119,8 +118,7 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
 }
 
 /// The errors that a client selects: by category, by the first digits of a fingerprint, or by both.
-/// Empty when it gives neither. If it gives either and no error matches, that is the client's
-/// mistake.
+/// Empty when it gives neither. If it gives either and no error matches, that is the client's mistake.
 pub(super) async fn chosen_errors(
     api: &Api,
     category: Option<&str>,

@@ -166,8 +166,7 @@ async fn append(api: &Api, job: &Arc<Job>, kind: EventKind) -> Result<(), ApiErr
     Ok(())
 }
 
-/// Records what the queue has done already. Tries for some seconds, because no other part would
-/// record it.
+/// Records what the queue has done already. Tries for some seconds, because no other part would record it.
 async fn append_surely(api: &Api, job: &Arc<Job>, kind: EventKind) {
     const PAUSES: [u64; 6] = [20, 100, 500, 1000, 2000, 4000];
     let event = Event::new(api.clock.now(), job.clone(), kind);

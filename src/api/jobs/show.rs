@@ -49,8 +49,7 @@ pub(in crate::api) async fn show(
     Ok(response)
 }
 
-/// The seconds in `Prefer: wait=N` (RFC 7240). The RFC demands that unknown preferences are
-/// ignored.
+/// The seconds in `Prefer: wait=N` (RFC 7240). The RFC demands that unknown preferences are ignored.
 fn preferred_wait(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(text) = query::header(headers, "prefer")? else { return Ok(None) };
     let mut words = text.split([',', ';']).filter_map(|p| p.split_once('='));

@@ -36,8 +36,7 @@ impl JobSnapshot {
 pub(in crate::api) enum Depth {
     /// The whole job.
     Whole,
-    /// The job without its arguments, data, result and parents, which may be large and which few
-    /// callers show.
+    /// The job without its arguments, data, result and parents, which may be large and which few callers show.
     Standing,
 }
 

@@ -1,10 +1,9 @@
 //! Streams a job's output as it comes.
 //!
-//! While an attempt runs, its output comes from the queue, piece by piece. When it has ended,
-//! history has the tail of each stream, which replaces pieces that never came through.
-//! [`transcript`] merges the two, so that the client gets nothing twice, and a mark where bytes are
-//! missing. This file reads from both. What it holds is bounded: it reads on only when the client
-//! has taken what was read.
+//! While an attempt runs, its output comes from the queue, piece by piece. When it has ended, history
+//! has the tail of each stream, which replaces pieces that never came through. [`transcript`] merges
+//! the two, so that the client gets nothing twice, and a mark where bytes are missing. This file reads
+//! from both. What it holds is bounded: it reads on only when the client has taken what was read.
 
 mod transcript;
 
@@ -36,8 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The id of the last event. A client that reconnects with it learns that there is no more.
 const END: &str = "end";
 
-/// `GET /api/v1/jobs/{id}/logs`: the output of a job so far and, unless `follow=false`, until its
-/// end.
+/// `GET /api/v1/jobs/{id}/logs`: the output of a job so far and, unless `follow=false`, until its end.
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     segment: Segment,
@@ -88,8 +86,7 @@ struct LogStreamer {
     transcript: Transcript,
     /// The place up to which the queue's output has been read.
     position: u64,
-    /// Whether the job has ended and history knows how. Then the tails in history are enough if the
-    /// queue is away.
+    /// Whether the job has ended and history knows how. Then the tails in history are enough if the queue is away.
     settled: bool,
 }
 
@@ -152,8 +149,7 @@ impl LogStreamer {
         }
     }
 
-    /// Sends the tails that history knows, and before them the queue's pieces of the attempts that
-    /// have ended.
+    /// Sends the tails that history knows, and before them the queue's pieces of the attempts that have ended.
     async fn tell(&mut self, look: &JobSnapshot, caught_up: bool) -> Result<(), ApiError> {
         /// The time between two looks for the last piece of an attempt. The worker writes it when
         /// it settles the lease.
@@ -167,8 +163,7 @@ impl LogStreamer {
                 Need::Nothing | Need::History => return Ok(()),
                 Need::More => read = if self.read_on().await? { Read::Some } else { Read::All },
                 Need::Rest(attempt) => {
-                    // Asked before the queue is read, so that the read gets everything that was
-                    // there at that moment.
+                    // Asked before the queue is read, so that the read gets everything that was there at that moment.
                     let is_last = Instant::now() >= until || self.is_settled(attempt).await?;
                     if self.read_on().await? {
                         read = Read::Some;
@@ -191,8 +186,7 @@ impl LogStreamer {
         Ok(queued.is_none_or(|job| job.state != JobState::Active || job.attempts_started > attempt))
     }
 
-    /// Whether the job's state in the queue differs from the one in `look`. Also updates the
-    /// progress in `look`.
+    /// Whether the job's state in the queue differs from the one in `look`. Also updates the progress in `look`.
     async fn moved(&self, look: &mut JobSnapshot) -> Result<bool, ApiError> {
         let Some(queued) = self.queued().await? else { return Ok(true) };
         // Another job with the same id has taken its place.
@@ -213,8 +207,7 @@ impl LogStreamer {
         }
         self.settled = look.settled;
         self.tell(&look, true).await?;
-        // History has no tail of an attempt that was lost with its worker, so the queue's pieces
-        // are sent.
+        // History has no tail of an attempt that was lost with its worker, so the queue's pieces are sent.
         while self.read_on().await? {
             self.transcript.absorb(&look.view.attempts, Read::Some, true);
             self.send().await;
@@ -261,8 +254,7 @@ impl LogStreamer {
         Ok(has_some)
     }
 
-    /// Sends what the transcript has ready. The task that owns the stream notices when the client
-    /// has gone.
+    /// Sends what the transcript has ready. The task that owns the stream notices when the client has gone.
     async fn send(&mut self) {
         for TranscriptEvent { event, position } in self.transcript.take_events() {
             let ended = matches!(&event, crate::wire::LogEvent::State { state } if state.is_final());

@@ -120,8 +120,7 @@ impl Transcript {
     }
 
     /// Makes events from what history knows and what the caller has `read` from the queue. With
-    /// `caught_up`, an attempt that is followed by another counts as ended even if history can't
-    /// tell how.
+    /// `caught_up`, an attempt that is followed by another counts as ended even if history can't tell how.
     ///
     /// For an attempt that has ended, history has the tail of each stream. The tail replaces pieces
     /// that never came through. But the bytes before it must have been sent, so all of the queue's
@@ -161,8 +160,7 @@ impl Transcript {
         if self.flush() { Need::History } else { Need::Nothing }
     }
 
-    /// Makes events from the pieces that no earlier attempt holds up. Returns whether some are
-    /// left.
+    /// Makes events from the pieces that no earlier attempt holds up. Returns whether some are left.
     pub(super) fn flush(&mut self) -> bool {
         while let Some(chunk) = self.pending.front() {
             if self.attempts.range(..chunk.attempt).any(|(_, earlier)| !earlier.ended) {
@@ -220,8 +218,7 @@ impl Transcript {
         }
     }
 
-    /// Makes an event from the new part of the bytes that begin at `at`, and a gap for missing
-    /// bytes before them.
+    /// Makes an event from the new part of the bytes that begin at `at`, and a gap for missing bytes before them.
     fn output(&mut self, attempt: u32, stream: Stream, at: Option<u64>, bytes: &[u8]) {
         let sent = *self.sent(attempt, stream);
         let begin = at.unwrap_or(sent);

@@ -1,5 +1,4 @@
-//! Runs commands against a server with scripted answers, and checks what they ask, print and exit
-//! with.
+//! Runs commands against a server with scripted answers, and checks what they ask, print and exit with.
 
 use serde_json::json;
 

@@ -1,8 +1,7 @@
 //! The event log as one Redis stream, shared by any number of machines.
 //!
-//! An entry is an event, and a cursor is an entry's id. The server gives ids out in ascending
-//! order, even when its clock steps back. It never gives one out twice, since a trimmed stream
-//! keeps its last one.
+//! An entry is an event, and a cursor is an entry's id. The server gives ids out in ascending order, even
+//! when its clock steps back. It never gives one out twice, since a trimmed stream keeps its last one.
 //!
 //! An append is a script of four lines rather than MULTI. The cap is then exact for any number of
 //! writers, a refusal leaves no trace, and the append costs one round trip that others share. Also,
@@ -32,16 +31,14 @@ use crate::domain::{CategoryEvent, Entry, Event};
 use crate::redis::{Redis, RedisError, RedisErrorKind, within};
 use tail::Tail;
 
-/// KEYS: stream. ARGV: cap, then events. Returns the last id, or nothing when the cap would be
-/// passed.
+/// KEYS: stream. ARGV: cap, then events. Returns the last id, or nothing when the cap would be passed.
 const APPEND: &str = "\
 if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then return false end
 local id
 for i = 2, #ARGV do id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
 return id";
 
-/// KEYS: the key that names the history which follows the log. ARGV: history. Returns the name that
-/// was set first.
+/// KEYS: the key that names the history which follows the log. ARGV: history. Returns the name that was set first.
 const OWN: &str = "\
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return redis.call('GET', KEYS[1])";
@@ -66,13 +63,11 @@ return {found[1], tostring(size)}";
 
 /// KEYS: hash of parked entries. Returns how many were put there.
 const PARKED: &str = "return redis.call('HGET', KEYS[1], 'count')";
-/// An entry of more bytes than this can't be an event: a job's body and its output tails are far
-/// smaller.
+/// An entry of more bytes than this can't be an event: a job's body and its output tails are far smaller.
 const LARGEST: u64 = 64 << 20;
 /// The field of an entry that holds the event.
 const FIELD: &[u8] = b"event";
-/// How many entries one command reads. Even with the largest output tails these are only a few
-/// megabytes.
+/// How many entries one command reads. Even with the largest output tails these are only a few megabytes.
 const CHUNK: usize = 100;
 /// Events of this many bytes end a read before its limit: output tails make some of them large.
 const READ_BYTES: usize = 8 << 20;
@@ -294,8 +289,7 @@ fn cursor(id: &str) -> Result<Cursor, EventError> {
     id.parse().map_err(corrupt)
 }
 
-/// The events before the first that can't be read. If that is the very first, returns its error,
-/// with its place.
+/// The events before the first that can't be read. If that is the very first, returns its error, with its place.
 fn readable(
     found: Vec<StreamEntry>,
     decode: fn(&[u8]) -> Result<Entry, EventError>,

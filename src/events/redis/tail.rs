@@ -12,8 +12,7 @@ use crate::events::Cursor;
 use crate::reconnect::ReconnectBackoff;
 use crate::redis::{Redis, within};
 
-/// How long one blocking read lasts. The next one starts at the earliest place of the readers that
-/// wait by then.
+/// How long one blocking read lasts. The next one starts at the earliest place of the readers that wait by then.
 const BLOCK: Duration = Duration::from_secs(1);
 /// When a blocking read has not ended by then, its connection counts as dead.
 const OVERDUE: Duration = Duration::from_secs(3);
@@ -56,8 +55,7 @@ async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiv
     let mut waiting: Vec<Waiter> = Vec::new();
     loop {
         waiting.retain(|waiter| !waiter.wake.is_closed());
-        // Reads from the earliest place: events that are new to the other readers come after it
-        // too.
+        // Reads from the earliest place: events that are new to the other readers come after it too.
         let Some(after) = waiting.iter().map(|w| w.after).min() else {
             match arriving.recv().await {
                 Some(waiter) => waiting.push(waiter),
@@ -73,8 +71,7 @@ async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiv
             ask(connection, &stream, after).await
         };
         tokio::pin!(asked);
-        // A new reader does not interrupt the read, because the connection would stay busy with it
-        // all the same.
+        // A new reader does not interrupt the read, because the connection would stay busy with it all the same.
         let answer = loop {
             tokio::select! {
                 answer = &mut asked => break answer,

@@ -1,5 +1,4 @@
-//! Shows where the CPU time of a benchmark goes: to this process, by thread name, and to its
-//! children.
+//! Shows where the CPU time of a benchmark goes: to this process, by thread name, and to its children.
 //!
 //! Wall time shows how fast the pipeline is. It does not show what to make faster, and on a busy
 //! machine it says little at all. CPU time hardly depends on what else runs.
@@ -14,8 +13,7 @@ pub(super) struct CpuTimes(BTreeMap<String, Duration>);
 
 /// The name for the children that this process has waited for.
 const CHILDREN: &str = "jobs";
-/// The unit of times in `/proc/self/stat`. Linux shows programs 100 ticks a second, whatever the
-/// kernel uses itself.
+/// The unit of times in `/proc/self/stat`. Linux shows programs 100 ticks a second, whatever the kernel uses itself.
 const TICK: Duration = Duration::from_millis(10);
 /// The name for threads that have ended.
 const ENDED: &str = "ended threads";

@@ -1,5 +1,5 @@
-//! What finds aggregates and jobs without a scan: which names there are, which days each has, and each name's sums and
-//! last ids.
+//! The directory, which finds aggregates and jobs without a scan. It lists the names that there
+//! are, the days of each, and each name's sums and last ids.
 //!
 //! | document | what it holds | written when |
 //! |---|---|---|
@@ -8,10 +8,11 @@
 //! | `days:<year>:<name>` | sums by day: 366 at most | the same |
 //! | `recent:<name>` | the last 1000 jobs | a job of it arrives or is removed |
 //!
-//! Everything in them is set, never added: a day's sums are those of its aggregate, a year's those of its days, a job is
-//! in a list or not. So writing the same again changes nothing, and writing goes before the documents that it is about:
-//! what stops half-way is done again by the replay. A batch that finds an aggregate or a job already folded sets what it
-//! has *read*, so that the directory always ends at what the documents say.
+//! All values in it are set, never added to: a day's sums are those of its aggregate, a year's are
+//! those of its days, and a job is in a list or not. So writing the same again changes nothing. The
+//! directory is written before the documents that it describes, so a replay repeats what has
+//! stopped half-way. A batch that finds an aggregate or a job already folded sets the values that
+//! it has *read*, so that the directory always ends at what the documents say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -29,14 +30,14 @@ use crate::reconnect::ReconnectBackoff;
 use crate::stats::{Counts, ShardKey};
 use crate::store::{DayRange, JobRecord, NameSummary, StoreError, StoreErrorKind, Term, codec};
 
-/// The format of these documents.
+/// The format number of these documents.
 const SCHEMA: u32 = 1;
-/// How often to start over when others write the same document.
+/// How often to start over when another process writes the same document.
 const TRIES: u32 = 20;
 /// How many documents of a kind to remember between two commits.
 const REMEMBERED: usize = 2000;
 
-/// How many jobs of a day or year are in which state.
+/// How many jobs of a day or year are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tally {
     waiting: i64,
@@ -60,14 +61,14 @@ impl Tally {
     }
 }
 
-/// The document `names`.
+/// The document `names`: all job names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Names {
     schema: u32,
     names: BTreeSet<JobName>,
 }
 
-/// A document `name:<name>`.
+/// A document `name:<name>`: the sums by year, and the running jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct NameDocument {
     schema: u32,
@@ -76,18 +77,18 @@ pub(super) struct NameDocument {
     running: BTreeSet<String>,
 }
 
-/// A document `days:<year>:<name>`.
+/// A document `days:<year>:<name>`: the sums by day.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Days {
     schema: u32,
     days: BTreeMap<Day, Tally>,
 }
 
-/// A document `recent:<name>`.
+/// A document `recent:<name>`: the last jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recent {
     schema: u32,
-    /// When the newest job ever was submitted.
+    /// When the newest job of all time was submitted.
     latest: Option<Timestamp>,
     /// Whether there were jobs before the first of `places`.
     more: bool,
@@ -99,7 +100,7 @@ impl NameDocument {
         self.years.keys().map(String::as_str)
     }
 
-    /// The name's line; none when all its jobs have been removed.
+    /// The name's line. `None` when all its jobs have been removed.
     pub(super) fn summary(&self, name: JobName, recent: &Recent) -> Option<NameSummary> {
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
         let newest = recent.places.last().and_then(|place| documents::read_place(place)).map(|(at, _)| at);
@@ -164,7 +165,7 @@ pub(super) async fn recent(connector: &Connector, name: &JobName) -> Result<Rece
     or_empty(connector, &documents::recent_key(name)).await
 }
 
-/// Where a job stands in the lists of its name.
+/// The place of a job in the lists of its name.
 #[derive(Debug, Clone)]
 pub(super) struct DirectoryLine {
     place: String,
@@ -191,14 +192,14 @@ impl DirectoryLine {
     }
 }
 
-/// What a commit says of one name.
+/// What a commit changes for one name.
 #[derive(Debug, Default)]
 pub(super) struct DirectoryChange {
     days: BTreeMap<Day, Tally>,
     lines: Vec<DirectoryLine>,
 }
 
-/// What a commit says, by name.
+/// What a commit changes, by name.
 #[derive(Debug, Default)]
 pub(super) struct AllNews(BTreeMap<JobName, DirectoryChange>);
 
@@ -212,7 +213,7 @@ impl AllNews {
     }
 }
 
-/// Documents as they were written last, so that a commit need not read them again.
+/// Documents as this process wrote them last, so that a commit need not read them again.
 struct Remembered<D>(Mutex<HashMap<String, (D, u64)>>);
 
 impl<D> Default for Remembered<D> {
@@ -221,7 +222,7 @@ impl<D> Default for Remembered<D> {
     }
 }
 
-/// Writes the directory: for the projector.
+/// Writes the directory for the projector.
 #[derive(Default)]
 pub(super) struct DirectoryWriter {
     names: Remembered<Names>,
@@ -231,7 +232,7 @@ pub(super) struct DirectoryWriter {
 }
 
 impl DirectoryWriter {
-    /// Reads all documents anew.
+    /// Forgets all remembered documents, so that they are read anew.
     pub(super) async fn forget(&self) {
         self.names.0.lock().await.clear();
         self.known.0.lock().await.clear();
@@ -239,7 +240,7 @@ impl DirectoryWriter {
         self.recent.0.lock().await.clear();
     }
 
-    /// Sets what the commit says.
+    /// Writes the changes of a commit.
     ///
     /// # Errors
     /// `Fenced` when another projector has written in between.
@@ -301,7 +302,7 @@ impl Recent {
     }
 }
 
-/// A document of the directory.
+/// One of the documents of the directory.
 trait Document: Clone + Default + PartialEq + Serialize + DeserializeOwned {
     fn set_schema(&mut self);
 }
@@ -318,7 +319,8 @@ macro_rules! document {
 document!(Names, NameDocument, Days, Recent);
 
 impl<D: Document> Remembered<D> {
-    /// Changes a document under its version, again and again until nobody writes in between; answers how it stands now.
+    /// Changes a document under its version, again and again until no other process writes in
+    /// between. Returns the document as it is then.
     async fn update(
         &self,
         connector: &Connector,
@@ -351,7 +353,7 @@ impl<D: Document> Remembered<D> {
                 all.insert(key.to_owned(), (after.clone(), version));
                 return Ok(after);
             }
-            // Whoever wrote it may have taken the term.
+            // The other writer may have taken the term.
             lease::check(connector, term).await?;
             tokio::time::sleep(waits.next_wait()).await;
         }

@@ -1,4 +1,4 @@
-//! Keys and bodies of documents.
+//! The keys and bodies of documents.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,23 +7,23 @@ use crate::domain::{Fingerprint, JobId, JobName, Timestamp};
 use crate::stats::ShardKey;
 use crate::store::{ErrorRecord, JobRecord, JobSummary, StoreError, StoreErrorKind, codec};
 
-/// The collections.
+/// A collection of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     /// Two documents for each job: its record, and what it is given.
     Jobs,
-    /// One for each error, with its vector.
+    /// One document for each error, with its vector.
     Errors,
-    /// One for each category, and the directory of all.
+    /// One document with all categories.
     Categories,
-    /// Aggregates, what finds them, and the lease with the cursor.
+    /// The aggregates, the directory that finds them, and the lease with the cursor.
     Aggregates,
 }
 
 impl Room {
     pub(super) const ALL: [Room; 4] = [Room::Jobs, Room::Errors, Room::Categories, Room::Aggregates];
 
-    /// The collection's name.
+    /// The name of the collection in the bucket.
     pub(super) fn name(self) -> &'static str {
         match self {
             Room::Jobs => "jobs",
@@ -34,9 +34,9 @@ impl Room {
     }
 }
 
-/// The lease and the cursor.
+/// The key of the document with the lease and the cursor.
 pub(super) const PROJECTOR: &str = "projector";
-/// Which job names there are.
+/// The key of the document with all job names.
 pub(super) const NAMES: &str = "names";
 
 pub(super) fn shard_key(key: &ShardKey) -> String {
@@ -65,33 +65,33 @@ pub(super) fn place(submitted_at: Timestamp, id: &JobId) -> String {
     format!("{:016x}:{id}", submitted_at.as_millis())
 }
 
-/// Where all places at or after this moment begin.
+/// The beginning of all places at or after this moment.
 pub(super) fn place_from(moment: Timestamp) -> String {
     format!("{:016x}:", moment.as_millis())
 }
 
-/// After every place: no hexadecimal digit is this large.
+/// A text after every place: no hexadecimal digit is as large.
 pub(super) const LAST_PLACE: &str = "~";
 
-/// Takes a place apart.
+/// Splits a place into the moment and the id.
 pub(super) fn read_place(text: &str) -> Option<(Timestamp, JobId)> {
     let (ms, id) = text.split_once(':')?;
     let ms = i64::from_str_radix(ms, 16).ok()?;
     Some((Timestamp::from_millis(ms), JobId::parse(id).ok()?))
 }
 
-/// A place as the cursor of a list: safe in a URL, whatever the id.
+/// A place as the cursor of a list, safe in a URL whatever the id.
 pub(super) fn to_cursor(place: &str) -> String {
     let (ms, id) = place.split_once(':').unwrap_or((place, ""));
     let id: String = id.bytes().map(|b| format!("{b:02x}")).collect();
     format!("{ms}-{id}")
 }
 
-/// Reads what [`to_cursor`] wrote.
+/// Reads a cursor that [`to_cursor`] wrote.
 pub(super) fn from_cursor(text: &str) -> Result<String, StoreError> {
     let place = || {
         let (ms, hex) = text.split_once('-')?;
-        // Signs would be read as numbers, too.
+        // The parser of numbers would accept signs, too.
         if !text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') || !hex.len().is_multiple_of(2) {
             return None;
         }
@@ -106,15 +106,15 @@ pub(super) fn from_cursor(text: &str) -> Result<String, StoreError> {
     })
 }
 
-/// What the server takes in one document is 20 MiB; this leaves room for what is beside the record.
+/// The most bytes of a record. The server takes 20 MiB in one document, which leaves room for the other fields.
 const LARGEST: usize = 16 << 20;
 
-/// What a job's document has besides its record.
+/// The fields of a job's document besides its record.
 #[derive(Debug, Serialize)]
 struct Extras<'a> {
     place: &'a str,
     summary: &'a JobSummary,
-    /// What its attempts failed with, each once, for the index.
+    /// The fingerprints of its failed attempts, each once, for the index.
     errors: &'a [Fingerprint],
 }
 
@@ -122,7 +122,7 @@ struct Extras<'a> {
 const WRITTEN_ONCE: [&str; 8] = ["schema", "id", "name", "arguments", "data", "submitted_at", "options", "queued_as"];
 /// How many paths one request may change.
 pub(super) const MOST_PATHS: usize = 16;
-/// The fields that a record may be without.
+/// The fields that a record may lack.
 const OPTIONAL: [&str; 7] =
     ["outcome", "result", "error", "finished_at", "due_at", "cancel_requested", "retried_after"];
 /// A job's whole document: the fields of its record, its place in lists and its line there.
@@ -136,8 +136,8 @@ pub(super) fn job_document(record: &JobRecord, key_prefix: &str) -> Map<String, 
     document
 }
 
-/// What changes in a job's document from one version to the next, by path. Fields that are gone become `null`, which
-/// reads the same.
+/// The changes of a job's document from one version to the next, by path. A field that is gone
+/// becomes `null`, which reads the same.
 pub(super) fn job_changes(document: Map<String, Value>) -> Vec<(String, Value)> {
     let gone: Vec<_> = OPTIONAL.iter().filter(|name| !document.contains_key(**name)).collect();
     let gone = gone.into_iter().map(|name| ((*name).to_owned(), Value::Null));
@@ -168,7 +168,7 @@ fn fitting(record: &JobRecord) -> std::borrow::Cow<'_, JobRecord> {
     record
 }
 
-/// The size of the record's JSON, if that can be near the limit; 0 otherwise.
+/// The size of the record's JSON if it may be near the limit, else 0.
 fn rough_size(record: &JobRecord) -> usize {
     let output: usize = record
         .attempts
@@ -177,16 +177,16 @@ fn rough_size(record: &JobRecord) -> usize {
         .flat_map(|r| [&r.stdout, &r.stderr])
         .map(|tail| tail.text.len() + tail.base64.as_ref().map_or(0, String::len))
         .sum();
-    // Escapes may make six bytes of one.
+    // Escaping may make six bytes of one.
     if output > LARGEST / 8 { codec::encode(record).len() } else { 0 }
 }
 
-/// What an error's document has besides its record.
+/// The fields of an error's document besides its record.
 #[derive(Debug, Serialize)]
 struct ErrorDocument<'a> {
     #[serde(flatten)]
     record: &'a ErrorRecord,
-    /// Among which vectors its own is looked for; none while it has none.
+    /// The name of the vectors among which its own is looked for. `None` while it has no vector.
     #[serde(skip_serializing_if = "Option::is_none")]
     space: Option<String>,
 }
@@ -196,7 +196,7 @@ pub(super) fn space(key_prefix: &str, model: &str) -> String {
     format!("{key_prefix}{model}")
 }
 
-/// An error's whole document.
+/// The whole document of an error.
 pub(super) fn error_document(record: &ErrorRecord, key_prefix: &str) -> Vec<u8> {
     let space = record.knowledge.as_ref().map(|known| space(key_prefix, &known.model));
     codec::encode(&ErrorDocument { record, space })
@@ -263,7 +263,8 @@ mod tests {
         assert_eq!(codec::job(&body).unwrap(), record);
     }
 
-    /// A change never touches what is written once, leaves nothing of the version before, and fits one request.
+    /// A change never touches a field that is written once, leaves nothing of the version before,
+    /// and fits one request.
     #[test]
     fn changes_make_the_document_of_the_new_version() {
         let mut full = with_output(2, 10);

@@ -1,4 +1,4 @@
-//! What a write waits for before it counts as done, and what is done where the bucket can't give it.
+//! Decides what a write waits for before it counts as done, and makes do with less where the bucket can't give that.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::domain::WriteDurability;
 
-/// How long less than what is wanted is made do with before it is tried again.
+/// How long writes make do with less before the full durability is tried again.
 const RECHECK: Duration = Duration::from_secs(60);
 
-/// As the SDK has it; `None` where nothing is waited for.
+/// The SDK's level. `None` if the write waits for nothing.
 pub(super) fn for_sdk(level: WriteDurability) -> Option<DurabilityLevel> {
     match level {
         WriteDurability::None => None,
@@ -22,7 +22,7 @@ pub(super) fn for_sdk(level: WriteDurability) -> Option<DurabilityLevel> {
     }
 }
 
-/// What is wanted of writes, and what they get.
+/// The durability that the settings want, and the one that writes get.
 #[derive(Debug)]
 pub(super) struct Demand {
     wanted: WriteDurability,
@@ -31,7 +31,7 @@ pub(super) struct Demand {
 
 #[derive(Debug, Default)]
 struct Compromise {
-    /// What the bucket gives instead, since when.
+    /// The level that the bucket gives instead, and since when.
     instead: Option<(WriteDurability, Instant)>,
     is_told: bool,
 }
@@ -45,7 +45,7 @@ impl Demand {
         self.compromise.lock().expect("nobody panics with the lock in hand")
     }
 
-    /// What the next write is to wait for.
+    /// The level that the next write waits for.
     pub(super) fn now(&self) -> WriteDurability {
         let mut compromise = self.compromise();
         if compromise.instead.is_some_and(|(_, since)| since.elapsed() >= RECHECK) {
@@ -54,8 +54,8 @@ impl Demand {
         compromise.instead.map_or(self.wanted, |(level, _)| level)
     }
 
-    /// Whether a write was refused, and not done, because the bucket can't give what it was to wait for: then the next ones
-    /// wait for less, for a while.
+    /// Whether the server refused a write, without doing it, because the bucket can't give the
+    /// durability. Then the next writes wait for less, for a while.
     pub(super) fn is_too_much(&self, asked: WriteDurability, refusal: &Error) -> bool {
         let (less, why) = match refusal.kind() {
             ErrorKind::DurabilityImpossible => {
@@ -85,7 +85,7 @@ impl Demand {
         true
     }
 
-    /// What writes lack, for people.
+    /// The durability that writes lack, for people.
     pub(super) fn lack(&self) -> Option<String> {
         let instead = self.compromise().instead;
         instead.map(|(less, _)| format!("writes wait for {:?} instead of {:?}", less.name(), self.wanted.name()))

@@ -1,7 +1,7 @@
-//! Errors and their categories: one document for each error, one for all categories.
+//! Errors and categories: one document for each error, and one for all categories.
 //!
-//! Both halves of an error's document are merged in under its version, and tried again when that has moved: the other
-//! writer is the same process, or one that has lost its term and writes what this one would write.
+//! Each half of an error's document is written under the document's version, and written again when that has
+//! moved. The other writer is in the same process, or has lost its term and writes what this one would write.
 
 use super::documents::{self, Room};
 use super::kv::{Written, each};
@@ -10,9 +10,9 @@ use super::session::Connector;
 use crate::domain::Fingerprint;
 use crate::store::{Categories, ErrorRecord, Learned, Sighting, StoreError, StoreErrorKind, Term, Versioned, codec};
 
-/// The document that holds the categories.
+/// The key of the document with all categories.
 const CATEGORIES: &str = "directory";
-/// How often a document is merged anew when it has moved.
+/// How often to write a document again after it has moved.
 const TRIES: usize = 20;
 
 pub(super) async fn errors(
@@ -26,7 +26,7 @@ pub(super) async fn errors(
     .await
 }
 
-/// Changes an error's record under its version; `change` answers `None` to leave it as it is.
+/// Changes an error's record under its version. `change` returns `None` to leave it as it is.
 async fn change(
     connector: &Connector,
     fingerprint: Fingerprint,
@@ -79,7 +79,7 @@ pub(super) async fn categories(connector: &Connector) -> Result<Option<Versioned
     found.map(|f| Ok(Versioned { document: codec::categories(&f.body)?, version: Some(f.cas) })).transpose()
 }
 
-/// Writes the categories under their version; what has moved, if it has.
+/// Writes the categories under their version. Returns a name for what has moved, if it has.
 pub(super) async fn write_categories(
     connector: &Connector,
     categories: &Versioned<Categories>,

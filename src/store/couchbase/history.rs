@@ -1,4 +1,4 @@
-//! What readers ask: single documents, found by the directory where their keys are not known.
+//! Answers readers: reads single documents, with the help of the directory where their keys are not known.
 
 use super::directory::{self, Days, NameDocument};
 use super::documents::{self, Room};
@@ -38,7 +38,7 @@ pub(super) async fn jobs(
     limit: usize,
 ) -> Result<Page<JobSummary>, StoreError> {
     let session = connector.session().await?;
-    // One more than asked for tells whether there is another page.
+    // Asks for one more, to know whether there is another page.
     let places = query::places(&session, &connector.settings().key_prefix, filter, start, limit + 1);
     let what = if filter.errors.is_empty() { "the list of jobs" } else { "the list of jobs by error or category" };
     let places = query::bounded(places, what).await?;
@@ -111,7 +111,7 @@ pub(super) async fn scan(
     limit: usize,
 ) -> Result<Vec<JobRecord>, StoreError> {
     let session = connector.session().await?;
-    // Ids are never empty.
+    // The empty text comes before every id, because ids are never empty.
     let mut after = after.map_or("", JobId::as_str).to_owned();
     loop {
         let ids = query::ids(&session, &connector.settings().key_prefix, &after, limit);
@@ -124,7 +124,7 @@ pub(super) async fn scan(
             job(connector, &id, codec::job).await
         });
         let records: Vec<_> = records.await?.into_iter().flatten().collect();
-        // All of them may have expired since the index was read; an empty answer would be taken for the end.
+        // All of them may have expired since the index was read. The caller would take an empty answer for the end.
         if !records.is_empty() {
             return Ok(records);
         }

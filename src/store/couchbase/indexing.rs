@@ -1,9 +1,9 @@
-//! Looks after the indexes for as long as the store is open: makes what is missing as soon as that can be done.
+//! Makes missing indexes for as long as the store is open, as soon as that is possible.
 //!
-//! A collection that was just made is unknown to the query service for a while, the query and the index service of a
-//! cluster that starts are up later than its documents, and an operator may drop an index, or the bucket. So what could not
-//! be made is tried again, with waits that grow, until all is there; and looked at anew when something was lost or a query
-//! misses an index.
+//! The query service does not know a new collection for a while. The query and index services of a
+//! cluster that starts are up later than its documents. And an operator may drop an index, or the
+//! bucket. So this task tries again, with growing waits, until all indexes are there. It looks anew
+//! when the bucket lost something or a query misses an index.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use super::{CouchbaseStore, query, setup, similar};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::StoreError;
 
-/// How often to try in silence what is only too early, as a rule.
+/// How often to try before a warning, since most failures come only from trying too early.
 const EARLY: u32 = 3;
 
-/// How it stands with the indexes of lists.
+/// The state of the indexes of lists.
 pub(super) struct Indexing {
-    /// What does not work without those that are missing; `None` when all are there, or nobody has looked yet.
+    /// What does not work while some are missing. `None` when all are there, or before the first look.
     lack: Mutex<Option<String>>,
-    /// Whether they have been made, or could not be for a reason that may last.
+    /// Whether they have been made, or could not be made for a reason that may last.
     is_settled: watch::Sender<bool>,
     look_again: Notify,
 }
@@ -34,11 +34,11 @@ impl Default for Indexing {
 
 impl Indexing {
     pub(super) async fn settled(&self) {
-        // An error means that the store is on its way out.
+        // An error means that the store is being closed.
         let _ = self.is_settled.subscribe().wait_for(|done| *done).await;
     }
 
-    /// What does not work, for people.
+    /// What does not work while indexes are missing, for people.
     pub(super) fn lack(&self) -> Option<String> {
         self.lack.lock().expect("nobody panics with the lock in hand").clone()
     }
@@ -55,7 +55,7 @@ impl Indexing {
     }
 }
 
-/// What is still to be made, and what was said of it.
+/// What is still to be made, and the warnings so far.
 struct Work {
     lists: bool,
     vectors: bool,
@@ -66,7 +66,7 @@ struct Work {
 impl Work {
     const ALL: Work = Work { lists: true, vectors: true, tries: 0, told: Vec::new() };
 
-    /// Warns of what could not be made, once, and not of what is only too early.
+    /// Warns once of an index that could not be made, but not of one that it is only too early for.
     fn tell(&mut self, problem: &setup::Problem) {
         let text = &problem.log;
         if self.told.contains(text) || (!problem.may_last && self.tries < EARLY) {
@@ -123,7 +123,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
         work = Work::ALL;
         tokio::select! {
             () = indexing.look_again.notified() => {}
-            // The sender goes with the store, and this with it.
+            // The sender ends with the store, and so does this task.
             _ = losses.changed() => {}
         }
     }

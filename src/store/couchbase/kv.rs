@@ -1,5 +1,5 @@
-//! Single documents: read, written, changed. Every operation has an end, is tried again while that may help, and tells
-//! whether what it wanted has happened even when an answer got lost on the way.
+//! Reads, writes and changes single documents. Every operation has an end and is tried again while
+//! that may help. It tells whether its wish was carried out, even when an answer got lost on the way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_millis(2500);
-/// How long to try again.
+/// How long to go on trying.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How many operations run at the same time for one caller.
 const AT_ONCE: usize = 64;
 
-/// What a write waits for before it is answered.
+/// The durability that a write waits for.
 type Level = Option<DurabilityLevel>;
 
 /// A document with its version.
@@ -38,31 +38,31 @@ pub(super) struct Found {
     pub(super) cas: u64,
 }
 
-/// What became of a write under a version.
+/// The result of a write under a version.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It is there, under this version.
+    /// The document is written, and has this version.
     Done(u64),
-    /// The document is not the one that it was meant for.
+    /// The document is not the version that the write was meant for.
     Moved,
 }
 
-/// How the server answered.
+/// The server's answer.
 enum KvOutcome<T> {
     Yes(T),
     /// There is no such document, or no such path in it.
     Missing,
-    /// The document has another version, or is there although it should not be.
+    /// The document has another version, or exists although it should not.
     Moved,
 }
 
-/// What an error says.
+/// The meaning of an error.
 enum KvErrorClass {
     Missing,
     Moved,
-    /// Not done; another try may do it.
+    /// The operation was not done; another try may do it.
     Again,
-    /// Perhaps done.
+    /// The operation may have been done.
     Unknown,
     FatalConfig(StoreErrorKind, &'static str),
 }
@@ -99,7 +99,8 @@ fn judge(error: &Error) -> KvErrorClass {
 }
 
 impl Connector {
-    /// Asks until there is an answer; true when an earlier try may have been carried out unheard.
+    /// Asks until there is an answer. Returns true with it when an earlier try may have been
+    /// carried out although its answer was lost.
     async fn ask<T, F>(&self, operation: impl Fn(Arc<Session>, Level) -> F) -> Result<(KvOutcome<T>, bool), StoreError>
     where
         F: Future<Output = Result<T, Error>>,
@@ -143,7 +144,7 @@ impl Connector {
         }
     }
 
-    /// A document; `None` when it is not there.
+    /// Reads a document. `None` when it does not exist.
     pub(super) async fn get(&self, room: Room, key: &str) -> Result<Option<Found>, StoreError> {
         let get = |session: Arc<Session>, _| async move {
             let found = session.collection(room).get(session.key(room, key), None).await?;
@@ -155,7 +156,7 @@ impl Connector {
         }
     }
 
-    /// One part of a document; `None` when document or part are not there.
+    /// Reads one part of a document. `None` when the document or the part does not exist.
     pub(super) async fn part(&self, room: Room, key: &str, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let specs = [LookupInSpec::get(path, None)];
         let specs = &specs;
@@ -168,7 +169,7 @@ impl Connector {
         }
     }
 
-    /// Writes a whole document in the place of the one of this version, or where there is none.
+    /// Writes a whole document in place of this version, or a new one without a version.
     pub(super) async fn write(
         &self,
         room: Room,
@@ -179,8 +180,8 @@ impl Connector {
         self.write_until(room, key, body, version, None).await
     }
 
-    /// The same; the server removes the document after so long. Without it the document stays for ever, even if the one
-    /// before was to be removed.
+    /// Like [`Connector::write`], but the server removes the document after `lifetime`. Without a
+    /// lifetime the document stays for ever, even if its former version was to be removed.
     pub(super) async fn write_until(
         &self,
         room: Room,
@@ -209,7 +210,7 @@ impl Connector {
         match self.ask(write).await? {
             (KvOutcome::Yes(cas), _) => Ok(Written::Done(cas)),
             (_, false) => Ok(Written::Moved),
-            // An earlier try may be what moved it.
+            // An earlier try may have moved it.
             (_, true) => self.written_by(room, key, |found| found == body).await,
         }
     }
@@ -255,7 +256,7 @@ impl Connector {
         }
     }
 
-    /// The version that a write made.
+    /// The version that a write made. Also notes the vbucket's UUID.
     fn noted(&self, written: &MutationResult) -> u64 {
         if let Some(token) = written.mutation_token() {
             self.witness.wrote(token.partition_id(), token.partition_uuid());
@@ -263,14 +264,14 @@ impl Connector {
         written.cas()
     }
 
-    /// Whether the document that is there is the one that was meant.
+    /// Checks whether the document on the server is the one that this write meant.
     async fn written_by(&self, room: Room, key: &str, is_it: impl Fn(&[u8]) -> bool) -> Result<Written, StoreError> {
         let found = self.get(room, key).await?.filter(|found| is_it(&found.body));
         Ok(found.map_or(Written::Moved, |found| Written::Done(found.cas)))
     }
 }
 
-/// Runs `one` for each item, many at a time; the results are in the order of the items.
+/// Runs `one` for each item, many at a time. The results have the order of the items.
 pub(super) fn each<I, T, F>(
     items: impl IntoIterator<Item = I>,
     one: impl FnMut(I) -> F,
@@ -278,7 +279,7 @@ pub(super) fn each<I, T, F>(
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    // Made before anything is awaited, so that the closure is no part of what is awaited.
+    // Made before the first await, so that the future does not hold the closure.
     let futures: Vec<F> = items.into_iter().map(one).collect();
     async move { futures_util::stream::iter(futures).buffered(AT_ONCE).try_collect().await }
 }

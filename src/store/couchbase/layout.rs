@@ -1,11 +1,11 @@
-//! In which collections a bucket keeps documents.
+//! The collections in which a bucket keeps documents.
 
-/// Where documents are.
+/// Where a bucket keeps documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// In collections of their own.
+    /// Each kind is in a collection of its own.
     Collections,
-    /// All in the bucket's default collection, with the collection's name in their keys: on servers without
-    /// collections, or where they are missing and this user may not make them.
+    /// All documents are in the bucket's default collection, with the name of their own in their
+    /// keys. This is for servers without collections, or where this user may not make them.
     Flat,
 }

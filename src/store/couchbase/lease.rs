@@ -1,4 +1,5 @@
-//! Who may write history, until when, and up to where it has been folded: one document, replaced under its version.
+//! The document that says who may write history, until when, and up to where it has been folded. It
+//! is replaced under its version.
 
 use std::time::Duration;
 
@@ -14,19 +15,19 @@ use crate::events::Cursor;
 use crate::reconnect::ReconnectBackoff;
 use crate::store::{StoreError, StoreErrorKind, Term, codec};
 
-/// The document `projector`.
+/// The document `projector`: the lease and the cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LeadershipLease {
     schema: u32,
-    /// The last term given out.
+    /// The number of the last term that was granted.
     term: u64,
-    /// Who holds it; `None` when it was given back.
+    /// The holder of that term; `None` when it was given back.
     holder: Option<String>,
-    /// `None` when it was given back.
+    /// When the term ends; `None` when it was given back.
     until: Option<Timestamp>,
-    /// Up to where the log has been folded.
+    /// The place up to which the log has been folded.
     pub(super) cursor: Cursor,
-    /// From which log; `None` before the first that has a name.
+    /// The name of the log that was folded; `None` before the first log with a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<String>,
 }
@@ -44,10 +45,10 @@ impl LeadershipLease {
     }
 }
 
-/// How often to look again when others write the lease at the same time.
+/// How often to try again when another process writes the lease at the same time.
 const TRIES: u32 = 50;
 
-/// The lease with its version; `None` before the first. Notices when it is not what it was.
+/// Reads the lease and its version; `None` before the first. Notices when it is older than before.
 pub(super) async fn stored(connector: &Connector) -> Result<Option<(LeadershipLease, u64)>, StoreError> {
     let before = connector.witness.before();
     let found = connector.get(Room::Aggregates, PROJECTOR).await?;
@@ -56,8 +57,8 @@ pub(super) async fn stored(connector: &Connector) -> Result<Option<(LeadershipLe
     Ok(found)
 }
 
-/// Rewrites the lease by `next` until nobody writes in between; `next` answers what to write, if anything, and the
-/// result.
+/// Rewrites the lease by `next` until no other process writes in between. `next` returns the new
+/// lease, if it changes, and the result.
 async fn rewrite<T>(
     connector: &Connector,
     next: impl Fn(&LeadershipLease) -> Result<(Option<LeadershipLease>, T), StoreError>,
@@ -81,8 +82,9 @@ async fn rewrite<T>(
     Err(StoreError::new(StoreErrorKind::Unavailable, "too many processes write the projector's lease at once"))
 }
 
-/// The log that history is folded from from now on: the one that it is folded from, unless the settings name another, and
-/// either it was folded from none before or they say that the other one is gone.
+/// The log from which history is folded from now on. It stays the same unless the settings name
+/// another. Then either history must not have been folded from any log before, or the settings must
+/// say that the former log is gone.
 fn followed(lease: &LeadershipLease, settings: &CouchbaseSettings) -> Result<Option<String>, StoreError> {
     match (&settings.log, &lease.log) {
         (Some(own), Some(other)) if own != other && settings.replaces_log.as_ref() != Some(other) => {
@@ -98,8 +100,8 @@ fn followed(lease: &LeadershipLease, settings: &CouchbaseSettings) -> Result<Opt
     }
 }
 
-/// Grants a new term when none is held or the last has lapsed, lengthens the holder's own; `None` for everybody else.
-/// A term in which the store lost something is over: the next one begins at the start of the log.
+/// Grants a new term when none is held or the last has lapsed, and lengthens the holder's own. `None` for all
+/// others. A term in which the store lost something is over, and the next one begins at the start of the log.
 ///
 /// # Errors
 /// `Rejected` when this history is folded from another log.
@@ -135,7 +137,7 @@ pub(super) async fn lead(
     .await
 }
 
-/// Gives that term back, if it is still the current one.
+/// Gives this term back, if it is still the current one.
 pub(super) async fn resign(connector: &Connector, term: &Term) -> Result<(), StoreError> {
     rewrite(connector, |lease| {
         let wanted = lease.is(term).then(|| LeadershipLease { holder: None, until: None, ..lease.clone() });

@@ -1,10 +1,13 @@
-//! Notices that the bucket has lost what this process saw in it: it was emptied, rolled back by a failover, or made anew.
+//! Notices that the bucket has lost what this process saw in it, because the bucket was emptied,
+//! rolled back by a failover, or made anew.
 //!
-//! Couchbase says in two ways that what was written is gone. The lease is missing or older than it was: terms only grow,
-//! and so does the cursor within a term. And a vbucket goes on under another UUID, which the server gives it when it
-//! becomes active without all that its predecessor had. A vbucket of documents may lose its last writes while that of the
-//! lease keeps them, so after either sign nothing that this process remembers of the store counts any more: its term is
-//! over, the log is folded again from where it begins, and what the documents hold already is skipped.
+//! Two signs show that Couchbase has lost what was written. First, the lease is missing or older
+//! than before, although terms only grow, and so does the cursor within a term. Second, a vbucket
+//! goes on under another UUID, which the server gives it when it becomes active without everything
+//! that its predecessor had. A vbucket of documents may lose its last writes while that of the
+//! lease keeps them. So after either sign nothing that this process remembers of the store counts
+//! any more. Its term is over, the log is folded again from its beginning, and events that the
+//! documents hold already are skipped.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::events::Cursor;
 
-/// Where a lease stands.
+/// The term and the cursor of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Standing {
     pub(super) term: u64,
@@ -22,28 +25,28 @@ pub(super) struct Standing {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The latest that is known of the lease.
+    /// The latest known state of the lease.
     lease: Standing,
-    /// Counts the times that `lease` was set back: what was read before says nothing after.
+    /// Counts how often `lease` was set back. A read from before means nothing after.
     epoch: u64,
     /// Terms up to this one ended with a loss.
     lost_through: u64,
-    /// Whether the log is to be folded again from its start.
+    /// Whether the projector must fold the log again from its start.
     is_to_restart: bool,
-    /// Whether what is left in the store is to be counted anew.
+    /// Whether the projector must recount what is left in the store.
     is_to_recount: bool,
-    /// The UUID of each vbucket, as the last write to it said.
+    /// The UUID of each vbucket, from the last write to it.
     branches: HashMap<u16, u64>,
 }
 
-/// What was known before something was read.
+/// What this process knew before it read the lease.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StandingBefore {
     lease: Standing,
     epoch: u64,
 }
 
-/// What this process has seen of the store.
+/// What this process has seen of the store, by which it notices losses.
 #[derive(Debug, Default)]
 pub(super) struct StoreSightings {
     seen: Mutex<Seen>,
@@ -55,20 +58,20 @@ impl StoreSightings {
         self.seen.lock().expect("nobody panics with the lock in hand")
     }
 
-    /// To be asked for before the lease is read: answers may arrive in another order than they were made in.
+    /// Must be called before the lease is read, because answers may arrive in another order than they were made in.
     pub(super) fn before(&self) -> StandingBefore {
         let seen = self.seen();
         StandingBefore { lease: seen.lease, epoch: seen.epoch }
     }
 
-    /// Takes in a lease that was read, or that there is none.
+    /// Notes a lease that was read, or that there is none.
     pub(super) fn found(&self, before: StandingBefore, lease: Option<Standing>) {
         let mut seen = self.seen();
         if before.epoch != seen.epoch {
             return;
         }
         let found = lease.unwrap_or_default();
-        // A later term may begin behind: its holder has noticed a loss itself.
+        // A later term may begin at an earlier cursor: its holder has noticed a loss itself.
         let is_older =
             found.term < before.lease.term || (found.term == before.lease.term && found.cursor < before.lease.cursor);
         if !is_older {
@@ -85,7 +88,7 @@ impl StoreSightings {
         self.lost(&mut seen, &format!("Couchbase has lost history that had been written: {why}"));
     }
 
-    /// Takes in the UUID of the vbucket that a write went to.
+    /// Notes the UUID of the vbucket that a write went to.
     pub(super) fn wrote(&self, vbucket: u16, uuid: u64) {
         let mut seen = self.seen();
         if seen.branches.insert(vbucket, uuid).is_some_and(|known| known != uuid) {
@@ -103,22 +106,22 @@ impl StoreSightings {
         seen.lease = Standing::default();
         seen.epoch += 1;
         (seen.is_to_restart, seen.is_to_recount) = (true, true);
-        // Other vbuckets of the same node are found elsewhere, too: one loss, told once.
+        // Other vbuckets of the same node have changed too. That is one loss, to be logged once.
         seen.branches.clear();
         self.losses.send_modify(|losses| *losses += 1);
     }
 
-    /// The last term that can't be written under any more, as the store lost something in it.
+    /// The last term in which the store lost something. It and earlier ones can't be written under any more.
     pub(super) fn lost_through(&self) -> u64 {
         self.seen().lost_through
     }
 
-    /// Whether the next term is to begin at the start of the log.
+    /// Whether the next term must begin at the start of the log.
     pub(super) fn is_to_restart(&self) -> bool {
         self.seen().is_to_restart
     }
 
-    /// Takes in a lease that was written.
+    /// Notes a lease that was written.
     pub(super) fn wrote_lease(&self, lease: Standing) {
         let mut seen = self.seen();
         if lease.term > seen.lost_through {
@@ -131,17 +134,17 @@ impl StoreSightings {
         }
     }
 
-    /// Whether there was a loss since this was asked last.
+    /// Whether there was a loss since the last call.
     pub(super) fn take_recount(&self) -> bool {
         std::mem::take(&mut self.seen().is_to_recount)
     }
 
-    /// How often something was lost.
+    /// How many losses there were.
     pub(super) fn losses(&self) -> u64 {
         *self.losses.borrow()
     }
 
-    /// Tells of losses.
+    /// Follows the number of losses.
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.losses.subscribe()
     }

@@ -71,32 +71,32 @@ use projection::Projecting;
 use session::Connector;
 use similar::VectorIndex;
 
-/// Where the bucket is, and what is Jobber's in it.
+/// The bucket, and which part of it is Jobber's.
 #[derive(Debug, Clone)]
 pub struct CouchbaseSettings {
     /// The servers: `couchbase://host[:port][,host]`, or `couchbases://` for TLS.
     pub connection: String,
-    /// Who asks.
+    /// The user name.
     pub username: String,
-    /// With which password.
+    /// The password of that user.
     pub password: Secret,
-    /// For which bucket.
+    /// The name of the bucket.
     pub bucket: String,
     /// The scope in which the collections are.
     pub scope: String,
-    /// What every key begins with.
+    /// The text with which every key begins.
     pub key_prefix: String,
     /// A PEM file with the authorities to trust; `None` for the well-known ones and Capella's.
     pub ca_file: Option<PathBuf>,
-    /// How long the vectors of errors are, for the index of them; `None` makes none.
+    /// The length of the vectors of errors, for their index. `None` makes no index.
     pub dimension: Option<usize>,
-    /// The log that this history is to be folded from; `None` leaves open which.
+    /// The log from which this history is to be folded; `None` for any.
     pub log: Option<String>,
-    /// The log that it may have been folded from before, and which is gone.
+    /// The former log of this history, which is gone.
     pub replaces_log: Option<String>,
-    /// What every write waits for.
+    /// The durability that every write waits for.
     pub durability: WriteDurability,
-    /// How many more copies of each index there are to be; `None` leaves it to the cluster.
+    /// How many more copies each index has; `None` leaves it to the cluster.
     pub num_replica: Option<u32>,
 }
 
@@ -116,12 +116,12 @@ pub struct CouchbaseStore {
 }
 
 impl CouchbaseStore {
-    /// Opens the bucket and makes what is missing in it; the indexes in the background, on `tasks`. A bucket that can't
-    /// be reached is opened later, when somebody asks.
+    /// Opens the bucket and makes what is missing in it. A task on `tasks` makes the indexes in the
+    /// background. A bucket that can't be reached is opened later, by the first call that needs it.
     ///
     /// # Errors
-    /// `Rejected` when it never could: a wrong password, a bucket that does not exist, certificates that are not
-    /// trusted.
+    /// `Rejected` when the bucket can never be opened: a wrong password, a bucket that does not
+    /// exist, or certificates that are not trusted.
     pub async fn open(settings: CouchbaseSettings, tasks: &TaskTracker) -> Result<Arc<Self>, StoreError> {
         if settings.ca_file.is_some() && !settings.is_tls() {
             let message = "store.tls_ca is set but store.url has no TLS; write couchbases:// in it";
@@ -149,7 +149,7 @@ impl CouchbaseStore {
         Ok(store)
     }
 
-    /// Waits until the indexes have been made, or could not be for a reason that may last.
+    /// Waits until the indexes have been made, or could not be made for a reason that may last.
     pub async fn prepared(&self) {
         self.indexing.settled().await;
     }
@@ -249,7 +249,7 @@ impl Projection for CouchbaseStore {
         self.projecting.commit(&self.connector, term, commit).await
     }
 
-    /// The server removes what has expired by itself.
+    /// The server removes expired documents by itself.
     async fn expire(&self, term: &Term, _: Retention, _: Timestamp, _: usize) -> Result<u64, StoreError> {
         lease::check(&self.connector, term).await.map(|()| 0)
     }

@@ -1,4 +1,4 @@
-//! One plain connection, made by hand, that finds out what stands in the way.
+//! Finds out with one plain connection, made by hand, why the bucket can't be used.
 //!
 //! The SDK tries for ever, whatever the reason: a server that is not there, a wrong password and a bucket that does not
 //! exist all look like slowness. So a session begins with a connection that says hello, authenticates, selects the
@@ -33,19 +33,20 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long one server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was found out about the bucket.
+/// What the probe has found out about the bucket.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     /// Whether the server knows collections at all.
     pub(super) knows_collections: bool,
-    /// The collections that are there.
+    /// The collections that exist.
     pub(super) present: Vec<Room>,
 }
 
 /// Asks the first server that answers.
 ///
 /// # Errors
-/// `Rejected` for what trying again does not change: user, password, bucket, certificates. `Unavailable` otherwise.
+/// `Rejected` when another try would change nothing: the user, the password, the bucket, or the
+/// certificates are wrong. `Unavailable` otherwise.
 pub(super) async fn probe(settings: &CouchbaseSettings) -> Result<Facts, StoreError> {
     let unreadable = |e: couchbase_connstr::error::Error| {
         let message = format!("{} is no address of Couchbase: {e}", settings.connection);
@@ -108,7 +109,7 @@ async fn interview(
     place: &str,
 ) -> Result<Facts, StoreError> {
     let features = vec![HelloFeature::Xerror, HelloFeature::SelectBucket, HelloFeature::Collections];
-    // As the SDK does: without TLS the password is proved, never sent.
+    // As the SDK does: without TLS the client proves the password and never sends it.
     let mechanisms = if settings.is_tls() {
         vec![AuthMechanism::Plain]
     } else {
@@ -162,7 +163,7 @@ async fn interview(
     Ok(facts)
 }
 
-/// Whether the server has understood and said no.
+/// Whether the server has understood the request and refused it.
 fn is_refusal(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Server(e) => matches!(e.status(), Status::AuthError | Status::AccessError | Status::KeyNotFound),

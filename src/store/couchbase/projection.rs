@@ -1,4 +1,4 @@
-//! What the projector reads and writes.
+//! The projector's reads and writes.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,20 +14,20 @@ use crate::domain::{Clock, JobBody, JobId, JobName, WriteDurability};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
 
-/// What was read for the commit that follows.
+/// What was read for the next commit.
 #[derive(Default)]
 struct Read {
-    /// Version and identity of job documents.
+    /// The version and the identity of job documents.
     jobs: HashMap<JobId, (u64, [u8; 32])>,
     lines: HashMap<JobId, (JobName, DirectoryLine)>,
     tallies: HashMap<ShardKey, Tally>,
 }
 
-/// The projector's side of the store.
+/// The state of the projector's side between calls.
 #[derive(Default)]
 pub(super) struct Projecting {
     keeper: DirectoryWriter,
-    /// Under which term, and after how many losses, the keeper has remembered what it does.
+    /// The term, and the number of losses, under which the keeper has remembered its documents.
     remembered: Mutex<Option<(Term, u64)>>,
     read: Mutex<Read>,
 }
@@ -53,7 +53,8 @@ impl Projecting {
         Ok(loaded)
     }
 
-    /// Remembers what was read. Jobs begin a new batch; aggregates alone go with what was read before.
+    /// Remembers what was read. A read with jobs begins a new batch; a read of aggregates alone
+    /// belongs to the batch before.
     fn note(&self, loaded: &Loaded) {
         let mut read = self.read.lock().expect("nobody panics with the lock in hand");
         if !loaded.jobs.is_empty() {
@@ -86,8 +87,9 @@ impl Projecting {
         lease::advance(connector, term, cursor).await
     }
 
-    /// What was written under an earlier term may have been changed by another projector since, and what was written before
-    /// a loss may be gone: a document that is remembered as it should be would not be written again.
+    /// Forgets remembered documents when the term or the number of losses has changed. Another
+    /// projector may have changed them since, and a loss may have removed them. The keeper would
+    /// not write a document that it remembers as right already.
     async fn forget_what_is_old(&self, connector: &Connector, term: &Term) {
         let now = Some((term.clone(), connector.witness.losses()));
         let before =
@@ -98,7 +100,7 @@ impl Projecting {
     }
 }
 
-/// What the directory must say: of everything that was read, unless the commit changes it.
+/// What the directory must say about everything that was read, or as the commit changes it.
 fn news(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord>]) -> AllNews {
     let (mut tallies, mut lines) = (read.tallies, read.lines);
     for StatShard { key, counts, .. } in shards.iter().map(|shard| &shard.document) {
@@ -117,8 +119,8 @@ fn news(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord
     news
 }
 
-/// Refuses a commit that would change what a job is. A version stands for a content, so what was read under the same
-/// version need not be read again.
+/// Refuses a commit that would change what a job is. A version stands for a content, so a job that
+/// was read under the same version need not be read again.
 async fn same_jobs(connector: &Connector, read: &Read, jobs: &[Versioned<JobRecord>]) -> Result<(), StoreError> {
     let known = jobs.iter().filter_map(|job| Some((job, job.version?)));
     each(known, |(job, version)| async move {
@@ -142,7 +144,7 @@ async fn same_jobs(connector: &Connector, read: &Read, jobs: &[Versioned<JobReco
     .map(|_| ())
 }
 
-/// Writes a shard under its version; what has moved, if it has.
+/// Writes a shard under its version. Returns a name for what has moved, if it has.
 async fn write_shard(connector: &Connector, shard: &Versioned<StatShard>) -> Result<Option<String>, StoreError> {
     let key = &shard.document.key;
     let body = codec::encode(&shard.document);
@@ -175,7 +177,7 @@ async fn write_job(
     }
     let whole = codec::encode(&document);
     let written = match job.version {
-        // The SDK (1.1.0) does not pass on what a change of parts is to wait for.
+        // The SDK (1.1.0) does not pass on the durability of a change of parts.
         Some(version)
             if (retention == Retention::FOREVER || expiry.is_some())
                 && connector.durability.now() == WriteDurability::None =>
@@ -194,7 +196,8 @@ async fn write_job(
     Ok((written == Written::Moved).then(|| format!("job {}", record.id)))
 }
 
-/// Nothing after a document that has moved is written. `Fenced` tells more than `Conflict`, where it is true.
+/// Stops the commit after a document that has moved. Returns `Fenced` rather than `Conflict` where
+/// that is true, because it says more.
 async fn refuse_moved(connector: &Connector, term: &Term, moved: Vec<Option<String>>) -> Result<(), StoreError> {
     match moved.into_iter().flatten().next() {
         None => Ok(()),

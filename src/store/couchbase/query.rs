@@ -1,8 +1,8 @@
 //! Lists of jobs: SQL++ finds the places, key-value reads the lines.
 //!
-//! Statements are fixed texts with named parameters: nothing that anybody gave is ever part of one. Each is answered by
-//! an index alone, read backwards from where the page starts; it gives places, from which the ids follow. The lines
-//! themselves come from the documents by key, so that a line is never older than the index.
+//! Statements are fixed texts with named parameters, so that input is never part of one. An index alone
+//! answers each, read backwards from where the page starts. It gives places, which contain the ids. The
+//! lines themselves are read from the documents by key, so that a line is never older than the index.
 
 use std::collections::BTreeSet;
 
@@ -23,13 +23,13 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How many ranges of a list are read at the same time.
 const AT_ONCE: usize = 8;
 
-/// An index. There is one for every combination of filters by name and state, and one for those by error.
+/// An index. There is one for every combination of filters by name and state, and one for filters by error.
 pub(super) struct Index {
     pub(super) name: &'static str,
     fields: &'static str,
 }
 
-/// Those that Jobber makes.
+/// The indexes that Jobber makes.
 pub(super) const INDEXES: [Index; 6] = [
     Index { name: "jobber_by_time", fields: "place DESC" },
     Index { name: "jobber_by_state", fields: "state, place DESC" },
@@ -40,7 +40,7 @@ pub(super) const INDEXES: [Index; 6] = [
 ];
 
 impl Index {
-    /// How it is made, whoever runs it and in whatever context: with the whole name of what it is on.
+    /// The statement that makes the index. It has the whole name of the collection, so that it works in any context.
     pub(super) fn statement(&self, layout: Layout, settings: &CouchbaseSettings) -> String {
         let Self { name, fields } = self;
         let only = if self.name == "jobber_by_id" { "place IS NOT MISSING" } else { "removed = FALSE" };
@@ -54,7 +54,7 @@ impl Index {
     }
 }
 
-/// What lists are read from, in the context of the scope.
+/// The collection that lists are read from, in the context of the scope.
 fn keyspace(layout: Layout) -> &'static str {
     match layout {
         Layout::Collections => Room::Jobs.name(),
@@ -68,12 +68,12 @@ enum Range {
     All,
     /// The jobs of one state.
     State(JobState),
-    /// Those that failed with one error; the index tells their states, too.
+    /// The jobs that failed with one error. The index has their states, too.
     Error(Fingerprint),
 }
 
-/// The ranges that a list is merged from: one for each state or error. Over several at once the service would have to sort
-/// everything that the filter lets through, for each page anew.
+/// The ranges from which a list is merged: one for each state or error. For several at once the
+/// service would have to sort all matching jobs, for each page anew.
 fn ranges(filter: &JobFilter) -> Vec<Range> {
     let errors: BTreeSet<_> = filter.errors.iter().copied().collect();
     let states: BTreeSet<_> = filter.states.iter().copied().collect();
@@ -108,7 +108,7 @@ pub(super) async fn run<T: DeserializeOwned + Send>(
     statement: &str,
     options: QueryOptions,
 ) -> Result<Vec<T>, Error> {
-    // On the heap: the SDK's futures are large, and deep.
+    // On the heap, because the SDK's futures are large and deeply nested.
     let mut result = Box::pin(session.scope.query(statement, options)).await?;
     result.rows::<T>().try_collect().await
 }
@@ -124,8 +124,7 @@ pub(super) async fn is_offered(session: &Session) -> Result<bool, StoreError> {
     }
 }
 
-/// The places of the jobs that the filter lets through, from before `start` on, newest first: up to `wanted` of each
-/// range.
+/// The places of the matching jobs before `start`, newest first: up to `wanted` of each range.
 pub(super) async fn places(
     session: &Session,
     key_prefix: &str,
@@ -161,14 +160,14 @@ pub(super) async fn places(
         }
         run::<String>(session, &listing(session.layout, filter, range), options).await
     };
-    // Made before anything is awaited, so that the closure is no part of what is awaited.
+    // Made before the first await, so that the future does not hold the closure.
     let pages: Vec<_> = ranges(filter).into_iter().map(read).collect();
     let pages: Vec<Vec<String>> = futures_util::stream::iter(pages).buffer_unordered(AT_ONCE).try_collect().await?;
     let places = pages.into_iter().flatten();
     Ok(places.filter_map(|place| Some(place.strip_prefix(key_prefix)?.to_owned())).collect())
 }
 
-/// The ids of all jobs in order, removed ones too: up to `limit` after `after`.
+/// The ids of all jobs in order, removed ones too: up to `limit` ids after `after`.
 pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, Error> {
     let statement = format!(
         "SELECT RAW j.id FROM `{}` AS j WHERE j.place IS NOT MISSING AND j.place >= $from AND j.place < $before \
@@ -185,7 +184,7 @@ pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit:
     run(session, &statement, options).await
 }
 
-/// Waits for a query's answer, for a while.
+/// Waits for a query's answer, up to [`PATIENCE`].
 pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, StoreError> {
     match tokio::time::timeout(PATIENCE, query).await {
         Ok(answer) => answer.map_err(|e| failed(what, e)),
@@ -196,7 +195,7 @@ pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, wh
     }
 }
 
-/// Whether a query failed for want of an index.
+/// Whether a query failed because an index is missing.
 pub(super) fn misses_an_index(error: &StoreError) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
     cause.is_some_and(|cause| is_missing_index(cause.kind()))
@@ -206,7 +205,7 @@ fn is_missing_index(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::IndexNotFound | ErrorKind::PlanningFailure | ErrorKind::IndexFailure)
 }
 
-/// What to tell when a query fails.
+/// The error to return when a query fails.
 fn failed(what: &str, error: Error) -> StoreError {
     let message = match error.kind() {
         ErrorKind::ServiceNotAvailable(_) => {

@@ -1,8 +1,8 @@
-//! Why the SDK does not connect: it tries for ever, and says why only in its log.
+//! Finds out why the SDK does not connect. It tries for ever, and says why only in its log.
 //!
-//! Where the way to a server can be tried by hand (see [`super::probe`]) this is not needed. Without a file of authorities
-//! it can't: the authorities that the SDK trusts are known to it alone, and no password goes to a server that nobody has
-//! checked.
+//! This is not needed where a connection can be tried by hand (see [`super::probe`]). Without a
+//! file of authorities it can't: only the SDK knows the authorities that it trusts, and no password
+//! goes to a server whose certificate was not checked.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -13,10 +13,10 @@ use tracing::instrument::WithSubscriber;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
-/// What stands in the way, in the SDK's words.
+/// The obstacle, in the SDK's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Obstacle {
-    /// No trusted authority has signed the server's certificate, or it is another's.
+    /// No trusted authority has signed the server's certificate, or the certificate is for another host.
     #[error("{0}")]
     Untrusted(String),
     /// The server refuses the user.
@@ -38,19 +38,19 @@ impl Obstacle {
     }
 }
 
-/// What was said last while somebody connected, in the SDK's words. They may change from one version of it to the next, and
-/// then an obstacle is not recognised as one: what was said is shown when connecting takes too long.
+/// The last log message while connecting, in the SDK's words. A later version of the SDK may use other
+/// words, and then the obstacle is not recognised. The message is shown when connecting takes too long.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Heard(Arc<Mutex<Option<String>>>);
 
 impl Heard {
-    /// The last words.
+    /// The last message.
     pub(super) fn last(&self) -> Option<String> {
         self.0.lock().expect("nobody panics with the lock in hand").clone()
     }
 }
 
-/// What `connecting` comes to, or what stands in its way as soon as that is heard.
+/// The result of `connecting`, or the obstacle as soon as the SDK logs it.
 pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
     let ear = LogSniffer {
         log: tracing::dispatcher::get_default(Clone::clone),
@@ -68,7 +68,7 @@ pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Ou
     }
 }
 
-/// Listens to what is logged meanwhile, and passes it on to the log.
+/// Reads the log while the SDK connects, and passes it on.
 struct LogSniffer {
     log: Dispatch,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
@@ -144,7 +144,7 @@ impl Visit for Message {
 mod tests {
     use super::*;
 
-    /// What an operator's log would show.
+    /// A log as an operator would see it.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<String>>>);
 

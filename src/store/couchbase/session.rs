@@ -1,11 +1,12 @@
-//! A connection to the bucket, and when to make a new one.
+//! Holds a connection to the bucket, and decides when to make a new one.
 //!
-//! What the SDK (1.1.0) does by itself: it connects again to a server that comes back, follows the cluster's map, and
-//! repeats what the server refused for the moment. What it does not do is why this file exists: it never gives up, so
-//! every wait here has an end; it waits for ever when an operation was given up at the wrong moment (the name of a
-//! collection that was being looked up, a bucket that could not be opened), so a session that does not answer any more
-//! is replaced by a new one; and it has no way to close, its tasks live on by themselves, so each session gives them a
-//! runtime of their own and ends it with the session.
+//! The SDK (1.1.0) does some things by itself: it connects again to a server that comes back,
+//! follows the cluster's map, and repeats what the server refused for the moment. This file exists
+//! for the things that it does not do. It never gives up, so every wait here has an end. It waits
+//! for ever when an operation was given up at the wrong moment (while it looked up the name of a
+//! collection, or after a bucket could not be opened), so a session that answers no more is
+//! replaced by a new one. And it has no way to close, because its tasks live on by themselves, so
+//! each session gives them a runtime of their own and ends it with the session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -34,30 +35,30 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// How long to connect may take.
 const CONNECTING: Duration = Duration::from_secs(8);
-/// How long the answer to a failed connection is given to others who ask.
+/// How long other callers get the error of a failed connection without another try.
 const REMEMBERED: Duration = Duration::from_millis(500);
-/// After so many operations in a row without an answer a session is worth replacing.
+/// After this many operations in a row without an answer, a session is worth replacing.
 const SILENT: u32 = 3;
 
-/// A key under which nothing is.
+/// A key that no document has.
 const NOTHING: &str = "jobber:nothing";
 
 /// A connection to the bucket with its collections.
 pub(super) struct Session {
-    /// `Some` until it is dropped.
+    /// The runtime of the SDK's tasks. `Some` until the session is dropped.
     runtime: Option<Runtime>,
-    /// What is made of it works only as long as it is there.
+    /// Kept, because the objects made from it work only as long as it lives.
     _cluster: Cluster,
     pub(super) scope: Scope,
     collections: Vec<Collection>,
     pub(super) layout: Layout,
     key_prefix: String,
-    /// Operations in a row that got no answer.
+    /// How many operations in a row got no answer.
     unheard: AtomicU32,
 }
 
 impl Session {
-    /// The collection in which a room's documents are.
+    /// The collection that holds a room's documents.
     pub(super) fn collection(&self, room: Room) -> &Collection {
         &self.collections[room as usize]
     }
@@ -95,7 +96,7 @@ impl Drop for Session {
     }
 }
 
-/// A server takes keys of 250 bytes at most, less with collections. `%` is in no job id.
+/// Shortens a long key. A server takes keys of at most 250 bytes, less with collections. `%` is in no job id.
 fn shortened(key: String, prefix: &str) -> String {
     const LONGEST: usize = 240;
     if key.len() <= LONGEST {
@@ -109,12 +110,12 @@ fn shortened(key: String, prefix: &str) -> String {
 /// Makes sessions, and holds the one in use.
 pub(super) struct Connector {
     settings: CouchbaseSettings,
-    /// What was seen of the bucket, over all sessions.
+    /// What this process has seen of the bucket, over all sessions.
     pub(super) witness: StoreSightings,
-    /// What a write waits for.
+    /// The durability that writes wait for.
     pub(super) durability: Demand,
     current: std::sync::RwLock<Option<Arc<Session>>>,
-    /// One connects at a time; what the last failure was.
+    /// The last failure to connect. The lock lets only one caller connect at a time.
     connecting: Mutex<Option<(Instant, StoreErrorKind, String)>>,
     /// Whether the process is past its start.
     is_started: AtomicBool,
@@ -132,7 +133,7 @@ impl Connector {
         }
     }
 
-    /// From now on the bucket has been in use: whatever is wrong with it may pass.
+    /// Notes that the bucket has been in use. From now on any trouble with it may pass.
     pub(super) fn started(&self) {
         self.is_started.store(true, Ordering::Relaxed);
     }
@@ -146,10 +147,10 @@ impl Connector {
         current.as_ref().filter(|session| !session.is_silent()).cloned()
     }
 
-    /// The session in use, or a new one when there is none or it has fallen silent.
+    /// Returns the session in use, or a new one when there is none or it has fallen silent.
     ///
     /// # Errors
-    /// Why the bucket can't be used.
+    /// The reason why the bucket can't be used.
     pub(super) async fn session(&self) -> Result<Arc<Session>, StoreError> {
         if let Some(session) = self.usable() {
             return Ok(session);
@@ -183,7 +184,7 @@ impl Connector {
 
     async fn connect(&self) -> Result<Session, StoreError> {
         let settings = &self.settings;
-        // Without a file of authorities the trusted ones are known to the SDK alone.
+        // Without a file of authorities, only the SDK knows which ones are trusted.
         let can_probe = !settings.is_tls() || settings.ca_file.is_some();
         let facts = if can_probe { Some(probe::probe(settings).await?) } else { None };
         let options = options(settings)?;
@@ -241,7 +242,7 @@ impl Connector {
                 Layout::Flat => scope.collection("_default"),
             };
             let collections: Vec<_> = Room::ALL.into_iter().map(collection).collect();
-            // The first use of a collection looks its number up, which must not be given up half-way.
+            // The first use of a collection looks up its number, which must not be interrupted.
             for collection in &collections {
                 match collection.get(NOTHING, None).await {
                     Err(e) if *e.kind() != ErrorKind::DocumentNotFound => return Err(setup::unusable(&settings, &e)),
@@ -280,9 +281,10 @@ fn options(settings: &CouchbaseSettings) -> Result<ClusterOptions, StoreError> {
     Ok(options)
 }
 
-/// What the SDK repeats by itself, and how soon: what the server or the connection refused for the moment, with waits
-/// that double and differ. What a wait does not change (a service or an index that is not there) it answers at once.
-/// Nothing is repeated of which it is not known whether it was done: that is decided where it is known what was meant.
+/// Decides what the SDK repeats by itself, and how soon. It repeats what the server or the
+/// connection refused for the moment, with waits that double and vary. It returns at once when a
+/// wait would change nothing (a service or an index is missing). It never repeats an operation that
+/// may have been done already: the caller, who knows what was meant, decides about that.
 #[derive(Debug)]
 struct Patience;
 

@@ -1,4 +1,4 @@
-//! Makes what is missing in the bucket: collections, and the indexes of lists.
+//! Makes missing collections, and missing indexes of lists, in the bucket.
 
 use couchbase::bucket::Bucket;
 use couchbase::cluster::Cluster;
@@ -21,7 +21,7 @@ const REQUEST: Duration = Duration::from_secs(4);
 /// How long an index may take to be made.
 const INDEXING: Duration = Duration::from_secs(600);
 
-/// The layout of this bucket, after what is missing has been made.
+/// Makes missing collections, and returns the layout of this bucket.
 ///
 /// A history that has begun in one layout goes on in it.
 pub(super) async fn collections(
@@ -69,7 +69,7 @@ pub(super) async fn collections(
     }
 }
 
-/// Which collections there are, by the management service.
+/// Asks the management service which collections exist.
 async fn listed(settings: &CouchbaseSettings, bucket: &Bucket) -> Facts {
     let scopes = match timeout(REQUEST, bucket.collections().get_all_scopes(None)).await {
         Ok(Ok(scopes)) => scopes,
@@ -93,7 +93,7 @@ async fn is_led(settings: &CouchbaseSettings, bucket: &Bucket, layout: Layout) -
         }
         Layout::Flat => (bucket.default_collection(), format!("{prefix}jobber:aggregates:{PROJECTOR}")),
     };
-    // Bounded, for the default collection may have been dropped, which looks like slowness.
+    // Bounded, because the default collection may have been dropped, which looks like slowness.
     timeout(REQUEST / 2, collection.get(key, None)).await.is_ok_and(|found| found.is_ok())
 }
 
@@ -108,7 +108,7 @@ async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -
     Ok(())
 }
 
-/// Why something could not be made.
+/// The reason why something could not be made.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("{0}")]
@@ -117,7 +117,7 @@ enum Refusal {
     Silence(#[from] tokio::time::error::Elapsed),
 }
 
-/// What is there already, made by whoever else starts at the same time, is as good as made.
+/// Accepts that it exists already: another process that starts at the same time may have made it.
 fn tolerate(made: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), Refusal> {
     match made? {
         Err(e) if !matches!(e.kind(), ErrorKind::CollectionExists | ErrorKind::ScopeExists) => Err(e.into()),
@@ -125,7 +125,7 @@ fn tolerate(made: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Res
     }
 }
 
-/// What to tell when the SDK can't connect.
+/// The error to return when the SDK can't connect.
 pub(super) fn barred(settings: &CouchbaseSettings, obstacle: Obstacle) -> StoreError {
     let CouchbaseSettings { connection, username, .. } = settings;
     let message = match obstacle {
@@ -139,10 +139,12 @@ pub(super) fn barred(settings: &CouchbaseSettings, obstacle: Obstacle) -> StoreE
     StoreError::new(StoreErrorKind::Rejected, message).caused_by(obstacle)
 }
 
-/// Asks the management service whether the bucket is there: opened by the SDK, one that is not looks like slowness.
+/// Asks the management service whether the bucket exists. When the SDK opens one that does not,
+/// that looks like slowness.
 ///
 /// # Errors
-/// `Rejected` when it says no. No answer, and none for this user, leave it open.
+/// `Rejected` when the service says that it does not exist. Without an answer, or one for this
+/// user, the question stays open.
 pub(super) async fn check_bucket(settings: &CouchbaseSettings, cluster: &Cluster) -> Result<(), StoreError> {
     let CouchbaseSettings { bucket, username, .. } = settings;
     match timeout(REQUEST, cluster.buckets().get_bucket(bucket, None)).await {
@@ -155,7 +157,7 @@ pub(super) async fn check_bucket(settings: &CouchbaseSettings, cluster: &Cluster
     }
 }
 
-/// What to tell when a collection can't be used.
+/// The error to return when a collection can't be used.
 pub(super) fn unusable(settings: &CouchbaseSettings, error: &Error) -> StoreError {
     let CouchbaseSettings { username, bucket, scope, .. } = settings;
     let (kind, message) = match error.kind() {
@@ -170,21 +172,21 @@ pub(super) fn unusable(settings: &CouchbaseSettings, error: &Error) -> StoreErro
     StoreError::new(kind, message).caused_by(error.clone())
 }
 
-/// Why indexes are not there.
+/// The reason why indexes are missing.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// What does not work therefore, for those who ask whether all does.
+    /// What does not work, for callers that ask whether everything does.
     pub(super) lack: String,
-    /// And what an operator can do, for the log.
+    /// The same with what an operator can do, for the log.
     pub(super) log: String,
     /// Whether waiting alone does not help, as a rule.
     pub(super) may_last: bool,
 }
 
-/// Makes the indexes that lists need, those that are missing.
+/// Makes the missing indexes for lists.
 ///
 /// # Errors
-/// What is still missing, and why.
+/// The indexes that are still missing, and why.
 pub(super) async fn indexes(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
     let (mut made, mut missing, mut last) = (Vec::new(), Vec::new(), None);
     for index in INDEXES {

@@ -1,10 +1,11 @@
-//! Errors like another one: by the vector index of the search service, or by comparing with all of them.
+//! Finds similar errors by the vector index of the search service, or by comparing with all errors.
 //!
-//! An index is of vectors of one length, which is in its name, so that two embedders do not fight for one. It follows the
-//! documents at its own pace, and nobody is told when it has seen them all. So it is asked only when it has once held as
-//! many vectors as there are, and what it finds is read by key and compared here: a similarity is never the index's own
-//! score. Whatever is in doubt (no service, no index, a part that did not answer, fewer found than asked for) is answered
-//! by comparing with all.
+//! An index has vectors of one length, which is in its name, so that two embedders do not fight for
+//! one. It follows the documents at its own pace and does not tell when it has seen all of them. So
+//! it is asked only after it has once held as many vectors as there are. Errors that it finds are
+//! read by key and compared here, so a similarity is never the index's own score. In any doubt (no
+//! service, no index, a part that did not answer, fewer errors than wanted) the answer comes from
+//! comparing with all errors.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -30,12 +31,12 @@ use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
 
 /// How long a search may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A fingerprint, with which the key of an error ends.
+/// The length of a fingerprint, with which the key of an error ends.
 const HEX_DIGITS: usize = 64;
 /// How long an index may take to be made.
 const MAKING: Duration = Duration::from_secs(60);
 
-/// Why the index does not answer.
+/// The reason why the index does not answer.
 #[derive(Debug, thiserror::Error)]
 enum Unanswered {
     #[error("{0}")]
@@ -53,12 +54,12 @@ enum Unanswered {
 /// Finds errors near to a vector.
 #[derive(Default)]
 pub(super) struct VectorIndex {
-    /// The model whose vectors the index has been seen to hold, all of them.
+    /// The model all of whose vectors the index was seen to hold.
     held: Mutex<Option<String>>,
 }
 
 impl VectorIndex {
-    /// The `k` nearest errors of this model, best first.
+    /// The `k` nearest errors of this model, the best first.
     pub(super) async fn nearest(
         &self,
         connector: &Connector,
@@ -103,7 +104,7 @@ async fn by_comparing(connector: &Connector, vector: &[f32], model: &str) -> Res
     compared(connector, all, vector, model).await
 }
 
-/// Those of these errors that the model knows, best first.
+/// Of these errors, those that the model knows, the best first.
 async fn compared(
     connector: &Connector,
     errors: BTreeSet<Fingerprint>,
@@ -129,7 +130,7 @@ async fn by_index(connector: &Connector, vector: &[f32], model: &str, k: usize) 
     let nearest = nearest.prefilter(of_model(connector, model));
     let request = SearchRequest::with_vector_search(VectorSearch::new(vec![nearest], None));
     let (keys, _) = timeout(PATIENCE, search(&session, vector.len(), request, wanted)).await??;
-    // Keys of other histories may be found where the service knows no filters.
+    // A service that knows no filters may also find keys of other histories.
     let fingerprint = |key: &String| {
         let error = key.get(key.len().checked_sub(HEX_DIGITS)?..)?.parse::<Fingerprint>().ok()?;
         (session.key(Room::Errors, &error.to_string()) == *key).then_some(error)
@@ -149,7 +150,7 @@ fn of_model(connector: &Connector, model: &str) -> Query {
     Query::Term(TermQuery::new(space(&connector.settings().key_prefix, model)).field("space"))
 }
 
-/// The keys of what is found, and how many there are in all.
+/// The keys that the index finds, and the number of all hits.
 async fn search(
     session: &Session,
     dimension: usize,
@@ -157,7 +158,7 @@ async fn search(
     limit: u32,
 ) -> Result<(Vec<String>, u64), Unanswered> {
     let options = SearchOptions::new().limit(limit).server_timeout(PATIENCE);
-    // On the heap: the SDK's futures are large, and deep.
+    // On the heap, because the SDK's futures are large and deeply nested.
     let mut result = Box::pin(session.scope.search(index_name(dimension), request, options)).await?;
     let keys = result.rows().map_ok(|row| row.id).try_collect().await?;
     let metrics = result.metadata()?.metrics;
@@ -174,7 +175,7 @@ fn index_name(dimension: usize) -> String {
     format!("jobber_errors_{dimension}")
 }
 
-/// What the search service is told to index.
+/// The definition of the index for the search service.
 fn definition(session: &Session, bucket: &str, dimension: usize) -> SearchIndex {
     let collection = match session.layout {
         Layout::Collections => Room::Errors.name(),
@@ -200,7 +201,7 @@ fn definition(session: &Session, bucket: &str, dimension: usize) -> SearchIndex 
     let params = HashMap::from([
         ("doc_config".to_owned(), json!({ "mode": "scope.collection.type_field", "type_field": "type" })),
         ("mapping".to_owned(), mapping),
-        // Vectors are in segments from this version on.
+        // From this version on, segments can hold vectors.
         ("store".to_owned(), json!({ "indexType": "scorch", "segmentVersion": 16 })),
     ]);
     SearchIndex::new(index_name(dimension), "fulltext-index")
@@ -209,7 +210,7 @@ fn definition(session: &Session, bucket: &str, dimension: usize) -> SearchIndex 
         .params(params)
 }
 
-/// The length of the vectors that an index is of, wherever in it that stands.
+/// The length of the vectors in an index, wherever its definition has that.
 fn dimension_of(value: &Value) -> Option<u64> {
     match value {
         Value::Object(fields) => {
@@ -220,10 +221,10 @@ fn dimension_of(value: &Value) -> Option<u64> {
     }
 }
 
-/// Makes the index of vectors as long as the embedder's, if it is missing.
+/// Makes the index for vectors as long as the embedder's, if it is missing.
 ///
-/// # Errors
-/// What is missing and what that costs, where another try may change it. What can't change while this process runs is said
+/// What is missing and what that costs, where another try may help. What can't change while this
+/// process runs is logged here, once.
 /// here, once.
 pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
     const COST: &str = "errors like another one are found by comparing it with every known error, which reads them all";
@@ -262,7 +263,7 @@ pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> 
     Ok(())
 }
 
-/// What became of an index.
+/// The index that was made or found.
 enum Made {
     New,
     StandingBefore,
@@ -280,7 +281,7 @@ async fn make(session: &Session, bucket: &str, dimension: usize) -> Result<Made,
     }
     match manager.upsert_index(definition(session, bucket, dimension), None).await {
         Ok(()) => Ok(Made::New),
-        // Whoever starts at the same time may have made it.
+        // Another process that starts at the same time may have made it.
         Err(e) => look().await.map_err(|_| e),
     }
 }

@@ -69,7 +69,8 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))
 }
 
-/// Compares with every vector of the model: exact, and for as many different errors as a team has fast enough.
+/// Compares with every vector of the model. This is exact, and fast enough for as many different
+/// errors as a team has.
 pub(super) fn similar(c: &Connection, vector: &[f32], model: &str, k: usize) -> Read<Vec<Neighbour>> {
     let transaction = c.unchecked_transaction()?;
     let mut select = c.prepare_cached("SELECT rowid, vector FROM history_errors WHERE model = ?1")?;
@@ -100,7 +101,7 @@ pub(super) fn similar(c: &Connection, vector: &[f32], model: &str, k: usize) -> 
     Ok(Ok(found))
 }
 
-/// A number that can be sorted by.
+/// A similarity that can be sorted by.
 #[derive(PartialEq)]
 struct Similarity(f32);
 
@@ -118,7 +119,7 @@ impl Ord for Similarity {
     }
 }
 
-/// Merges what was seen; an error that can't be read any more is replaced by what is seen now.
+/// Merges a sighting into the stored one. Replaces a stored one that can't be read any more.
 pub(super) fn write_sighting(c: &Connection, seen: &Sighting) -> rusqlite::Result<()> {
     let before: Option<Vec<u8>> = c
         .prepare_cached("SELECT seen FROM history_errors WHERE fingerprint = ?1")?
@@ -141,7 +142,7 @@ pub(super) fn write_sighting(c: &Connection, seen: &Sighting) -> rusqlite::Resul
     Ok(())
 }
 
-/// Sets the other half; false when the term has passed.
+/// Sets the other half of errors' records. Returns false when the term has passed.
 pub(super) fn learn(c: &Connection, term: &Term, learned: &[Learned]) -> rusqlite::Result<bool> {
     if !term::is_current(c, term)? {
         return Ok(false);
@@ -181,7 +182,7 @@ pub(super) fn categories(c: &Connection) -> Read<Option<Versioned<Categories>>> 
     Ok(found.map(read).transpose())
 }
 
-/// Writes the categories under their version; false when that has moved.
+/// Writes the categories under their version. Returns false when that has moved.
 pub(super) fn write_categories(c: &Connection, version: Option<i64>, document: &[u8]) -> rusqlite::Result<bool> {
     let written = match version {
         None => c

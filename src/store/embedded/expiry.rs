@@ -1,4 +1,4 @@
-//! Takes out what has expired: oldest first, some at a time, in one transaction with the shards' note of it.
+//! Removes expired records, oldest first and some at a time, in one transaction with the shards' note of it.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::term;
 use crate::domain::Timestamp;
 use crate::store::{Retention, StoreError, StoreErrorKind, Term, codec};
 
-/// Removes records that have expired, `limit` at most; answers how many.
+/// Removes at most `limit` expired records, and returns how many.
 pub(super) fn expire(
     c: &Connection,
     term: &Term,
@@ -39,7 +39,7 @@ pub(super) fn expire(
     Ok(Ok(expired.len() as u64))
 }
 
-/// Ids, names and times of submission.
+/// The ids, names and times of submission of expired records.
 fn find(c: &Connection, horizon: Timestamp, limit: usize) -> rusqlite::Result<Vec<(String, String, Timestamp)>> {
     c.prepare_cached(
         "SELECT id, name, submitted_at FROM history_jobs INDEXED BY history_jobs_by_end
@@ -51,7 +51,7 @@ fn find(c: &Connection, horizon: Timestamp, limit: usize) -> rusqlite::Result<Ve
     .collect()
 }
 
-/// Has the shard say that records of its are gone.
+/// Notes in the shard that some of its records are gone.
 fn note(c: &Connection, retention: Retention, day: i64, name: &str) -> rusqlite::Result<Result<(), StoreError>> {
     let stored: Option<Vec<u8>> = c
         .prepare_cached("SELECT document FROM history_shards WHERE day = ?1 AND name = ?2")?

@@ -1,4 +1,4 @@
-//! What readers ask.
+//! Answers readers.
 
 use std::collections::BTreeSet;
 
@@ -52,11 +52,11 @@ pub(super) struct ListCursor {
 impl ListCursor {
     const NEWEST: ListCursor = ListCursor { submitted_at: i64::MAX, id: String::new() };
 
-    /// Reads what `Display` wrote.
+    /// Reads a cursor that `Display` wrote.
     pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
         let place = || {
             let (ms, hex) = text.split_once('-')?;
-            // Signs would be read as numbers, too.
+            // The parser of numbers would accept signs, too.
             if !hex.bytes().all(|b| b.is_ascii_hexdigit()) || !hex.len().is_multiple_of(2) {
                 return None;
             }
@@ -90,12 +90,13 @@ pub(super) fn jobs(
     start: Option<ListCursor>,
     limit: usize,
 ) -> Read<Page<JobSummary>> {
-    // One more than asked for tells whether there is another page.
+    // Asks for one more, to know whether there is another page.
     let wanted = limit + 1;
     let transaction = c.unchecked_transaction()?;
     let states: BTreeSet<JobState> = filter.states.iter().copied().collect();
     let mut found = Vec::new();
-    // One index range for each state or error, then merged: an index range is in order for a single one only.
+    // Reads one index range for each state or error, then merges them, because an index is in order
+    // only within one range.
     if !filter.errors.is_empty() {
         for error in filter.errors.iter().collect::<BTreeSet<_>>() {
             read(c, failed_with(filter, *error, start.as_ref(), wanted), &mut found)?;
@@ -109,7 +110,7 @@ pub(super) fn jobs(
     }
     transaction.finish()?;
     found.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-    // A job that failed with several of the errors was found as often.
+    // A job that failed with several of the errors was found several times.
     found.dedup_by(|a, b| a.0 == b.0);
     let more = found.len() > limit;
     found.truncate(limit);
@@ -175,7 +176,7 @@ fn failed_with(filter: &JobFilter, error: Fingerprint, start: Option<&ListCursor
     (sql, values)
 }
 
-/// Before which place, as the first two parameters, and since when, as the third.
+/// The first two parameters: the place before which to read. The third: the time since which.
 fn span(filter: &JobFilter, start: Option<&ListCursor>) -> Vec<Value> {
     let until = filter.until.map(|t| ListCursor { submitted_at: t.as_millis(), id: String::new() });
     let before = [start.cloned(), until].into_iter().flatten().min().unwrap_or(ListCursor::NEWEST);

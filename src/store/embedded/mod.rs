@@ -27,7 +27,8 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// The name under which versions of its tables are kept, and the version that this Jobber brings them to.
+    /// The name under which SQLite keeps the version of history's tables, and the version that this
+    /// Jobber brings them to.
     pub const SCHEMA_VERSION: (&str, usize) = ("history", schema::STEPS.len());
 
     /// Opens or makes the tables of history in `db`.
@@ -39,7 +40,7 @@ impl EmbeddedStore {
         Ok(Arc::new(Self { db }))
     }
 
-    /// Names this history among all.
+    /// The name of this history, unique among all.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -48,7 +49,7 @@ impl EmbeddedStore {
         self.read(name).await
     }
 
-    /// Reads with a function that may also find that what is stored makes no sense.
+    /// Reads with a function that may also find that the stored data makes no sense.
     async fn read<T, F>(&self, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -126,7 +127,7 @@ impl Projection for EmbeddedStore {
     async fn lead(&self, holder: &str, ttl: std::time::Duration, clock: &Clock) -> Result<Option<Term>, StoreError> {
         let now = clock.now();
         let me = holder.to_owned();
-        // Those who wait for their turn only read: the one writer is left to those who have something to write.
+        // A projector that waits for its turn only reads, so that the one writer is free for others.
         if self.db.read(move |c| term::is_held_by_another(c, &me, now)).await.map_err(failed)? {
             return Ok(None);
         }

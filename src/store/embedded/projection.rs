@@ -1,4 +1,4 @@
-//! What the projector reads and writes.
+//! The projector's reads and writes.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -10,9 +10,9 @@ use crate::store::{Commit, JobRecord, Loaded, Sighting, StoreError, StoreErrorKi
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 
-/// A commit as rows: encoded before it reaches the writing thread, which is shared by all.
+/// A commit as rows, encoded before it reaches the writing thread, which all callers share.
 pub(super) struct Rows {
-    /// Version and document.
+    /// The version and the document.
     categories: Option<(Option<i64>, Vec<u8>)>,
     sightings: Vec<Sighting>,
     shards: Vec<ShardRow>,
@@ -117,7 +117,7 @@ pub(super) fn commit(c: &Connection, term: &Term, rows: &Rows) -> rusqlite::Resu
     if !term::is_current(c, term)? {
         return Ok(Committed::Fenced);
     }
-    // The transaction is shared with other callers: what is refused half-way must leave no trace in it.
+    // The transaction is shared with other callers, so a refused commit must leave no trace in it.
     c.prepare_cached("SAVEPOINT history")?.execute([])?;
     let done = write(c, rows)?;
     if !matches!(done, Committed::Done) {
@@ -161,7 +161,7 @@ fn write(c: &Connection, rows: &Rows) -> rusqlite::Result<Committed> {
     Ok(Committed::Done)
 }
 
-/// Writes a shard under its version; false when that has moved.
+/// Writes a shard under its version. Returns false when that has moved.
 fn write_shard(c: &Connection, row: &ShardRow) -> rusqlite::Result<bool> {
     let ShardRow { day, name, version, waiting, active, completed, failed, document } = row;
     let written = match version {
@@ -178,7 +178,7 @@ fn write_shard(c: &Connection, row: &ShardRow) -> rusqlite::Result<bool> {
     Ok(written == 1)
 }
 
-/// Writes a job under its version and its identity; false when either differs.
+/// Writes a job under its version and its identity. Returns false when either differs.
 fn write_job(c: &Connection, row: &JobRow) -> rusqlite::Result<bool> {
     let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document, ended_at, errors } = row;
     let written = match version {
@@ -254,7 +254,7 @@ fn versioned<T>(
 
 pub(super) fn scan(c: &Connection, after: Option<&JobId>, limit: usize) -> Read<Vec<JobRecord>> {
     let mut select = c.prepare_cached("SELECT document FROM history_jobs WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-    // Ids are never empty.
+    // The empty text comes before every id, because ids are never empty.
     let after = after.map_or("", JobId::as_str);
     let mut rows = select.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
     let mut records = Vec::new();

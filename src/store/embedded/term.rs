@@ -1,4 +1,4 @@
-//! Who may write history, and until when: one row.
+//! Who may write history, and until when, in one row.
 
 use rusqlite::Connection;
 
@@ -16,7 +16,7 @@ pub(super) fn is_held_by_another(c: &Connection, holder: &str, now: Timestamp) -
     Ok(held.is_some_and(|h| h != holder) && until > now.as_millis())
 }
 
-/// Grants a new term when none is held or the last has lapsed, lengthens the holder's own; `None` for everybody else.
+/// Grants a new term when none is held or the last has lapsed, and lengthens the holder's own. `None` for all others.
 pub(super) fn lead(c: &Connection, holder: &str, now: Timestamp, until: Timestamp) -> rusqlite::Result<Option<Term>> {
     let (number, held, held_until) = current(c)?;
     let is_held = held.is_some() && held_until > now.as_millis();
