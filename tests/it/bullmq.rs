@@ -29,7 +29,7 @@ async fn open(redis: &Redis) -> Arc<BullQueue> {
 }
 
 /// As a program that knows nothing of Jobber.
-async fn foreign(redis: &Redis) -> bullmq::Queue {
+pub async fn foreign(redis: &Redis) -> bullmq::Queue {
     let connection = bullmq::options::RedisConnectionOptions::new().url(redis.url());
     let options = bullmq::QueueOptions::new().connection(connection);
     bullmq::Queue::with_options("my-job-queue", options).await.unwrap()

@@ -164,7 +164,7 @@ impl Keys {
         format!("{}jobber:heard", self.base)
     }
 
-    /// When a worker that notes each start ([`SPAWNED`]) first took jobs of this queue, in milliseconds.
+    /// When a Jobber whose workers note each start ([`SPAWNED`]) first used this queue, in milliseconds.
     pub(super) fn starts_noted_since(&self) -> String {
         format!("{}jobber:starts-noted-since", self.base)
     }

@@ -56,11 +56,15 @@ pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<Bull
     Ok((redis, counts))
 }
 
-/// Notes that from now on workers note each start. Only the first call changes anything.
+/// Notes that from now on workers note each start: before this process submits or takes its first job. Only the first
+/// process of all changes anything.
 pub(super) async fn note_starts(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
-    let mut set = redis::cmd("SET");
-    set.arg(inner.keys.starts_noted_since()).arg(inner.clock.now().as_millis()).arg("NX");
-    inner.link.call(redis.queue.connection().cmd::<()>(&mut set)).await
+    let note = async || {
+        let mut set = redis::cmd("SET");
+        set.arg(inner.keys.starts_noted_since()).arg(inner.opened_at.as_millis()).arg("NX");
+        inner.link.call(redis.queue.connection().cmd::<()>(&mut set)).await
+    };
+    inner.starts_are_noted.get_or_try_init(note).await.map(|()| ())
 }
 
 /// Whether the job may have been started by a worker of version 0.1.0, which did not note its starts: then a lease that was

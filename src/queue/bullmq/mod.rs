@@ -46,7 +46,7 @@ use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
     QueueError, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, WorkerId};
+use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, Timestamp, WorkerId};
 use connect::Link;
 use keys::Keys;
 use recent_output::RecentOutput;
@@ -149,6 +149,10 @@ struct Inner {
     spooled: Arc<AtomicUsize>,
     /// The pieces of output that followers in this process have just read.
     recent_output: RecentOutput,
+    /// When this process opened the queue: before it accepted any job.
+    opened_at: Timestamp,
+    /// Whether Redis knows since when starts are noted.
+    starts_are_noted: tokio::sync::OnceCell<()>,
     /// Whether this process has noted how far it has read BullMQ's event stream.
     has_heard: AtomicBool,
 }
@@ -171,6 +175,8 @@ impl BullQueue {
             watch: after::Watch::default(),
             spooled: Arc::default(),
             recent_output: RecentOutput::new(settings.output_bytes),
+            opened_at: clock.now(),
+            starts_are_noted: tokio::sync::OnceCell::new(),
             has_heard: AtomicBool::new(false),
             settings,
             keys,

@@ -59,6 +59,8 @@ pub(super) struct OutputWriter {
     entries: VecDeque<(u64, usize)>,
     spooled: Spooled,
     written: usize,
+    /// Up to where each of the job's two streams is known to be in Redis, in bytes from its beginning.
+    in_stream: [u64; 2],
     is_last: bool,
     /// How many lines are kept at most; read with the first.
     most_lines: usize,
@@ -106,6 +108,7 @@ impl OutputWriter {
             entries: VecDeque::new(),
             spooled: Spooled { all: inner.spooled.clone(), own: 0, linger: LINGER },
             written: 0,
+            in_stream: [0; 2],
             is_last: false,
             most_lines: LINES.unsigned_abs(),
         }
@@ -132,6 +135,13 @@ impl OutputWriter {
             Some(kept) => kept,
             None => self.look(inner, redis).await?,
         };
+        let mut logged = chunks.clone();
+        // A write that was given up half-way comes again, whole.
+        for chunk in &mut chunks {
+            let known = self.in_stream[index(chunk)].saturating_sub(chunk.at.unwrap_or(u64::MAX));
+            chunk.cut(usize::try_from(known).unwrap_or(usize::MAX).min(chunk.bytes.len()));
+        }
+        chunks.retain(|chunk| !chunk.bytes.is_empty());
         let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         self.written = self.written.saturating_add(bytes);
         let others = inner.spooled.load(Ordering::Relaxed).saturating_sub(self.spooled.own);
@@ -140,7 +150,6 @@ impl OutputWriter {
             keep_the_end(&mut chunks, self.lines_bound);
         }
         keep_the_end(&mut chunks, room);
-        let mut logged = chunks.clone();
         keep_the_end(&mut logged, self.lines_bound);
         let stream = inner.keys.output(&self.id);
         let pieces: Vec<_> = chunks.into();
@@ -169,6 +178,10 @@ impl OutputWriter {
             pipe.cmd("PEXPIRE").arg(&stream).arg(in_ms(expiry)).ignore();
             self.spooled.set(kept);
             redis.queue.connection().pipe::<()>(&pipe).await?;
+            for piece in pieces {
+                let end = piece.at.map_or(0, |at| at + piece.bytes.len() as u64);
+                self.in_stream[index(piece)] = self.in_stream[index(piece)].max(end);
+            }
         }
         let mut push = redis::cmd("RPUSH");
         let key = inner.keys.logs(&self.id);
@@ -195,7 +208,11 @@ impl OutputWriter {
         pipe.cmd("LTRIM").arg(&key).arg(-isize::try_from(sizes.len()).unwrap_or(isize::MAX)).arg(-1).ignore();
         redis.queue.connection().pipe::<()>(&pipe).await?;
         self.lines = Some((line, sizes));
-        signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await
+        // Whoever is not told looks again soon; to write all of it once more would cost far more.
+        if let Err(error) = signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await {
+            tracing::debug!(job = self.id, %error, "followers were not told of output");
+        }
+        Ok(())
     }
 
     /// Finds out what earlier attempts left: the last line's number, and the sizes of all lines.
@@ -224,6 +241,14 @@ impl OutputWriter {
         let mut expire = redis::cmd("PEXPIRE");
         expire.arg(inner.keys.output(&self.id)).arg(in_ms(after));
         Ok(redis.queue.connection().cmd(&mut expire).await?)
+    }
+}
+
+/// The place of a chunk's stream in [`OutputWriter::in_stream`].
+fn index(chunk: &OutputChunk) -> usize {
+    match chunk.stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{BullClient, BullError};
-use super::{Inner, after, announced, format, keys, read};
+use super::{Inner, after, announced, format, keys, lease, read};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// How much each job of a large call adds to the caller's patience.
@@ -33,6 +33,7 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let redis = inner.link.get().await?;
+    lease::note_starts(inner, &redis).await?;
     let Some(wanted) = idempotency else {
         return add(inner, &redis, &jobs).await;
     };
