@@ -64,7 +64,7 @@ pub(super) async fn note_starts(inner: &Inner, redis: &BullClient) -> Result<(),
         set.arg(inner.keys.starts_noted_since()).arg(inner.opened_at.as_millis()).arg("NX");
         inner.link.call(redis.queue.connection().cmd::<()>(&mut set)).await
     };
-    inner.starts_are_noted.get_or_try_init(note).await.map(|()| ())
+    inner.starts_are_noted.get_or_try_init(note).await.copied()
 }
 
 /// Whether the job may have been started by a worker of version 0.1.0, which did not note its starts: then a lease that was
