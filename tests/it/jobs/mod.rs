@@ -88,14 +88,15 @@ async fn the_seven_outcomes_are_told_apart() {
     j.wait_state(&cancelled, "active").await;
     let (status, answer) = j.post(&format!("/api/v1/jobs/{cancelled}:cancel"), json!({"reason": "a test"})).await;
     assert_eq!(status, 202, "{answer}");
-    let mut kinds = Vec::new();
+    let (mut kinds, mut attempts) = (Vec::new(), Vec::new());
     for id in [&exit, &signal, &timeout, &oom, &cancelled] {
         let view = j.wait_final(id).await;
         assert_eq!(view["state"], "failed", "{view}");
         assert!(view["error"].as_str().is_some_and(|e| !e.is_empty()), "{view}");
         kinds.push(view["outcome"]["kind"].as_str().unwrap().to_owned());
+        attempts.push(view["attempts"].clone());
     }
-    assert_eq!(kinds, ["exit", "signal", "timeout", "oom", "cancelled"]);
+    assert_eq!(kinds, ["exit", "signal", "timeout", "oom", "cancelled"], "{attempts:?}");
 }
 
 #[tokio::test]
