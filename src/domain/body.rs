@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -252,9 +252,10 @@ impl JobBody {
         Some(start..start + data.len())
     }
 
-    /// The data as a text of its own; a copy.
-    pub fn raw_data(&self) -> Option<RawJson> {
-        self.members().data.map(|data| data.to_owned().into())
+    /// Copies of the arguments and of the data, by one look at the text.
+    pub fn parts(&self) -> (Vec<String>, Option<RawJson>) {
+        let Members { arguments, data } = self.members();
+        (arguments, data.map(|data| data.to_owned().into()))
     }
 }
 
@@ -262,20 +263,11 @@ impl TryFrom<RawJson> for JobBody {
     type Error = serde_json::Error;
 
     fn try_from(raw: RawJson) -> Result<Self, serde_json::Error> {
-        /// Reads no text and makes nothing.
-        #[derive(Deserialize)]
-        struct Shape<'b> {
-            #[serde(default)]
-            arguments: Vec<std::borrow::Cow<'b, str>>,
-            #[serde(default, rename = "data")]
-            _data: Option<IgnoredAny>,
-        }
         // A list would do for a struct.
         if !raw.get().starts_with('{') {
             return Err(serde_json::Error::custom("a job's body is an object"));
         }
-        let shape: Shape<'_> = serde_json::from_str(raw.get())?;
-        drop(shape.arguments);
+        serde_json::from_str::<Members<'_>>(raw.get())?;
         Ok(Self(raw))
     }
 }

@@ -175,7 +175,7 @@ impl Default for JobOptions {
 }
 
 /// A job that has been accepted: its header. Id, name and time of submission never change. What it is given is its
-/// [`JobBody`], which travels beside it only where somebody needs it.
+/// [`JobBody`], which travels beside it only to a reader that asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Identifies it for ever.

@@ -160,8 +160,8 @@ impl Template {
         if !job.options.after.is_empty() {
             return Err(InvalidJob::new("after", "has no place in a schedule, whose times say when"));
         }
-        let (name, options) = (job.name.clone(), job.options.clone());
-        Ok(Self { name, arguments: body.arguments(), data: body.raw_data(), options })
+        let (arguments, data) = body.parts();
+        Ok(Self { name: job.name.clone(), arguments, data, options: job.options.clone() })
     }
 
     /// A job like this.

@@ -147,9 +147,9 @@ impl Lease {
         &self.job.body
     }
 
-    /// For adapters: notes that no server of Jobber's has submitted the job, and so none tells history of it.
-    pub fn unannounced(mut self) -> Self {
-        self.is_announced = false;
+    /// For adapters: notes whether a server of Jobber's has submitted the job, and so tells history of it.
+    pub fn announced(mut self, is_announced: bool) -> Self {
+        self.is_announced = is_announced;
         self
     }
 

@@ -72,12 +72,8 @@ pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at
 
 /// The job of a record, under the id that the queue knows.
 pub(super) fn job_of(record: &JobRecord) -> Arc<Job> {
-    Arc::new(Job {
-        id: record.own_id().unwrap_or_else(|| record.id.clone()),
-        name: record.name.clone(),
-        options: record.options.clone(),
-        submitted_at: record.submitted_at,
-    })
+    let job = record.job();
+    Arc::new(Job { id: record.own_id().unwrap_or_else(|| job.id.clone()), ..job })
 }
 
 fn last_number(record: &JobRecord) -> u32 {

@@ -178,6 +178,16 @@ impl JobRecord {
         own_id(&self.id, self.queued_as.as_ref(), self.submitted_at)
     }
 
+    /// The header of its job, under the id that history has it under.
+    pub fn job(&self) -> Job {
+        Job {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            options: self.options.clone(),
+            submitted_at: self.submitted_at,
+        }
+    }
+
     /// Whether history still has to be told what the job is given.
     pub fn lacks_body(&self) -> bool {
         !self.has_body && self.schema > Self::WITHIN

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(prefetch.leases(), 4 + 20, "one slot goes on with short ones");
         attempts.push(prefetch.begin());
         prefetch.changed().await;
-        assert!(!prefetch.is_ahead(), "nobody has to end for that");
+        assert!(!prefetch.is_ahead(), "the worker notices it before an attempt ends");
         drop(attempts);
         prefetch.learn(Duration::from_millis(1));
         assert_eq!(prefetch.leases(), 4 * 21);

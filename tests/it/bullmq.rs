@@ -83,8 +83,8 @@ async fn jobs_of_other_producers_are_run_or_failed_with_a_reason() {
         let lease = next(&mut claims).await;
         assert_eq!(lease.job().id.as_str(), added.id(), "a number of BullMQ's own");
         assert_eq!(
-            (&lease.body().arguments()[..], &lease.body().raw_data()),
-            (&arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()[..], &stdin.as_ref().map(RawJson::from)),
+            lease.body().parts(),
+            (arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), stdin.as_ref().map(RawJson::from)),
             "{data}"
         );
         assert_eq!(lease.job().options.attempts, 1, "BullMQ's default");

@@ -15,7 +15,6 @@ use crate::api::state::Api;
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{Event, EventKind, FinalState, Job, JobId, Outcome};
 use crate::queue::{Cancellation, Change};
-use crate::store::JobRecord;
 use crate::wire::{Acted, CancelRequest};
 
 /// The longest reason, in bytes.
@@ -134,7 +133,7 @@ async fn take_out(api: &Api, id: &JobId) -> Result<(), ApiError> {
         Change::KeyTaken(holder) => return Err(key_taken(id, &holder)),
         // The queue has forgotten the job, but the lists still have it.
         Change::NotFound => match api.remembered(id, Depth::Whole).await? {
-            Some(record) if !record.removed => append(api, &Arc::new(job_of(&record)), EventKind::Removed).await?,
+            Some(record) if !record.removed => append(api, &Arc::new(record.job()), EventKind::Removed).await?,
             _ => return Err(ApiError::unknown_job(id)),
         },
     }
@@ -149,15 +148,6 @@ fn key_taken(id: &JobId, holder: &JobId) -> ApiError {
 fn not_in_queue(id: &JobId) -> ApiError {
     let detail = format!("job {id} has ended and the queue has let go of it; submit it again");
     ApiError::new(StatusCode::CONFLICT, "not_in_queue", detail)
-}
-
-fn job_of(record: &JobRecord) -> Job {
-    Job {
-        id: record.id.clone(),
-        name: record.name.clone(),
-        options: record.options.clone(),
-        submitted_at: record.submitted_at,
-    }
 }
 
 async fn append(api: &Api, job: &Arc<Job>, kind: EventKind) -> Result<(), ApiError> {

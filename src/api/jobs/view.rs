@@ -213,7 +213,7 @@ fn without_history(id: &JobId, base: &JobId, mut queued: QueuedJob, error: &str)
 /// Adds what the job is given, or says that it is not known.
 fn give(view: &mut JobView, body: Option<JobBody>, lacks_body: bool) {
     if let Some(body) = body {
-        (view.arguments, view.data) = (body.arguments(), body.raw_data());
+        (view.arguments, view.data) = body.parts();
     } else if lacks_body {
         let lack = "what the job was given is not known: its server ended before it could write that down";
         view.incomplete = Some(lack.to_owned());

@@ -376,10 +376,8 @@ pub(super) async fn waits_for(inner: &Inner, redis: &BullClient, job: &Job) -> R
 /// Whether a job may have waited for others. Jobs that BullMQ has counted, and Jobber's own that
 /// name no others, have not: so most jobs are not asked about.
 fn may_have_waited(job: &Job) -> bool {
-    let id = job.id.as_str();
-    let counted = id.bytes().all(|b| b.is_ascii_digit()) || id.starts_with("repeat:");
-    let ours = uuid::Uuid::parse_str(id).is_ok_and(|id| id.get_version_num() == 7);
-    !job.options.after.is_empty() || !(counted || ours)
+    let id = &job.id;
+    !job.options.after.is_empty() || !(id.is_counted() || id.is_scheduled() || id.is_generated())
 }
 
 /// What became of the jobs that this job, just taken, has waited for.

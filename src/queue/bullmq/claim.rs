@@ -346,8 +346,8 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     let is_announced = announced::look(inner, &redis, &job.job.id).await;
     let attempt = AttemptNumber(counts.started);
     let (lent, ops) = LeaseDriver::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
-    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops).valid(validity).after(before);
-    let lease = if is_announced { lease } else { lease.unannounced() };
+    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops);
+    let lease = lease.valid(validity).after(before).announced(is_announced);
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;
     drop(lender);

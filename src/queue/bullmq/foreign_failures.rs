@@ -65,6 +65,6 @@ async fn ended(inner: &Inner, id: &str) -> Result<Option<Lease>, QueueError> {
     let ops = Arc::new(Ended { _loss: Arc::new(loss) });
     let lease = Lease::new(job, AttemptNumber(counts.started), counts.finished, 0, losses, ops);
     let barred = Some(stored.failed_reason().to_owned());
-    let lease = if announced::is_shown_by(&id, &fields) { lease } else { lease.unannounced() };
+    let lease = lease.announced(announced::is_shown_by(&id, &fields));
     Ok(Some(lease.after(ParentResults { barred, ..ParentResults::default() })))
 }

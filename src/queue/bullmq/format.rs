@@ -77,10 +77,10 @@ pub(super) fn data(AcceptedJob { job, body }: &AcceptedJob, rules: &JobOptions) 
     }
     let extra = Extra::of(&job.options);
     let jobber = (extra != Extra::of(rules)).then_some(&extra);
-    let (arguments, data) = (&body.arguments()[..], body.raw_data());
+    let (arguments, data) = body.parts();
     let stored = match (&data, jobber) {
-        (None, None) => RawJson::of(arguments),
-        (data, jobber) => RawJson::of(&Wrapped { arguments, data: data.as_ref(), jobber }),
+        (None, None) => RawJson::of(&arguments),
+        (data, jobber) => RawJson::of(&Wrapped { arguments: &arguments, data: data.as_ref(), jobber }),
     };
     stored.expect("texts, numbers and raw JSON can be written")
 }

@@ -208,7 +208,7 @@ impl OutputWriter {
         pipe.cmd("LTRIM").arg(&key).arg(-isize::try_from(sizes.len()).unwrap_or(isize::MAX)).arg(-1).ignore();
         redis.queue.connection().pipe::<()>(&pipe).await?;
         self.lines = Some((line, sizes));
-        // Whoever is not told looks again soon; to write all of it once more would cost far more.
+        // A follower that did not hear of it looks again soon. An error here would make the caller write the output again.
         if let Err(error) = signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await {
             tracing::debug!(job = self.id, %error, "followers were not told of output");
         }

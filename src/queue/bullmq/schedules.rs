@@ -151,8 +151,8 @@ fn read(inner: &Inner, stored: &JobSchedulerJson, lasts: &HashMap<String, String
     ]);
     let AcceptedJob { job, body } =
         format::read(&format::Stored::of_hash("template", &fields), &inner.settings).ok()?;
-    let (name, options) = (job.name.clone(), job.options.clone());
-    let job = Template { name, arguments: body.arguments(), data: body.raw_data(), options };
+    let (arguments, data) = body.parts();
+    let job = Template { name: job.name.clone(), arguments, data, options: job.options.clone() };
     let next_at = stored.next.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     Some(with_last(Schedule { id, timing, job }, false, next_at, lasts))
 }

@@ -330,8 +330,7 @@ impl Claim {
                 // A schedule's job comes from the queue itself.
                 let is_announced = !job.job.id.is_scheduled();
                 let lease = Lease::new(job, attempt, attempts_finished, crashes, lost, ops);
-                let lease = lease.valid(validity).after(before);
-                Some(if is_announced { lease } else { lease.unannounced() })
+                Some(lease.valid(validity).after(before).announced(is_announced))
             }
             Err(e) => {
                 tracing::error!(seq = start.seq, error = %e, "a job's payload can't be read; the job has failed");
