@@ -13,9 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::follow::{print_result, reason};
-use super::jobspec::read_json;
-use super::size::{parse_size, show_size};
-use super::values::{EnvironmentSetting, parse_duration, show_duration};
+use super::jobspec::{RunFlags, read_json};
+use super::size::show_size;
+use super::values::{EnvironmentSetting, show_duration};
 use super::{CliError, Console, Exit, Format};
 use crate::domain::{AcceptedJob, AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
 use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
@@ -39,18 +39,9 @@ pub struct ExecArgs {
     /// JSON for its standard input: the JSON itself, @FILE, or - for stdin
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub data: Option<String>,
-    /// Stop it when it runs longer
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub timeout: Option<Duration>,
-    /// Between SIGTERM and SIGKILL
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub grace: Option<Duration>,
-    /// CPU cores that it runs on
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub cores: Option<u32>,
-    /// Memory limit
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub memory: Option<u64>,
+    /// How it runs.
+    #[command(flatten)]
+    pub run: RunFlags,
     /// Directory of the job binaries
     #[arg(long, value_name = "DIR")]
     pub jobs_dir: Option<PathBuf>,
@@ -150,14 +141,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         name: args.name.to_string(),
         arguments: args.arguments.clone(),
         data: args.data.as_deref().map(read_json).transpose()?,
-        options: JobOptions {
-            attempts: 1,
-            timeout: args.timeout,
-            grace: args.grace,
-            cores: args.cores,
-            memory_bytes: args.memory,
-            ..JobOptions::default()
-        },
+        options: JobOptions { attempts: 1, ..args.run.0.clone() },
     };
     let AcceptedJob { job, body } = job.accept(clock.now()).map_err(|e| CliError::Usage(e.to_string()))?;
     let (stop, signal) = StopHandle::new().map_err(|e| CliError::local("couldn't make an event descriptor", e))?;
@@ -165,7 +149,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         timeout: job.options.timeout,
         grace: job.options.grace.unwrap_or(GRACE),
         memory_bytes: job.options.memory_bytes,
-        no_retry_exit_codes: Vec::new(),
+        no_retry_exit_codes: job.options.no_retry_exit_codes.clone().unwrap_or_default(),
         validity: None,
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::CliError;
-use super::size::parse_size;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
-use crate::domain::{Backoff, Clock, Deduplication, JobId, RawJson, Timestamp};
+use crate::domain::{Backoff, Clock, Deduplication, JobId, JobOptions, RawJson, RunOption, Timestamp};
 use crate::wire::SubmitJob;
 
 /// The rules under which a job runs; what is not given is decided by the server.
@@ -32,21 +31,9 @@ pub(crate) struct JobFlags {
     /// Behind all jobs without; 1 before 2
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<u32>,
-    /// Stop an attempt that runs longer
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub(super) timeout: Option<Duration>,
-    /// Between SIGTERM and SIGKILL
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub(super) grace: Option<Duration>,
-    /// CPU cores that it runs on
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(super) cores: Option<u32>,
-    /// Memory limit
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub(super) memory: Option<u64>,
-    /// Exit codes after which another attempt is pointless
-    #[arg(long, value_name = "CODE,...", value_delimiter = ',')]
-    pub(super) no_retry_exit_codes: Option<Vec<u8>>,
+    /// How each attempt runs.
+    #[command(flatten)]
+    pub(super) run: RunFlags,
     /// Take an equal job that is there already; the key stays taken for the time given, or until the job has ended
     #[arg(long, value_name = "KEY[:TTL]", value_parser = parse_dedup)]
     pub(super) dedup: Option<Deduplication>,
@@ -59,26 +46,61 @@ impl JobFlags {
     /// Fills in what `job` leaves open; `data` is [`JobFlags::data`], read.
     pub(super) fn fill(&self, job: SubmitJob, data: Option<&RawJson>, clock: &Clock) -> SubmitJob {
         let delay = self.delay.or_else(|| self.at.map(|at| at.since(clock.now())));
-        SubmitJob {
+        let mut job = SubmitJob {
             data: job.data.or_else(|| data.cloned()),
             attempts: job.attempts.or(self.attempts),
             backoff: job.backoff.or_else(|| self.backoff.clone()),
             delay: job.delay.or(delay),
             priority: job.priority.or(self.priority),
-            timeout: job.timeout.or(self.timeout),
-            grace: job.grace.or(self.grace),
-            cores: job.cores.or(self.cores),
-            memory_bytes: job.memory_bytes.or(self.memory),
-            no_retry_exit_codes: job.no_retry_exit_codes.or_else(|| self.no_retry_exit_codes.clone()),
             deduplication: job.deduplication.or_else(|| self.dedup.clone()),
             after: if job.after.is_empty() { self.after.clone() } else { job.after },
             ..job
-        }
+        };
+        job.fill_run_options(&self.run.0);
+        job
     }
 
     /// The JSON of `--data`.
     pub(super) fn read_data(&self) -> Result<Option<RawJson>, CliError> {
         self.data.as_deref().map(read_json).transpose()
+    }
+}
+
+/// The flags of the run options: one for each [`RunOption`]. Of the options that it holds no others are given.
+#[derive(Debug, Clone, Default)]
+pub struct RunFlags(pub(super) JobOptions);
+
+impl Args for RunFlags {
+    fn augment_args(command: Command) -> Command {
+        RunOption::ALL.iter().fold(command, |command, option| {
+            let read = |text: &str| {
+                let checked = (option.set)(&mut JobOptions::default(), text);
+                checked.map(|()| text.to_owned()).map_err(|allowed| format!("{text:?} is not {allowed}"))
+            };
+            let flag = Arg::new(option.flag).long(option.flag).value_name(option.value_name).help(option.help);
+            command.arg(flag.allow_negative_numbers(true).value_parser(read))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RunFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for option in RunOption::ALL {
+            if let Some(text) = matches.get_one::<String>(option.flag) {
+                (option.set)(&mut self.0, text).expect("the flag's parser has checked it");
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sizes in bytes as people write them.
 
-use crate::config::values;
+use crate::domain::notation;
 
 /// Reads `512M`, `1GiB`, `64k`, `1048576`: a whole number and a binary unit (K, M, G, T; `KiB`, `KB` and `K` are all
 /// 1024 bytes, in any case, as `B` alone is one).
@@ -8,7 +8,7 @@ use crate::config::values;
 /// # Errors
 /// A message for people.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    values::size(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
+    notation::size(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
 }
 
 /// A size in the largest binary unit that leaves at least 1 in front of it, with one digit behind the point.

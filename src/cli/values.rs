@@ -10,7 +10,7 @@ use crate::domain::{Backoff, BackoffKind, Day, Deduplication, Timestamp};
 /// # Errors
 /// A message for people.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    crate::config::values::duration(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
+    crate::domain::notation::duration(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
 }
 
 /// A variable for jobs: `KEY=VALUE`, or `KEY` to pass on the worker's own.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::layers::{ConfigError, Layers};
-use super::{must, number, values, within};
+use super::{must, within};
 use crate::domain::Secret;
+use crate::domain::notation::{self, number};
 
 /// The embedder, which turns texts into vectors.
 #[derive(Debug, Clone)]
@@ -63,8 +64,8 @@ pub(super) fn embedder(layers: &Layers) -> Result<EmbedderConfig, ConfigError> {
         batch: must(layers, "embedder.batch", |text| within(number(text)?, 1, 2048))?,
         concurrency: must(layers, "embedder.concurrency", |text| within(number(text)?, 1, 64))?,
         timeout: must(layers, "embedder.timeout", |text| {
-            within(values::duration(text)?.as_millis(), 100, 3_600_000).map_err(|_| "100ms to 1h".to_owned())?;
-            values::duration(text)
+            within(notation::duration(text)?.as_millis(), 100, 3_600_000).map_err(|_| "100ms to 1h".to_owned())?;
+            notation::duration(text)
         })?,
         daily_budget: must(layers, "embedder.daily_budget", number)?,
     };

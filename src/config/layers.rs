@@ -115,7 +115,7 @@ impl Layers {
     /// Lays the environment over the layers so far. An empty variable counts as unset.
     pub(super) fn lay_environment(&mut self, environment: &BTreeMap<String, String>) {
         let given = |name: &str| environment.get(name).filter(|v| !v.trim().is_empty());
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter() {
             if let Some((name, value)) = setting.variables.iter().find_map(|n| Some((n, given(n)?))) {
                 self.set(setting.key, Raw::Text(value.clone()), Origin::Variable((*name).to_owned()));
             }

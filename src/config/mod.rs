@@ -22,7 +22,8 @@ pub use settings::example;
 pub use store::{StoreConfig, StoreUrl};
 use values::{key_part, queue_url};
 
-use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret, Seed};
+use crate::domain::notation::{self, number};
+use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, RunOption, Secret, Seed};
 use crate::sqlite::Durability;
 
 /// All settings, checked.
@@ -176,11 +177,11 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
             prefix: must(layers, "queue.prefix", key_part)?,
             tls_ca: layers.get("queue.tls_ca", path)?,
             lease: must(layers, "queue.lease", |t| {
-                at_least(values::duration(t)?, Duration::from_millis(500), "500ms")
+                at_least(notation::duration(t)?, Duration::from_millis(500), "500ms")
             })?,
-            completed_age: must(layers, "queue.completed_age", values::duration)?,
+            completed_age: must(layers, "queue.completed_age", notation::duration)?,
             completed_count: layers.get("queue.completed_count", number)?,
-            failed_age: must(layers, "queue.failed_age", values::duration)?,
+            failed_age: must(layers, "queue.failed_age", notation::duration)?,
             failed_count: layers.get("queue.failed_count", number)?,
         },
         store: store::read(layers)?,
@@ -207,14 +208,14 @@ fn retention(layers: &Layers) -> Result<Option<Duration>, ConfigError> {
     const DAY: Duration = Duration::from_secs(86_400);
     let kept = must(layers, "store.retention", |text| match text {
         "forever" => Ok(None),
-        _ => values::duration(text)
+        _ => notation::duration(text)
             .ok()
             .filter(|age| *age >= DAY)
             .map(Some)
             .ok_or_else(|| "forever, or a duration of at least 1d and at most ten years".to_owned()),
     })?;
     for key in ["queue.completed_age", "queue.failed_age"] {
-        let queued = must(layers, key, values::duration)?;
+        let queued = must(layers, key, notation::duration)?;
         if kept.is_some_and(|kept| kept < queued) {
             return Err(ConfigError::Conflict(format!(
                 "store.retention is shorter than {key}: history would lose jobs that the queue still holds; raise the \
@@ -252,18 +253,18 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
         insecure: must(layers, "serve.insecure", boolean)?,
         allowed_hosts: layers.list("serve.allowed_hosts", |t| Ok(t.to_owned()))?.unwrap_or_default(),
         body_limit: must(layers, "serve.body_limit", |t| {
-            let bytes = at_least(values::size(t)?, 1024, "1KiB")?;
+            let bytes = at_least(notation::size(t)?, 1024, "1KiB")?;
             usize::try_from(bytes).map_err(|_| "smaller".to_owned())
         })?,
         header_timeout: must(layers, "serve.header_timeout", |t| {
-            at_least(values::duration(t)?, Duration::from_millis(1), "1ms")
+            at_least(notation::duration(t)?, Duration::from_millis(1), "1ms")
         })?,
         idle_timeout: must(layers, "serve.idle_timeout", |t| {
-            at_least(values::duration(t)?, Duration::from_millis(1), "1ms")
+            at_least(notation::duration(t)?, Duration::from_millis(1), "1ms")
         })?,
         max_connections: must(layers, "serve.max_connections", |t| at_least(number(t)?, 1, "1"))?,
-        shutdown_grace: must(layers, "serve.shutdown_grace", values::duration)?,
-        idempotency_ttl: must(layers, "serve.idempotency_ttl", values::duration)?,
+        shutdown_grace: must(layers, "serve.shutdown_grace", notation::duration)?,
+        idempotency_ttl: must(layers, "serve.idempotency_ttl", notation::duration)?,
         check_binaries: must(layers, "serve.check_binaries", boolean)?,
     })
 }
@@ -285,17 +286,17 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
         cores_per_process: must(layers, "worker.cores_per_process", |t| at_least(number(t)?, 1, "1"))?,
         pin: must(layers, "worker.pin", boolean)?,
         nice: must(layers, "worker.nice", |t| within(number(t)?, 0, 19))?,
-        drain_timeout: must(layers, "worker.drain_timeout", values::duration)?,
+        drain_timeout: must(layers, "worker.drain_timeout", notation::duration)?,
         crash_limit: must(layers, "worker.crash_limit", number)?,
         output_bytes: must(layers, "worker.output_bytes", |t| {
-            let bytes = within(values::size(t)?, 1024, 64 << 20).map_err(|_| "1KiB to 64MiB".to_owned())?;
+            let bytes = within(notation::size(t)?, 1024, 64 << 20).map_err(|_| "1KiB to 64MiB".to_owned())?;
             usize::try_from(bytes).map_err(|_| "smaller".to_owned())
         })?,
         spool_bytes: must(layers, "worker.spool_bytes", |t| {
-            let bytes = within(values::size(t)?, 64 << 10, 4 << 30).map_err(|_| "64KiB to 4GiB".to_owned())?;
+            let bytes = within(notation::size(t)?, 64 << 10, 4 << 30).map_err(|_| "64KiB to 4GiB".to_owned())?;
             usize::try_from(bytes).map_err(|_| "smaller".to_owned())
         })?,
-        pipe_drain: must(layers, "worker.pipe_drain", values::duration)?,
+        pipe_drain: must(layers, "worker.pipe_drain", notation::duration)?,
         pass_environment: layers.list("worker.pass_environment", |t| Ok(t.to_owned()))?.unwrap_or_default(),
         set_environment: layers
             .list("worker.set_environment", |t| {
@@ -318,8 +319,8 @@ fn backoff(layers: &Layers, section: &str, base: &Backoff) -> Result<Backoff, Co
                 )
             })?
             .unwrap_or(base.kind),
-        delay: layers.get(&key("backoff_delay"), values::duration)?.unwrap_or(base.delay),
-        max: layers.get(&key("backoff_max"), values::duration)?.or(base.max),
+        delay: layers.get(&key("backoff_delay"), notation::duration)?.unwrap_or(base.delay),
+        max: layers.get(&key("backoff_max"), notation::duration)?.or(base.max),
         jitter: layers
             .get(&key("backoff_jitter"), |t| {
                 t.parse().ok().filter(|j| (0.0..=1.0).contains(j)).ok_or_else(|| "a number from 0 to 1".to_owned())
@@ -330,28 +331,33 @@ fn backoff(layers: &Layers, section: &str, base: &Backoff) -> Result<Backoff, Co
 
 fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptions, ConfigError> {
     let key = |name: &str| format!("{section}.{name}");
-    let backoff = backoff(layers, section, &base.backoff)?;
-    Ok(JobOptions {
+    let mut options = JobOptions {
         attempts: layers
             .get(&key("attempts"), |t| within(number(t)?, 1, JobOptions::MAX_ATTEMPTS))?
             .unwrap_or(base.attempts),
-        backoff,
-        timeout: layers
-            .get(&key("timeout"), |t| at_least(values::duration(t)?, Duration::from_millis(1), "1ms"))?
-            .or(base.timeout),
-        grace: layers.get(&key("grace"), values::duration)?.or(base.grace),
-        cores: layers.get(&key("cores"), |t| within(number(t)?, 1, 65_536))?.or(base.cores),
-        memory_bytes: layers
-            .get(&key("memory"), |t| at_least(values::size(t)?, 1 << 20, "1MiB"))?
-            .or(base.memory_bytes),
-        no_retry_exit_codes: layers
-            .list(&key("no_retry_exit_codes"), |t| {
-                let code = t.trim().parse().ok().filter(|code| *code > 0);
-                code.ok_or_else(|| "an exit code, 1 to 255".to_owned())
-            })?
-            .unwrap_or_else(|| base.no_retry_exit_codes.clone()),
-        ..base.clone()
-    })
+        backoff: backoff(layers, section, &base.backoff)?,
+        ..JobOptions::default()
+    };
+    for option in RunOption::ALL {
+        let read = |text: &str| {
+            let mut one = JobOptions::default();
+            (option.set)(&mut one, text)?;
+            if (option.is_allowed)(&one) { Ok(text.to_owned()) } else { Err(option.allowed.to_owned()) }
+        };
+        let key = key(option.key);
+        let text = if option.default.starts_with('[') {
+            // An empty list in [defaults] is no rule; for one name it takes the default away.
+            let items = layers.list(&key, read)?.filter(|items| !items.is_empty() || section != "defaults");
+            items.map(|items| items.join(","))
+        } else {
+            layers.get(&key, read)?
+        };
+        if let Some(text) = text {
+            (option.set)(&mut options, &text).expect("it has just been read");
+        }
+    }
+    options.fill_run_options(base);
+    Ok(options)
 }
 
 fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
@@ -377,10 +383,6 @@ fn boolean(text: &str) -> Result<bool, String> {
         ],
         "true or false",
     )
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.trim().parse().map_err(|_| "a whole number, not negative and not too large".to_owned())
 }
 
 fn one_of<T: Clone>(text: &str, allowed: &[(&str, T)], names: &str) -> Result<T, String> {

@@ -1,7 +1,12 @@
 //! The table of all settings. The file's keys, the variables, the errors and `config.example.toml` follow from it.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use crate::domain::RunOption;
+
 /// A setting: its key, its variables, its default, and its help.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Setting {
     /// `section.key` in the file.
     pub(super) key: &'static str,
@@ -10,7 +15,7 @@ pub(super) struct Setting {
     /// The default in TOML, as the example shows it. Empty when it is unset.
     pub(super) default: &'static str,
     /// What the setting does, in one or more lines for people.
-    pub(super) help: &'static str,
+    pub(super) help: Cow<'static, str>,
 }
 
 const fn setting(
@@ -19,11 +24,17 @@ const fn setting(
     default: &'static str,
     help: &'static str,
 ) -> Setting {
-    Setting { key, variables, default, help }
+    Setting { key, variables, default, help: Cow::Borrowed(help) }
 }
 
-/// All settings, in the order of the example file.
-pub(super) const SETTINGS: &[Setting] = &[
+/// All settings, in the order of the example file: the defaults of run options come last.
+pub(super) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+    let run_options = RunOption::ALL.iter().map(setting_of);
+    OWN.iter().cloned().chain(run_options).collect()
+});
+
+/// The settings that are no defaults of run options.
+const OWN: &[Setting] = &[
     setting(
         "data_dir",
         &["JOBBER_DATA_DIR"],
@@ -314,17 +325,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         "0.0",
         "The part of the wait that is left to chance, 0 to 1.",
     ),
-    setting("defaults.timeout", &["JOBBER_TIMEOUT"], "", "Stops an attempt that runs longer; unset for no limit."),
-    setting("defaults.grace", &["JOBBER_GRACE"], r#""10s""#, "Between SIGTERM and SIGKILL."),
-    setting("defaults.memory", &["JOBBER_MEMORY"], "", "Memory limit, such as \"2GiB\"; unset for none."),
-    setting("defaults.cores", &[], "", "Cores a job asks for; unset for worker.cores_per_process."),
-    setting(
-        "defaults.no_retry_exit_codes",
-        &["JOBBER_NO_RETRY_EXIT_CODES"],
-        "[]",
-        "Exit codes after which another attempt is pointless.",
-    ),
 ];
+
+/// The default of a run option.
+fn setting_of(option: &RunOption) -> Setting {
+    let RunOption { json, flag, help, allowed, unset, .. } = option;
+    let unset = if unset.is_empty() { String::new() } else { format!("; unset for {unset}") };
+    Setting {
+        key: option.setting,
+        variables: option.variables,
+        default: option.default,
+        help: format!("{help}: {allowed}{unset}.\nOf one job: `{json}` in JSON, --{flag} on the command line.").into(),
+    }
+}
 
 /// The keys that may stand under `[jobs.<name>]`: those of `[defaults]`.
 pub(super) fn job_keys() -> impl Iterator<Item = &'static str> {
@@ -343,7 +356,7 @@ pub fn example() -> String {
          # A line that begins with `#` and holds a setting without a default is unset.\n",
     );
     let mut section = "";
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter() {
         let (its, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
         if its != section {
             text.push_str(&format!("\n[{its}]\n"));

@@ -79,7 +79,8 @@ fn a_job_name_has_defaults_of_its_own() {
     .unwrap();
     let its = &config.jobs[&JobName::parse("mandelbrot").unwrap()];
     assert_eq!((its.attempts, its.timeout), (5, Some(Duration::from_secs(600))));
-    assert_eq!(its.no_retry_exit_codes, [2]);
+    assert_eq!(its.no_retry_exit_codes, Some(vec![2]));
+    assert_eq!(config.defaults.no_retry_exit_codes, None);
     assert_eq!(config.defaults.timeout, None);
 }
 

@@ -191,7 +191,8 @@ fn first_life(record: &JobRecord) -> Option<(&[AttemptRecord], LifeEnd)> {
 fn is_hopeless(record: &JobRecord, last: Option<&AttemptReport>, failures: u32) -> bool {
     let Some(last) = last else { return true };
     last.no_retry.unwrap_or_else(|| {
-        forbids_retry(&record.options.no_retry_exit_codes, &last.outcome) || failures < record.options.attempts
+        forbids_retry(record.options.no_retry_exit_codes.as_deref().unwrap_or_default(), &last.outcome)
+            || failures < record.options.attempts
     })
 }
 
@@ -308,7 +309,7 @@ mod tests {
         assert_eq!(say(&mut record, Some(true)), (1, 0), "its worker has said so");
         assert_eq!(say(&mut record, Some(false)), (0, 1));
         assert_eq!(say(&mut record, None), (0, 1), "an older version did not say");
-        record.options.no_retry_exit_codes = vec![65];
+        record.options.no_retry_exit_codes = Some(vec![65]);
         assert_eq!(say(&mut record, None), (1, 0), "but the job itself does");
     }
 

@@ -23,7 +23,7 @@ pub async fn exec(
     let rules = config.jobs.get(&order.job.name).unwrap_or(&config.defaults);
     order.timeout = order.timeout.or(rules.timeout);
     order.memory_bytes = order.memory_bytes.or(rules.memory_bytes);
-    order.no_retry_exit_codes.extend(&rules.no_retry_exit_codes);
+    order.no_retry_exit_codes.extend(rules.no_retry_exit_codes.iter().flatten());
     let cores = order.job.options.cores.or(rules.cores);
     let id = WorkerId::generate(&parts::host_name());
     let scratch = tempfile_dir(&id);

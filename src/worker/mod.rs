@@ -98,9 +98,11 @@ impl WorkerSettings {
     }
 
     fn no_retry_exit_codes(&self, job: &Job) -> Vec<u8> {
-        let mut codes = job.options.no_retry_exit_codes.clone();
-        codes.extend(&self.rules(&job.name).no_retry_exit_codes);
-        codes
+        let rules = self.rules(&job.name);
+        [&job.options, rules]
+            .into_iter()
+            .flat_map(|options| options.no_retry_exit_codes.iter().flatten().copied())
+            .collect()
     }
 }
 

@@ -18,52 +18,70 @@ use serde_json::value::RawValue;
 
 use super::BullSettings;
 use super::options::Wanted;
+use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
 
 /// The name in history of jobs whose own can't be one.
 const NO_NAME: &str = "invalid-job-name";
 
-/// The options for which BullMQ has no word.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Extra {
-    #[serde(rename = "timeout_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
-    timeout: Option<Duration>,
-    #[serde(rename = "grace_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
-    grace: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cores: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    no_retry_exit_codes: Vec<u8>,
-    #[serde(rename = "backoff_max_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
-    backoff_max: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backoff_jitter: Option<f64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    after: Vec<JobId>,
-    /// The delay once the jobs before it have ended: until then BullMQ's own delay is another.
-    #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
-    delay: Option<Duration>,
-}
-
-impl Extra {
-    fn of(options: &JobOptions) -> Self {
-        Self {
-            timeout: options.timeout,
-            grace: options.grace,
-            cores: options.cores,
-            memory_bytes: options.memory_bytes,
-            no_retry_exit_codes: options.no_retry_exit_codes.clone(),
-            backoff_max: options.backoff.max,
-            backoff_jitter: (options.backoff.jitter != 0.0).then_some(options.backoff.jitter),
-            after: options.after.clone(),
-            delay: (!options.after.is_empty()).then_some(options.delay),
+macro_rules! define_extra {
+    ($({
+        $field:ident: $type:ty, $help:literal,
+        json: $json:literal $(as $with:literal)?,
+        $($rest:tt)*
+    })*) => {
+        /// The options for which BullMQ has no word: all run options, and a few details.
+        #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Extra {
+            $(
+                #[serde(rename = $json, $(with = $with,)? skip_serializing_if = "Option::is_none")]
+                $field: Option<$type>,
+            )*
+            #[serde(rename = "backoff_max_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+            backoff_max: Option<Duration>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            backoff_jitter: Option<f64>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            after: Vec<JobId>,
+            /// The delay once the jobs before it have ended: until then BullMQ's own delay is another.
+            #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+            delay: Option<Duration>,
         }
-    }
+
+        impl Extra {
+            fn of(options: &JobOptions) -> Self {
+                Self {
+                    $($field: options.$field.clone(),)*
+                    backoff_max: options.backoff.max,
+                    backoff_jitter: (options.backoff.jitter != 0.0).then_some(options.backoff.jitter),
+                    after: options.after.clone(),
+                    delay: (!options.after.is_empty()).then_some(options.delay),
+                }
+            }
+
+            /// The options of a job whose producer wants these in BullMQ's own words.
+            fn options(self, wanted: Wanted) -> JobOptions {
+                JobOptions {
+                    attempts: wanted.attempts,
+                    backoff: Backoff {
+                        kind: wanted.kind,
+                        delay: wanted.backoff,
+                        max: self.backoff_max,
+                        jitter: wanted.jitter.or(self.backoff_jitter).unwrap_or(0.0).clamp(0.0, 1.0),
+                    },
+                    delay: self.delay.unwrap_or(wanted.delay),
+                    priority: wanted.priority,
+                    $($field: self.$field,)*
+                    deduplication: wanted.deduplication,
+                    after: self.after,
+                }
+            }
+        }
+    };
 }
+with_run_options!(define_extra);
 
 /// The job's data as it is stored where these rules hold for what it does not say.
 pub(super) fn data(AcceptedJob { job, body }: &AcceptedJob, rules: &JobOptions) -> RawJson {
@@ -257,25 +275,7 @@ pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<Accep
     if let Some(i) = arguments.iter().position(|a| a.contains('\0')) {
         return Err(format!("arguments/{i}: must not contain a NUL byte"));
     }
-    let wanted = stored.wanted.clone()?;
-    let options = JobOptions {
-        attempts: wanted.attempts,
-        backoff: Backoff {
-            kind: wanted.kind,
-            delay: wanted.backoff,
-            max: extra.backoff_max,
-            jitter: wanted.jitter.or(extra.backoff_jitter).unwrap_or(0.0).clamp(0.0, 1.0),
-        },
-        delay: extra.delay.unwrap_or(wanted.delay),
-        priority: wanted.priority,
-        timeout: extra.timeout,
-        grace: extra.grace,
-        cores: extra.cores,
-        memory_bytes: extra.memory_bytes,
-        no_retry_exit_codes: extra.no_retry_exit_codes,
-        deduplication: wanted.deduplication,
-        after: extra.after,
-    };
+    let options = extra.options(stored.wanted.clone()?);
     let job = Arc::new(Job { id, name, options, submitted_at: stored.submitted_at });
     Ok(AcceptedJob { job, body: JobBody::new(arguments, data.as_ref()) })
 }

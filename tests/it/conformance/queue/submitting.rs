@@ -210,7 +210,7 @@ pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
             grace: Some(Duration::from_millis(2)),
             cores: Some(2),
             memory_bytes: Some(1 << 30),
-            no_retry_exit_codes: vec![2, 3],
+            no_retry_exit_codes: Some(vec![2, 3]),
             ..JobOptions::default()
         },
         submitted_at: Clock::system().now(),

@@ -1,0 +1,238 @@
+//! The bodies of `/api/v1/jobs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::domain::options::with_run_options;
+use crate::domain::time::millis;
+use crate::domain::{
+    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, RawJson,
+    Timestamp, WorkerId, body,
+};
+use crate::store::AttemptRecord;
+
+macro_rules! define_submit_job {
+    ($({
+        $field:ident: $type:ty, $help:literal,
+        json: $json:literal $(as $with:literal)?,
+        $($rest:tt)*
+    })*) => {
+        /// `POST /api/v1/jobs`: one job. What is absent is decided by the configuration.
+        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(missing_docs, reason = "the fields are those of Job and JobOptions")]
+        pub struct SubmitJob {
+            pub name: String,
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub arguments: Vec<String>,
+            #[serde(default, deserialize_with = "body::compact", skip_serializing_if = "Option::is_none")]
+            pub data: Option<RawJson>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub id: Option<String>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub attempts: Option<u32>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub backoff: Option<Backoff>,
+            #[serde(default, rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+            pub delay: Option<Duration>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub priority: Option<u32>,
+            $(
+                #[serde(default, rename = $json, $(with = $with,)? skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>,
+            )*
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub deduplication: Option<Deduplication>,
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub after: Vec<JobId>,
+        }
+
+        impl SubmitJob {
+            /// Fills in what is absent from `defaults`; the result still wants checking ([`NewJob::accept`]).
+            pub fn with_defaults(self, defaults: &JobOptions) -> NewJob {
+                let mut options = JobOptions {
+                    attempts: self.attempts.unwrap_or(defaults.attempts),
+                    backoff: self.backoff.unwrap_or_else(|| defaults.backoff.clone()),
+                    delay: self.delay.unwrap_or(defaults.delay),
+                    priority: self.priority.unwrap_or(defaults.priority),
+                    $($field: self.$field,)*
+                    deduplication: self.deduplication,
+                    after: self.after,
+                };
+                options.fill_run_options(defaults);
+                NewJob { id: self.id, name: self.name, arguments: self.arguments, data: self.data, options }
+            }
+
+            /// Takes from `options` every run option of which this job says nothing.
+            pub fn fill_run_options(&mut self, options: &JobOptions) {
+                $(if self.$field.is_none() {
+                    self.$field.clone_from(&options.$field);
+                })*
+            }
+        }
+    };
+}
+with_run_options!(define_submit_job);
+
+/// The most jobs in one `POST /api/v1/jobs:bulk`.
+pub const MOST_JOBS: usize = 10_000;
+
+/// `POST /api/v1/jobs:bulk`: many jobs, all accepted or none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitJobs {
+    /// 1 to 10,000 jobs.
+    pub jobs: Vec<SubmitJob>,
+}
+
+/// The answer for one submitted job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// The job that stands for it.
+    pub id: JobId,
+    /// Always `queued`.
+    pub status: String,
+    /// Whether that job had been there before (same id, deduplication key or idempotency key).
+    pub duplicate: bool,
+    /// When it was submitted; absent when the queue has let go of it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<Timestamp>,
+}
+
+impl Submitted {
+    /// The id at which this job is found, even if its own stands for another job before or after it.
+    pub fn address(&self) -> JobId {
+        match self.submitted_at {
+            // A generated id never comes again.
+            Some(at) if uuid::Uuid::parse_str(self.id.as_str()).is_err() => self.id.come_again(at),
+            _ => self.id.clone(),
+        }
+    }
+}
+
+/// The answer to `POST /api/v1/jobs:bulk`, in the order of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedJobs {
+    /// One for each job.
+    pub jobs: Vec<Submitted>,
+}
+
+/// The most jobs in one page of `GET /api/v1/jobs`.
+pub const LARGEST_PAGE: u16 = 200;
+
+/// A page of a list: `GET /api/v1/jobs` (of [`crate::store::JobSummary`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// The items, in order.
+    pub items: Vec<T>,
+    /// Give it back as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// `GET /api/v1/jobs/{id}`: all that history and queue know of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Identifies it.
+    pub id: JobId,
+    /// The binary that it runs.
+    pub name: JobName,
+    /// The binary's arguments.
+    pub arguments: Vec<String>,
+    /// What it gets on its standard input, as it came.
+    pub data: Option<RawJson>,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When its next attempt is due, while it is delayed.
+    pub due_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How its last attempt ended, once the job has ended.
+    pub outcome: Option<Outcome>,
+    /// What it gave back.
+    pub result: Option<Value>,
+    /// Why it failed, or why its last attempt did.
+    pub error: Option<String>,
+    /// Who runs it now.
+    pub worker: Option<WorkerId>,
+    /// How far it says it is, while it runs.
+    pub progress: Option<Progress>,
+    /// Why somebody asked for it to be stopped.
+    pub cancel_requested: Option<String>,
+    /// How often somebody put it back after it had failed.
+    pub retries: u32,
+    /// The rules under which it runs.
+    pub options: JobOptions,
+    /// The jobs of `options.after` that have not completed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
+    /// Every start of it, in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// The category of what failed attempts said: its id, `uncategorised` or `pending`. Only when one job is asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub categories: BTreeMap<Fingerprint, String>,
+    /// What this view lacks, and why: history or the queue could not be asked. `None` when both answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
+}
+
+impl JobView {
+    /// A view of a job that nothing is known of but that it was accepted.
+    pub fn of(job: &Job, state: JobState) -> Self {
+        Self {
+            id: job.id.clone(),
+            name: job.name.clone(),
+            arguments: Vec::new(),
+            data: None,
+            state,
+            submitted_at: job.submitted_at,
+            due_at: None,
+            finished_at: None,
+            outcome: None,
+            result: None,
+            error: None,
+            worker: None,
+            progress: None,
+            cancel_requested: None,
+            retries: 0,
+            options: job.options.clone(),
+            waits_for: Vec::new(),
+            attempts: Vec::new(),
+            categories: BTreeMap::new(),
+            incomplete: None,
+        }
+    }
+}
+
+/// `POST /api/v1/jobs/{id}:cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Why, for history.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// The answer to a verb on a job: `:cancel`, `:retry`, `:promote`, `DELETE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acted {
+    /// The job.
+    pub id: JobId,
+    /// What happened: `cancelled` (it had not started), `cancelling` (its worker was told), `retried`, `promoted`, `removed`.
+    pub status: String,
+}
+
+/// `GET /api/v1/jobs/{id}/explain`: why the job stands where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The job.
+    pub id: JobId,
+    /// Where it stands.
+    pub state: JobState,
+    /// Why, one sentence each, the most important first.
+    pub reasons: Vec<String>,
+}
