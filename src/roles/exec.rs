@@ -21,10 +21,12 @@ pub async fn exec(
     sink: Arc<dyn OutputSink>,
 ) -> anyhow::Result<AttemptReport> {
     let rules = config.jobs.get(&order.job.name).unwrap_or(&config.defaults);
-    order.timeout = order.timeout.or(rules.timeout);
-    order.memory_bytes = order.memory_bytes.or(rules.memory_bytes);
     order.no_retry_exit_codes.extend(rules.no_retry_exit_codes.iter().flatten());
-    let cores = order.job.options.cores.or(rules.cores);
+    let options = &mut Arc::make_mut(&mut order.job).options;
+    options.fill_run_options(rules);
+    order.timeout = options.timeout;
+    order.memory_bytes = options.memory_bytes;
+    let cores = options.cores;
     let id = WorkerId::generate(&parts::host_name());
     let scratch = tempfile_dir(&id);
     let config = Config { data_dir: scratch.clone(), ..config };

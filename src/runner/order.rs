@@ -9,7 +9,7 @@ use crate::domain::{AttemptNumber, Job, JobBody, Progress, Stream, Validity, Wor
 /// One attempt to run, with every limit decided.
 #[derive(Debug, Clone)]
 pub struct RunOrder {
-    /// The job to run: its name, arguments, data and options.
+    /// The job to run; what its run options left open is filled in from the worker's configuration.
     pub job: Arc<Job>,
     /// Attempt number, counting from 1.
     pub attempt: AttemptNumber,

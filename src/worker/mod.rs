@@ -69,19 +69,21 @@ impl WorkerSettings {
     }
 
     fn order(&self, lease: &Lease, stretch: LimitScale) -> RunOrder {
-        let job = lease.job();
-        let rules = self.rules(&job.name);
+        let no_retry_exit_codes = self.no_retry_exit_codes(lease.job());
+        let mut job = Job::clone(lease.job());
+        job.options.fill_run_options(self.rules(&job.name));
+        let options = &job.options;
         RunOrder {
-            job: job.clone(),
             attempt: lease.attempt(),
-            timeout: job.options.timeout.or(rules.timeout).map(|limit| longer(limit, stretch.timeout)),
-            grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
-            memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, stretch.memory)),
-            no_retry_exit_codes: self.no_retry_exit_codes(job),
+            timeout: options.timeout.map(|limit| longer(limit, stretch.timeout)),
+            grace: options.grace.unwrap_or(Duration::from_secs(10)),
+            memory_bytes: options.memory_bytes.map(|limit| more(limit, stretch.memory)),
+            no_retry_exit_codes,
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
             start_log: None,
             body: lease.body().clone(),
+            job: Arc::new(job),
         }
     }
 
