@@ -52,6 +52,13 @@ macro_rules! with_run_options {
                 default: ["JOBBER_MEMORY"] "" or "none",
             }
             {
+                nice: u8, "How much lower than the worker the kernel's scheduler ranks it",
+                json: "nice",
+                flag: "nice", key: "nice", written: "N" by number,
+                allowed: |n| *n <= 19, "0 to 19",
+                default: [] "" or "worker.nice",
+            }
+            {
                 no_retry_exit_codes: Vec<u8>, "Exit codes after which another attempt is pointless",
                 json: "no_retry_exit_codes",
                 flag: "no-retry-exit-codes", key: "no_retry_exit_codes", written: "CODE,..." by exit_codes,

@@ -281,7 +281,7 @@ fn spawn(
             directory,
             cpus: shared.settings.pin.then(|| slot.cpus()),
             body: &order.body,
-            nice: shared.settings.nice,
+            nice: job.options.nice.unwrap_or(shared.settings.nice),
             limits: restraint.resources(),
             cgroup: restraint.cgroup(),
             validity: order.validity.as_ref(),
