@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Jobber, eventually};
+use crate::harness::{Jobber, Place, eventually};
 
 #[tokio::test]
 async fn the_originals_quick_start_works() {
@@ -51,6 +51,34 @@ async fn run_passes_on_how_the_job_ended() {
         let out = j.cli(args).await;
         assert_eq!(out.code, *code, "{args:?}\n{}{}\n{}", out.stdout, out.stderr, j.log());
     }
+}
+
+#[tokio::test]
+async fn a_job_is_as_nice_as_it_says_or_as_its_worker_is_told() {
+    let place = Place::new();
+    std::fs::write(place.path().join("jobber.toml"), "[worker]\nnice = 3\n[jobs.polite]\nnice = 9\n").unwrap();
+    for name in ["plain", "polite"] {
+        place.job(name, "#!/bin/sh\nexec nice\n");
+    }
+    let j = Jobber::dev().at(&place).start().await;
+    let own = std::process::Command::new("nice").output().unwrap().stdout;
+    let own: u32 = String::from_utf8(own).unwrap().trim().parse().unwrap();
+    for (args, more) in [
+        (&["run", "plain"][..], 3),
+        (&["run", "polite"], 9),
+        (&["run", "plain", "--nice", "12"], 12),
+        (&["run", "polite", "--nice", "0"], 0),
+    ] {
+        let out = j.cli(args).await;
+        assert_eq!(
+            (out.code, out.stdout.trim()),
+            (0, (own + more).min(19).to_string().as_str()),
+            "{args:?}: {}",
+            out.stderr
+        );
+    }
+    let out = j.cli(&["run", "plain", "--nice", "20"]).await;
+    assert!(out.code != 0 && out.stderr.contains("must be 0 to 19"), "{}", out.stderr);
 }
 
 #[tokio::test]

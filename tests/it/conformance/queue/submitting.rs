@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{
-    AcceptedJob, Clock, Deduplication, Job, JobBody, JobId, JobName, JobOptions, JobState, RawJson, Verdict,
+    AcceptedJob, Clock, Deduplication, Job, JobBody, JobId, JobName, JobOptions, JobState, RawJson, RunOption, Verdict,
 };
 use jobber::queue::{Change, CleanRequest, Idempotency, QueueErrorKind};
 use serde_json::json;
@@ -200,19 +200,20 @@ pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
     let arguments = vec![String::new(), "-x".to_owned(), "ä \u{1F980}\n\"'".to_owned()];
     let data = json!({"n": 1.5, "deep": [null, true, {"k": "v"}], "text": "x".repeat(100_000)});
     let body = JobBody::new(arguments, Some(&RawJson::from(&data)));
+    let mut options = JobOptions { attempts: 7, priority: 9, ..JobOptions::default() };
+    for option in RunOption::ALL {
+        let text = match option.value_name {
+            "DURATION" => "2ms",
+            "SIZE" => "1GiB",
+            "CODE,..." => "2,3",
+            _ => "2",
+        };
+        (option.set)(&mut options, text).unwrap();
+    }
     let job = Arc::new(Job {
         id: JobId::custom("all-of-it").unwrap(),
         name: JobName::parse("a.b_c-d").unwrap(),
-        options: JobOptions {
-            attempts: 7,
-            priority: 9,
-            timeout: Some(Duration::from_millis(1)),
-            grace: Some(Duration::from_millis(2)),
-            cores: Some(2),
-            memory_bytes: Some(1 << 30),
-            no_retry_exit_codes: Some(vec![2, 3]),
-            ..JobOptions::default()
-        },
+        options,
         submitted_at: Clock::system().now(),
     });
     let id = here.submit(AcceptedJob { job: job.clone(), body: body.clone() }).await;
