@@ -100,7 +100,7 @@ impl From<CategoryId> for String {
 pub struct Category {
     /// Never changes, whatever becomes of the name.
     pub id: CategoryId,
-    /// For people.
+    /// The name that people read.
     pub name: String,
     /// What belongs to it, in words; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -9,37 +9,37 @@ use super::{Category, CategoryId, Event, Timestamp};
 pub enum Entry {
     /// Something happened to a job.
     Job(Event),
-    /// Somebody changed the categories of errors.
+    /// An operator or a server changed the categories of errors.
     Categories(CategoryEvent),
 }
 
 /// A change of the categories of errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CategoryEvent {
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// What.
+    /// The change itself.
     #[serde(rename = "category_change")]
     pub change: CategoryChange,
 }
 
-/// What was changed.
+/// Which change it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum CategoryChange {
     /// A category was added.
     Added {
-        /// All of it.
+        /// The new category.
         category: Category,
     },
     /// A category was changed.
     Edited {
-        /// All of it, as it is from now on.
+        /// The category as it is from now on.
         category: Category,
     },
     /// A category was removed.
     Removed {
-        /// Which.
+        /// The removed category.
         id: CategoryId,
     },
     /// It was decided how near an error must be to its category.
@@ -62,7 +62,7 @@ impl CategoryChange {
 }
 
 impl Entry {
-    /// When it happened.
+    /// The time of the event.
     pub fn at(&self) -> Timestamp {
         match self {
             Self::Job(event) => event.at,

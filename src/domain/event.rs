@@ -14,11 +14,11 @@ use super::{AcceptedJob, AttemptNumber, AttemptReport, Job, JobBody, JobId, JobS
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When.
+    /// The time of the event, by the clock of the process that wrote it.
     pub at: Timestamp,
     /// The header of the job to which it happened.
     pub job: Arc<Job>,
-    /// What happened.
+    /// What happened to it.
     pub kind: EventKind,
     /// What the job is given: with [`EventKind::Submitted`], and with the first events of a job that no server of Jobber's
     /// has submitted. `None` also where it was not read.
@@ -44,7 +44,7 @@ impl From<FinalState> for JobState {
     }
 }
 
-/// What happened.
+/// The kinds of events of a job, in the order of its life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventKind {
@@ -54,9 +54,9 @@ pub enum EventKind {
     AttemptStarted {
         /// Attempt number, counting from 1.
         attempt: AttemptNumber,
-        /// By which worker.
+        /// The worker that runs it.
         worker: WorkerId,
-        /// On which host.
+        /// The worker's host.
         host: String,
     },
     /// Its process was not started after all: the lease was over, the job was cancelled, or the worker could not. There
@@ -71,7 +71,7 @@ pub enum EventKind {
     AttemptFinished {
         /// Attempt number, counting from 1.
         attempt: AttemptNumber,
-        /// By which worker.
+        /// The worker that runs it.
         worker: WorkerId,
         /// Everything that is known of it.
         report: Box<AttemptReport>,
@@ -82,26 +82,26 @@ pub enum EventKind {
     Finished {
         /// The last attempt; `None` when it never started.
         attempt: Option<AttemptNumber>,
-        /// How.
+        /// Whether it completed or failed.
         state: FinalState,
         /// How its last attempt ended, or `Cancelled` or `Lost` without one.
         outcome: Outcome,
-        /// What it gave back.
+        /// The JSON value that the job gave back.
         result: Option<Value>,
-        /// Why it failed.
+        /// Why it failed; `None` when it completed.
         error: Option<String>,
     },
-    /// Somebody asked for it to be stopped. It ends when `finished` says so.
+    /// A caller asked for the job to be stopped. The job ends when `finished` says so.
     Cancelled {
-        /// Why.
+        /// The caller's reason.
         reason: String,
     },
-    /// Somebody put a failed job back into the queue.
+    /// An operator put a failed job back into the queue.
     Retried {
         /// How many attempts had started by then.
         attempts: u32,
     },
-    /// Somebody took a job that was not running out of the queue and out of the lists.
+    /// An operator took a job that was not running out of the queue and out of the lists.
     Removed,
 }
 

@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for Fingerprint {
 /// An error whose meaning has been worked out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KnownError {
-    /// Which error.
+    /// The fingerprint of the error.
     pub fingerprint: Fingerprint,
     /// The id of the category that it was put into; `None` when none was near enough.
     pub category: Option<String>,

@@ -95,7 +95,7 @@ impl JobId {
         }
     }
 
-    /// An id chosen by whoever submits: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}` and not a whole number, because BullMQ
+    /// An id that a caller chose: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}` and not a whole number, because BullMQ
     /// keeps numbers for itself and uses `:` in its keys.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl JobId {
     }
 
     /// The id under which history keeps a job when its own stands for an earlier job there, and at which exactly this
-    /// job is found while the queue has it. An id comes again when BullMQ counts anew, or when whoever chose it chooses
+    /// job is found while the queue has it. An id comes again when BullMQ counts anew, or when the caller that chose it chooses
     /// it again after the queue has let go of the first.
     ///
     /// An id that leaves no room for the time is shortened, and can't be had back from what is made of it: then the
@@ -196,7 +196,7 @@ impl JobName {
     }
 }
 
-/// Identifies a schedule. Chosen by whoever makes it.
+/// Identifies a schedule. The caller that makes it chooses it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ScheduleId(String);
@@ -215,7 +215,7 @@ impl ScheduleId {
         }
     }
 
-    /// An id chosen by whoever makes a schedule with Jobber: as a job name.
+    /// An id that a caller chose for a schedule: with the characters of a job name.
     ///
     /// # Errors
     /// [`InvalidName`] otherwise.

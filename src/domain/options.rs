@@ -70,7 +70,7 @@ macro_rules! with_run_options {
 }
 pub(crate) use with_run_options;
 
-/// A run option, for those who handle all of them alike: command line, configuration, docs.
+/// A run option, for code that handles all of them alike: command line, configuration, docs.
 #[derive(Debug)]
 pub struct RunOption {
     /// Its name in JSON.

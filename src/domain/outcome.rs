@@ -24,13 +24,13 @@ pub enum Outcome {
     },
     /// It ran past its time limit and was stopped.
     Timeout,
-    /// Somebody asked for it to be stopped.
+    /// A caller cancelled the job.
     Cancelled,
     /// It ran past its memory limit, or the kernel killed it for want of memory.
     Oom,
     /// The process could not be started at all.
     SpawnError {
-        /// Why.
+        /// What kept the worker from starting it.
         reason: SpawnFailure,
     },
     /// The worker ended, or gave the job back, before the attempt did.
@@ -177,7 +177,7 @@ impl Tail {
 /// How far a job says it is (`::progress N [text]`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// 0 to 100.
+    /// Percent, 0 to 100.
     pub percent: f64,
     /// What it is doing; empty when it did not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -187,7 +187,7 @@ pub struct Progress {
 /// Everything that is known of an attempt when it has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptReport {
-    /// How it ended.
+    /// The outcome of the attempt.
     pub outcome: Outcome,
     /// When its process was started (or should have been).
     pub started_at: Timestamp,

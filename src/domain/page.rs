@@ -12,7 +12,7 @@ pub struct PageRequest {
 }
 
 impl PageRequest {
-    /// The largest page.
+    /// The most items of one page.
     pub const MAX: usize = 1000;
 
     /// The first page, of at most `limit` items.

@@ -105,9 +105,9 @@ impl CategoryRule {
 /// How many times its usual limits an attempt gets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LimitScale {
-    /// Of time.
+    /// The factor of the timeout.
     pub timeout: f64,
-    /// Of memory.
+    /// The factor of the memory limit.
     pub memory: f64,
 }
 
@@ -177,7 +177,7 @@ pub fn decide(policy: &RetryPolicy, finished_before: u32, report: &AttemptReport
 }
 
 /// Whether another attempt could not end better than this one, whatever is left of the budget: the exit code is listed,
-/// there is no usable binary, somebody wanted the job stopped, or the rule for the error's category forbids it.
+/// there is no usable binary, a caller cancelled the job, or the rule for the error's category forbids it.
 pub fn is_pointless(policy: &RetryPolicy, outcome: &Outcome) -> bool {
     policy.attempts == 0 || forbids_retry(&policy.no_retry_exit_codes, outcome)
 }

@@ -21,9 +21,9 @@ pub enum Timing {
         /// The time zone whose clocks are meant, by its IANA name.
         zone: String,
     },
-    /// Again and again.
+    /// One job each interval.
     Every {
-        /// Between two times.
+        /// The time between two jobs.
         #[serde(rename = "every_ms", with = "millis")]
         every: Duration,
     },
@@ -100,7 +100,7 @@ impl Timing {
         }
     }
 
-    /// The next time for a schedule that goes on now, by somebody's wish: as [`Timing::next`], but a last time that lies far
+    /// The next time for a schedule that an operator resumes now: as [`Timing::next`], but a last time that lies far
     /// ahead is one of a clock that was wrong, and counts for nothing.
     pub fn next_anew(&self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         self.next(last.filter(|last| last.since(now) <= Self::TRUSTED), now)

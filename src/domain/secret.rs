@@ -5,7 +5,7 @@
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides this text.
+    /// Hides this text from `Debug` and from logs.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -14,9 +14,9 @@ pub enum JobState {
     Prioritized,
     /// A worker holds its lease.
     Active,
-    /// Ended well. Final.
+    /// The last attempt succeeded. Final.
     Completed,
-    /// Ended badly: out of attempts, not to be retried, or cancelled. Final until somebody retries it.
+    /// Ended badly: out of attempts, not to be retried, or cancelled. Final until an operator retries it.
     Failed,
 }
 
@@ -63,7 +63,7 @@ impl JobState {
             Delayed => matches!(next, Waiting | Prioritized | Failed),
             // Settled: done, failed, retried now or later, given back.
             Active => matches!(next, Completed | Failed | Waiting | Prioritized | Delayed),
-            // Retried by somebody.
+            // An operator retried it.
             Failed => matches!(next, Waiting | Prioritized),
             Completed => false,
         }

@@ -1,4 +1,4 @@
-//! Until when something holds, for whoever must act before it ends.
+//! The time until which a lease holds, for the worker and the guard, which must act before it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,7 +12,7 @@ pub enum LogEvent {
     Output {
         /// Which start of the job wrote it.
         attempt: u32,
-        /// Which stream.
+        /// Stdout or stderr.
         stream: Stream,
         /// What it wrote; U+FFFD stands for what is no UTF-8.
         text: String,
@@ -24,7 +24,7 @@ pub enum LogEvent {
     Gap {
         /// Which start of the job wrote it.
         attempt: u32,
-        /// Which stream.
+        /// Stdout or stderr.
         stream: Stream,
         /// How much of it.
         bytes: u64,
@@ -59,9 +59,9 @@ pub struct JobEventView {
     /// What happened: the name of an [`crate::domain::EventKind`].
     #[serde(rename = "type")]
     pub kind: String,
-    /// When.
+    /// The time of the event.
     pub at: Timestamp,
-    /// To which job.
+    /// The job to which it happened.
     pub job: JobId,
     /// The binary that it runs.
     pub name: JobName,
@@ -74,13 +74,13 @@ pub struct JobEventView {
     /// How the attempt, or the job, ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Who ran it.
+    /// The worker that ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
-    /// Why somebody asked for it to be stopped.
+    /// Why a caller asked for it to be stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -10,7 +10,7 @@ use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DurationLin
 /// `GET /api/v1/stats/attempts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptsReport {
-    /// By attempt.
+    /// One row for each attempt number.
     pub items: Vec<AttemptLine>,
     /// Whether it is worth it to allow as many attempts as were asked about.
     pub worth: WorthIt,
@@ -48,7 +48,7 @@ pub struct DurationsReport {
 /// `GET /api/v1/failures`: attempts that failed with the same error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureGroup {
-    /// Which error.
+    /// The fingerprint of the error.
     pub fingerprint: Fingerprint,
     /// The category's id, `uncategorised` or `pending`.
     pub category: String,
@@ -92,19 +92,19 @@ pub struct RetryFailed {
     /// Of which an attempt failed with this error; the first digits are enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// Running this binary.
+    /// Only jobs of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<JobName>,
     /// Submitted at or after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Submitted before.
+    /// Only jobs that were submitted before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// At most so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Only says which.
+    /// Says which jobs it would retry, and retries none.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -133,7 +133,7 @@ pub struct CategoryListing {
     pub threshold_is_configured: bool,
     /// Different errors that are near to none.
     pub uncategorised: usize,
-    /// Different errors that nobody has worked out yet.
+    /// Different errors that the classifier has not worked out yet.
     pub pending: usize,
 }
 
@@ -192,7 +192,7 @@ pub struct CategoryBody {
     /// May be absent, or the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<CategoryId>,
-    /// For people.
+    /// The name that people read.
     pub name: String,
     /// What belongs to it.
     #[serde(default)]

@@ -143,13 +143,13 @@ pub struct JobView {
     pub arguments: Vec<String>,
     /// What it gets on its standard input, as it came.
     pub data: Option<RawJson>,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
     /// When it was accepted.
     pub submitted_at: Timestamp,
     /// When its next attempt is due, while it is delayed.
     pub due_at: Option<Timestamp>,
-    /// When it ended.
+    /// The time at which it ended; null while it is open.
     pub finished_at: Option<Timestamp>,
     /// How its last attempt ended, once the job has ended.
     pub outcome: Option<Outcome>,
@@ -161,9 +161,9 @@ pub struct JobView {
     pub worker: Option<WorkerId>,
     /// How far it says it is, while it runs.
     pub progress: Option<Progress>,
-    /// Why somebody asked for it to be stopped.
+    /// Why a caller asked for it to be stopped.
     pub cancel_requested: Option<String>,
-    /// How often somebody put it back after it had failed.
+    /// How often an operator put it back after it had failed.
     pub retries: u32,
     /// The rules under which it runs.
     pub options: JobOptions,
@@ -231,7 +231,7 @@ pub struct Acted {
 pub struct Explanation {
     /// The job.
     pub id: JobId,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
     /// Why, one sentence each, the most important first.
     pub reasons: Vec<String>,
