@@ -8,16 +8,28 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
 use crate::domain::CategoryId;
 use crate::failures::categories::Matcher;
 use crate::failures::gloss::gloss;
 use crate::failures::{Embedder, ErrorCache, PublishedCategories};
+use crate::outage::OutageWords;
 use crate::reconnect::ReconnectBackoff;
 
 /// The time between two looks at whether the categories have changed.
 const EVERY: Duration = Duration::from_secs(3);
 /// How long a worker waits for the categories before it works without.
 const PREPARATION: Duration = Duration::from_secs(10);
+
+/// A matcher that is only half made changes nothing.
+const REFRESH: BackgroundLoop = BackgroundLoop {
+    at_stop: AtStop::DropRun,
+    ..BackgroundLoop::new(
+        "policy categories",
+        Period::Every(EVERY),
+        OutageWords::debug("the categories can't be read; those known last hold", "the categories can be read again"),
+    )
+};
 
 /// Finds categories with an embedder that answers at once.
 pub(super) struct PolicyClassifier {
@@ -68,17 +80,8 @@ impl PolicyClassifier {
 
     /// Follows the changes of the categories until `stop`.
     pub(super) async fn follow(&self, stop: CancellationToken) {
-        let mut looks = tokio::time::interval(EVERY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let followed = async {
-            loop {
-                looks.tick().await;
-                if let Err(error) = self.refresh().await {
-                    tracing::debug!(error, "the categories can't be read; those known last hold");
-                }
-            }
-        };
-        stop.run_until_cancelled(followed).await;
+        let mut turns = REFRESH.start(&stop);
+        while turns.run(async { Ok(self.refresh().await.map(|()| NextRun::InTurn)?) }).await {}
     }
 
     fn now(&self) -> Option<Arc<CompiledCategories>> {
