@@ -71,14 +71,35 @@ pub struct BackgroundLoop {
 }
 
 impl BackgroundLoop {
-    /// A loop that keeps its period through failures, and finishes the run in hand before it stops.
-    pub const fn new(name: &'static str, period: Period, words: OutageWords) -> Self {
+    /// A loop whose runs do not fail. It finishes the run in hand before it stops.
+    pub const fn new(name: &'static str, period: Period) -> Self {
+        let words = OutageWords::debug("failed", "works again");
         Self { name, period, words, backoff: None, at_stop: AtStop::FinishRun }
     }
 
-    /// The same for runs that never fail.
-    pub const fn infallible(name: &'static str, period: Period) -> Self {
-        Self::new(name, period, OutageWords::debug("failed", "works again"))
+    /// Logs failures that need an operator: what does not work, and later that it works again.
+    pub const fn error(self, failing: &'static str, again: &'static str) -> Self {
+        Self { words: OutageWords::error(failing, again), ..self }
+    }
+
+    /// Logs failures that pass by themselves.
+    pub const fn warn(self, failing: &'static str, again: &'static str) -> Self {
+        Self { words: OutageWords::warn(failing, again), ..self }
+    }
+
+    /// Logs failures of which another part warns already.
+    pub const fn debug(self, failing: &'static str, again: &'static str) -> Self {
+        Self { words: OutageWords::debug(failing, again), ..self }
+    }
+
+    /// Waits longer from failure to failure. Without this the loop keeps its period.
+    pub const fn back_off(self, first: Duration, longest: Duration) -> Self {
+        Self { backoff: Some((first, longest)), ..self }
+    }
+
+    /// Drops the run in hand at the stop.
+    pub const fn drop_run(self) -> Self {
+        Self { at_stop: AtStop::DropRun, ..self }
     }
 
     /// Starts the loop, which goes on until `stop`. Its first run is due now.
@@ -173,7 +194,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const WORDS: OutageWords = OutageWords::warn("it fails", "it works again");
 
     /// Does `runs` runs, each of which takes so long and then passes or fails, and answers how many milliseconds
     /// after the start each began.
@@ -202,9 +222,9 @@ mod tests {
     async fn the_period_counts_from_start_to_start_and_a_pause_from_the_end() {
         // The second run takes longer than the period.
         let slow = |run| (if run == 2 { SECOND * 5 / 2 } else { SECOND / 10 }, true);
-        let every = BackgroundLoop::new("test", Period::Every(SECOND), WORDS);
+        let every = BackgroundLoop::new("test", Period::Every(SECOND));
         assert_eq!(starts(every, 5, slow).await, [0, 1000, 3500, 4500, 5500]);
-        let pause = BackgroundLoop::new("test", Period::Pause(SECOND), WORDS);
+        let pause = BackgroundLoop::new("test", Period::Pause(SECOND));
         assert_eq!(starts(pause, 4, slow).await, [0, 1100, 4600, 5700]);
     }
 
@@ -212,7 +232,7 @@ mod tests {
     async fn the_first_run_may_wait_for_its_turn_too() {
         for period in [Period::Every(SECOND), Period::Pause(SECOND)] {
             let (stop, start) = (CancellationToken::new(), Instant::now());
-            let turns = BackgroundLoop::infallible("test", period).start(&stop);
+            let turns = BackgroundLoop::new("test", period).start(&stop);
             assert!(turns.wait(std::future::pending::<()>()).await);
             assert_eq!(start.elapsed(), SECOND);
         }
@@ -220,10 +240,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waits_after_failures_double_and_start_over_after_a_success() {
-        let rules = BackgroundLoop {
-            backoff: Some((SECOND, SECOND * 3)),
-            ..BackgroundLoop::new("test", Period::Pause(Duration::ZERO), WORDS)
-        };
+        let rules = BackgroundLoop::new("test", Period::Pause(Duration::ZERO)).back_off(SECOND, SECOND * 3);
         let starts = starts(rules, 7, |run| (Duration::ZERO, run == 5)).await;
         let waits: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         for (wait, most) in waits.iter().zip([1000, 2000, 3000, 3000, 0, 1000]) {
@@ -234,7 +251,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_backoff_failures_change_no_period() {
-        let rules = BackgroundLoop::new("test", Period::Every(SECOND), WORDS);
+        let rules = BackgroundLoop::new("test", Period::Every(SECOND));
         assert_eq!(starts(rules, 4, |_| (Duration::ZERO, false)).await, [0, 1000, 2000, 3000]);
     }
 
@@ -262,14 +279,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_ends_a_wait_at_once_and_a_run_as_the_rules_say() {
-        let rules = BackgroundLoop {
-            backoff: Some((SECOND * 60, SECOND * 60)),
-            ..BackgroundLoop::new("test", Period::Every(SECOND * 60), WORDS)
-        };
+        let rules = BackgroundLoop::new("test", Period::Every(SECOND * 60)).back_off(SECOND * 60, SECOND * 60);
         assert_eq!(stopped(rules, Duration::ZERO, Ok(NextRun::InTurn)).await, (1, 1, 1500), "in turn");
         assert_eq!(stopped(rules, Duration::ZERO, Err("broken")).await, (1, 1, 1500), "after a failure");
         assert_eq!(stopped(rules, SECOND, Ok(NextRun::AtOnce)).await, (2, 2, 2000), "the run ends");
-        let dropping = BackgroundLoop { at_stop: AtStop::DropRun, ..rules };
+        let dropping = rules.drop_run();
         assert_eq!(stopped(dropping, SECOND, Ok(NextRun::AtOnce)).await, (2, 1, 1500), "the run is dropped");
         let woken = BackgroundLoop { period: Period::WakeUp, ..rules };
         assert_eq!(stopped(woken, Duration::ZERO, Ok(NextRun::InTurn)).await, (1, 1, 1500), "without a wake-up");
@@ -279,17 +293,14 @@ mod tests {
     async fn nothing_runs_after_the_stop() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let mut turns = BackgroundLoop::infallible("test", Period::WakeUp).start(&stop);
+        let mut turns = BackgroundLoop::new("test", Period::WakeUp).start(&stop);
         assert!(!turns.run(async { panic!("it was stopped before") }).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wake_up_cuts_a_period_short_but_no_backoff() {
         let (stop, news, start) = (CancellationToken::new(), Notify::new(), Instant::now());
-        let rules = BackgroundLoop {
-            backoff: Some((SECOND * 40, SECOND * 40)),
-            ..BackgroundLoop::new("test", Period::Every(SECOND * 60), WORDS)
-        };
+        let rules = BackgroundLoop::new("test", Period::Every(SECOND * 60)).back_off(SECOND * 40, SECOND * 40);
         let mut turns = rules.start(&stop);
         let waking = async || {
             sleep(SECOND * 10).await;

@@ -14,25 +14,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobId;
 use crate::events::{Cursor, EventError, EventSource};
-use crate::outage::OutageWords;
 use crate::store::History;
 
 /// A read has no effect, and may wait for events that do not come: it is dropped at the stop.
-const LOG_READER: BackgroundLoop = BackgroundLoop {
-    backoff: Some((Duration::from_millis(250), Duration::from_millis(250))),
-    at_stop: AtStop::DropRun,
-    ..BackgroundLoop::new(
-        "api feed",
-        Period::WakeUp,
-        OutageWords::warn(
-            "the event log can't be read for the requests that wait; trying again",
-            "the event log can be read again for the requests that wait",
-        ),
-    )
-};
+const LOG_READER: BackgroundLoop = BackgroundLoop::new("api feed", Period::WakeUp)
+    .warn("the event log can't be read for requests that wait; trying again", "the event log can be read again")
+    .back_off(Duration::from_millis(250), Duration::from_millis(250))
+    .drop_run();
 
 /// The watched jobs, and the places of the reader and of history. See the module.
 pub(super) struct Feed {
@@ -196,7 +187,8 @@ impl Feed {
         }
     }
 
-    /// Asks how far history is while a request waits for it, and while it is away. Ends at `stop`.
+    /// Asks how far history is while a request waits for it, and while it is away. Ends at `stop`, and drops
+    /// the question in hand.
     /// The store has no wake-up of its own and is at most some milliseconds behind the log, so a
     /// few looks for all requests are cheap.
     pub(super) async fn follow_history(&self, history: &dyn History, stop: &CancellationToken) {

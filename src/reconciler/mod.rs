@@ -20,11 +20,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period, RunError};
+use crate::background::{BackgroundLoop, NextRun, Period, RunError};
 use crate::domain::{Clock, Event, Job, JobId, JobState, PageRequest, Timestamp};
 use crate::events::{EventError, EventSink, EventSource};
 use crate::logging::chain;
-use crate::outage::OutageWords;
 use crate::projector::Lead;
 use crate::queue::{Held, QueueError, ToldEnd, Witness};
 use crate::reconnect::ReconnectBackoff;
@@ -46,18 +45,10 @@ const PAGE: usize = 500;
 const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Each of a step's writes is whole, and history takes one that comes twice for one.
-const COMPARISON: BackgroundLoop = BackgroundLoop {
-    backoff: Some((Duration::from_millis(500), Duration::from_secs(10))),
-    at_stop: AtStop::DropRun,
-    ..BackgroundLoop::new(
-        "reconciler",
-        Period::Pause(LOOK),
-        OutageWords::warn(
-            "history is not compared with the queue; trying again",
-            "history is compared with the queue again",
-        ),
-    )
-};
+const COMPARISON: BackgroundLoop = BackgroundLoop::new("reconciler", Period::Pause(LOOK))
+    .warn("history is not compared with the queue; trying again", "history is compared with the queue again")
+    .back_off(Duration::from_millis(500), Duration::from_secs(10))
+    .drop_run();
 
 /// Compares history with the queue, and appends the events that history lacks.
 pub struct Reconciler {

@@ -91,8 +91,7 @@ pub(super) fn start_api(
 
 /// Logs which schedules bring no jobs, and why, until `stop`. It logs each reason once.
 async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop: CancellationToken) {
-    const LOOK: BackgroundLoop =
-        BackgroundLoop::infallible("stopped schedules", Period::Pause(Duration::from_secs(30)));
+    const LOOK: BackgroundLoop = BackgroundLoop::new("stopped schedules", Period::Pause(Duration::from_secs(30)));
     let mut said = BTreeMap::new();
     let mut look = async || {
         // Other parts complain of a scheduler that can't be reached.
@@ -124,7 +123,7 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
 /// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't
 /// be written to any more. Further work would be lost, and a fresh start uses the file that is there now.
 pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycle) {
-    const LOOK: BackgroundLoop = BackgroundLoop::infallible("database", Period::Every(Duration::from_secs(1)));
+    const LOOK: BackgroundLoop = BackgroundLoop::new("database", Period::Every(Duration::from_secs(1)));
     let file = wiring::database_file(config);
     let (presence, stop, kill) = (Presence::of(&file), life.stop.clone(), life.kill.clone());
     let writer_died = database.writer_died();

@@ -5,15 +5,14 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::lifecycle::Lifecycle;
 use crate::notify::Notifier;
-use crate::outage::OutageWords;
 use crate::reconnect::ReconnectBackoff;
 use crate::wiring::Vitals;
 
 /// How often to look at the status. The manager gets it only when it has changed.
-const STATUS: BackgroundLoop = BackgroundLoop::infallible("status", Period::Every(Duration::from_secs(1)));
+const STATUS: BackgroundLoop = BackgroundLoop::new("status", Period::Every(Duration::from_secs(1)));
 
 /// Returns when the queue answers. Until then the status says what is missing.
 pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
@@ -82,17 +81,9 @@ async fn report(
 /// a process that hangs falls silent, and the manager restarts it. The other half is the time in
 /// which the parts must answer. Ends at once when `ended` is cancelled.
 async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: CancellationToken) {
-    let watchdog = BackgroundLoop {
-        at_stop: AtStop::DropRun,
-        ..BackgroundLoop::new(
-            "watchdog",
-            Period::Every(limit / 2),
-            OutageWords::error(
-                "the queue gives no answer; the service manager will start this process anew",
-                "the queue answers again",
-            ),
-        )
-    };
+    let watchdog = BackgroundLoop::new("watchdog", Period::Every(limit / 2))
+        .error("the queue gives no answer; the service manager will start this process anew", "the queue answers again")
+        .drop_run();
     let beat = async || {
         let answered = tokio::time::timeout(limit / 2, vitals.answer()).await;
         answered.map_err(|_| format!("no answer within {} ms", (limit / 2).as_millis()))?;

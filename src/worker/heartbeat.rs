@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobName;
-use crate::outage::OutageWords;
 use crate::queue::WorkerInfo;
 use crate::runner::Runner;
 
@@ -20,11 +19,8 @@ pub const EVERY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(3);
 
 /// The others take a worker for dead after some missed heartbeats, so it goes on at the same pace through failures.
-const HEARTBEAT: BackgroundLoop = BackgroundLoop::new(
-    "heartbeat",
-    Period::Every(EVERY),
-    OutageWords::warn("the queue did not take the heartbeat", "the queue takes the heartbeat again"),
-);
+const HEARTBEAT: BackgroundLoop = BackgroundLoop::new("heartbeat", Period::Every(EVERY))
+    .warn("the queue did not take the heartbeat", "the queue takes the heartbeat again");
 
 /// The names of the jobs whose binaries are here, as of the last look.
 #[derive(Default)]

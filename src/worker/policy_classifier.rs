@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::CategoryId;
 use crate::failures::categories::Matcher;
 use crate::failures::gloss::gloss;
 use crate::failures::{Embedder, ErrorCache, PublishedCategories};
-use crate::outage::OutageWords;
 use crate::reconnect::ReconnectBackoff;
 
 /// The time between two looks at whether the categories have changed.
@@ -22,14 +21,9 @@ const EVERY: Duration = Duration::from_secs(3);
 const PREPARATION: Duration = Duration::from_secs(10);
 
 /// A matcher that is only half made changes nothing.
-const REFRESH: BackgroundLoop = BackgroundLoop {
-    at_stop: AtStop::DropRun,
-    ..BackgroundLoop::new(
-        "policy categories",
-        Period::Every(EVERY),
-        OutageWords::debug("the categories can't be read; those known last hold", "the categories can be read again"),
-    )
-};
+const REFRESH: BackgroundLoop = BackgroundLoop::new("policy categories", Period::Every(EVERY))
+    .debug("the categories can't be read; those known last hold", "the categories can be read again")
+    .drop_run();
 
 /// Finds categories with an embedder that answers at once.
 pub(super) struct PolicyClassifier {

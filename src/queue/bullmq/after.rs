@@ -27,9 +27,8 @@ use super::super::{ParentResults, QueueError, QueueErrorKind};
 use super::connect::{BullClient, BullError};
 use super::end_notes::{self, End};
 use super::{Inner, format, keys, read};
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
-use crate::outage::OutageWords;
 
 /// The wait between two looks at the watched jobs, if this process hears of no end.
 const LOOK: Duration = Duration::from_secs(1);
@@ -150,17 +149,9 @@ async fn done(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullErr
 }
 
 /// A look that is dropped leaves its jobs watched, for the next look.
-const LOOKING: BackgroundLoop = BackgroundLoop {
-    at_stop: AtStop::DropRun,
-    ..BackgroundLoop::new(
-        "jobs with parents",
-        Period::Pause(LOOK),
-        OutageWords::debug(
-            "jobs that come after others can't be looked after; trying again",
-            "jobs that come after others are looked after again",
-        ),
-    )
-};
+const LOOKING: BackgroundLoop = BackgroundLoop::new("jobs with parents", Period::Pause(LOOK))
+    .debug("jobs that come after others can't be looked after; trying again", "they are looked after again")
+    .drop_run();
 
 /// Looks after the watched jobs until `stop`.
 pub(super) async fn watch_jobs_with_parents(inner: Arc<Inner>, stop: CancellationToken) {

@@ -22,9 +22,8 @@ use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{BullClient, BullError};
 use super::times::{self, Pattern};
 use super::{BullQueue, Inner, format, keys};
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{AcceptedJob, JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
-use crate::outage::OutageWords;
 
 /// How often a process looks for schedules that have come to a stop.
 const LOOK: Duration = Duration::from_secs(2);
@@ -81,14 +80,9 @@ async fn go_on(inner: &Inner, redis: &BullClient, stored: &JobSchedulerJson) -> 
 }
 
 /// What is half mended is found again by the next look.
-const MENDING: BackgroundLoop = BackgroundLoop {
-    at_stop: AtStop::DropRun,
-    ..BackgroundLoop::new(
-        "schedules",
-        Period::Pause(LOOK),
-        OutageWords::debug("schedules can't be looked after; trying again", "schedules are looked after again"),
-    )
-};
+const MENDING: BackgroundLoop = BackgroundLoop::new("schedules", Period::Pause(LOOK))
+    .debug("schedules can't be looked after; trying again", "schedules are looked after again")
+    .drop_run();
 
 /// Looks for schedules that have come to a stop until `stop`.
 pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {

@@ -16,8 +16,6 @@ use super::super::LeaseLoss;
 use super::connect::{BullClient, BullError};
 use super::limiter::ClaimLimiter;
 use super::{Inner, Loss, keys};
-use crate::background::{AtStop, BackgroundLoop, NextRun, Period};
-use crate::outage::OutageWords;
 
 /// How long the look whether a message was lost may take; then the connection is given up.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
@@ -182,28 +180,23 @@ pub(super) async fn tell(inner: &Inner, redis: &BullClient, told: &Message) -> R
     Ok(redis.queue.connection().cmd::<()>(&mut publish).await?)
 }
 
-/// A run lasts as long as its connection, so it is dropped at the stop.
-const LISTENING: BackgroundLoop = BackgroundLoop {
-    at_stop: AtStop::DropRun,
-    ..BackgroundLoop::new(
-        "queue channel",
-        Period::Pause(PAUSE),
-        OutageWords::debug("the queue's channel is not heard; trying again", "the queue's channel was heard again"),
-    )
-};
-
-/// Listens until `stop`, again and again.
+/// Listens until `stop`, again and again. Serves one connection after another, and drops it at the stop: each
+/// message is on record elsewhere.
 pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
-    let Some(Some(redis)) = stop.run_until_cancelled(inner.link.wait()).await else { return };
-    let mut connections = 0;
-    let mut turns = LISTENING.start(&stop);
-    let mut listen = async || {
-        let heard = listen_once(&inner, &redis, connections).await;
-        connections += 1;
-        inner.signals.listening.store(false, Ordering::Relaxed);
-        Ok(heard.map(|()| NextRun::InTurn)?)
+    let listening = async {
+        let Some(redis) = inner.link.wait().await else { return };
+        for turn in 0.. {
+            if let Err(error) = listen_once(&inner, &redis, turn).await {
+                tracing::debug!(%error, "the queue's channel is not heard; trying again");
+            }
+            inner.signals.listening.store(false, Ordering::Relaxed);
+            tokio::time::sleep(PAUSE).await;
+        }
     };
-    while turns.run(listen()).await {}
+    tokio::select! {
+        () = listening => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 async fn listen_once(inner: &Inner, redis: &BullClient, turn: usize) -> Result<(), BullError> {

@@ -12,26 +12,18 @@ use super::doubt;
 use super::expiry::{GONE, Now};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::validity::boot_ms;
-use crate::outage::OutageWords;
 
 /// Output and progress are written at most this often, unless there is much of it.
 const PUBLISH: Duration = Duration::from_millis(100);
 /// Requests to stop are looked for after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
 
-const CANCELLATIONS: BackgroundLoop = BackgroundLoop {
-    backoff: Some((PAUSE, PAUSE)),
-    ..BackgroundLoop::new(
-        "cancellations",
-        Period::Pause(FALLBACK),
-        OutageWords::warn(
-            "requests to stop jobs can't be read; trying again",
-            "requests to stop jobs can be read again",
-        ),
-    )
-};
+const CANCELLATIONS: BackgroundLoop = BackgroundLoop::new("cancellations", Period::Pause(FALLBACK))
+    .warn("requests to stop jobs can't be read; trying again", "requests to stop jobs can be read again")
+    .back_off(PAUSE, PAUSE);
 
-/// Renews all leases of a claim in one update, every third of a lease. Ends when the claim is done.
+/// Renews all leases of a claim in one update, every third of a lease, and sooner the less time is left to try
+/// again. Ends when the claim is done. Finishes a renewal in hand.
 pub(super) async fn renew(claim: Arc<Claim>) {
     let lease = claim.inner.settings.lease;
     let mut pause = lease / 3;
@@ -69,7 +61,7 @@ async fn over(claim: &Claim, session: i64) {
 }
 
 /// While renewals do not get through, looks whether anybody doubts the claim: if nobody does, it holds for a grace more
-/// (see [`doubt`]). Ends when the claim is done.
+/// (see [`doubt`]). Ends when the claim is done. Finishes a look in hand.
 pub(super) async fn watch_doubts(claim: Arc<Claim>) {
     let lease = claim.inner.settings.lease;
     let grace = doubt::grace(lease);
@@ -87,7 +79,7 @@ pub(super) async fn watch_doubts(claim: Arc<Claim>) {
         }
         Ok(NextRun::InTurn)
     };
-    let mut turns = BackgroundLoop::infallible("doubts", Period::Pause(grace / 4)).start(&claim.done);
+    let mut turns = BackgroundLoop::new("doubts", Period::Pause(grace / 4)).start(&claim.done);
     turns.wait(std::future::pending::<()>()).await;
     while turns.run(look()).await {}
 }
@@ -106,7 +98,7 @@ async fn write_renewal(claim: &Claim, id: i64) -> Result<bool, crate::sqlite::Sq
     Ok(renewed.await? > 0)
 }
 
-/// Tells holders when somebody wants their jobs stopped. Ends when the claim is done.
+/// Tells holders when somebody wants their jobs stopped. Ends when the claim is done. Finishes a look in hand.
 pub(super) async fn watch_cancellations(claim: Arc<Claim>) {
     let look = async || {
         if let Some(session) = claim.current() {

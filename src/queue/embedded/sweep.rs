@@ -18,18 +18,14 @@ use super::schema::{code, json};
 use super::{Inner, output, schedules, workers};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{JobState, Timestamp};
-use crate::outage::OutageWords;
 
 /// Between two passes: how fast a death is noticed.
 const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are made ready in one transaction when they have come due.
 const PROMOTED: usize = 1000;
 
-const SWEEP: BackgroundLoop = BackgroundLoop::new(
-    "queue sweep",
-    Period::Pause(EVERY),
-    OutageWords::warn("the queue can't be swept; trying again", "the queue is swept again"),
-);
+const SWEEP: BackgroundLoop = BackgroundLoop::new("queue sweep", Period::Pause(EVERY))
+    .warn("the queue can't be swept; trying again", "the queue is swept again");
 
 /// Sweeps until `stop`. Finishes the write in hand, but not all that is due.
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
