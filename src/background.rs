@@ -51,7 +51,7 @@ pub enum AtStop {
 
 /// The rules of one loop. [`Turns::run`] adds the run itself:
 ///
-/// ```ignore
+/// ```text
 /// let mut turns = SWEEP.start(&stop);
 /// while turns.run(sweep()).await {}
 /// ```
