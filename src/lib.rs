@@ -25,6 +25,7 @@ pub mod stats;
 pub mod store;
 
 // How it is put together.
+pub mod background;
 pub mod config;
 #[cfg(test)]
 mod counting;
@@ -33,6 +34,7 @@ pub mod doctor;
 pub mod lifecycle;
 pub mod logging;
 pub mod notify;
+pub mod outage;
 pub mod reconnect;
 pub mod redis;
 pub mod roles;

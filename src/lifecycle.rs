@@ -35,7 +35,7 @@ impl Lifecycle {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let life = self.clone();
-        // Not tracked: it waits for signals until the runtime ends.
+        // Not tracked: it waits for signals until the runtime ends, and finishes nothing.
         #[expect(clippy::disallowed_methods, reason = "shutdown must not wait for the task that listens for it")]
         tokio::spawn(async move {
             let mut looks = tokio::time::interval(Duration::from_secs(1));

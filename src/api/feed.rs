@@ -14,9 +14,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobId;
 use crate::events::{Cursor, EventError, EventSource};
 use crate::store::History;
+
+/// A read has no effect, and may wait for events that do not come: it is dropped at the stop.
+const LOG_READER: BackgroundLoop = BackgroundLoop::new("api feed", Period::WakeUp)
+    .warn("the event log can't be read for requests that wait; trying again", "the event log can be read again")
+    .back_off(Duration::from_millis(250), Duration::from_millis(250))
+    .drop_run();
 
 /// The watched jobs, and the places of the reader and of history. See the module.
 pub(super) struct Feed {
@@ -109,28 +116,17 @@ impl Feed {
 
     /// Reads the log while any request watches a job. Ends at `stop`.
     pub(super) async fn follow_log(&self, source: &dyn EventSource, stop: &CancellationToken) {
-        const PAUSE: Duration = Duration::from_millis(250);
         let mut at = None;
-        while !stop.is_cancelled() {
+        let mut step = async || {
             if self.rest() {
                 at = None;
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = self.wanted.notified() => continue,
-                }
+                return Ok(NextRun::InTurn);
             }
-            let step = tokio::select! {
-                () = stop.cancelled() => return,
-                step = self.read(source, at) => step,
-            };
-            match step {
-                Ok(cursor) => at = Some(cursor),
-                Err(error) => {
-                    tracing::warn!(%error, "could not read the event log for those who wait");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+            at = Some(self.read(source, at).await?);
+            Ok(NextRun::AtOnce)
+        };
+        let mut turns = LOG_READER.start(stop);
+        while turns.run_woken(self.wanted.notified(), step()).await {}
     }
 
     /// Lets the reader sleep if no job is watched.
@@ -191,7 +187,8 @@ impl Feed {
         }
     }
 
-    /// Asks how far history is while a request waits for it, and while it is away. Ends at `stop`.
+    /// Asks how far history is while a request waits for it, and while it is away. Ends at `stop`, and drops
+    /// the question in hand.
     /// The store has no wake-up of its own and is at most some milliseconds behind the log, so a
     /// few looks for all requests are cheap.
     pub(super) async fn follow_history(&self, history: &dyn History, stop: &CancellationToken) {

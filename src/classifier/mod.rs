@@ -88,7 +88,9 @@ enum ClassifierWakeup {
 
 impl Classifier {
     /// Works whenever the projector that `audience` listens to leads, until `stop`. No
-    /// failure ends this function.
+    /// failure ends this function. At the stop it finishes the look in hand, and gives the embedder
+    /// two seconds more for its answer. No [`crate::background::BackgroundLoop`]: a run lasts for a
+    /// whole term, and waits for errors, for changed categories and for the embedder at once.
     pub async fn run(self, mut audience: ErrorFeedReceiver, stop: CancellationToken) {
         let (first, most) = self.settings.waits;
         let mut waits = ReconnectBackoff::new(first, most);

@@ -13,7 +13,6 @@ mod error_feed;
 mod leadership;
 mod maintenance_lease;
 mod missing_bodies;
-mod outage;
 mod rebuild;
 mod records;
 mod shards;
@@ -30,19 +29,26 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Category, Clock};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
 use crate::logging::chain;
+use crate::outage::{Outage, OutageWords};
+use crate::reconnect::ReconnectBackoff;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
 pub use batch::{Folded, fold_batch};
 pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, new_error_feed};
 use leadership::Leadership;
 pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
 pub use missing_bodies::{MissingBodies, new_missing_bodies};
-use outage::Outage;
 use rebuild::is_counted_by_older;
 pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
 pub use records::fold_job;
 pub use shards::{contribution, shard_key};
 use sweep::Sweep;
 use trim::{Trimmer, trim_leftovers};
+
+/// What the log says of failures, which stop all of history.
+const WORDS: OutageWords =
+    OutageWords::error("history stands still; trying again until it moves", "history moves again");
+/// The waits after failures: the first, and the longest.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The settings of a projector.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,7 +174,7 @@ pub async fn run(
         error_feed,
         missing_bodies,
     };
-    let mut outage = Outage::new();
+    let mut outage = Outage::new("projector", WORDS, ReconnectBackoff::new(WAITS.0, WAITS.1));
     while !stop.is_cancelled() {
         let pause = match projector.follow_or_lead(&mut outage).await {
             Ok(()) => projector.settings.retry,

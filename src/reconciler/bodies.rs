@@ -26,7 +26,7 @@ pub struct BodyReconciler {
 
 impl BodyReconciler {
     /// Goes through the jobs of which [`crate::projector::new_missing_bodies`] tells, until `stop`. Where something can't be
-    /// reached it tries again.
+    /// reached it tries again. Drops the job in hand at the stop: its one write is whole or was not made.
     pub async fn run(self, mut missing: mpsc::Receiver<JobId>, stop: CancellationToken) {
         let work = async {
             while let Some(id) = missing.recv().await {

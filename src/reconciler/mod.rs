@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::{BackgroundLoop, NextRun, Period, RunError};
 use crate::domain::{Clock, Event, Job, JobId, JobState, PageRequest, Timestamp};
 use crate::events::{EventError, EventSink, EventSource};
 use crate::logging::chain;
@@ -42,6 +43,12 @@ const SHARE: u32 = 20;
 const PAGE: usize = 500;
 /// How long history may take to catch up with the log. After that the reconciler starts the look over.
 const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Each of a step's writes is whole, and history takes one that comes twice for one.
+const COMPARISON: BackgroundLoop = BackgroundLoop::new("reconciler", Period::Pause(LOOK))
+    .warn("history is not compared with the queue; trying again", "history is compared with the queue again")
+    .back_off(Duration::from_millis(500), Duration::from_secs(10))
+    .drop_run();
 
 /// Compares history with the queue, and appends the events that history lacks.
 pub struct Reconciler {
@@ -105,8 +112,11 @@ impl Reconciler {
         let work = async {
             // An error: the projector has ended.
             while lead.wait_for(|lead| lead.term.is_some()).await.is_ok() {
+                let mut round = Round { due: Instant::now(), cursor: None };
+                let mut turns = COMPARISON.start(&stop);
+                let comparison = async { while turns.run(self.step(&mut desk, &mut round)).await {} };
                 tokio::select! {
-                    () = self.follow(&mut desk) => {}
+                    () = comparison => return,
                     led = lead.wait_for(|lead| lead.term.is_none()) => if led.is_err() { return },
                 }
             }
@@ -114,33 +124,9 @@ impl Reconciler {
         stop.run_until_cancelled(work).await;
     }
 
-    async fn follow(&self, desk: &mut Desk) {
-        let mut round = Round { due: Instant::now(), cursor: None };
-        let mut waits = ReconnectBackoff::new(Duration::from_millis(500), Duration::from_secs(10));
-        let mut told = false;
-        loop {
-            match self.step(desk, &mut round).await {
-                Ok(more) => {
-                    waits.reset();
-                    told = false;
-                    if !more {
-                        tokio::time::sleep(LOOK).await;
-                    }
-                }
-                Err(error) => {
-                    if !told {
-                        tracing::warn!(error = chain(&error), "history is not compared with the queue; trying again");
-                        told = true;
-                    }
-                    tokio::time::sleep(waits.next_wait()).await;
-                }
-            }
-        }
-    }
-
     /// Looks at the queue's events, at the doubts that are due, and at one page of the round.
-    /// Returns whether the queue has more events already.
-    async fn step(&self, desk: &mut Desk, round: &mut Round) -> Result<bool, Interrupted> {
+    /// The next step follows at once if the queue has more events already.
+    async fn step(&self, desk: &mut Desk, round: &mut Round) -> Result<NextRun, RunError> {
         let deeds = self.witness.deeds().await?;
         let cases = deeds.all.into_iter().map(|deed| Case { record: deed.id, end: deed.end, at: deed.at });
         self.look_at(cases.collect(), desk, false).await?;
@@ -168,7 +154,7 @@ impl Reconciler {
             tracing::debug!(error = chain(&error), "open jobs can't be gone through; trying again");
             round.due = Instant::now() + REST;
         }
-        Ok(deeds.more)
+        Ok(if deeds.more { NextRun::AtOnce } else { NextRun::InTurn })
     }
 
     /// Looks at one page of the jobs that are open in history.

@@ -267,7 +267,8 @@ fn milliseconds(time: Duration) -> u32 {
 /// reconnects by itself as long as its task runs. The task ends when the first connection fails,
 /// and on an error that the client holds for fatal; a server that restarts with repaired settings
 /// causes such errors too. This function does not connect such a client again but replaces it. It
-/// does the same with a client that says that it is connected and yet answers nothing.
+/// does the same with a client that says that it is connected and yet answers nothing. At the end it
+/// drops the connection with all commands that wait for an answer.
 async fn keep_connected(
     in_use: watch::Sender<Client>,
     setup: Arc<Setup>,

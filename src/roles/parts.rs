@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::config::Config;
 use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
@@ -88,11 +89,11 @@ pub(super) fn start_api(
     life.run("api", crate::api::serve(listener, api, end, config.serve.shutdown_grace));
 }
 
-/// Logs which schedules bring no jobs, and why. It logs each reason once.
+/// Logs which schedules bring no jobs, and why, until `stop`. It logs each reason once.
 async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop: CancellationToken) {
-    const LOOK: Duration = Duration::from_secs(30);
+    const LOOK: BackgroundLoop = BackgroundLoop::new("stopped schedules", Period::Pause(Duration::from_secs(30)));
     let mut said = BTreeMap::new();
-    loop {
+    let mut look = async || {
         // Other parts complain of a scheduler that can't be reached.
         for standing in scheduler.schedules().await.unwrap_or_default() {
             let schedule = &standing.schedule;
@@ -107,10 +108,10 @@ async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, 
                 None => said.remove(&schedule.id),
             };
         }
-        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
-            return;
-        }
-    }
+        Ok(NextRun::InTurn)
+    };
+    let mut turns = LOOK.start(&stop);
+    while turns.run(look()).await {}
 }
 
 fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
@@ -122,26 +123,25 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
 /// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't
 /// be written to any more. Further work would be lost, and a fresh start uses the file that is there now.
 pub(super) fn watch_database(config: &Config, database: &Sqlite, life: &Lifecycle) {
-    const LOOK: Duration = Duration::from_secs(1);
+    const LOOK: BackgroundLoop = BackgroundLoop::new("database", Period::Every(Duration::from_secs(1)));
     let file = wiring::database_file(config);
     let (presence, stop, kill) = (Presence::of(&file), life.stop.clone(), life.kill.clone());
     let writer_died = database.writer_died();
     life.run("database", async move {
-        let mut looks = tokio::time::interval(LOOK);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = writer_died.cancelled() => {
-                    // The ends of running jobs can't be recorded. Waiting for them would only delay the next start.
-                    kill.cancel();
-                    return Err(format!("the thread that writes to {} has died", file.display()));
-                }
-                _ = looks.tick() => {}
+        let mut found = Ok(());
+        let mut look = async || {
+            if writer_died.is_cancelled() {
+                // The ends of running jobs can't be recorded. Waiting for them would only delay the next start.
+                kill.cancel();
+                found = Err(format!("the thread that writes to {} has died", file.display()));
+            } else if !presence.is_there() {
+                found = Err(format!("{} was removed or replaced while in use", file.display()));
             }
-            if !presence.is_there() {
-                return Err(format!("{} was removed or replaced while in use", file.display()));
-            }
-        }
+            Ok(if found.is_ok() { NextRun::InTurn } else { NextRun::Never })
+        };
+        let mut turns = LOOK.start(&stop);
+        while turns.run_woken(writer_died.cancelled(), look()).await {}
+        found
     });
 }
 

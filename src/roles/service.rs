@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::lifecycle::Lifecycle;
 use crate::notify::Notifier;
 use crate::reconnect::ReconnectBackoff;
 use crate::wiring::Vitals;
 
 /// How often to look at the status. The manager gets it only when it has changed.
-const LOOK: Duration = Duration::from_secs(1);
+const STATUS: BackgroundLoop = BackgroundLoop::new("status", Period::Every(Duration::from_secs(1)));
 
 /// Returns when the queue answers. Until then the status says what is missing.
 pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
@@ -59,54 +59,39 @@ async fn report(
     ready: impl Future<Output = ()> + Send,
     status: impl Fn() -> String + Send + Sync,
 ) {
-    let running = async {
-        notifier.status("waiting for the queue");
-        ready.await;
+    notifier.status("waiting for the queue");
+    if stop.run_until_cancelled(ready).await.is_some() {
         let mut told = status();
         notifier.ready(&told);
-        let mut looks = tokio::time::interval(LOOK);
-        loop {
-            looks.tick().await;
+        let mut look = async || {
             let now = status();
             if now != told {
                 notifier.status(&now);
                 told = now;
             }
-        }
-    };
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => notifier.stopping(&format!("stopping; {}", status())),
-        () = running => {}
+            Ok(NextRun::InTurn)
+        };
+        let mut turns = STATUS.start(&stop);
+        while turns.run(look()).await {}
     }
+    notifier.stopping(&format!("stopping; {}", status()));
 }
 
 /// Gives a sign of life after each half of `limit`, but only once every vital part has answered. So
 /// a process that hangs falls silent, and the manager restarts it. The other half is the time in
-/// which the parts must answer.
+/// which the parts must answer. Ends at once when `ended` is cancelled.
 async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: CancellationToken) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + limit / 2, limit / 2);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut warned = false;
-    let beats = async {
-        loop {
-            ticks.tick().await;
-            match tokio::time::timeout(limit / 2, vitals.answer()).await {
-                Ok(()) => {
-                    notifier.beat();
-                    warned = false;
-                }
-                Err(_) if warned => {}
-                Err(_) => {
-                    warned = true;
-                    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                    tracing::error!(
-                        limit_ms,
-                        "the queue gives no answer; the service manager will start this process anew"
-                    );
-                }
-            }
-        }
+    let watchdog = BackgroundLoop::new("watchdog", Period::Every(limit / 2))
+        .error("the queue gives no answer; the service manager will start this process anew", "the queue answers again")
+        .drop_run();
+    let beat = async || {
+        let answered = tokio::time::timeout(limit / 2, vitals.answer()).await;
+        answered.map_err(|_| format!("no answer within {} ms", (limit / 2).as_millis()))?;
+        notifier.beat();
+        Ok(NextRun::InTurn)
     };
-    ended.run_until_cancelled(beats).await;
+    let mut turns = watchdog.start(&ended);
+    if turns.wait(std::future::pending::<()>()).await {
+        while turns.run(beat()).await {}
+    }
 }

@@ -56,7 +56,8 @@ impl Health {
     }
 
     /// Probes, whenever there is trouble, until a process can be started. The waits keep growing
-    /// from one trouble to the next until an attempt has started a process.
+    /// from one trouble to the next until an attempt has started a process. Ends with the caller that
+    /// drops it, and has nothing to finish.
     pub(super) async fn mend(&self, runner: &Runner) {
         let mut noted = self.follow();
         let mut waits = ReconnectBackoff::new(WAITS.0, WAITS.1);

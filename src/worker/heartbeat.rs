@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobName;
 use crate::queue::WorkerInfo;
 use crate::runner::Runner;
@@ -16,6 +17,10 @@ pub const EVERY: Duration = Duration::from_secs(1);
 
 /// The time between two looks into the jobs directory.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// The others take a worker for dead after some missed heartbeats, so it goes on at the same pace through failures.
+const HEARTBEAT: BackgroundLoop = BackgroundLoop::new("heartbeat", Period::Every(EVERY))
+    .warn("the queue did not take the heartbeat", "the queue takes the heartbeat again");
 
 /// The names of the jobs whose binaries are here, as of the last look.
 #[derive(Default)]
@@ -38,25 +43,11 @@ impl Binaries {
 }
 
 /// Beats until `stop`. Cancels `drain` when an operator has asked this worker to drain, and tells
-/// the gauge how many jobs other workers of this host run.
+/// the gauge how many jobs other workers of this host run. Finishes a heartbeat that is under way.
 pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: CancellationToken) {
     let started_at = worker.clock.now();
-    let mut away = false;
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut draining = false;
-    let mut health = worker.health.follow();
     let mut found = Binaries::default();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-            // The others hear at once that nothing new is taken here.
-            () = drain.cancelled(), if !draining => {}
-            Ok(()) = health.changed() => {}
-        }
-        draining = drain.is_cancelled();
-        let unhealthy = health.borrow_and_update().clone();
+    let mut beat = async || {
         let binaries = found.names(&worker.runner).await;
         let me = WorkerInfo {
             id: worker.settings.id.clone(),
@@ -68,28 +59,36 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             slots: u32::try_from(worker.slots.count()).unwrap_or(u32::MAX),
             cores: worker.slots.total_cores(),
             running: worker.gauge.running(),
-            draining,
-            unhealthy,
+            draining: drain.is_cancelled(),
+            unhealthy: worker.health.trouble(),
             binaries,
         };
-        match worker.source.heartbeat(&me).await {
-            Ok(asked_to_drain) => {
-                away = false;
-                if asked_to_drain && !drain.is_cancelled() {
-                    tracing::info!("asked to drain");
-                    drain.cancel();
-                }
-            }
-            Err(error) => {
-                if !away {
-                    tracing::warn!(%error, "the queue did not take the heartbeat");
-                }
-                away = true;
-            }
+        let asked_to_drain = worker.source.heartbeat(&me).await;
+        if let Ok(true) = asked_to_drain
+            && !drain.is_cancelled()
+        {
+            tracing::info!("asked to drain");
+            drain.cancel();
         }
         if let Ok(peers) = worker.source.peers().await {
             let foreign = peers.iter().filter(|p| p.host == me.host && p.id != me.id).map(|p| p.running).sum();
             worker.gauge.set_foreign(foreign);
+        }
+        asked_to_drain?;
+        Ok(NextRun::InTurn)
+    };
+    let mut turns = HEARTBEAT.start(&stop);
+    while turns.run_woken(news(&worker, &drain), beat()).await {}
+}
+
+/// Returns when the worker has something to tell from now on that can't wait: that it takes nothing new, and why.
+fn news(worker: &Worker, drain: &CancellationToken) -> impl Future<Output = ()> {
+    let (mut health, draining) = (worker.health.follow(), drain.is_cancelled());
+    async move {
+        tokio::select! {
+            () = drain.cancelled(), if !draining => {}
+            // The sender lives as long as the worker.
+            _ = health.changed() => {}
         }
     }
 }

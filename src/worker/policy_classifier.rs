@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::CategoryId;
 use crate::failures::categories::Matcher;
 use crate::failures::gloss::gloss;
@@ -18,6 +19,11 @@ use crate::reconnect::ReconnectBackoff;
 const EVERY: Duration = Duration::from_secs(3);
 /// How long a worker waits for the categories before it works without.
 const PREPARATION: Duration = Duration::from_secs(10);
+
+/// A matcher that is only half made changes nothing.
+const REFRESH: BackgroundLoop = BackgroundLoop::new("policy categories", Period::Every(EVERY))
+    .debug("the categories can't be read; those known last hold", "the categories can be read again")
+    .drop_run();
 
 /// Finds categories with an embedder that answers at once.
 pub(super) struct PolicyClassifier {
@@ -68,17 +74,8 @@ impl PolicyClassifier {
 
     /// Follows the changes of the categories until `stop`.
     pub(super) async fn follow(&self, stop: CancellationToken) {
-        let mut looks = tokio::time::interval(EVERY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let followed = async {
-            loop {
-                looks.tick().await;
-                if let Err(error) = self.refresh().await {
-                    tracing::debug!(error, "the categories can't be read; those known last hold");
-                }
-            }
-        };
-        stop.run_until_cancelled(followed).await;
+        let mut turns = REFRESH.start(&stop);
+        while turns.run(async { Ok(self.refresh().await.map(|()| NextRun::InTurn)?) }).await {}
     }
 
     fn now(&self) -> Option<Arc<CompiledCategories>> {

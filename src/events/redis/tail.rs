@@ -49,6 +49,8 @@ impl Tail {
     }
 }
 
+/// Serves the readers that wait, until the [`Tail`] is dropped. Has nothing to finish, because no
+/// reader is left by then.
 async fn watch(redis: Redis, stream: String, mut arriving: mpsc::UnboundedReceiver<Waiter>) {
     let mut own = None;
     let mut waits = ReconnectBackoff::new(Duration::from_millis(50), Duration::from_secs(1));

@@ -27,6 +27,7 @@ use super::super::{ParentResults, QueueError, QueueErrorKind};
 use super::connect::{BullClient, BullError};
 use super::end_notes::{self, End};
 use super::{Inner, format, keys, read};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// The wait between two looks at the watched jobs, if this process hears of no end.
@@ -147,24 +148,21 @@ async fn done(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullErr
     Ok(redis.queue.connection().cmd(&mut strike).await?)
 }
 
+/// A look that is dropped leaves its jobs watched, for the next look.
+const LOOKING: BackgroundLoop = BackgroundLoop::new("jobs with parents", Period::Pause(LOOK))
+    .debug("jobs that come after others can't be looked after; trying again", "they are looked after again")
+    .drop_run();
+
 /// Looks after the watched jobs until `stop`.
 pub(super) async fn watch_jobs_with_parents(inner: Arc<Inner>, stop: CancellationToken) {
-    let keeping = async {
-        let Some(redis) = inner.link.wait().await else { return };
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                () = inner.watch.ended.notified() => tokio::time::sleep(TOGETHER).await,
-            }
-            if let Err(error) = look(&inner, &redis).await {
-                tracing::debug!(%error, "jobs that come after others can't be looked after; trying again");
-            }
-        }
+    let Some(Some(redis)) = stop.run_until_cancelled(inner.link.wait()).await else { return };
+    let ended = async || {
+        inner.watch.ended.notified().await;
+        tokio::time::sleep(TOGETHER).await;
     };
-    tokio::select! {
-        () = keeping => {}
-        () = stop.cancelled() => {}
-    }
+    let mut turns = LOOKING.start(&stop);
+    turns.wait(ended()).await;
+    while turns.run_woken(ended(), async { Ok(look(&inner, &redis).await.map(|()| NextRun::InTurn)?) }).await {}
 }
 
 /// Looks at every watched job once, at some of them at the same time, and at each with patience of

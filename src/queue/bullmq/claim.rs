@@ -74,6 +74,8 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
     Claims::new(leases, concurrency, stop)
 }
 
+/// Hears the crate's worker and passes on how many jobs are wanted. After `stop` it takes no job more, but
+/// goes on until each one that is out has been settled, and then closes the crate's worker.
 async fn run(claim: Arc<Claim>, stop: CancellationToken) {
     let starting = async {
         let redis = claim.inner.link.wait().await?;

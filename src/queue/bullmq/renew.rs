@@ -96,6 +96,8 @@ impl Renewer {
     }
 }
 
+/// Serves the commands and renews in time, until the queue is closed. It finishes no renewal by then,
+/// because no lease is out.
 async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {
     let connecting = target.connect_at_last();
     tokio::pin!(connecting);

@@ -22,6 +22,7 @@ use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{BullClient, BullError};
 use super::times::{self, Pattern};
 use super::{BullQueue, Inner, format, keys};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{AcceptedJob, JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
 /// How often a process looks for schedules that have come to a stop.
@@ -78,22 +79,20 @@ async fn go_on(inner: &Inner, redis: &BullClient, stored: &JobSchedulerJson) -> 
     Ok(redis.queue.connection().cmd::<()>(&mut count).await?)
 }
 
+/// What is half mended is found again by the next look.
+const MENDING: BackgroundLoop = BackgroundLoop::new("schedules", Period::Pause(LOOK))
+    .debug("schedules can't be looked after; trying again", "schedules are looked after again")
+    .drop_run();
+
 /// Looks for schedules that have come to a stop until `stop`.
 pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
-    let mending = async {
-        let Some(redis) = inner.link.wait().await else { return };
-        let mut said = HashMap::new();
-        loop {
-            tokio::time::sleep(LOOK).await;
-            if let Err(error) = inner.link.call(mend_once(&inner, &redis, &mut said)).await {
-                tracing::debug!(%error, "schedules can't be looked after; trying again");
-            }
-        }
-    };
-    tokio::select! {
-        () = mending => {}
-        () = stop.cancelled() => {}
-    }
+    let Some(Some(redis)) = stop.run_until_cancelled(inner.link.wait()).await else { return };
+    let mut said = HashMap::new();
+    let mut turns = MENDING.start(&stop);
+    turns.wait(std::future::pending::<()>()).await;
+    let mut mend =
+        async || Ok(inner.link.call(mend_once(&inner, &redis, &mut said)).await.map(|()| NextRun::InTurn)?);
+    while turns.run(mend()).await {}
 }
 
 /// Mends schedules once. `said` holds the last words on schedules that can't go on, so that

@@ -180,7 +180,8 @@ pub(super) async fn tell(inner: &Inner, redis: &BullClient, told: &Message) -> R
     Ok(redis.queue.connection().cmd::<()>(&mut publish).await?)
 }
 
-/// Listens until `stop`, again and again.
+/// Listens until `stop`, again and again. Serves one connection after another, and drops it at the stop: each
+/// message is on record elsewhere.
 pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
     let listening = async {
         let Some(redis) = inner.link.wait().await else { return };

@@ -10,6 +10,7 @@ use super::super::lease::reliable;
 use super::claim::{Claim, ClaimSession, PAUSE, Start};
 use super::doubt;
 use super::expiry::{GONE, Now};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::validity::boot_ms;
 
 /// Output and progress are written at most this often, unless there is much of it.
@@ -17,7 +18,12 @@ const PUBLISH: Duration = Duration::from_millis(100);
 /// Requests to stop are looked for after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
 
-/// Renews all leases of a claim in one update, every third of a lease. Ends when the claim is done.
+const CANCELLATIONS: BackgroundLoop = BackgroundLoop::new("cancellations", Period::Pause(FALLBACK))
+    .warn("requests to stop jobs can't be read; trying again", "requests to stop jobs can be read again")
+    .back_off(PAUSE, PAUSE);
+
+/// Renews all leases of a claim in one update, every third of a lease, and sooner the less time is left to try
+/// again. Ends when the claim is done. Finishes a renewal in hand.
 pub(super) async fn renew(claim: Arc<Claim>) {
     let lease = claim.inner.settings.lease;
     let mut pause = lease / 3;
@@ -55,27 +61,27 @@ async fn over(claim: &Claim, session: i64) {
 }
 
 /// While renewals do not get through, looks whether anybody doubts the claim: if nobody does, it holds for a grace more
-/// (see [`doubt`]). Ends when the claim is done.
+/// (see [`doubt`]). Ends when the claim is done. Finishes a look in hand.
 pub(super) async fn watch_doubts(claim: Arc<Claim>) {
     let lease = claim.inner.settings.lease;
     let grace = doubt::grace(lease);
-    loop {
-        tokio::select! {
-            () = sleep(grace / 4) => {}
-            () = claim.done.cancelled() => return,
-        }
-        let Some(session) = claim.current() else { continue };
+    let look = async || {
+        let Some(session) = claim.current() else { return Ok(NextRun::InTurn) };
         let (asked_at, deadline) = (boot_ms(), Instant::now() + grace);
         // Renewed in time.
         if session.deadline > deadline {
-            continue;
+            return Ok(NextRun::InTurn);
         }
         let id = session.id;
         if let Ok(true) = claim.inner.db.read(move |c| doubt::is_free(c, id)).await {
             session.validity.extend(asked_at, reliable(grace));
             claim.renewed(ClaimSession { deadline, ..session });
         }
-    }
+        Ok(NextRun::InTurn)
+    };
+    let mut turns = BackgroundLoop::new("doubts", Period::Pause(grace / 4)).start(&claim.done);
+    turns.wait(std::future::pending::<()>()).await;
+    while turns.run(look()).await {}
 }
 
 /// Whether the claim was still there to be renewed. One that was given up is not revived.
@@ -92,12 +98,9 @@ async fn write_renewal(claim: &Claim, id: i64) -> Result<bool, crate::sqlite::Sq
     Ok(renewed.await? > 0)
 }
 
-/// Tells holders when somebody wants their jobs stopped. Ends when the claim is done.
+/// Tells holders when somebody wants their jobs stopped. Ends when the claim is done. Finishes a look in hand.
 pub(super) async fn watch_cancellations(claim: Arc<Claim>) {
-    loop {
-        // Registered before the look, so that a request made meanwhile is not missed.
-        let news = claim.inner.wakes.control.listen();
-        let mut pause = FALLBACK;
+    let look = async || {
         if let Some(session) = claim.current() {
             let found = claim.inner.db.read(move |c| {
                 c.prepare_cached(
@@ -109,19 +112,12 @@ pub(super) async fn watch_cancellations(claim: Arc<Claim>) {
                 })?
                 .collect()
             });
-            match found.await {
-                Ok(cancelled) => claim.cancel(cancelled),
-                Err(e) => {
-                    tracing::warn!(error = %e, "requests to stop jobs can't be read; trying again");
-                    pause = PAUSE;
-                }
-            }
+            claim.cancel(found.await?);
         }
-        tokio::select! {
-            () = news.wait(pause) => {}
-            () = claim.done.cancelled() => return,
-        }
-    }
+        Ok(NextRun::InTurn)
+    };
+    let mut turns = CANCELLATIONS.start(&claim.done);
+    while turns.run_woken(claim.inner.wakes.control.listen().wait(FALLBACK), look()).await {}
 }
 
 /// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends when the claim is done: the last

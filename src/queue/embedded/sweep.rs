@@ -16,6 +16,7 @@ use super::expiry::{GONE, Now};
 use super::process::Process;
 use super::schema::{code, json};
 use super::{Inner, output, schedules, workers};
+use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{JobState, Timestamp};
 
 /// Between two passes: how fast a death is noticed.
@@ -23,17 +24,13 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are made ready in one transaction when they have come due.
 const PROMOTED: usize = 1000;
 
-/// Sweeps until `stop`.
+const SWEEP: BackgroundLoop = BackgroundLoop::new("queue sweep", Period::Pause(EVERY))
+    .warn("the queue can't be swept; trying again", "the queue is swept again");
+
+/// Sweeps until `stop`. Finishes the write in hand, but not all that is due.
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
-    loop {
-        if let Err(e) = pass(&inner, &stop).await {
-            tracing::warn!(error = %e, "the queue can't be swept; trying again");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = stop.cancelled() => return,
-        }
-    }
+    let mut turns = SWEEP.start(&stop);
+    while turns.run(async { Ok(pass(&inner, &stop).await.map(|()| NextRun::InTurn)?) }).await {}
 }
 
 /// One pass: everything that is due by now.

@@ -78,7 +78,8 @@ impl Work {
     }
 }
 
-/// Makes the indexes as soon as the bucket can be used, and again whenever they may be gone.
+/// Makes the indexes as soon as the bucket can be used, and again whenever they may be gone. Ends
+/// with the store, and finishes nothing: the next process makes what is still missing.
 pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
     let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(60));
     let mut work = Work::ALL;
