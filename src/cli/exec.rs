@@ -14,8 +14,7 @@ use tokio::sync::oneshot;
 
 use super::follow::{print_result, reason};
 use super::jobspec::read_json;
-use super::size::{parse_size, show_size};
-use super::values::{EnvironmentSetting, parse_duration, show_duration};
+use super::values::{EnvironmentSetting, parse_duration, parse_size, show_duration, show_size};
 use super::{CliError, Console, Exit, Format};
 use crate::domain::{AcceptedJob, AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
 use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};

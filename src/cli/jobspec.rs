@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CliError;
-use super::size::parse_size;
-use super::values::{parse_backoff, parse_dedup, parse_duration};
+use super::values::{parse_backoff, parse_dedup, parse_duration, parse_size};
 use crate::domain::{Backoff, Clock, Deduplication, JobId, RawJson, Timestamp};
 use crate::wire::SubmitJob;
 

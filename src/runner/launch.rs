@@ -184,7 +184,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
         return Ok((pid, pidfd));
     }
     // The child has ended, or ends now.
-    let _ = super::sys::reap(pid, true);
+    let _ = super::usage::reap(pid, true);
     Err(match step {
         CGROUP => Refusal::Cgroup(errno),
         DIRECTORY => Refusal::Directory(errno),
@@ -449,7 +449,7 @@ mod tests {
         let (pid, _pidfd) = launched?;
         let mut text = String::new();
         File::from(said).read_to_string(&mut text).unwrap();
-        assert!(matches!(super::super::sys::reap(pid, true).unwrap(), Some((Ending::Exited(0), _))));
+        assert!(matches!(super::super::usage::reap(pid, true).unwrap(), Some((Ending::Exited(0), _))));
         Ok(text)
     }
 

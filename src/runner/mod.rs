@@ -3,7 +3,7 @@
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and where),
 //! `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it needs),
-//! `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `memory`, `orphans` (nothing is
+//! `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`, `orphans` (nothing is
 //! left), `exit` and `report` (what became of it); and [`guard`], should this process be killed meanwhile.
 
 mod attempt;
@@ -17,7 +17,6 @@ pub mod gauge;
 pub mod guard;
 mod launch;
 mod limits;
-mod memory;
 pub mod order;
 mod orphans;
 mod pool;
@@ -33,6 +32,7 @@ mod sys;
 mod table;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::io;
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use rustix::fs::{CWD, Mode, OFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::procfs::{self, Stat, TICK};
-use super::sys;
+use super::usage;
 use crate::domain::validity::boot_ms;
 
 /// How long a sweep waits for processes that it killed: one in the middle of slow input or output
@@ -186,11 +186,11 @@ impl Orphans {
             match stat {
                 Some(stat) if stat.parent != self.own || self.before.contains(&(id, stat.started)) => continue,
                 Some(stat) if stat.zombie => {
-                    let _ = sys::reap(pid, false);
+                    let _ = usage::reap(pid, false);
                     continue;
                 }
                 // `/proc` does not show it (`hidepid`): it is alive only if there is nothing to reap.
-                None if !matches!(sys::reap(pid, false), Ok(None)) => continue,
+                None if !matches!(usage::reap(pid, false), Ok(None)) => continue,
                 _ => {}
             }
             let started = stat.map_or_else(|| *hidden.entry(id).or_insert_with(boot_ms), |stat| stat.started);

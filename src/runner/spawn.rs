@@ -21,7 +21,7 @@ use rustix::thread::CpuSet;
 
 use super::launch::{Launch, Refusal, Strings, launch};
 use super::stack::Stack;
-use super::{binary::BinaryError, sys};
+use super::{binary::BinaryError, usage};
 use crate::domain::{JobBody, SpawnFailure, Validity};
 
 /// The program to spawn, with its surroundings and its limits.
@@ -68,7 +68,7 @@ impl Drop for Spawned {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-            let _ = sys::reap(self.pid, true);
+            let _ = usage::reap(self.pid, true);
         }
     }
 }

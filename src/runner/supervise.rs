@@ -16,13 +16,12 @@ use super::capture::Capture;
 use super::directives::{Directives, Found};
 use super::exit::{Ending, Stopped};
 use super::limits::{self, Limits, Restraint};
-use super::memory::PeakMemory;
 use super::order::{OutputSink, StopReason, StopSignal};
 use super::orphans::Tracked;
 use super::spawn::Spawned;
 use super::stop::Stopper;
-use super::sys::{self, Counted};
 use super::table::SharedPidTable;
+use super::usage::{self, Counted, PeakMemory};
 use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
@@ -150,10 +149,10 @@ impl<'a> Supervisor<'a> {
         // The leader is not reaped yet, so the group's id can't have come to mean another one.
         let _ = rustix::process::kill_process_group(self.process.pid, rustix::process::Signal::KILL);
         self.restraint.kill_all();
-        let (ending, counted) = sys::reap(self.process.pid, true)?
+        let (ending, counted) = usage::reap(self.process.pid, true)?
             .ok_or_else(|| std::io::Error::other("a process that has ended could not be reaped"))?;
         self.process.reaped = true;
-        let floor = sys::own_max_rss();
+        let floor = usage::own_max_rss();
         self.terms.tracked.sweep();
         self.drain(ended);
         let CapturedOutput { scanner, mut stdout, stderr, mut result, sink } = self.captured;

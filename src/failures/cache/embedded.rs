@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::{CacheError, ErrorCache, PublishedCategories};
 use crate::domain::{Day, Fingerprint, JobId, KnownError, LimitScale};
-use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::sqlite::Sqlite;
 
 const SCHEMA: &[&str] = &[

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::{CacheError, ErrorCache, PublishedCategories};
 use crate::domain::{Day, Fingerprint, JobId, KnownError, LimitScale};
-use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 
 type Generation = HashMap<Fingerprint, Arc<KnownError>>;
 

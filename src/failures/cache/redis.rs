@@ -16,8 +16,8 @@ use fred::interfaces::{KeysInterface, LuaInterface};
 use fred::types::{Expiration, Value};
 use futures_util::future::{join_all, try_join_all};
 
+use super::{CacheError, ErrorCache, PublishedCategories};
 use crate::domain::{Clock, Day, Fingerprint, JobId, KnownError, LimitScale};
-use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::redis::Redis;
 
 /// The first byte of every value: how the rest is to be read. This one begins with the second in which it is over.

@@ -38,7 +38,6 @@ mod errors;
 mod history;
 mod indexing;
 mod kv;
-mod layout;
 mod lease;
 mod loss;
 mod probe;

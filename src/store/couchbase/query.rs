@@ -12,8 +12,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 
 use super::CouchbaseSettings;
-use super::documents::{self, LAST_PLACE, Room};
-use super::layout::Layout;
+use super::documents::{LAST_PLACE, Layout, Room, self};
 use super::session::Session;
 use crate::domain::{Fingerprint, JobState};
 use crate::store::{JobFilter, StoreError, StoreErrorKind};

@@ -24,9 +24,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::documents::Room;
+use super::documents::{Layout, Room};
 use super::durability::Demand;
-use super::layout::Layout;
 use super::loss::StoreSightings;
 use super::setup;
 use super::{CouchbaseSettings, probe, sdk_log_sniffer};

@@ -8,8 +8,7 @@ use serde_json::Value;
 use tokio::time::{Duration, timeout};
 
 use super::CouchbaseSettings;
-use super::documents::{PROJECTOR, Room};
-use super::layout::Layout;
+use super::documents::{Layout, PROJECTOR, Room};
 use super::probe::Facts;
 use super::query::{self, INDEXES};
 use super::sdk_log_sniffer::Obstacle;

@@ -21,8 +21,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::documents::{Room, space};
-use super::layout::Layout;
+use super::documents::{Layout, Room, space};
 use super::session::{Connector, Session};
 use super::setup::Problem;
 use super::{CouchbaseSettings, errors, history};
