@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod body_room;
 mod category_preview;
 mod connection_limit;
 mod events;

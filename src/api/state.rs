@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::BodyRoom;
+use super::body_room::BodyRoom;
 use super::category_preview::CategoryPreview;
 use super::feed::Feed;
 use super::problem::ApiError;

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::domain::{
     AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, RawJson,
@@ -197,17 +196,6 @@ impl JobRecord {
     pub fn body_within(&self) -> Option<JobBody> {
         (self.schema <= Self::WITHIN)
             .then(|| JobBody::new(self.arguments.clone().unwrap_or_default(), self.data.as_ref()))
-    }
-
-    /// A digest of everything that never changes once a job has been accepted, but for a body that is kept beside the
-    /// record: a store writes that once.
-    pub fn identity(&self) -> [u8; 32] {
-        let Self { id, name, arguments, data, submitted_at, .. } = self;
-        let identity = match self.schema <= Self::WITHIN {
-            true => super::codec::encode(&(id, name, arguments, data, submitted_at)),
-            false => super::codec::encode(&(id, name, submitted_at)),
-        };
-        Sha256::digest(identity).into()
     }
 
     /// What its failed attempts said, each error once.

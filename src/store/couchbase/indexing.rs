@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::{CouchbaseStore, query, setup, similar};
+use super::{CouchbaseStore, query, similar};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::StoreError;
 
@@ -67,7 +67,7 @@ impl Work {
     const ALL: Work = Work { lists: true, vectors: true, tries: 0, told: Vec::new() };
 
     /// Warns once of an index that could not be made, but not of one that it is only too early for.
-    fn tell(&mut self, problem: &setup::Problem) {
+    fn tell(&mut self, problem: &query::MissingIndexes) {
         let text = &problem.log;
         if self.told.contains(text) || (!problem.may_last && self.tries < EARLY) {
             tracing::debug!(tries = self.tries, "{text}");
@@ -95,7 +95,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
         };
         work.tries += 1;
         if work.lists {
-            let made = setup::indexes(&session, &settings).await;
+            let made = query::make_indexes(&session, &settings).await;
             work.lists = made.is_err();
             if let Err(problem) = &made {
                 work.tell(problem);

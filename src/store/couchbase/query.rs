@@ -12,8 +12,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
 
 use super::CouchbaseSettings;
-use super::documents::{LAST_PLACE, Layout, Room, self};
+use super::documents::{self, LAST_PLACE, Layout, Room};
 use super::session::Session;
+use super::setup::Refusal;
 use crate::domain::{Fingerprint, JobState};
 use crate::store::{JobFilter, StoreError, StoreErrorKind};
 
@@ -217,4 +218,61 @@ fn failed(what: &str, error: Error) -> StoreError {
         _ => format!("{what} failed in Couchbase"),
     };
     StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error)
+}
+
+/// The reason why indexes are missing.
+#[derive(Debug)]
+pub(super) struct MissingIndexes {
+    /// What does not work, for callers that ask whether everything does.
+    pub(super) lack: String,
+    /// The same with what an operator can do, for the log.
+    pub(super) log: String,
+    /// Whether waiting alone does not help, as a rule.
+    pub(super) may_last: bool,
+}
+
+/// Makes the missing indexes for lists.
+///
+/// # Errors
+/// The indexes that are still missing, and why.
+pub(super) async fn make_indexes(session: &Session, settings: &CouchbaseSettings) -> Result<(), MissingIndexes> {
+    let (mut made, mut missing, mut last) = (Vec::new(), Vec::new(), None);
+    for index in INDEXES {
+        let statement = index.statement(session.layout, settings);
+        let made_it = timeout(INDEXING, run::<Value>(session, &statement, QueryOptions::new())).await;
+        match made_it {
+            Ok(Ok(_)) => made.push(index.name),
+            Ok(Err(e)) if *e.kind() == ErrorKind::IndexExists => {}
+            Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => {
+                let lack = "Couchbase has no query service: lists of jobs, `rebuild` and `export` do not work";
+                let log = format!("{lack}; single jobs, GET /jobs and statistics do. Looked for again now and then");
+                return Err(MissingIndexes { lack: lack.to_owned(), log, may_last: true });
+            }
+            Ok(Err(e)) => {
+                missing.push((index.name, statement));
+                last = Some(Refusal::Refused(e));
+            }
+            Err(e) => {
+                missing.push((index.name, statement));
+                last = Some(Refusal::Silence(e));
+            }
+        }
+    }
+    if !made.is_empty() {
+        tracing::info!("made the indexes {} in Couchbase", made.join(", "));
+    }
+    let Some(reason) = last else { return Ok(()) };
+    let (names, statements): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+    let may_last = matches!(&reason, Refusal::Refused(e) if *e.kind() == ErrorKind::AuthenticationFailure);
+    let names = names.join(", ");
+    Err(MissingIndexes {
+        lack: format!("lists of jobs need indexes that are missing in Couchbase ({names}): {reason}"),
+        log: format!(
+            "the indexes {names} are missing in Couchbase and could not be made, tried again until they are: lists of \
+             jobs that need them fail. If that lasts, have them made by a user with the role query_manage_index: {}. \
+             The reason: {reason}",
+            statements.join("; ")
+        ),
+        may_last,
+    })
 }

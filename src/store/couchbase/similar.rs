@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::documents::{Layout, Room, space};
+use super::query::MissingIndexes;
 use super::session::{Connector, Session};
-use super::setup::Problem;
 use super::{CouchbaseSettings, errors, history};
 use crate::domain::Fingerprint;
 use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
@@ -225,11 +225,11 @@ fn dimension_of(value: &Value) -> Option<u64> {
 /// What is missing and what that costs, where another try may help. What can't change while this
 /// process runs is logged here, once.
 /// here, once.
-pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
+pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), MissingIndexes> {
     const COST: &str = "errors like another one are found by comparing it with every known error, which reads them all";
     let Some(dimension) = settings.dimension else { return Ok(()) };
     let (name, bucket) = (index_name(dimension), &settings.bucket);
-    let problem = |log: String, may_last| Err(Problem { lack: COST.to_owned(), log, may_last });
+    let problem = |log: String, may_last| Err(MissingIndexes { lack: COST.to_owned(), log, may_last });
     match timeout(MAKING, make(session, bucket, dimension)).await {
         Ok(Ok(Made::New)) => tracing::info!("made the vector search index {name} in Couchbase"),
         Ok(Ok(Made::StandingBefore)) => {}
