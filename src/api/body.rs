@@ -193,8 +193,8 @@ fn plain(message: &str) -> String {
         ("u64", "a whole number that is not negative"),
         ("a sequence", "a list"),
     ];
-    let said = message.rsplit_once(", expected ");
-    let word = said.and_then(|(found, expected)| {
+    let parts = message.rsplit_once(", expected ");
+    let word = parts.and_then(|(found, expected)| {
         WORDS.iter().find(|(rust, _)| *rust == expected).map(|(_, word)| format!("{found}, expected {word}"))
     });
     word.unwrap_or_else(|| message.to_owned())

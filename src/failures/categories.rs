@@ -30,7 +30,7 @@ struct CategoryVector {
 }
 
 impl Matcher {
-    /// The texts whose vectors [`Matcher::new`] needs, in its order. Gloss them before they are embedded.
+    /// The texts whose vectors [`Matcher::new`] needs, in its order. Expand their codes before they are embedded.
     pub fn texts(categories: &[Category]) -> Vec<String> {
         categories.iter().flat_map(texts_of).collect()
     }
@@ -74,12 +74,12 @@ impl Matcher {
 }
 
 fn texts_of(category: &Category) -> Vec<String> {
-    let said = if category.description.is_empty() {
+    let named = if category.description.is_empty() {
         category.name.clone()
     } else {
         format!("{}: {}", category.name, category.description)
     };
-    std::iter::once(said).chain(category.examples.iter().cloned()).collect()
+    std::iter::once(named).chain(category.examples.iter().cloned()).collect()
 }
 
 /// Computes the weights of the regression for each category. `owner` names the category of each point.

@@ -9,17 +9,17 @@ use tokio_util::task::TaskTracker;
 use crate::lifecycle::Lifecycle;
 use crate::notify::Notifier;
 use crate::reconnect::ReconnectBackoff;
-use crate::wiring::Vitals;
+use crate::wiring::Liveness;
 
 /// How often to look at the status. The manager gets it only when it has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Returns when the queue answers. Until then the status says what is missing.
-pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
+pub(super) fn queue_answers(liveness: Liveness, notifier: &Notifier) -> impl Future<Output = ()> + Send + 'static {
     let notifier = notifier.clone();
     async move {
         let mut waits = ReconnectBackoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        while let Some(answer) = vitals.queue_answers().await {
+        while let Some(answer) = liveness.queue_answers().await {
             match answer {
                 Ok(()) => return,
                 Err(error) => notifier.status(&format!("waiting for the queue: {error}")),
@@ -35,10 +35,10 @@ pub(super) fn queue_answers(vitals: Vitals, notifier: &Notifier) -> impl Future<
 /// ready once `ready` returns, sends `status` whenever it has changed, and says that the process
 /// stops as soon as it does (on `life.tasks`, so that this comes before the end). It gives signs of
 /// life until the caller drops the returned guard.
-pub(super) fn tell(
+pub(super) fn report_to_manager(
     notifier: &Notifier,
     life: &Lifecycle,
-    vitals: Vitals,
+    liveness: Liveness,
     ready: impl Future<Output = ()> + Send + 'static,
     status: impl Fn() -> String + Send + Sync + 'static,
 ) -> DropGuard {
@@ -48,7 +48,7 @@ pub(super) fn tell(
     }
     if let Some(limit) = notifier.watchdog() {
         // This task is not among `life.tasks`, because it goes on while the process waits for those.
-        TaskTracker::new().spawn(beat(notifier.clone(), vitals, limit, ended.clone()));
+        TaskTracker::new().spawn(beat(notifier.clone(), liveness, limit, ended.clone()));
     }
     ended.drop_guard()
 }
@@ -62,15 +62,15 @@ async fn report(
     let running = async {
         notifier.status("waiting for the queue");
         ready.await;
-        let mut told = status();
-        notifier.ready(&told);
+        let mut last = status();
+        notifier.ready(&last);
         let mut looks = tokio::time::interval(LOOK);
         loop {
             looks.tick().await;
             let now = status();
-            if now != told {
+            if now != last {
                 notifier.status(&now);
-                told = now;
+                last = now;
             }
         }
     };
@@ -84,14 +84,14 @@ async fn report(
 /// Gives a sign of life after each half of `limit`, but only once every vital part has answered. So
 /// a process that hangs falls silent, and the manager restarts it. The other half is the time in
 /// which the parts must answer.
-async fn beat(notifier: Notifier, vitals: Vitals, limit: Duration, ended: CancellationToken) {
+async fn beat(notifier: Notifier, liveness: Liveness, limit: Duration, ended: CancellationToken) {
     let mut ticks = tokio::time::interval_at(Instant::now() + limit / 2, limit / 2);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut warned = false;
     let beats = async {
         loop {
             ticks.tick().await;
-            match tokio::time::timeout(limit / 2, vitals.answer()).await {
+            match tokio::time::timeout(limit / 2, liveness.answer()).await {
                 Ok(()) => {
                     notifier.beat();
                     warned = false;

@@ -137,9 +137,9 @@ pub(super) fn run(
         guard.born(bench.number);
     }
     shared.limits.expose(process.pid);
-    let vigil = shared.guard.as_ref().zip(order.validity.as_ref());
+    let guarded = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
-        vigil: vigil.map(|(table, validity)| LeaseDeadline { table, cell: bench.number, validity }),
+        lease_deadline: guarded.map(|(table, validity)| LeaseDeadline { table, cell: bench.number, validity }),
         timeout: order.timeout,
         grace: order.grace,
         drain: shared.settings.drain,

@@ -53,7 +53,7 @@ pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEv
     }
     let oom = match ending {
         Ending::Exited(0) => false,
-        Ending::Exited(code) if telling.iter().any(|told| i32::from(*told) == code) => memory.cgroup_killed,
+        Ending::Exited(code) if telling.iter().any(|one| i32::from(*one) == code) => memory.cgroup_killed,
         Ending::Exited(_) | Ending::Signaled(SIGABRT | SIGSEGV) => memory.cgroup_killed || memory.limit_reached,
         Ending::Signaled(SIGKILL) => memory.cgroup_killed || memory.kernel_killed,
         Ending::Signaled(_) => memory.cgroup_killed,

@@ -154,7 +154,7 @@ impl Orphans {
             let idle = lock(&self.running).is_empty();
             std::thread::sleep(if idle { ELSE } else { WHILE_SOME_RUN });
             for _ in 0..ROUNDS {
-                let killed = self.look(None);
+                let killed = self.reap_and_kill(None);
                 if killed.is_empty() {
                     break;
                 }
@@ -165,7 +165,7 @@ impl Orphans {
 
     /// Looks once at all children: reaps the dead, and kills those that belong to no running
     /// attempt. `ended` is an attempt that has just ended. Answers descriptors of the killed.
-    fn look(&self, ended: Option<&AttemptMarks>) -> Vec<OwnedFd> {
+    fn reap_and_kill(&self, ended: Option<&AttemptMarks>) -> Vec<OwnedFd> {
         let mut hidden = lock(&self.reaping);
         // The list is whole, since no other thread reaps meanwhile. It is read before the list of
         // running attempts: an attempt whose child is in it had begun by then.
@@ -251,7 +251,7 @@ impl Tracked {
         self.forget();
         let deadline = Instant::now() + PATIENCE;
         while !self.orphans.children().is_empty() {
-            let killed = self.orphans.look(Some(&self.known));
+            let killed = self.orphans.reap_and_kill(Some(&self.known));
             if killed.is_empty() {
                 return;
             }

@@ -25,7 +25,7 @@ enum SlotSource {
 }
 
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
-pub(super) async fn live(context: Arc<WorkerContext>, lease: Lease) {
+pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
     if lease.crashes() > context.worker.settings.crash_limit {
         return end_unstarted(&context, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
@@ -174,11 +174,11 @@ async fn supervise(
         }
     };
     let sink = Arc::new(OutputPublisher::new(lease.publisher(), lease.attempt()));
-    let stretch = match &context.worker.policies {
-        Some(policies) if lease.attempts_finished() > 0 => policies.stretch(&lease.job().id).await,
+    let scale = match &context.worker.policies {
+        Some(policies) if lease.attempts_finished() > 0 => policies.limit_scale(&lease.job().id).await,
         _ => LimitScale::default(),
     };
-    let order = RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, stretch) };
+    let order = RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, scale) };
     let runner = &context.worker.runner;
     let mut waits = matches!(place, SlotSource::InTurn);
     let mut attempt = match place {

@@ -68,15 +68,15 @@ impl WorkerSettings {
         self.jobs.get(name).unwrap_or(&self.defaults)
     }
 
-    fn order(&self, lease: &Lease, stretch: LimitScale) -> RunOrder {
+    fn order(&self, lease: &Lease, scale: LimitScale) -> RunOrder {
         let job = lease.job();
         let rules = self.rules(&job.name);
         RunOrder {
             job: job.clone(),
             attempt: lease.attempt(),
-            timeout: job.options.timeout.or(rules.timeout).map(|limit| longer(limit, stretch.timeout)),
+            timeout: job.options.timeout.or(rules.timeout).map(|limit| longer(limit, scale.timeout)),
             grace: job.options.grace.or(rules.grace).unwrap_or(Duration::from_secs(10)),
-            memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, stretch.memory)),
+            memory_bytes: job.options.memory_bytes.or(rules.memory_bytes).map(|limit| more(limit, scale.memory)),
             no_retry_exit_codes: self.no_retry_exit_codes(job),
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
@@ -266,7 +266,7 @@ async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &C
             Ok(()) = health.changed() => {}
             Ok(()) = suspects.changed() => {}
             lease = claims.next() => match lease {
-                Some(lease) => { attempts.spawn(attempt::live(context.clone(), lease)); }
+                Some(lease) => { attempts.spawn(attempt::run(context.clone(), lease)); }
                 None => break,
             },
         }

@@ -109,13 +109,13 @@ impl Transcript {
         Self { wanted, had: had.unwrap_or_default(), ..Self::default() }
     }
 
-    /// What is to be told now.
+    /// The events that are ready to be sent.
     pub(super) fn take_events(&mut self) -> Vec<TranscriptEvent> {
         std::mem::take(&mut self.events)
     }
 
     /// Takes the queue's next pieces.
-    pub(super) fn take(&mut self, chunks: Vec<OutputChunk>) {
+    pub(super) fn add(&mut self, chunks: Vec<OutputChunk>) {
         self.pending.extend(chunks);
     }
 
@@ -148,7 +148,7 @@ impl Transcript {
                 self.output(number, stream, Some(start), &bytes);
             }
             self.attempts.entry(number).or_default().ended = true;
-            self.tell_attempt(number, Some(report.outcome));
+            self.push_attempt(number, Some(report.outcome));
         }
         if caught_up {
             let pending = self.pending.iter().map(|chunk| chunk.attempt);
@@ -176,7 +176,7 @@ impl Transcript {
     /// Notes the job's state.
     pub(super) fn state(&mut self, state: JobState) {
         if self.state.replace(state) != Some(state) {
-            self.tell(LogEvent::State { state });
+            self.push(LogEvent::State { state });
         }
     }
 
@@ -186,7 +186,7 @@ impl Transcript {
             && self.progress.as_ref() != Some(progress)
         {
             self.progress = Some(progress.clone());
-            self.tell(LogEvent::Progress(progress.clone()));
+            self.push(LogEvent::Progress(progress.clone()));
         }
     }
 
@@ -202,7 +202,7 @@ impl Transcript {
         if let Entry::Vacant(vacant) = self.attempts.entry(number) {
             vacant.insert(Attempt::default());
             self.position = LogPosition { attempt: number, ..LogPosition::default() };
-            self.tell_attempt(number, None);
+            self.push_attempt(number, None);
         }
     }
 
@@ -234,7 +234,7 @@ impl Transcript {
             self.is_wanted(attempt) && self.wanted.stream.is_none_or(|s| s == stream) && attempt >= self.had.attempt;
         if is_wanted && begin > known {
             self.reach(attempt, stream, begin);
-            self.tell(LogEvent::Gap { attempt, stream, bytes: begin - known });
+            self.push(LogEvent::Gap { attempt, stream, bytes: begin - known });
         }
         let news = usize::try_from(known.saturating_sub(begin)).unwrap_or(usize::MAX);
         let mut rest = &bytes[news.min(bytes.len())..];
@@ -244,7 +244,7 @@ impl Transcript {
             let piece;
             (piece, rest) = rest.split_at(cut);
             self.reach(attempt, stream, end - rest.len() as u64);
-            self.tell(LogEvent::output(attempt, stream, piece));
+            self.push(LogEvent::output(attempt, stream, piece));
         }
         self.reach(attempt, stream, end);
     }
@@ -262,10 +262,10 @@ impl Transcript {
         }
     }
 
-    fn tell_attempt(&mut self, attempt: u32, outcome: Option<crate::domain::Outcome>) {
+    fn push_attempt(&mut self, attempt: u32, outcome: Option<crate::domain::Outcome>) {
         let had = attempt < self.had.attempt || (attempt == self.had.attempt && outcome.is_none());
         if !had && self.is_wanted(attempt) {
-            self.tell(LogEvent::Attempt { attempt, outcome });
+            self.push(LogEvent::Attempt { attempt, outcome });
         }
     }
 
@@ -273,7 +273,7 @@ impl Transcript {
         self.wanted.attempt.is_none_or(|n| n == attempt)
     }
 
-    fn tell(&mut self, event: LogEvent) {
+    fn push(&mut self, event: LogEvent) {
         self.events.push(TranscriptEvent { event, position: self.position });
     }
 }

@@ -57,13 +57,13 @@ pub trait ErrorCache: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the cache can't be reached.
-    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError>;
+    async fn limit_scale(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError>;
 
     /// Notes how many times its usual limits the next attempt of this job gets, in place of an earlier note.
     ///
     /// # Errors
     /// When the cache can't be reached.
-    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError>;
+    async fn put_limit_scale(&self, job: &JobId, scale: LimitScale) -> Result<(), CacheError>;
 
     /// Takes so many texts out of the day's budget of embedded texts, which all processes share.
     /// Answers false when fewer are left; then nothing is taken.

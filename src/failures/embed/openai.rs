@@ -205,9 +205,12 @@ impl OpenAi {
             return answer::vectors(&body, texts.len(), self.settings.dimension)
                 .map_err(|problem| Failure::Lasting(EmbedError::Garbage { problem: self.scrubbed(&problem) }));
         }
-        let said = self.scrubbed(&answer::complaint(&body));
-        let problem =
-            if said.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {said}") };
+        let complaint = self.scrubbed(&answer::complaint(&body));
+        let problem = if complaint.is_empty() {
+            format!("it answered {status}")
+        } else {
+            format!("it answered {status}: {complaint}")
+        };
         let passes = status.is_server_error()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT)
             || status == StatusCode::TOO_EARLY;

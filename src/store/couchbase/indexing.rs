@@ -60,20 +60,20 @@ struct Work {
     lists: bool,
     vectors: bool,
     tries: u32,
-    told: Vec<String>,
+    warned: Vec<String>,
 }
 
 impl Work {
-    const ALL: Work = Work { lists: true, vectors: true, tries: 0, told: Vec::new() };
+    const ALL: Work = Work { lists: true, vectors: true, tries: 0, warned: Vec::new() };
 
     /// Warns once of an index that could not be made, but not of one that it is only too early for.
-    fn tell(&mut self, problem: &query::MissingIndexes) {
+    fn warn_once(&mut self, problem: &query::MissingIndexes) {
         let text = &problem.log;
-        if self.told.contains(text) || (!problem.may_last && self.tries < EARLY) {
+        if self.warned.contains(text) || (!problem.may_last && self.tries < EARLY) {
             tracing::debug!(tries = self.tries, "{text}");
         } else {
             tracing::warn!("{text}");
-            self.told.push(text.clone());
+            self.warned.push(text.clone());
         }
     }
 }
@@ -84,7 +84,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
     let mut work = Work::ALL;
     loop {
         let Some(strong) = store.upgrade() else { return };
-        let mut losses = strong.connector.witness.news();
+        let mut losses = strong.connector.witness.watch_losses();
         losses.mark_unchanged();
         let settings = strong.connector.settings().clone();
         let session = strong.connector.session().await;
@@ -98,7 +98,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
             let made = query::make_indexes(&session, &settings).await;
             work.lists = made.is_err();
             if let Err(problem) = &made {
-                work.tell(problem);
+                work.warn_once(problem);
             }
             let lack = made.err();
             let is_settled = lack.as_ref().is_none_or(|problem| problem.may_last || work.tries > EARLY);
@@ -111,7 +111,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
             let made = similar::prepare(&session, &settings).await;
             work.vectors = made.is_err();
             if let Err(problem) = &made {
-                work.tell(problem);
+                work.warn_once(problem);
             }
         }
         drop(session);

@@ -115,7 +115,7 @@ impl Connector {
             let tried = timeout(TRY, Box::pin(operation(session.clone(), for_sdk(level)))).await;
             let cause: Box<dyn std::error::Error + Send + Sync> = match tried {
                 Ok(Ok(value)) => {
-                    session.heard();
+                    session.note_answer();
                     return Ok((KvOutcome::Yes(value), doubtful));
                 }
                 Ok(Err(error)) if self.durability.is_too_much(level, &error) => Box::new(error),
@@ -132,7 +132,7 @@ impl Connector {
                     }
                 },
                 Err(elapsed) => {
-                    session.unheard();
+                    session.note_silence();
                     doubtful = true;
                     Box::new(elapsed)
                 }
@@ -216,7 +216,12 @@ impl Connector {
     }
 
     /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left alone.
-    pub(super) async fn keep_for(&self, room: Room, key: &str, lifetime: Option<Duration>) -> Result<(), StoreError> {
+    pub(super) async fn set_lifetime(
+        &self,
+        room: Room,
+        key: &str,
+        lifetime: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let touch = |session: Arc<Session>, _| async move {
             let (collection, key) = (session.collection(room), session.key(room, key));
             collection.touch(key, lifetime.unwrap_or_default(), None).await.map(drop)

@@ -145,7 +145,7 @@ impl StoreSightings {
     }
 
     /// Follows the number of losses.
-    pub(super) fn news(&self) -> watch::Receiver<u64> {
+    pub(super) fn watch_losses(&self) -> watch::Receiver<u64> {
         self.losses.subscribe()
     }
 }

@@ -52,18 +52,18 @@ impl Heard {
 
 /// The result of `connecting`, or the obstacle as soon as the SDK logs it.
 pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
-    let ear = LogSniffer {
+    let sniffer = LogSniffer {
         log: tracing::dispatcher::get_default(Clone::clone),
         obstacle: Arc::default(),
-        news: Arc::default(),
+        noticed: Arc::default(),
         heard: heard.clone(),
     };
-    let (obstacle, news) = (ear.obstacle.clone(), ear.news.clone());
+    let (obstacle, noticed) = (sniffer.obstacle.clone(), sniffer.noticed.clone());
     tokio::select! {
-        done = connecting.with_subscriber(ear) => Ok(done),
-        () = news.notified() => {
+        done = connecting.with_subscriber(sniffer) => Ok(done),
+        () = noticed.notified() => {
             let obstacle = obstacle.lock().expect("nobody panics with the lock in hand").take();
-            Err(obstacle.expect("it is there before the news"))
+            Err(obstacle.expect("it is there before the notice"))
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Ou
 struct LogSniffer {
     log: Dispatch,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
-    news: Arc<Notify>,
+    noticed: Arc<Notify>,
     heard: Heard,
 }
 
@@ -91,7 +91,7 @@ impl Subscriber for LogSniffer {
             event.record(&mut message);
             if let Some(obstacle) = Obstacle::of(&message.0) {
                 *self.obstacle.lock().expect("nobody panics with the lock in hand") = Some(obstacle);
-                self.news.notify_one();
+                self.noticed.notify_one();
             }
             *self.heard.0.lock().expect("nobody panics with the lock in hand") = Some(message.0);
         }

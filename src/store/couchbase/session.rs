@@ -53,7 +53,7 @@ pub(super) struct Session {
     pub(super) layout: Layout,
     key_prefix: String,
     /// How many operations in a row got no answer.
-    unheard: AtomicU32,
+    unanswered: AtomicU32,
 }
 
 impl Session {
@@ -73,17 +73,17 @@ impl Session {
     }
 
     /// Notes an answer.
-    pub(super) fn heard(&self) {
-        self.unheard.store(0, Ordering::Relaxed);
+    pub(super) fn note_answer(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
     }
 
     /// Notes that an operation got no answer.
-    pub(super) fn unheard(&self) {
-        self.unheard.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn note_silence(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_silent(&self) -> bool {
-        self.unheard.load(Ordering::Relaxed) >= SILENT
+        self.unanswered.load(Ordering::Relaxed) >= SILENT
     }
 }
 
@@ -202,7 +202,7 @@ impl Connector {
                 collections,
                 layout,
                 key_prefix: settings.key_prefix.clone(),
-                unheard: AtomicU32::new(0),
+                unanswered: AtomicU32::new(0),
             }),
             Err(e) => {
                 runtime.shutdown_background();
@@ -255,11 +255,11 @@ impl Connector {
             Ok(Err(e)) => Err(StoreError::new(StoreErrorKind::Unavailable, "Couchbase's client broke").caused_by(e)),
             Err(e) => {
                 let CouchbaseSettings { connection, bucket, username, .. } = &self.settings;
-                let said =
+                let last =
                     heard.last().map(|said| format!("; the last that was heard of it: {said}")).unwrap_or_default();
                 let message = format!(
                     "bucket {bucket:?} at {connection} could not be opened as {username:?} within {}s: it can't be \
-                     reached, is not ready, or refuses the user or the certificates{said}",
+                     reached, is not ready, or refuses the user or the certificates{last}",
                     CONNECTING.as_secs()
                 );
                 Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(e))
