@@ -224,7 +224,6 @@ fn dimension_of(value: &Value) -> Option<u64> {
 ///
 /// What is missing and what that costs, where another try may help. What can't change while this
 /// process runs is logged here, once.
-/// here, once.
 pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), MissingIndexes> {
     const COST: &str = "errors like another one are found by comparing it with every known error, which reads them all";
     let Some(dimension) = settings.dimension else { return Ok(()) };
