@@ -101,7 +101,7 @@ impl Liveness {
     }
 
     /// Returns when both have answered. That a queue answers with an error counts: it is away, this process is not, and to
-    /// start it anew would help nobody. An empty append goes the way of every write: with the embedded adapters, through the
+    /// start it anew would not help. An empty append goes the way of every write: with the embedded adapters, through the
     /// one writing thread of the database.
     pub async fn answer(&self) {
         let _ = self.queue_answers().await;

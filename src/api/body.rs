@@ -165,7 +165,7 @@ async fn discard(mut pieces: BodyDataStream) {
 /// # Errors
 /// 400 with line and column when it is no JSON; 422 with a JSON pointer when it is not the JSON that was asked for.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // All of it first: what is carried as text from here on is not looked at again.
+    // Checks all of it first: the parts that are carried as text from here on are not parsed again.
     let error = match check_readable(bytes).and_then(|()| serde_json::from_slice(bytes)) {
         Ok(Object(value)) => return Ok(value),
         Err(e) => e,

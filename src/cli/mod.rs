@@ -59,7 +59,7 @@ pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
     pub globals: Globals,
-    /// The command itself.
+    /// The command to run, with its own arguments.
     #[command(subcommand)]
     pub command: Command,
 }

@@ -36,7 +36,7 @@ impl Outage {
         self.waits.next_wait()
     }
 
-    /// Notes a success.
+    /// Notes a success, which ends the row of failures, and logs it if there were some.
     pub(super) fn passed(&mut self) {
         if let Some(since) = self.since.take() {
             let seconds = since.elapsed().as_secs();

@@ -172,8 +172,8 @@ pub(super) fn run(
     Ok(Some(report))
 }
 
-/// Tries everything that an attempt needs except a process. The error says for people what is
-/// missing. To be called on a thread of its own.
+/// Tries everything that an attempt needs except a process. The error says for people what
+/// lacks. To be called on a thread of its own.
 pub(super) fn probe(shared: &Shared) -> Result<(), String> {
     /// So many pipes take as many descriptors as a few attempts do.
     const PIPES: usize = 8;

@@ -159,7 +159,7 @@ impl Runner {
         let (sender, answer) = tokio::sync::oneshot::channel();
         // A new thread: those of the pool may be there from better times.
         let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-            // Nobody waits any more when the worker ends.
+            // The caller is gone when the worker ends.
             let _ = sender.send(attempt::probe(&shared));
         });
         thread.map_err(no_thread)?;

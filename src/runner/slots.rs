@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_called_in_order_by_whoever_frees_the_slot() {
+    fn turns_are_called_in_order_by_the_thread_that_frees_the_slot() {
         let slots = Slots::new(vec![0], 1);
         let (sender, called) = std::sync::mpsc::channel();
         let turn = |name: &'static str| {

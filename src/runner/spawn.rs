@@ -100,7 +100,7 @@ pub(super) struct SpawnError {
     pub(super) cause: Cause,
 }
 
-/// What is to blame when a program was not started.
+/// The part that is to blame when a program was not started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The job: it asks for something that can't be had.

@@ -257,7 +257,7 @@ pub struct JobSummary {
     pub id: JobId,
     /// The binary that it runs.
     pub name: JobName,
-    /// Its state.
+    /// Its state as far as events were folded.
     pub state: JobState,
     /// When the queue accepted it.
     pub submitted_at: Timestamp,

@@ -99,7 +99,7 @@ async fn put_off(context: &WorkerContext, lease: Lease, withdrawal: Option<Event
     }
 }
 
-/// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
+/// Gives a job back whose process was not started, as if it had never been claimed, unless a client has cancelled it.
 async fn give_back(context: &WorkerContext, lease: Lease, withdrawal: Option<Event>) {
     if !withdraw(context, &lease, withdrawal).await {
         return;

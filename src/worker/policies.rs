@@ -185,7 +185,7 @@ mod tests {
         cache.put(&[known]).await.unwrap();
         assert_eq!(policies.rule(&report("odd")).await, Some(&rule()), "by the cache");
         let lost = AttemptReport { outcome: Outcome::Lost, ..report("odd") };
-        assert_eq!(policies.rule(&lost).await, None, "nobody failed");
+        assert_eq!(policies.rule(&lost).await, None, "a lost attempt is no failure of the job");
     }
 
     #[tokio::test(start_paused = true)]

@@ -103,7 +103,7 @@ impl ErrorLabels {
     }
 }
 
-/// What is known of the errors that these aggregates name.
+/// Looks up in history the errors that these aggregates name.
 pub(super) async fn known_errors(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
     Ok(ErrorLabels::open(api, &errors_of(shards)).await?.known_errors())
 }

@@ -12,7 +12,7 @@ use crate::wire::JobView;
 
 /// What both sources know of a job at one moment.
 pub(in crate::api) struct JobSnapshot {
-    /// What to show.
+    /// The job as the API shows it.
     pub(in crate::api) view: JobView,
     /// Whether the job has ended and history knows how, so that nothing more can come.
     pub(in crate::api) settled: bool,
@@ -34,13 +34,13 @@ impl JobSnapshot {
 /// How much of a job is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Depth {
-    /// The whole job.
+    /// Everything that is known of the job.
     Whole,
     /// The job without its arguments, data, result and parents, which may be large and which few callers show.
     Standing,
 }
 
-/// How long a look waits for history when the queue knows the job, and so can answer alone.
+/// How long a snapshot waits for history when the queue knows the job, and so can answer alone.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Api {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_that_of_whoever_knows_more() {
+    fn the_state_is_that_of_the_source_that_knows_more() {
         use JobState::*;
         assert_eq!(seen(None, None), None);
         assert_eq!(seen(None, Some((Waiting, 0))), Some((Waiting, false)), "history is late");

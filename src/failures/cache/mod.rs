@@ -29,7 +29,7 @@ impl CacheError {
 /// worked out again. So a caller that gets an error from it goes on as if nothing had been found.
 #[async_trait]
 pub trait ErrorCache: Send + Sync + 'static {
-    /// What is known of these errors, in the same order.
+    /// Gets the knowledge of these errors, in the same order; `None` for an error that the cache does not have.
     ///
     /// # Errors
     /// When the cache can't be reached.

@@ -35,7 +35,7 @@ const FIRST_REST: Duration = Duration::from_secs(30);
 const LONGEST_REST: Duration = Duration::from_secs(600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The endpoint, its model, and the bounds of what is asked of it.
+/// The endpoint, its model, and the bounds of the requests to it.
 #[derive(Debug, Clone)]
 pub struct OpenAiSettings {
     /// The base address, such as `https://api.openai.com/v1`; `/embeddings` is added before its query.

@@ -364,7 +364,7 @@ impl<D: Document> Remembered<D> {
         }
         Err(StoreError::new(
             StoreErrorKind::Conflict,
-            format!("document {key:?} is written by somebody else all the time"),
+            format!("document {key:?} is written by another process all the time"),
         ))
     }
 }

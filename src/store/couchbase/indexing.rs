@@ -40,7 +40,7 @@ impl Indexing {
 
     /// What does not work while indexes are missing, for people.
     pub(super) fn lack(&self) -> Option<String> {
-        self.lack.lock().expect("nobody panics with the lock in hand").clone()
+        self.lack.lock().expect("no thread panics while it holds the lock").clone()
     }
 
     /// Notes that a query failed: it may have missed an index that was there.
@@ -51,11 +51,11 @@ impl Indexing {
     }
 
     fn set(&self, lack: Option<String>) {
-        *self.lack.lock().expect("nobody panics with the lock in hand") = lack;
+        *self.lack.lock().expect("no thread panics while it holds the lock") = lack;
     }
 }
 
-/// What is still to be made, and the warnings so far.
+/// The indexes that are still to be made, and the warnings so far.
 struct Work {
     lists: bool,
     vectors: bool,

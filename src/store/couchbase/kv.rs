@@ -47,7 +47,7 @@ pub(super) enum Written {
     Moved,
 }
 
-/// The server's answer.
+/// The server's answer to a request, after all tries.
 enum KvOutcome<T> {
     Yes(T),
     /// There is no such document, or no such path in it.

@@ -21,7 +21,7 @@
 //! has folded this event it has not written the document. If the old write lands before, the new leader either reads it
 //! (and by the `applied` cursor in it skips what it has), or has read the version before and is refused (`Conflict`: it
 //! loads again and sees it). If the old write lands after, its version has moved and it is refused. The old leader's jobs
-//! are written when all its aggregates have been, so a job that is new has been counted, whoever counted it. One reader
+//! are written when all its aggregates have been, so a job that is new has been counted, by either leader. One reader
 //! is outside of this: a rebuild sums job documents up, and a job of the old leader that lands between the sum and the
 //! next fold would be in neither. So after a rebuild look for aggregates that differ once more (it costs one scan).
 //!
@@ -75,7 +75,7 @@ use similar::VectorIndex;
 pub struct CouchbaseSettings {
     /// The servers: `couchbase://host[:port][,host]`, or `couchbases://` for TLS.
     pub connection: String,
-    /// The user name.
+    /// The user that signs in at the servers.
     pub username: String,
     /// The password of that user.
     pub password: Secret,

@@ -56,7 +56,7 @@ impl Projecting {
     /// Remembers what was read. A read with jobs begins a new batch; a read of aggregates alone
     /// belongs to the batch before.
     fn note(&self, loaded: &Loaded) {
-        let mut read = self.read.lock().expect("nobody panics with the lock in hand");
+        let mut read = self.read.lock().expect("no thread panics while it holds the lock");
         if !loaded.jobs.is_empty() {
             *read = Read::default();
         }
@@ -71,7 +71,7 @@ impl Projecting {
     }
 
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
-        let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
+        let read = std::mem::take(&mut *self.read.lock().expect("no thread panics while it holds the lock"));
         let Commit { categories, sightings, shards, bodies, jobs, cursor, retention } = commit;
         tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
         self.forget_what_is_old(connector, term).await;
@@ -92,8 +92,10 @@ impl Projecting {
     /// not write a document that it remembers as right already.
     async fn forget_what_is_old(&self, connector: &Connector, term: &Term) {
         let now = Some((term.clone(), connector.witness.losses()));
-        let before =
-            std::mem::replace(&mut *self.remembered.lock().expect("nobody panics with the lock in hand"), now.clone());
+        let before = std::mem::replace(
+            &mut *self.remembered.lock().expect("no thread panics while it holds the lock"),
+            now.clone(),
+        );
         if before != now {
             self.keeper.forget().await;
         }
@@ -209,5 +211,5 @@ async fn refuse_moved(connector: &Connector, term: &Term, moved: Vec<Option<Stri
 }
 
 fn conflict(what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Conflict, format!("{what} was written by somebody else"))
+    StoreError::new(StoreErrorKind::Conflict, format!("{what} was written by another process"))
 }

@@ -44,9 +44,9 @@ impl Obstacle {
 pub(super) struct Heard(Arc<Mutex<Option<String>>>);
 
 impl Heard {
-    /// The last message.
+    /// The last message that the SDK logged while it connected.
     pub(super) fn last(&self) -> Option<String> {
-        self.0.lock().expect("nobody panics with the lock in hand").clone()
+        self.0.lock().expect("no thread panics while it holds the lock").clone()
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Ou
     tokio::select! {
         done = connecting.with_subscriber(sniffer) => Ok(done),
         () = noticed.notified() => {
-            let obstacle = obstacle.lock().expect("nobody panics with the lock in hand").take();
+            let obstacle = obstacle.lock().expect("no thread panics while it holds the lock").take();
             Err(obstacle.expect("it is there before the notice"))
         }
     }
@@ -90,10 +90,10 @@ impl Subscriber for LogSniffer {
             let mut message = Message(String::new());
             event.record(&mut message);
             if let Some(obstacle) = Obstacle::of(&message.0) {
-                *self.obstacle.lock().expect("nobody panics with the lock in hand") = Some(obstacle);
+                *self.obstacle.lock().expect("no thread panics while it holds the lock") = Some(obstacle);
                 self.noticed.notify_one();
             }
-            *self.heard.0.lock().expect("nobody panics with the lock in hand") = Some(message.0);
+            *self.heard.0.lock().expect("no thread panics while it holds the lock") = Some(message.0);
         }
         if self.log.enabled(event.metadata()) {
             self.log.event(event);

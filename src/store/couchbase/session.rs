@@ -72,7 +72,7 @@ impl Session {
         shortened(full, prefix)
     }
 
-    /// Notes an answer.
+    /// Notes that the server answered an operation, which ends a row of silent ones.
     pub(super) fn note_answer(&self) {
         self.unanswered.store(0, Ordering::Relaxed);
     }
@@ -142,7 +142,7 @@ impl Connector {
     }
 
     fn usable(&self) -> Option<Arc<Session>> {
-        let current = self.current.read().expect("nobody panics with the lock in hand");
+        let current = self.current.read().expect("no thread panics while it holds the lock");
         current.as_ref().filter(|session| !session.is_silent()).cloned()
     }
 
@@ -166,7 +166,7 @@ impl Connector {
         match Box::pin(self.connect()).await {
             Ok(session) => {
                 let session = Arc::new(session);
-                *self.current.write().expect("nobody panics with the lock in hand") = Some(session.clone());
+                *self.current.write().expect("no thread panics while it holds the lock") = Some(session.clone());
                 *last_failure = None;
                 Ok(session)
             }

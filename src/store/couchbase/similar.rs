@@ -88,11 +88,11 @@ impl VectorIndex {
     }
 
     fn is_held(&self, model: &str) -> bool {
-        self.held.lock().expect("nobody panics with the lock in hand").as_deref() == Some(model)
+        self.held.lock().expect("no thread panics while it holds the lock").as_deref() == Some(model)
     }
 
     fn set_held(&self, model: Option<&str>) {
-        *self.held.lock().expect("nobody panics with the lock in hand") = model.map(str::to_owned);
+        *self.held.lock().expect("no thread panics while it holds the lock") = model.map(str::to_owned);
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! `history_job_errors` says which jobs failed with which error, in the order of the list, so that the jobs of an error
 //! are found the same way. An error's row has the columns of its two halves side by side: `seen` is the projector's, the
-//! others belong to whoever works out what errors mean.
+//! others are the classifier's.
 
 pub(super) const STEPS: &[&str] = &[
     "
