@@ -189,8 +189,8 @@ fn says(lease: &Lease, text: &str) {
     lease.publisher().output(chunk);
 }
 
-/// Counts from the request to the worker's hands and into history. The child's standard input is written from there as it
-/// is. Version 0.1.0 asked 53 times on the whole way, and made a tree of the body seven times.
+/// Counts from the request to the worker's hands and into history. The child's standard input is written from there as
+/// it is. Version 0.1.0 asked 53 times on the whole way, and made a tree of the body seven times.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_written_few_times_on_its_way() {
     let site = Site::start().await;

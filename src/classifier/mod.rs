@@ -1,7 +1,7 @@
 //! Finds the categories of new errors: beside the projector, in the process that leads, under the same term.
 //!
 //! ```text
-//! projector ──errors seen──> look: cache, store ──unknown──> embed in batches ──> match ──> store ──> cache
+//! projector ──errors seen──> cache, store ──unknown──> embed in batches ──> match ──> store ──> cache
 //!           ──look again───> all errors that the aggregates name: match anew by their known vectors
 //! ```
 //! Neither a job nor the fold of history waits for it. While the embedder is away, errors stay unknown in

@@ -61,8 +61,8 @@ pub struct Score {
     pub top1_lenient: f32,
     /// The mean over categories of the harmonic mean of precision and recall, no threshold applied.
     pub macro_f1: f32,
-    /// Of all messages, the part that goes where it belongs or, belonging nowhere, stays out. The threshold for each part of
-    /// the messages was picked on the others.
+    /// Of all messages, the part that goes where it belongs or, belonging nowhere, stays out. The threshold for each
+    /// part of the messages was picked on the others.
     pub with_none: f32,
     /// The threshold that is best for all messages.
     pub threshold: f32,

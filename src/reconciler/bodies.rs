@@ -25,8 +25,8 @@ pub struct BodyReconciler {
 }
 
 impl BodyReconciler {
-    /// Goes through the jobs of which [`crate::projector::new_missing_bodies`] tells, until `stop`. Where something can't be
-    /// reached it tries again.
+    /// Goes through the jobs of which [`crate::projector::new_missing_bodies`] tells, until `stop`. Where something
+    /// can't be reached it tries again.
     pub async fn run(self, mut missing: mpsc::Receiver<JobId>, stop: CancellationToken) {
         let work = async {
             while let Some(id) = missing.recv().await {

@@ -11,7 +11,8 @@
 //! leases meanwhile. So a cell also holds the time until which its attempt may run, and the worker
 //! keeps moving that on. The guard kills an attempt that is past it.
 //!
-//! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it has.
+//! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it
+//! has.
 
 use std::fs::File;
 use std::io;

@@ -1,10 +1,11 @@
 //! The runner: runs one attempt of a job as a supervised child process.
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
-//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and where),
-//! `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it needs),
-//! `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`, `orphans` (nothing is
-//! left), `exit` and `report` (what became of it); and [`guard`], should this process be killed meanwhile.
+//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and
+//! where), `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it
+//! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
+//! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
+//! meanwhile.
 
 mod attempt;
 pub mod binary;
@@ -149,8 +150,8 @@ impl Runner {
         Attempt { turn: None, answer: self.pool.run(work), abandoned }
     }
 
-    /// Whether processes can be started here: tries what every attempt needs (a thread, descriptors, a scratch directory,
-    /// the jobs directory) and mends what can be mended.
+    /// Whether processes can be started here: tries what every attempt needs (a thread, descriptors, a scratch
+    /// directory, the jobs directory) and mends what can be mended.
     ///
     /// # Errors
     /// [`RunnerError::Impeded`] with a sentence that says what is missing.

@@ -361,8 +361,8 @@ impl Feed {
     }
 }
 
-/// Starts this program again as the guard of this process, with `table` as its standard input: in a process group of its
-/// own, with nothing of this process's environment and none of its descriptors.
+/// Starts this program again as the guard of this process, with `table` as its standard input: in a process group of
+/// its own, with nothing of this process's environment and none of its descriptors.
 #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
 pub(super) fn spawn_guard(table: File) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;

@@ -1,4 +1,5 @@
-//! Measures what an attempt used: reaps its process with what the kernel counted, and computes its peak resident memory.
+//! Measures what an attempt used: reaps its process with what the kernel counted, and computes its peak resident
+//! memory.
 //!
 //! `ru_maxrss` of a child is trustworthy only above a floor: with a vfork-like spawn, the kernel starts the child's
 //! high-water mark at that of its parent (the child runs in the parent's memory until it executes its program). So at

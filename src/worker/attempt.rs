@@ -64,8 +64,8 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
     }
 }
 
-/// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what kills
-/// them. `None` when it is to be given back.
+/// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what
+/// kills them. `None` when it is to be given back.
 async fn pass(context: &WorkerContext, lease: &Lease) -> Option<Pass> {
     if !context.worker.health.is_good() {
         return None;
@@ -122,8 +122,8 @@ async fn wait_for_slot(context: &WorkerContext, lease: &Lease) -> Option<Slot> {
     }
 }
 
-/// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another worker's
-/// may be idle; or this worker starts nothing for now.
+/// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another
+/// worker's may be idle; or this worker starts nothing for now.
 async fn out_of_patience(context: &WorkerContext) {
     let (mut health, mut suspects) = (context.worker.health.follow(), context.quarantine.follow());
     let waited = async {

@@ -178,7 +178,8 @@ impl Api {
         Ok((body, lacks))
     }
 
-    /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the first.
+    /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the
+    /// first.
     pub(in crate::api) async fn remembered(&self, id: &JobId, depth: Depth) -> Result<Option<JobRecord>, StoreError> {
         let first = self.record(id, depth).await?;
         match first.as_ref().and_then(|first| first.come_again).filter(|_| !id.is_counted()) {

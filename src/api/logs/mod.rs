@@ -187,7 +187,8 @@ impl LogStreamer {
         Ok(queued.is_none_or(|job| job.state != JobState::Active || job.attempts_started > attempt))
     }
 
-    /// Whether the job's state in the queue differs from the one in `snapshot`. Also updates the progress in `snapshot`.
+    /// Whether the job's state in the queue differs from the one in `snapshot`. Also updates the progress in
+    /// `snapshot`.
     async fn moved(&self, snapshot: &mut JobSnapshot) -> Result<bool, ApiError> {
         let Some(queued) = self.queued().await? else { return Ok(true) };
         // Another job with the same id has taken its place.

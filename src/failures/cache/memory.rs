@@ -29,7 +29,8 @@ struct Generations {
 }
 
 impl MemoryCache {
-    /// A cache of at most `cap` errors, which keeps at least the `cap / 2` that were used last. A cap under 2 counts as 2.
+    /// A cache of at most `cap` errors, which keeps at least the `cap / 2` that were used last. A cap under 2 counts as
+    /// 2.
     pub fn new(cap: usize) -> Arc<Self> {
         Arc::new(Self {
             half: (cap / 2).max(1),

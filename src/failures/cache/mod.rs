@@ -1,5 +1,5 @@
-//! The port of the caches of known errors, and the caches: of one process, of the processes that share a data directory,
-//! and of all.
+//! The port of the caches of known errors, and the caches: of one process, of the processes that share a data
+//! directory, and of all.
 
 pub mod embedded;
 pub mod memory;

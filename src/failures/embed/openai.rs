@@ -296,7 +296,8 @@ impl Budget {
     }
 }
 
-/// A circuit breaker, which all requests to the endpoint pass. It leaves an endpoint that keeps failing alone for a while.
+/// A circuit breaker, which all requests to the endpoint pass. It leaves an endpoint that keeps failing alone for a
+/// while.
 #[derive(Default)]
 struct Breaker {
     state: Mutex<BreakerState>,

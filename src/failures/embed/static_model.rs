@@ -1,8 +1,8 @@
 //! The embedder within the binary: a table of vectors, one for each piece of a word.
 //!
 //! A text's vector has two parts of equal weight. The first is the mean of its pieces' vectors, which were fitted to
-//! what a sentence model says of whole texts, so that it tells of meaning. The second tells of spelling, so that codes and
-//! names that the sentence model never met count too. `tools/static-model` makes the table; docs say from what.
+//! what a sentence model says of whole texts, so that it tells of meaning. The second tells of spelling, so that codes
+//! and names that the sentence model never met count too. `tools/static-model` makes the table; docs say from what.
 
 use std::sync::{Arc, LazyLock};
 

@@ -215,7 +215,8 @@ impl Connector {
         }
     }
 
-    /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left alone.
+    /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left
+    /// alone.
     pub(super) async fn set_lifetime(
         &self,
         room: Room,
@@ -229,7 +230,8 @@ impl Connector {
         self.ask(touch).await.map(drop)
     }
 
-    /// Changes some parts of the document of this version, waiting for no durability; `is_it` tells the changed document from others.
+    /// Changes some parts of the document of this version, waiting for no durability; `is_it` tells the changed
+    /// document from others.
     pub(super) async fn change(
         &self,
         room: Room,

@@ -160,8 +160,8 @@ async fn write_body(connector: &Connector, id: &JobId, body: &JobBody) -> Result
 }
 
 /// Writes a job under its version: whole when it is new or the write is to be durable, else only what may change. The
-/// server removes it, and its body with it, when it has expired. A job that goes on after it had ended is written whole,
-/// for only that takes an expiry back.
+/// server removes it, and its body with it, when it has expired. A job that goes on after it had ended is written
+/// whole, for only that takes an expiry back.
 async fn write_job(
     connector: &Connector,
     job: &Versioned<JobRecord>,
