@@ -132,7 +132,7 @@ impl JobRecord {
     /// The document format that this version writes.
     pub const SCHEMA: u32 = 2;
     /// The last format that had the job's body within the record.
-    const WITHIN: u32 = 1;
+    pub(super) const WITHIN: u32 = 1;
 
     /// Makes the record of a job before any of its events is folded.
     pub fn new(job: &Job) -> Self {

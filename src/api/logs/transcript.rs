@@ -322,11 +322,11 @@ mod tests {
     #[test]
     fn a_piece_that_never_came_through_comes_from_the_tail() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, "ab"));
+        t.add(piece(1, 0, "ab"));
         assert!(!t.flush());
         assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::Some, false), Need::More);
         assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::All, false), Need::Nothing);
-        t.take(piece(1, 2, "c"));
+        t.add(piece(1, 2, "c"));
         t.flush();
         t.state(JobState::Completed);
         assert_eq!(short(&mut t), "1[abc](completed)");
@@ -335,8 +335,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_marked_where_it_is_missing() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, "ab"));
-        t.take(piece(1, 5, "fg"));
+        t.add(piece(1, 0, "ab"));
+        t.add(piece(1, 5, "fg"));
         t.flush();
         assert_eq!(short(&mut t), "1[ab<3>fg");
         // Equal bytes prove nothing, but places do.
@@ -352,7 +352,7 @@ mod tests {
     fn pieces_without_a_place_follow_on_each_other() {
         let mut t = Transcript::default();
         for text in ["a", "b"] {
-            t.take(vec![OutputChunk { attempt: 1, stream: Stream::Stdout, at: None, bytes: text.into() }]);
+            t.add(vec![OutputChunk { attempt: 1, stream: Stream::Stdout, at: None, bytes: text.into() }]);
         }
         assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::All, true), Need::Nothing);
         assert_eq!(short(&mut t), "1[abc]");
@@ -362,7 +362,7 @@ mod tests {
     fn a_short_attempt_comes_from_the_tail_alone() {
         let mut t = Transcript::default();
         t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], Read::All, true);
-        t.take(piece(2, 0, "y"));
+        t.add(piece(2, 0, "y"));
         t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], Read::All, true);
         assert_eq!(short(&mut t), "1[x]2[y]");
     }
@@ -370,13 +370,13 @@ mod tests {
     #[test]
     fn the_next_attempt_waits_for_the_end_of_the_one_before() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, "a"));
-        t.take(piece(2, 0, "z"));
+        t.add(piece(1, 0, "a"));
+        t.add(piece(2, 0, "z"));
         assert!(t.flush(), "held up until history knows the end of the first");
         t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, false);
         assert_eq!(short(&mut t), "1[ab]2[z");
         // An attempt that was lost with its worker may never have a report.
-        t.take(piece(3, 0, "c"));
+        t.add(piece(3, 0, "c"));
         assert!(t.flush());
         assert_eq!(t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, false), Need::History);
         t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, true);
@@ -387,7 +387,7 @@ mod tests {
     fn who_comes_back_goes_on_where_it_was() {
         let mut t = Transcript::default();
         t.absorb(&[ended_attempt(1, "x")], Read::All, false);
-        t.take(piece(2, 0, "hello "));
+        t.add(piece(2, 0, "hello "));
         t.flush();
         let position = t.take_events().pop().unwrap().position.to_string();
         assert_eq!(position, "2.6.0");
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn long_output_is_told_in_pieces_that_keep_characters_whole() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, &format!("x{}", "é".repeat(PIECE))));
+        t.add(piece(1, 0, &format!("x{}", "é".repeat(PIECE))));
         t.flush();
         let events = t.take_events();
         let mut end = 0;

@@ -10,6 +10,8 @@ use couchbase::error::{Error, ErrorKind};
 use couchbase::options::query_options::{QueryOptions, ScanConsistency};
 use futures_util::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::{Duration, timeout};
 
 use super::CouchbaseSettings;
 use super::documents::{self, LAST_PLACE, Layout, Room};
@@ -19,7 +21,9 @@ use crate::domain::{Fingerprint, JobState};
 use crate::store::{JobFilter, StoreError, StoreErrorKind};
 
 /// How long a query may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an index may take to be made.
+const INDEXING: Duration = Duration::from_secs(600);
 /// How many ranges of a list are read at the same time.
 const AT_ONCE: usize = 8;
 
@@ -116,7 +120,7 @@ pub(super) async fn run<T: DeserializeOwned + Send>(
 /// Whether the cluster runs queries.
 pub(super) async fn is_offered(session: &Session) -> Result<bool, StoreError> {
     let answer = run::<u64>(session, "SELECT RAW 1", QueryOptions::new().read_only(true));
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match timeout(PATIENCE, answer).await {
         Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => Ok(false),
         Ok(Err(e)) => Err(failed("a query", e)),
         Ok(Ok(_)) => Ok(true),
@@ -186,7 +190,7 @@ pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit:
 
 /// Waits for a query's answer, up to [`PATIENCE`].
 pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, StoreError> {
-    match tokio::time::timeout(PATIENCE, query).await {
+    match timeout(PATIENCE, query).await {
         Ok(answer) => answer.map_err(|e| failed(what, e)),
         Err(e) => {
             let message = format!("{what}: Couchbase's query service does not answer");
