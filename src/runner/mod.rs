@@ -146,7 +146,7 @@ impl Runner {
     pub fn start(&self, slot: Slot, order: RunOrder, stop: StopSignal, sink: Arc<dyn OutputSink>) -> Attempt {
         let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let shared = self.shared.clone();
-        let work = move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+        let work = move |thread: &mut pool::SpawnThreadState| attempt::run(&shared, thread, slot, &order, &stop, &sink);
         Attempt { turn: None, answer: self.pool.run(work), abandoned }
     }
 
@@ -196,7 +196,7 @@ impl Runner {
             // start log writes meanwhile.
             attempt::begin(&shared, &order, &stop);
             let work =
-                move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+                move |thread: &mut pool::SpawnThreadState| attempt::run(&shared, thread, slot, &order, &stop, &sink);
             pool.start(pool::prepare(work, sender));
         });
         Attempt { turn: Some(turn), answer, abandoned }

@@ -41,22 +41,25 @@ impl Obstacle {
 /// The last log message while connecting, in the SDK's words. A later version of the SDK may use other
 /// words, and then the obstacle is not recognised. The message is shown when connecting takes too long.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Heard(Arc<Mutex<Option<String>>>);
+pub(super) struct LastMessage(Arc<Mutex<Option<String>>>);
 
-impl Heard {
+impl LastMessage {
     /// The last message that the SDK logged while it connected.
-    pub(super) fn last(&self) -> Option<String> {
+    pub(super) fn get(&self) -> Option<String> {
         self.0.lock().expect("no thread panics while it holds the lock").clone()
     }
 }
 
 /// The result of `connecting`, or the obstacle as soon as the SDK logs it.
-pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
+pub(super) async fn connect_or_obstacle<T>(
+    last_message: &LastMessage,
+    connecting: impl Future<Output = T>,
+) -> Result<T, Obstacle> {
     let sniffer = LogSniffer {
         log: tracing::dispatcher::get_default(Clone::clone),
         obstacle: Arc::default(),
         noticed: Arc::default(),
-        heard: heard.clone(),
+        last_message: last_message.clone(),
     };
     let (obstacle, noticed) = (sniffer.obstacle.clone(), sniffer.noticed.clone());
     tokio::select! {
@@ -73,7 +76,7 @@ struct LogSniffer {
     log: Dispatch,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
     noticed: Arc<Notify>,
-    heard: Heard,
+    last_message: LastMessage,
 }
 
 fn is_of_sdk(metadata: &Metadata<'_>) -> bool {
@@ -93,7 +96,7 @@ impl Subscriber for LogSniffer {
                 *self.obstacle.lock().expect("no thread panics while it holds the lock") = Some(obstacle);
                 self.noticed.notify_one();
             }
-            *self.heard.0.lock().expect("no thread panics while it holds the lock") = Some(message.0);
+            *self.last_message.0.lock().expect("no thread panics while it holds the lock") = Some(message.0);
         }
         if self.log.enabled(event.metadata()) {
             self.log.event(event);
@@ -176,21 +179,21 @@ mod tests {
     async fn what_is_said_while_connecting_is_in_the_log_too() {
         let log = Log::default();
         let _guard = tracing::subscriber::set_default(log.clone());
-        let heard = Heard::default();
+        let last_message = LastMessage::default();
         let connecting = async {
             tracing::info!(target: "jobber", "one");
             tracing::warn!(target: "couchbase_core::agent", "the moon is in the way");
             tracing::debug!(target: "couchbase_core::agent", "nobody wants to know");
             3
         };
-        assert_eq!(unless_hopeless(&heard, connecting).await, Ok(3));
+        assert_eq!(connect_or_obstacle(&last_message, connecting).await, Ok(3));
         assert_eq!(*log.0.lock().unwrap(), ["one", "the moon is in the way"]);
-        assert_eq!(heard.last().as_deref(), Some("the moon is in the way"), "whatever its words");
+        assert_eq!(last_message.get().as_deref(), Some("the moon is in the way"), "whatever its words");
         let refused = async {
             tracing::warn!(target: "couchbase_core::kvclient", "Auth failed: auth error");
             std::future::pending::<()>().await;
         };
-        assert!(matches!(unless_hopeless(&heard, refused).await, Err(Obstacle::Refused(_))));
+        assert!(matches!(connect_or_obstacle(&last_message, refused).await, Err(Obstacle::Refused(_))));
         assert_eq!(log.0.lock().unwrap().len(), 3);
     }
 }

@@ -217,11 +217,11 @@ impl Connector {
         options: ClusterOptions,
         facts: Option<probe::Facts>,
     ) -> Result<(Cluster, Scope, Vec<Collection>, Layout), StoreError> {
-        let (settings, heard) = (self.settings.clone(), sdk_log_sniffer::Heard::default());
-        let listening = heard.clone();
+        let (settings, last_message) = (self.settings.clone(), sdk_log_sniffer::LastMessage::default());
+        let listening = last_message.clone();
         let opening = runtime.spawn(async move {
             let connecting = Cluster::connect(&settings.connection, options);
-            let connected = sdk_log_sniffer::unless_hopeless(&listening, connecting)
+            let connected = sdk_log_sniffer::connect_or_obstacle(&listening, connecting)
                 .await
                 .map_err(|e| setup::barred(&settings, e))?;
             let cluster = connected.map_err(|e| {
@@ -255,8 +255,10 @@ impl Connector {
             Ok(Err(e)) => Err(StoreError::new(StoreErrorKind::Unavailable, "Couchbase's client broke").caused_by(e)),
             Err(e) => {
                 let CouchbaseSettings { connection, bucket, username, .. } = &self.settings;
-                let last =
-                    heard.last().map(|said| format!("; the last that was heard of it: {said}")).unwrap_or_default();
+                let last = last_message
+                    .get()
+                    .map(|said| format!("; the last that was heard of it: {said}"))
+                    .unwrap_or_default();
                 let message = format!(
                     "bucket {bucket:?} at {connection} could not be opened as {username:?} within {}s: it can't be \
                      reached, is not ready, or refuses the user or the certificates{last}",
