@@ -67,7 +67,7 @@ pub struct WorkerPorts {
     /// Turns texts of errors into vectors.
     pub embedder: Arc<dyn Embedder>,
     /// Tells whether queue and event log answer.
-    pub vitals: Vitals,
+    pub liveness: Liveness,
     /// The database of this machine, which every process has.
     pub database: Sqlite,
 }
@@ -84,12 +84,12 @@ pub struct UpkeepPorts {
 
 /// What must answer for a process to count as alive. Held weakly, so that the ports close with the parts that use them.
 #[derive(Clone)]
-pub struct Vitals {
+pub struct Liveness {
     queue: Weak<dyn Queue>,
     sink: Weak<dyn EventSink>,
 }
 
-impl Vitals {
+impl Liveness {
     fn of(queue: &Arc<dyn Queue>, sink: &Arc<dyn EventSink>) -> Self {
         Self { queue: Arc::downgrade(queue), sink: Arc::downgrade(sink) }
     }
@@ -113,8 +113,8 @@ impl Vitals {
 
 impl ServerPorts {
     /// What tells whether this server lives.
-    pub fn vitals(&self) -> Vitals {
-        Vitals::of(&self.queue, &self.sink)
+    pub fn liveness(&self) -> Liveness {
+        Liveness::of(&self.queue, &self.sink)
     }
 }
 
@@ -197,7 +197,7 @@ impl Common {
             sink: self.shared.sink.clone(),
             cache: self.shared.cache.clone(),
             embedder: self.embedder.clone(),
-            vitals: Vitals::of(&self.queue.queue, &self.shared.sink),
+            liveness: Liveness::of(&self.queue.queue, &self.shared.sink),
             database: self.database.clone(),
         }
     }
@@ -317,8 +317,8 @@ pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result
         Ok(redis) => redis,
         Err(error) => return Some(("queue.url".to_owned(), Err(error.to_string()))),
     };
-    let said = redis.inspect(clock).await.map_err(|e| e.to_string());
-    Some((redis.place().to_owned(), said))
+    let info = redis.inspect(clock).await.map_err(|e| e.to_string());
+    Some((redis.place().to_owned(), info))
 }
 
 /// Removes everything of the configured queue from its Redis, if it is there; nothing may use it any more.

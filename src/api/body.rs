@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_path_to_error::Segment;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::body_room::{BodyRoom, weight};
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::body::check_readable;
@@ -50,55 +51,6 @@ pub(super) struct Json<T> {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Bounds the memory for large bodies and their values, in units of a KiB.
-pub(super) struct BodyRoom(Arc<Semaphore>);
-
-impl BodyRoom {
-    /// The whole room, 256 MiB. A single body that needs more gets all of it.
-    const ALL: usize = (256 << 20) / Self::UNIT;
-    const UNIT: usize = 1024;
-    /// The size of a body up to which it takes no room, in bytes. The number of connections bounds those.
-    const SMALL: usize = 64 << 10;
-
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(Self::ALL)))
-    }
-
-    /// Takes room for `bytes` bytes, if there is enough now.
-    ///
-    /// # Errors
-    /// 503 when other bodies have the room.
-    fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-        if bytes <= Self::SMALL {
-            return Ok(None);
-        }
-        let units = u32::try_from(bytes.div_ceil(Self::UNIT).min(Self::ALL)).unwrap_or(u32::MAX);
-        self.0.clone().try_acquire_many_owned(units).map(Some).map_err(|_| {
-            ApiError::busy("too_much_at_once", "other large requests are being taken at this moment; try again")
-        })
-    }
-}
-
-/// Estimates how much memory this JSON takes as a tree, from its signs outside of strings.
-fn weight(json: &[u8]) -> usize {
-    const OBJECT: usize = 512;
-    const ARRAY: usize = 128;
-    const MEMBER: usize = 96;
-    let (mut weight, mut is_text, mut is_escaped) = (2 * json.len(), false, false);
-    for byte in json {
-        match (is_text, byte) {
-            (true, _) if is_escaped => is_escaped = false,
-            (true, b'\\') => is_escaped = true,
-            (_, b'"') => is_text = !is_text,
-            (false, b'{') => weight += OBJECT,
-            (false, b'[') => weight += ARRAY,
-            (false, b',') => weight += MEMBER,
-            _ => {}
-        }
-    }
-    weight
-}
-
 impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
     type Rejection = ApiError;
 
@@ -106,7 +58,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
         check_content_type(request.headers())?;
         let (bytes, coming) = read(request, api).await?;
         drop(coming);
-        let room = if bytes.len() > BodyRoom::SMALL { api.body_room.take(weight(&bytes))? } else { None };
+        let room = if bytes.len() > BodyRoom::SMALL { api.body_room.reserve(weight(&bytes))? } else { None };
         Ok(Self { value: parse(&bytes)?, bytes, _room: room })
     }
 }
@@ -158,7 +110,7 @@ async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemapho
         return Err(too_large());
     }
     let expected = announced.map_or(limit, |n| usize::try_from(n).unwrap_or(limit));
-    let room = match api.body_room.take(expected) {
+    let room = match api.body_room.reserve(expected) {
         Ok(room) => room,
         Err(busy) => {
             if !waits {
@@ -213,7 +165,7 @@ async fn discard(mut pieces: BodyDataStream) {
 /// # Errors
 /// 400 with line and column when it is no JSON; 422 with a JSON pointer when it is not the JSON that was asked for.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // All of it first: what is carried as text from here on is not looked at again.
+    // Checks all of it first: the parts that are carried as text from here on are not parsed again.
     let error = match check_readable(bytes).and_then(|()| serde_json::from_slice(bytes)) {
         Ok(Object(value)) => return Ok(value),
         Err(e) => e,
@@ -241,8 +193,8 @@ fn plain(message: &str) -> String {
         ("u64", "a whole number that is not negative"),
         ("a sequence", "a list"),
     ];
-    let said = message.rsplit_once(", expected ");
-    let word = said.and_then(|(found, expected)| {
+    let parts = message.rsplit_once(", expected ");
+    let word = parts.and_then(|(found, expected)| {
         WORDS.iter().find(|(rust, _)| *rust == expected).map(|(_, word)| format!("{found}, expected {word}"))
     });
     word.unwrap_or_else(|| message.to_owned())
@@ -269,26 +221,4 @@ pub(super) fn check_text(pointer: &str, text: &str, longest: usize) -> Result<()
         return Ok(());
     };
     Err(ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: pointer.to_owned(), detail }]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signs_in_texts_weigh_nothing() {
-        assert_eq!(weight(br#""{[,\"{[,""#), 2 * 10);
-        assert_eq!(weight(br#"[{"a":0},{"a":0}]"#), 2 * 17 + 128 + 2 * 512 + 96);
-        assert_eq!(weight(br#"["\\",{}]"#), 2 * 9 + 128 + 96 + 512);
-    }
-
-    #[test]
-    fn there_is_room_for_one_that_weighs_more_than_all() {
-        let room = BodyRoom::new();
-        let all = room.take(usize::MAX / 2).unwrap();
-        assert_eq!(room.take(1 << 20).unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(room.take(1000).unwrap().is_none(), "small ones need none");
-        drop(all);
-        assert!(room.take(1 << 20).is_ok());
-    }
 }

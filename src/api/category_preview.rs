@@ -6,7 +6,7 @@ use tokio::sync::Mutex;
 
 use super::problem::ApiError;
 use crate::failures::categories::{DEFAULT_THRESHOLD, Matcher};
-use crate::failures::gloss::gloss;
+use crate::failures::codes::expand_codes;
 use crate::failures::{EmbedError, Embedder};
 use crate::store::Categories;
 
@@ -50,7 +50,7 @@ impl CategoryPreview {
         let Some(embedder) = &self.embedder else {
             return Err(ApiError::internal("this server was started without an embedder"));
         };
-        let texts: Vec<String> = texts.iter().map(|text| gloss(text).into_owned()).collect();
+        let texts: Vec<String> = texts.iter().map(|text| expand_codes(text).into_owned()).collect();
         let mut vectors = Vec::with_capacity(texts.len());
         for part in texts.chunks(AT_ONCE) {
             vectors.extend(embedder.embed(part).await?);

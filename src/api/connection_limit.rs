@@ -62,12 +62,12 @@ impl ConnectionLimit {
 
     /// A place for a connection that `watch` watches. Returns at once unless every place, those for probes too, is with
     /// a connection that is being answered.
-    pub(super) async fn take(self: &Arc<Self>, watch: &Watch) -> ConnectionPermit {
+    pub(super) async fn acquire(self: &Arc<Self>, watch: &Watch) -> ConnectionPermit {
         loop {
             // Registers before it looks, so that it does not miss a place that becomes free meanwhile.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
-            if let Some(permit) = self.try_take(watch) {
+            if let Some(permit) = self.try_acquire(watch) {
                 return permit;
             }
             // Looks again even without a message, because a connection may have become idle.
@@ -75,7 +75,7 @@ impl ConnectionLimit {
         }
     }
 
-    fn try_take(self: &Arc<Self>, watch: &Watch) -> Option<ConnectionPermit> {
+    fn try_acquire(self: &Arc<Self>, watch: &Watch) -> Option<ConnectionPermit> {
         let mut taken = self.taken();
         if taken.held.len() >= self.most
             && let Some(longest) = longest_idle(&taken.held)
@@ -121,15 +121,15 @@ mod tests {
     async fn the_longest_idle_goes_and_the_busy_stay() {
         let limit = ConnectionLimit::new(2);
         let (first, second, third) = (watch(), watch(), watch());
-        let one = limit.take(&first).await;
+        let one = limit.acquire(&first).await;
         tokio::time::advance(Duration::from_secs(1)).await;
-        let two = limit.take(&second).await;
+        let two = limit.acquire(&second).await;
         let _busy = first.request();
-        let three = limit.take(&third).await;
+        let three = limit.acquire(&third).await;
         assert!(two.evicted.is_cancelled() && !one.evicted.is_cancelled() && !three.only_probes);
         let _busy_too = third.request();
         let probing = watch();
-        let four = limit.take(&probing).await;
+        let four = limit.acquire(&probing).await;
         assert!(four.only_probes && !one.evicted.is_cancelled() && !three.evicted.is_cancelled());
     }
 }

@@ -18,7 +18,7 @@ pub(super) async fn explain(
     segment: Segment,
 ) -> Result<axum::Json<Explanation>, ApiError> {
     let id = JobId::parse(&segment.0)?;
-    let view = api.look(&id).await?.view;
+    let view = api.snapshot(&id).await?.view;
     let reasons = match view.state {
         JobState::Completed => vec!["it ended well".to_owned()],
         JobState::Failed => vec![why_failed(&view)],

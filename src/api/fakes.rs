@@ -1,4 +1,4 @@
-//! Values and an API for tests, over embedded adapters in a directory of their own. The tests drive it by hand.
+//! Jobs and records of attempts for the unit tests of several files.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! News of single jobs for requests that wait for them. One reader of the event log serves all of
+//! Tells requests that wait for a job of its events. One reader of the event log serves all of
 //! them.
 //!
 //! The reader sleeps while no request waits. [`Feed::watch`] returns only when the reader's place
@@ -30,7 +30,7 @@ pub(super) struct Feed {
     jobs: Mutex<HashMap<JobId, Watched>>,
     /// Where the reader is; `None` while it sleeps. Changed only under the lock of `jobs`.
     position: watch::Sender<Option<Cursor>>,
-    /// Somebody watches.
+    /// Wakes the reader when a request begins to watch.
     wanted: Notify,
     /// The furthest place in the log up to which a request waits for history.
     target: watch::Sender<Cursor>,

@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod body_room;
 mod category_preview;
 mod connection_limit;
 mod events;
@@ -17,10 +18,10 @@ mod health;
 mod host;
 mod jobs;
 mod logs;
+mod operation;
 mod original;
 mod problem;
 mod query;
-mod queue;
 mod request;
 mod schedules;
 mod server;
@@ -28,7 +29,6 @@ mod sse;
 mod state;
 mod submit;
 mod timeouts;
-mod workers;
 
 #[cfg(test)]
 mod fakes;
@@ -79,12 +79,12 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
             get(schedules::show).put(schedules::put).post(schedules::act).delete(schedules::remove),
         )
         // Operation of the queue and the workers.
-        .route("/api/v1/queue", get(queue::counts))
-        .route("/api/v1/queue:pause", post(queue::pause))
-        .route("/api/v1/queue:resume", post(queue::resume))
-        .route("/api/v1/queue:clean", post(queue::clean))
-        .route("/api/v1/workers", get(workers::list))
-        .route("/api/v1/workers/{id}", post(workers::act))
+        .route("/api/v1/queue", get(operation::counts))
+        .route("/api/v1/queue:pause", post(operation::pause))
+        .route("/api/v1/queue:resume", post(operation::resume))
+        .route("/api/v1/queue:clean", post(operation::clean))
+        .route("/api/v1/workers", get(operation::workers))
+        .route("/api/v1/workers/{id}", post(operation::act_on_worker))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))

@@ -80,7 +80,7 @@ impl Server {
                     let watch = Watch::new(self.idle, self.head);
                     let permit = tokio::select! {
                         () = self.stop.cancelled() => return,
-                        permit = limit.take(&watch) => permit,
+                        permit = limit.acquire(&watch) => permit,
                     };
                     self.connections.spawn(self.connection(stream, watch, permit));
                 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::BodyRoom;
+use super::body_room::BodyRoom;
 use super::category_preview::CategoryPreview;
 use super::feed::Feed;
 use super::problem::ApiError;
@@ -88,7 +88,7 @@ pub struct ApiSettings {
     pub jobs: BTreeMap<JobName, JobOptions>,
     /// Finds out whether any worker could run a job. `None` where the API can't see the jobs directory.
     pub check_binary: Option<CheckBinary>,
-    /// Works out where texts belong, for those who ask.
+    /// Finds the category of a text for a client that asks.
     pub category_preview: CategoryPreview,
     /// Jobber's version, for `/healthz`.
     pub version: String,

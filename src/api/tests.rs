@@ -148,14 +148,14 @@ impl Site {
         timeout(PATIENCE, claims.next()).await.unwrap().unwrap()
     }
 
-    async fn tell(&self, lease: &Lease, kind: EventKind) {
+    async fn append(&self, lease: &Lease, kind: EventKind) {
         let event = Event::new(self.clock.now(), lease.job().clone(), kind);
         self.log.append(&[event]).await.unwrap();
     }
 
     async fn started(&self, lease: &Lease) {
         let worker = WorkerId::parse("tester").unwrap();
-        self.tell(lease, EventKind::AttemptStarted { attempt: lease.attempt(), worker, host: "h".to_owned() }).await;
+        self.append(lease, EventKind::AttemptStarted { attempt: lease.attempt(), worker, host: "h".to_owned() }).await;
     }
 
     /// Records the end of an attempt with this output, and settles its lease.
@@ -166,12 +166,12 @@ impl Site {
         report.stdout = Tail::of(stdout.as_bytes(), stdout.len() as u64);
         let worker = WorkerId::parse("tester").unwrap();
         let attempt = lease.attempt();
-        self.tell(&lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at: None })
+        self.append(&lease, EventKind::AttemptFinished { attempt, worker, report: Box::new(report), next_at: None })
             .await;
         let state = if code == 0 { FinalState::Completed } else { FinalState::Failed };
         if last {
             let kind = EventKind::Finished { attempt: Some(attempt), state, outcome, result: None, error: None };
-            self.tell(&lease, kind).await;
+            self.append(&lease, kind).await;
         }
         let error = "why".to_owned();
         lease
@@ -189,8 +189,8 @@ fn says(lease: &Lease, text: &str) {
     lease.publisher().output(chunk);
 }
 
-/// Counts from the request to the worker's hands and into history. The child's standard input is written from there as it
-/// is. Version 0.1.0 asked 53 times on the whole way, and made a tree of the body seven times.
+/// Counts from the request to the worker's hands and into history. The child's standard input is written from there as
+/// it is. Version 0.1.0 asked 53 times on the whole way, and made a tree of the body seven times.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_written_few_times_on_its_way() {
     let site = Site::start().await;

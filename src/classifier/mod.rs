@@ -1,7 +1,7 @@
 //! Finds the categories of new errors: beside the projector, in the process that leads, under the same term.
 //!
 //! ```text
-//! projector ──errors seen──> look: cache, store ──unknown──> embed in batches ──> match ──> store ──> cache
+//! projector ──errors seen──> cache, store ──unknown──> embed in batches ──> match ──> store ──> cache
 //!           ──look again───> all errors that the aggregates name: match anew by their known vectors
 //! ```
 //! Neither a job nor the fold of history waits for it. While the embedder is away, errors stay unknown in
@@ -87,24 +87,24 @@ enum ClassifierWakeup {
 }
 
 impl Classifier {
-    /// Works whenever the projector that `audience` listens to leads, until `stop`. No
+    /// Works whenever the projector that `feed` listens to leads, until `stop`. No
     /// failure ends this function. At the stop it finishes the look in hand, and gives the embedder
     /// two seconds more for its answer. No [`crate::background::BackgroundLoop`]: a run lasts for a
     /// whole term, and waits for errors, for changed categories and for the embedder at once.
-    pub async fn run(self, mut audience: ErrorFeedReceiver, stop: CancellationToken) {
+    pub async fn run(self, mut feed: ErrorFeedReceiver, stop: CancellationToken) {
         let (first, most) = self.settings.waits;
         let mut waits = ReconnectBackoff::new(first, most);
         loop {
             let lead = tokio::select! {
                 () = stop.cancelled() => return,
-                lead = audience.lead.wait_for(|lead| lead.term.is_some()) => match lead {
+                lead = feed.lead.wait_for(|lead| lead.term.is_some()) => match lead {
                     Ok(lead) => lead.clone(),
                     Err(_) => return,
                 },
             };
             let Some(term) = lead.term.clone() else { continue };
-            let mut shift = TermWork { on: &self, term, lead, pending: Pending::default(), done: HashSet::new() };
-            let ended = shift.work(&mut audience, &stop, &mut waits).await;
+            let mut term_work = TermWork { on: &self, term, lead, pending: Pending::default(), done: HashSet::new() };
+            let ended = term_work.work(&mut feed, &stop, &mut waits).await;
             let pause = match ended {
                 Ok(()) => continue,
                 Err(Interrupted::Store(error)) if error.kind == StoreErrorKind::Fenced => first,
@@ -139,41 +139,41 @@ impl TermWork<'_> {
     /// Works until the term ends or `stop`.
     async fn work(
         &mut self,
-        audience: &mut ErrorFeedReceiver,
+        feed: &mut ErrorFeedReceiver,
         stop: &CancellationToken,
         waits: &mut ReconnectBackoff,
     ) -> Result<(), Interrupted> {
         loop {
             // The reads below see every change that was announced before this line.
-            self.lead = audience.lead.borrow_and_update().clone();
+            self.lead = feed.lead.borrow_and_update().clone();
             if self.lead.term.as_ref() != Some(&self.term) {
                 return Ok(());
             }
             let rules = self.rules(stop).await?;
             self.done.clear();
-            self.look(&self.all().await?, &rules).await?;
+            self.categorise(&self.all().await?, &rules).await?;
             waits.reset();
-            if self.follow(&rules, audience, stop, waits).await? {
+            if self.follow(&rules, feed, stop, waits).await? {
                 return Ok(());
             }
         }
     }
 
-    /// Follows the news. Answers false when everything must be looked at again, and true when
+    /// Follows the feed. Answers false when everything must be looked at again, and true when
     /// the term is over.
     async fn follow(
         &mut self,
         rules: &Rules,
-        audience: &mut ErrorFeedReceiver,
+        feed: &mut ErrorFeedReceiver,
         stop: &CancellationToken,
         waits: &mut ReconnectBackoff,
     ) -> Result<bool, Interrupted> {
         let mut due = Instant::now();
         loop {
-            match self.news(audience, stop, due).await {
+            match self.next_wakeup(feed, stop, due).await {
                 ClassifierWakeup::Over => return Ok(true),
                 ClassifierWakeup::Again => return Ok(false),
-                ClassifierWakeup::Seen(errors) => self.look(&errors, rules).await?,
+                ClassifierWakeup::Seen(errors) => self.categorise(&errors, rules).await?,
                 ClassifierWakeup::Due => match self.embed(rules, stop).await? {
                     None => {
                         waits.reset();
@@ -195,16 +195,21 @@ impl TermWork<'_> {
         }
     }
 
-    async fn news(&self, audience: &mut ErrorFeedReceiver, stop: &CancellationToken, due: Instant) -> ClassifierWakeup {
+    async fn next_wakeup(
+        &self,
+        feed: &mut ErrorFeedReceiver,
+        stop: &CancellationToken,
+        due: Instant,
+    ) -> ClassifierWakeup {
         let (ours, rounds) = (&self.term, self.lead.rounds);
         tokio::select! {
             biased;
             () = stop.cancelled() => ClassifierWakeup::Over,
-            lead = audience.lead.wait_for(|lead| lead.term.as_ref() != Some(ours) || lead.rounds != rounds) => match lead {
+            lead = feed.lead.wait_for(|lead| lead.term.as_ref() != Some(ours) || lead.rounds != rounds) => match lead {
                 Ok(lead) if lead.term.as_ref() == Some(ours) => ClassifierWakeup::Again,
                 _ => ClassifierWakeup::Over,
             },
-            errors = received(&mut audience.errors) => ClassifierWakeup::Seen(errors),
+            errors = received(&mut feed.errors) => ClassifierWakeup::Seen(errors),
             () = tokio::time::sleep_until(due), if !self.pending.is_empty() => ClassifierWakeup::Due,
         }
     }
@@ -224,7 +229,7 @@ impl TermWork<'_> {
     }
 
     /// Matches the errors that have a vector with the categories of now, and notes the others as pending.
-    async fn look(&mut self, errors: &[Fingerprint], rules: &Rules) -> Result<(), Interrupted> {
+    async fn categorise(&mut self, errors: &[Fingerprint], rules: &Rules) -> Result<(), Interrupted> {
         let is_new = |f: &&Fingerprint| **f != Fingerprint::OTHER && !self.done.contains(*f) && !self.pending.holds(f);
         let new: Vec<_> = errors.iter().filter(is_new).copied().collect();
         for chunk in new.chunks(AT_ONCE) {

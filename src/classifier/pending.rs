@@ -3,20 +3,20 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::domain::Fingerprint;
-use crate::failures::gloss::gloss;
+use crate::failures::codes::expand_codes;
 use crate::store::Sighting;
 
 /// An error without a vector of the current model.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Unknown {
     pub(super) fingerprint: Fingerprint,
-    /// The text that is embedded: that of the error, with glosses.
+    /// The text that is embedded: that of the error, with its codes in words.
     pub(super) text: String,
 }
 
 impl Unknown {
     pub(super) fn new(seen: &Sighting) -> Self {
-        Self { fingerprint: seen.fingerprint, text: gloss(&seen.text).into_owned() }
+        Self { fingerprint: seen.fingerprint, text: expand_codes(&seen.text).into_owned() }
     }
 }
 

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::{Fingerprint, KnownError};
 use crate::events::Cursor;
 use crate::failures::categories::Matcher;
-use crate::failures::gloss::gloss;
+use crate::failures::codes::expand_codes;
 use crate::failures::{EmbedError, Embedder, ErrorCache, PublishedCategories};
 use crate::store::Categories;
 
@@ -29,7 +29,7 @@ pub(super) async fn make(
     batch: usize,
 ) -> Result<Rules, EmbedError> {
     let texts: Vec<String> =
-        Matcher::texts(&categories.categories).iter().map(|text| gloss(text).into_owned()).collect();
+        Matcher::texts(&categories.categories).iter().map(|text| expand_codes(text).into_owned()).collect();
     let keys: Vec<_> = texts.iter().map(|text| key(text)).collect();
     let model = embedder.model();
     let cached = cache.get(&keys).await.unwrap_or_else(|_| vec![None; keys.len()]);

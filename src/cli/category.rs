@@ -254,7 +254,7 @@ async fn calibrate(args: &CalibrateArgs, client: &Client, console: &mut Console)
     console.show(&found)?;
     if args.apply {
         client.set_threshold(Some(found.best.threshold)).await?;
-        console.say(&format!("the threshold is {:.3} from now on", found.best.threshold));
+        console.note(&format!("the threshold is {:.3} from now on", found.best.threshold));
     }
     Ok(())
 }

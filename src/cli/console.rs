@@ -103,7 +103,7 @@ impl Console {
     }
 
     /// Prints a line on stderr, unless the user wants quiet (`-q`).
-    pub(super) fn say(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         if !self.quiet {
             self.line(text);
         }
@@ -127,7 +127,7 @@ impl Console {
 
     /// Prints what the user could do next.
     pub(super) fn hint(&mut self, text: &str) {
-        self.say(&format!("hint: {text}"));
+        self.note(&format!("hint: {text}"));
     }
 
     /// Prints why the command failed, with the first cause (all of them with `-v`), and what to do about it.
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn quiet_leaves_only_errors() {
         let (mut console, _, err) = captured(&Globals { quiet: true, ..Globals::default() });
-        console.say("hello");
+        console.note("hello");
         console.hint("try this");
         console.progress(&Progress { percent: 1.0, text: String::new() });
         console.report(&CliError::Usage("what".into()));

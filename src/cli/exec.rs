@@ -14,8 +14,7 @@ use tokio::sync::oneshot;
 
 use super::follow::{print_result, reason};
 use super::jobspec::{RunFlags, read_json};
-use super::size::show_size;
-use super::values::{EnvironmentSetting, show_duration};
+use super::values::{EnvironmentSetting, show_duration, show_size};
 use super::{CliError, Console, Exit, Format};
 use crate::domain::{AcceptedJob, AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
 use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
@@ -97,10 +96,10 @@ async fn run_shown(
         Ok(signals) => signals,
         Err(e) => return (Some(console), Err(CliError::local("couldn't listen for signals", e))),
     };
-    let (to_writer, said) = channel();
+    let (to_writer, events) = channel();
     let (done, mut written) = oneshot::channel();
     let pipe = Arc::new(Pipe { to_writer, pending: AtomicUsize::new(0) });
-    let writer = Writer { said, pipe: pipe.clone(), stop: stop.clone(), console };
+    let writer = Writer { events, pipe: pipe.clone(), stop: stop.clone(), console };
     let thread = std::thread::Builder::new().name("exec-output".to_owned()).spawn(move || {
         // This fails only when `run_shown` no longer waits for it.
         let _ = done.send(writer.write());
@@ -194,7 +193,7 @@ fn conclude(
     if report.outcome.is_success() {
         console.detail(&ending)
     } else {
-        console.say(&ending)
+        console.note(&ending)
     }
     if let Some(usage) = report.usage {
         let time = |us| show_duration(Duration::from_micros(us));
@@ -241,7 +240,7 @@ impl OutputSink for Pipe {
 }
 
 struct Writer {
-    said: Receiver<ExecEvent>,
+    events: Receiver<ExecEvent>,
     pipe: Arc<Pipe>,
     stop: StopHandle,
     console: Console,
@@ -253,7 +252,7 @@ impl Writer {
     fn write(mut self) -> (Console, Result<bool, CliError>) {
         let mut at_line_start = true;
         let mut failed = None;
-        while let Ok(next) = self.said.recv() {
+        while let Ok(next) = self.events.recv() {
             match next {
                 ExecEvent::End => break,
                 ExecEvent::Output(stream, bytes) => {
@@ -369,11 +368,11 @@ mod tests {
 
     #[test]
     fn the_binary_waits_for_who_reads() {
-        let (to_writer, said) = channel();
+        let (to_writer, events) = channel();
         let pipe = Pipe { to_writer, pending: AtomicUsize::new(0) };
         assert!(pipe.has_room());
         pipe.output(Stream::Stdout, &vec![b'x'; FULL]);
         assert!(!pipe.has_room());
-        assert_eq!(said.try_iter().count(), 1);
+        assert_eq!(events.try_iter().count(), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::filter::FilterArgs;
+use super::values::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, StatsQuery};

@@ -29,7 +29,7 @@ pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Conso
         Ok(()) = tokio::signal::ctrl_c() => None,
     };
     let Some((mut job, at_line_start)) = watched else {
-        console.say(&format!("detached; job {id} goes on"));
+        console.note(&format!("detached; job {id} goes on"));
         console.hint(&format!("attach again with `jobber logs -f {id}`, stop it with `jobber cancel {id}`"));
         return Ok(Exit::INTERRUPTED);
     };
@@ -43,7 +43,7 @@ pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Conso
         Format::Jsonl => console.json_line(&JobLine { kind: "job", job: &job })?,
     }
     if job.state == JobState::Failed {
-        console.say(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref())));
+        console.note(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref())));
     }
     Ok(Exit::of_job(job.state, job.outcome.as_ref()))
 }
@@ -83,7 +83,7 @@ async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(Jo
     let mut log = client.logs(id, LogRequest { follow: true, ..LogRequest::default() }).await?;
     let mut at_line_start = true;
     let mut reasons = Reasons::of(id, client);
-    while let Some(event) = reasons.told_during(log.next(), console).await? {
+    while let Some(event) = reasons.shown_during(log.next(), console).await? {
         if let LogEvent::Attempt { outcome, .. } = &event {
             reasons.runs(outcome.is_none());
         }
@@ -111,7 +111,7 @@ async fn watch(id: &JobId, client: &Client, console: &mut Console) -> Result<(Jo
                 console.detail(&format!("attempt {attempt} ended: {outcome}"));
             }
             LogEvent::Attempt { attempt, outcome: Some(outcome) } => {
-                console.say(&format!("attempt {attempt} ended: {outcome}"));
+                console.note(&format!("attempt {attempt} ended: {outcome}"));
             }
             LogEvent::State { state } => console.detail(&format!("the job is {state}")),
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::filter::FilterArgs;
+use super::values::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};

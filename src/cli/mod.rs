@@ -14,7 +14,6 @@ pub mod exec;
 mod exit;
 mod explain;
 mod failures;
-mod filter;
 mod follow;
 mod health;
 mod jobspec;
@@ -26,7 +25,6 @@ mod roles;
 mod schedule;
 mod settings;
 mod show;
-mod size;
 mod stats;
 mod submit;
 pub mod upkeep;
@@ -49,8 +47,7 @@ pub use exec::ExecArgs;
 pub use exit::Exit;
 pub use roles::{BenchArgs, DevArgs, GuardArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
 pub use settings::{complain, log_filter, settings};
-pub use size::parse_size;
-pub use values::{EnvironmentSetting, parse_duration};
+pub use values::{EnvironmentSetting, parse_duration, parse_size};
 
 /// Runs native programs as queued, supervised jobs.
 #[derive(Debug, Parser)]
@@ -62,7 +59,7 @@ pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
     pub globals: Globals,
-    /// The command itself.
+    /// The command to run, with its own arguments.
     #[command(subcommand)]
     pub command: Command,
 }

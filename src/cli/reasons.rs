@@ -21,30 +21,30 @@ pub(super) struct Reasons<'a> {
     next_look: Instant,
     pause: Duration,
     /// The last reason, without its numbers: fewer jobs ahead of it, or another time, make no new reason.
-    said: Option<String>,
+    last: Option<String>,
     /// Whether an attempt runs, so that there is nothing to explain.
     runs: bool,
 }
 
 impl<'a> Reasons<'a> {
     pub(super) fn of(id: &'a JobId, client: &'a Client) -> Self {
-        Self { id, client, next_look: Instant::now() + QUIET, pause: QUIET, said: None, runs: false }
+        Self { id, client, next_look: Instant::now() + QUIET, pause: QUIET, last: None, runs: false }
     }
 
     /// Notes that an attempt has started, or has ended.
     pub(super) fn runs(&mut self, runs: bool) {
         self.runs = runs;
-        self.look_again();
+        self.ask_soon();
     }
 
     /// Returns the value of `work`. Says meanwhile why the job has not started.
-    pub(super) async fn told_during<T>(&mut self, work: impl Future<Output = T>, console: &mut Console) -> T {
+    pub(super) async fn shown_during<T>(&mut self, work: impl Future<Output = T>, console: &mut Console) -> T {
         let mut work = pin!(work);
         loop {
             tokio::select! {
                 biased;
                 value = &mut work => return value,
-                reason = self.next() => console.say(&reason),
+                reason = self.next() => console.note(&reason),
             }
         }
     }
@@ -59,19 +59,19 @@ impl<'a> Reasons<'a> {
             self.pause = (self.pause * 3 / 2).min(SELDOM);
             self.next_look = Instant::now() + self.pause;
             let Some(reason) = self.ask().await else {
-                self.said = None;
+                self.last = None;
                 continue;
             };
             let essence: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-            if self.said.as_ref() != Some(&essence) {
-                self.said = Some(essence);
-                self.look_again();
+            if self.last.as_ref() != Some(&essence) {
+                self.last = Some(essence);
+                self.ask_soon();
                 return reason;
             }
         }
     }
 
-    fn look_again(&mut self) {
+    fn ask_soon(&mut self) {
         self.pause = QUIET;
         self.next_look = Instant::now() + QUIET;
     }
@@ -129,7 +129,7 @@ mod tests {
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             };
-            reasons.told_during(work, &mut console).await;
+            reasons.shown_during(work, &mut console).await;
         }
         assert_eq!(
             text(&err),

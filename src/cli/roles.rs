@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::size::parse_size;
-use super::values::{EnvironmentSetting, parse_duration};
+use super::values::{EnvironmentSetting, parse_duration, parse_size};
 
 /// `jobber dev`.
 #[derive(Debug, Clone, Default, Args)]

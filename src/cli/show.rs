@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::size::show_size;
-use super::values::show_duration;
+use super::values::{show_duration, show_size};
 use super::view::{Table, View, first_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::Client;

@@ -180,7 +180,7 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
             let submitted = client.submit(&one, key).await?;
             if args.follow {
                 let note = if submitted.duplicate { " (it was there already)" } else { "" };
-                console.say(&format!("job {}{note}", submitted.id));
+                console.note(&format!("job {}{note}", submitted.id));
                 return follow(&submitted, client, console).await;
             }
             finish(&args, &SubmitView::One(submitted), client, console).await
@@ -193,7 +193,7 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
             if let Err(error) = sent {
                 // The server keeps the jobs that it has accepted, so the user must learn which.
                 if !answer.all().is_empty() {
-                    console.say(&format!("{} jobs were submitted before this failed:", answer.all().len()));
+                    console.note(&format!("{} jobs were submitted before this failed:", answer.all().len()));
                     answer.print(args.print_id, console)?;
                 }
                 return Err(error);
@@ -254,7 +254,7 @@ async fn finish(
         Some(jobs) if args.print_id => Ok(wait::highest(&jobs)),
         Some(jobs) => wait::report(jobs, console),
         None => {
-            console.say("detached; the jobs go on");
+            console.note("detached; the jobs go on");
             Ok(Exit::INTERRUPTED)
         }
     }

@@ -133,7 +133,7 @@ pub async fn rebuild(
     mut console: Console,
     work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Recounted>,
 ) -> ExitCode {
-    let done = work(&mut |text: &str| console.say(text)).await;
+    let done = work(&mut |text: &str| console.note(text)).await;
     finish(console, done, |done| if done.replaced || done.differing == 0 { Exit::OK } else { Exit::ERROR })
 }
 
@@ -143,11 +143,11 @@ pub async fn transfer(
     told_on_stderr: bool,
     work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Moved>,
 ) -> ExitCode {
-    let done = work(&mut |text: &str| console.say(text)).await;
+    let done = work(&mut |text: &str| console.note(text)).await;
     match done {
         Ok(done) if told_on_stderr => {
             let Moved { jobs, errors, aggregates, cursor, .. } = done;
-            console.say(&format!("{jobs} jobs, {errors} errors and {aggregates} aggregates, up to {cursor}"));
+            console.note(&format!("{jobs} jobs, {errors} errors and {aggregates} aggregates, up to {cursor}"));
             Exit::OK.into()
         }
         done => finish(console, done, |_| Exit::OK),

@@ -1,7 +1,9 @@
-//! Values of options as people write them. Each is checked where it is read.
+//! Values of options as people write them, each checked where it is read; and the same values shown to people.
 
 use std::str::FromStr;
 use std::time::Duration;
+
+use clap::Args;
 
 use crate::domain::{Backoff, BackoffKind, Day, Deduplication, Timestamp};
 
@@ -11,6 +13,15 @@ use crate::domain::{Backoff, BackoffKind, Day, Deduplication, Timestamp};
 /// A message for people.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::domain::notation::duration(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
+}
+
+/// Reads `512M`, `1GiB`, `64k`, `1048576`: a whole number and a binary unit (K, M, G, T; `KiB`, `KB` and `K` are all
+/// 1024 bytes, in any case, as `B` alone is one).
+///
+/// # Errors
+/// A message for people.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    crate::domain::notation::size(text).map_err(|allowed| format!("{text:?} is not {allowed}"))
 }
 
 /// A variable for jobs: `KEY=VALUE`, or `KEY` to pass on the worker's own.
@@ -111,6 +122,26 @@ impl FromStr for Moment {
     }
 }
 
+/// Filters of `jobber list` and `jobber failures`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct FilterArgs {
+    /// Only jobs of this binary
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Only jobs submitted since (failures: on that day or later): 1h, 7d, or 2026-11-24T08:00:00Z
+    #[arg(long, value_name = "DURATION|RFC3339")]
+    pub(super) since: Option<Moment>,
+    /// Only jobs submitted before
+    #[arg(long, value_name = "DURATION|RFC3339")]
+    pub(super) until: Option<Moment>,
+    /// Only what failed with an error of this category, by id or name (failures: or uncategorised, or pending)
+    #[arg(long, value_name = "CATEGORY")]
+    pub(super) category: Option<String>,
+    /// Only what failed with the error whose fingerprint begins like this
+    #[arg(long, value_name = "DIGITS")]
+    pub(super) fingerprint: Option<String>,
+}
+
 /// A duration in a form that is easy to read: up to three digits, or the two largest units.
 pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
@@ -129,6 +160,18 @@ pub(super) fn show_duration(duration: Duration) -> String {
             _ => format!("{days}d {hours}h"),
         }
     }
+}
+
+/// A size in the largest binary unit that leaves at least 1 in front of it, with one digit behind the point.
+pub(super) fn show_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut scaled = bytes as f64;
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{scaled:.1} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]
@@ -193,5 +236,35 @@ mod tests {
         ] {
             assert_eq!(show_duration(Duration::from_millis(millis)), text);
         }
+    }
+    #[test]
+    fn units_are_binary() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("7B", 7),
+            ("64k", 64 << 10),
+            ("512M", 512 << 20),
+            ("1GiB", 1 << 30),
+            ("2gb", 2 << 30),
+            ("3T", 3 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "M", "-1", "1.5G", "1 G", "1X", "1GG", "+1", "99999999999999999999", "999999999999T"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_short() {
+        assert_eq!(show_size(0), "0 B");
+        assert_eq!(show_size(1023), "1023 B");
+        assert_eq!(show_size(1536), "1.5 KiB");
+        assert_eq!(show_size(5 << 30), "5.0 GiB");
     }
 }

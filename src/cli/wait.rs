@@ -128,7 +128,7 @@ pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, CliErr
 pub(super) async fn all_ends(ids: &[JobId], client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
-        jobs.push(Reasons::of(id, client).told_during(end_of(id, client), console).await?);
+        jobs.push(Reasons::of(id, client).shown_during(end_of(id, client), console).await?);
     }
     Ok(jobs)
 }
@@ -138,7 +138,7 @@ async fn first_end(ids: &[JobId], client: &Client, console: &mut Console) -> Res
     let mut waits: FuturesUnordered<_> = ids.iter().map(|id| end_of(id, client)).collect();
     let nothing = || CliError::Usage("no job was named".to_owned());
     let mut reasons = Reasons::of(ids.first().ok_or_else(nothing)?, client);
-    reasons.told_during(waits.next(), console).await.unwrap_or_else(|| Err(nothing()))
+    reasons.shown_during(waits.next(), console).await.unwrap_or_else(|| Err(nothing()))
 }
 
 /// Waits until the job has ended. Outlasts a restart of the server, but does not wait for a server

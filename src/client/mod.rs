@@ -62,7 +62,6 @@ pub struct Client {
 impl Client {
     /// Makes a client of the server at this address (`http://host:port`, a path in front of
     /// `/api/v1` allowed). It connects only when it is used.
-    /// only when it is used.
     ///
     /// # Errors
     /// `Rejected` when the text is no such address, or the token can't stand in a header.

@@ -11,9 +11,9 @@ const RIDGE: f64 = 0.5;
 
 /// Puts vectors into categories.
 ///
-/// Every text of a category (its name with its description, each example) is a point with the value 1 for that category and 0
-/// for the others; between them kernel ridge regression (Saunders, Gammerman and Vovk, 1998) with the similarity of
-/// vectors as its kernel says how much a vector belongs to each. Unlike the nearest example it weighs what tells
+/// Every text of a category (its name with its description, each example) is a point with the value 1 for that category
+/// and 0 for the others; between them kernel ridge regression (Saunders, Gammerman and Vovk, 1998) with the similarity
+/// of vectors as its kernel says how much a vector belongs to each. Unlike the nearest example it weighs what tells
 /// categories apart, and it costs one scalar product a category. The ridge grows with a category's number of texts, so
 /// that one with few is not drowned by one with many.
 #[derive(Debug, Clone)]
@@ -30,13 +30,13 @@ struct CategoryVector {
 }
 
 impl Matcher {
-    /// The texts whose vectors [`Matcher::new`] needs, in its order. Gloss them before they are embedded.
+    /// The texts whose vectors [`Matcher::new`] needs, in its order. Expand their codes before they are embedded.
     pub fn texts(categories: &[Category]) -> Vec<String> {
         categories.iter().flat_map(texts_of).collect()
     }
 
-    /// A matcher of these categories, with the vectors of [`Matcher::texts`], all of one model. It takes the third power
-    /// of the number of texts: a fraction of a second for a thousand.
+    /// A matcher of these categories, with the vectors of [`Matcher::texts`], all of one model. It takes the third
+    /// power of the number of texts: a fraction of a second for a thousand.
     ///
     /// # Panics
     /// When there are more or fewer vectors than texts.
@@ -50,8 +50,8 @@ impl Matcher {
         Self { categories, threshold }
     }
 
-    /// [`Matcher::new`] on a thread that may be busy: a library of categories takes seconds on a slow machine, and no task
-    /// of the process waits for that. `None` when it panicked, or the process ends.
+    /// [`Matcher::new`] on a thread that may be busy: a library of categories takes seconds on a slow machine, and no
+    /// task of the process waits for that. `None` when it panicked, or the process ends.
     pub async fn fit(categories: Vec<Category>, vectors: Vec<Vec<f32>>, threshold: f32) -> Option<Self> {
         tokio::task::spawn_blocking(move || Self::new(&categories, &vectors, threshold)).await.ok()
     }
@@ -74,12 +74,12 @@ impl Matcher {
 }
 
 fn texts_of(category: &Category) -> Vec<String> {
-    let said = if category.description.is_empty() {
+    let named = if category.description.is_empty() {
         category.name.clone()
     } else {
         format!("{}: {}", category.name, category.description)
     };
-    std::iter::once(said).chain(category.examples.iter().cloned()).collect()
+    std::iter::once(named).chain(category.examples.iter().cloned()).collect()
 }
 
 /// Computes the weights of the regression for each category. `owner` names the category of each point.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::categories::{Labelled, Matcher, calibrate};
+use super::codes::expand_codes;
 use super::embed::{StaticModel, TfIdf};
-use super::gloss::gloss;
 use super::{EmbedError, Embedder, fingerprint, library};
 use crate::domain::{Category, CategoryId, Match};
 
@@ -61,8 +61,8 @@ pub struct Score {
     pub top1_lenient: f32,
     /// The mean over categories of the harmonic mean of precision and recall, no threshold applied.
     pub macro_f1: f32,
-    /// Of all messages, the part that goes where it belongs or, belonging nowhere, stays out. The threshold for each part of
-    /// the messages was picked on the others.
+    /// Of all messages, the part that goes where it belongs or, belonging nowhere, stays out. The threshold for each
+    /// part of the messages was picked on the others.
     pub with_none: f32,
     /// The threshold that is best for all messages.
     pub threshold: f32,
@@ -77,7 +77,7 @@ pub struct Score {
 pub struct Costs {
     /// The time for masking and hashing.
     pub fingerprint_us: f64,
-    /// The time for glossing and for the static model's vector.
+    /// The time for expanding codes and for the static model's vector.
     pub embed_us: f64,
     /// The time for finding the category.
     pub match_us: f64,
@@ -144,12 +144,12 @@ impl Endpoint {
     }
 
     fn vectors(&self, texts: &[String]) -> Vec<Vec<f32>> {
-        let vector = |text: &String| self.vectors.get(gloss(text).as_ref()).cloned();
+        let vector = |text: &String| self.vectors.get(expand_codes(text).as_ref()).cloned();
         texts.iter().map(|text| vector(text).expect("all texts of the trials were asked for")).collect()
     }
 }
 
-/// Every text, glossed, whose vector the trials on these messages need; each once.
+/// Every text, its codes in words, whose vector the trials on these messages need; each once.
 pub fn texts(messages: &[Message]) -> Vec<String> {
     let names = names(messages);
     let categories: Vec<Category> = [Made::Names, Made::Library]
@@ -157,7 +157,7 @@ pub fn texts(messages: &[Message]) -> Vec<String> {
         .flat_map(|made| names.iter().map(move |name| made_of(name, made, Vec::new())))
         .collect();
     let all = Matcher::texts(&categories).into_iter().chain(messages.iter().map(|m| m.text.clone()));
-    all.map(|text| gloss(&text).into_owned()).collect::<BTreeSet<_>>().into_iter().collect()
+    all.map(|text| expand_codes(&text).into_owned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The categories of the messages.
@@ -190,7 +190,7 @@ const KINDS: [(Made, &str); 6] = [
 pub fn evaluate(messages: &[Message], endpoint: Option<&Endpoint>) -> Report {
     let names = names(messages);
     let model = StaticModel::built_in();
-    let glossed = |texts: &[String]| texts.iter().map(|text| model.vector(&gloss(text))).collect::<Vec<_>>();
+    let expanded = |texts: &[String]| texts.iter().map(|text| model.vector(&expand_codes(text))).collect::<Vec<_>>();
     let mut scores = Vec::new();
     for (made, kind) in KINDS {
         let lexical = trial(messages, &names, made, |known, asked| {
@@ -199,7 +199,7 @@ pub fn evaluate(messages: &[Message], endpoint: Option<&Endpoint>) -> Report {
             (vectors(known), vectors(asked))
         });
         scores.push(score("lexical hashing", kind, &lexical));
-        let by_static = trial(messages, &names, made, |known, asked| (glossed(known), glossed(asked)));
+        let by_static = trial(messages, &names, made, |known, asked| (expanded(known), expanded(asked)));
         scores.push(score("static model", kind, &by_static));
         if let Some(endpoint) = endpoint {
             let trial =
@@ -340,12 +340,12 @@ fn macro_f1(judged: &[&Judged]) -> f32 {
 fn costs(messages: &[Message], names: &[&str]) -> Costs {
     let model = StaticModel::built_in();
     let categories: Vec<Category> = names.iter().map(|name| made_of(name, Made::Library, Vec::new())).collect();
-    let known: Vec<_> = Matcher::texts(&categories).iter().map(|text| model.vector(&gloss(text))).collect();
+    let known: Vec<_> = Matcher::texts(&categories).iter().map(|text| model.vector(&expand_codes(text))).collect();
     let matcher = Matcher::new(&categories, &known, 0.0);
-    let vectors: Vec<_> = messages.iter().map(|m| model.vector(&gloss(&m.text))).collect();
+    let vectors: Vec<_> = messages.iter().map(|m| model.vector(&expand_codes(&m.text))).collect();
     Costs {
         fingerprint_us: microseconds(messages, |m| u64::from(fingerprint::of(&m.text).as_bytes()[0])),
-        embed_us: microseconds(messages, |m| model.vector(&gloss(&m.text)).len() as u64),
+        embed_us: microseconds(messages, |m| model.vector(&expand_codes(&m.text)).len() as u64),
         match_us: microseconds(&vectors, |vector| u64::from(matcher.nearest(vector).best.is_some())),
         model_bytes: StaticModel::size(),
     }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Jobs that are waited for at a time. Beyond, nothing is noted: so many come only when a log is folded anew.
 const WAITING: usize = 10_000;
 
-/// The projector's end.
+/// The projector's end: the jobs that wait for their `submitted` event, since when.
 pub struct MissingBodies {
     since: Mutex<HashMap<JobId, Instant>>,
     missed: mpsc::Sender<JobId>,

@@ -189,10 +189,10 @@ pub async fn run(
 /// The failures that interrupt a projector.
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {
-    /// The log failed.
+    /// The event log could not be read, trimmed or asked.
     #[error("events can't be read")]
     Log(#[from] EventError),
-    /// The store failed.
+    /// The store could not be read or written.
     #[error("history can't be written")]
     Store(#[from] StoreError),
     /// A failure that no wait can cure.

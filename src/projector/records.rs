@@ -259,5 +259,4 @@ fn ready(record: &JobRecord) -> JobState {
 }
 
 #[cfg(test)]
-#[path = "records_tests.rs"]
 mod tests;

@@ -351,7 +351,7 @@ mod tests {
         let none = || Counter::new();
         assert_eq!(of(Outcome::Timeout, Some(2)), ([(2, 1)].into(), none(), 0));
         assert_eq!(of(Outcome::Exit { code: 0 }, Some(0)), ([(0, 1)].into(), [(0, 1)].into(), 0));
-        assert_eq!(of(Outcome::Cancelled, Some(2)), (none(), none(), 0), "nobody failed");
+        assert_eq!(of(Outcome::Cancelled, Some(2)), (none(), none(), 0), "a cancelled attempt is no failure");
         assert_eq!(of(Outcome::Lost, Some(2)), (none(), none(), 0), "nor here");
         assert_eq!(of(Outcome::Timeout, None), (none(), none(), 1), "an older version recorded it");
     }

@@ -31,7 +31,7 @@ impl BodyReconciler {
         let work = async {
             while let Some(id) = missing.recv().await {
                 let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(10));
-                while let Err(error) = self.tell(&id).await {
+                while let Err(error) = self.append_submission(&id).await {
                     tracing::warn!(job = %id, error = chain(&error), "history lacks what a job is given; trying again");
                     tokio::time::sleep(waits.next_wait()).await;
                 }
@@ -40,7 +40,7 @@ impl BodyReconciler {
         stop.run_until_cancelled(work).await;
     }
 
-    async fn tell(&self, id: &JobId) -> Result<(), Interrupted> {
+    async fn append_submission(&self, id: &JobId) -> Result<(), Interrupted> {
         let Some(record) = self.history.job_without_result(id).await?.filter(|record| record.lacks_body()) else {
             return Ok(());
         };

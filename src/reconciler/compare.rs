@@ -235,16 +235,16 @@ mod tests {
     }
 
     /// A record with these events folded into it, the first a second after submission.
-    struct Book {
+    struct Folded {
         record: JobRecord,
         events: u64,
     }
 
-    impl Book {
+    impl Folded {
         fn new(kinds: Vec<EventKind>) -> Self {
-            let mut book = Self { record: JobRecord::new(&job()), events: 0 };
-            book.fold(kinds);
-            book
+            let mut folded = Self { record: JobRecord::new(&job()), events: 0 };
+            folded.fold(kinds);
+            folded
         }
 
         fn fold(&mut self, kinds: Vec<EventKind>) {
@@ -256,7 +256,7 @@ mod tests {
         }
 
         /// Compares, folds the missing events, and checks that none are missing then.
-        fn told(&mut self, held: &Held, end: Option<&ToldEnd>) -> &JobRecord {
+        fn reconciled(&mut self, held: &Held, end: Option<&ToldEnd>) -> &JobRecord {
             let mut finding = compare(&self.record, held, end, at(50_000), false);
             if finding == Finding::Doubt {
                 finding = compare(&self.record, held, end, at(50_000), true);
@@ -324,11 +324,11 @@ mod tests {
             (vec![EventKind::Submitted], Held::Unreadable),
             (vec![EventKind::Removed], Held::Gone),
         ] {
-            let record = Book::new(events).record;
+            let record = Folded::new(events).record;
             assert_eq!(compare(&record, &held, None, at(9000), true), Finding::Agrees, "{record:?} {held:?}");
         }
         // The API removes and cancels first, and writes then.
-        let open = Book::new(vec![EventKind::Submitted]).record;
+        let open = Folded::new(vec![EventKind::Submitted]).record;
         assert_eq!(compare(&open, &Held::Gone, None, at(9), false), Finding::Doubt);
         assert_eq!(compare(&open, &in_queue(Failed, 0, None), None, at(9), false), Finding::Doubt);
     }
@@ -339,14 +339,14 @@ mod tests {
             [(in_queue(JobState::Completed, 1, None), None), (Held::Gone, Some(ToldEnd::Completed(Some(json!(7)))))]
         {
             for known in [vec![EventKind::Submitted], vec![started(1, "node")]] {
-                let mut book = Book::new(known);
-                let record = book.told(&held, end.as_ref());
+                let mut folded = Folded::new(known);
+                let record = folded.reconciled(&held, end.as_ref());
                 assert_eq!((record.state, record.outcome), (JobState::Completed, Some(Outcome::Exit { code: 0 })));
                 assert_eq!((record.result.clone(), record.attempts.len()), (Some(json!(7)), 1), "{record:?}");
             }
         }
-        let mut book = Book::new(vec![started(1, "node")]);
-        let record = book.told(&in_queue(JobState::Failed, 1, None), None);
+        let mut folded = Folded::new(vec![started(1, "node")]);
+        let record = folded.reconciled(&in_queue(JobState::Failed, 1, None), None);
         assert_eq!((record.outcome, record.error.as_deref()), (Some(Outcome::Exit { code: 1 }), Some("broken")));
         assert_eq!(record.attempts[0].worker.as_str(), "node");
     }
@@ -358,13 +358,13 @@ mod tests {
             (vec![EventKind::Submitted], Some(ToldEnd::Removed)),
             (vec![started(1, OURS)], None),
         ] {
-            let mut book = Book::new(known);
-            let record = book.told(&Held::Gone, end.as_ref());
+            let mut folded = Folded::new(known);
+            let record = folded.reconciled(&Held::Gone, end.as_ref());
             assert_eq!((record.state, record.outcome), (JobState::Failed, Some(Outcome::Lost)));
         }
         // A worker that a Node.js worker took for dead.
-        let mut book = Book::new(vec![started(1, OURS)]);
-        let record = book.told(&in_queue(JobState::Failed, 1, None), None);
+        let mut folded = Folded::new(vec![started(1, OURS)]);
+        let record = folded.reconciled(&in_queue(JobState::Failed, 1, None), None);
         assert_eq!((record.outcome, record.attempts.len()), (Some(Outcome::Lost), 1));
     }
 
@@ -372,8 +372,8 @@ mod tests {
     fn another_job_under_the_same_id_is_no_end_of_the_first() {
         let Held::Job(mut other) = in_queue(JobState::Completed, 1, None) else { unreachable!() };
         other.job = Arc::new(Job { submitted_at: at(2_000_000), ..(*job()).clone() });
-        let mut book = Book::new(vec![EventKind::Submitted]);
-        let record = book.told(&Held::Job(other), None);
+        let mut folded = Folded::new(vec![EventKind::Submitted]);
+        let record = folded.reconciled(&Held::Job(other), None);
         assert_eq!(record.outcome, Some(Outcome::Lost));
     }
 
@@ -381,24 +381,24 @@ mod tests {
     fn a_job_that_was_put_back_elsewhere_waits_or_has_run_again() {
         let mut failed = vec![started(1, OURS)];
         failed.extend(end_of(1, OURS, 3));
-        let mut book = Book::new(failed.clone());
-        assert_eq!(book.told(&in_queue(JobState::Waiting, 1, None), None).state, JobState::Waiting);
-        let record = book.told(&in_queue(JobState::Active, 2, Some("node")), None);
+        let mut folded = Folded::new(failed.clone());
+        assert_eq!(folded.reconciled(&in_queue(JobState::Waiting, 1, None), None).state, JobState::Waiting);
+        let record = folded.reconciled(&in_queue(JobState::Active, 2, Some("node")), None);
         assert_eq!((record.state, record.retries), (JobState::Active, 1));
-        let mut book = Book::new(failed);
-        let record = book.told(&in_queue(JobState::Completed, 2, None), None);
+        let mut folded = Folded::new(failed);
+        let record = folded.reconciled(&in_queue(JobState::Completed, 2, None), None);
         assert_eq!((record.state, record.attempts.len(), record.retries), (JobState::Completed, 2, 1));
     }
 
     #[test]
     fn an_attempt_elsewhere_shows_while_it_runs_and_when_it_is_tried_again() {
-        let mut book = Book::new(vec![EventKind::Submitted]);
-        let record = book.told(&in_queue(JobState::Active, 1, None), None);
+        let mut folded = Folded::new(vec![EventKind::Submitted]);
+        let record = folded.reconciled(&in_queue(JobState::Active, 1, None), None);
         assert_eq!((record.state, record.attempts[0].worker.as_str()), (JobState::Active, NAMELESS));
         let Held::Job(mut delayed) = in_queue(JobState::Delayed, 1, None) else { unreachable!() };
         delayed.error = Some("not yet".to_owned());
         delayed.due_at = Some(at(60_000));
-        let record = book.told(&Held::Job(delayed), None);
+        let record = folded.reconciled(&Held::Job(delayed), None);
         assert_eq!((record.state, record.due_at), (JobState::Delayed, Some(at(60_000))));
         assert_eq!(record.error.as_deref(), Some("not yet"));
     }

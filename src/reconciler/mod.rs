@@ -98,9 +98,9 @@ struct Round {
 }
 
 #[derive(Default)]
-struct Desk {
-    /// The doubts, by the job's id in history.
-    doubts: BTreeMap<JobId, Doubt>,
+struct Doubts {
+    /// By the job's id in history.
+    by_job: BTreeMap<JobId, Doubt>,
 }
 
 impl Reconciler {
@@ -108,13 +108,13 @@ impl Reconciler {
     /// tries again from the same place.
     pub async fn run(self, mut lead: watch::Receiver<Lead>, stop: CancellationToken) {
         // Outlives a term, because the queue tells only once what it knew about a doubt.
-        let mut desk = Desk::default();
+        let mut doubts = Doubts::default();
         let work = async {
             // An error: the projector has ended.
             while lead.wait_for(|lead| lead.term.is_some()).await.is_ok() {
                 let mut round = Round { due: Instant::now(), cursor: None };
                 let mut turns = COMPARISON.start(&stop);
-                let comparison = async { while turns.run(self.step(&mut desk, &mut round)).await {} };
+                let comparison = async { while turns.run(self.step(&mut doubts, &mut round)).await {} };
                 tokio::select! {
                     () = comparison => return,
                     led = lead.wait_for(|lead| lead.term.is_none()) => if led.is_err() { return },
@@ -126,10 +126,10 @@ impl Reconciler {
 
     /// Looks at the queue's events, at the doubts that are due, and at one page of the round.
     /// The next step follows at once if the queue has more events already.
-    async fn step(&self, desk: &mut Desk, round: &mut Round) -> Result<NextRun, RunError> {
+    async fn step(&self, doubts: &mut Doubts, round: &mut Round) -> Result<NextRun, RunError> {
         let deeds = self.witness.deeds().await?;
         let cases = deeds.all.into_iter().map(|deed| Case { record: deed.id, end: deed.end, at: deed.at });
-        self.look_at(cases.collect(), desk, false).await?;
+        self.compare_cases(cases.collect(), doubts, false).await?;
         if let Some(place) = &deeds.place {
             self.witness.remember(place).await?;
         }
@@ -138,17 +138,18 @@ impl Reconciler {
             *round = Round { due: Instant::now(), cursor: None };
         }
         let now = Instant::now();
-        let due: Vec<_> = desk.doubts.iter().filter(|(_, doubt)| doubt.due <= now).map(|(id, _)| id.clone()).collect();
+        let due: Vec<_> =
+            doubts.by_job.iter().filter(|(_, doubt)| doubt.due <= now).map(|(id, _)| id.clone()).collect();
         if !due.is_empty() {
             let cases = due.iter().filter_map(|id| {
-                let doubt = desk.doubts.get(id)?;
+                let doubt = doubts.by_job.get(id)?;
                 Some(Case { record: id.clone(), end: doubt.end.clone(), at: doubt.at })
             });
-            self.look_at(cases.collect(), desk, true).await?;
-            due.iter().for_each(|id| drop(desk.doubts.remove(id)));
+            self.compare_cases(cases.collect(), doubts, true).await?;
+            due.iter().for_each(|id| drop(doubts.by_job.remove(id)));
         }
         if round.due <= now
-            && let Err(error) = self.turn(desk, round).await
+            && let Err(error) = self.turn(doubts, round).await
         {
             // A store may be unable to list jobs while it can do everything else.
             tracing::debug!(error = chain(&error), "open jobs can't be gone through; trying again");
@@ -158,7 +159,7 @@ impl Reconciler {
     }
 
     /// Looks at one page of the jobs that are open in history.
-    async fn turn(&self, desk: &mut Desk, round: &mut Round) -> Result<(), Interrupted> {
+    async fn turn(&self, doubts: &mut Doubts, round: &mut Round) -> Result<(), Interrupted> {
         let began = Instant::now();
         let states = JobState::ALL.into_iter().filter(|state| !state.is_final()).collect();
         let filter = JobFilter { states, ..JobFilter::default() };
@@ -171,7 +172,7 @@ impl Reconciler {
         for (job, _) in page.items.into_iter().zip(open).filter(|(_, open)| !open) {
             // This was the first look at the job.
             let doubt = Doubt { due: Instant::now() + DOUBT, end: None, at };
-            desk.doubts.entry(job.id).or_insert(doubt);
+            doubts.by_job.entry(job.id).or_insert(doubt);
         }
         round.cursor = page.next;
         let rest = if round.cursor.is_some() { LOOK } else { REST };
@@ -180,7 +181,7 @@ impl Reconciler {
     }
 
     /// Compares these jobs, and appends the events that history lacks.
-    async fn look_at(&self, cases: Vec<Case>, desk: &mut Desk, again: bool) -> Result<(), Interrupted> {
+    async fn compare_cases(&self, cases: Vec<Case>, doubts: &mut Doubts, again: bool) -> Result<(), Interrupted> {
         if cases.is_empty() {
             return Ok(());
         }
@@ -203,7 +204,7 @@ impl Reconciler {
                     Finding::Agrees => {}
                     Finding::Doubt => {
                         let doubt = Doubt { due: Instant::now() + DOUBT, end: case.end.clone(), at: case.at };
-                        desk.doubts.insert(record.id.clone(), doubt);
+                        doubts.by_job.insert(record.id.clone(), doubt);
                     }
                     Finding::Lacks(kinds) => {
                         let job = self.job(&record, &held);

@@ -36,10 +36,10 @@ pub async fn dev(config: Config, environment: Vec<(String, String)>, options: Ro
     let (ready, status) = parts::signs(&worker);
     let place = address.clone();
     let status = move || format!("serving on {place}, {}", status());
-    let _beating = service::tell(&options.notifier, &life, ports.vitals(), ready, status);
+    let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness(), ready, status);
     drop((ports, worker_ports));
     let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-    ready::say(options.ready_fd, "dev", Some(&address))?;
+    ready::announce(options.ready_fd, "dev", Some(&address))?;
     if options.ready_fd.is_none() {
         greet(&address, &config)?;
     }

@@ -32,8 +32,8 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
         &Clock::system(),
         &wiring::schema_versions(),
     ));
-    if let Some((place, said)) = wiring::ask_redis(&config, &Clock::system()).await {
-        let facts = said.map(|said| RedisFacts::read(&said.info, said.save.as_deref(), said.times));
+    if let Some((place, info)) = wiring::ask_redis(&config, &Clock::system()).await {
+        let facts = info.map(|info| RedisFacts::read(&info.info, info.save.as_deref(), info.times));
         findings.extend(doctor::redis::judge(&place, facts.as_ref().map_err(String::as_str)));
     }
     findings

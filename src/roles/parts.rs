@@ -84,28 +84,28 @@ pub(super) fn start_api(
         source: ports.source.clone(),
         history: ports.history.clone(),
     };
-    life.tasks.spawn(tell_of_stopped_schedules(ports.scheduler.clone(), clock.clone(), life.stop.clone()));
+    life.tasks.spawn(log_stopped_schedules(ports.scheduler.clone(), clock.clone(), life.stop.clone()));
     let api = Api::new(ports, clock.clone(), settings).draining_on(life.stop.clone());
     life.run("api", crate::api::serve(listener, api, end, config.serve.shutdown_grace));
 }
 
 /// Logs which schedules bring no jobs, and why, until `stop`. It logs each reason once.
-async fn tell_of_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop: CancellationToken) {
+async fn log_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop: CancellationToken) {
     const LOOK: BackgroundLoop = BackgroundLoop::new("stopped schedules", Period::Pause(Duration::from_secs(30)));
-    let mut said = BTreeMap::new();
+    let mut logged = BTreeMap::new();
     let mut look = async || {
         // Other parts complain of a scheduler that can't be reached.
         for standing in scheduler.schedules().await.unwrap_or_default() {
             let schedule = &standing.schedule;
             let trouble = schedule.timing.trouble(standing.next_at, clock.now()).filter(|_| !standing.paused);
-            if said.get(&schedule.id) != trouble.as_ref()
+            if logged.get(&schedule.id) != trouble.as_ref()
                 && let Some(trouble) = &trouble
             {
                 tracing::warn!(schedule = %schedule.id, trouble, "a schedule brings no jobs");
             }
             match trouble {
-                Some(trouble) => said.insert(schedule.id.clone(), trouble),
-                None => said.remove(&schedule.id),
+                Some(trouble) => logged.insert(schedule.id.clone(), trouble),
+                None => logged.remove(&schedule.id),
             };
         }
         Ok(NextRun::InTurn)

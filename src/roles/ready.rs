@@ -8,7 +8,7 @@ use anyhow::Context;
 ///
 /// # Errors
 /// When the descriptor is not open for writing.
-pub(super) fn say(fd: Option<u32>, role: &str, address: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn announce(fd: Option<u32>, role: &str, address: Option<&str>) -> anyhow::Result<()> {
     let Some(fd) = fd else { return Ok(()) };
     let mut file = fs_err::OpenOptions::new()
         .append(true)

@@ -20,10 +20,11 @@ pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool>
     parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
     parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
     tracing::info!(%address, "serving");
-    ready::say(options.ready_fd, "serve", Some(&address))?;
-    let answers = service::queue_answers(ports.vitals(), &options.notifier);
+    ready::announce(options.ready_fd, "serve", Some(&address))?;
+    let answers = service::queue_answers(ports.liveness(), &options.notifier);
     let status = format!("serving on {address}");
-    let _beating = service::tell(&options.notifier, &life, ports.vitals(), answers, move || status.clone());
+    let _beating =
+        service::report_to_manager(&options.notifier, &life, ports.liveness(), answers, move || status.clone());
     drop(ports);
     life.stop.cancelled().await;
     Ok(life.finish(config.serve.shutdown_grace).await)

@@ -66,15 +66,15 @@ pub async fn export(
                 "the event log can't be folded to its end; start a server once, or leave it out with --skip-log",
             )?;
         }
-        let told = |jobs: u64| tell(note, "written", jobs);
+        let progress = |jobs: u64| note_progress(note, "written", jobs);
         let written = match file {
-            None => write(&upkeep, &mut BufWriter::new(stdout()?), told).await?,
+            None => write(&upkeep, &mut BufWriter::new(stdout()?), progress).await?,
             Some(file) => {
                 // The file has another name until it is whole, so that no one takes a part of it for all.
                 let part = file.with_added_extension("part");
                 let created = tokio::fs::File::create(&part).await;
                 let mut out = BufWriter::new(created.with_context(|| format!("couldn't write {}", part.display()))?);
-                let written = write(&upkeep, &mut out, told).await.inspect_err(|_| {
+                let written = write(&upkeep, &mut out, progress).await.inspect_err(|_| {
                     // The partial file is of no use. That it can't be removed changes nothing.
                     let _ = fs_err::remove_file(&part);
                 })?;
@@ -115,8 +115,8 @@ pub async fn import(
     }
     under_term(config, &upkeep, patience, note, async |term, note| {
         let retention = Retention::new(config.retention);
-        let told = |jobs: u64| tell(note, "read", jobs);
-        let done = importer.run(&*upkeep.projection, term, retention, told).await?;
+        let progress = |jobs: u64| note_progress(note, "read", jobs);
+        let done = importer.run(&*upkeep.projection, term, retention, progress).await?;
         let found = projector::compare(&*upkeep.projection, Clock::system().now()).await?;
         if !found.differing.is_empty() {
             note(&format!(
@@ -174,7 +174,7 @@ async fn under_term<T>(
     .await?
 }
 
-fn tell(note: &mut dyn FnMut(&str), what: &str, jobs: u64) {
+fn note_progress(note: &mut dyn FnMut(&str), what: &str, jobs: u64) {
     if jobs > 0 && jobs.is_multiple_of(WORD) {
         note(&format!("{jobs} jobs {what}"));
     }
@@ -183,9 +183,9 @@ fn tell(note: &mut dyn FnMut(&str), what: &str, jobs: u64) {
 async fn write(
     upkeep: &UpkeepPorts,
     out: &mut (dyn AsyncWrite + Send + Unpin),
-    told: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> anyhow::Result<archive::Exported> {
-    let written = archive::export(&*upkeep.history, &*upkeep.projection, out, Clock::system().now(), told).await?;
+    let written = archive::export(&*upkeep.history, &*upkeep.projection, out, Clock::system().now(), progress).await?;
     out.flush().await.context("couldn't write the lines")?;
     Ok(written)
 }

@@ -18,9 +18,9 @@ pub async fn work(config: Config, environment: Vec<(String, String)>, options: R
     parts::watch_database(&config, &ports.database, &life);
     let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
     let (ready, status) = parts::signs(&worker);
-    let _beating = service::tell(&options.notifier, &life, ports.vitals.clone(), ready, status);
+    let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness.clone(), ready, status);
     drop(ports);
-    ready::say(options.ready_fd, "work", None)?;
+    ready::announce(options.ready_fd, "work", None)?;
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
     // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is over.
     let ended = part.await;

@@ -60,7 +60,7 @@ pub(super) struct Shared {
 /// [`RunnerError::Supervise`] when this thread could not supervise the process, which has been killed then.
 pub(super) fn run(
     shared: &Shared,
-    bench: &mut SpawnThreadState,
+    thread: &mut SpawnThreadState,
     slot: Slot,
     order: &RunOrder,
     stop: &StopSignal,
@@ -116,14 +116,14 @@ pub(super) fn run(
     }
     let started_at = shared.clock.now();
     if let Some(guard) = &shared.guard {
-        guard.expect(bench.number, tracked.number());
+        guard.expect(thread.number, tracked.number());
     }
-    let process = match spawn(shared, bench, &slot, order, &variables, &directory, &mut restraint) {
+    let process = match spawn(shared, thread, &slot, order, &variables, &directory, &mut restraint) {
         Ok(process) => process,
         Err(error) => {
             // The child may already have written its id into the table.
             if let Some(guard) = &shared.guard {
-                guard.clear(bench.number);
+                guard.clear(thread.number);
             }
             return match error {
                 NotSpawned::Late => Ok(None),
@@ -134,12 +134,12 @@ pub(super) fn run(
     };
     tracked.spawned(process.pid);
     if let Some(guard) = &shared.guard {
-        guard.born(bench.number);
+        guard.born(thread.number);
     }
     shared.limits.expose(process.pid);
-    let vigil = shared.guard.as_ref().zip(order.validity.as_ref());
+    let guarded = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
-        vigil: vigil.map(|(table, validity)| LeaseDeadline { table, cell: bench.number, validity }),
+        lease_deadline: guarded.map(|(table, validity)| LeaseDeadline { table, cell: thread.number, validity }),
         timeout: order.timeout,
         grace: order.grace,
         drain: shared.settings.drain,
@@ -149,11 +149,11 @@ pub(super) fn run(
         tracked: &tracked,
         limits: &shared.limits,
         clock: &shared.clock,
-        buffer: &mut bench.buffer,
+        buffer: &mut thread.buffer,
     };
     let observed = Supervisor::new(process, &mut restraint, terms).run();
     if let Some(guard) = &shared.guard {
-        guard.clear(bench.number);
+        guard.clear(thread.number);
     }
     let cpus = if shared.settings.pin { slot.cpus().to_vec() } else { Vec::new() };
     let (peak_beside, beside_at_start) = (running.peak_beside(), running.beside_at_start());
@@ -172,8 +172,8 @@ pub(super) fn run(
     Ok(Some(report))
 }
 
-/// Tries everything that an attempt needs except a process. The error says for people what is
-/// missing. To be called on a thread of its own.
+/// Tries everything that an attempt needs except a process. The error says for people what
+/// lacks. To be called on a thread of its own.
 pub(super) fn probe(shared: &Shared) -> Result<(), String> {
     /// So many pipes take as many descriptors as a few attempts do.
     const PIPES: usize = 8;
@@ -261,7 +261,7 @@ fn unique_name(shared: &Shared) -> String {
 
 fn spawn(
     shared: &Shared,
-    bench: &mut SpawnThreadState,
+    thread: &mut SpawnThreadState,
     slot: &Slot,
     order: &RunOrder,
     variables: &[(&'static str, String)],
@@ -273,7 +273,7 @@ fn spawn(
     let mut once_more = true;
     loop {
         let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
-        let spawned = bench.spawner.spawn(Program {
+        let spawned = thread.spawner.spawn(Program {
             path: &path,
             arguments: &arguments,
             environment: shared.environment.shared(),
@@ -285,7 +285,7 @@ fn spawn(
             limits: restraint.resources(),
             cgroup: restraint.cgroup(),
             validity: order.validity.as_ref(),
-            note: shared.guard.as_ref().map(|table| table.place(bench.number)),
+            note: shared.guard.as_ref().map(|table| table.place(thread.number)),
         });
         match spawned {
             // The file was replaced after `Binaries` had resolved its path.

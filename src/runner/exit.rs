@@ -53,7 +53,7 @@ pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEv
     }
     let oom = match ending {
         Ending::Exited(0) => false,
-        Ending::Exited(code) if telling.iter().any(|told| i32::from(*told) == code) => memory.cgroup_killed,
+        Ending::Exited(code) if telling.iter().any(|one| i32::from(*one) == code) => memory.cgroup_killed,
         Ending::Exited(_) | Ending::Signaled(SIGABRT | SIGSEGV) => memory.cgroup_killed || memory.limit_reached,
         Ending::Signaled(SIGKILL) => memory.cgroup_killed || memory.kernel_killed,
         Ending::Signaled(_) => memory.cgroup_killed,
@@ -66,8 +66,8 @@ pub(super) fn outcome(ending: Ending, stopped: Option<Stopped>, memory: MemoryEv
 }
 
 /// Whether an attempt under a resource limit of `limit` bytes seems to have reached it: it was within a tenth of it, or
-/// within a quarter and says so at the end of its standard error. Words alone tell nothing: other memory can run out, such
-/// as that of a graphics card, and a program can say anything.
+/// within a quarter and says so at the end of its standard error. Words alone tell nothing: other memory can run out,
+/// such as that of a graphics card, and a program can say anything.
 pub(super) fn limit_reached(limit: u64, peak_rss: u64, stderr: &Tail) -> bool {
     /// A program's last words are short; what it wrote long before does not tell why it ended.
     const LAST_WORDS: usize = 4096;

@@ -11,7 +11,8 @@
 //! leases meanwhile. So a cell also holds the time until which its attempt may run, and the worker
 //! keeps moving that on. The guard kills an attempt that is past it.
 //!
-//! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it has.
+//! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it
+//! has.
 
 use std::fs::File;
 use std::io;
@@ -70,13 +71,13 @@ impl Guard {
     pub fn start(worker: &WorkerId, scratch_dir: &Path) -> io::Result<Guard> {
         sys::close_descriptors_on_exec();
         let table = SharedPidTable::create(worker, scratch_dir, orphans::first_number())?;
-        let (tell, presence) = watch::channel(false);
+        let (runs, presence) = watch::channel(false);
         let (first, started) = mpsc::sync_channel(1);
         let kept = table.clone();
         // On a thread of its own, since the main thread's children are taken for orphans.
         std::thread::Builder::new()
             .name("guard-watch".to_owned())
-            .spawn(move || keep_guard(kept.file(), &tell, first))?;
+            .spawn(move || keep_guard(kept.file(), &runs, first))?;
         started.recv().map_err(io::Error::other)??;
         Ok(Guard { table, presence: Presence(presence) })
     }
@@ -93,20 +94,20 @@ impl Guard {
 
 /// Keeps one guard alive as long as this process lives. Tells `first` how the first start went. If
 /// that start failed, it returns and starts no other.
-fn keep_guard(table: &File, tell: &watch::Sender<bool>, first: mpsc::SyncSender<io::Result<()>>) {
+fn keep_guard(table: &File, runs: &watch::Sender<bool>, first: mpsc::SyncSender<io::Result<()>>) {
     let mut first = Some(first);
     let mut deaths = 0;
     loop {
         let lived = match table.try_clone().and_then(spawn::spawn_guard) {
             Ok(guard) => {
                 let began = Instant::now();
-                tell.send_replace(true);
+                runs.send_replace(true);
                 match first.take() {
                     Some(first) => drop(first.send(Ok(()))),
                     None => tracing::info!(pid = guard.id(), "another guard is there"),
                 }
                 let end = wait_for_end(Pid::from_child(&guard));
-                tell.send_replace(false);
+                runs.send_replace(false);
                 tracing::error!(end, "the guard has died; no job is started until there is another");
                 began.elapsed()
             }

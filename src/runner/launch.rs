@@ -162,9 +162,9 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     // A signal handler of this process that ran in the child would write to this process's memory
     // as if it ran here.
     let blocked = mask_signals(u64::MAX);
-    // SAFETY: `plan` and all that it points to (the strings, the limits, the validity, open descriptors) outlive the call,
-    // and with `CLONE_VFORK` the call outlives the child's use of them. The stack is the child's alone: `&mut` keeps
-    // others from it until the child has executed or ended. All signals are blocked.
+    // SAFETY: `plan` and all that it points to (the strings, the limits, the validity, open descriptors) outlive the
+    // call, and with `CLONE_VFORK` the call outlives the child's use of them. The stack is the child's alone: `&mut`
+    // keeps others from it until the child has executed or ended. All signals are blocked.
     let made = unsafe {
         match way {
             Way::Clone3 => make_by_clone3(stack, &plan, launch.cgroup),
@@ -184,7 +184,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
         return Ok((pid, pidfd));
     }
     // The child has ended, or ends now.
-    let _ = super::sys::reap(pid, true);
+    let _ = super::usage::reap(pid, true);
     Err(match step {
         CGROUP => Refusal::Cgroup(errno),
         DIRECTORY => Refusal::Directory(errno),
@@ -235,8 +235,8 @@ unsafe fn make_by_clone3(stack: &Stack, plan: &Plan, cgroup: Option<BorrowedFd<'
     }
     let result: isize;
     // SAFETY: the kernel preserves all registers but rax, rcx and r11, which are given up. The child begins behind
-    // `syscall` with rax = 0, on its own stack, whose top is aligned to 16; it calls a function that does not return, so
-    // it uses nothing of this frame. The parent goes on only when the child has executed or ended. No Rust memory is
+    // `syscall` with rax = 0, on its own stack, whose top is aligned to 16; it calls a function that does not return,
+    // so it uses nothing of this frame. The parent goes on only when the child has executed or ended. No Rust memory is
     // changed but what the function changes through `plan`'s atomics and the kernel through `args.pidfd`.
     unsafe {
         std::arch::asm!(
@@ -276,8 +276,8 @@ unsafe fn make_by_clone(stack: &Stack, plan: &Plan) -> Result<(Pid, OwnedFd), i3
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let argument = std::ptr::from_ref(plan).cast_mut().cast();
-    // SAFETY: `child` never returns and reads `plan` only; the stack is its own. With `CLONE_PIDFD` the fifth argument is
-    // where the descriptor is put.
+    // SAFETY: `child` never returns and reads `plan` only; the stack is its own. With `CLONE_PIDFD` the fifth argument
+    // is where the descriptor is put.
     let pid = unsafe { libc::clone(child, stack.top(), flags, argument, std::ptr::from_mut(&mut pidfd)) };
     if pid < 0 {
         return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL));
@@ -312,8 +312,8 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
     // SAFETY: `__errno_location` is this thread's own, valid as long as the thread.
     let failure = || unsafe { *libc::__errno_location() };
     let reset = |signal: c_int| {
-        // SAFETY: the pointer is to a `sigaction` of the kernel's, the size of whose set is given. For SIGKILL and SIGSTOP
-        // it fails, and changes nothing.
+        // SAFETY: the pointer is to a `sigaction` of the kernel's, the size of whose set is given. For SIGKILL and
+        // SIGSTOP it fails, and changes nothing.
         unsafe {
             libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u64>(), size_of::<u64>())
         }
@@ -449,7 +449,7 @@ mod tests {
         let (pid, _pidfd) = launched?;
         let mut text = String::new();
         File::from(said).read_to_string(&mut text).unwrap();
-        assert!(matches!(super::super::sys::reap(pid, true).unwrap(), Some((Ending::Exited(0), _))));
+        assert!(matches!(super::super::usage::reap(pid, true).unwrap(), Some((Ending::Exited(0), _))));
         Ok(text)
     }
 

@@ -1,10 +1,11 @@
 //! The runner: runs one attempt of a job as a supervised child process.
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
-//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and where),
-//! `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it needs),
-//! `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `memory`, `orphans` (nothing is
-//! left), `exit` and `report` (what became of it); and [`guard`], should this process be killed meanwhile.
+//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and
+//! where), `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it
+//! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
+//! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
+//! meanwhile.
 
 mod attempt;
 pub mod binary;
@@ -17,7 +18,6 @@ pub mod gauge;
 pub mod guard;
 mod launch;
 mod limits;
-mod memory;
 pub mod order;
 mod orphans;
 mod pool;
@@ -33,6 +33,7 @@ mod sys;
 mod table;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::io;
 use std::sync::Arc;
@@ -145,12 +146,12 @@ impl Runner {
     pub fn start(&self, slot: Slot, order: RunOrder, stop: StopSignal, sink: Arc<dyn OutputSink>) -> Attempt {
         let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let shared = self.shared.clone();
-        let work = move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+        let work = move |thread: &mut pool::SpawnThreadState| attempt::run(&shared, thread, slot, &order, &stop, &sink);
         Attempt { turn: None, answer: self.pool.run(work), abandoned }
     }
 
-    /// Whether processes can be started here: tries what every attempt needs (a thread, descriptors, a scratch directory,
-    /// the jobs directory) and mends what can be mended.
+    /// Whether processes can be started here: tries what every attempt needs (a thread, descriptors, a scratch
+    /// directory, the jobs directory) and mends what can be mended.
     ///
     /// # Errors
     /// [`RunnerError::Impeded`] with a sentence that says what is missing.
@@ -159,7 +160,7 @@ impl Runner {
         let (sender, answer) = tokio::sync::oneshot::channel();
         // A new thread: those of the pool may be there from better times.
         let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-            // Nobody waits any more when the worker ends.
+            // The caller is gone when the worker ends.
             let _ = sender.send(attempt::probe(&shared));
         });
         thread.map_err(no_thread)?;
@@ -195,7 +196,7 @@ impl Runner {
             // start log writes meanwhile.
             attempt::begin(&shared, &order, &stop);
             let work =
-                move |bench: &mut pool::SpawnThreadState| attempt::run(&shared, bench, slot, &order, &stop, &sink);
+                move |thread: &mut pool::SpawnThreadState| attempt::run(&shared, thread, slot, &order, &stop, &sink);
             pool.start(pool::prepare(work, sender));
         });
         Attempt { turn: Some(turn), answer, abandoned }

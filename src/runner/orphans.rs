@@ -27,7 +27,7 @@ use rustix::fs::{CWD, Mode, OFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::procfs::{self, Stat, TICK};
-use super::sys;
+use super::usage;
 use crate::domain::validity::boot_ms;
 
 /// How long a sweep waits for processes that it killed: one in the middle of slow input or output
@@ -154,7 +154,7 @@ impl Orphans {
             let idle = lock(&self.running).is_empty();
             std::thread::sleep(if idle { ELSE } else { WHILE_SOME_RUN });
             for _ in 0..ROUNDS {
-                let killed = self.look(None);
+                let killed = self.reap_and_kill(None);
                 if killed.is_empty() {
                     break;
                 }
@@ -165,7 +165,7 @@ impl Orphans {
 
     /// Looks once at all children: reaps the dead, and kills those that belong to no running
     /// attempt. `ended` is an attempt that has just ended. Answers descriptors of the killed.
-    fn look(&self, ended: Option<&AttemptMarks>) -> Vec<OwnedFd> {
+    fn reap_and_kill(&self, ended: Option<&AttemptMarks>) -> Vec<OwnedFd> {
         let mut hidden = lock(&self.reaping);
         // The list is whole, since no other thread reaps meanwhile. It is read before the list of
         // running attempts: an attempt whose child is in it had begun by then.
@@ -186,11 +186,11 @@ impl Orphans {
             match stat {
                 Some(stat) if stat.parent != self.own || self.before.contains(&(id, stat.started)) => continue,
                 Some(stat) if stat.zombie => {
-                    let _ = sys::reap(pid, false);
+                    let _ = usage::reap(pid, false);
                     continue;
                 }
                 // `/proc` does not show it (`hidepid`): it is alive only if there is nothing to reap.
-                None if !matches!(sys::reap(pid, false), Ok(None)) => continue,
+                None if !matches!(usage::reap(pid, false), Ok(None)) => continue,
                 _ => {}
             }
             let started = stat.map_or_else(|| *hidden.entry(id).or_insert_with(boot_ms), |stat| stat.started);
@@ -251,7 +251,7 @@ impl Tracked {
         self.forget();
         let deadline = Instant::now() + PATIENCE;
         while !self.orphans.children().is_empty() {
-            let killed = self.orphans.look(Some(&self.known));
+            let killed = self.orphans.reap_and_kill(Some(&self.known));
             if killed.is_empty() {
                 return;
             }

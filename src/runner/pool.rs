@@ -28,7 +28,7 @@ pub(super) type Outcome<T> = std::io::Result<T>;
 /// Work that [`prepare`] has made, whatever the type of its answer.
 pub(super) trait Prepared: Send {
     /// Does the work and returns the function that sends its answer.
-    fn run(self: Box<Self>, bench: &mut SpawnThreadState) -> Reply;
+    fn run(self: Box<Self>, thread: &mut SpawnThreadState) -> Reply;
 
     /// Answers that the system has no thread for the work.
     fn refuse(self: Box<Self>, why: std::io::Error);
@@ -99,13 +99,13 @@ impl Pool {
         // A weak hold on the pool, so that it, and with it this thread, can end.
         let (pool, taken) = (Arc::downgrade(&self.0), first.clone());
         let started = std::thread::Builder::new().name(format!("attempt-{number}")).spawn(move || {
-            let mut bench = SpawnThreadState { number, spawner: SpawnThread::prepare(), buffer: vec![0; BUFFER] };
+            let mut thread = SpawnThreadState { number, spawner: SpawnThread::prepare(), buffer: vec![0; BUFFER] };
             let mut next = lock(&taken).take();
             drop(taken);
             while let Some(Message { mut work, way }) = next {
                 loop {
                     NEXT.set(Some(None));
-                    let answer = work.run(&mut bench);
+                    let answer = work.run(&mut thread);
                     let Some(Some(following)) = NEXT.take() else {
                         // The thread is free before it sends the answer: the caller that hears it
                         // may have more work at once.
@@ -160,9 +160,9 @@ struct Ready<F, T> {
 }
 
 impl<T: Send + 'static, F: FnOnce(&mut SpawnThreadState) -> T + Send + 'static> Prepared for Ready<F, T> {
-    fn run(self: Box<Self>, bench: &mut SpawnThreadState) -> Reply {
+    fn run(self: Box<Self>, thread: &mut SpawnThreadState) -> Reply {
         let Ready { work, answer } = *self;
-        let done = work(bench);
+        let done = work(thread);
         // The receiver is gone when the caller has gone.
         Box::new(move || drop(answer.send(Ok(done))))
     }
@@ -186,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn threads_are_used_again() {
         let pool = Pool::default();
-        let id = |pool: &Pool| pool.run(|bench| (bench.number, std::thread::current().id()));
+        let id = |pool: &Pool| pool.run(|thread| (thread.number, std::thread::current().id()));
         let first = id(&pool).await.unwrap().unwrap();
         assert_eq!(id(&pool).await.unwrap().unwrap(), first);
     }

@@ -88,12 +88,12 @@ fn read_error_file(path: &Path) -> Option<String> {
 /// Says for people why the attempt failed. What the job itself said tells most; what only Jobber
 /// knows stands before it.
 fn error_text(outcome: &Outcome, order: &RunOrder, written: Option<&str>, stderr: &str) -> String {
-    let said = written.unwrap_or_else(|| last_lines(stderr, LAST_WORDS));
+    let words = written.unwrap_or_else(|| last_lines(stderr, LAST_WORDS));
     let own = sentence(outcome, order);
     match outcome {
-        Outcome::Exit { .. } if !said.is_empty() => said.to_owned(),
-        _ if said.is_empty() => own,
-        _ => format!("{own}: {said}"),
+        Outcome::Exit { .. } if !words.is_empty() => words.to_owned(),
+        _ if words.is_empty() => own,
+        _ => format!("{own}: {words}"),
     }
 }
 

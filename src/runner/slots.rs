@@ -213,7 +213,7 @@ impl Slots {
     pub async fn acquire(&self, cores: Option<u32>) -> Slot {
         let mut place = {
             let mut state = self.lock();
-            if let Some(slot) = self.take_if_free(&mut state, cores) {
+            if let Some(slot) = self.occupy_if_free(&mut state, cores) {
                 return slot;
             }
             let (answer, place) = oneshot::channel();
@@ -229,7 +229,7 @@ impl Slots {
         let state = Arc::new(AtomicU8::new(WAITING));
         let free = {
             let mut locked = self.lock();
-            let free = self.take_if_free(&mut locked, cores);
+            let free = self.occupy_if_free(&mut locked, cores);
             match free {
                 Some(slot) => {
                     state.store(CALLED, Ordering::SeqCst);
@@ -250,21 +250,21 @@ impl Slots {
 
     /// Takes a slot without waiting. `None` when too few cores are free, or another job waits already.
     pub fn try_acquire(&self, cores: Option<u32>) -> Option<Slot> {
-        self.take_if_free(&mut self.lock(), cores)
+        self.occupy_if_free(&mut self.lock(), cores)
     }
 
     fn cores(&self, asked: Option<u32>) -> u32 {
         asked.unwrap_or(self.0.cores_per_process).clamp(1, self.0.total)
     }
 
-    fn take_if_free(&self, state: &mut State, cores: Option<u32>) -> Option<Slot> {
+    fn occupy_if_free(&self, state: &mut State, cores: Option<u32>) -> Option<Slot> {
         let cores = self.cores(cores) as usize;
         state.queue.retain(|waiter| !waiter.answer.is_closed());
-        (state.queue.is_empty() && state.free.len() >= cores).then(|| self.take(state, cores))
+        (state.queue.is_empty() && state.free.len() >= cores).then(|| self.occupy(state, cores))
     }
 
     /// Takes the lowest CPUs: those that ran a job last, whose caches are warm.
-    fn take(&self, state: &mut State, cores: usize) -> Slot {
+    fn occupy(&self, state: &mut State, cores: usize) -> Slot {
         let cpus: Vec<u32> = state.free.iter().copied().take(cores).collect();
         for cpu in &cpus {
             state.free.remove(cpu);
@@ -309,7 +309,7 @@ impl Slots {
             }
             let Some(waiter) = state.queue.pop_front() else { break };
             if waiter.answer.decide() {
-                granted.push((waiter.answer, self.take(&mut state, cores)));
+                granted.push((waiter.answer, self.occupy(&mut state, cores)));
             }
         }
         granted
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_called_in_order_by_whoever_frees_the_slot() {
+    fn turns_are_called_in_order_by_the_thread_that_frees_the_slot() {
         let slots = Slots::new(vec![0], 1);
         let (sender, called) = std::sync::mpsc::channel();
         let turn = |name: &'static str| {

@@ -21,7 +21,7 @@ use rustix::thread::CpuSet;
 
 use super::launch::{Launch, Refusal, Strings, launch};
 use super::stack::Stack;
-use super::{binary::BinaryError, sys};
+use super::{binary::BinaryError, usage};
 use crate::domain::{JobBody, SpawnFailure, Validity};
 
 /// The program to spawn, with its surroundings and its limits.
@@ -68,7 +68,7 @@ impl Drop for Spawned {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-            let _ = sys::reap(self.pid, true);
+            let _ = usage::reap(self.pid, true);
         }
     }
 }
@@ -100,7 +100,7 @@ pub(super) struct SpawnError {
     pub(super) cause: Cause,
 }
 
-/// What is to blame when a program was not started.
+/// The part that is to blame when a program was not started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The job: it asks for something that can't be had.
@@ -361,8 +361,8 @@ impl Feed {
     }
 }
 
-/// Starts this program again as the guard of this process, with `table` as its standard input: in a process group of its
-/// own, with nothing of this process's environment and none of its descriptors.
+/// Starts this program again as the guard of this process, with `table` as its standard input: in a process group of
+/// its own, with nothing of this process's environment and none of its descriptors.
 #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
 pub(super) fn spawn_guard(table: File) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;

@@ -16,13 +16,12 @@ use super::capture::Capture;
 use super::directives::{Directives, Found};
 use super::exit::{Ending, Stopped};
 use super::limits::{self, Limits, Restraint};
-use super::memory::PeakMemory;
 use super::order::{OutputSink, StopReason, StopSignal};
 use super::orphans::Tracked;
 use super::spawn::Spawned;
 use super::stop::Stopper;
-use super::sys::{self, Counted};
 use super::table::SharedPidTable;
+use super::usage::{self, Counted, PeakMemory};
 use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 
@@ -46,7 +45,7 @@ pub(super) struct Terms<'a> {
     pub(super) tracked: &'a Tracked,
     pub(super) limits: &'a Limits,
     pub(super) clock: &'a Clock,
-    pub(super) vigil: Option<LeaseDeadline<'a>>,
+    pub(super) lease_deadline: Option<LeaseDeadline<'a>>,
     /// Memory for reading from the pipes, of any size.
     pub(super) buffer: &'a mut [u8],
 }
@@ -92,7 +91,7 @@ pub(super) struct Supervisor<'a> {
     stop_seen: bool,
     memory: PeakMemory,
     watchdog_at: Option<(Instant, u64)>,
-    vigil_at: Option<Instant>,
+    lease_check_at: Option<Instant>,
     captured: CapturedOutput,
 }
 
@@ -131,7 +130,7 @@ impl<'a> Supervisor<'a> {
             stop_seen: false,
             memory: PeakMemory::new(started),
             watchdog_at: restraint.watched().map(|limit| (started + WATCHDOG / 10, limit)),
-            vigil_at: terms.vigil.as_ref().map(|_| started),
+            lease_check_at: terms.lease_deadline.as_ref().map(|_| started),
             captured,
             process,
             restraint,
@@ -142,7 +141,7 @@ impl<'a> Supervisor<'a> {
     /// Returns when the process has ended, the processes that it left are gone, and its pipes are drained.
     pub(super) fn run(mut self) -> std::io::Result<Observed> {
         if !self.glance() {
-            while !self.wait_for_news() {}
+            while !self.wait_for_event() {}
         }
         let ended = Instant::now();
         let ended_at = self.terms.clock.now();
@@ -150,10 +149,10 @@ impl<'a> Supervisor<'a> {
         // The leader is not reaped yet, so the group's id can't have come to mean another one.
         let _ = rustix::process::kill_process_group(self.process.pid, rustix::process::Signal::KILL);
         self.restraint.kill_all();
-        let (ending, counted) = sys::reap(self.process.pid, true)?
+        let (ending, counted) = usage::reap(self.process.pid, true)?
             .ok_or_else(|| std::io::Error::other("a process that has ended could not be reaped"))?;
         self.process.reaped = true;
-        let floor = sys::own_max_rss();
+        let floor = usage::own_max_rss();
         self.terms.tracked.sweep();
         self.drain(ended);
         let CapturedOutput { scanner, mut stdout, stderr, mut result, sink } = self.captured;
@@ -175,7 +174,7 @@ impl<'a> Supervisor<'a> {
 
     /// Waits a moment for the end alone. Answers true when the process has ended.
     fn glance(&mut self) -> bool {
-        let is_over = self.terms.vigil.as_ref().is_some_and(|vigil| vigil.validity.is_over());
+        let is_over = self.terms.lease_deadline.as_ref().is_some_and(|deadline| deadline.validity.is_over());
         if self.process.input.is_some() || is_over {
             return false;
         }
@@ -187,7 +186,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits for the next thing to do and does it. Answers true when the process has ended.
-    fn wait_for_news(&mut self) -> bool {
+    fn wait_for_event(&mut self) -> bool {
         let now = Instant::now();
         self.meet_deadlines(now);
         let mut left = self.next_deadline().map(|at| at.saturating_duration_since(now));
@@ -260,11 +259,13 @@ impl<'a> Supervisor<'a> {
             }
             self.watchdog_at = Some((now + WATCHDOG, limit));
         }
-        if let Some(vigil) = self.terms.vigil.as_ref().filter(|_| self.vigil_at.is_some_and(|at| at <= now)) {
-            self.vigil_at = Some(vigil.note(now));
+        if let Some(deadline) =
+            self.terms.lease_deadline.as_ref().filter(|_| self.lease_check_at.is_some_and(|at| at <= now))
+        {
+            self.lease_check_at = Some(deadline.note(now));
             // Another worker may have the job: no process of it may go on, whether the guard has
             // seen to that or not.
-            if vigil.validity.is_over() {
+            if deadline.validity.is_over() {
                 self.stopper.stop(Stopped::Asked(StopReason::Lapsed), leader, now);
                 self.stopper.kill(leader);
             }
@@ -281,7 +282,7 @@ impl<'a> Supervisor<'a> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let watchdog = self.watchdog_at.map(|(at, _)| at);
-        let others = [self.timeout_at, self.stopper.deadline(), watchdog, self.vigil_at];
+        let others = [self.timeout_at, self.stopper.deadline(), watchdog, self.lease_check_at];
         others.into_iter().flatten().chain([self.memory.deadline()]).min()
     }
 
@@ -304,7 +305,7 @@ impl<'a> Supervisor<'a> {
                 if flags.contains(PollFlags::HUP) && n < self.terms.buffer.len() {
                     *pipe = None;
                 }
-                self.captured.hear(stream, &self.terms.buffer[..n]);
+                self.captured.capture(stream, &self.terms.buffer[..n]);
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => *pipe = None,
@@ -347,7 +348,7 @@ impl<'a> Supervisor<'a> {
 }
 
 impl CapturedOutput {
-    fn hear(&mut self, stream: Stream, bytes: &[u8]) {
+    fn capture(&mut self, stream: Stream, bytes: &[u8]) {
         match stream {
             Stream::Stderr => {
                 self.stderr.push(bytes);

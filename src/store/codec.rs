@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
 use crate::domain::JobBody;
@@ -31,6 +32,19 @@ pub fn job_without_result(bytes: &[u8]) -> Result<JobRecord, StoreError> {
     let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(bytes) else { return job(bytes) };
     fields.retain(|name, _| !["arguments", "data", "result"].contains(&name.as_str()));
     job(&encode(&fields))
+}
+
+impl JobRecord {
+    /// A digest of everything that never changes once a job has been accepted, but for a body that is kept beside the
+    /// record: a store writes that once.
+    pub fn identity(&self) -> [u8; 32] {
+        let Self { id, name, arguments, data, submitted_at, .. } = self;
+        let identity = match self.schema <= Self::WITHIN {
+            true => encode(&(id, name, arguments, data, submitted_at)),
+            false => encode(&(id, name, submitted_at)),
+        };
+        Sha256::digest(identity).into()
+    }
 }
 
 /// Reads a body that is kept beside a record.

@@ -87,12 +87,12 @@ pub trait History: Send + Sync + 'static {
     /// The record of a job, with all its attempts.
     async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// What these jobs are given, in the same order. `None` for a job that history does not know, or whose body it was not
-    /// told yet ([`JobRecord::lacks_body`]).
+    /// What these jobs are given, in the same order. `None` for a job that history does not know, or whose body it was
+    /// not told yet ([`JobRecord::lacks_body`]).
     async fn bodies(&self, ids: &[JobId]) -> Result<Vec<Option<JobBody>>, StoreError>;
 
-    /// One job without its result: for the many callers that follow it and do not show the result. Without its body, too, of
-    /// a record that has it within.
+    /// One job without its result: for the many callers that follow it and do not show the result. Without its body,
+    /// too, of a record that has it within.
     async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
     /// A page of jobs, the last submitted first.
@@ -188,11 +188,11 @@ pub struct Commit {
 
 /// The store, for the projector alone.
 ///
-/// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (categories, errors,
-/// aggregates, bodies, job records, global cursor) keeps that harmless: categories skip the changes that they have, errors merge
-/// to the same however often, and effects on aggregates are computed from the job records as they were
-/// before, so as long as one record is still old, all effects can be computed again; each aggregate skips what it has
-/// (its `applied` cursor), and so does each record.
+/// On a store without transactions [`Projection::commit`] may stop half-way. The order of its writes (categories,
+/// errors, aggregates, bodies, job records, global cursor) keeps that harmless: categories skip the changes that they
+/// have, errors merge to the same however often, and effects on aggregates are computed from the job records as they
+/// were before, so as long as one record is still old, all effects can be computed again; each aggregate skips what it
+/// has (its `applied` cursor), and so does each record.
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
     /// Wins or renews the only projector's term for `ttl`. `None` while another holds it. A renewal keeps the number.

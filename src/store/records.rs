@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::domain::{
     AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, RawJson,
@@ -133,7 +132,7 @@ impl JobRecord {
     /// The document format that this version writes.
     pub const SCHEMA: u32 = 2;
     /// The last format that had the job's body within the record.
-    const WITHIN: u32 = 1;
+    pub(super) const WITHIN: u32 = 1;
 
     /// Makes the record of a job before any of its events is folded.
     pub fn new(job: &Job) -> Self {
@@ -199,17 +198,6 @@ impl JobRecord {
             .then(|| JobBody::new(self.arguments.clone().unwrap_or_default(), self.data.as_ref()))
     }
 
-    /// A digest of everything that never changes once a job has been accepted, but for a body that is kept beside the
-    /// record: a store writes that once.
-    pub fn identity(&self) -> [u8; 32] {
-        let Self { id, name, arguments, data, submitted_at, .. } = self;
-        let identity = match self.schema <= Self::WITHIN {
-            true => super::codec::encode(&(id, name, arguments, data, submitted_at)),
-            false => super::codec::encode(&(id, name, submitted_at)),
-        };
-        Sha256::digest(identity).into()
-    }
-
     /// What its failed attempts said, each error once.
     pub fn errors(&self) -> ErrorSet {
         ErrorSet::new(self.attempts.iter().filter_map(|attempt| attempt.fingerprint))
@@ -269,7 +257,7 @@ pub struct JobSummary {
     pub id: JobId,
     /// The binary that it runs.
     pub name: JobName,
-    /// Its state.
+    /// Its state as far as events were folded.
     pub state: JobState,
     /// When the queue accepted it.
     pub submitted_at: Timestamp,

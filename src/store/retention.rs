@@ -12,7 +12,7 @@ use crate::domain::{Day, Timestamp};
 pub struct Retention(Option<Duration>);
 
 impl Retention {
-    /// Records never expire.
+    /// The retention under which no record expires.
     pub const FOREVER: Self = Self(None);
 
     /// Keeps records for `age`, or for ever when it is `None`.

@@ -25,7 +25,7 @@ enum SlotSource {
 }
 
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
-pub(super) async fn live(context: Arc<WorkerContext>, lease: Lease) {
+pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
     if lease.crashes() > context.worker.settings.crash_limit {
         return end_unstarted(&context, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
@@ -64,8 +64,8 @@ pub(super) async fn live(context: Arc<WorkerContext>, lease: Lease) {
     }
 }
 
-/// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what kills
-/// them. `None` when it is to be given back.
+/// Lets the lease's job run: beside others, or alone when it was lost with its workers so often that it may be what
+/// kills them. `None` when it is to be given back.
 async fn pass(context: &WorkerContext, lease: &Lease) -> Option<Pass> {
     if !context.worker.health.is_good() {
         return None;
@@ -99,7 +99,7 @@ async fn put_off(context: &WorkerContext, lease: Lease, withdrawal: Option<Event
     }
 }
 
-/// Gives a job back whose process was not started, as if it had never been taken; unless somebody wants it stopped.
+/// Gives a job back whose process was not started, as if it had never been claimed, unless a client has cancelled it.
 async fn give_back(context: &WorkerContext, lease: Lease, withdrawal: Option<Event>) {
     if !withdraw(context, &lease, withdrawal).await {
         return;
@@ -122,8 +122,8 @@ async fn wait_for_slot(context: &WorkerContext, lease: &Lease) -> Option<Slot> {
     }
 }
 
-/// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another worker's
-/// may be idle; or this worker starts nothing for now.
+/// Returns when a lease that was taken ahead is better given back: it has waited long for a slot, while another
+/// worker's may be idle; or this worker starts nothing for now.
 async fn out_of_patience(context: &WorkerContext) {
     let (mut health, mut suspects) = (context.worker.health.follow(), context.quarantine.follow());
     let waited = async {
@@ -174,11 +174,11 @@ async fn supervise(
         }
     };
     let sink = Arc::new(OutputPublisher::new(lease.publisher(), lease.attempt()));
-    let stretch = match &context.worker.policies {
-        Some(policies) if lease.attempts_finished() > 0 => policies.stretch(&lease.job().id).await,
+    let scale = match &context.worker.policies {
+        Some(policies) if lease.attempts_finished() > 0 => policies.limit_scale(&lease.job().id).await,
         _ => LimitScale::default(),
     };
-    let order = RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, stretch) };
+    let order = RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, scale) };
     let runner = &context.worker.runner;
     let mut waits = matches!(place, SlotSource::InTurn);
     let mut attempt = match place {

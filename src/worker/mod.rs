@@ -68,16 +68,16 @@ impl WorkerSettings {
         self.jobs.get(name).unwrap_or(&self.defaults)
     }
 
-    fn order(&self, lease: &Lease, stretch: LimitScale) -> RunOrder {
+    fn order(&self, lease: &Lease, scale: LimitScale) -> RunOrder {
         let no_retry_exit_codes = self.no_retry_exit_codes(lease.job());
         let mut job = Job::clone(lease.job());
         job.options.fill_run_options(self.rules(&job.name));
         let options = &job.options;
         RunOrder {
             attempt: lease.attempt(),
-            timeout: options.timeout.map(|limit| longer(limit, stretch.timeout)),
+            timeout: options.timeout.map(|limit| longer(limit, scale.timeout)),
             grace: options.grace.unwrap_or(Duration::from_secs(10)),
-            memory_bytes: options.memory_bytes.map(|limit| more(limit, stretch.memory)),
+            memory_bytes: options.memory_bytes.map(|limit| more(limit, scale.memory)),
             no_retry_exit_codes,
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
@@ -270,7 +270,7 @@ async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &C
             Ok(()) = health.changed() => {}
             Ok(()) = suspects.changed() => {}
             lease = claims.next() => match lease {
-                Some(lease) => { attempts.spawn(attempt::live(context.clone(), lease)); }
+                Some(lease) => { attempts.spawn(attempt::run(context.clone(), lease)); }
                 None => break,
             },
         }

@@ -50,7 +50,7 @@ impl OutputPublisher {
 
 impl OutputSink for OutputPublisher {
     fn output(&self, stream: Stream, bytes: &[u8]) {
-        let piece = self.pieces(stream).take(bytes);
+        let piece = self.pieces(stream).cut(bytes);
         self.publish(stream, piece);
     }
 
@@ -96,7 +96,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn take(&mut self, bytes: &[u8]) -> (u64, Vec<u8>) {
+    fn cut(&mut self, bytes: &[u8]) -> (u64, Vec<u8>) {
         self.held.extend_from_slice(bytes);
         let held = self.held.split_off(self.held.len() - unfinished(&self.held));
         self.give(held)
@@ -120,7 +120,7 @@ mod tests {
 
     fn pieces(pieces: &[&[u8]]) -> Vec<(u64, Vec<u8>)> {
         let mut stream = Pieces::default();
-        pieces.iter().map(|piece| stream.take(piece)).collect()
+        pieces.iter().map(|piece| stream.cut(piece)).collect()
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn what_never_becomes_a_character_comes_at_the_end() {
         let mut stream = Pieces::default();
-        assert_eq!(stream.take(b"a\xc3"), (0, b"a".to_vec()));
+        assert_eq!(stream.cut(b"a\xc3"), (0, b"a".to_vec()));
         assert_eq!(stream.rest(), (1, b"\xc3".to_vec()));
     }
 
@@ -144,7 +144,7 @@ mod tests {
             cuts.sort_unstable();
             let (mut stream, mut out, mut from) = (Pieces::default(), String::new(), 0);
             for to in cuts.into_iter().chain([text.len()]) {
-                let (at, piece) = stream.take(&text.as_bytes()[from..to]);
+                let (at, piece) = stream.cut(&text.as_bytes()[from..to]);
                 prop_assert_eq!(at, out.len() as u64);
                 out.push_str(std::str::from_utf8(&piece).unwrap());
                 from = to;

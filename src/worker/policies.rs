@@ -82,11 +82,11 @@ impl Policies {
     }
 
     /// The scale of the time and memory limits of the job's next attempt.
-    pub(super) async fn stretch(&self, job: &JobId) -> LimitScale {
+    pub(super) async fn limit_scale(&self, job: &JobId) -> LimitScale {
         if !self.rules.values().any(CategoryRule::stretches) {
             return LimitScale::default();
         }
-        let known = tokio::time::timeout(PATIENCE, self.cache.stretch(job)).await;
+        let known = tokio::time::timeout(PATIENCE, self.cache.limit_scale(job)).await;
         known.ok().and_then(Result::ok).flatten().unwrap_or_default()
     }
 
@@ -95,8 +95,8 @@ impl Policies {
         if !rule.stretches() {
             return;
         }
-        let more = self.stretch(job).await.by(rule);
-        let noted = tokio::time::timeout(PATIENCE, self.cache.put_stretch(job, more)).await;
+        let more = self.limit_scale(job).await.by(rule);
+        let noted = tokio::time::timeout(PATIENCE, self.cache.put_limit_scale(job, more)).await;
         if !matches!(noted, Ok(Ok(()))) {
             tracing::warn!(%job, "the next attempt runs under the usual limits: more could not be noted");
         }
@@ -185,7 +185,7 @@ mod tests {
         cache.put(&[known]).await.unwrap();
         assert_eq!(policies.rule(&report("odd")).await, Some(&rule()), "by the cache");
         let lost = AttemptReport { outcome: Outcome::Lost, ..report("odd") };
-        assert_eq!(policies.rule(&lost).await, None, "nobody failed");
+        assert_eq!(policies.rule(&lost).await, None, "a lost attempt is no failure of the job");
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,12 +221,12 @@ mod tests {
         let cache = MemoryCache::new(100);
         let (first, second) = (policies(&cache), policies(&cache));
         let job = JobId::parse("a").unwrap();
-        assert_eq!(first.stretch(&job).await, LimitScale::default());
+        assert_eq!(first.limit_scale(&job).await, LimitScale::default());
         let rule = CategoryRule { timeout_factor: 2.0, memory_factor: 1.5, ..CategoryRule::default() };
         first.give_more(&job, &rule).await;
-        assert_eq!(second.stretch(&job).await, LimitScale { timeout: 2.0, memory: 1.5 }, "on another worker");
+        assert_eq!(second.limit_scale(&job).await, LimitScale { timeout: 2.0, memory: 1.5 }, "on another worker");
         second.give_more(&job, &rule).await;
-        assert_eq!(first.stretch(&job).await, LimitScale { timeout: 4.0, memory: 2.25 });
+        assert_eq!(first.limit_scale(&job).await, LimitScale { timeout: 4.0, memory: 2.25 });
     }
 
     #[test]

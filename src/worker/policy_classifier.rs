@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::CategoryId;
 use crate::failures::categories::Matcher;
-use crate::failures::gloss::gloss;
+use crate::failures::codes::expand_codes;
 use crate::failures::{Embedder, ErrorCache, PublishedCategories};
 use crate::reconnect::ReconnectBackoff;
 
@@ -54,7 +54,7 @@ impl PolicyClassifier {
     pub(super) async fn category(&self, text: &str) -> Option<CategoryId> {
         let known = self.now()?;
         let matcher = known.matcher.as_ref()?;
-        let vector = self.embedder.embed(&[gloss(text).into_owned()]).await.ok()?.pop()?;
+        let vector = self.embedder.embed(&[expand_codes(text).into_owned()]).await.ok()?.pop()?;
         matcher.nearest(&vector).category
     }
 
@@ -105,7 +105,7 @@ impl PolicyClassifier {
 
     async fn fit(&self, published: PublishedCategories) -> Result<CompiledCategories, String> {
         let texts: Vec<String> =
-            Matcher::texts(&published.categories).iter().map(|text| gloss(text).into_owned()).collect();
+            Matcher::texts(&published.categories).iter().map(|text| expand_codes(text).into_owned()).collect();
         let vectors = self.embedder.embed(&texts).await.map_err(|e| e.to_string())?;
         if vectors.len() != texts.len() {
             return Err("the embedder gave another number of vectors than it got texts".to_owned());

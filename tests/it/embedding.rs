@@ -85,7 +85,7 @@ async fn categories_are_known(server: &Embeddings) {
     let seeds = jobber::failures::categories::seeds(jobber::domain::Seed::Library);
     let texts = jobber::failures::categories::Matcher::texts(&seeds);
     let texts: std::collections::BTreeSet<_> =
-        texts.iter().map(|text| jobber::failures::gloss::gloss(text).into_owned()).collect();
+        texts.iter().map(|text| jobber::failures::codes::expand_codes(text).into_owned()).collect();
     eventually("the categories to be embedded", async || (server.embedded().len() >= texts.len()).then_some(())).await;
 }
 

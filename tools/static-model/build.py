@@ -126,7 +126,7 @@ def own_texts():
         texts += [entry["name"], entry["description"], *entry["examples"], *entry["aliases"]]
     codes = [
         line.lstrip("~").split("\t")
-        for line in (FAILURES / "gloss.txt").read_text(encoding="utf8").splitlines()
+        for line in (FAILURES / "codes.txt").read_text(encoding="utf8").splitlines()
         if line and not line.startswith("#")
     ]
     return texts + [code.lower() for code, _ in codes] + [meaning for _, meaning in codes]

@@ -6,8 +6,8 @@ use csv::{Terminator, WriterBuilder};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A head and a line for each row. What lies within an object gets the names of both, joined by `_`; what lies in a list
-/// or in a map of days shares one cell.
+/// A head and a line for each row. What lies within an object gets the names of both, joined by `_`; what lies in a
+/// list or in a map of days shares one cell.
 pub(super) fn csv<T: Serialize>(rows: &[T]) -> io::Result<Vec<u8>> {
     let mut head: Vec<String> = Vec::new();
     let mut lines = Vec::with_capacity(rows.len());

@@ -23,7 +23,7 @@ pub(in crate::api) async fn groups(
     State(api): State<Arc<Api>>,
     mut params: Params,
 ) -> Result<axum::Json<FailuresReport>, ApiError> {
-    let span = Span::take(&mut params)?;
+    let span = Span::from_params(&mut params)?;
     let category = params.text("category")?;
     let digits = params.text("fingerprint")?.map(|digits| digits.to_ascii_lowercase());
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);

@@ -29,7 +29,7 @@ impl Span {
     /// Takes `name`, `since` and `until`. The last two are days or moments. Aggregates are by day of
     /// submission, so a `since` within a day includes all of that day, and an `until` excludes the day that
     /// it begins. An `until` within a day is refused, because it would have to count a part of that day.
-    fn take(params: &mut Params) -> Result<Self, ApiError> {
+    fn from_params(params: &mut Params) -> Result<Self, ApiError> {
         let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
         let name = params.with("name", JobName::parse)?;
         let from = params.with("since", moment)?.map(Timestamp::day);
@@ -103,7 +103,7 @@ impl ErrorLabels {
     }
 }
 
-/// What is known of the errors that these aggregates name.
+/// Looks up in history the errors that these aggregates name.
 pub(super) async fn known_errors(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
     Ok(ErrorLabels::open(api, &errors_of(shards)).await?.known_errors())
 }

@@ -25,8 +25,8 @@ pub(in crate::api) async fn stats(
     mut params: Params,
 ) -> Result<Response, ApiError> {
     let what = segment.0.as_str();
-    let span = Span::take(&mut params)?;
-    let form = Form::take(&headers, &mut params)?;
+    let span = Span::from_params(&mut params)?;
+    let form = Form::from_request(&headers, &mut params)?;
     let asked = if what == "attempts" { params.number("attempts", 1, JobOptions::MAX_ATTEMPTS.into())? } else { None };
     params.done()?;
     if !["attempts", "concurrency", "categories", "cost", "durations"].contains(&what) {
@@ -79,7 +79,7 @@ enum Form {
 }
 
 impl Form {
-    fn take(headers: &HeaderMap, params: &mut Params) -> Result<Self, ApiError> {
+    fn from_request(headers: &HeaderMap, params: &mut Params) -> Result<Self, ApiError> {
         let asked = params.with("format", |text| match text {
             "json" => Ok(Form::Json),
             "csv" => Ok(Form::Csv),

@@ -64,9 +64,9 @@ pub(in crate::api) async fn remove(
 
 async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, ApiError> {
     const ENDED: &str = "only a job that has not ended can be cancelled";
-    let look = api.glance(id).await?;
-    if look.view.state.is_final() {
-        return Err(ApiError::wrong_state(id, look.view.state, ENDED));
+    let snapshot = api.brief_snapshot(id).await?;
+    if snapshot.view.state.is_final() {
+        return Err(ApiError::wrong_state(id, snapshot.view.state, ENDED));
     }
     let Some(queued) = api.queue.find(std::slice::from_ref(id)).await?.pop().flatten() else {
         return Err(not_in_queue(id));
@@ -105,7 +105,7 @@ async fn retry(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a failed job can be retried")),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
-            api.glance(id).await?;
+            api.brief_snapshot(id).await?;
             Err(not_in_queue(id))
         }
     }
@@ -118,8 +118,8 @@ async fn promote(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
         Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a delayed job can be promoted")),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
-            let look = api.glance(id).await?;
-            Err(ApiError::wrong_state(id, look.view.state, "only a delayed job can be promoted"))
+            let snapshot = api.brief_snapshot(id).await?;
+            Err(ApiError::wrong_state(id, snapshot.view.state, "only a delayed job can be promoted"))
         }
     }
 }

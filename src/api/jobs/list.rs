@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::api::failures;
 use crate::api::problem::ApiError;
@@ -14,7 +15,10 @@ use crate::domain::{JobName, PageRequest, Timestamp};
 use crate::store::JobFilter;
 use crate::wire::{LARGEST_PAGE, Listing};
 
+/// How many jobs a page has unless the client says so.
 const USUAL: usize = 50;
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `GET /api/v1/jobs`.
 pub(in crate::api) async fn list(
@@ -47,13 +51,7 @@ pub(in crate::api) async fn list(
 /// The same list from `cursor` on, as RFC 8288 has it.
 fn next_link(uri: &Uri, cursor: &str) -> String {
     let kept = uri.query().unwrap_or("").split('&').filter(|p| !p.is_empty() && !p.starts_with("cursor="));
-    let cursor = cursor.bytes().fold("cursor=".to_owned(), |mut text, byte| {
-        match byte {
-            b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => text.push(char::from(b)),
-            b => text.push_str(&format!("%{b:02X}")),
-        }
-        text
-    });
+    let cursor = format!("cursor={}", utf8_percent_encode(cursor, RESERVED));
     let query: Vec<_> = kept.chain([cursor.as_str()]).collect();
     format!("<{}?{}>; rel=\"next\"", uri.path(), query.join("&"))
 }

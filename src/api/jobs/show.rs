@@ -65,12 +65,12 @@ fn preferred_wait(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
 async fn as_it_is(api: &Api, id: &JobId) -> Result<JobView, ApiError> {
     /// History is a few milliseconds late, unless it stands still.
     const MOMENT: Duration = Duration::from_secs(1);
-    let look = api.look(id).await?;
-    if look.settled || look.view.incomplete.is_some() || !look.view.state.is_final() {
-        return Ok(look.view);
+    let snapshot = api.snapshot(id).await?;
+    if snapshot.settled || snapshot.view.incomplete.is_some() || !snapshot.view.state.is_final() {
+        return Ok(snapshot.view);
     }
     // The view so far is better than an error.
-    Ok(catch_up(api, &look.pinned(), Instant::now() + MOMENT).await.unwrap_or(look.view))
+    Ok(catch_up(api, &snapshot.pinned(), Instant::now() + MOMENT).await.unwrap_or(snapshot.view))
 }
 
 /// Returns when the job has ended and history knows how, when `wait` seconds have passed, or when the server stops.
@@ -84,7 +84,7 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
     let mut ended_at = None;
     let deadline = Instant::now() + Duration::from_secs(wait);
     let mut pause = FIRST;
-    let first = api.look(id).await?;
+    let first = api.snapshot(id).await?;
     if first.settled {
         return Ok(first.view);
     }
@@ -93,12 +93,12 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
     drop(first);
     let mut watch = api.feed.watch(&own_id).await;
     loop {
-        let look = api.glance(&id).await?;
-        if look.settled || api.stopping.is_cancelled() || Instant::now() >= deadline {
+        let snapshot = api.brief_snapshot(&id).await?;
+        if snapshot.settled || api.stopping.is_cancelled() || Instant::now() >= deadline {
             break;
         }
-        if look.view.state.is_final() {
-            if look.view.incomplete.is_none() {
+        if snapshot.view.state.is_final() {
+            if snapshot.view.incomplete.is_none() {
                 return catch_up(api, &id, deadline).await;
             }
             if ended_at.get_or_insert_with(Instant::now).elapsed() >= ABSENCE {
@@ -115,7 +115,7 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RARELY),
         }
     }
-    Ok(api.look(&id).await?.view)
+    Ok(api.snapshot(&id).await?.view)
 }
 
 /// Waits for history when the queue has the job as ended. The end was recorded before, so history
@@ -123,7 +123,7 @@ async fn wait_for_end(api: &Api, id: &JobId, wait: u64) -> Result<JobView, ApiEr
 async fn catch_up(api: &Api, id: &JobId, deadline: Instant) -> Result<JobView, ApiError> {
     let written = api.source.span().await?.last;
     api.folded(written, deadline).await;
-    Ok(api.look(id).await?.view)
+    Ok(api.snapshot(id).await?.view)
 }
 
 impl Api {

@@ -12,7 +12,7 @@ use crate::wire::JobView;
 
 /// What both sources know of a job at one moment.
 pub(in crate::api) struct JobSnapshot {
-    /// What to show.
+    /// The job as the API shows it.
     pub(in crate::api) view: JobView,
     /// Whether the job has ended and history knows how, so that nothing more can come.
     pub(in crate::api) settled: bool,
@@ -34,13 +34,13 @@ impl JobSnapshot {
 /// How much of a job is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Depth {
-    /// The whole job.
+    /// Everything that is known of the job.
     Whole,
     /// The job without its arguments, data, result and parents, which may be large and which few callers show.
     Standing,
 }
 
-/// How long a look waits for history when the queue knows the job, and so can answer alone.
+/// How long a snapshot waits for history when the queue knows the job, and so can answer alone.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Api {
@@ -48,16 +48,16 @@ impl Api {
     ///
     /// # Errors
     /// 404 when neither knows it, or it was removed; 503 when the source that may know it can't be asked.
-    pub(in crate::api) async fn look(&self, id: &JobId) -> Result<JobSnapshot, ApiError> {
-        self.look_at(id, Depth::Whole).await
+    pub(in crate::api) async fn snapshot(&self, id: &JobId) -> Result<JobSnapshot, ApiError> {
+        self.snapshot_to(id, Depth::Whole).await
     }
 
     /// Looks at how a job stands: for callers that follow it or decide by it.
     ///
     /// # Errors
     /// The same.
-    pub(in crate::api) async fn glance(&self, id: &JobId) -> Result<JobSnapshot, ApiError> {
-        self.look_at(id, Depth::Standing).await
+    pub(in crate::api) async fn brief_snapshot(&self, id: &JobId) -> Result<JobSnapshot, ApiError> {
+        self.snapshot_to(id, Depth::Standing).await
     }
 
     async fn queued(&self, id: &JobId, depth: Depth) -> Result<Option<QueuedJob>, ApiError> {
@@ -76,24 +76,24 @@ impl Api {
         }
     }
 
-    async fn look_at(&self, id: &JobId, depth: Depth) -> Result<JobSnapshot, ApiError> {
+    async fn snapshot_to(&self, id: &JobId, depth: Depth) -> Result<JobSnapshot, ApiError> {
         // Asks the queue first: a job that it has forgotten is in history by then.
         let queued = match self.queued(id, depth).await {
             Ok(queued) => queued,
-            Err(error) => return self.look_in_history(id, depth, error).await,
+            Err(error) => return self.snapshot_from_history(id, depth, error).await,
         };
         let Some(known) = queued.clone() else {
-            return match self.look_in_both(id, queued, depth).await {
-                Err(error) if error.status.is_server_error() => self.look_in_queue(id, depth, error).await,
-                look => look,
+            return match self.snapshot_from_both(id, queued, depth).await {
+                Err(error) if error.status.is_server_error() => self.snapshot_from_queue(id, depth, error).await,
+                snapshot => snapshot,
             };
         };
         if self.feed.is_history_away() {
             return Ok(without_history(id, id, known, "it did not answer a moment ago"));
         }
-        let error = match tokio::time::timeout(HISTORY_PATIENCE, self.look_in_both(id, queued, depth)).await {
+        let error = match tokio::time::timeout(HISTORY_PATIENCE, self.snapshot_from_both(id, queued, depth)).await {
             Ok(Err(error)) if error.status.is_server_error() => error.detail().to_owned(),
-            Ok(look) => return look,
+            Ok(snapshot) => return snapshot,
             Err(_) => format!("no answer within {} s", HISTORY_PATIENCE.as_secs()),
         };
         tracing::warn!(job = %id, error, "history can't be asked; the queue answers alone");
@@ -102,24 +102,24 @@ impl Api {
     }
 
     /// What history alone knows of a job, while the queue can't be asked because of `error`.
-    async fn look_in_history(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
+    async fn snapshot_from_history(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
         let Ok(Some(record)) = self.remembered(id, depth).await else { return Err(error) };
         let (body, lacks_body) = self.body_of(&record, depth).await?;
-        let mut look = merge(Some(record), None).ok_or_else(|| ApiError::unknown_job(id))?;
-        give(&mut look.view, body, lacks_body);
-        look.view.id = id.clone();
-        look.own_id = id.told_apart().map_or_else(|| id.clone(), |(base, _)| base);
-        if !look.settled {
+        let mut snapshot = merge(Some(record), None).ok_or_else(|| ApiError::unknown_job(id))?;
+        give(&mut snapshot.view, body, lacks_body);
+        snapshot.view.id = id.clone();
+        snapshot.own_id = id.told_apart().map_or_else(|| id.clone(), |(base, _)| base);
+        if !snapshot.settled {
             let lack =
                 format!("the queue can't be asked ({}): state, worker and progress may be of the past", error.detail());
-            look.view.incomplete = Some(lack);
+            snapshot.view.incomplete = Some(lack);
         }
-        Ok(look)
+        Ok(snapshot)
     }
 
     /// What the queue alone knows of an earlier job of an id that came again, while history can't be asked because of
     /// `error`.
-    async fn look_in_queue(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
+    async fn snapshot_from_queue(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
         let Some((base, submitted_at)) = id.told_apart() else { return Err(error) };
         match self.queued(&base, depth).await?.filter(|queued| queued.job.submitted_at == submitted_at) {
             Some(known) => Ok(without_history(id, &base, known, error.detail())),
@@ -127,7 +127,7 @@ impl Api {
         }
     }
 
-    async fn look_in_both(
+    async fn snapshot_from_both(
         &self,
         id: &JobId,
         mut queued: Option<QueuedJob>,
@@ -161,11 +161,11 @@ impl Api {
             (Some(record), None) => self.body_of(record, depth).await?,
             (None, None) => (None, false),
         };
-        let mut look = merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))?;
-        give(&mut look.view, body, lacks_body);
-        look.view.id = id.clone();
-        look.own_id = own_id;
-        Ok(look)
+        let mut snapshot = merge(record, queued).ok_or_else(|| ApiError::unknown_job(id))?;
+        give(&mut snapshot.view, body, lacks_body);
+        snapshot.view.id = id.clone();
+        snapshot.own_id = own_id;
+        Ok(snapshot)
     }
 
     /// What history knows of what the job of a record is given, and whether that is missing though it was wanted.
@@ -178,7 +178,8 @@ impl Api {
         Ok((body, lacks))
     }
 
-    /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the first.
+    /// What history knows of a job that the queue does not: of a chosen id's jobs the last, of a counted id's the
+    /// first.
     pub(in crate::api) async fn remembered(&self, id: &JobId, depth: Depth) -> Result<Option<JobRecord>, StoreError> {
         let first = self.record(id, depth).await?;
         match first.as_ref().and_then(|first| first.come_again).filter(|_| !id.is_counted()) {
@@ -201,13 +202,13 @@ impl Api {
 /// The view of the queue alone: `base` is the id under which it knows the job that was asked for as `id`.
 fn without_history(id: &JobId, base: &JobId, mut queued: QueuedJob, error: &str) -> JobSnapshot {
     let body = queued.body.take();
-    let mut look = of_queued(&queued);
-    give(&mut look.view, body, false);
-    look.view.id = id.clone();
-    look.view.incomplete =
+    let mut snapshot = of_queued(&queued);
+    give(&mut snapshot.view, body, false);
+    snapshot.view.id = id.clone();
+    snapshot.view.incomplete =
         Some(format!("history can't be asked ({error}): attempts, outcome and categories are missing"));
-    look.own_id = base.clone();
-    look
+    snapshot.own_id = base.clone();
+    snapshot
 }
 
 /// Adds what the job is given, or says that it is not known.
@@ -227,7 +228,7 @@ pub(in crate::api) fn merge(record: Option<JobRecord>, queued: Option<QueuedJob>
         (Some(record), None) if record.removed => None,
         (Some(record), None) => {
             let settled = record.state.is_final();
-            Some(look(of_record(record), settled))
+            Some(snapshot_of(of_record(record), settled))
         }
         (None, Some(queued)) => Some(of_queued(&queued)),
         (Some(record), Some(queued)) => Some(both(record, &queued)),
@@ -245,17 +246,17 @@ fn both(record: JobRecord, queued: &QueuedJob) -> JobSnapshot {
         view.state = queued.state;
         lay_over(&mut view, queued);
     }
-    look(view, settled)
+    snapshot_of(view, settled)
 }
 
-fn look(view: JobView, settled: bool) -> JobSnapshot {
+fn snapshot_of(view: JobView, settled: bool) -> JobSnapshot {
     JobSnapshot { own_id: view.id.clone(), view, settled }
 }
 
 fn of_queued(queued: &QueuedJob) -> JobSnapshot {
     let mut view = JobView::of(&queued.job, queued.state);
     lay_over(&mut view, queued);
-    look(view, false)
+    snapshot_of(view, false)
 }
 
 fn of_record(record: JobRecord) -> JobView {
@@ -317,11 +318,11 @@ mod tests {
 
     fn seen(record: Option<JobRecord>, queue: Option<(JobState, u32)>) -> Option<(JobState, bool)> {
         let queued = queue.map(|(state, started)| queued(&job("j"), state, started));
-        merge(record, queued).map(|look| (look.view.state, look.settled))
+        merge(record, queued).map(|snapshot| (snapshot.view.state, snapshot.settled))
     }
 
     #[test]
-    fn the_state_is_that_of_whoever_knows_more() {
+    fn the_state_is_that_of_the_source_that_knows_more() {
         use JobState::*;
         assert_eq!(seen(None, None), None);
         assert_eq!(seen(None, Some((Waiting, 0))), Some((Waiting, false)), "history is late");
@@ -342,8 +343,8 @@ mod tests {
 
     #[test]
     fn what_was_the_end_is_not_shown_of_a_job_that_was_put_back() {
-        let look = merge(Some(record(JobState::Failed, 1)), Some(queued(&job("j"), JobState::Waiting, 1))).unwrap();
-        assert_eq!(look.view.outcome, None);
-        assert_eq!(look.view.attempts.len(), 1);
+        let snapshot = merge(Some(record(JobState::Failed, 1)), Some(queued(&job("j"), JobState::Waiting, 1))).unwrap();
+        assert_eq!(snapshot.view.outcome, None);
+        assert_eq!(snapshot.view.attempts.len(), 1);
     }
 }

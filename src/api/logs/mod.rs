@@ -52,18 +52,19 @@ pub(super) async fn stream(
     let attempt = params.number("attempt", 1, u64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok());
     params.done()?;
     let last = query::header(&headers, "last-event-id")?;
-    let look = api.glance(&id).await?;
+    let snapshot = api.brief_snapshot(&id).await?;
     if last == Some(END) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let (out, events) = mpsc::channel(sse::WAITING);
     let transcript = Transcript::new(Wanted { stream, attempt }, last.and_then(|id| id.parse().ok()));
-    let (id, own_id) = (look.pinned(), look.own_id.clone());
-    let settled = look.settled;
+    let (id, own_id) = (snapshot.pinned(), snapshot.own_id.clone());
+    let settled = snapshot.settled;
     let streamer = LogStreamer { api: api.clone(), id, own_id, out, transcript, position: 0, settled };
     api.tasks.spawn(async move {
         let (stopping, out) = (streamer.api.stopping.clone(), streamer.out.clone());
-        let streaming = async { if follow { streamer.follow(look).await } else { streamer.tell_so_far(look).await } };
+        let streaming =
+            async { if follow { streamer.follow(snapshot).await } else { streamer.send_so_far(snapshot).await } };
         tokio::select! {
             () = stopping.cancelled() => {}
             () = out.closed() => {}
@@ -92,48 +93,48 @@ struct LogStreamer {
 
 impl LogStreamer {
     /// Sends the output so far, and ends.
-    async fn tell_so_far(mut self, look: JobSnapshot) -> Result<(), ApiError> {
+    async fn send_so_far(mut self, snapshot: JobSnapshot) -> Result<(), ApiError> {
         /// How many reads to make at most. Otherwise a job that writes faster than its client reads
         /// would never come to an end.
         const READS: usize = 1024;
-        self.tell(&look, false).await?;
+        self.send_tails(&snapshot, false).await?;
         for _ in 0..READS {
             if !self.read_on().await? {
                 break;
             }
-            self.transcript.absorb(&look.view.attempts, Read::Some, true);
+            self.transcript.absorb(&snapshot.view.attempts, Read::Some, true);
             self.send().await;
         }
-        self.transcript.absorb(&look.view.attempts, Read::Last, true);
-        self.transcript.state(look.view.state);
+        self.transcript.absorb(&snapshot.view.attempts, Read::Last, true);
+        self.transcript.state(snapshot.view.state);
         self.send().await;
         Ok(())
     }
 
     /// Sends output until the job has ended.
-    async fn follow(mut self, mut look: JobSnapshot) -> Result<(), ApiError> {
+    async fn follow(mut self, mut snapshot: JobSnapshot) -> Result<(), ApiError> {
         let api = self.api.clone();
         let (id, own_id) = (self.id.clone(), self.own_id.clone());
         let mut watch = api.feed.watch(&own_id).await;
-        self.tell(&look, false).await?;
+        self.send_tails(&snapshot, false).await?;
         let mut looked = Instant::now();
         loop {
-            if look.view.state.is_final() {
-                return self.finish(look).await;
+            if snapshot.view.state.is_final() {
+                return self.finish(snapshot).await;
             }
-            self.transcript.state(look.view.state);
-            self.transcript.progress(look.view.progress.as_ref());
+            self.transcript.state(snapshot.view.state);
+            self.transcript.progress(snapshot.view.progress.as_ref());
             self.send().await;
-            let news = tokio::select! {
+            let moved_to = tokio::select! {
                 output = self.output() => {
-                    self.take(output?);
+                    self.add(output?);
                     None
                 }
                 cursor = watch.changed() => Some(cursor),
             };
             let stuck = self.transcript.flush();
             self.send().await;
-            let behind = match news {
+            let behind = match moved_to {
                 Some(cursor) => Some(cursor),
                 None if stuck => Some(api.source.span().await?.last),
                 None => None,
@@ -141,23 +142,23 @@ impl LogStreamer {
             if let Some(cursor) = behind {
                 api.folded(cursor, Instant::now() + PATIENCE).await;
             }
-            if behind.is_some() || looked.elapsed() >= RARELY || self.moved(&mut look).await? {
-                look = api.glance(&id).await?;
+            if behind.is_some() || looked.elapsed() >= RARELY || self.moved(&mut snapshot).await? {
+                snapshot = api.brief_snapshot(&id).await?;
                 looked = Instant::now();
-                self.tell(&look, stuck).await?;
+                self.send_tails(&snapshot, stuck).await?;
             }
         }
     }
 
     /// Sends the tails that history knows, and before them the queue's pieces of the attempts that have ended.
-    async fn tell(&mut self, look: &JobSnapshot, caught_up: bool) -> Result<(), ApiError> {
+    async fn send_tails(&mut self, snapshot: &JobSnapshot, caught_up: bool) -> Result<(), ApiError> {
         /// The time between two looks for the last piece of an attempt. The worker writes it when
         /// it settles the lease.
         const PAUSE: Duration = Duration::from_millis(10);
         let until = Instant::now() + PATIENCE;
         let mut read = Read::Some;
         loop {
-            let need = self.transcript.absorb(&look.view.attempts, read, caught_up);
+            let need = self.transcript.absorb(&snapshot.view.attempts, read, caught_up);
             self.send().await;
             match need {
                 Need::Nothing | Need::History => return Ok(()),
@@ -186,38 +187,39 @@ impl LogStreamer {
         Ok(queued.is_none_or(|job| job.state != JobState::Active || job.attempts_started > attempt))
     }
 
-    /// Whether the job's state in the queue differs from the one in `look`. Also updates the progress in `look`.
-    async fn moved(&self, look: &mut JobSnapshot) -> Result<bool, ApiError> {
+    /// Whether the job's state in the queue differs from the one in `snapshot`. Also updates the progress in
+    /// `snapshot`.
+    async fn moved(&self, snapshot: &mut JobSnapshot) -> Result<bool, ApiError> {
         let Some(queued) = self.queued().await? else { return Ok(true) };
         // Another job with the same id has taken its place.
-        if queued.job.submitted_at != look.view.submitted_at {
+        if queued.job.submitted_at != snapshot.view.submitted_at {
             return Ok(true);
         }
-        let moved = queued.state != look.view.state;
-        look.view.progress = queued.progress;
+        let moved = queued.state != snapshot.view.state;
+        snapshot.view.progress = queued.progress;
         Ok(moved)
     }
 
     /// Sends the rest and the final state, once history knows all of it.
-    async fn finish(mut self, mut look: JobSnapshot) -> Result<(), ApiError> {
-        if !look.settled {
+    async fn finish(mut self, mut snapshot: JobSnapshot) -> Result<(), ApiError> {
+        if !snapshot.settled {
             let written = self.api.source.span().await?.last;
             self.api.folded(written, Instant::now() + PATIENCE).await;
-            look = self.api.glance(&self.id).await?;
+            snapshot = self.api.brief_snapshot(&self.id).await?;
         }
-        self.settled = look.settled;
-        self.tell(&look, true).await?;
+        self.settled = snapshot.settled;
+        self.send_tails(&snapshot, true).await?;
         // History has no tail of an attempt that was lost with its worker, so the queue's pieces are sent.
         while self.read_on().await? {
-            self.transcript.absorb(&look.view.attempts, Read::Some, true);
+            self.transcript.absorb(&snapshot.view.attempts, Read::Some, true);
             self.send().await;
         }
-        self.transcript.absorb(&look.view.attempts, Read::Last, true);
+        self.transcript.absorb(&snapshot.view.attempts, Read::Last, true);
         // The job may have reported its last progress since the last tick.
         if let Ok(Some(queued)) = self.queued().await {
             self.transcript.progress(queued.progress.as_ref());
         }
-        self.transcript.state(look.view.state);
+        self.transcript.state(snapshot.view.state);
         self.send().await;
         Ok(())
     }
@@ -238,9 +240,9 @@ impl LogStreamer {
         Ok(output)
     }
 
-    fn take(&mut self, (position, chunks): (u64, Vec<OutputChunk>)) {
+    fn add(&mut self, (position, chunks): (u64, Vec<OutputChunk>)) {
         self.position = position;
-        self.transcript.take(chunks);
+        self.transcript.add(chunks);
     }
 
     /// Takes the queue's next pieces. Returns false when it has no more by now.
@@ -250,7 +252,7 @@ impl LogStreamer {
             output => output?,
         };
         let has_some = !output.1.is_empty();
-        self.take(output);
+        self.add(output);
         Ok(has_some)
     }
 

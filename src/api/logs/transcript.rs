@@ -109,13 +109,13 @@ impl Transcript {
         Self { wanted, had: had.unwrap_or_default(), ..Self::default() }
     }
 
-    /// What is to be told now.
+    /// The events that are ready to be sent.
     pub(super) fn take_events(&mut self) -> Vec<TranscriptEvent> {
         std::mem::take(&mut self.events)
     }
 
     /// Takes the queue's next pieces.
-    pub(super) fn take(&mut self, chunks: Vec<OutputChunk>) {
+    pub(super) fn add(&mut self, chunks: Vec<OutputChunk>) {
         self.pending.extend(chunks);
     }
 
@@ -148,7 +148,7 @@ impl Transcript {
                 self.output(number, stream, Some(start), &bytes);
             }
             self.attempts.entry(number).or_default().ended = true;
-            self.tell_attempt(number, Some(report.outcome));
+            self.push_attempt(number, Some(report.outcome));
         }
         if caught_up {
             let pending = self.pending.iter().map(|chunk| chunk.attempt);
@@ -176,7 +176,7 @@ impl Transcript {
     /// Notes the job's state.
     pub(super) fn state(&mut self, state: JobState) {
         if self.state.replace(state) != Some(state) {
-            self.tell(LogEvent::State { state });
+            self.push(LogEvent::State { state });
         }
     }
 
@@ -186,7 +186,7 @@ impl Transcript {
             && self.progress.as_ref() != Some(progress)
         {
             self.progress = Some(progress.clone());
-            self.tell(LogEvent::Progress(progress.clone()));
+            self.push(LogEvent::Progress(progress.clone()));
         }
     }
 
@@ -202,7 +202,7 @@ impl Transcript {
         if let Entry::Vacant(vacant) = self.attempts.entry(number) {
             vacant.insert(Attempt::default());
             self.position = LogPosition { attempt: number, ..LogPosition::default() };
-            self.tell_attempt(number, None);
+            self.push_attempt(number, None);
         }
     }
 
@@ -234,7 +234,7 @@ impl Transcript {
             self.is_wanted(attempt) && self.wanted.stream.is_none_or(|s| s == stream) && attempt >= self.had.attempt;
         if is_wanted && begin > known {
             self.reach(attempt, stream, begin);
-            self.tell(LogEvent::Gap { attempt, stream, bytes: begin - known });
+            self.push(LogEvent::Gap { attempt, stream, bytes: begin - known });
         }
         let news = usize::try_from(known.saturating_sub(begin)).unwrap_or(usize::MAX);
         let mut rest = &bytes[news.min(bytes.len())..];
@@ -244,7 +244,7 @@ impl Transcript {
             let piece;
             (piece, rest) = rest.split_at(cut);
             self.reach(attempt, stream, end - rest.len() as u64);
-            self.tell(LogEvent::output(attempt, stream, piece));
+            self.push(LogEvent::output(attempt, stream, piece));
         }
         self.reach(attempt, stream, end);
     }
@@ -262,10 +262,10 @@ impl Transcript {
         }
     }
 
-    fn tell_attempt(&mut self, attempt: u32, outcome: Option<crate::domain::Outcome>) {
+    fn push_attempt(&mut self, attempt: u32, outcome: Option<crate::domain::Outcome>) {
         let had = attempt < self.had.attempt || (attempt == self.had.attempt && outcome.is_none());
         if !had && self.is_wanted(attempt) {
-            self.tell(LogEvent::Attempt { attempt, outcome });
+            self.push(LogEvent::Attempt { attempt, outcome });
         }
     }
 
@@ -273,7 +273,7 @@ impl Transcript {
         self.wanted.attempt.is_none_or(|n| n == attempt)
     }
 
-    fn tell(&mut self, event: LogEvent) {
+    fn push(&mut self, event: LogEvent) {
         self.events.push(TranscriptEvent { event, position: self.position });
     }
 }
@@ -322,11 +322,11 @@ mod tests {
     #[test]
     fn a_piece_that_never_came_through_comes_from_the_tail() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, "ab"));
+        t.add(piece(1, 0, "ab"));
         assert!(!t.flush());
         assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::Some, false), Need::More);
         assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::All, false), Need::Nothing);
-        t.take(piece(1, 2, "c"));
+        t.add(piece(1, 2, "c"));
         t.flush();
         t.state(JobState::Completed);
         assert_eq!(short(&mut t), "1[abc](completed)");
@@ -335,8 +335,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_marked_where_it_is_missing() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, "ab"));
-        t.take(piece(1, 5, "fg"));
+        t.add(piece(1, 0, "ab"));
+        t.add(piece(1, 5, "fg"));
         t.flush();
         assert_eq!(short(&mut t), "1[ab<3>fg");
         // Equal bytes prove nothing, but places do.
@@ -352,7 +352,7 @@ mod tests {
     fn pieces_without_a_place_follow_on_each_other() {
         let mut t = Transcript::default();
         for text in ["a", "b"] {
-            t.take(vec![OutputChunk { attempt: 1, stream: Stream::Stdout, at: None, bytes: text.into() }]);
+            t.add(vec![OutputChunk { attempt: 1, stream: Stream::Stdout, at: None, bytes: text.into() }]);
         }
         assert_eq!(t.absorb(&[ended_attempt(1, "abc")], Read::All, true), Need::Nothing);
         assert_eq!(short(&mut t), "1[abc]");
@@ -362,7 +362,7 @@ mod tests {
     fn a_short_attempt_comes_from_the_tail_alone() {
         let mut t = Transcript::default();
         t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], Read::All, true);
-        t.take(piece(2, 0, "y"));
+        t.add(piece(2, 0, "y"));
         t.absorb(&[ended_attempt(1, "x"), ended_attempt(2, "y")], Read::All, true);
         assert_eq!(short(&mut t), "1[x]2[y]");
     }
@@ -370,13 +370,13 @@ mod tests {
     #[test]
     fn the_next_attempt_waits_for_the_end_of_the_one_before() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, "a"));
-        t.take(piece(2, 0, "z"));
+        t.add(piece(1, 0, "a"));
+        t.add(piece(2, 0, "z"));
         assert!(t.flush(), "held up until history knows the end of the first");
         t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, false);
         assert_eq!(short(&mut t), "1[ab]2[z");
         // An attempt that was lost with its worker may never have a report.
-        t.take(piece(3, 0, "c"));
+        t.add(piece(3, 0, "c"));
         assert!(t.flush());
         assert_eq!(t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, false), Need::History);
         t.absorb(&[ended_attempt(1, "ab"), attempt(2)], Read::Some, true);
@@ -387,7 +387,7 @@ mod tests {
     fn who_comes_back_goes_on_where_it_was() {
         let mut t = Transcript::default();
         t.absorb(&[ended_attempt(1, "x")], Read::All, false);
-        t.take(piece(2, 0, "hello "));
+        t.add(piece(2, 0, "hello "));
         t.flush();
         let position = t.take_events().pop().unwrap().position.to_string();
         assert_eq!(position, "2.6.0");
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn long_output_is_told_in_pieces_that_keep_characters_whole() {
         let mut t = Transcript::default();
-        t.take(piece(1, 0, &format!("x{}", "é".repeat(PIECE))));
+        t.add(piece(1, 0, &format!("x{}", "é".repeat(PIECE))));
         t.flush();
         let events = t.take_events();
         let mut end = 0;

@@ -190,7 +190,7 @@ impl RedisLog {
             if !found.is_empty() || left.is_zero() {
                 return Ok(found);
             }
-            self.tail.news(after, left).await;
+            self.tail.wait_for_events(after, left).await;
         }
     }
 

@@ -37,7 +37,7 @@ impl Tail {
 
     /// Waits until there may be events after `after`, or `wait` is over. Wakes too often rather
     /// than too late: when the server can't be asked, the reader has to look by itself.
-    pub(super) async fn news(&self, after: Cursor, wait: Duration) {
+    pub(super) async fn wait_for_events(&self, after: Cursor, wait: Duration) {
         let (wake, woken) = oneshot::channel();
         if self.waiters.send(Waiter { after, wake }).is_err() {
             // The runtime is about to end, and the wait with it.

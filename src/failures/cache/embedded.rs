@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::{CacheError, ErrorCache, PublishedCategories};
 use crate::domain::{Day, Fingerprint, JobId, KnownError, LimitScale};
-use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::sqlite::Sqlite;
 
 const SCHEMA: &[&str] = &[
@@ -99,7 +99,7 @@ impl ErrorCache for EmbeddedCache {
         self.db.write(write).await.map_err(CacheError::unavailable)
     }
 
-    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
+    async fn limit_scale(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
         let job = job.clone();
         let read = move |c: &Connection| {
             c.prepare_cached("SELECT timeout, memory FROM stretched_jobs WHERE job = ?1")?
@@ -109,12 +109,12 @@ impl ErrorCache for EmbeddedCache {
         self.db.read(read).await.map_err(CacheError::unavailable)
     }
 
-    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError> {
+    async fn put_limit_scale(&self, job: &JobId, scale: LimitScale) -> Result<(), CacheError> {
         let (job, cap) = (job.clone(), self.cap);
         let write = move |c: &Connection| {
             let last = c
                 .prepare_cached("INSERT OR REPLACE INTO stretched_jobs (job, timeout, memory) VALUES (?1, ?2, ?3)")?
-                .insert((job.as_str(), stretch.timeout, stretch.memory))?;
+                .insert((job.as_str(), scale.timeout, scale.memory))?;
             c.prepare_cached("DELETE FROM stretched_jobs WHERE number <= ?1")?.execute([last - cap]).map(|_| ())
         };
         self.db.write(write).await.map_err(CacheError::unavailable)

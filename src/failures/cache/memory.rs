@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::{CacheError, ErrorCache, PublishedCategories};
 use crate::domain::{Day, Fingerprint, JobId, KnownError, LimitScale};
-use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 
 type Generation = HashMap<Fingerprint, Arc<KnownError>>;
 
@@ -17,7 +17,7 @@ pub struct MemoryCache {
     half: usize,
     generations: Mutex<Generations>,
     published: Mutex<Option<PublishedCategories>>,
-    stretches: Mutex<HashMap<JobId, LimitScale>>,
+    limit_scales: Mutex<HashMap<JobId, LimitScale>>,
     /// The texts that were embedded on the day that was asked about last.
     embedded: Mutex<Option<(Day, u64)>>,
 }
@@ -29,13 +29,14 @@ struct Generations {
 }
 
 impl MemoryCache {
-    /// A cache of at most `cap` errors, which keeps at least the `cap / 2` that were used last. A cap under 2 counts as 2.
+    /// A cache of at most `cap` errors, which keeps at least the `cap / 2` that were used last. A cap under 2 counts as
+    /// 2.
     pub fn new(cap: usize) -> Arc<Self> {
         Arc::new(Self {
             half: (cap / 2).max(1),
             generations: Mutex::default(),
             published: Mutex::default(),
-            stretches: Mutex::default(),
+            limit_scales: Mutex::default(),
             embedded: Mutex::default(),
         })
     }
@@ -52,11 +53,11 @@ impl Generations {
             return Some(error.clone());
         }
         let error = self.old.remove(fingerprint)?;
-        self.keep(error.clone(), half);
+        self.insert(error.clone(), half);
         Some(error)
     }
 
-    fn keep(&mut self, error: Arc<KnownError>, half: usize) {
+    fn insert(&mut self, error: Arc<KnownError>, half: usize) {
         if self.young.len() >= half && !self.young.contains_key(&error.fingerprint) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -74,7 +75,7 @@ impl ErrorCache for MemoryCache {
 
     async fn put(&self, errors: &[KnownError]) -> Result<(), CacheError> {
         let errors: Vec<_> = errors.iter().cloned().map(Arc::new).collect();
-        self.with(|g| errors.into_iter().for_each(|error| g.keep(error, self.half)));
+        self.with(|g| errors.into_iter().for_each(|error| g.insert(error, self.half)));
         Ok(())
     }
 
@@ -87,16 +88,16 @@ impl ErrorCache for MemoryCache {
         Ok(())
     }
 
-    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
-        Ok(self.stretches.lock().unwrap_or_else(PoisonError::into_inner).get(job).copied())
+    async fn limit_scale(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
+        Ok(self.limit_scales.lock().unwrap_or_else(PoisonError::into_inner).get(job).copied())
     }
 
-    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError> {
-        let mut stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
-        if stretches.len() >= self.half * 2 {
-            stretches.clear();
+    async fn put_limit_scale(&self, job: &JobId, scale: LimitScale) -> Result<(), CacheError> {
+        let mut limit_scales = self.limit_scales.lock().unwrap_or_else(PoisonError::into_inner);
+        if limit_scales.len() >= self.half * 2 {
+            limit_scales.clear();
         }
-        stretches.insert(job.clone(), stretch);
+        limit_scales.insert(job.clone(), scale);
         Ok(())
     }
 

@@ -16,8 +16,8 @@ use fred::interfaces::{KeysInterface, LuaInterface};
 use fred::types::{Expiration, Value};
 use futures_util::future::{join_all, try_join_all};
 
+use super::{CacheError, ErrorCache, PublishedCategories};
 use crate::domain::{Clock, Day, Fingerprint, JobId, KnownError, LimitScale};
-use crate::failures::{CacheError, ErrorCache, PublishedCategories};
 use crate::redis::Redis;
 
 /// The first byte of every value: how the rest is to be read. This one begins with the second in which it is over.
@@ -50,7 +50,7 @@ pub struct RedisCache {
     /// The beginning of older versions' keys.
     prefix: String,
     published: String,
-    stretches: String,
+    limit_scales: String,
     embedded: String,
     ttl: Duration,
 }
@@ -63,10 +63,18 @@ impl RedisCache {
     /// a second). Sends nothing to the server.
     pub fn open(redis: Redis, queue: &str, ttl: Duration) -> Arc<Self> {
         let (prefix, published) = (format!("jobber:{queue}:error:"), format!("jobber:{queue}:categories"));
-        let stretches = format!("jobber:{queue}:limits:");
+        let limit_scales = format!("jobber:{queue}:limits:");
         let embedded = format!("jobber:{queue}:embedded:");
         let errors = format!("jobber:{queue}:errors");
-        Arc::new(Self { redis, errors, prefix, published, stretches, embedded, ttl: ttl.max(Duration::from_secs(1)) })
+        Arc::new(Self {
+            redis,
+            errors,
+            prefix,
+            published,
+            limit_scales,
+            embedded,
+            ttl: ttl.max(Duration::from_secs(1)),
+        })
     }
 
     fn key(&self, fingerprint: &Fingerprint) -> String {
@@ -145,17 +153,18 @@ impl ErrorCache for RedisCache {
         client.set(&self.published, value, None, None, false).await.map_err(|e| self.failed(&e))
     }
 
-    async fn stretch(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
+    async fn limit_scale(&self, job: &JobId) -> Result<Option<LimitScale>, CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
-        let value: Option<Bytes> = client.get(format!("{}{job}", self.stretches)).await.map_err(|e| self.failed(&e))?;
+        let value: Option<Bytes> =
+            client.get(format!("{}{job}", self.limit_scales)).await.map_err(|e| self.failed(&e))?;
         Ok(value.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    async fn put_stretch(&self, job: &JobId, stretch: LimitScale) -> Result<(), CacheError> {
+    async fn put_limit_scale(&self, job: &JobId, scale: LimitScale) -> Result<(), CacheError> {
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
-        let value = Bytes::from(serde_json::to_vec(&stretch).map_err(CacheError::unavailable)?);
+        let value = Bytes::from(serde_json::to_vec(&scale).map_err(CacheError::unavailable)?);
         let ttl = Expiration::EX(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX));
-        let key = format!("{}{job}", self.stretches);
+        let key = format!("{}{job}", self.limit_scales);
         client.set(key, value, Some(ttl), None, false).await.map_err(|e| self.failed(&e))
     }
 

@@ -16,7 +16,8 @@ use async_trait::async_trait;
 /// Why there are no vectors.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
-    /// The embedder can't be reached, or asked to be left alone. Another try may work, not before `after` when it is given.
+    /// The embedder can't be reached, or asked to be left alone. Another try may work, not before `after` when it is
+    /// given.
     #[error("the embedder is away: {problem}")]
     Away {
         /// What happened, in words for people.

@@ -5,11 +5,8 @@
 //! An endpoint that keeps failing is left alone for a while.
 
 mod answer;
-mod breaker;
-mod budget;
-mod retry_after;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +15,11 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_A
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use self::breaker::Breaker;
-pub use self::budget::Budget;
 use super::{EmbedError, Embedder};
-use crate::domain::{Clock, Secret};
+use crate::domain::{Clock, Day, Secret, Timestamp};
+use crate::failures::ErrorCache;
 use crate::logging::chain;
 use crate::reconnect::ReconnectBackoff;
 
@@ -31,8 +28,14 @@ const LONGEST_TEXT: usize = 8_000;
 const CONNECT: Duration = Duration::from_secs(5);
 /// The longest wait of a call before it tries again; instead of a longer one it gives up for now.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Failed requests in a row after which the endpoint is left alone.
+const PATIENCE: u32 = 5;
+/// For how long the endpoint is left alone at first, and at most; it doubles while the endpoint goes on failing.
+const FIRST_REST: Duration = Duration::from_secs(30);
+const LONGEST_REST: Duration = Duration::from_secs(600);
+const DAY: Duration = Duration::from_secs(86_400);
 
-/// The endpoint, its model, and the bounds of what is asked of it.
+/// The endpoint, its model, and the bounds of the requests to it.
 #[derive(Debug, Clone)]
 pub struct OpenAiSettings {
     /// The base address, such as `https://api.openai.com/v1`; `/embeddings` is added before its query.
@@ -193,7 +196,7 @@ impl OpenAi {
         let response = sent.await.map_err(passing)?;
         let status = response.status();
         let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok());
-        let after = after.and_then(|text| retry_after::parse(text, self.clock.now()));
+        let after = after.and_then(|text| answer::retry_after(text, self.clock.now()));
         let body = answer::read(response, texts.len(), self.settings.dimension).await.map_err(|e| match e {
             answer::Unread::Lost(error) => passing(error),
             answer::Unread::Endless => Failure::Lasting(EmbedError::Garbage { problem: "it has no end".to_owned() }),
@@ -202,9 +205,12 @@ impl OpenAi {
             return answer::vectors(&body, texts.len(), self.settings.dimension)
                 .map_err(|problem| Failure::Lasting(EmbedError::Garbage { problem: self.scrubbed(&problem) }));
         }
-        let said = self.scrubbed(&answer::complaint(&body));
-        let problem =
-            if said.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {said}") };
+        let complaint = self.scrubbed(&answer::complaint(&body));
+        let problem = if complaint.is_empty() {
+            format!("it answered {status}")
+        } else {
+            format!("it answered {status}: {complaint}")
+        };
         let passes = status.is_server_error()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT)
             || status == StatusCode::TOO_EARLY;
@@ -257,5 +263,114 @@ impl Embedder for OpenAi {
             requests.push(self.request(batch));
         }
         Ok(try_join_all(requests).await?.into_iter().flatten().collect())
+    }
+}
+
+/// How many texts may be sent on a day (UTC). The cache counts them for all processes, so neither a restart nor another
+/// process has a budget of its own.
+pub struct Budget {
+    cache: Arc<dyn ErrorCache>,
+    texts: u64,
+    /// How many texts this process has sent on a day, which counts while the cache is away.
+    own: Mutex<Option<(Day, u64)>>,
+}
+
+impl Budget {
+    /// Makes a budget of `texts` texts a day.
+    pub fn new(cache: Arc<dyn ErrorCache>, texts: u64) -> Self {
+        Self { cache, texts, own: Mutex::default() }
+    }
+
+    /// Takes so many texts out of the budget of the day of `now`.
+    async fn spend(&self, texts: usize, now: Timestamp) -> Result<(), EmbedError> {
+        let (today, texts) = (now.day(), texts as u64);
+        let shared = self.cache.spend(today, texts, self.texts).await;
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = own.filter(|(day, _)| *day == today).map_or(0, |(_, spent)| spent).saturating_add(texts);
+        if !shared.unwrap_or(spent <= self.texts) {
+            let after = DAY.saturating_sub(now.since(today.start()));
+            return Err(EmbedError::Budget { budget: self.texts, after });
+        }
+        *own = Some((today, spent));
+        Ok(())
+    }
+}
+
+/// A circuit breaker, which all requests to the endpoint pass. It leaves an endpoint that keeps failing alone for a
+/// while.
+#[derive(Default)]
+struct Breaker {
+    state: Mutex<BreakerState>,
+}
+
+#[derive(Default)]
+struct BreakerState {
+    failures: u32,
+    /// The time until which nothing is sent. When it has passed, one request may find out whether
+    /// the endpoint is back. The others wait for as long again, so that a probe whose caller went
+    /// away does not block them for ever.
+    rests_until: Option<Instant>,
+}
+
+impl Breaker {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
+        // Each change is whole before the next, so what a panicking thread left can be used.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks whether a request may be sent now.
+    fn enter(&self) -> Result<(), EmbedError> {
+        let mut state = self.state();
+        let Some(until) = state.rests_until else { return Ok(()) };
+        let now = Instant::now();
+        if now < until {
+            let after = until - now;
+            let problem = format!("it failed {} times in a row and is left alone for a while", state.failures);
+            return Err(EmbedError::Away { problem, after: Some(after) });
+        }
+        state.rests_until = Some(now + FIRST_REST);
+        Ok(())
+    }
+
+    /// Notes that the endpoint answered a request as it should.
+    fn succeeded(&self) {
+        let mut state = self.state();
+        (state.failures, state.rests_until) = (0, None);
+    }
+
+    /// Notes that a request failed for good. Answers for how long the endpoint is left alone now, if it is.
+    fn failed(&self) -> Option<Duration> {
+        let mut state = self.state();
+        state.failures = state.failures.saturating_add(1);
+        let beyond = state.failures.checked_sub(PATIENCE)?;
+        let rest = FIRST_REST.saturating_mul(1 << beyond.min(10)).min(LONGEST_REST);
+        state.rests_until = Some(Instant::now() + rest);
+        Some(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_keeps_failing_is_left_alone_and_probed() {
+        let breaker = Breaker::default();
+        for _ in 1..PATIENCE {
+            breaker.enter().unwrap();
+            assert_eq!(breaker.failed(), None);
+        }
+        breaker.enter().unwrap();
+        assert_eq!(breaker.failed(), Some(FIRST_REST));
+        assert_eq!(breaker.enter().unwrap_err().retry_after(), Some(FIRST_REST));
+        tokio::time::advance(FIRST_REST).await;
+        breaker.enter().unwrap();
+        assert!(breaker.enter().is_err(), "one probe at a time");
+        assert_eq!(breaker.failed(), Some(FIRST_REST * 2));
+        tokio::time::advance(FIRST_REST * 2).await;
+        breaker.enter().unwrap();
+        breaker.succeeded();
+        breaker.enter().unwrap();
+        breaker.enter().unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! The embedder within the binary: a table of vectors, one for each piece of a word.
 //!
 //! A text's vector has two parts of equal weight. The first is the mean of its pieces' vectors, which were fitted to
-//! what a sentence model says of whole texts, so that it tells of meaning. The second tells of spelling, so that codes and
-//! names that the sentence model never met count too. `tools/static-model` makes the table; docs say from what.
+//! what a sentence model says of whole texts, so that it tells of meaning. The second tells of spelling, so that codes
+//! and names that the sentence model never met count too. `tools/static-model` makes the table; docs say from what.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::wordpiece::Vocabulary;
 use super::{EmbedError, Embedder, lexical, normalise};
-use crate::failures::gloss;
+use crate::failures::codes;
 
 /// How many pieces of a text count; about 1500 characters.
 const MOST_PIECES: usize = 384;
@@ -94,7 +94,7 @@ impl StaticModel {
 #[async_trait]
 impl Embedder for StaticModel {
     fn model(&self) -> &'static str {
-        static NAME: LazyLock<String> = LazyLock::new(|| format!("jobber-static-1/{}", gloss::version()));
+        static NAME: LazyLock<String> = LazyLock::new(|| format!("jobber-static-1/{}", codes::version()));
         &NAME
     }
 
@@ -114,7 +114,7 @@ impl Embedder for StaticModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failures::gloss::gloss;
+    use crate::failures::codes::expand_codes;
 
     #[test]
     fn the_tokenizer_cuts_as_the_teachers_does() {
@@ -131,7 +131,7 @@ mod tests {
     fn what_means_the_same_is_near() {
         let model = StaticModel::built_in();
         let near = |a: &str, b: &str| -> f32 {
-            let (a, b) = (model.vector(&gloss(a)), model.vector(&gloss(b)));
+            let (a, b) = (model.vector(&expand_codes(a)), model.vector(&expand_codes(b)));
             a.iter().zip(&b).map(|(a, b)| a * b).sum()
         };
         for (one, same, other) in [

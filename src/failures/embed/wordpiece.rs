@@ -77,12 +77,12 @@ impl Vocabulary {
                 break;
             }
             if c.is_ascii() {
-                self.take(c.to_ascii_lowercase(), &mut word, &mut found);
+                self.push(c.to_ascii_lowercase(), &mut word, &mut found);
             } else {
                 c.to_lowercase()
                     .nfd()
                     .filter(|c| !is_combining_mark(*c))
-                    .for_each(|c| self.take(c, &mut word, &mut found));
+                    .for_each(|c| self.push(c, &mut word, &mut found));
             }
         }
         self.end(&mut word, &mut found);
@@ -90,7 +90,7 @@ impl Vocabulary {
         found
     }
 
-    fn take(&self, c: char, word: &mut Word, found: &mut Vec<Piece>) {
+    fn push(&self, c: char, word: &mut Word, found: &mut Vec<Piece>) {
         if c.is_whitespace() {
             self.end(word, found);
         } else if c.is_control() || c == '\u{fffd}' || is_format(c) {

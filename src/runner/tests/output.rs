@@ -24,7 +24,7 @@ async fn many_attempts_use_few_threads_and_descriptors() {
         let report = fixture.run(fixture.script(&format!("echo {n}"))).await;
         assert_eq!(report.result, Some(json!(n.to_string())), "{report:?}");
     }
-    assert!(fixture.runner.pool.run(|bench| bench.number).await.unwrap().unwrap() < 3);
+    assert!(fixture.runner.pool.run(|thread| thread.number).await.unwrap().unwrap() < 3);
 }
 
 #[tokio::test]

@@ -201,9 +201,9 @@ pub(super) struct DirectoryChange {
 
 /// What a commit changes, by name.
 #[derive(Debug, Default)]
-pub(super) struct AllNews(BTreeMap<JobName, DirectoryChange>);
+pub(super) struct DirectoryChanges(BTreeMap<JobName, DirectoryChange>);
 
-impl AllNews {
+impl DirectoryChanges {
     pub(super) fn set(&mut self, key: &ShardKey, tally: Tally) {
         self.0.entry(key.name.clone()).or_default().days.insert(key.day, tally);
     }
@@ -244,13 +244,18 @@ impl DirectoryWriter {
     ///
     /// # Errors
     /// `Fenced` when another projector has written in between.
-    pub(super) async fn set(&self, connector: &Connector, term: &Term, news: AllNews) -> Result<(), StoreError> {
-        if news.0.is_empty() {
+    pub(super) async fn set(
+        &self,
+        connector: &Connector,
+        term: &Term,
+        changes: DirectoryChanges,
+    ) -> Result<(), StoreError> {
+        if changes.0.is_empty() {
             return Ok(());
         }
-        let named: Vec<_> = news.0.keys().cloned().collect();
+        let named: Vec<_> = changes.0.keys().cloned().collect();
         self.names.update(connector, term, NAMES, |names| names.names.extend(named.iter().cloned())).await?;
-        each(news.0, |(name, news)| async move { self.set_name(connector, term, &name, &news).await }).await?;
+        each(changes.0, |(name, changes)| async move { self.set_name(connector, term, &name, &changes).await }).await?;
         Ok(())
     }
 
@@ -259,10 +264,10 @@ impl DirectoryWriter {
         connector: &Connector,
         term: &Term,
         name: &JobName,
-        news: &DirectoryChange,
+        changes: &DirectoryChange,
     ) -> Result<(), StoreError> {
         let mut by_year: BTreeMap<String, Vec<(Day, Tally)>> = BTreeMap::new();
-        for (day, tally) in &news.days {
+        for (day, tally) in &changes.days {
             by_year.entry(year_of(*day)).or_default().push((*day, *tally));
         }
         let years = each(by_year, |(year, set)| async move {
@@ -271,16 +276,16 @@ impl DirectoryWriter {
             Ok((year, Tally::sum(of_year.days.values())))
         });
         let recent = async {
-            if news.lines.is_empty() {
+            if changes.lines.is_empty() {
                 return Ok(());
             }
             let key = documents::recent_key(name);
-            self.recent.update(connector, term, &key, |recent| recent.set(&news.lines)).await.map(|_| ())
+            self.recent.update(connector, term, &key, |recent| recent.set(&changes.lines)).await.map(|_| ())
         };
         let (years, ()) = tokio::try_join!(years, recent)?;
         let set = |known: &mut NameDocument| {
             known.years.extend(years.iter().cloned());
-            for line in &news.lines {
+            for line in &changes.lines {
                 line.set_in(&mut known.running, line.is_running);
             }
         };
@@ -359,7 +364,7 @@ impl<D: Document> Remembered<D> {
         }
         Err(StoreError::new(
             StoreErrorKind::Conflict,
-            format!("document {key:?} is written by somebody else all the time"),
+            format!("document {key:?} is written by another process all the time"),
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! The keys and bodies of documents.
+//! The keys and bodies of documents, and the collections that hold them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -6,6 +6,16 @@ use serde_json::{Map, Value};
 use crate::domain::{Fingerprint, JobId, JobName, Timestamp};
 use crate::stats::ShardKey;
 use crate::store::{ErrorRecord, JobRecord, JobSummary, StoreError, StoreErrorKind, codec};
+
+/// Where a bucket keeps documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Each kind is in a collection of its own.
+    Collections,
+    /// All documents are in the bucket's default collection, with the name of their own in their
+    /// keys. This is for servers without collections, or where this user may not make them.
+    Flat,
+}
 
 /// A collection of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,7 +42,7 @@ impl Demand {
     }
 
     fn compromise(&self) -> MutexGuard<'_, Compromise> {
-        self.compromise.lock().expect("nobody panics with the lock in hand")
+        self.compromise.lock().expect("no thread panics while it holds the lock")
     }
 
     /// The level that the next write waits for.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::{CouchbaseStore, query, setup, similar};
+use super::{CouchbaseStore, query, similar};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::StoreError;
 
@@ -40,7 +40,7 @@ impl Indexing {
 
     /// What does not work while indexes are missing, for people.
     pub(super) fn lack(&self) -> Option<String> {
-        self.lack.lock().expect("nobody panics with the lock in hand").clone()
+        self.lack.lock().expect("no thread panics while it holds the lock").clone()
     }
 
     /// Notes that a query failed: it may have missed an index that was there.
@@ -51,29 +51,29 @@ impl Indexing {
     }
 
     fn set(&self, lack: Option<String>) {
-        *self.lack.lock().expect("nobody panics with the lock in hand") = lack;
+        *self.lack.lock().expect("no thread panics while it holds the lock") = lack;
     }
 }
 
-/// What is still to be made, and the warnings so far.
+/// The indexes that are still to be made, and the warnings so far.
 struct Work {
     lists: bool,
     vectors: bool,
     tries: u32,
-    told: Vec<String>,
+    warned: Vec<String>,
 }
 
 impl Work {
-    const ALL: Work = Work { lists: true, vectors: true, tries: 0, told: Vec::new() };
+    const ALL: Work = Work { lists: true, vectors: true, tries: 0, warned: Vec::new() };
 
     /// Warns once of an index that could not be made, but not of one that it is only too early for.
-    fn tell(&mut self, problem: &setup::Problem) {
+    fn warn_once(&mut self, problem: &query::MissingIndexes) {
         let text = &problem.log;
-        if self.told.contains(text) || (!problem.may_last && self.tries < EARLY) {
+        if self.warned.contains(text) || (!problem.may_last && self.tries < EARLY) {
             tracing::debug!(tries = self.tries, "{text}");
         } else {
             tracing::warn!("{text}");
-            self.told.push(text.clone());
+            self.warned.push(text.clone());
         }
     }
 }
@@ -85,7 +85,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
     let mut work = Work::ALL;
     loop {
         let Some(strong) = store.upgrade() else { return };
-        let mut losses = strong.connector.witness.news();
+        let mut losses = strong.connector.witness.watch_losses();
         losses.mark_unchanged();
         let settings = strong.connector.settings().clone();
         let session = strong.connector.session().await;
@@ -96,10 +96,10 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
         };
         work.tries += 1;
         if work.lists {
-            let made = setup::indexes(&session, &settings).await;
+            let made = query::make_indexes(&session, &settings).await;
             work.lists = made.is_err();
             if let Err(problem) = &made {
-                work.tell(problem);
+                work.warn_once(problem);
             }
             let lack = made.err();
             let is_settled = lack.as_ref().is_none_or(|problem| problem.may_last || work.tries > EARLY);
@@ -112,7 +112,7 @@ pub(super) async fn run(store: Weak<CouchbaseStore>, indexing: Arc<Indexing>) {
             let made = similar::prepare(&session, &settings).await;
             work.vectors = made.is_err();
             if let Err(problem) = &made {
-                work.tell(problem);
+                work.warn_once(problem);
             }
         }
         drop(session);

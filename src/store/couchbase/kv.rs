@@ -47,7 +47,7 @@ pub(super) enum Written {
     Moved,
 }
 
-/// The server's answer.
+/// The server's answer to a request, after all tries.
 enum KvOutcome<T> {
     Yes(T),
     /// There is no such document, or no such path in it.
@@ -115,7 +115,7 @@ impl Connector {
             let tried = timeout(TRY, Box::pin(operation(session.clone(), for_sdk(level)))).await;
             let cause: Box<dyn std::error::Error + Send + Sync> = match tried {
                 Ok(Ok(value)) => {
-                    session.heard();
+                    session.note_answer();
                     return Ok((KvOutcome::Yes(value), doubtful));
                 }
                 Ok(Err(error)) if self.durability.is_too_much(level, &error) => Box::new(error),
@@ -132,7 +132,7 @@ impl Connector {
                     }
                 },
                 Err(elapsed) => {
-                    session.unheard();
+                    session.note_silence();
                     doubtful = true;
                     Box::new(elapsed)
                 }
@@ -215,8 +215,14 @@ impl Connector {
         }
     }
 
-    /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left alone.
-    pub(super) async fn keep_for(&self, room: Room, key: &str, lifetime: Option<Duration>) -> Result<(), StoreError> {
+    /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left
+    /// alone.
+    pub(super) async fn set_lifetime(
+        &self,
+        room: Room,
+        key: &str,
+        lifetime: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let touch = |session: Arc<Session>, _| async move {
             let (collection, key) = (session.collection(room), session.key(room, key));
             collection.touch(key, lifetime.unwrap_or_default(), None).await.map(drop)
@@ -224,7 +230,8 @@ impl Connector {
         self.ask(touch).await.map(drop)
     }
 
-    /// Changes some parts of the document of this version, waiting for no durability; `is_it` tells the changed document from others.
+    /// Changes some parts of the document of this version, waiting for no durability; `is_it` tells the changed
+    /// document from others.
     pub(super) async fn change(
         &self,
         room: Room,

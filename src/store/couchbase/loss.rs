@@ -55,7 +55,7 @@ pub(super) struct StoreSightings {
 
 impl StoreSightings {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("nobody panics with the lock in hand")
+        self.seen.lock().expect("no thread panics while it holds the lock")
     }
 
     /// Must be called before the lease is read, because answers may arrive in another order than they were made in.
@@ -145,7 +145,7 @@ impl StoreSightings {
     }
 
     /// Follows the number of losses.
-    pub(super) fn news(&self) -> watch::Receiver<u64> {
+    pub(super) fn watch_losses(&self) -> watch::Receiver<u64> {
         self.losses.subscribe()
     }
 }

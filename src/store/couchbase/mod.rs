@@ -17,16 +17,17 @@
 //! **A leader that has lost its term** can't move the cursor, for that is one document with the term. A write of its
 //! documents may still be under way when the next leader begins. It does no harm: both fold the same events in the same
 //! order by the same functions, so what the old one writes is what the new one will write, or a part of it. Take any
-//! document that the old leader's batch changes, and the first event in that batch that changes it. Until the new leader
-//! has folded this event it has not written the document. If the old write lands before, the new leader either reads it
-//! (and by the `applied` cursor in it skips what it has), or has read the version before and is refused (`Conflict`: it
-//! loads again and sees it). If the old write lands after, its version has moved and it is refused. The old leader's jobs
-//! are written when all its aggregates have been, so a job that is new has been counted, whoever counted it. One reader
-//! is outside of this: a rebuild sums job documents up, and a job of the old leader that lands between the sum and the
-//! next fold would be in neither. So after a rebuild look for aggregates that differ once more (it costs one scan).
+//! document that the old leader's batch changes, and the first event in that batch that changes it. Until the new
+//! leader has folded this event it has not written the document. If the old write lands before, the new leader either
+//! reads it (and by the `applied` cursor in it skips what it has), or has read the version before and is refused
+//! (`Conflict`: it loads again and sees it). If the old write lands after, its version has moved and it is refused. The
+//! old leader's jobs are written when all its aggregates have been, so a job that is new has been counted, by either
+//! leader. One reader is outside of this: a rebuild sums job documents up, and a job of the old leader that lands
+//! between the sum and the next fold would be in neither. So after a rebuild look for aggregates that differ once more
+//! (it costs one scan).
 //!
-//! **A bucket that lost data** is noticed by what this process has seen in it ([`loss`]): the term in which it happened is
-//! over, and the next one folds the log again from where it begins.
+//! **A bucket that lost data** is noticed by what this process has seen in it ([`loss`]): the term in which it happened
+//! is over, and the next one folds the log again from where it begins.
 //!
 //! **An answer that got lost** leaves a write in doubt. It is tried again; when its document has moved, the document
 //! that is there is compared with the one that was meant.
@@ -38,7 +39,6 @@ mod errors;
 mod history;
 mod indexing;
 mod kv;
-mod layout;
 mod lease;
 mod loss;
 mod probe;
@@ -76,7 +76,7 @@ use similar::VectorIndex;
 pub struct CouchbaseSettings {
     /// The servers: `couchbase://host[:port][,host]`, or `couchbases://` for TLS.
     pub connection: String,
-    /// The user name.
+    /// The user that signs in at the servers.
     pub username: String,
     /// The password of that user.
     pub password: Secret,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::directory::{AllNews, DirectoryLine, DirectoryWriter, Tally};
+use super::directory::{DirectoryChanges, DirectoryLine, DirectoryWriter, Tally};
 use super::documents::{self, MOST_PATHS, Room, body_key, job_changes, job_document};
 use super::errors;
 use super::kv::{Written, each};
@@ -56,7 +56,7 @@ impl Projecting {
     /// Remembers what was read. A read with jobs begins a new batch; a read of aggregates alone
     /// belongs to the batch before.
     fn note(&self, loaded: &Loaded) {
-        let mut read = self.read.lock().expect("nobody panics with the lock in hand");
+        let mut read = self.read.lock().expect("no thread panics while it holds the lock");
         if !loaded.jobs.is_empty() {
             *read = Read::default();
         }
@@ -71,11 +71,11 @@ impl Projecting {
     }
 
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
-        let read = std::mem::take(&mut *self.read.lock().expect("nobody panics with the lock in hand"));
+        let read = std::mem::take(&mut *self.read.lock().expect("no thread panics while it holds the lock"));
         let Commit { categories, sightings, shards, bodies, jobs, cursor, retention } = commit;
         tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
         self.forget_what_is_old(connector, term).await;
-        self.keeper.set(connector, term, news(read, &shards, &jobs)).await?;
+        self.keeper.set(connector, term, directory_changes(read, &shards, &jobs)).await?;
         let moved = each(&categories, |categories| errors::write_categories(connector, categories)).await?;
         refuse_moved(connector, term, moved).await?;
         errors::see(connector, &sightings).await?;
@@ -92,8 +92,10 @@ impl Projecting {
     /// not write a document that it remembers as right already.
     async fn forget_what_is_old(&self, connector: &Connector, term: &Term) {
         let now = Some((term.clone(), connector.witness.losses()));
-        let before =
-            std::mem::replace(&mut *self.remembered.lock().expect("nobody panics with the lock in hand"), now.clone());
+        let before = std::mem::replace(
+            &mut *self.remembered.lock().expect("no thread panics while it holds the lock"),
+            now.clone(),
+        );
         if before != now {
             self.keeper.forget().await;
         }
@@ -101,7 +103,7 @@ impl Projecting {
 }
 
 /// What the directory must say about everything that was read, or as the commit changes it.
-fn news(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord>]) -> AllNews {
+fn directory_changes(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord>]) -> DirectoryChanges {
     let (mut tallies, mut lines) = (read.tallies, read.lines);
     for StatShard { key, counts, .. } in shards.iter().map(|shard| &shard.document) {
         tallies.insert(key.clone(), Tally::of(counts));
@@ -109,14 +111,14 @@ fn news(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versioned<JobRecord
     for record in jobs.iter().map(|job| &job.document) {
         lines.insert(record.id.clone(), (record.name.clone(), DirectoryLine::of(record)));
     }
-    let mut news = AllNews::default();
+    let mut changes = DirectoryChanges::default();
     for (key, tally) in tallies {
-        news.set(&key, tally);
+        changes.set(&key, tally);
     }
     for (name, line) in lines.into_values() {
-        news.put(&name, line);
+        changes.put(&name, line);
     }
-    news
+    changes
 }
 
 /// Refuses a commit that would change what a job is. A version stands for a content, so a job that
@@ -158,8 +160,8 @@ async fn write_body(connector: &Connector, id: &JobId, body: &JobBody) -> Result
 }
 
 /// Writes a job under its version: whole when it is new or the write is to be durable, else only what may change. The
-/// server removes it, and its body with it, when it has expired. A job that goes on after it had ended is written whole,
-/// for only that takes an expiry back.
+/// server removes it, and its body with it, when it has expired. A job that goes on after it had ended is written
+/// whole, for only that takes an expiry back.
 async fn write_job(
     connector: &Connector,
     job: &Versioned<JobRecord>,
@@ -173,7 +175,7 @@ async fn write_job(
     let lifetime = expiry.map(|at| at.since(Clock::system().now()).max(Duration::from_secs(1)));
     let has_been_put_back = record.retries > 0 && retention != Retention::FOREVER;
     if record.has_body && (lifetime.is_some() || has_been_put_back) {
-        connector.keep_for(Room::Jobs, &body_key(&record.id), lifetime).await?;
+        connector.set_lifetime(Room::Jobs, &body_key(&record.id), lifetime).await?;
     }
     let whole = codec::encode(&document);
     let written = match job.version {
@@ -209,5 +211,5 @@ async fn refuse_moved(connector: &Connector, term: &Term, moved: Vec<Option<Stri
 }
 
 fn conflict(what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Conflict, format!("{what} was written by somebody else"))
+    StoreError::new(StoreErrorKind::Conflict, format!("{what} was written by another process"))
 }

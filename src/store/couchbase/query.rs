@@ -10,16 +10,20 @@ use couchbase::error::{Error, ErrorKind};
 use couchbase::options::query_options::{QueryOptions, ScanConsistency};
 use futures_util::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::{Duration, timeout};
 
 use super::CouchbaseSettings;
-use super::documents::{self, LAST_PLACE, Room};
-use super::layout::Layout;
+use super::documents::{self, LAST_PLACE, Layout, Room};
 use super::session::Session;
+use super::setup::Refusal;
 use crate::domain::{Fingerprint, JobState};
 use crate::store::{JobFilter, StoreError, StoreErrorKind};
 
 /// How long a query may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an index may take to be made.
+const INDEXING: Duration = Duration::from_secs(600);
 /// How many ranges of a list are read at the same time.
 const AT_ONCE: usize = 8;
 
@@ -116,7 +120,7 @@ pub(super) async fn run<T: DeserializeOwned + Send>(
 /// Whether the cluster runs queries.
 pub(super) async fn is_offered(session: &Session) -> Result<bool, StoreError> {
     let answer = run::<u64>(session, "SELECT RAW 1", QueryOptions::new().read_only(true));
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match timeout(PATIENCE, answer).await {
         Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => Ok(false),
         Ok(Err(e)) => Err(failed("a query", e)),
         Ok(Ok(_)) => Ok(true),
@@ -186,7 +190,7 @@ pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit:
 
 /// Waits for a query's answer, up to [`PATIENCE`].
 pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, StoreError> {
-    match tokio::time::timeout(PATIENCE, query).await {
+    match timeout(PATIENCE, query).await {
         Ok(answer) => answer.map_err(|e| failed(what, e)),
         Err(e) => {
             let message = format!("{what}: Couchbase's query service does not answer");
@@ -218,4 +222,61 @@ fn failed(what: &str, error: Error) -> StoreError {
         _ => format!("{what} failed in Couchbase"),
     };
     StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error)
+}
+
+/// The reason why indexes are missing.
+#[derive(Debug)]
+pub(super) struct MissingIndexes {
+    /// What does not work, for callers that ask whether everything does.
+    pub(super) lack: String,
+    /// The same with what an operator can do, for the log.
+    pub(super) log: String,
+    /// Whether waiting alone does not help, as a rule.
+    pub(super) may_last: bool,
+}
+
+/// Makes the missing indexes for lists.
+///
+/// # Errors
+/// The indexes that are still missing, and why.
+pub(super) async fn make_indexes(session: &Session, settings: &CouchbaseSettings) -> Result<(), MissingIndexes> {
+    let (mut made, mut missing, mut last) = (Vec::new(), Vec::new(), None);
+    for index in INDEXES {
+        let statement = index.statement(session.layout, settings);
+        let made_it = timeout(INDEXING, run::<Value>(session, &statement, QueryOptions::new())).await;
+        match made_it {
+            Ok(Ok(_)) => made.push(index.name),
+            Ok(Err(e)) if *e.kind() == ErrorKind::IndexExists => {}
+            Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => {
+                let lack = "Couchbase has no query service: lists of jobs, `rebuild` and `export` do not work";
+                let log = format!("{lack}; single jobs, GET /jobs and statistics do. Looked for again now and then");
+                return Err(MissingIndexes { lack: lack.to_owned(), log, may_last: true });
+            }
+            Ok(Err(e)) => {
+                missing.push((index.name, statement));
+                last = Some(Refusal::Refused(e));
+            }
+            Err(e) => {
+                missing.push((index.name, statement));
+                last = Some(Refusal::Silence(e));
+            }
+        }
+    }
+    if !made.is_empty() {
+        tracing::info!("made the indexes {} in Couchbase", made.join(", "));
+    }
+    let Some(reason) = last else { return Ok(()) };
+    let (names, statements): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+    let may_last = matches!(&reason, Refusal::Refused(e) if *e.kind() == ErrorKind::AuthenticationFailure);
+    let names = names.join(", ");
+    Err(MissingIndexes {
+        lack: format!("lists of jobs need indexes that are missing in Couchbase ({names}): {reason}"),
+        log: format!(
+            "the indexes {names} are missing in Couchbase and could not be made, tried again until they are: lists of \
+             jobs that need them fail. If that lasts, have them made by a user with the role query_manage_index: {}. \
+             The reason: {reason}",
+            statements.join("; ")
+        ),
+        may_last,
+    })
 }

@@ -41,29 +41,32 @@ impl Obstacle {
 /// The last log message while connecting, in the SDK's words. A later version of the SDK may use other
 /// words, and then the obstacle is not recognised. The message is shown when connecting takes too long.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Heard(Arc<Mutex<Option<String>>>);
+pub(super) struct LastMessage(Arc<Mutex<Option<String>>>);
 
-impl Heard {
-    /// The last message.
-    pub(super) fn last(&self) -> Option<String> {
-        self.0.lock().expect("nobody panics with the lock in hand").clone()
+impl LastMessage {
+    /// The last message that the SDK logged while it connected.
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().expect("no thread panics while it holds the lock").clone()
     }
 }
 
 /// The result of `connecting`, or the obstacle as soon as the SDK logs it.
-pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Output = T>) -> Result<T, Obstacle> {
-    let ear = LogSniffer {
+pub(super) async fn connect_or_obstacle<T>(
+    last_message: &LastMessage,
+    connecting: impl Future<Output = T>,
+) -> Result<T, Obstacle> {
+    let sniffer = LogSniffer {
         log: tracing::dispatcher::get_default(Clone::clone),
         obstacle: Arc::default(),
-        news: Arc::default(),
-        heard: heard.clone(),
+        noticed: Arc::default(),
+        last_message: last_message.clone(),
     };
-    let (obstacle, news) = (ear.obstacle.clone(), ear.news.clone());
+    let (obstacle, noticed) = (sniffer.obstacle.clone(), sniffer.noticed.clone());
     tokio::select! {
-        done = connecting.with_subscriber(ear) => Ok(done),
-        () = news.notified() => {
-            let obstacle = obstacle.lock().expect("nobody panics with the lock in hand").take();
-            Err(obstacle.expect("it is there before the news"))
+        done = connecting.with_subscriber(sniffer) => Ok(done),
+        () = noticed.notified() => {
+            let obstacle = obstacle.lock().expect("no thread panics while it holds the lock").take();
+            Err(obstacle.expect("it is there before the notice"))
         }
     }
 }
@@ -72,8 +75,8 @@ pub(super) async fn unless_hopeless<T>(heard: &Heard, connecting: impl Future<Ou
 struct LogSniffer {
     log: Dispatch,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
-    news: Arc<Notify>,
-    heard: Heard,
+    noticed: Arc<Notify>,
+    last_message: LastMessage,
 }
 
 fn is_of_sdk(metadata: &Metadata<'_>) -> bool {
@@ -90,10 +93,10 @@ impl Subscriber for LogSniffer {
             let mut message = Message(String::new());
             event.record(&mut message);
             if let Some(obstacle) = Obstacle::of(&message.0) {
-                *self.obstacle.lock().expect("nobody panics with the lock in hand") = Some(obstacle);
-                self.news.notify_one();
+                *self.obstacle.lock().expect("no thread panics while it holds the lock") = Some(obstacle);
+                self.noticed.notify_one();
             }
-            *self.heard.0.lock().expect("nobody panics with the lock in hand") = Some(message.0);
+            *self.last_message.0.lock().expect("no thread panics while it holds the lock") = Some(message.0);
         }
         if self.log.enabled(event.metadata()) {
             self.log.event(event);
@@ -176,21 +179,21 @@ mod tests {
     async fn what_is_said_while_connecting_is_in_the_log_too() {
         let log = Log::default();
         let _guard = tracing::subscriber::set_default(log.clone());
-        let heard = Heard::default();
+        let last_message = LastMessage::default();
         let connecting = async {
             tracing::info!(target: "jobber", "one");
             tracing::warn!(target: "couchbase_core::agent", "the moon is in the way");
             tracing::debug!(target: "couchbase_core::agent", "nobody wants to know");
             3
         };
-        assert_eq!(unless_hopeless(&heard, connecting).await, Ok(3));
+        assert_eq!(connect_or_obstacle(&last_message, connecting).await, Ok(3));
         assert_eq!(*log.0.lock().unwrap(), ["one", "the moon is in the way"]);
-        assert_eq!(heard.last().as_deref(), Some("the moon is in the way"), "whatever its words");
+        assert_eq!(last_message.get().as_deref(), Some("the moon is in the way"), "whatever its words");
         let refused = async {
             tracing::warn!(target: "couchbase_core::kvclient", "Auth failed: auth error");
             std::future::pending::<()>().await;
         };
-        assert!(matches!(unless_hopeless(&heard, refused).await, Err(Obstacle::Refused(_))));
+        assert!(matches!(connect_or_obstacle(&last_message, refused).await, Err(Obstacle::Refused(_))));
         assert_eq!(log.0.lock().unwrap().len(), 3);
     }
 }

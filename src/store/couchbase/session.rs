@@ -24,9 +24,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::documents::Room;
+use super::documents::{Layout, Room};
 use super::durability::Demand;
-use super::layout::Layout;
 use super::loss::StoreSightings;
 use super::setup;
 use super::{CouchbaseSettings, probe, sdk_log_sniffer};
@@ -54,7 +53,7 @@ pub(super) struct Session {
     pub(super) layout: Layout,
     key_prefix: String,
     /// How many operations in a row got no answer.
-    unheard: AtomicU32,
+    unanswered: AtomicU32,
 }
 
 impl Session {
@@ -73,18 +72,18 @@ impl Session {
         shortened(full, prefix)
     }
 
-    /// Notes an answer.
-    pub(super) fn heard(&self) {
-        self.unheard.store(0, Ordering::Relaxed);
+    /// Notes that the server answered an operation, which ends a row of silent ones.
+    pub(super) fn note_answer(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
     }
 
     /// Notes that an operation got no answer.
-    pub(super) fn unheard(&self) {
-        self.unheard.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn note_silence(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_silent(&self) -> bool {
-        self.unheard.load(Ordering::Relaxed) >= SILENT
+        self.unanswered.load(Ordering::Relaxed) >= SILENT
     }
 }
 
@@ -143,7 +142,7 @@ impl Connector {
     }
 
     fn usable(&self) -> Option<Arc<Session>> {
-        let current = self.current.read().expect("nobody panics with the lock in hand");
+        let current = self.current.read().expect("no thread panics while it holds the lock");
         current.as_ref().filter(|session| !session.is_silent()).cloned()
     }
 
@@ -167,7 +166,7 @@ impl Connector {
         match Box::pin(self.connect()).await {
             Ok(session) => {
                 let session = Arc::new(session);
-                *self.current.write().expect("nobody panics with the lock in hand") = Some(session.clone());
+                *self.current.write().expect("no thread panics while it holds the lock") = Some(session.clone());
                 *last_failure = None;
                 Ok(session)
             }
@@ -203,7 +202,7 @@ impl Connector {
                 collections,
                 layout,
                 key_prefix: settings.key_prefix.clone(),
-                unheard: AtomicU32::new(0),
+                unanswered: AtomicU32::new(0),
             }),
             Err(e) => {
                 runtime.shutdown_background();
@@ -218,11 +217,11 @@ impl Connector {
         options: ClusterOptions,
         facts: Option<probe::Facts>,
     ) -> Result<(Cluster, Scope, Vec<Collection>, Layout), StoreError> {
-        let (settings, heard) = (self.settings.clone(), sdk_log_sniffer::Heard::default());
-        let listening = heard.clone();
+        let (settings, last_message) = (self.settings.clone(), sdk_log_sniffer::LastMessage::default());
+        let listening = last_message.clone();
         let opening = runtime.spawn(async move {
             let connecting = Cluster::connect(&settings.connection, options);
-            let connected = sdk_log_sniffer::unless_hopeless(&listening, connecting)
+            let connected = sdk_log_sniffer::connect_or_obstacle(&listening, connecting)
                 .await
                 .map_err(|e| setup::barred(&settings, e))?;
             let cluster = connected.map_err(|e| {
@@ -256,11 +255,13 @@ impl Connector {
             Ok(Err(e)) => Err(StoreError::new(StoreErrorKind::Unavailable, "Couchbase's client broke").caused_by(e)),
             Err(e) => {
                 let CouchbaseSettings { connection, bucket, username, .. } = &self.settings;
-                let said =
-                    heard.last().map(|said| format!("; the last that was heard of it: {said}")).unwrap_or_default();
+                let last = last_message
+                    .get()
+                    .map(|said| format!("; the last that was heard of it: {said}"))
+                    .unwrap_or_default();
                 let message = format!(
                     "bucket {bucket:?} at {connection} could not be opened as {username:?} within {}s: it can't be \
-                     reached, is not ready, or refuses the user or the certificates{said}",
+                     reached, is not ready, or refuses the user or the certificates{last}",
                     CONNECTING.as_secs()
                 );
                 Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(e))

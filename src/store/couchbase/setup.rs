@@ -1,25 +1,18 @@
-//! Makes missing collections, and missing indexes of lists, in the bucket.
+//! Makes missing collections in the bucket, and says why it can't be used.
 
 use couchbase::bucket::Bucket;
 use couchbase::cluster::Cluster;
 use couchbase::error::{Error, ErrorKind};
-use couchbase::options::query_options::QueryOptions;
-use serde_json::Value;
 use tokio::time::{Duration, timeout};
 
 use super::CouchbaseSettings;
-use super::documents::{PROJECTOR, Room};
-use super::layout::Layout;
+use super::documents::{Layout, PROJECTOR, Room};
 use super::probe::Facts;
-use super::query::{self, INDEXES};
 use super::sdk_log_sniffer::Obstacle;
-use super::session::Session;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long one request to the management or the query service may take.
 const REQUEST: Duration = Duration::from_secs(4);
-/// How long an index may take to be made.
-const INDEXING: Duration = Duration::from_secs(600);
 
 /// Makes missing collections, and returns the layout of this bucket.
 ///
@@ -110,7 +103,7 @@ async fn make(settings: &CouchbaseSettings, bucket: &Bucket, missing: &[Room]) -
 
 /// The reason why something could not be made.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("{0}")]
     Refused(#[from] Error),
     #[error("no answer")]
@@ -170,61 +163,4 @@ pub(super) fn unusable(settings: &CouchbaseSettings, error: &Error) -> StoreErro
         _ => (StoreErrorKind::Unavailable, format!("bucket {bucket:?} can't be used")),
     };
     StoreError::new(kind, message).caused_by(error.clone())
-}
-
-/// The reason why indexes are missing.
-#[derive(Debug)]
-pub(super) struct Problem {
-    /// What does not work, for callers that ask whether everything does.
-    pub(super) lack: String,
-    /// The same with what an operator can do, for the log.
-    pub(super) log: String,
-    /// Whether waiting alone does not help, as a rule.
-    pub(super) may_last: bool,
-}
-
-/// Makes the missing indexes for lists.
-///
-/// # Errors
-/// The indexes that are still missing, and why.
-pub(super) async fn indexes(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
-    let (mut made, mut missing, mut last) = (Vec::new(), Vec::new(), None);
-    for index in INDEXES {
-        let statement = index.statement(session.layout, settings);
-        let made_it = timeout(INDEXING, query::run::<Value>(session, &statement, QueryOptions::new())).await;
-        match made_it {
-            Ok(Ok(_)) => made.push(index.name),
-            Ok(Err(e)) if *e.kind() == ErrorKind::IndexExists => {}
-            Ok(Err(e)) if matches!(e.kind(), ErrorKind::ServiceNotAvailable(_)) => {
-                let lack = "Couchbase has no query service: lists of jobs, `rebuild` and `export` do not work";
-                let log = format!("{lack}; single jobs, GET /jobs and statistics do. Looked for again now and then");
-                return Err(Problem { lack: lack.to_owned(), log, may_last: true });
-            }
-            Ok(Err(e)) => {
-                missing.push((index.name, statement));
-                last = Some(Refusal::Refused(e));
-            }
-            Err(e) => {
-                missing.push((index.name, statement));
-                last = Some(Refusal::Silence(e));
-            }
-        }
-    }
-    if !made.is_empty() {
-        tracing::info!("made the indexes {} in Couchbase", made.join(", "));
-    }
-    let Some(reason) = last else { return Ok(()) };
-    let (names, statements): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-    let may_last = matches!(&reason, Refusal::Refused(e) if *e.kind() == ErrorKind::AuthenticationFailure);
-    let names = names.join(", ");
-    Err(Problem {
-        lack: format!("lists of jobs need indexes that are missing in Couchbase ({names}): {reason}"),
-        log: format!(
-            "the indexes {names} are missing in Couchbase and could not be made, tried again until they are: lists of \
-             jobs that need them fail. If that lasts, have them made by a user with the role query_manage_index: {}. \
-             The reason: {reason}",
-            statements.join("; ")
-        ),
-        may_last,
-    })
 }

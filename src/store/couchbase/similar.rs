@@ -21,10 +21,9 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::documents::{Room, space};
-use super::layout::Layout;
+use super::documents::{Layout, Room, space};
+use super::query::MissingIndexes;
 use super::session::{Connector, Session};
-use super::setup::Problem;
 use super::{CouchbaseSettings, errors, history};
 use crate::domain::Fingerprint;
 use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
@@ -89,11 +88,11 @@ impl VectorIndex {
     }
 
     fn is_held(&self, model: &str) -> bool {
-        self.held.lock().expect("nobody panics with the lock in hand").as_deref() == Some(model)
+        self.held.lock().expect("no thread panics while it holds the lock").as_deref() == Some(model)
     }
 
     fn set_held(&self, model: Option<&str>) {
-        *self.held.lock().expect("nobody panics with the lock in hand") = model.map(str::to_owned);
+        *self.held.lock().expect("no thread panics while it holds the lock") = model.map(str::to_owned);
     }
 }
 
@@ -225,12 +224,11 @@ fn dimension_of(value: &Value) -> Option<u64> {
 ///
 /// What is missing and what that costs, where another try may help. What can't change while this
 /// process runs is logged here, once.
-/// here, once.
-pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), Problem> {
+pub(super) async fn prepare(session: &Session, settings: &CouchbaseSettings) -> Result<(), MissingIndexes> {
     const COST: &str = "errors like another one are found by comparing it with every known error, which reads them all";
     let Some(dimension) = settings.dimension else { return Ok(()) };
     let (name, bucket) = (index_name(dimension), &settings.bucket);
-    let problem = |log: String, may_last| Err(Problem { lack: COST.to_owned(), log, may_last });
+    let problem = |log: String, may_last| Err(MissingIndexes { lack: COST.to_owned(), log, may_last });
     match timeout(MAKING, make(session, bucket, dimension)).await {
         Ok(Ok(Made::New)) => tracing::info!("made the vector search index {name} in Couchbase"),
         Ok(Ok(Made::StandingBefore)) => {}

@@ -150,8 +150,8 @@ fn listing(filter: &JobFilter, state: Option<JobState>, start: Option<&ListCurso
     (sql, values)
 }
 
-/// The query for one page of jobs that failed with an error. It reads one range of one index, and looks at each job that
-/// it finds there for the other conditions.
+/// The query for one page of jobs that failed with an error. It reads one range of one index, and looks at each job
+/// that it finds there for the other conditions.
 fn failed_with(filter: &JobFilter, error: Fingerprint, start: Option<&ListCursor>, wanted: usize) -> Query {
     let mut values = span(filter, start);
     values.push(error.as_bytes().to_vec().into());

@@ -104,7 +104,7 @@ impl Committed {
         let (kind, message) = match self {
             Committed::Done => return Ok(()),
             Committed::Fenced => (StoreErrorKind::Fenced, "another projector has taken over".to_owned()),
-            Committed::Conflict(what) => (StoreErrorKind::Conflict, format!("{what} was written by somebody else")),
+            Committed::Conflict(what) => (StoreErrorKind::Conflict, format!("{what} was written by another process")),
             Committed::Changed(id) => {
                 (StoreErrorKind::Rejected, format!("job {id} can't get another name, body or time of submission"))
             }

@@ -4,12 +4,12 @@
 //! for every combination of filters, each in the order of the list, without removed jobs. `summary` is a job's line in
 //! a list and stands before `document`, so that a listing never touches the pages on which output tails lie.
 //!
-//! `history_bodies` holds what each job is given. It is written once, so that a record that changes with every event stays
-//! small. Records of format 1 have it within, and no row there.
+//! `history_bodies` holds what each job is given. It is written once, so that a record that changes with every event
+//! stays small. Records of format 1 have it within, and no row there.
 //!
 //! `history_job_errors` says which jobs failed with which error, in the order of the list, so that the jobs of an error
-//! are found the same way. An error's row has the columns of its two halves side by side: `seen` is the projector's, the
-//! others belong to whoever works out what errors mean.
+//! are found the same way. An error's row has the columns of its two halves side by side: `seen` is the projector's,
+//! the others are the classifier's.
 
 pub(super) const STEPS: &[&str] = &[
     "

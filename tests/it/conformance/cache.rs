@@ -111,12 +111,12 @@ async fn the_categories_published_last_are_told(caches: Caches) {
 
 async fn what_a_job_gets_more_is_told(caches: Caches) {
     let (a, b) = (JobId::parse("a").unwrap(), JobId::parse("repeat:b:1").unwrap());
-    assert_eq!(caches.here.stretch(&a).await.unwrap(), None);
-    for stretch in [LimitScale { timeout: 2.0, memory: 1.5 }, LimitScale { timeout: 0.1, memory: 64.0 }] {
-        caches.here.put_stretch(&a, stretch).await.unwrap();
-        assert_eq!(caches.there.stretch(&a).await.unwrap(), Some(stretch));
+    assert_eq!(caches.here.limit_scale(&a).await.unwrap(), None);
+    for scale in [LimitScale { timeout: 2.0, memory: 1.5 }, LimitScale { timeout: 0.1, memory: 64.0 }] {
+        caches.here.put_limit_scale(&a, scale).await.unwrap();
+        assert_eq!(caches.there.limit_scale(&a).await.unwrap(), Some(scale));
     }
-    assert_eq!(caches.there.stretch(&b).await.unwrap(), None);
+    assert_eq!(caches.there.limit_scale(&b).await.unwrap(), None);
 }
 
 async fn a_days_budget_is_one_for_all(caches: Caches) {

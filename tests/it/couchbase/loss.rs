@@ -47,7 +47,7 @@ impl Projecting {
             (log.clone(), store.clone(), stop.clone());
         let running = tokio::spawn(async move {
             let (progress, _) = watch::channel(Cursor::START);
-            let (error_feed, _audience) = new_error_feed();
+            let (error_feed, _feed) = new_error_feed();
             let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
             run(source, projection, settings, Clock::system(), ends, outputs).await.unwrap();
         });

@@ -1,16 +1,20 @@
-//! The queue as a whole: counts, pausing, and cleaning.
+//! Operation: the queue as a whole (counts, pausing, cleaning), and the workers that live.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
 use super::body::Json;
 use super::problem::ApiError;
+use super::query::Segment;
 use super::state::Api;
-use crate::domain::JobOptions;
-use crate::queue::{CleanRequest, StateCounts};
-use crate::wire::{CleanBody, Cleaned, FieldProblem};
+use crate::domain::{JobOptions, WorkerId};
+use crate::queue::{CleanRequest, StateCounts, WorkerInfo};
+use crate::wire::{CleanBody, Cleaned, FieldProblem, Listing};
 
 /// `GET /api/v1/queue`: how many jobs are in each state, and whether the queue is paused.
 pub(super) async fn counts(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
@@ -53,4 +57,25 @@ pub(super) async fn clean(State(api): State<Arc<Api>>, body: Json<CleanBody>) ->
     let removed = api.operator.clean(CleanRequest { state, older_than, limit }).await?;
     tracing::info!(%state, removed, "ended jobs were taken out of the queue");
     Ok(axum::Json(Cleaned { removed }))
+}
+
+/// `GET /api/v1/workers`: the workers that have sent a heartbeat lately.
+pub(super) async fn workers(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<WorkerInfo>>, ApiError> {
+    Ok(axum::Json(Listing { items: api.queue.workers().await?, next_cursor: None }))
+}
+
+/// `POST /api/v1/workers/{id}:drain`: asks a worker to drain.
+pub(super) async fn act_on_worker(State(api): State<Arc<Api>>, segment: Segment) -> Result<Response, ApiError> {
+    let (id, verb) = segment.verb()?;
+    if verb != "drain" {
+        let detail = format!("a worker can't be told to {verb:?}, only to drain");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_verb", detail));
+    }
+    let id = WorkerId::parse(id)?;
+    if !api.operator.drain_worker(&id).await? {
+        let detail = format!("there is no worker {id}");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_worker", detail));
+    }
+    tracing::info!(worker = %id, "a worker was asked to drain");
+    Ok((StatusCode::ACCEPTED, axum::Json(json!({"id": id, "status": "draining"}))).into_response())
 }

@@ -1,0 +1,147 @@
+//! Measures what an attempt used: reaps its process with what the kernel counted, and computes its peak resident
+//! memory.
+//!
+//! `ru_maxrss` of a child is trustworthy only above a floor: with a vfork-like spawn, the kernel starts the child's
+//! high-water mark at that of its parent (the child runs in the parent's memory until it executes its program). So at
+//! or below the supervisor's own high-water mark it says nothing, and samples of `VmHWM`, which belongs to the program
+//! alone, take its place.
+#![expect(unsafe_code, reason = "wait4 and getrusage have no safe wrapper")]
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use super::exit::Ending;
+use super::{procfs, sys};
+
+/// The first sample comes late enough that short attempts cost nothing, and then twice as late each time.
+const FIRST: Duration = Duration::from_millis(8);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// What the kernel counted for a process and the descendants that it waited for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    pub(super) user_us: u64,
+    pub(super) system_us: u64,
+    /// The largest resident set of one process, in bytes. The module says when it can be trusted.
+    pub(super) max_rss: u64,
+    /// Page faults: pages that the kernel brought in.
+    pub(super) faults: u64,
+}
+
+impl From<libc::rusage> for Counted {
+    fn from(usage: libc::rusage) -> Self {
+        let count = |n: libc::c_long| u64::try_from(n).unwrap_or(0);
+        let micros =
+            |t: libc::timeval| u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_usec).unwrap_or(0);
+        Self {
+            user_us: micros(usage.ru_utime),
+            system_us: micros(usage.ru_stime),
+            max_rss: count(usage.ru_maxrss) * 1024,
+            faults: count(usage.ru_minflt) + count(usage.ru_majflt),
+        }
+    }
+}
+
+/// Reaps a child. Answers how it ended and what it used; without `wait`, `None` while it still runs.
+pub(super) fn reap(pid: Pid, wait: bool) -> io::Result<Option<(Ending, Counted)>> {
+    let flags = if wait { 0 } else { libc::WNOHANG };
+    loop {
+        let mut status = 0;
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: both pointers are valid for writes for the duration of the call.
+        let reaped = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &mut status, flags, usage.as_mut_ptr()) };
+        if reaped == 0 {
+            return Ok(None);
+        }
+        if reaped < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        // SAFETY: an rusage of zeros is valid, and the kernel has filled it in.
+        let usage = unsafe { usage.assume_init() };
+        let ending = if libc::WIFSIGNALED(status) {
+            Ending::Signaled(libc::WTERMSIG(status))
+        } else {
+            Ending::Exited(libc::WEXITSTATUS(status))
+        };
+        return Ok(Some((ending, usage.into())));
+    }
+}
+
+/// The most memory that this process itself has had resident, in bytes.
+pub(super) fn own_max_rss() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is valid for writes for the duration of the call.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    if result != 0 {
+        return 0;
+    }
+    // SAFETY: an rusage of zeros is valid, and the kernel has filled it in.
+    Counted::from(unsafe { usage.assume_init() }).max_rss
+}
+
+/// Samples the peak of a process while it runs.
+#[derive(Debug)]
+pub(super) struct PeakMemory {
+    next: Instant,
+    interval: Duration,
+    sampled: u64,
+}
+
+impl PeakMemory {
+    pub(super) fn new(started: Instant) -> Self {
+        Self { next: started + FIRST, interval: FIRST, sampled: 0 }
+    }
+
+    /// When [`PeakMemory::tick`] wants to be called.
+    pub(super) fn deadline(&self) -> Instant {
+        self.next
+    }
+
+    /// Takes a sample when it is due. Answers whether that was the first sample.
+    pub(super) fn tick(&mut self, pid: Pid, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        let first = self.interval == FIRST;
+        self.sampled = self.sampled.max(procfs::peak_rss(pid).unwrap_or(0));
+        self.interval = (self.interval * 2).min(LONGEST);
+        self.next = now + self.interval;
+        first
+    }
+
+    /// The peak in bytes: the kernel's count if it is above the floor; else the highest sample. An
+    /// attempt too short for any sample gets an estimate: the memory that it can have touched with one
+    /// page for each page fault. That is somewhat low when the kernel brought in several pages at once.
+    pub(super) fn finish(&self, counted: &Counted, floor: u64) -> u64 {
+        if counted.max_rss > floor {
+            return counted.max_rss;
+        }
+        if self.sampled > 0 {
+            return self.sampled;
+        }
+        (counted.faults * sys::page_size()).min(counted.max_rss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_count_holds_only_above_the_floor() {
+        let counted = |max_rss, faults| Counted { max_rss, faults, ..Counted::default() };
+        let page = sys::page_size();
+        let mut peak = PeakMemory::new(Instant::now());
+        assert_eq!(peak.finish(&counted(9_000_000, 5), 8_000_000), 9_000_000);
+        assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000), 5 * page);
+        assert_eq!(peak.finish(&counted(8_000_000, 1 << 40), 8_000_000), 8_000_000);
+        peak.sampled = 3_000_000;
+        assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000), 3_000_000);
+    }
+}
