@@ -72,11 +72,8 @@ pub(super) async fn wrong_scheme(servers: &[Server], uses_tls: bool) -> Option<&
 }
 
 fn tls_greeting() -> Option<Vec<u8>> {
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
+    let config =
+        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     let name = "localhost".try_into().ok()?;
     let mut greeting = Vec::new();
     rustls::ClientConnection::new(Arc::new(config), name).ok()?.write_tls(&mut greeting).ok()?;

@@ -1,7 +1,6 @@
 //! Turns Redis URLs into checked client settings.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use fred::types::config::{Config, TlsConfig, TlsConnector};
 use rustls::pki_types::CertificateDer;
@@ -81,11 +80,7 @@ fn trusting(file: &Path) -> Result<TlsConfig, RedisError> {
     if roots.is_empty() {
         return Err(unreadable("there is no certificate in PEM".to_owned()));
     }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok(config.into())
 }
 

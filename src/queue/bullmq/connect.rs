@@ -72,10 +72,6 @@ impl Target {
         redis::Client::open(nodes.first().unwrap_or(&settings.url).as_str()).map_err(|_| {
             rejected("the queue's URL can't be read; it is redis://[user:password@]host:port[/database]".to_owned())
         })?;
-        if tls {
-            // Fails when another part of the process has installed one, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
         let alone = |node: String| RedisConnectionOptions { cluster_nodes: Vec::new(), url: node, ..options.clone() };
         let nodes = nodes.into_iter().map(alone).collect();
         Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes })
