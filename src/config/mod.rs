@@ -23,6 +23,7 @@ pub use store::{StoreConfig, StoreUrl};
 use values::{key_part, queue_url};
 
 use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Secret, Seed};
+use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
 
 /// All settings, checked.
@@ -74,9 +75,8 @@ pub struct ServeConfig {
 pub enum QueueUrl {
     /// In the embedded database of the data directory.
     Embedded,
-    /// On a Redis or Valkey server or cluster: `redis://` or `redis-cluster://`, with `rediss` for
-    /// TLS. The URL is a secret, because it may hold a password.
-    Redis(Secret),
+    /// On a Redis or Valkey server or cluster. The URL names no Sentinels.
+    Redis(RedisUrl),
 }
 
 /// The settings of the queue.
