@@ -309,10 +309,17 @@ async fn open_store(
     }
 }
 
+/// How both clients reach the configured Redis. `None` without one.
+fn redis_settings(config: &Config) -> Option<RedisSettings> {
+    match &config.queue.url {
+        QueueUrl::Redis(url) => Some(RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() }),
+        QueueUrl::Embedded => None,
+    }
+}
+
 /// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
 pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result<ServerInfo, String>)> {
-    let QueueUrl::Redis(url) = &config.queue.url else { return None };
-    let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+    let settings = redis_settings(config)?;
     let redis = match Redis::connect(&settings, &TaskTracker::new()).await {
         Ok(redis) => redis,
         Err(error) => return Some(("queue.url".to_owned(), Err(error.to_string()))),
@@ -326,8 +333,7 @@ pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result
 /// # Errors
 /// When Redis does not do it.
 pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
-    let QueueUrl::Redis(url) = &config.queue.url else { return Ok(()) };
-    let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+    let Some(settings) = redis_settings(config) else { return Ok(()) };
     let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
     let queue = log_name(config);
     for pattern in [format!("{queue}:*"), format!("jobber:{queue}:*"), format!("jobber:{{{queue}}}:*")] {
@@ -398,8 +404,8 @@ async fn open_queue(
     tasks: &TaskTracker,
 ) -> Result<QueuePorts, QueueError> {
     let wanted = &config.queue;
-    match &wanted.url {
-        QueueUrl::Embedded => {
+    match redis_settings(config) {
+        None => {
             let settings = EmbeddedQueueSettings {
                 lease: wanted.lease,
                 completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
@@ -412,10 +418,9 @@ async fn open_queue(
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
             Ok(QueuePorts::of(queue))
         }
-        QueueUrl::Redis(url) => {
+        Some(redis) => {
             let settings = BullSettings {
-                url: url.reveal().to_owned(),
-                tls_ca: wanted.tls_ca.clone(),
+                redis,
                 queue: wanted.name.clone(),
                 prefix: wanted.prefix.clone(),
                 lease: wanted.lease,
@@ -447,15 +452,14 @@ struct Shared {
 
 /// Log and cache lie where the queue lies, so that every worker of the queue reaches them.
 async fn open_shared(config: &Config, db: &Sqlite, tasks: &TaskTracker) -> anyhow::Result<Shared> {
-    match &config.queue.url {
-        QueueUrl::Embedded => {
+    match redis_settings(config) {
+        None => {
             let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
             let cache = EmbeddedCache::open(db.clone(), KNOWN_ERRORS).await?;
             let name = log.name().await?;
             Ok(Shared { sink: log.clone(), source: log.clone(), cache, embedded: Some(log), log: name })
         }
-        QueueUrl::Redis(url) => {
-            let settings = RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() };
+        Some(settings) => {
             let redis = Redis::connect(&settings, tasks).await?;
             let queue = log_name(config);
             let cache = RedisCache::open(redis.clone(), &queue, REMEMBERED);

@@ -87,7 +87,6 @@ impl Site {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let served = tasks.spawn(super::serve(listener, api, stop.clone(), Duration::from_secs(20)));
-        rustls::crypto::ring::default_provider().install_default().ok();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { store, base, http, queue, log, clock, stop, stop_projector, served, tasks, _dir: dir }
     }

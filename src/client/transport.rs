@@ -150,8 +150,6 @@ fn content_type(response: &Response) -> String {
 }
 
 pub(super) fn build(base: &Url) -> reqwest::Result<reqwest::Client> {
-    // This fails only when a provider is installed already, which is just as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip: IpAddr| SocketAddr::new(ip, 0));
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("jobber/", env!("CARGO_PKG_VERSION")))

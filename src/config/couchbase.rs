@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::domain::Secret;
+use crate::domain::secret::has_bare_percent;
 
 /// What `store.url` may be, as errors tell people.
 pub(super) const ALLOWED: &str = "embedded, or couchbase:// or couchbases:// with user:password@host/bucket";
@@ -79,16 +80,6 @@ pub(super) fn of_variables(host: &str, username: &str, password: &str, bucket: &
 /// Encodes a text for a URL.
 pub(super) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-}
-
-/// Whether the user or the password of a URL has a `%` that does not begin a `%XX`. Such a text was
-/// not encoded, and would be decoded to another one.
-pub(super) fn has_bare_percent(url: &str) -> bool {
-    let credentials = url.rsplit_once('@').map_or("", |(credentials, _)| credentials);
-    credentials
-        .split('%')
-        .skip(1)
-        .any(|rest| !rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)))
 }
 
 #[cfg(test)]

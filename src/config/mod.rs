@@ -24,6 +24,7 @@ use values::{key_part, queue_url};
 
 use crate::domain::notation::{self, number};
 use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, RunOption, Secret, Seed};
+use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
 
 /// All settings, checked.
@@ -75,9 +76,8 @@ pub struct ServeConfig {
 pub enum QueueUrl {
     /// In the embedded database of the data directory.
     Embedded,
-    /// On a Redis or Valkey server or cluster: `redis://` or `redis-cluster://`, with `rediss` for
-    /// TLS. The URL is a secret, because it may hold a password.
-    Redis(Secret),
+    /// On a Redis or Valkey server or cluster. The URL names no Sentinels.
+    Redis(RedisUrl),
 }
 
 /// The settings of the queue.

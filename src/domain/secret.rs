@@ -28,3 +28,13 @@ impl std::str::FromStr for Secret {
         Ok(Self::new(text))
     }
 }
+
+/// Whether the user or the password of a URL has a `%` that does not begin a `%XX`. Such a text was
+/// not encoded, and would be decoded to another one.
+pub fn has_bare_percent(url: &str) -> bool {
+    let credentials = url.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+    credentials
+        .split('%')
+        .skip(1)
+        .any(|rest| !rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)))
+}

@@ -1,14 +1,13 @@
-//! What a client's errors mean to people, and whether another try is worth it.
+//! What errors of both clients mean to people, and whether another try is worth it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::error::{Error, ErrorKind};
-use fred::types::config::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::RedisErrorKind;
+use super::{RedisErrorKind, RedisHost};
 
 /// Beginnings and parts of a server's answers, what they mean, and the fix.
 const KNOWN: &[(&str, RedisErrorKind, &str)] = &[
@@ -25,35 +24,31 @@ const KNOWN: &[(&str, RedisErrorKind, &str)] = &[
     ("READONLY", RedisErrorKind::Unavailable, "it is a replica"),
 ];
 
-fn known(error: &Error) -> Option<&'static (&'static str, RedisErrorKind, &'static str)> {
-    KNOWN.iter().find(|(part, ..)| error.details().contains(part))
+/// The kind of an error with this text, or `otherwise` if the text is not known, and the text for people.
+pub(crate) fn meaning(text: &str, otherwise: RedisErrorKind) -> (RedisErrorKind, String) {
+    match KNOWN.iter().find(|(part, ..)| text.contains(part)) {
+        Some((_, kind, fix)) => (*kind, format!("{}; {fix}", without_arguments(text))),
+        None => (otherwise, without_arguments(text).to_owned()),
+    }
 }
 
+/// The kind of an error of `fred` whose text is not known.
 pub(super) fn kind(error: &Error) -> RedisErrorKind {
-    if let Some((_, kind, _)) = known(error) {
-        return *kind;
-    }
     match error.kind() {
         ErrorKind::Auth | ErrorKind::Config | ErrorKind::Url => RedisErrorKind::Refused,
         _ => RedisErrorKind::Unavailable,
     }
 }
 
-pub(super) fn hint(error: &Error) -> String {
-    known(error).map(|(.., fix)| format!("; {fix}")).unwrap_or_default()
-}
-
-/// The error's text, for people. A server that does not know a command repeats its arguments, which
-/// may be a password.
-pub(super) fn details(error: &Error) -> &str {
-    let text = error.details();
+/// A server that does not know a command repeats its arguments, which may be a password.
+fn without_arguments(text: &str) -> &str {
     text.split_once("with args beginning with").map_or(text, |(before, _)| before.trim_end_matches([' ', ',']))
 }
 
 /// What is wrong with the URL's scheme, if a server answers only with TLS where the URL says plain,
 /// or the other way round. The client can't tell: such a server closes the connection or waits on,
 /// as one does that is just going down.
-pub(super) async fn wrong_scheme(servers: &[Server], uses_tls: bool) -> Option<&'static str> {
+pub(super) async fn wrong_scheme(servers: &[RedisHost], uses_tls: bool) -> Option<&'static str> {
     let (greeting, answers, what): (_, &[u8], _) = if uses_tls {
         (b"PING\r\n".to_vec(), b"+-", "does not speak TLS; write redis:// (without an s) in its URL")
     } else {
@@ -72,19 +67,16 @@ pub(super) async fn wrong_scheme(servers: &[Server], uses_tls: bool) -> Option<&
 }
 
 fn tls_greeting() -> Option<Vec<u8>> {
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
+    let config =
+        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     let name = "localhost".try_into().ok()?;
     let mut greeting = Vec::new();
     rustls::ClientConnection::new(Arc::new(config), name).ok()?.write_tls(&mut greeting).ok()?;
     Some(greeting)
 }
 
-async fn first_byte(server: &Server, greeting: &[u8]) -> std::io::Result<u8> {
-    let mut stream = TcpStream::connect((&*server.host, server.port)).await?;
+async fn first_byte(server: &RedisHost, greeting: &[u8]) -> std::io::Result<u8> {
+    let mut stream = TcpStream::connect((server.name.as_str(), server.port)).await?;
     stream.write_all(greeting).await?;
     stream.read_u8().await
 }
@@ -96,13 +88,13 @@ mod tests {
     #[test]
     fn a_password_that_the_server_repeats_is_cut_off() {
         let said = "ERR unknown command 'AUTH', with args beginning with: 'hunter2' ";
-        let error = Error::new(ErrorKind::Unknown, said);
-        assert_eq!(details(&error), "ERR unknown command 'AUTH'");
+        let (kind, text) = meaning(said, RedisErrorKind::Unavailable);
+        assert_eq!((kind, text.as_str()), (RedisErrorKind::Unavailable, "ERR unknown command 'AUTH'"));
     }
 
     #[test]
     fn only_what_a_person_must_change_is_refused() {
-        let kind = |kind, text: &'static str| super::kind(&Error::new(kind, text));
+        let kind = |kind, text: &'static str| meaning(text, super::kind(&Error::new(kind, text))).0;
         assert_eq!(kind(ErrorKind::IO, "Connection refused"), RedisErrorKind::Unavailable);
         assert_eq!(kind(ErrorKind::Timeout, "Request timed out."), RedisErrorKind::Unavailable);
         assert_eq!(kind(ErrorKind::Unknown, "LOADING the dataset"), RedisErrorKind::Unavailable);

@@ -1,30 +1,42 @@
 //! The client of a Redis or Valkey server that a URL names: one server, Sentinel or Cluster, plain or over TLS.
 //!
+//! The queue of BullMQ has a client of its own, the one of BullMQ's crate. Both read the same URL
+//! ([`RedisUrl`]), trust the same authorities ([`Authorities`]), and take an outage alike ([`outage`]).
+//!
 //! A [`Redis`] is one connection that looks after itself. It reconnects, after growing and jittered
 //! waits, for as long as a clone of it lives. No command waits longer than [`COMMAND_TIMEOUT`] for
 //! a server that is away. No error and no log line holds the password.
 
-mod diagnose;
+pub(crate) mod diagnose;
 mod inspect;
+pub(crate) mod outage;
+mod tls;
 mod url;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, UnresponsiveConfig};
+use fred::types::config::{
+    ClusterDiscoveryPolicy, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server,
+    ServerConfig, UnresponsiveConfig,
+};
 use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Secret;
-use crate::reconnect::ReconnectBackoff;
 pub use inspect::ServerInfo;
+use outage::{FIRST_PAUSE, LONGEST_PAUSE, Outage};
+pub(crate) use tls::Authorities;
+#[cfg(test)]
+pub(crate) use url::tests as tests_of_urls;
+pub use url::{NO_SENTINEL, RedisUrl, RedisUrlError};
+pub(crate) use url::{RedisHost, RedisTopology};
 
 /// How long a connection may take to come up, and the same again for its greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,17 +44,21 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// If a connection owes an answer for longer than this, the client gives it up for a new one.
 const UNRESPONSIVE: Duration = Duration::from_secs(3);
-/// The longest wait between two tries to connect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a server is and how to get in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host[:port][/database]`; `rediss://` for TLS; `redis-sentinel://` with
-    /// `?sentinelServiceName=NAME` and `redis-cluster://`, both with `&node=host:port` for more addresses.
-    pub url: Secret,
+    /// The servers, the user and the password, and whether it is TLS.
+    pub url: RedisUrl,
     /// Certificates of the authorities to trust, in PEM, instead of this system's. For TLS only.
     pub ca_file: Option<PathBuf>,
+}
+
+impl Default for RedisSettings {
+    /// A server on this machine, on the usual port.
+    fn default() -> Self {
+        Self { url: RedisUrl::local(), ca_file: None }
+    }
 }
 
 /// The kinds of error between which a caller decides.
@@ -76,11 +92,10 @@ pub struct Redis {
 
 struct Setup {
     config: Config,
-    place: String,
+    /// The servers that the URL names.
+    hosts: Vec<RedisHost>,
     tasks: TaskTracker,
-    /// Whether a warning has said that the server is away. There is one such warning, however many
-    /// connections there are.
-    away: AtomicBool,
+    outage: Outage,
 }
 
 impl Redis {
@@ -92,9 +107,9 @@ impl Redis {
     /// # Errors
     /// `Refused`, with the fix.
     pub async fn connect(settings: &RedisSettings, tasks: &TaskTracker) -> Result<Self, RedisError> {
-        let config = url::read(settings)?;
-        let place = url::place(&config);
-        let setup = Arc::new(Setup { config, place, tasks: tasks.clone(), away: AtomicBool::new(false) });
+        let config = config(&settings.url, Authorities::of(settings)?.as_ref());
+        let (hosts, outage) = (settings.url.hosts.clone(), Outage::new(&settings.url));
+        let setup = Arc::new(Setup { config, hosts, tasks: tasks.clone(), outage });
         let client = setup.client()?;
         let mut task = client.connect();
         let connected = async {
@@ -108,7 +123,7 @@ impl Redis {
         };
         let connected = match tokio::time::timeout(CONNECT_TIMEOUT * 2, connected).await {
             Ok(connected) => connected.map_err(|error| setup.failed(&error)),
-            Err(_) => Err(setup.error(RedisErrorKind::Unavailable, "does not answer")),
+            Err(_) => Err(setup.outage.no_answer()),
         };
         let running = match connected {
             Ok(()) => Some((client, task)),
@@ -117,10 +132,10 @@ impl Redis {
                 if error.kind == RedisErrorKind::Refused {
                     return Err(error);
                 }
-                if let Some(why) = diagnose::wrong_scheme(&setup.config.server.hosts(), setup.config.uses_tls()).await {
-                    return Err(setup.error(RedisErrorKind::Refused, why));
+                if let Some(why) = diagnose::wrong_scheme(&setup.hosts, setup.config.uses_tls()).await {
+                    return Err(setup.outage.error(RedisErrorKind::Refused, why));
                 }
-                setup.tell_away(&error);
+                setup.outage.tell_away(&error);
                 None
             }
         };
@@ -168,14 +183,14 @@ impl Redis {
             Err(_) => {
                 // The client may have come up between the look and the wait, or a task may have replaced it.
                 let now = self.client.borrow().clone();
-                if now.is_connected() { Ok(now) } else { Err(self.setup.error(RedisErrorKind::Unavailable, "is away")) }
+                if now.is_connected() { Ok(now) } else { Err(self.setup.outage.no_answer()) }
             }
         }
     }
 
     /// The addresses of the servers, without user and password, as errors show them to people.
     pub fn place(&self) -> &str {
-        &self.setup.place
+        self.setup.outage.place()
     }
 
     /// Sends a `PING` and waits for the answer.
@@ -202,7 +217,7 @@ impl Redis {
         match client.custom::<String, _>(info, vec!["cluster"]).await {
             Ok(info) if info.contains("cluster_enabled:1") => {
                 let why = "is a node of a cluster; write redis-cluster:// in its URL";
-                Err(self.setup.error(RedisErrorKind::Refused, why))
+                Err(self.setup.outage.error(RedisErrorKind::Refused, why))
             }
             // If the server does not let this user ask, Jobber can't help here.
             Ok(_) | Err(_) => Ok(()),
@@ -212,7 +227,7 @@ impl Redis {
 
 impl Setup {
     fn client(&self) -> Result<Client, RedisError> {
-        let mut policy = ReconnectPolicy::new_exponential(0, 50, milliseconds(LONGEST_PAUSE), 2);
+        let mut policy = ReconnectPolicy::new_exponential(0, milliseconds(FIRST_PAUSE), milliseconds(LONGEST_PAUSE), 2);
         policy.set_jitter(50);
         let performance =
             PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..PerformanceConfig::default() };
@@ -232,26 +247,47 @@ impl Setup {
     }
 
     fn failed(&self, error: &Error) -> RedisError {
-        let kind = diagnose::kind(error);
-        let hint = diagnose::hint(error);
-        RedisError { kind, message: format!("redis at {}: {}{hint}", self.place, diagnose::details(error)) }
+        self.outage.failed(error.details(), diagnose::kind(error))
     }
+}
 
-    fn tell_away(&self, error: &RedisError) {
-        if !self.away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "redis is away; trying on");
+/// The set-up of `fred` for the servers of a URL.
+fn config(url: &RedisUrl, authorities: Option<&Authorities>) -> Config {
+    let mut hosts = url.hosts.iter().map(server);
+    let server = match &url.topology {
+        RedisTopology::Single => ServerConfig::Centralized { server: hosts.next().expect("a URL names a host") },
+        RedisTopology::Cluster => {
+            ServerConfig::Clustered { hosts: hosts.collect(), policy: ClusterDiscoveryPolicy::default() }
         }
+        RedisTopology::Sentinel { service, user, password } => ServerConfig::Sentinel {
+            hosts: hosts.collect(),
+            service_name: service.clone(),
+            username: user.clone(),
+            password: password.as_ref().map(revealed),
+        },
+    };
+    Config {
+        fail_fast: true,
+        server,
+        username: url.user.clone(),
+        password: url.password.as_ref().map(revealed),
+        database: Some(url.database).filter(|number| *number > 0),
+        tls: authorities.map(|authorities| authorities.client_config().into()),
+        ..Config::default()
     }
+}
 
-    fn tell_back(&self) {
-        if self.away.swap(false, Ordering::Relaxed) {
-            tracing::info!(redis = self.place, "redis is back");
-        }
+/// An address of IPv6 stands in brackets for `fred`, but not in a certificate.
+fn server(host: &RedisHost) -> Server {
+    if host.name.contains(':') {
+        Server::new_with_tls(format!("[{}]", host.name), host.port, Some(host.name.clone()))
+    } else {
+        Server::new(host.name.as_str(), host.port)
     }
+}
 
-    fn error(&self, kind: RedisErrorKind, what: &str) -> RedisError {
-        RedisError { kind, message: format!("redis at {} {what}", self.place) }
-    }
+fn revealed(secret: &Secret) -> String {
+    secret.reveal().to_owned()
 }
 
 /// Options for a command that may take as long as `timeout`.
@@ -275,7 +311,7 @@ async fn keep_connected(
     mut running: Option<ConnectHandle>,
     closed: CancellationToken,
 ) {
-    let mut waits = ReconnectBackoff::new(Duration::from_millis(50), LONGEST_PAUSE);
+    let mut waits = outage::waits();
     loop {
         let client = in_use.borrow().clone();
         let (mut errors, mut connects) = (client.error_rx(), client.reconnect_rx());
@@ -291,19 +327,20 @@ async fn keep_connected(
                 }
                 ended = &mut task => {
                     if let Ok(Err(error)) = ended {
-                        setup.tell_away(&setup.failed(&error));
+                        setup.outage.tell_away(&setup.failed(&error));
                     }
                     break;
                 }
                 () = &mut silence => {
-                    setup.tell_away(&setup.error(RedisErrorKind::Unavailable, "answers nothing on its connection"));
+                    let error = setup.outage.error(RedisErrorKind::Unavailable, "answers nothing on its connection");
+                    setup.outage.tell_away(&error);
                     task.abort();
                     break;
                 }
-                Ok((error, _)) = errors.recv() => setup.tell_away(&setup.failed(&error)),
+                Ok((error, _)) = errors.recv() => setup.outage.tell_away(&setup.failed(&error)),
                 Ok(_) = connects.recv() => {
                     waits.reset();
-                    setup.tell_back();
+                    setup.outage.tell_back();
                 }
             }
         }
@@ -327,5 +364,26 @@ async fn silent(client: &Client) {
         let is_well =
             !client.is_connected() || client.with_options(&within(UNRESPONSIVE)).ping::<()>(None).await.is_ok();
         missed = if is_well { 0 } else { missed + 1 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_set_up_as_the_url_says() {
+        for (text, place, user, password, _) in url::tests::TAKEN {
+            let url: RedisUrl = text.parse().unwrap();
+            let config = config(&url, None);
+            assert_eq!((config.username.as_deref(), config.password.as_deref()), (*user, *password), "{text}");
+            let hosts: Vec<_> = config.server.hosts().iter().map(|s| format!("{}:{}", s.host, s.port)).collect();
+            let database = config.database.map(|number| format!("/{number}")).unwrap_or_default();
+            assert_eq!(format!("{}{database}", hosts.join(",")), *place, "{text}");
+            assert_eq!(config.server.is_clustered(), text.contains("-cluster"), "{text}");
+        }
+        let url = "redis-sentinel://h:1/2?sentinelServiceName=main&node=g:2&sentinelPassword=x".parse().unwrap();
+        let config = config(&url, None);
+        assert_eq!((config.server.is_sentinel(), config.database), (true, Some(2)));
     }
 }

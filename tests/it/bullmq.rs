@@ -9,6 +9,7 @@ use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::{
     Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueuedJob,
 };
+use jobber::redis::RedisSettings;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
@@ -23,8 +24,9 @@ async fn server(options: RedisOptions) -> Arc<Redis> {
 }
 
 async fn open(redis: &Redis) -> Arc<BullQueue> {
-    let tls_ca = redis.url().starts_with("rediss").then(|| redis.tls().ca);
-    let settings = BullSettings { url: redis.url(), tls_ca, lease: LEASE, ..BullSettings::default() };
+    let ca_file = redis.url().starts_with("rediss").then(|| redis.tls().ca);
+    let redis = RedisSettings { url: redis.url().parse().unwrap(), ca_file };
+    let settings = BullSettings { redis, lease: LEASE, ..BullSettings::default() };
     BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
 }
 
@@ -160,10 +162,11 @@ async fn a_request_to_stop_is_told_and_not_found_by_looking() {
     for (mine, theirs, prefix) in
         [(alone.url(), alone.url(), "bull"), (cluster(&nodes[0], &nodes[1]), cluster(&nodes[2], &nodes[1]), "{bull}")]
     {
-        let open = async |url| {
+        let open = async |url: String| {
             let look_again = Duration::from_secs(24 * 3600);
             let (prefix, patience) = (prefix.to_owned(), PATIENCE);
-            let settings = BullSettings { url, prefix, patience, look_again, ..BullSettings::default() };
+            let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
+            let settings = BullSettings { redis, prefix, patience, look_again, ..BullSettings::default() };
             BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
         };
         let (here, there) = (open(mine).await, open(theirs).await);
@@ -271,12 +274,18 @@ async fn passwords_users_and_tls_are_spoken() {
 
 #[tokio::test]
 async fn settings_that_cannot_be_meant_are_refused_without_showing_the_password() {
-    for (url, queue) in [("redis://u:hidden@:bad", "q"), ("redis://localhost", "a:b"), ("redis://localhost", "")] {
-        let settings = BullSettings { url: url.to_owned(), queue: queue.to_owned(), ..BullSettings::default() };
+    for (url, queue) in [
+        ("redis-sentinel://u:hidden@localhost?sentinelServiceName=main", "q"),
+        ("redis-cluster://u:hidden@localhost", "q"),
+        ("redis://u:hidden@localhost", "a:b"),
+        ("redis://u:hidden@localhost", ""),
+    ] {
+        let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
+        let settings = BullSettings { redis, queue: queue.to_owned(), ..BullSettings::default() };
         let Err(error) = BullQueue::open(settings, Clock::system(), TaskTracker::new()).await else {
             panic!("{url} {queue} was taken")
         };
         assert_eq!(error.kind, QueueErrorKind::Rejected);
-        assert!(!error.to_string().contains("hidden"));
+        assert!(!format!("{error} {error:?}").contains("hidden"));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jobber::domain::{AcceptedJob, Clock, JobId, JobOptions, JobState, NewJob};
 use jobber::queue::Queue;
 use jobber::queue::bullmq::{BullQueue, BullSettings};
+use jobber::redis::RedisSettings;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
@@ -187,7 +188,8 @@ async fn a_wide_job_over_a_slow_network_keeps_no_other_from_following() {
     let redis = server().await;
     let proxy = Proxy::slow(redis.port(), Duration::from_millis(2)).await;
     let open = async |url: String| {
-        let settings = BullSettings { url, patience: Duration::from_secs(5), ..BullSettings::default() };
+        let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
+        let settings = BullSettings { redis, patience: Duration::from_secs(5), ..BullSettings::default() };
         BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
     };
     let near = open(redis.url()).await;
@@ -202,7 +204,9 @@ async fn a_wide_job_over_a_slow_network_keeps_no_other_from_following() {
     drop(near);
     // Only who is far away looks after them now, with the patience that is usual.
     let url = format!("redis://127.0.0.1:{}", proxy.port());
-    let far = BullQueue::open(BullSettings { url, ..BullSettings::default() }, Clock::system(), TaskTracker::new());
+    let slow = RedisSettings { url: url.parse().unwrap(), ca_file: None };
+    let far =
+        BullQueue::open(BullSettings { redis: slow, ..BullSettings::default() }, Clock::system(), TaskTracker::new());
     let far = far.await.unwrap();
     let end = r"
 redis.call('LREM', KEYS[1] .. 'wait', 0, 'first')

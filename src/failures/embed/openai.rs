@@ -123,8 +123,6 @@ impl OpenAi {
             // Azure's own header.
             headers.insert(HeaderName::from_static("api-key"), sensitive(key.reveal())?);
         }
-        // Fails only when a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("jobber/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)

@@ -12,11 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use super::super::{QueueError, QueueErrorKind};
 use super::BullSettings;
-use crate::reconnect::ReconnectBackoff;
+use crate::redis::outage::{self, Outage};
+use crate::redis::{
+    Authorities, NO_SENTINEL, RedisError, RedisErrorKind, RedisHost, RedisSettings, RedisTopology, RedisUrl, diagnose,
+};
 
-/// The waits between two tries to connect: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// One try to connect; the crate tries on within it.
 const ONE_TRY: Duration = Duration::from_secs(3);
 
@@ -28,6 +28,7 @@ pub(super) struct Target {
     pub(super) prefix: String,
     /// The nodes of a cluster that are known from the start, each as a server of its own.
     nodes: Vec<RedisConnectionOptions>,
+    outage: Arc<Outage>,
 }
 
 /// The two clients of BullMQ's crate, over one connection.
@@ -53,32 +54,22 @@ impl Target {
                 return Err(rejected(format!("the {what} {text:?} must not be empty and not contain ':'")));
             }
         }
-        let tls = settings.url.starts_with("rediss");
-        let nodes = nodes(&settings.url);
-        if !nodes.is_empty() && ![&settings.prefix, &settings.queue].iter().any(|name| has_tag(name)) {
+        let RedisSettings { url, .. } = &settings.redis;
+        if url.topology == RedisTopology::Cluster
+            && ![&settings.prefix, &settings.queue].iter().any(|name| has_tag(name))
+        {
             return Err(rejected(format!(
                 "on a cluster all keys of a queue must lie on one node: set queue.prefix to {{{}}}, with the braces",
                 settings.prefix
             )));
         }
-        let mut options = RedisConnectionOptions::new().url(settings.url.clone()).tls(tls).cluster_nodes(&nodes);
-        if let Some(file) = &settings.tls_ca {
-            let certificate = fs_err::read(file).map_err(|e| {
-                rejected("the certificate of the Redis server's authority can't be read".to_owned()).caused_by(e)
-            })?;
-            options = options.tls_certs(TlsCerts { root_cert: Some(certificate), client_cert: None, client_key: None });
+        if url.is_sentinel() {
+            return Err(rejected(format!("the queue's URL must be {NO_SENTINEL}")));
         }
-        // The message of the error is not passed on: it may hold the password.
-        redis::Client::open(nodes.first().unwrap_or(&settings.url).as_str()).map_err(|_| {
-            rejected("the queue's URL can't be read; it is redis://[user:password@]host:port[/database]".to_owned())
-        })?;
-        if tls {
-            // Fails when another part of the process has installed one, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let alone = |node: String| RedisConnectionOptions { cluster_nodes: Vec::new(), url: node, ..options.clone() };
-        let nodes = nodes.into_iter().map(alone).collect();
-        Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes })
+        let authorities = Authorities::of(&settings.redis).map_err(|error| rejected(error.to_string()))?;
+        let (options, nodes) = options(url, authorities.as_ref());
+        let outage = Arc::new(Outage::new(url));
+        Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes, outage })
     }
 
     /// Makes both clients, by one connection.
@@ -101,20 +92,24 @@ impl Target {
 
     /// Tries to connect until a server answers.
     pub(super) async fn connect_at_last(&self) -> BullClient {
-        let mut waits = ReconnectBackoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut said = false;
+        let mut waits = outage::waits();
         loop {
             let error = match tokio::time::timeout(ONE_TRY, self.connect()).await {
-                Ok(Ok(redis)) => return redis,
-                Ok(Err(e)) => e.to_string(),
-                Err(_) => "no answer".to_owned(),
+                Ok(Ok(redis)) => {
+                    self.outage.tell_back();
+                    return redis;
+                }
+                Ok(Err(error)) => self.outage.failed(&BullError::Bull(error).text(), RedisErrorKind::Unavailable),
+                Err(_) => self.outage.no_answer(),
             };
-            if !said {
-                tracing::warn!(error, "the queue's Redis can't be reached; trying on");
-                said = true;
-            }
+            self.outage.tell_away(&error);
             tokio::time::sleep(waits.next_wait()).await;
         }
+    }
+
+    /// The error where Redis did not answer within the caller's patience.
+    fn away(&self) -> QueueError {
+        self.outage.no_answer().into()
     }
 }
 
@@ -123,16 +118,25 @@ fn has_tag(text: &str) -> bool {
     text.split_once('{').and_then(|(_, rest)| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
 }
 
-/// The URLs of the nodes that the URL of a cluster names; none for that of a single server.
-fn nodes(url: &str) -> Vec<String> {
-    let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
-    let Some(scheme) = scheme.strip_suffix("-cluster") else { return Vec::new() };
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let place = place.trim_end_matches('/');
-    let who = place.rsplit_once('@').map_or(String::new(), |(who, _)| format!("{who}@"));
-    let others = query.split('&').filter_map(|part| part.strip_prefix("node="));
-    let others = others.map(|node| format!("{scheme}://{who}{node}"));
-    std::iter::once(format!("{scheme}://{place}")).chain(others).collect()
+/// The set-up of BullMQ's crate for the servers of a URL, and for each node of a cluster as a server of its own.
+fn options(url: &RedisUrl, authorities: Option<&Authorities>) -> (RedisConnectionOptions, Vec<RedisConnectionOptions>) {
+    let certificates = authorities.map(Authorities::pem);
+    let server = |host: &RedisHost| {
+        let mut options = RedisConnectionOptions::new().host(&host.name).port(host.port).tls(url.uses_tls);
+        options.username.clone_from(&url.user);
+        options.password = url.password.as_ref().map(|password| password.reveal().to_owned());
+        options.db = Some(url.database).filter(|number| *number > 0);
+        options.tls_certs =
+            certificates.clone().map(|pem| TlsCerts { root_cert: Some(pem), client_cert: None, client_key: None });
+        options
+    };
+    let servers: Vec<_> = url.hosts.iter().map(server).collect();
+    let first = servers[0].clone();
+    if url.topology != RedisTopology::Cluster {
+        return (first, Vec::new());
+    }
+    let addresses: Vec<_> = servers.iter().map(RedisConnectionOptions::effective_url).collect();
+    (first.cluster_nodes(addresses), servers)
 }
 
 impl Link {
@@ -165,8 +169,8 @@ impl Link {
         let mut watching = self.redis.clone();
         let connected = tokio::time::timeout(self.patience, watching.wait_for(Option::is_some)).await;
         match connected {
-            Ok(Ok(redis)) => redis.clone().ok_or_else(away),
-            Ok(Err(_)) | Err(_) => Err(away()),
+            Ok(Ok(redis)) => redis.clone().ok_or_else(|| self.target.away()),
+            Ok(Err(_)) | Err(_) => Err(self.target.away()),
         }
     }
 
@@ -201,14 +205,9 @@ impl Link {
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => Err(e.into().into()),
-            Err(_) => Err(away()),
+            Err(_) => Err(self.target.away()),
         }
     }
-}
-
-fn away() -> QueueError {
-    let message = "the queue's Redis does not answer; check that it runs and that queue.url names it";
-    QueueError::new(QueueErrorKind::Unavailable, message)
 }
 
 /// An error of either of the two crates.
@@ -220,33 +219,93 @@ pub(super) enum BullError {
     Redis(#[from] redis::RedisError),
 }
 
+impl BullError {
+    fn of_redis(&self) -> Option<&redis::RedisError> {
+        match self {
+            Self::Redis(error) | Self::Bull(bullmq::Error::Redis(error)) => Some(error),
+            Self::Bull(_) => None,
+        }
+    }
+
+    /// The server's own words, if it answered; else the crate's.
+    fn text(&self) -> String {
+        let answer = self.of_redis().and_then(|error| Some(format!("{} {}", error.code()?, error.detail()?)));
+        answer.unwrap_or_else(|| self.to_string())
+    }
+}
+
 impl From<BullError> for QueueError {
     fn from(trouble: BullError) -> Self {
-        let redis = match &trouble {
-            BullError::Redis(e) | BullError::Bull(bullmq::Error::Redis(e)) => Some(e),
-            BullError::Bull(_) => None,
-        };
-        let (kind, message) = match redis {
-            Some(e) if e.code() == Some("OOM") => {
-                (QueueErrorKind::Full, "the queue's Redis has no memory left; raise its maxmemory".to_owned())
-            }
-            Some(e) => (QueueErrorKind::Unavailable, format!("the queue's Redis can't be used: {e}")),
-            None => (QueueErrorKind::Corrupt, format!("the queue in Redis is not as BullMQ leaves it: {trouble}")),
+        let (kind, message) = if trouble.of_redis().is_some() {
+            let (kind, text) = diagnose::meaning(&trouble.text(), RedisErrorKind::Unavailable);
+            (kind.into(), format!("the queue's Redis can't be used: {text}"))
+        } else {
+            (QueueErrorKind::Corrupt, format!("the queue in Redis is not as BullMQ leaves it: {trouble}"))
         };
         QueueError::new(kind, message).caused_by(trouble)
+    }
+}
+
+impl From<RedisError> for QueueError {
+    fn from(error: RedisError) -> Self {
+        Self::new(error.kind.into(), error.to_string())
+    }
+}
+
+impl From<RedisErrorKind> for QueueErrorKind {
+    /// What a person must change is `Unavailable` too: the caller can only try again, and it works once that is done.
+    fn from(kind: RedisErrorKind) -> Self {
+        match kind {
+            RedisErrorKind::Unavailable | RedisErrorKind::Refused => Self::Unavailable,
+            RedisErrorKind::Full => Self::Full,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::tests_of_urls::TAKEN;
 
     #[test]
-    fn the_url_of_a_cluster_names_its_nodes() {
-        let named = nodes("rediss-cluster://ann:p%40ss@a:1?node=b:2&node=c:3");
-        assert_eq!(named, ["rediss://ann:p%40ss@a:1", "rediss://ann:p%40ss@b:2", "rediss://ann:p%40ss@c:3"]);
-        assert_eq!(nodes("redis-cluster://a:1/"), ["redis://a:1"]);
-        assert_eq!(nodes("redis://a:1/3?node=b:2"), Vec::<String>::new());
+    fn the_client_is_set_up_as_the_url_says() {
+        for (text, place, user, password, uses_tls) in TAKEN {
+            let url: RedisUrl = text.parse().unwrap();
+            let (options, nodes) = options(&url, None);
+            let servers = if nodes.is_empty() { vec![options.effective_url()] } else { options.cluster_nodes.clone() };
+            let opened: Vec<_> = servers.into_iter().map(|url| redis::Client::open(url).unwrap()).collect();
+            let mut places = Vec::new();
+            for client in &opened {
+                let info = client.get_connection_info();
+                assert_eq!((info.redis_settings().username(), info.redis_settings().password()), (*user, *password));
+                assert_eq!(matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }), *uses_tls, "{text}");
+                places.push(match info.addr() {
+                    redis::ConnectionAddr::Tcp(name, port) | redis::ConnectionAddr::TcpTls { host: name, port, .. } => {
+                        RedisHost { name: name.clone(), port: *port }.to_string()
+                    }
+                    other => panic!("{text}: {other}"),
+                });
+            }
+            let database = opened[0].get_connection_info().redis_settings().db();
+            let database = if database > 0 { format!("/{database}") } else { String::new() };
+            assert_eq!(format!("{}{database}", places.join(",")), *place, "{text}");
+            assert_eq!(options.is_cluster(), text.contains("-cluster"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_answers_is_read_as_the_other_client_reads_it() {
+        for (code, detail, kind, hint) in [
+            ("OOM", "command not allowed when used memory > 'maxmemory'.", QueueErrorKind::Full, "raise its maxmemory"),
+            ("MISCONF", "Redis is configured to save RDB snapshots", QueueErrorKind::Full, "make room there"),
+            ("NOAUTH", "Authentication required.", QueueErrorKind::Unavailable, "it wants a password"),
+            ("ERR", "unknown command 'X', with args beginning with: 'hunter2'", QueueErrorKind::Unavailable, "'X'"),
+        ] {
+            let answer = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            let error = QueueError::from(BullError::Redis(answer));
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(error.to_string().contains(hint) && !error.to_string().contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

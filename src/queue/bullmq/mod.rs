@@ -33,7 +33,6 @@ mod witness;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
@@ -47,6 +46,7 @@ use super::{
     QueueError, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, Timestamp, WorkerId};
+use crate::redis::RedisSettings;
 use connect::Link;
 use keys::Keys;
 use recent_output::RecentOutput;
@@ -57,12 +57,10 @@ use signals::Signals;
 type Loss = Arc<tokio::sync::watch::Sender<Option<super::LeaseLoss>>>;
 
 /// What can be set on a BullMQ queue.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BullSettings {
-    /// `redis://` or `rediss://`, with user, password, host, port and database number.
-    pub url: String,
-    /// A file with the certificate (PEM) of the authority that signed the server's, when the system does not know it.
-    pub tls_ca: Option<PathBuf>,
+    /// One server, or a cluster: BullMQ's crate finds no server by Sentinel.
+    pub redis: RedisSettings,
     /// The name of BullMQ's queue, without a colon.
     pub queue: String,
     /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
@@ -101,18 +99,10 @@ impl BullSettings {
     }
 }
 
-impl std::fmt::Debug for BullSettings {
-    /// Without the URL, which may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BullSettings").field("queue", &self.queue).field("prefix", &self.prefix).finish_non_exhaustive()
-    }
-}
-
 impl Default for BullSettings {
     fn default() -> Self {
         Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
-            tls_ca: None,
+            redis: RedisSettings::default(),
             queue: "my-job-queue".to_owned(),
             prefix: "bull".to_owned(),
             lease: Duration::from_secs(30),
@@ -163,7 +153,7 @@ impl BullQueue {
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// `Rejected` when the settings can't be meant: an unreadable URL or certificate, a name with a colon.
+    /// `Rejected` when the settings can't be meant: Sentinels in the URL, an unreadable certificate, a name with a colon.
     pub async fn open(settings: BullSettings, clock: Clock, tasks: TaskTracker) -> Result<Arc<Self>, QueueError> {
         let stop = CancellationToken::new();
         let target = connect::Target::check(&settings)?;

@@ -185,10 +185,7 @@ fn trusting(file: &Path) -> Result<Arc<rustls::ClientConfig>, StoreError> {
     for certificate in certificates(file)? {
         roots.add(certificate).map_err(|e| rejected(format!("{} holds no certificate", file.display()), e))?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|e| rejected("TLS can't be used".to_owned(), e))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    Ok(Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// The certificates in a PEM file.

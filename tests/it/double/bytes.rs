@@ -59,9 +59,9 @@ impl Client {
 
     /// A SCRAM conversation, written here a second time from the RFC's side of the client.
     async fn log_in(&mut self, mechanism: &str, user: &str, password: &str) -> u16 {
+        use aws_lc_rs::{digest, hmac, pbkdf2};
         use base64::Engine;
         use base64::engine::general_purpose::STANDARD as BASE64;
-        use ring::{digest, hmac, pbkdf2};
         let (mac, derive, hash) = match mechanism {
             "SCRAM-SHA1" => {
                 (hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pbkdf2::PBKDF2_HMAC_SHA1, &digest::SHA1_FOR_LEGACY_USE_ONLY)

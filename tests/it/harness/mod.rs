@@ -293,7 +293,6 @@ impl Jobber {
     }
 
     pub fn http(&self) -> reqwest::Client {
-        rustls::crypto::ring::default_provider().install_default().ok();
         reqwest::Client::builder().no_proxy().build().unwrap()
     }
 

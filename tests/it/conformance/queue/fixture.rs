@@ -8,6 +8,7 @@ use jobber::domain::{AcceptedJob, Clock, Job, JobId, JobOptions, JobState, NewJo
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
 use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueuedJob, Scheduler};
+use jobber::redis::RedisSettings;
 use jobber::sqlite::{Durability, Sqlite};
 use tokio_util::task::TaskTracker;
 
@@ -104,7 +105,7 @@ struct Bull {
 impl Backing for Bull {
     async fn open(&self, keep: bool) -> Instance {
         let mut settings = BullSettings {
-            url: self.redis.url(),
+            redis: RedisSettings { url: self.redis.url().parse().unwrap(), ca_file: None },
             queue: self.name.clone(),
             // A loss is noticed after a third of it, and the job taken back within another two.
             lease: Duration::from_secs(6),

@@ -100,13 +100,7 @@ pub fn certificates() -> tempfile::TempDir {
 pub fn tls(dir: &Path) -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(dir.join("couchbase.crt")).unwrap().collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_file(dir.join("couchbase.key")).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain.unwrap(), key)
-        .unwrap();
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain.unwrap(), key).unwrap();
     TlsAcceptor::from(Arc::new(config))
 }
 

@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU32;
 
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::{digest, hmac, pbkdf2};
 
 /// How often the password is hashed: as few as a client may accept, since every connection of every test pays for it.
 const ITERATIONS: u32 = 4096;
