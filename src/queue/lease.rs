@@ -68,7 +68,7 @@ pub struct Lease {
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
-    before: ParentResults,
+    parents: ParentResults,
     loss: watch::Receiver<Option<LeaseLoss>>,
     validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
@@ -100,7 +100,7 @@ impl Lease {
             attempt,
             attempts_finished,
             crashes,
-            before: ParentResults::default(),
+            parents: ParentResults::default(),
             loss,
             validity: None,
             ops: Some(ops),
@@ -121,20 +121,20 @@ impl Lease {
     }
 
     /// For adapters: adds what became of the jobs that this one has waited for.
-    pub fn after(mut self, before: ParentResults) -> Self {
-        self.before = before;
+    pub fn with_parents(mut self, parents: ParentResults) -> Self {
+        self.parents = parents;
         self
     }
 
     /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed, or it can't be run
     /// by anybody.
     pub fn barred(&self) -> Option<&str> {
-        self.before.barred.as_deref()
+        self.parents.barred.as_deref()
     }
 
     /// What the jobs that this one has waited for gave back, by their ids.
     pub fn results_before(&self) -> &Map<String, Value> {
-        &self.before.results
+        &self.parents.results
     }
 
     /// The header of the job.

@@ -347,7 +347,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     let attempt = AttemptNumber(counts.started);
     let (lent, ops) = LeaseDriver::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
     let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops);
-    let lease = lease.valid(validity).after(before).announced(is_announced);
+    let lease = lease.valid(validity).with_parents(before).announced(is_announced);
     // A lease that nobody takes any more is dropped here, and so given back.
     let _ = lender.send(lease).await;
     drop(lender);

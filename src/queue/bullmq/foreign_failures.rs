@@ -66,5 +66,5 @@ async fn ended(inner: &Inner, id: &str) -> Result<Option<Lease>, QueueError> {
     let lease = Lease::new(job, AttemptNumber(counts.started), counts.finished, 0, losses, ops);
     let barred = Some(stored.failed_reason().to_owned());
     let lease = lease.announced(announced::is_shown_by(&id, &fields));
-    Ok(Some(lease.after(ParentResults { barred, ..ParentResults::default() })))
+    Ok(Some(lease.with_parents(ParentResults { barred, ..ParentResults::default() })))
 }

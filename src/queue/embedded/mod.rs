@@ -5,13 +5,12 @@
 //! [`sweep`] of any process takes the jobs of a claim back when it has expired or its process is gone.
 
 mod admin;
-mod after;
+mod cancel;
 mod claim;
-mod doubt;
 mod expiry;
-#[cfg(test)]
-mod model;
+mod ledger;
 mod output;
+mod parents;
 mod process;
 mod read;
 mod renew;
@@ -91,7 +90,7 @@ struct Inner {
     process: Option<process::Process>,
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
-    doubts: doubt::Doubts,
+    suspicions: expiry::Suspicions,
     wakes: Wakes,
 }
 
@@ -144,7 +143,7 @@ impl EmbeddedQueue {
             runtime: tokio::runtime::Handle::current(),
             process: process::Process::this(),
             boot: process::boot_id(),
-            doubts: doubt::Doubts::default(),
+            suspicions: expiry::Suspicions::default(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();
@@ -218,7 +217,7 @@ impl Queue for EmbeddedQueue {
 #[async_trait]
 impl Operator for EmbeddedQueue {
     async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError> {
-        admin::cancel(&self.inner, id.clone(), reason.to_owned()).await
+        cancel::cancel(&self.inner, id.clone(), reason.to_owned()).await
     }
 
     async fn retry(&self, id: &JobId) -> Result<Change, QueueError> {

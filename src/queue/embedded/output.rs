@@ -6,40 +6,22 @@
 //! stdout must not keep the database busy.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::super::outbox::{Outbox, keep_the_end};
 use super::super::{OutputChunk, QueueError};
-use super::claim::Start;
-use super::schema::{state, to_json};
+use super::schema::{LeaseId, state, to_json};
 use super::{EmbeddedQueueSettings, Inner};
 use crate::domain::{JobId, Stream, Timestamp};
 
-/// The tables, from the version on that counts bytes.
-pub(super) const TABLES: &str = r"
-ALTER TABLE queue_output RENAME TO queue_output_text;
-CREATE TABLE queue_output (
-    pos INTEGER PRIMARY KEY,
-    job INTEGER NOT NULL REFERENCES queue_jobs ON DELETE CASCADE,
-    attempt INTEGER NOT NULL,
-    stream INTEGER NOT NULL,            -- 0 stdout, 1 stderr
-    at INTEGER,                         -- bytes of the stream before it; null: it was not counted
-    bytes BLOB NOT NULL
-) STRICT;
-INSERT INTO queue_output SELECT pos, job, attempt, stream, NULL, CAST(text AS BLOB) FROM queue_output_text;
-DROP TABLE queue_output_text;
-CREATE INDEX queue_output_of ON queue_output (job);
-
-CREATE TABLE queue_spooled (            -- jobs with much output
-    job INTEGER PRIMARY KEY REFERENCES queue_jobs ON DELETE CASCADE,
-    until INTEGER NOT NULL              -- somebody reads it, until then at least
-) STRICT;
-";
-
+/// Output and progress are written at most this often, unless there is much of it.
+const PUBLISH: Duration = Duration::from_millis(100);
 /// How long all output is kept after a job's end, for those who come then.
 const LINGER: Duration = Duration::from_secs(60);
 /// How long who has read is taken to read on.
@@ -49,27 +31,34 @@ const READ_BYTES: usize = 1 << 20;
 /// Jobs whose output is cut in one transaction.
 const CUT: i64 = 16;
 
-/// What leases have said and nobody has written yet, by lease.
-pub(super) type Outboxes = HashMap<Start, Pending>;
+/// Holds what the leases of one claim have said until it is written, all of them in one write.
+pub(super) struct Outboxes {
+    inner: Arc<Inner>,
+    by_lease: Mutex<HashMap<LeaseId, LeaseOutbox>>,
+    /// An outbox holds something to write.
+    filled: Notify,
+    /// An outbox is full: a job waits until it has been written.
+    full: Notify,
+}
 
-/// What one lease has said.
+/// What one lease has said, and how much of it was written.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    pub(super) outbox: Outbox,
+struct LeaseOutbox {
+    outbox: Outbox,
     /// Bytes handed to the database so far.
     written: usize,
     /// Bytes written since the job's output was last cut to its bound.
     since_cut: usize,
 }
 
-impl Pending {
-    pub(super) fn of(start: Start, settings: &EmbeddedQueueSettings) -> Self {
+impl LeaseOutbox {
+    fn of(lease: LeaseId, settings: &EmbeddedQueueSettings) -> Self {
         // An attempt before this one may have left output.
-        Self { since_cut: if start.number > 1 { settings.output_bytes } else { 0 }, ..Self::default() }
+        Self { since_cut: if lease.number > 1 { settings.output_bytes } else { 0 }, ..Self::default() }
     }
 
-    /// Takes what is to be written, and keeps count.
-    pub(super) fn take(&mut self, settings: &EmbeddedQueueSettings) -> OutboxBatch {
+    /// Takes what is to be written, and counts it.
+    fn take(&mut self, settings: &EmbeddedQueueSettings) -> OutboxBatch {
         let mut outbox = self.outbox.take();
         let progress = outbox.progress.take().map(|progress| to_json(&progress));
         let (mut chunks, bytes) = outbox.into_chunks();
@@ -87,11 +76,105 @@ impl Pending {
     }
 }
 
+impl Outboxes {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, by_lease: Mutex::default(), filled: Notify::new(), full: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, LeaseOutbox>> {
+        self.by_lease.lock().expect("nothing panics while it holds the outboxes")
+    }
+
+    /// Changes the outbox of a lease, and has it written soon.
+    pub(super) fn change(&self, lease: LeaseId, change: impl FnOnce(&mut Outbox)) {
+        let has_room = {
+            let mut by_lease = self.lock();
+            let of_lease = by_lease.entry(lease).or_insert_with(|| LeaseOutbox::of(lease, &self.inner.settings));
+            change(&mut of_lease.outbox);
+            of_lease.outbox.has_room()
+        };
+        self.filled.notify_one();
+        if !has_room {
+            self.full.notify_one();
+        }
+    }
+
+    /// Whether the lease's outbox takes more without losing any.
+    pub(super) fn has_room(&self, lease: LeaseId) -> bool {
+        self.lock().get(&lease).is_none_or(|of_lease| of_lease.outbox.has_room())
+    }
+
+    /// Takes the last output of a lease, and queues the write that `queue` makes of it. No other write of that output can
+    /// come between.
+    pub(super) fn close<T>(&self, lease: LeaseId, queue: impl FnOnce(Arc<OutboxBatch>) -> T) -> (Arc<OutboxBatch>, T) {
+        let mut by_lease = self.lock();
+        let last = by_lease.remove(&lease).map(|mut of_lease| of_lease.take(&self.inner.settings));
+        let last = Arc::new(last.unwrap_or_default());
+        let queued = queue(last.clone());
+        (last, queued)
+    }
+
+    /// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends with `done`: the last words of a
+    /// lease are written with its verdict.
+    pub(super) async fn publish(&self, done: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = done.cancelled() => return,
+            }
+            self.flush().await;
+            tokio::select! {
+                () = sleep(PUBLISH) => {}
+                () = self.full.notified() => {}
+                () = done.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes all that is in the outboxes; what can't be written goes back.
+    async fn flush(&self) {
+        let inner = self.inner.clone();
+        let unwritten: Arc<Vec<(LeaseId, OutboxBatch)>>;
+        let written = {
+            let mut by_lease = self.lock();
+            let batches: Vec<_> = by_lease
+                .iter_mut()
+                .filter(|(_, of_lease)| !of_lease.outbox.is_empty())
+                .map(|(lease, of_lease)| (*lease, of_lease.take(&inner.settings)))
+                .collect();
+            if batches.is_empty() {
+                return;
+            }
+            let batches = Arc::new(batches);
+            unwritten = batches.clone();
+            // Queued under the lock, so that a verdict can't overtake the output before it.
+            self.inner.db.write_later(move |c| {
+                let now = inner.clock.now();
+                batches.iter().try_for_each(|(lease, batch)| batch.write(c, *lease, &inner.settings, now))
+            })
+        };
+        match written.await {
+            Ok(Ok(())) => self.inner.wakes.output.signal(),
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "output of running jobs can't be written; trying again");
+                let mut by_lease = self.lock();
+                for (lease, batch) in unwritten.iter() {
+                    if let Some(of_lease) = by_lease.get_mut(lease) {
+                        of_lease.outbox.put_back(batch.chunks.clone());
+                    }
+                }
+                self.filled.notify_one();
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// What one write publishes of one lease.
 #[derive(Debug, Default)]
 pub(super) struct OutboxBatch {
     progress: Option<String>,
-    pub(super) chunks: VecDeque<OutputChunk>,
+    chunks: VecDeque<OutputChunk>,
     /// Whether the job's output may have outgrown its bound by a quarter.
     cut: bool,
     /// Whether the job has more output than is kept after its end.
@@ -104,7 +187,7 @@ impl OutboxBatch {
     pub(super) fn write(
         &self,
         c: &Connection,
-        Start { seq, number, claim }: Start,
+        LeaseId { seq, number, claim }: LeaseId,
         settings: &EmbeddedQueueSettings,
         now: Timestamp,
     ) -> rusqlite::Result<()> {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
-use super::{Inner, after};
+use super::{Inner, parents};
 use crate::domain::{AcceptedJob, JobId, JobState, Timestamp};
 
 /// A job with its header written out, before it reaches the writing thread.
@@ -53,7 +53,7 @@ pub(super) async fn submit(
         {
             return Ok(answer);
         }
-        if let Some(why) = after::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
+        if let Some(why) = parents::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
             return Ok(Submitted::Refused(why));
         }
         let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
@@ -130,7 +130,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         accepted.body.as_str().as_bytes(),
     ))?;
     if !job.options.after.is_empty() {
-        after::wait(c, seq, job, now)?;
+        parents::wait(c, seq, job, now)?;
     }
     if let Some(deduplication) = deduplication
         && let Some(ttl) = deduplication.ttl

@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{QueueError, QueueRetention};
 use super::admin::{BATCH, remove_ended};
-use super::doubt;
-use super::expiry::{GONE, Now};
+use super::expiry::{self, GONE, Now};
 use super::process::Process;
 use super::schema::{code, json};
 use super::{Inner, output, schedules, workers};
@@ -58,12 +57,12 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     let due = inner.db.read(move |c| {
         let dead = dead_workers(c, here.as_ref())?;
         let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_gone_claims(c, &now)?;
-        Ok((due, dead, doubt::overdue(c, &now)?))
+        Ok((due, dead, expiry::overdue(c, &now)?))
     });
     let (due, dead, overdue) = due.await?;
     let marks: Vec<_> = overdue.iter().filter_map(|(claim, mark)| Some((*claim, (*mark)?))).collect();
-    let ripe = inner.doubts.ripe(&marks, inner.settings.lease);
-    if !due && ripe.is_empty() && marks.len() == overdue.len() {
+    let given_up = inner.suspicions.due(&marks, inner.settings.lease);
+    if !due && given_up.is_empty() && marks.len() == overdue.len() {
         return Ok(());
     }
     let shared = inner.clone();
@@ -73,8 +72,8 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
             c.prepare_cached("DELETE FROM queue_workers WHERE id = ?1")?.execute([worker])?;
         }
         c.prepare_cached(&format!("DELETE FROM queue_workers AS w WHERE {SILENT}"))?.execute([horizon.as_millis()])?;
-        for mark in &ripe {
-            doubt::give_up(c, *mark)?;
+        for mark in &given_up {
+            expiry::expire(c, *mark)?;
         }
         let (mut recovered, now) = (0, Now::of(&shared));
         let claims: Vec<i64> = c
@@ -91,10 +90,10 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
                 )?
                 .execute([claim])?;
         }
-        Ok((recovered, doubt::mark(c, &now)?))
+        Ok((recovered, expiry::suspect_overdue(c, &now)?))
     });
     let (recovered, marked) = recovered.await?;
-    inner.doubts.note(&marked);
+    inner.suspicions.note(&marked);
     if recovered > 0 {
         tracing::warn!(recovered, "jobs of lost workers went back to the queue");
         inner.wakes.jobs.signal();

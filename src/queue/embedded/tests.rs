@@ -1,5 +1,7 @@
 //! What only the embedded queue promises; what every queue promises is tested by the conformance suite.
 
+mod model;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +152,7 @@ async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
         bench.sweep().await;
         bench.change("UPDATE queue_claims SET until_ms = 0").await;
     }
-    assert!(began.elapsed() >= doubt::grace(Duration::from_secs(12)), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= expiry::grace(Duration::from_secs(12)), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

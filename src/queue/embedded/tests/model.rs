@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::tests::Bench;
-use super::*;
+use super::super::*;
+use super::Bench;
 use crate::domain::{Deduplication, Timestamp, Verdict};
 use crate::queue::Lease;
 

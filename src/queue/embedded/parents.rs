@@ -121,7 +121,7 @@ pub(super) fn wait(c: &Connection, seq: i64, job: &Job, now: Timestamp) -> rusql
 }
 
 /// Whether a job that has just ended let others go.
-pub(super) fn has_followers(c: &Connection, seq: i64) -> rusqlite::Result<bool> {
+pub(super) fn has_children(c: &Connection, seq: i64) -> rusqlite::Result<bool> {
     c.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM queue_waits WHERE on_job = (SELECT id FROM queue_jobs WHERE seq = ?1))",
     )?
@@ -133,7 +133,7 @@ pub(super) const RESULTS: &str = "(SELECT json_group_object(on_job, json(result)
     WHERE w.job = queue_jobs.seq AND w.result IS NOT NULL)";
 
 /// What became of those that came before, from `barred` and [`RESULTS`].
-pub(super) fn before(barred: Option<String>, results: Option<&str>) -> ParentResults {
+pub(super) fn results(barred: Option<String>, results: Option<&str>) -> ParentResults {
     let results: Map<String, Value> =
         results.filter(|text| *text != "{}").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     ParentResults { barred, results }
