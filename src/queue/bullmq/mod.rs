@@ -6,29 +6,27 @@
 //! that a job's own hash lacks.
 
 mod admin;
-mod after;
 mod announced;
 mod cancel;
 mod claim;
 mod connect;
 mod counts;
-mod end_notes;
-mod foreign_failures;
+mod foreign_jobs;
 mod format;
-mod hash;
 mod keys;
-mod lease;
 mod limiter;
-mod odd;
 mod options;
 mod output;
+mod parents;
 mod read;
 mod recent_output;
 mod renew;
+mod repeat;
 mod schedules;
+mod settle;
 mod signals;
 mod submit;
-mod times;
+mod watched;
 mod witness;
 mod workers;
 
@@ -144,7 +142,7 @@ struct Inner {
     link: Link,
     signals: Signals,
     renewer: Renewer,
-    watch: after::Watch,
+    watch: watched::Watch,
     /// Bytes of output that leases of this process have in Redis.
     spooled: Arc<AtomicUsize>,
     /// The pieces of output that followers in this process have just read.
@@ -172,7 +170,7 @@ impl BullQueue {
         let inner = Arc::new(Inner {
             renewer: Renewer::new(target, settings.lease),
             signals: Signals::new(),
-            watch: after::Watch::default(),
+            watch: watched::Watch::default(),
             spooled: Arc::default(),
             recent_output: RecentOutput::new(settings.output_bytes),
             opened_at: clock.now(),
@@ -185,8 +183,8 @@ impl BullQueue {
             tasks,
         });
         inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
-        inner.tasks.spawn(schedules::mend(inner.clone(), stop.clone()));
-        inner.tasks.spawn(after::watch_jobs_with_parents(inner.clone(), stop.clone()));
+        inner.tasks.spawn(schedules::revive(inner.clone(), stop.clone()));
+        inner.tasks.spawn(watched::promote_watched(inner.clone(), stop.clone()));
         Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
     }
 }

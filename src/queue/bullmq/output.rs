@@ -115,7 +115,7 @@ impl OutputWriter {
     }
 
     /// Notes that the next write is the last of the job's output.
-    pub(super) fn is_last(&mut self) {
+    pub(super) fn expect_last(&mut self) {
         self.is_last = true;
     }
 
@@ -133,7 +133,7 @@ impl OutputWriter {
         }
         let (mut line, mut sizes) = match self.lines.take() {
             Some(kept) => kept,
-            None => self.look(inner, redis).await?,
+            None => self.read_kept(inner, redis).await?,
         };
         let mut logged = chunks.clone();
         // A write that was given up half-way comes again, whole.
@@ -209,14 +209,14 @@ impl OutputWriter {
         redis.queue.connection().pipe::<()>(&pipe).await?;
         self.lines = Some((line, sizes));
         // A follower that did not hear of it looks again soon. An error here would make the caller write the output again.
-        if let Err(error) = signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await {
+        if let Err(error) = signals::publish(inner, redis, &Message::Output { id: self.id.clone() }).await {
             tracing::debug!(job = self.id, %error, "followers were not told of output");
         }
         Ok(())
     }
 
     /// Finds out what earlier attempts left: the last line's number, and the sizes of all lines.
-    async fn look(&mut self, inner: &Inner, redis: &BullClient) -> Result<(u64, VecDeque<usize>), BullError> {
+    async fn read_kept(&mut self, inner: &Inner, redis: &BullClient) -> Result<(u64, VecDeque<usize>), BullError> {
         let mut pipe = redis::pipe();
         pipe.cmd("LRANGE").arg(inner.keys.logs(&self.id)).arg(0).arg(-1);
         pipe.cmd("XREVRANGE").arg(inner.keys.output(&self.id)).arg("+").arg("-").arg("COUNT").arg(1);
@@ -323,32 +323,32 @@ pub(super) async fn read(
 ) -> Result<(u64, Vec<OutputChunk>), QueueError> {
     use bullmq::JobState::{Completed, Failed, Unknown};
     let until = Instant::now() + wait;
-    let mut news = inner.signals.output();
+    let mut messages = inner.signals.output();
     loop {
         let redis = inner.link.get().await?;
         // The state first: all output from before the end is there when the end is seen.
         let state = inner.link.call(redis.queue.get_job_state(id.as_str())).await?;
         let has_ended = matches!(state, Completed | Failed | Unknown);
-        let (next, chunks) = inner.link.call(fresh(inner, &redis, id, after, has_ended)).await?;
+        let (next, chunks) = inner.link.call(read_once(inner, &redis, id, after, has_ended)).await?;
         let now = Instant::now();
         if !chunks.is_empty() || has_ended || now >= until {
             return Ok((next, chunks));
         }
-        let told = async {
+        let heard = async {
             loop {
-                match news.recv().await {
-                    Ok(said) if said != id.as_str() => {}
+                match messages.recv().await {
+                    Ok(other) if other != id.as_str() => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => return,
                     Err(RecvError::Closed) => std::future::pending().await,
                 }
             }
         };
-        let _ = tokio::time::timeout(FALLBACK.min(until - now), told).await;
+        let _ = tokio::time::timeout(FALLBACK.min(until - now), heard).await;
     }
 }
 
 /// The output behind `after`; nothing for a job that is no longer in the queue.
-async fn fresh(
+async fn read_once(
     inner: &Inner,
     redis: &BullClient,
     id: &JobId,

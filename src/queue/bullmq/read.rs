@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
-use super::{BullSettings, Inner, after, format, keys};
+use super::{BullSettings, Inner, format, keys, watched};
 use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of Jobber's.
@@ -181,7 +181,7 @@ const STANDING: [&str; 13] = [
     "atm",
     "stc",
     keys::STALLS_BEFORE,
-    keys::UNSEEN,
+    keys::UNSTARTED,
     keys::CANCEL,
     "pb",
     "progress",
@@ -271,7 +271,7 @@ async fn tell_whom_they_wait_for(
     jobs: impl Iterator<Item = &mut QueuedJob>,
 ) -> Result<(), QueueError> {
     for job in jobs.filter(|job| waits_for_others(job)) {
-        job.waits_for = inner.link.call(after::waits_for(inner, redis, &job.job)).await?;
+        job.waits_for = inner.link.call(watched::waits_for(inner, redis, &job.job)).await?;
     }
     Ok(())
 }

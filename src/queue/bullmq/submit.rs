@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{BullClient, BullError};
-use super::{Inner, after, announced, format, keys, lease, read};
+use super::{Inner, announced, counts, format, keys, parents, read, watched};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// How much each job of a large call adds to the caller's patience.
@@ -33,18 +33,18 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let redis = inner.link.get().await?;
-    lease::note_starts(inner, &redis).await?;
-    let Some(wanted) = idempotency else {
+    counts::note_starts(inner, &redis).await?;
+    let Some(idempotency) = idempotency else {
         return add(inner, &redis, &jobs).await;
     };
-    let key = inner.keys.idempotency(&wanted.key);
+    let key = inner.keys.idempotency(&idempotency.key);
     let mut ours = Remembered {
-        request: wanted.request,
+        request: idempotency.request,
         ids: jobs.iter().map(|job| job.job.id.clone()).collect(),
         submitted_at: jobs.iter().map(|job| job.job.submitted_at).collect(),
         done: false,
     };
-    let before = inner.link.call(remember(&redis, &key, &ours, Some(wanted.ttl))).await?;
+    let before = inner.link.call(remember(&redis, &key, &ours, Some(idempotency.ttl))).await?;
     let submitted = match before {
         None => {
             // Noted before the jobs are added, so that the process that ends one of them, and lets
@@ -57,8 +57,8 @@ pub(super) async fn submit(
                 QueueError::new(QueueErrorKind::Corrupt, "what is stored under an idempotency key can't be read")
                     .caused_by(e)
             })?;
-            if before.request != wanted.request || before.ids.len() != jobs.len() {
-                return Err(QueueError::key_reused(&wanted.key));
+            if before.request != idempotency.request || before.ids.len() != jobs.len() {
+                return Err(QueueError::key_reused(&idempotency.key));
             }
             if !before.done {
                 // That request is still being worked on, or was cut off. Doing it once more with
@@ -243,15 +243,15 @@ async fn add_linked(
         return Err(QueueError::new(QueueErrorKind::Rejected, why));
     }
     let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.job.id.as_str())).cloned().collect();
-    let after::Linked { trees, watched, earlier } = after::link(inner, &new)?;
-    inner.link.call_longer(patience, after::watch(inner, redis, &watched)).await?;
-    if let Err(refused) = after::check(inner, redis, &earlier).await {
-        inner.link.call_longer(patience, after::unwatch(inner, redis, &watched)).await?;
+    let parents::Linked { trees, watched, earlier } = parents::link(inner, &new)?;
+    inner.link.call_longer(patience, watched::watch(inner, redis, &watched)).await?;
+    if let Err(refused) = parents::check(inner, redis, &earlier).await {
+        inner.link.call_longer(patience, watched::unwatch(inner, redis, &watched)).await?;
         return Err(refused);
     }
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
     // The jobs that they come after may have ended meanwhile.
-    inner.watch.heard_of_an_end();
+    inner.watch.wake();
     Ok(jobs.iter().map(|job| job.job.id.to_string()).collect())
 }
 
@@ -283,7 +283,7 @@ async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]
     let mut ask = redis::pipe();
     for job in jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)) {
         ask.cmd("HGET").arg(inner.keys.job(job.id.as_str())).arg("timestamp");
-        announced::note(inner, &mut ask, job);
+        announced::note_submission(inner, &mut ask, job);
     }
     if ask.is_empty() {
         return Ok(vec![false; jobs.len()]);

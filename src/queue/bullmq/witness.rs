@@ -74,10 +74,13 @@ fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bo
 
 /// Whether another program may have done this to a job with these fields: its last worker, its starts, and those of
 /// them that never reached a runner.
-fn may_be_anothers(said: &StreamNews, (worker, starts, unseen): &(Option<String>, Option<u32>, Option<u32>)) -> bool {
+fn may_be_anothers(
+    said: &StreamNews,
+    (worker, starts, unstarted): &(Option<String>, Option<u32>, Option<u32>),
+) -> bool {
     let ours = worker.as_deref().is_some_and(|name| WorkerId::parse(name).is_ok_and(|id| id.is_generated()));
     // A worker without a name leaves the name of the worker before it.
-    let is_first = starts.unwrap_or(0).saturating_sub(unseen.unwrap_or(0)) <= 1;
+    let is_first = starts.unwrap_or(0).saturating_sub(unstarted.unwrap_or(0)) <= 1;
     match &said.end {
         _ if said.put_back => true,
         Some(End::Failed(_) | End::Removed) => true,
@@ -114,7 +117,7 @@ async fn deeds(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<Dee
     }
     let mut ask = redis::pipe();
     for (id, _) in &said {
-        ask.cmd("HMGET").arg(inner.keys.job(id)).arg("pb").arg("ats").arg(keys::UNSEEN);
+        ask.cmd("HMGET").arg(inner.keys.job(id)).arg("pb").arg("ats").arg(keys::UNSTARTED);
     }
     let known: Vec<(Option<String>, Option<u32>, Option<u32>)> = connection.pipe(&ask).await?;
     let doubtful = said.into_iter().zip(known).filter(|((_, said), known)| may_be_anothers(said, known));
@@ -218,7 +221,7 @@ mod tests {
         assert!(may_be_anothers(&said(&[active, completed]), &first(&Some("node".to_owned()))));
         assert!(may_be_anothers(&said(&[active]), &first(&None)));
         assert!(may_be_anothers(&said(&[completed]), &(ours.clone(), Some(2), None)), "a nameless one came after");
-        assert!(!may_be_anothers(&said(&[completed]), &(ours.clone(), Some(2), Some(1))), "put back unseen once");
+        assert!(!may_be_anothers(&said(&[completed]), &(ours.clone(), Some(2), Some(1))), "put back unstarted once");
         assert!(may_be_anothers(&said(&[failed]), &first(&ours)), "its lease may have been taken for lost");
         assert!(may_be_anothers(&said(&[failed, again]), &first(&ours)));
         assert!(said(&[failed, again]).end.is_none(), "it has begun anew");

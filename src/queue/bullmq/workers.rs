@@ -90,7 +90,7 @@ pub(super) async fn drain(inner: &Inner, worker: &WorkerId) -> Result<bool, Queu
         let mut set = redis::cmd("SET");
         set.arg(inner.keys.drain(worker.as_str())).arg(1).arg("PX").arg(ms(DRAIN));
         redis.queue.connection().cmd::<()>(&mut set).await?;
-        signals::tell(inner, &redis, &Message::Drain { worker: worker.to_string() }).await?;
+        signals::publish(inner, &redis, &Message::Drain { worker: worker.to_string() }).await?;
         Ok::<_, BullError>(true)
     };
     inner.link.call(ask).await

@@ -1,33 +1,31 @@
-//! Jobs that wait for others.
+//! Jobs that wait for others and that BullMQ can't make wait: it can't put a job after one that is in the queue already, or
+//! after one that has a parent in BullMQ's sense (it knows one at most).
 //!
-//! The jobs of one call become BullMQ's parents and children, in one transaction, with the policy
-//! `continueParentOnFailure`: when a child fails, BullMQ hands the parent out, and the worker that
-//! gets the parent fails it. So history hears of the end; BullMQ's own `failParentOnFailure` would
-//! fail the parent unseen.
+//! Such a job is *watched*: it is put in delayed, by longer than any delay, and promoted when all jobs that it comes after
+//! have ended. To promote a job is BullMQ's own step and works once, so any process may look after a watched job, and none
+//! has to survive.
 //!
-//! BullMQ can't make a job come after one that is in the queue already, or after one that has a parent
-//! (it knows one at most). Such a job is *watched*: it is put in delayed, by longer than any delay, and
-//! promoted when all jobs that it comes after have ended. Their ends are noted where BullMQ notes those
-//! of children, so both ways meet when a worker takes the job ([`before`]). If one of these jobs has
-//! left the queue by then, [`end_notes`] knows its end. To promote a job is BullMQ's own step and works
-//! once, so any process may look after a watched job, and none has to survive.
+//! BullMQ may remove a job in the very step that ends it. So a worker of Jobber's looks before that step whether watched
+//! jobs come after the job, and notes how it is about to end. BullMQ's own event stream tells of every other end, for as
+//! long as it reaches back. The stream is asked first: a note may be of an end that never came, since the lease was lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bullmq::FlowJob;
 use futures_util::future;
-use serde_json::Map;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{ParentResults, QueueError, QueueErrorKind};
+use super::super::QueueError;
 use super::connect::{BullClient, BullError};
-use super::end_notes::{self, End};
-use super::{Inner, format, keys, read};
+use super::{Inner, format, keys};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
+
+/// The fields of an entry of a stream, with their values.
+type EventFields = HashMap<Vec<u8>, Vec<u8>>;
 
 /// The wait between two looks at the watched jobs, if this process hears of no end.
 const LOOK: Duration = Duration::from_secs(1);
@@ -38,7 +36,7 @@ const BATCH: usize = 500;
 /// How many jobs are looked at at the same time.
 const AT_ONCE: usize = 16;
 /// How many of the jobs before a watched one are asked about at the same time.
-const TOLD_AT_ONCE: usize = 100;
+const PARENTS_AT_ONCE: usize = 100;
 /// How long the look at one job may take, besides the usual patience.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// A job on record that is not in the queue after this time will not come any more.
@@ -53,67 +51,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Notes that a job has ended.
-    pub(super) fn heard_of_an_end(&self) {
+    /// Has this process look at the watched jobs soon, since a job has ended.
+    pub(super) fn wake(&self) {
         if self.any.load(Ordering::Relaxed) {
             self.ended.notify_one();
         }
     }
-}
-
-/// A call's jobs as they are added.
-pub(super) struct Linked<'j> {
-    /// The jobs as trees: each has those that come before it below it.
-    pub(super) trees: Vec<FlowJob>,
-    /// The jobs that are to be watched.
-    pub(super) watched: Vec<&'j Job>,
-    /// The jobs that these come after and that are not of the call itself.
-    pub(super) earlier: Vec<&'j JobId>,
-}
-
-/// Finds out for each job how it can come after others.
-pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<'j>, QueueError> {
-    let mut roots: HashMap<&JobId, FlowJob> = HashMap::new();
-    let mut of_the_call: HashSet<&JobId> = HashSet::new();
-    let (mut watched, mut earlier) = (Vec::new(), Vec::new());
-    for accepted in jobs {
-        let job = &accepted.job;
-        let after = &job.options.after;
-        earlier.extend(after.iter().filter(|id| !of_the_call.contains(id)));
-        let data = format::data(accepted, inner.settings.rules(&job.name));
-        let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(BullError::from)?;
-        let mut options = format::options(job);
-        if after.iter().all(|id| roots.contains_key(id)) {
-            for mut child in after.iter().filter_map(|id| roots.remove(id)) {
-                if let Some(options) = &mut child.opts {
-                    options.continue_parent_on_failure = Some(true);
-                }
-                flow = flow.add_child(child);
-            }
-        } else {
-            options.delay = u64::try_from(keys::FAR.as_millis()).ok();
-            watched.push(&**job);
-        }
-        of_the_call.insert(&job.id);
-        roots.insert(&job.id, flow.options(options));
-    }
-    let trees = jobs.iter().filter_map(|job| roots.remove(&job.job.id)).collect();
-    Ok(Linked { trees, watched, earlier })
-}
-
-/// Refuses a call whose jobs come after one that no job can come after. Asked once the watched jobs
-/// are on record: the worker of a job that ends after this answer knows that others come after it.
-pub(super) async fn check(inner: &Inner, redis: &BullClient, ids: &[&JobId]) -> Result<(), QueueError> {
-    use bullmq::JobState::{Failed, Unknown};
-    for id in ids {
-        let why = match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
-            Unknown => format!("there is no job {id} in the queue that another could come after"),
-            Failed => format!("job {id} has failed: nothing can come after it unless it is retried"),
-            _ => continue,
-        };
-        return Err(QueueError::new(QueueErrorKind::Rejected, why));
-    }
-    Ok(())
 }
 
 /// Puts on record, before they are added, that these jobs are to be watched.
@@ -126,7 +69,7 @@ pub(super) async fn watch(inner: &Inner, redis: &BullClient, jobs: &[&Job]) -> R
     record.atomic();
     for job in jobs {
         record.cmd("ZADD").arg(inner.keys.watched()).arg(now).arg(job.id.as_str()).ignore();
-        end_notes::link(inner, &mut record, job);
+        link(inner, &mut record, job);
     }
     inner.watch.any.store(true, Ordering::Relaxed);
     Ok(redis.queue.connection().pipe(&record).await?)
@@ -135,41 +78,41 @@ pub(super) async fn watch(inner: &Inner, redis: &BullClient, jobs: &[&Job]) -> R
 /// Strikes jobs that were not added off the record.
 pub(super) async fn unwatch(inner: &Inner, redis: &BullClient, jobs: &[&Job]) -> Result<(), BullError> {
     for job in jobs {
-        done(inner, redis, job.id.as_str()).await?;
+        strike_off(inner, redis, job.id.as_str()).await?;
     }
     Ok(())
 }
 
-async fn done(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
-    end_notes::unlink(inner, redis, id).await?;
+async fn strike_off(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
+    unlink(inner, redis, id).await?;
     let mut strike = redis::cmd("ZREM");
     strike.arg(inner.keys.watched()).arg(id);
     Ok(redis.queue.connection().cmd(&mut strike).await?)
 }
 
 /// Looks after the watched jobs until `stop`.
-pub(super) async fn watch_jobs_with_parents(inner: Arc<Inner>, stop: CancellationToken) {
-    let keeping = async {
+pub(super) async fn promote_watched(inner: Arc<Inner>, stop: CancellationToken) {
+    let promoting = async {
         let Some(redis) = inner.link.wait().await else { return };
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = inner.watch.ended.notified() => tokio::time::sleep(TOGETHER).await,
             }
-            if let Err(error) = look(&inner, &redis).await {
+            if let Err(error) = check_all(&inner, &redis).await {
                 tracing::debug!(%error, "jobs that come after others can't be looked after; trying again");
             }
         }
     };
     tokio::select! {
-        () = keeping => {}
+        () = promoting => {}
         () = stop.cancelled() => {}
     }
 }
 
 /// Looks at every watched job once, at some of them at the same time, and at each with patience of
 /// its own: a job that takes long, because it comes after many, keeps no other from being looked at.
-async fn look(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
+async fn check_all(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
     let began = inner.clock.now().as_millis();
     loop {
         let mut first = redis::cmd("ZRANGEBYSCORE");
@@ -187,7 +130,7 @@ async fn look(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
         let is_last = first.len() < BATCH;
         let mut moved = false;
         for together in first.chunks(AT_ONCE) {
-            let looks = together.iter().map(|(id, since)| look_patiently(inner, redis, id, *since));
+            let looks = together.iter().map(|(id, since)| check_one(inner, redis, id, *since));
             moved |= future::join_all(looks).await.contains(&true);
         }
         if is_last || !moved {
@@ -198,51 +141,51 @@ async fn look(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
 
 /// Looks at a watched job, and puts it behind the others or strikes it off. Answers false when the
 /// job is just being added.
-async fn look_patiently(inner: &Inner, redis: &BullClient, id: &str, since: f64) -> bool {
+async fn check_one(inner: &Inner, redis: &BullClient, id: &str, since: f64) -> bool {
     let since = Timestamp::from_millis(since as i64);
-    let found = inner.link.call_longer(LONGEST_LOOK, look_at(inner, redis, id, since)).await;
-    let told = match found.as_ref().unwrap_or(&Watched::On) {
-        Watched::NotYet => return false,
+    let found = inner.link.call_longer(LONGEST_LOOK, check(inner, redis, id, since)).await;
+    let moved = match found.as_ref().unwrap_or(&NextStep::Watch) {
+        NextStep::Wait => return false,
         // Behind the others, so that all have their turn.
-        Watched::On => inner.link.call(put_behind(inner, redis, id)).await,
-        Watched::Done => inner.link.call_longer(LONGEST_LOOK, done(inner, redis, id)).await,
+        NextStep::Watch => inner.link.call(move_to_end(inner, redis, id)).await,
+        NextStep::StrikeOff => inner.link.call_longer(LONGEST_LOOK, strike_off(inner, redis, id)).await,
     };
-    if let Err(error) = found.map(drop).and(told) {
+    if let Err(error) = found.map(drop).and(moved) {
         tracing::debug!(job = id, %error, "a job that comes after others was not looked at to the end");
     }
     true
 }
 
-async fn put_behind(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
+async fn move_to_end(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
     let mut again = redis::cmd("ZADD");
     again.arg(inner.keys.watched()).arg("XX").arg(inner.clock.now().as_millis()).arg(id);
     Ok(redis.queue.connection().cmd(&mut again).await?)
 }
 
 /// What is to become of a watched job.
-enum Watched {
+enum NextStep {
     /// It seems that a process is just adding it.
-    NotYet,
+    Wait,
     /// It stays on the record of watched jobs.
-    On,
-    /// It has been let go, or there is nothing to let go any more.
-    Done,
+    Watch,
+    /// It was promoted, or there is nothing to promote any more.
+    StrikeOff,
 }
 
 /// Notes which of the jobs before this one have ended. Lets this job go when all of them have, or
 /// when one of them has failed.
-async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) -> Result<Watched, BullError> {
+async fn check(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) -> Result<NextStep, BullError> {
     use bullmq::JobState::Delayed;
     let Some(stored) = redis.queue.get_job(id).await? else {
         // Just being added, or taken out.
         let waits = inner.clock.now().since(since) < ADDING;
-        return Ok(if waits { Watched::NotYet } else { Watched::Done });
+        return Ok(if waits { NextStep::Wait } else { NextStep::StrikeOff });
     };
     let Ok(AcceptedJob { job, .. }) = format::read(&format::Stored::of(&stored), &inner.settings) else {
-        return Ok(Watched::Done);
+        return Ok(NextStep::StrikeOff);
     };
     if redis.queue.get_job_state(id).await? != Delayed {
-        return Ok(Watched::Done);
+        return Ok(NextStep::StrikeOff);
     }
     let (processed, failed) = noted(inner, redis, id).await?;
     let (mut pending, mut barred) = (false, !failed.is_empty());
@@ -252,64 +195,64 @@ async fn look_at(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) 
     });
     let unknown: Vec<_> = unknown.collect();
     let mut found = Vec::with_capacity(unknown.len());
-    for together in unknown.chunks(TOLD_AT_ONCE) {
+    for together in unknown.chunks(PARENTS_AT_ONCE) {
         // Side by side: the way to Redis and back is then paid for once.
-        let ends = together.iter().map(|before| end_before(inner, redis, before));
+        let ends = together.iter().map(|before| parent_state(inner, redis, before));
         found.extend(future::try_join_all(ends).await?);
     }
     let mut note = redis::pipe();
     for (key, end) in found {
         match end {
-            Ended::No => pending = true,
-            Ended::With(End::Completed(value)) => {
+            ParentState::Open => pending = true,
+            ParentState::Ended(End::Completed(value)) => {
                 note.cmd("HSET").arg(inner.keys.processed(id)).arg(key).arg(value).ignore();
             }
-            Ended::With(End::Failed(why)) => {
+            ParentState::Ended(End::Failed(why)) => {
                 barred = true;
                 note.cmd("HSET").arg(inner.keys.failed_before(id)).arg(key).arg(why).ignore();
             }
-            Ended::TakenOut => {}
+            ParentState::Removed => {}
         }
     }
     if !note.is_empty() {
         redis.queue.connection().pipe::<()>(&note).await?;
     }
     if pending && !barred {
-        return Ok(Watched::On);
+        return Ok(NextStep::Watch);
     }
-    let let_go = if job.options.delay.is_zero() || barred {
+    let promoted = if job.options.delay.is_zero() || barred {
         stored.promote().await
     } else {
         stored.change_delay(u64::try_from(job.options.delay.as_millis()).unwrap_or(u64::MAX)).await
     };
-    match let_go {
-        Ok(()) => Ok(Watched::Done),
+    match promoted {
+        Ok(()) => Ok(NextStep::StrikeOff),
         Err(bullmq::Error::Redis(error)) => Err(error.into()),
         // Another process was first, or a program took the job out.
         Err(error) => {
             tracing::debug!(job = id, %error, "a job that came after others has moved on by itself");
-            Ok(Watched::Done)
+            Ok(NextStep::StrikeOff)
         }
     }
 }
 
 /// What became of a job that a watched one comes after.
-enum Ended {
-    No,
-    With(End),
+enum ParentState {
+    Open,
+    Ended(End),
     /// It was taken out before its end, and is not waited for any more.
-    TakenOut,
+    Removed,
 }
 
 /// The job's key, and what became of it.
-async fn end_before(inner: &Inner, redis: &BullClient, before: &JobId) -> Result<(String, Ended), BullError> {
+async fn parent_state(inner: &Inner, redis: &BullClient, before: &JobId) -> Result<(String, ParentState), BullError> {
     use bullmq::JobState::{Completed, Failed, Unknown};
     let key = inner.keys.job(before.as_str());
     let field = match redis.queue.get_job_state(before.as_str()).await? {
         Completed => Some("returnvalue"),
         Failed => Some("failedReason"),
         Unknown => None,
-        _ => return Ok((key, Ended::No)),
+        _ => return Ok((key, ParentState::Open)),
     };
     let word = match field {
         Some(field) => {
@@ -323,9 +266,9 @@ async fn end_before(inner: &Inner, redis: &BullClient, before: &JobId) -> Result
         (Some("returnvalue"), Some(value)) => Some(End::Completed(value)),
         (Some(_), Some(why)) => Some(End::Failed(why)),
         // It has left the queue, maybe just now.
-        _ => end_notes::of_one_that_left(inner, redis, before.as_str()).await?,
+        _ => end_of_removed(inner, redis, before.as_str()).await?,
     };
-    Ok((key, end.map_or(Ended::TakenOut, Ended::With)))
+    Ok((key, end.map_or(ParentState::Removed, ParentState::Ended)))
 }
 
 /// Whether a job is put off until others have ended.
@@ -344,7 +287,7 @@ type Hash = HashMap<String, String>;
 
 /// The results of a job's children, or of the jobs before a watched one, and the reasons why others
 /// of them failed: each by the key of the job.
-async fn noted(inner: &Inner, redis: &BullClient, id: &str) -> Result<(Hash, Hash), BullError> {
+pub(super) async fn noted(inner: &Inner, redis: &BullClient, id: &str) -> Result<(Hash, Hash), BullError> {
     let mut ask = redis::pipe();
     ask.cmd("HGETALL").arg(inner.keys.processed(id));
     ask.cmd("HGETALL").arg(inner.keys.failed_before(id));
@@ -373,25 +316,124 @@ pub(super) async fn waits_for(inner: &Inner, redis: &BullClient, job: &Job) -> R
     Ok(ids)
 }
 
-/// Whether a job may have waited for others. Jobs that BullMQ has counted, and Jobber's own that
-/// name no others, have not: so most jobs are not asked about.
-fn may_have_waited(job: &Job) -> bool {
-    let id = &job.id;
-    !job.options.after.is_empty() || !(id.is_counted() || id.is_scheduled() || id.is_generated())
+/// How many events are read in one go.
+const CHUNK: usize = 1000;
+
+/// How a job ended, in BullMQ's words.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum End {
+    /// It completed with this return value, as JSON.
+    Completed(String),
+    /// It failed for this reason.
+    Failed(String),
 }
 
-/// What became of the jobs that this job, just taken, has waited for.
-pub(super) async fn before(inner: &Inner, redis: &BullClient, job: &Job) -> Result<ParentResults, QueueError> {
-    if !may_have_waited(job) {
-        return Ok(ParentResults::default());
+/// The beginning of members of the links that lead from a job to those after it.
+fn to_children(id: &str) -> String {
+    format!("after/{id}/")
+}
+
+/// The beginning of members of the links that lead from a watched job to those before it.
+fn to_parents(id: &str) -> String {
+    format!("before/{id}/")
+}
+
+/// Records what a watched job comes after.
+fn link(inner: &Inner, record: &mut redis::Pipeline, job: &Job) {
+    let id = job.id.as_str();
+    for before in &job.options.after {
+        let add = record.cmd("ZADD").arg(inner.keys.links());
+        add.arg(0).arg(to_children(before.as_str()) + id);
+        add.arg(0).arg(to_parents(id) + before.as_str()).ignore();
     }
-    let (processed, failed) = inner.link.call(noted(inner, redis, job.id.as_str())).await?;
-    let name = |key: &str| inner.keys.id_of(key).unwrap_or(key).to_owned();
-    // Other programs decide what a child's failure means to their jobs: it bars only Jobber's own.
-    let barred = failed.iter().find(|(key, _)| job.options.after.iter().any(|id| id.as_str() == name(key)));
-    let barred =
-        barred.map(|(key, why)| format!("not run, because job {}, which comes before it, failed: {why}", name(key)));
-    let results: Map<_, _> =
-        processed.iter().filter_map(|(key, value)| Some((name(key), read::result(value)?))).collect();
-    Ok(ParentResults { barred, results })
+}
+
+/// Forgets the links of a job that is not watched any more, and the ends that were noted only for it.
+async fn unlink(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
+    for before in linked(inner, redis, &to_parents(id), None).await? {
+        let mut strike = redis::pipe();
+        strike.atomic();
+        strike
+            .cmd("ZREM")
+            .arg(inner.keys.links())
+            .arg(to_children(&before) + id)
+            .arg(to_parents(id) + &before)
+            .ignore();
+        redis.queue.connection().pipe::<()>(&strike).await?;
+        if linked(inner, redis, &to_children(&before), Some(1)).await?.is_empty() {
+            let mut forget = redis::cmd("HDEL");
+            forget.arg(inner.keys.ends()).arg(before);
+            redis.queue.connection().cmd::<()>(&mut forget).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The ids behind this beginning of a link.
+async fn linked(inner: &Inner, redis: &BullClient, from: &str, limit: Option<usize>) -> Result<Vec<String>, BullError> {
+    let mut range = redis::cmd("ZRANGEBYLEX");
+    // No id holds a byte that is greater.
+    range.arg(inner.keys.links()).arg(format!("[{from}")).arg(format!("({from}\u{7f}"));
+    if let Some(limit) = limit {
+        range.arg("LIMIT").arg(0).arg(limit);
+    }
+    let members: Vec<String> = redis.queue.connection().cmd(&mut range).await?;
+    Ok(members.iter().filter_map(|member| member.strip_prefix(from)).map(str::to_owned).collect())
+}
+
+/// Notes how a job is about to end, if watched jobs come after it. If the job is of a request that
+/// was not answered yet, notes that it ends: a repeat of the request must not run it anew.
+pub(super) async fn note_end(inner: &Inner, redis: &BullClient, id: &str, end: &End) -> Result<(), BullError> {
+    let from = to_children(id);
+    let mut ask = redis::pipe();
+    ask.cmd("ZRANGEBYLEX").arg(inner.keys.links()).arg(format!("[{from}")).arg(format!("({from}\u{7f}"));
+    ask.arg("LIMIT").arg(0).arg(1);
+    ask.cmd("HEXISTS").arg(inner.keys.requested()).arg(id);
+    let (children, requested): (Vec<String>, bool) = redis.queue.connection().pipe(&ask).await?;
+    if children.is_empty() && !requested {
+        return Ok(());
+    }
+    let mut note = redis::pipe();
+    if !children.is_empty() {
+        let text = serde_json::to_string(end).map_err(bullmq::Error::from)?;
+        note.cmd("HSET").arg(inner.keys.ends()).arg(id).arg(text).ignore();
+    }
+    if requested {
+        note.cmd("HSET").arg(inner.keys.requested()).arg(id).arg(keys::ENDED).ignore();
+    }
+    Ok(redis.queue.connection().pipe::<()>(&note).await?)
+}
+
+/// How a job ended that is not in the queue any more; `None` when it was taken out before its end.
+async fn end_of_removed(inner: &Inner, redis: &BullClient, id: &str) -> Result<Option<End>, BullError> {
+    let mut from = "+".to_owned();
+    loop {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(inner.keys.bull("events")).arg(&from).arg("-").arg("COUNT").arg(CHUNK);
+        // Bytes: other programs write what they like.
+        let events: Vec<(String, EventFields)> = redis.queue.connection().cmd(&mut range).await?;
+        let of_it = |event: &HashMap<Vec<u8>, Vec<u8>>| event.get(&b"jobId"[..]).is_some_and(|of| of == id.as_bytes());
+        for (_, event) in events.iter().filter(|(_, event)| of_it(event)) {
+            let word = |field: &str| {
+                event
+                    .get(field.as_bytes())
+                    .map_or_else(|| "null".into(), |word| String::from_utf8_lossy(word).into_owned())
+            };
+            match event.get(&b"event"[..]).map(Vec::as_slice) {
+                Some(b"completed") => return Ok(Some(End::Completed(word("returnvalue")))),
+                Some(b"failed") => return Ok(Some(End::Failed(word("failedReason")))),
+                Some(b"added" | b"waiting" | b"delayed" | b"waiting-children" | b"active" | b"stalled") => {
+                    return Ok(None);
+                }
+                // Some of the other events come after the end.
+                Some(_) | None => {}
+            }
+        }
+        let Some((last, _)) = events.last().filter(|_| events.len() == CHUNK) else { break };
+        from = format!("({last}");
+    }
+    let mut read = redis::cmd("HGET");
+    let noted: Option<String> = redis.queue.connection().cmd(read.arg(inner.keys.ends()).arg(id)).await?;
+    Ok(noted.map(|text| serde_json::from_str(&text)).transpose().map_err(bullmq::Error::from)?)
 }
