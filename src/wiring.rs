@@ -20,8 +20,8 @@ use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullSettings};
-use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
-use crate::queue::{JobSource, Operator, Queue, QueueError, QueueRetention, Scheduler, Witness};
+use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::{JobSource, Operator, Queue, QueueError, QueueRetention, QueueSettings, Scheduler, Witness};
 use crate::redis::{Redis, RedisSettings, ServerInfo};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
@@ -398,16 +398,16 @@ async fn open_queue(
     tasks: &TaskTracker,
 ) -> Result<QueuePorts, QueueError> {
     let wanted = &config.queue;
+    let settings = QueueSettings {
+        lease: wanted.lease,
+        completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
+        failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+        heartbeat: crate::worker::HEARTBEAT,
+        output_bytes: config.worker.spool_bytes,
+        kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
+    };
     match &wanted.url {
         QueueUrl::Embedded => {
-            let settings = EmbeddedQueueSettings {
-                lease: wanted.lease,
-                completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
-                failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
-                heartbeat: crate::worker::HEARTBEAT,
-                output_bytes: config.worker.spool_bytes,
-                kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-            };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
             Ok(QueuePorts::of(queue))
@@ -418,12 +418,7 @@ async fn open_queue(
                 tls_ca: wanted.tls_ca.clone(),
                 queue: wanted.name.clone(),
                 prefix: wanted.prefix.clone(),
-                lease: wanted.lease,
-                completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
-                failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
-                output_bytes: config.worker.spool_bytes,
-                kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-                heartbeat: crate::worker::HEARTBEAT,
+                common: settings,
                 defaults: config.defaults.clone(),
                 jobs: config.jobs.clone(),
                 ..BullSettings::default()

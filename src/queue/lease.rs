@@ -11,10 +11,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-
-use serde_json::{Map, Value};
 
 use super::OutputChunk;
 use crate::domain::{AcceptedJob, AttemptNumber, Job, JobBody, Progress, Validity, Verdict};
@@ -82,6 +81,14 @@ pub struct ParentResults {
     /// What those gave back that gave something back, by their ids.
     pub results: Map<String, Value>,
 }
+
+/// Why a job is failed that was not run: `parent`, which comes before it, failed for the reason `why`.
+pub(super) fn not_run_because(parent: &str, why: &str) -> String {
+    format!("not run, because job {parent}, which comes before it, failed: {why}")
+}
+
+/// Leases that may wait in the channel of a claim: more only slows a burst down.
+pub(super) const CHANNEL: usize = 256;
 
 impl Lease {
     /// For adapters: a lease just claimed. `attempt` counts this start, and those before it that were not given back

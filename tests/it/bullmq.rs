@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use jobber::domain::{Clock, JobId, JobState, NewJob, RawJson, Verdict, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::{
-    Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueuedJob,
+    Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueueSettings,
+    QueuedJob,
 };
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
@@ -24,7 +25,8 @@ async fn server(options: RedisOptions) -> Arc<Redis> {
 
 async fn open(redis: &Redis) -> Arc<BullQueue> {
     let tls_ca = redis.url().starts_with("rediss").then(|| redis.tls().ca);
-    let settings = BullSettings { url: redis.url(), tls_ca, lease: LEASE, ..BullSettings::default() };
+    let common = QueueSettings { lease: LEASE, ..QueueSettings::default() };
+    let settings = BullSettings { url: redis.url(), tls_ca, common, ..BullSettings::default() };
     BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
 }
 

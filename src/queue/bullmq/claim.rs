@@ -18,6 +18,7 @@ use bullmq::{MetricsOptions, Worker, WorkerOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::super::lease::CHANNEL;
 use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueRetention};
 use super::connect::{BullClient, BullError};
 use super::format::Stored;
@@ -27,8 +28,6 @@ use super::{Inner, announced, counts, foreign_jobs, format, keys, options, paren
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
-/// How many leases may wait in the channel: more only slows a burst down.
-const CHANNEL: usize = 256;
 /// A claimer that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(1);
 /// How long an answer that is on its way may take when claiming ends; a later one costs a lease's time.
@@ -187,19 +186,19 @@ fn worker_options(inner: &Inner, worker: &WorkerId, limit: usize) -> WorkerOptio
         .prefix(settings.prefix.clone())
         .name(worker.as_str())
         .concurrency(limit.max(1))
-        .lock_duration(settings.lease)
-        .stalled_interval(settings.lease / 3)
+        .lock_duration(settings.common.lease)
+        .stalled_interval(settings.common.lease / 3)
         .max_stalled_count(NO_LIMIT)
         .drain_delay(FALLBACK)
         .run_retry_delay(Duration::from_millis(500))
         .skip_lock_renewal()
         .metrics(MetricsOptions { max_data_points: METRICS })
         .manual_start();
-    if settings.completed.age.is_some() || settings.completed.count.is_some() {
-        options = options.remove_on_complete(keep(&settings.completed));
+    if settings.common.completed.age.is_some() || settings.common.completed.count.is_some() {
+        options = options.remove_on_complete(keep(&settings.common.completed));
     }
-    if settings.failed.age.is_some() || settings.failed.count.is_some() {
-        options = options.remove_on_fail(keep(&settings.failed));
+    if settings.common.failed.age.is_some() || settings.common.failed.count.is_some() {
+        options = options.remove_on_fail(keep(&settings.common.failed));
     }
     options
 }

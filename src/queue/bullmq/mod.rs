@@ -42,7 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueSettings, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, Timestamp, WorkerId};
 use connect::Link;
@@ -65,20 +65,8 @@ pub struct BullSettings {
     pub queue: String,
     /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
     pub prefix: String,
-    /// How long a lease lasts unless it is renewed, which is done every third of it. At least a second.
-    pub lease: Duration,
-    /// How long completed jobs stay.
-    pub completed: QueueRetention,
-    /// How long failed jobs stay.
-    pub failed: QueueRetention,
-    /// How much of the end of a job's output is kept for clients that watch, in bytes, as long as
-    /// the job runs and for a minute after its end or after it was last read. All jobs of a worker
-    /// together may have at most four times as much: Redis has it in memory.
-    pub output_bytes: usize,
-    /// How much of it is kept as log lines for as long as the job is in the queue, in bytes.
-    pub kept_output_bytes: usize,
-    /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
-    pub heartbeat: Duration,
+    /// What can be set on every queue.
+    pub common: QueueSettings,
     /// How long a call may wait for Redis before it answers that the queue is unavailable.
     pub patience: Duration,
     /// How often a process looks whether a message of another process was lost: usually
@@ -113,12 +101,7 @@ impl Default for BullSettings {
             tls_ca: None,
             queue: "my-job-queue".to_owned(),
             prefix: "bull".to_owned(),
-            lease: Duration::from_secs(30),
-            completed: QueueRetention::of_completed(),
-            failed: QueueRetention::of_failed(),
-            output_bytes: 64 << 20,
-            kept_output_bytes: 256 << 10,
-            heartbeat: Duration::from_secs(5),
+            common: QueueSettings::default(),
             patience: Duration::from_millis(900),
             look_again: Duration::from_secs(2),
             defaults: JobOptions::default(),
@@ -168,11 +151,11 @@ impl BullQueue {
         let keys = Keys::new(&settings.prefix, &settings.queue);
         let link = Link::open(target.clone(), settings.patience, &tasks, stop.clone());
         let inner = Arc::new(Inner {
-            renewer: Renewer::new(target, settings.lease),
+            renewer: Renewer::new(target, settings.common.lease),
             signals: Signals::new(),
             watch: watched::Watch::default(),
             spooled: Arc::default(),
-            recent_output: RecentOutput::new(settings.output_bytes),
+            recent_output: RecentOutput::new(settings.common.output_bytes),
             opened_at: clock.now(),
             starts_are_noted: tokio::sync::OnceCell::new(),
             has_heard: AtomicBool::new(false),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
-use super::super::outbox::keep_the_end;
+use super::super::output::{LINGER, READS_ON, keep_the_end};
 use super::super::{OutputChunk, QueueError};
 use super::Inner;
 use super::connect::{BullClient, BullError};
@@ -32,10 +32,6 @@ const FALLBACK: Duration = Duration::from_secs(1);
 const LINES: isize = 10_000;
 /// How long the stream is kept for a job that is silent: its worker may be gone.
 const SILENCE: Duration = Duration::from_secs(86_400);
-/// How long the stream is kept after the job has ended, or after it was last read then.
-const LINGER: Duration = Duration::from_secs(60);
-/// How long a client that has read is taken to read on.
-const READS: Duration = Duration::from_secs(60);
 /// All streams of a worker together have at most so many times the bound of one.
 const ALL: usize = 4;
 /// How many entries are read at once: a megabyte.
@@ -101,8 +97,8 @@ impl OutputWriter {
         Self {
             id: id.to_owned(),
             attempt: attempt.0,
-            bound: inner.settings.output_bytes,
-            lines_bound: inner.settings.kept_output_bytes.min(inner.settings.output_bytes),
+            bound: inner.settings.common.output_bytes,
+            lines_bound: inner.settings.common.kept_output_bytes.min(inner.settings.common.output_bytes),
             lines: None,
             number: 0,
             entries: VecDeque::new(),
@@ -374,7 +370,7 @@ async fn read_once(
     let pieces = inner.recent_output.read(job, after.saturating_sub(STREAM), ENTRIES, read_from).await?;
     if let Some((last, _)) = pieces.last() {
         let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(inner.keys.readers(id.as_str())).arg(1).arg("PX").arg(in_ms(READS)).ignore();
+        pipe.cmd("SET").arg(inner.keys.readers(id.as_str())).arg(1).arg("PX").arg(in_ms(READS_ON)).ignore();
         if has_ended {
             pipe.cmd("PEXPIRE").arg(&stream).arg(in_ms(LINGER)).ignore();
         }

@@ -16,7 +16,8 @@ use bullmq::FlowJob;
 use serde_json::Map;
 use tokio::sync::{mpsc, watch};
 
-use super::super::{Lease, LeaseOps, OutputChunk, ParentResults, QueueError, QueueErrorKind};
+use super::super::lease::not_run_because;
+use super::super::{Lease, LeaseOps, OutputChunk, ParentResults, QueueError};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
 use super::{Inner, Loss, announced, format, keys, read, watched};
@@ -67,12 +68,11 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<
 pub(super) async fn check(inner: &Inner, redis: &BullClient, ids: &[&JobId]) -> Result<(), QueueError> {
     use bullmq::JobState::{Failed, Unknown};
     for id in ids {
-        let why = match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
-            Unknown => format!("there is no job {id} in the queue that another could come after"),
-            Failed => format!("job {id} has failed: nothing can come after it unless it is retried"),
-            _ => continue,
-        };
-        return Err(QueueError::new(QueueErrorKind::Rejected, why));
+        match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {
+            Unknown => return Err(QueueError::unknown_parent(id)),
+            Failed => return Err(QueueError::failed_parent(id)),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -93,8 +93,7 @@ pub(super) async fn results(inner: &Inner, redis: &BullClient, job: &Job) -> Res
     let name = |key: &str| inner.keys.id_of(key).unwrap_or(key).to_owned();
     // Other programs decide what a child's failure means to their jobs: it bars only Jobber's own.
     let barred = failed.iter().find(|(key, _)| job.options.after.iter().any(|id| id.as_str() == name(key)));
-    let barred =
-        barred.map(|(key, why)| format!("not run, because job {}, which comes before it, failed: {why}", name(key)));
+    let barred = barred.map(|(key, why)| not_run_because(&name(key), why));
     let results: Map<_, _> =
         processed.iter().filter_map(|(key, value)| Some((name(key), read::result(value)?))).collect();
     Ok(ParentResults { barred, results })

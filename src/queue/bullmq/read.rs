@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
-use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::super::{QueueError, QueuedJob, StateCounts};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
 use super::{BullSettings, Inner, format, keys, watched};
@@ -221,9 +221,8 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
     let redis = inner.link.get().await?;
     let after = match &request.cursor {
         Some(cursor) => {
-            Some(cursor.strip_prefix(state.as_str()).and_then(|rest| rest.strip_prefix('/')).ok_or_else(|| {
-                QueueError::new(QueueErrorKind::Rejected, "the cursor is not one of this list; start without one")
-            })?)
+            let behind = cursor.strip_prefix(state.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            Some(behind.ok_or_else(|| QueueError::foreign_cursor(cursor, state))?)
         }
         None => None,
     };

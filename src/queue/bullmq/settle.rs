@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
-use super::super::outbox::Outbox;
+use super::super::output::Outbox;
 use super::super::{LeaseLoss, LeaseOps, OutputChunk};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
@@ -375,7 +375,7 @@ impl LeaseDriver {
 
     /// Makes sure that the lease is still held.
     async fn confirm(&self) -> Result<(), BullError> {
-        let lease = u64::try_from(self.shared.inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
+        let lease = u64::try_from(self.shared.inner.settings.common.lease.as_millis()).unwrap_or(u64::MAX);
         Ok(self.job.extend_lock(&self.shared.token, lease).await?)
     }
 

@@ -57,7 +57,8 @@ pub(super) async fn submit(
                 QueueError::new(QueueErrorKind::Corrupt, "what is stored under an idempotency key can't be read")
                     .caused_by(e)
             })?;
-            if before.request != idempotency.request || before.ids.len() != jobs.len() {
+            idempotency.check(&before.request)?;
+            if before.ids.len() != jobs.len() {
                 return Err(QueueError::key_reused(&idempotency.key));
             }
             if !before.done {

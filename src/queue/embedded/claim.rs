@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::super::lease::CHANNEL;
 use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueError};
 use super::expiry::{GONE, Now};
 use super::ledger::{Claim, PAUSE};
@@ -25,8 +26,6 @@ use crate::domain::{AcceptedJob, AttemptNumber, Job, Timestamp, Verdict};
 
 /// A claim that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
-/// Leases that may wait in the channel: more only slows a burst down.
-const CHANNEL: usize = 256;
 
 /// Starts a claim and its tasks.
 pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<Claims, QueueError> {

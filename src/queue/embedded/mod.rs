@@ -34,43 +34,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueErrorKind, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueErrorKind, QueueSettings, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, WorkerId};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
-
-/// What can be set on an embedded queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddedQueueSettings {
-    /// How long a lease lasts unless it is renewed, which is done every third of it. A worker that hangs for longer loses
-    /// its jobs to others.
-    pub lease: Duration,
-    /// How long completed jobs stay.
-    pub completed: QueueRetention,
-    /// How long failed jobs stay.
-    pub failed: QueueRetention,
-    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
-    /// as it runs and for about a minute after its end or after it was last read.
-    pub output_bytes: usize,
-    /// How much of it is kept for as long as the job is in the queue.
-    pub kept_output_bytes: usize,
-    /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
-    pub heartbeat: Duration,
-}
-
-impl Default for EmbeddedQueueSettings {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(30),
-            completed: QueueRetention::of_completed(),
-            failed: QueueRetention::of_failed(),
-            output_bytes: 64 << 20,
-            kept_output_bytes: 256 << 10,
-            heartbeat: Duration::from_secs(5),
-        }
-    }
-}
 
 /// The embedded queue: all ports.
 pub struct EmbeddedQueue {
@@ -82,7 +50,7 @@ pub struct EmbeddedQueue {
 /// What the ports and the background tasks share.
 struct Inner {
     db: Sqlite,
-    settings: EmbeddedQueueSettings,
+    settings: QueueSettings,
     clock: Clock,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
@@ -119,7 +87,7 @@ impl EmbeddedQueue {
     pub async fn open(
         db: Sqlite,
         data_dir: &Path,
-        settings: EmbeddedQueueSettings,
+        settings: QueueSettings,
         clock: Clock,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, QueueError> {

@@ -14,18 +14,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::super::outbox::{Outbox, keep_the_end};
-use super::super::{OutputChunk, QueueError};
+use super::super::output::{LINGER, Outbox, READS_ON, keep_the_end};
+use super::super::{OutputChunk, QueueError, QueueSettings};
+use super::Inner;
 use super::schema::{LeaseId, state, to_json};
-use super::{EmbeddedQueueSettings, Inner};
 use crate::domain::{JobId, Stream, Timestamp};
 
 /// Output and progress are written at most this often, unless there is much of it.
 const PUBLISH: Duration = Duration::from_millis(100);
-/// How long all output is kept after a job's end, for those who come then.
-const LINGER: Duration = Duration::from_secs(60);
-/// How long who has read is taken to read on.
-const READS: Duration = Duration::from_secs(60);
 /// Bytes that are read at once; a piece more.
 const READ_BYTES: usize = 1 << 20;
 /// Jobs whose output is cut in one transaction.
@@ -52,13 +48,13 @@ struct LeaseOutbox {
 }
 
 impl LeaseOutbox {
-    fn of(lease: LeaseId, settings: &EmbeddedQueueSettings) -> Self {
+    fn of(lease: LeaseId, settings: &QueueSettings) -> Self {
         // An attempt before this one may have left output.
         Self { since_cut: if lease.number > 1 { settings.output_bytes } else { 0 }, ..Self::default() }
     }
 
     /// Takes what is to be written, and counts it.
-    fn take(&mut self, settings: &EmbeddedQueueSettings) -> OutboxBatch {
+    fn take(&mut self, settings: &QueueSettings) -> OutboxBatch {
         let mut outbox = self.outbox.take();
         let progress = outbox.progress.take().map(|progress| to_json(&progress));
         let (mut chunks, bytes) = outbox.into_chunks();
@@ -188,7 +184,7 @@ impl OutboxBatch {
         &self,
         c: &Connection,
         LeaseId { seq, number, claim }: LeaseId,
-        settings: &EmbeddedQueueSettings,
+        settings: &QueueSettings,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         if let Some(progress) = &self.progress {
@@ -290,9 +286,9 @@ pub(super) async fn read(
         let (id, now) = (id.clone(), inner.clock.now());
         let found = inner.db.read(move |c| output_now(c, &id, after)).await?;
         if let Some((seq, until)) = found.spooled
-            && until < (now + READS / 2).as_millis()
+            && until < (now + READS_ON / 2).as_millis()
         {
-            let until = (now + READS).as_millis();
+            let until = (now + READS_ON).as_millis();
             // Nothing hangs on it yet: should it be lost, the next read says it again.
             drop(inner.db.write_later(move |c| {
                 c.prepare_cached("UPDATE queue_spooled SET until = max(until, ?2) WHERE job = ?1")?

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Map, Value};
 
-use super::super::ParentResults;
+use super::super::{ParentResults, QueueError};
 use crate::domain::{Job, JobId, Timestamp};
 
 /// When a job is due that waits for others.
 pub(super) const NEVER: i64 = i64::MAX;
 
 /// `waits` counts the rows of `queue_waits` that are not done. A row stays with the job that has waited, for its result;
-/// `on_job` is an id, since the job that was waited for may be removed before.
+/// `on_job` is an id, since the job that was waited for may be removed before. The sentence in `queue_before_failed` is that
+/// of [`not_run_because`](super::super::lease::not_run_because), and stands in the trigger of every file: another sentence
+/// needs a step that makes the trigger anew.
 pub(super) const TABLES: &str = r"
 ALTER TABLE queue_jobs ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue_jobs ADD COLUMN pause INTEGER NOT NULL DEFAULT 0; -- ms to be delayed once nothing is waited for
@@ -72,7 +74,7 @@ END;
 pub(super) fn refusal<'j>(
     c: &Connection,
     jobs: impl Iterator<Item = &'j Arc<Job>>,
-) -> rusqlite::Result<Option<String>> {
+) -> rusqlite::Result<Option<QueueError>> {
     let mut earlier = HashSet::new();
     for job in jobs {
         // One that is there already is answered with itself.
@@ -82,10 +84,8 @@ pub(super) fn refusal<'j>(
                 continue;
             }
             match state_of(c, id)? {
-                None => return Ok(Some(format!("there is no job {id} in the queue that another could come after"))),
-                Some(5) => {
-                    return Ok(Some(format!("job {id} has failed: nothing can come after it unless it is retried")));
-                }
+                None => return Ok(Some(QueueError::unknown_parent(id))),
+                Some(5) => return Ok(Some(QueueError::failed_parent(id))),
                 Some(_) => {}
             }
         }
@@ -146,10 +146,22 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::EmbeddedQueueSettings;
     use super::super::tests::Bench;
     use crate::domain::{JobId, JobState, Verdict};
+    use crate::queue::QueueSettings;
+    use crate::queue::lease::not_run_because;
     use crate::queue::{Cancellation, Operator, Queue};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_trigger_says_why_a_job_is_not_run_as_the_port_does() {
+        let bench = Bench::with(QueueSettings::default()).await;
+        let first = bench.submit(bench.job(|_| {})).await.id;
+        bench.submit(bench.job(|o| o.after = vec![first.clone()])).await;
+        let mut claims = bench.claim("w", 1).await;
+        claims.next().await.unwrap().settle(Verdict::Fail { error: "broken".to_owned() }).await;
+        let lease = claims.next().await.unwrap();
+        assert_eq!(lease.barred(), Some(&*not_run_because(first.as_str(), "broken")));
+    }
 
     /// What becomes of the next job that is taken, or of any that is not running.
     #[derive(Debug, Clone)]
@@ -179,7 +191,7 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let settings = EmbeddedQueueSettings { lease: Duration::from_secs(3600), ..EmbeddedQueueSettings::default() };
+                let settings = QueueSettings { lease: Duration::from_secs(3600), ..QueueSettings::default() };
                 let bench = Bench::with(settings).await;
                 let mut ids: Vec<JobId> = Vec::new();
                 let mut waits: HashMap<JobId, Vec<JobId>> = HashMap::new();

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row};
 
-use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::super::{QueueError, QueuedJob, StateCounts};
 use super::Inner;
 use super::schema::{SELECT_JOB, SELECT_STANDING, code, queued_job};
 use crate::domain::{JobId, JobState, Page, PageRequest};
@@ -104,11 +104,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         if order.descending { ((i64::MAX, i64::MAX), "<", "DESC") } else { ((i64::MIN, i64::MIN), ">", "ASC") };
     let (key, seq) = match &request.cursor {
         None => start,
-        Some(cursor) => read_cursor(state, cursor).ok_or_else(|| {
-            let message =
-                format!("the cursor {cursor:?} is not one of the list of {state} jobs; start without a cursor");
-            QueueError::new(QueueErrorKind::Rejected, message)
-        })?,
+        Some(cursor) => read_cursor(state, cursor).ok_or_else(|| QueueError::foreign_cursor(cursor, state))?,
     };
     let limit = request.limit.clamp(1, PageRequest::MAX);
     let page = inner.db.read(move |c| {

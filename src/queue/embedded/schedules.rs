@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::domain::{Clock, JobState, PageRequest, Template, Timing, Verdict};
     use crate::queue::Queue;
-    use crate::queue::embedded::EmbeddedQueueSettings;
+    use crate::queue::QueueSettings;
 
     async fn every(bench: &Bench, ms: u64) -> ScheduleId {
         let id = ScheduleId::custom("s").unwrap();
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn times_that_nobody_looked_after_are_made_up_for_by_one_job() {
-        let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+        let bench = Bench::with(QueueSettings::default()).await;
         let start = bench.clock.now();
         let id = every(&bench, 60_000).await;
         bench.sweep().await;
@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_process_whose_clock_is_behind_brings_nothing_again() {
-        let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+        let bench = Bench::with(QueueSettings::default()).await;
         every(&bench, 60_000).await;
         bench.sweep().await;
         let mut claims = bench.claim("w", 1).await;
@@ -231,7 +231,7 @@ mod tests {
     async fn a_clock_that_stood_years_ahead_stops_a_schedule_until_it_is_resumed_or_put_again() {
         const YEARS: Duration = Duration::from_secs(10 * 366 * 86_400);
         for by_resuming in [true, false] {
-            let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+            let bench = Bench::with(QueueSettings::default()).await;
             let id = every(&bench, 60_000).await;
             // The first job comes at once, and while it waits no second does.
             bench.sweep().await;
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_schedule_that_cannot_be_read_holds_no_other_up() {
-        let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+        let bench = Bench::with(QueueSettings::default()).await;
         let id = every(&bench, 60_000).await;
         let spoil =
             bench.queue.inner.db.write(|c| {
@@ -297,7 +297,7 @@ mod tests {
         fn every_time_brings_one_job_at_most_and_one_waits_at_most(steps in prop::collection::vec(step(), 1..50)) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+                let bench = Bench::with(QueueSettings::default()).await;
                 let id = every(&bench, 1000).await;
                 let (mut seen, mut first, mut last) = (HashSet::new(), None, None);
                 for step in steps {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
+use super::super::{Idempotency, QueueError, Submission};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
 use super::{Inner, parents};
 use crate::domain::{AcceptedJob, JobId, JobState, Timestamp};
@@ -34,8 +34,7 @@ impl Prepared {
 enum Submitted {
     New(Vec<Submission>),
     Replayed(Vec<Submission>),
-    KeyReused,
-    Refused(String),
+    Refused(QueueError),
 }
 
 pub(super) async fn submit(
@@ -44,7 +43,6 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let jobs: Vec<_> = jobs.into_iter().map(Prepared::new).collect();
-    let key = idempotency.as_ref().map(|i| i.key.clone()).unwrap_or_default();
     let clock = inner.clock.clone();
     let submitted = inner.db.write(move |c| {
         let now = clock.now();
@@ -53,8 +51,8 @@ pub(super) async fn submit(
         {
             return Ok(answer);
         }
-        if let Some(why) = parents::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
-            return Ok(Submitted::Refused(why));
+        if let Some(error) = parents::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
+            return Ok(Submitted::Refused(error));
         }
         let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
         if let Some(idempotency) = &idempotency {
@@ -68,8 +66,7 @@ pub(super) async fn submit(
             Ok(submissions)
         }
         Submitted::Replayed(submissions) => Ok(submissions),
-        Submitted::Refused(why) => Err(QueueError::new(QueueErrorKind::Rejected, why)),
-        Submitted::KeyReused => Err(QueueError::key_reused(&key)),
+        Submitted::Refused(error) => Err(error),
     }
 }
 
@@ -77,8 +74,8 @@ pub(super) async fn submit(
 fn replay(c: &Connection, idempotency: &Idempotency, now: Timestamp) -> rusqlite::Result<Option<Submitted>> {
     c.prepare_cached("SELECT request, answer FROM queue_idempotency WHERE key = ?1 AND expires_at > ?2")?
         .query_row((&idempotency.key, now.as_millis()), |row| {
-            if row.get_ref(0)?.as_bytes()? != idempotency.request {
-                return Ok(Submitted::KeyReused);
+            if let Err(error) = idempotency.check(row.get_ref(0)?.as_bytes()?) {
+                return Ok(Submitted::Refused(error));
             }
             let answer: Vec<Submission> = json(row, 1)?;
             let again =

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::super::{MISSED_HEARTBEATS, QueueError, WorkerInfo};
+use super::super::{QueueError, WorkerInfo};
 use super::Inner;
 use super::schema::{json, to_json};
 use crate::domain::{Timestamp, WorkerId};
 
 /// Before this, a worker must have been heard of to count as here.
 pub(super) fn horizon(inner: &Inner) -> Timestamp {
-    inner.clock.now() - inner.settings.heartbeat * MISSED_HEARTBEATS
+    inner.clock.now() - inner.settings.worker_timeout()
 }
 
 /// Notes which process a worker is, before it has sent a heartbeat.
