@@ -1,4 +1,4 @@
-//! The port for what other programs do to the jobs of a queue: a worker, a tool or a script of somebody else's that
+//! The port for what other programs do to the jobs of a queue: a worker, a tool or a script that is not Jobber's
 //! completes, fails, puts back or removes them.
 
 use async_trait::async_trait;
@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::{QueueError, QueuedJob};
 use crate::domain::{JobId, Timestamp};
 
-/// How the queue tells that a job has left what was known of it.
+/// How a job ended, as the queue reports it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ToldEnd {
+pub enum ReportedEnd {
     /// It completed, and gave this back.
     Completed(Option<Value>),
     /// It failed, for this reason.
@@ -18,55 +18,56 @@ pub enum ToldEnd {
     Removed,
 }
 
-/// What was done to a job, maybe by another program. Which it was shows when history is compared with the queue.
+/// A change of a job that another program may have made. Whether history lacks it shows when history is compared with
+/// the queue.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Deed {
+pub struct QueueChange {
     /// The job's id in the queue.
     pub id: JobId,
-    /// How it ended thereby, if it did.
-    pub end: Option<ToldEnd>,
-    /// When.
+    /// How the job ended by it, if it did.
+    pub end: Option<ReportedEnd>,
+    /// When the queue made the change.
     pub at: Timestamp,
 }
 
-/// What was done lately.
+/// The changes since the position that was acknowledged last.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Deeds {
+pub struct QueueChanges {
     /// The jobs, each once.
-    pub all: Vec<Deed>,
-    /// What [`Witness::remember`] takes; `None` when there is nothing to remember.
-    pub place: Option<String>,
-    /// Whether more is there to be read at once.
+    pub all: Vec<QueueChange>,
+    /// What [`ChangeFeed::acknowledge`] takes; `None` when there is nothing to acknowledge.
+    pub position: Option<String>,
+    /// Whether the next call finds more without waiting.
     pub more: bool,
-    /// Whether jobs may have gone without a word: the queue was emptied, or what it tells was.
-    pub is_amiss: bool,
+    /// Whether changes may be missing: the queue was emptied, or its events were.
+    pub has_gaps: bool,
 }
 
 /// What the queue holds under an id.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Held {
-    /// Nothing.
+pub enum QueueEntry {
+    /// The queue holds no job with this id.
     Gone,
     /// A job that can't be read here.
     Unreadable,
-    /// This job.
+    /// The job as it stands.
     Job(Box<QueuedJob>),
 }
 
-/// Sees what happens in the queue, whoever does it.
+/// Reports what happens in the queue, whichever program does it.
 #[async_trait]
-pub trait Witness: Send + Sync + 'static {
-    /// What was done since the place that was remembered last, as far as it can have been another program's doing. The
-    /// same again until that is remembered.
-    async fn deeds(&self) -> Result<Deeds, QueueError>;
+pub trait ChangeFeed: Send + Sync + 'static {
+    /// The changes since the position that was acknowledged last, without those that Jobber certainly made. The same
+    /// again until their position is acknowledged.
+    async fn changes(&self) -> Result<QueueChanges, QueueError>;
 
-    /// Notes, for all processes, up to where history has been told.
-    async fn remember(&self, place: &str) -> Result<(), QueueError>;
+    /// Notes, for all processes, up to where history holds the changes.
+    async fn acknowledge(&self, position: &str) -> Result<(), QueueError>;
 
-    /// What the queue holds under these ids, in the same order.
-    async fn held(&self, ids: &[JobId]) -> Result<Vec<Held>, QueueError>;
+    /// What the queue holds under these ids, in the order of the ids.
+    async fn entries(&self, ids: &[JobId]) -> Result<Vec<QueueEntry>, QueueError>;
 
-    /// Whether each of these jobs, told by its id and its time of submission, is in the queue and has not ended. Costs
-    /// little, however large the jobs are.
+    /// Whether each of these jobs, given by its id and its time of submission, is in the queue and has not ended. Reads
+    /// no bodies, so it costs little however large the jobs are.
     async fn are_open(&self, jobs: &[(JobId, Timestamp)]) -> Result<Vec<bool>, QueueError>;
 }

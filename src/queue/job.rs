@@ -61,7 +61,7 @@ pub struct QueuedJob {
     pub job: Arc<Job>,
     /// What it is given; `None` where it was not read ([`Queue::standing`], [`Queue::page`]).
     pub body: Option<JobBody>,
-    /// Where it stands.
+    /// Its state in the queue.
     pub state: JobState,
     /// How often it was started.
     pub attempts_started: u32,
@@ -69,15 +69,15 @@ pub struct QueuedJob {
     pub attempts_finished: u32,
     /// When it is due, while `Delayed`.
     pub due_at: Option<Timestamp>,
-    /// Who holds its lease, while `Active`.
+    /// The worker that holds its lease, while `Active`.
     pub worker: Option<WorkerId>,
-    /// What it last said of itself since it was last started.
+    /// How far it last said that it is, since it was last started.
     pub progress: Option<Progress>,
-    /// Why somebody asked for it to be stopped.
+    /// The reason of the request to stop it, if there was one.
     pub cancel_requested: Option<String>,
-    /// When it ended.
+    /// When it completed or failed.
     pub finished_at: Option<Timestamp>,
-    /// What it gave back.
+    /// What it gave back when it completed.
     pub result: Option<Value>,
     /// Why its last attempt failed.
     pub error: Option<String>,

@@ -5,6 +5,7 @@
 //! once, and its history (the event log) tells which of its attempts ended how.
 
 pub mod bullmq;
+pub mod change_feed;
 pub mod embedded;
 mod error;
 mod job;
@@ -13,9 +14,9 @@ mod output;
 mod ports;
 pub mod schedules;
 mod settings;
-pub mod witness;
 mod workers;
 
+pub use change_feed::{ChangeFeed, QueueChange, QueueChanges, QueueEntry, ReportedEnd};
 pub use error::{QueueError, QueueErrorKind};
 pub use job::{Cancellation, Change, CleanRequest, Idempotency, QueuedJob, StateCounts, Submission};
 pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, ParentResults, Publisher};
@@ -23,5 +24,4 @@ pub use output::OutputChunk;
 pub use ports::{ClaimOptions, JobSource, Operator, Queue};
 pub use schedules::{ScheduleStanding, Scheduler};
 pub use settings::{QueueRetention, QueueSettings};
-pub use witness::{Deed, Deeds, Held, ToldEnd, Witness};
 pub use workers::WorkerInfo;

@@ -1,8 +1,9 @@
-//! The output of running jobs: its pieces, and the outbox that holds those of one lease until its queue has written them.
+//! The output of running jobs: its pieces, and the outbox that holds those of one lease until its queue has written
+//! them.
 //!
-//! An outbox joins pieces that follow on each other, and is bounded. The holder of the lease is asked to publish no more
-//! while the outbox is full ([`Outbox::has_room`]); a holder that goes on all the same loses the oldest pieces, which the
-//! places of the others show.
+//! An outbox joins pieces that follow on each other, and is bounded. The holder of the lease is asked to publish no
+//! more while the outbox is full ([`Outbox::has_room`]); a holder that goes on all the same loses the oldest pieces,
+//! which the places of the others show.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,15 +22,16 @@ const MOST: usize = 2 * FULL;
 /// Pieces that follow on each other are joined up to this size.
 const PIECE: usize = 64 << 10;
 
-/// A piece of a running job's output, for those who watch. Kept only while the job is in the queue, and bounded.
+/// A piece of a running job's output, for clients that follow it. The queue keeps it only as long as the job, and
+/// bounded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputChunk {
     /// Which start of the job wrote it.
     pub attempt: u32,
-    /// Which stream.
+    /// Standard output or standard error.
     pub stream: Stream,
-    /// How many bytes of the stream came before it, lost ones included. `None` from a Jobber that did not count them: it
-    /// follows on what there is.
+    /// How many bytes of the stream came before it, lost ones included. `None` in what an older Jobber wrote, which did
+    /// not count them: such a piece follows on the one before it.
     pub at: Option<u64>,
     /// What the job wrote.
     pub bytes: Vec<u8>,
@@ -43,7 +45,7 @@ impl OutputChunk {
     }
 
     /// Takes off its first bytes.
-    fn cut(&mut self, bytes: usize) {
+    pub(super) fn cut(&mut self, bytes: usize) {
         self.bytes.drain(..bytes);
         self.at = self.at.map(|at| at + bytes as u64);
     }

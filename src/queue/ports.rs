@@ -10,13 +10,13 @@ use super::{
 };
 use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, WorkerId};
 
-/// The producer's side: submits and reads.
+/// The side of producers and readers.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
     /// Accepts jobs in order, all or none, durably. One [`Submission`] each.
     ///
     /// A job that comes after others (`options.after`) is `Delayed` until all of them have completed. Those others come
-    /// earlier in the call, or are in the queue already. When one of them fails, the job is lent out to be failed too
+    /// earlier in the call, or are in the queue already. When one of them fails, the job is handed out to be failed too
     /// ([`Lease::barred`]); one that is taken out of the queue before its end is not waited for any more.
     ///
     /// # Errors
@@ -31,19 +31,20 @@ pub trait Queue: Send + Sync + 'static {
     /// The jobs with these ids, `None` for those that the queue does not (or no longer) know.
     async fn find(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
-    /// As [`Queue::find`], for callers that look again and again: without the jobs' bodies and results, and without the jobs
-    /// that they wait for. Options that are kept within the body may be missing, too.
+    /// As [`Queue::find`], for callers that poll: without the jobs' bodies and results, and without the jobs that they
+    /// wait for. Options that are kept within the body may be missing, too.
     async fn standing(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
-    /// The jobs in a state, as [`Queue::standing`] tells of them: those to come in the order in which they will be taken, ended ones newest first.
+    /// The jobs in a state, as [`Queue::standing`] shows them: open ones in the order in which workers will take them,
+    /// ended ones newest first.
     async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError>;
 
     /// How many are in each state.
     async fn counts(&self) -> Result<StateCounts, QueueError>;
 
     /// Output of a job behind `after` (0 for the start), with the position to go on from; waits up to `wait` for some.
-    /// A bounded part of what there is: all has been read when an answer is empty. What an attempt said is there when
-    /// its lease has been settled, and for some time more as long as somebody reads it.
+    /// Each call gives a bounded part: a client has read all when an answer is empty. All output of an attempt is there
+    /// when its lease has been settled, and stays for some time more as long as a client reads it.
     async fn output(&self, id: &JobId, after: u64, wait: Duration) -> Result<(u64, Vec<OutputChunk>), QueueError>;
 
     /// Workers that were heard of lately.
@@ -53,14 +54,15 @@ pub trait Queue: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), QueueError>;
 }
 
-/// The operator's side: changes what is queued.
+/// The side of operators, who change what is queued.
 #[async_trait]
 pub trait Operator: Send + Sync + 'static {
-    /// Durable: a job that is not running ends at once, a running one is told through its lease, wherever it runs.
+    /// Stops a job, durably. A job that is not running ends at once; the worker of a running job is told through its
+    /// lease, in whichever process it runs.
     async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError>;
 
-    /// Puts a failed job back, with a fresh budget of attempts. It takes its deduplication key again, if that has no time
-    /// to live, until it has ended; not possible while another job holds the key.
+    /// Puts a failed job back, with a fresh budget of attempts. It takes its deduplication key again, if that has no
+    /// time to live, until it has ended; not possible while another job holds the key.
     async fn retry(&self, id: &JobId) -> Result<Change, QueueError>;
 
     /// Makes a delayed job ready now.
@@ -79,27 +81,27 @@ pub trait Operator: Send + Sync + 'static {
     async fn drain_worker(&self, id: &WorkerId) -> Result<bool, QueueError>;
 }
 
-/// Under which terms a worker takes jobs.
+/// Which worker takes jobs, and within which limits.
 #[derive(Debug, Clone)]
 pub struct ClaimOptions {
-    /// Who takes them.
+    /// The worker that takes them.
     pub worker: WorkerId,
-    /// Never more than so many unsettled leases.
+    /// The worker holds at most so many unsettled leases.
     pub concurrency: usize,
     /// Jobs that ask for more cores are left to others.
     pub max_cores: u32,
 }
 
-/// The worker's side.
+/// The side of workers.
 #[async_trait]
 pub trait JobSource: Send + Sync + 'static {
     /// Starts taking jobs; they arrive through [`Claims::next`].
     async fn claim(&self, options: ClaimOptions) -> Result<Claims, QueueError>;
 
-    /// Tells the others that this worker lives; answers whether somebody asked it to drain.
+    /// Notes that this worker lives. Answers whether an operator asked it to drain.
     async fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, QueueError>;
 
-    /// Tells the others that this worker has ended in good order.
+    /// Takes a worker that ends in good order off the list.
     async fn farewell(&self, worker: &WorkerId) -> Result<(), QueueError>;
 
     /// The workers that were heard of lately: to count what runs beside a job on the same host.

@@ -5,21 +5,21 @@ use std::time::Duration;
 /// What can be set on every queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// How long a lease lasts unless it is renewed, which is done every third of it; on Redis at least a second. A worker
-    /// that hangs for longer loses its jobs to others.
+    /// How long a lease lasts unless it is renewed, which is done every third of it; on Redis at least a second. A
+    /// worker that hangs for longer loses its jobs to others.
     pub lease: Duration,
     /// How long completed jobs stay.
     pub completed: QueueRetention,
     /// How long failed jobs stay.
     pub failed: QueueRetention,
     /// How much of the end of a job's output is kept for clients that watch, in bytes (in SQLite a quarter more for a
-    /// while), as long as the job runs and for about a minute after its end or after it was last read. On Redis all jobs of
-    /// a worker together may have at most four times as much: Redis has it in memory.
+    /// while), as long as the job runs and for about a minute after its end or after it was last read. On Redis all
+    /// jobs of a worker together may have at most four times as much: Redis has it in memory.
     pub output_bytes: usize,
     /// How much of it is kept for as long as the job is in the queue, in bytes; on Redis as log lines of BullMQ's.
     pub kept_output_bytes: usize,
-    /// How often workers are expected to call [`JobSource::heartbeat`](super::JobSource::heartbeat); a worker that missed
-    /// three is not listed.
+    /// How often workers are expected to call [`JobSource::heartbeat`](super::JobSource::heartbeat); a worker that
+    /// missed three is not listed.
     pub heartbeat: Duration,
 }
 

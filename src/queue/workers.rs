@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{JobName, Timestamp, WorkerId};
 
-/// A worker as the others see it.
+/// A worker as it announces itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// This run of the worker.
@@ -15,7 +15,7 @@ pub struct WorkerInfo {
     pub pid: u32,
     /// Jobber's version.
     pub version: String,
-    /// When it started.
+    /// When its process started.
     pub started_at: Timestamp,
     /// When it was last heard of.
     pub last_seen: Timestamp,

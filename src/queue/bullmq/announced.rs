@@ -1,8 +1,8 @@
-//! Tells the jobs that a server of Jobber's has submitted from those of other programs and of schedules: of the former the
-//! server tells history what they are given, of the others the worker must.
+//! Tells the jobs that a server of Jobber's has submitted from those of other programs and of schedules: of the former
+//! the server tells history what they are given, of the others the worker must.
 //!
-//! An id that Jobber has generated tells by itself, and so do ids that Jobber never gives. A job whose id the caller chose
-//! has a field in its hash.
+//! An id that Jobber has generated tells by itself, and so do ids that Jobber never gives. A job whose id the caller
+//! chose has a field in its hash.
 
 use super::connect::BullClient;
 use super::read::Fields;
@@ -29,8 +29,8 @@ fn shown_by(id: &JobId) -> Option<bool> {
     }
 }
 
-/// Whether a server of Jobber's has submitted the job. False when Redis does not answer: to tell history once more does no
-/// harm.
+/// Whether a server of Jobber's has submitted the job. False when Redis does not answer: to tell history once more does
+/// no harm.
 pub(super) async fn is_announced(inner: &Inner, redis: &BullClient, id: &JobId) -> bool {
     if let Some(known) = shown_by(id) {
         return known;

@@ -36,7 +36,7 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
             inner.link.call(forget_unless_asked(inner, &redis, id)).await?;
             return Ok(Cancellation::NotFound);
         };
-        if inner.link.call(end(inner, &redis, &mut stored, &reason)).await? {
+        if inner.link.call(fail_if_free(inner, &redis, &mut stored, &reason)).await? {
             inner.watch.wake();
             return Ok(Cancellation::Ended(job));
         }
@@ -109,7 +109,12 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2],
 }
 
 /// Ends the job if no worker holds it. Answers whether it did.
-async fn end(inner: &Inner, redis: &BullClient, job: &mut bullmq::Job, reason: &str) -> Result<bool, BullError> {
+async fn fail_if_free(
+    inner: &Inner,
+    redis: &BullClient,
+    job: &mut bullmq::Job,
+    reason: &str,
+) -> Result<bool, BullError> {
     let id = job.id().to_owned();
     let mut take = redis::pipe();
     take.atomic();

@@ -261,8 +261,8 @@ async fn put_back_unstarted(inner: &Inner, redis: &BullClient, job: &bullmq::Job
     }
 }
 
-/// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on what
-/// it read when it took the job.
+/// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on
+/// what it read when it took the job.
 async fn mend_options(inner: &Inner, redis: &BullClient, job: &bullmq::Job, opts: &str) {
     let mut write = redis::cmd("EVAL");
     write.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg("opts").arg(opts);

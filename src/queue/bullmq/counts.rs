@@ -89,8 +89,8 @@ pub(super) async fn note_starts(inner: &Inner, redis: &BullClient) -> Result<(),
     inner.starts_are_noted.get_or_try_init(note).await.copied()
 }
 
-/// Whether the job may have been started by a worker of version 0.1.0, which did not note its starts: then a lease that was
-/// lost counts as one that had started something.
+/// Whether the job may have been started by a worker of version 0.1.0, which did not note its starts: then a lease that
+/// was lost counts as one that had started something.
 async fn is_of_older_version(inner: &Inner, redis: &BullClient, job: &bullmq::Job) -> Result<bool, QueueError> {
     let mut get = redis::cmd("GET");
     get.arg(inner.keys.starts_noted_since());

@@ -1,9 +1,9 @@
-//! Jobs of other programs that the crate reads as something else than what lies in Redis. Such a job's hash is read once
-//! more, byte for byte.
+//! Jobs of other programs that the crate reads as something else than what lies in Redis. Such a job's hash is read
+//! once more, byte for byte.
 //!
-//! The crate can't name a job whose id is no text, so it could neither run nor fail the job, which would come again each
-//! time its lease was over. This module fails it, once and for all, by plain commands: the same changes that BullMQ's
-//! script makes.
+//! The crate can't name a job whose id is no text, so it could neither run nor fail the job, which would come again
+//! each time its lease was over. This module fails it, once and for all, by plain commands: the same changes that
+//! BullMQ's script makes.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ pub(super) async fn read_again(inner: &Inner, stored: &bullmq::Job) -> Result<Op
 
 /// Refuses a job, just taken, whose id history can't hold. Answers the error by which the crate settles it.
 pub(super) async fn refuse(inner: &Inner, shown: &str, why: String) -> bullmq::Error {
-    tracing::warn!(job = shown, why, "a job was failed that can't be told of");
+    tracing::warn!(job = shown, why, "a job was failed that history can't hold");
     if !shown.contains(char::REPLACEMENT_CHARACTER) {
         return bullmq::Error::Unrecoverable(why);
     }

@@ -160,7 +160,7 @@ impl Keys {
     }
 
     /// The place in BullMQ's event stream up to which history was compared with the queue.
-    pub(super) fn heard(&self) -> String {
+    pub(super) fn feed_position(&self) -> String {
         format!("{}jobber:heard", self.base)
     }
 

@@ -1,4 +1,5 @@
-//! How many jobs a claim may take now: as many as the worker wants, and none while it is closed or lets others go first.
+//! How many jobs a claim may take now: as many as the worker wants, and none while it is closed or lets others go
+//! first.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{OnceLock, Weak};

@@ -8,6 +8,7 @@
 mod admin;
 mod announced;
 mod cancel;
+mod change_feed;
 mod claim;
 mod connect;
 mod counts;
@@ -27,7 +28,6 @@ mod settle;
 mod signals;
 mod submit;
 mod watched;
-mod witness;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -135,7 +135,7 @@ struct Inner {
     /// Whether Redis knows since when starts are noted.
     starts_are_noted: tokio::sync::OnceCell<()>,
     /// Whether this process has noted how far it has read BullMQ's event stream.
-    has_heard: AtomicBool,
+    has_position: AtomicBool,
 }
 
 impl BullQueue {
@@ -158,7 +158,7 @@ impl BullQueue {
             recent_output: RecentOutput::new(settings.common.output_bytes),
             opened_at: clock.now(),
             starts_are_noted: tokio::sync::OnceCell::new(),
-            has_heard: AtomicBool::new(false),
+            has_position: AtomicBool::new(false),
             settings,
             keys,
             clock,

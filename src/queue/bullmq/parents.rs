@@ -1,9 +1,9 @@
-//! Jobs that wait for others, their parents in Jobber's words (BullMQ calls the job that waits the parent, and those that
-//! it waits for its children).
+//! Jobs that wait for others, their parents in Jobber's words (BullMQ calls the job that waits the parent, and those
+//! that it waits for its children).
 //!
-//! The jobs of one call become a flow of BullMQ's, in one transaction, with the policy `continueParentOnFailure`: when a
-//! job fails, BullMQ hands the one after it out, and the worker that gets that one fails it. So history hears of the end;
-//! BullMQ's own `failParentOnFailure` would fail it unseen.
+//! The jobs of one call become a flow of BullMQ's, in one transaction, with the policy `continueParentOnFailure`: when
+//! a job fails, BullMQ hands the one after it out, and the worker that gets that one fails it. So history hears of the
+//! end; BullMQ's own `failParentOnFailure` would fail it unseen.
 //!
 //! A job that can't be part of a flow is watched (see [`super::watched`]). Ends of the jobs before it are noted where
 //! BullMQ notes those of children, so both ways meet when a worker takes the job ([`results`]).

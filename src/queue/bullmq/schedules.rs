@@ -1,13 +1,13 @@
 //! Jobs that come by themselves: BullMQ's own job schedulers, so that every BullMQ tool sees and manages them.
 //!
 //! BullMQ puts the next job of a scheduler into the delayed ones when the one before is taken. The crate does so only
-//! when that one has ended, which would let a long job hold its schedule up, and a crash in between end it. So a job that
-//! is taken while it stands for its schedule's current time is put back once, unstarted: the crate then makes the next one,
-//! and the job comes again at once (see [`is_put_back_for_schedule`]).
+//! when that one has ended, which would let a long job hold its schedule up, and a crash in between end it. So a job
+//! that is taken while it stands for its schedule's current time is put back once, unstarted: the crate then makes the
+//! next one, and the job comes again at once (see [`is_put_back_for_schedule`]).
 //!
 //! A job that was cancelled, or ran before its time, never gets there; [`revive`] finds schedules whose time has passed
-//! without a job, and lets the crate make the next one. Paused schedules are unknown to BullMQ: they are kept aside, and
-//! handed back to it when they are resumed.
+//! without a job, and lets the crate make the next one. Paused schedules are unknown to BullMQ: they are kept aside,
+//! and handed back to it when they are resumed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

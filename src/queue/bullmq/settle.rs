@@ -360,8 +360,8 @@ impl LeaseDriver {
         // Another try after a lost answer must not add a second one.
         entries.truncate(size(self.job.attempts_made()));
         entries.push(Value::from(error));
-        let wanted = self.job.opts().stack_trace_limit.map_or(usize::MAX, size);
-        entries.drain(..entries.len().saturating_sub(wanted));
+        let limit = self.job.opts().stack_trace_limit.map_or(usize::MAX, size);
+        entries.drain(..entries.len().saturating_sub(limit));
         Ok(Value::Array(entries).to_string())
     }
 

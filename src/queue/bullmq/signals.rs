@@ -187,7 +187,7 @@ pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
         let Some(redis) = inner.link.wait().await else { return };
         for turn in 0.. {
             if let Err(error) = listen_once(&inner, &redis, turn).await {
-                tracing::debug!(%error, "the queue's channel is not heard; trying again");
+                tracing::debug!(%error, "the queue's channel can't be read; trying again");
             }
             inner.signals.listening.store(false, Ordering::Relaxed);
             tokio::time::sleep(PAUSE).await;
@@ -211,10 +211,10 @@ async fn listen_once(inner: &Inner, redis: &BullClient, turn: usize) -> Result<(
                 let Some(message) = message else { return Ok(()) };
                 match serde_json::from_slice(message.get_payload_bytes()) {
                     Ok(message) => {
-                        let Ok(heard) = tokio::time::timeout(LONGEST_CHECK, handle(inner, redis, message)).await else {
+                        let Ok(handled) = tokio::time::timeout(LONGEST_CHECK, handle(inner, redis, message)).await else {
                             return Ok(());
                         };
-                        heard?;
+                        handled?;
                     }
                     Err(error) => tracing::debug!(%error, "a message on the queue's channel can't be read"),
                 }

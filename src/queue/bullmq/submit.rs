@@ -69,7 +69,7 @@ pub(super) async fn submit(
                     as_before(jobs, &before).into_iter().filter(|job| !ended.contains(&job.job.id)).collect::<Vec<_>>();
                 add(inner, &redis, &left).await?;
             }
-            let answer = standing(inner, &redis, before.ids.clone()).await?;
+            let answer = duplicates_of(inner, &redis, before.ids.clone()).await?;
             if before.done {
                 return Ok(answer);
             }
@@ -130,7 +130,7 @@ fn as_before(jobs: Vec<AcceptedJob>, before: &Remembered) -> Vec<AcceptedJob> {
 }
 
 /// The answer for jobs whose places the jobs with these ids have taken.
-async fn standing(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
+async fn duplicates_of(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
     let jobs = inner.link.call_longer(patience(ids.len()), read::jobs(inner, redis, &ids)).await?;
     Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job)).collect())
 }
@@ -163,7 +163,7 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<
         return Ok(Vec::new());
     }
     let patience = patience(jobs.len());
-    let known = inner.link.call_longer(patience, known(inner, redis, jobs)).await?;
+    let known = inner.link.call_longer(patience, already_there(inner, redis, jobs)).await?;
     let linked = jobs.iter().any(|job| !job.job.options.after.is_empty());
     let ids = if linked {
         add_linked(inner, redis, jobs, &known, patience).await?
@@ -185,7 +185,7 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<
         .map(|((job, id), other)| *id == job.job.id && !other && seen.insert(id.to_string()));
     let new: Vec<_> = new.collect();
     let duplicates: Vec<_> = ids.iter().zip(&new).filter(|(_, new)| !**new).map(|(id, _)| id.clone()).collect();
-    let mut duplicates = standing(inner, redis, duplicates).await?.into_iter();
+    let mut duplicates = duplicates_of(inner, redis, duplicates).await?.into_iter();
     let mut submissions = Vec::with_capacity(jobs.len());
     for ((job, id), new) in jobs.iter().zip(ids).zip(new) {
         let submission = if new {
@@ -222,7 +222,7 @@ async fn again_without_holder(
     match inner.link.call(again).await? {
         Some(id) if id == job.job.id.as_str() => Ok(Submission::new(job.clone())),
         Some(id) => match JobId::parse(&id) {
-            Ok(id) => Ok(standing(inner, redis, vec![id]).await?.pop().unwrap_or(submission)),
+            Ok(id) => Ok(duplicates_of(inner, redis, vec![id]).await?.pop().unwrap_or(submission)),
             Err(_) => Ok(submission),
         },
         None => Ok(submission),
@@ -256,8 +256,8 @@ async fn add_linked(
     Ok(jobs.iter().map(|job| job.job.id.to_string()).collect())
 }
 
-/// Those of the ids that were chosen by somebody, and so may be there already.
-async fn known(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<HashSet<String>, BullError> {
+/// Of the ids that callers chose, those that are in the queue already.
+async fn already_there(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<HashSet<String>, BullError> {
     let chosen: Vec<_> = jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)).collect();
     if chosen.is_empty() {
         return Ok(HashSet::new());
@@ -278,8 +278,8 @@ async fn known(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Resul
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
 }
 
-/// Tells for each job whether its id was chosen and belongs to another job, which came first. Notes of the others that a
-/// server of Jobber's has submitted them, which their ids do not show.
+/// Tells for each job whether its id was chosen and belongs to another job, which came first. Notes of the others that
+/// a server of Jobber's has submitted them, which their ids do not show.
 async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<Vec<bool>, BullError> {
     let mut ask = redis::pipe();
     for job in jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)) {

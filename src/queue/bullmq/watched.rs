@@ -1,13 +1,14 @@
-//! Jobs that wait for others and that BullMQ can't make wait: it can't put a job after one that is in the queue already, or
-//! after one that has a parent in BullMQ's sense (it knows one at most).
+//! Jobs that wait for others and that BullMQ can't make wait: it can't put a job after one that is in the queue
+//! already, or after one that has a parent in BullMQ's sense (it knows one at most).
 //!
-//! Such a job is *watched*: it is put in delayed, by longer than any delay, and promoted when all jobs that it comes after
-//! have ended. To promote a job is BullMQ's own step and works once, so any process may look after a watched job, and none
-//! has to survive.
+//! Such a job is *watched*: it is put in delayed, by longer than any delay, and promoted when all jobs that it comes
+//! after have ended. To promote a job is BullMQ's own step and works once, so any process may look after a watched job,
+//! and none has to survive.
 //!
-//! BullMQ may remove a job in the very step that ends it. So a worker of Jobber's looks before that step whether watched
-//! jobs come after the job, and notes how it is about to end. BullMQ's own event stream tells of every other end, for as
-//! long as it reaches back. The stream is asked first: a note may be of an end that never came, since the lease was lost.
+//! BullMQ may remove a job in the very step that ends it. So a worker of Jobber's looks before that step whether
+//! watched jobs come after the job, and notes how it is about to end. BullMQ's own event stream tells of every other
+//! end, for as long as it reaches back. The stream is asked first: a note may be of an end that never came, since the
+//! lease was lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The changes that an operator makes, except stopping a job (see [`super::cancel`]): guarded transitions of single jobs.
+//! The changes that an operator makes, except stopping a job (see [`super::cancel`]): guarded transitions of single
+//! jobs.
 
 use rusqlite::Connection;
 

@@ -43,8 +43,8 @@ pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<C
     Ok(Claims::new(leases, concurrency, stop))
 }
 
-/// Takes jobs while there is room, sleeps until there is room, a wake-up, or a job comes due. After `stop`, waits for the
-/// leases that are out and gives the claim back.
+/// Takes jobs while there is room, sleeps until there is room, a wake-up, or a job comes due. After `stop`, waits for
+/// the leases that are out and gives the claim back.
 async fn take_jobs(
     claim: Arc<Claim>,
     leases: mpsc::Sender<Lease>,
@@ -92,7 +92,7 @@ async fn take_jobs(
     while !claim.is_idle() {
         claim.room.notified().await;
     }
-    end(&claim).await;
+    give_back(&claim).await;
     claim.done.cancel();
 }
 
@@ -164,7 +164,7 @@ fn make_lease(claim: &Arc<Claim>, taken: TakenJob) -> Option<Lease> {
 }
 
 /// Gives the claim back, and with it what a failed write may have left in its name.
-async fn end(claim: &Claim) {
+async fn give_back(claim: &Claim) {
     let Some(session) = claim.current() else { return };
     let ended = claim.inner.db.write(move |c| {
         c.prepare_cached(

@@ -6,8 +6,8 @@
 //! A claim that was not renewed does not end at once: another process first suspects it, which its holder can see.
 //!
 //! The process that finds a claim overdue writes a mark on it (the column `doubt`). It gives the claim's jobs back no
-//! sooner than a [`grace`] after that mark was committed, if the mark is still there. A renewal wipes the mark away. So a
-//! holder that *reads* that its claim bears no mark has a grace from then on, even if it can't write: while another
+//! sooner than a [`grace`] after that mark was committed, if the mark is still there. A renewal wipes the mark away. So
+//! a holder that *reads* that its claim bears no mark has a grace from then on, even if it can't write: while another
 //! process holds the database, no process can suspect a claim.
 //!
 //! Both the time until a claim is overdue and the grace are parts of one lease: a holder that falls silent has lost its

@@ -1,5 +1,5 @@
-//! The ledger of one claim: which leases are out, and under which row of `queue_claims`. The claim's tasks and its leases
-//! share it.
+//! The ledger of one claim: which leases are out, and under which row of `queue_claims`. The claim's tasks and its
+//! leases share it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -147,8 +147,8 @@ impl Claim {
         tracing::warn!(worker = %self.worker, lost, "leases were not renewed in time; others may run their jobs");
     }
 
-    /// Enters a lease, and answers what tells its holder of a loss, and until when it can be relied on. The lease counts as
-    /// lost already when its session is, or when its job is to be stopped.
+    /// Enters a lease, and answers what tells its holder of a loss, and until when it can be relied on. The lease
+    /// counts as lost already when its session is, or when its job is to be stopped.
     pub(super) fn enter(
         &self,
         lease: LeaseId,
@@ -184,8 +184,8 @@ impl Claim {
         ledger.cancelled = cancelled;
     }
 
-    /// Notes that a lease is no longer out. There is room for another at once, but the claim goes on until its verdict is
-    /// written and the answer is dropped.
+    /// Notes that a lease is no longer out. There is room for another at once, but the claim goes on until its verdict
+    /// is written and the answer is dropped.
     pub(super) fn begin_settling(self: &Arc<Self>, lease: LeaseId) -> Settling {
         let mut ledger = self.ledger();
         ledger.leases.remove(&lease);

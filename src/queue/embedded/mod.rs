@@ -1,11 +1,12 @@
 //! The queue in a SQLite file that the processes of one machine share.
 //!
-//! Every transition is one guarded statement in one transaction; processes tell each other to look again through
-//! [`Wake`] files beside the database. A worker's leases hang on its claim (see [`schema`]): one task renews it, and the
-//! [`sweep`] of any process takes the jobs of a claim back when it has expired or its process is gone.
+//! Every transition is one guarded statement in one transaction; processes wake each other through [`Wake`] files
+//! beside the database. A worker's leases hang on its claim (see [`schema`]): one task renews it, and the [`sweep`] of
+//! any process takes the jobs of a claim back when it has expired or its process is gone.
 
 mod admin;
 mod cancel;
+mod change_feed;
 mod claim;
 mod expiry;
 mod ledger;
@@ -21,7 +22,6 @@ mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod witness;
 mod workers;
 
 use std::path::Path;
@@ -54,7 +54,7 @@ struct Inner {
     clock: Clock,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
-    /// This process, for the others to see whether it lives.
+    /// This process, by which others see whether it lives.
     process: Option<process::Process>,
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
@@ -62,11 +62,11 @@ struct Inner {
     wakes: Wakes,
 }
 
-/// What processes tell each other.
+/// The signals that processes send each other.
 struct Wakes {
     /// There may be a job to take.
     jobs: Wake,
-    /// Somebody asked for a running job to be stopped.
+    /// A running job is to be stopped.
     control: Wake,
     /// There is output or progress, or a job has ended.
     output: Wake,
@@ -79,8 +79,8 @@ impl EmbeddedQueue {
     /// Opens the queue in `db`, makes or updates its tables, and starts its sweep on `tasks`. Wake-up files are kept in
     /// `data_dir`, which every process that shares `db` must give alike. Must be called within a tokio runtime.
     ///
-    /// The sweep ends with the last handle, or with [`EmbeddedQueue::stop`]; the tasks of a claim end when the claim has
-    /// been closed or dropped and its last lease is settled or dropped.
+    /// The sweep ends with the last handle, or with [`EmbeddedQueue::stop`]; the tasks of a claim end when the claim
+    /// has been closed or dropped and its last lease is settled or dropped.
     ///
     /// # Errors
     /// When the database can't be used, or the wake-up files can't be made or watched.
@@ -120,7 +120,7 @@ impl EmbeddedQueue {
         Ok(Arc::new(Self { inner, stop_sweeping, _stop_with_the_last_handle: guard }))
     }
 
-    /// Ends the sweep, for a shutdown in which somebody still holds the queue. Everything else goes on.
+    /// Ends the sweep, for a shutdown in which other parts still hold the queue. All else goes on.
     pub fn stop(&self) {
         self.stop_sweeping.cancel();
     }

@@ -1,9 +1,9 @@
-//! What jobs say: from the outboxes of leases into the table, and out of it to those who watch.
+//! Writes the output and progress of running jobs to the tables, and reads the output for clients that follow it.
 //!
-//! A job's output is kept up to a large bound while the job runs, and after its end for as long as somebody reads it, but
-//! at least for [`LINGER`]; then it is cut to a small one. Which jobs have that much is noted in `queue_spooled`, and
-//! there, too, who reads says so. Beyond the large bound what nobody reads is not all written: a job that floods its
-//! stdout must not keep the database busy.
+//! A job's output is kept up to a large bound while the job runs, and after its end for as long as a client reads it,
+//! but at least for [`LINGER`]; then it is cut to a small one. Which jobs have that much is noted in `queue_spooled`,
+//! and there, too, a client that reads is noted. Beyond the large bound, output that no client reads is not all
+//! written: a job that floods its stdout must not keep the database busy.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -100,8 +100,8 @@ impl Outboxes {
         self.lock().get(&lease).is_none_or(|of_lease| of_lease.outbox.has_room())
     }
 
-    /// Takes the last output of a lease, and queues the write that `queue` makes of it. No other write of that output can
-    /// come between.
+    /// Takes the last output of a lease, and queues the write that `queue` makes of it. No other write of that output
+    /// can come between.
     pub(super) fn close<T>(&self, lease: LeaseId, queue: impl FnOnce(Arc<OutboxBatch>) -> T) -> (Arc<OutboxBatch>, T) {
         let mut by_lease = self.lock();
         let last = by_lease.remove(&lease).map(|mut of_lease| of_lease.take(&self.inner.settings));
@@ -110,8 +110,8 @@ impl Outboxes {
         (last, queued)
     }
 
-    /// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends with `done`: the last words of a
-    /// lease are written with its verdict.
+    /// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends with `done`: the last words of
+    /// a lease are written with its verdict.
     pub(super) async fn publish(&self, done: CancellationToken) {
         loop {
             tokio::select! {
@@ -202,7 +202,7 @@ impl OutboxBatch {
             .execute([seq])?;
         }
         let mut skipped = 0;
-        if self.is_too_long && !is_read(c, seq, now)? {
+        if self.is_too_long && !has_reader(c, seq, now)? {
             let mut bytes: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
             while bytes > settings.kept_output_bytes && skipped < self.chunks.len() {
                 bytes -= self.chunks[skipped].bytes.len();
@@ -241,7 +241,7 @@ fn cut(c: &Connection, seq: i64, limit: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn is_read(c: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
+fn has_reader(c: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
     c.prepare_cached("SELECT EXISTS (SELECT 1 FROM queue_spooled WHERE job = ?1 AND until >= ?2)")?
         .query_row((seq, now.as_millis()), |row| row.get(0))
 }
@@ -282,7 +282,7 @@ pub(super) async fn read(
     let deadline = Instant::now() + wait;
     loop {
         // Registered before the look, so that what is written meanwhile is not missed.
-        let news = inner.wakes.output.listen();
+        let wake_up = inner.wakes.output.listen();
         let (id, now) = (id.clone(), inner.clock.now());
         let found = inner.db.read(move |c| output_now(c, &id, after)).await?;
         if let Some((seq, until)) = found.spooled
@@ -299,7 +299,7 @@ pub(super) async fn read(
         if !found.chunks.is_empty() || !found.may_grow || left.is_zero() {
             return Ok((found.next, found.chunks));
         }
-        news.wait(left).await;
+        wake_up.wait(left).await;
     }
 }
 
@@ -307,7 +307,7 @@ struct Found {
     next: u64,
     chunks: Vec<OutputChunk>,
     may_grow: bool,
-    /// The job's row, and until when somebody reads it, if it has much output.
+    /// The job's row, and until when a client reads it, if it has much output.
     spooled: Option<(i64, i64)>,
 }
 

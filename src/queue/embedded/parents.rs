@@ -1,8 +1,8 @@
-//! Jobs that wait for others. Such a job is delayed until [`NEVER`]; triggers on the jobs that it waits for let it go in
-//! the very transaction in which the last of them completes, whatever completes it.
+//! Jobs that wait for others, their parents. Such a job is delayed until [`NEVER`]. Triggers on the parents make it
+//! ready in the very transaction in which the last of them completes, whatever completes it.
 //!
-//! When one of them fails, the job is made ready at once, barred: a worker takes it only to write down that it failed
-//! too. So history hears of it as of every other end.
+//! When a parent fails, the job is made ready at once, barred: a worker takes it only to fail it too. So history hears
+//! of it as of every other end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::domain::{Job, JobId, Timestamp};
 /// When a job is due that waits for others.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// `waits` counts the rows of `queue_waits` that are not done. A row stays with the job that has waited, for its result;
-/// `on_job` is an id, since the job that was waited for may be removed before. The sentence in `queue_before_failed` is that
-/// of [`not_run_because`](super::super::lease::not_run_because), and stands in the trigger of every file: another sentence
-/// needs a step that makes the trigger anew.
+/// `waits` counts the rows of `queue_waits` that are not done. A row stays with the job that has waited, for its
+/// result; `on_job` is an id, since the job that was waited for may be removed before. The sentence in
+/// `queue_before_failed` is that of [`not_run_because`](super::super::lease::not_run_because), and stands in the
+/// trigger of every file: another sentence needs a step that makes the trigger anew.
 pub(super) const TABLES: &str = r"
 ALTER TABLE queue_jobs ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue_jobs ADD COLUMN pause INTEGER NOT NULL DEFAULT 0; -- ms to be delayed once nothing is waited for
@@ -100,8 +100,8 @@ fn state_of(c: &Connection, id: &JobId) -> rusqlite::Result<Option<i64>> {
         .optional()
 }
 
-/// Lets a job that was just put in wait for those that it comes after, unless all of them have completed.
-pub(super) fn wait(c: &Connection, seq: i64, job: &Job, now: Timestamp) -> rusqlite::Result<()> {
+/// Makes a job that was just put in wait for those that it comes after, unless all of them have completed.
+pub(super) fn wait_for_parents(c: &Connection, seq: i64, job: &Job, now: Timestamp) -> rusqlite::Result<()> {
     for id in &job.options.after {
         c.prepare_cached(
             "INSERT INTO queue_waits (on_job, job, done, result)

@@ -23,9 +23,9 @@ pub(super) async fn standing(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Optio
     Ok(found.await?)
 }
 
-/// Counts entries of the partial indexes: some 60 ms for a million jobs, on a reading connection, and nothing is held up.
-/// Kept counters would be read in no time, but every job would pay for them on the one thread that writes: four more updates,
-/// and one more page in each commit.
+/// Counts entries of the partial indexes: some 60 ms for a million jobs, on a reading connection, and nothing is held
+/// up. Kept counters would be read in no time, but every job would pay for them on the one thread that writes: four
+/// more updates, and one more page in each commit.
 pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
     let counts = inner.db.read(|c| {
         let count = |condition: &str| -> rusqlite::Result<u64> {

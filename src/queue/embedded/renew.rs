@@ -1,5 +1,5 @@
-//! Renews a claim, and with it all its leases, until the last of them is settled. One task writes renewals, another looks
-//! after the claim while writes do not get through; neither waits for the other, nor for a job.
+//! Renews a claim, and with it all its leases, until the last of them is settled. One task writes renewals, another
+//! looks after the claim while writes do not get through; neither waits for the other, nor for a job.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ async fn over(claim: &Claim, session: i64) {
     }
 }
 
-/// While renewals do not get through, looks whether another process suspects the claim: if none does, it holds for a grace
-/// more (see [`super::expiry`]). Ends when the claim is done.
+/// While renewals do not get through, looks whether another process suspects the claim: if none does, it holds for a
+/// grace more (see [`super::expiry`]). Ends when the claim is done.
 pub(super) async fn watch_suspicion(claim: Arc<Claim>) {
     let lease = claim.inner.settings.lease;
     let grace = grace(lease);

@@ -1,7 +1,7 @@
 //! Jobs that come by themselves: a table of schedules, each with the time that is due next.
 //!
-//! To fire is one transaction: the job goes in and the schedule moves on to its next time. Whoever comes first does it,
-//! a claim that has room or the sweep of any process; whoever comes next finds that nothing is due.
+//! To fire is one transaction: the job goes in and the schedule moves on to its next time. The first to come does it, a
+//! claim that has room or the sweep of any process; the next one finds that nothing is due.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use async_trait::async_trait;
 /// Schedules that fire in one transaction.
 const BATCH: usize = 100;
 
-/// Holds for schedules `s` that may fire: a job that nobody has started yet is enough.
+/// SQL: holds for schedules `s` that may fire: those whose last job does not wait to be started.
 const MAY_FIRE: &str = "s.paused = 0 AND s.next_at IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM queue_jobs j WHERE j.id = s.last_job AND j.attempts_started = j.unstarted AND j.state <= 2)";
 
-/// Lets every job come that is due, at most [`BATCH`]; answers how many.
+/// Submits the jobs that are due, at most [`BATCH`]; answers how many.
 pub(super) fn fire_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize> {
     let sql = format!(
         "SELECT id, schedule, next_at FROM queue_schedules s WHERE s.next_at <= ?1 AND {MAY_FIRE}
@@ -60,8 +60,8 @@ pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// Lets a batch of jobs come that are due; whether there may be more. Claims do the same in time; this is for a queue
-/// whose workers are busy, or that has none.
+/// Submits a batch of jobs that are due. Answers whether there may be more. Claims do the same in time; this is for a
+/// queue whose workers are busy, or that has none.
 pub(super) async fn fire(inner: &Inner) -> Result<bool, QueueError> {
     let now = inner.clock.now();
     if inner.db.read(next_due).await?.is_none_or(|due| due > now) {
@@ -134,7 +134,7 @@ impl Scheduler for EmbeddedQueue {
     async fn put_schedule(&self, schedule: Arc<Schedule>) -> Result<bool, QueueError> {
         let clock = self.inner.clock.clone();
         let new = self.inner.db.write(move |c| put(c, &schedule, clock.now())).await?;
-        // For those who sleep until the next job is due.
+        // Claims sleep until the next job is due.
         self.inner.wakes.jobs.signal();
         Ok(new)
     }

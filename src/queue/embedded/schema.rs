@@ -1,20 +1,21 @@
 //! The tables, and rows into [`QueuedJob`]s.
 //!
-//! A job is one short row that changes (`queue_jobs`), and its header and body, which never do (`queue_payloads`), so that
-//! taking and settling a job never rewrites its data. States are numbers:
+//! A job is one short row that changes (`queue_jobs`), and its header and body, which never do (`queue_payloads`), so
+//! that taking and settling a job never rewrites its data. States are numbers:
 //!
 //! | 0 | 1 | 2 | 3 | 4 | 5 |
 //! |---|---|---|---|---|---|
 //! | waiting | prioritized | delayed | active | completed | failed |
 //!
-//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::parents`]), `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each
-//! row stands in one of four partial indexes, whose entries are in the order in which they are read.
+//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::parents`]), `state
+//! >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each row stands in one of four partial
+//! indexes, whose entries are in the order in which they are read.
 //!
 //! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
 //! worker's stream of leases, and `attempts_started` tells leases under the same claim apart. An attempt's number is
 //! `attempts_started - unstarted`: a lease that started nothing leaves its number to the next. Jobs and claims are
-//! numbered for ever (see `queue_numbers`), so no triple comes twice. What expires is the claim: renewing all leases of a
-//! worker is one update of one row.
+//! numbered for ever (see `queue_numbers`), so no triple comes twice. What expires is the claim: renewing all leases of
+//! a worker is one update of one row.
 
 use std::sync::Arc;
 

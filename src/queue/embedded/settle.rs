@@ -180,7 +180,7 @@ fn settle(
         Verdict::Fail { error } => (end(5, None, Some(error), 1)?, Settled::Ended),
         Verdict::Retry { after, error } => {
             let due_at = (!after.is_zero()).then(|| (now + *after).as_millis());
-            // A job that somebody wants stopped does not wait: whoever takes it next is told at once.
+            // A job that is to be stopped does not wait: the worker that takes it next is told at once.
             let changed = c
                 .prepare_cached(
                     "UPDATE queue_jobs SET claim = NULL, attempts_finished = attempts_finished + 1, crashes = 0,

@@ -1,4 +1,4 @@
-//! Jobs in: one transaction for all jobs of a call, with the keys that make a repetition harmless.
+//! Adds jobs: all jobs of a call in one transaction, with the keys that make a repetition harmless.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ fn replay(c: &Connection, idempotency: &Idempotency, now: Timestamp) -> rusqlite
             }
             let answer: Vec<Submission> = json(row, 1)?;
             let again =
-                answer.into_iter().map(|submission| taken_by(c, submission.id)).collect::<rusqlite::Result<_>>()?;
+                answer.into_iter().map(|submission| duplicate_of(c, submission.id)).collect::<rusqlite::Result<_>>()?;
             Ok(Submitted::Replayed(again))
         })
         .optional()
@@ -101,7 +101,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     if let Some(deduplication) = deduplication
         && let Some(holder) = holder_of(c, &deduplication.key, now)?
     {
-        return taken_by(c, holder);
+        return duplicate_of(c, holder);
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let inserted = c
@@ -118,7 +118,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
             until_final,
         ))?;
     if inserted == 0 {
-        return taken_by(c, job.id.clone());
+        return duplicate_of(c, job.id.clone());
     }
     let seq = c.last_insert_rowid();
     c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2, ?3)")?.execute((
@@ -127,7 +127,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         accepted.body.as_str().as_bytes(),
     ))?;
     if !job.options.after.is_empty() {
-        parents::wait(c, seq, job, now)?;
+        parents::wait_for_parents(c, seq, job, now)?;
     }
     if let Some(deduplication) = deduplication
         && let Some(ttl) = deduplication.ttl
@@ -142,7 +142,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
 }
 
 /// The answer for a job in whose place that with this id stands.
-fn taken_by(c: &Connection, id: JobId) -> rusqlite::Result<Submission> {
+fn duplicate_of(c: &Connection, id: JobId) -> rusqlite::Result<Submission> {
     let job = accepted(c, &id)?;
     Ok(Submission::duplicate(id, job))
 }

@@ -1,7 +1,8 @@
-//! What time does to the queue: leases of the dead and the silent go back, ended jobs and old keys are removed.
+//! Sweeps the queue: gives back the jobs of workers that died or fell silent, makes delayed jobs ready, lets schedules
+//! fire, and removes ended jobs and old keys.
 //!
-//! Every process sweeps; all writes are guarded, so it does not matter who comes first. Each pass looks with a reading
-//! connection and writes only if there is something to do.
+//! Every process sweeps. All writes are guarded, so it does not matter which process comes first. Each pass looks with
+//! a reading connection and writes only if there is something to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::schema::{code, json};
 use super::{Inner, output, schedules, workers};
 use crate::domain::{JobState, Timestamp};
 
-/// Between two passes: how fast a death is noticed.
+/// Between two passes: a death is noticed within this time.
 const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are made ready in one transaction when they have come due.
 const PROMOTED: usize = 1000;
@@ -101,8 +102,8 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     Ok(())
 }
 
-/// Makes a batch of delayed jobs ready that have come due; whether there may be more. Claims do the same in time; this is
-/// for a queue that is paused or has no worker.
+/// Makes a batch of delayed jobs ready that have come due; whether there may be more. Claims do the same in time; this
+/// is for a queue that is paused or has no worker.
 async fn promote(inner: &Inner) -> Result<bool, QueueError> {
     let now = inner.clock.now();
     if inner.db.read(next_due).await?.is_none_or(|due_at| due_at > now) {

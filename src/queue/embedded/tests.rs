@@ -90,7 +90,7 @@ async fn open(dir: &Path, settings: QueueSettings, clock: &Clock, tasks: &TaskTr
     EmbeddedQueue::open(db, dir, settings, clock.clone(), tasks.clone()).await.unwrap()
 }
 
-fn keep(age: Option<Duration>, count: Option<u64>) -> QueueSettings {
+fn retention(age: Option<Duration>, count: Option<u64>) -> QueueSettings {
     QueueSettings { completed: QueueRetention { age, count }, ..QueueSettings::default() }
 }
 
@@ -274,7 +274,7 @@ async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_jobs_are_kept_up_to_a_count() {
-    let bench = Bench::with(keep(None, Some(3))).await;
+    let bench = Bench::with(retention(None, Some(3))).await;
     let ids = bench.complete(5).await;
     bench.sweep().await;
     let left: Vec<_> = bench.queue.find(&ids).await.unwrap().iter().map(Option::is_some).collect();
@@ -284,7 +284,7 @@ async fn ended_jobs_are_kept_up_to_a_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_jobs_are_kept_up_to_an_age() {
-    let bench = Bench::with(keep(Some(Duration::from_secs(60)), None)).await;
+    let bench = Bench::with(retention(Some(Duration::from_secs(60)), None)).await;
     let old = bench.complete(2).await;
     bench.clock.advance(Duration::from_secs(59));
     let young = bench.complete(1).await;
@@ -298,7 +298,7 @@ async fn ended_jobs_are_kept_up_to_an_age() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_removes_in_batches_until_nothing_is_left_to_remove() {
-    let bench = Bench::with(keep(Some(Duration::ZERO), Some(0))).await;
+    let bench = Bench::with(retention(Some(Duration::ZERO), Some(0))).await;
     let jobs: Vec<_> = (0..admin::BATCH + 1).map(|_| bench.job(|_| {})).collect();
     bench.queue.submit(jobs, None).await.unwrap();
     let end = bench.queue.inner.db.write(|c| c.execute("UPDATE queue_jobs SET state = 4, finished_at = 1", []));
