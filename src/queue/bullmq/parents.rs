@@ -63,9 +63,13 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<
     Ok(Linked { trees, watched, earlier })
 }
 
-/// Refuses a call whose jobs come after one that no job can come after. Asked once the watched jobs
-/// are on record: the worker of a job that ends after this answer knows that others come after it.
-pub(super) async fn check(inner: &Inner, redis: &BullClient, ids: &[&JobId]) -> Result<(), QueueError> {
+/// Refuses a call whose jobs come after one that the queue does not know, or that has failed. Asked once the watched
+/// jobs are on record: the worker of a job that ends after this answer knows that others come after it.
+pub(super) async fn refuse_unknown_or_failed(
+    inner: &Inner,
+    redis: &BullClient,
+    ids: &[&JobId],
+) -> Result<(), QueueError> {
     use bullmq::JobState::{Failed, Unknown};
     for id in ids {
         match inner.link.call(redis.queue.get_job_state(id.as_str())).await? {

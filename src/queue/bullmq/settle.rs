@@ -19,7 +19,7 @@ use super::{Inner, Loss, keys};
 use crate::domain::{AttemptNumber, Progress, Verdict};
 
 /// Output and progress within this time are published together.
-const COALESCE: Duration = Duration::from_millis(20);
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// The wait between two tries to carry a verdict out.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -193,7 +193,7 @@ impl LeaseDriver {
             }
             tokio::select! {
                 verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
-                () = tokio::time::sleep(COALESCE) => {}
+                () = tokio::time::sleep(PUBLISH_INTERVAL) => {}
             }
             if !self.publish(&mut writer).await {
                 self.shared.filled.notify_one();

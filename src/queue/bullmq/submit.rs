@@ -246,7 +246,7 @@ async fn add_linked(
     let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.job.id.as_str())).cloned().collect();
     let parents::Linked { trees, watched, earlier } = parents::link(inner, &new)?;
     inner.link.call_longer(patience, watched::watch(inner, redis, &watched)).await?;
-    if let Err(refused) = parents::check(inner, redis, &earlier).await {
+    if let Err(refused) = parents::refuse_unknown_or_failed(inner, redis, &earlier).await {
         inner.link.call_longer(patience, watched::unwatch(inner, redis, &watched)).await?;
         return Err(refused);
     }

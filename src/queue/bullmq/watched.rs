@@ -28,22 +28,22 @@ use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 /// The fields of an entry of a stream, with their values.
 type EventFields = HashMap<Vec<u8>, Vec<u8>>;
 
-/// The wait between two looks at the watched jobs, if this process hears of no end.
-const LOOK: Duration = Duration::from_secs(1);
-/// Ends that this process hears of within this time are looked at together.
+/// The wait between two checks of the watched jobs, if this process hears of no end.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Ends that this process hears of within this time cause one check.
 const TOGETHER: Duration = Duration::from_millis(10);
 /// How many jobs are read in one go.
 const BATCH: usize = 500;
-/// How many jobs are looked at at the same time.
+/// How many jobs are checked at the same time.
 const AT_ONCE: usize = 16;
 /// How many of the jobs before a watched one are asked about at the same time.
 const PARENTS_AT_ONCE: usize = 100;
-/// How long the look at one job may take, besides the usual patience.
-const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// How long the check of one job may take, besides the usual patience.
+const LONGEST_CHECK: Duration = Duration::from_secs(10);
 /// A job on record that is not in the queue after this time will not come any more.
 const ADDING: Duration = Duration::from_secs(60);
 
-/// Tells this process's look at the watched jobs that something has ended.
+/// Wakes this process's task that checks the watched jobs, when a job has ended.
 #[derive(Default)]
 pub(super) struct Watch {
     /// Whether there are any watched jobs: most queues have none.
@@ -52,7 +52,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Has this process look at the watched jobs soon, since a job has ended.
+    /// Has this process check the watched jobs soon, since a job has ended.
     pub(super) fn wake(&self) {
         if self.any.load(Ordering::Relaxed) {
             self.ended.notify_one();
@@ -91,13 +91,13 @@ async fn strike_off(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), B
     Ok(redis.queue.connection().cmd(&mut strike).await?)
 }
 
-/// Looks after the watched jobs until `stop`.
+/// Checks the watched jobs until `stop`, and promotes those whose parents have ended.
 pub(super) async fn promote_watched(inner: Arc<Inner>, stop: CancellationToken) {
     let promoting = async {
         let Some(redis) = inner.link.wait().await else { return };
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 () = inner.watch.ended.notified() => tokio::time::sleep(TOGETHER).await,
             }
             if let Err(error) = check_all(&inner, &redis).await {
@@ -111,8 +111,8 @@ pub(super) async fn promote_watched(inner: Arc<Inner>, stop: CancellationToken) 
     }
 }
 
-/// Looks at every watched job once, at some of them at the same time, and at each with patience of
-/// its own: a job that takes long, because it comes after many, keeps no other from being looked at.
+/// Checks every watched job once, some of them at the same time, and each with patience of its own: a job that takes
+/// long, because it comes after many, keeps no other from being checked.
 async fn check_all(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
     let began = inner.clock.now().as_millis();
     loop {
@@ -131,8 +131,8 @@ async fn check_all(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> 
         let is_last = first.len() < BATCH;
         let mut moved = false;
         for together in first.chunks(AT_ONCE) {
-            let looks = together.iter().map(|(id, since)| check_one(inner, redis, id, *since));
-            moved |= future::join_all(looks).await.contains(&true);
+            let checks = together.iter().map(|(id, since)| check_one(inner, redis, id, *since));
+            moved |= future::join_all(checks).await.contains(&true);
         }
         if is_last || !moved {
             return Ok(());
@@ -140,16 +140,16 @@ async fn check_all(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> 
     }
 }
 
-/// Looks at a watched job, and puts it behind the others or strikes it off. Answers false when the
-/// job is just being added.
+/// Checks a watched job, and puts it behind the others or strikes it off. Answers false when the job is just being
+/// added.
 async fn check_one(inner: &Inner, redis: &BullClient, id: &str, since: f64) -> bool {
     let since = Timestamp::from_millis(since as i64);
-    let found = inner.link.call_longer(LONGEST_LOOK, check(inner, redis, id, since)).await;
+    let found = inner.link.call_longer(LONGEST_CHECK, check(inner, redis, id, since)).await;
     let moved = match found.as_ref().unwrap_or(&NextStep::Watch) {
         NextStep::Wait => return false,
         // Behind the others, so that all have their turn.
         NextStep::Watch => inner.link.call(move_to_end(inner, redis, id)).await,
-        NextStep::StrikeOff => inner.link.call_longer(LONGEST_LOOK, strike_off(inner, redis, id)).await,
+        NextStep::StrikeOff => inner.link.call_longer(LONGEST_CHECK, strike_off(inner, redis, id)).await,
     };
     if let Err(error) = found.map(drop).and(moved) {
         tracing::debug!(job = id, %error, "a job that comes after others was not looked at to the end");

@@ -20,8 +20,9 @@ use super::Inner;
 use super::schema::{LeaseId, state, to_json};
 use crate::domain::{JobId, Stream, Timestamp};
 
-/// Output and progress are written at most this often, unless there is much of it.
-const PUBLISH: Duration = Duration::from_millis(100);
+/// Output and progress are written at most this often, unless there is much of it: every write is a commit that other
+/// writes wait for.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes that are read at once; a piece more.
 const READ_BYTES: usize = 1 << 20;
 /// Jobs whose output is cut in one transaction.
@@ -110,7 +111,7 @@ impl Outboxes {
         (last, queued)
     }
 
-    /// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends with `done`: the last words of
+    /// Writes what leases say, all of them in one write, at most every [`PUBLISH_INTERVAL`]. Ends with `done`: the last words of
     /// a lease are written with its verdict.
     pub(super) async fn publish(&self, done: CancellationToken) {
         loop {
@@ -120,7 +121,7 @@ impl Outboxes {
             }
             self.flush().await;
             tokio::select! {
-                () = sleep(PUBLISH) => {}
+                () = sleep(PUBLISH_INTERVAL) => {}
                 () = self.full.notified() => {}
                 () = done.cancelled() => return,
             }

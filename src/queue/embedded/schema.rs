@@ -7,9 +7,9 @@
 //! |---|---|---|---|---|---|
 //! | waiting | prioritized | delayed | active | completed | failed |
 //!
-//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::parents`]), `state
-//! >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each row stands in one of four partial
-//! indexes, whose entries are in the order in which they are read.
+//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::parents`]),
+//! `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each row stands in one of four
+//! partial indexes, whose entries are in the order in which they are read.
 //!
 //! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
 //! worker's stream of leases, and `attempts_started` tells leases under the same claim apart. An attempt's number is
