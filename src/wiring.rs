@@ -20,8 +20,8 @@ use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
 use crate::queue::bullmq::{BullQueue, BullSettings};
-use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
-use crate::queue::{JobSource, Operator, Queue, QueueError, QueueRetention, Scheduler, Witness};
+use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::{ChangeFeed, JobSource, Operator, Queue, QueueError, QueueRetention, QueueSettings, Scheduler};
 use crate::redis::{Redis, RedisSettings, ServerInfo};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
@@ -37,7 +37,7 @@ pub struct ServerPorts {
     /// Keeps schedules.
     pub scheduler: Arc<dyn Scheduler>,
     /// Sees what other programs do to the queue.
-    pub witness: Arc<dyn Witness>,
+    pub change_feed: Arc<dyn ChangeFeed>,
     /// Writes events.
     pub sink: Arc<dyn EventSink>,
     /// Reads events.
@@ -204,7 +204,7 @@ impl Common {
 
     async fn for_server(self, config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<ServerPorts> {
         let Self { database, queue, shared, embedder } = self;
-        let QueuePorts { queue, operator, scheduler, witness, jobs: _ } = queue;
+        let QueuePorts { queue, operator, scheduler, change_feed, jobs: _ } = queue;
         let Shared { sink, source, cache, embedded, log } = shared;
         let dimension = Some(embedder.dimension());
         let (history, projection, history_name) =
@@ -228,7 +228,7 @@ impl Common {
             queue,
             operator,
             scheduler,
-            witness,
+            change_feed,
             sink,
             source,
             history,
@@ -381,17 +381,17 @@ struct QueuePorts {
     queue: Arc<dyn Queue>,
     operator: Arc<dyn Operator>,
     scheduler: Arc<dyn Scheduler>,
-    witness: Arc<dyn Witness>,
+    change_feed: Arc<dyn ChangeFeed>,
     jobs: Arc<dyn JobSource>,
 }
 
 impl QueuePorts {
-    fn of<Q: Queue + Operator + Scheduler + Witness + JobSource>(queue: Arc<Q>) -> Self {
+    fn of<Q: Queue + Operator + Scheduler + ChangeFeed + JobSource>(queue: Arc<Q>) -> Self {
         Self {
             queue: queue.clone(),
             operator: queue.clone(),
             scheduler: queue.clone(),
-            witness: queue.clone(),
+            change_feed: queue.clone(),
             jobs: queue,
         }
     }
@@ -404,16 +404,16 @@ async fn open_queue(
     tasks: &TaskTracker,
 ) -> Result<QueuePorts, QueueError> {
     let wanted = &config.queue;
+    let settings = QueueSettings {
+        lease: wanted.lease,
+        completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
+        failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
+        heartbeat: crate::worker::HEARTBEAT,
+        output_bytes: config.worker.spool_bytes,
+        kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
+    };
     match redis_settings(config) {
         None => {
-            let settings = EmbeddedQueueSettings {
-                lease: wanted.lease,
-                completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
-                failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
-                heartbeat: crate::worker::HEARTBEAT,
-                output_bytes: config.worker.spool_bytes,
-                kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-            };
             let (clock, tasks) = (clock.clone(), tasks.clone());
             let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
             Ok(QueuePorts::of(queue))
@@ -423,12 +423,7 @@ async fn open_queue(
                 redis,
                 queue: wanted.name.clone(),
                 prefix: wanted.prefix.clone(),
-                lease: wanted.lease,
-                completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
-                failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
-                output_bytes: config.worker.spool_bytes,
-                kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-                heartbeat: crate::worker::HEARTBEAT,
+                common: settings,
                 defaults: config.defaults.clone(),
                 jobs: config.jobs.clone(),
                 ..BullSettings::default()

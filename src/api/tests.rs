@@ -15,8 +15,8 @@ use crate::domain::{AttemptReport, Clock, Event, EventKind, FinalState, Outcome,
 use crate::events::EventSink;
 use crate::events::embedded::EmbeddedLog;
 use crate::projector::{self, ProjectorSettings};
-use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
-use crate::queue::{ClaimOptions, Claims, JobSource, Lease, OutputChunk};
+use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::{ClaimOptions, Claims, JobSource, Lease, OutputChunk, QueueSettings};
 use crate::sqlite::{Durability, Sqlite};
 use crate::store::History;
 use crate::store::embedded::EmbeddedStore;
@@ -50,7 +50,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let (clock, tasks) = (Clock::system(), TaskTracker::new());
         let db = Sqlite::open(&dir.path().join("jobber.db"), Durability::Process).unwrap();
-        let settings = EmbeddedQueueSettings::default();
+        let settings = QueueSettings::default();
         let queue = EmbeddedQueue::open(db.clone(), dir.path(), settings, clock.clone(), tasks.clone()).await.unwrap();
         let log = EmbeddedLog::open(db.clone(), dir.path(), log_cap, tasks.clone()).await.unwrap();
         let store = EmbeddedStore::open(db).await.unwrap();

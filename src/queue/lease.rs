@@ -1,4 +1,4 @@
-//! Leases: a job in a worker's hands, and the stream of them.
+//! Leases: the right of a worker to run a job, and the stream of them that a claim gives.
 //!
 //! ```text
 //!   claimed ──settle(verdict)──> settled          dropped unsettled ──> released, no attempt spent
@@ -11,10 +11,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-
-use serde_json::{Map, Value};
 
 use super::OutputChunk;
 use crate::domain::{AcceptedJob, AttemptNumber, Job, JobBody, Progress, Validity, Verdict};
@@ -22,13 +21,13 @@ use crate::domain::{AcceptedJob, AttemptNumber, Job, JobBody, Progress, Validity
 /// Why a holder must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseLoss {
-    /// It was not renewed in time, or somebody else holds it: another worker may be running the job.
+    /// It was not renewed in time, or another worker holds it: that worker may be running the job.
     Expired,
-    /// Somebody asked for the job to be stopped. The lease is still held and wants a verdict.
+    /// An operator asked for the job to be stopped. The lease is still held and needs a verdict.
     Cancelled(String),
 }
 
-/// How long a lease of this length can be relied on. What is left of it is for whoever must end a process that its worker
+/// How long a lease of this length can be relied on. The rest is for the guard, which ends a process that its worker
 /// can't end; the worker itself gives up earlier still.
 pub(super) fn reliable(lease: Duration) -> Duration {
     lease * 11 / 12
@@ -61,14 +60,14 @@ pub trait LeaseOps: Send + Sync {
     fn release(&self);
 }
 
-/// A job in this worker's hands.
+/// A job that this worker holds.
 pub struct Lease {
     job: AcceptedJob,
     is_announced: bool,
     attempt: AttemptNumber,
     attempts_finished: u32,
     crashes: u32,
-    before: ParentResults,
+    parents: ParentResults,
     loss: watch::Receiver<Option<LeaseLoss>>,
     validity: Option<Validity>,
     ops: Option<Arc<dyn LeaseOps>>,
@@ -83,9 +82,18 @@ pub struct ParentResults {
     pub results: Map<String, Value>,
 }
 
+/// Why a job is failed that was not run: `parent`, which comes before it, failed for the reason `why`.
+pub(super) fn not_run_because(parent: &str, why: &str) -> String {
+    format!("not run, because job {parent}, which comes before it, failed: {why}")
+}
+
+/// Leases that may wait in the channel of a claim: more only slows a burst down.
+pub(super) const CHANNEL: usize = 256;
+
 impl Lease {
     /// For adapters: a lease just claimed. `attempt` counts this start, and those before it that were not given back
-    /// unstarted; `crashes` how many attempts since the last finished one were started and lost with their workers; the sender of `loss` must live as long as the lease.
+    /// unstarted. `crashes` counts the attempts since the last finished one that were started and lost with their
+    /// workers. The sender of `loss` must live as long as the lease.
     pub fn new(
         job: AcceptedJob,
         attempt: AttemptNumber,
@@ -100,7 +108,7 @@ impl Lease {
             attempt,
             attempts_finished,
             crashes,
-            before: ParentResults::default(),
+            parents: ParentResults::default(),
             loss,
             validity: None,
             ops: Some(ops),
@@ -114,27 +122,27 @@ impl Lease {
         self
     }
 
-    /// Until when the lease can be relied on, if its queue tells. Unlike [`Lease::lost`] it needs nobody who notices:
-    /// it also ends for a worker that is stopped.
+    /// Until when the lease can be relied on, if its queue tells. Unlike [`Lease::lost`] it needs no task
+    /// that runs: it also ends for a worker whose process is stopped.
     pub fn validity(&self) -> Option<&Validity> {
         self.validity.as_ref()
     }
 
     /// For adapters: adds what became of the jobs that this one has waited for.
-    pub fn after(mut self, before: ParentResults) -> Self {
-        self.before = before;
+    pub fn with_parents(mut self, parents: ParentResults) -> Self {
+        self.parents = parents;
         self
     }
 
-    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed, or it can't be run
-    /// by anybody.
+    /// Why the job must not be run but failed, if that is so: a job that it has waited for has failed, or no worker can
+    /// run it.
     pub fn barred(&self) -> Option<&str> {
-        self.before.barred.as_deref()
+        self.parents.barred.as_deref()
     }
 
     /// What the jobs that this one has waited for gave back, by their ids.
     pub fn results_before(&self) -> &Map<String, Value> {
-        &self.before.results
+        &self.parents.results
     }
 
     /// The header of the job.
@@ -185,7 +193,7 @@ impl Lease {
         }
     }
 
-    /// Publishes what the job says, for as long as the lease is held; may be given to another thread.
+    /// Publishes output and progress of the job, for as long as the lease is held; may be given to another thread.
     pub fn publisher(&self) -> Publisher {
         Publisher(self.ops.as_ref().map(Arc::downgrade))
     }
@@ -219,7 +227,7 @@ impl std::fmt::Debug for Lease {
     }
 }
 
-/// Publishes what a leased job says. Best effort; says nothing any more once the lease is gone.
+/// Publishes output and progress of a leased job. Best effort; publishes nothing any more once the lease is gone.
 #[derive(Clone)]
 pub struct Publisher(Option<Weak<dyn LeaseOps>>);
 
@@ -239,7 +247,7 @@ impl Publisher {
         }
     }
 
-    /// Whether another piece of output can be published without losing one. Who can wait a moment should.
+    /// Whether another piece of output can be published without losing one. A caller that can wait a moment should.
     pub fn has_room(&self) -> bool {
         self.0.as_ref().and_then(Weak::upgrade).is_none_or(|ops| ops.has_room())
     }
@@ -275,7 +283,7 @@ impl Claims {
         self.concurrency.send_replace(leases);
     }
 
-    /// Stops claiming and gives back what nobody has taken yet; leases already out stay valid.
+    /// Stops claiming and gives back the leases that were not taken yet; leases already out stay valid.
     pub async fn close(mut self) {
         self.stop.cancel();
         self.leases.close();

@@ -18,15 +18,15 @@ pub struct ScheduleStanding {
     pub next_at: Option<Timestamp>,
     /// When the job that it brought last was due.
     pub last_at: Option<Timestamp>,
-    /// That job.
+    /// The job that it brought last.
     pub last_job: Option<JobId>,
 }
 
-/// Keeps schedules and lets their jobs come: for each time one job, whose id says which schedule's and which time's,
-/// however many processes look after it and whenever one of them dies.
+/// Keeps schedules and submits their jobs: for each time one job, whose id names the schedule and the time, however
+/// many processes look after it and whenever one of them dies.
 ///
-/// While a schedule's last job waits to be started, no second one comes. Times that pass meanwhile, or while nobody
-/// looked, are made up for by one job. A job that runs holds nothing up.
+/// While a schedule's last job waits to be started, no second one comes. Times that pass meanwhile, or while no process
+/// ran, are made up for by one job. A job that runs holds nothing up.
 #[async_trait]
 pub trait Scheduler: Send + Sync + 'static {
     /// Puts a schedule in the place of the one with its id, if there is one; whether it is new. One whose timing is the

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{AttemptNumber, AttemptReport, EventKind, FinalState, Job, JobState, Outcome, Timestamp, WorkerId};
-use crate::queue::{Held, QueuedJob, ToldEnd};
+use crate::queue::{QueueEntry, QueuedJob, ReportedEnd};
 use crate::store::{AttemptRecord, JobRecord};
 
 /// The worker of an attempt that another program made without giving its name.
@@ -33,21 +33,27 @@ pub(super) enum Finding {
 
 /// Compares what history knows with what the queue holds. `end` and `at` come from the queue's own
 /// events. `again` says whether this is the second look at a doubt.
-pub(super) fn compare(record: &JobRecord, held: &Held, end: Option<&ToldEnd>, at: Timestamp, again: bool) -> Finding {
+pub(super) fn compare(
+    record: &JobRecord,
+    held: &QueueEntry,
+    end: Option<&ReportedEnd>,
+    at: Timestamp,
+    again: bool,
+) -> Finding {
     let sure = |events: Vec<EventKind>| if again { Finding::Lacks(events) } else { Finding::Doubt };
     if record.removed {
         return Finding::Agrees;
     }
     let queued = match held {
-        Held::Unreadable => return Finding::Agrees,
-        Held::Job(queued) if queued.job.submitted_at == record.submitted_at => queued,
+        QueueEntry::Unreadable => return Finding::Agrees,
+        QueueEntry::Job(queued) if queued.job.submitted_at == record.submitted_at => queued,
         // The queue has no job under this id, or another one by now.
-        Held::Gone | Held::Job(_) if record.state.is_final() => return Finding::Agrees,
-        Held::Gone | Held::Job(_) => {
+        QueueEntry::Gone | QueueEntry::Job(_) if record.state.is_final() => return Finding::Agrees,
+        QueueEntry::Gone | QueueEntry::Job(_) => {
             return match end {
-                Some(ToldEnd::Completed(result)) => Finding::Lacks(completed_and_gone(record, result.clone(), at)),
-                Some(ToldEnd::Failed(why)) => sure(failed_and_gone(record, why, at)),
-                Some(ToldEnd::Removed) => sure(vec![lost(record, TAKEN_OUT)]),
+                Some(ReportedEnd::Completed(result)) => Finding::Lacks(completed_and_gone(record, result.clone(), at)),
+                Some(ReportedEnd::Failed(why)) => sure(failed_and_gone(record, why, at)),
+                Some(ReportedEnd::Removed) => sure(vec![lost(record, TAKEN_OUT)]),
                 None => sure(vec![lost(record, GONE)]),
             };
         }
@@ -256,7 +262,7 @@ mod tests {
         }
 
         /// Compares, folds the missing events, and checks that none are missing then.
-        fn reconciled(&mut self, held: &Held, end: Option<&ToldEnd>) -> &JobRecord {
+        fn reconciled(&mut self, held: &QueueEntry, end: Option<&ReportedEnd>) -> &JobRecord {
             let mut finding = compare(&self.record, held, end, at(50_000), false);
             if finding == Finding::Doubt {
                 finding = compare(&self.record, held, end, at(50_000), true);
@@ -287,8 +293,8 @@ mod tests {
         ]
     }
 
-    fn in_queue(state: JobState, starts: u32, worker: Option<&str>) -> Held {
-        Held::Job(Box::new(QueuedJob {
+    fn in_queue(state: JobState, starts: u32, worker: Option<&str>) -> QueueEntry {
+        QueueEntry::Job(Box::new(QueuedJob {
             job: job(),
             body: None,
             state,
@@ -318,26 +324,27 @@ mod tests {
             (vec![EventKind::Submitted], in_queue(Active, 1, Some(OURS))),
             (ran.clone(), in_queue(Active, 1, Some(OURS))),
             (ran.clone(), in_queue(Completed, 1, None)),
-            (ran, Held::Gone),
+            (ran, QueueEntry::Gone),
             (failed.clone(), in_queue(Failed, 1, None)),
-            (failed, Held::Gone),
-            (vec![EventKind::Submitted], Held::Unreadable),
-            (vec![EventKind::Removed], Held::Gone),
+            (failed, QueueEntry::Gone),
+            (vec![EventKind::Submitted], QueueEntry::Unreadable),
+            (vec![EventKind::Removed], QueueEntry::Gone),
         ] {
             let record = Folded::new(events).record;
             assert_eq!(compare(&record, &held, None, at(9000), true), Finding::Agrees, "{record:?} {held:?}");
         }
         // The API removes and cancels first, and writes then.
         let open = Folded::new(vec![EventKind::Submitted]).record;
-        assert_eq!(compare(&open, &Held::Gone, None, at(9), false), Finding::Doubt);
+        assert_eq!(compare(&open, &QueueEntry::Gone, None, at(9), false), Finding::Doubt);
         assert_eq!(compare(&open, &in_queue(Failed, 0, None), None, at(9), false), Finding::Doubt);
     }
 
     #[test]
     fn an_end_elsewhere_is_an_end_with_its_attempt() {
-        for (held, end) in
-            [(in_queue(JobState::Completed, 1, None), None), (Held::Gone, Some(ToldEnd::Completed(Some(json!(7)))))]
-        {
+        for (held, end) in [
+            (in_queue(JobState::Completed, 1, None), None),
+            (QueueEntry::Gone, Some(ReportedEnd::Completed(Some(json!(7))))),
+        ] {
             for known in [vec![EventKind::Submitted], vec![started(1, "node")]] {
                 let mut folded = Folded::new(known);
                 let record = folded.reconciled(&held, end.as_ref());
@@ -355,11 +362,11 @@ mod tests {
     fn what_is_gone_without_an_end_is_lost() {
         for (known, end) in [
             (vec![EventKind::Submitted], None),
-            (vec![EventKind::Submitted], Some(ToldEnd::Removed)),
+            (vec![EventKind::Submitted], Some(ReportedEnd::Removed)),
             (vec![started(1, OURS)], None),
         ] {
             let mut folded = Folded::new(known);
-            let record = folded.reconciled(&Held::Gone, end.as_ref());
+            let record = folded.reconciled(&QueueEntry::Gone, end.as_ref());
             assert_eq!((record.state, record.outcome), (JobState::Failed, Some(Outcome::Lost)));
         }
         // A worker that a Node.js worker took for dead.
@@ -370,10 +377,10 @@ mod tests {
 
     #[test]
     fn another_job_under_the_same_id_is_no_end_of_the_first() {
-        let Held::Job(mut other) = in_queue(JobState::Completed, 1, None) else { unreachable!() };
+        let QueueEntry::Job(mut other) = in_queue(JobState::Completed, 1, None) else { unreachable!() };
         other.job = Arc::new(Job { submitted_at: at(2_000_000), ..(*job()).clone() });
         let mut folded = Folded::new(vec![EventKind::Submitted]);
-        let record = folded.reconciled(&Held::Job(other), None);
+        let record = folded.reconciled(&QueueEntry::Job(other), None);
         assert_eq!(record.outcome, Some(Outcome::Lost));
     }
 
@@ -395,10 +402,10 @@ mod tests {
         let mut folded = Folded::new(vec![EventKind::Submitted]);
         let record = folded.reconciled(&in_queue(JobState::Active, 1, None), None);
         assert_eq!((record.state, record.attempts[0].worker.as_str()), (JobState::Active, NAMELESS));
-        let Held::Job(mut delayed) = in_queue(JobState::Delayed, 1, None) else { unreachable!() };
+        let QueueEntry::Job(mut delayed) = in_queue(JobState::Delayed, 1, None) else { unreachable!() };
         delayed.error = Some("not yet".to_owned());
         delayed.due_at = Some(at(60_000));
-        let record = folded.reconciled(&Held::Job(delayed), None);
+        let record = folded.reconciled(&QueueEntry::Job(delayed), None);
         assert_eq!((record.state, record.due_at), (JobState::Delayed, Some(at(60_000))));
         assert_eq!(record.error.as_deref(), Some("not yet"));
     }

@@ -1,10 +1,10 @@
 //! The reconciler tells history, by events, what other programs did to jobs in the queue.
 //!
 //! ```text
-//! deeds ──> held ──> log's end ──> history folded through it ──> compare ──> append
+//! changes ──> entries ──> log's end ──> history folded through it ──> compare ──> append
 //! ```
 //! A worker or tool of another make that shares a BullMQ queue completes, fails, removes and puts
-//! back jobs without writing to the event log. The queue's own events ([`Witness::deeds`]) show
+//! back jobs without writing to the event log. The queue's own events ([`ChangeFeed::changes`]) show
 //! which jobs to look at. A slow round over all jobs that are open in history finds what those
 //! events missed. One process does this at a time: the one whose projector leads. If two should
 //! overlap, the second event of a kind changes nothing.
@@ -25,7 +25,7 @@ use crate::domain::{Clock, Event, Job, JobId, JobState, PageRequest, Timestamp};
 use crate::events::{EventError, EventSink, EventSource};
 use crate::logging::chain;
 use crate::projector::Lead;
-use crate::queue::{Held, QueueError, ToldEnd, Witness};
+use crate::queue::{ChangeFeed, QueueEntry, QueueError, ReportedEnd};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::{History, JobFilter, JobRecord, StoreError, own_id};
 use compare::{Finding, compare, job_of};
@@ -53,7 +53,7 @@ const COMPARISON: BackgroundLoop = BackgroundLoop::new("reconciler", Period::Pau
 /// Compares history with the queue, and appends the events that history lacks.
 pub struct Reconciler {
     /// The queue, for what happens in it.
-    pub witness: Arc<dyn Witness>,
+    pub change_feed: Arc<dyn ChangeFeed>,
     /// History, for what it knows of jobs.
     pub history: Arc<dyn History>,
     /// The event log, for its end.
@@ -80,14 +80,14 @@ enum Interrupted {
 /// A job to look at, by its id in history.
 struct Case {
     record: JobId,
-    end: Option<ToldEnd>,
+    end: Option<ReportedEnd>,
     at: Timestamp,
 }
 
 /// A job to look at a second time.
 struct Doubt {
     due: Instant,
-    end: Option<ToldEnd>,
+    end: Option<ReportedEnd>,
     at: Timestamp,
 }
 
@@ -127,13 +127,13 @@ impl Reconciler {
     /// Looks at the queue's events, at the doubts that are due, and at one page of the round.
     /// The next step follows at once if the queue has more events already.
     async fn step(&self, doubts: &mut Doubts, round: &mut Round) -> Result<NextRun, RunError> {
-        let deeds = self.witness.deeds().await?;
-        let cases = deeds.all.into_iter().map(|deed| Case { record: deed.id, end: deed.end, at: deed.at });
+        let changes = self.change_feed.changes().await?;
+        let cases = changes.all.into_iter().map(|change| Case { record: change.id, end: change.end, at: change.at });
         self.compare_cases(cases.collect(), doubts, false).await?;
-        if let Some(place) = &deeds.place {
-            self.witness.remember(place).await?;
+        if let Some(position) = &changes.position {
+            self.change_feed.acknowledge(position).await?;
         }
-        if deeds.is_amiss {
+        if changes.has_gaps {
             tracing::warn!("the queue has lost jobs or what was known of them; comparing history with it");
             *round = Round { due: Instant::now(), cursor: None };
         }
@@ -155,7 +155,7 @@ impl Reconciler {
             tracing::debug!(error = chain(&error), "open jobs can't be gone through; trying again");
             round.due = Instant::now() + REST;
         }
-        Ok(if deeds.more { NextRun::AtOnce } else { NextRun::InTurn })
+        Ok(if changes.more { NextRun::AtOnce } else { NextRun::InTurn })
     }
 
     /// Looks at one page of the jobs that are open in history.
@@ -167,7 +167,7 @@ impl Reconciler {
         let page = self.history.jobs(&filter, request).await?;
         let jobs: Vec<_> =
             page.items.iter().map(|job| (shown_as(&job.id, job.submitted_at), job.submitted_at)).collect();
-        let open = self.witness.are_open(&jobs).await?;
+        let open = self.change_feed.are_open(&jobs).await?;
         let at = self.clock.now();
         for (job, _) in page.items.into_iter().zip(open).filter(|(_, open)| !open) {
             // This was the first look at the job.
@@ -194,7 +194,7 @@ impl Reconciler {
             known.extend(id.map(|id| (id, case)));
         }
         let ids: Vec<_> = known.iter().map(|(id, _)| id.clone()).collect();
-        let held = self.witness.held(&ids).await?;
+        let held = self.change_feed.entries(&ids).await?;
         // After the look at the queue: see `compare`.
         self.catch_up().await?;
         let mut missing: Vec<Event> = Vec::new();
@@ -213,7 +213,7 @@ impl Reconciler {
                         let events = kinds.into_iter().map(|kind| Event::new(at, job.clone(), kind));
                         let first = missing.len();
                         missing.extend(events);
-                        if let (Held::Job(queued), Some(event)) = (&held, missing.get_mut(first))
+                        if let (QueueEntry::Job(queued), Some(event)) = (&held, missing.get_mut(first))
                             && record.lacks_body()
                         {
                             event.body = queued.body.clone().filter(|_| Arc::ptr_eq(&queued.job, &job));
@@ -228,17 +228,17 @@ impl Reconciler {
         Ok(())
     }
 
-    fn job(&self, record: &JobRecord, held: &Held) -> Arc<Job> {
+    fn job(&self, record: &JobRecord, held: &QueueEntry) -> Arc<Job> {
         match held {
-            Held::Job(queued) if queued.job.submitted_at == record.submitted_at => queued.job.clone(),
+            QueueEntry::Job(queued) if queued.job.submitted_at == record.submitted_at => queued.job.clone(),
             _ => job_of(record),
         }
     }
 
     /// The record of the job in question, and that of the job which the queue holds under its id.
-    async fn records(&self, id: &JobId, record: &JobId, held: &Held) -> Result<Vec<JobRecord>, StoreError> {
+    async fn records(&self, id: &JobId, record: &JobId, held: &QueueEntry) -> Result<Vec<JobRecord>, StoreError> {
         let mut found = Vec::from_iter(self.history.job(record).await?);
-        if let Held::Job(queued) = held
+        if let QueueEntry::Job(queued) = held
             && !found.iter().any(|record| record.submitted_at == queued.job.submitted_at)
         {
             found.extend(self.history.job(&id.come_again(queued.job.submitted_at)).await?);

@@ -168,7 +168,7 @@ pub(super) fn start_projector(
     let (progress, _) = tokio::sync::watch::channel(Cursor::START);
     let (error_feed, errors_seen) = projector::new_error_feed();
     let reconciler = Reconciler {
-        witness: ports.witness.clone(),
+        change_feed: ports.change_feed.clone(),
         history: ports.history.clone(),
         source: ports.source.clone(),
         sink: ports.sink.clone(),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use jobber::domain::{Clock, JobId, JobState, NewJob, RawJson, Verdict, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
 use jobber::queue::{
-    Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueuedJob,
+    Cancellation, ClaimOptions, Claims, JobSource, Lease, LeaseLoss, Operator, Queue, QueueErrorKind, QueueSettings,
+    QueuedJob,
 };
 use jobber::redis::RedisSettings;
 use serde_json::{Value, json};
@@ -26,7 +27,8 @@ async fn server(options: RedisOptions) -> Arc<Redis> {
 async fn open(redis: &Redis) -> Arc<BullQueue> {
     let ca_file = redis.url().starts_with("rediss").then(|| redis.tls().ca);
     let redis = RedisSettings { url: redis.url().parse().unwrap(), ca_file };
-    let settings = BullSettings { redis, lease: LEASE, ..BullSettings::default() };
+    let common = QueueSettings { lease: LEASE, ..QueueSettings::default() };
+    let settings = BullSettings { redis, common, ..BullSettings::default() };
     BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
 }
 

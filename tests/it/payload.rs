@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jobber::domain::{Clock, JobOptions, NewJob, RawJson};
-use jobber::queue::Queue;
-use jobber::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
+use jobber::queue::embedded::EmbeddedQueue;
+use jobber::queue::{Queue, QueueSettings};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::store::History;
 use jobber::store::embedded::EmbeddedStore;
@@ -87,7 +87,7 @@ async fn history_is_told_what_a_job_is_given_when_its_server_was_killed_before_i
     j.job("takes", "#!/bin/sh\ncat\n");
     let data_dir = j.place().data_dir();
     let db = Sqlite::open(&data_dir.join("jobber.db"), Durability::Process).unwrap();
-    let settings = EmbeddedQueueSettings::default();
+    let settings = QueueSettings::default();
     let queue =
         EmbeddedQueue::open(db.clone(), &data_dir, settings, Clock::system(), TaskTracker::new()).await.unwrap();
     let new = NewJob {

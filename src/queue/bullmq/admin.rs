@@ -7,7 +7,7 @@ use bullmq::RetryOptions;
 use super::super::{Change, CleanRequest, QueueError, QueueErrorKind};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
-use super::{Inner, after, keys, read};
+use super::{Inner, keys, read, watched};
 use crate::domain::{AcceptedJob, Job, JobId, JobState};
 
 /// A job as an operator finds it.
@@ -89,7 +89,7 @@ pub(super) async fn promote(inner: &Inner, id: &JobId) -> Result<Change, QueueEr
     if found.state != JobState::Delayed {
         return Ok(Change::WrongState(found.state));
     }
-    if inner.link.call(after::is_watched(inner, &redis, &found.job)).await? {
+    if inner.link.call(watched::is_watched(inner, &redis, &found.job)).await? {
         return Ok(Change::WrongState(found.state));
     }
     let promoted = inner.link.call(found.stored.promote()).await;

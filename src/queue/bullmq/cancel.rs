@@ -7,8 +7,8 @@
 use super::super::{Cancellation, QueueError};
 use super::admin::{self, Found};
 use super::connect::{BullClient, BullError};
-use super::end_notes::{self, End};
 use super::signals::{self, Message};
+use super::watched::{self, End};
 use super::{Inner, keys};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
@@ -36,15 +36,15 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
             inner.link.call(forget_unless_asked(inner, &redis, id)).await?;
             return Ok(Cancellation::NotFound);
         };
-        if inner.link.call(end(inner, &redis, &mut stored, &reason)).await? {
-            inner.watch.heard_of_an_end();
+        if inner.link.call(fail_if_free(inner, &redis, &mut stored, &reason)).await? {
+            inner.watch.wake();
             return Ok(Cancellation::Ended(job));
         }
         found = admin::find(inner, &redis, id).await?;
         match &found {
             Some(found) if found.state == JobState::Active => {
-                let told = Message::Cancel { id: id.to_string(), reason: reason.clone() };
-                inner.link.call(signals::tell(inner, &redis, &told)).await?;
+                let message = Message::Cancel { id: id.to_string(), reason: reason.clone() };
+                inner.link.call(signals::publish(inner, &redis, &message)).await?;
                 return Ok(Cancellation::Signalled(job));
             }
             // The job's holder heard of the request when it was put on record, and was faster than this look.
@@ -78,8 +78,8 @@ async fn record(inner: &Inner, redis: &BullClient, id: &JobId, reason: &str) -> 
     put.arg(keys::CANCEL).arg(id.as_str()).arg(reason);
     let Some(reason): Option<String> = redis.queue.connection().cmd(&mut put).await? else { return Ok(None) };
     // Before the look at the state: a worker that takes the job in between hears of it.
-    let told = Message::Cancel { id: id.to_string(), reason: reason.clone() };
-    signals::tell(inner, redis, &told).await?;
+    let message = Message::Cancel { id: id.to_string(), reason: reason.clone() };
+    signals::publish(inner, redis, &message).await?;
     Ok(Some(reason))
 }
 
@@ -109,7 +109,12 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HDEL', KEYS[2],
 }
 
 /// Ends the job if no worker holds it. Answers whether it did.
-async fn end(inner: &Inner, redis: &BullClient, job: &mut bullmq::Job, reason: &str) -> Result<bool, BullError> {
+async fn fail_if_free(
+    inner: &Inner,
+    redis: &BullClient,
+    job: &mut bullmq::Job,
+    reason: &str,
+) -> Result<bool, BullError> {
     let id = job.id().to_owned();
     let mut take = redis::pipe();
     take.atomic();
@@ -132,7 +137,7 @@ async fn end(inner: &Inner, redis: &BullClient, job: &mut bullmq::Job, reason: &
         return Ok(false);
     }
     let end = cancelled_because(reason);
-    end_notes::note(inner, redis, &id, &End::Failed(end.clone())).await?;
+    watched::note_end(inner, redis, &id, &End::Failed(end.clone())).await?;
     job.move_to_failed(&end).await?;
     let mut ended = redis::cmd("EVAL");
     ended.arg(ENDED).arg(2).arg(inner.keys.job(&id)).arg(inner.keys.cancels()).arg(&id).arg(&end);

@@ -1,10 +1,10 @@
 //! Claims jobs from BullMQ and hands them to the worker as leases.
 //!
-//! BullMQ's worker calls a closure for each job and settles it by what the closure returns. Here the closure lends the
+//! BullMQ's worker calls a closure for each job and settles it by what the closure returns. Here the closure hands the
 //! job out and waits for the verdict:
 //!
 //! ```text
-//!   bullmq::Worker ──job──> take ──lease──> Claims ──> our worker ──verdict──> settle ──answer──> bullmq::Worker
+//!   bullmq::Worker ──job──> process ──lease──> Claims ──> our worker ──verdict──> settle ──answer──> bullmq::Worker
 //! ```
 //! The crate's own renewal of locks is switched off: it does not look at the answer (see [`super::renew`]).
 
@@ -18,17 +18,16 @@ use bullmq::{MetricsOptions, Worker, WorkerOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::super::lease::CHANNEL;
 use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueRetention};
-use super::connect::BullClient;
+use super::connect::{BullClient, BullError};
 use super::format::Stored;
-use super::lease::{self, LeaseDriver};
 use super::limiter::ClaimLimiter;
-use super::{Inner, after, announced, foreign_failures, format, hash, odd, options, schedules, signals};
+use super::settle::{LeaseDriver, in_ms};
+use super::{Inner, announced, counts, foreign_jobs, format, keys, options, parents, schedules, signals};
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
-/// How many leases may wait in the channel: more only slows a burst down.
-const CHANNEL: usize = 256;
 /// A claimer that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(1);
 /// How long an answer that is on its way may take when claiming ends; a later one costs a lease's time.
@@ -45,29 +44,29 @@ const NO_LIMIT: u32 = u32::MAX;
 /// The state of the closure that BullMQ's worker calls for each job.
 struct Claim {
     inner: Arc<Inner>,
-    gate: Arc<ClaimLimiter>,
+    limiter: Arc<ClaimLimiter>,
     max_cores: u32,
     stop: CancellationToken,
     /// The way of leases to the worker, taken away when claiming ends.
-    lend: Mutex<Option<mpsc::Sender<Lease>>>,
+    leases: Mutex<Option<mpsc::Sender<Lease>>>,
     /// By job id, the sender that tells a lease that BullMQ's worker has ended its job.
     settling: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
 /// Starts to take jobs, as soon as Redis is there.
 pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
-    let (lend, leases) = mpsc::channel(CHANNEL);
-    let (concurrency, wanted) = watch::channel(options.concurrency);
+    let (sender, leases) = mpsc::channel(CHANNEL);
+    let (concurrency, limit) = watch::channel(options.concurrency);
     let stop = CancellationToken::new();
-    let gate = Arc::new(ClaimLimiter::new(options.worker, wanted));
-    inner.signals.enlist(&gate);
+    let limiter = Arc::new(ClaimLimiter::new(options.worker, limit));
+    inner.signals.add_claim(&limiter);
     inner.renewer.start();
     let claim = Claim {
         inner: inner.clone(),
-        gate,
+        limiter,
         max_cores: options.max_cores,
         stop: stop.clone(),
-        lend: Mutex::new(Some(lend)),
+        leases: Mutex::new(Some(sender)),
         settling: Mutex::default(),
     };
     inner.tasks.spawn(run(Arc::new(claim), stop.clone()));
@@ -79,40 +78,40 @@ pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
 async fn run(claim: Arc<Claim>, stop: CancellationToken) {
     let starting = async {
         let redis = claim.inner.link.wait().await?;
-        if let Err(error) = lease::note_starts(&claim.inner, &redis).await {
+        if let Err(error) = counts::note_starts(&claim.inner, &redis).await {
             tracing::warn!(%error, "attempts that an older worker lost may be counted as never started");
         }
-        Some((redis, begin(&claim).await))
+        Some((redis, start_worker(&claim).await))
     };
     let started = tokio::select! {
         started = starting => started,
         () = stop.cancelled() => None,
     };
     let Some((redis, worker)) = started else {
-        claim.end();
+        claim.stop_handing_out();
         return;
     };
-    let gate = &claim.gate;
-    let mut wanted = gate.wanted.clone();
+    let limiter = &claim.limiter;
+    let mut concurrency = limiter.concurrency.clone();
     let mut ending = None;
     loop {
-        gate.apply();
+        limiter.apply();
         tokio::select! {
             // Always drained: the channel has no bound.
             event = worker.next_event() => match event {
-                Some(event) => claim.hear(&event),
+                Some(event) => claim.on_event(&event),
                 None => break,
             },
-            changed = wanted.changed(), if ending.is_none() => {
+            changed = concurrency.changed(), if ending.is_none() => {
                 if changed.is_err() {
-                    gate.close();
+                    limiter.close();
                 }
-                nudge(&worker, gate);
+                wake_idle_loops(&worker, limiter);
             }
-            () = gate.changed.notified() => {}
+            () = limiter.changed.notified() => {}
             () = stop.cancelled(), if ending.is_none() => {
-                claim.end();
-                gate.close();
+                claim.stop_handing_out();
+                limiter.close();
                 ending = Some(tokio::time::Instant::now() + LAST_ANSWER);
             }
             () = tokio::time::sleep(LAST_ANSWER / 3), if ending.is_some() => {
@@ -123,7 +122,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
             }
         }
     }
-    // No job is lent out any more; BullMQ's worker only waits for news.
+    // No job is handed out any more; BullMQ's worker only waits for news.
     if let Err(error) = worker.close(0).await {
         tracing::debug!(%error, "a claim was not closed in good order");
     }
@@ -133,11 +132,11 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
 
 /// Wakes the loops of BullMQ's worker that wait for room. The crate itself wakes them only if they
 /// wait already; a moment later they do.
-fn nudge(worker: &Worker, gate: &ClaimLimiter) {
-    let wanted = gate.wanted();
-    if wanted > 1 {
-        worker.set_concurrency(wanted - 1);
-        worker.set_concurrency(wanted);
+fn wake_idle_loops(worker: &Worker, limiter: &ClaimLimiter) {
+    let limit = limiter.limit();
+    if limit > 1 {
+        worker.set_concurrency(limit - 1);
+        worker.set_concurrency(limit);
     }
 }
 
@@ -152,17 +151,17 @@ async fn wake_another(inner: &Inner, redis: &BullClient) {
 }
 
 /// Starts BullMQ's worker, trying on until Redis lets it.
-async fn begin(claim: &Arc<Claim>) -> Arc<Worker> {
+async fn start_worker(claim: &Arc<Claim>) -> Arc<Worker> {
     let mut waits = ReconnectBackoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         let shared = claim.clone();
-        let process = move |job: bullmq::Job, _cancelled| take(shared.clone(), job);
-        let options = worker_options(&claim.inner, &claim.gate.worker_id, claim.gate.wanted());
-        let error = match Worker::with_options(&claim.inner.settings.queue, process, options).await {
+        let processor = move |job: bullmq::Job, _cancelled| process(shared.clone(), job);
+        let options = worker_options(&claim.inner, &claim.limiter.worker_id, claim.limiter.limit());
+        let error = match Worker::with_options(&claim.inner.settings.queue, processor, options).await {
             Ok(worker) => {
                 let worker = Arc::new(worker);
-                let _ = claim.gate.worker.set(Arc::downgrade(&worker));
-                claim.gate.apply();
+                let _ = claim.limiter.worker.set(Arc::downgrade(&worker));
+                claim.limiter.apply();
                 match worker.run().await {
                     Ok(()) => return worker,
                     Err(e) => e,
@@ -175,7 +174,7 @@ async fn begin(claim: &Arc<Claim>) -> Arc<Worker> {
     }
 }
 
-fn worker_options(inner: &Inner, worker: &WorkerId, wanted: usize) -> WorkerOptions {
+fn worker_options(inner: &Inner, worker: &WorkerId, limit: usize) -> WorkerOptions {
     let settings = &inner.settings;
     let keep = |retention: &QueueRetention| {
         RemoveOnFinish::Options(KeepJobs {
@@ -188,20 +187,20 @@ fn worker_options(inner: &Inner, worker: &WorkerId, wanted: usize) -> WorkerOpti
         .connection(inner.link.target().options.clone())
         .prefix(settings.prefix.clone())
         .name(worker.as_str())
-        .concurrency(wanted.max(1))
-        .lock_duration(settings.lease)
-        .stalled_interval(settings.lease / 3)
+        .concurrency(limit.max(1))
+        .lock_duration(settings.common.lease)
+        .stalled_interval(settings.common.lease / 3)
         .max_stalled_count(NO_LIMIT)
         .drain_delay(FALLBACK)
         .run_retry_delay(Duration::from_millis(500))
         .skip_lock_renewal()
         .metrics(MetricsOptions { max_data_points: METRICS })
         .manual_start();
-    if settings.completed.age.is_some() || settings.completed.count.is_some() {
-        options = options.remove_on_complete(keep(&settings.completed));
+    if settings.common.completed.age.is_some() || settings.common.completed.count.is_some() {
+        options = options.remove_on_complete(keep(&settings.common.completed));
     }
-    if settings.failed.age.is_some() || settings.failed.count.is_some() {
-        options = options.remove_on_fail(keep(&settings.failed));
+    if settings.common.failed.age.is_some() || settings.common.failed.count.is_some() {
+        options = options.remove_on_fail(keep(&settings.common.failed));
     }
     options
 }
@@ -211,16 +210,16 @@ impl Claim {
         self.settling.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn hear(&self, event: &WorkerEvent) {
+    fn on_event(&self, event: &WorkerEvent) {
         match event {
             WorkerEvent::Completed { job_id, .. } | WorkerEvent::Failed { job_id, .. } => {
                 let settled = self.settling().remove(job_id);
                 if let Some(done) = settled {
                     let _ = done.send(());
-                } else if let (WorkerEvent::Failed { .. }, Some(lender)) = (event, self.lender()) {
-                    self.inner.tasks.spawn(foreign_failures::lend(self.inner.clone(), lender, job_id.clone()));
+                } else if let (WorkerEvent::Failed { .. }, Some(leases)) = (event, self.sender()) {
+                    self.inner.tasks.spawn(parents::hand_out_failed(self.inner.clone(), leases, job_id.clone()));
                 }
-                self.inner.watch.heard_of_an_end();
+                self.inner.watch.wake();
             }
             WorkerEvent::Error(error) => tracing::warn!(error, "the queue's Redis did not do what was asked"),
             WorkerEvent::Stalled { job_id } => {
@@ -236,25 +235,56 @@ impl Claim {
         }
     }
 
-    fn end(&self) {
-        self.lend.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    fn stop_handing_out(&self) {
+        self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
-    fn lender(&self) -> Option<mpsc::Sender<Lease>> {
-        self.lend.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    fn sender(&self) -> Option<mpsc::Sender<Lease>> {
+        self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
-/// The closure: lends a job out and answers with its verdict.
-async fn take(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
-    let answer = lend(&claim, &job).await;
-    claim.gate.apply();
+/// Puts a job back that was not handed out: at the head of the queue, or after a pause.
+async fn put_back_unstarted(inner: &Inner, redis: &BullClient, job: &bullmq::Job, pause: Option<Duration>) {
+    let back = async {
+        let mut count = redis::cmd("EVAL");
+        count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::UNSTARTED).arg(1);
+        redis.queue.connection().cmd::<()>(&mut count).await?;
+        match pause {
+            Some(pause) => job.move_to_delayed(in_ms(inner, pause)).await?,
+            None => {
+                job.move_to_wait(None).await?;
+            }
+        }
+        Ok::<_, BullError>(())
+    };
+    if let Err(error) = inner.link.call(back).await {
+        tracing::warn!(job = job.id(), %error, "a job could not be put back; it comes back when its lease expires");
+    }
+}
+
+/// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on
+/// what it read when it took the job.
+async fn mend_options(inner: &Inner, redis: &BullClient, job: &bullmq::Job, opts: &str) {
+    let mut write = redis::cmd("EVAL");
+    write.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg("opts").arg(opts);
+    if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut write)).await {
+        tracing::warn!(job = job.id(), %error, "a job's options could not be mended; it comes back when its lease expires");
+        return;
+    }
+    put_back_unstarted(inner, redis, job, None).await;
+}
+
+/// The closure: hands a job out and answers with its verdict.
+async fn process(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
+    let answer = hand_out(&claim, &job).await;
+    claim.limiter.apply();
     answer
 }
 
-async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
+async fn hand_out(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let inner = &claim.inner;
-    let hash = match hash::look_again(inner, stored).await {
+    let hash = match foreign_jobs::read_again(inner, stored).await {
         Ok(hash) => hash,
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
@@ -271,7 +301,7 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
         Err(why) => {
             let why = format!("this job can't be run by jobber: {why}");
             let Some(job) = format::outline(&written) else {
-                return Err(odd::refuse(inner, stored.id(), why).await);
+                return Err(foreign_jobs::refuse(inner, stored.id(), why).await);
             };
             (job, Some(why))
         }
@@ -279,56 +309,56 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     let Some(token) = stored.token().map(str::to_owned) else {
         return Err(bullmq::Error::WorkerClosed);
     };
-    let (redis, counts) = match lease::counts(inner, stored).await {
+    let (redis, counts) = match counts::of_taken(inner, stored).await {
         Ok(known) => known,
         Err(error) => {
-            // Neither lent nor settled: the lease expires, and the job goes on from there.
+            // Neither handed out nor settled: the lease expires, and the job goes on from there.
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
             return Err(bullmq::Error::Delayed);
         }
     };
     if let Some(opts) = hash.as_ref().and_then(|hash| options::repaired(hash.fields.get("opts")?))
         && unusable.is_none()
-        && counts.unseen < MENDED
+        && counts.unstarted < MENDED
     {
-        lease::mend_options(inner, &redis, stored, &opts).await;
+        mend_options(inner, &redis, stored, &opts).await;
         return Err(bullmq::Error::Delayed);
     }
     if let Some(schedule) = stored.repeat_job_key()
-        && counts.unseen < schedules::PUT_BACK
+        && counts.unstarted < schedules::MOST_PUT_BACKS
     {
-        match schedules::stands_for_its_time(inner, &redis, stored, schedule).await {
+        match schedules::is_put_back_for_schedule(inner, &redis, stored, schedule).await {
             Ok(false) => {}
             Ok(true) => {
-                lease::put_back_unseen(inner, &redis, stored, None).await;
+                put_back_unstarted(inner, &redis, stored, None).await;
                 return Err(bullmq::Error::Delayed);
             }
             // The crate makes the next job when this one has ended.
             Err(error) => tracing::debug!(schedule, %error, "a schedule was not looked at"),
         }
     }
-    let Some(lender) = claim.lender().filter(|_| claim.gate.wanted() > 0) else {
-        lease::put_back_unseen(inner, &redis, stored, None).await;
+    let Some(leases) = claim.sender().filter(|_| claim.limiter.limit() > 0) else {
+        put_back_unstarted(inner, &redis, stored, None).await;
         return Err(bullmq::Error::Delayed);
     };
     if job.job.options.cores.is_some_and(|cores| cores > claim.max_cores) {
-        let pause = PUT_OFF * 2u32.saturating_pow(counts.unseen.min(4));
-        lease::put_back_unseen(inner, &redis, stored, Some(pause)).await;
-        let (gate, stop) = (claim.gate.clone(), claim.stop.clone());
+        let pause = PUT_OFF * 2u32.saturating_pow(counts.unstarted.min(4));
+        put_back_unstarted(inner, &redis, stored, Some(pause)).await;
+        let (limiter, stop) = (claim.limiter.clone(), claim.stop.clone());
         inner.tasks.spawn(async move {
             tokio::select! {
-                () = gate.step_aside(pause) => {}
+                () = limiter.yield_to_others(pause) => {}
                 () = stop.cancelled() => {}
             }
         });
         return Err(bullmq::Error::Delayed);
     }
-    let before = match unusable {
+    let parents = match unusable {
         Some(why) => Ok(ParentResults { barred: Some(why), ..ParentResults::default() }),
-        None => after::before(inner, &redis, &job.job).await,
+        None => parents::results(inner, &redis, &job.job).await,
     };
-    let before = match before {
-        Ok(before) => before,
+    let parents = match parents {
+        Ok(parents) => parents,
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
             return Err(bullmq::Error::Delayed);
@@ -339,23 +369,23 @@ async fn lend(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Va
     // The lease lasts from when the job was asked for, which is what BullMQ notes as its beginning.
     let asked_at = stored.processed_on().and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let age = asked_at.map_or(Duration::ZERO, |at| inner.clock.now().since(at));
-    let validity = inner.renewer.hold(stored.id(), &token, loss.clone(), age);
-    if inner.signals.hold(stored.id(), &token, loss.clone())
-        && let Err(error) = inner.link.call(signals::look_at_record(inner, &redis, stored.id())).await
+    let validity = inner.renewer.add(stored.id(), &token, loss.clone(), age);
+    if inner.signals.add_lease(stored.id(), &token, loss.clone())
+        && let Err(error) = inner.link.call(signals::check_cancel_record(inner, &redis, stored.id())).await
     {
         tracing::debug!(job = stored.id(), %error, "whether a job is to be stopped is found out later");
     }
-    let is_announced = announced::look(inner, &redis, &job.job.id).await;
+    let is_announced = announced::is_announced(inner, &redis, &job.job.id).await;
     let attempt = AttemptNumber(counts.started);
-    let (lent, ops) = LeaseDriver::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
-    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, ops);
-    let lease = lease.valid(validity).after(before).announced(is_announced);
-    // A lease that nobody takes any more is dropped here, and so given back.
-    let _ = lender.send(lease).await;
-    drop(lender);
-    let (answer, done) = lent.settled(&claim.gate).await;
-    inner.signals.free(stored.id(), &token);
-    inner.renewer.free(&token);
+    let (driver, handle) = LeaseDriver::new(inner.clone(), redis, stored.clone(), token.clone(), counts, loss);
+    let lease = Lease::new(job, attempt, counts.finished, counts.crashes, losses, handle);
+    let lease = lease.valid(validity).with_parents(parents).announced(is_announced);
+    // A lease that the worker does not take any more is dropped here, and so given back.
+    let _ = leases.send(lease).await;
+    drop(leases);
+    let (answer, done) = driver.run(&claim.limiter).await;
+    inner.signals.remove_lease(stored.id(), &token);
+    inner.renewer.remove(&token);
     if let Err(bullmq::Error::Delayed) = answer {
         let _ = done.send(());
     } else {

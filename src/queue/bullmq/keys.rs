@@ -17,7 +17,7 @@ pub(super) const SUBMITTED: &str = "jobber:submitted";
 /// Field of a job's hash: BullMQ's count of stalls (`stc`) when an attempt last finished; later ones are crashes.
 pub(super) const STALLS_BEFORE: &str = "jobber:stalls";
 /// Field of a job's hash: leases that started nothing, to be taken off BullMQ's count (`ats`).
-pub(super) const UNSEEN: &str = "jobber:unseen";
+pub(super) const UNSTARTED: &str = "jobber:unseen";
 /// Field of a job's hash: BullMQ's count of starts (`ats`) when an attempt was last started in truth.
 pub(super) const SPAWNED: &str = "jobber:spawned";
 /// Field of a job's hash: BullMQ's count of stalls (`stc`) when it was last looked at.
@@ -139,7 +139,7 @@ impl Keys {
     }
 
     /// Hash: schedule id to its own pattern, while a pattern of a single moment stands in its place.
-    pub(super) fn odd_schedules(&self) -> String {
+    pub(super) fn replaced_patterns(&self) -> String {
         format!("{}jobber:odd-schedules", self.base)
     }
 
@@ -160,7 +160,7 @@ impl Keys {
     }
 
     /// The place in BullMQ's event stream up to which history was compared with the queue.
-    pub(super) fn heard(&self) -> String {
+    pub(super) fn feed_position(&self) -> String {
         format!("{}jobber:heard", self.base)
     }
 

@@ -6,30 +6,28 @@
 //! that a job's own hash lacks.
 
 mod admin;
-mod after;
 mod announced;
 mod cancel;
+mod change_feed;
 mod claim;
 mod connect;
 mod counts;
-mod end_notes;
-mod foreign_failures;
+mod foreign_jobs;
 mod format;
-mod hash;
 mod keys;
-mod lease;
 mod limiter;
-mod odd;
 mod options;
 mod output;
+mod parents;
 mod read;
 mod recent_output;
 mod renew;
+mod repeat;
 mod schedules;
+mod settle;
 mod signals;
 mod submit;
-mod times;
-mod witness;
+mod watched;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -43,7 +41,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueSettings, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, Timestamp, WorkerId};
 use crate::redis::RedisSettings;
@@ -65,20 +63,8 @@ pub struct BullSettings {
     pub queue: String,
     /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
     pub prefix: String,
-    /// How long a lease lasts unless it is renewed, which is done every third of it. At least a second.
-    pub lease: Duration,
-    /// How long completed jobs stay.
-    pub completed: QueueRetention,
-    /// How long failed jobs stay.
-    pub failed: QueueRetention,
-    /// How much of the end of a job's output is kept for clients that watch, in bytes, as long as
-    /// the job runs and for a minute after its end or after it was last read. All jobs of a worker
-    /// together may have at most four times as much: Redis has it in memory.
-    pub output_bytes: usize,
-    /// How much of it is kept as log lines for as long as the job is in the queue, in bytes.
-    pub kept_output_bytes: usize,
-    /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
-    pub heartbeat: Duration,
+    /// What can be set on every queue.
+    pub common: QueueSettings,
     /// How long a call may wait for Redis before it answers that the queue is unavailable.
     pub patience: Duration,
     /// How often a process looks whether a message of another process was lost: usually
@@ -105,12 +91,7 @@ impl Default for BullSettings {
             redis: RedisSettings::default(),
             queue: "my-job-queue".to_owned(),
             prefix: "bull".to_owned(),
-            lease: Duration::from_secs(30),
-            completed: QueueRetention::of_completed(),
-            failed: QueueRetention::of_failed(),
-            output_bytes: 64 << 20,
-            kept_output_bytes: 256 << 10,
-            heartbeat: Duration::from_secs(5),
+            common: QueueSettings::default(),
             patience: Duration::from_millis(900),
             look_again: Duration::from_secs(2),
             defaults: JobOptions::default(),
@@ -134,7 +115,7 @@ struct Inner {
     link: Link,
     signals: Signals,
     renewer: Renewer,
-    watch: after::Watch,
+    watch: watched::Watch,
     /// Bytes of output that leases of this process have in Redis.
     spooled: Arc<AtomicUsize>,
     /// The pieces of output that followers in this process have just read.
@@ -144,7 +125,7 @@ struct Inner {
     /// Whether Redis knows since when starts are noted.
     starts_are_noted: tokio::sync::OnceCell<()>,
     /// Whether this process has noted how far it has read BullMQ's event stream.
-    has_heard: AtomicBool,
+    has_position: AtomicBool,
 }
 
 impl BullQueue {
@@ -160,14 +141,14 @@ impl BullQueue {
         let keys = Keys::new(&settings.prefix, &settings.queue);
         let link = Link::open(target.clone(), settings.patience, &tasks, stop.clone());
         let inner = Arc::new(Inner {
-            renewer: Renewer::new(target, settings.lease),
+            renewer: Renewer::new(target, settings.common.lease),
             signals: Signals::new(),
-            watch: after::Watch::default(),
+            watch: watched::Watch::default(),
             spooled: Arc::default(),
-            recent_output: RecentOutput::new(settings.output_bytes),
+            recent_output: RecentOutput::new(settings.common.output_bytes),
             opened_at: clock.now(),
             starts_are_noted: tokio::sync::OnceCell::new(),
-            has_heard: AtomicBool::new(false),
+            has_position: AtomicBool::new(false),
             settings,
             keys,
             clock,
@@ -175,8 +156,8 @@ impl BullQueue {
             tasks,
         });
         inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
-        inner.tasks.spawn(schedules::mend(inner.clone(), stop.clone()));
-        inner.tasks.spawn(after::watch_jobs_with_parents(inner.clone(), stop.clone()));
+        inner.tasks.spawn(schedules::revive(inner.clone(), stop.clone()));
+        inner.tasks.spawn(watched::promote_watched(inner.clone(), stop.clone()));
         Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
-use super::super::outbox::keep_the_end;
+use super::super::output::{LINGER, READS_ON, keep_the_end};
 use super::super::{OutputChunk, QueueError};
 use super::Inner;
 use super::connect::{BullClient, BullError};
@@ -32,10 +32,6 @@ const FALLBACK: Duration = Duration::from_secs(1);
 const LINES: isize = 10_000;
 /// How long the stream is kept for a job that is silent: its worker may be gone.
 const SILENCE: Duration = Duration::from_secs(86_400);
-/// How long the stream is kept after the job has ended, or after it was last read then.
-const LINGER: Duration = Duration::from_secs(60);
-/// How long a client that has read is taken to read on.
-const READS: Duration = Duration::from_secs(60);
 /// All streams of a worker together have at most so many times the bound of one.
 const ALL: usize = 4;
 /// How many entries are read at once: a megabyte.
@@ -101,8 +97,8 @@ impl OutputWriter {
         Self {
             id: id.to_owned(),
             attempt: attempt.0,
-            bound: inner.settings.output_bytes,
-            lines_bound: inner.settings.kept_output_bytes.min(inner.settings.output_bytes),
+            bound: inner.settings.common.output_bytes,
+            lines_bound: inner.settings.common.kept_output_bytes.min(inner.settings.common.output_bytes),
             lines: None,
             number: 0,
             entries: VecDeque::new(),
@@ -115,7 +111,7 @@ impl OutputWriter {
     }
 
     /// Notes that the next write is the last of the job's output.
-    pub(super) fn is_last(&mut self) {
+    pub(super) fn expect_last(&mut self) {
         self.is_last = true;
     }
 
@@ -133,7 +129,7 @@ impl OutputWriter {
         }
         let (mut line, mut sizes) = match self.lines.take() {
             Some(kept) => kept,
-            None => self.look(inner, redis).await?,
+            None => self.read_kept(inner, redis).await?,
         };
         let mut logged = chunks.clone();
         // A write that was given up half-way comes again, whole.
@@ -146,7 +142,7 @@ impl OutputWriter {
         self.written = self.written.saturating_add(bytes);
         let others = inner.spooled.load(Ordering::Relaxed).saturating_sub(self.spooled.own);
         let room = (ALL * self.bound).saturating_sub(others).min(self.bound).max(self.lines_bound);
-        if self.written > room && !self.is_read(inner, redis).await? {
+        if self.written > room && !self.has_reader(inner, redis).await? {
             keep_the_end(&mut chunks, self.lines_bound);
         }
         keep_the_end(&mut chunks, room);
@@ -159,7 +155,7 @@ impl OutputWriter {
             for piece in pieces {
                 self.number += 1;
                 self.entries.push_back((self.number, piece.bytes.len()));
-                let head = head(piece);
+                let head = entry_head(piece);
                 let add = pipe.cmd("XADD").arg(&stream).arg(format!("{}-0", self.number));
                 add.arg("head").arg(head).arg("bytes").arg(&piece.bytes).ignore();
             }
@@ -208,30 +204,31 @@ impl OutputWriter {
         pipe.cmd("LTRIM").arg(&key).arg(-isize::try_from(sizes.len()).unwrap_or(isize::MAX)).arg(-1).ignore();
         redis.queue.connection().pipe::<()>(&pipe).await?;
         self.lines = Some((line, sizes));
-        // A follower that did not hear of it looks again soon. An error here would make the caller write the output again.
-        if let Err(error) = signals::tell(inner, redis, &Message::Output { id: self.id.clone() }).await {
+        // A follower that did not hear of it looks again soon. An error here would make the caller write the output
+        // again.
+        if let Err(error) = signals::publish(inner, redis, &Message::Output { id: self.id.clone() }).await {
             tracing::debug!(job = self.id, %error, "followers were not told of output");
         }
         Ok(())
     }
 
     /// Finds out what earlier attempts left: the last line's number, and the sizes of all lines.
-    async fn look(&mut self, inner: &Inner, redis: &BullClient) -> Result<(u64, VecDeque<usize>), BullError> {
+    async fn read_kept(&mut self, inner: &Inner, redis: &BullClient) -> Result<(u64, VecDeque<usize>), BullError> {
         let mut pipe = redis::pipe();
         pipe.cmd("LRANGE").arg(inner.keys.logs(&self.id)).arg(0).arg(-1);
         pipe.cmd("XREVRANGE").arg(inner.keys.output(&self.id)).arg("+").arg("-").arg("COUNT").arg(1);
         pipe.cmd("HGET").arg(inner.keys.job(&self.id)).arg("opts");
         let (lines, last, opts): (Vec<String>, Vec<StreamEntry>, Option<String>) =
             redis.queue.connection().pipe(&pipe).await?;
-        if let Some(wanted) = opts.as_deref().and_then(keep_logs) {
-            self.most_lines = self.most_lines.min(wanted);
+        if let Some(most) = opts.as_deref().and_then(kept_log_lines) {
+            self.most_lines = self.most_lines.min(most);
         }
         self.number = self.number.max(last.first().and_then(number).unwrap_or(0));
-        let line = lines.iter().rev().find_map(|line| parse(line)).map_or(0, |(number, _)| number);
+        let line = lines.iter().rev().find_map(|line| parse_line(line)).map_or(0, |(number, _)| number);
         Ok((line, lines.iter().map(String::len).collect()))
     }
 
-    async fn is_read(&self, inner: &Inner, redis: &BullClient) -> Result<bool, BullError> {
+    async fn has_reader(&self, inner: &Inner, redis: &BullClient) -> Result<bool, BullError> {
         let mut exists = redis::cmd("EXISTS");
         exists.arg(inner.keys.readers(&self.id));
         Ok(redis.queue.connection().cmd(&mut exists).await?)
@@ -264,7 +261,7 @@ fn number((id, _): &StreamEntry) -> Option<u64> {
 }
 
 /// What an entry says of its bytes: attempt, stream, place.
-fn head(chunk: &OutputChunk) -> String {
+fn entry_head(chunk: &OutputChunk) -> String {
     let stream = match chunk.stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
@@ -273,10 +270,10 @@ fn head(chunk: &OutputChunk) -> String {
 }
 
 fn numbered(stored: StreamEntry) -> Option<Numbered> {
-    Some((number(&stored)?, entry(stored)))
+    Some((number(&stored)?, parse_entry(stored)))
 }
 
-fn entry((_, fields): StreamEntry) -> Option<OutputChunk> {
+fn parse_entry((_, fields): StreamEntry) -> Option<OutputChunk> {
     let mut fields = fields.into_iter();
     let (_, head, _, bytes) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let head = String::from_utf8(head).ok()?;
@@ -291,15 +288,15 @@ fn entry((_, fields): StreamEntry) -> Option<OutputChunk> {
 }
 
 /// How many lines the producer wants to be kept. To BullMQ, none is no limit.
-fn keep_logs(opts: &str) -> Option<usize> {
+fn kept_log_lines(opts: &str) -> Option<usize> {
     let opts: serde_json::Value = serde_json::from_str(opts).ok()?;
     // Node writes the short name, other ports the long one.
-    let wanted = opts.get("kl").or_else(|| opts.get("keepLogs"))?.as_f64()?;
+    let lines = opts.get("kl").or_else(|| opts.get("keepLogs"))?.as_f64()?;
     // A number of lines that does not fit is no limit either.
-    (wanted >= 1.0).then_some(wanted as usize)
+    (lines >= 1.0).then_some(lines as usize)
 }
 
-fn parse(line: &str) -> Option<(u64, OutputChunk)> {
+fn parse_line(line: &str) -> Option<(u64, OutputChunk)> {
     let (numbers, rest) = line.split_once(' ')?;
     let (attempt, number) = numbers.split_once('.')?;
     let (stream, rest) = match rest.strip_prefix("stdout") {
@@ -323,32 +320,32 @@ pub(super) async fn read(
 ) -> Result<(u64, Vec<OutputChunk>), QueueError> {
     use bullmq::JobState::{Completed, Failed, Unknown};
     let until = Instant::now() + wait;
-    let mut news = inner.signals.output();
+    let mut messages = inner.signals.output();
     loop {
         let redis = inner.link.get().await?;
         // The state first: all output from before the end is there when the end is seen.
         let state = inner.link.call(redis.queue.get_job_state(id.as_str())).await?;
         let has_ended = matches!(state, Completed | Failed | Unknown);
-        let (next, chunks) = inner.link.call(fresh(inner, &redis, id, after, has_ended)).await?;
+        let (next, chunks) = inner.link.call(read_once(inner, &redis, id, after, has_ended)).await?;
         let now = Instant::now();
         if !chunks.is_empty() || has_ended || now >= until {
             return Ok((next, chunks));
         }
-        let told = async {
+        let heard = async {
             loop {
-                match news.recv().await {
-                    Ok(said) if said != id.as_str() => {}
+                match messages.recv().await {
+                    Ok(other) if other != id.as_str() => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => return,
                     Err(RecvError::Closed) => std::future::pending().await,
                 }
             }
         };
-        let _ = tokio::time::timeout(FALLBACK.min(until - now), told).await;
+        let _ = tokio::time::timeout(FALLBACK.min(until - now), heard).await;
     }
 }
 
 /// The output behind `after`; nothing for a job that is no longer in the queue.
-async fn fresh(
+async fn read_once(
     inner: &Inner,
     redis: &BullClient,
     id: &JobId,
@@ -374,7 +371,7 @@ async fn fresh(
     let pieces = inner.recent_output.read(job, after.saturating_sub(STREAM), ENTRIES, read_from).await?;
     if let Some((last, _)) = pieces.last() {
         let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(inner.keys.readers(id.as_str())).arg(1).arg("PX").arg(in_ms(READS)).ignore();
+        pipe.cmd("SET").arg(inner.keys.readers(id.as_str())).arg(1).arg("PX").arg(in_ms(READS_ON)).ignore();
         if has_ended {
             pipe.cmd("PEXPIRE").arg(&stream).arg(in_ms(LINGER)).ignore();
         }
@@ -385,7 +382,7 @@ async fn fresh(
         return Ok((after, Vec::new()));
     }
     let (lines, _) = redis.queue.get_job_logs(id.as_str(), -LINES, -1, true).await?;
-    let fresh: Vec<_> = lines.iter().filter_map(|line| parse(line)).filter(|(n, _)| *n > after).collect();
+    let fresh: Vec<_> = lines.iter().filter_map(|line| parse_line(line)).filter(|(n, _)| *n > after).collect();
     let next = fresh.last().map_or(after, |(last, _)| *last);
     Ok((next, fresh.into_iter().map(|(_, chunk)| chunk).collect()))
 }
@@ -397,10 +394,10 @@ mod tests {
     #[test]
     fn a_line_tells_who_said_it_and_where_it_stands() {
         let chunk = |text: &str| OutputChunk { attempt: 2, stream: Stream::Stderr, at: None, bytes: text.into() };
-        assert_eq!(parse("2.17 stderr| a| b"), Some((17, chunk("a| b\n"))));
-        assert_eq!(parse("2.17 stderr> "), Some((17, chunk(""))));
+        assert_eq!(parse_line("2.17 stderr| a| b"), Some((17, chunk("a| b\n"))));
+        assert_eq!(parse_line("2.17 stderr> "), Some((17, chunk(""))));
         for foreign in ["", "hello", "2.x stdout| a", "2.3 stdlog| a", "2.3 stdout a", "a message| text"] {
-            assert_eq!(parse(foreign), None);
+            assert_eq!(parse_line(foreign), None);
         }
     }
 
@@ -408,10 +405,10 @@ mod tests {
     fn an_entry_says_what_its_bytes_are() {
         for at in [Some(7), None] {
             let chunk = OutputChunk { attempt: 2, stream: Stream::Stderr, at, bytes: b"\xff\0".to_vec() };
-            let fields = [b"head".to_vec(), head(&chunk).into_bytes(), b"bytes".to_vec(), chunk.bytes.clone()];
+            let fields = [b"head".to_vec(), entry_head(&chunk).into_bytes(), b"bytes".to_vec(), chunk.bytes.clone()];
             assert_eq!(number(&("17-0".to_owned(), Vec::new())), Some(17));
-            assert_eq!(entry(("17-0".to_owned(), fields.into())), Some(chunk));
+            assert_eq!(parse_entry(("17-0".to_owned(), fields.into())), Some(chunk));
         }
-        assert_eq!(entry(("17-0".to_owned(), vec![b"foreign".to_vec()])), None);
+        assert_eq!(parse_entry(("17-0".to_owned(), vec![b"foreign".to_vec()])), None);
     }
 }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
-use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::super::{QueueError, QueuedJob, StateCounts};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
-use super::{BullSettings, Inner, after, format, keys};
+use super::{BullSettings, Inner, format, keys, watched};
 use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of Jobber's.
@@ -181,7 +181,7 @@ const STANDING: [&str; 13] = [
     "atm",
     "stc",
     keys::STALLS_BEFORE,
-    keys::UNSEEN,
+    keys::UNSTARTED,
     keys::CANCEL,
     "pb",
     "progress",
@@ -221,9 +221,8 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
     let redis = inner.link.get().await?;
     let after = match &request.cursor {
         Some(cursor) => {
-            Some(cursor.strip_prefix(state.as_str()).and_then(|rest| rest.strip_prefix('/')).ok_or_else(|| {
-                QueueError::new(QueueErrorKind::Rejected, "the cursor is not one of this list; start without one")
-            })?)
+            let behind = cursor.strip_prefix(state.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            Some(behind.ok_or_else(|| QueueError::foreign_cursor(cursor, state))?)
         }
         None => None,
     };
@@ -271,7 +270,7 @@ async fn tell_whom_they_wait_for(
     jobs: impl Iterator<Item = &mut QueuedJob>,
 ) -> Result<(), QueueError> {
     for job in jobs.filter(|job| waits_for_others(job)) {
-        job.waits_for = inner.link.call(after::waits_for(inner, redis, &job.job)).await?;
+        job.waits_for = inner.link.call(watched::waits_for(inner, redis, &job.job)).await?;
     }
     Ok(())
 }

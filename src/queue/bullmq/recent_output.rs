@@ -1,4 +1,5 @@
-//! The output that this process last read from Redis: however many follow one job here, Redis is asked for each piece once.
+//! The output that this process last read from Redis: however many follow one job here, Redis is asked for each piece
+//! once.
 //!
 //! Each job that is followed has a window of its last pieces. A follower that stands within the
 //! window is served from it. The first follower that stands at its end reads on, while the others

@@ -17,8 +17,8 @@ use crate::domain::Validity;
 use crate::domain::validity::boot_ms;
 
 enum Command {
-    Hold { token: String, held: Held },
-    Free { token: String },
+    Add { token: String, held: Held },
+    Remove { token: String },
 }
 
 struct Held {
@@ -51,19 +51,20 @@ impl Renewer {
         Self { target, lease, thread: Mutex::default() }
     }
 
-    /// Renews the job's lock, which is `age` old, until it is freed or lost. Sends a loss once.
+    /// Renews the job's lock, which is `age` old, until it is removed or lost. Sends a loss once.
     /// Answers until when the lock can be relied on.
-    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss, age: Duration) -> Validity {
+    pub(super) fn add(&self, id: &str, token: &str, loss: Loss, age: Duration) -> Validity {
         let age = age.min(self.lease);
         let validity = Validity::lasting(reliable(self.lease).saturating_sub(age));
         let confirmed = boot_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let held = Held { id: id.to_owned(), confirmed, validity: validity.clone(), loss, job: None, asking: false };
-        self.send(Command::Hold { token: token.to_owned(), held });
+        self.send(Command::Add { token: token.to_owned(), held });
         validity
     }
 
-    pub(super) fn free(&self, token: &str) {
-        self.send(Command::Free { token: token.to_owned() });
+    /// Stops to renew the lock of this token.
+    pub(super) fn remove(&self, token: &str) {
+        self.send(Command::Remove { token: token.to_owned() });
     }
 
     /// Starts the thread, so that it is connected when the first lease comes.
@@ -76,7 +77,7 @@ impl Renewer {
         let (target, lease) = (self.target.clone(), self.lease);
         let started = std::thread::Builder::new().name("jobber-leases".to_owned()).spawn(move || {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(keep(target, lease, commands)),
+                Ok(runtime) => runtime.block_on(renew_leases(target, lease, commands)),
                 Err(error) => tracing::error!(%error, "leases can't be renewed"),
             }
         });
@@ -98,7 +99,7 @@ impl Renewer {
 
 /// Serves the commands and renews in time, until the queue is closed. It finishes no renewal by then,
 /// because no lease is out.
-async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn renew_leases(target: Target, lease: Duration, mut commands: mpsc::UnboundedReceiver<Command>) {
     let connecting = target.connect_at_last();
     tokio::pin!(connecting);
     let mut redis: Option<Arc<BullClient>> = None;
@@ -109,10 +110,10 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Hold { token, held: new }) => {
+                Some(Command::Add { token, held: new }) => {
                     held.insert(token, new);
                 }
-                Some(Command::Free { token }) => {
+                Some(Command::Remove { token }) => {
                     held.remove(&token);
                 }
                 // The queue is closed, and no lease can be out without it.
@@ -128,7 +129,7 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                         (lease.confirmed, lease.job) = (since, Some(job));
                         lease.validity.extend(since, reliable(duration));
                     }
-                    RenewOutcome::Lost => lose(&lease.loss),
+                    RenewOutcome::Lost => mark_lost(&lease.loss),
                     RenewOutcome::None => {}
                 }
             }
@@ -138,7 +139,7 @@ async fn keep(target: Target, lease: Duration, mut commands: mpsc::UnboundedRece
                     let age = Duration::from_millis(now.saturating_sub(one.confirmed));
                     // This leaves time to stop the process before another worker can be given the job.
                     if age >= lease * 3 / 4 {
-                        lose(&one.loss);
+                        mark_lost(&one.loss);
                     } else if age >= lease / 3 && !one.asking
                         && let Some(redis) = &redis
                     {
@@ -181,7 +182,7 @@ async fn renew(
     (token, answer)
 }
 
-fn lose(loss: &Loss) {
+fn mark_lost(loss: &Loss) {
     loss.send_if_modified(|loss| {
         let new = *loss != Some(LeaseLoss::Expired);
         *loss = Some(LeaseLoss::Expired);

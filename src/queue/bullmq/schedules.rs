@@ -1,13 +1,13 @@
 //! Jobs that come by themselves: BullMQ's own job schedulers, so that every BullMQ tool sees and manages them.
 //!
 //! BullMQ puts the next job of a scheduler into the delayed ones when the one before is taken. The crate does so only
-//! when that one has ended, which would let a long job hold its schedule up, and a crash in between end it. So a job that
-//! is taken while it stands for its schedule's current time is put back once, unseen: the crate then makes the next one,
-//! and the job comes again at once (see [`stands_for_its_time`]).
+//! when that one has ended, which would let a long job hold its schedule up, and a crash in between end it. So a job
+//! that is taken while it stands for its schedule's current time is put back once, unstarted: the crate then makes the
+//! next one, and the job comes again at once (see [`is_put_back_for_schedule`]).
 //!
-//! A job that was cancelled, or ran before its time, never gets there; [`mend`] finds schedules whose time has passed
-//! without a job, and lets the crate make the next one. Paused schedules are unknown to BullMQ: they are kept aside, and
-//! handed back to it when they are resumed.
+//! A job that was cancelled, or ran before its time, never gets there; [`revive`] finds schedules whose time has passed
+//! without a job, and lets the crate make the next one. Paused schedules are unknown to BullMQ: they are kept aside,
+//! and handed back to it when they are resumed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use tokio_util::sync::CancellationToken;
 use super::super::schedules::{ScheduleStanding, in_order};
 use super::super::{QueueError, QueueErrorKind, Scheduler};
 use super::connect::{BullClient, BullError};
-use super::times::{self, Pattern};
+use super::repeat::{self, JobTemplate};
 use super::{BullQueue, Inner, format, keys};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{AcceptedJob, JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 
 /// How often a process looks for schedules that have come to a stop.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// A schedule whose time has passed by this has come to a stop, unless its job is under way.
 const OVERDUE: Duration = Duration::from_secs(3);
-/// How many schedules are mended at once.
+/// How many schedules are revived in one go.
 const BATCH: usize = 100;
 /// How often a job is put back for its schedule's sake: once is enough unless a crash came in between.
-pub(super) const PUT_BACK: u32 = 3;
+pub(super) const MOST_PUT_BACKS: u32 = 3;
 
 /// Whether this job, just taken, is the one that its schedule goes on from, and is to be put back for
 /// that. Notes it as the schedule's last job. Where the crate would go on at another time than Jobber,
 /// or not at all, this makes the schedule's next job, and nothing is left for the crate to do.
-pub(super) async fn stands_for_its_time(
+pub(super) async fn is_put_back_for_schedule(
     inner: &Inner,
     redis: &BullClient,
     job: &bullmq::Job,
@@ -50,7 +50,7 @@ pub(super) async fn stands_for_its_time(
     if current.is_none_or(|ms| job.id() != format!("repeat:{schedule}:{ms:.0}")) {
         return Ok(false);
     }
-    if times::goes_on_by_itself(job, inner.clock.now()) {
+    if repeat::goes_on_by_itself(job, inner.clock.now()) {
         return Ok(true);
     }
     let Some(stored) = inner.link.call(redis.queue.get_job_scheduler(schedule)).await? else { return Ok(false) };
@@ -72,33 +72,39 @@ fn is_over(stored: &JobSchedulerJson, now: Timestamp) -> bool {
 /// Makes the next job of a schedule.
 async fn go_on(inner: &Inner, redis: &BullClient, stored: &JobSchedulerJson) -> Result<(), BullError> {
     let options = stored.opts.clone().and_then(|opts| serde_json::from_value(opts).ok());
-    let pattern = Pattern { name: &stored.name, data: stored.data.clone(), options };
-    times::upsert(inner, redis, &stored.key, times::of_stored(stored), pattern).await?;
+    let template = JobTemplate { name: &stored.name, data: stored.data.clone(), options };
+    repeat::upsert(inner, redis, &stored.key, repeat::of_stored(stored), template).await?;
     let mut count = redis::cmd("EVAL");
     count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.bull(&format!("repeat:{}", stored.key))).arg("ic").arg(1);
     Ok(redis.queue.connection().cmd::<()>(&mut count).await?)
 }
 
-/// What is half mended is found again by the next look.
-const MENDING: BackgroundLoop = BackgroundLoop::new("schedules", Period::Pause(LOOK))
+/// A schedule that is half revived is found again by the next check.
+const REVIVAL: BackgroundLoop = BackgroundLoop::new("schedules", Period::Pause(CHECK_INTERVAL))
     .debug("schedules can't be looked after; trying again", "schedules are looked after again")
     .drop_run();
 
 /// Looks for schedules that have come to a stop until `stop`.
-pub(super) async fn mend(inner: Arc<Inner>, stop: CancellationToken) {
+pub(super) async fn revive(inner: Arc<Inner>, stop: CancellationToken) {
     let Some(Some(redis)) = stop.run_until_cancelled(inner.link.wait()).await else { return };
-    let mut said = HashMap::new();
-    let mut turns = MENDING.start(&stop);
+    let mut last_errors = HashMap::new();
+    let mut turns = REVIVAL.start(&stop);
     turns.wait(std::future::pending::<()>()).await;
-    let mut mend =
-        async || Ok(inner.link.call(mend_once(&inner, &redis, &mut said)).await.map(|()| NextRun::InTurn)?);
-    while turns.run(mend()).await {}
+    let mut revive = async || {
+        let revived = inner.link.call(revive_stopped(&inner, &redis, &mut last_errors)).await;
+        Ok(revived.map(|()| NextRun::InTurn)?)
+    };
+    while turns.run(revive()).await {}
 }
 
-/// Mends schedules once. `said` holds the last words on schedules that can't go on, so that
-/// each is said once.
-async fn mend_once(inner: &Inner, redis: &BullClient, said: &mut HashMap<String, String>) -> Result<(), BullError> {
-    times::restore_all(inner, redis).await?;
+/// Lets stopped schedules go on, once. `last_errors` holds the last error of each schedule that can't go on, so that it
+/// is logged once.
+async fn revive_stopped(
+    inner: &Inner,
+    redis: &BullClient,
+    last_errors: &mut HashMap<String, String>,
+) -> Result<(), BullError> {
+    repeat::restore_all(inner, redis).await?;
     let until = (inner.clock.now() - OVERDUE).as_millis();
     let mut overdue = redis::cmd("ZRANGEBYSCORE");
     overdue.arg(inner.keys.bull("repeat")).arg("-inf").arg(until).arg("WITHSCORES").arg("LIMIT").arg(0).arg(BATCH);
@@ -115,15 +121,15 @@ async fn mend_once(inner: &Inner, redis: &BullClient, said: &mut HashMap<String,
         }
         match go_on(inner, redis, &stored).await {
             Ok(()) => {
-                said.remove(&id);
+                last_errors.remove(&id);
                 tracing::info!(schedule = id, "a schedule that had come to a stop goes on");
             }
             Err(BullError::Redis(error)) => return Err(error.into()),
             Err(error) => {
                 let error = error.to_string();
-                if said.get(&id) != Some(&error) {
+                if last_errors.get(&id) != Some(&error) {
                     tracing::warn!(schedule = id, error, "a schedule has come to a stop");
-                    said.insert(id, error);
+                    last_errors.insert(id, error);
                 }
             }
         }
@@ -181,8 +187,8 @@ async fn upsert(inner: &Inner, redis: &BullClient, schedule: &Schedule, offset: 
     // The crate takes a tree only.
     let data = serde_json::from_str(data.get()).map_err(bullmq::Error::from)?;
     let options = bullmq::JobOptions { job_id: None, timestamp: None, ..format::options(&job.job) };
-    let pattern = Pattern { name: job.job.name.as_str(), data: Some(data), options: Some(options) };
-    times::upsert(inner, redis, schedule.id.as_str(), repeat, pattern).await
+    let template = JobTemplate { name: job.job.name.as_str(), data: Some(data), options: Some(options) };
+    repeat::upsert(inner, redis, schedule.id.as_str(), repeat, template).await
 }
 
 /// Forgets a next time that a wrong clock has carried far ahead. Answers whether it did.
@@ -214,7 +220,7 @@ async fn lasts(inner: &Inner, redis: &BullClient) -> Result<HashMap<String, Stri
     Ok(redis.queue.connection().cmd(&mut all).await?)
 }
 
-async fn keep_aside(inner: &Inner, redis: &BullClient, schedule: &Schedule) -> Result<(), BullError> {
+async fn store_paused(inner: &Inner, redis: &BullClient, schedule: &Schedule) -> Result<(), BullError> {
     let text = serde_json::to_string(schedule).map_err(bullmq::Error::from)?;
     let mut keep = redis::cmd("HSET");
     keep.arg(inner.keys.paused_schedules()).arg(schedule.id.as_str()).arg(text);
@@ -258,7 +264,7 @@ impl Scheduler for BullQueue {
         let put = async {
             let Some(stored) = redis.queue.get_job_scheduler(schedule.id.as_str()).await? else {
                 if paused(inner, &redis).await?.contains_key(schedule.id.as_str()) {
-                    keep_aside(inner, &redis, &schedule).await?;
+                    store_paused(inner, &redis, &schedule).await?;
                     return Ok(false);
                 }
                 upsert(inner, &redis, &schedule, None).await?;
@@ -324,7 +330,7 @@ impl Scheduler for BullQueue {
             if pause {
                 // First kept aside, so that a crash in between loses nothing: the schedule then
                 // goes on as if never paused.
-                keep_aside(inner, &redis, &known.schedule).await?;
+                store_paused(inner, &redis, &known.schedule).await?;
                 redis.queue.remove_job_scheduler(id.as_str()).await?;
             } else {
                 upsert(inner, &redis, &known.schedule, beat(&known)).await?;

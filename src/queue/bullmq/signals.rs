@@ -18,7 +18,7 @@ use super::limiter::ClaimLimiter;
 use super::{Inner, Loss, keys};
 
 /// How long the look whether a message was lost may take; then the connection is given up.
-const LONGEST_LOOK: Duration = Duration::from_secs(2);
+const LONGEST_CHECK: Duration = Duration::from_secs(2);
 /// The wait between two tries to listen.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How many messages a watcher of output may fall behind; one that falls further behind looks for itself.
@@ -39,7 +39,7 @@ pub(super) enum Message {
 
 /// What this process holds, and what it has heard from others.
 pub(super) struct Signals {
-    known: Mutex<LocalLeases>,
+    local: Mutex<LocalLeases>,
     output: broadcast::Sender<String>,
     /// Whether this process listens to the channel, and so Redis was there a moment ago.
     listening: AtomicBool,
@@ -57,34 +57,35 @@ struct LocalLeases {
 
 impl Signals {
     pub(super) fn new() -> Self {
-        Self { known: Mutex::default(), output: broadcast::channel(BACKLOG).0, listening: AtomicBool::new(false) }
+        Self { local: Mutex::default(), output: broadcast::channel(BACKLOG).0, listening: AtomicBool::new(false) }
     }
 
-    fn known(&self) -> MutexGuard<'_, LocalLeases> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn local(&self) -> MutexGuard<'_, LocalLeases> {
+        self.local.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Tells the lease from now on when its job is to be stopped. Answers whether this process has
-    /// heard before that it is, and so must [look](look_at_record).
-    pub(super) fn hold(&self, id: &str, token: &str, loss: Loss) -> bool {
-        let mut known = self.known();
-        known.leases.insert((id.to_owned(), token.to_owned()), loss);
-        known.cancels.contains(id)
+    /// heard before that it is, and so must [look](check_cancel_record).
+    pub(super) fn add_lease(&self, id: &str, token: &str, loss: Loss) -> bool {
+        let mut local = self.local();
+        local.leases.insert((id.to_owned(), token.to_owned()), loss);
+        local.cancels.contains(id)
     }
 
-    pub(super) fn free(&self, id: &str, token: &str) {
-        self.known().leases.remove(&(id.to_owned(), token.to_owned()));
+    pub(super) fn remove_lease(&self, id: &str, token: &str) {
+        self.local().leases.remove(&(id.to_owned(), token.to_owned()));
     }
 
     /// Whether a caller asked for this job to be stopped. Forgets the request.
     pub(super) fn take_cancel(&self, id: &str) -> bool {
-        self.known().cancels.remove(id)
+        self.local().cancels.remove(id)
     }
 
-    pub(super) fn enlist(&self, gate: &Arc<ClaimLimiter>) {
-        let mut known = self.known();
-        known.claims.retain(|claim| claim.strong_count() > 0);
-        known.claims.push(Arc::downgrade(gate));
+    /// Has the claim told of requests to drain its worker.
+    pub(super) fn add_claim(&self, limiter: &Arc<ClaimLimiter>) {
+        let mut local = self.local();
+        local.claims.retain(|claim| claim.strong_count() > 0);
+        local.claims.push(Arc::downgrade(limiter));
     }
 
     /// Ids of jobs that have said something, from now on.
@@ -98,23 +99,23 @@ impl Signals {
 
     /// Makes the claims of this worker take nothing more.
     pub(super) fn drain(&self, worker: &str) {
-        let gates: Vec<_> = self.known().claims.iter().filter_map(Weak::upgrade).collect();
-        for gate in gates {
-            gate.drain(worker);
+        let limiters: Vec<_> = self.local().claims.iter().filter_map(Weak::upgrade).collect();
+        for limiter in limiters {
+            limiter.drain(worker);
         }
     }
 
     /// The leases of a job that this process holds.
     fn leases_of(&self, id: &str) -> Vec<Loss> {
-        self.known().leases.iter().filter(|((held, _), _)| held == id).map(|(_, loss)| loss.clone()).collect()
+        self.local().leases.iter().filter(|((held, _), _)| held == id).map(|(_, loss)| loss.clone()).collect()
     }
 }
 
-async fn hear(inner: &Inner, redis: &BullClient, told: Message) -> Result<(), BullError> {
-    match told {
+async fn handle(inner: &Inner, redis: &BullClient, message: Message) -> Result<(), BullError> {
+    match message {
         Message::Cancel { id, .. } => {
-            inner.signals.known().cancels.insert(id.clone());
-            look_at_record(inner, redis, &id).await?;
+            inner.signals.local().cancels.insert(id.clone());
+            check_cancel_record(inner, redis, &id).await?;
         }
         Message::Output { id } => {
             // Sending fails when there is no watcher, which does no harm.
@@ -126,7 +127,7 @@ async fn hear(inner: &Inner, redis: &BullClient, told: Message) -> Result<(), Bu
 }
 
 /// Tells this process's leases of a job that it is to be stopped, if that is on record.
-pub(super) async fn look_at_record(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
+pub(super) async fn check_cancel_record(inner: &Inner, redis: &BullClient, id: &str) -> Result<(), BullError> {
     // The leases from before the look: the request that it finds may have been settled when a
     // later lease is taken.
     let leases = inner.signals.leases_of(id);
@@ -147,17 +148,17 @@ pub(super) async fn look_at_record(inner: &Inner, redis: &BullClient, id: &str) 
 }
 
 /// Hears of all requests on record, since their messages may have been lost.
-async fn look_at_records(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
+async fn check_all_cancel_records(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
     let mut all = redis::cmd("HKEYS");
     let cancels: HashSet<String> = redis.queue.connection().cmd(all.arg(inner.keys.cancels())).await?;
     let held = {
-        let mut known = inner.signals.known();
-        known.cancels = cancels;
-        let held = known.leases.keys().filter(|(id, _)| known.cancels.contains(id));
+        let mut local = inner.signals.local();
+        local.cancels = cancels;
+        let held = local.leases.keys().filter(|(id, _)| local.cancels.contains(id));
         held.map(|(id, _)| id.clone()).collect::<HashSet<_>>()
     };
     for id in held {
-        look_at_record(inner, redis, &id).await?;
+        check_cancel_record(inner, redis, &id).await?;
     }
     Ok(())
 }
@@ -173,10 +174,10 @@ fn cancel(loss: &Loss, reason: &str) {
 }
 
 /// Publishes a message to every process that listens.
-pub(super) async fn tell(inner: &Inner, redis: &BullClient, told: &Message) -> Result<(), BullError> {
-    let message = serde_json::to_string(told).map_err(bullmq::Error::from)?;
+pub(super) async fn publish(inner: &Inner, redis: &BullClient, message: &Message) -> Result<(), BullError> {
+    let text = serde_json::to_string(message).map_err(bullmq::Error::from)?;
     let mut publish = redis::cmd("PUBLISH");
-    publish.arg(inner.keys.channel()).arg(message);
+    publish.arg(inner.keys.channel()).arg(text);
     Ok(redis.queue.connection().cmd::<()>(&mut publish).await?)
 }
 
@@ -187,7 +188,7 @@ pub(super) async fn listen(inner: Arc<Inner>, stop: CancellationToken) {
         let Some(redis) = inner.link.wait().await else { return };
         for turn in 0.. {
             if let Err(error) = listen_once(&inner, &redis, turn).await {
-                tracing::debug!(%error, "the queue's channel is not heard; trying again");
+                tracing::debug!(%error, "the queue's channel can't be read; trying again");
             }
             inner.signals.listening.store(false, Ordering::Relaxed);
             tokio::time::sleep(PAUSE).await;
@@ -210,17 +211,17 @@ async fn listen_once(inner: &Inner, redis: &BullClient, turn: usize) -> Result<(
             message = messages.next() => {
                 let Some(message) = message else { return Ok(()) };
                 match serde_json::from_slice(message.get_payload_bytes()) {
-                    Ok(told) => {
-                        let Ok(heard) = tokio::time::timeout(LONGEST_LOOK, hear(inner, redis, told)).await else {
+                    Ok(message) => {
+                        let Ok(handled) = tokio::time::timeout(LONGEST_CHECK, handle(inner, redis, message)).await else {
                             return Ok(());
                         };
-                        heard?;
+                        handled?;
                     }
                     Err(error) => tracing::debug!(%error, "a message on the queue's channel can't be read"),
                 }
             }
             _ = look.tick() => {
-                let Ok(looked) = tokio::time::timeout(LONGEST_LOOK, look_at_records(inner, redis)).await else {
+                let Ok(looked) = tokio::time::timeout(LONGEST_CHECK, check_all_cancel_records(inner, redis)).await else {
                     return Ok(());
                 };
                 looked?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{BullClient, BullError};
-use super::{Inner, after, announced, format, keys, lease, read};
+use super::{Inner, announced, counts, format, keys, parents, read, watched};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// How much each job of a large call adds to the caller's patience.
@@ -33,18 +33,18 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let redis = inner.link.get().await?;
-    lease::note_starts(inner, &redis).await?;
-    let Some(wanted) = idempotency else {
+    counts::note_starts(inner, &redis).await?;
+    let Some(idempotency) = idempotency else {
         return add(inner, &redis, &jobs).await;
     };
-    let key = inner.keys.idempotency(&wanted.key);
+    let key = inner.keys.idempotency(&idempotency.key);
     let mut ours = Remembered {
-        request: wanted.request,
+        request: idempotency.request,
         ids: jobs.iter().map(|job| job.job.id.clone()).collect(),
         submitted_at: jobs.iter().map(|job| job.job.submitted_at).collect(),
         done: false,
     };
-    let before = inner.link.call(remember(&redis, &key, &ours, Some(wanted.ttl))).await?;
+    let before = inner.link.call(remember(&redis, &key, &ours, Some(idempotency.ttl))).await?;
     let submitted = match before {
         None => {
             // Noted before the jobs are added, so that the process that ends one of them, and lets
@@ -57,8 +57,9 @@ pub(super) async fn submit(
                 QueueError::new(QueueErrorKind::Corrupt, "what is stored under an idempotency key can't be read")
                     .caused_by(e)
             })?;
-            if before.request != wanted.request || before.ids.len() != jobs.len() {
-                return Err(QueueError::key_reused(&wanted.key));
+            idempotency.check(&before.request)?;
+            if before.ids.len() != jobs.len() {
+                return Err(QueueError::key_reused(&idempotency.key));
             }
             if !before.done {
                 // That request is still being worked on, or was cut off. Doing it once more with
@@ -68,7 +69,7 @@ pub(super) async fn submit(
                     as_before(jobs, &before).into_iter().filter(|job| !ended.contains(&job.job.id)).collect::<Vec<_>>();
                 add(inner, &redis, &left).await?;
             }
-            let answer = standing(inner, &redis, before.ids.clone()).await?;
+            let answer = duplicates_of(inner, &redis, before.ids.clone()).await?;
             if before.done {
                 return Ok(answer);
             }
@@ -129,7 +130,7 @@ fn as_before(jobs: Vec<AcceptedJob>, before: &Remembered) -> Vec<AcceptedJob> {
 }
 
 /// The answer for jobs whose places the jobs with these ids have taken.
-async fn standing(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
+async fn duplicates_of(inner: &Inner, redis: &BullClient, ids: Vec<JobId>) -> Result<Vec<Submission>, QueueError> {
     let jobs = inner.link.call_longer(patience(ids.len()), read::jobs(inner, redis, &ids)).await?;
     Ok(ids.into_iter().zip(jobs).map(|(id, job)| Submission::duplicate(id, job)).collect())
 }
@@ -162,7 +163,7 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<
         return Ok(Vec::new());
     }
     let patience = patience(jobs.len());
-    let known = inner.link.call_longer(patience, known(inner, redis, jobs)).await?;
+    let known = inner.link.call_longer(patience, already_there(inner, redis, jobs)).await?;
     let linked = jobs.iter().any(|job| !job.job.options.after.is_empty());
     let ids = if linked {
         add_linked(inner, redis, jobs, &known, patience).await?
@@ -184,7 +185,7 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<
         .map(|((job, id), other)| *id == job.job.id && !other && seen.insert(id.to_string()));
     let new: Vec<_> = new.collect();
     let duplicates: Vec<_> = ids.iter().zip(&new).filter(|(_, new)| !**new).map(|(id, _)| id.clone()).collect();
-    let mut duplicates = standing(inner, redis, duplicates).await?.into_iter();
+    let mut duplicates = duplicates_of(inner, redis, duplicates).await?.into_iter();
     let mut submissions = Vec::with_capacity(jobs.len());
     for ((job, id), new) in jobs.iter().zip(ids).zip(new) {
         let submission = if new {
@@ -221,7 +222,7 @@ async fn again_without_holder(
     match inner.link.call(again).await? {
         Some(id) if id == job.job.id.as_str() => Ok(Submission::new(job.clone())),
         Some(id) => match JobId::parse(&id) {
-            Ok(id) => Ok(standing(inner, redis, vec![id]).await?.pop().unwrap_or(submission)),
+            Ok(id) => Ok(duplicates_of(inner, redis, vec![id]).await?.pop().unwrap_or(submission)),
             Err(_) => Ok(submission),
         },
         None => Ok(submission),
@@ -243,20 +244,20 @@ async fn add_linked(
         return Err(QueueError::new(QueueErrorKind::Rejected, why));
     }
     let new: Vec<_> = jobs.iter().filter(|job| !known.contains(job.job.id.as_str())).cloned().collect();
-    let after::Linked { trees, watched, earlier } = after::link(inner, &new)?;
-    inner.link.call_longer(patience, after::watch(inner, redis, &watched)).await?;
-    if let Err(refused) = after::check(inner, redis, &earlier).await {
-        inner.link.call_longer(patience, after::unwatch(inner, redis, &watched)).await?;
+    let parents::Linked { trees, watched, earlier } = parents::link(inner, &new)?;
+    inner.link.call_longer(patience, watched::watch(inner, redis, &watched)).await?;
+    if let Err(refused) = parents::refuse_unknown_or_failed(inner, redis, &earlier).await {
+        inner.link.call_longer(patience, watched::unwatch(inner, redis, &watched)).await?;
         return Err(refused);
     }
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
     // The jobs that they come after may have ended meanwhile.
-    inner.watch.heard_of_an_end();
+    inner.watch.wake();
     Ok(jobs.iter().map(|job| job.job.id.to_string()).collect())
 }
 
-/// Those of the ids that were chosen by somebody, and so may be there already.
-async fn known(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<HashSet<String>, BullError> {
+/// Of the ids that callers chose, those that are in the queue already.
+async fn already_there(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<HashSet<String>, BullError> {
     let chosen: Vec<_> = jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)).collect();
     if chosen.is_empty() {
         return Ok(HashSet::new());
@@ -277,13 +278,13 @@ async fn known(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Resul
     Ok(chosen.iter().zip(there).filter(|(_, there)| *there).map(|(job, _)| job.id.to_string()).collect())
 }
 
-/// Tells for each job whether its id was chosen and belongs to another job, which came first. Notes of the others that a
-/// server of Jobber's has submitted them, which their ids do not show.
+/// Tells for each job whether its id was chosen and belongs to another job, which came first. Notes of the others that
+/// a server of Jobber's has submitted them, which their ids do not show.
 async fn taken_by_others(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<Vec<bool>, BullError> {
     let mut ask = redis::pipe();
     for job in jobs.iter().map(|job| &job.job).filter(|job| is_chosen(job)) {
         ask.cmd("HGET").arg(inner.keys.job(job.id.as_str())).arg("timestamp");
-        announced::note(inner, &mut ask, job);
+        announced::note_submission(inner, &mut ask, job);
     }
     if ask.is_empty() {
         return Ok(vec![false; jobs.len()]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{MISSED_HEARTBEATS, QueueError, WorkerInfo};
+use super::super::{QueueError, WorkerInfo};
 use super::Inner;
 use super::connect::BullError;
 use super::signals::{self, Message};
@@ -28,7 +28,7 @@ pub(super) async fn heartbeat(inner: &Inner, worker: &WorkerInfo) -> Result<bool
             .arg(inner.keys.worker(id))
             .arg(text)
             .arg("PX")
-            .arg(ms(inner.settings.heartbeat * MISSED_HEARTBEATS))
+            .arg(ms(inner.settings.common.worker_timeout()))
             .ignore();
         pipe.cmd("EXISTS").arg(inner.keys.drain(id));
         let (asked,): (bool,) = redis.queue.connection().pipe(&pipe).await?;
@@ -90,7 +90,7 @@ pub(super) async fn drain(inner: &Inner, worker: &WorkerId) -> Result<bool, Queu
         let mut set = redis::cmd("SET");
         set.arg(inner.keys.drain(worker.as_str())).arg(1).arg("PX").arg(ms(DRAIN));
         redis.queue.connection().cmd::<()>(&mut set).await?;
-        signals::tell(inner, &redis, &Message::Drain { worker: worker.to_string() }).await?;
+        signals::publish(inner, &redis, &Message::Drain { worker: worker.to_string() }).await?;
         Ok::<_, BullError>(true)
     };
     inner.link.call(ask).await

@@ -1,54 +1,16 @@
-//! Carries out an operator's actions as guarded transitions of single jobs.
-
-use std::sync::Arc;
+//! The changes that an operator makes, except stopping a job (see [`super::cancel`]): guarded transitions of single
+//! jobs.
 
 use rusqlite::Connection;
 
-use super::super::{Cancellation, Change, CleanRequest, QueueError};
+use super::super::{Change, CleanRequest, QueueError};
 use super::Inner;
-use super::schema::{Standing, code, standing};
+use super::schema::{code, standing};
 use super::submit::holder_of;
-use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
 
 /// Jobs removed in one transaction, so that a large removal does not hold up the others.
 pub(super) const BATCH: usize = 500;
-
-pub(super) async fn cancel(inner: &Arc<Inner>, id: JobId, reason: String) -> Result<Cancellation, QueueError> {
-    let clock = inner.clock.clone();
-    let done = inner.db.write(move |c| {
-        let Some(Standing { seq, state, job, .. }) = standing(c, &id)? else { return Ok(Cancellation::NotFound) };
-        if state.is_final() {
-            return Ok(Cancellation::AlreadyFinal(state));
-        }
-        if state == JobState::Active {
-            // The first reason counts.
-            c.prepare_cached(
-                "UPDATE queue_jobs SET cancel_reason = coalesce(cancel_reason, ?2) WHERE seq = ?1 AND state = 3",
-            )?
-            .execute((seq, &reason))?;
-            return Ok(Cancellation::Signalled(job));
-        }
-        let error = cancelled_because(&reason);
-        c.prepare_cached(
-            "UPDATE queue_jobs SET state = 5, due_at = NULL, finished_at = ?2, cancel_reason = ?3, error = ?4
-             WHERE seq = ?1 AND state <= 2",
-        )?
-        .execute((seq, clock.now().as_millis(), &reason, &error))?;
-        Ok(Cancellation::Ended(job))
-    });
-    let done = done.await?;
-    match &done {
-        Cancellation::Signalled(_) => inner.wakes.control.signal(),
-        Cancellation::Ended(_) => {
-            inner.wakes.output.signal();
-            // Others may have waited for it.
-            inner.wakes.jobs.signal();
-        }
-        Cancellation::AlreadyFinal(_) | Cancellation::NotFound => {}
-    }
-    Ok(done)
-}
 
 /// Runs `change` on a job in a state that `allowed` accepts.
 async fn change(

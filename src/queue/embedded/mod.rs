@@ -1,17 +1,17 @@
 //! The queue in a SQLite file that the processes of one machine share.
 //!
-//! Every transition is one guarded statement in one transaction; processes tell each other to look again through
-//! [`Wake`] files beside the database. A worker's leases hang on its claim (see [`schema`]): one task renews it, and the
-//! [`sweep`] of any process takes the jobs of a claim back when it has expired or its process is gone.
+//! Every transition is one guarded statement in one transaction; processes wake each other through [`Wake`] files
+//! beside the database. A worker's leases hang on its claim (see [`schema`]): one task renews it, and the [`sweep`] of
+//! any process takes the jobs of a claim back when it has expired or its process is gone.
 
 mod admin;
-mod after;
+mod cancel;
+mod change_feed;
 mod claim;
-mod doubt;
 mod expiry;
-#[cfg(test)]
-mod model;
+mod ledger;
 mod output;
+mod parents;
 mod process;
 mod read;
 mod renew;
@@ -22,7 +22,6 @@ mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod witness;
 mod workers;
 
 use std::path::Path;
@@ -35,43 +34,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueErrorKind, QueueRetention, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueErrorKind, QueueSettings, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, WorkerId};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
-
-/// What can be set on an embedded queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddedQueueSettings {
-    /// How long a lease lasts unless it is renewed, which is done every third of it. A worker that hangs for longer loses
-    /// its jobs to others.
-    pub lease: Duration,
-    /// How long completed jobs stay.
-    pub completed: QueueRetention,
-    /// How long failed jobs stay.
-    pub failed: QueueRetention,
-    /// How much of the end of a job's output is kept for those who watch, in bytes (a quarter more for a while), as long
-    /// as it runs and for about a minute after its end or after it was last read.
-    pub output_bytes: usize,
-    /// How much of it is kept for as long as the job is in the queue.
-    pub kept_output_bytes: usize,
-    /// How often workers are expected to call [`JobSource::heartbeat`]; a worker that missed three is not listed.
-    pub heartbeat: Duration,
-}
-
-impl Default for EmbeddedQueueSettings {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(30),
-            completed: QueueRetention::of_completed(),
-            failed: QueueRetention::of_failed(),
-            output_bytes: 64 << 20,
-            kept_output_bytes: 256 << 10,
-            heartbeat: Duration::from_secs(5),
-        }
-    }
-}
 
 /// The embedded queue: all ports.
 pub struct EmbeddedQueue {
@@ -83,23 +50,23 @@ pub struct EmbeddedQueue {
 /// What the ports and the background tasks share.
 struct Inner {
     db: Sqlite,
-    settings: EmbeddedQueueSettings,
+    settings: QueueSettings,
     clock: Clock,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
-    /// This process, for the others to see whether it lives.
+    /// This process, by which others see whether it lives.
     process: Option<process::Process>,
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
-    doubts: doubt::Doubts,
+    suspicions: expiry::Suspicions,
     wakes: Wakes,
 }
 
-/// What processes tell each other.
+/// The signals that processes send each other.
 struct Wakes {
     /// There may be a job to take.
     jobs: Wake,
-    /// Somebody asked for a running job to be stopped.
+    /// A running job is to be stopped.
     control: Wake,
     /// There is output or progress, or a job has ended.
     output: Wake,
@@ -112,15 +79,15 @@ impl EmbeddedQueue {
     /// Opens the queue in `db`, makes or updates its tables, and starts its sweep on `tasks`. Wake-up files are kept in
     /// `data_dir`, which every process that shares `db` must give alike. Must be called within a tokio runtime.
     ///
-    /// The sweep ends with the last handle, or with [`EmbeddedQueue::stop`]; the tasks of a claim end when the claim has
-    /// been closed or dropped and its last lease is settled or dropped.
+    /// The sweep ends with the last handle, or with [`EmbeddedQueue::stop`]; the tasks of a claim end when the claim
+    /// has been closed or dropped and its last lease is settled or dropped.
     ///
     /// # Errors
     /// When the database can't be used, or the wake-up files can't be made or watched.
     pub async fn open(
         db: Sqlite,
         data_dir: &Path,
-        settings: EmbeddedQueueSettings,
+        settings: QueueSettings,
         clock: Clock,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, QueueError> {
@@ -144,7 +111,7 @@ impl EmbeddedQueue {
             runtime: tokio::runtime::Handle::current(),
             process: process::Process::this(),
             boot: process::boot_id(),
-            doubts: doubt::Doubts::default(),
+            suspicions: expiry::Suspicions::default(),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();
@@ -153,7 +120,7 @@ impl EmbeddedQueue {
         Ok(Arc::new(Self { inner, stop_sweeping, _stop_with_the_last_handle: guard }))
     }
 
-    /// Ends the sweep, for a shutdown in which somebody still holds the queue. Everything else goes on.
+    /// Ends the sweep, for a shutdown in which other parts still hold the queue. All else goes on.
     pub fn stop(&self) {
         self.stop_sweeping.cancel();
     }
@@ -218,7 +185,7 @@ impl Queue for EmbeddedQueue {
 #[async_trait]
 impl Operator for EmbeddedQueue {
     async fn cancel(&self, id: &JobId, reason: &str) -> Result<Cancellation, QueueError> {
-        admin::cancel(&self.inner, id.clone(), reason.to_owned()).await
+        cancel::cancel(&self.inner, id.clone(), reason.to_owned()).await
     }
 
     async fn retry(&self, id: &JobId) -> Result<Change, QueueError> {

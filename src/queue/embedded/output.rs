@@ -1,75 +1,61 @@
-//! What jobs say: from the outboxes of leases into the table, and out of it to those who watch.
+//! Writes the output and progress of running jobs to the tables, and reads the output for clients that follow it.
 //!
-//! A job's output is kept up to a large bound while the job runs, and after its end for as long as somebody reads it, but
-//! at least for [`LINGER`]; then it is cut to a small one. Which jobs have that much is noted in `queue_spooled`, and
-//! there, too, who reads says so. Beyond the large bound what nobody reads is not all written: a job that floods its
-//! stdout must not keep the database busy.
+//! A job's output is kept up to a large bound while the job runs, and after its end for as long as a client reads it,
+//! but at least for [`LINGER`]; then it is cut to a small one. Which jobs have that much is noted in `queue_spooled`,
+//! and there, too, a client that reads is noted. Beyond the large bound, output that no client reads is not all
+//! written: a job that floods its stdout must not keep the database busy.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use super::super::outbox::{Outbox, keep_the_end};
-use super::super::{OutputChunk, QueueError};
-use super::claim::Start;
-use super::schema::{state, to_json};
-use super::{EmbeddedQueueSettings, Inner};
+use super::super::output::{LINGER, Outbox, READS_ON, keep_the_end};
+use super::super::{OutputChunk, QueueError, QueueSettings};
+use super::Inner;
+use super::schema::{LeaseId, state, to_json};
 use crate::domain::{JobId, Stream, Timestamp};
 
-/// The tables, from the version on that counts bytes.
-pub(super) const TABLES: &str = r"
-ALTER TABLE queue_output RENAME TO queue_output_text;
-CREATE TABLE queue_output (
-    pos INTEGER PRIMARY KEY,
-    job INTEGER NOT NULL REFERENCES queue_jobs ON DELETE CASCADE,
-    attempt INTEGER NOT NULL,
-    stream INTEGER NOT NULL,            -- 0 stdout, 1 stderr
-    at INTEGER,                         -- bytes of the stream before it; null: it was not counted
-    bytes BLOB NOT NULL
-) STRICT;
-INSERT INTO queue_output SELECT pos, job, attempt, stream, NULL, CAST(text AS BLOB) FROM queue_output_text;
-DROP TABLE queue_output_text;
-CREATE INDEX queue_output_of ON queue_output (job);
-
-CREATE TABLE queue_spooled (            -- jobs with much output
-    job INTEGER PRIMARY KEY REFERENCES queue_jobs ON DELETE CASCADE,
-    until INTEGER NOT NULL              -- somebody reads it, until then at least
-) STRICT;
-";
-
-/// How long all output is kept after a job's end, for those who come then.
-const LINGER: Duration = Duration::from_secs(60);
-/// How long who has read is taken to read on.
-const READS: Duration = Duration::from_secs(60);
+/// Output and progress are written at most this often, unless there is much of it: every write is a commit that other
+/// writes wait for.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes that are read at once; a piece more.
 const READ_BYTES: usize = 1 << 20;
 /// Jobs whose output is cut in one transaction.
 const CUT: i64 = 16;
 
-/// What leases have said and nobody has written yet, by lease.
-pub(super) type Outboxes = HashMap<Start, Pending>;
+/// Holds what the leases of one claim have said until it is written, all of them in one write.
+pub(super) struct Outboxes {
+    inner: Arc<Inner>,
+    by_lease: Mutex<HashMap<LeaseId, LeaseOutbox>>,
+    /// An outbox holds something to write.
+    filled: Notify,
+    /// An outbox is full: a job waits until it has been written.
+    full: Notify,
+}
 
-/// What one lease has said.
+/// What one lease has said, and how much of it was written.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    pub(super) outbox: Outbox,
+struct LeaseOutbox {
+    outbox: Outbox,
     /// Bytes handed to the database so far.
     written: usize,
     /// Bytes written since the job's output was last cut to its bound.
     since_cut: usize,
 }
 
-impl Pending {
-    pub(super) fn of(start: Start, settings: &EmbeddedQueueSettings) -> Self {
+impl LeaseOutbox {
+    fn of(lease: LeaseId, settings: &QueueSettings) -> Self {
         // An attempt before this one may have left output.
-        Self { since_cut: if start.number > 1 { settings.output_bytes } else { 0 }, ..Self::default() }
+        Self { since_cut: if lease.number > 1 { settings.output_bytes } else { 0 }, ..Self::default() }
     }
 
-    /// Takes what is to be written, and keeps count.
-    pub(super) fn take(&mut self, settings: &EmbeddedQueueSettings) -> OutboxBatch {
+    /// Takes what is to be written, and counts it.
+    fn take(&mut self, settings: &QueueSettings) -> OutboxBatch {
         let mut outbox = self.outbox.take();
         let progress = outbox.progress.take().map(|progress| to_json(&progress));
         let (mut chunks, bytes) = outbox.into_chunks();
@@ -87,11 +73,105 @@ impl Pending {
     }
 }
 
+impl Outboxes {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, by_lease: Mutex::default(), filled: Notify::new(), full: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseId, LeaseOutbox>> {
+        self.by_lease.lock().expect("nothing panics while it holds the outboxes")
+    }
+
+    /// Changes the outbox of a lease, and has it written soon.
+    pub(super) fn change(&self, lease: LeaseId, change: impl FnOnce(&mut Outbox)) {
+        let has_room = {
+            let mut by_lease = self.lock();
+            let of_lease = by_lease.entry(lease).or_insert_with(|| LeaseOutbox::of(lease, &self.inner.settings));
+            change(&mut of_lease.outbox);
+            of_lease.outbox.has_room()
+        };
+        self.filled.notify_one();
+        if !has_room {
+            self.full.notify_one();
+        }
+    }
+
+    /// Whether the lease's outbox takes more without losing any.
+    pub(super) fn has_room(&self, lease: LeaseId) -> bool {
+        self.lock().get(&lease).is_none_or(|of_lease| of_lease.outbox.has_room())
+    }
+
+    /// Takes the last output of a lease, and queues the write that `queue` makes of it. No other write of that output
+    /// can come between.
+    pub(super) fn close<T>(&self, lease: LeaseId, queue: impl FnOnce(Arc<OutboxBatch>) -> T) -> (Arc<OutboxBatch>, T) {
+        let mut by_lease = self.lock();
+        let last = by_lease.remove(&lease).map(|mut of_lease| of_lease.take(&self.inner.settings));
+        let last = Arc::new(last.unwrap_or_default());
+        let queued = queue(last.clone());
+        (last, queued)
+    }
+
+    /// Writes what leases say, all of them in one write, at most every [`PUBLISH_INTERVAL`]. Ends with `done`: the last words of
+    /// a lease are written with its verdict.
+    pub(super) async fn publish(&self, done: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = done.cancelled() => return,
+            }
+            self.flush().await;
+            tokio::select! {
+                () = sleep(PUBLISH_INTERVAL) => {}
+                () = self.full.notified() => {}
+                () = done.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes all that is in the outboxes; what can't be written goes back.
+    async fn flush(&self) {
+        let inner = self.inner.clone();
+        let unwritten: Arc<Vec<(LeaseId, OutboxBatch)>>;
+        let written = {
+            let mut by_lease = self.lock();
+            let batches: Vec<_> = by_lease
+                .iter_mut()
+                .filter(|(_, of_lease)| !of_lease.outbox.is_empty())
+                .map(|(lease, of_lease)| (*lease, of_lease.take(&inner.settings)))
+                .collect();
+            if batches.is_empty() {
+                return;
+            }
+            let batches = Arc::new(batches);
+            unwritten = batches.clone();
+            // Queued under the lock, so that a verdict can't overtake the output before it.
+            self.inner.db.write_later(move |c| {
+                let now = inner.clock.now();
+                batches.iter().try_for_each(|(lease, batch)| batch.write(c, *lease, &inner.settings, now))
+            })
+        };
+        match written.await {
+            Ok(Ok(())) => self.inner.wakes.output.signal(),
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "output of running jobs can't be written; trying again");
+                let mut by_lease = self.lock();
+                for (lease, batch) in unwritten.iter() {
+                    if let Some(of_lease) = by_lease.get_mut(lease) {
+                        of_lease.outbox.put_back(batch.chunks.clone());
+                    }
+                }
+                self.filled.notify_one();
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// What one write publishes of one lease.
 #[derive(Debug, Default)]
 pub(super) struct OutboxBatch {
     progress: Option<String>,
-    pub(super) chunks: VecDeque<OutputChunk>,
+    chunks: VecDeque<OutputChunk>,
     /// Whether the job's output may have outgrown its bound by a quarter.
     cut: bool,
     /// Whether the job has more output than is kept after its end.
@@ -104,8 +184,8 @@ impl OutboxBatch {
     pub(super) fn write(
         &self,
         c: &Connection,
-        Start { seq, number, claim }: Start,
-        settings: &EmbeddedQueueSettings,
+        LeaseId { seq, number, claim }: LeaseId,
+        settings: &QueueSettings,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         if let Some(progress) = &self.progress {
@@ -123,7 +203,7 @@ impl OutboxBatch {
             .execute([seq])?;
         }
         let mut skipped = 0;
-        if self.is_too_long && !is_read(c, seq, now)? {
+        if self.is_too_long && !has_reader(c, seq, now)? {
             let mut bytes: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
             while bytes > settings.kept_output_bytes && skipped < self.chunks.len() {
                 bytes -= self.chunks[skipped].bytes.len();
@@ -162,7 +242,7 @@ fn cut(c: &Connection, seq: i64, limit: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn is_read(c: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
+fn has_reader(c: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
     c.prepare_cached("SELECT EXISTS (SELECT 1 FROM queue_spooled WHERE job = ?1 AND until >= ?2)")?
         .query_row((seq, now.as_millis()), |row| row.get(0))
 }
@@ -203,13 +283,13 @@ pub(super) async fn read(
     let deadline = Instant::now() + wait;
     loop {
         // Registered before the look, so that what is written meanwhile is not missed.
-        let news = inner.wakes.output.listen();
+        let wake_up = inner.wakes.output.listen();
         let (id, now) = (id.clone(), inner.clock.now());
         let found = inner.db.read(move |c| output_now(c, &id, after)).await?;
         if let Some((seq, until)) = found.spooled
-            && until < (now + READS / 2).as_millis()
+            && until < (now + READS_ON / 2).as_millis()
         {
-            let until = (now + READS).as_millis();
+            let until = (now + READS_ON).as_millis();
             // Nothing hangs on it yet: should it be lost, the next read says it again.
             drop(inner.db.write_later(move |c| {
                 c.prepare_cached("UPDATE queue_spooled SET until = max(until, ?2) WHERE job = ?1")?
@@ -220,7 +300,7 @@ pub(super) async fn read(
         if !found.chunks.is_empty() || !found.may_grow || left.is_zero() {
             return Ok((found.next, found.chunks));
         }
-        news.wait(left).await;
+        wake_up.wait(left).await;
     }
 }
 
@@ -228,7 +308,7 @@ struct Found {
     next: u64,
     chunks: Vec<OutputChunk>,
     may_grow: bool,
-    /// The job's row, and until when somebody reads it, if it has much output.
+    /// The job's row, and until when a client reads it, if it has much output.
     spooled: Option<(i64, i64)>,
 }
 

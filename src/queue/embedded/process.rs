@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A process, told apart from every other that ever had its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Process {
-    /// Its number.
+    /// Its process id.
     pub(super) pid: i32,
     /// When it was started, in clock ticks after boot.
     pub(super) started: u64,

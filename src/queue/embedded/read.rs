@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row};
 
-use super::super::{QueueError, QueueErrorKind, QueuedJob, StateCounts};
+use super::super::{QueueError, QueuedJob, StateCounts};
 use super::Inner;
 use super::schema::{SELECT_JOB, SELECT_STANDING, code, queued_job};
 use crate::domain::{JobId, JobState, Page, PageRequest};
@@ -23,9 +23,9 @@ pub(super) async fn standing(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Optio
     Ok(found.await?)
 }
 
-/// Counts entries of the partial indexes: some 60 ms for a million jobs, on a reading connection, and nothing is held up.
-/// Kept counters would be read in no time, but every job would pay for them on the one thread that writes: four more updates,
-/// and one more page in each commit.
+/// Counts entries of the partial indexes: some 60 ms for a million jobs, on a reading connection, and nothing is held
+/// up. Kept counters would be read in no time, but every job would pay for them on the one thread that writes: four
+/// more updates, and one more page in each commit.
 pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
     let counts = inner.db.read(|c| {
         let count = |condition: &str| -> rusqlite::Result<u64> {
@@ -104,11 +104,7 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
         if order.descending { ((i64::MAX, i64::MAX), "<", "DESC") } else { ((i64::MIN, i64::MIN), ">", "ASC") };
     let (key, seq) = match &request.cursor {
         None => start,
-        Some(cursor) => read_cursor(state, cursor).ok_or_else(|| {
-            let message =
-                format!("the cursor {cursor:?} is not one of the list of {state} jobs; start without a cursor");
-            QueueError::new(QueueErrorKind::Rejected, message)
-        })?,
+        Some(cursor) => read_cursor(state, cursor).ok_or_else(|| QueueError::foreign_cursor(cursor, state))?,
     };
     let limit = request.limit.clamp(1, PageRequest::MAX);
     let page = inner.db.read(move |c| {

@@ -1,26 +1,15 @@
-//! What goes on beside a claim until its last lease is settled: renewals, requests to stop, output. One task each, so that
-//! none waits for another, and none for a job.
+//! Renews a claim, and with it all its leases, until the last of them is settled. One task writes renewals, another
+//! looks after the claim while writes do not get through; neither waits for the other, nor for a job.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::lease::reliable;
-use super::claim::{Claim, ClaimSession, PAUSE, Start};
-use super::doubt;
-use super::expiry::{GONE, Now};
+use super::expiry::{GONE, Now, grace, is_unsuspected};
+use super::ledger::{Claim, ClaimSession, PAUSE};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::validity::boot_ms;
-
-/// Output and progress are written at most this often, unless there is much of it.
-const PUBLISH: Duration = Duration::from_millis(100);
-/// Requests to stop are looked for after this long, should a wake-up get lost.
-const FALLBACK: Duration = Duration::from_secs(5);
-
-const CANCELLATIONS: BackgroundLoop = BackgroundLoop::new("cancellations", Period::Pause(FALLBACK))
-    .warn("requests to stop jobs can't be read; trying again", "requests to stop jobs can be read again")
-    .back_off(PAUSE, PAUSE);
 
 /// Renews all leases of a claim in one update, every third of a lease, and sooner the less time is left to try
 /// again. Ends when the claim is done. Finishes a renewal in hand.
@@ -60,11 +49,11 @@ async fn over(claim: &Claim, session: i64) {
     }
 }
 
-/// While renewals do not get through, looks whether anybody doubts the claim: if nobody does, it holds for a grace more
-/// (see [`doubt`]). Ends when the claim is done. Finishes a look in hand.
-pub(super) async fn watch_doubts(claim: Arc<Claim>) {
+/// While renewals do not get through, looks whether another process suspects the claim: if none does, it holds for a
+/// grace more (see [`super::expiry`]). Ends when the claim is done. Finishes a look in hand.
+pub(super) async fn watch_suspicion(claim: Arc<Claim>) {
     let lease = claim.inner.settings.lease;
-    let grace = doubt::grace(lease);
+    let grace = grace(lease);
     let look = async || {
         let Some(session) = claim.current() else { return Ok(NextRun::InTurn) };
         let (asked_at, deadline) = (boot_ms(), Instant::now() + grace);
@@ -73,7 +62,7 @@ pub(super) async fn watch_doubts(claim: Arc<Claim>) {
             return Ok(NextRun::InTurn);
         }
         let id = session.id;
-        if let Ok(true) = claim.inner.db.read(move |c| doubt::is_free(c, id)).await {
+        if let Ok(true) = claim.inner.db.read(move |c| is_unsuspected(c, id)).await {
             session.validity.extend(asked_at, reliable(grace));
             claim.renewed(ClaimSession { deadline, ..session });
         }
@@ -96,43 +85,4 @@ async fn write_renewal(claim: &Claim, id: i64) -> Result<bool, crate::sqlite::Sq
         .execute((wall, boot, next.expires_at, next.boot, next.until_ms, id))
     });
     Ok(renewed.await? > 0)
-}
-
-/// Tells holders when somebody wants their jobs stopped. Ends when the claim is done. Finishes a look in hand.
-pub(super) async fn watch_cancellations(claim: Arc<Claim>) {
-    let look = async || {
-        if let Some(session) = claim.current() {
-            let found = claim.inner.db.read(move |c| {
-                c.prepare_cached(
-                    "SELECT seq, attempts_started, cancel_reason FROM queue_jobs
-                     WHERE state = 3 AND claim = ?1 AND cancel_reason IS NOT NULL",
-                )?
-                .query_map([session.id], |row| {
-                    Ok((Start { seq: row.get(0)?, number: row.get(1)?, claim: session.id }, row.get(2)?))
-                })?
-                .collect()
-            });
-            claim.cancel(found.await?);
-        }
-        Ok(NextRun::InTurn)
-    };
-    let mut turns = CANCELLATIONS.start(&claim.done);
-    while turns.run_woken(claim.inner.wakes.control.listen().wait(FALLBACK), look()).await {}
-}
-
-/// Writes what leases say, all of them in one write, at most every [`PUBLISH`]. Ends when the claim is done: the last
-/// words of a lease are written with its verdict.
-pub(super) async fn publish(claim: Arc<Claim>) {
-    loop {
-        tokio::select! {
-            () = claim.published.notified() => {}
-            () = claim.done.cancelled() => return,
-        }
-        claim.flush().await;
-        tokio::select! {
-            () = sleep(PUBLISH) => {}
-            () = claim.full.notified() => {}
-            () = claim.done.cancelled() => return,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Jobs that come by themselves: a table of schedules, each with the time that is due next.
 //!
-//! To fire is one transaction: the job goes in and the schedule moves on to its next time. Whoever comes first does it,
-//! a claim that has room or the sweep of any process; whoever comes next finds that nothing is due.
+//! To fire is one transaction: the job goes in and the schedule moves on to its next time. The first to come does it, a
+//! claim that has room or the sweep of any process; the next one finds that nothing is due.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use async_trait::async_trait;
 /// Schedules that fire in one transaction.
 const BATCH: usize = 100;
 
-/// Holds for schedules `s` that may fire: a job that nobody has started yet is enough.
+/// SQL: holds for schedules `s` that may fire: those whose last job does not wait to be started.
 const MAY_FIRE: &str = "s.paused = 0 AND s.next_at IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM queue_jobs j WHERE j.id = s.last_job AND j.attempts_started = j.unstarted AND j.state <= 2)";
 
-/// Lets every job come that is due, at most [`BATCH`]; answers how many.
+/// Submits the jobs that are due, at most [`BATCH`]; answers how many.
 pub(super) fn fire_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize> {
     let sql = format!(
         "SELECT id, schedule, next_at FROM queue_schedules s WHERE s.next_at <= ?1 AND {MAY_FIRE}
@@ -60,8 +60,8 @@ pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// Lets a batch of jobs come that are due; whether there may be more. Claims do the same in time; this is for a queue
-/// whose workers are busy, or that has none.
+/// Submits a batch of jobs that are due. Answers whether there may be more. Claims do the same in time; this is for a
+/// queue whose workers are busy, or that has none.
 pub(super) async fn fire(inner: &Inner) -> Result<bool, QueueError> {
     let now = inner.clock.now();
     if inner.db.read(next_due).await?.is_none_or(|due| due > now) {
@@ -134,7 +134,7 @@ impl Scheduler for EmbeddedQueue {
     async fn put_schedule(&self, schedule: Arc<Schedule>) -> Result<bool, QueueError> {
         let clock = self.inner.clock.clone();
         let new = self.inner.db.write(move |c| put(c, &schedule, clock.now())).await?;
-        // For those who sleep until the next job is due.
+        // Claims sleep until the next job is due.
         self.inner.wakes.jobs.signal();
         Ok(new)
     }
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::domain::{Clock, JobState, PageRequest, Template, Timing, Verdict};
     use crate::queue::Queue;
-    use crate::queue::embedded::EmbeddedQueueSettings;
+    use crate::queue::QueueSettings;
 
     async fn every(bench: &Bench, ms: u64) -> ScheduleId {
         let id = ScheduleId::custom("s").unwrap();
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn times_that_nobody_looked_after_are_made_up_for_by_one_job() {
-        let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+        let bench = Bench::with(QueueSettings::default()).await;
         let start = bench.clock.now();
         let id = every(&bench, 60_000).await;
         bench.sweep().await;
@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_process_whose_clock_is_behind_brings_nothing_again() {
-        let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+        let bench = Bench::with(QueueSettings::default()).await;
         every(&bench, 60_000).await;
         bench.sweep().await;
         let mut claims = bench.claim("w", 1).await;
@@ -231,7 +231,7 @@ mod tests {
     async fn a_clock_that_stood_years_ahead_stops_a_schedule_until_it_is_resumed_or_put_again() {
         const YEARS: Duration = Duration::from_secs(10 * 366 * 86_400);
         for by_resuming in [true, false] {
-            let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+            let bench = Bench::with(QueueSettings::default()).await;
             let id = every(&bench, 60_000).await;
             // The first job comes at once, and while it waits no second does.
             bench.sweep().await;
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_schedule_that_cannot_be_read_holds_no_other_up() {
-        let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+        let bench = Bench::with(QueueSettings::default()).await;
         let id = every(&bench, 60_000).await;
         let spoil =
             bench.queue.inner.db.write(|c| {
@@ -297,7 +297,7 @@ mod tests {
         fn every_time_brings_one_job_at_most_and_one_waits_at_most(steps in prop::collection::vec(step(), 1..50)) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+                let bench = Bench::with(QueueSettings::default()).await;
                 let id = every(&bench, 1000).await;
                 let (mut seen, mut first, mut last) = (HashSet::new(), None, None);
                 for step in steps {

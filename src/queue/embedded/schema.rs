@@ -1,20 +1,21 @@
 //! The tables, and rows into [`QueuedJob`]s.
 //!
-//! A job is one short row that changes (`queue_jobs`), and its header and body, which never do (`queue_payloads`), so that
-//! taking and settling a job never rewrites its data. States are numbers:
+//! A job is one short row that changes (`queue_jobs`), and its header and body, which never do (`queue_payloads`), so
+//! that taking and settling a job never rewrites its data. States are numbers:
 //!
 //! | 0 | 1 | 2 | 3 | 4 | 5 |
 //! |---|---|---|---|---|---|
 //! | waiting | prioritized | delayed | active | completed | failed |
 //!
-//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::after`]), `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each
-//! row stands in one of four partial indexes, whose entries are in the order in which they are read.
+//! so that `state <= 1` is ready (a job that waits for others is delayed without end, see [`super::parents`]),
+//! `state >= 4` is final, and a job that becomes ready gets `state = (priority > 0)`. Each row stands in one of four
+//! partial indexes, whose entries are in the order in which they are read.
 //!
 //! A lease is the triple (job, claim, start): `queue_jobs.claim` names the row of `queue_claims` that stands for one
 //! worker's stream of leases, and `attempts_started` tells leases under the same claim apart. An attempt's number is
 //! `attempts_started - unstarted`: a lease that started nothing leaves its number to the next. Jobs and claims are
-//! numbered for ever (see `queue_numbers`), so no triple comes twice. What expires is the claim: renewing all leases of a
-//! worker is one update of one row.
+//! numbered for ever (see `queue_numbers`), so no triple comes twice. What expires is the claim: renewing all leases of
+//! a worker is one update of one row.
 
 use std::sync::Arc;
 
@@ -115,15 +116,34 @@ CREATE TABLE queue_schedules (
 ) STRICT;
 CREATE INDEX queue_schedules_due ON queue_schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
 ",
-    super::after::TABLES,
+    super::parents::TABLES,
     r"
 -- A claim goes by the boot clock, see `expiry`; without a boot, by `expires_at` and the time of day.
 ALTER TABLE queue_claims ADD COLUMN boot TEXT;
 ALTER TABLE queue_claims ADD COLUMN until_ms INTEGER;
 ",
-    super::output::TABLES,
     r"
--- A mark on a claim that was not renewed in time, see `doubt`.
+-- Output in bytes, with the place of each piece in its stream.
+ALTER TABLE queue_output RENAME TO queue_output_text;
+CREATE TABLE queue_output (
+    pos INTEGER PRIMARY KEY,
+    job INTEGER NOT NULL REFERENCES queue_jobs ON DELETE CASCADE,
+    attempt INTEGER NOT NULL,
+    stream INTEGER NOT NULL,            -- 0 stdout, 1 stderr
+    at INTEGER,                         -- bytes of the stream before it; null: it was not counted
+    bytes BLOB NOT NULL
+) STRICT;
+INSERT INTO queue_output SELECT pos, job, attempt, stream, NULL, CAST(text AS BLOB) FROM queue_output_text;
+DROP TABLE queue_output_text;
+CREATE INDEX queue_output_of ON queue_output (job);
+
+CREATE TABLE queue_spooled (            -- jobs with much output
+    job INTEGER PRIMARY KEY REFERENCES queue_jobs ON DELETE CASCADE,
+    until INTEGER NOT NULL              -- somebody reads it, until then at least
+) STRICT;
+",
+    r"
+-- A mark on a claim that was not renewed in time, see `expiry`.
 ALTER TABLE queue_claims ADD COLUMN doubt INTEGER;
 ",
     r"
@@ -232,7 +252,7 @@ pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
         state,
         attempts_started: row.get(3)?,
         attempts_finished: row.get(4)?,
-        due_at: row.get::<_, Option<i64>>(5)?.filter(|due| *due != super::after::NEVER).map(Timestamp::from_millis),
+        due_at: row.get::<_, Option<i64>>(5)?.filter(|due| *due != super::parents::NEVER).map(Timestamp::from_millis),
         worker: worker.map(|w| WorkerId::parse(&w).map_err(|e| unreadable(6, Type::Text, e))).transpose()?,
         progress: json_option(row, 7)?,
         cancel_requested: row.get(8)?,
@@ -241,6 +261,17 @@ pub(super) fn queued_job(row: &Row<'_>) -> rusqlite::Result<QueuedJob> {
         error: row.get(11)?,
         waits_for: json_option(row, 13)?.filter(|_| state == JobState::Delayed).unwrap_or_default(),
     })
+}
+
+/// One lease of one job, and its fence: a row of `queue_jobs` that does not match all three has another lease, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct LeaseId {
+    /// The job's row in `queue_jobs`.
+    pub(super) seq: i64,
+    /// How many leases the job has had with this one: `attempts_started`.
+    pub(super) number: u32,
+    /// The row of `queue_claims` under which it was made.
+    pub(super) claim: i64,
 }
 
 /// What a change of a single job looks at first.

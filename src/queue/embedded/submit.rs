@@ -1,12 +1,12 @@
-//! Jobs in: one transaction for all jobs of a call, with the keys that make a repetition harmless.
+//! Adds jobs: all jobs of a call in one transaction, with the keys that make a repetition harmless.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
+use super::super::{Idempotency, QueueError, Submission};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
-use super::{Inner, after};
+use super::{Inner, parents};
 use crate::domain::{AcceptedJob, JobId, JobState, Timestamp};
 
 /// A job with its header written out, before it reaches the writing thread.
@@ -34,8 +34,7 @@ impl Prepared {
 enum Submitted {
     New(Vec<Submission>),
     Replayed(Vec<Submission>),
-    KeyReused,
-    Refused(String),
+    Refused(QueueError),
 }
 
 pub(super) async fn submit(
@@ -44,7 +43,6 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let jobs: Vec<_> = jobs.into_iter().map(Prepared::new).collect();
-    let key = idempotency.as_ref().map(|i| i.key.clone()).unwrap_or_default();
     let clock = inner.clock.clone();
     let submitted = inner.db.write(move |c| {
         let now = clock.now();
@@ -53,8 +51,8 @@ pub(super) async fn submit(
         {
             return Ok(answer);
         }
-        if let Some(why) = after::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
-            return Ok(Submitted::Refused(why));
+        if let Some(error) = parents::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
+            return Ok(Submitted::Refused(error));
         }
         let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
         if let Some(idempotency) = &idempotency {
@@ -68,8 +66,7 @@ pub(super) async fn submit(
             Ok(submissions)
         }
         Submitted::Replayed(submissions) => Ok(submissions),
-        Submitted::Refused(why) => Err(QueueError::new(QueueErrorKind::Rejected, why)),
-        Submitted::KeyReused => Err(QueueError::key_reused(&key)),
+        Submitted::Refused(error) => Err(error),
     }
 }
 
@@ -77,12 +74,12 @@ pub(super) async fn submit(
 fn replay(c: &Connection, idempotency: &Idempotency, now: Timestamp) -> rusqlite::Result<Option<Submitted>> {
     c.prepare_cached("SELECT request, answer FROM queue_idempotency WHERE key = ?1 AND expires_at > ?2")?
         .query_row((&idempotency.key, now.as_millis()), |row| {
-            if row.get_ref(0)?.as_bytes()? != idempotency.request {
-                return Ok(Submitted::KeyReused);
+            if let Err(error) = idempotency.check(row.get_ref(0)?.as_bytes()?) {
+                return Ok(Submitted::Refused(error));
             }
             let answer: Vec<Submission> = json(row, 1)?;
             let again =
-                answer.into_iter().map(|submission| taken_by(c, submission.id)).collect::<rusqlite::Result<_>>()?;
+                answer.into_iter().map(|submission| duplicate_of(c, submission.id)).collect::<rusqlite::Result<_>>()?;
             Ok(Submitted::Replayed(again))
         })
         .optional()
@@ -104,7 +101,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     if let Some(deduplication) = deduplication
         && let Some(holder) = holder_of(c, &deduplication.key, now)?
     {
-        return taken_by(c, holder);
+        return duplicate_of(c, holder);
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let inserted = c
@@ -121,7 +118,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
             until_final,
         ))?;
     if inserted == 0 {
-        return taken_by(c, job.id.clone());
+        return duplicate_of(c, job.id.clone());
     }
     let seq = c.last_insert_rowid();
     c.prepare_cached("INSERT INTO queue_payloads VALUES (?1, ?2, ?3)")?.execute((
@@ -130,7 +127,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         accepted.body.as_str().as_bytes(),
     ))?;
     if !job.options.after.is_empty() {
-        after::wait(c, seq, job, now)?;
+        parents::wait_for_parents(c, seq, job, now)?;
     }
     if let Some(deduplication) = deduplication
         && let Some(ttl) = deduplication.ttl
@@ -145,7 +142,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
 }
 
 /// The answer for a job in whose place that with this id stands.
-fn taken_by(c: &Connection, id: JobId) -> rusqlite::Result<Submission> {
+fn duplicate_of(c: &Connection, id: JobId) -> rusqlite::Result<Submission> {
     let job = accepted(c, &id)?;
     Ok(Submission::duplicate(id, job))
 }

@@ -1,7 +1,8 @@
-//! What time does to the queue: leases of the dead and the silent go back, ended jobs and old keys are removed.
+//! Sweeps the queue: gives back the jobs of workers that died or fell silent, makes delayed jobs ready, lets schedules
+//! fire, and removes ended jobs and old keys.
 //!
-//! Every process sweeps; all writes are guarded, so it does not matter who comes first. Each pass looks with a reading
-//! connection and writes only if there is something to do.
+//! Every process sweeps. All writes are guarded, so it does not matter which process comes first. Each pass looks with
+//! a reading connection and writes only if there is something to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{QueueError, QueueRetention};
 use super::admin::{BATCH, remove_ended};
-use super::doubt;
-use super::expiry::{GONE, Now};
+use super::expiry::{self, GONE, Now};
 use super::process::Process;
 use super::schema::{code, json};
 use super::{Inner, output, schedules, workers};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{JobState, Timestamp};
 
-/// Between two passes: how fast a death is noticed.
+/// Between two passes: a death is noticed within this time.
 const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are made ready in one transaction when they have come due.
 const PROMOTED: usize = 1000;
@@ -55,12 +55,12 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     let due = inner.db.read(move |c| {
         let dead = dead_workers(c, here.as_ref())?;
         let due = !dead.is_empty() || has_silent_workers(c, horizon)? || has_gone_claims(c, &now)?;
-        Ok((due, dead, doubt::overdue(c, &now)?))
+        Ok((due, dead, expiry::overdue(c, &now)?))
     });
     let (due, dead, overdue) = due.await?;
     let marks: Vec<_> = overdue.iter().filter_map(|(claim, mark)| Some((*claim, (*mark)?))).collect();
-    let ripe = inner.doubts.ripe(&marks, inner.settings.lease);
-    if !due && ripe.is_empty() && marks.len() == overdue.len() {
+    let given_up = inner.suspicions.due(&marks, inner.settings.lease);
+    if !due && given_up.is_empty() && marks.len() == overdue.len() {
         return Ok(());
     }
     let shared = inner.clone();
@@ -70,8 +70,8 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
             c.prepare_cached("DELETE FROM queue_workers WHERE id = ?1")?.execute([worker])?;
         }
         c.prepare_cached(&format!("DELETE FROM queue_workers AS w WHERE {SILENT}"))?.execute([horizon.as_millis()])?;
-        for mark in &ripe {
-            doubt::give_up(c, *mark)?;
+        for mark in &given_up {
+            expiry::expire(c, *mark)?;
         }
         let (mut recovered, now) = (0, Now::of(&shared));
         let claims: Vec<i64> = c
@@ -88,10 +88,10 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
                 )?
                 .execute([claim])?;
         }
-        Ok((recovered, doubt::mark(c, &now)?))
+        Ok((recovered, expiry::suspect_overdue(c, &now)?))
     });
     let (recovered, marked) = recovered.await?;
-    inner.doubts.note(&marked);
+    inner.suspicions.note(&marked);
     if recovered > 0 {
         tracing::warn!(recovered, "jobs of lost workers went back to the queue");
         inner.wakes.jobs.signal();
@@ -99,8 +99,8 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     Ok(())
 }
 
-/// Makes a batch of delayed jobs ready that have come due; whether there may be more. Claims do the same in time; this is
-/// for a queue that is paused or has no worker.
+/// Makes a batch of delayed jobs ready that have come due; whether there may be more. Claims do the same in time; this
+/// is for a queue that is paused or has no worker.
 async fn promote(inner: &Inner) -> Result<bool, QueueError> {
     let now = inner.clock.now();
     if inner.db.read(next_due).await?.is_none_or(|due_at| due_at > now) {

@@ -1,5 +1,7 @@
 //! What only the embedded queue promises; what every queue promises is tested by the conformance suite.
 
+mod model;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::domain::{AcceptedJob, Deduplication, JobOptions, NewJob, Timestamp, Verdict};
+use crate::queue::QueueRetention;
 use crate::sqlite::Durability;
 
 /// A queue that nobody else has, on a clock that the test moves.
@@ -19,7 +22,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) async fn with(settings: EmbeddedQueueSettings) -> Self {
+    pub(super) async fn with(settings: QueueSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
         let tasks = TaskTracker::new();
@@ -82,19 +85,19 @@ impl Bench {
     }
 }
 
-async fn open(dir: &Path, settings: EmbeddedQueueSettings, clock: &Clock, tasks: &TaskTracker) -> Arc<EmbeddedQueue> {
+async fn open(dir: &Path, settings: QueueSettings, clock: &Clock, tasks: &TaskTracker) -> Arc<EmbeddedQueue> {
     let db = Sqlite::open(&dir.join("q.db"), Durability::Process).unwrap();
     EmbeddedQueue::open(db, dir, settings, clock.clone(), tasks.clone()).await.unwrap()
 }
 
-fn keep(age: Option<Duration>, count: Option<u64>) -> EmbeddedQueueSettings {
-    EmbeddedQueueSettings { completed: QueueRetention { age, count }, ..EmbeddedQueueSettings::default() }
+fn retention(age: Option<Duration>, count: Option<u64>) -> QueueSettings {
+    QueueSettings { completed: QueueRetention { age, count }, ..QueueSettings::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::disallowed_methods, reason = "needs a process that dies, not a job")]
 async fn jobs_of_a_dead_process_are_recovered_long_before_their_lease_expires() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     for _ in 0..3 {
         bench.submit(bench.job(|_| {})).await;
     }
@@ -128,7 +131,7 @@ async fn jobs_of_a_dead_process_are_recovered_long_before_their_lease_expires() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
-    let bench = Bench::with(EmbeddedQueueSettings { lease: Duration::from_secs(12), ..Default::default() }).await;
+    let bench = Bench::with(QueueSettings { lease: Duration::from_secs(12), ..Default::default() }).await;
     bench.submit(bench.job(|_| {})).await;
     let mut claims = bench.claim("elsewhere", 1).await;
     let _lease = claims.next().await.unwrap();
@@ -150,13 +153,13 @@ async fn a_worker_that_cannot_be_judged_keeps_its_lease_until_it_expires() {
         bench.sweep().await;
         bench.change("UPDATE queue_claims SET until_ms = 0").await;
     }
-    assert!(began.elapsed() >= doubt::grace(Duration::from_secs(12)), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= expiry::grace(Duration::from_secs(12)), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_lease_is_lost_while_another_process_holds_the_database() {
     let lease = Duration::from_millis(1200);
-    let settings = EmbeddedQueueSettings { lease, ..EmbeddedQueueSettings::default() };
+    let settings = QueueSettings { lease, ..QueueSettings::default() };
     let bench = Bench::with(settings.clone()).await;
     // Another process of this machine, which sweeps too.
     let others = open(bench.dir.path(), settings, &bench.clock, &bench.tasks).await;
@@ -179,7 +182,7 @@ async fn no_lease_is_lost_while_another_process_holds_the_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_of_the_wall_clock_costs_no_lease() {
     let lease = Duration::from_secs(3);
-    let bench = Bench::with(EmbeddedQueueSettings { lease, ..EmbeddedQueueSettings::default() }).await;
+    let bench = Bench::with(QueueSettings { lease, ..QueueSettings::default() }).await;
     bench.submit(bench.job(|_| {})).await;
     let mut claims = bench.claim("w", 1).await;
     let held = claims.next().await.unwrap();
@@ -204,7 +207,7 @@ async fn a_step_of_the_wall_clock_costs_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reboot_ends_every_lease() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     bench.submit(bench.job(|_| {})).await;
     let mut claims = bench.claim("w", 1).await;
     let _lease = claims.next().await.unwrap();
@@ -216,7 +219,7 @@ async fn a_reboot_ends_every_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_of_an_older_version_go_by_the_wall_clock() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     bench.submit(bench.job(|_| {})).await;
     let mut claims = bench.claim("w", 1).await;
     let _lease = claims.next().await.unwrap();
@@ -234,7 +237,7 @@ async fn claims_of_an_older_version_go_by_the_wall_clock() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() {
-    let settings = EmbeddedQueueSettings { lease: Duration::from_secs(3600), ..EmbeddedQueueSettings::default() };
+    let settings = QueueSettings { lease: Duration::from_secs(3600), ..QueueSettings::default() };
     let bench = Bench::with(settings).await;
     let info = WorkerInfo {
         id: WorkerId::parse("w").unwrap(),
@@ -271,7 +274,7 @@ async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_jobs_are_kept_up_to_a_count() {
-    let bench = Bench::with(keep(None, Some(3))).await;
+    let bench = Bench::with(retention(None, Some(3))).await;
     let ids = bench.complete(5).await;
     bench.sweep().await;
     let left: Vec<_> = bench.queue.find(&ids).await.unwrap().iter().map(Option::is_some).collect();
@@ -281,7 +284,7 @@ async fn ended_jobs_are_kept_up_to_a_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_jobs_are_kept_up_to_an_age() {
-    let bench = Bench::with(keep(Some(Duration::from_secs(60)), None)).await;
+    let bench = Bench::with(retention(Some(Duration::from_secs(60)), None)).await;
     let old = bench.complete(2).await;
     bench.clock.advance(Duration::from_secs(59));
     let young = bench.complete(1).await;
@@ -295,7 +298,7 @@ async fn ended_jobs_are_kept_up_to_an_age() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_removes_in_batches_until_nothing_is_left_to_remove() {
-    let bench = Bench::with(keep(Some(Duration::ZERO), Some(0))).await;
+    let bench = Bench::with(retention(Some(Duration::ZERO), Some(0))).await;
     let jobs: Vec<_> = (0..admin::BATCH + 1).map(|_| bench.job(|_| {})).collect();
     bench.queue.submit(jobs, None).await.unwrap();
     let end = bench.queue.inner.db.write(|c| c.execute("UPDATE queue_jobs SET state = 4, finished_at = 1", []));
@@ -306,7 +309,7 @@ async fn a_retention_removes_in_batches_until_nothing_is_left_to_remove() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_forgotten_when_their_time_is_over() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     let ttl = Duration::from_secs(10);
     let keyed = bench.job(|o| o.deduplication = Some(Deduplication { key: "k".to_owned(), ttl: Some(ttl) }));
     let idempotency = Idempotency { key: "i".to_owned(), request: [0; 32], ttl };
@@ -320,7 +323,7 @@ async fn keys_are_forgotten_when_their_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubted_leases_are_lost_when_the_database_cannot_be_written_to_until_they_expire() {
-    let settings = EmbeddedQueueSettings { lease: Duration::from_millis(900), ..EmbeddedQueueSettings::default() };
+    let settings = QueueSettings { lease: Duration::from_millis(900), ..QueueSettings::default() };
     let bench = Bench::with(settings).await;
     let id = bench.submit(bench.job(|_| {})).await.id;
     let mut claims = bench.claim("w", 1).await;
@@ -348,7 +351,7 @@ async fn doubted_leases_are_lost_when_the_database_cannot_be_written_to_until_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_survives_a_restart_and_no_task_outlives_its_queue() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     let id = bench.submit(bench.job(|o| o.priority = 2)).await.id;
     bench.queue.set_paused(true).await.unwrap();
     let claims = bench.claim("w", 1).await;
@@ -359,7 +362,7 @@ async fn everything_survives_a_restart_and_no_task_outlives_its_queue() {
     tasks.close();
     tokio::time::timeout(Duration::from_secs(60), tasks.wait()).await.unwrap();
     let tasks = TaskTracker::new();
-    let queue = open(dir.path(), EmbeddedQueueSettings::default(), &clock, &tasks).await;
+    let queue = open(dir.path(), QueueSettings::default(), &clock, &tasks).await;
     assert_eq!(queue.find(&[id]).await.unwrap(), before);
     assert!(queue.counts().await.unwrap().paused);
     queue.stop();
@@ -369,7 +372,7 @@ async fn everything_survives_a_restart_and_no_task_outlives_its_queue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_taken_wholly_or_not_at_all() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     let trip = bench.queue.inner.db.write(|c| {
         c.execute_batch(
             "CREATE TRIGGER trip BEFORE INSERT ON queue_jobs WHEN NEW.priority = 7
@@ -386,7 +389,7 @@ async fn a_batch_is_taken_wholly_or_not_at_all() {
 /// Cursors of lists, leases and whatever else is kept in memory name jobs by their numbers.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_a_job_is_never_that_of_another_whatever_was_removed() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     let three: Vec<_> = (0..3).map(|_| bench.job(|_| {})).collect();
     bench.queue.submit(three.clone(), None).await.unwrap();
     let page = bench.queue.page(JobState::Waiting, PageRequest::first(2)).await.unwrap();
@@ -411,7 +414,7 @@ async fn the_number_of_a_job_is_never_that_of_another_whatever_was_removed() {
 /// A worker's leases hang on one claim, so the number of the job is what tells two first starts apart.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_late_of_a_removed_job_is_not_said_of_the_next() {
-    let bench = Bench::with(EmbeddedQueueSettings::default()).await;
+    let bench = Bench::with(QueueSettings::default()).await;
     let mut claims = bench.claim("w", 1).await;
     let mut starts = Vec::new();
     for _ in 0..2 {

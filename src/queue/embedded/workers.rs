@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::super::{MISSED_HEARTBEATS, QueueError, WorkerInfo};
+use super::super::{QueueError, WorkerInfo};
 use super::Inner;
 use super::schema::{json, to_json};
 use crate::domain::{Timestamp, WorkerId};
 
-/// Before this, a worker must have been heard of to count as here.
+/// A worker that was last heard of before this time is not listed.
 pub(super) fn horizon(inner: &Inner) -> Timestamp {
-    inner.clock.now() - inner.settings.heartbeat * MISSED_HEARTBEATS
+    inner.clock.now() - inner.settings.worker_timeout()
 }
 
 /// Notes which process a worker is, before it has sent a heartbeat.
@@ -21,7 +21,7 @@ pub(super) fn register(c: &Connection, inner: &Inner, worker: &str) -> rusqlite:
     Ok(())
 }
 
-/// Answers whether somebody asked this worker to drain.
+/// Notes that a worker lives. Answers whether an operator asked it to drain.
 pub(super) async fn heartbeat(inner: &Arc<Inner>, worker: WorkerInfo) -> Result<bool, QueueError> {
     let (id, info) = (worker.id.to_string(), to_json(&worker));
     let shared = inner.clone();
@@ -35,7 +35,7 @@ pub(super) async fn heartbeat(inner: &Arc<Inner>, worker: WorkerInfo) -> Result<
     Ok(drain.await?)
 }
 
-/// Forgets a worker.
+/// Takes a worker off the list.
 pub(super) async fn farewell(inner: &Inner, worker: &WorkerId) -> Result<(), QueueError> {
     let id = worker.to_string();
     inner.db.write(move |c| c.execute("DELETE FROM queue_workers WHERE id = ?1", [&id])).await?;

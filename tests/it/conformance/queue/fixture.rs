@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jobber::domain::{AcceptedJob, Clock, Job, JobId, JobOptions, JobState, NewJob, WorkerId};
 use jobber::queue::bullmq::{BullQueue, BullSettings};
-use jobber::queue::embedded::{EmbeddedQueue, EmbeddedQueueSettings};
-use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueuedJob, Scheduler};
+use jobber::queue::embedded::EmbeddedQueue;
+use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueueSettings, QueuedJob, Scheduler};
 use jobber::redis::RedisSettings;
 use jobber::sqlite::{Durability, Sqlite};
 use tokio_util::task::TaskTracker;
@@ -69,11 +69,11 @@ struct Embedded {
 impl Backing for Embedded {
     async fn open(&self, keep: bool) -> Instance {
         let db = Sqlite::open(&self.dir.path().join("jobber.db"), Durability::Process).unwrap();
-        let mut settings = EmbeddedQueueSettings {
+        let mut settings = QueueSettings {
             // A loss is noticed after a third of it.
             lease: Duration::from_secs(6),
             output_bytes: Fixture::OUTPUT,
-            ..EmbeddedQueueSettings::default()
+            ..QueueSettings::default()
         };
         if !keep {
             (settings.completed.count, settings.failed.count) = (Some(0), Some(0));
@@ -107,15 +107,18 @@ impl Backing for Bull {
         let mut settings = BullSettings {
             redis: RedisSettings { url: self.redis.url().parse().unwrap(), ca_file: None },
             queue: self.name.clone(),
-            // A loss is noticed after a third of it, and the job taken back within another two.
-            lease: Duration::from_secs(6),
-            output_bytes: Fixture::OUTPUT,
+            common: QueueSettings {
+                // A loss is noticed after a third of it, and the job taken back within another two.
+                lease: Duration::from_secs(6),
+                output_bytes: Fixture::OUTPUT,
+                ..QueueSettings::default()
+            },
             // The machine may be busy with other tests.
             patience: PATIENCE,
             ..BullSettings::default()
         };
         if !keep {
-            (settings.completed.count, settings.failed.count) = (Some(0), Some(0));
+            (settings.common.completed.count, settings.common.failed.count) = (Some(0), Some(0));
         }
         let queue = BullQueue::open(settings, Clock::system(), self.tasks.clone()).await.unwrap();
         Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }

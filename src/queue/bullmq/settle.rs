@@ -1,4 +1,4 @@
-//! Drives one lease: publishes the job's output and progress, and carries its verdict out.
+//! Settles one lease: publishes the job's output and progress until there is a verdict, and carries the verdict out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,106 +8,26 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
-use super::super::outbox::Outbox;
-use super::super::{LeaseLoss, LeaseOps, OutputChunk, QueueError};
+use super::super::output::Outbox;
+use super::super::{LeaseLoss, LeaseOps, OutputChunk};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
-use super::end_notes::{self, End};
 use super::limiter::ClaimLimiter;
 use super::output::OutputWriter;
+use super::watched::{self, End};
 use super::{Inner, Loss, keys};
 use crate::domain::{AttemptNumber, Progress, Verdict};
 
 /// Output and progress within this time are published together.
-const COALESCE: Duration = Duration::from_millis(20);
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// The wait between two tries to carry a verdict out.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long the holder of a lease waits at most to hear that its verdict was carried out.
 const LONGEST_SETTLE: Duration = Duration::from_secs(5);
 
-/// The counts of a job that was just taken. Only a job that was started before needs a look at its hash.
-pub(super) async fn counts(inner: &Inner, job: &bullmq::Job) -> Result<(Arc<BullClient>, Counts), QueueError> {
-    let redis = inner.link.get().await?;
-    if job.attempts_started() <= 1 {
-        let finished = job.attempts_made();
-        return Ok((redis, Counts { started: 1, finished, crashes: 0, unseen: 0, stalls: 0, leases: 1 }));
-    }
-    let names = ["ats", "atm", "stc", keys::STALLS_BEFORE, keys::UNSEEN, keys::SPAWNED, keys::STALLS_SEEN];
-    let mut get = redis::cmd("HMGET");
-    get.arg(inner.keys.job(job.id())).arg(&names);
-    let values: Vec<Option<String>> = inner.link.call(redis.queue.connection().cmd(&mut get)).await?;
-    let fields = names.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect();
-    let mut counts = Counts::of(&fields);
-    let number = |name: &str| fields.get(name).and_then(|n: &String| n.parse().ok()).unwrap_or(0u32);
-    if counts.stalls > number(keys::STALLS_SEEN) {
-        // The lease before this one was lost.
-        let mut note = redis::cmd("EVAL");
-        note.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::STALLS_SEEN).arg(counts.stalls);
-        let is_noted = fields.contains_key(keys::SPAWNED) || !is_of_before(inner, &redis, job).await?;
-        if is_noted && number(keys::SPAWNED) + 1 != counts.leases {
-            counts.forgive_a_stall();
-            // Absolute numbers: another try after a lost answer does not count twice.
-            note.arg(keys::UNSEEN).arg(counts.unseen);
-            note.arg(keys::STALLS_BEFORE).arg(number(keys::STALLS_BEFORE) + 1);
-        }
-        inner.link.call(redis.queue.connection().cmd::<()>(&mut note)).await?;
-    }
-    Ok((redis, counts))
-}
-
-/// Notes that from now on workers note each start: before this process submits or takes its first job. Only the first
-/// process of all changes anything.
-pub(super) async fn note_starts(inner: &Inner, redis: &BullClient) -> Result<(), QueueError> {
-    let note = async || {
-        let mut set = redis::cmd("SET");
-        set.arg(inner.keys.starts_noted_since()).arg(inner.opened_at.as_millis()).arg("NX");
-        inner.link.call(redis.queue.connection().cmd::<()>(&mut set)).await
-    };
-    inner.starts_are_noted.get_or_try_init(note).await.copied()
-}
-
-/// Whether the job may have been started by a worker of version 0.1.0, which did not note its starts: then a lease that was
-/// lost counts as one that had started something.
-async fn is_of_before(inner: &Inner, redis: &BullClient, job: &bullmq::Job) -> Result<bool, QueueError> {
-    let mut get = redis::cmd("GET");
-    get.arg(inner.keys.starts_noted_since());
-    let since: Option<u64> = inner.link.call(redis.queue.connection().cmd(&mut get)).await?;
-    Ok(since.is_some_and(|since| job.timestamp() < since))
-}
-
-/// Puts a job back that was not lent out: at the head of the queue, or after a pause.
-pub(super) async fn put_back_unseen(inner: &Inner, redis: &BullClient, job: &bullmq::Job, pause: Option<Duration>) {
-    let back = async {
-        let mut count = redis::cmd("EVAL");
-        count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::UNSEEN).arg(1);
-        redis.queue.connection().cmd::<()>(&mut count).await?;
-        match pause {
-            Some(pause) => job.move_to_delayed(in_ms(inner, pause)).await?,
-            None => {
-                job.move_to_wait(None).await?;
-            }
-        }
-        Ok::<_, BullError>(())
-    };
-    if let Err(error) = inner.link.call(back).await {
-        tracing::warn!(job = job.id(), %error, "a job could not be put back; it comes back when its lease expires");
-    }
-}
-
-/// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on what
-/// it read when it took the job.
-pub(super) async fn mend_options(inner: &Inner, redis: &BullClient, job: &bullmq::Job, opts: &str) {
-    let mut write = redis::cmd("EVAL");
-    write.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg("opts").arg(opts);
-    if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut write)).await {
-        tracing::warn!(job = job.id(), %error, "a job's options could not be mended; it comes back when its lease expires");
-        return;
-    }
-    put_back_unseen(inner, redis, job, None).await;
-}
-
-fn in_ms(inner: &Inner, after: Duration) -> u64 {
+/// When a pause that begins now is over, in milliseconds since the epoch.
+pub(super) fn in_ms(inner: &Inner, after: Duration) -> u64 {
     (inner.clock.now() + after).as_millis().unsigned_abs()
 }
 
@@ -120,7 +40,7 @@ struct Shared {
     counts: Counts,
     loss: Loss,
     outbox: Mutex<Outbox>,
-    said: Notify,
+    filled: Notify,
     /// Whether the attempt is being started.
     started: AtomicBool,
 }
@@ -143,14 +63,14 @@ impl Shared {
     }
 }
 
-/// The worker's side of the lease.
-struct Ops {
+/// The lease as its holder reaches it.
+struct LeaseHandle {
     shared: Arc<Shared>,
     verdict: Mutex<Option<oneshot::Sender<Verdict>>>,
     done: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
-impl Ops {
+impl LeaseHandle {
     fn decide(&self, verdict: Verdict) {
         let sender = self.verdict.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(sender) = sender {
@@ -160,15 +80,15 @@ impl Ops {
 }
 
 #[async_trait]
-impl LeaseOps for Ops {
+impl LeaseOps for LeaseHandle {
     fn progress(&self, progress: &Progress) {
         self.shared.outbox().progress = Some(progress.clone());
-        self.shared.said.notify_one();
+        self.shared.filled.notify_one();
     }
 
     fn output(&self, chunk: OutputChunk) {
         self.shared.outbox().push(chunk);
-        self.shared.said.notify_one();
+        self.shared.filled.notify_one();
     }
 
     fn has_room(&self) -> bool {
@@ -211,7 +131,7 @@ impl LeaseOps for Ops {
 }
 
 /// The result of a job that completed, as BullMQ keeps it, in the original's form.
-fn answer(result: &Option<Value>) -> Value {
+fn return_value(result: &Option<Value>) -> Value {
     json!({"success": true, "result": result})
 }
 
@@ -250,41 +170,42 @@ impl LeaseDriver {
             counts,
             loss,
             outbox: Mutex::default(),
-            said: Notify::new(),
+            filled: Notify::new(),
             started: AtomicBool::new(false),
         });
         let (decide, verdict) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let ops = Ops { shared: shared.clone(), verdict: Mutex::new(Some(decide)), done: Mutex::new(Some(is_done)) };
-        (Self { job, attempt, shared, verdict, done }, Arc::new(ops))
+        let handle =
+            LeaseHandle { shared: shared.clone(), verdict: Mutex::new(Some(decide)), done: Mutex::new(Some(is_done)) };
+        (Self { job, attempt, shared, verdict, done }, Arc::new(handle))
     }
 
     /// Publishes output and progress until there is a verdict. Carries out the part of the verdict
     /// that BullMQ does not carry out by the answer. Gives the answer, and the sender to tell when
     /// BullMQ has carried that out.
-    pub(super) async fn settled(mut self, gate: &ClaimLimiter) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
-        let mut transcript = OutputWriter::new(&self.shared.inner, self.job.id(), self.attempt);
+    pub(super) async fn run(mut self, limiter: &ClaimLimiter) -> (Result<Value, bullmq::Error>, oneshot::Sender<()>) {
+        let mut writer = OutputWriter::new(&self.shared.inner, self.job.id(), self.attempt);
         let verdict = loop {
             tokio::select! {
                 // A holder that has gone without a verdict has given the job back.
                 verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
-                () = self.shared.said.notified() => {}
+                () = self.shared.filled.notified() => {}
             }
             tokio::select! {
                 verdict = &mut self.verdict => break verdict.unwrap_or(Verdict::Release),
-                () = tokio::time::sleep(COALESCE) => {}
+                () = tokio::time::sleep(PUBLISH_INTERVAL) => {}
             }
-            if !self.publish(&mut transcript).await {
-                self.shared.said.notify_one();
+            if !self.publish(&mut writer).await {
+                self.shared.filled.notify_one();
                 tokio::time::sleep(AGAIN).await;
             }
         };
         if let Verdict::Complete { .. } | Verdict::Fail { .. } = verdict {
-            transcript.is_last();
+            writer.expect_last();
         }
         // Side by side: what such a question costs is the way to Redis and back.
-        let ((), is_noted) = tokio::join!(self.publish_last(&mut transcript), self.note_end(&verdict));
-        gate.apply();
+        let ((), is_noted) = tokio::join!(self.publish_last(&mut writer), self.note_end(&verdict));
+        limiter.apply();
         let is_lost = self.is_lost() || !is_noted;
         let answer = if is_lost { Err(bullmq::Error::Delayed) } else { self.carry_out(verdict).await };
         (answer, self.done)
@@ -295,10 +216,10 @@ impl LeaseDriver {
     }
 
     /// Publishes the rest of the output. History has the end of it, so this is not tried for long.
-    async fn publish_last(&self, transcript: &mut OutputWriter) {
+    async fn publish_last(&self, writer: &mut OutputWriter) {
         const TRIES: u32 = 5;
         for _ in 0..TRIES {
-            if self.publish(transcript).await || self.is_lost() {
+            if self.publish(writer).await || self.is_lost() {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
@@ -307,13 +228,13 @@ impl LeaseDriver {
 
     /// Publishes what the job said. Answers false when that did not work and the output is
     /// still to be published.
-    async fn publish(&self, transcript: &mut OutputWriter) -> bool {
-        let mut said = self.shared.outbox().take();
+    async fn publish(&self, writer: &mut OutputWriter) -> bool {
+        let mut outbox = self.shared.outbox().take();
         if self.is_lost() {
             return true;
         }
-        let progress = said.progress.take();
-        let (output, _) = said.into_chunks();
+        let progress = outbox.progress.take();
+        let (output, _) = outbox.into_chunks();
         let publish = async {
             if let Some(progress) = progress {
                 // `progress` is what BullMQ's boards draw a bar of.
@@ -323,7 +244,7 @@ impl LeaseDriver {
                 let progress = bullmq::JobProgress::Object(progress);
                 self.shared.redis.queue.update_job_progress(self.job.id(), progress).await?;
             }
-            transcript.write(&self.shared.inner, &self.shared.redis, output.clone()).await
+            writer.write(&self.shared.inner, &self.shared.redis, output.clone()).await
         };
         let Err(error) = self.shared.inner.link.call(publish).await else { return true };
         tracing::debug!(job = self.job.id(), %error, "what a job said was not published");
@@ -337,26 +258,26 @@ impl LeaseDriver {
     async fn carry_out(&self, verdict: Verdict) -> Result<Value, bullmq::Error> {
         match verdict {
             Verdict::Complete { result } => {
-                self.before_the_end().await?;
-                Ok(answer(&result))
+                self.prepare_end().await?;
+                Ok(return_value(&result))
             }
             Verdict::Fail { error } => {
-                self.before_the_end().await?;
-                if let Err(unseen) = self.shared.inner.link.call(self.show_failure(&error)).await {
-                    tracing::debug!(job = self.job.id(), error = %unseen, "BullMQ's tools miss why an attempt failed");
+                self.prepare_end().await?;
+                if let Err(unshown) = self.shared.inner.link.call(self.show_failure(&error)).await {
+                    tracing::debug!(job = self.job.id(), error = %unshown, "BullMQ's tools miss why an attempt failed");
                 }
                 Err(bullmq::Error::Unrecoverable(error))
             }
             Verdict::Retry { after, error } => {
-                self.insist(&Step::Retry { after, error }).await;
+                self.retry_until_lost(&Step::Retry { after, error }).await;
                 Err(bullmq::Error::Delayed)
             }
             Verdict::Release => {
-                self.insist(&Step::GiveBack { after: Duration::ZERO }).await;
+                self.retry_until_lost(&Step::GiveBack { after: Duration::ZERO }).await;
                 Err(bullmq::Error::Delayed)
             }
             Verdict::PutOff { after } => {
-                self.insist(&Step::GiveBack { after }).await;
+                self.retry_until_lost(&Step::GiveBack { after }).await;
                 Err(bullmq::Error::Delayed)
             }
         }
@@ -366,17 +287,17 @@ impl LeaseDriver {
     /// its lease is lost.
     async fn note_end(&self, verdict: &Verdict) -> bool {
         let end = match verdict {
-            Verdict::Complete { result } => End::Completed(answer(result).to_string()),
+            Verdict::Complete { result } => End::Completed(return_value(result).to_string()),
             Verdict::Fail { error } => End::Failed(error.clone()),
             Verdict::Retry { .. } | Verdict::Release | Verdict::PutOff { .. } => return true,
         };
-        self.insist(&Step::Note(end)).await
+        self.retry_until_lost(&Step::Note(end)).await
     }
 
     /// Makes ready for the end. The crate does not tell when it could not end a job, so while Redis
     /// is away the answer is kept until Redis is back, or until the lease is lost.
-    async fn before_the_end(&self) -> Result<(), bullmq::Error> {
-        if !self.shared.inner.signals.is_listening() && !self.insist(&Step::Confirm).await {
+    async fn prepare_end(&self) -> Result<(), bullmq::Error> {
+        if !self.shared.inner.signals.is_listening() && !self.retry_until_lost(&Step::Confirm).await {
             return Err(bullmq::Error::Delayed);
         }
         if self.shared.inner.signals.take_cancel(self.job.id()) {
@@ -410,7 +331,7 @@ impl LeaseDriver {
         if !self.shared.started.load(Ordering::Acquire) {
             self.confirm().await?;
             let mut count = self.shared.set_if_held();
-            count.arg(keys::UNSEEN).arg(self.shared.counts.unseen + 1);
+            count.arg(keys::UNSTARTED).arg(self.shared.counts.unstarted + 1);
             self.shared.redis.queue.connection().cmd::<()>(&mut count).await?;
         }
         self.put_back(after).await
@@ -439,8 +360,8 @@ impl LeaseDriver {
         // Another try after a lost answer must not add a second one.
         entries.truncate(size(self.job.attempts_made()));
         entries.push(Value::from(error));
-        let wanted = self.job.opts().stack_trace_limit.map_or(usize::MAX, size);
-        entries.drain(..entries.len().saturating_sub(wanted));
+        let limit = self.job.opts().stack_trace_limit.map_or(usize::MAX, size);
+        entries.drain(..entries.len().saturating_sub(limit));
         Ok(Value::Array(entries).to_string())
     }
 
@@ -454,23 +375,23 @@ impl LeaseDriver {
 
     /// Makes sure that the lease is still held.
     async fn confirm(&self) -> Result<(), BullError> {
-        let lease = u64::try_from(self.shared.inner.settings.lease.as_millis()).unwrap_or(u64::MAX);
+        let lease = u64::try_from(self.shared.inner.settings.common.lease.as_millis()).unwrap_or(u64::MAX);
         Ok(self.job.extend_lock(&self.shared.token, lease).await?)
     }
 
-    async fn take(&self, step: &Step) -> Result<(), BullError> {
+    async fn run_step(&self, step: &Step) -> Result<(), BullError> {
         match step {
             Step::Confirm => self.confirm().await,
-            Step::Note(end) => end_notes::note(&self.shared.inner, &self.shared.redis, self.job.id(), end).await,
+            Step::Note(end) => watched::note_end(&self.shared.inner, &self.shared.redis, self.job.id(), end).await,
             Step::Retry { after, error } => self.retry(*after, error).await,
             Step::GiveBack { after } => self.give_back(*after).await,
         }
     }
 
     /// Tries until the step works or the lease is lost. Answers whether it worked.
-    async fn insist(&self, step: &Step) -> bool {
+    async fn retry_until_lost(&self, step: &Step) -> bool {
         loop {
-            let error = match self.shared.inner.link.call(self.take(step)).await {
+            let error = match self.shared.inner.link.call(self.run_step(step)).await {
                 Ok(()) => return true,
                 Err(error) => error,
             };

@@ -21,7 +21,7 @@ use crate::domain::{Timestamp, schedule};
 
 /// A schedule's own pattern, while another stands in its place.
 #[derive(Serialize, Deserialize)]
-struct Own {
+struct OwnPattern {
     pattern: String,
     tz: Option<String>,
     /// When its next job is due.
@@ -29,7 +29,7 @@ struct Own {
 }
 
 /// The template of a schedule's jobs.
-pub(super) struct Pattern<'p> {
+pub(super) struct JobTemplate<'p> {
     pub(super) name: &'p str,
     pub(super) data: Option<Value>,
     pub(super) options: Option<JobOptions>,
@@ -44,7 +44,7 @@ fn millis(at: Timestamp) -> u64 {
 }
 
 /// When a schedule is due next, and its timing as all programs read it.
-fn ours(repeat: &RepeatOptions, now: Timestamp) -> Result<(RepeatOptions, Timestamp), String> {
+fn next_by_jobber(repeat: &RepeatOptions, now: Timestamp) -> Result<(RepeatOptions, Timestamp), String> {
     let pattern = repeat.pattern.as_deref().unwrap_or_default();
     let times = CronTimes::parse(pattern, repeat.tz.as_deref().unwrap_or(schedule::UTC))?;
     let start = repeat.start_date.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
@@ -56,14 +56,14 @@ fn ours(repeat: &RepeatOptions, now: Timestamp) -> Result<(RepeatOptions, Timest
 }
 
 /// When the crate thinks that a schedule is due next; `None` where it can't read the timing.
-fn theirs(repeat: &RepeatOptions, now: Timestamp) -> Option<u64> {
+fn next_by_crate(repeat: &RepeatOptions, now: Timestamp) -> Option<u64> {
     let pattern = repeat.pattern.as_deref().unwrap_or_default();
     next_cron_millis(pattern, millis(now), repeat.tz.as_deref(), repeat.start_date).ok().flatten()
 }
 
 /// Whether the crate would find this time, too.
 fn agrees(repeat: &RepeatOptions, now: Timestamp, due: Timestamp) -> bool {
-    theirs(repeat, now) == Some(millis(due))
+    next_by_crate(repeat, now) == Some(millis(due))
 }
 
 /// Whether the crate, left alone, makes the right job follow this one of a schedule.
@@ -78,7 +78,7 @@ pub(super) fn goes_on_by_itself(job: &bullmq::Job, now: Timestamp) -> bool {
         start_date: repeat.start_date,
         ..RepeatOptions::default()
     };
-    ours(&repeat, now).is_ok_and(|(_, due)| agrees(&repeat, now, due))
+    next_by_jobber(&repeat, now).is_ok_and(|(_, due)| agrees(&repeat, now, due))
 }
 
 /// The timing of a stored schedule.
@@ -102,17 +102,17 @@ pub(super) async fn upsert(
     redis: &BullClient,
     id: &str,
     repeat: RepeatOptions,
-    pattern: Pattern<'_>,
+    template: JobTemplate<'_>,
 ) -> Result<(), BullError> {
-    let Pattern { name, data, options } = pattern;
+    let JobTemplate { name, data, options } = template;
     let now = inner.clock.now();
     if repeat.pattern.is_none() {
         redis.queue.upsert_job_scheduler(id, repeat, Some(name), data, options).await?;
         return Ok(());
     }
-    let (canonical, due) = ours(&repeat, now).map_err(invalid)?;
+    let (canonical, due) = next_by_jobber(&repeat, now).map_err(invalid)?;
     // The pattern as it was written, if the crate can read that.
-    let repeat = if theirs(&repeat, now).is_some() { repeat } else { canonical };
+    let repeat = if next_by_crate(&repeat, now).is_some() { repeat } else { canonical };
     if repeat.end_date.is_some_and(|end| millis(due) > end) {
         return Ok(());
     }
@@ -120,10 +120,11 @@ pub(super) async fn upsert(
         redis.queue.upsert_job_scheduler(id, repeat, Some(name), data, options).await?;
         return Ok(());
     }
-    let own = Own { pattern: repeat.pattern.clone().unwrap_or_default(), tz: repeat.tz.clone(), due: due.as_millis() };
+    let own =
+        OwnPattern { pattern: repeat.pattern.clone().unwrap_or_default(), tz: repeat.tz.clone(), due: due.as_millis() };
     let record = serde_json::to_string(&own).map_err(bullmq::Error::from)?;
     let mut keep = redis::cmd("HSET");
-    redis.queue.connection().cmd::<()>(keep.arg(inner.keys.odd_schedules()).arg(id).arg(record)).await?;
+    redis.queue.connection().cmd::<()>(keep.arg(inner.keys.replaced_patterns()).arg(id).arg(record)).await?;
     let once = RepeatOptions { pattern: Some(moment(due)), tz: Some(schedule::UTC.to_owned()), ..repeat };
     let put = redis.queue.upsert_job_scheduler(id, once, Some(name), data, options).await;
     restore(inner, redis, id, &own).await?;
@@ -140,7 +141,7 @@ fn moment(due: Timestamp) -> String {
 }
 
 /// Writes a schedule's own pattern back.
-async fn restore(inner: &Inner, redis: &BullClient, id: &str, own: &Own) -> Result<(), BullError> {
+async fn restore(inner: &Inner, redis: &BullClient, id: &str, own: &OwnPattern) -> Result<(), BullError> {
     /// A job that is due sooner may be taken any moment.
     const SOON: std::time::Duration = std::time::Duration::from_secs(2);
     let connection = redis.queue.connection();
@@ -168,16 +169,16 @@ async fn restore(inner: &Inner, redis: &BullClient, id: &str, own: &Own) -> Resu
         };
         write.cmd("EVAL").arg(keys::SET_IF_THERE).arg(1).arg(&job).arg("opts").arg(options.to_string()).ignore();
     }
-    write.cmd("HDEL").arg(inner.keys.odd_schedules()).arg(id).ignore();
+    write.cmd("HDEL").arg(inner.keys.replaced_patterns()).arg(id).ignore();
     Ok(connection.pipe(&write).await?)
 }
 
 /// Writes back the patterns that a process left undone when it died.
 pub(super) async fn restore_all(inner: &Inner, redis: &BullClient) -> Result<(), BullError> {
     let mut all = redis::cmd("HGETALL");
-    let all: HashMap<String, String> = redis.queue.connection().cmd(all.arg(inner.keys.odd_schedules())).await?;
+    let all: HashMap<String, String> = redis.queue.connection().cmd(all.arg(inner.keys.replaced_patterns())).await?;
     for (id, text) in all {
-        if let Ok(own) = serde_json::from_str::<Own>(&text) {
+        if let Ok(own) = serde_json::from_str::<OwnPattern>(&text) {
             restore(inner, redis, &id, &own).await?;
         }
     }
@@ -207,11 +208,11 @@ mod tests {
     #[test]
     fn where_the_crate_finds_another_time_it_is_noticed() {
         let now = at("2027-03-27T12:00:00Z");
-        let (canonical, due) = ours(&repeat("30 2,14 28 3 *", "europe/berlin"), now).unwrap();
+        let (canonical, due) = next_by_jobber(&repeat("30 2,14 28 3 *", "europe/berlin"), now).unwrap();
         assert_eq!((due, canonical.tz.as_deref()), (at("2027-03-28T01:00:00Z"), Some("Europe/Berlin")));
         assert!(!agrees(&canonical, now, due));
         let odd = repeat("0/3 * * * * *", "utc");
-        let (canonical, due) = ours(&odd, now).unwrap();
+        let (canonical, due) = next_by_jobber(&odd, now).unwrap();
         assert!(agrees(&canonical, now, due) && !agrees(&odd, now, due));
     }
 }

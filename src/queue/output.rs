@@ -1,21 +1,57 @@
-//! Holds the output of one lease that its queue has not written yet, and joins its pieces.
+//! The output of running jobs: its pieces, and the outbox that holds those of one lease until its queue has written
+//! them.
 //!
-//! It is bounded. Its owner is asked to say no more while it is full ([`Outbox::has_room`]); who goes on all the same
-//! loses the oldest pieces, which the places of the others show.
+//! An outbox joins pieces that follow on each other, and is bounded. The holder of the lease is asked to publish no
+//! more while the outbox is full ([`Outbox::has_room`]); a holder that goes on all the same loses the oldest pieces,
+//! which the places of the others show.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use super::OutputChunk;
-use crate::domain::Progress;
+use crate::domain::{Progress, Stream};
 
-/// From so many bytes on the owner is asked to wait.
+/// How long all output is kept after a job's end, or after a client last read it then.
+pub(super) const LINGER: Duration = Duration::from_secs(60);
+/// How long a client that has read is taken to read on.
+pub(super) const READS_ON: Duration = Duration::from_secs(60);
+
+/// From so many bytes on the holder is asked to wait.
 const FULL: usize = 4 << 20;
 /// So many bytes are never exceeded.
 const MOST: usize = 2 * FULL;
 /// Pieces that follow on each other are joined up to this size.
 const PIECE: usize = 64 << 10;
 
-/// See the module.
+/// A piece of a running job's output, for clients that follow it. The queue keeps it only as long as the job, and
+/// bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Which start of the job wrote it.
+    pub attempt: u32,
+    /// Standard output or standard error.
+    pub stream: Stream,
+    /// How many bytes of the stream came before it, lost ones included. `None` in what an older Jobber wrote, which did
+    /// not count them: such a piece follows on the one before it.
+    pub at: Option<u64>,
+    /// What the job wrote.
+    pub bytes: Vec<u8>,
+}
+
+impl OutputChunk {
+    fn is_followed_by(&self, next: &Self) -> bool {
+        (self.attempt, self.stream) == (next.attempt, next.stream)
+            && self.at.is_some()
+            && self.at.map(|at| at + self.bytes.len() as u64) == next.at
+    }
+
+    /// Takes off its first bytes.
+    pub(super) fn cut(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+        self.at = self.at.map(|at| at + bytes as u64);
+    }
+}
+
+/// What one lease has published, and its queue has not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     /// How far the job said last that it is.
@@ -35,7 +71,7 @@ impl Outbox {
         self.bytes < FULL
     }
 
-    /// Takes a piece.
+    /// Adds a piece, joined to the last one if it follows on that.
     pub(super) fn push(&mut self, chunk: OutputChunk) {
         self.bytes += chunk.bytes.len();
         match self.chunks.back_mut() {
@@ -52,7 +88,7 @@ impl Outbox {
         std::mem::take(self)
     }
 
-    /// Takes back pieces that could not be written; who tries again may write some of them twice, which their places show.
+    /// Takes back pieces that could not be written. The next try may write some of them twice, which their places show.
     pub(super) fn put_back(&mut self, mut chunks: VecDeque<OutputChunk>) {
         self.bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
         chunks.append(&mut self.chunks);
@@ -92,7 +128,6 @@ pub(super) fn keep_the_end(chunks: &mut VecDeque<OutputChunk>, limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Stream;
 
     fn chunk(stream: Stream, at: u64, text: &str) -> OutputChunk {
         OutputChunk { attempt: 1, stream, at: Some(at), bytes: text.as_bytes().to_vec() }

@@ -1,5 +1,5 @@
-//! What happens in the queue, from BullMQ's own event stream: every program that uses BullMQ writes to it by the very
-//! scripts that move a job.
+//! Reads what happens in the queue from BullMQ's own event stream: every program that uses BullMQ writes to it by the
+//! very scripts that move a job.
 //!
 //! Jobber itself has done most of it, and history has that already. The events that are certainly
 //! Jobber's are left out here: the moves of a job by a worker of Jobber's (known by its name in the
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::super::QueueError;
-use super::super::witness::{Deed, Deeds, Held, ToldEnd, Witness};
+use super::super::change_feed::{ChangeFeed, QueueChange, QueueChanges, QueueEntry, ReportedEnd};
 use super::connect::{BullClient, BullError};
 use super::{BullQueue, Inner, keys, read};
 use crate::domain::{JobId, Timestamp, WorkerId};
@@ -28,7 +28,7 @@ type Fields = HashMap<Vec<u8>, Vec<u8>>;
 
 /// What the stream said of one job.
 #[derive(Default)]
-struct StreamNews {
+struct JobChange {
     end: Option<End>,
     /// The job was final, and is to run again.
     put_back: bool,
@@ -46,7 +46,7 @@ fn word<'f>(fields: &'f Fields, name: &str) -> &'f [u8] {
 }
 
 /// Takes one event in. Answers true when it says that jobs have gone without an event for each.
-fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bool {
+fn fold(changes: &mut HashMap<String, JobChange>, at: &str, fields: &Fields) -> bool {
     let event = word(fields, "event");
     if event == b"cleaned" {
         return true;
@@ -61,7 +61,7 @@ fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bo
         _ => return false,
     };
     let Ok(id) = std::str::from_utf8(word(fields, "jobId")) else { return false };
-    let known = said.entry(id.to_owned()).or_default();
+    let known = changes.entry(id.to_owned()).or_default();
     known.put_back |= put_back;
     known.at = at.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
     // A job that was taken out after its end has ended all the same.
@@ -74,71 +74,74 @@ fn hear(said: &mut HashMap<String, StreamNews>, at: &str, fields: &Fields) -> bo
 
 /// Whether another program may have done this to a job with these fields: its last worker, its starts, and those of
 /// them that never reached a runner.
-fn may_be_anothers(said: &StreamNews, (worker, starts, unseen): &(Option<String>, Option<u32>, Option<u32>)) -> bool {
+fn may_be_foreign(
+    change: &JobChange,
+    (worker, starts, unstarted): &(Option<String>, Option<u32>, Option<u32>),
+) -> bool {
     let ours = worker.as_deref().is_some_and(|name| WorkerId::parse(name).is_ok_and(|id| id.is_generated()));
     // A worker without a name leaves the name of the worker before it.
-    let is_first = starts.unwrap_or(0).saturating_sub(unseen.unwrap_or(0)) <= 1;
-    match &said.end {
-        _ if said.put_back => true,
+    let is_first = starts.unwrap_or(0).saturating_sub(unstarted.unwrap_or(0)) <= 1;
+    match &change.end {
+        _ if change.put_back => true,
         Some(End::Failed(_) | End::Removed) => true,
         Some(End::Completed(_)) => !(ours && is_first),
         None => !ours && starts.is_some_and(|starts| starts > 0),
     }
 }
 
-async fn deeds(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<Deeds, BullError> {
+async fn changes(inner: &Inner, redis: &BullClient, had_place: bool) -> Result<QueueChanges, BullError> {
     let (stream, connection) = (inner.keys.bull("events"), redis.queue.connection());
     let mut ask = redis::pipe();
-    ask.cmd("GET").arg(inner.keys.heard());
+    ask.cmd("GET").arg(inner.keys.feed_position());
     ask.cmd("EXISTS").arg(&stream);
     let (place, exists): (Option<String>, bool) = connection.pipe(&ask).await?;
     let mut range = redis::cmd("XRANGE");
     let from = place.as_ref().map_or("-".to_owned(), |place| format!("({place}"));
     range.arg(&stream).arg(from).arg("+").arg("COUNT").arg(CHUNK);
     let events: Vec<(String, Fields)> = connection.cmd(&mut range).await?;
-    let mut found = Deeds { more: events.len() == CHUNK, ..Deeds::default() };
+    let mut found = QueueChanges { more: events.len() == CHUNK, ..QueueChanges::default() };
     // Jobber's own note is gone, or the stream is: then anything else may be gone too.
     let begins = place.as_deref() == Some(BEGINNING);
-    found.is_amiss = (had_place && place.is_none()) || (!exists && place.is_some() && !begins);
-    let mut said = HashMap::new();
+    found.has_gaps = (had_place && place.is_none()) || (!exists && place.is_some() && !begins);
+    let mut changes = HashMap::new();
     for (at, fields) in &events {
-        found.is_amiss |= hear(&mut said, at, fields);
+        found.has_gaps |= fold(&mut changes, at, fields);
     }
-    found.place = match events.last() {
+    found.position = match events.last() {
         Some((at, _)) => Some(at.clone()),
         None => (!exists && !begins || place.is_none()).then(|| BEGINNING.to_owned()),
     };
-    let said: Vec<_> = said.into_iter().collect();
-    if said.is_empty() {
+    let changes: Vec<_> = changes.into_iter().collect();
+    if changes.is_empty() {
         return Ok(found);
     }
     let mut ask = redis::pipe();
-    for (id, _) in &said {
-        ask.cmd("HMGET").arg(inner.keys.job(id)).arg("pb").arg("ats").arg(keys::UNSEEN);
+    for (id, _) in &changes {
+        ask.cmd("HMGET").arg(inner.keys.job(id)).arg("pb").arg("ats").arg(keys::UNSTARTED);
     }
     let known: Vec<(Option<String>, Option<u32>, Option<u32>)> = connection.pipe(&ask).await?;
-    let doubtful = said.into_iter().zip(known).filter(|((_, said), known)| may_be_anothers(said, known));
-    found.all.extend(doubtful.filter_map(|((id, said), _)| {
-        let end = said.end.map(|end| match end {
-            End::Completed(value) => ToldEnd::Completed(read::result(&String::from_utf8_lossy(&value))),
-            End::Failed(why) => ToldEnd::Failed(String::from_utf8_lossy(&why).into_owned()),
-            End::Removed => ToldEnd::Removed,
+    let foreign = changes.into_iter().zip(known).filter(|((_, change), known)| may_be_foreign(change, known));
+    found.all.extend(foreign.filter_map(|((id, change), _)| {
+        let end = change.end.map(|end| match end {
+            End::Completed(value) => ReportedEnd::Completed(read::result(&String::from_utf8_lossy(&value))),
+            End::Failed(why) => ReportedEnd::Failed(String::from_utf8_lossy(&why).into_owned()),
+            End::Removed => ReportedEnd::Removed,
         });
         // History can't know a job whose id is none that Jobber can hold.
-        Some(Deed { id: JobId::parse(&id).ok()?, end, at: Timestamp::from_millis(said.at) })
+        Some(QueueChange { id: JobId::parse(&id).ok()?, end, at: Timestamp::from_millis(change.at) })
     }));
     Ok(found)
 }
 
-async fn held(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<Held, BullError> {
+async fn entry(inner: &Inner, redis: &BullClient, id: &JobId) -> Result<QueueEntry, BullError> {
     let Some((state, fields)) = read::fields(inner, redis, id).await? else {
         // The job is in no list, and yet there: this process can't say what it is.
         let mut exists = redis::cmd("EXISTS");
         let exists: bool = redis.queue.connection().cmd(exists.arg(inner.keys.job(id.as_str()))).await?;
-        return Ok(if exists { Held::Unreadable } else { Held::Gone });
+        return Ok(if exists { QueueEntry::Unreadable } else { QueueEntry::Gone });
     };
     let job = read::job(&inner.settings, id.as_str(), state, &fields);
-    Ok(job.map_or(Held::Unreadable, |job| Held::Job(Box::new(job))))
+    Ok(job.map_or(QueueEntry::Unreadable, |job| QueueEntry::Job(Box::new(job))))
 }
 
 async fn are_open(inner: &Inner, redis: &BullClient, jobs: &[(JobId, Timestamp)]) -> Result<Vec<bool>, BullError> {
@@ -156,28 +159,28 @@ async fn are_open(inner: &Inner, redis: &BullClient, jobs: &[(JobId, Timestamp)]
 }
 
 #[async_trait]
-impl Witness for BullQueue {
-    async fn deeds(&self) -> Result<Deeds, QueueError> {
+impl ChangeFeed for BullQueue {
+    async fn changes(&self) -> Result<QueueChanges, QueueError> {
         let inner = &self.inner;
         let redis = inner.link.get().await?;
-        let had_place = inner.has_heard.load(std::sync::atomic::Ordering::Relaxed);
-        inner.link.call(deeds(inner, &redis, had_place)).await
+        let had_place = inner.has_position.load(std::sync::atomic::Ordering::Relaxed);
+        inner.link.call(changes(inner, &redis, had_place)).await
     }
 
-    async fn remember(&self, place: &str) -> Result<(), QueueError> {
+    async fn acknowledge(&self, position: &str) -> Result<(), QueueError> {
         let inner = &self.inner;
         let redis = inner.link.get().await?;
         let mut set = redis::cmd("SET");
-        set.arg(inner.keys.heard()).arg(place);
+        set.arg(inner.keys.feed_position()).arg(position);
         inner.link.call(redis.queue.connection().cmd::<()>(&mut set)).await?;
-        inner.has_heard.store(true, std::sync::atomic::Ordering::Relaxed);
+        inner.has_position.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 
-    async fn held(&self, ids: &[JobId]) -> Result<Vec<Held>, QueueError> {
+    async fn entries(&self, ids: &[JobId]) -> Result<Vec<QueueEntry>, QueueError> {
         let inner = &self.inner;
         let redis = inner.link.get().await?;
-        let all = futures_util::future::try_join_all(ids.iter().map(|id| held(inner, &redis, id)));
+        let all = futures_util::future::try_join_all(ids.iter().map(|id| entry(inner, &redis, id)));
         inner.link.call(all).await
     }
 
@@ -198,10 +201,10 @@ mod tests {
         words.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())).collect()
     }
 
-    fn said(events: &[&[(&str, &str)]]) -> StreamNews {
+    fn change_of(events: &[&[(&str, &str)]]) -> JobChange {
         let mut all = HashMap::new();
         for words in events {
-            hear(&mut all, "17-0", &event(words));
+            fold(&mut all, "17-0", &event(words));
         }
         all.remove("7").unwrap()
     }
@@ -214,17 +217,20 @@ mod tests {
         let failed: &[(&str, &str)] = &[("event", "failed"), ("jobId", "7"), ("failedReason", "x")];
         let again: &[(&str, &str)] = &[("event", "waiting"), ("jobId", "7"), ("prev", "failed")];
         let first = |worker: &Option<String>| (worker.clone(), Some(1), None);
-        assert!(!may_be_anothers(&said(&[active, completed]), &first(&ours)));
-        assert!(may_be_anothers(&said(&[active, completed]), &first(&Some("node".to_owned()))));
-        assert!(may_be_anothers(&said(&[active]), &first(&None)));
-        assert!(may_be_anothers(&said(&[completed]), &(ours.clone(), Some(2), None)), "a nameless one came after");
-        assert!(!may_be_anothers(&said(&[completed]), &(ours.clone(), Some(2), Some(1))), "put back unseen once");
-        assert!(may_be_anothers(&said(&[failed]), &first(&ours)), "its lease may have been taken for lost");
-        assert!(may_be_anothers(&said(&[failed, again]), &first(&ours)));
-        assert!(said(&[failed, again]).end.is_none(), "it has begun anew");
-        assert!(may_be_anothers(&said(&[completed]), &(None, None, None)), "gone at once");
+        assert!(!may_be_foreign(&change_of(&[active, completed]), &first(&ours)));
+        assert!(may_be_foreign(&change_of(&[active, completed]), &first(&Some("node".to_owned()))));
+        assert!(may_be_foreign(&change_of(&[active]), &first(&None)));
+        assert!(may_be_foreign(&change_of(&[completed]), &(ours.clone(), Some(2), None)), "a nameless one came after");
+        assert!(
+            !may_be_foreign(&change_of(&[completed]), &(ours.clone(), Some(2), Some(1))),
+            "put back unstarted once"
+        );
+        assert!(may_be_foreign(&change_of(&[failed]), &first(&ours)), "its lease may have been taken for lost");
+        assert!(may_be_foreign(&change_of(&[failed, again]), &first(&ours)));
+        assert!(change_of(&[failed, again]).end.is_none(), "it has begun anew");
+        assert!(may_be_foreign(&change_of(&[completed]), &(None, None, None)), "gone at once");
         let removed: &[(&str, &str)] = &[("event", "removed"), ("jobId", "7"), ("prev", "completed")];
-        assert!(matches!(said(&[completed, removed]).end, Some(End::Completed(_))));
-        assert!(matches!(said(&[removed]).end, Some(End::Removed)));
+        assert!(matches!(change_of(&[completed, removed]).end, Some(End::Completed(_))));
+        assert!(matches!(change_of(&[removed]).end, Some(End::Removed)));
     }
 }

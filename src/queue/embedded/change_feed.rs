@@ -1,27 +1,27 @@
-//! Nobody but Jobber writes to this queue, so nothing is done to its jobs unseen. What can happen is that the file goes,
-//! or comes back from an older copy, while history is kept elsewhere: then jobs of history are not here.
+//! Only Jobber writes to this queue, so history knows each change already. But the file can go, or come back from an
+//! older copy, while history is kept elsewhere: then jobs of history are not here.
 
 use async_trait::async_trait;
 use rusqlite::OptionalExtension;
 
-use super::super::witness::{Deeds, Held, Witness};
+use super::super::change_feed::{ChangeFeed, QueueChanges, QueueEntry};
 use super::super::{Queue, QueueError};
 use super::EmbeddedQueue;
 use crate::domain::{JobId, Timestamp};
 
 #[async_trait]
-impl Witness for EmbeddedQueue {
-    async fn deeds(&self) -> Result<Deeds, QueueError> {
-        Ok(Deeds::default())
+impl ChangeFeed for EmbeddedQueue {
+    async fn changes(&self) -> Result<QueueChanges, QueueError> {
+        Ok(QueueChanges::default())
     }
 
-    async fn remember(&self, _: &str) -> Result<(), QueueError> {
+    async fn acknowledge(&self, _: &str) -> Result<(), QueueError> {
         Ok(())
     }
 
-    async fn held(&self, ids: &[JobId]) -> Result<Vec<Held>, QueueError> {
+    async fn entries(&self, ids: &[JobId]) -> Result<Vec<QueueEntry>, QueueError> {
         let found = self.find(ids).await?;
-        Ok(found.into_iter().map(|job| job.map_or(Held::Gone, |job| Held::Job(Box::new(job)))).collect())
+        Ok(found.into_iter().map(|job| job.map_or(QueueEntry::Gone, |job| QueueEntry::Job(Box::new(job)))).collect())
     }
 
     async fn are_open(&self, jobs: &[(JobId, Timestamp)]) -> Result<Vec<bool>, QueueError> {

@@ -1,8 +1,8 @@
-//! Jobs that wait for others. Such a job is delayed until [`NEVER`]; triggers on the jobs that it waits for let it go in
-//! the very transaction in which the last of them completes, whatever completes it.
+//! Jobs that wait for others, their parents. Such a job is delayed until [`NEVER`]. Triggers on the parents make it
+//! ready in the very transaction in which the last of them completes, whatever completes it.
 //!
-//! When one of them fails, the job is made ready at once, barred: a worker takes it only to write down that it failed
-//! too. So history hears of it as of every other end.
+//! When a parent fails, the job is made ready at once, barred: a worker takes it only to fail it too. So history hears
+//! of it as of every other end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,14 +10,16 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Map, Value};
 
-use super::super::ParentResults;
+use super::super::{ParentResults, QueueError};
 use crate::domain::{Job, JobId, Timestamp};
 
 /// When a job is due that waits for others.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// `waits` counts the rows of `queue_waits` that are not done. A row stays with the job that has waited, for its result;
-/// `on_job` is an id, since the job that was waited for may be removed before.
+/// `waits` counts the rows of `queue_waits` that are not done. A row stays with the job that has waited, for its
+/// result; `on_job` is an id, since the job that was waited for may be removed before. The sentence in
+/// `queue_before_failed` is that of [`not_run_because`](super::super::lease::not_run_because), and stands in the
+/// trigger of every file: another sentence needs a step that makes the trigger anew.
 pub(super) const TABLES: &str = r"
 ALTER TABLE queue_jobs ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue_jobs ADD COLUMN pause INTEGER NOT NULL DEFAULT 0; -- ms to be delayed once nothing is waited for
@@ -72,7 +74,7 @@ END;
 pub(super) fn refusal<'j>(
     c: &Connection,
     jobs: impl Iterator<Item = &'j Arc<Job>>,
-) -> rusqlite::Result<Option<String>> {
+) -> rusqlite::Result<Option<QueueError>> {
     let mut earlier = HashSet::new();
     for job in jobs {
         // One that is there already is answered with itself.
@@ -82,10 +84,8 @@ pub(super) fn refusal<'j>(
                 continue;
             }
             match state_of(c, id)? {
-                None => return Ok(Some(format!("there is no job {id} in the queue that another could come after"))),
-                Some(5) => {
-                    return Ok(Some(format!("job {id} has failed: nothing can come after it unless it is retried")));
-                }
+                None => return Ok(Some(QueueError::unknown_parent(id))),
+                Some(5) => return Ok(Some(QueueError::failed_parent(id))),
                 Some(_) => {}
             }
         }
@@ -100,8 +100,8 @@ fn state_of(c: &Connection, id: &JobId) -> rusqlite::Result<Option<i64>> {
         .optional()
 }
 
-/// Lets a job that was just put in wait for those that it comes after, unless all of them have completed.
-pub(super) fn wait(c: &Connection, seq: i64, job: &Job, now: Timestamp) -> rusqlite::Result<()> {
+/// Makes a job that was just put in wait for those that it comes after, unless all of them have completed.
+pub(super) fn wait_for_parents(c: &Connection, seq: i64, job: &Job, now: Timestamp) -> rusqlite::Result<()> {
     for id in &job.options.after {
         c.prepare_cached(
             "INSERT INTO queue_waits (on_job, job, done, result)
@@ -121,7 +121,7 @@ pub(super) fn wait(c: &Connection, seq: i64, job: &Job, now: Timestamp) -> rusql
 }
 
 /// Whether a job that has just ended let others go.
-pub(super) fn has_followers(c: &Connection, seq: i64) -> rusqlite::Result<bool> {
+pub(super) fn has_children(c: &Connection, seq: i64) -> rusqlite::Result<bool> {
     c.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM queue_waits WHERE on_job = (SELECT id FROM queue_jobs WHERE seq = ?1))",
     )?
@@ -133,7 +133,7 @@ pub(super) const RESULTS: &str = "(SELECT json_group_object(on_job, json(result)
     WHERE w.job = queue_jobs.seq AND w.result IS NOT NULL)";
 
 /// What became of those that came before, from `barred` and [`RESULTS`].
-pub(super) fn before(barred: Option<String>, results: Option<&str>) -> ParentResults {
+pub(super) fn results(barred: Option<String>, results: Option<&str>) -> ParentResults {
     let results: Map<String, Value> =
         results.filter(|text| *text != "{}").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     ParentResults { barred, results }
@@ -146,10 +146,22 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::EmbeddedQueueSettings;
     use super::super::tests::Bench;
     use crate::domain::{JobId, JobState, Verdict};
+    use crate::queue::QueueSettings;
+    use crate::queue::lease::not_run_because;
     use crate::queue::{Cancellation, Operator, Queue};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_trigger_says_why_a_job_is_not_run_as_the_port_does() {
+        let bench = Bench::with(QueueSettings::default()).await;
+        let first = bench.submit(bench.job(|_| {})).await.id;
+        bench.submit(bench.job(|o| o.after = vec![first.clone()])).await;
+        let mut claims = bench.claim("w", 1).await;
+        claims.next().await.unwrap().settle(Verdict::Fail { error: "broken".to_owned() }).await;
+        let lease = claims.next().await.unwrap();
+        assert_eq!(lease.barred(), Some(&*not_run_because(first.as_str(), "broken")));
+    }
 
     /// What becomes of the next job that is taken, or of any that is not running.
     #[derive(Debug, Clone)]
@@ -179,7 +191,7 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let settings = EmbeddedQueueSettings { lease: Duration::from_secs(3600), ..EmbeddedQueueSettings::default() };
+                let settings = QueueSettings { lease: Duration::from_secs(3600), ..QueueSettings::default() };
                 let bench = Bench::with(settings).await;
                 let mut ids: Vec<JobId> = Vec::new();
                 let mut waits: HashMap<JobId, Vec<JobId>> = HashMap::new();

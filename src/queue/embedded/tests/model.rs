@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::tests::Bench;
-use super::*;
+use super::super::*;
+use super::Bench;
 use crate::domain::{Deduplication, Timestamp, Verdict};
 use crate::queue::Lease;
 
@@ -368,7 +368,7 @@ proptest! {
     fn any_sequence_of_calls_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let settings = EmbeddedQueueSettings { lease: Duration::from_secs(3600), ..EmbeddedQueueSettings::default() };
+            let settings = QueueSettings { lease: Duration::from_secs(3600), ..QueueSettings::default() };
             let bench = Bench::with(settings).await;
             let claims = bench.claim("w", 0).await;
             let mut run = Run { bench, model: Model::default(), claims, leases: Vec::new() };

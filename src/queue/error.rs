@@ -1,0 +1,78 @@
+//! The error of all ports of the queue, and its sentences that both adapters say.
+
+use crate::domain::{JobId, JobState};
+
+/// The kinds of errors that callers tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueErrorKind {
+    /// The queue can't be reached, or is too busy; another try may work.
+    Unavailable,
+    /// There is no room left (disk, memory, a cap).
+    Full,
+    /// An idempotency key came back with another request.
+    KeyReused,
+    /// What was asked for can't be: a cursor of another list, for instance.
+    Rejected,
+    /// What is stored can't be read.
+    Corrupt,
+}
+
+/// Why the queue could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueueError {
+    /// What a caller can decide on.
+    pub kind: QueueErrorKind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl QueueError {
+    /// An error of this kind; `message` names the thing and the fix.
+    pub fn new(kind: QueueErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Adds what caused it.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An idempotency key comes again with another request.
+    pub(super) fn key_reused(key: &str) -> Self {
+        let message =
+            format!("the idempotency key {key:?} was used for another request; take a new key for a new request");
+        Self::new(QueueErrorKind::KeyReused, message)
+    }
+
+    /// Jobs in this state can't be cleaned.
+    pub(super) fn not_cleanable(state: JobState) -> Self {
+        let message = format!("{state} jobs can't be cleaned; only completed and failed ones can");
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
+    /// A list of jobs in this state did not give this cursor.
+    pub(super) fn foreign_cursor(cursor: &str, state: JobState) -> Self {
+        let message = format!("the cursor {cursor:?} is not one of the list of {state} jobs; start without a cursor");
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
+    /// A job is to come after one that the queue does not know.
+    pub(super) fn unknown_parent(id: &JobId) -> Self {
+        let message = format!("there is no job {id} in the queue that another could come after");
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
+    /// A job is to come after one that has failed.
+    pub(super) fn failed_parent(id: &JobId) -> Self {
+        let message = format!("job {id} has failed: nothing can come after it unless it is retried");
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
+    /// Whether the same call may work later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, QueueErrorKind::Unavailable | QueueErrorKind::Full)
+    }
+}
