@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
+use super::{InvalidJob, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
 
 /// A job that has been accepted: its header. Id, name and time of submission never change. What it is given is its
 /// [`JobBody`], which travels beside it only to a reader that asks for it.
@@ -42,22 +42,6 @@ pub struct NewJob {
     pub data: Option<RawJson>,
     /// The rules, with defaults filled in.
     pub options: JobOptions,
-}
-
-/// Why a job can't be accepted: which field, and what it must be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct InvalidJob {
-    /// The field, as the caller wrote it, e.g. `arguments/3`.
-    pub field: String,
-    /// What is wrong with it and what is allowed.
-    pub problem: String,
-}
-
-impl InvalidJob {
-    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
-    }
 }
 
 impl NewJob {

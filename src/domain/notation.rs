@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::JobOptions;
+use super::time::LONGEST;
 
 /// Reads `90s`, `15m`, `1h 30m`, `250ms`.
 ///
@@ -11,7 +11,7 @@ use super::JobOptions;
 pub fn duration(text: &str) -> Result<Duration, String> {
     let allowed = || "a duration such as 250ms, 90s, 15m, 1h or 1d, at most ten years".to_owned();
     let value = humantime::parse_duration(text).map_err(|_| allowed())?;
-    if value <= JobOptions::MAX_DURATION { Ok(value) } else { Err(allowed()) }
+    if value <= LONGEST { Ok(value) } else { Err(allowed()) }
 }
 
 /// Reads `512M`, `1GiB`, `65536`: binary units, with or without `B` or `iB`.

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::InvalidJob;
-use super::time::millis;
+use super::time::{self, millis};
 use super::{Backoff, JobId, notation};
 
 /// Gives the table of run options to another macro.
@@ -202,6 +201,22 @@ pub struct Deduplication {
     pub ttl: Option<Duration>,
 }
 
+/// Why a job can't be accepted: which field, and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidJob {
+    /// The field, as the caller wrote it, e.g. `arguments/3`.
+    pub field: String,
+    /// What is wrong with it and what is allowed.
+    pub problem: String,
+}
+
+impl InvalidJob {
+    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
 impl JobOptions {
     /// The most attempts that can be asked for.
     pub const MAX_ATTEMPTS: u32 = 1000;
@@ -210,7 +225,7 @@ impl JobOptions {
     /// The most jobs that one can wait for.
     pub const MAX_AFTER: usize = 1000;
     /// The longest delay, timeout or time to live: ten years.
-    pub const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
+    pub const MAX_DURATION: Duration = time::LONGEST;
 
     /// Checks every option of the job with this id.
     ///

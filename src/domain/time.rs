@@ -8,6 +8,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The longest duration that Jobber takes: ten years.
+pub const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z. Written as RFC 3339 in JSON (`2026-11-24T08:00:00.000Z`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);

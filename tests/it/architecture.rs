@@ -1,6 +1,6 @@
 //! The house rules that a compiler does not know: who may import whom, where third parties stop, how long a file may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms and the rooms that each may import. A room is the first part of a module path; `queue::embedded` and the like
@@ -178,6 +178,72 @@ fn rooms_import_only_what_lies_below_them() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The modules below `super::`, `super::super::` and so on that code names, each with the number of `super::`. Groups are
+/// taken apart one level.
+fn named_above(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("super::") {
+        if code[..at].ends_with("super::") || code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let supers = code[at..].split("super::").take_while(|part| part.is_empty()).count();
+        let rest = &code[at + supers * "super::".len()..];
+        let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        match rest.strip_prefix('{') {
+            None => found.push((supers, word(rest))),
+            Some(group) => {
+                let mut depth = 0;
+                let mut entry = true;
+                for (i, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => entry = true,
+                        c if depth == 0 && entry && !c.is_whitespace() => {
+                            entry = false;
+                            found.push((supers, word(&group[i..])));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Files of one folder may use each other in one direction only. `mod.rs` stands above them: it hands out what they share.
+#[test]
+fn files_of_a_folder_form_no_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let module = |path: &Path| path.strip_prefix(&root).unwrap().with_extension("");
+    let sources = sources();
+    let files: BTreeSet<PathBuf> = sources.iter().map(|source| module(&source.path)).collect();
+    let mut uses: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+    for source in &sources {
+        let own = module(&source.path);
+        if own.ends_with("mod") || own.ends_with("main") || own.ends_with("lib") {
+            continue;
+        }
+        for (supers, name) in named_above(&source.code) {
+            let folder = own.ancestors().nth(supers).unwrap();
+            let other = folder.join(name);
+            if other != own && files.contains(&other) {
+                uses.entry(own.clone()).or_default().insert(other);
+            }
+        }
+    }
+    assert!(uses.len() > 100, "the uses were not found: {}", uses.len());
+    // What uses nothing that is left is in no circle.
+    while let Some(free) =
+        uses.iter().find(|(_, used)| used.iter().all(|u| !uses.contains_key(u))).map(|(f, _)| f.clone())
+    {
+        uses.remove(&free);
+    }
+    assert!(uses.is_empty(), "circles, and what leads to them: {uses:#?}");
 }
 
 #[test]

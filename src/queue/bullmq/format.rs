@@ -17,7 +17,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::BullSettings;
-use super::options::Wanted;
+use super::options::{self, Wanted};
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
@@ -222,7 +222,7 @@ fn content_of_text(text: &str) -> Result<Content, String> {
     let whole: &RawValue = serde_json::from_str(text).map_err(|e| format!("can't be read as JSON: {e}"))?;
     let strings = |json: &RawValue| {
         serde_json::from_str(json.get())
-            .or_else(|_| serde_json::from_str::<Vec<String>>(&without_halves(json.get())))
+            .or_else(|_| serde_json::from_str::<Vec<String>>(&options::without_halves(json.get())))
             .ok()
     };
     if let Some(arguments) = strings(whole) {
@@ -238,29 +238,6 @@ fn content_of_text(text: &str) -> Result<Content, String> {
     let extra =
         members.get("jobber").map(|extra| serde_json::from_str(extra.get()).map_err(|e| format!("jobber: {e}")));
     Ok(Content { arguments, data: members.get("data").and_then(|json| data(json)), extra: extra.transpose()? })
-}
-
-/// The text with each escaped half of a surrogate pair that stands alone replaced.
-pub(super) fn without_halves(text: &str) -> String {
-    let escaped = |at: usize| -> Option<u16> {
-        let code = text.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(code, 16).ok()
-    };
-    let mut whole = String::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(next) = text[at..].find('\\').map(|i| at + i) {
-        whole.push_str(&text[at..next]);
-        let (kept, replaced) = match (escaped(next), escaped(next + 6)) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, false),
-            (Some(0xd800..=0xdfff), _) => (6, true),
-            (Some(_), _) => (6, false),
-            (None, _) => (1 + text[next + 1..].chars().next().map_or(0, char::len_utf8), false),
-        };
-        whole.push_str(if replaced { "\\ufffd" } else { &text[next..next + kept] });
-        at = next + kept;
-    }
-    whole.push_str(&text[at..]);
-    whole
 }
 
 /// The job that a producer meant, where the settings say what it does not.

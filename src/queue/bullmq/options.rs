@@ -10,7 +10,6 @@ use bullmq::JobOptions as BullOptions;
 use bullmq::types::BackoffStrategy;
 use serde_json::{Map, Number, Value, json};
 
-use super::format;
 use crate::domain::{BackoffKind, Deduplication, JobOptions};
 
 /// The options that a producer wants for its job, in Jobber's terms.
@@ -85,7 +84,7 @@ impl Wanted {
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     let text = text.trim();
-    let tree = serde_json::from_str(text).or_else(|_| serde_json::from_str(&format::without_halves(text)));
+    let tree = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_halves(text)));
     match tree {
         _ if text.is_empty() => Ok(Map::new()),
         Ok(Value::Object(opts)) => Ok(opts),
@@ -217,6 +216,29 @@ fn whole(value: &Value) -> Value {
         }
         value => value.clone(),
     }
+}
+
+/// The text with each escaped half of a surrogate pair that stands alone replaced.
+pub(super) fn without_halves(text: &str) -> String {
+    let escaped = |at: usize| -> Option<u16> {
+        let code = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(code, 16).ok()
+    };
+    let mut whole = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(next) = text[at..].find('\\').map(|i| at + i) {
+        whole.push_str(&text[at..next]);
+        let (kept, replaced) = match (escaped(next), escaped(next + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, false),
+            (Some(0xd800..=0xdfff), _) => (6, true),
+            (Some(_), _) => (6, false),
+            (None, _) => (1 + text[next + 1..].chars().next().map_or(0, char::len_utf8), false),
+        };
+        whole.push_str(if replaced { "\\ufffd" } else { &text[next..next + kept] });
+        at = next + kept;
+    }
+    whole.push_str(&text[at..]);
+    whole
 }
 
 #[cfg(test)]
