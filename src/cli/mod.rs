@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use futures_util::future::LocalBoxFuture;
 
 use crate::client::{Client, DEFAULT_SERVER, Secret};
 pub use console::{Console, Format};
@@ -237,7 +238,11 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode>
 }
 
 /// Runs a command that talks to a server. Prints errors on the console, and returns the exit code.
-pub async fn run(command: ClientCommand, globals: &Globals, mut console: Console) -> ExitCode {
+pub fn run<'a>(command: ClientCommand, globals: &'a Globals, console: Console) -> LocalBoxFuture<'a, ExitCode> {
+    Box::pin(run_command(command, globals, console))
+}
+
+async fn run_command(command: ClientCommand, globals: &Globals, mut console: Console) -> ExitCode {
     let for_jobs = command.speaks_for_jobs();
     let exit = match dispatch(command, globals, &mut console).await {
         Ok(exit) => exit,

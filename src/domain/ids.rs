@@ -150,7 +150,7 @@ impl JobId {
 
     /// The job's own id and its time of submission, if this id is made of both (see [`JobId::come_again`]) and was not
     /// shortened.
-    pub fn told_apart(&self) -> Option<(Self, Timestamp)> {
+    pub fn split_come_again(&self) -> Option<(Self, Timestamp)> {
         let (id, submitted_at) = self.parts()?;
         (!Self::is_digested(id)).then_some((Self::parse(id).ok()?, submitted_at))
     }
@@ -329,8 +329,8 @@ mod tests {
         let at = Timestamp::from_millis(1_700_000_000_000);
         let id = JobId::parse("jobA").unwrap();
         assert_eq!(id.come_again(at).as_str(), "jobA~1700000000000");
-        assert_eq!(id.come_again(at).told_apart(), Some((id, at)));
-        assert_eq!(JobId::parse("a~b").unwrap().told_apart(), None);
+        assert_eq!(id.come_again(at).split_come_again(), Some((id, at)));
+        assert_eq!(JobId::parse("a~b").unwrap().split_come_again(), None);
         let [a, b] = ["a", "b"].map(|end| JobId::parse(&format!("{}{end}", "x".repeat(255))).unwrap());
         assert_ne!(a.come_again(at), b.come_again(at));
         assert!(JobId::parse(a.come_again(at).as_str()).is_ok());
@@ -346,7 +346,7 @@ mod tests {
             let made = id.come_again(at);
             proptest::prop_assert!(JobId::parse(made.as_str()).is_ok());
             let has_room = text.len() + 1 + at.as_millis().to_string().len() <= 256;
-            proptest::prop_assert_eq!(made.told_apart(), has_room.then_some((id, at)));
+            proptest::prop_assert_eq!(made.split_come_again(), has_room.then_some((id, at)));
             proptest::prop_assert_eq!(made.is_shortened(), !has_room);
         }
     }

@@ -97,7 +97,7 @@ impl Default for CategoryRule {
 
 impl CategoryRule {
     /// Whether it changes the limits of the next attempt.
-    pub fn stretches(&self) -> bool {
+    pub fn scales_limits(&self) -> bool {
         self.timeout_factor != 1.0 || self.memory_factor != 1.0
     }
 }

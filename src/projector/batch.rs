@@ -55,12 +55,12 @@ pub async fn fold_batch(
 ) -> Result<Folded, StoreError> {
     let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
     let mut batch = Batch::load(projection, entries, retention).await?;
-    let told_apart = batch.tell_apart(projection, entries).await?;
-    if let Some((entries, own_ids)) = &told_apart {
+    let separated = batch.separate_reused_ids(projection, entries).await?;
+    if let Some((entries, own_ids)) = &separated {
         let firsts = std::mem::replace(&mut batch, Batch::load(projection, entries, retention).await?);
         batch.tell_of_those_that_came_again(firsts, entries, own_ids);
     }
-    for (at, entry) in told_apart.as_ref().map_or(entries, |(entries, _)| entries) {
+    for (at, entry) in separated.as_ref().map_or(entries, |(entries, _)| entries) {
         match entry {
             Entry::Job(event) => batch.fold(*at, event),
             Entry::Categories(event) => {
@@ -184,7 +184,7 @@ impl Batch {
 
     /// The entries, with an id of its own for each job whose id another job had before, and a map
     /// from those new ids to the old ones. `None` when there is no such job.
-    async fn tell_apart(
+    async fn separate_reused_ids(
         &self,
         projection: &dyn Projection,
         entries: &[(Cursor, Entry)],
@@ -200,7 +200,7 @@ impl Batch {
             return Ok(None);
         }
         let mut own_ids = HashMap::new();
-        let told_apart = entries.iter().cloned().map(|(at, mut entry)| {
+        let separated = entries.iter().cloned().map(|(at, mut entry)| {
             if let Entry::Job(event) = &mut entry
                 && has_come_again(&event.job)
             {
@@ -210,8 +210,8 @@ impl Batch {
             }
             (at, entry)
         });
-        let told_apart = told_apart.collect();
-        Ok(Some((told_apart, own_ids)))
+        let separated = separated.collect();
+        Ok(Some((separated, own_ids)))
     }
 
     /// The ids made for jobs that came again and whose first job's record has expired since. Only

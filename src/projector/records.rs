@@ -64,7 +64,7 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
 fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker: &WorkerId, host: &str) {
     let i = match find(record, number) {
         // The end came first, and only the host was not known.
-        Ok(i) if record.attempts[i].worker == *worker || is_told(&record.attempts[i]) => {
+        Ok(i) if record.attempts[i].worker == *worker || is_reported(&record.attempts[i]) => {
             let attempt = &mut record.attempts[i];
             if attempt.worker == *worker && attempt.host.is_empty() {
                 host.clone_into(&mut attempt.host);
@@ -87,7 +87,7 @@ fn started(record: &mut JobRecord, at: Timestamp, number: AttemptNumber, worker:
 fn withdrawn(record: &mut JobRecord, number: AttemptNumber, worker: &WorkerId) {
     let Ok(i) = find(record, number) else { return };
     let attempt = &record.attempts[i];
-    if attempt.worker != *worker || is_told(attempt) || i + 1 < record.attempts.len() {
+    if attempt.worker != *worker || is_reported(attempt) || i + 1 < record.attempts.len() {
         return;
     }
     record.attempts.remove(i);
@@ -105,7 +105,7 @@ fn finished_attempt(
     next_at: Option<Timestamp>,
 ) {
     let i = match find(record, number) {
-        Ok(i) if is_told(&record.attempts[i]) => return,
+        Ok(i) if is_reported(&record.attempts[i]) => return,
         Ok(i) => {
             // The start under this number, if there was one, may have been another worker's.
             let attempt = &mut record.attempts[i];
@@ -237,7 +237,7 @@ fn close(attempt: &mut AttemptRecord, at: Timestamp) {
 }
 
 /// Whether its worker reported the end. A report that was made here is a presumption.
-fn is_told(attempt: &AttemptRecord) -> bool {
+fn is_reported(attempt: &AttemptRecord) -> bool {
     let is_presumed = |report: &AttemptReport| {
         report.outcome == Outcome::Lost
             && report.usage.is_none()

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -40,11 +41,15 @@ pub struct BenchOptions {
 ///
 /// # Errors
 /// When the binary does not run, or a job of the pipeline does not complete.
-pub async fn bench(
-    mut config: Config,
+pub fn bench(
+    config: Config,
     environment: Vec<(String, String)>,
     options: BenchOptions,
-) -> anyhow::Result<()> {
+) -> LocalBoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(run(config, environment, options))
+}
+
+async fn run(mut config: Config, environment: Vec<(String, String)>, options: BenchOptions) -> anyhow::Result<()> {
     let binary = fs_err::canonicalize(&options.binary).context("--binary: build it with `make -C cpp-jobs`")?;
     let dir = std::env::temp_dir().join(format!("jobber-bench-{}", JobId::generate()));
     let jobs_dir = dir.join("jobs");

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -18,7 +19,15 @@ const LAST_QUESTIONS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When it can't start: see [`super::serve`] and [`super::work`]; or when the C++ jobs do not compile.
-pub async fn dev(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
+pub fn dev(
+    config: Config,
+    environment: Vec<(String, String)>,
+    options: RoleOptions,
+) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
+    Box::pin(run(config, environment, options))
+}
+
+async fn run(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let listener = parts::bind(&config).await?;

@@ -1,5 +1,7 @@
 //! The checks of `jobber doctor` on the configuration, loaded as any role would load it, and on its host.
 
+use futures_util::future::LocalBoxFuture;
+
 use crate::config::{Config, Sources};
 use crate::doctor::redis::RedisFacts;
 use crate::doctor::{self, Finding};
@@ -8,7 +10,11 @@ use crate::wiring;
 
 /// Checks everything but Jobber's own server. A configuration that can't be used is the only
 /// finding, because all other checks depend on it.
-pub async fn examine(sources: &Sources) -> Vec<Finding> {
+pub fn examine<'a>(sources: &'a Sources) -> LocalBoxFuture<'a, Vec<Finding>> {
+    Box::pin(find(sources))
+}
+
+async fn find(sources: &Sources) -> Vec<Finding> {
     const CHECK: &str = "configuration";
     let file = sources.file_read();
     let config = match Config::load(sources) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures_util::future::LocalBoxFuture;
 
 use super::parts;
 use crate::config::Config;
@@ -13,7 +14,17 @@ use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, StopSignal};
 ///
 /// # Errors
 /// When Jobber could not do its own work: it can't make a scratch directory, or lacks the CPUs asked for.
-pub async fn exec(
+pub fn exec(
+    config: Config,
+    environment: Vec<(String, String)>,
+    order: RunOrder,
+    stop: StopSignal,
+    sink: Arc<dyn OutputSink>,
+) -> LocalBoxFuture<'static, anyhow::Result<AttemptReport>> {
+    Box::pin(run(config, environment, order, stop, sink))
+}
+
+async fn run(
     config: Config,
     environment: Vec<(String, String)>,
     mut order: RunOrder,

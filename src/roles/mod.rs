@@ -1,5 +1,8 @@
 //! The roles that a process can play. Each opens the ports, starts its parts, says that it is
 //! ready, and waits for the end.
+//!
+//! What `main` awaits is boxed here: so the code of a role is compiled once, with the library, and not with each binary
+//! that awaits it.
 
 pub mod bench;
 mod build;

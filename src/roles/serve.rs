@@ -1,5 +1,7 @@
 //! `jobber serve`: API and projector.
 
+use futures_util::future::LocalBoxFuture;
+
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
@@ -10,7 +12,11 @@ use crate::wiring;
 ///
 /// # Errors
 /// When it can't start: the address is taken, or the data directory can't be used.
-pub async fn serve(config: Config, options: RoleOptions) -> anyhow::Result<bool> {
+pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
+    Box::pin(run(config, options))
+}
+
+async fn run(config: Config, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let listener = parts::bind(&config).await?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +29,16 @@ const WORD: u64 = 10_000;
 ///
 /// # Errors
 /// When there is no store, or another process folds history for longer than `patience`.
-pub async fn rebuild(config: &Config, check: bool, patience: Duration, note: Note<'_>) -> anyhow::Result<Recounted> {
+pub fn rebuild<'a>(
+    config: &'a Config,
+    check: bool,
+    patience: Duration,
+    note: Note<'a>,
+) -> LocalBoxFuture<'a, anyhow::Result<Recounted>> {
+    Box::pin(recount(config, check, patience, note))
+}
+
+async fn recount(config: &Config, check: bool, patience: Duration, note: Note<'_>) -> anyhow::Result<Recounted> {
     let upkeep = open(config, false, true).await?;
     let (clock, projection) = (Clock::system(), &*upkeep.projection);
     under_term(config, &upkeep, patience, note, async |term, _| {
@@ -52,7 +62,17 @@ pub async fn rebuild(config: &Config, check: bool, patience: Duration, note: Not
 ///
 /// # Errors
 /// When there is no store or no room, or another process folds history for longer than `patience`.
-pub async fn export(
+pub fn export<'a>(
+    config: &'a Config,
+    file: Option<&'a Path>,
+    skip_log: bool,
+    patience: Duration,
+    note: Note<'a>,
+) -> LocalBoxFuture<'a, anyhow::Result<Moved>> {
+    Box::pin(write_history(config, file, skip_log, patience, note))
+}
+
+async fn write_history(
     config: &Config,
     file: Option<&Path>,
     skip_log: bool,
@@ -94,7 +114,17 @@ pub async fn export(
 /// # Errors
 /// When the lines are broken, the store has a history of its own, the log can't go on from the
 /// imported history, or another process folds history for longer than `patience`.
-pub async fn import(
+pub fn import<'a>(
+    config: &'a Config,
+    file: Option<&'a Path>,
+    skip_log: bool,
+    patience: Duration,
+    note: Note<'a>,
+) -> LocalBoxFuture<'a, anyhow::Result<Moved>> {
+    Box::pin(read_history(config, file, skip_log, patience, note))
+}
+
+async fn read_history(
     config: &Config,
     file: Option<&Path>,
     skip_log: bool,

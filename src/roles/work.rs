@@ -1,5 +1,7 @@
 //! `jobber work`: a worker.
 
+use futures_util::future::LocalBoxFuture;
+
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
@@ -11,7 +13,15 @@ use crate::wiring;
 ///
 /// # Errors
 /// When it can't start: the data directory can't be used, or the machine lacks the CPUs asked for.
-pub async fn work(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
+pub fn work(
+    config: Config,
+    environment: Vec<(String, String)>,
+    options: RoleOptions,
+) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
+    Box::pin(run(config, environment, options))
+}
+
+async fn run(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     life.listen()?;
     let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;

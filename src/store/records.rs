@@ -121,7 +121,7 @@ pub struct FirstEnd {
 
 /// Finds the queue's id of a job; see [`JobRecord::own_id`].
 pub fn own_id(id: &JobId, queued_as: Option<&JobId>, submitted_at: Timestamp) -> Option<JobId> {
-    match id.told_apart() {
+    match id.split_come_again() {
         _ if queued_as.is_some() => queued_as.cloned(),
         Some((own, _)) if own.come_again(submitted_at) == *id => Some(own),
         _ => (!id.is_shortened()).then(|| id.clone()),

@@ -83,7 +83,7 @@ impl Policies {
 
     /// The scale of the time and memory limits of the job's next attempt.
     pub(super) async fn limit_scale(&self, job: &JobId) -> LimitScale {
-        if !self.rules.values().any(CategoryRule::stretches) {
+        if !self.rules.values().any(CategoryRule::scales_limits) {
             return LimitScale::default();
         }
         let known = tokio::time::timeout(PATIENCE, self.cache.limit_scale(job)).await;
@@ -92,7 +92,7 @@ impl Policies {
 
     /// Raises the limits of the job's next attempt, if the rule says so.
     pub(super) async fn give_more(&self, job: &JobId, rule: &CategoryRule) {
-        if !rule.stretches() {
+        if !rule.scales_limits() {
             return;
         }
         let more = self.limit_scale(job).await.by(rule);

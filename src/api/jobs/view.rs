@@ -26,7 +26,7 @@ impl JobSnapshot {
         let pinned = self.own_id.come_again(self.view.submitted_at);
         // A generated id never comes again, and one that is too long can't be taken apart.
         let is_generated = uuid::Uuid::parse_str(self.own_id.as_str()).is_ok();
-        let is_found = pinned.told_apart().is_some_and(|(id, _)| id == self.own_id);
+        let is_found = pinned.split_come_again().is_some_and(|(id, _)| id == self.own_id);
         if is_found && !is_generated { pinned } else { self.view.id.clone() }
     }
 }
@@ -108,7 +108,7 @@ impl Api {
         let mut snapshot = merge(Some(record), None).ok_or_else(|| ApiError::unknown_job(id))?;
         give(&mut snapshot.view, body, lacks_body);
         snapshot.view.id = id.clone();
-        snapshot.own_id = id.told_apart().map_or_else(|| id.clone(), |(base, _)| base);
+        snapshot.own_id = id.split_come_again().map_or_else(|| id.clone(), |(base, _)| base);
         if !snapshot.settled {
             let lack =
                 format!("the queue can't be asked ({}): state, worker and progress may be of the past", error.detail());
@@ -120,7 +120,7 @@ impl Api {
     /// What the queue alone knows of an earlier job of an id that came again, while history can't be asked because of
     /// `error`.
     async fn snapshot_from_queue(&self, id: &JobId, depth: Depth, error: ApiError) -> Result<JobSnapshot, ApiError> {
-        let Some((base, submitted_at)) = id.told_apart() else { return Err(error) };
+        let Some((base, submitted_at)) = id.split_come_again() else { return Err(error) };
         match self.queued(&base, depth).await?.filter(|queued| queued.job.submitted_at == submitted_at) {
             Some(known) => Ok(without_history(id, &base, known, error.detail())),
             None => Err(error),
@@ -144,7 +144,7 @@ impl Api {
             (known, None) => {
                 let is_known = known.is_some();
                 let noted = known.as_ref().and_then(|record| Some((record.queued_as.clone()?, record.submitted_at)));
-                if let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) {
+                if let Some((base, submitted_at)) = noted.or_else(|| id.split_come_again()) {
                     let of_that_time = |job: &QueuedJob| job.job.submitted_at == submitted_at;
                     queued = self.queued(&base, depth).await?.filter(of_that_time);
                     if !is_known {
@@ -192,7 +192,7 @@ impl Api {
     pub(in crate::api) async fn in_queue(&self, id: JobId) -> Result<JobId, ApiError> {
         let record = if id.is_shortened() { self.history.job_without_result(&id).await? } else { None };
         let noted = record.and_then(|record| Some((record.queued_as?, record.submitted_at)));
-        let Some((base, submitted_at)) = noted.or_else(|| id.told_apart()) else { return Ok(id) };
+        let Some((base, submitted_at)) = noted.or_else(|| id.split_come_again()) else { return Ok(id) };
         let queued = self.queue.standing(&[id.clone(), base.clone()]).await?;
         let is_base = matches!(&queued[..], [None, Some(job)] if job.job.submitted_at == submitted_at);
         Ok(if is_base { base } else { id })

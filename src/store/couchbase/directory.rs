@@ -23,8 +23,8 @@ use tokio::sync::Mutex;
 
 use super::documents::{self, NAMES, Room, read};
 use super::kv::{Written, each};
-use super::lease;
 use super::session::Connector;
+use super::term;
 use crate::domain::{Day, JobId, JobName, JobState, Timestamp};
 use crate::reconnect::ReconnectBackoff;
 use crate::stats::{Counts, ShardKey};
@@ -359,7 +359,7 @@ impl<D: Document> Remembered<D> {
                 return Ok(after);
             }
             // The other writer may have taken the term.
-            lease::check(connector, term).await?;
+            term::check(connector, term).await?;
             tokio::time::sleep(waits.next_wait()).await;
         }
         Err(StoreError::new(

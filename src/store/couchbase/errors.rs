@@ -5,8 +5,8 @@
 
 use super::documents::{self, Room};
 use super::kv::{Written, each};
-use super::lease;
 use super::session::Connector;
+use super::term;
 use crate::domain::Fingerprint;
 use crate::store::{Categories, ErrorRecord, Learned, Sighting, StoreError, StoreErrorKind, Term, Versioned, codec};
 
@@ -65,7 +65,7 @@ pub(super) async fn see(connector: &Connector, sightings: &[Sighting]) -> Result
 }
 
 pub(super) async fn learn(connector: &Connector, term: &Term, learned: &[Learned]) -> Result<(), StoreError> {
-    lease::check(connector, term).await?;
+    term::check(connector, term).await?;
     let taught = |Learned { knowledge, .. }: &Learned, before: Option<ErrorRecord>| {
         let record = before?;
         let is_later = record.knowledge.as_ref().is_some_and(|known| known.revision > knowledge.revision);

@@ -39,7 +39,6 @@ mod errors;
 mod history;
 mod indexing;
 mod kv;
-mod lease;
 mod loss;
 mod probe;
 mod projection;
@@ -48,6 +47,7 @@ mod sdk_log_sniffer;
 mod session;
 mod setup;
 mod similar;
+mod term;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -222,11 +222,11 @@ impl History for CouchbaseStore {
 #[async_trait]
 impl Projection for CouchbaseStore {
     async fn lead(&self, holder: &str, ttl: Duration, clock: &Clock) -> Result<Option<Term>, StoreError> {
-        lease::lead(&self.connector, holder, ttl, clock).await
+        term::lead(&self.connector, holder, ttl, clock).await
     }
 
     async fn resign(&self, term: &Term) -> Result<(), StoreError> {
-        lease::resign(&self.connector, term).await
+        term::resign(&self.connector, term).await
     }
 
     async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError> {
@@ -242,7 +242,7 @@ impl Projection for CouchbaseStore {
     }
 
     async fn position(&self) -> Result<Cursor, StoreError> {
-        Ok(lease::stored(&self.connector).await?.map_or(Cursor::START, |(lease, _)| lease.cursor))
+        Ok(term::stored(&self.connector).await?.map_or(Cursor::START, |(lease, _)| lease.cursor))
     }
 
     async fn commit(&self, term: &Term, commit: Commit) -> Result<(), StoreError> {
@@ -251,7 +251,7 @@ impl Projection for CouchbaseStore {
 
     /// The server removes expired documents by itself.
     async fn expire(&self, term: &Term, _: Retention, _: Timestamp, _: usize) -> Result<u64, StoreError> {
-        lease::check(&self.connector, term).await.map(|()| 0)
+        term::check(&self.connector, term).await.map(|()| 0)
     }
 
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {

@@ -8,8 +8,8 @@ use super::directory::{DirectoryChanges, DirectoryLine, DirectoryWriter, Tally};
 use super::documents::{self, MOST_PATHS, Room, body_key, job_changes, job_document};
 use super::errors;
 use super::kv::{Written, each};
-use super::lease;
 use super::session::Connector;
+use super::term;
 use crate::domain::{Clock, JobBody, JobId, JobName, WriteDurability};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
@@ -73,7 +73,7 @@ impl Projecting {
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
         let read = std::mem::take(&mut *self.read.lock().expect("no thread panics while it holds the lock"));
         let Commit { categories, sightings, shards, bodies, jobs, cursor, retention } = commit;
-        tokio::try_join!(lease::check(connector, term), same_jobs(connector, &read, &jobs))?;
+        tokio::try_join!(term::check(connector, term), same_jobs(connector, &read, &jobs))?;
         self.forget_what_is_old(connector, term).await;
         self.keeper.set(connector, term, directory_changes(read, &shards, &jobs)).await?;
         let moved = each(&categories, |categories| errors::write_categories(connector, categories)).await?;
@@ -84,7 +84,7 @@ impl Projecting {
         each(&bodies, |(id, body)| write_body(connector, id, body)).await?;
         let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
         refuse_moved(connector, term, moved).await?;
-        lease::advance(connector, term, cursor).await
+        term::advance(connector, term, cursor).await
     }
 
     /// Forgets remembered documents when the term or the number of losses has changed. Another
@@ -204,7 +204,7 @@ async fn refuse_moved(connector: &Connector, term: &Term, moved: Vec<Option<Stri
     match moved.into_iter().flatten().next() {
         None => Ok(()),
         Some(what) => {
-            lease::check(connector, term).await?;
+            term::check(connector, term).await?;
             Err(conflict(&what))
         }
     }
