@@ -25,6 +25,8 @@ pub enum NextRun {
     AtOnce,
     /// As the loop's [`Period`] says, or at a wake-up.
     InTurn,
+    /// As [`NextRun::InTurn`]; but the run found nothing to do, which does not end an outage.
+    Idle,
     /// Never: the loop ends.
     Never,
 }
@@ -145,6 +147,7 @@ impl Turns<'_> {
             },
         };
         let next = match ended {
+            Ok(NextRun::Idle) => NextRun::Idle,
             Ok(next) => {
                 self.outage.passed();
                 next
@@ -159,7 +162,7 @@ impl Turns<'_> {
         };
         match next {
             NextRun::AtOnce => !self.stop.is_cancelled(),
-            NextRun::InTurn => self.wait(wake_up).await,
+            NextRun::InTurn | NextRun::Idle => self.wait(wake_up).await,
             NextRun::Never => false,
         }
     }
@@ -287,6 +290,22 @@ mod tests {
         assert_eq!(stopped(dropping, SECOND, Ok(NextRun::AtOnce)).await, (2, 1, 1500), "the run is dropped");
         let woken = BackgroundLoop { period: Period::WakeUp, ..rules };
         assert_eq!(stopped(woken, Duration::ZERO, Ok(NextRun::InTurn)).await, (1, 1, 1500), "without a wake-up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_with_nothing_to_do_ends_no_outage() {
+        let stop = CancellationToken::new();
+        let rules = BackgroundLoop::new("test", Period::Pause(SECOND)).back_off(SECOND, SECOND * 60);
+        let mut turns = rules.start(&stop);
+        turns.run(async { Err("broken".into()) }).await;
+        turns.run(async { Ok(NextRun::Idle) }).await;
+        let start = Instant::now();
+        turns.run(async { Err("still broken".into()) }).await;
+        assert!(start.elapsed() >= SECOND, "the wait has doubled: {:?}", start.elapsed());
+        turns.run(async { Ok(NextRun::InTurn) }).await;
+        let start = Instant::now();
+        turns.run(async { Err("broken again".into()) }).await;
+        assert!(start.elapsed() <= SECOND, "the waits start over: {:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

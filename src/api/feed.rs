@@ -120,7 +120,7 @@ impl Feed {
         let mut step = async || {
             if self.rest() {
                 at = None;
-                return Ok(NextRun::InTurn);
+                return Ok(NextRun::Idle);
             }
             at = Some(self.read(source, at).await?);
             Ok(NextRun::AtOnce)

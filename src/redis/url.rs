@@ -60,6 +60,9 @@ pub enum RedisUrlError {
         "redis://, rediss://, redis-cluster:// or rediss-cluster:// with a host, and a port from 1 to 65535 if any"
     )]
     Place,
+    /// The host is a wildcard, to which the `redis` crate does not connect.
+    #[error("redis://host:port with the address of one machine, such as 127.0.0.1: 0.0.0.0 and :: stand for all")]
+    Wildcard,
     /// The user or the password has characters that end it too early, or that mean others.
     #[error(
         "redis://user:password@host:port, with / ? # @ : and % in the password written as %2F %3F %23 %40 %3A and %25"
@@ -101,7 +104,7 @@ impl FromStr for RedisUrl {
             url.query_pairs().find(|(k, _)| k == key).map(|(_, v)| v.into_owned()).filter(|v| !v.is_empty())
         };
         let default_port = if kind == "-sentinel" { DEFAULT_SENTINEL_PORT } else { DEFAULT_PORT };
-        let mut hosts = vec![host(&url, default_port).ok_or(RedisUrlError::Place)?];
+        let mut hosts = vec![host(&url, default_port)?];
         if !kind.is_empty() {
             let others = url.query_pairs().filter(|(key, _)| key == "node");
             let others: Option<Vec<_>> = others.map(|(_, node)| other_node(&node, default_port)).collect();
@@ -172,16 +175,19 @@ impl std::fmt::Display for RedisHost {
     }
 }
 
-/// The host of a URL. `None` where it has none, or one that stands for every address of a machine.
-fn host(url: &Url, default_port: u16) -> Option<RedisHost> {
-    let name = match url.host()? {
+/// The host of a URL.
+fn host(url: &Url, default_port: u16) -> Result<RedisHost, RedisUrlError> {
+    let name = match url.host().ok_or(RedisUrlError::Place)? {
         Host::Domain(name) => name.to_owned(),
         Host::Ipv4(address) => address.to_string(),
         Host::Ipv6(address) => address.to_string(),
     };
     let port = url.port().unwrap_or(default_port);
-    let can_be = port > 0 && !["", "0.0.0.0", "::"].contains(&name.as_str());
-    can_be.then_some(RedisHost { name, port })
+    match name.as_str() {
+        "0.0.0.0" | "::" => Err(RedisUrlError::Wildcard),
+        name if name.is_empty() || port == 0 => Err(RedisUrlError::Place),
+        _ => Ok(RedisHost { name, port }),
+    }
 }
 
 /// Another node of a cluster, or another Sentinel: `host:port`.
@@ -192,7 +198,7 @@ fn other_node(text: &str, default_port: u16) -> Option<RedisHost> {
         && url.path().is_empty()
         && url.query().is_none()
         && url.fragment().is_none();
-    host(&url, default_port).filter(|_| is_bare)
+    host(&url, default_port).ok().filter(|_| is_bare)
 }
 
 fn decoded(text: &str) -> Result<Option<String>, RedisUrlError> {
@@ -202,7 +208,9 @@ fn decoded(text: &str) -> Result<Option<String>, RedisUrlError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::RedisUrlError::{ClusterDatabase, Database, Fragment, NoPassword, NoService, Place, Unencoded};
+    use super::RedisUrlError::{
+        ClusterDatabase, Database, Fragment, NoPassword, NoService, Place, Unencoded, Wildcard,
+    };
     use super::*;
 
     /// URLs that both clients take: the addresses, the database, user and password, and whether it is TLS.
@@ -264,8 +272,8 @@ pub(crate) mod tests {
             ("redis://:hunter2@h:65536", Place),
             ("redis://:hunter2@::1:6379", Place),
             ("redis://:hunter2@[::1", Place),
-            ("redis://:hunter2@0.0.0.0", Place),
-            ("redis://:hunter2@[::]", Place),
+            ("redis://:hunter2@0.0.0.0", Wildcard),
+            ("redis://:hunter2@[::]", Wildcard),
             ("redis-cluster://:hunter2@h?node=g:x", Place),
             ("redis-cluster://:hunter2@h?node=g:1/2", Place),
             ("redis-cluster://:hunter2@h?node=", Place),

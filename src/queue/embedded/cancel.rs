@@ -59,19 +59,18 @@ const CANCELLATIONS: BackgroundLoop = BackgroundLoop::new("cancellations", Perio
 /// in hand.
 pub(super) async fn watch_cancellations(claim: Arc<Claim>) {
     let look = async || {
-        if let Some(session) = claim.current() {
-            let found = claim.inner.db.read(move |c| {
-                c.prepare_cached(
-                    "SELECT seq, attempts_started, cancel_reason FROM queue_jobs
-                     WHERE state = 3 AND claim = ?1 AND cancel_reason IS NOT NULL",
-                )?
-                .query_map([session.id], |row| {
-                    Ok((LeaseId { seq: row.get(0)?, number: row.get(1)?, claim: session.id }, row.get(2)?))
-                })?
-                .collect()
-            });
-            claim.cancel(found.await?);
-        }
+        let Some(session) = claim.current() else { return Ok(NextRun::Idle) };
+        let found = claim.inner.db.read(move |c| {
+            c.prepare_cached(
+                "SELECT seq, attempts_started, cancel_reason FROM queue_jobs
+                 WHERE state = 3 AND claim = ?1 AND cancel_reason IS NOT NULL",
+            )?
+            .query_map([session.id], |row| {
+                Ok((LeaseId { seq: row.get(0)?, number: row.get(1)?, claim: session.id }, row.get(2)?))
+            })?
+            .collect()
+        });
+        claim.cancel(found.await?);
         Ok(NextRun::InTurn)
     };
     let mut turns = CANCELLATIONS.start(&claim.done);
