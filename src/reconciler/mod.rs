@@ -109,11 +109,12 @@ impl Reconciler {
     pub async fn run(self, mut lead: watch::Receiver<Lead>, stop: CancellationToken) {
         // Outlives a term, because the queue tells only once what it knew about a doubt.
         let mut doubts = Doubts::default();
+        // Outlives a term, too, because an outage of the queue often costs the term, and is not over then.
+        let mut turns = COMPARISON.start(&stop);
         let work = async {
             // An error: the projector has ended.
             while lead.wait_for(|lead| lead.term.is_some()).await.is_ok() {
                 let mut round = Round { due: Instant::now(), cursor: None };
-                let mut turns = COMPARISON.start(&stop);
                 let comparison = async { while turns.run(self.step(&mut doubts, &mut round)).await {} };
                 tokio::select! {
                     () = comparison => return,
