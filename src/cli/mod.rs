@@ -238,20 +238,18 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode>
 }
 
 /// Runs a command that talks to a server. Prints errors on the console, and returns the exit code.
-pub fn run<'a>(command: ClientCommand, globals: &'a Globals, console: Console) -> LocalBoxFuture<'a, ExitCode> {
-    Box::pin(run_command(command, globals, console))
-}
-
-async fn run_command(command: ClientCommand, globals: &Globals, mut console: Console) -> ExitCode {
-    let for_jobs = command.speaks_for_jobs();
-    let exit = match dispatch(command, globals, &mut console).await {
-        Ok(exit) => exit,
-        Err(error) => {
-            console.report(&error);
-            if for_jobs { Exit::of_error_with_jobs(&error) } else { Exit::of_error(&error) }
-        }
-    };
-    exit.into()
+pub fn run<'a>(command: ClientCommand, globals: &'a Globals, mut console: Console) -> LocalBoxFuture<'a, ExitCode> {
+    Box::pin(async move {
+        let for_jobs = command.speaks_for_jobs();
+        let exit = match dispatch(command, globals, &mut console).await {
+            Ok(exit) => exit,
+            Err(error) => {
+                console.report(&error);
+                if for_jobs { Exit::of_error_with_jobs(&error) } else { Exit::of_error(&error) }
+            }
+        };
+        exit.into()
+    })
 }
 
 async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Console) -> Result<Exit, CliError> {

@@ -42,42 +42,40 @@ pub struct BenchOptions {
 /// # Errors
 /// When the binary does not run, or a job of the pipeline does not complete.
 pub fn bench(
-    config: Config,
+    mut config: Config,
     environment: Vec<(String, String)>,
     options: BenchOptions,
 ) -> LocalBoxFuture<'static, anyhow::Result<()>> {
-    Box::pin(run(config, environment, options))
-}
-
-async fn run(mut config: Config, environment: Vec<(String, String)>, options: BenchOptions) -> anyhow::Result<()> {
-    let binary = fs_err::canonicalize(&options.binary).context("--binary: build it with `make -C cpp-jobs`")?;
-    let dir = std::env::temp_dir().join(format!("jobber-bench-{}", JobId::generate()));
-    let jobs_dir = dir.join("jobs");
-    fs_err::create_dir_all(&jobs_dir)?;
-    fs_err::copy(&binary, jobs_dir.join("hello"))?;
-    config.data_dir = dir.join("data");
-    config.worker.jobs_dir = jobs_dir;
-    config.worker.cores_per_process = 1;
-    config.worker.cores = Some(options.concurrency);
-    // The benchmark uses a queue of its own beside the configured one.
-    config.queue.name = format!("bench-{}", JobId::generate());
-    let measured = measure(&config, environment, &options, &binary).await;
-    fs_err::remove_dir_all(&dir)?;
-    wiring::forget_queue(&config).await?;
-    let Measured { mut raw, mut whole, raw_cpu, whole_cpu } = measured?;
-    let (raw, whole) = (median(&mut raw), median(&mut whole));
-    let jobs = options.jobs * options.rounds;
-    writeln!(std::io::stdout(), "CPU time of a job, raw: {}", raw_cpu.per_job(jobs))?;
-    writeln!(std::io::stdout(), "CPU time of a job, pipeline: {}", whole_cpu.per_job(jobs))?;
-    writeln!(
-        std::io::stdout(),
-        "raw spawning {raw:.0} jobs/s, whole pipeline {whole:.0} jobs/s: ratio {:.2} (medians of {} rounds, {} jobs each, {} at once)",
-        whole / raw,
-        options.rounds,
-        options.jobs,
-        options.concurrency,
-    )?;
-    Ok(())
+    Box::pin(async move {
+        let binary = fs_err::canonicalize(&options.binary).context("--binary: build it with `make -C cpp-jobs`")?;
+        let dir = std::env::temp_dir().join(format!("jobber-bench-{}", JobId::generate()));
+        let jobs_dir = dir.join("jobs");
+        fs_err::create_dir_all(&jobs_dir)?;
+        fs_err::copy(&binary, jobs_dir.join("hello"))?;
+        config.data_dir = dir.join("data");
+        config.worker.jobs_dir = jobs_dir;
+        config.worker.cores_per_process = 1;
+        config.worker.cores = Some(options.concurrency);
+        // The benchmark uses a queue of its own beside the configured one.
+        config.queue.name = format!("bench-{}", JobId::generate());
+        let measured = measure(&config, environment, &options, &binary).await;
+        fs_err::remove_dir_all(&dir)?;
+        wiring::forget_queue(&config).await?;
+        let Measured { mut raw, mut whole, raw_cpu, whole_cpu } = measured?;
+        let (raw, whole) = (median(&mut raw), median(&mut whole));
+        let jobs = options.jobs * options.rounds;
+        writeln!(std::io::stdout(), "CPU time of a job, raw: {}", raw_cpu.per_job(jobs))?;
+        writeln!(std::io::stdout(), "CPU time of a job, pipeline: {}", whole_cpu.per_job(jobs))?;
+        writeln!(
+            std::io::stdout(),
+            "raw spawning {raw:.0} jobs/s, whole pipeline {whole:.0} jobs/s: ratio {:.2} (medians of {} rounds, {} jobs each, {} at once)",
+            whole / raw,
+            options.rounds,
+            options.jobs,
+            options.concurrency,
+        )?;
+        Ok(())
+    })
 }
 
 /// The speed of each round, in jobs per second, and the CPU time of all rounds.

@@ -24,56 +24,54 @@ pub fn dev(
     environment: Vec<(String, String)>,
     options: RoleOptions,
 ) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
-    Box::pin(run(config, environment, options))
-}
-
-async fn run(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
-    let (life, clock) = (Lifecycle::default(), Clock::system());
-    life.listen()?;
-    let listener = parts::bind(&config).await?;
-    if let Some(sources) = options.sources.as_deref().filter(|s| s.join("Makefile").exists()) {
-        build::jobs(sources, &config.worker.jobs_dir).await?;
-    }
-    let address = format!("http://{}", listener.local_addr()?);
-    let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &ports.database, &life);
-    let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst)?;
-    let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
-    let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-    parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone());
-    let gauge = worker.gauge.clone();
-    let (ready, status) = parts::signs(&worker);
-    let place = address.clone();
-    let status = move || format!("serving on {place}, {}", status());
-    let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness(), ready, status);
-    drop((ports, worker_ports));
-    let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-    ready::announce(options.ready_fd, "dev", Some(&address))?;
-    if options.ready_fd.is_none() {
-        greet(&address, &config)?;
-    }
-    let (ended, drained) = tokio::select! {
-        ended = &mut part => (ended, false),
-        () = life.stop.cancelled() => {
-            let running = gauge.running();
-            (part.await, running > 0)
+    Box::pin(async move {
+        let (life, clock) = (Lifecycle::default(), Clock::system());
+        life.listen()?;
+        let listener = parts::bind(&config).await?;
+        if let Some(sources) = options.sources.as_deref().filter(|s| s.join("Makefile").exists()) {
+            build::jobs(sources, &config.worker.jobs_dir).await?;
         }
-    };
-    drop(guard);
-    if !life.stop.is_cancelled() {
-        tracing::info!("the worker has drained; the API serves on until it is asked to stop");
-        life.stop.cancelled().await;
-    }
-    worker_ended.cancel();
-    // The API goes last. So clients that follow the last jobs learn how these ended, and have a
-    // moment to ask for more. The task that is awaited here does not panic.
-    let _ = folded.await;
-    if drained {
-        let _ = tokio::time::timeout(LAST_QUESTIONS, life.kill.cancelled()).await;
-    }
-    api_stop.cancel();
-    let all = life.finish(config.serve.shutdown_grace).await;
-    Ok(all && ended.is_ok())
+        let address = format!("http://{}", listener.local_addr()?);
+        let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
+        parts::watch_database(&config, &ports.database, &life);
+        let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst)?;
+        let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
+        let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
+        parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone());
+        let gauge = worker.gauge.clone();
+        let (ready, status) = parts::signs(&worker);
+        let place = address.clone();
+        let status = move || format!("serving on {place}, {}", status());
+        let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness(), ready, status);
+        drop((ports, worker_ports));
+        let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
+        ready::announce(options.ready_fd, "dev", Some(&address))?;
+        if options.ready_fd.is_none() {
+            greet(&address, &config)?;
+        }
+        let (ended, drained) = tokio::select! {
+            ended = &mut part => (ended, false),
+            () = life.stop.cancelled() => {
+                let running = gauge.running();
+                (part.await, running > 0)
+            }
+        };
+        drop(guard);
+        if !life.stop.is_cancelled() {
+            tracing::info!("the worker has drained; the API serves on until it is asked to stop");
+            life.stop.cancelled().await;
+        }
+        worker_ended.cancel();
+        // The API goes last. So clients that follow the last jobs learn how these ended, and have a
+        // moment to ask for more. The task that is awaited here does not panic.
+        let _ = folded.await;
+        if drained {
+            let _ = tokio::time::timeout(LAST_QUESTIONS, life.kill.cancelled()).await;
+        }
+        api_stop.cancel();
+        let all = life.finish(config.serve.shutdown_grace).await;
+        Ok(all && ended.is_ok())
+    })
 }
 
 /// Tells a person what to do next.

@@ -11,36 +11,34 @@ use crate::wiring;
 /// Checks everything but Jobber's own server. A configuration that can't be used is the only
 /// finding, because all other checks depend on it.
 pub fn examine<'a>(sources: &'a Sources) -> LocalBoxFuture<'a, Vec<Finding>> {
-    Box::pin(find(sources))
-}
-
-async fn find(sources: &Sources) -> Vec<Finding> {
-    const CHECK: &str = "configuration";
-    let file = sources.file_read();
-    let config = match Config::load(sources) {
-        Ok(config) => config,
-        Err(error) => {
-            return vec![Finding::failed(
-                CHECK,
-                error.to_string(),
-                "correct it; config.example.toml shows every setting with its default",
-            )];
+    Box::pin(async move {
+        const CHECK: &str = "configuration";
+        let file = sources.file_read();
+        let config = match Config::load(sources) {
+            Ok(config) => config,
+            Err(error) => {
+                return vec![Finding::failed(
+                    CHECK,
+                    error.to_string(),
+                    "correct it; config.example.toml shows every setting with its default",
+                )];
+            }
+        };
+        let found = match file {
+            Some(file) => format!("{} and the environment", file.display()),
+            None => "built-in defaults and the environment; there is no jobber.toml here".to_owned(),
+        };
+        let mut findings = vec![Finding::ok(CHECK, found)];
+        findings.extend(doctor::examine(
+            &config,
+            &wiring::database_file(&config),
+            &Clock::system(),
+            &wiring::schema_versions(),
+        ));
+        if let Some((place, info)) = wiring::ask_redis(&config, &Clock::system()).await {
+            let facts = info.map(|info| RedisFacts::read(&info.info, info.save.as_deref(), info.times));
+            findings.extend(doctor::redis::judge(&place, facts.as_ref().map_err(String::as_str)));
         }
-    };
-    let found = match file {
-        Some(file) => format!("{} and the environment", file.display()),
-        None => "built-in defaults and the environment; there is no jobber.toml here".to_owned(),
-    };
-    let mut findings = vec![Finding::ok(CHECK, found)];
-    findings.extend(doctor::examine(
-        &config,
-        &wiring::database_file(&config),
-        &Clock::system(),
-        &wiring::schema_versions(),
-    ));
-    if let Some((place, info)) = wiring::ask_redis(&config, &Clock::system()).await {
-        let facts = info.map(|info| RedisFacts::read(&info.info, info.save.as_deref(), info.times));
-        findings.extend(doctor::redis::judge(&place, facts.as_ref().map_err(String::as_str)));
-    }
-    findings
+        findings
+    })
 }

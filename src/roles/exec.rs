@@ -17,41 +17,34 @@ use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, StopSignal};
 pub fn exec(
     config: Config,
     environment: Vec<(String, String)>,
-    order: RunOrder,
-    stop: StopSignal,
-    sink: Arc<dyn OutputSink>,
-) -> LocalBoxFuture<'static, anyhow::Result<AttemptReport>> {
-    Box::pin(run(config, environment, order, stop, sink))
-}
-
-async fn run(
-    config: Config,
-    environment: Vec<(String, String)>,
     mut order: RunOrder,
     stop: StopSignal,
     sink: Arc<dyn OutputSink>,
-) -> anyhow::Result<AttemptReport> {
-    let rules = config.jobs.get(&order.job.name).unwrap_or(&config.defaults);
-    order.no_retry_exit_codes.extend(rules.no_retry_exit_codes.iter().flatten());
-    let options = &mut Arc::make_mut(&mut order.job).options;
-    options.fill_run_options(rules);
-    order.timeout = options.timeout;
-    order.memory_bytes = options.memory_bytes;
-    let cores = options.cores;
-    let id = WorkerId::generate(&parts::host_name());
-    let scratch = tempfile_dir(&id);
-    let config = Config { data_dir: scratch.clone(), ..config };
-    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&config.data_dir)?;
-    fs_err::create_dir(config.data_dir.join("scratch"))?;
-    let guard = Guard::start(&id, &config.data_dir.join("scratch"))
-        .context("the guard, which ends the job if this process is killed, can't be started")?;
-    let runner = parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;
-    let slot = parts::build_slots(&config)?.acquire(cores).await;
-    let report = runner.run(slot, order, stop, sink).await;
-    drop(runner);
-    drop(guard);
-    fs_err::remove_dir_all(scratch)?;
-    Ok(report?)
+) -> LocalBoxFuture<'static, anyhow::Result<AttemptReport>> {
+    Box::pin(async move {
+        let rules = config.jobs.get(&order.job.name).unwrap_or(&config.defaults);
+        order.no_retry_exit_codes.extend(rules.no_retry_exit_codes.iter().flatten());
+        let options = &mut Arc::make_mut(&mut order.job).options;
+        options.fill_run_options(rules);
+        order.timeout = options.timeout;
+        order.memory_bytes = options.memory_bytes;
+        let cores = options.cores;
+        let id = WorkerId::generate(&parts::host_name());
+        let scratch = tempfile_dir(&id);
+        let config = Config { data_dir: scratch.clone(), ..config };
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&config.data_dir)?;
+        fs_err::create_dir(config.data_dir.join("scratch"))?;
+        let guard = Guard::start(&id, &config.data_dir.join("scratch"))
+            .context("the guard, which ends the job if this process is killed, can't be started")?;
+        let runner =
+            parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;
+        let slot = parts::build_slots(&config)?.acquire(cores).await;
+        let report = runner.run(slot, order, stop, sink).await;
+        drop(runner);
+        drop(guard);
+        fs_err::remove_dir_all(scratch)?;
+        Ok(report?)
+    })
 }
 
 /// The path of a directory for this run alone. `exec` needs no data directory and leaves none behind.

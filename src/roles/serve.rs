@@ -13,25 +13,23 @@ use crate::wiring;
 /// # Errors
 /// When it can't start: the address is taken, or the data directory can't be used.
 pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
-    Box::pin(run(config, options))
-}
-
-async fn run(config: Config, options: RoleOptions) -> anyhow::Result<bool> {
-    let (life, clock) = (Lifecycle::default(), Clock::system());
-    life.listen()?;
-    let listener = parts::bind(&config).await?;
-    let address = format!("http://{}", listener.local_addr()?);
-    let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &ports.database, &life);
-    parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
-    parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
-    tracing::info!(%address, "serving");
-    ready::announce(options.ready_fd, "serve", Some(&address))?;
-    let answers = service::queue_answers(ports.liveness(), &options.notifier);
-    let status = format!("serving on {address}");
-    let _beating =
-        service::report_to_manager(&options.notifier, &life, ports.liveness(), answers, move || status.clone());
-    drop(ports);
-    life.stop.cancelled().await;
-    Ok(life.finish(config.serve.shutdown_grace).await)
+    Box::pin(async move {
+        let (life, clock) = (Lifecycle::default(), Clock::system());
+        life.listen()?;
+        let listener = parts::bind(&config).await?;
+        let address = format!("http://{}", listener.local_addr()?);
+        let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
+        parts::watch_database(&config, &ports.database, &life);
+        parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
+        parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
+        tracing::info!(%address, "serving");
+        ready::announce(options.ready_fd, "serve", Some(&address))?;
+        let answers = service::queue_answers(ports.liveness(), &options.notifier);
+        let status = format!("serving on {address}");
+        let _beating =
+            service::report_to_manager(&options.notifier, &life, ports.liveness(), answers, move || status.clone());
+        drop(ports);
+        life.stop.cancelled().await;
+        Ok(life.finish(config.serve.shutdown_grace).await)
+    })
 }

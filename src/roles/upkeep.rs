@@ -35,26 +35,24 @@ pub fn rebuild<'a>(
     patience: Duration,
     note: Note<'a>,
 ) -> LocalBoxFuture<'a, anyhow::Result<Recounted>> {
-    Box::pin(recount(config, check, patience, note))
-}
-
-async fn recount(config: &Config, check: bool, patience: Duration, note: Note<'_>) -> anyhow::Result<Recounted> {
-    let upkeep = open(config, false, true).await?;
-    let (clock, projection) = (Clock::system(), &*upkeep.projection);
-    under_term(config, &upkeep, patience, note, async |term, _| {
-        let done = if check {
-            let found = projector::compare(projection, clock.now()).await?;
-            let names = found.differing.iter().map(|ShardKey { day, name }| format!("{name} on {day}")).collect();
-            let differing = found.differing.len() as u64;
-            Recounted { jobs: found.jobs, differing, names, replaced: false, expired: found.expired }
-        } else {
-            let done = projector::rebuild(projection, term, clock.now()).await?;
-            let names = Vec::new();
-            Recounted { jobs: done.jobs, differing: done.shards, names, replaced: true, expired: done.expired }
-        };
-        Ok(done)
+    Box::pin(async move {
+        let upkeep = open(config, false, true).await?;
+        let (clock, projection) = (Clock::system(), &*upkeep.projection);
+        under_term(config, &upkeep, patience, note, async |term, _| {
+            let done = if check {
+                let found = projector::compare(projection, clock.now()).await?;
+                let names = found.differing.iter().map(|ShardKey { day, name }| format!("{name} on {day}")).collect();
+                let differing = found.differing.len() as u64;
+                Recounted { jobs: found.jobs, differing, names, replaced: false, expired: found.expired }
+            } else {
+                let done = projector::rebuild(projection, term, clock.now()).await?;
+                let names = Vec::new();
+                Recounted { jobs: done.jobs, differing: done.shards, names, replaced: true, expired: done.expired }
+            };
+            Ok(done)
+        })
+        .await
     })
-    .await
 }
 
 /// Writes all of history to `file`, or to stdout. Folds the events in the log first, unless the
@@ -69,44 +67,37 @@ pub fn export<'a>(
     patience: Duration,
     note: Note<'a>,
 ) -> LocalBoxFuture<'a, anyhow::Result<Moved>> {
-    Box::pin(write_history(config, file, skip_log, patience, note))
-}
-
-async fn write_history(
-    config: &Config,
-    file: Option<&Path>,
-    skip_log: bool,
-    patience: Duration,
-    note: Note<'_>,
-) -> anyhow::Result<Moved> {
-    let upkeep = open(config, !skip_log, true).await?;
-    under_term(config, &upkeep, patience, note, async |term, note| {
-        if let Some(source) = &upkeep.source {
-            projector::catch_up(&**source, &*upkeep.projection, term, &settings(config)).await.context(
-                "the event log can't be folded to its end; start a server once, or leave it out with --skip-log",
-            )?;
-        }
-        let progress = |jobs: u64| note_progress(note, "written", jobs);
-        let written = match file {
-            None => write(&upkeep, &mut BufWriter::new(stdout()?), progress).await?,
-            Some(file) => {
-                // The file has another name until it is whole, so that no one takes a part of it for all.
-                let part = file.with_added_extension("part");
-                let created = tokio::fs::File::create(&part).await;
-                let mut out = BufWriter::new(created.with_context(|| format!("couldn't write {}", part.display()))?);
-                let written = write(&upkeep, &mut out, progress).await.inspect_err(|_| {
-                    // The partial file is of no use. That it can't be removed changes nothing.
-                    let _ = fs_err::remove_file(&part);
-                })?;
-                out.get_ref().sync_all().await.with_context(|| format!("couldn't write {}", part.display()))?;
-                fs_err::rename(&part, file)?;
-                written
+    Box::pin(async move {
+        let upkeep = open(config, !skip_log, true).await?;
+        under_term(config, &upkeep, patience, note, async |term, note| {
+            if let Some(source) = &upkeep.source {
+                projector::catch_up(&**source, &*upkeep.projection, term, &settings(config)).await.context(
+                    "the event log can't be folded to its end; start a server once, or leave it out with --skip-log",
+                )?;
             }
-        };
-        let cursor = upkeep.projection.position().await?.to_string();
-        Ok(Moved { jobs: written.jobs, errors: written.errors, aggregates: written.shards, new: None, cursor })
+            let progress = |jobs: u64| note_progress(note, "written", jobs);
+            let written = match file {
+                None => write(&upkeep, &mut BufWriter::new(stdout()?), progress).await?,
+                Some(file) => {
+                    // The file has another name until it is whole, so that no one takes a part of it for all.
+                    let part = file.with_added_extension("part");
+                    let created = tokio::fs::File::create(&part).await;
+                    let mut out =
+                        BufWriter::new(created.with_context(|| format!("couldn't write {}", part.display()))?);
+                    let written = write(&upkeep, &mut out, progress).await.inspect_err(|_| {
+                        // The partial file is of no use. That it can't be removed changes nothing.
+                        let _ = fs_err::remove_file(&part);
+                    })?;
+                    out.get_ref().sync_all().await.with_context(|| format!("couldn't write {}", part.display()))?;
+                    fs_err::rename(&part, file)?;
+                    written
+                }
+            };
+            let cursor = upkeep.projection.position().await?.to_string();
+            Ok(Moved { jobs: written.jobs, errors: written.errors, aggregates: written.shards, new: None, cursor })
+        })
+        .await
     })
-    .await
 }
 
 /// Reads a history from `file`, or from stdin, into the store.
@@ -121,29 +112,20 @@ pub fn import<'a>(
     patience: Duration,
     note: Note<'a>,
 ) -> LocalBoxFuture<'a, anyhow::Result<Moved>> {
-    Box::pin(read_history(config, file, skip_log, patience, note))
-}
-
-async fn read_history(
-    config: &Config,
-    file: Option<&Path>,
-    skip_log: bool,
-    patience: Duration,
-    note: Note<'_>,
-) -> anyhow::Result<Moved> {
-    let importer = Importer::open(input(file).await?).await?;
-    let cursor = importer.header().cursor;
-    wiring::check_cursor(config, cursor)?;
-    let upkeep = open(config, !skip_log, false).await?;
-    if let Some(source) = &upkeep.source {
-        let last = source.span().await?.last;
-        ensure!(
-            last == Cursor::START || last >= cursor,
-            "the event log that goes with this store has events of its own, up to {last}; they would be taken for folded, \
+    Box::pin(async move {
+        let importer = Importer::open(input(file).await?).await?;
+        let cursor = importer.header().cursor;
+        wiring::check_cursor(config, cursor)?;
+        let upkeep = open(config, !skip_log, false).await?;
+        if let Some(source) = &upkeep.source {
+            let last = source.span().await?.last;
+            ensure!(
+                last == Cursor::START || last >= cursor,
+                "the event log that goes with this store has events of its own, up to {last}; they would be taken for folded, \
              as this history was folded up to {cursor}: import with a fresh log (another --data-dir or queue.name)"
-        );
-    }
-    under_term(config, &upkeep, patience, note, async |term, note| {
+            );
+        }
+        under_term(config, &upkeep, patience, note, async |term, note| {
         let retention = Retention::new(config.retention);
         let progress = |jobs: u64| note_progress(note, "read", jobs);
         let done = importer.run(&*upkeep.projection, term, retention, progress).await?;
@@ -158,6 +140,7 @@ async fn read_history(
         Ok(Moved { jobs: done.jobs, errors: done.errors, aggregates: done.shards, new, cursor: cursor.to_string() })
     })
     .await
+    })
 }
 
 async fn open(config: &Config, with_log: bool, must_exist: bool) -> anyhow::Result<UpkeepPorts> {

@@ -18,24 +18,22 @@ pub fn work(
     environment: Vec<(String, String)>,
     options: RoleOptions,
 ) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
-    Box::pin(run(config, environment, options))
-}
-
-async fn run(config: Config, environment: Vec<(String, String)>, options: RoleOptions) -> anyhow::Result<bool> {
-    let (life, clock) = (Lifecycle::default(), Clock::system());
-    life.listen()?;
-    let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;
-    parts::watch_database(&config, &ports.database, &life);
-    let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
-    let (ready, status) = parts::signs(&worker);
-    let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness.clone(), ready, status);
-    drop(ports);
-    ready::announce(options.ready_fd, "work", None)?;
-    let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-    // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is over.
-    let ended = part.await;
-    life.stop.cancel();
-    drop(guard);
-    let all = life.finish(config.serve.shutdown_grace).await;
-    Ok(all && ended.is_ok())
+    Box::pin(async move {
+        let (life, clock) = (Lifecycle::default(), Clock::system());
+        life.listen()?;
+        let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;
+        parts::watch_database(&config, &ports.database, &life);
+        let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
+        let (ready, status) = parts::signs(&worker);
+        let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness.clone(), ready, status);
+        drop(ports);
+        ready::announce(options.ready_fd, "work", None)?;
+        let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
+        // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is over.
+        let ended = part.await;
+        life.stop.cancel();
+        drop(guard);
+        let all = life.finish(config.serve.shutdown_grace).await;
+        Ok(all && ended.is_ok())
+    })
 }
