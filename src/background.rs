@@ -162,14 +162,19 @@ impl Turns<'_> {
         };
         match next {
             NextRun::AtOnce => !self.stop.is_cancelled(),
-            NextRun::InTurn | NextRun::Idle => self.wait(wake_up).await,
+            NextRun::InTurn | NextRun::Idle => self.wait_woken(wake_up).await,
             NextRun::Never => false,
         }
     }
 
     /// Returns true when a run is due that follows in turn on the last one, or on the start of a loop whose first run
     /// is not to come at once. Returns false at the stop.
-    pub async fn wait(&self, wake_up: impl Future) -> bool {
+    pub async fn wait(&self) -> bool {
+        self.wait_woken(std::future::pending::<()>()).await
+    }
+
+    /// The same for a loop that can be woken.
+    pub async fn wait_woken(&self, wake_up: impl Future) -> bool {
         let due = match self.rules.period {
             Period::Every(period) => Some(self.began + period),
             Period::Pause(pause) => Some(Instant::now() + pause),
@@ -236,7 +241,7 @@ mod tests {
         for period in [Period::Every(SECOND), Period::Pause(SECOND)] {
             let (stop, start) = (CancellationToken::new(), Instant::now());
             let turns = BackgroundLoop::new("test", period).start(&stop);
-            assert!(turns.wait(std::future::pending::<()>()).await);
+            assert!(turns.wait().await);
             assert_eq!(start.elapsed(), SECOND);
         }
     }

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Secret;
 pub use inspect::ServerInfo;
-use outage::{FIRST_PAUSE, LONGEST_PAUSE, Outage};
+use outage::{FIRST_PAUSE, LONGEST_PAUSE, RedisOutage};
 pub(crate) use tls::Authorities;
 #[cfg(test)]
 pub(crate) use url::tests as tests_of_urls;
@@ -95,7 +95,7 @@ struct Setup {
     /// The servers that the URL names.
     hosts: Vec<RedisHost>,
     tasks: TaskTracker,
-    outage: Outage,
+    outage: RedisOutage,
 }
 
 impl Redis {
@@ -108,7 +108,7 @@ impl Redis {
     /// `Refused`, with the fix.
     pub async fn connect(settings: &RedisSettings, tasks: &TaskTracker) -> Result<Self, RedisError> {
         let config = config(&settings.url, Authorities::of(settings)?.as_ref());
-        let (hosts, outage) = (settings.url.hosts.clone(), Outage::new(&settings.url));
+        let (hosts, outage) = (settings.url.hosts.clone(), RedisOutage::new(&settings.url));
         let setup = Arc::new(Setup { config, hosts, tasks: tasks.clone(), outage });
         let client = setup.client()?;
         let mut task = client.connect();
@@ -135,7 +135,7 @@ impl Redis {
                 if let Some(why) = diagnose::wrong_scheme(&setup.hosts, setup.config.uses_tls()).await {
                     return Err(setup.outage.error(RedisErrorKind::Refused, why));
                 }
-                setup.outage.tell_away(&error);
+                setup.outage.log_away(&error);
                 None
             }
         };
@@ -327,20 +327,20 @@ async fn keep_connected(
                 }
                 ended = &mut task => {
                     if let Ok(Err(error)) = ended {
-                        setup.outage.tell_away(&setup.failed(&error));
+                        setup.outage.log_away(&setup.failed(&error));
                     }
                     break;
                 }
                 () = &mut silence => {
                     let error = setup.outage.error(RedisErrorKind::Unavailable, "answers nothing on its connection");
-                    setup.outage.tell_away(&error);
+                    setup.outage.log_away(&error);
                     task.abort();
                     break;
                 }
-                Ok((error, _)) = errors.recv() => setup.outage.tell_away(&setup.failed(&error)),
+                Ok((error, _)) = errors.recv() => setup.outage.log_away(&setup.failed(&error)),
                 Ok(_) = connects.recv() => {
                     waits.reset();
-                    setup.outage.tell_back();
+                    setup.outage.log_back();
                 }
             }
         }

@@ -21,15 +21,15 @@ pub(crate) fn waits() -> ReconnectBackoff {
 
 /// The servers of one URL, and whether the log has said that they are away.
 #[derive(Debug)]
-pub(crate) struct Outage {
+pub(crate) struct RedisOutage {
     place: String,
     /// There is one warning, however many connections there are.
-    is_told: AtomicBool,
+    is_logged: AtomicBool,
 }
 
-impl Outage {
+impl RedisOutage {
     pub(crate) fn new(url: &RedisUrl) -> Self {
-        Self { place: url.place(), is_told: AtomicBool::new(false) }
+        Self { place: url.place(), is_logged: AtomicBool::new(false) }
     }
 
     /// The addresses of the servers, without user and password.
@@ -38,15 +38,15 @@ impl Outage {
     }
 
     /// Logs a warning, the first time since the servers were there.
-    pub(crate) fn tell_away(&self, error: &RedisError) {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+    pub(crate) fn log_away(&self, error: &RedisError) {
+        if !self.is_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "redis is away; trying on");
         }
     }
 
     /// Logs that the servers are back, if the log has said that they are away.
-    pub(crate) fn tell_back(&self) {
-        if self.is_told.swap(false, Ordering::Relaxed) {
+    pub(crate) fn log_back(&self) {
+        if self.is_logged.swap(false, Ordering::Relaxed) {
             tracing::info!(redis = self.place, "redis is back");
         }
     }

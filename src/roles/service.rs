@@ -91,7 +91,7 @@ async fn beat(notifier: Notifier, liveness: Liveness, limit: Duration, ended: Ca
         Ok(NextRun::InTurn)
     };
     let mut turns = watchdog.start(&ended);
-    if turns.wait(std::future::pending::<()>()).await {
+    if turns.wait().await {
         while turns.run(beat()).await {}
     }
 }

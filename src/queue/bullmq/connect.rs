@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::{QueueError, QueueErrorKind};
 use super::BullSettings;
-use crate::redis::outage::{self, Outage};
+use crate::redis::outage::{self, RedisOutage};
 use crate::redis::{
     Authorities, NO_SENTINEL, RedisError, RedisErrorKind, RedisHost, RedisSettings, RedisTopology, RedisUrl, diagnose,
 };
@@ -28,7 +28,7 @@ pub(super) struct Target {
     pub(super) prefix: String,
     /// The nodes of a cluster that are known from the start, each as a server of its own.
     nodes: Vec<RedisConnectionOptions>,
-    outage: Arc<Outage>,
+    outage: Arc<RedisOutage>,
 }
 
 /// The two clients of BullMQ's crate, over one connection.
@@ -68,7 +68,7 @@ impl Target {
         }
         let authorities = Authorities::of(&settings.redis).map_err(|error| rejected(error.to_string()))?;
         let (options, nodes) = options(url, authorities.as_ref());
-        let outage = Arc::new(Outage::new(url));
+        let outage = Arc::new(RedisOutage::new(url));
         Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes, outage })
     }
 
@@ -96,13 +96,13 @@ impl Target {
         loop {
             let error = match tokio::time::timeout(ONE_TRY, self.connect()).await {
                 Ok(Ok(redis)) => {
-                    self.outage.tell_back();
+                    self.outage.log_back();
                     return redis;
                 }
                 Ok(Err(error)) => self.outage.failed(&BullError::Bull(error).text(), RedisErrorKind::Unavailable),
                 Err(_) => self.outage.no_answer(),
             };
-            self.outage.tell_away(&error);
+            self.outage.log_away(&error);
             tokio::time::sleep(waits.next_wait()).await;
         }
     }

@@ -89,7 +89,7 @@ pub(super) async fn revive(inner: Arc<Inner>, stop: CancellationToken) {
     let Some(Some(redis)) = stop.run_until_cancelled(inner.link.wait()).await else { return };
     let mut last_errors = HashMap::new();
     let mut turns = REVIVAL.start(&stop);
-    turns.wait(std::future::pending::<()>()).await;
+    turns.wait().await;
     let mut revive = async || {
         let revived = inner.link.call(revive_stopped(&inner, &redis, &mut last_errors)).await;
         Ok(revived.map(|()| NextRun::InTurn)?)

@@ -105,7 +105,7 @@ pub(super) async fn promote_watched(inner: Arc<Inner>, stop: CancellationToken) 
         tokio::time::sleep(TOGETHER).await;
     };
     let mut turns = PROMOTION.start(&stop);
-    turns.wait(ended()).await;
+    turns.wait_woken(ended()).await;
     let check = async || Ok(check_all(&inner, &redis).await.map(|()| NextRun::InTurn)?);
     while turns.run_woken(ended(), check()).await {}
 }

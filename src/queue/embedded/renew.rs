@@ -69,7 +69,7 @@ pub(super) async fn watch_suspicion(claim: Arc<Claim>) {
         Ok(NextRun::InTurn)
     };
     let mut turns = BackgroundLoop::new("doubts", Period::Pause(grace / 4)).start(&claim.done);
-    turns.wait(std::future::pending::<()>()).await;
+    turns.wait().await;
     while turns.run(look()).await {}
 }
 

@@ -139,7 +139,7 @@ CREATE INDEX queue_output_of ON queue_output (job);
 
 CREATE TABLE queue_spooled (            -- jobs with much output
     job INTEGER PRIMARY KEY REFERENCES queue_jobs ON DELETE CASCADE,
-    until INTEGER NOT NULL              -- somebody reads it, until then at least
+    until INTEGER NOT NULL              -- a client reads it, until then at least
 ) STRICT;
 ",
     r"
