@@ -7,13 +7,15 @@ mod jobs;
 mod problem;
 mod queue;
 mod schedules;
+mod selection;
 
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
 pub use jobs::{
-    Acted, CancelRequest, Explanation, JobView, LARGEST_PAGE, Listing, MOST_JOBS, SubmitJob, SubmitJobs, Submitted,
-    SubmittedJobs,
+    Acted, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS, SubmitJob, SubmitJobs,
+    Submitted, SubmittedJobs,
 };
 pub use problem::{FieldProblem, Problem};
 pub use queue::{CleanBody, Cleaned};
 pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
+pub use selection::JobSelection;

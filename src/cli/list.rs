@@ -7,9 +7,8 @@ use super::values::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};
-use crate::domain::{Clock, JobState};
-use crate::store::JobSummary;
-use crate::wire::{LARGEST_PAGE, Listing};
+use crate::domain::{Clock, JobName, JobState};
+use crate::wire::{JobListing, JobSelection, LARGEST_PAGE};
 
 /// `jobber list`.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,7 +30,7 @@ pub struct ListArgs {
 }
 
 #[derive(Serialize)]
-struct JobList(Listing<JobSummary>);
+struct JobList(JobListing);
 
 impl View for JobList {
     fn table(&self, out: &mut Table) {
@@ -62,20 +61,31 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
     let default = if args.all { LARGEST_PAGE } else { PAGE };
     let filter = args.filter;
     let mut query = JobQuery {
-        states: args.state,
-        name: filter.name,
-        since: filter.since.map(|m| m.resolve(now)),
-        until: filter.until.map(|m| m.resolve(now)),
+        selection: JobSelection {
+            state: args.state,
+            name: filter
+                .name
+                .map(|name| JobName::parse(&name))
+                .transpose()
+                .map_err(|e| CliError::Usage(e.to_string()))?,
+            since: filter.since.map(|m| m.resolve(now)),
+            until: filter.until.map(|m| m.resolve(now)),
+            category: filter.category,
+            fingerprint: filter.fingerprint,
+            ..JobSelection::default()
+        },
         limit: Some(usize::from(args.limit.unwrap_or(default))),
         cursor: args.cursor,
-        category: filter.category,
-        fingerprint: filter.fingerprint,
     };
     let mut list = client.jobs(&query).await?;
     while args.all && list.next_cursor.is_some() {
         // In `jsonl` each page is printed at once, so no more than a page is held in memory.
         if console.format == Format::Jsonl {
-            console.show(&JobList(Listing { items: std::mem::take(&mut list.items), next_cursor: None }))?;
+            console.show(&JobList(JobListing {
+                items: std::mem::take(&mut list.items),
+                next_cursor: None,
+                scanned: None,
+            }))?;
         }
         query.cursor = list.next_cursor.take();
         let page = client.jobs(&query).await?;
@@ -108,13 +118,16 @@ mod tests {
             attempts: 3,
             outcome,
             error: error.map(str::to_owned),
+            worker: None,
+            ran_ms: None,
         };
-        let list = JobList(Listing {
+        let list = JobList(JobListing {
             items: vec![
                 job("a", JobState::Failed, Some(Outcome::Signal { signal: 11 }), Some("it \u{1b}[31mbroke")),
                 job("order-42", JobState::Waiting, None, None),
             ],
             next_cursor: Some("c".into()),
+            scanned: None,
         });
         insta::assert_snapshot!(rendered(&list, Format::Table), @r"
         ID        NAME    STATE    SUBMITTED             ATTEMPTS  OUTCOME              ERROR

@@ -15,12 +15,12 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Url};
 
 pub use crate::domain::Secret;
-use crate::domain::{JobId, JobState, Timestamp, WorkerId};
+use crate::domain::{JobId, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
-use crate::store::JobSummary;
+use crate::store::JobCount;
 use crate::wire::{
-    Acted, CancelRequest, CleanBody, Cleaned, Explanation, JobView, Listing, SubmitJob, SubmitJobs, Submitted,
-    SubmittedJobs,
+    Acted, CancelRequest, CleanBody, Cleaned, Explanation, JobListing, JobSelection, JobView, Listing, SubmitJob,
+    SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
@@ -30,25 +30,15 @@ use transport::{ANSWER, build, encode};
 /// The server's address when the user gives none.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:3000";
 
-/// Which jobs to list. A job must meet all given conditions.
+/// A page of a list of jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobQuery {
-    /// Only jobs in one of these states; jobs in any state when empty.
-    pub states: Vec<JobState>,
-    /// Only jobs of this binary.
-    pub name: Option<String>,
-    /// Only jobs submitted at this time or later.
-    pub since: Option<Timestamp>,
-    /// Only jobs submitted before this time.
-    pub until: Option<Timestamp>,
+    /// Which jobs to list.
+    pub selection: JobSelection,
     /// The most items on a page.
     pub limit: Option<usize>,
     /// The `next_cursor` of the page before; `None` for the first page.
     pub cursor: Option<String>,
-    /// Only jobs with an attempt that failed with an error of this category.
-    pub category: Option<String>,
-    /// Only jobs with an attempt that failed with an error whose fingerprint begins like this.
-    pub fingerprint: Option<String>,
 }
 
 /// A client of one server. Clones share its connections.
@@ -122,17 +112,19 @@ impl Client {
     ///
     /// # Errors
     /// `Rejected` when the cursor is not one of this list.
-    pub async fn jobs(&self, query: &JobQuery) -> Result<Listing<JobSummary>, ClientError> {
-        let mut pairs: Vec<(&str, String)> = Vec::new();
-        pairs.extend(query.states.iter().map(|s| ("state", s.to_string())));
-        pairs.extend(query.name.iter().map(|n| ("name", n.clone())));
-        pairs.extend(query.since.map(|t| ("since", t.to_string())));
-        pairs.extend(query.until.map(|t| ("until", t.to_string())));
+    pub async fn jobs(&self, query: &JobQuery) -> Result<JobListing, ClientError> {
+        let mut pairs = query.selection.to_query();
         pairs.extend(query.limit.map(|n| ("limit", n.to_string())));
         pairs.extend(query.cursor.iter().map(|c| ("cursor", c.clone())));
-        pairs.extend(query.category.iter().map(|c| ("category", c.clone())));
-        pairs.extend(query.fingerprint.iter().map(|f| ("fingerprint", f.clone())));
         self.answer(self.api(Method::GET, "jobs").query(&pairs)).await
+    }
+
+    /// Counts jobs, up to a limit of the server.
+    ///
+    /// # Errors
+    /// As [`Client::jobs`].
+    pub async fn count_jobs(&self, selection: &JobSelection) -> Result<JobCount, ClientError> {
+        self.answer(self.api(Method::GET, "jobs:count").query(&selection.to_query())).await
     }
 
     /// Gets a job as it is now. With `wait` (at most 60 s) the server answers as soon as the job

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::fake::{self, FakeServer, events, problem};
 use super::*;
+use crate::domain::{JobState, Timestamp};
 
 fn id(text: &str) -> JobId {
     text.parse().unwrap()
@@ -122,8 +123,11 @@ async fn ids_are_one_segment_of_the_path() {
 async fn a_list_asks_for_what_was_meant() {
     let server = FakeServer::start(vec![fake::json(200, &json!({"items": [], "next_cursor": "c&d"}))]).await;
     let query = JobQuery {
-        states: vec![JobState::Failed, JobState::Active],
-        since: Some(Timestamp::from_millis(0)),
+        selection: JobSelection {
+            state: vec![JobState::Failed, JobState::Active],
+            since: Some(Timestamp::from_millis(0)),
+            ..JobSelection::default()
+        },
         cursor: Some("a=b".into()),
         ..JobQuery::default()
     };

@@ -93,6 +93,57 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
     usize::try_from(signal).ok()?.checked_sub(1).and_then(|i| NAMES.get(i)).copied()
 }
 
+/// The number of a signal that is given by number or by name, with `SIG` or without.
+pub fn signal_number(text: &str) -> Option<i32> {
+    let name = text.trim().to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = (1..=31).find(|signal| signal_name(*signal) == Some(name));
+    named.or_else(|| text.trim().parse().ok())
+}
+
+impl OutcomeKind {
+    /// All seven.
+    pub const ALL: [OutcomeKind; 7] = [
+        OutcomeKind::Exit,
+        OutcomeKind::Signal,
+        OutcomeKind::Timeout,
+        OutcomeKind::Cancelled,
+        OutcomeKind::Oom,
+        OutcomeKind::SpawnError,
+        OutcomeKind::Lost,
+    ];
+
+    /// The word that stands in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutcomeKind::Exit => "exit",
+            OutcomeKind::Signal => "signal",
+            OutcomeKind::Timeout => "timeout",
+            OutcomeKind::Cancelled => "cancelled",
+            OutcomeKind::Oom => "oom",
+            OutcomeKind::SpawnError => "spawn_error",
+            OutcomeKind::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for OutcomeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for OutcomeKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let words = Self::ALL.map(Self::as_str).join(", ");
+            format!("{text:?} is no outcome: there are {words}")
+        })
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
@@ -251,6 +302,12 @@ impl AttemptReport {
             stopping_ms: None,
         }
     }
+
+    /// How long it ran, in whole milliseconds: as the kernel measured it, else from its start to its end.
+    pub fn wall_ms(&self) -> u64 {
+        let span = self.ended_at.as_millis().saturating_sub(self.started_at.as_millis());
+        self.usage.map_or(u64::try_from(span).unwrap_or(0), |usage| usage.wall_us / 1000)
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +328,20 @@ mod tests {
         ] {
             assert!(!bad.is_success(), "{bad}");
         }
+    }
+
+    #[test]
+    fn words_for_outcomes_and_signals_are_read_as_they_are_written() {
+        for kind in OutcomeKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+        assert!("Exit 1".parse::<OutcomeKind>().is_err());
+        assert_eq!(
+            [signal_number("SIGSEGV"), signal_number("kill"), signal_number("34")],
+            [Some(11), Some(9), Some(34)]
+        );
+        assert_eq!(signal_number("SIGWHAT"), None);
     }
 
     #[test]

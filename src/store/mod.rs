@@ -6,15 +6,17 @@ pub mod embedded;
 pub mod errors;
 pub mod records;
 mod retention;
+mod search;
 
 use async_trait::async_trait;
 
-use crate::domain::{Clock, Day, Fingerprint, JobBody, JobId, JobName, JobState, Page, PageRequest, Timestamp};
+use crate::domain::{Clock, Day, Fingerprint, JobBody, JobId, JobName, JobState, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
 pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
+pub use search::{JobCount, JobPage, Search};
 
 /// The kinds of error between which a caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,22 @@ pub struct JobFilter {
     pub until: Option<Timestamp>,
     /// Only jobs with an attempt that failed with one of these errors; no condition when empty.
     pub errors: Vec<Fingerprint>,
+    /// What to look for in each job, because no index has it.
+    pub search: Search,
+}
+
+impl JobFilter {
+    /// Whether the list has the job of this record.
+    pub fn takes(&self, record: &JobRecord) -> bool {
+        let errors = record.errors();
+        !record.removed
+            && (self.states.is_empty() || self.states.contains(&record.state))
+            && self.name.as_ref().is_none_or(|name| *name == record.name)
+            && self.since.is_none_or(|since| record.submitted_at >= since)
+            && self.until.is_none_or(|until| record.submitted_at < until)
+            && (self.errors.is_empty() || errors.as_slice().iter().any(|error| self.errors.contains(error)))
+            && self.search.finds(&record.summary())
+    }
 }
 
 /// Days from `from` to `to`, both included.
@@ -95,8 +113,12 @@ pub trait History: Send + Sync + 'static {
     /// too, of a record that has it within.
     async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// A page of jobs, the last submitted first.
-    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError>;
+    /// A page of jobs, the last submitted first. With a search it may have fewer jobs than asked for, or none, and a
+    /// `next` nevertheless.
+    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<JobPage, StoreError>;
+
+    /// Counts jobs, up to `most`.
+    async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError>;
 
     /// One line for each job name, in order of name. The cost grows with the number of names, not of jobs.
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError>;

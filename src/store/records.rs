@@ -226,6 +226,8 @@ impl JobRecord {
             attempts: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             outcome: self.outcome,
             error: self.error.as_ref().map(|e| first_line(e).chars().take(200).collect()),
+            worker: last.map(|a| a.worker.clone()),
+            ran_ms: last.and_then(|a| a.report.as_ref()).map(AttemptReport::wall_ms),
         }
     }
 }
@@ -271,6 +273,20 @@ pub struct JobSummary {
     pub outcome: Option<Outcome>,
     /// The first line of its error.
     pub error: Option<String>,
+    /// The worker that started its last attempt. `None` before the first, and in lines that older versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+    /// How long its last attempt ran, in milliseconds. `None` while it runs, and in lines that older versions wrote.
+    #[serde(default, rename = "duration_ms", skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
+}
+
+impl JobSummary {
+    /// How long its last attempt ran, in milliseconds, as far as the line tells; `None` while it runs.
+    pub fn duration_ms(&self) -> Option<u64> {
+        let span = || u64::try_from(self.finished_at?.as_millis().saturating_sub(self.started_at?.as_millis())).ok();
+        self.ran_ms.or_else(span)
+    }
 }
 
 /// A job name in one line.

@@ -12,7 +12,7 @@ use crate::domain::{
     Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, RawJson,
     Timestamp, WorkerId, body,
 };
-use crate::store::AttemptRecord;
+use crate::store::{AttemptRecord, JobSummary};
 
 macro_rules! define_submit_job {
     ($({
@@ -123,7 +123,19 @@ pub struct SubmittedJobs {
 /// The most jobs in one page of `GET /api/v1/jobs`.
 pub const LARGEST_PAGE: u16 = 200;
 
-/// A page of a list: `GET /api/v1/jobs` (of [`crate::store::JobSummary`]).
+/// `GET /api/v1/jobs`: a page of jobs, the last submitted first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobListing {
+    /// The jobs.
+    pub items: Vec<JobSummary>,
+    /// Give it back as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+    /// How many jobs a search looked at for this page. It may stop before the page is full: `next_cursor` goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scanned: Option<u64>,
+}
+
+/// A list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listing<T> {
     /// The items, in order.

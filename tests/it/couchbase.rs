@@ -498,8 +498,6 @@ async fn measure(name: &str, store: &(impl Projection + History), sizes: &[u64],
     }
 }
 
-static NEWEST: JobFilter = JobFilter { states: Vec::new(), name: None, since: None, until: None, errors: Vec::new() };
-
 /// The median of some calls, in milliseconds.
 async fn time<T, F: Future<Output = Result<T, jobber::store::StoreError>>>(call: impl Fn() -> F) -> f64 {
     let mut times = Vec::new();

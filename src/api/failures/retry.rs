@@ -32,8 +32,14 @@ pub(in crate::api) async fn retry(
     if !(1..=MOST).contains(&limit) {
         return Err(ApiError::bad_request("invalid_body", format!("limit: must be 1 to {MOST}")));
     }
-    let filter =
-        JobFilter { states: vec![JobState::Failed], name: asked.name, since: asked.since, until: asked.until, errors };
+    let filter = JobFilter {
+        states: vec![JobState::Failed],
+        name: asked.name,
+        since: asked.since,
+        until: asked.until,
+        errors,
+        ..JobFilter::default()
+    };
     let dry_run = asked.dry_run;
     let shared = api.clone();
     let done = api.to_the_end(async move { put_back(&shared, &filter, limit, dry_run).await }).await?;

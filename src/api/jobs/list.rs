@@ -7,16 +7,20 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::api::failures;
+use super::filter::{filter, selection};
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
-use crate::domain::{JobName, PageRequest, Timestamp};
-use crate::store::JobFilter;
-use crate::wire::{LARGEST_PAGE, Listing};
+use crate::domain::{JobId, PageRequest};
+use crate::store::{JobCount, JobFilter, JobPage, JobSummary};
+use crate::wire::{JobListing, LARGEST_PAGE};
 
 /// How many jobs a page has unless the client says so.
 const USUAL: usize = 50;
+/// The most jobs that are counted.
+const MOST_COUNTED: usize = 10_000;
+/// The cursor of the page after a job that was found by its id: the list from its beginning, without that job.
+const REST: &str = "rest";
 /// All but the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -26,26 +30,50 @@ pub(in crate::api) async fn list(
     uri: Uri,
     mut params: Params,
 ) -> Result<Response, ApiError> {
-    let mut filter = JobFilter {
-        states: params.list("state")?,
-        name: params.with("name", JobName::parse)?,
-        since: params.with("since", Timestamp::parse)?,
-        until: params.with("until", Timestamp::parse)?,
-        errors: Vec::new(),
-    };
+    let chosen = selection(&mut params)?;
     let limit =
         params.number("limit", 1, u64::from(LARGEST_PAGE))?.map_or(USUAL, |n| usize::try_from(n).unwrap_or(USUAL));
     let cursor = params.text("cursor")?;
-    let (category, fingerprint) = (params.text("category")?, params.text("fingerprint")?);
     params.done()?;
-    filter.errors = failures::chosen_errors(&api, category.as_deref(), fingerprint.as_deref()).await?;
-    let page = api.history.jobs(&filter, PageRequest { cursor, limit }).await?;
+    let asked_for = chosen.q.as_deref().and_then(|q| JobId::parse(q.trim()).ok());
+    let filter = filter(&api, chosen).await?;
+    let page = match (cursor, asked_for) {
+        (None, Some(id)) => match found_at_once(&api, &filter, &id).await? {
+            Some(job) => JobPage { items: vec![job], next: Some(REST.to_owned()), scanned: Some(1) },
+            None => api.history.jobs(&filter, PageRequest { cursor: None, limit }).await?,
+        },
+        (cursor, asked_for) => {
+            let cursor = cursor.filter(|cursor| asked_for.is_none() || cursor != REST);
+            let mut page = api.history.jobs(&filter, PageRequest { cursor, limit }).await?;
+            page.items.retain(|job| asked_for.as_ref() != Some(&job.id));
+            page
+        }
+    };
     let link = page.next.as_deref().map(|cursor| next_link(&uri, cursor));
-    let mut response = axum::Json(Listing { items: page.items, next_cursor: page.next }).into_response();
+    let listing = JobListing { items: page.items, next_cursor: page.next, scanned: page.scanned };
+    let mut response = axum::Json(listing).into_response();
     if let Some(link) = link.and_then(|l| l.parse().ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// The job whose id is the text of a search, if it meets the filter. It makes the first page alone, because the search
+/// for the text in other jobs may have a long way to it. The pages after it leave it out.
+async fn found_at_once(api: &Api, filter: &JobFilter, id: &JobId) -> Result<Option<JobSummary>, ApiError> {
+    let record = api.history.job_without_result(id).await?;
+    Ok(record.filter(|record| filter.takes(record)).map(|record| record.summary()))
+}
+
+/// `GET /api/v1/jobs:count`.
+pub(in crate::api) async fn count(
+    State(api): State<Arc<Api>>,
+    mut params: Params,
+) -> Result<axum::Json<JobCount>, ApiError> {
+    let chosen = selection(&mut params)?;
+    params.done()?;
+    let filter = filter(&api, chosen).await?;
+    Ok(axum::Json(api.history.count(&filter, MOST_COUNTED).await?))
 }
 
 /// The same list from `cursor` on, as RFC 8288 has it.

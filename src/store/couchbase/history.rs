@@ -5,9 +5,12 @@ use super::documents::{self, Room};
 use super::kv::each;
 use super::query;
 use super::session::Connector;
-use crate::domain::{JobBody, JobId, JobName, Page};
+use crate::domain::{JobBody, JobId, JobName};
 use crate::stats::{ShardKey, StatShard};
-use crate::store::{DayRange, JobFilter, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec};
+use crate::store::search::ScanBound;
+use crate::store::{
+    DayRange, JobCount, JobFilter, JobPage, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec,
+};
 
 pub(super) async fn job(
     connector: &Connector,
@@ -29,29 +32,79 @@ pub(super) async fn bodies(connector: &Connector, ids: &[JobId]) -> Result<Vec<O
     .await
 }
 
+/// How many jobs a search looks at for one page at most.
+const MOST_SCANNED: usize = 1000;
+/// How many of them are read at once.
+const BATCH: usize = 50;
+
+/// What is said of a list that can't be read.
+fn what(filter: &JobFilter) -> &'static str {
+    if filter.errors.is_empty() { "the list of jobs" } else { "the list of jobs by error or category" }
+}
+
 /// One page: places by the query service, lines by key. A job that has left the list since the index was read (removed,
-/// or in another state) is left out, so a page may be short; it is the last when it has no `next`.
+/// or in another state) is left out, so a page may be short; it is the last when it has no `next`. A search ends it
+/// early when it has looked at enough jobs.
 pub(super) async fn jobs(
     connector: &Connector,
     filter: &JobFilter,
     start: Option<&str>,
     limit: usize,
-) -> Result<Page<JobSummary>, StoreError> {
+) -> Result<JobPage, StoreError> {
+    let is_search = !filter.search.is_empty();
+    // Each range gives as many places, and their union is whole as far as the shortest goes.
+    let wanted = if is_search { (MOST_SCANNED / query::ranges(filter).len()).max(limit) } else { limit };
     let session = connector.session().await?;
     // Asks for one more, to know whether there is another page.
-    let places = query::places(&session, &connector.settings().key_prefix, filter, start, limit + 1);
-    let what = if filter.errors.is_empty() { "the list of jobs" } else { "the list of jobs by error or category" };
-    let places = query::bounded(places, what).await?;
-    let page: Vec<_> = places.iter().rev().take(limit).collect();
-    let next = page.last().filter(|_| places.len() > limit).map(|place| documents::to_cursor(place));
-    let lines = each(page, |place| async move {
-        let Some((_, id)) = documents::read_place(place) else { return Ok(None) };
-        let summary = connector.part(Room::Jobs, id.as_str(), "summary").await?;
-        summary.map(|line| documents::read::<JobSummary>("a job's summary", &line)).transpose()
-    });
-    let is_wanted = |line: &JobSummary| filter.states.is_empty() || filter.states.contains(&line.state);
-    let items = lines.await?.into_iter().flatten().filter(is_wanted).collect();
-    Ok(Page { items, next })
+    let places = query::places(&session, &connector.settings().key_prefix, filter, start, wanted + 1);
+    let places = query::bounded(places, what(filter)).await?;
+    let mut bound = ScanBound::of_page();
+    let mut page = JobPage { items: Vec::new(), next: None, scanned: None };
+    let newest: Vec<_> = places.iter().rev().take(wanted).collect();
+    let mut looked_at: usize = 0;
+    for part in newest.chunks(if is_search { BATCH } else { limit }) {
+        let lines = each(part.iter().copied(), |place| line(connector, filter, place)).await?;
+        for line in lines {
+            if page.items.len() == limit {
+                break;
+            }
+            looked_at += 1;
+            bound.count();
+            page.items.extend(line);
+        }
+        if page.items.len() == limit || (is_search && bound.is_reached()) {
+            break;
+        }
+    }
+    let last = looked_at.checked_sub(1).and_then(|last| newest.get(last));
+    page.next = last.filter(|_| places.len() > looked_at).map(|place| documents::to_cursor(place));
+    page.scanned = is_search.then(|| bound.scanned());
+    Ok(page)
+}
+
+/// Counts jobs, up to `most`: by places alone, or by a search that looks at as many jobs as that of a page.
+pub(super) async fn count(connector: &Connector, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
+    if !filter.search.is_empty() {
+        let page = jobs(connector, filter, None, MOST_SCANNED).await?;
+        return Ok(JobCount { count: page.items.len() as u64, capped: page.next.is_some() });
+    }
+    let session = connector.session().await?;
+    let places = query::places(&session, &connector.settings().key_prefix, filter, None, most + 1);
+    let places = query::bounded(places, what(filter)).await?;
+    Ok(JobCount { count: places.len().min(most) as u64, capped: places.len() > most })
+}
+
+/// Reads the line of the job at a place; `None` if it has left the list, or is not one that is looked for.
+async fn line(connector: &Connector, filter: &JobFilter, place: &str) -> Result<Option<JobSummary>, StoreError> {
+    let Some((_, id)) = documents::read_place(place) else { return Ok(None) };
+    let Some(line) = connector.part(Room::Jobs, id.as_str(), "summary").await? else { return Ok(None) };
+    let mut found: JobSummary = documents::read("a job's summary", &line)?;
+    if filter.search.needs_record(&found) {
+        let Some(record) = job(connector, &id, codec::job_without_result).await? else { return Ok(None) };
+        found = record.summary();
+    }
+    let is_wanted = filter.states.is_empty() || filter.states.contains(&found.state);
+    Ok(Some(found).filter(|found| is_wanted && filter.search.finds(found)))
 }
 
 /// A name's line comes from three documents, however many jobs it has.

@@ -58,12 +58,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Categories, Commit, DayRange, ErrorRecord, History, JobFilter, JobRecord, JobSummary, Learned, Loaded, NameSummary,
-    Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorRecord, History, JobCount, JobFilter, JobPage, JobRecord, Learned, Loaded,
+    NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{
-    Clock, Fingerprint, JobBody, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability,
-};
+use crate::domain::{Clock, Fingerprint, JobBody, JobId, JobName, PageRequest, Secret, Timestamp, WriteDurability};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 use indexing::Indexing;
@@ -178,11 +176,16 @@ impl History for CouchbaseStore {
         history::bodies(&self.connector, ids).await
     }
 
-    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
+    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<JobPage, StoreError> {
         let start = page.cursor.as_deref().map(documents::from_cursor).transpose()?;
         let limit = page.limit.clamp(1, PageRequest::MAX);
         let page = history::jobs(&self.connector, filter, start.as_deref(), limit).await;
         page.inspect_err(|e| self.indexing.failed(e))
+    }
+
+    async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
+        let count = history::count(&self.connector, filter, most).await;
+        count.inspect_err(|e| self.indexing.failed(e))
     }
 
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {

@@ -68,7 +68,7 @@ fn keyspace(layout: Layout) -> &'static str {
 
 /// A part of a list that one range of one index holds in order.
 #[derive(Debug, Clone, Copy)]
-enum Range {
+pub(super) enum Range {
     All,
     /// The jobs of one state.
     State(JobState),
@@ -78,7 +78,7 @@ enum Range {
 
 /// The ranges from which a list is merged: one for each state or error. For several at once the
 /// service would have to sort all matching jobs, for each page anew.
-fn ranges(filter: &JobFilter) -> Vec<Range> {
+pub(super) fn ranges(filter: &JobFilter) -> Vec<Range> {
     let errors: BTreeSet<_> = filter.errors.iter().copied().collect();
     let states: BTreeSet<_> = filter.states.iter().copied().collect();
     if !errors.is_empty() {

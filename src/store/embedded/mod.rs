@@ -3,6 +3,7 @@
 mod errors;
 mod expiry;
 mod history;
+mod list;
 mod projection;
 mod schema;
 mod term;
@@ -13,10 +14,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{
-    Categories, Commit, DayRange, ErrorRecord, History, JobFilter, JobRecord, JobSummary, Learned, Loaded, NameSummary,
-    Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorRecord, History, JobCount, JobFilter, JobPage, JobRecord, Learned, Loaded,
+    NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{Clock, Fingerprint, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
+use crate::domain::{Clock, Fingerprint, JobBody, JobId, JobName, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::stats::{ShardKey, StatShard};
@@ -76,10 +77,15 @@ impl History for EmbeddedStore {
         self.read(move |c| history::bodies(c, &ids)).await
     }
 
-    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<JobSummary>, StoreError> {
-        let start = page.cursor.as_deref().map(history::ListCursor::parse).transpose()?;
+    async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<JobPage, StoreError> {
+        let start = page.cursor.as_deref().map(list::ListCursor::parse).transpose()?;
         let (filter, limit) = (filter.clone(), page.limit.clamp(1, PageRequest::MAX));
-        self.read(move |c| history::jobs(c, &filter, start, limit)).await
+        self.read(move |c| list::jobs(c, &filter, start, limit)).await
+    }
+
+    async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
+        let filter = filter.clone();
+        self.read(move |c| list::count(c, &filter, most)).await
     }
 
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {

@@ -388,7 +388,7 @@ async fn filters_hold_together(stores: Stores) {
                     name: job_name.clone(),
                     since: since.map(Timestamp::from_millis),
                     until: until.map(Timestamp::from_millis),
-                    errors: Vec::new(),
+                    ..JobFilter::default()
                 };
                 let expected: Vec<_> = records
                     .iter()
@@ -647,6 +647,7 @@ async fn jobs_are_found_by_their_errors(stores: Stores) {
                     since: since.map(Timestamp::from_millis),
                     until: until.map(Timestamp::from_millis),
                     errors: errors.clone(),
+                    ..JobFilter::default()
                 };
                 let expected: Vec<_> = records
                     .iter()

@@ -1,0 +1,353 @@
+//! Lists jobs: pages in the order of submission, and counts.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::corrupt;
+use super::history;
+use crate::domain::{Fingerprint, JobState, Timestamp};
+use crate::store::search::ScanBound;
+use crate::store::{JobCount, JobFilter, JobPage, JobSummary, StoreError, StoreErrorKind, codec};
+
+type Read<T> = rusqlite::Result<Result<T, StoreError>>;
+
+/// How many jobs are read at once for a search, or for a list that is merged from several ranges: from all ranges
+/// together.
+const BATCH: usize = 1024;
+/// The fewest that are read from one range at once.
+const SMALLEST_BATCH: usize = 8;
+
+/// A place in the list of jobs, newest first: everything before it comes after it in the list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ListCursor {
+    submitted_at: i64,
+    id: String,
+}
+
+impl ListCursor {
+    const NEWEST: ListCursor = ListCursor { submitted_at: i64::MAX, id: String::new() };
+
+    /// Reads a cursor that `Display` wrote.
+    pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
+        let place = || {
+            let (ms, hex) = text.split_once('-')?;
+            // The parser of numbers would accept signs, too.
+            if !hex.bytes().all(|b| b.is_ascii_hexdigit()) || !hex.len().is_multiple_of(2) {
+                return None;
+            }
+            let id = hex
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+                .collect::<Option<Vec<u8>>>()?;
+            Some(ListCursor { submitted_at: ms.parse().ok()?, id: String::from_utf8(id).ok()? })
+        };
+        place().ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::Rejected,
+                "the cursor is not one of this list; give back the `next_cursor` of the page before",
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for ListCursor {
+    /// Milliseconds and the id in hexadecimal: safe in a URL, whatever the id.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-", self.submitted_at)?;
+        self.id.bytes().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// One page. A search ends it early when it has looked at enough jobs.
+pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<ListCursor>, limit: usize) -> Read<JobPage> {
+    let transaction = c.unchecked_transaction()?;
+    let is_search = !filter.search.is_empty();
+    // Asks for one more, to know whether there is another page.
+    let mut list = Merged::new(filter, start, Columns::Line, if is_search { BATCH } else { limit + 1 });
+    let mut bound = ScanBound::of_page();
+    let mut page = JobPage { items: Vec::new(), next: None, scanned: None };
+    let mut last = None;
+    while let Some((place, line)) = list.next(c)? {
+        if page.items.len() == limit || (is_search && bound.is_reached()) {
+            page.next = last.as_ref().map(ListCursor::to_string);
+            break;
+        }
+        bound.count();
+        match read_line(c, filter, &place, &line)? {
+            Ok(found) => page.items.extend(found),
+            Err(e) => return Ok(Err(e)),
+        }
+        last = Some(place);
+    }
+    transaction.finish()?;
+    page.scanned = is_search.then(|| bound.scanned());
+    Ok(Ok(page))
+}
+
+/// Counts jobs, up to `most`. Without a search it reads indexes only, or those and the state of each job of an error.
+pub(super) fn count(c: &Connection, filter: &JobFilter, most: usize) -> Read<JobCount> {
+    let transaction = c.unchecked_transaction()?;
+    let is_search = !filter.search.is_empty();
+    let columns = if is_search { Columns::Line } else { Columns::Place };
+    let mut list = Merged::new(filter, None, columns, BATCH);
+    let mut bound = ScanBound::of_count();
+    let (mut count, mut capped) = (0, false);
+    while let Some((place, line)) = list.next(c)? {
+        if count == most || (is_search && bound.is_reached()) {
+            capped = true;
+            break;
+        }
+        bound.count();
+        match if is_search { read_line(c, filter, &place, &line)?.map(|found| found.is_some()) } else { Ok(true) } {
+            Ok(found) => count += usize::from(found),
+            Err(e) => return Ok(Err(e)),
+        }
+    }
+    transaction.finish()?;
+    Ok(Ok(JobCount { count: count as u64, capped }))
+}
+
+/// Reads a job's line; `None` if it is not one that is looked for.
+fn read_line(c: &Connection, filter: &JobFilter, place: &ListCursor, line: &[u8]) -> Read<Option<JobSummary>> {
+    let explain = |e: serde_json::Error| corrupt(&format!("job {}", place.id), &e).caused_by(e);
+    let job: JobSummary = match serde_json::from_slice(line).map_err(explain) {
+        Ok(job) => job,
+        Err(e) => return Ok(Err(e)),
+    };
+    if !filter.search.needs_record(&job) {
+        return Ok(Ok(Some(job).filter(|job| filter.search.finds(job))));
+    }
+    let record = history::job(c, &job.id, codec::job_without_result)?;
+    Ok(record.map(|record| record.map(|record| record.summary()).filter(|job| filter.search.finds(job))))
+}
+
+/// The matching jobs but for the search, newest first, merged from one index range for each state or error, because an
+/// index is in order only within one range.
+struct Merged<'f> {
+    filter: &'f JobFilter,
+    columns: Columns,
+    batch: usize,
+    ranges: Vec<Range>,
+    last: Option<ListCursor>,
+}
+
+/// A range of an index, read in batches.
+struct Range {
+    of: Of,
+    /// Read and not yet taken.
+    rows: VecDeque<Row>,
+    /// The place before which to read on; `None` before the first batch of a list from its beginning.
+    before: Option<ListCursor>,
+    /// Whether all of it was read.
+    is_read: bool,
+}
+
+/// What the jobs of a range have in common.
+#[derive(Clone, Copy)]
+enum Of {
+    All,
+    State(JobState),
+    Error(Fingerprint),
+}
+
+/// What is read of each job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    /// Its place in the list.
+    Place,
+    /// That, and its line.
+    Line,
+}
+
+type Row = (ListCursor, Vec<u8>);
+
+impl<'f> Merged<'f> {
+    /// A list that starts after `start` and reads up to `batch` jobs at once.
+    fn new(filter: &'f JobFilter, start: Option<ListCursor>, columns: Columns, batch: usize) -> Self {
+        let errors: BTreeSet<_> = filter.errors.iter().copied().collect();
+        let states: BTreeSet<_> = filter.states.iter().copied().collect();
+        let of: Vec<_> = if !errors.is_empty() {
+            errors.into_iter().map(Of::Error).collect()
+        } else if !states.is_empty() {
+            states.into_iter().map(Of::State).collect()
+        } else {
+            vec![Of::All]
+        };
+        let batch = if of.len() == 1 { batch } else { (BATCH / of.len()).max(SMALLEST_BATCH) };
+        let range = |of| Range { of, rows: VecDeque::new(), before: start.clone(), is_read: false };
+        Self { filter, columns, batch, ranges: of.into_iter().map(range).collect(), last: None }
+    }
+
+    /// The next job, each once.
+    fn next(&mut self, c: &Connection) -> rusqlite::Result<Option<Row>> {
+        loop {
+            for range in self.ranges.iter_mut().filter(|range| range.rows.is_empty() && !range.is_read) {
+                range.read_on(c, self.filter, self.columns, self.batch)?;
+            }
+            let newest = self.ranges.iter_mut().filter(|range| !range.rows.is_empty());
+            let newest = newest.max_by(|a, b| a.rows.front().map(|row| &row.0).cmp(&b.rows.front().map(|row| &row.0)));
+            let Some(row) = newest.and_then(|range| range.rows.pop_front()) else { return Ok(None) };
+            // A job that failed with several of the errors is in several ranges.
+            if self.last.as_ref() != Some(&row.0) {
+                self.last = Some(row.0.clone());
+                return Ok(Some(row));
+            }
+        }
+    }
+}
+
+impl Range {
+    fn read_on(&mut self, c: &Connection, filter: &JobFilter, columns: Columns, batch: usize) -> rusqlite::Result<()> {
+        let (sql, values) = match self.of {
+            Of::All => listing(filter, None, columns, self.before.as_ref(), batch),
+            Of::State(state) => listing(filter, Some(state), columns, self.before.as_ref(), batch),
+            Of::Error(error) => failed_with(filter, error, columns, self.before.as_ref(), batch),
+        };
+        let mut select = c.prepare_cached(&sql)?;
+        let mut rows = select.query(params_from_iter(&values))?;
+        while let Some(row) = rows.next()? {
+            let line = if columns == Columns::Line { row.get(2)? } else { Vec::new() };
+            self.rows.push_back((ListCursor { submitted_at: row.get(0)?, id: row.get(1)? }, line));
+        }
+        self.is_read = self.rows.len() < batch;
+        self.before = self.rows.back().map(|row| row.0.clone());
+        Ok(())
+    }
+}
+
+/// A query with its parameters.
+type Query = (String, Vec<Value>);
+
+/// The query for a batch of jobs of one state, or of any.
+fn listing(
+    filter: &JobFilter,
+    state: Option<JobState>,
+    columns: Columns,
+    start: Option<&ListCursor>,
+    wanted: usize,
+) -> Query {
+    let index = match (&filter.name, state) {
+        (None, None) => "history_jobs_by_time",
+        (None, Some(_)) => "history_jobs_by_state",
+        (Some(_), None) => "history_jobs_by_name",
+        (Some(_), Some(_)) => "history_jobs_by_both",
+    };
+    let mut values = span(filter, start);
+    let line = if columns == Columns::Line { ", summary" } else { "" };
+    let mut sql = format!(
+        "SELECT submitted_at, id{line} FROM history_jobs INDEXED BY {index}
+         WHERE removed = 0 AND (submitted_at, id) < (?1, ?2) AND submitted_at >= ?3"
+    );
+    if let Some(name) = &filter.name {
+        values.push(name.to_string().into());
+        sql += &format!(" AND name = ?{}", values.len());
+    }
+    if let Some(state) = state {
+        values.push(state.as_str().to_owned().into());
+        sql += &format!(" AND state = ?{}", values.len());
+    }
+    values.push(i64::try_from(wanted).unwrap_or(i64::MAX).into());
+    sql += &format!(" ORDER BY submitted_at DESC, id DESC LIMIT ?{}", values.len());
+    (sql, values)
+}
+
+/// The query for a batch of jobs that failed with an error. It reads one range of one index, and looks at each job
+/// that it finds there for the other conditions.
+fn failed_with(
+    filter: &JobFilter,
+    error: Fingerprint,
+    columns: Columns,
+    start: Option<&ListCursor>,
+    wanted: usize,
+) -> Query {
+    let mut values = span(filter, start);
+    values.push(error.as_bytes().to_vec().into());
+    let line = if columns == Columns::Line { ", j.summary" } else { "" };
+    let mut sql = format!(
+        "SELECT e.submitted_at, e.id{line} FROM history_job_errors e CROSS JOIN history_jobs j ON j.id = e.id
+         WHERE e.fingerprint = ?4 AND (e.submitted_at, e.id) < (?1, ?2) AND e.submitted_at >= ?3 AND j.removed = 0"
+    );
+    if let Some(name) = &filter.name {
+        values.push(name.to_string().into());
+        sql += &format!(" AND j.name = ?{}", values.len());
+    }
+    if !filter.states.is_empty() {
+        let states = filter.states.iter().map(|state| {
+            values.push(state.as_str().to_owned().into());
+            format!("?{}", values.len())
+        });
+        let states = states.collect::<Vec<_>>().join(", ");
+        sql += &format!(" AND j.state IN ({states})");
+    }
+    values.push(i64::try_from(wanted).unwrap_or(i64::MAX).into());
+    sql += &format!(" ORDER BY e.submitted_at DESC, e.id DESC LIMIT ?{}", values.len());
+    (sql, values)
+}
+
+/// The first two parameters: the place before which to read. The third: the time since which.
+fn span(filter: &JobFilter, start: Option<&ListCursor>) -> Vec<Value> {
+    let until = filter.until.map(|t| ListCursor { submitted_at: t.as_millis(), id: String::new() });
+    let before = [start.cloned(), until].into_iter().flatten().min().unwrap_or(ListCursor::NEWEST);
+    let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
+    vec![before.submitted_at.into(), before.id.into(), since.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::JobName;
+    use crate::sqlite::{Durability, Sqlite};
+    use crate::store::embedded::EmbeddedStore;
+
+    /// A page costs the same in a large table: no combination of filters sorts, or walks along rows that don't match.
+    #[tokio::test]
+    async fn every_list_reads_one_range_of_one_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        EmbeddedStore::open(db.clone()).await.unwrap();
+        let name: JobName = "a".parse().unwrap();
+        let time = Some(Timestamp::from_millis(5));
+        for name in [None, Some(name)] {
+            for state in [None, Some(JobState::Active)] {
+                let filter = JobFilter { name: name.clone(), since: time, until: time, ..JobFilter::default() };
+                let plan = plan(&db, listing(&filter, state, Columns::Line, Some(&ListCursor::NEWEST), 10)).await;
+                assert_eq!(plan.len(), 1, "{plan:?}");
+                assert!(plan[0].starts_with("SEARCH") && plan[0].contains("submitted_at>?"), "{plan:?}");
+                assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
+                assert_eq!(plan[0].contains("name=?"), name.is_some(), "{plan:?}");
+                assert_eq!(plan[0].contains("state=?"), state.is_some(), "{plan:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_jobs_of_an_error_are_read_in_order_from_one_range() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        EmbeddedStore::open(db.clone()).await.unwrap();
+        let states = vec![JobState::Failed, JobState::Completed];
+        let filter = JobFilter { states, name: Some("a".parse().unwrap()), ..JobFilter::default() };
+        let plan = plan(&db, failed_with(&filter, Fingerprint::OTHER, Columns::Line, None, 10)).await;
+        assert_eq!(plan.len(), 2, "nothing is sorted: {plan:?}");
+        assert!(plan[0].starts_with("SEARCH e USING PRIMARY KEY (fingerprint=? AND submitted_at>?"), "{plan:?}");
+        assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
+    }
+
+    async fn plan(db: &Sqlite, (sql, values): Query) -> Vec<String> {
+        db.read(move |c| {
+            let mut plan = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            plan.query_map(params_from_iter(values), |row| row.get("detail"))?.collect()
+        })
+        .await
+        .unwrap()
+    }
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        let place = ListCursor { submitted_at: 17, id: "repeat:a:1".to_owned() };
+        assert_eq!(ListCursor::parse(&place.to_string()).unwrap(), place);
+    }
+}
