@@ -105,6 +105,7 @@ mod tests {
     use super::super::tests::rendered;
     use super::*;
     use crate::domain::{Outcome, Timestamp};
+    use crate::store::JobSummary;
 
     #[test]
     fn a_list_reads_well_in_every_format() {

@@ -298,9 +298,10 @@ fn span(filter: &JobFilter, start: Option<&ListCursor>) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::JobName;
+    use crate::domain::{AttemptNumber, AttemptReport, JobName, Outcome, PageRequest, Tail, WorkerId};
     use crate::sqlite::{Durability, Sqlite};
     use crate::store::embedded::EmbeddedStore;
+    use crate::store::{AttemptRecord, History, Search};
 
     /// A page costs the same in a large table: no combination of filters sorts, or walks along rows that don't match.
     #[tokio::test]
@@ -334,6 +335,103 @@ mod tests {
         assert_eq!(plan.len(), 2, "nothing is sorted: {plan:?}");
         assert!(plan[0].starts_with("SEARCH e USING PRIMARY KEY (fingerprint=? AND submitted_at>?"), "{plan:?}");
         assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
+    }
+
+    fn record(id: &str, at: i64) -> crate::store::JobRecord {
+        let mut record = crate::store::JobRecord::new(&crate::domain::Job {
+            id: crate::domain::JobId::parse(id).unwrap(),
+            name: JobName::parse("resize").unwrap(),
+            options: crate::domain::JobOptions::default(),
+            submitted_at: Timestamp::from_millis(at),
+        });
+        let (started_at, ended_at) = (record.submitted_at, Timestamp::from_millis(at + 40));
+        let report = AttemptReport::bare(Outcome::Exit { code: 1 }, started_at, ended_at, "disk full");
+        record.attempts.push(AttemptRecord {
+            number: AttemptNumber(1),
+            worker: WorkerId::parse("w-1").unwrap(),
+            host: "h".to_owned(),
+            started_at,
+            report: Some(report),
+            fingerprint: None,
+        });
+        record.state = JobState::Failed;
+        record.outcome = Some(Outcome::Exit { code: 1 });
+        record.finished_at = Some(ended_at);
+        record
+    }
+
+    /// Writes jobs as fast as SQLite can, past the port, with lines as `line` makes them.
+    async fn fill(db: &Sqlite, count: i64, line: fn(&crate::store::JobRecord) -> Vec<u8>) {
+        for from in (0..count).step_by(20_000) {
+            db.write(move |c| {
+                let mut insert = c.prepare_cached(
+                    "INSERT INTO history_jobs VALUES (?1, 'resize', 'failed', ?2, 0, 1, x'', ?3, ?4, ?2)",
+                )?;
+                for n in from..(from + 20_000).min(count) {
+                    let mut job = record(&format!("0193-7a5c-{n:08}"), n);
+                    job.attempts[0].report.as_mut().unwrap().stdout = Tail::of(&[b'x'; 600], 600);
+                    insert.execute((job.id.as_str(), n, line(&job), codec::encode(&job)))?;
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+        }
+    }
+
+    /// Lines had no worker and no duration before there was a search for them.
+    #[tokio::test]
+    async fn a_line_of_an_older_version_is_searched_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        let store = EmbeddedStore::open(db.clone()).await.unwrap();
+        fill(&db, 2, |job| codec::encode(&JobSummary { worker: None, ran_ms: None, ..job.summary() })).await;
+        for (worker, found) in [("w-1", 2), ("w-2", 0)] {
+            let worker = Some(WorkerId::parse(worker).unwrap());
+            let search = Search { worker, longer_than_ms: Some(39), shorter_than_ms: Some(41), ..Search::default() };
+            let filter = JobFilter { search, ..JobFilter::default() };
+            assert_eq!(store.jobs(&filter, PageRequest::first(9)).await.unwrap().items.len(), found);
+        }
+    }
+
+    /// `cargo test --lib pages_of_a_million -- --ignored --nocapture`
+    #[tokio::test]
+    #[ignore = "writes a file of 2 GB"]
+    async fn pages_of_a_million_jobs_take_no_longer_than_fifty_milliseconds() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        let store = EmbeddedStore::open(db.clone()).await.unwrap();
+        fill(&db, 1_000_000, |job| codec::encode(&job.summary())).await;
+        let search = |search: Search| JobFilter { search, ..JobFilter::default() };
+        let filters = [
+            ("all", JobFilter::default()),
+            ("failed", JobFilter { states: vec![JobState::Failed, JobState::Active], ..JobFilter::default() }),
+            ("text of none", search(Search { text: Some("nowhere".to_owned()), ..Search::default() })),
+            ("text of one in 1000", search(Search { text: Some("123".to_owned()), ..Search::default() })),
+            ("signal of none", search(Search { signal: Some(9), ..Search::default() })),
+            ("worker of all", search(Search { worker: WorkerId::parse("w-1").ok(), ..Search::default() })),
+        ];
+        for (what, filter) in filters {
+            let (mut times, mut scanned, mut cursor) = (Vec::new(), 0, None);
+            for _ in 0..100 {
+                let begun = std::time::Instant::now();
+                let page = store.jobs(&filter, PageRequest { cursor, limit: 50 }).await.unwrap();
+                times.push(begun.elapsed());
+                scanned += page.scanned.unwrap_or(0);
+                cursor = page.next;
+            }
+            times.sort_unstable();
+            let begun = std::time::Instant::now();
+            let count = store.count(&filter, 10_000).await.unwrap();
+            let counted = begun.elapsed();
+            eprintln!(
+                "{what}: p50 {:?}, p95 {:?}, {} looked at a page; {count:?} in {counted:?}",
+                times[50],
+                times[95],
+                scanned / 100
+            );
+            assert!(times[95] <= std::time::Duration::from_millis(50), "{what}: {:?}", times[95]);
+        }
     }
 
     async fn plan(db: &Sqlite, (sql, values): Query) -> Vec<String> {

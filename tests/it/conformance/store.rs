@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{
-    AttemptNumber, Category, Clock, Day, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome,
-    PageRequest, RawJson, Timestamp, WorkerId,
+    AttemptNumber, AttemptReport, Category, Clock, Day, Fingerprint, Job, JobBody, JobId, JobName, JobOptions,
+    JobState, Outcome, OutcomeKind, PageRequest, RawJson, Timestamp, WorkerId,
 };
 use jobber::events::Cursor;
 use jobber::projector::{contribution, shard_key};
@@ -14,8 +14,8 @@ use jobber::stats::{Counts, FailureCounts, ShardKey, StatShard};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
-    AttemptRecord, Categories, Commit, DayRange, History, JobFilter, JobRecord, Knowledge, Learned, Projection,
-    Retention, Sighting, StoreErrorKind, Term, Versioned,
+    AttemptRecord, Categories, Commit, DayRange, History, JobCount, JobFilter, JobRecord, Knowledge, Learned,
+    Projection, Retention, Search, Sighting, StoreErrorKind, Term, Versioned,
 };
 
 use crate::harness::couchbase::{Bucket, skipped};
@@ -402,6 +402,100 @@ async fn filters_hold_together(stores: Stores) {
                     .collect();
                 assert_eq!(stores.here.list(&filter, 4).await, expected, "{filter:?}");
             }
+        }
+    }
+}
+
+/// A record of a job whose one attempt ended like this, by this worker, after `ran` milliseconds.
+fn ended(id: &str, job_name: &str, outcome: Outcome, worker: &str, ran: i64, error: Option<&str>) -> JobRecord {
+    let state = if outcome.is_success() { JobState::Completed } else { JobState::Failed };
+    let job = failed_with(&[1], record(id, job_name, id.len() as i64, state));
+    let (start, end) = (job.submitted_at, Timestamp::from_millis(job.submitted_at.as_millis() + ran));
+    let mut report = AttemptReport::bare(outcome, start, end, error.unwrap_or_default());
+    report.error = error.map(str::to_owned);
+    let mut attempts = job.attempts;
+    attempts[0].worker = WorkerId::parse(worker).unwrap();
+    attempts[0].report = Some(report);
+    JobRecord {
+        attempts,
+        outcome: Some(outcome),
+        error: error.map(str::to_owned),
+        finished_at: Some(end),
+        ..record(id, job_name, id.len() as i64, state)
+    }
+}
+
+async fn a_search_looks_into_each_job(stores: Stores) {
+    if stores.is_skipped() {
+        return;
+    }
+    let stores = stores
+        .with(&[
+            record("a", "resize", 1, JobState::Waiting),
+            ended("bb", "resize", Outcome::Exit { code: 0 }, "w-1", 10, None),
+            ended("ccc", "Encode", Outcome::Exit { code: 3 }, "w-1", 500, Some("Disk FULL\nsecond line")),
+            ended("dddd", "encode", Outcome::Signal { signal: 11 }, "w-2", 2000, Some("it broke: ÄRGER")),
+            ended("eeeee", "encode", Outcome::Timeout, "w-2", 9000, Some("disk full")),
+        ])
+        .await;
+    let failed = vec![JobState::Failed];
+    let search = Search::default;
+    let text = |text: &str| Search { text: Some(text.to_owned()), ..search() };
+    let cases: Vec<(Search, Vec<JobState>, &[&str])> = vec![
+        (text("disk full"), vec![], &["eeeee", "ccc"]),
+        (text("ärger"), vec![], &["dddd"]),
+        (text("second"), vec![], &[]),
+        (text("size"), vec![], &["bb", "a"]),
+        (text("ddd"), vec![], &["dddd"]),
+        (text("encode"), failed.clone(), &["eeeee", "dddd", "ccc"]),
+        (
+            Search { outcomes: vec![OutcomeKind::Exit, OutcomeKind::Timeout], ..search() },
+            vec![],
+            &["eeeee", "ccc", "bb"],
+        ),
+        (Search { outcomes: vec![OutcomeKind::Exit], ..search() }, failed, &["ccc"]),
+        (Search { exit_code: Some(0), ..search() }, vec![], &["bb"]),
+        (Search { signal: Some(11), ..search() }, vec![], &["dddd"]),
+        (Search { worker: Some(WorkerId::parse("w-1").unwrap()), ..search() }, vec![], &["ccc", "bb"]),
+        (Search { longer_than_ms: Some(500), ..search() }, vec![], &["eeeee", "dddd"]),
+        (Search { shorter_than_ms: Some(500), ..search() }, vec![], &["bb"]),
+        (
+            Search { longer_than_ms: Some(9), shorter_than_ms: Some(501), exit_code: Some(3), ..search() },
+            vec![],
+            &["ccc"],
+        ),
+    ];
+    for (search, states, expected) in cases {
+        let filter = JobFilter { search, states, ..JobFilter::default() };
+        for limit in [1, 2, 10] {
+            assert_eq!(stores.here.list(&filter, limit).await, expected, "{filter:?} by {limit}");
+        }
+        let count = stores.here.history.count(&filter, 100).await.unwrap();
+        assert_eq!(count, JobCount { count: expected.len() as u64, capped: false }, "{filter:?}");
+    }
+    let filter = JobFilter { search: text("disk"), ..JobFilter::default() };
+    let page = stores.here.history.jobs(&filter, PageRequest::first(10)).await.unwrap();
+    assert_eq!((page.scanned, page.next), (Some(5), None));
+    let all = stores.here.history.jobs(&JobFilter::default(), PageRequest::first(10)).await.unwrap();
+    assert_eq!(all.scanned, None, "a list without a search looks at none");
+}
+
+async fn a_count_ends_at_its_limit(stores: Stores) {
+    if stores.is_skipped() {
+        return;
+    }
+    let records: Vec<_> = (0..40)
+        .map(|i| {
+            failed_with(&[i % 3, 9], record(&format!("j{i:02}"), "n", i.into(), JobState::ALL[usize::from(i) % 6]))
+        })
+        .collect();
+    let stores = stores.with(&records).await;
+    let waiting = JobFilter { states: vec![JobState::Waiting, JobState::Active], ..JobFilter::default() };
+    let with_errors = JobFilter { errors: [0, 9].map(fingerprint).to_vec(), ..JobFilter::default() };
+    for (filter, whole) in [(JobFilter::default(), 40), (waiting, 14), (with_errors, 40)] {
+        for (most, count, capped) in [(100, whole, false), (whole, whole, false), (whole - 1, whole - 1, true)] {
+            let counted = stores.here.history.count(&filter, usize::try_from(most).unwrap()).await.unwrap();
+            assert_eq!(counted, JobCount { count, capped }, "{filter:?} up to {most}");
         }
     }
 }
@@ -852,6 +946,8 @@ conformance! {
         lists_are_newest_first_without_gap_or_repeat,
         a_list_goes_on_where_it_was_while_jobs_arrive,
         filters_hold_together,
+        a_search_looks_into_each_job,
+        a_count_ends_at_its_limit,
         a_list_follows_its_jobs,
         a_cursor_of_no_list_is_rejected,
         names_are_summed_up_in_order,
