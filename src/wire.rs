@@ -4,6 +4,7 @@ mod events;
 pub mod failures;
 mod flows;
 mod jobs;
+mod overview;
 mod problem;
 mod queue;
 mod schedules;
@@ -14,6 +15,10 @@ pub use flows::{FlowJob, SubmittedFlow};
 pub use jobs::{
     Acted, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS, SubmitJob, SubmitJobs,
     Submitted, SubmittedJobs,
+};
+pub use overview::{
+    Component, ComponentStatus, Components, EventCounts, FailingCategory, HistoryLag, OldestWaiting, Overview, Rates,
+    ThroughputItem, ThroughputReport, WorkersTotal,
 };
 pub use problem::{FieldProblem, Problem};
 pub use queue::{CleanBody, Cleaned};

@@ -50,7 +50,7 @@ pub(super) async fn stream(
 
 /// Recognises an event that is in the log twice. A writer repeats an append when it did not get the answer.
 #[derive(Default)]
-struct Repeats {
+pub(super) struct Repeats {
     recent: VecDeque<(Timestamp, EventKey)>,
     known: HashSet<(Timestamp, EventKey)>,
 }
@@ -60,7 +60,7 @@ impl Repeats {
     const KEPT: usize = 4096;
 
     /// Whether the event differs from those before it.
-    fn is_new(&mut self, event: &Event) -> bool {
+    pub(super) fn is_new(&mut self, event: &Event) -> bool {
         // A job may be cancelled, put back or removed more than once, and each time is news.
         if !matches!(
             event.kind,

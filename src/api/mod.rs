@@ -20,6 +20,7 @@ mod jobs;
 mod logs;
 mod operation;
 mod original;
+mod overview;
 mod problem;
 mod query;
 mod request;
@@ -28,6 +29,7 @@ mod server;
 mod sse;
 mod state;
 mod submit;
+mod throughput;
 mod timeouts;
 
 #[cfg(test)]
@@ -66,6 +68,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         // Failures, categories and statistics.
         .route("/api/v1/failures", get(failures::groups))
         .route("/api/v1/failures/similar", get(failures::similar))
+        .route("/api/v1/stats/throughput", get(failures::throughput))
         .route("/api/v1/stats/{what}", get(failures::stats))
         .route("/api/v1/categories", get(failures::list).post(failures::add))
         .route("/api/v1/categories/{id}", put(failures::edit).delete(failures::remove))
@@ -80,6 +83,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
             get(schedules::show).put(schedules::put).post(schedules::act).delete(schedules::remove),
         )
         // Operation of the queue and the workers.
+        .route("/api/v1/overview", get(overview::overview))
         .route("/api/v1/queue", get(operation::counts))
         .route("/api/v1/queue:pause", post(operation::pause))
         .route("/api/v1/queue:resume", post(operation::resume))

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::connection_limit::{ConnectionLimit, ConnectionPermit, OnlyProbes};
+use super::overview::make_overviews;
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
@@ -31,6 +32,11 @@ pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, gra
     api.tasks.spawn(async move { tails.feed.follow_log(&*tails.source, &tails.stopping).await });
     let tails = api.clone();
     api.tasks.spawn(async move { tails.feed.follow_history(&*tails.history, &tails.stopping).await });
+    let counts = api.clone();
+    api.tasks
+        .spawn(async move { counts.throughput.follow_log(&*counts.source, &counts.clock, &counts.stopping).await });
+    let looks = api.clone();
+    api.tasks.spawn(async move { make_overviews(&looks).await });
     let server = Server {
         router: router(api.clone(), loopback),
         idle: api.settings.idle_timeout,

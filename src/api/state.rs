@@ -14,7 +14,9 @@ use tokio_util::task::TaskTracker;
 use super::body_room::BodyRoom;
 use super::category_preview::CategoryPreview;
 use super::feed::Feed;
+use super::overview::Overviews;
 use super::problem::ApiError;
+use super::throughput::Throughput;
 use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::queue::{Operator, Queue, Scheduler};
@@ -154,6 +156,10 @@ pub struct Api {
     pub(super) settings: ApiSettings,
     /// Tells requests that wait for a job what happens to it.
     pub(super) feed: Feed,
+    /// Counts what the event log tells.
+    pub(super) throughput: Throughput,
+    /// The overview, for those who watch it.
+    pub(super) overviews: Overviews,
     /// Bounds the memory of the large bodies in flight.
     pub(super) body_room: BodyRoom,
     /// Cancelled when the process takes no more jobs, but still serves.
@@ -184,6 +190,8 @@ impl Api {
             clock,
             settings,
             feed: Feed::default(),
+            throughput: Throughput::default(),
+            overviews: Overviews::default(),
             body_room: BodyRoom::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::intervals::Rate;
 use super::shard::{Counts, StatShard};
+use super::trend::Trend;
 use crate::domain::{CategoryId, Day, Fingerprint, JobName, Timestamp, UNCATEGORISED};
 
 /// The group under which an error is counted.
@@ -103,8 +104,8 @@ pub struct CategoryLine {
     pub first_seen: Option<Timestamp>,
     /// When it was last seen, over all time.
     pub last_seen: Option<Timestamp>,
-    /// Failures by the day on which their jobs were submitted, in order.
-    pub trend: BTreeMap<Day, i64>,
+    /// Failures by the day on which their jobs were submitted.
+    pub trend: Trend,
     /// What its most frequent errors say, most frequent first.
     pub examples: Vec<String>,
 }
@@ -167,7 +168,7 @@ fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &KnownErrors) -> Cate
         first_seen: facts().map(|f| f.first_seen).min(),
         last_seen: facts().map(|f| f.last_seen).max(),
         examples: texts.take(EXAMPLES).collect(),
-        trend: sums.trend,
+        trend: Trend::Sparse(sums.trend),
     }
 }
 

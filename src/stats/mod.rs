@@ -11,6 +11,7 @@ pub mod intervals;
 pub mod shard;
 pub mod sizing;
 pub mod survival;
+pub mod trend;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ pub use intervals::{Difference, Rate};
 pub use shard::{Counts, Histogram, ShardKey, StatShard};
 pub use sizing::{DurationLine, Quantiles, SizeLine};
 pub use survival::{AttemptLine, Chance, WorthIt};
+pub use trend::{DailyTrends, DayCount, Trend};
 
 /// The `jobStats` of `GET /stats`: the original's three lists under its names, and what came after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

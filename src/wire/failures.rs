@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
-use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DurationLine, SizeLine, WorthIt};
+use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DayCount, DurationLine, SizeLine, WorthIt};
 
 /// `GET /api/v1/stats/attempts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,9 @@ pub struct FailureGroup {
     /// How near it is to its nearest category or, in `GET /api/v1/failures/similar`, to the text asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub similarity: Option<f32>,
+    /// Failures on each of the last days, by the day (UTC) on which their jobs were submitted; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Vec<DayCount>>,
 }
 
 /// A list of failures.

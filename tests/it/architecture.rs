@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store::embedded", &["domain", "events", "stats", "store", "sqlite"]),
     ("store::couchbase", &["domain", "reconnect", "events", "stats", "store"]),
     ("runner", &["descriptors", "domain"]),
-    ("wire", &["domain", "stats", "store"]),
+    ("wire", &["domain", "queue", "stats", "store"]),
     ("worker", &["domain", "background", "reconnect", "queue", "events", "failures", "runner"]),
     ("projector", &["domain", "logging", "outage", "reconnect", "events", "failures", "store", "stats"]),
     ("classifier", &["domain", "logging", "reconnect", "events", "failures", "projector", "store"]),

@@ -45,6 +45,11 @@ fn flatten(prefix: &str, value: Value, cells: &mut Vec<(String, String)>) {
             let parts: Vec<_> = map.iter().map(|(day, n)| format!("{day}={n}")).collect();
             cells.push((prefix.to_owned(), parts.join(";")));
         }
+        Value::Array(days) if prefix == "trend" => {
+            let parts =
+                days.iter().filter_map(|day| Some(format!("{}={}", day.get("day")?.as_str()?, day.get("count")?)));
+            cells.push((prefix.to_owned(), parts.collect::<Vec<_>>().join(";")));
+        }
         Value::Object(map) => map.into_iter().for_each(|(key, value)| flatten(&name(&key), value, cells)),
         Value::Array(items) => {
             let parts: Vec<_> =

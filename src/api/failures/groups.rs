@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::{ErrorLabels, Span, errors_of, wanted_label};
+use super::{ErrorLabels, LastDays, Span, errors_of, trend_days, wanted_label};
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
@@ -24,6 +24,7 @@ pub(in crate::api) async fn groups(
     mut params: Params,
 ) -> Result<axum::Json<FailuresReport>, ApiError> {
     let span = Span::from_params(&mut params)?;
+    let days = trend_days(&mut params)?;
     let category = params.text("category")?;
     let digits = params.text("fingerprint")?.map(|digits| digits.to_ascii_lowercase());
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
@@ -45,6 +46,10 @@ pub(in crate::api) async fn groups(
     items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
     let total = items.len();
     items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    if let Some(days) = days {
+        let trends = LastDays::read(&api, days, span.name.as_ref()).await?.trends(|error| *error);
+        items.iter_mut().for_each(|group| group.trend = Some(trends.get(&group.fingerprint)));
+    }
     Ok(axum::Json(FailuresReport { items, total }))
 }
 
@@ -67,6 +72,7 @@ fn group(
         names: seen.map(|seen| seen.names.iter().cloned().collect()).unwrap_or_default(),
         samples: seen.map(|seen| seen.samples.iter().map(|s| s.job.clone()).collect()).unwrap_or_default(),
         similarity: record.and_then(|record| record.knowledge.as_ref()).map(|known| known.similarity),
+        trend: None,
     }
 }
 

@@ -12,12 +12,13 @@ use super::problem::ApiError;
 use super::query::Params;
 use super::state::Api;
 use crate::domain::{Day, Fingerprint, JobName, Timestamp};
-use crate::stats::{ErrorFacts, KnownErrors, Label, StatShard};
+use crate::stats::trend::last_days;
+use crate::stats::{DailyTrends, ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
 pub(super) use retry::retry;
-pub(super) use stats::stats;
+pub(super) use stats::{stats, throughput};
 
 /// The days and the job name that statistics are about.
 struct Span {
@@ -50,6 +51,35 @@ impl Span {
     async fn shards(&self, api: &Api) -> Result<Vec<StatShard>, StoreError> {
         api.history.shards(self.days, self.name.as_ref()).await
     }
+}
+
+/// The most days of a trend.
+const MOST_DAYS: u64 = 90;
+
+/// The last days, for which each group of failures has its count of each day.
+struct LastDays {
+    days: Vec<Day>,
+    shards: Vec<StatShard>,
+}
+
+impl LastDays {
+    /// Reads the aggregates of the last `count` days, of one name or all, whatever days the rest of the answer is about.
+    async fn read(api: &Api, count: u16, name: Option<&JobName>) -> Result<Self, StoreError> {
+        let today = api.clock.now().day();
+        let days = last_days(today, count);
+        let range = DayRange { from: days.first().copied(), to: Some(today) };
+        Ok(Self { days, shards: api.history.shards(range, name).await? })
+    }
+
+    /// Counts them by what `key` makes of an error.
+    fn trends<K: Ord + Clone>(self, key: impl Fn(&Fingerprint) -> K) -> DailyTrends<K> {
+        DailyTrends::of(self.days, &self.shards, key)
+    }
+}
+
+/// Takes `trend`: the number of days.
+fn trend_days(params: &mut Params) -> Result<Option<u16>, ApiError> {
+    Ok(params.number("trend", 1, MOST_DAYS)?.and_then(|days| u16::try_from(days).ok()))
 }
 
 /// All errors that these aggregates name.

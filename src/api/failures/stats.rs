@@ -9,12 +9,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::csv::csv;
-use super::{Span, known_errors};
+use super::{LastDays, Span, known_errors, trend_days};
 use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
+use crate::api::throughput::MOST_MINUTES;
 use crate::domain::{JobName, JobOptions};
-use crate::stats::{Counts, StatShard, categories, co_running, sizing, survival};
+use crate::stats::{Counts, StatShard, Trend, categories, co_running, sizing, survival};
 use crate::wire::failures::{AttemptsReport, CategoriesReport, CostReport, DurationsReport};
 
 /// `GET /api/v1/stats/{attempts,concurrency,categories,cost,durations}`.
@@ -28,10 +29,11 @@ pub(in crate::api) async fn stats(
     let span = Span::from_params(&mut params)?;
     let form = Form::from_request(&headers, &mut params)?;
     let asked = if what == "attempts" { params.number("attempts", 1, JobOptions::MAX_ATTEMPTS.into())? } else { None };
+    let days = if what == "categories" { trend_days(&mut params)? } else { None };
     params.done()?;
     if !["attempts", "concurrency", "categories", "cost", "durations"].contains(&what) {
         let detail = format!(
-            "there are no statistics of {what:?}, but of attempts, concurrency, categories, cost and durations"
+            "there are no statistics of {what:?}, but of attempts, concurrency, categories, cost, durations and throughput"
         );
         return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail));
     }
@@ -49,7 +51,13 @@ pub(in crate::api) async fn stats(
             form.answer(&report.levels.clone(), report)
         }
         "categories" => {
-            let items = categories::categories(&shards, &known_errors(&api, &shards).await?);
+            let mut items = categories::categories(&shards, &known_errors(&api, &shards).await?);
+            if let Some(days) = days {
+                let last = LastDays::read(&api, days, span.name.as_ref()).await?;
+                let known = known_errors(&api, &last.shards).await?;
+                let trends = last.trends(|error| known.label(error).as_str().to_owned());
+                items.iter_mut().for_each(|line| line.trend = Trend::Daily(trends.get(&line.category)));
+            }
             form.answer(&items.clone(), CategoriesReport { items })
         }
         "cost" => {
@@ -62,6 +70,20 @@ pub(in crate::api) async fn stats(
             form.answer(&items.clone(), DurationsReport { items })
         }
     }
+}
+
+/// `GET /api/v1/stats/throughput`: what happened in each of the last minutes.
+pub(in crate::api) async fn throughput(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, ApiError> {
+    const USUAL: u64 = 60;
+    let minutes = params.number("minutes", 1, MOST_MINUTES)?.unwrap_or(USUAL);
+    let form = Form::from_request(&headers, &mut params)?;
+    params.done()?;
+    let report = api.throughput.report(minutes, api.clock.now());
+    form.answer(&report.items.clone(), report)
 }
 
 fn by_name(shards: &[StatShard]) -> BTreeMap<JobName, Counts> {

@@ -1,0 +1,89 @@
+//! How often attempts failed on each of the last days. As in all aggregates, a day is the one on which jobs were
+//! submitted (UTC).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::shard::StatShard;
+use crate::domain::{Day, Fingerprint};
+
+/// The failures of one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayCount {
+    /// The day.
+    pub day: Day,
+    /// Attempts of jobs of that day that failed.
+    pub count: i64,
+}
+
+/// Failures by day: only the days that have any, or every day of a time that was asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Trend {
+    /// The days that have failures.
+    Sparse(BTreeMap<Day, i64>),
+    /// Every day, the oldest first.
+    Daily(Vec<DayCount>),
+}
+
+/// Failures of the last days, by what the caller tells them apart by.
+#[derive(Debug, Clone)]
+pub struct DailyTrends<K> {
+    days: Vec<Day>,
+    counts: BTreeMap<(K, Day), i64>,
+}
+
+impl<K: Ord + Clone> DailyTrends<K> {
+    /// Counts the failures of these days, which are in order. `key` names the group of an error.
+    pub fn of<'a>(
+        days: Vec<Day>,
+        shards: impl IntoIterator<Item = &'a StatShard>,
+        key: impl Fn(&Fingerprint) -> K,
+    ) -> Self {
+        let mut counts = BTreeMap::new();
+        for StatShard { key: shard, counts: of_shard, .. } in shards {
+            for (error, failed) in &of_shard.failures {
+                *counts.entry((key(error), shard.day)).or_insert(0) += failed.attempts;
+            }
+        }
+        Self { days, counts }
+    }
+
+    /// The trend of one group: every day, with 0 where it has no failures.
+    pub fn get(&self, key: &K) -> Vec<DayCount> {
+        let count = |day: &Day| self.counts.get(&(key.clone(), *day)).copied().unwrap_or(0);
+        self.days.iter().map(|day| DayCount { day: *day, count: count(day) }).collect()
+    }
+}
+
+/// The last `count` days up to and including `today`, the oldest first.
+pub fn last_days(today: Day, count: u16) -> Vec<Day> {
+    let day_before = |day: &Day| Some((day.start() - std::time::Duration::from_millis(1)).day());
+    let mut days: Vec<_> = std::iter::successors(Some(today), day_before).take(usize::from(count)).collect();
+    days.reverse();
+    days
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{FailureCounts, ShardKey};
+
+    #[test]
+    fn every_day_has_a_count() {
+        let day = |text| Day::parse(text).unwrap();
+        let error = Fingerprint::from_bytes([1; 32]);
+        let shard = |on, attempts| {
+            let mut shard = StatShard::new(ShardKey { day: day(on), name: "a".parse().unwrap() });
+            shard.counts.failures.insert(error, FailureCounts { attempts, ..FailureCounts::default() });
+            shard
+        };
+        let shards = [shard("2026-02-28", 2), shard("2026-03-02", 3)];
+        let trends = DailyTrends::of(last_days(day("2026-03-02"), 3), &shards, |error| *error);
+        let counts = |error| trends.get(&error).iter().map(|day| (day.day.to_string(), day.count)).collect::<Vec<_>>();
+        let expected = [("2026-02-28", 2), ("2026-03-01", 0), ("2026-03-02", 3)].map(|(day, n)| (day.to_owned(), n));
+        assert_eq!(counts(error), expected);
+        assert_eq!(counts(Fingerprint::OTHER).iter().map(|(_, n)| n).sum::<i64>(), 0);
+    }
+}
