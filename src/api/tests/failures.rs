@@ -40,7 +40,7 @@ async fn site() -> Site {
 
 impl Site {
     /// Runs a job once, to an end that says this.
-    async fn fails(&self, claims: &mut Claims, attempts: u32) -> String {
+    pub(super) async fn fails(&self, claims: &mut Claims, attempts: u32) -> String {
         let id = self.submit(json!({"name": "echo", "attempts": attempts})).await;
         let lease = self.lease(claims).await;
         self.started(&lease).await;
@@ -49,7 +49,7 @@ impl Site {
     }
 
     /// Repeats the request until the answer is as expected, because history is some moments behind.
-    async fn until(&self, path: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until(&self, path: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         timeout(PATIENCE, async {
             loop {
                 let (status, answer) = self.get(path).await;
