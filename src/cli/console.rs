@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::view::{Table, View, escape_line};
+use super::view::{View, escape_line, render_table};
 use super::{CliError, Globals};
 use crate::domain::{Progress, Stream};
 
@@ -30,6 +30,8 @@ pub struct Console {
     verbose: u8,
     /// Whether stderr is a terminal, so that a line on it can be overwritten.
     rewrites: bool,
+    /// Whether stdout is a terminal.
+    is_terminal: bool,
     /// The progress line that stands on the terminal, or that was printed last.
     progress: Option<String>,
 }
@@ -39,6 +41,7 @@ impl Console {
     pub fn stdio(globals: &Globals) -> Self {
         let mut console = Self::new(Box::new(std::io::stdout()), Box::new(std::io::stderr()), globals);
         console.rewrites = std::io::stderr().is_terminal();
+        console.is_terminal = std::io::stdout().is_terminal();
         console
     }
 
@@ -51,8 +54,14 @@ impl Console {
             quiet: globals.quiet,
             verbose: globals.verbose,
             rewrites: false,
+            is_terminal: false,
             progress: None,
         }
+    }
+
+    /// Whether stdout is a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// Prints data in the format that the user asked for.
@@ -63,11 +72,7 @@ impl Console {
     /// Prints data in `format`, whatever the user asked for.
     pub(super) fn show_as<V: View + ?Sized>(&mut self, format: Format, view: &V) -> Result<(), CliError> {
         let text = match format {
-            Format::Table => {
-                let mut table = Table::default();
-                view.table(&mut table);
-                table.render()
-            }
+            Format::Table => render_table(view),
             Format::Json => {
                 let json = serde_json::to_string_pretty(view).map_err(|e| CliError::local("couldn't write JSON", e))?;
                 format!("{json}\n")

@@ -7,7 +7,8 @@ use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, StatsQuery};
 use crate::domain::Clock;
-use crate::wire::failures::FailuresReport;
+use crate::stats::DayCount;
+use crate::wire::failures::{FailureGroup, FailuresReport};
 
 /// `jobber failures`.
 #[derive(Debug, Clone, Args)]
@@ -17,6 +18,9 @@ pub struct FailuresArgs {
     /// How many at most [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: Option<u16>,
+    /// Show how many of each there were on each of so many last days, the oldest first
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=90))]
+    trend: Option<u16>,
 }
 
 /// `jobber similar`.
@@ -30,25 +34,48 @@ pub struct SimilarArgs {
     limit: u16,
 }
 
+const HEAD: [&str; 9] =
+    ["COUNT", "CATEGORY", "NEAR", "FINGERPRINT", "FIRST SEEN", "LAST SEEN", "NAMES", "LAST JOB", "ERROR"];
+const HEAD_WITH_TREND: [&str; 10] =
+    ["COUNT", "TREND", "CATEGORY", "NEAR", "FINGERPRINT", "FIRST SEEN", "LAST SEEN", "NAMES", "LAST JOB", "ERROR"];
+
+/// A character for each day: a dot for none, else a bar whose height is the day's part of the highest.
+fn sparkline(days: &[DayCount]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = days.iter().map(|day| day.count).max().unwrap_or(0).max(1) as f64;
+    let bar = |day: &DayCount| match day.count {
+        n if n <= 0 => '·',
+        n => BARS[((n as f64 / most * BARS.len() as f64).ceil() as usize).clamp(1, BARS.len()) - 1],
+    };
+    days.iter().map(bar).collect()
+}
+
 impl View for FailuresReport {
     fn table(&self, out: &mut Table) {
-        out.grid(
-            &["COUNT", "CATEGORY", "NEAR", "FINGERPRINT", "FIRST SEEN", "LAST SEEN", "NAMES", "LAST JOB", "ERROR"],
-            self.items.iter().map(|group| {
-                let names: Vec<_> = group.names.iter().map(ToString::to_string).collect();
-                vec![
-                    group.count.to_string(),
-                    group.category_name.clone(),
-                    or_dash(group.similarity.map(|similarity| format!("{similarity:.2}"))),
-                    group.fingerprint.to_string().chars().take(12).collect(),
-                    or_dash(group.first_seen.map(show_time)),
-                    or_dash(group.last_seen.map(show_time)),
-                    names.join(","),
-                    or_dash(group.samples.first().map(ToString::to_string)),
-                    first_line(&group.text, 60),
-                ]
-            }),
-        );
+        let row = |group: &FailureGroup| {
+            let names: Vec<_> = group.names.iter().map(ToString::to_string).collect();
+            vec![
+                group.count.to_string(),
+                group.category_name.clone(),
+                or_dash(group.similarity.map(|similarity| format!("{similarity:.2}"))),
+                group.fingerprint.to_string().chars().take(12).collect(),
+                or_dash(group.first_seen.map(show_time)),
+                or_dash(group.last_seen.map(show_time)),
+                names.join(","),
+                or_dash(group.samples.first().map(ToString::to_string)),
+                first_line(&group.text, 60),
+            ]
+        };
+        if self.items.iter().all(|group| group.trend.is_none()) {
+            out.grid(&HEAD, self.items.iter().map(row));
+            return;
+        }
+        let with_trend = |group: &FailureGroup| {
+            let mut row = row(group);
+            row.insert(1, sparkline(group.trend.as_deref().unwrap_or_default()));
+            row
+        };
+        out.grid(&HEAD_WITH_TREND, self.items.iter().map(with_trend));
     }
 
     fn lines(&self) -> Vec<String> {
@@ -61,6 +88,7 @@ pub(super) async fn failures(args: FailuresArgs, client: &Client, console: &mut 
     let (filter, mut more) = (args.filter, Vec::new());
     more.extend(filter.category.map(|category| ("category", category)));
     more.extend(filter.fingerprint.map(|digits| ("fingerprint", digits)));
+    more.extend(args.trend.map(|days| ("trend", days.to_string())));
     more.extend(args.limit.map(|limit| ("limit", limit.to_string())));
     let (since, until) = (filter.since.map(|m| m.resolve(now)), filter.until.map(|m| m.resolve_day(now)));
     let report = client.failures(&StatsQuery { name: filter.name, since, until, more }).await?;
@@ -74,4 +102,18 @@ pub(super) async fn failures(args: FailuresArgs, client: &Client, console: &mut 
 pub(super) async fn similar(args: &SimilarArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     console.show(&client.similar(&args.text, args.limit).await?)?;
     Ok(Exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Day;
+
+    #[test]
+    fn a_trend_is_a_bar_for_each_day() {
+        let day = Day::parse("2026-11-24").unwrap();
+        let counts = |counts: &[i64]| counts.iter().map(|count| DayCount { day, count: *count }).collect::<Vec<_>>();
+        assert_eq!(sparkline(&counts(&[0, 1, 50, 100])), "·▁▄█");
+        assert_eq!(sparkline(&counts(&[0, 0])), "··");
+    }
 }

@@ -1,13 +1,17 @@
 //! `jobber list`: lists jobs, page by page or all.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
 
-use super::values::FilterArgs;
+use super::values::{FilterArgs, parse_duration};
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};
-use crate::domain::{Clock, JobName, JobState};
+use crate::domain::outcome::signal_number;
+use crate::domain::{Clock, JobName, JobState, OutcomeKind, WorkerId};
+use crate::store::JobCount;
 use crate::wire::{JobListing, JobSelection, LARGEST_PAGE};
 
 /// `jobber list`.
@@ -18,6 +22,30 @@ pub struct ListArgs {
     state: Vec<JobState>,
     #[command(flatten)]
     filter: FilterArgs,
+    /// Only jobs with this text in id, name or error
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Only jobs whose last attempt ended so: exit, signal, timeout, cancelled, oom, spawn_error or lost
+    #[arg(long, value_name = "OUTCOME", value_delimiter = ',')]
+    outcome: Vec<OutcomeKind>,
+    /// Only jobs whose last attempt exited with this code
+    #[arg(long, value_name = "CODE")]
+    exit_code: Option<u8>,
+    /// Only jobs whose last attempt was ended by this signal: 11, SEGV or SIGSEGV
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
+    signal: Option<i32>,
+    /// Only jobs whose last attempt was started by this worker
+    #[arg(long, value_name = "ID")]
+    worker: Option<WorkerId>,
+    /// Only jobs whose last attempt ran for longer
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    longer_than: Option<Duration>,
+    /// Only jobs whose last attempt ran for less
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    shorter_than: Option<Duration>,
+    /// Only say how many there are
+    #[arg(long, conflicts_with_all = ["limit", "cursor", "all"])]
+    count: bool,
     /// How many at most, or to a page with --all [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(LARGEST_PAGE)))]
     limit: Option<u16>,
@@ -55,6 +83,20 @@ impl View for JobList {
     }
 }
 
+impl View for JobCount {
+    fn table(&self, out: &mut Table) {
+        out.field("jobs", format!("{}{}", self.count, if self.capped { "+" } else { "" }));
+    }
+}
+
+fn parse_signal(text: &str) -> Result<i32, String> {
+    signal_number(text).ok_or_else(|| format!("{text:?} is no signal"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     const PAGE: u16 = 50;
     let now = Clock::system().now();
@@ -72,12 +114,32 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
             until: filter.until.map(|m| m.resolve(now)),
             category: filter.category,
             fingerprint: filter.fingerprint,
-            ..JobSelection::default()
+            q: args.search,
+            outcome: args.outcome,
+            exit_code: args.exit_code,
+            signal: args.signal,
+            worker: args.worker,
+            longer_than_ms: args.longer_than.map(millis),
+            shorter_than_ms: args.shorter_than.map(millis),
         },
         limit: Some(usize::from(args.limit.unwrap_or(default))),
         cursor: args.cursor,
     };
+    if args.count {
+        console.show(&client.count_jobs(&query.selection).await?)?;
+        return Ok(Exit::OK);
+    }
+    let wanted = usize::from(args.limit.unwrap_or(default));
     let mut list = client.jobs(&query).await?;
+    // A search may find less than a page before it pauses.
+    while !args.all && list.scanned.is_some() && list.items.len() < wanted && list.next_cursor.is_some() {
+        query.limit = Some(wanted - list.items.len());
+        query.cursor = list.next_cursor.take();
+        let page = client.jobs(&query).await?;
+        list.items.extend(page.items);
+        list.next_cursor = page.next_cursor;
+        list.scanned = list.scanned.zip(page.scanned).map(|(before, more)| before + more);
+    }
     while args.all && list.next_cursor.is_some() {
         // In `jsonl` each page is printed at once, so no more than a page is held in memory.
         if console.format == Format::Jsonl {

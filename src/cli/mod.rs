@@ -27,6 +27,7 @@ mod settings;
 mod show;
 mod stats;
 mod submit;
+mod top;
 pub mod upkeep;
 mod values;
 mod view;
@@ -197,7 +198,9 @@ pub enum ClientCommand {
     /// Look at the categories of errors, change them, try them out
     #[command(subcommand)]
     Category(category::CategoryCommand),
-    /// Statistics: attempts, concurrency, categories, cost, durations
+    /// What goes on: queue, rates, workers, failures, once a second
+    Top(top::TopArgs),
+    /// Statistics: attempts, concurrency, categories, cost, durations, throughput
     Stats(stats::StatsArgs),
     /// Look at the queue, pause it, clean it up
     #[command(subcommand)]
@@ -272,6 +275,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Failures(args) => failures::failures(args, &client, console).await,
         ClientCommand::Similar(args) => failures::similar(&args, &client, console).await,
         ClientCommand::Category(command) => category::category(command, &client, console).await,
+        ClientCommand::Top(args) => top::top(&args, &client, console).await,
         ClientCommand::Stats(args) => stats::stats(args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,

@@ -1,4 +1,4 @@
-//! `jobber stats`: shows statistics of attempts, concurrency, categories, cost and durations.
+//! `jobber stats`: shows statistics of attempts, concurrency, categories, cost, durations and throughput.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use crate::client::{Client, StatsQuery};
 use crate::domain::Clock;
 use crate::stats::intervals::FEWEST;
 use crate::stats::{Chance, Difference, Quantiles, Rate};
+use crate::wire::ThroughputReport;
 use crate::wire::failures::{AttemptsReport, CategoriesReport, ConcurrencyReport, CostReport, DurationsReport};
 
 /// `jobber stats`.
@@ -48,14 +49,26 @@ enum What {
     Cost,
     /// How long jobs wait and run
     Durations,
+    /// What happened in each of the last minutes
+    Throughput {
+        /// How many minutes
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
+        minutes: u32,
+    },
 }
 
 pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let now = Clock::system().now();
     let more = match &args.what {
         What::Attempts { attempts } => vec![("attempts", attempts.to_string())],
+        What::Throughput { minutes } => vec![("minutes", minutes.to_string())],
         _ => Vec::new(),
     };
+    if matches!(args.what, What::Throughput { .. })
+        && (args.name.is_some() || args.since.is_some() || args.until.is_some())
+    {
+        return Err(CliError::Usage("throughput is of all jobs and ends now: give --minutes alone".to_owned()));
+    }
     let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve_day(now)));
     let ask = Ask { query: StatsQuery { name: args.name, since, until, more }, csv: args.csv, client };
     match args.what {
@@ -64,6 +77,7 @@ pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Consol
         What::Categories => ask.show::<CategoriesReport>("categories", console).await,
         What::Cost => ask.show::<CostReport>("cost", console).await,
         What::Durations => ask.show::<DurationsReport>("durations", console).await,
+        What::Throughput { .. } => ask.show::<ThroughputReport>("throughput", console).await,
     }
 }
 
@@ -135,6 +149,30 @@ fn quantiles(q: &Quantiles, unit: impl Fn(f64) -> String) -> [String; 3] {
 
 fn item_lines<T: Serialize>(items: &[T]) -> Vec<String> {
     items.iter().map(json_line).collect()
+}
+
+impl View for ThroughputReport {
+    fn table(&self, out: &mut Table) {
+        let most = self.items.iter().map(|item| item.counts.completed + item.counts.failed).max().unwrap_or(0);
+        out.grid(
+            &["MINUTE", "SUBMITTED", "STARTED", "COMPLETED", "FAILED", "ATTEMPTS FAILED", "ENDED"],
+            self.items.iter().map(|item| {
+                let n = item.counts;
+                let part = if most == 0 { 0.0 } else { (n.completed + n.failed) as f64 / most as f64 };
+                let mut row = vec![show_time(item.at)];
+                row.extend([n.submitted, n.started, n.completed, n.failed, n.attempts_failed].map(|n| n.to_string()));
+                row.push(bar(part));
+                row
+            }),
+        );
+        if self.items.first().is_some_and(|first| first.at < self.whole_since) {
+            out.field("note", format!("counts are whole since {}", show_time(self.whole_since)));
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        item_lines(&self.items)
+    }
 }
 
 impl View for AttemptsReport {
@@ -352,6 +390,24 @@ mod tests {
             errors: [(crate::domain::Fingerprint::from_bytes([1; 32]), facts)].into(),
             names: [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into(),
         }
+    }
+
+    #[test]
+    fn minutes_read_well() {
+        let report: ThroughputReport = serde_json::from_value(serde_json::json!({
+            "step_ms": 60000, "whole_since": "2026-11-24T08:00:30Z", "items": [
+                {"at": "2026-11-24T08:00:00Z", "submitted": 4, "started": 3, "completed": 1, "failed": 0, "attempts_failed": 2},
+                {"at": "2026-11-24T08:01:00Z", "submitted": 0, "started": 1, "completed": 1, "failed": 1, "attempts_failed": 1},
+            ],
+        }))
+        .unwrap();
+        insta::assert_snapshot!(rendered(&report, Format::Table), @r"
+        MINUTE                SUBMITTED  STARTED  COMPLETED  FAILED  ATTEMPTS FAILED  ENDED
+        2026-11-24T08:00:00Z  4          3        1          0       2                █████·····
+        2026-11-24T08:01:00Z  0          1        1          1       1                ██████████
+
+        note  counts are whole since 2026-11-24T08:00:30Z
+        ");
     }
 
     #[test]

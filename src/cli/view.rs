@@ -71,6 +71,13 @@ impl Table {
     }
 }
 
+/// A view as text for people.
+pub(super) fn render_table<V: View + ?Sized>(view: &V) -> String {
+    let mut table = Table::default();
+    view.table(&mut table);
+    table.render()
+}
+
 fn render_block(block: &Block) -> String {
     match block {
         Block::Fields(fields) => {

@@ -19,8 +19,8 @@ use crate::domain::{JobId, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
-    Acted, CancelRequest, CleanBody, Cleaned, Explanation, JobListing, JobSelection, JobView, Listing, SubmitJob,
-    SubmitJobs, Submitted, SubmittedJobs,
+    Acted, CancelRequest, CleanBody, Cleaned, Explanation, JobListing, JobSelection, JobView, Listing, Overview,
+    SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
@@ -187,6 +187,14 @@ impl Client {
     /// `NotFound` when there is no such job, `Conflict` when it is running.
     pub async fn remove(&self, id: &JobId) -> Result<Acted, ClientError> {
         self.answer(self.api(Method::DELETE, &format!("jobs/{}", encode(id.as_str())))).await
+    }
+
+    /// Asks what goes on now.
+    ///
+    /// # Errors
+    /// When the server can't tell.
+    pub async fn overview(&self) -> Result<Overview, ClientError> {
+        self.answer(self.api(Method::GET, "overview")).await
     }
 
     /// Counts the jobs in each state.
