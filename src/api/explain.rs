@@ -146,24 +146,10 @@ fn why_waiting(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::fakes::job;
-    use crate::domain::{Timestamp, WorkerId};
+    use crate::api::fakes::{self, job};
 
     fn worker(cores: u32, running: u32, draining: bool) -> WorkerInfo {
-        WorkerInfo {
-            id: WorkerId::parse("w").unwrap(),
-            host: "h".to_owned(),
-            pid: 1,
-            version: "1".to_owned(),
-            started_at: Timestamp::from_millis(0),
-            last_seen: Timestamp::from_millis(0),
-            slots: cores,
-            cores,
-            running,
-            draining,
-            unhealthy: None,
-            binaries: None,
-        }
+        WorkerInfo { slots: cores, cores, running, draining, ..fakes::worker() }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::domain::{
     AttemptNumber, AttemptReport, Job, JobId, JobName, JobOptions, JobState, Outcome, Tail, Timestamp, WorkerId,
 };
-use crate::queue::QueuedJob;
+use crate::queue::{QueuedJob, WorkerInfo};
 use crate::store::AttemptRecord;
 
 pub(super) fn job(id: &str) -> Arc<Job> {
@@ -32,6 +32,28 @@ pub(super) fn queued(job: &Arc<Job>, state: JobState, attempts_started: u32) -> 
         result: None,
         error: None,
         waits_for: vec![],
+    }
+}
+
+/// A worker that tells no more than it must.
+pub(super) fn worker() -> WorkerInfo {
+    WorkerInfo {
+        id: WorkerId::parse("w").unwrap(),
+        host: "h".to_owned(),
+        pid: 1,
+        version: "1".to_owned(),
+        started_at: Timestamp::from_millis(0),
+        last_seen: Timestamp::from_millis(0),
+        slots: 1,
+        cores: 1,
+        running: 0,
+        draining: false,
+        unhealthy: None,
+        binaries: None,
+        cpus: None,
+        memory_bytes: None,
+        memory_available_bytes: None,
+        jobs: None,
     }
 }
 

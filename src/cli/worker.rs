@@ -1,13 +1,14 @@
-//! `jobber worker`: lists the workers, and drains one.
+//! `jobber worker`: lists the workers, shows what runs on the cores of one, and drains one.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::view::{Table, View, json_line, show_time};
+use super::values::show_size;
+use super::view::{Table, View, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
-use crate::client::Client;
+use crate::client::{Client, ClientError, ClientErrorKind};
 use crate::domain::WorkerId;
-use crate::queue::WorkerInfo;
+use crate::queue::{RunningJob, WorkerInfo};
 
 /// `jobber worker`.
 #[derive(Debug, Clone, Subcommand)]
@@ -15,13 +16,15 @@ pub enum WorkerCommand {
     /// List the workers that were heard of lately
     #[command(alias = "list")]
     Ls,
+    /// Show a worker, and what runs on each of its cores
+    Show(WorkerArgs),
     /// Ask a worker to take nothing new and end
-    Drain(DrainArgs),
+    Drain(WorkerArgs),
 }
 
-/// `jobber worker drain`.
+/// `jobber worker show` and `drain`.
 #[derive(Debug, Clone, Args)]
-pub struct DrainArgs {
+pub struct WorkerArgs {
     /// The worker, as in `jobber worker ls`: its id, or the beginning of it
     #[arg(value_name = "WORKER", value_parser = WorkerId::parse)]
     id: WorkerId,
@@ -40,11 +43,7 @@ impl View for Workers {
                 vec![
                     worker.id.to_string(),
                     worker.host.clone(),
-                    match &worker.unhealthy {
-                        _ if worker.draining => "draining".to_owned(),
-                        Some(why) => format!("unhealthy: {why}"),
-                        None => "taking jobs".to_owned(),
-                    },
+                    status(worker),
                     worker.running.to_string(),
                     worker.slots.to_string(),
                     worker.cores.to_string(),
@@ -59,6 +58,54 @@ impl View for Workers {
     fn lines(&self) -> Vec<String> {
         self.items.iter().map(json_line).collect()
     }
+}
+
+fn status(worker: &WorkerInfo) -> String {
+    match &worker.unhealthy {
+        _ if worker.draining => "draining".to_owned(),
+        Some(why) => format!("unhealthy: {why}"),
+        None => "taking jobs".to_owned(),
+    }
+}
+
+impl View for WorkerInfo {
+    fn table(&self, out: &mut Table) {
+        out.field("worker", self.id.as_str());
+        out.field("host", format!("{} (process {})", self.host, self.pid));
+        out.field("status", status(self));
+        out.field("running", format!("{} of {} slots", self.running, self.slots));
+        out.field("cores", self.cpus.as_ref().map_or_else(|| self.cores.to_string(), |cpus| show_cpus(cpus)));
+        if let (Some(all), Some(available)) = (self.memory_bytes, self.memory_available_bytes) {
+            out.field("memory", format!("{} available of {}", show_size(available), show_size(all)));
+        }
+        out.field("started", show_time(self.started_at));
+        out.field("last seen", show_time(self.last_seen));
+        out.field("version", &self.version);
+        let Some(jobs) = &self.jobs else { return };
+        let row = |job: &RunningJob| {
+            vec![
+                show_cpus(&job.cpus),
+                job.name.to_string(),
+                job.job.to_string(),
+                job.attempt.0.to_string(),
+                show_time(job.started_at),
+                or_dash(job.memory_bytes.map(show_size)),
+            ]
+        };
+        let busy = |cpu: &u32| jobs.iter().any(|job| job.cpus.contains(cpu));
+        let free: Vec<u32> = self.cpus.iter().flatten().copied().filter(|cpu| !busy(cpu)).collect();
+        let free = (!free.is_empty()).then(|| vec![show_cpus(&free), "(free)".to_owned()]);
+        out.grid(&["CORES", "NAME", "JOB", "ATTEMPT", "STARTED", "MEMORY"], jobs.iter().map(row).chain(free));
+    }
+}
+
+/// CPU numbers in ascending order, neighbours joined: `0-3,6`.
+fn show_cpus(cpus: &[u32]) -> String {
+    let spans = cpus.chunk_by(|a, b| a.checked_add(1) == Some(*b)).map(|span| match span {
+        [first, .., last] => format!("{first}-{last}"),
+        span => span.iter().map(u32::to_string).collect(),
+    });
+    spans.collect::<Vec<_>>().join(",")
 }
 
 #[derive(Serialize)]
@@ -82,6 +129,15 @@ pub(super) async fn worker(command: &WorkerCommand, client: &Client, console: &m
             if none {
                 console.hint("no worker was heard of lately; start one with `jobber work`");
             }
+        }
+        WorkerCommand::Show(args) => {
+            let mut workers = client.workers().await?;
+            let id = find(&args.id, &workers)?;
+            let Some(at) = workers.iter().position(|worker| worker.id == id) else {
+                let message = format!("no worker {id} was heard of lately; see `jobber worker ls`");
+                return Err(ClientError::new(ClientErrorKind::NotFound, message).into());
+            };
+            console.show(&workers.swap_remove(at))?;
         }
         WorkerCommand::Drain(args) => {
             let id = find(&args.id, &client.workers().await?)?;
@@ -112,7 +168,7 @@ mod tests {
     use super::super::tests::rendered;
     use super::*;
     use crate::cli::Format;
-    use crate::domain::Timestamp;
+    use crate::domain::{AttemptNumber, Timestamp};
 
     fn worker(id: &str) -> WorkerInfo {
         WorkerInfo {
@@ -128,6 +184,10 @@ mod tests {
             draining: false,
             unhealthy: None,
             binaries: None,
+            cpus: None,
+            memory_bytes: None,
+            memory_available_bytes: None,
+            jobs: None,
         }
     }
 
@@ -151,5 +211,41 @@ mod tests {
         build-7-1f2e3d4c  build  taking jobs  3        8      8      2026-11-24T08:00:00Z  2026-11-24T08:01:00Z  0.1.0
         ");
         insta::assert_snapshot!(rendered(&workers, Format::Jsonl), @r#"{"id":"build-7-1f2e3d4c","host":"build","pid":7,"version":"0.1.0","started_at":"2026-11-24T08:00:00.000Z","last_seen":"2026-11-24T08:01:00.000Z","slots":8,"cores":8,"running":3,"draining":false}"#);
+    }
+
+    #[test]
+    fn the_cores_of_a_worker_are_a_map() {
+        let job = |name: &str, cpus: &[u32], memory_bytes| RunningJob {
+            job: format!("{name}-1").parse().unwrap(),
+            name: name.parse().unwrap(),
+            attempt: AttemptNumber(2),
+            cpus: cpus.to_vec(),
+            started_at: Timestamp::from_millis(1_795_507_230_000),
+            memory_bytes,
+        };
+        let worker = WorkerInfo {
+            running: 2,
+            cpus: Some(vec![0, 1, 2, 3, 6, 8]),
+            memory_bytes: Some(16 << 30),
+            memory_available_bytes: Some(3 << 29),
+            jobs: Some(vec![job("resize", &[0, 1], Some(48 << 20)), job("thumb", &[3], None)]),
+            ..worker("build-7-1f2e3d4c")
+        };
+        insta::assert_snapshot!(rendered(&worker, Format::Table), @r"
+        worker     build-7-1f2e3d4c
+        host       build (process 7)
+        status     taking jobs
+        running    2 of 8 slots
+        cores      0-3,6,8
+        memory     1.5 GiB available of 16.0 GiB
+        started    2026-11-24T08:00:00Z
+        last seen  2026-11-24T08:01:00Z
+        version    0.1.0
+
+        CORES  NAME    JOB       ATTEMPT  STARTED               MEMORY
+        0-1    resize  resize-1  2        2026-11-24T08:00:30Z  48.0 MiB
+        3      thumb   thumb-1   2        2026-11-24T08:00:30Z  -
+        2,6,8  (free)
+        ");
     }
 }

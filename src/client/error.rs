@@ -36,7 +36,7 @@ pub struct ClientError {
 
 impl ClientError {
     /// Makes an error that did not come from the server.
-    pub(super) fn new(kind: ClientErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ClientErrorKind, message: impl Into<String>) -> Self {
         Self { kind, problem: None, hint: None, message: message.into(), source: None }
     }
 

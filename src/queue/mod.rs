@@ -24,4 +24,4 @@ pub use output::OutputChunk;
 pub use ports::{ClaimOptions, JobSource, Operator, Queue};
 pub use schedules::{ScheduleStanding, Scheduler};
 pub use settings::{QueueRetention, QueueSettings};
-pub use workers::WorkerInfo;
+pub use workers::{RunningJob, WorkerInfo};

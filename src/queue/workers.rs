@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{JobName, Timestamp, WorkerId};
+use crate::domain::{AttemptNumber, JobId, JobName, Timestamp, WorkerId};
 
 /// A worker as it announces itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,11 +33,43 @@ pub struct WorkerInfo {
     /// The names of the jobs that it can run; `None` when it does not tell, or has more than [`WorkerInfo::BINARIES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binaries: Option<Vec<JobName>>,
+    /// The numbers of the CPUs that it divides among its jobs, ascending. Older workers tell neither these nor what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Vec<u32>>,
+    /// The memory that the worker and its jobs can have at most, in bytes: the host's, or less by the limit of a cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// How much of that new processes could take now without swapping, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_available_bytes: Option<u64>,
+    /// The jobs that run now, those that started first before the others, at most [`WorkerInfo::JOBS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<Vec<RunningJob>>,
+}
+
+/// A job that a worker runs now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// The job.
+    pub job: JobId,
+    /// The binary that it runs.
+    pub name: JobName,
+    /// Which start of it this is, counting from 1.
+    pub attempt: AttemptNumber,
+    /// The CPUs of its slot, ascending.
+    pub cpus: Vec<u32>,
+    /// When the worker began to start its process.
+    pub started_at: Timestamp,
+    /// The resident memory of its first process, in bytes; `None` when that was not there to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 impl WorkerInfo {
     /// How many binaries a worker announces at most.
     pub const BINARIES: usize = 1000;
+    /// How many running jobs a worker announces at most.
+    pub const JOBS: usize = 512;
 
     /// Whether it takes jobs now.
     pub fn takes_jobs(&self) -> bool {
@@ -47,5 +79,30 @@ impl WorkerInfo {
     /// Whether it has the binary of jobs of this name; `None` when it does not tell.
     pub fn has_binary(&self, name: &JobName) -> Option<bool> {
         Some(self.binaries.as_ref()?.contains(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = r#"{"id":"w","host":"h","pid":7,"version":"0.1.0","started_at":"2026-11-24T08:00:00.000Z","last_seen":"2026-11-24T08:01:00.000Z","slots":8,"cores":8,"running":3,"draining":false}"#;
+
+    #[test]
+    fn the_heartbeat_of_an_older_worker_is_read_and_of_a_newer_one_too() {
+        let old: WorkerInfo = serde_json::from_str(OLD).unwrap();
+        assert_eq!((&old.cpus, &old.jobs, old.memory_bytes), (&None, &None, None));
+        assert_eq!(serde_json::to_string(&old).unwrap(), OLD);
+        let newer = OLD.replacen('{', r#"{"not_known_yet":{"a":[1]},"#, 1);
+        assert_eq!(serde_json::from_str::<WorkerInfo>(&newer).unwrap(), old);
+    }
+
+    #[test]
+    fn what_runs_is_told_by_its_job() {
+        let job = r#"{"job":"j","name":"resize","attempt":2,"cpus":[0,1],"started_at":"2026-11-24T08:00:30.000Z"}"#;
+        let text = OLD.replacen('}', &format!(r#","cpus":[0,1,2],"jobs":[{job}]}}"#), 1);
+        let info: WorkerInfo = serde_json::from_str(&text).unwrap();
+        assert_eq!(info.jobs.as_ref().unwrap()[0].cpus, [0, 1]);
+        assert_eq!(serde_json::to_string(&info).unwrap(), text);
     }
 }

@@ -11,7 +11,7 @@ use rustix::pipe::PipeFlags;
 use super::RunnerError;
 use super::binary::Binaries;
 use super::environment::{self, Environment};
-use super::gauge::RunningGauge;
+use super::gauge::{RunningAttempt, RunningGauge};
 use super::guard::Presence;
 use super::limits::{Limits, Restraint};
 use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal};
@@ -106,7 +106,13 @@ pub(super) fn run(
         }
         variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
     }
-    let running = shared.gauge.enter();
+    let running = shared.gauge.enter(RunningAttempt {
+        job: order.job.clone(),
+        attempt: order.attempt,
+        cpus: slot.cpus().to_vec(),
+        started_at: begun_at,
+        memory_bytes: None,
+    });
     let cores = slot.cpus().len();
     let tracked = shared.orphans.track(marks(&variables), directory.clone());
     let mut restraint = shared.limits.prepare(&unique_name(shared), tracked.number(), order.memory_bytes, cores);
@@ -133,6 +139,7 @@ pub(super) fn run(
         }
     };
     tracked.spawned(process.pid);
+    running.set_process(Some(process.pid.as_raw_nonzero().get()));
     if let Some(guard) = &shared.guard {
         guard.born(thread.number);
     }
@@ -152,6 +159,7 @@ pub(super) fn run(
         buffer: &mut thread.buffer,
     };
     let observed = Supervisor::new(process, &mut restraint, terms).run();
+    running.set_process(None);
     if let Some(guard) = &shared.guard {
         guard.clear(thread.number);
     }

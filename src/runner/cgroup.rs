@@ -32,9 +32,7 @@ impl Root {
     /// The cgroup of this process, divided; `None` where that is not possible (no version 2, memory not delegated,
     /// not writable, other processes in it).
     pub(super) fn detect() -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        Self::divide(&own_directory(&mounts, &own)?)
+        Self::divide(&own_cgroup()?)
     }
 
     fn divide(own: &Path) -> Option<Self> {
@@ -193,6 +191,13 @@ fn survey(own: &Path) -> Result<PathBuf, String> {
         }
     }
     Ok(base.to_owned())
+}
+
+/// The directory of this process's version 2 cgroup; `None` where that can't be read or is not mounted.
+pub(super) fn own_cgroup() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    own_directory(&mounts, &own)
 }
 
 /// The directory of this process's version 2 cgroup, from `/proc/self/mountinfo` and `/proc/self/cgroup`.

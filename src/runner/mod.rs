@@ -18,6 +18,7 @@ pub mod gauge;
 pub mod guard;
 mod launch;
 mod limits;
+mod memory;
 pub mod order;
 mod orphans;
 mod pool;
@@ -41,8 +42,9 @@ use std::sync::Arc;
 pub use binary::BinaryError;
 pub use cgroup::memory_cgroup;
 pub use environment::is_secret_variable;
-pub use gauge::{Running, RunningGauge};
+pub use gauge::{Running, RunningAttempt, RunningGauge};
 pub use guard::{Guard, Presence, run_guard};
+pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use slots::{CpuSet, CpuSetError, Slot, Slots};
 

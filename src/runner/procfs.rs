@@ -133,7 +133,8 @@ pub(super) fn kernel_oom_kills() -> Option<u64> {
     value_after(&read_text("/proc/vmstat")?, "oom_kill ")
 }
 
-fn kib_after(text: &str, label: &str) -> Option<u64> {
+/// The number of bytes in a line `label N kB`.
+pub(super) fn kib_after(text: &str, label: &str) -> Option<u64> {
     value_after(text, label).map(|kib| kib * 1024)
 }
 

@@ -95,6 +95,7 @@ pub struct Slots(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    cpus: Vec<u32>,
     total: u32,
     cores_per_process: u32,
     state: Mutex<State>,
@@ -194,13 +195,19 @@ impl Slots {
         }
         let total = u32::try_from(free.len()).unwrap_or(u32::MAX);
         let cores_per_process = cores_per_process.clamp(1, total);
+        let cpus = free.iter().copied().collect();
         let state = Mutex::new(State { free, queue: VecDeque::new() });
-        Self(Arc::new(Shared { total, cores_per_process, state }))
+        Self(Arc::new(Shared { cpus, total, cores_per_process, state }))
     }
 
     /// How many jobs of the usual size run at once: at least 1.
     pub fn count(&self) -> usize {
         (self.0.total / self.0.cores_per_process).max(1) as usize
+    }
+
+    /// The numbers of all CPUs, ascending.
+    pub fn cpus(&self) -> &[u32] {
+        &self.0.cpus
     }
 
     /// How many cores there are in all.

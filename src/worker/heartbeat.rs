@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobName;
-use crate::queue::WorkerInfo;
-use crate::runner::Runner;
+use crate::queue::{RunningJob, WorkerInfo};
+use crate::runner::{HostMemory, Runner, RunningAttempt, RunningGauge};
 
 /// The time between two heartbeats of a worker.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +42,24 @@ impl Binaries {
     }
 }
 
+/// What runs here now, and how much memory there is. Reads small files of the kernel on another thread: hundreds of
+/// jobs have hundreds of files.
+async fn look_at_host(gauge: RunningGauge) -> (Option<Vec<RunningJob>>, Option<HostMemory>) {
+    let job = |attempt: RunningAttempt| RunningJob {
+        job: attempt.job.id.clone(),
+        name: attempt.job.name.clone(),
+        attempt: attempt.attempt,
+        cpus: attempt.cpus,
+        started_at: attempt.started_at,
+        memory_bytes: attempt.memory_bytes,
+    };
+    let look = move || {
+        let jobs = gauge.attempts(WorkerInfo::JOBS).into_iter().map(job).collect();
+        (Some(jobs), HostMemory::read())
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
 /// Beats until `stop`. Cancels `drain` when an operator has asked this worker to drain, and tells
 /// the gauge how many jobs other workers of this host run. Finishes a heartbeat that is under way.
 pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: CancellationToken) {
@@ -49,6 +67,7 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
     let mut found = Binaries::default();
     let mut beat = async || {
         let binaries = found.names(&worker.runner).await;
+        let (jobs, memory) = look_at_host(worker.gauge.clone()).await;
         let me = WorkerInfo {
             id: worker.settings.id.clone(),
             host: worker.settings.host.clone(),
@@ -62,6 +81,10 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             draining: drain.is_cancelled(),
             unhealthy: worker.health.trouble(),
             binaries,
+            cpus: Some(worker.slots.cpus().to_vec()),
+            memory_bytes: memory.map(|memory| memory.total),
+            memory_available_bytes: memory.map(|memory| memory.available),
+            jobs,
         };
         let asked_to_drain = worker.source.heartbeat(&me).await;
         if let Ok(true) = asked_to_drain

@@ -252,6 +252,10 @@ async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() 
         draining: false,
         unhealthy: None,
         binaries: None,
+        cpus: None,
+        memory_bytes: None,
+        memory_available_bytes: None,
+        jobs: None,
     };
     bench.queue.heartbeat(&info).await.unwrap();
     bench.submit(bench.job(|_| {})).await;

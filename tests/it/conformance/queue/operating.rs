@@ -285,6 +285,10 @@ fn worker(id: &WorkerId) -> WorkerInfo {
         draining: false,
         unhealthy: None,
         binaries: None,
+        cpus: None,
+        memory_bytes: None,
+        memory_available_bytes: None,
+        jobs: None,
     }
 }
 
