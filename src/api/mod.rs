@@ -61,6 +61,8 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs:bulk", post(submit::many))
         .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
         .route("/api/v1/jobs/{id}/logs", get(logs::stream))
+        .route("/api/v1/jobs/{id}/attempts/{n}/stdout", get(logs::stdout))
+        .route("/api/v1/jobs/{id}/attempts/{n}/stderr", get(logs::stderr))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
         .route("/api/v1/jobs:retry", post(failures::retry))
         .route("/api/v1/flows", post(flows::submit))

@@ -1,4 +1,7 @@
-//! `jobber logs`: prints the output of a job, and follows it.
+//! `jobber logs`: prints the output of a job, follows it, or saves it in a file.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -24,6 +27,9 @@ pub struct LogsArgs {
     /// Only the attempt with this number, counting from 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
+    /// Save the stream of one attempt (the last, or that of --attempt) in a file, byte for byte
+    #[arg(long, value_name = "FILE", requires = "stream", conflicts_with = "follow")]
+    save: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,14 +56,71 @@ impl View for Log {
     fn table(&self, _: &mut Table) {}
 }
 
+/// Output of an attempt that was saved in a file.
+#[derive(Serialize)]
+struct Saved {
+    id: JobId,
+    attempt: u32,
+    file: PathBuf,
+    bytes: u64,
+    /// `whole`, or `tail` when the beginning is not kept any more.
+    output: &'static str,
+}
+
+impl View for Saved {
+    fn table(&self, out: &mut Table) {
+        out.field("file", self.file.to_string_lossy());
+        out.field("attempt", self.attempt.to_string());
+        out.field("bytes", self.bytes.to_string());
+        out.field("output", self.output);
+    }
+}
+
 /// Prints the log as text while it comes, or as events. In `json` it prints all events at the end, in one list.
 pub(super) async fn logs(args: &LogsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    if let (Some(file), Some(stream)) = (&args.save, args.stream) {
+        return save(args, stream.into(), file, client, console).await;
+    }
     let request = LogRequest { follow: args.follow, stream: args.stream.map(Stream::from), attempt: args.attempt };
     tokio::select! {
         exit = print(&args.id, request, client, console) => exit,
         // Ctrl-C is the way to leave a log. If no handler can be installed, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => Ok(Exit::INTERRUPTED),
     }
+}
+
+async fn save(
+    args: &LogsArgs,
+    stream: Stream,
+    file: &Path,
+    client: &Client,
+    console: &mut Console,
+) -> Result<Exit, CliError> {
+    let attempt = match args.attempt {
+        Some(attempt) => attempt,
+        // Of a job that has not started, the server says that there is no attempt 1.
+        None => client.job(&args.id, None).await?.attempts.last().map_or(1, |last| last.number.0),
+    };
+    let mut output = client.attempt_output(&args.id, attempt, stream).await?;
+    let unwritten = |error| CliError::local(format!("couldn't write {}", file.display()), error);
+    let mut out = fs_err::File::create(file).map_err(unwritten)?;
+    let mut bytes = 0;
+    loop {
+        match output.next().await {
+            Ok(Some(piece)) => {
+                out.write_all(&piece).map_err(unwritten)?;
+                bytes += piece.len() as u64;
+            }
+            Ok(None) => break,
+            Err(error) => {
+                console.note(&format!("{} lacks the end of the output", file.display()));
+                return Err(error.into());
+            }
+        }
+    }
+    let extent = if output.is_whole { "whole" } else { "tail" };
+    console.show(&Saved { id: args.id.clone(), attempt, file: file.to_owned(), bytes, output: extent })?;
+    Ok(Exit::OK)
 }
 
 async fn print(id: &JobId, request: LogRequest, client: &Client, console: &mut Console) -> Result<Exit, CliError> {

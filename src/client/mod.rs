@@ -5,6 +5,7 @@ mod failures;
 #[cfg(test)]
 pub(crate) mod fake;
 mod logs;
+mod output;
 mod schedules;
 mod sse;
 mod transport;
@@ -25,6 +26,7 @@ use crate::wire::{
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
 pub use logs::{LogRequest, LogStream};
+pub use output::AttemptOutput;
 use transport::{ANSWER, build, encode};
 
 /// The server's address when the user gives none.

@@ -82,32 +82,38 @@ impl Client {
         query: &impl Serialize,
         last_event_id: Option<&str>,
     ) -> Result<BoxStream<'static, Result<Vec<u8>, ClientError>>, ClientError> {
-        const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
-        let mut request =
-            self.api(Method::GET, path).query(query).header(header::ACCEPT, "text/event-stream").timeout(FOR_EVER);
+        let mut request = self.api(Method::GET, path).query(query).header(header::ACCEPT, "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let sent = tokio::time::timeout(ANSWER, request.send()).await;
-        let response = match sent {
-            Ok(response) => response.map_err(|e| self.lost(e))?,
-            Err(_) => return Err(self.silent()),
-        };
-        let status = response.status();
-        let kind = content_type(&response);
-        if !status.is_success() {
-            let body = self.read_all(response).await?;
-            return Err(match serde_json::from_slice::<Problem>(&body) {
-                Ok(problem) if kind.starts_with("application/problem+json") => ClientError::refused(problem),
-                _ => self.no_jobber(&format!("it answered {status}")),
-            });
-        }
-        if !kind.starts_with("text/event-stream") {
+        let response = self.open(request).await?;
+        if !content_type(&response).starts_with("text/event-stream") {
             return Err(self.no_jobber("it sent no event stream"));
         }
         let client = self.clone();
         let pieces = response.bytes_stream();
         Ok(pieces.map(move |piece| piece.map(Into::into).map_err(|e| client.lost(e))).boxed())
+    }
+
+    /// Sends the request and answers when its answer begins, whose body may take any time. A status other than success
+    /// becomes an error.
+    pub(super) async fn open(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
+        let sent = tokio::time::timeout(ANSWER, request.timeout(FOR_EVER).send()).await;
+        let response = match sent {
+            Ok(response) => response.map_err(|e| self.lost(e))?,
+            Err(_) => return Err(self.silent()),
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let kind = content_type(&response);
+        let body = self.read_all(response).await?;
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if kind.starts_with("application/problem+json") => ClientError::refused(problem),
+            _ => self.no_jobber(&format!("it answered {status}")),
+        })
     }
 
     pub(super) fn lost(&self, error: reqwest::Error) -> ClientError {

@@ -81,6 +81,16 @@ async fn ten_followers_cost_redis_little_more_than_one() {
     assert!(one > 5_000_000 && ten < 2 * one, "one follower costs {one} bytes, ten cost {ten}");
 }
 
+/// A stream of a job's first attempt as a file: whether it is whole, with the file's name, and its bytes.
+async fn download(j: &Jobber, id: &str, stream: &str) -> (String, Vec<u8>) {
+    let response = j.http().get(j.url(&format!("/api/v1/jobs/{id}/attempts/1/{stream}"))).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(header("content-type"), "text/plain; charset=utf-8");
+    let file = format!("{} {}", header("x-jobber-output"), header("content-disposition"));
+    (file, response.bytes().await.unwrap().to_vec())
+}
+
 async fn all_of_it_comes_through(start: Start) {
     let j = start.start().await;
     let file = |name: &str, bytes: &[u8]| {
@@ -107,11 +117,22 @@ async fn all_of_it_comes_through(start: Start) {
     let (_, stdout, stderr) = cli(&j, &["logs", &id]).await;
     assert_same(&stdout, &wanted[0].1, "logs");
     assert_eq!(stderr, "");
+    let (file, bytes) = download(&j, &id, "stdout").await;
+    assert_same(&bytes, &wanted[0].1, "the file");
+    assert_eq!(file, format!("whole attachment; filename=\"{id}-1-stdout.log\""));
+    let (code, stdout, stderr) = cli(&j, &["logs", &id, "--stream", "stdout", "--save", "saved", "-o", "jsonl"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let saved: serde_json::Value = serde_json::from_slice(&stdout).unwrap();
+    assert_eq!((&saved["output"], &saved["attempt"]), (&json!("whole"), &json!(1)), "{saved}");
+    assert_same(&std::fs::read(j.place().path().join("saved")).unwrap(), &wanted[0].1, "the saved file");
+    let (status, problem) = j.get(&format!("/api/v1/jobs/{id}/attempts/2/stdout")).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("unknown_attempt")), "{problem}");
     let id = j.submit(json!({"name": "half"})).await;
     let view = j.wait_final(&id).await;
     let tail = &view["attempts"][0]["report"]["stdout"];
     assert_eq!((&tail["text"], &tail["base64"]), (&json!("caf\u{fffd}"), &json!("Y2Fmww==")), "{view}");
     assert_eq!(view["result"], "caf\u{fffd}");
+    assert_eq!(download(&j, &id, "stdout").await.1, b"caf\xc3");
 }
 
 #[tokio::test]
@@ -132,6 +153,11 @@ async fn what_is_missing_is_said(start: Start) {
     j.job("flood", &format!("#!/bin/sh\ncat {}\necho done >&2\n", j.place().path().join("flood.txt").display()));
     let id = j.submit(json!({"name": "flood"})).await;
     j.wait_final(&id).await;
+    let (file, tail) = download(&j, &id, "stdout").await;
+    assert_same(&tail, &bytes[bytes.len() - 1024..], "the tail");
+    assert_eq!(file, format!("tail attachment; filename=\"{id}-1-stdout-tail.log\""));
+    let (file, stderr) = download(&j, &id, "stderr").await;
+    assert_eq!((&file[..5], &stderr[..]), ("whole", &b"done\n"[..]));
     let (code, stdout, stderr) = cli(&j, &["-q", "logs", "--stream", "stdout", &id]).await;
     assert_eq!(code, Some(0));
     let missing: Vec<usize> = stderr

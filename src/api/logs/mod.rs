@@ -5,6 +5,7 @@
 //! the two, so that the client gets nothing twice, and a mark where bytes are missing. This file reads
 //! from both. What it holds is bounded: it reads on only when the client has taken what was read.
 
+mod download;
 mod transcript;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::sse;
 use super::state::Api;
 use crate::domain::{JobId, JobState, Stream};
 use crate::queue::{OutputChunk, QueuedJob};
+pub(super) use download::{stderr, stdout};
 use transcript::{Need, Read, Transcript, TranscriptEvent, Wanted};
 
 /// The time between two looks at state and progress while there is no news.
