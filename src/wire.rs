@@ -1,5 +1,6 @@
 //! The bodies of the HTTP API under `/api/v1`: written by the server, read by the client, so that they can't drift.
 
+mod binaries;
 mod events;
 pub mod failures;
 mod flows;
@@ -10,6 +11,7 @@ mod queue;
 mod schedules;
 mod selection;
 
+pub use binaries::{BinaryListing, BinaryView};
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
 pub use jobs::{

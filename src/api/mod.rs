@@ -5,6 +5,7 @@
 //! and makes the answer. The API writes to the queue and to the event log, never to history.
 
 mod auth;
+mod binaries;
 mod body;
 mod body_room;
 mod category_preview;
@@ -46,7 +47,7 @@ use axum::routing::{get, post, put};
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
 pub use server::serve;
-pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
+pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, FoundBinary, ListBinaries, Token};
 
 /// All routes. `loopback` says whether only this machine can reach the listener.
 fn router(api: Arc<Api>, loopback: bool) -> Router {
@@ -92,6 +93,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/queue:clean", post(operation::clean))
         .route("/api/v1/workers", get(operation::workers))
         .route("/api/v1/workers/{id}", post(operation::act_on_worker))
+        .route("/api/v1/binaries", get(binaries::list))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))

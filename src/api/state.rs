@@ -67,6 +67,18 @@ impl BinaryProblem {
 /// Looks for the binary of a job name. The API calls it for each submission, so it must be quick.
 pub type CheckBinary = Arc<dyn Fn(&JobName) -> Result<(), BinaryProblem> + Send + Sync>;
 
+/// A file in the jobs directory that a job's name can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundBinary {
+    /// The name.
+    pub name: JobName,
+    /// Why it can't be run, and what people can do about it.
+    pub trouble: Option<String>,
+}
+
+/// Lists the jobs directory. `None` when it can't be read, or holds too many files. May take long.
+pub type ListBinaries = Arc<dyn Fn() -> Option<Vec<FoundBinary>> + Send + Sync>;
+
 /// The settings of the API.
 #[derive(Clone)]
 pub struct ApiSettings {
@@ -90,6 +102,8 @@ pub struct ApiSettings {
     pub jobs: BTreeMap<JobName, JobOptions>,
     /// Finds out whether any worker could run a job. `None` where the API can't see the jobs directory.
     pub check_binary: Option<CheckBinary>,
+    /// Lists what lies in the jobs directory. `None` where the API can't see it.
+    pub list_binaries: Option<ListBinaries>,
     /// Finds the category of a text for a client that asks.
     pub category_preview: CategoryPreview,
     /// Jobber's version, for `/healthz`.
@@ -109,6 +123,7 @@ impl Default for ApiSettings {
             defaults: JobOptions::default(),
             jobs: BTreeMap::new(),
             check_binary: None,
+            list_binaries: None,
             category_preview: CategoryPreview::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

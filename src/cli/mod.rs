@@ -4,6 +4,7 @@
 //! `bench` are only parsed here; `main` runs them.
 
 mod act;
+mod binaries;
 mod category;
 mod completions;
 mod console;
@@ -208,6 +209,8 @@ pub enum ClientCommand {
     /// Look at the workers, drain one
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// List the binaries that jobs can name, and who can run them
+    Binaries(binaries::BinariesArgs),
     /// Let jobs come by themselves: at the times of a cron expression, or every so often
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
@@ -279,6 +282,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Stats(args) => stats::stats(args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
+        ClientCommand::Binaries(args) => binaries::binaries(&args, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
         ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),

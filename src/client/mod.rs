@@ -20,7 +20,7 @@ use crate::domain::{JobId, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
-    Acted, CancelRequest, CleanBody, Cleaned, Explanation, JobListing, JobSelection, JobView, Listing, Overview,
+    Acted, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing, JobSelection, JobView, Listing, Overview,
     SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
@@ -231,6 +231,14 @@ impl Client {
     pub async fn workers(&self) -> Result<Vec<WorkerInfo>, ClientError> {
         let listing: Listing<WorkerInfo> = self.answer(self.api(Method::GET, "workers")).await?;
         Ok(listing.items)
+    }
+
+    /// Lists the binaries that jobs can name.
+    ///
+    /// # Errors
+    /// When the server can't tell.
+    pub async fn binaries(&self) -> Result<BinaryListing, ClientError> {
+        self.answer(self.api(Method::GET, "binaries")).await
     }
 
     /// Asks a worker to drain: to take nothing new and end.

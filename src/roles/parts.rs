@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview};
+use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview, FoundBinary};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::config::Config;
@@ -19,10 +19,10 @@ use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
 use crate::projector::{self, ProjectorOutputs, ProjectorSettings};
-use crate::queue::Scheduler;
+use crate::queue::{Scheduler, WorkerInfo};
 use crate::reconciler::Reconciler;
 use crate::reconciler::bodies::BodyReconciler;
-use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
+use crate::runner::{BinaryError, CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
 use crate::wiring::{self, ServerPorts, WorkerPorts};
@@ -75,6 +75,8 @@ pub(super) fn start_api(
     if config.serve.check_binaries {
         let jobs_dir = config.worker.jobs_dir.clone();
         settings.check_binary = Some(Arc::new(move |name: &JobName| check_binary(&jobs_dir, name)));
+        let jobs_dir = config.worker.jobs_dir.clone();
+        settings.list_binaries = Some(Arc::new(move || list_binaries(&jobs_dir)));
     }
     let ports = ApiPorts {
         queue: ports.queue.clone(),
@@ -118,6 +120,15 @@ fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
     binary::resolve(jobs_dir, name)
         .map(|_| ())
         .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
+}
+
+fn list_binaries(jobs_dir: &Path) -> Option<Vec<FoundBinary>> {
+    let found = binary::list(jobs_dir, WorkerInfo::BINARIES)?;
+    let with_trouble = |(name, resolved): (JobName, Result<_, BinaryError>)| FoundBinary {
+        name,
+        trouble: resolved.err().map(|e| e.to_string()),
+    };
+    Some(found.into_iter().map(with_trouble).collect())
 }
 
 /// Stops the process, as a failure, when the embedded database is removed or replaced under it, or can't

@@ -67,6 +67,26 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     Ok(path)
 }
 
+/// The files of the jobs directory that a job's name can name, sorted, each with its canonical path or why it can't be
+/// run. Directories are left out. `None` when the directory can't be read or holds more than `most` such files.
+pub fn list(jobs_dir: &Path, most: usize) -> Option<Vec<(JobName, Result<PathBuf, BinaryError>)>> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(jobs_dir).ok()? {
+        let entry = entry.ok()?;
+        let Some(name) = entry.file_name().to_str().and_then(|name| JobName::parse(name).ok()) else { continue };
+        if entry.path().is_dir() {
+            continue;
+        }
+        if found.len() == most {
+            return None;
+        }
+        let resolved = resolve(jobs_dir, &name);
+        found.push((name, resolved));
+    }
+    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Some(found)
+}
+
 /// Fails with the reason when the jobs directory can't be entered. A directory that can be entered
 /// need not be readable.
 fn enter(jobs_dir: &Path) -> Result<(), String> {
@@ -231,6 +251,13 @@ mod tests {
         expect("dangling", SpawnFailure::NotExecutable, "does not exist");
         expect("loop", SpawnFailure::NotExecutable, "symbolic links");
         assert_eq!(resolve(&root.path().join("none"), &name("good")).unwrap_err().failure, SpawnFailure::System);
+        let listed = list(&dir, 7).unwrap();
+        let listed: Vec<_> = listed.iter().map(|(name, found)| (name.as_str(), found.is_ok())).collect();
+        let broken = ["dangling", "escape", "loop", "plain", "sibling"].map(|name| (name, false));
+        let mut expected = [&[("alias", true), ("good", true)][..], &broken[..]].concat();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "without the folder");
+        assert!(list(&dir, 6).is_none() && list(&root.path().join("none"), 6).is_none());
     }
 
     #[test]

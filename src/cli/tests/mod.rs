@@ -134,6 +134,7 @@ fn the_help_names_every_command() {
       stats        Statistics: attempts, concurrency, categories, cost, durations
       queue        Look at the queue, pause it, clean it up
       worker       Look at the workers, drain one
+      binaries     List the binaries that jobs can name, and who can run them
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often
       health       Whether the server can work: exit code 0 or 1, for health checks
       completions  Print a shell's completion script

@@ -130,6 +130,39 @@ async fn workers_are_listed_and_drained() {
 }
 
 #[tokio::test]
+async fn a_worker_tells_what_runs_on_its_cores() {
+    let j = Jobber::dev().start().await;
+    j.job("sleeps", "#!/bin/sh\nexec sleep 60\n");
+    std::fs::write(j.place().jobs_dir().join("notes.txt"), "").unwrap();
+    let id = j.cli(&["submit", "sleeps", "--cores", "1", "--print-id"]).await.stdout.trim().to_owned();
+    let worker = eventually("the job among those of the worker, with its memory", async || {
+        let workers = parse(&j.cli(&["worker", "ls", "-o", "json"]).await.stdout);
+        let worker = workers["items"][0].clone();
+        (worker["jobs"][0]["memory_bytes"].as_u64() > Some(0)).then_some(worker)
+    })
+    .await;
+    let job = &worker["jobs"][0];
+    assert_eq!((&job["job"], &job["name"], &job["attempt"]), (&json!(id), &json!("sleeps"), &json!(1)), "{worker}");
+    assert!(worker["cpus"].as_array().unwrap().contains(&job["cpus"][0]), "{worker}");
+    assert!(worker["memory_bytes"].as_u64() >= worker["memory_available_bytes"].as_u64(), "{worker}");
+    let shown = j.cli(&["worker", "show", worker["id"].as_str().unwrap()]).await.stdout;
+    assert!(shown.contains(&format!("sleeps  {id}")), "{shown}");
+    assert_eq!(j.cli(&["worker", "show", "no-such-worker"]).await.code, 3);
+
+    // The worker looks into its jobs directory every few seconds.
+    let listing = eventually("the worker to announce its binary", async || {
+        let listing = parse(&j.cli(&["binaries", "-o", "json"]).await.stdout);
+        (listing["items"][1]["workers"] == 1).then_some(listing)
+    })
+    .await;
+    assert_eq!(listing["complete"], true, "{listing}");
+    let trouble = listing["items"][0]["trouble"].as_str().unwrap_or_default();
+    assert!(listing["items"][0]["name"] == "notes.txt" && trouble.contains("not executable"), "{listing}");
+    assert_eq!(listing["items"][1], json!({"name": "sleeps", "workers": 1}));
+    assert_eq!(j.cli(&["cancel", &id]).await.code, 0);
+}
+
+#[tokio::test]
 async fn a_token_is_asked_for_and_taken() {
     let j = Jobber::serve().env("JOBBER_TOKEN", "hunter2-hunter2").start().await;
     let server = [("JOBBER_SERVER", j.base())];
