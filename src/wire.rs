@@ -15,8 +15,8 @@ pub use binaries::{BinaryListing, BinaryView};
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
 pub use jobs::{
-    Acted, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS, SubmitJob, SubmitJobs,
-    Submitted, SubmittedJobs,
+    ActOnJobs, Acted, ActedOnJobs, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS,
+    SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use overview::{
     Component, ComponentStatus, Components, EventCounts, FailingCategory, HistoryLag, OldestWaiting, Overview, Rates,

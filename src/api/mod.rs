@@ -65,7 +65,10 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs/{id}/attempts/{n}/stdout", get(logs::stdout))
         .route("/api/v1/jobs/{id}/attempts/{n}/stderr", get(logs::stderr))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
-        .route("/api/v1/jobs:retry", post(failures::retry))
+        .route("/api/v1/jobs:cancel", post(jobs::cancel_many))
+        .route("/api/v1/jobs:retry", post(jobs::retry_many))
+        .route("/api/v1/jobs:promote", post(jobs::promote_many))
+        .route("/api/v1/jobs:remove", post(jobs::remove_many))
         .route("/api/v1/flows", post(flows::submit))
         .route("/api/v1/events", get(events::stream))
         // Failures, categories and statistics.

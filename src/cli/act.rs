@@ -1,71 +1,72 @@
-//! `jobber cancel`, `retry`, `promote` and `remove`: one verb on each of the jobs named.
+//! `jobber cancel`, `retry`, `promote` and `remove`: one verb on each of the jobs named, or on all that meet conditions.
 
 use clap::Args;
 use serde::Serialize;
 
-use super::values::Moment;
+use super::selection::SelectionArgs;
 use super::view::{Table, View, json_line};
-use super::{CliError, Console, Exit};
+use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, ClientError};
-use crate::domain::{Clock, JobId, JobName};
-use crate::wire::Acted;
-use crate::wire::failures::{RetriedFailed, RetryFailed};
+use crate::domain::{Clock, JobId};
+use crate::wire::failures::RetriedFailed;
+use crate::wire::{ActOnJobs, Acted, ActedOnJobs, JobSelection};
 
-/// Jobs to do something with.
+/// Jobs to do something with: by their ids, or by conditions.
 #[derive(Debug, Clone, Args)]
-pub struct IdsArgs {
+pub struct JobsArgs {
     /// The jobs
-    #[arg(value_name = "ID", required = true, value_parser = JobId::parse)]
+    #[arg(value_name = "ID", value_parser = JobId::parse)]
     ids: Vec<JobId>,
-}
-
-/// `jobber retry`.
-#[derive(Debug, Clone, Args)]
-pub struct RetryArgs {
-    /// The jobs
-    #[arg(value_name = "ID", required_unless_present_any = ["category", "fingerprint"], value_parser = JobId::parse)]
-    ids: Vec<JobId>,
-    /// All failed jobs of which an attempt failed with an error of this category, by id or name
-    #[arg(long, value_name = "CATEGORY", conflicts_with = "ids")]
-    category: Option<String>,
-    /// All failed jobs of which an attempt failed with the error whose fingerprint begins like this
-    #[arg(long, value_name = "DIGITS", conflicts_with = "ids")]
-    fingerprint: Option<String>,
-    /// Of them, only jobs of this binary
-    #[arg(long, value_name = "NAME", conflicts_with = "ids", value_parser = JobName::parse)]
-    name: Option<JobName>,
-    /// Of them, only jobs submitted since: 1h, or 2026-11-24T08:00:00Z
-    #[arg(long, value_name = "DURATION|RFC3339", conflicts_with = "ids")]
-    since: Option<Moment>,
-    /// Of them, only jobs submitted before
-    #[arg(long, value_name = "DURATION|RFC3339", conflicts_with = "ids")]
-    until: Option<Moment>,
-    /// Of them, at most so many [default: 1000]
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Of all that meet the conditions, at most so many, last submitted first [default: 1000]
     #[arg(long, value_name = "N", conflicts_with = "ids", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     limit: Option<u16>,
-    /// Only say which
-    #[arg(long, conflicts_with = "ids")]
+    /// All that meet the conditions, however many
+    #[arg(long, conflicts_with_all = ["ids", "limit"])]
+    all_matching: bool,
+    /// Only say which, and which not and why
+    #[arg(long)]
     dry_run: bool,
-}
-
-impl View for RetriedFailed {
-    fn table(&self, out: &mut Table) {
-        let status = if self.dry_run { "would be retried" } else { "retried" };
-        let done = self.retried.iter().map(|id| vec![id.to_string(), status.to_owned()]);
-        let skipped = self.skipped.iter().map(|(id, why)| vec![id.to_string(), format!("skipped: {why}")]);
-        out.grid(&["ID", "STATUS"], done.chain(skipped));
-    }
 }
 
 /// `jobber cancel`.
 #[derive(Debug, Clone, Args)]
 pub struct CancelArgs {
-    /// The jobs
-    #[arg(value_name = "ID", required = true, value_parser = JobId::parse)]
-    ids: Vec<JobId>,
+    #[command(flatten)]
+    jobs: JobsArgs,
     /// Why, for their history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+/// An action on many jobs, with its words for people and for routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Cancel,
+    Retry,
+    Promote,
+    Remove,
+}
+
+impl Verb {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+            Self::Promote => "promote",
+            Self::Remove => "remove",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelled",
+            Self::Retry => "retried",
+            Self::Promote => "promoted",
+            Self::Remove => "removed",
+        }
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -83,38 +84,126 @@ impl View for Acts {
     }
 }
 
-pub(super) async fn cancel(args: &CancelArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    each(&args.ids, console, async |id| client.cancel(id, args.reason.as_deref()).await).await
+/// What became of many jobs.
+struct ManyActs {
+    verb: Verb,
+    acted: ActedOnJobs,
 }
 
-pub(super) async fn retry(args: &RetryArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    if !args.ids.is_empty() {
-        return each(&args.ids, console, async |id| client.retry(id).await).await;
+impl Serialize for ManyActs {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.verb {
+            Verb::Retry => RetriedFailed::from(self.acted.clone()).serialize(serializer),
+            Verb::Cancel | Verb::Promote | Verb::Remove => self.acted.serialize(serializer),
+        }
     }
-    let now = Clock::system().now();
-    let body = RetryFailed {
-        category: args.category.clone(),
-        fingerprint: args.fingerprint.clone(),
-        name: args.name.clone(),
-        since: args.since.map(|m| m.resolve(now)),
-        until: args.until.map(|m| m.resolve(now)),
-        limit: args.limit.map(usize::from),
-        dry_run: args.dry_run,
+}
+
+impl View for ManyActs {
+    fn table(&self, out: &mut Table) {
+        let would = if self.acted.dry_run { "would be " } else { "" };
+        let done = self.acted.done.iter().map(|id| vec![id.to_string(), format!("{would}{}", self.verb.done())]);
+        let skipped = self.acted.skipped.iter().map(|(id, why)| vec![id.to_string(), format!("skipped: {why}")]);
+        out.grid(&["ID", "STATUS"], done.chain(skipped));
+    }
+}
+
+pub(super) async fn cancel(args: CancelArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let CancelArgs { jobs, reason } = args;
+    match jobs.one_by_one()? {
+        Some(ids) => each(&ids, console, async |id| client.cancel(id, reason.as_deref()).await).await,
+        None => many(Verb::Cancel, jobs, reason, client, console).await,
+    }
+}
+
+pub(super) async fn retry(jobs: JobsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    match jobs.one_by_one()? {
+        Some(ids) => each(&ids, console, async |id| client.retry(id).await).await,
+        None => many(Verb::Retry, jobs, None, client, console).await,
+    }
+}
+
+pub(super) async fn promote(jobs: JobsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    match jobs.one_by_one()? {
+        Some(ids) => each(&ids, console, async |id| client.promote(id).await).await,
+        None => many(Verb::Promote, jobs, None, client, console).await,
+    }
+}
+
+pub(super) async fn remove(jobs: JobsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    match jobs.one_by_one()? {
+        Some(ids) => each(&ids, console, async |id| client.remove(id).await).await,
+        None => many(Verb::Remove, jobs, None, client, console).await,
+    }
+}
+
+impl JobsArgs {
+    /// The jobs to act on in requests of their own; `None` when the server is to choose or to foresee.
+    ///
+    /// # Errors
+    /// `Usage` when there are neither ids nor conditions, or both.
+    fn one_by_one(&self) -> Result<Option<Vec<JobId>>, CliError> {
+        let has_conditions = !self.selection.resolve(Clock::system().now()).is_empty();
+        let wrong = |why: &str| Err(CliError::Usage(why.to_owned()));
+        match (self.ids.is_empty(), has_conditions) {
+            (true, false) => wrong("say which jobs: their ids, or conditions such as --state and --name"),
+            (false, true) => wrong("give ids of jobs or conditions, not both"),
+            (false, false) if !self.dry_run => Ok(Some(self.ids.clone())),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Acts batch by batch on the jobs that the server chooses, and says on stderr how far it is.
+async fn many(
+    verb: Verb,
+    jobs: JobsArgs,
+    reason: Option<String>,
+    client: &Client,
+    console: &mut Console,
+) -> Result<Exit, CliError> {
+    // Ids are all meant, however many batches that takes.
+    let goes_on = jobs.all_matching || !jobs.ids.is_empty();
+    let selection: JobSelection = jobs.selection.resolve(Clock::system().now());
+    let limit = jobs.limit.map(usize::from);
+    let mut body = ActOnJobs { ids: jobs.ids, selection, limit, cursor: None, dry_run: jobs.dry_run, reason };
+    let mut all = ActedOnJobs { dry_run: body.dry_run, ..ActedOnJobs::default() };
+    let (mut count, mut skipped) = (0, 0);
+    let failure = loop {
+        let batch = match client.act_on_jobs(verb.word(), &body).await {
+            Ok(batch) => batch,
+            Err(error) => break Some(error),
+        };
+        (count, skipped) = (count + batch.done.len(), skipped + batch.skipped.len());
+        all.done.extend(batch.done);
+        all.skipped.extend(batch.skipped);
+        (all.more, all.next_cursor) = (batch.more, batch.next_cursor);
+        if !goes_on || all.next_cursor.is_none() {
+            break None;
+        }
+        body.cursor = all.next_cursor.clone();
+        let would = if body.dry_run { "would be " } else { "" };
+        console.note(&format!("so far {count} {would}{}, {skipped} skipped", verb.done()));
+        // In `jsonl` each batch is printed at once, so no more than a batch is held in memory.
+        if console.format == Format::Jsonl {
+            let acted = std::mem::replace(&mut all, ActedOnJobs { dry_run: body.dry_run, ..ActedOnJobs::default() });
+            console.show(&ManyActs { verb, acted })?;
+        }
     };
-    let done = client.retry_failed(&body).await?;
-    console.show(&done)?;
-    if done.more {
-        console.hint("there are more: once more, or raise --limit");
+    let more = all.more;
+    match failure {
+        // What was done before must be told.
+        Some(_) if count + skipped > 0 => console.show(&ManyActs { verb, acted: all })?,
+        Some(_) => {}
+        None => console.show(&ManyActs { verb, acted: all })?,
     }
-    Ok(if done.skipped.is_empty() { Exit::OK } else { Exit::CONFLICT })
-}
-
-pub(super) async fn promote(args: &IdsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    each(&args.ids, console, async |id| client.promote(id).await).await
-}
-
-pub(super) async fn remove(args: &IdsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    each(&args.ids, console, async |id| client.remove(id).await).await
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    if more {
+        console.hint("there are more: once more, raise --limit, or add --all-matching");
+    }
+    Ok(if skipped == 0 { Exit::OK } else { Exit::CONFLICT })
 }
 
 /// Tries every job, whatever becomes of the others, and exits with the highest code. Stops only

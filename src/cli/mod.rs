@@ -24,6 +24,7 @@ mod queue;
 mod reasons;
 mod roles;
 mod schedule;
+mod selection;
 mod settings;
 mod show;
 mod stats;
@@ -184,12 +185,12 @@ pub enum ClientCommand {
     /// Stop jobs, running or not
     Cancel(act::CancelArgs),
     /// Put failed jobs back into the queue
-    Retry(act::RetryArgs),
+    Retry(act::JobsArgs),
     /// Make delayed jobs ready now
-    Promote(act::IdsArgs),
+    Promote(act::JobsArgs),
     /// Take jobs that are not running out of queue and lists
     #[command(alias = "rm")]
-    Remove(act::IdsArgs),
+    Remove(act::JobsArgs),
     /// Say why a job stands where it stands
     Explain(explain::ExplainArgs),
     /// What attempts failed with, most frequent first
@@ -270,10 +271,10 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Show(args) => show::show(&args, &client, console).await,
         ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,
         ClientCommand::Wait(args) => wait::wait(&args, &client, console).await,
-        ClientCommand::Cancel(args) => act::cancel(&args, &client, console).await,
-        ClientCommand::Retry(args) => act::retry(&args, &client, console).await,
-        ClientCommand::Promote(args) => act::promote(&args, &client, console).await,
-        ClientCommand::Remove(args) => act::remove(&args, &client, console).await,
+        ClientCommand::Cancel(args) => act::cancel(args, &client, console).await,
+        ClientCommand::Retry(args) => act::retry(args, &client, console).await,
+        ClientCommand::Promote(args) => act::promote(args, &client, console).await,
+        ClientCommand::Remove(args) => act::remove(args, &client, console).await,
         ClientCommand::Explain(args) => explain::explain(&args, &client, console).await,
         ClientCommand::Failures(args) => failures::failures(args, &client, console).await,
         ClientCommand::Similar(args) => failures::similar(&args, &client, console).await,

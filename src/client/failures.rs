@@ -8,7 +8,7 @@ use super::{Client, ClientError};
 use crate::domain::Timestamp;
 use crate::wire::failures::{
     CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, NewCategory, PresetListing,
-    RetriedFailed, RetryFailed, TestBody, Tested, ThresholdBody,
+    TestBody, Tested, ThresholdBody,
 };
 
 /// Which jobs statistics and failures are about.
@@ -67,14 +67,6 @@ impl Client {
     pub async fn similar(&self, text: &str, limit: u16) -> Result<FailuresReport, ClientError> {
         let query = [("text", text.to_owned()), ("limit", limit.to_string())];
         self.answer(self.api(Method::GET, "failures/similar").query(&query)).await
-    }
-
-    /// Puts failed jobs back, selected by why they failed.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such category, or no such error.
-    pub async fn retry_failed(&self, body: &RetryFailed) -> Result<RetriedFailed, ClientError> {
-        self.answer(self.api(Method::POST, "jobs:retry").json(body)).await
     }
 
     /// Lists all categories.

@@ -20,8 +20,8 @@ use crate::domain::{JobId, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
-    Acted, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing, JobSelection, JobView, Listing, Overview,
-    SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
+    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing,
+    JobSelection, JobView, Listing, Overview, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
@@ -197,6 +197,14 @@ impl Client {
     /// When the server can't tell.
     pub async fn overview(&self) -> Result<Overview, ClientError> {
         self.answer(self.api(Method::GET, "overview")).await
+    }
+
+    /// Acts on a batch of jobs. `verb` is `cancel`, `retry`, `promote` or `remove`.
+    ///
+    /// # Errors
+    /// `Rejected` when the body chooses no jobs, `NotFound` when there is no such category or error.
+    pub async fn act_on_jobs(&self, verb: &str, body: &ActOnJobs) -> Result<ActedOnJobs, ClientError> {
+        self.answer(self.api(Method::POST, &format!("jobs:{verb}")).json(body)).await
     }
 
     /// Counts the jobs in each state.

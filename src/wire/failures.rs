@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ActedOnJobs;
 use crate::domain::{Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
 use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DayCount, DurationLine, SizeLine, WorthIt};
 
@@ -85,34 +86,7 @@ pub struct FailuresReport {
     pub total: usize,
 }
 
-/// `POST /api/v1/jobs:retry`: which failed jobs to put back. All given conditions must hold.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RetryFailed {
-    /// Of which an attempt failed with an error of this category; `uncategorised` for errors of none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub category: Option<String>,
-    /// Of which an attempt failed with this error; the first digits are enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
-    /// Only jobs of this name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<JobName>,
-    /// Submitted at or after.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
-    /// Only jobs that were submitted before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
-    /// At most so many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// Says which jobs it would retry, and retries none.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-/// What came of it.
+/// The answer to `POST /api/v1/jobs:retry`: [`ActedOnJobs`] by its older name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetriedFailed {
     /// Jobs that were put back, or would be.
@@ -121,8 +95,17 @@ pub struct RetriedFailed {
     pub skipped: BTreeMap<JobId, String>,
     /// Whether there are more than the limit.
     pub more: bool,
+    /// Give it back as `cursor` for the next batch; null after the last.
+    pub next_cursor: Option<String>,
     /// Whether nothing was done.
     pub dry_run: bool,
+}
+
+impl From<ActedOnJobs> for RetriedFailed {
+    fn from(acted: ActedOnJobs) -> Self {
+        let ActedOnJobs { done, skipped, more, next_cursor, dry_run } = acted;
+        Self { retried: done, skipped, more, next_cursor, dry_run }
+    }
 }
 
 /// `GET /api/v1/categories`.

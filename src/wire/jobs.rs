@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::JobSelection;
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
@@ -236,6 +237,47 @@ pub struct Acted {
     pub id: JobId,
     /// What happened: `cancelled` (it had not started), `cancelling` (its worker was told), `retried`, `promoted`, `removed`.
     pub status: String,
+}
+
+/// `POST /api/v1/jobs:cancel`, `:retry`, `:promote`, `:remove`: which jobs to act on. They are chosen by `ids` or by
+/// conditions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActOnJobs {
+    /// These jobs, at most 10,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<JobId>,
+    /// The jobs that meet all of these conditions.
+    #[serde(flatten)]
+    pub selection: JobSelection,
+    /// At most so many in this batch, 1 to 10,000; 1,000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// The `next_cursor` of the batch before; absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Says what would become of each job, and does nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Why, for history; only of a cancellation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What became of a batch of jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ActedOnJobs {
+    /// The jobs that were acted on, or would be.
+    #[serde(alias = "retried")]
+    pub done: Vec<JobId>,
+    /// The jobs that were not or would not be, and why.
+    pub skipped: BTreeMap<JobId, String>,
+    /// Whether more jobs were chosen than this batch has.
+    pub more: bool,
+    /// Give it back as `cursor` for the next batch; null after the last.
+    pub next_cursor: Option<String>,
+    /// Whether nothing was done.
+    pub dry_run: bool,
 }
 
 /// `GET /api/v1/jobs/{id}/explain`: why the job stands where it stands.

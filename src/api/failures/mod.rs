@@ -3,7 +3,6 @@
 mod categories;
 mod csv;
 mod groups;
-mod retry;
 mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +16,6 @@ use crate::stats::{DailyTrends, ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
-pub(super) use retry::retry;
 pub(super) use stats::{stats, throughput};
 
 /// The days and the job name that statistics are about.

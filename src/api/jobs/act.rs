@@ -1,4 +1,5 @@
-//! The actions on a job: cancel, retry, promote, remove. Each goes to the queue and is recorded.
+//! The actions on a job: cancel, retry, promote, remove. Each goes to the queue and is recorded. [`super::bulk`] takes them to
+//! many jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,97 @@ use crate::api::problem::ApiError;
 use crate::api::query::Segment;
 use crate::api::state::Api;
 use crate::domain::outcome::cancelled_because;
-use crate::domain::{Event, EventKind, FinalState, Job, JobId, Outcome};
+use crate::domain::{Event, EventKind, FinalState, Job, JobId, JobState, Outcome};
 use crate::queue::{Cancellation, Change};
 use crate::wire::{Acted, CancelRequest};
 
 /// The longest reason, in bytes.
 const LONGEST_REASON: usize = 4096;
+
+/// What can be done to a job.
+#[derive(Debug, Clone)]
+pub(super) enum JobAction {
+    /// Stops it.
+    Cancel {
+        /// Why, for history.
+        reason: String,
+    },
+    /// Puts it back after it has failed.
+    Retry,
+    /// Makes it ready now.
+    Promote,
+    /// Takes it out of the queue and the lists.
+    Remove,
+}
+
+impl JobAction {
+    /// The word for it in routes and logs.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Cancel { .. } => "cancel",
+            Self::Retry => "retry",
+            Self::Promote => "promote",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// Acts on the job that the queue knows by this id. Answers what happened, as [`Acted::status`] has it.
+    pub(super) async fn carry_out(&self, api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
+        match self {
+            Self::Cancel { reason } => cancel(api, id, reason.clone()).await,
+            Self::Retry => retry(api, id).await,
+            Self::Promote => promote(api, id).await,
+            Self::Remove => take_out(api, id).await,
+        }
+    }
+
+    /// Finds out without acting whether [`JobAction::carry_out`] would act on the job as it stands, or why not. Only a
+    /// deduplication key that another job holds is not foreseen.
+    pub(super) async fn foresee(&self, api: &Api, id: &JobId) -> Result<(), ApiError> {
+        let ids = std::slice::from_ref(id);
+        let mut found = match self {
+            // Tells of the jobs that it waits for, too.
+            Self::Promote => api.queue.find(ids).await?,
+            _ => api.queue.standing(ids).await?,
+        };
+        let Some(queued) = found.pop().flatten() else {
+            return self.foresee_forgotten(api, id).await;
+        };
+        let state = queued.state;
+        match self {
+            Self::Cancel { .. } if state.is_final() => Err(ApiError::wrong_state(id, state, ENDED)),
+            Self::Retry if state != JobState::Failed => Err(ApiError::wrong_state(id, state, NOT_FAILED)),
+            Self::Promote if state != JobState::Delayed => Err(ApiError::wrong_state(id, state, NOT_DELAYED)),
+            Self::Promote if !queued.waits_for.is_empty() => Err(ApiError::wrong_state(id, state, WAITS)),
+            Self::Remove if state == JobState::Active => Err(ApiError::wrong_state(id, state, RUNS)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same of a job that the queue has forgotten or never knew.
+    async fn foresee_forgotten(&self, api: &Api, id: &JobId) -> Result<(), ApiError> {
+        let state = api.brief_snapshot(id).await?.view.state;
+        match self {
+            Self::Cancel { .. } if state.is_final() => Err(ApiError::wrong_state(id, state, ENDED)),
+            Self::Cancel { .. } | Self::Retry => Err(not_in_queue(id)),
+            Self::Promote => Err(ApiError::wrong_state(id, state, NOT_DELAYED)),
+            Self::Remove => Ok(()),
+        }
+    }
+}
+
+const ENDED: &str = "only a job that has not ended can be cancelled";
+const NOT_FAILED: &str = "only a failed job can be retried";
+const NOT_DELAYED: &str = "only a delayed job can be promoted";
+const WAITS: &str = "it waits for other jobs, and is ready when they have completed";
+const RUNS: &str = "cancel it, and remove it when it has ended";
+
+/// Checks the reason that a client gives for a cancellation, or makes one.
+pub(super) fn cancel_reason(given: Option<String>) -> Result<String, ApiError> {
+    let reason = given.filter(|r| !r.trim().is_empty()).unwrap_or_else(|| "on request".to_owned());
+    check_text("/reason", &reason, LONGEST_REASON)?;
+    Ok(reason)
+}
 
 /// `POST /api/v1/jobs/{id}:cancel`, `:retry`, `:promote`.
 pub(in crate::api) async fn act(
@@ -27,27 +113,21 @@ pub(in crate::api) async fn act(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (id, verb) = segment.verb()?;
-    let id = api.in_queue(JobId::parse(id)?).await?;
-    let status = match verb {
+    let id = JobId::parse(id)?;
+    let action = match verb {
         "cancel" => {
             let OptionalJson(body) = OptionalJson::<CancelRequest>::from_request(request, &api).await?;
-            let reason = body.reason.filter(|r| !r.trim().is_empty()).unwrap_or_else(|| "on request".to_owned());
-            check_text("/reason", &reason, LONGEST_REASON)?;
-            let (api, id) = (api.clone(), id.clone());
-            api.clone().to_the_end(async move { cancel(&api, &id, reason).await }).await?
+            JobAction::Cancel { reason: cancel_reason(body.reason)? }
         }
-        "retry" => {
-            let (api, id) = (api.clone(), id.clone());
-            api.clone().to_the_end(async move { retry(&api, &id).await }).await?
-        }
-        "promote" => promote(&api, &id).await?,
+        "retry" => JobAction::Retry,
+        "promote" => JobAction::Promote,
         _ => {
             let detail = format!("a job can't be told to {verb:?}, only to cancel, retry or promote");
             return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_verb", detail));
         }
     };
-    tracing::info!(job = %id, status, "acted on a job");
-    Ok((StatusCode::ACCEPTED, axum::Json(Acted { id, status: status.to_owned() })).into_response())
+    let acted = act_on(&api, id, action).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(acted)).into_response())
 }
 
 /// `DELETE /api/v1/jobs/{id}`.
@@ -55,15 +135,19 @@ pub(in crate::api) async fn remove(
     State(api): State<Arc<Api>>,
     segment: Segment,
 ) -> Result<axum::Json<Acted>, ApiError> {
-    let id = api.in_queue(JobId::parse(&segment.0)?).await?;
+    act_on(&api, JobId::parse(&segment.0)?, JobAction::Remove).await.map(axum::Json)
+}
+
+/// Acts on one job, to the end even if the client goes away: the steps of an action belong together.
+async fn act_on(api: &Arc<Api>, id: JobId, action: JobAction) -> Result<Acted, ApiError> {
+    let id = api.in_queue(id).await?;
     let (shared, job) = (api.clone(), id.clone());
-    api.to_the_end(async move { take_out(&shared, &job).await }).await?;
-    tracing::info!(job = %id, status = "removed", "acted on a job");
-    Ok(axum::Json(Acted { id, status: "removed".to_owned() }))
+    let status = api.to_the_end(async move { action.carry_out(&shared, &job).await }).await?;
+    tracing::info!(job = %id, status, "acted on a job");
+    Ok(Acted { id, status: status.to_owned() })
 }
 
 async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, ApiError> {
-    const ENDED: &str = "only a job that has not ended can be cancelled";
     let snapshot = api.brief_snapshot(id).await?;
     if snapshot.view.state.is_final() {
         return Err(ApiError::wrong_state(id, snapshot.view.state, ENDED));
@@ -91,18 +175,13 @@ async fn cancel(api: &Api, id: &JobId, reason: String) -> Result<&'static str, A
     }
 }
 
-/// Puts a failed job back into the queue.
-pub(in crate::api) async fn put_back(api: &Api, id: &JobId) -> Result<(), ApiError> {
-    retry(api, id).await.map(|_| ())
-}
-
 async fn retry(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
     match api.operator.retry(id).await? {
         Change::Done(job, attempts) => {
             append_surely(api, &job, EventKind::Retried { attempts }).await;
             Ok("retried")
         }
-        Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a failed job can be retried")),
+        Change::WrongState(state) => Err(ApiError::wrong_state(id, state, NOT_FAILED)),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
             api.brief_snapshot(id).await?;
@@ -115,21 +194,20 @@ async fn promote(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
     match api.operator.promote(id).await? {
         // There is no event for this: history learns of the job's start.
         Change::Done(..) => Ok("promoted"),
-        Change::WrongState(state) => Err(ApiError::wrong_state(id, state, "only a delayed job can be promoted")),
+        Change::WrongState(JobState::Delayed) => Err(ApiError::wrong_state(id, JobState::Delayed, WAITS)),
+        Change::WrongState(state) => Err(ApiError::wrong_state(id, state, NOT_DELAYED)),
         Change::KeyTaken(holder) => Err(key_taken(id, &holder)),
         Change::NotFound => {
             let snapshot = api.brief_snapshot(id).await?;
-            Err(ApiError::wrong_state(id, snapshot.view.state, "only a delayed job can be promoted"))
+            Err(ApiError::wrong_state(id, snapshot.view.state, NOT_DELAYED))
         }
     }
 }
 
-async fn take_out(api: &Api, id: &JobId) -> Result<(), ApiError> {
+async fn take_out(api: &Api, id: &JobId) -> Result<&'static str, ApiError> {
     match api.operator.remove(id).await? {
         Change::Done(job, _) => append_surely(api, &job, EventKind::Removed).await,
-        Change::WrongState(state) => {
-            return Err(ApiError::wrong_state(id, state, "cancel it, and remove it when it has ended"));
-        }
+        Change::WrongState(state) => return Err(ApiError::wrong_state(id, state, RUNS)),
         Change::KeyTaken(holder) => return Err(key_taken(id, &holder)),
         // The queue has forgotten the job, but the lists still have it.
         Change::NotFound => match api.remembered(id, Depth::Whole).await? {
@@ -137,7 +215,7 @@ async fn take_out(api: &Api, id: &JobId) -> Result<(), ApiError> {
             _ => return Err(ApiError::unknown_job(id)),
         },
     }
-    Ok(())
+    Ok("removed")
 }
 
 fn key_taken(id: &JobId, holder: &JobId) -> ApiError {

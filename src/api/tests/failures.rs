@@ -102,7 +102,7 @@ async fn failures_are_grouped_counted_found_and_retried() {
     assert_eq!((&done["retried"], &done["more"]), (&json!([ids[1]]), &json!(true)), "the newest first");
     let (_, rest) = site.post("/api/v1/jobs:retry", json!({"fingerprint": fingerprint})).await;
     assert!(rest["retried"].as_array().unwrap().contains(&json!(ids[0])), "{rest}");
-    assert_eq!(site.post("/api/v1/jobs:retry", json!({})).await.0, 400);
+    assert_eq!(site.post("/api/v1/jobs:retry", json!({})).await.0, 422);
     drop(claims);
     site.end().await;
 }

@@ -222,6 +222,28 @@ async fn a_verb_is_tried_on_every_job_and_the_worst_counts() {
 }
 
 #[tokio::test]
+async fn conditions_are_followed_batch_by_batch() {
+    let batch = |done: &str, next: Option<&str>| {
+        let skipped = json!({"b": "job b is active"});
+        let more = next.is_some();
+        answer(200, &json!({"done": [done], "skipped": skipped, "more": more, "next_cursor": next, "dry_run": true}))
+    };
+    let words = ["remove", "--state", "failed,active", "--search", "disk", "--all-matching", "--dry-run"];
+    let ran = cli(&words, vec![batch("a", Some("1")), batch("c", None)]).await;
+    assert_eq!(ran.code, ExitCode::from(5), "one was skipped");
+    assert_eq!(ran.err, "so far 1 would be removed, 1 skipped\n");
+    insta::assert_snapshot!(ran.out, @r"
+    ID  STATUS
+    a   would be removed
+    c   would be removed
+    b   skipped: job b is active
+    ");
+    for words in [&["remove"][..], &["cancel", "--dry-run"], &["retry", "a", "--state", "failed"]] {
+        assert_eq!(cli(words, vec![]).await.code, ExitCode::from(2), "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn logs_go_to_stdout_whichever_stream_they_are() {
     let log = || vec![events(&[output("stdout", "a\n"), output("stderr", "b\n"), state("completed")])];
     assert_eq!(cli(&["logs", "a"], log()).await.out, "a\nb\n");
