@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::connection_limit::OnlyProbes;
 use super::health;
 use super::host::Host;
+use super::page;
 use super::problem::ApiError;
 use super::state::Api;
 
@@ -59,13 +60,18 @@ pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next
         return ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response();
     }
     if let Some(token) = &settings.token
-        && !health::is_probe(request.uri().path())
+        && !is_open(request.uri().path())
         && !bearer(request.headers()).is_some_and(|given| token.is(given))
     {
         let detail = "send the server's token as `Authorization: Bearer ...`";
         return ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
     }
     next.run(request).await
+}
+
+/// Whether a path answers without a token: it shows no data.
+fn is_open(path: &str) -> bool {
+    health::is_probe(path) || page::is_of_page(path)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

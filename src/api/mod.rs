@@ -1,4 +1,4 @@
-//! The HTTP API: the original's three routes, `/api/v1`, and health.
+//! The HTTP API: the original's three routes, `/api/v1`, health, and the page that people see.
 //!
 //! A request meets, in this order: [`request`] (its id, its log line, and errors turned into answers),
 //! [`auth`] (access), the router below, and one handler. A handler parses the request, calls a port,
@@ -20,6 +20,7 @@ mod jobs;
 mod logs;
 mod operation;
 mod original;
+mod page;
 mod problem;
 mod query;
 mod request;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
@@ -88,6 +89,11 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))
+        // The page.
+        .route("/", any(page::root))
+        .route("/ui", get(page::start))
+        .route("/ui/", get(page::asset))
+        .route("/ui/{*path}", get(page::asset))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(from_fn_with_state(guard, auth::guard))

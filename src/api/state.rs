@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub struct ApiSettings {
     pub check_binary: Option<CheckBinary>,
     /// Finds the category of a text for a client that asks.
     pub category_preview: CategoryPreview,
+    /// The directory from which the page's files are read, in place of those that are compiled in.
+    pub ui_dir: Option<PathBuf>,
     /// Jobber's version, for `/healthz`.
     pub version: String,
 }
@@ -108,6 +111,7 @@ impl Default for ApiSettings {
             jobs: BTreeMap::new(),
             check_binary: None,
             category_preview: CategoryPreview::default(),
+            ui_dir: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

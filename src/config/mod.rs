@@ -69,6 +69,7 @@ pub struct ServeConfig {
     pub shutdown_grace: Duration,
     pub idempotency_ttl: Duration,
     pub check_binaries: bool,
+    pub ui_dir: Option<PathBuf>,
 }
 
 /// Where the queue is.
@@ -266,6 +267,7 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
         shutdown_grace: must(layers, "serve.shutdown_grace", notation::duration)?,
         idempotency_ttl: must(layers, "serve.idempotency_ttl", notation::duration)?,
         check_binaries: must(layers, "serve.check_binaries", boolean)?,
+        ui_dir: layers.get("serve.ui_dir", path)?,
     })
 }
 

@@ -108,6 +108,12 @@ const OWN: &[Setting] = &[
         "Refuse jobs whose binary is neither in jobs_dir (serve --jobs-dir) nor announced by a running worker.",
     ),
     setting(
+        "serve.ui_dir",
+        &["JOBBER_UI_DIR"],
+        "",
+        "For work on the page itself: the directory from which its files are read at each request, in place of those in the binary.",
+    ),
+    setting(
         "queue.url",
         &["JOBBER_QUEUE_URL"],
         r#""embedded""#,

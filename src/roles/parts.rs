@@ -69,6 +69,7 @@ pub(super) fn start_api(
         idempotency_ttl: config.serve.idempotency_ttl,
         defaults: config.defaults.clone(),
         jobs: config.jobs.clone(),
+        ui_dir: config.serve.ui_dir.clone(),
         ..ApiSettings::default()
     };
     settings.category_preview = CategoryPreview::new(ports.embedder.clone(), threshold(config));

@@ -84,6 +84,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("redis", &["queue::bullmq", "redis", "events::redis", "failures::cache"]),
     ("axum", &["api"]),
     ("csv", &["api"]),
+    ("flate2", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tower", &["api"]),

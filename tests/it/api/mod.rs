@@ -4,6 +4,7 @@ mod connections;
 mod identity;
 mod live;
 mod memory;
+mod page;
 mod refusals;
 mod schedules;
 mod submissions;
