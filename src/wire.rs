@@ -7,6 +7,7 @@ mod jobs;
 mod problem;
 mod queue;
 mod schedules;
+mod session;
 
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
@@ -17,3 +18,4 @@ pub use jobs::{
 pub use problem::{FieldProblem, Problem};
 pub use queue::{CleanBody, Cleaned};
 pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
+pub use session::{Access, Session, SignIn, SignedInBy};

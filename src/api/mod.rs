@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod body_room;
+mod caller;
 mod category_preview;
 mod connection_limit;
 mod events;
@@ -26,10 +27,13 @@ mod query;
 mod request;
 mod schedules;
 mod server;
+mod session;
+mod session_cookie;
 mod sse;
 mod state;
 mod submit;
 mod timeouts;
+mod wrong_sign_ins;
 
 #[cfg(test)]
 mod fakes;
@@ -86,6 +90,8 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/queue:clean", post(operation::clean))
         .route("/api/v1/workers", get(operation::workers))
         .route("/api/v1/workers/{id}", post(operation::act_on_worker))
+        // Who is signed in.
+        .route(session::PATH, get(session::show).post(session::sign_in).delete(session::sign_out))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))

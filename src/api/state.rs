@@ -16,6 +16,7 @@ use super::body_room::BodyRoom;
 use super::category_preview::CategoryPreview;
 use super::feed::Feed;
 use super::problem::ApiError;
+use super::wrong_sign_ins::WrongSignIns;
 use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::queue::{Operator, Queue, Scheduler};
@@ -27,6 +28,11 @@ use crate::store::History;
 pub struct Token([u8; 32]);
 
 impl Token {
+    /// The key with which cookies are signed that stand for this token.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether `text` is the token.
     pub(super) fn is(&self, text: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(text).into();
@@ -71,6 +77,12 @@ pub type CheckBinary = Arc<dyn Fn(&JobName) -> Result<(), BinaryProblem> + Send 
 pub struct ApiSettings {
     /// The token that clients must send as `Authorization: Bearer ...`. `None` admits every client.
     pub token: Option<Token>,
+    /// The token of clients that may look and not act, if there is one.
+    pub view_token: Option<Token>,
+    /// Whether those clients are shown no data, arguments, results and output of jobs.
+    pub view_hides_data: bool,
+    /// How long a browser stays signed in.
+    pub session_ttl: Duration,
     /// The names by which clients may address a loopback listener, besides those of the loopback. Without port.
     pub allowed_hosts: Vec<String>,
     /// The largest request body, in bytes.
@@ -101,6 +113,9 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             token: None,
+            view_token: None,
+            view_hides_data: false,
+            session_ttl: Duration::from_secs(12 * 3600),
             allowed_hosts: Vec::new(),
             body_limit: 8 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),
@@ -168,6 +183,8 @@ pub struct Api {
     pub(super) tasks: TaskTracker,
     /// When the last successful write to the queue was asked for.
     pub(super) queue_written: std::sync::Mutex<Option<Instant>>,
+    /// Wrong sign-ins wait for their turn here.
+    pub(super) wrong_sign_ins: WrongSignIns,
     log_room: Mutex<Option<LogRoom>>,
 }
 
@@ -193,6 +210,7 @@ impl Api {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             queue_written: std::sync::Mutex::default(),
+            wrong_sign_ins: WrongSignIns::new(),
             log_room: Mutex::new(None),
         }
     }

@@ -63,6 +63,25 @@ const OWN: &[Setting] = &[
     ),
     setting("serve.token_file", &["JOBBER_TOKEN_FILE"], "", "A file that holds the token."),
     setting(
+        "serve.view_token",
+        &["JOBBER_VIEW_TOKEN"],
+        "",
+        "A second token, for callers that may look at everything and change nothing.",
+    ),
+    setting("serve.view_token_file", &["JOBBER_VIEW_TOKEN_FILE"], "", "A file that holds the second token."),
+    setting(
+        "serve.view_hides_data",
+        &["JOBBER_VIEW_HIDES_DATA"],
+        "false",
+        "Show callers with the second token no data, arguments, results and output of jobs. Error texts are shown.",
+    ),
+    setting(
+        "serve.session_ttl",
+        &["JOBBER_SESSION_TTL"],
+        r#""12h""#,
+        "How long a browser stays signed in. A changed token ends its sessions at once.",
+    ),
+    setting(
         "serve.insecure",
         &["JOBBER_INSECURE"],
         "false",

@@ -60,7 +60,10 @@ pub(super) fn start_api(
     end: CancellationToken,
 ) {
     let mut settings = ApiSettings {
-        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into),
+        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned().into()),
+        view_token: config.serve.view_token.as_ref().map(|t| t.reveal().to_owned().into()),
+        view_hides_data: config.serve.view_hides_data,
+        session_ttl: config.serve.session_ttl,
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,
         idle_timeout: config.serve.idle_timeout,

@@ -82,6 +82,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("couchbase_core", &["store::couchbase"]),
     ("couchbase_connstr", &["store::couchbase"]),
     ("redis", &["queue::bullmq", "redis", "events::redis", "failures::cache"]),
+    ("aws_lc_rs", &["api"]),
     ("axum", &["api"]),
     ("csv", &["api"]),
     ("flate2", &["api"]),

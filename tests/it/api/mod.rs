@@ -7,4 +7,5 @@ mod memory;
 mod page;
 mod refusals;
 mod schedules;
+mod session;
 mod submissions;
