@@ -15,6 +15,7 @@ mod explain;
 mod failures;
 mod feed;
 mod flows;
+mod handshake;
 mod health;
 mod host;
 mod jobs;

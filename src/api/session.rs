@@ -30,7 +30,7 @@ pub(super) async fn sign_in(
     if caller.signed_in_by == Some(SignedInBy::Open) {
         return Ok(answer(&api, &caller, None));
     }
-    match Caller::sign_in(&api, token.reveal().as_bytes(), is_secure(&headers)) {
+    match Caller::sign_in(&api, token.reveal().as_bytes(), is_secure(&api, &headers)) {
         Some((caller, cookie)) => {
             tracing::info!(role = ?caller.access, "a browser has signed in");
             Ok(answer(&api, &caller, Some(cookie)))
@@ -51,8 +51,9 @@ pub(super) async fn sign_out(State(api): State<Arc<Api>>, caller: Caller) -> Res
 }
 
 /// Whether the browser speaks TLS, with this server or with a proxy before it.
-fn is_secure(headers: &HeaderMap) -> bool {
-    headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
+fn is_secure(api: &Api, headers: &HeaderMap) -> bool {
+    api.settings.certificate.is_some()
+        || headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
 }
 
 fn answer(api: &Api, caller: &Caller, cookie: Option<String>) -> Response {

@@ -21,6 +21,7 @@ use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
+use crate::tls::Certificate;
 
 /// The secret that clients must send. Only its digest is kept, so that it can't be printed, and it
 /// is compared in constant time.
@@ -83,6 +84,8 @@ pub struct ApiSettings {
     pub view_hides_data: bool,
     /// How long a browser stays signed in.
     pub session_ttl: Duration,
+    /// The certificate with which the server speaks HTTPS. `None` for HTTP without TLS.
+    pub certificate: Option<Arc<Certificate>>,
     /// The names by which clients may address a loopback listener, besides those of the loopback. Without port.
     pub allowed_hosts: Vec<String>,
     /// The largest request body, in bytes.
@@ -116,6 +119,7 @@ impl Default for ApiSettings {
             view_token: None,
             view_hides_data: false,
             session_ttl: Duration::from_secs(12 * 3600),
+            certificate: None,
             allowed_hosts: Vec::new(),
             body_limit: 8 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),

@@ -104,6 +104,16 @@ pub struct Globals {
     /// File that holds the server's token
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) of the authorities to trust, for a server with a certificate of your own
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "JOBBER_CA",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub ca: Option<PathBuf>,
     /// How data is printed [default: table]
     #[arg(
         short,
@@ -292,7 +302,9 @@ fn connect(globals: &Globals) -> Result<Client, CliError> {
         (_, None) => None,
     };
     let server = globals.server.as_deref().filter(|server| !server.is_empty()).unwrap_or(DEFAULT_SERVER);
-    Client::new(server, token).map_err(|e| CliError::Usage(with_hint(&e)))
+    let authorities = globals.ca.as_ref().filter(|file| !file.as_os_str().is_empty());
+    let authorities = authorities.map(fs_err::read).transpose().map_err(|e| CliError::Usage(e.to_string()))?;
+    Client::trusting(server, token, authorities.as_deref()).map_err(|e| CliError::Usage(with_hint(&e)))
 }
 
 /// The error in one line, with its first cause and what to do about it.

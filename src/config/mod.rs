@@ -26,6 +26,7 @@ use crate::domain::notation::{self, number};
 use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, RunOption, Secret, Seed};
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
+use crate::tls::CertificateFiles;
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -63,6 +64,7 @@ pub struct ServeConfig {
     pub view_token: Option<Secret>,
     pub view_hides_data: bool,
     pub session_ttl: Duration,
+    pub tls: Option<CertificateFiles>,
     pub insecure: bool,
     pub allowed_hosts: Vec<String>,
     pub body_limit: usize,
@@ -265,6 +267,18 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
             "serve.view_token and serve.token must differ: the second is for callers that may not act".to_owned(),
         ));
     }
+    let tls = match (layers.get("serve.tls_cert", path)?, layers.get("serve.tls_key", path)?) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(ConfigError::Conflict("serve.tls_cert needs its key: set serve.tls_key too".to_owned()));
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError::Conflict(
+                "serve.tls_key needs its certificate: set serve.tls_cert too".to_owned(),
+            ));
+        }
+    };
     Ok(ServeConfig {
         listen: must(layers, "serve.listen", |t| {
             let text = t.strip_prefix("localhost:").map_or_else(|| t.to_owned(), |port| format!("127.0.0.1:{port}"));
@@ -276,6 +290,7 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
         session_ttl: must(layers, "serve.session_ttl", |t| {
             at_least(notation::duration(t)?, Duration::from_secs(1), "1s")
         })?,
+        tls,
         insecure: must(layers, "serve.insecure", boolean)?,
         allowed_hosts: layers.list("serve.allowed_hosts", |t| Ok(t.to_owned()))?.unwrap_or_default(),
         body_limit: must(layers, "serve.body_limit", |t| {

@@ -82,11 +82,19 @@ const OWN: &[Setting] = &[
         "How long a browser stays signed in. A changed token ends its sessions at once.",
     ),
     setting(
+        "serve.tls_cert",
+        &["JOBBER_TLS_CERT"],
+        "",
+        "A file with the server's certificate (PEM) and those of the authorities between it and a well-known one. With it the\n\
+         API speaks HTTPS. It is read anew when it changes.",
+    ),
+    setting("serve.tls_key", &["JOBBER_TLS_KEY"], "", "A file with the private key of that certificate (PEM)."),
+    setting(
         "serve.insecure",
         &["JOBBER_INSECURE"],
         "false",
-        "Listen off loopback without a token all the same. Warned of at every start, as is a token off loopback: it is sent in\n\
-         the clear, so put a proxy that speaks TLS before it.",
+        "Listen off loopback without a token all the same. Warned of at every start, as is a token off loopback without\n\
+         TLS: it is sent in the clear.",
     ),
     setting(
         "serve.allowed_hosts",

@@ -9,3 +9,4 @@ mod refusals;
 mod schedules;
 mod session;
 mod submissions;
+mod tls;
