@@ -27,6 +27,7 @@ mod settings;
 mod show;
 mod stats;
 mod submit;
+mod ui;
 pub mod upkeep;
 mod values;
 mod view;
@@ -218,6 +219,8 @@ pub enum ClientCommand {
     /// Let jobs come by themselves: at the times of a cron expression, or every so often
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Open the server's page in a browser
+    Ui(ui::UiArgs),
     /// Whether the server can work: exit code 0 or 1, for health checks
     Health(health::HealthArgs),
     /// Print a shell's completion script
@@ -286,6 +289,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
+        ClientCommand::Ui(args) => ui::ui(&args, &client, console).await,
         ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),
     }
