@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -135,7 +135,7 @@ fn use_pem(files: &CertificateFiles, certificate_pem: Vec<u8>, key_pem: Vec<u8>)
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(crypto::aws_lc_rs::default_provider())
 }
 
 /// What is wrong with the time of a certificate at `now`. The check of a whole chain looks at that first, so no

@@ -41,7 +41,7 @@ pub(super) struct AuthState {
 }
 
 /// Middleware: refuses requests that are not allowed, and passes on the others.
-pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(guard): State<AuthState>, mut request: Request, next: Next) -> Response {
     let settings = &guard.api.settings;
     if request.extensions().get::<OnlyProbes>().is_some() && !health::is_probe(request.uri().path()) {
         let detail = "too many connections are being answered; try again, or raise serve.max_connections";
@@ -76,7 +76,6 @@ pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next
     {
         return refused.into_response();
     }
-    let mut request = request;
     request.extensions_mut().insert(caller);
     caller.shown(next.run(request).await).await
 }
