@@ -10,6 +10,7 @@ mod problem;
 mod queue;
 mod schedules;
 mod selection;
+mod session;
 
 pub use binaries::{BinaryListing, BinaryView};
 pub use events::{JobEventView, LogEvent};
@@ -26,3 +27,4 @@ pub use problem::{FieldProblem, Problem};
 pub use queue::{CleanBody, Cleaned};
 pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
 pub use selection::JobSelection;
+pub use session::{Access, Session, SignIn, SignedInBy};

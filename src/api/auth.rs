@@ -1,5 +1,5 @@
-//! Decides who may use the API: checks the token, and keeps web pages in a browser on this machine
-//! from using it in the user's name.
+//! Decides who may use the API: finds out who the caller is ([`super::caller`]), and keeps web pages in a browser on this
+//! machine from using it in the user's name.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +9,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::caller::Caller;
 use super::connection_limit::OnlyProbes;
 use super::health;
 use super::host::Host;
+use super::page;
 use super::problem::ApiError;
+use super::session;
 use super::state::Api;
+use crate::wire::SignedInBy;
 
 /// Checks whether the API may listen on `address`. Off loopback it needs a token, or `insecure`.
 ///
@@ -37,7 +41,7 @@ pub(super) struct AuthState {
 }
 
 /// Middleware: refuses requests that are not allowed, and passes on the others.
-pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(guard): State<AuthState>, mut request: Request, next: Next) -> Response {
     let settings = &guard.api.settings;
     if request.extensions().get::<OnlyProbes>().is_some() && !health::is_probe(request.uri().path()) {
         let detail = "too many connections are being answered; try again, or raise serve.max_connections";
@@ -54,24 +58,39 @@ pub(super) async fn guard(State(guard): State<AuthState>, request: Request, next
         );
         return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail).into_response();
     }
-    if !request.method().is_safe() && is_foreign(request.headers(), host.as_ref().map(|host| host.text.as_str())) {
-        let detail = "a page of another site may not do this; send the request without a browser";
-        return ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response();
+    let path = request.uri().path();
+    let caller = Caller::of(&guard.api, request.headers());
+    if !request.method().is_safe() {
+        let host = host.as_ref().map(|host| host.text.as_str());
+        // A browser adds its cookie by itself, whichever page asks. So only this server's own page may act by it.
+        let may_be_forged = caller.signed_in_by == Some(SignedInBy::Cookie) || path == session::PATH;
+        let is_foreign =
+            if may_be_forged { !is_own(request.headers(), host) } else { is_foreign(request.headers(), host) };
+        if is_foreign {
+            let detail = "only a page of this server may do this from a browser, and other programs with a token";
+            return ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response();
+        }
     }
-    if let Some(token) = &settings.token
-        && !health::is_probe(request.uri().path())
-        && !bearer(request.headers()).is_some_and(|given| token.is(given))
+    if !is_open(path)
+        && let Err(refused) = caller.check(request.method(), path)
     {
-        let detail = "send the server's token as `Authorization: Bearer ...`";
-        return ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
+        return refused.into_response();
     }
-    next.run(request).await
+    request.extensions_mut().insert(caller);
+    caller.shown(next.run(request).await).await
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, rest) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+/// Whether a path answers without a token: it shows no data.
+fn is_open(path: &str) -> bool {
+    health::is_probe(path) || page::is_of_page(path) || path == session::PATH
+}
+
+/// Whether a browser sent the request for a page of this server. Programs other than browsers send neither header.
+fn is_own(headers: &HeaderMap, host: Option<&str>) -> bool {
+    match headers.get("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => headers.contains_key(header::ORIGIN) && is_origin_own(headers, host),
+    }
 }
 
 /// Whether a browser sent the request for a page of another site. Programs other than browsers send neither header.
@@ -79,9 +98,13 @@ fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return !matches!(site.as_bytes(), b"same-origin" | b"none");
     }
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let authority = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, authority)| authority);
-    authority.is_none_or(|authority| host.is_none_or(|host| !authority.eq_ignore_ascii_case(host)))
+    headers.contains_key(header::ORIGIN) && !is_origin_own(headers, host)
+}
+
+fn is_origin_own(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    let authority = origin.and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    authority.is_some_and(|authority| host.is_some_and(|host| authority.eq_ignore_ascii_case(host)))
 }
 
 #[cfg(test)]
@@ -114,5 +137,19 @@ mod tests {
         assert!(check("origin", "http://localhost:8080"));
         assert!(check("origin", "null"));
         assert!(!check("origin", "http://localhost:3000"));
+    }
+
+    #[test]
+    fn with_a_cookie_only_the_own_page_may_act() {
+        let check = |pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            is_own(&headers.collect(), Some("localhost:3000"))
+        };
+        assert!(check(&[("sec-fetch-site", "same-origin")]));
+        assert!(check(&[("origin", "http://localhost:3000")]) && check(&[("origin", "https://localhost:3000")]));
+        assert!(!check(&[]), "a browser says where a request comes from");
+        assert!(!check(&[("sec-fetch-site", "none")]) && !check(&[("sec-fetch-site", "same-site")]));
+        assert!(!check(&[("sec-fetch-site", "cross-site"), ("origin", "http://localhost:3000")]));
+        assert!(!check(&[("origin", "http://localhost:8080")]) && !check(&[("origin", "null")]));
     }
 }

@@ -56,10 +56,24 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
         check_content_type(request.headers())?;
-        let (bytes, coming) = read(request, api).await?;
+        let (bytes, coming) = read(request, api, api.settings.body_limit).await?;
         drop(coming);
         let room = if bytes.len() > BodyRoom::SMALL { api.body_room.reserve(weight(&bytes))? } else { None };
         Ok(Self { value: parse(&bytes)?, bytes, _room: room })
+    }
+}
+
+/// A JSON body of at most 4 KiB: for clients that have not shown a token yet, and so must not take up room.
+pub(super) struct SmallJson<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for SmallJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        const LIMIT: usize = 4096;
+        check_content_type(request.headers())?;
+        let (bytes, _room) = read(request, api, LIMIT).await?;
+        Ok(Self(parse(&bytes)?))
     }
 }
 
@@ -71,7 +85,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<Api>> for OptionalJson<T> {
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
         let typed = check_content_type(request.headers());
-        let (bytes, _room) = read(request, api).await?;
+        let (bytes, _room) = read(request, api, api.settings.body_limit).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -92,10 +106,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Reads the bytes of a body, and takes the room for them.
-async fn read(request: Request, api: &Api) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
-    let limit = api.settings.body_limit;
+async fn read(request: Request, api: &Api, limit: usize) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
     let too_large = || {
-        let detail = format!("the body is larger than {limit} bytes; send less, or raise serve.body_limit");
+        let or_raise = if limit == api.settings.body_limit { ", or raise serve.body_limit" } else { "" };
+        let detail = format!("the body is larger than {limit} bytes; send less{or_raise}");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     };
     let headers = request.headers();

@@ -1,4 +1,4 @@
-//! The HTTP API: the original's three routes, `/api/v1`, and health.
+//! The HTTP API: the original's three routes, `/api/v1`, health, and the page that people see.
 //!
 //! A request meets, in this order: [`request`] (its id, its log line, and errors turned into answers),
 //! [`auth`] (access), the router below, and one handler. A handler parses the request, calls a port,
@@ -8,6 +8,7 @@ mod auth;
 mod binaries;
 mod body;
 mod body_room;
+mod caller;
 mod category_preview;
 mod connection_limit;
 mod events;
@@ -15,6 +16,7 @@ mod explain;
 mod failures;
 mod feed;
 mod flows;
+mod handshake;
 mod health;
 mod host;
 mod jobs;
@@ -22,16 +24,20 @@ mod logs;
 mod operation;
 mod original;
 mod overview;
+mod page;
 mod problem;
 mod query;
 mod request;
 mod schedules;
 mod server;
+mod session;
+mod session_cookie;
 mod sse;
 mod state;
 mod submit;
 mod throughput;
 mod timeouts;
+mod wrong_sign_ins;
 
 #[cfg(test)]
 mod fakes;
@@ -42,7 +48,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
@@ -97,9 +103,16 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/workers", get(operation::workers))
         .route("/api/v1/workers/{id}", post(operation::act_on_worker))
         .route("/api/v1/binaries", get(binaries::list))
+        // Who is signed in.
+        .route(session::PATH, get(session::show).post(session::sign_in).delete(session::sign_out))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))
+        // The page.
+        .route("/", any(page::root))
+        .route("/ui", get(page::start))
+        .route("/ui/", get(page::asset))
+        .route("/ui/{*path}", get(page::asset))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(from_fn_with_state(guard, auth::guard))

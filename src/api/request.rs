@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::health;
+use super::page;
 use super::problem::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,7 +43,9 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match cause {
             Some(cause) => tracing::warn!(%method, path, status, ms, cause, "request failed"),
-            None if health::is_probe(&path) => tracing::debug!(%method, path, status, ms, "request"),
+            None if health::is_probe(&path) || page::is_of_page(&path) => {
+                tracing::debug!(%method, path, status, ms, "request")
+            }
             None => tracing::info!(%method, path, status, ms, "request"),
         }
         response

@@ -16,9 +16,12 @@ use tower::ServiceExt;
 
 use super::connection_limit::{ConnectionLimit, ConnectionPermit, OnlyProbes};
 use super::overview::make_overviews;
+use super::handshake;
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
+use crate::background::{BackgroundLoop, NextRun, Period};
+use crate::tls::Certificate;
 
 /// Serves the API on a bound listener until `stop`. Then it takes no new connection, ends streams
 /// and long polls, lets requests finish for `grace`, and cuts off the rest.
@@ -37,7 +40,13 @@ pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, gra
         .spawn(async move { counts.throughput.follow_log(&*counts.source, &counts.clock, &counts.stopping).await });
     let looks = api.clone();
     api.tasks.spawn(async move { make_overviews(&looks).await });
+    let certificate = api.settings.certificate.clone();
+    if let Some(certificate) = certificate.clone() {
+        let stopping = api.stopping.clone();
+        api.tasks.spawn(async move { renew(&certificate, &stopping).await });
+    }
     let server = Server {
+        certificate,
         router: router(api.clone(), loopback),
         idle: api.settings.idle_timeout,
         head: api.settings.header_timeout,
@@ -62,7 +71,24 @@ pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, gra
     Ok(())
 }
 
+/// Uses the certificate that is in the files, whenever they have changed, until `stop`.
+async fn renew(certificate: &Certificate, stop: &CancellationToken) {
+    const LOOK: BackgroundLoop = BackgroundLoop::new("certificate", Period::Pause(Duration::from_secs(2))).warn(
+        "the new certificate can't be used; the one read before stays in use",
+        "the certificate can be used again",
+    );
+    let look = async || {
+        if certificate.read_again()? {
+            tracing::info!("a new certificate is in use");
+        }
+        Ok(NextRun::InTurn)
+    };
+    let mut turns = LOOK.start(stop);
+    while turns.run(look()).await {}
+}
+
 struct Server {
+    certificate: Option<Arc<Certificate>>,
     router: Router,
     idle: Duration,
     head: Duration,
@@ -107,6 +133,7 @@ impl Server {
         permit: ConnectionPermit,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (stop, kill) = (self.stop.clone(), self.kill.clone());
+        let (certificate, head) = (self.certificate.clone(), self.head);
         let only_probes = permit.only_probes;
         set_options(&stream, self.idle);
         let (router, requests) = (self.router.clone(), watch.clone());
@@ -120,6 +147,19 @@ impl Server {
             async move { answer.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }
         });
         async move {
+            let opened = tokio::select! {
+                opened = handshake::open(stream, certificate.as_deref(), head) => opened,
+                () = stop.cancelled() => return,
+                () = permit.evicted.cancelled() => return,
+                () = kill.cancelled() => return,
+            };
+            let stream = match opened {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was not opened");
+                    return;
+                }
+            };
             // The timer of the HTTP library would count the wait between two requests as a slow head.
             let io = TokioIo::new(Watched::new(stream, watch.clone()));
             let connection = http1::Builder::new().header_read_timeout(None).serve_connection(io, service);

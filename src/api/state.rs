@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ use super::feed::Feed;
 use super::overview::Overviews;
 use super::problem::ApiError;
 use super::throughput::Throughput;
+use super::wrong_sign_ins::WrongSignIns;
 use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
+use crate::tls::Certificate;
 
 /// The secret that clients must send. Only its digest is kept, so that it can't be printed, and it
 /// is compared in constant time.
@@ -28,6 +31,11 @@ use crate::store::History;
 pub struct Token([u8; 32]);
 
 impl Token {
+    /// The key with which cookies are signed that stand for this token.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether `text` is the token.
     pub(super) fn is(&self, text: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(text).into();
@@ -84,6 +92,14 @@ pub type ListBinaries = Arc<dyn Fn() -> Option<Vec<FoundBinary>> + Send + Sync>;
 pub struct ApiSettings {
     /// The token that clients must send as `Authorization: Bearer ...`. `None` admits every client.
     pub token: Option<Token>,
+    /// The token of clients that may look and not act, if there is one.
+    pub view_token: Option<Token>,
+    /// Whether those clients are shown no data, arguments, results and output of jobs.
+    pub view_hides_data: bool,
+    /// How long a browser stays signed in.
+    pub session_ttl: Duration,
+    /// The certificate with which the server speaks HTTPS. `None` for HTTP without TLS.
+    pub certificate: Option<Arc<Certificate>>,
     /// The names by which clients may address a loopback listener, besides those of the loopback. Without port.
     pub allowed_hosts: Vec<String>,
     /// The largest request body, in bytes.
@@ -106,6 +122,8 @@ pub struct ApiSettings {
     pub list_binaries: Option<ListBinaries>,
     /// Finds the category of a text for a client that asks.
     pub category_preview: CategoryPreview,
+    /// The directory from which the page's files are read, in place of those that are compiled in.
+    pub ui_dir: Option<PathBuf>,
     /// Jobber's version, for `/healthz`.
     pub version: String,
 }
@@ -114,6 +132,10 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             token: None,
+            view_token: None,
+            view_hides_data: false,
+            session_ttl: Duration::from_secs(12 * 3600),
+            certificate: None,
             allowed_hosts: Vec::new(),
             body_limit: 8 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),
@@ -125,6 +147,7 @@ impl Default for ApiSettings {
             check_binary: None,
             list_binaries: None,
             category_preview: CategoryPreview::default(),
+            ui_dir: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -185,6 +208,8 @@ pub struct Api {
     pub(super) tasks: TaskTracker,
     /// When the last successful write to the queue was asked for.
     pub(super) queue_written: std::sync::Mutex<Option<Instant>>,
+    /// Wrong sign-ins wait for their turn here.
+    pub(super) wrong_sign_ins: WrongSignIns,
     log_room: Mutex<Option<LogRoom>>,
 }
 
@@ -212,6 +237,7 @@ impl Api {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             queue_written: std::sync::Mutex::default(),
+            wrong_sign_ins: WrongSignIns::new(),
             log_room: Mutex::new(None),
         }
     }

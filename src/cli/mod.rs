@@ -30,6 +30,7 @@ mod show;
 mod stats;
 mod submit;
 mod top;
+mod ui;
 pub mod upkeep;
 mod values;
 mod view;
@@ -107,6 +108,16 @@ pub struct Globals {
     /// File that holds the server's token
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) of the authorities to trust, for a server with a certificate of your own
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "JOBBER_CA",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub ca: Option<PathBuf>,
     /// How data is printed [default: table]
     #[arg(
         short,
@@ -215,6 +226,8 @@ pub enum ClientCommand {
     /// Let jobs come by themselves: at the times of a cron expression, or every so often
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Open the server's page in a browser
+    Ui(ui::UiArgs),
     /// Whether the server can work: exit code 0 or 1, for health checks
     Health(health::HealthArgs),
     /// Print a shell's completion script
@@ -285,6 +298,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Binaries(args) => binaries::binaries(&args, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
+        ClientCommand::Ui(args) => ui::ui(&args, &client, console).await,
         ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),
     }
@@ -301,7 +315,9 @@ fn connect(globals: &Globals) -> Result<Client, CliError> {
         (_, None) => None,
     };
     let server = globals.server.as_deref().filter(|server| !server.is_empty()).unwrap_or(DEFAULT_SERVER);
-    Client::new(server, token).map_err(|e| CliError::Usage(with_hint(&e)))
+    let authorities = globals.ca.as_ref().filter(|file| !file.as_os_str().is_empty());
+    let authorities = authorities.map(fs_err::read).transpose().map_err(|e| CliError::Usage(e.to_string()))?;
+    Client::trusting(server, token, authorities.as_deref()).map_err(|e| CliError::Usage(with_hint(&e)))
 }
 
 /// The error in one line, with its first cause and what to do about it.

@@ -28,6 +28,7 @@ pub use failures::StatsQuery;
 pub use logs::{LogRequest, LogStream};
 pub use output::AttemptOutput;
 use transport::{ANSWER, build, encode};
+use transport::{ANSWER, authorities, build, encode};
 
 /// The server's address when the user gives none.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:3000";
@@ -58,6 +59,15 @@ impl Client {
     /// # Errors
     /// `Rejected` when the text is no such address, or the token can't stand in a header.
     pub fn new(server: &str, token: Option<Secret>) -> Result<Client, ClientError> {
+        Self::trusting(server, token, None)
+    }
+
+    /// The same, but of a server whose certificate comes from one of the authorities in `ca`, a text in PEM, in place of
+    /// those that this system knows.
+    ///
+    /// # Errors
+    /// `Rejected` also when that text holds no certificate.
+    pub fn trusting(server: &str, token: Option<Secret>, ca: Option<&[u8]>) -> Result<Client, ClientError> {
         let wrong = |why: &str| {
             ClientError::new(ClientErrorKind::Rejected, format!("{server:?} is not the address of a server: {why}"))
                 .with_hint(format!("write it like {DEFAULT_SERVER} (--server, JOBBER_SERVER)"))
@@ -78,7 +88,7 @@ impl Client {
                 "the token is not usable: it must be visible ASCII characters without spaces",
             ));
         }
-        let http = build(&base).map_err(|e| {
+        let http = build(&base, authorities(ca)?).map_err(|e| {
             ClientError::new(ClientErrorKind::Rejected, format!("couldn't prepare a connection to {server}"))
                 .caused_by(e)
         })?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use reqwest::{Method, RequestBuilder, Response, Url, header};
+use reqwest::{Certificate, Method, RequestBuilder, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -126,7 +126,11 @@ impl Client {
         } else {
             format!("lost the connection to the jobber server at {at}")
         };
-        let hint = if at == DEFAULT_SERVER {
+        let hint = if self.base.scheme() == "https" {
+            "check --server or JOBBER_SERVER; if its certificate comes from an authority of your own, name that with --ca \
+             or JOBBER_CA"
+                .to_owned()
+        } else if at == DEFAULT_SERVER {
             "start it with `jobber dev`, or point to another one with --server or JOBBER_SERVER".to_owned()
         } else {
             "check --server or JOBBER_SERVER, or start one on this machine with `jobber dev`".to_owned()
@@ -155,7 +159,21 @@ fn content_type(response: &Response) -> String {
     value.and_then(|v| v.to_str().ok()).unwrap_or("").to_ascii_lowercase()
 }
 
-pub(super) fn build(base: &Url) -> reqwest::Result<reqwest::Client> {
+/// Reads the certificates of authorities. Without a text, those of this system count: `None`.
+pub(super) fn authorities(pem: Option<&[u8]>) -> Result<Option<Vec<Certificate>>, ClientError> {
+    let Some(pem) = pem else { return Ok(None) };
+    let unusable = || {
+        ClientError::new(ClientErrorKind::Rejected, "the file of authorities holds no certificate in PEM")
+            .with_hint("correct --ca or JOBBER_CA")
+    };
+    match Certificate::from_pem_bundle(pem) {
+        Ok(found) if found.is_empty() => Err(unusable()),
+        Ok(found) => Ok(Some(found)),
+        Err(error) => Err(unusable().caused_by(error)),
+    }
+}
+
+pub(super) fn build(base: &Url, authorities: Option<Vec<Certificate>>) -> reqwest::Result<reqwest::Client> {
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip: IpAddr| SocketAddr::new(ip, 0));
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("jobber/", env!("CARGO_PKG_VERSION")))
@@ -170,6 +188,8 @@ pub(super) fn build(base: &Url) -> reqwest::Result<reqwest::Client> {
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
         builder = builder.tls_backend_preconfigured(unused);
+    } else if let Some(authorities) = authorities {
+        builder = builder.tls_certs_only(authorities);
     }
     let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
     if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {

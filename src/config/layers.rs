@@ -300,7 +300,8 @@ fn is_setting(key: &str) -> bool {
 /// Finds variables that look like settings but are none, each with the setting that the user probably meant.
 pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
     /// Variables that other code reads, or that jobs get: a job may start a worker.
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 12] = [
+        "JOBBER_CA",
         "JOBBER_CONFIG",
         "JOBBER_SERVER",
         "JOBBER_OUTPUT",

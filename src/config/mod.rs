@@ -26,6 +26,7 @@ use crate::domain::notation::{self, number};
 use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, RunOption, Secret, Seed};
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
+use crate::tls::CertificateFiles;
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -60,6 +61,10 @@ pub struct Config {
 pub struct ServeConfig {
     pub listen: SocketAddr,
     pub token: Option<Secret>,
+    pub view_token: Option<Secret>,
+    pub view_hides_data: bool,
+    pub session_ttl: Duration,
+    pub tls: Option<CertificateFiles>,
     pub insecure: bool,
     pub allowed_hosts: Vec<String>,
     pub body_limit: usize,
@@ -69,6 +74,7 @@ pub struct ServeConfig {
     pub shutdown_grace: Duration,
     pub idempotency_ttl: Duration,
     pub check_binaries: bool,
+    pub ui_dir: Option<PathBuf>,
 }
 
 /// Where the queue is.
@@ -226,30 +232,65 @@ fn retention(layers: &Layers) -> Result<Option<Duration>, ConfigError> {
     Ok(kept)
 }
 
-fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
-    let token_file = layers.get("serve.token_file", path)?;
-    let mut token = layers.get("serve.token", |t| Ok(t.to_owned()))?;
+/// Reads a token from the setting `key`, else from the file that `file_key` names.
+fn token(layers: &Layers, key: &str, file_key: &str) -> Result<Option<Secret>, ConfigError> {
+    let file = layers.get(file_key, path)?;
+    let mut token = layers.get(key, |t| Ok(t.to_owned()))?;
     let from_file = token.is_none();
-    if let (None, Some(file)) = (&token, token_file) {
+    if let (None, Some(file)) = (&token, file) {
         let text = fs_err::read_to_string(&file).map_err(|e| ConfigError::File {
-            file: layers.origin("serve.token_file").to_string(),
-            problem: format!("serve.token_file: {e}"),
+            file: layers.origin(file_key).to_string(),
+            problem: format!("{file_key}: {e}"),
         })?;
         token = Some(text.trim().to_owned());
     }
     if token.as_ref().is_some_and(|t| t.len() < 8 || !t.bytes().all(|b| b.is_ascii_graphic())) {
-        let key = if from_file { "serve.token_file" } else { "serve.token" };
+        let key = if from_file { file_key } else { key };
         return Err(ConfigError::Conflict(format!(
             "{}: {key}: a token must be at least 8 visible ASCII characters; try `openssl rand -hex 16`",
             layers.origin(key)
         )));
     }
+    Ok(token.map(Secret::new))
+}
+
+fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
+    let operator = token(layers, "serve.token", "serve.token_file")?;
+    let viewer = token(layers, "serve.view_token", "serve.view_token_file")?;
+    if viewer.is_some() && operator.is_none() {
+        return Err(ConfigError::Conflict(
+            "serve.view_token has no use without serve.token: without that every caller may do everything".to_owned(),
+        ));
+    }
+    if viewer.is_some() && viewer == operator {
+        return Err(ConfigError::Conflict(
+            "serve.view_token and serve.token must differ: the second is for callers that may not act".to_owned(),
+        ));
+    }
+    let tls = match (layers.get("serve.tls_cert", path)?, layers.get("serve.tls_key", path)?) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(ConfigError::Conflict("serve.tls_cert needs its key: set serve.tls_key too".to_owned()));
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError::Conflict(
+                "serve.tls_key needs its certificate: set serve.tls_cert too".to_owned(),
+            ));
+        }
+    };
     Ok(ServeConfig {
         listen: must(layers, "serve.listen", |t| {
             let text = t.strip_prefix("localhost:").map_or_else(|| t.to_owned(), |port| format!("127.0.0.1:{port}"));
             text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:3000 or [::]:3000".to_owned())
         })?,
-        token: token.map(Secret::new),
+        token: operator,
+        view_token: viewer,
+        view_hides_data: must(layers, "serve.view_hides_data", boolean)?,
+        session_ttl: must(layers, "serve.session_ttl", |t| {
+            at_least(notation::duration(t)?, Duration::from_secs(1), "1s")
+        })?,
+        tls,
         insecure: must(layers, "serve.insecure", boolean)?,
         allowed_hosts: layers.list("serve.allowed_hosts", |t| Ok(t.to_owned()))?.unwrap_or_default(),
         body_limit: must(layers, "serve.body_limit", |t| {
@@ -266,6 +307,7 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
         shutdown_grace: must(layers, "serve.shutdown_grace", notation::duration)?,
         idempotency_ttl: must(layers, "serve.idempotency_ttl", notation::duration)?,
         check_binaries: must(layers, "serve.check_binaries", boolean)?,
+        ui_dir: layers.get("serve.ui_dir", path)?,
     })
 }
 

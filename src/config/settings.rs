@@ -63,11 +63,38 @@ const OWN: &[Setting] = &[
     ),
     setting("serve.token_file", &["JOBBER_TOKEN_FILE"], "", "A file that holds the token."),
     setting(
+        "serve.view_token",
+        &["JOBBER_VIEW_TOKEN"],
+        "",
+        "A second token, for callers that may look at everything and change nothing.",
+    ),
+    setting("serve.view_token_file", &["JOBBER_VIEW_TOKEN_FILE"], "", "A file that holds the second token."),
+    setting(
+        "serve.view_hides_data",
+        &["JOBBER_VIEW_HIDES_DATA"],
+        "false",
+        "Show callers with the second token no data, arguments, results and output of jobs. Error texts are shown.",
+    ),
+    setting(
+        "serve.session_ttl",
+        &["JOBBER_SESSION_TTL"],
+        r#""12h""#,
+        "How long a browser stays signed in. A changed token ends its sessions at once.",
+    ),
+    setting(
+        "serve.tls_cert",
+        &["JOBBER_TLS_CERT"],
+        "",
+        "A file with the server's certificate (PEM) and those of the authorities between it and a well-known one. With it the\n\
+         API speaks HTTPS. It is read anew when it changes.",
+    ),
+    setting("serve.tls_key", &["JOBBER_TLS_KEY"], "", "A file with the private key of that certificate (PEM)."),
+    setting(
         "serve.insecure",
         &["JOBBER_INSECURE"],
         "false",
-        "Listen off loopback without a token all the same. Warned of at every start, as is a token off loopback: it is sent in\n\
-         the clear, so put a proxy that speaks TLS before it.",
+        "Listen off loopback without a token all the same. Warned of at every start, as is a token off loopback without\n\
+         TLS: it is sent in the clear.",
     ),
     setting(
         "serve.allowed_hosts",
@@ -106,6 +133,12 @@ const OWN: &[Setting] = &[
         &["JOBBER_CHECK_BINARIES"],
         "true",
         "Refuse jobs whose binary is neither in jobs_dir (serve --jobs-dir) nor announced by a running worker.",
+    ),
+    setting(
+        "serve.ui_dir",
+        &["JOBBER_UI_DIR"],
+        "",
+        "For work on the page itself: the directory from which its files are read at each request, in place of those in the binary.",
     ),
     setting(
         "queue.url",

@@ -126,6 +126,15 @@ fn history_is_kept_at_least_as_long_as_the_queue_keeps_its_jobs() {
 }
 
 #[test]
+fn viewers_have_a_token_of_their_own_beside_the_operators() {
+    let view_token = |file: &str| load(file, &[], vec![]).map(|config| config.serve.view_token.is_some());
+    assert_eq!(view_token("[serve]\ntoken = \"operators\"\nview_token = \"for-viewers\"\n"), Ok(true));
+    insta::assert_snapshot!(view_token("[serve]\nview_token = \"for-viewers\"\n").unwrap_err(), @"serve.view_token has no use without serve.token: without that every caller may do everything");
+    insta::assert_snapshot!(view_token("[serve]\ntoken = \"operators\"\nview_token = \"operators\"\n").unwrap_err(), @"serve.view_token and serve.token must differ: the second is for callers that may not act");
+    insta::assert_snapshot!(view_token("[serve]\ntoken = \"operators\"\nview_token = \"short\"\n").unwrap_err(), @"DIR/jobber.toml: serve.view_token: a token must be at least 8 visible ASCII characters; try `openssl rand -hex 16`");
+}
+
+#[test]
 fn a_token_is_not_printed() {
     let config = load("[serve]\ntoken = \"very-secret-token\"\n", &[], vec![]).unwrap();
     assert!(!format!("{config:?}").contains("very-secret"));

@@ -3,6 +3,7 @@
 //! Nothing here changes the host, and everything works whether a server runs or not. Each check looks, then judges;
 //! where the judgement is more than a comparison it is a function of its own, so that it can be tested on any host.
 
+mod certificate;
 mod cpus;
 mod database;
 mod files;
@@ -89,6 +90,7 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
     findings.push(limits::inotify());
     findings.push(system::kernel());
     findings.push(system::clock(clock));
+    findings.extend(certificate::check(config, clock));
     findings
 }
 

@@ -27,11 +27,11 @@ pub fn dev(
     Box::pin(async move {
         let (life, clock) = (Lifecycle::default(), Clock::system());
         life.listen()?;
-        let listener = parts::bind(&config).await?;
+        let listener = parts::bind(&config, &clock).await?;
         if let Some(sources) = options.sources.as_deref().filter(|s| s.join("Makefile").exists()) {
             build::jobs(sources, &config.worker.jobs_dir).await?;
         }
-        let address = format!("http://{}", listener.local_addr()?);
+        let (address, page) = (listener.address()?, listener.page()?);
         let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst)?;
@@ -47,7 +47,7 @@ pub fn dev(
         let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
         ready::announce(options.ready_fd, "dev", Some(&address))?;
         if options.ready_fd.is_none() {
-            greet(&address, &config)?;
+            greet(&page, &address, &config)?;
         }
         let (ended, drained) = tokio::select! {
             ended = &mut part => (ended, false),
@@ -75,12 +75,12 @@ pub fn dev(
 }
 
 /// Tells a person what to do next.
-fn greet(address: &str, config: &Config) -> std::io::Result<()> {
+fn greet(page: &str, address: &str, config: &Config) -> std::io::Result<()> {
     let name = ["dummy-job", "hello"].into_iter().find(|n| config.worker.jobs_dir.join(n).exists()).unwrap_or("NAME");
     let (jobs, data) = (config.worker.jobs_dir.display(), config.data_dir.display());
     writeln!(
         std::io::stderr(),
-        "\n  Jobber is ready on {address}  (jobs: {jobs}, data: {data}; Ctrl-C stops)\n\n  \
+        "\n  Jobber is ready: {page}  (jobs: {jobs}, data: {data}; Ctrl-C stops)\n\n  \
          curl -X POST {address}/jobs -H \"Content-Type: application/json\" \\\n       \
          -d '{{\"name\":\"{name}\",\"data\":{{\"message\":\"Hello from Jobber!\"}}}}'\n"
     )

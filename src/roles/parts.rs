@@ -25,29 +25,71 @@ use crate::reconciler::bodies::BodyReconciler;
 use crate::runner::{BinaryError, CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
+use crate::tls::{Certificate, Validity};
 use crate::wiring::{self, ServerPorts, WorkerPorts};
 use crate::worker::{Policies, Worker, WorkerSettings};
 
-/// Binds the API's address. Warns at every start about what is risky about it.
+/// Where the API listens, and how.
+pub(super) struct ApiListener {
+    tcp: TcpListener,
+    certificate: Option<Arc<Certificate>>,
+}
+
+impl ApiListener {
+    /// The address for clients, such as `http://127.0.0.1:3000`.
+    ///
+    /// # Errors
+    /// When the listener has no address, which means that it does not listen.
+    pub(super) fn address(&self) -> std::io::Result<String> {
+        Ok(format!("{}://{}", self.scheme(), self.tcp.local_addr()?))
+    }
+
+    /// The address of the page for a browser on this machine.
+    ///
+    /// # Errors
+    /// As [`ApiListener::address`].
+    pub(super) fn page(&self) -> std::io::Result<String> {
+        let at = self.tcp.local_addr()?;
+        // An address that stands for all of this machine's is none that a browser can ask.
+        let host = if at.ip().is_unspecified() { format!("localhost:{}", at.port()) } else { at.to_string() };
+        Ok(format!("{}://{host}/ui/", self.scheme()))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.certificate.is_some() { "https" } else { "http" }
+    }
+}
+
+/// Binds the API's address, and reads its certificate. Warns at every start about what is risky about it.
 ///
 /// # Errors
-/// When the address is taken, not this machine's, or open to others without a token.
-pub(super) async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+/// When the address is taken, not this machine's, or open to others without a token; when the certificate can't be used.
+pub(super) async fn bind(config: &Config, clock: &Clock) -> anyhow::Result<ApiListener> {
+    let certificate = config.serve.tls.clone().map(Certificate::read).transpose()?.map(Arc::new);
+    match certificate.as_ref().map(|certificate| certificate.validity(clock.now())) {
+        Some(Validity::Expired) => tracing::error!("the certificate of serve.tls_cert has expired: clients refuse it"),
+        Some(Validity::NotYet) => tracing::error!("the certificate of serve.tls_cert is not valid yet"),
+        Some(Validity::EndsSoon) => tracing::warn!("the certificate of serve.tls_cert ends within two weeks"),
+        Some(Validity::Valid) | None => {}
+    }
     let address = config.serve.listen;
     crate::api::check_bind(address, config.serve.token.is_some(), config.serve.insecure).map_err(anyhow::Error::msg)?;
     if !address.ip().to_canonical().is_loopback() {
         if config.serve.token.is_none() {
             tracing::warn!(%address, "--insecure: everybody who reaches this address may run programs; set JOBBER_TOKEN");
-        } else {
+        } else if certificate.is_none() {
             tracing::warn!(
                 %address,
-                "the token and all data are sent in the clear; listen on 127.0.0.1 behind a proxy that speaks TLS"
+                "the token and all data are sent in the clear; set serve.tls_cert and serve.tls_key, or listen on \
+                 127.0.0.1 behind a proxy that speaks TLS"
             );
         }
     } else if config.serve.insecure {
         tracing::warn!(%address, "--insecure changes nothing on a loopback address, but opens any other: remove it");
     }
-    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}; choose another with --listen"))
+    let tcp = TcpListener::bind(address).await;
+    let tcp = tcp.with_context(|| format!("can't listen on {address}; choose another with --listen"))?;
+    Ok(ApiListener { tcp, certificate })
 }
 
 /// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves requests until `end`.
@@ -55,12 +97,15 @@ pub(super) fn start_api(
     config: &Config,
     ports: &ServerPorts,
     clock: &Clock,
-    listener: TcpListener,
+    listener: ApiListener,
     life: &Lifecycle,
     end: CancellationToken,
 ) {
     let mut settings = ApiSettings {
-        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into),
+        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned().into()),
+        view_token: config.serve.view_token.as_ref().map(|t| t.reveal().to_owned().into()),
+        view_hides_data: config.serve.view_hides_data,
+        session_ttl: config.serve.session_ttl,
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,
         idle_timeout: config.serve.idle_timeout,
@@ -69,6 +114,8 @@ pub(super) fn start_api(
         idempotency_ttl: config.serve.idempotency_ttl,
         defaults: config.defaults.clone(),
         jobs: config.jobs.clone(),
+        certificate: listener.certificate,
+        ui_dir: config.serve.ui_dir.clone(),
         ..ApiSettings::default()
     };
     settings.category_preview = CategoryPreview::new(ports.embedder.clone(), threshold(config));
@@ -88,7 +135,7 @@ pub(super) fn start_api(
     };
     life.tasks.spawn(log_stopped_schedules(ports.scheduler.clone(), clock.clone(), life.stop.clone()));
     let api = Api::new(ports, clock.clone(), settings).draining_on(life.stop.clone());
-    life.run("api", crate::api::serve(listener, api, end, config.serve.shutdown_grace));
+    life.run("api", crate::api::serve(listener.tcp, api, end, config.serve.shutdown_grace));
 }
 
 /// Logs which schedules bring no jobs, and why, until `stop`. It logs each reason once.

@@ -16,13 +16,13 @@ pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, an
     Box::pin(async move {
         let (life, clock) = (Lifecycle::default(), Clock::system());
         life.listen()?;
-        let listener = parts::bind(&config).await?;
-        let address = format!("http://{}", listener.local_addr()?);
+        let listener = parts::bind(&config, &clock).await?;
+        let (address, page) = (listener.address()?, listener.page()?);
         let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
         parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
-        tracing::info!(%address, "serving");
+        tracing::info!(%page, %address, "serving");
         ready::announce(options.ready_fd, "serve", Some(&address))?;
         let answers = service::queue_answers(ports.liveness(), &options.notifier);
         let status = format!("serving on {address}");

@@ -152,7 +152,8 @@ pub struct JobView {
     pub id: JobId,
     /// The binary that it runs.
     pub name: JobName,
-    /// The binary's arguments.
+    /// The binary's arguments. Absent, as `data`, `result` and output, where a viewer is not shown them.
+    #[serde(default)]
     pub arguments: Vec<String>,
     /// What it gets on its standard input, as it came.
     pub data: Option<RawJson>,

@@ -136,6 +136,7 @@ fn the_help_names_every_command() {
       worker       Look at the workers, drain one
       binaries     List the binaries that jobs can name, and who can run them
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often
+      ui           Open the server's page in a browser
       health       Whether the server can work: exit code 0 or 1, for health checks
       completions  Print a shell's completion script
       help         Print this message or the help of the given subcommand(s)
@@ -151,6 +152,8 @@ fn the_help_names_every_command() {
           --token <TOKEN>      The server's token. Prefer the variable or --token-file: command lines
                                can be read by others [env: JOBBER_TOKEN]
           --token-file <FILE>  File that holds the server's token
+          --ca <FILE>          File with the certificates (PEM) of the authorities to trust, for a
+                               server with a certificate of your own [env: JOBBER_CA]
       -o, --output <FORMAT>    How data is printed [default: table] [env: JOBBER_OUTPUT] [possible
                                values: table, json, jsonl]
       -v, --verbose...         Say more on stderr (twice: still more)

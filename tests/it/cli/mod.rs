@@ -9,3 +9,4 @@ mod flow;
 mod run;
 mod schedule;
 mod submit;
+mod ui;

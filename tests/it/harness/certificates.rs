@@ -6,6 +6,11 @@ use std::process::Command;
 /// Makes a private authority, `ca.crt`, and a certificate of 127.0.0.1 and localhost that it signed, `NAME.crt` with
 /// `NAME.key`.
 pub fn make_certificates(dir: &Path, name: &str) {
+    make_certificates_for_days(dir, name, 2);
+}
+
+/// The same; the certificate ends after so many days.
+pub fn make_certificates_for_days(dir: &Path, name: &str, days: i32) {
     let [key_file, request_file, names_file, certificate_file] =
         ["key", "csr", "ext", "crt"].map(|kind| format!("{name}.{kind}"));
     let openssl = |args: &[&str]| {
@@ -23,7 +28,7 @@ pub fn make_certificates(dir: &Path, name: &str) {
         "x509",
         "-req",
         "-days",
-        "2",
+        &days.to_string(),
         "-in",
         &request_file,
         "-CA",
