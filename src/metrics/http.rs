@@ -81,8 +81,8 @@ impl HttpMetrics {
 
     /// Notes an answer. `route` is the template that the request matched, with its verb, if it matched one.
     pub fn answered(&self, method: &str, route: Option<&str>, status: u16, took: Duration) {
-        let other = || self.routes.get(OTHER, Arc::from);
-        let http_route = route.map_or_else(other, |route| self.routes.get(route, Arc::from));
+        let other = || self.routes.get(OTHER, |route| route.into());
+        let http_route = route.map_or_else(other, |route| self.routes.get(route, |route| route.into()));
         let of = OfAnswer { http_request_method: method_label(method), http_route, http_response_status_code: status };
         if let Some(known) = self.answers.get(&of) {
             return known.observe(took.as_secs_f64());
