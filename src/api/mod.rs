@@ -18,6 +18,7 @@ mod health;
 mod host;
 mod jobs;
 mod logs;
+mod metrics;
 mod operation;
 mod original;
 mod problem;
@@ -43,7 +44,8 @@ use axum::routing::{get, post, put};
 
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
-pub use server::serve;
+pub use metrics::WorkerMetricsSettings;
+pub use server::{serve, serve_worker_metrics};
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 
 /// All routes. `loopback` says whether only this machine can reach the listener.
@@ -88,6 +90,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))
+        .route(metrics::PATH, get(metrics::show))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(from_fn_with_state(guard, auth::guard))

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::connection_limit::{ConnectionLimit, ConnectionPermit, OnlyProbes};
+use super::metrics::{self, WorkerMetricsSettings};
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
@@ -31,6 +32,8 @@ pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, gra
     api.tasks.spawn(async move { tails.feed.follow_log(&*tails.source, &tails.stopping).await });
     let tails = api.clone();
     api.tasks.spawn(async move { tails.feed.follow_history(&*tails.history, &tails.stopping).await });
+    let tails = api.clone();
+    api.tasks.spawn(async move { metrics::keep_snapshot(&tails, &tails.stopping).await });
     let server = Server {
         router: router(api.clone(), loopback),
         idle: api.settings.idle_timeout,
@@ -53,6 +56,35 @@ pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, gra
         server.kill.cancel();
         server.connections.wait().await;
     }
+    Ok(())
+}
+
+/// Serves the metrics of a worker on a bound listener until `stop`. Scrapes that are under way get a moment to finish.
+///
+/// # Errors
+/// When the listener has no address, which means that it does not listen.
+pub async fn serve_worker_metrics(
+    listener: TcpListener,
+    settings: WorkerMetricsSettings,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    const MOST: usize = 64;
+    const IDLE: Duration = Duration::from_secs(60);
+    const HEAD: Duration = Duration::from_secs(10);
+    const GRACE: Duration = Duration::from_secs(2);
+    let loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let server = Server {
+        router: metrics::router(settings, loopback),
+        idle: IDLE,
+        head: HEAD,
+        stop,
+        kill: CancellationToken::new(),
+        connections: TaskTracker::new(),
+    };
+    let _killed_with_us = server.kill.clone().drop_guard();
+    server.accept(listener, MOST).await;
+    server.connections.close();
+    let _ = tokio::time::timeout(GRACE, server.connections.wait()).await;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use super::feed::Feed;
 use super::problem::ApiError;
 use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
+use crate::metrics::{Exposition, ExpositionSettings};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
 
@@ -92,6 +93,10 @@ pub struct ApiSettings {
     pub category_preview: CategoryPreview,
     /// Jobber's version, for `/healthz`.
     pub version: String,
+    /// The metrics of this process.
+    pub exposition: Arc<Exposition>,
+    /// How many events stay in the log behind what has been folded.
+    pub events_keep: u64,
 }
 
 impl Default for ApiSettings {
@@ -109,6 +114,8 @@ impl Default for ApiSettings {
             check_binary: None,
             category_preview: CategoryPreview::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            exposition: Arc::new(Exposition::new(ExpositionSettings::default())),
+            events_keep: 0,
         }
     }
 }

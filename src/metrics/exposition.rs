@@ -52,6 +52,20 @@ pub struct ExpositionSettings {
     pub bullmq_queue: Option<String>,
 }
 
+impl Default for ExpositionSettings {
+    fn default() -> Self {
+        Self {
+            role: Role::Serve,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            queue: "sqlite",
+            store: "sqlite",
+            data_dir: PathBuf::new(),
+            database: PathBuf::new(),
+            bullmq_queue: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: String,
@@ -63,6 +77,7 @@ struct Build {
 /// The metrics of a role.
 pub struct Exposition {
     registry: Registry,
+    backends: [&'static str; 2],
 }
 
 impl Exposition {
@@ -95,7 +110,12 @@ impl Exposition {
         let mut wal = database.into_os_string();
         wal.push("-wal");
         own.register_collector(Box::new(DiskCollector { data_dir, wal: wal.into() }));
-        Self { registry }
+        Self { registry, backends: [queue, store] }
+    }
+
+    /// The backend of queue and event log, and that of history.
+    pub fn backends(&self) -> [&'static str; 2] {
+        self.backends
     }
 
     /// All metrics as text. Asks no backend, but reads files, so it belongs on a thread that may wait.
@@ -166,7 +186,10 @@ mod tests {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;\
                           q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         assert_eq!(Format::negotiate(Some(prometheus)), Format::OpenMetrics);
-        assert_eq!(Format::negotiate(Some("text/plain;version=0.0.4, application/openmetrics-text;q=0.9")), Format::Text);
+        assert_eq!(
+            Format::negotiate(Some("text/plain;version=0.0.4, application/openmetrics-text;q=0.9")),
+            Format::Text
+        );
         assert_eq!(Format::negotiate(Some("application/openmetrics-text; version=2.0.0")), Format::Text);
         assert_eq!(Format::negotiate(Some("application/vnd.google.protobuf, */*")), Format::Text);
         assert_eq!(Format::negotiate(None), Format::Text);

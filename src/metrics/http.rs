@@ -75,7 +75,11 @@ impl HttpMetrics {
     }
 
     pub(super) fn register_prefixed(&self, to: &mut Registry) {
-        to.register("requests_refused", "Requests that were answered with a problem, by its code", self.refused.clone());
+        to.register(
+            "requests_refused",
+            "Requests that were answered with a problem, by its code",
+            self.refused.clone(),
+        );
         to.register("streams_open", "Streams of server-sent events that are open", self.streams.clone());
     }
 

@@ -258,7 +258,11 @@ impl Default for JobMetrics {
 
 impl JobMetrics {
     pub(super) fn register(&self, to: &mut Registry) {
-        to.register("jobs_submitted", "Jobs that history has heard of, by where they came from", self.submitted.clone());
+        to.register(
+            "jobs_submitted",
+            "Jobs that history has heard of, by where they came from",
+            self.submitted.clone(),
+        );
         to.register("jobs_finished", "Jobs that have ended; one that is put back may end again", self.finished.clone());
         to.register("jobs_put_back", "Failed jobs that were put back into the queue", self.put_back.clone());
         to.register("attempts_started", "Attempts that were started", self.started.clone());
@@ -267,13 +271,25 @@ impl JobMetrics {
         to.register("retries_scheduled", "Failed attempts after which another was scheduled", self.retried.clone());
         to.register("retries_exhausted", "Jobs that failed because their attempts were spent", self.exhausted.clone());
         to.register("job_wait_seconds", "From the time when an attempt was due to its start", self.wait.clone());
-        to.register("attempt_duration_seconds", "From the start of an attempt's process to its end", self.duration.clone());
+        to.register(
+            "attempt_duration_seconds",
+            "From the start of an attempt's process to its end",
+            self.duration.clone(),
+        );
         to.register("attempt_cpu_seconds", "CPU time of attempts", self.cpu.clone());
-        to.register("attempt_peak_memory_bytes", "The largest resident set of an attempt's processes", self.memory.clone());
+        to.register(
+            "attempt_peak_memory_bytes",
+            "The largest resident set of an attempt's processes",
+            self.memory.clone(),
+        );
         to.register("job_attempts", "Attempts of a job when it ended", self.attempts.clone());
         to.register("schedule_fired", "Jobs that a schedule has brought", self.fired.clone());
         to.register("schedule_skipped", "Times of a schedule that brought no job", self.skipped.clone());
-        to.register("schedule_lateness_seconds", "From the time of a schedule until its job was queued", self.lateness.clone());
+        to.register(
+            "schedule_lateness_seconds",
+            "From the time of a schedule until its job was queued",
+            self.lateness.clone(),
+        );
     }
 
     /// Counts a fact that was committed.
@@ -365,9 +381,8 @@ impl JobMetrics {
             finished: JobResult::ALL.map(|(_, name)| self.finished.get_or_create_owned(&result(name))),
             put_back: self.put_back.get_or_create_owned(&job()),
             started: self.started.get_or_create_owned(&job()),
-            ended: OUTCOMES.map(|outcome| {
-                self.ended.get_or_create_owned(&OfOutcome { job_name: job_name.clone(), outcome })
-            }),
+            ended: OUTCOMES
+                .map(|outcome| self.ended.get_or_create_owned(&OfOutcome { job_name: job_name.clone(), outcome })),
             retried: self.retried.get_or_create_owned(&job()),
             exhausted: self.exhausted.get_or_create_owned(&job()),
             wait: self.wait.get_or_create_owned(&job()),

@@ -59,10 +59,18 @@ impl WorkerMetrics {
         to.register("worker_cores", "Cores that the worker divides among jobs", self.cores.clone());
         to.register("worker_cores_busy", "Cores that jobs of the worker have", self.cores_busy.clone());
         to.register("worker_draining", "Whether the worker takes nothing new", self.draining.clone());
-        to.register("worker_leases_lost", "Attempts whose lease was lost before they had ended", self.leases_lost.clone());
+        to.register(
+            "worker_leases_lost",
+            "Attempts whose lease was lost before they had ended",
+            self.leases_lost.clone(),
+        );
         let help = "Attempts whose process could not be started";
         to.register("worker_spawn_failures", help, self.spawn_failures.clone());
-        to.register("worker_lease_renewal_seconds", "From the request to renew leases to its answer", self.renewal.clone());
+        to.register(
+            "worker_lease_renewal_seconds",
+            "From the request to renew leases to its answer",
+            self.renewal.clone(),
+        );
     }
 
     /// Takes note of how busy the worker is.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::{Event, EventKind, Fingerprint, FinalState, Job, JobState, Outcome, Timestamp};
+use crate::domain::{Event, EventKind, FinalState, Fingerprint, Job, JobState, Outcome, Timestamp};
 use crate::events::Cursor;
 use crate::metrics::{JobFact, JobFactKind, JobResult, METRICS, Source};
 use crate::store::JobRecord;
