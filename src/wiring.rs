@@ -133,19 +133,6 @@ pub fn database_file(config: &Config) -> PathBuf {
     config.data_dir.join("jobber.db")
 }
 
-/// The backend of queue and event log, and that of history, by the names of their metrics.
-pub fn backends(config: &Config) -> (&'static str, &'static str) {
-    let queue = match config.queue.url {
-        QueueUrl::Embedded => "sqlite",
-        QueueUrl::Redis(_) => "redis",
-    };
-    let store = match config.store.url {
-        StoreUrl::Embedded => "sqlite",
-        StoreUrl::Couchbase(_) => "couchbase",
-    };
-    (queue, store)
-}
-
 /// The versions of the embedded database's tables that this Jobber knows, by adapter.
 pub fn schema_versions() -> Vec<(&'static str, usize)> {
     vec![

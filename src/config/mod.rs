@@ -82,6 +82,16 @@ pub enum QueueUrl {
     Redis(RedisUrl),
 }
 
+impl QueueUrl {
+    /// The name of what holds queue and event log, as metrics show it.
+    pub fn backend(&self) -> &'static str {
+        match self {
+            Self::Embedded => "sqlite",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
 /// The settings of the queue.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]

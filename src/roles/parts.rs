@@ -83,7 +83,7 @@ fn token(config: &Config) -> Option<Token> {
 
 /// The metrics of this process.
 fn exposition(config: &Config, role: Role) -> Arc<Exposition> {
-    let (queue, store) = wiring::backends(config);
+    let (queue, store) = (config.queue.url.backend(), config.store.url.backend());
     Arc::new(Exposition::new(ExpositionSettings {
         role,
         queue,
@@ -108,7 +108,7 @@ pub(super) fn start_api(
     let mut settings = ApiSettings {
         token: token(config),
         exposition: exposition(config, role),
-        events_keep: config.events_keep,
+        events_keep: config.events_keep.min(config.events_cap / 4),
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,
         idle_timeout: config.serve.idle_timeout,

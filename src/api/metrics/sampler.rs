@@ -17,6 +17,8 @@ use crate::queue::{QueueError, QueuedJob, ScheduleStanding, StateCounts, WorkerI
 const LOOK: BackgroundLoop = BackgroundLoop::new("metrics snapshot", Period::Every(Duration::from_secs(2))).drop_run();
 /// How long a backend may take to answer; a longer time counts as no answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For how long an answer about schedules is shown: there may be thousands, which a queue reads one by one.
+const SCHEDULES_EVERY: Duration = Duration::from_secs(30);
 /// How many events are counted one by one, where places do not tell their number.
 const COUNTED: usize = 1000;
 /// How many times of a schedule between two of its jobs are counted.
@@ -24,17 +26,15 @@ const SKIPPED: u64 = 1000;
 
 /// Refreshes the snapshot for scrapes until `stop`. Asks nothing while no program scrapes.
 pub(in crate::api) async fn keep_snapshot(api: &Api, stop: &CancellationToken) {
-    let mut last_times = LastTimes::default();
+    let mut schedules = Schedules::default();
     let mut look = async || {
         if !METRICS.snapshot.is_wanted() {
             return Ok(NextRun::Idle);
         }
         let asked_at = Instant::now();
-        let (snapshot, schedules) = sample(api).await;
-        METRICS.snapshot.set(asked_at, snapshot);
-        if let Some(schedules) = schedules {
-            last_times.note(&schedules, METRICS.server.leads());
-        }
+        let (snapshot, states) = tokio::join!(sample(api), schedules.states(api));
+        let schedules = states.filter(|_| snapshot.queue.is_some());
+        METRICS.snapshot.set(asked_at, Snapshot { schedules, ..snapshot });
         Ok(NextRun::InTurn)
     };
     let mut turns = LOOK.start(stop);
@@ -46,17 +46,17 @@ async fn ask<T, E>(question: impl Future<Output = Result<T, E>>) -> Option<T> {
     tokio::time::timeout(PATIENCE, question).await.ok()?.ok()
 }
 
-async fn sample(api: &Api) -> (Snapshot, Option<Vec<ScheduleStanding>>) {
+/// What the backends say of all but schedules.
+async fn sample(api: &Api) -> Snapshot {
     let first = |state| async move {
         let page = api.queue.page(state, PageRequest::first(1)).await?;
         Ok::<_, QueueError>(page.items.into_iter().next())
     };
-    let (counts, waiting, prioritized, workers, schedules, span, (cursor, lag)) = tokio::join!(
+    let (counts, waiting, prioritized, workers, span, (cursor, lag)) = tokio::join!(
         ask(api.queue.counts()),
         ask(first(JobState::Waiting)),
         ask(first(JobState::Prioritized)),
         ask(api.queue.workers()),
-        ask(api.scheduler.schedules()),
         ask(api.source.span()),
         behind(api),
     );
@@ -66,15 +66,14 @@ async fn sample(api: &Api) -> (Snapshot, Option<Vec<ScheduleStanding>>) {
     let (queue_up, store_up) = (counts.is_some() && span.is_some(), cursor.is_some());
     let backends =
         if queue == store { vec![(queue, queue_up && store_up)] } else { vec![(queue, queue_up), (store, store_up)] };
-    let snapshot = Snapshot {
+    Snapshot {
         backends,
         queue: counts.map(|counts| queue_counts(&counts, oldest.map_or(Duration::ZERO, |at| now.since(at)))),
         workers: workers.map(|workers| worker_states(&workers)),
-        schedules: schedules.as_ref().map(|all| schedule_states(all, now)),
+        schedules: None,
         log: span.map(|LogSpan { length, cap, .. }| [length, cap]),
         lag,
-    };
-    (snapshot, schedules)
+    }
 }
 
 /// Since when a job that waits could have been taken.
@@ -133,24 +132,39 @@ async fn behind(api: &Api) -> (Option<Cursor>, Option<Lag>) {
     (Some(cursor), tokio::time::timeout(PATIENCE, lag).await.ok().flatten())
 }
 
-/// When the last job of each schedule was due, to notice the times that have passed without one.
+/// What was seen of schedules last.
 #[derive(Default)]
-struct LastTimes(HashMap<ScheduleId, Timestamp>);
+struct Schedules {
+    /// When the queue was last asked, and how many were in each state; `None` when it did not answer.
+    states: Option<(Instant, [u64; 3])>,
+    /// When the last job of each was due, to notice the times that have passed without one.
+    last_times: HashMap<ScheduleId, Timestamp>,
+}
 
-impl LastTimes {
-    /// Looks at all schedules, and counts skipped times if this process leads: each is counted by one process. Times
+impl Schedules {
+    async fn states(&mut self, api: &Api) -> Option<[u64; 3]> {
+        if self.states.is_none_or(|(asked_at, _)| asked_at.elapsed() >= SCHEDULES_EVERY) {
+            let asked_at = Instant::now();
+            self.states = ask(api.scheduler.schedules()).await.map(|all| {
+                self.note(&all, METRICS.server.leads());
+                (asked_at, schedule_states(&all, api.clock.now()))
+            });
+        }
+        self.states.map(|(_, states)| states)
+    }
+
+    /// Counts the times that were skipped since the last look, if this process leads: so one process counts each. Times
     /// that pass while a schedule is paused are not skipped.
     fn note(&mut self, schedules: &[ScheduleStanding], leads: bool) {
-        let before = std::mem::take(&mut self.0);
+        let before = std::mem::take(&mut self.last_times);
         for standing in schedules.iter().filter(|standing| !standing.paused) {
             let (id, Some(last)) = (&standing.schedule.id, standing.last_at) else { continue };
             if let Some(before) = before.get(id)
                 && leads
             {
-                let times = skipped(&standing.schedule.timing, *before, last);
-                METRICS.jobs.skipped(id.as_str(), times);
+                METRICS.jobs.skipped(id.as_str(), skipped(&standing.schedule.timing, *before, last));
             }
-            self.0.insert(id.clone(), last);
+            self.last_times.insert(id.clone(), last);
         }
     }
 }
