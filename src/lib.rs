@@ -33,6 +33,7 @@ pub mod descriptors;
 pub mod doctor;
 pub mod lifecycle;
 pub mod logging;
+pub mod metrics;
 pub mod notify;
 pub mod outage;
 pub mod reconnect;

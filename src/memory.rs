@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jobber::metrics::resident_memory;
+
 /// Lets glibc keep some freed memory instead of handing it back to the kernel at once: the groups of writes of a busy
 /// queue take and free the same megabytes a thousand times a second.
 pub(crate) fn keep_freed_memory() {
@@ -20,13 +22,13 @@ pub(crate) fn keep_freed_memory() {
 /// has grown. After a large request glibc would otherwise keep hundreds of megabytes in small pieces.
 pub(crate) fn give_back_freed_memory() {
     let watch = || {
-        let mut trimming = Trimming::of(resident().unwrap_or(0));
+        let mut trimming = Trimming::of(resident_memory().unwrap_or(0));
         loop {
             std::thread::sleep(LOOK);
-            let Some(now) = resident() else { return };
+            let Some(now) = resident_memory() else { return };
             if trimming.is_due(now) {
                 trim();
-                trimming.trimmed(resident().unwrap_or(now));
+                trimming.trimmed(resident_memory().unwrap_or(now));
             }
         }
     };
@@ -80,13 +82,6 @@ impl Trimming {
         self.since = Duration::ZERO;
         self.wait = (self.wait * 2).min(LONGEST);
     }
-}
-
-/// The memory of this process that is in RAM, in bytes.
-fn resident() -> Option<u64> {
-    let status = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 fn trim() {

@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Operation;
 pub use inspect::{Inspection, inspect};
 use open::{connect, open};
 pub use presence::Presence;
@@ -85,6 +86,8 @@ pub enum Durability {
     Power,
 }
 
+/// A read on a connection of its own.
+static READ: Operation = Operation::new("sqlite", "read");
 /// How long a write waits for the transaction of another process.
 const BUSY: Duration = Duration::from_secs(10);
 /// How many reading connections are kept open.
@@ -171,7 +174,7 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let shared = self.shared.clone();
-        let done = tokio::task::spawn_blocking(move || {
+        let done = READ.time(tokio::task::spawn_blocking(move || {
             let kept = shared.readers.lock().expect("no reader panics while it holds the lock").pop();
             let connection = match kept {
                 Some(connection) => connection,
@@ -187,7 +190,7 @@ impl Sqlite {
                 readers.push(connection);
             }
             result
-        });
+        }));
         done.await.unwrap_or_else(|e| match e.try_into_panic() {
             Ok(panic) => Err(panicked(&self.shared.path, &*panic)),
             Err(_) => Err(self.gone()),

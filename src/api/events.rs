@@ -45,7 +45,7 @@ pub(super) async fn stream(
             }
         }
     });
-    Ok(super::sse::answer(events))
+    Ok(super::sse::answer("events", events))
 }
 
 /// Recognises an event that is in the log twice. A writer repeats an append when it did not get the answer.

@@ -21,6 +21,7 @@ mod health;
 mod host;
 mod jobs;
 mod logs;
+mod metrics;
 mod operation;
 mod original;
 mod overview;
@@ -52,7 +53,8 @@ use axum::routing::{any, get, post, put};
 
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
-pub use server::serve;
+pub use metrics::WorkerMetricsSettings;
+pub use server::{serve, serve_worker_metrics};
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, FoundBinary, ListBinaries, Token};
 
 /// All routes. `loopback` says whether only this machine can reach the listener.
@@ -113,6 +115,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/ui", get(page::start))
         .route("/ui/", get(page::asset))
         .route("/ui/{*path}", get(page::asset))
+        .route(metrics::PATH, get(metrics::show))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(from_fn_with_state(guard, auth::guard))

@@ -32,6 +32,11 @@ impl ApiError {
         Self { status, code, detail: detail.into(), errors: Vec::new(), retry: false, cause: None }
     }
 
+    /// The problem as a code for clients.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The query or a header is wrong.
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)

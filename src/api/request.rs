@@ -1,18 +1,19 @@
 //! Wraps every request: gives it an id and a log line, and turns errors into answers.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::health;
-use super::page;
 use super::problem::ApiError;
+use super::{health, metrics, page};
+use crate::metrics::METRICS;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -21,6 +22,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
+    let route = Route::of(&request);
     let original = path == "/jobs" || path == "/stats";
     let span = tracing::info_span!("request", id = %id);
     let began = Instant::now();
@@ -30,6 +32,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         let mut cause = None;
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
             cause = error.cause().map(str::to_owned);
+            METRICS.http.refused(error.code());
             let kept = response.headers().get(header::ALLOW).cloned();
             response = error.render(&id, original);
             if let Some(allow) = kept {
@@ -40,10 +43,12 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
             response.headers_mut().insert(REQUEST_ID, value);
         }
         let status = response.status().as_u16();
+        let name = route.as_ref().map(Route::name);
+        METRICS.http.answered(method.as_str(), name.as_deref(), status, began.elapsed());
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match cause {
             Some(cause) => tracing::warn!(%method, path, status, ms, cause, "request failed"),
-            None if health::is_probe(&path) || page::is_of_page(&path) => {
+            None if health::is_probe(&path) || page::is_of_page(&path) || path == metrics::PATH => {
                 tracing::debug!(%method, path, status, ms, "request")
             }
             None => tracing::info!(%method, path, status, ms, "request"),
@@ -52,6 +57,31 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     }
     .instrument(span)
     .await
+}
+
+/// The route that a request matched.
+struct Route {
+    template: MatchedPath,
+    /// The verb behind an id, which the template does not tell.
+    verb: Option<&'static str>,
+}
+
+impl Route {
+    /// `None` if the request matched no route.
+    fn of(request: &Request) -> Option<Self> {
+        const VERBS: [&str; 7] = ["cancel", "retry", "promote", "drain", "trigger", "pause", "resume"];
+        let template = request.extensions().get::<MatchedPath>()?.clone();
+        let has_verb = request.method() == Method::POST && template.as_str().ends_with('}');
+        let last = request.uri().path().rsplit_once(':').filter(|_| has_verb).map(|(_, verb)| verb);
+        Some(Self { template, verb: last.and_then(|last| VERBS.into_iter().find(|verb| *verb == last)) })
+    }
+
+    fn name(&self) -> Cow<'_, str> {
+        match self.verb {
+            Some(verb) => format!("{}:{verb}", self.template.as_str()).into(),
+            None => self.template.as_str().into(),
+        }
+    }
 }
 
 /// The client's id if it is harmless in a log, else a new one.

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use super::connection_limit::{ConnectionLimit, ConnectionPermit, OnlyProbes};
 use super::overview::make_overviews;
 use super::handshake;
+use super::metrics::{self, WorkerMetricsSettings};
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};
@@ -45,6 +46,8 @@ pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken, gra
         let stopping = api.stopping.clone();
         api.tasks.spawn(async move { renew(&certificate, &stopping).await });
     }
+    let tails = api.clone();
+    api.tasks.spawn(async move { metrics::keep_snapshot(&tails, &tails.stopping).await });
     let server = Server {
         certificate,
         router: router(api.clone(), loopback),
@@ -85,6 +88,36 @@ async fn renew(certificate: &Certificate, stop: &CancellationToken) {
     };
     let mut turns = LOOK.start(stop);
     while turns.run(look()).await {}
+}
+
+/// Serves the metrics of a worker on a bound listener until `stop`. Scrapes that are under way get a moment to finish.
+///
+/// # Errors
+/// When the listener has no address, which means that it does not listen.
+pub async fn serve_worker_metrics(
+    listener: TcpListener,
+    settings: WorkerMetricsSettings,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    const MOST: usize = 64;
+    const IDLE: Duration = Duration::from_secs(60);
+    const HEAD: Duration = Duration::from_secs(10);
+    const GRACE: Duration = Duration::from_secs(2);
+    let loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let server = Server {
+        router: metrics::router(settings, loopback),
+        idle: IDLE,
+        head: HEAD,
+        certificate: None,
+        stop,
+        kill: CancellationToken::new(),
+        connections: TaskTracker::new(),
+    };
+    let _killed_with_us = server.kill.clone().drop_guard();
+    server.accept(listener, MOST).await;
+    server.connections.close();
+    let _ = tokio::time::timeout(GRACE, server.connections.wait()).await;
+    Ok(())
 }
 
 struct Server {

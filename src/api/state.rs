@@ -21,6 +21,7 @@ use super::throughput::Throughput;
 use super::wrong_sign_ins::WrongSignIns;
 use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
+use crate::metrics::{Exposition, ExpositionSettings};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
 use crate::tls::Certificate;
@@ -126,6 +127,10 @@ pub struct ApiSettings {
     pub ui_dir: Option<PathBuf>,
     /// Jobber's version, for `/healthz`.
     pub version: String,
+    /// The metrics of this process.
+    pub exposition: Arc<Exposition>,
+    /// How many events stay in the log behind what has been folded.
+    pub events_keep: u64,
 }
 
 impl Default for ApiSettings {
@@ -149,6 +154,8 @@ impl Default for ApiSettings {
             category_preview: CategoryPreview::default(),
             ui_dir: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            exposition: Arc::new(Exposition::new(ExpositionSettings::default())),
+            events_keep: 0,
         }
     }
 }

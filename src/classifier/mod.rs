@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Fingerprint, KnownError};
 use crate::failures::{EmbedError, Embedder, ErrorCache};
 use crate::logging::chain;
+use crate::metrics::METRICS;
 use crate::projector::{ErrorFeedReceiver, Lead};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
@@ -170,6 +171,7 @@ impl TermWork<'_> {
     ) -> Result<bool, Interrupted> {
         let mut due = Instant::now();
         loop {
+            METRICS.server.set_pending_errors(self.pending.len());
             match self.next_wakeup(feed, stop, due).await {
                 ClassifierWakeup::Over => return Ok(true),
                 ClassifierWakeup::Again => return Ok(false),
@@ -282,6 +284,7 @@ impl TermWork<'_> {
 
     fn judge(&self, fingerprint: Fingerprint, vector: Vec<f32>, rules: &Rules) -> Learned {
         let found = rules.matcher.nearest(&vector);
+        METRICS.failures.classified(fingerprint, found.category.as_ref().map(|category| category.as_str()));
         let model = self.on.embedder.model().to_owned();
         let (category, similarity, revision) = (found.category, found.similarity, rules.revision);
         Learned { fingerprint, knowledge: Knowledge { model, vector, category, similarity, revision } }

@@ -47,6 +47,8 @@ pub struct Config {
     pub failures_seed: Seed,
     pub embedder: EmbedderConfig,
     pub worker: WorkerConfig,
+    /// Whether metrics are shown by BullMQ's names, too.
+    pub bullmq_names: bool,
     /// The rules for jobs that say nothing.
     pub defaults: JobOptions,
     /// The rules for single job names, which replace `defaults`.
@@ -86,6 +88,16 @@ pub enum QueueUrl {
     Redis(RedisUrl),
 }
 
+impl QueueUrl {
+    /// The name of what holds queue and event log, as metrics show it.
+    pub fn backend(&self) -> &'static str {
+        match self {
+            Self::Embedded => "sqlite",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
 /// The settings of the queue.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
@@ -118,6 +130,7 @@ pub struct WorkerConfig {
     pub pipe_drain: Duration,
     pub pass_environment: Vec<String>,
     pub set_environment: Vec<(String, String)>,
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The sources of the layers above the defaults.
@@ -202,6 +215,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         })?,
         embedder: embedder::embedder(layers)?,
         worker,
+        bullmq_names: must(layers, "metrics.bullmq_names", boolean)?,
         defaults,
         jobs,
         policies,
@@ -280,10 +294,7 @@ fn serve(layers: &Layers) -> Result<ServeConfig, ConfigError> {
         }
     };
     Ok(ServeConfig {
-        listen: must(layers, "serve.listen", |t| {
-            let text = t.strip_prefix("localhost:").map_or_else(|| t.to_owned(), |port| format!("127.0.0.1:{port}"));
-            text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:3000 or [::]:3000".to_owned())
-        })?,
+        listen: must(layers, "serve.listen", address)?,
         token: operator,
         view_token: viewer,
         view_hides_data: must(layers, "serve.view_hides_data", boolean)?,
@@ -346,6 +357,7 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
                 pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "NAME=VALUE".to_owned())
             })?
             .unwrap_or_default(),
+        metrics_listen: layers.get("worker.metrics_listen", address)?,
     })
 }
 
@@ -408,6 +420,11 @@ fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>)
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:3000 or [::]:3000".to_owned())
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

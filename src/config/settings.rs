@@ -344,6 +344,19 @@ const OWN: &[Setting] = &[
         "Variables that jobs get besides, such as [\"MODEL_DIR=/srv/models\"].",
     ),
     setting(
+        "worker.metrics_listen",
+        &["JOBBER_METRICS_LISTEN"],
+        "",
+        "Where `jobber work` shows its metrics (GET /metrics), such as 127.0.0.1:9464; unset for nowhere. Anything but loopback\n\
+         needs the token of serve.token, which scrapers must send, or serve.insecure.",
+    ),
+    setting(
+        "metrics.bullmq_names",
+        &["JOBBER_METRICS_BULLMQ_NAMES"],
+        "false",
+        "Show bullmq_job_count, bullmq_job_completed_total and bullmq_job_failed_total too, for boards made for BullMQ.",
+    ),
+    setting(
         "defaults.attempts",
         &["JOBBER_ATTEMPTS"],
         "3",

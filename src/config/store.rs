@@ -17,6 +17,16 @@ pub enum StoreUrl {
     Couchbase(CouchbaseUrl),
 }
 
+impl StoreUrl {
+    /// The name of what holds history, as metrics show it.
+    pub fn backend(&self) -> &'static str {
+        match self {
+            Self::Embedded => "sqlite",
+            Self::Couchbase(_) => "couchbase",
+        }
+    }
+}
+
 /// The settings of the store.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]

@@ -21,6 +21,7 @@ use std::collections::hash_map::{Entry as Place, HashMap};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::facts::{Before, Facts};
 use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
 use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobBody, JobId, Timestamp};
@@ -53,6 +54,17 @@ pub async fn fold_batch(
     entries: &[(Cursor, Entry)],
     retention: Retention,
 ) -> Result<Folded, StoreError> {
+    fold_and_note(projection, term, entries, retention, &mut Facts::default()).await
+}
+
+/// As [`fold_batch`], and notes what the events have added to the records. `facts` are not committed when this fails.
+pub(super) async fn fold_and_note(
+    projection: &dyn Projection,
+    term: &Term,
+    entries: &[(Cursor, Entry)],
+    retention: Retention,
+    facts: &mut Facts,
+) -> Result<Folded, StoreError> {
     let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
     let mut batch = Batch::load(projection, entries, retention).await?;
     let separated = batch.separate_reused_ids(projection, entries).await?;
@@ -62,7 +74,7 @@ pub async fn fold_batch(
     }
     for (at, entry) in separated.as_ref().map_or(entries, |(entries, _)| entries) {
         match entry {
-            Entry::Job(event) => batch.fold(*at, event),
+            Entry::Job(event) => batch.fold(*at, event, facts),
             Entry::Categories(event) => {
                 let none = || Versioned { document: Categories::default(), version: None };
                 batch.categories.get_or_insert_with(none).document.fold(*at, event);
@@ -284,7 +296,7 @@ impl Batch {
         self.shards.get_or_insert(key, || (value, version));
     }
 
-    fn fold(&mut self, at: Cursor, event: &Event) {
+    fn fold(&mut self, at: Cursor, event: &Event, facts: &mut Facts) {
         let new = || (FoldedJob { record: JobRecord::new(&event.job), contribution: Counts::default() }, None);
         let job = self.jobs.get_or_insert(event.job.id.clone(), new);
         let is_old = at <= job.value.record.applied;
@@ -300,6 +312,7 @@ impl Batch {
         let record = &mut job.value.record;
         record.has_body |= record.lacks_body() && event.body.is_some();
         let (errors, was_marked) = (record.errors(), mark(record, event).is_some());
+        let before = Before::of(record, event);
         fold_job(record, at, event);
         job.changed = true;
         let key = shard_key(record);
@@ -307,6 +320,7 @@ impl Batch {
         if !was_marked && let Some(seen) = admit(record, &errors, &mut shard.value, event) {
             self.sightings.entry(seen.fingerprint).and_modify(|known| known.merge(&seen)).or_insert(seen);
         }
+        before.note(at, event, &job.value.record, facts);
         let after = contribution(&job.value.record);
         let mut effect = after.clone();
         effect.subtract(&job.value.contribution);

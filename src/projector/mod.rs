@@ -10,6 +10,7 @@
 
 mod batch;
 mod error_feed;
+mod facts;
 mod leadership;
 mod maintenance_lease;
 mod missing_bodies;
@@ -29,11 +30,14 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Category, Clock};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
 use crate::logging::chain;
+use crate::metrics::METRICS;
 use crate::outage::{Outage, OutageWords};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
+use batch::fold_and_note;
 pub use batch::{Folded, fold_batch};
 pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, new_error_feed};
+use facts::Facts;
 use leadership::Leadership;
 pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
 pub use missing_bodies::{MissingBodies, new_missing_bodies};
@@ -174,9 +178,10 @@ pub async fn run(
         error_feed,
         missing_bodies,
     };
+    let mut facts = Facts::default();
     let mut outage = Outage::new("projector", WORDS, ReconnectBackoff::new(WAITS.0, WAITS.1));
     while !stop.is_cancelled() {
-        let pause = match projector.follow_or_lead(&mut outage).await {
+        let pause = match projector.follow_or_lead(&mut outage, &mut facts).await {
             Ok(()) => projector.settings.retry,
             Err(Interrupted::FatalConfig(e)) => return Err(e),
             Err(e) => outage.failed(&e),
@@ -213,7 +218,7 @@ struct Projector<'a> {
 
 impl Projector<'_> {
     /// Tries once to lead. When the store grants that, leads until the end of the term.
-    async fn follow_or_lead(&self, outage: &mut Outage) -> Result<(), Interrupted> {
+    async fn follow_or_lead(&self, outage: &mut Outage, facts: &mut Facts) -> Result<(), Interrupted> {
         let won = match Leadership::win(self.projection, &self.settings, &self.clock).await {
             Err(e) if e.kind == StoreErrorKind::Rejected => {
                 return Err(FatalConfig::ForeignHistory(e.to_string()).into());
@@ -226,13 +231,20 @@ impl Projector<'_> {
             return Ok(());
         };
         tracing::info!(holder = self.settings.holder, term = leadership.term().number, "projector leads");
-        let led = self.lead(&mut leadership, outage).await;
+        METRICS.server.set_leads(true);
+        let led = self.lead(&mut leadership, outage, facts).await;
+        METRICS.server.set_leads(false);
         self.error_feed.leads(None);
         leadership.resign().await;
         led
     }
 
-    async fn lead(&self, leadership: &mut Leadership<'_>, outage: &mut Outage) -> Result<(), Interrupted> {
+    async fn lead(
+        &self,
+        leadership: &mut Leadership<'_>,
+        outage: &mut Outage,
+        facts: &mut Facts,
+    ) -> Result<(), Interrupted> {
         if !self.prepare(leadership).await? {
             return Ok(());
         }
@@ -244,6 +256,7 @@ impl Projector<'_> {
         // Read under the term, because the former holder can't commit any more.
         let mut position = self.projection.position().await?;
         self.report(position);
+        facts.begin(leadership.term().number, position);
         let mut trimmer = Trimmer::new(self.settings.keep, position);
         let leftovers = trim_leftovers(self.source, self.settings.keep, position, self.settings.batch).await;
         self.or_parked(leftovers).await?;
@@ -268,9 +281,12 @@ impl Projector<'_> {
                 sweep.step(leadership.term(), now, now).await;
                 continue;
             }
-            match fold_batch(self.projection, leadership.term(), &events, self.settings.retention).await {
+            let began = Instant::now();
+            match fold_and_note(self.projection, leadership.term(), &events, self.settings.retention, facts).await {
                 Ok(folded) => {
+                    METRICS.server.committed(began.elapsed());
                     position = folded.through.unwrap_or(position);
+                    facts.committed(position);
                     self.missing_bodies.note(&folded);
                     self.error_feed.seen(folded.errors);
                     if folded.categories {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Role;
 use crate::roles::{RoleOptions, build, parts, ready, service};
 use crate::wiring;
 
@@ -37,7 +38,7 @@ pub fn dev(
         let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst)?;
         let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
         let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-        parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone());
+        parts::start_api(&config, Role::Dev, &ports, &clock, listener, &life, api_stop.clone());
         let gauge = worker.gauge.clone();
         let (ready, status) = parts::signs(&worker);
         let place = address.clone();

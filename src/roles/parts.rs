@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview, FoundBinary};
+use crate::api::{
+    Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview, FoundBinary, Token, WorkerMetricsSettings,
+};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::config::Config;
@@ -18,6 +20,7 @@ use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
+use crate::metrics::{Exposition, ExpositionSettings, Role};
 use crate::projector::{self, ProjectorOutputs, ProjectorSettings};
 use crate::queue::{Scheduler, WorkerInfo};
 use crate::reconciler::Reconciler;
@@ -92,9 +95,58 @@ pub(super) async fn bind(config: &Config, clock: &Clock) -> anyhow::Result<ApiLi
     Ok(ApiListener { tcp, certificate })
 }
 
+/// Binds the address at which a worker shows its metrics; `None` when it is to show none.
+///
+/// # Errors
+/// When the address is taken, not this machine's, or open to others without a token.
+pub(super) async fn bind_metrics(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.worker.metrics_listen else { return Ok(None) };
+    crate::api::check_bind(address, config.serve.token.is_some(), config.serve.insecure).map_err(anyhow::Error::msg)?;
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).with_context(|| format!("can't listen on {address}; choose another in worker.metrics_listen"))
+}
+
+/// Shows a worker's metrics on a bound listener until the process stops.
+///
+/// # Errors
+/// When the listener has no address.
+pub(super) fn start_worker_metrics(config: &Config, listener: TcpListener, life: &Lifecycle) -> anyhow::Result<()> {
+    let settings = WorkerMetricsSettings {
+        exposition: exposition(config, Role::Work),
+        tokens: token(config).into_iter().chain(view_token(config)).collect(),
+        allowed_hosts: config.serve.allowed_hosts.clone(),
+    };
+    tracing::info!(address = %format!("http://{}", listener.local_addr()?), "showing metrics");
+    life.run("metrics", crate::api::serve_worker_metrics(listener, settings, life.stop.clone()));
+    Ok(())
+}
+
+fn token(config: &Config) -> Option<Token> {
+    config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into)
+}
+
+fn view_token(config: &Config) -> Option<Token> {
+    config.serve.view_token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into)
+}
+
+/// The metrics of this process.
+fn exposition(config: &Config, role: Role) -> Arc<Exposition> {
+    let (queue, store) = (config.queue.url.backend(), config.store.url.backend());
+    Arc::new(Exposition::new(ExpositionSettings {
+        role,
+        queue,
+        store,
+        data_dir: config.data_dir.clone(),
+        database: wiring::database_file(config),
+        bullmq_queue: config.bullmq_names.then(|| config.queue.name.clone()),
+        ..ExpositionSettings::default()
+    }))
+}
+
 /// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves requests until `end`.
 pub(super) fn start_api(
     config: &Config,
+    role: Role,
     ports: &ServerPorts,
     clock: &Clock,
     listener: ApiListener,
@@ -102,10 +154,12 @@ pub(super) fn start_api(
     end: CancellationToken,
 ) {
     let mut settings = ApiSettings {
-        token: config.serve.token.as_ref().map(|t| t.reveal().to_owned().into()),
-        view_token: config.serve.view_token.as_ref().map(|t| t.reveal().to_owned().into()),
+        token: token(config),
+        view_token: view_token(config),
         view_hides_data: config.serve.view_hides_data,
         session_ttl: config.serve.session_ttl,
+        exposition: exposition(config, role),
+        events_keep: config.events_keep.min(config.events_cap / 4),
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,
         idle_timeout: config.serve.idle_timeout,

@@ -5,6 +5,7 @@ use futures_util::future::LocalBoxFuture;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Role;
 use crate::roles::{RoleOptions, parts, ready, service};
 use crate::wiring;
 
@@ -21,7 +22,7 @@ pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, an
         let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
-        parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone());
+        parts::start_api(&config, Role::Serve, &ports, &clock, listener, &life, life.stop.clone());
         tracing::info!(%page, %address, "serving");
         ready::announce(options.ready_fd, "serve", Some(&address))?;
         let answers = service::queue_answers(ports.liveness(), &options.notifier);

@@ -21,12 +21,16 @@ pub fn work(
     Box::pin(async move {
         let (life, clock) = (Lifecycle::default(), Clock::system());
         life.listen()?;
+        let metrics = parts::bind_metrics(&config).await?;
         let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
         let (ready, status) = parts::signs(&worker);
         let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness.clone(), ready, status);
         drop(ports);
+        if let Some(listener) = metrics {
+            parts::start_worker_metrics(&config, listener, &life)?;
+        }
         ready::announce(options.ready_fd, "work", None)?;
         let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
         // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is over.

@@ -215,6 +215,11 @@ impl Slots {
         self.0.total
     }
 
+    /// How many cores jobs have now.
+    pub fn busy_cores(&self) -> u32 {
+        self.0.total - u32::try_from(self.lock().free.len()).unwrap_or(self.0.total)
+    }
+
     /// Waits for `cores` cores (the usual number for `None`; no more than there are). Dropping the
     /// future gives up the place in the queue.
     pub async fn acquire(&self, cores: Option<u32>) -> Slot {

@@ -14,7 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{BUSY, Presence, SqliteError, explain, is_busy, panicked, removed};
+use crate::metrics::Operation;
 
+/// A transaction of a group of writes, from its beginning to its commit.
+static COMMIT: Operation = Operation::new("sqlite", "commit");
 /// How many writes may wait in the queue. Beyond that, callers wait for room in it.
 const QUEUE: usize = 4096;
 /// How many writes share one commit at most.
@@ -211,6 +214,7 @@ impl Writing {
             let (writes, began) = (group.len(), Instant::now());
             if self.presence.is_there() {
                 self.write(group);
+                COMMIT.took(began.elapsed());
             } else {
                 group.into_iter().for_each(|call| call.answer(Err(removed(&self.path))));
             }

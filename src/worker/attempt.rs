@@ -14,6 +14,7 @@ use crate::domain::retry::{decide, is_pointless};
 use crate::domain::{
     AttemptReport, Event, EventKind, FinalState, LimitScale, Outcome, SpawnFailure, Timestamp, Validity, Verdict,
 };
+use crate::metrics::METRICS;
 use crate::queue::{Lease, LeaseLoss};
 use crate::reconnect::dice;
 use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
@@ -204,6 +205,7 @@ async fn supervise(
                     StopReason::Cancelled
                 }
                 LeaseLoss::Expired => {
+                    METRICS.worker.lost_lease();
                     tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease; stopping the job");
                     StopReason::Lapsed
                 }
@@ -229,6 +231,7 @@ async fn supervise(
         Ok(report) => report?,
         // The worker started nothing, and the job is not to blame.
         Err(RunnerError::Impeded(why)) => {
+            METRICS.worker.could_not_spawn();
             context.worker.health.note(why);
             return None;
         }
@@ -241,9 +244,13 @@ async fn supervise(
     if report.usage.is_some() {
         context.worker.health.prove();
     }
+    if matches!(report.outcome, Outcome::SpawnError { .. }) {
+        METRICS.worker.could_not_spawn();
+    }
     // Other workers may have the job by now, whatever its outcome here. A worker that was stopped
     // itself (SIGSTOP, a suspended machine) can only notice it this late.
     if report.outcome != Outcome::Lost && lease.validity().is_some_and(Validity::is_over) {
+        METRICS.worker.lost_lease();
         tracing::warn!(job = %lease.job().id, attempt = lease.attempt().0, "lost the lease before the job had ended");
         report.outcome = Outcome::Lost;
         report.error = Some("lost: its worker was held up until others could take it".to_owned());

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobName;
+use crate::metrics::{Load, METRICS};
 use crate::queue::{RunningJob, WorkerInfo};
 use crate::runner::{HostMemory, Runner, RunningAttempt, RunningGauge};
 
@@ -86,6 +87,13 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             memory_available_bytes: memory.map(|memory| memory.available),
             jobs,
         };
+        METRICS.worker.set_load(Load {
+            slots: me.slots,
+            slots_busy: me.running,
+            cores: me.cores,
+            cores_busy: worker.slots.busy_cores(),
+            draining: me.draining,
+        });
         let asked_to_drain = worker.source.heartbeat(&me).await;
         if let Ok(true) = asked_to_drain
             && !drain.is_cancelled()

@@ -21,6 +21,7 @@ mod faults;
 mod harness;
 mod jobs;
 mod lifecycle;
+mod metrics;
 mod output;
 mod payload;
 mod policies;

@@ -75,7 +75,7 @@ pub(super) async fn stream(
             }
         }
     });
-    Ok(sse::answer(events))
+    Ok(sse::answer("logs", events))
 }
 
 /// Streams the output of one job to one client.

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
 use crate::domain::{CategoryEvent, Entry, Event};
+use crate::metrics::Operation;
 use crate::redis::{Redis, RedisError, RedisErrorKind, within};
 use tail::Tail;
 
@@ -63,6 +64,10 @@ return {found[1], tostring(size)}";
 
 /// KEYS: hash of parked entries. Returns how many were put there.
 const PARKED: &str = "return redis.call('HGET', KEYS[1], 'count')";
+/// An append to the event log.
+static WRITE: Operation = Operation::new("redis", "append");
+/// A read of the event log.
+static READ: Operation = Operation::new("redis", "read");
 /// An entry of more bytes than this can't be an event: a job's body and its output tails are far smaller.
 const LARGEST: u64 = 64 << 20;
 /// The field of an entry that holds the event.
@@ -145,10 +150,8 @@ impl RedisLog {
         let client = self.client(PATIENCE).await?;
         while found.len() < limit && bytes < READ_BYTES {
             let asked = CHUNK.min(limit - found.len());
-            let chunk: Vec<StreamEntry> = client
-                .xrange_values(&self.stream, after.as_str(), "+", Some(asked as u64))
-                .await
-                .map_err(|e| self.failed(&e))?;
+            let range = client.xrange_values(&self.stream, after.as_str(), "+", Some(asked as u64));
+            let chunk: Vec<StreamEntry> = READ.time(range).await.map_err(|e| self.failed(&e))?;
             let is_last = chunk.len() < asked;
             bytes += chunk.iter().flat_map(|(_, fields)| fields.values()).map(Bytes::len).sum::<usize>();
             found.extend(chunk);
@@ -197,8 +200,9 @@ impl RedisLog {
     async fn write(&self, bodies: Vec<Vec<u8>>) -> Result<Cursor, EventError> {
         let cap = Value::from(self.cap.to_string());
         let args: Vec<Value> = std::iter::once(cap).chain(bodies.into_iter().map(|b| Value::Bytes(b.into()))).collect();
-        let last: Option<String> =
-            self.client(PATIENCE).await?.eval(APPEND, self.stream.as_str(), args).await.map_err(|e| self.failed(&e))?;
+        let client = self.client(PATIENCE).await?;
+        let append = client.eval(APPEND, self.stream.as_str(), args);
+        let last: Option<String> = WRITE.time(append).await.map_err(|e| self.failed(&e))?;
         match last {
             Some(id) => cursor(&id),
             None => Err(EventError::new(

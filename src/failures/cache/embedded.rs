@@ -120,17 +120,18 @@ impl ErrorCache for EmbeddedCache {
         self.db.write(write).await.map_err(CacheError::unavailable)
     }
 
-    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError> {
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<Option<u64>, CacheError> {
         let (day, number) = (day.to_string(), |n: u64| i64::try_from(n).unwrap_or(i64::MAX / 2));
         let (texts, budget) = (number(texts), number(budget));
         let write = move |c: &Connection| {
             c.prepare_cached("DELETE FROM embedded_texts WHERE day < ?1")?.execute([&day])?;
             c.prepare_cached("INSERT INTO embedded_texts VALUES (?1, 0) ON CONFLICT DO NOTHING")?.execute([&day])?;
-            c.prepare_cached("UPDATE embedded_texts SET texts = texts + ?2 WHERE day = ?1 AND texts + ?2 <= ?3")?
-                .execute((&day, texts, budget))
-                .map(|rows| rows == 1)
+            let spend = "UPDATE embedded_texts SET texts = texts + ?2 WHERE day = ?1 AND texts + ?2 <= ?3
+                RETURNING ?3 - texts";
+            c.prepare_cached(spend)?.query_row((&day, texts, budget), |row| row.get::<_, i64>(0)).optional()
         };
-        self.db.write(write).await.map_err(CacheError::unavailable)
+        let left = self.db.write(write).await.map_err(CacheError::unavailable)?;
+        Ok(left.map(i64::unsigned_abs))
     }
 }
 

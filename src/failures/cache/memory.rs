@@ -101,14 +101,14 @@ impl ErrorCache for MemoryCache {
         Ok(())
     }
 
-    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError> {
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<Option<u64>, CacheError> {
         let mut embedded = self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
         let spent = embedded.filter(|(of, _)| *of == day).map_or(0, |(_, spent)| spent);
-        let fits = spent.saturating_add(texts) <= budget;
-        if fits {
+        let left = budget.checked_sub(spent.saturating_add(texts));
+        if left.is_some() {
             *embedded = Some((day, spent + texts));
         }
-        Ok(fits)
+        Ok(left)
     }
 }
 

@@ -66,11 +66,11 @@ pub trait ErrorCache: Send + Sync + 'static {
     async fn put_limit_scale(&self, job: &JobId, scale: LimitScale) -> Result<(), CacheError>;
 
     /// Takes so many texts out of the day's budget of embedded texts, which all processes share.
-    /// Answers false when fewer are left; then nothing is taken.
+    /// Answers how many are left then; `None` when fewer are left than wanted, and then nothing is taken.
     ///
     /// # Errors
     /// When the cache can't be reached.
-    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError>;
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<Option<u64>, CacheError>;
 }
 
 /// The categories by which errors are judged now.

@@ -168,18 +168,18 @@ impl ErrorCache for RedisCache {
         client.set(key, value, Some(ttl), None, false).await.map_err(|e| self.failed(&e))
     }
 
-    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<bool, CacheError> {
+    async fn spend(&self, day: Day, texts: u64, budget: u64) -> Result<Option<u64>, CacheError> {
         // Long enough for processes whose clocks are apart.
         const KEPT: i64 = 2 * 86_400;
         let client = self.redis.client().await.map_err(CacheError::unavailable)?;
         let (key, texts) = (format!("{}{day}", self.embedded), i64::try_from(texts).unwrap_or(i64::MAX / 2));
         let spent: i64 = client.incr_by(&key, texts).await.map_err(|e| self.failed(&e))?;
-        let fits = u64::try_from(spent).is_ok_and(|spent| spent <= budget);
-        if !fits {
+        let left = u64::try_from(spent).ok().and_then(|spent| budget.checked_sub(spent));
+        if left.is_none() {
             let _: i64 = client.decr_by(&key, texts).await.map_err(|e| self.failed(&e))?;
         }
         let _: i64 = client.expire(&key, KEPT, None).await.map_err(|e| self.failed(&e))?;
-        Ok(fits)
+        Ok(left)
     }
 }
 

@@ -21,6 +21,7 @@ use super::{EmbedError, Embedder};
 use crate::domain::{Clock, Day, Secret, Timestamp};
 use crate::failures::ErrorCache;
 use crate::logging::chain;
+use crate::metrics::METRICS;
 use crate::reconnect::ReconnectBackoff;
 
 /// Longer texts are cut, in bytes: below the 8,192 tokens that models take.
@@ -155,11 +156,16 @@ impl OpenAi {
         loop {
             let failure = match self.attempt(texts).await {
                 Ok(vectors) => {
+                    METRICS.server.embedded("ok");
                     self.breaker.succeeded();
                     return Ok(vectors);
                 }
                 Err(failure) => failure,
             };
+            METRICS.server.embedded(match failure {
+                Failure::Passing { .. } => "away",
+                Failure::Lasting(_) => "refused",
+            });
             match failure {
                 Failure::Passing { after, .. }
                     if tries < self.settings.tries && after.is_none_or(|after| after <= LONGEST_WAIT) =>
@@ -285,7 +291,9 @@ impl Budget {
         let shared = self.cache.spend(today, texts, self.texts).await;
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let spent = own.filter(|(day, _)| *day == today).map_or(0, |(_, spent)| spent).saturating_add(texts);
-        if !shared.unwrap_or(spent <= self.texts) {
+        let left = shared.unwrap_or_else(|_| self.texts.checked_sub(spent));
+        METRICS.server.set_embedder_budget(left.unwrap_or(0));
+        if left.is_none() {
             let after = DAY.saturating_sub(now.since(today.start()));
             return Err(EmbedError::Budget { budget: self.texts, after });
         }

@@ -12,11 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::super::{QueueError, QueueErrorKind};
 use super::BullSettings;
+use crate::metrics::Operation;
 use crate::redis::outage::{self, RedisOutage};
 use crate::redis::{
     Authorities, NO_SENTINEL, RedisError, RedisErrorKind, RedisHost, RedisSettings, RedisTopology, RedisUrl, diagnose,
 };
 
+/// A call of the queue, which may be several commands.
+static CALL: Operation = Operation::new("redis", "queue");
 /// One try to connect; the crate tries on within it.
 const ONE_TRY: Duration = Duration::from_secs(3);
 
@@ -202,7 +205,7 @@ impl Link {
         patience: Duration,
         answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, QueueError> {
-        match tokio::time::timeout(patience, answer).await {
+        match CALL.time(tokio::time::timeout(patience, answer)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => Err(e.into().into()),
             Err(_) => Err(self.target.away()),

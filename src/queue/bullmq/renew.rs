@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::super::LeaseLoss;
 use super::super::lease::reliable;
@@ -15,6 +16,7 @@ use super::Loss;
 use super::connect::{BullClient, Target};
 use crate::domain::Validity;
 use crate::domain::validity::boot_ms;
+use crate::metrics::METRICS;
 
 enum Command {
     Add { token: String, held: Held },
@@ -159,7 +161,7 @@ async fn renew(
     job: Option<Arc<bullmq::Job>>,
     lease: Duration,
 ) -> (String, RenewOutcome) {
-    let since = boot_ms();
+    let (since, began) = (boot_ms(), Instant::now());
     let ask = async {
         let job = match job {
             Some(job) => job,
@@ -170,7 +172,10 @@ async fn renew(
             },
         };
         match job.extend_lock(&token, u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)).await {
-            Ok(()) => RenewOutcome::Held(job, since),
+            Ok(()) => {
+                METRICS.worker.renewed(began.elapsed());
+                RenewOutcome::Held(job, since)
+            }
             Err(bullmq::Error::JobLocked(_)) => RenewOutcome::Lost,
             Err(error) => {
                 tracing::debug!(job = id, %error, "a lease could not be renewed; trying again");

@@ -10,6 +10,7 @@ use super::expiry::{GONE, Now, grace, is_unsuspected};
 use super::ledger::{Claim, ClaimSession, PAUSE};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::validity::boot_ms;
+use crate::metrics::METRICS;
 
 /// Renews all leases of a claim in one update, every third of a lease, and sooner the less time is left to try
 /// again. Ends when the claim is done. Finishes a renewal in hand.
@@ -23,10 +24,12 @@ pub(super) async fn renew(claim: Arc<Claim>) {
         }
         pause = lease / 3;
         let Some(session) = claim.current() else { continue };
+        let began = Instant::now();
         let (asked_at, renewed) = (boot_ms(), ClaimSession { deadline: Instant::now() + lease, ..session.clone() });
         tokio::select! {
             found = write_renewal(&claim, session.id) => match found {
                 Ok(true) => {
+                    METRICS.worker.renewed(began.elapsed());
                     session.validity.extend(asked_at, reliable(lease));
                     claim.renewed(renewed);
                 }

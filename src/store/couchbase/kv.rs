@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::documents::Room;
 use super::durability::for_sdk;
 use super::session::{Connector, Session};
+use crate::metrics::Operation;
 use crate::reconnect::ReconnectBackoff;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -27,6 +28,9 @@ const TRY: Duration = Duration::from_millis(2500);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How many operations run at the same time for one caller.
 const AT_ONCE: usize = 64;
+
+/// One try of an operation on one document.
+static KEY_VALUE: Operation = Operation::new("couchbase", "key_value");
 
 /// The durability that a write waits for.
 type Level = Option<DurabilityLevel>;
@@ -112,7 +116,7 @@ impl Connector {
             let session = self.session().await?;
             let level = self.durability.now();
             // On the heap: the SDK's futures are large, and deep.
-            let tried = timeout(TRY, Box::pin(operation(session.clone(), for_sdk(level)))).await;
+            let tried = KEY_VALUE.time(timeout(TRY, Box::pin(operation(session.clone(), for_sdk(level))))).await;
             let cause: Box<dyn std::error::Error + Send + Sync> = match tried {
                 Ok(Ok(value)) => {
                     session.note_answer();

@@ -18,8 +18,11 @@ use super::documents::{self, LAST_PLACE, Layout, Room};
 use super::session::Session;
 use super::setup::Refusal;
 use crate::domain::{Fingerprint, JobState};
+use crate::metrics::Operation;
 use crate::store::{JobFilter, StoreError, StoreErrorKind};
 
+/// A statement, with all its rows.
+static QUERY: Operation = Operation::new("couchbase", "query");
 /// How long a query may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an index may take to be made.
@@ -190,7 +193,7 @@ pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit:
 
 /// Waits for a query's answer, up to [`PATIENCE`].
 pub(super) async fn bounded<T>(query: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T, StoreError> {
-    match timeout(PATIENCE, query).await {
+    match QUERY.time(timeout(PATIENCE, query)).await {
         Ok(answer) => answer.map_err(|e| failed(what, e)),
         Err(e) => {
             let message = format!("{what}: Couchbase's query service does not answer");

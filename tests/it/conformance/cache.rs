@@ -121,12 +121,12 @@ async fn what_a_job_gets_more_is_told(caches: Caches) {
 
 async fn a_days_budget_is_one_for_all(caches: Caches) {
     let (today, tomorrow) = (Day::parse("2026-11-24").unwrap(), Day::parse("2026-11-25").unwrap());
-    assert!(caches.here.spend(today, 16, 20).await.unwrap());
-    assert!(!caches.there.spend(today, 5, 20).await.unwrap());
-    assert!(caches.there.spend(today, 4, 20).await.unwrap(), "what was refused has taken nothing");
-    assert!(!caches.here.spend(today, 1, 20).await.unwrap());
-    assert!(caches.here.spend(tomorrow, 20, 20).await.unwrap());
-    assert!(!caches.there.spend(tomorrow, 1, 20).await.unwrap());
+    assert_eq!(caches.here.spend(today, 16, 20).await.unwrap(), Some(4));
+    assert_eq!(caches.there.spend(today, 5, 20).await.unwrap(), None);
+    assert_eq!(caches.there.spend(today, 4, 20).await.unwrap(), Some(0), "what was refused has taken nothing");
+    assert_eq!(caches.here.spend(today, 1, 20).await.unwrap(), None);
+    assert_eq!(caches.here.spend(tomorrow, 20, 20).await.unwrap(), Some(0));
+    assert_eq!(caches.there.spend(tomorrow, 1, 20).await.unwrap(), None);
 }
 
 conformance! {
