@@ -39,5 +39,6 @@ pub mod reconnect;
 pub mod redis;
 pub mod roles;
 pub mod sqlite;
+pub mod traces;
 pub mod wake;
 pub mod wiring;

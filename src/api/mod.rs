@@ -29,6 +29,7 @@ mod sse;
 mod state;
 mod submit;
 mod timeouts;
+mod traced;
 
 #[cfg(test)]
 mod fakes;
@@ -90,6 +91,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route(health::READY, get(health::ready))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(from_fn_with_state(api.clone(), traced::trace))
         .layer(from_fn_with_state(guard, auth::guard))
         .layer(from_fn(request::observe))
         .with_state(api)

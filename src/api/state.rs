@@ -19,6 +19,7 @@ use crate::domain::{Clock, JobName, JobOptions};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
+use crate::traces::Traces;
 
 /// The secret that clients must send. Only its digest is kept, so that it can't be printed, and it
 /// is compared in constant time.
@@ -90,6 +91,8 @@ pub struct ApiSettings {
     pub check_binary: Option<CheckBinary>,
     /// Finds the category of a text for a client that asks.
     pub category_preview: CategoryPreview,
+    /// Makes the spans of requests that submit jobs.
+    pub traces: Traces,
     /// Jobber's version, for `/healthz`.
     pub version: String,
 }
@@ -108,6 +111,7 @@ impl Default for ApiSettings {
             jobs: BTreeMap::new(),
             check_binary: None,
             category_preview: CategoryPreview::default(),
+            traces: Traces::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

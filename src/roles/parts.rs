@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Api, ApiPorts, ApiSettings, BinaryProblem, CategoryPreview};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::classifier::{Classifier, ClassifierSettings};
-use crate::config::Config;
+use crate::config::{Config, QueueUrl};
 use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
@@ -25,6 +25,7 @@ use crate::reconciler::bodies::BodyReconciler;
 use crate::runner::{CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
 use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
+use crate::traces::{TraceSettings, TracedQueue, Traces};
 use crate::wiring::{self, ServerPorts, WorkerPorts};
 use crate::worker::{Policies, Worker, WorkerSettings};
 
@@ -58,8 +59,10 @@ pub(super) fn start_api(
     listener: TcpListener,
     life: &Lifecycle,
     end: CancellationToken,
+    traces: &Traces,
 ) {
     let mut settings = ApiSettings {
+        traces: traces.clone(),
         token: config.serve.token.as_ref().map(|t| t.reveal().to_owned()).map(Into::into),
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,
@@ -225,6 +228,7 @@ pub(super) fn build_worker(
     ports: &WorkerPorts,
     clock: &Clock,
     burst: Option<Duration>,
+    traces: &Traces,
 ) -> anyhow::Result<(Worker, Guard)> {
     let host = host_name();
     let id = WorkerId::generate(&host);
@@ -255,9 +259,20 @@ pub(super) fn build_worker(
         health: Arc::default(),
         policies,
         guard: guard.presence(),
+        traces: traces.clone(),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))
+}
+
+/// Starts the export of spans, if the settings ask for it.
+pub(super) fn start_traces(config: &Config, settings: &TraceSettings) -> Traces {
+    let system = match config.queue.url {
+        QueueUrl::Embedded => "jobber",
+        QueueUrl::Redis(_) => "bullmq",
+    };
+    let queue = TracedQueue { system, name: config.queue.name.clone() };
+    Traces::start(settings, queue, WorkerId::generate(&host_name()).as_str())
 }
 
 /// The signs by which other parts see a worker: when it has begun to take jobs, and how busy it is.
