@@ -13,7 +13,7 @@ const worker = new Worker(QUEUE, async () => 'done', { connection, telemetry: ne
 
 worker.on('completed', async (job) => {
   await worker.close();
-  const span = exporter.getFinishedSpans().find(({ attributes }) => attributes['bullmq.job.id'] === job.id);
+  const span = exporter.getFinishedSpans().find(({ name }) => name.startsWith('process '));
   const parent = span.parentSpanContext ? span.parentSpanContext.spanId : null;
   console.log(JSON.stringify({ id: job.id, trace: span.spanContext().traceId, parent }));
   process.exit(0);
