@@ -41,5 +41,6 @@ pub mod redis;
 pub mod roles;
 pub mod sqlite;
 pub mod tls;
+pub mod traces;
 pub mod wake;
 pub mod wiring;

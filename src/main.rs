@@ -12,6 +12,7 @@ use jobber::config::{self, Config, Sources};
 use jobber::domain::Clock;
 use jobber::notify::Notifier;
 use jobber::roles::{self, RoleOptions, bench::BenchOptions, upkeep};
+use jobber::traces::TraceSettings;
 use jobber::{logging, runner};
 
 fn main() -> ExitCode {
@@ -76,7 +77,8 @@ fn main() -> ExitCode {
         memory::give_back_freed_memory();
     }
     let notifier = Notifier::from_environment(&sources.environment, std::process::id());
-    let options = RoleOptions { notifier, ..role_options(&command) };
+    let traces = TraceSettings::from_environment(&sources.environment);
+    let options = RoleOptions { notifier, traces, ..role_options(&command) };
     runtime.block_on(async {
         end(match command {
             Command::Dev(_) => roles::dev(config, pairs, options).await,

@@ -163,7 +163,7 @@ fn tokens(api: &Api) -> impl Iterator<Item = (Access, &'static str, &Token)> {
     operators.chain(api.settings.view_token.iter().map(|token| (Access::Viewer, "viewer", token)))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, rest) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())

@@ -14,6 +14,7 @@ pub(super) fn job(id: &str) -> Arc<Job> {
         name: JobName::parse("echo").unwrap(),
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(0),
+        trace: None,
     })
 }
 

@@ -10,6 +10,7 @@ use super::body::Json;
 use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
+use super::traced::RequestContext;
 use crate::domain::{AcceptedJob, JobId};
 use crate::queue::Submission;
 use crate::wire::{FieldProblem, FlowJob, SubmitJob, SubmittedFlow};
@@ -27,6 +28,7 @@ struct Node {
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
+    trace: RequestContext,
     body: Json<FlowJob>,
 ) -> Result<Response, ApiError> {
     let idempotency = submit::idempotency(&api, &headers, "flow", &body.bytes)?;
@@ -40,7 +42,7 @@ pub(super) async fn submit(
     if let Some(twice) = first_repeated(&jobs) {
         return Err(wrong(&format!("{}/id", pointers[twice]), "another job of the flow has this id".to_owned()));
     }
-    let submissions = submit::submit(&api, jobs, idempotency).await?;
+    let submissions = submit::submit(&api, jobs, idempotency, &trace, true).await?;
     let answer = put_together(&tree, &submissions);
     let location = format!("/api/v1/jobs/{}", answer.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(answer)).into_response())

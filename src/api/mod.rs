@@ -38,6 +38,7 @@ mod state;
 mod submit;
 mod throughput;
 mod timeouts;
+mod traced;
 mod wrong_sign_ins;
 
 #[cfg(test)]
@@ -118,6 +119,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route(metrics::PATH, get(metrics::show))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(from_fn_with_state(api.clone(), traced::trace))
         .layer(from_fn_with_state(guard, auth::guard))
         .layer(from_fn(request::observe))
         .with_state(api)

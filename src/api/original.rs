@@ -13,6 +13,7 @@ use super::failures;
 use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
+use super::traced::RequestContext;
 use crate::domain::{RawJson, body};
 use crate::stats::JobStats;
 use crate::store::DayRange;
@@ -34,6 +35,7 @@ pub(super) struct OriginalJob {
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
+    trace: RequestContext,
     body: Json<OriginalJob>,
 ) -> Result<Response, ApiError> {
     let idempotency = submit::idempotency(&api, &headers, "original", &body.bytes)?;
@@ -44,7 +46,7 @@ pub(super) async fn submit(
     }
     let job = SubmitJob { name, arguments, data, ..SubmitJob::default() };
     let jobs = submit::check(&api, vec![job], |_| String::new()).await?;
-    let submission = submit::submit(&api, jobs, idempotency).await?.remove(0);
+    let submission = submit::submit(&api, jobs, idempotency, &trace, false).await?.remove(0);
     let answer = json!({"message": "Job added to the queue", "jobId": submission.id, "status": "queued"});
     Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response())
 }

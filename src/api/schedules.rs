@@ -12,6 +12,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use super::submit;
+use super::traced::RequestContext;
 use crate::domain::{InvalidJob, JobId, Schedule, ScheduleId, Template, Timestamp, Timing};
 use crate::queue::ScheduleStanding;
 use crate::wire::{FieldProblem, Listing, PutSchedule, ScheduleActed, ScheduleView, SubmitJob};
@@ -126,7 +127,7 @@ async fn trigger(api: &Arc<Api>, id: &ScheduleId, headers: &HeaderMap) -> Result
     let idempotency = submit::idempotency(api, headers, "trigger", id.as_str().as_bytes())?;
     let schedule = find(api, id).await?.schedule;
     let job = schedule.job.job(JobId::generate(), api.clock.now());
-    let submission = submit::submit(api, vec![job], idempotency).await?.remove(0);
+    let submission = submit::submit(api, vec![job], idempotency, &RequestContext::of(headers), false).await?.remove(0);
     tracing::info!(schedule = %id, job = %submission.id, "a schedule was triggered");
     let location = format!("/api/v1/jobs/{}", submission.id);
     let answer = axum::Json(submit::submitted(submission));

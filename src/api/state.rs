@@ -25,6 +25,7 @@ use crate::metrics::{Exposition, ExpositionSettings};
 use crate::queue::{Operator, Queue, Scheduler};
 use crate::store::History;
 use crate::tls::Certificate;
+use crate::traces::Traces;
 
 /// The secret that clients must send. Only its digest is kept, so that it can't be printed, and it
 /// is compared in constant time.
@@ -125,6 +126,8 @@ pub struct ApiSettings {
     pub category_preview: CategoryPreview,
     /// The directory from which the page's files are read, in place of those that are compiled in.
     pub ui_dir: Option<PathBuf>,
+    /// Makes the spans of requests that submit jobs.
+    pub traces: Traces,
     /// Jobber's version, for `/healthz`.
     pub version: String,
     /// The metrics of this process.
@@ -153,6 +156,7 @@ impl Default for ApiSettings {
             list_binaries: None,
             category_preview: CategoryPreview::default(),
             ui_dir: None,
+            traces: Traces::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             exposition: Arc::new(Exposition::new(ExpositionSettings::default())),
             events_keep: 0,

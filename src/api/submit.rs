@@ -15,6 +15,7 @@ use super::body::{Json, Object};
 use super::problem::ApiError;
 use super::query;
 use super::state::{Api, BinaryProblem};
+use super::traced::{self, RequestContext};
 use crate::domain::{AcceptedJob, Event, Job, JobName};
 use crate::queue::{Idempotency, QueueError, QueueErrorKind, Submission};
 use crate::store::{JobRecord, StoreError};
@@ -34,11 +35,12 @@ pub(super) struct Bulk {
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
+    trace: RequestContext,
     body: Json<SubmitJob>,
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&api, &headers, "one", &body.bytes)?;
     let jobs = check(&api, vec![body.value], |_| String::new()).await?;
-    let submission = submit(&api, jobs, idempotency).await?.remove(0);
+    let submission = submit(&api, jobs, idempotency, &trace, false).await?.remove(0);
     let location = format!("/api/v1/jobs/{}", submission.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(submitted(submission))).into_response())
 }
@@ -47,6 +49,7 @@ pub(super) async fn one(
 pub(super) async fn many(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
+    trace: RequestContext,
     body: Json<Bulk>,
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&api, &headers, "bulk", &body.bytes)?;
@@ -57,7 +60,7 @@ pub(super) async fn many(
     }
     let jobs =
         check(&api, body.value.jobs.into_iter().map(|Object(job)| job).collect(), |i| format!("/jobs/{i}")).await?;
-    let jobs = submit(&api, jobs, idempotency).await?.into_iter().map(submitted).collect();
+    let jobs = submit(&api, jobs, idempotency, &trace, true).await?.into_iter().map(submitted).collect();
     Ok((StatusCode::ACCEPTED, axum::Json(SubmittedJobs { jobs })).into_response())
 }
 
@@ -151,15 +154,19 @@ fn refused(error: QueueError) -> ApiError {
     error.into()
 }
 
-/// Hands the jobs to the queue, then records their submission. Returns one answer for each job, in order.
+/// Hands the jobs to the queue, then records their submission. Returns one answer for each job, in order. `is_batch` for
+/// jobs that belong together.
 pub(super) async fn submit(
     api: &Arc<Api>,
-    jobs: Vec<AcceptedJob>,
+    mut jobs: Vec<AcceptedJob>,
     idempotency: Option<Idempotency>,
+    trace: &RequestContext,
+    is_batch: bool,
 ) -> Result<Vec<Submission>, ApiError> {
     api.check_room(jobs.len()).await?;
     let shared = api.clone();
-    api.to_the_end(async move {
+    let sending = trace.send(api, &mut jobs, is_batch);
+    let submitted = api.to_the_end(async move {
         let submissions = shared.queue.submit(jobs, idempotency).await.map_err(refused)?;
         let events = shared.unannounced(&submissions).await;
         // The jobs are accepted by now. Later events make their records, and the queue is asked for their bodies (see
@@ -170,8 +177,10 @@ pub(super) async fn submit(
             tracing::warn!(jobs = events.len(), %error, "could not write down that jobs were submitted");
         }
         Ok(submissions)
-    })
-    .await
+    });
+    let submitted = submitted.await;
+    traced::sent(sending, &submitted);
+    submitted
 }
 
 impl Api {

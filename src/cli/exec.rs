@@ -153,6 +153,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),
         start_log: None,
+        trace: None,
         body,
         job,
     };

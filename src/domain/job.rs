@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InvalidJob, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
+use super::{InvalidJob, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp, TraceContext, trace};
 
 /// A job that has been accepted: its header. Id, name and time of submission never change. What it is given is its
 /// [`JobBody`], which travels beside it only to a reader that asks for it.
@@ -18,6 +18,9 @@ pub struct Job {
     pub options: JobOptions,
     /// When it was accepted.
     pub submitted_at: Timestamp,
+    /// The span of its submission, if its submitter traces. Older versions skip it.
+    #[serde(default, deserialize_with = "trace::lenient", skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// A job with what it is given.
@@ -77,7 +80,7 @@ impl NewJob {
         }
         self.options.check(&id)?;
         let body = JobBody::new(self.arguments, self.data.as_ref());
-        Ok(AcceptedJob { job: Arc::new(Job { id, name, options: self.options, submitted_at: now }), body })
+        Ok(AcceptedJob { job: Arc::new(Job { id, name, options: self.options, submitted_at: now, trace: None }), body })
     }
 }
 

@@ -280,6 +280,21 @@ pub struct AttemptReport {
     /// How long it was after SIGTERM until the end, when Jobber stopped it.
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub stopping_ms: Option<std::time::Duration>,
+    /// The id of its process, for the attempt's span: known to its worker alone, and not recorded.
+    #[serde(skip)]
+    pub pid: Option<u32>,
+    /// The signals that Jobber sent to stop it, in order; likewise.
+    #[serde(skip)]
+    pub signals: Vec<SentSignal>,
+}
+
+/// A signal that Jobber sent to the processes of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentSignal {
+    /// The signal's number.
+    pub signal: i32,
+    /// When Jobber sent it.
+    pub at: Timestamp,
 }
 
 impl AttemptReport {
@@ -300,6 +315,8 @@ impl AttemptReport {
             error: Some(error.into()),
             result: None,
             stopping_ms: None,
+            pid: None,
+            signals: Vec::new(),
         }
     }
 

@@ -166,7 +166,7 @@ impl Template {
 
     /// A job like this.
     pub fn job(&self, id: JobId, now: Timestamp) -> AcceptedJob {
-        let job = Job { id, name: self.name.clone(), options: self.options.clone(), submitted_at: now };
+        let job = Job { id, name: self.name.clone(), options: self.options.clone(), submitted_at: now, trace: None };
         AcceptedJob { job: Arc::new(job), body: JobBody::new(self.arguments.clone(), self.data.as_ref()) }
     }
 }

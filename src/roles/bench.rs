@@ -22,6 +22,7 @@ use crate::domain::{AcceptedJob, Clock, Event, Job, JobBody, JobId, JobName, Job
 use crate::lifecycle::Lifecycle;
 use crate::stats::Counts;
 use crate::store::DayRange;
+use crate::traces::Traces;
 use crate::wiring::{self, ServerPorts};
 
 /// The options of `jobber bench`.
@@ -95,7 +96,7 @@ async fn measure(
 ) -> anyhow::Result<Measured> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     let (ports, worker_ports) = wiring::open_both(config, &clock, &life.tasks).await?;
-    let (worker, _guard) = parts::build_worker(config, environment, &worker_ports, &clock, None)?;
+    let (worker, _guard) = parts::build_worker(config, environment, &worker_ports, &clock, None, &Traces::default())?;
     let worker_ended = CancellationToken::new();
     parts::start_projector(config, &ports, &clock, &life, worker_ended.clone());
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
@@ -166,6 +167,7 @@ async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> any
                 name: name.clone(),
                 options: JobOptions::default(),
                 submitted_at: clock.now(),
+                trace: None,
             };
             AcceptedJob { job: Arc::new(job), body: JobBody::new(Vec::new(), None) }
         })

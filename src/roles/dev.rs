@@ -35,10 +35,11 @@ pub fn dev(
         let (address, page) = (listener.address()?, listener.page()?);
         let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
-        let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst)?;
+        let traces = parts::start_traces(&config, &options.traces);
+        let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst, &traces)?;
         let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
         let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-        parts::start_api(&config, Role::Dev, &ports, &clock, listener, &life, api_stop.clone());
+        parts::start_api(&config, Role::Dev, &ports, &clock, listener, &life, api_stop.clone(), &traces);
         let gauge = worker.gauge.clone();
         let (ready, status) = parts::signs(&worker);
         let place = address.clone();
@@ -71,6 +72,7 @@ pub fn dev(
         }
         api_stop.cancel();
         let all = life.finish(config.serve.shutdown_grace).await;
+        traces.finish().await;
         Ok(all && ended.is_ok())
     })
 }

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::notify::Notifier;
+use crate::traces::TraceSettings;
 
 /// The options of a role besides the configuration.
 #[derive(Debug, Clone, Default)]
@@ -40,4 +41,6 @@ pub struct RoleOptions {
     pub sources: Option<PathBuf>,
     /// The service manager, which the role tells how the process is.
     pub notifier: Notifier,
+    /// Whether and where to spans are exported.
+    pub traces: TraceSettings,
 }

@@ -15,7 +15,7 @@ use crate::api::{
 };
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::classifier::{Classifier, ClassifierSettings};
-use crate::config::Config;
+use crate::config::{Config, QueueUrl};
 use crate::domain::{Clock, JobName, SpawnFailure, WorkerId};
 use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
@@ -29,6 +29,7 @@ use crate::runner::{BinaryError, CpuSet, Guard, Runner, RunnerSettings, RunningG
 use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
 use crate::tls::{Certificate, Validity};
+use crate::traces::{TraceSettings, TracedQueue, Traces};
 use crate::wiring::{self, ServerPorts, WorkerPorts};
 use crate::worker::{Policies, Worker, WorkerSettings};
 
@@ -152,8 +153,10 @@ pub(super) fn start_api(
     listener: ApiListener,
     life: &Lifecycle,
     end: CancellationToken,
+    traces: &Traces,
 ) {
     let mut settings = ApiSettings {
+        traces: traces.clone(),
         token: token(config),
         view_token: view_token(config),
         view_hides_data: config.serve.view_hides_data,
@@ -337,6 +340,7 @@ pub(super) fn build_worker(
     ports: &WorkerPorts,
     clock: &Clock,
     burst: Option<Duration>,
+    traces: &Traces,
 ) -> anyhow::Result<(Worker, Guard)> {
     let host = host_name();
     let id = WorkerId::generate(&host);
@@ -367,9 +371,20 @@ pub(super) fn build_worker(
         health: Arc::default(),
         policies,
         guard: guard.presence(),
+        traces: traces.clone(),
         settings: Arc::new(settings),
     };
     Ok((worker, guard))
+}
+
+/// Starts the export of spans, if the settings ask for it.
+pub(super) fn start_traces(config: &Config, settings: &TraceSettings) -> Traces {
+    let system = match config.queue.url {
+        QueueUrl::Embedded => "jobber",
+        QueueUrl::Redis(_) => "bullmq",
+    };
+    let queue = TracedQueue { system, name: config.queue.name.clone() };
+    Traces::start(settings, queue, WorkerId::generate(&host_name()).as_str())
 }
 
 /// The signs by which other parts see a worker: when it has begun to take jobs, and how busy it is.

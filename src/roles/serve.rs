@@ -22,7 +22,8 @@ pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, an
         let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
-        parts::start_api(&config, Role::Serve, &ports, &clock, listener, &life, life.stop.clone());
+        let traces = parts::start_traces(&config, &options.traces);
+        parts::start_api(&config, Role::Serve, &ports, &clock, listener, &life, life.stop.clone(), &traces);
         tracing::info!(%page, %address, "serving");
         ready::announce(options.ready_fd, "serve", Some(&address))?;
         let answers = service::queue_answers(ports.liveness(), &options.notifier);
@@ -31,6 +32,8 @@ pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, an
             service::report_to_manager(&options.notifier, &life, ports.liveness(), answers, move || status.clone());
         drop(ports);
         life.stop.cancelled().await;
-        Ok(life.finish(config.serve.shutdown_grace).await)
+        let all = life.finish(config.serve.shutdown_grace).await;
+        traces.finish().await;
+        Ok(all)
     })
 }

@@ -24,7 +24,8 @@ pub fn work(
         let metrics = parts::bind_metrics(&config).await?;
         let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
-        let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst)?;
+        let traces = parts::start_traces(&config, &options.traces);
+        let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst, &traces)?;
         let (ready, status) = parts::signs(&worker);
         let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness.clone(), ready, status);
         drop(ports);
@@ -38,6 +39,7 @@ pub fn work(
         life.stop.cancel();
         drop(guard);
         let all = life.finish(config.serve.shutdown_grace).await;
+        traces.finish().await;
         Ok(all && ended.is_ok())
     })
 }

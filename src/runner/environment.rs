@@ -7,7 +7,7 @@ use super::slots;
 
 /// Names of the variables that configure Jobber itself, and of those that the service manager gave to
 /// Jobber alone. No job inherits them, whatever the pass-list says. A trailing `*` matches any ending.
-const OWN: [&str; 9] = [
+const OWN: [&str; 11] = [
     "JOBBER_*",
     "OPENAI_API_KEY",
     "COUCHBASE_*",
@@ -17,6 +17,8 @@ const OWN: [&str; 9] = [
     "LISTEN_*",
     "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
 ];
 
 /// Parts of names that say that a variable of another program holds a secret.
@@ -87,6 +89,12 @@ pub(super) fn of_attempt(
     ];
     if pinned {
         variables.push(("JOBBER_CPUS", slots::join(cpus)));
+    }
+    if let Some(trace) = &order.trace {
+        variables.push(("TRACEPARENT", trace.traceparent()));
+        if !trace.tracestate().is_empty() {
+            variables.push(("TRACESTATE", trace.tracestate().to_owned()));
+        }
     }
     variables
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AttemptNumber, Job, JobBody, Progress, Stream, Validity, WorkerId};
+use crate::domain::{AttemptNumber, Job, JobBody, Progress, Stream, TraceContext, Validity, WorkerId};
 
 /// One attempt to run, with every limit decided.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct RunOrder {
     pub start_log: Option<Arc<dyn StartLog>>,
     /// What the job is given: arguments, and data for its standard input.
     pub body: JobBody,
+    /// The span that the job's own spans continue, for its environment (`TRACEPARENT`, `TRACESTATE`).
+    pub trace: Option<TraceContext>,
 }
 
 /// What is the same for every attempt of a worker.

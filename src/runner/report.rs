@@ -9,7 +9,7 @@ use super::exit::{self, MemoryEvidence};
 use super::limits::{Limits, Restraint};
 use super::supervise::Observed;
 use crate::domain::outcome::signal_name;
-use crate::domain::{AttemptReport, Outcome, Timestamp, Usage, last_lines};
+use crate::domain::{AttemptReport, Outcome, SentSignal, Timestamp, Usage, last_lines};
 
 use super::order::RunOrder;
 
@@ -61,6 +61,12 @@ pub(super) fn report(
         error,
         result,
         stopping_ms: observed.stopping,
+        pid: Some(observed.pid.as_raw_nonzero().get().unsigned_abs()),
+        signals: observed
+            .signals
+            .into_iter()
+            .map(|(signal, after)| SentSignal { signal, at: started_at + after })
+            .collect(),
     }
 }
 

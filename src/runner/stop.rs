@@ -19,11 +19,13 @@ pub(super) struct Stopper {
     stopped: Option<Stopped>,
     asked_at: Option<Instant>,
     kill_at: Option<Instant>,
+    /// The signals that asked the group to end, and when each was sent first.
+    sent: Vec<(i32, Instant)>,
 }
 
 impl Stopper {
     pub(super) fn new(group: Pid, grace: Duration) -> Self {
-        Self { group, grace, stopped: None, asked_at: None, kill_at: None }
+        Self { group, grace, stopped: None, asked_at: None, kill_at: None, sent: Vec::new() }
     }
 
     /// Asks the group to end. A group that lacks memory or has no grace period is killed at once.
@@ -60,7 +62,11 @@ impl Stopper {
 
     /// Sends the signal to the group, and to the leader in case it has left its own group. A
     /// process that is gone already needs no signal.
-    fn signal(&self, leader: BorrowedFd<'_>, signal: Signal) {
+    fn signal(&mut self, leader: BorrowedFd<'_>, signal: Signal) {
+        let number = signal.as_raw();
+        if signal != Signal::CONT && self.sent.iter().all(|(sent, _)| *sent != number) {
+            self.sent.push((number, Instant::now()));
+        }
         let _ = rustix::process::kill_process_group(self.group, signal);
         let _ = rustix::process::pidfd_send_signal(leader, signal);
     }
@@ -68,6 +74,11 @@ impl Stopper {
     /// When [`Stopper::tick`] wants to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.kill_at
+    }
+
+    /// The signals that asked the group to end, in order, and when each was sent first.
+    pub(super) fn sent(&self) -> &[(i32, Instant)] {
+        &self.sent
     }
 
     /// Why Jobber stopped the group, and how long ago.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::capture::Capture;
@@ -76,6 +77,9 @@ pub(super) struct Observed {
     pub(super) peak_rss: u64,
     pub(super) stopped: Option<Stopped>,
     pub(super) stopping: Option<Duration>,
+    pub(super) pid: Pid,
+    /// The signals that Jobber sent to stop it, and how long after its start.
+    pub(super) signals: Vec<(i32, Duration)>,
     pub(super) stdout: Tail,
     pub(super) stderr: Tail,
     pub(super) result: Option<Value>,
@@ -146,6 +150,8 @@ impl<'a> Supervisor<'a> {
         let ended = Instant::now();
         let ended_at = self.terms.clock.now();
         let (stopped, stopping) = self.stopper.stopped(ended);
+        let started = self.process.started;
+        let signals = self.stopper.sent().iter().map(|(signal, at)| (*signal, at.duration_since(started))).collect();
         // The leader is not reaped yet, so the group's id can't have come to mean another one.
         let _ = rustix::process::kill_process_group(self.process.pid, rustix::process::Signal::KILL);
         self.restraint.kill_all();
@@ -161,11 +167,13 @@ impl<'a> Supervisor<'a> {
         Ok(Observed {
             ending,
             counted,
-            wall: ended.duration_since(self.process.started),
+            wall: ended.duration_since(started),
             ended_at,
             peak_rss: self.restraint.peak().unwrap_or_else(|| self.memory.finish(&counted, floor)),
             stopped,
             stopping,
+            pid: self.process.pid,
+            signals,
             stdout: stdout.finish(),
             stderr: stderr.finish(),
             result,

@@ -184,6 +184,7 @@ impl JobRecord {
             name: self.name.clone(),
             options: self.options.clone(),
             submitted_at: self.submitted_at,
+            trace: None,
         }
     }
 

@@ -12,12 +12,15 @@ use super::start::{Start, body_for_history};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::retry::{decide, is_pointless};
 use crate::domain::{
-    AttemptReport, Event, EventKind, FinalState, LimitScale, Outcome, SpawnFailure, Timestamp, Validity, Verdict,
+    AttemptReport, Event, EventKind, FinalState, LimitScale, Outcome, SpawnFailure, Timestamp, TraceContext, Validity,
+    Verdict,
 };
+use crate::failures::fingerprint;
 use crate::metrics::METRICS;
 use crate::queue::{Lease, LeaseLoss};
 use crate::reconnect::dice;
 use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
+use crate::traces::AttemptTrace;
 
 /// Where an attempt gets its slot: it holds one, or takes the next free one in its turn.
 enum SlotSource {
@@ -46,8 +49,10 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
         None => wait_for_slot(&context, &lease).await.map(SlotSource::Slot),
     };
     let start = Arc::new(Start::new(&context, &lease));
+    let spent = lease.attempts_finished().saturating_add(lease.crashes());
+    let trace = context.worker.traces.attempt(lease.job(), lease.attempt(), spent, context.worker.clock.now());
     let report = match place {
-        Some(place) => supervise(&context, &lease, place, &start).await,
+        Some(place) => supervise(&context, &lease, place, &start, trace.context()).await,
         None => None,
     };
     let withdrawal = start.withdrawal();
@@ -57,10 +62,10 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
         Some(report) if matches!(report.outcome, Outcome::SpawnError { .. }) => {
             match context.elsewhere.leave(&context.worker, &lease).await {
                 Some(pause) => put_off(&context, lease, withdrawal, pause).await,
-                None => conclude(&context, lease, report).await,
+                None => conclude(&context, lease, report, trace).await,
             }
         }
-        Some(report) => conclude(&context, lease, report).await,
+        Some(report) => conclude(&context, lease, report, trace).await,
         None => give_back(&context, lease, withdrawal).await,
     }
 }
@@ -161,6 +166,7 @@ async fn supervise(
     lease: &Lease,
     place: SlotSource,
     start: &Arc<Start>,
+    trace: Option<&TraceContext>,
 ) -> Option<AttemptReport> {
     let began = context.worker.clock.now();
     let trouble = |outcome: Outcome, error: &RunnerError| {
@@ -179,7 +185,8 @@ async fn supervise(
         Some(policies) if lease.attempts_finished() > 0 => policies.limit_scale(&lease.job().id).await,
         _ => LimitScale::default(),
     };
-    let order = RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, scale) };
+    let order =
+        RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, scale, trace.cloned()) };
     let runner = &context.worker.runner;
     let mut waits = matches!(place, SlotSource::InTurn);
     let mut attempt = match place {
@@ -266,7 +273,7 @@ async fn supervise(
 }
 
 /// Decides what follows, writes it down, and only then tells the queue.
-async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptReport) {
+async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptReport, trace: AttemptTrace) {
     if let Some(usage) = &report.usage {
         context.prefetch.learn(std::time::Duration::from_micros(usage.wall_us));
     }
@@ -290,6 +297,9 @@ async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptRepo
         Verdict::Retry { after, .. } => Some(report.ended_at + *after),
         Verdict::Complete { .. } | Verdict::Fail { .. } | Verdict::Release | Verdict::PutOff { .. } => None,
     };
+    let fingerprint = (trace.is_recorded() && !report.outcome.is_success())
+        .then(|| fingerprint::of(&fingerprint::canonical_text(&report.outcome, report.error.as_deref())));
+    trace.end(&report, fingerprint);
     let outcome = report.outcome;
     let worker = context.worker.settings.id.clone();
     let mut events =

@@ -29,11 +29,12 @@ use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Clock, Job, JobName, JobOptions, LimitScale, RetryPolicy, WorkerId};
+use crate::domain::{Clock, Job, JobName, JobOptions, LimitScale, RetryPolicy, TraceContext, WorkerId};
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
 use crate::reconnect::ReconnectBackoff;
 use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
+use crate::traces::Traces;
 use elsewhere::Elsewhere;
 pub use health::Health;
 pub use heartbeat::EVERY as HEARTBEAT;
@@ -68,7 +69,7 @@ impl WorkerSettings {
         self.jobs.get(name).unwrap_or(&self.defaults)
     }
 
-    fn order(&self, lease: &Lease, scale: LimitScale) -> RunOrder {
+    fn order(&self, lease: &Lease, scale: LimitScale, trace: Option<TraceContext>) -> RunOrder {
         let no_retry_exit_codes = self.no_retry_exit_codes(lease.job());
         let mut job = Job::clone(lease.job());
         job.options.fill_run_options(self.rules(&job.name));
@@ -82,6 +83,7 @@ impl WorkerSettings {
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
             start_log: None,
+            trace,
             body: lease.body().clone(),
             job: Arc::new(job),
         }
@@ -141,6 +143,8 @@ pub struct Worker {
     pub guard: Presence,
     /// Whether the worker can start processes. While it can't, it takes no jobs.
     pub health: Arc<Health>,
+    /// Makes the spans of attempts.
+    pub traces: Traces,
     /// The settings of this worker.
     pub settings: Arc<WorkerSettings>,
 }

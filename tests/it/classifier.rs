@@ -195,6 +195,7 @@ fn failure(n: usize, text: &str) -> [Event; 2] {
         name: "a".parse().unwrap(),
         options: JobOptions::default(),
         submitted_at: at,
+        trace: None,
     });
     let outcome = Outcome::Exit { code: 1 };
     let (attempt, worker) = (AttemptNumber(1), WorkerId::parse("w").unwrap());

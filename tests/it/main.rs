@@ -31,5 +31,6 @@ mod service;
 mod statistics;
 mod strangers;
 mod supervision;
+mod traces;
 mod trouble;
 mod upkeep;

@@ -192,6 +192,7 @@ fn job(which: u8, twist: u8) -> Arc<Job> {
         name: JobName::parse(name).unwrap(),
         options: JobOptions { priority: u32::from(which == 1), ..JobOptions::default() },
         submitted_at: Timestamp::from_millis(i64::from(which + twist) * 50_000_000),
+        trace: None,
     })
 }
 

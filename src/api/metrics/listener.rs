@@ -9,7 +9,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::super::auth::bearer;
+use super::super::caller::bearer;
 use super::super::host::Host;
 use super::super::problem::{self, ApiError};
 use super::super::request;
@@ -22,8 +22,8 @@ use crate::metrics::Exposition;
 pub struct WorkerMetricsSettings {
     /// The metrics.
     pub exposition: Arc<Exposition>,
-    /// The token that scrapers must send as `Authorization: Bearer ...`. `None` admits every scraper.
-    pub token: Option<Token>,
+    /// The tokens of which scrapers must send one as `Authorization: Bearer ...`. None admits every scraper.
+    pub tokens: Vec<Token>,
     /// The names by which scrapers may address a loopback listener, besides those of the loopback. Without port.
     pub allowed_hosts: Vec<String>,
 }
@@ -62,9 +62,8 @@ async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Resp
         let detail = "this listener is addressed as localhost; add the name to serve.allowed_hosts if it is yours";
         return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail).into_response();
     }
-    if let Some(token) = &settings.token
-        && !bearer(request.headers()).is_some_and(|given| token.is(given))
-    {
+    let admits = |given| settings.tokens.iter().any(|token| token.is(given));
+    if !settings.tokens.is_empty() && !bearer(request.headers()).is_some_and(admits) {
         let detail = "send the token as `Authorization: Bearer ...`";
         return ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
     }

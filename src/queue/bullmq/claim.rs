@@ -24,7 +24,7 @@ use super::connect::{BullClient, BullError};
 use super::format::Stored;
 use super::limiter::ClaimLimiter;
 use super::settle::{LeaseDriver, in_ms};
-use super::{Inner, announced, counts, foreign_jobs, format, keys, options, parents, schedules, signals};
+use super::{Inner, announced, counts, foreign_jobs, format, keys, options, parents, schedules, signals, telemetry};
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
@@ -284,14 +284,18 @@ async fn process(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Valu
 
 async fn hand_out(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
     let inner = &claim.inner;
-    let hash = match foreign_jobs::read_again(inner, stored).await {
+    let (hash, trace) = tokio::join!(foreign_jobs::read_again(inner, stored), telemetry::of_taken(inner, stored.id()));
+    let hash = match hash {
         Ok(hash) => hash,
         Err(error) => {
             tracing::warn!(job = stored.id(), %error, "a job was taken but can't be looked at");
             return Err(bullmq::Error::Delayed);
         }
     };
-    let written = hash.as_ref().map_or_else(|| Stored::of(stored), |hash| Stored::of_hash(stored.id(), &hash.fields));
+    let written = hash
+        .as_ref()
+        .map_or_else(|| Stored::of(stored), |hash| Stored::of_hash(stored.id(), &hash.fields))
+        .traced(trace);
     let read = match hash.as_ref().and_then(|hash| hash.no_text) {
         Some(field) => Err(format!("{field}: is no UTF-8")),
         None => format::read(&written, &inner.settings),

@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::BullSettings;
 use super::options::{self, Wanted};
+use super::{BullSettings, telemetry};
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
-use crate::domain::{AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp};
+use crate::domain::{
+    AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp, TraceContext,
+};
 
 /// The name in history of jobs whose own can't be one.
 const NO_NAME: &str = "invalid-job-name";
@@ -136,6 +138,7 @@ pub(super) struct Stored<'s> {
     data: Data<'s>,
     wanted: Result<Wanted, String>,
     submitted_at: Timestamp,
+    trace: Option<TraceContext>,
 }
 
 enum Data<'s> {
@@ -152,6 +155,7 @@ impl<'s> Stored<'s> {
             data: Data::Read(job.data()),
             wanted: Wanted::of(job.opts()),
             submitted_at: Timestamp::from_millis(i64::try_from(job.timestamp()).unwrap_or(i64::MAX)),
+            trace: None,
         }
     }
 
@@ -165,7 +169,13 @@ impl<'s> Stored<'s> {
             data: Data::Text(field("data")),
             wanted: Wanted::read(fields.get("opts").map_or("{}", String::as_str)),
             submitted_at: Timestamp::from_millis(ms as i64),
+            trace: fields.get("opts").and_then(|opts| telemetry::context(opts)),
         }
+    }
+
+    /// Adds the trace context, which the crate does not read.
+    pub(super) fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
 
     fn content(&self) -> Result<Content, String> {
@@ -253,7 +263,7 @@ pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<Accep
         return Err(format!("arguments/{i}: must not contain a NUL byte"));
     }
     let options = extra.options(stored.wanted.clone()?);
-    let job = Arc::new(Job { id, name, options, submitted_at: stored.submitted_at });
+    let job = Arc::new(Job { id, name, options, submitted_at: stored.submitted_at, trace: stored.trace.clone() });
     Ok(AcceptedJob { job, body: JobBody::new(arguments, data.as_ref()) })
 }
 
@@ -263,7 +273,8 @@ pub(super) fn outline(stored: &Stored<'_>) -> Option<AcceptedJob> {
     let name = JobName::parse(stored.name).or_else(|_| JobName::parse(NO_NAME)).ok()?;
     let Content { arguments, data, .. } =
         stored.content().unwrap_or_else(|_| Content { data: Some(stored.whole()), ..Content::default() });
-    let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at: stored.submitted_at });
+    let (options, trace) = (JobOptions::default(), stored.trace.clone());
+    let job = Arc::new(Job { id, name, options, submitted_at: stored.submitted_at, trace });
     Some(AcceptedJob { job, body: JobBody::new(arguments, data.as_ref()) })
 }
 

@@ -27,6 +27,8 @@ mod schedules;
 mod settle;
 mod signals;
 mod submit;
+mod submit_traced;
+mod telemetry;
 mod watched;
 mod workers;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{BullClient, BullError};
-use super::{Inner, announced, counts, format, keys, parents, read, watched};
+use super::{Inner, announced, counts, format, keys, parents, read, submit_traced, watched};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// How much each job of a large call adds to the caller's patience.
@@ -251,6 +251,9 @@ async fn add_linked(
         return Err(refused);
     }
     inner.link.call_longer(patience, redis.producer.add_bulk(trees)).await?;
+    if let Err(error) = inner.link.call_longer(patience, submit_traced::note(inner, redis, &new)).await {
+        tracing::debug!(%error, "jobs of a flow lack their trace contexts");
+    }
     // The jobs that they come after may have ended meanwhile.
     inner.watch.wake();
     Ok(jobs.iter().map(|job| job.job.id.to_string()).collect())
@@ -302,6 +305,9 @@ fn is_chosen(job: &Job) -> bool {
 
 /// Adds the jobs; one alone takes one round trip, many are one transaction.
 async fn add_all(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<Vec<String>, BullError> {
+    if jobs.iter().any(|job| job.job.trace.is_some()) {
+        return submit_traced::add(inner, redis, jobs).await;
+    }
     let data = |job: &AcceptedJob| format::data(job, inner.settings.rules(&job.job.name));
     if let [job] = jobs {
         let options = format::options(&job.job);

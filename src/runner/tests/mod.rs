@@ -156,6 +156,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
         results_before: serde_json::Map::new(),
         start_log: None,
+        trace: None,
         body: JobBody::new(
             arguments.iter().map(|a| (*a).to_owned()).collect(),
             data.as_ref().map(RawJson::from).as_ref(),
@@ -165,6 +166,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
             name: JobName::parse(name).unwrap(),
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(0),
+            trace: None,
         }),
         attempt: AttemptNumber(2),
         timeout: None,

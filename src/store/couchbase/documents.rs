@@ -235,6 +235,7 @@ mod tests {
             name: JobName::parse("n").unwrap(),
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(17),
+            trace: None,
         })
     }
 

@@ -34,7 +34,7 @@ async fn server() -> Redis {
 }
 
 /// What a script of tests/compat-node printed, one JSON value a line.
-async fn node(bullmq: &str, script: &str, args: &[&str]) -> Vec<Value> {
+pub(crate) async fn node(bullmq: &str, script: &str, args: &[&str]) -> Vec<Value> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat-node");
     let package = folder.join("node_modules").join(bullmq);
     assert!(package.exists(), "run tools/install-test-tools: npm's {bullmq} is missing");

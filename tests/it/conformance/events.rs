@@ -79,6 +79,7 @@ fn events(ids: impl IntoIterator<Item = u64>) -> Vec<Event> {
             name: JobName::parse("a").unwrap(),
             options: JobOptions::default(),
             submitted_at: Timestamp::from_millis(1),
+            trace: None,
         });
         Event::submitted(AcceptedJob { job, body: body.clone() })
     };

@@ -167,6 +167,7 @@ fn record(id: &str, job_name: &str, ms: i64, state: JobState) -> JobRecord {
         name: name(job_name),
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(ms),
+        trace: None,
     };
     JobRecord { state, applied: at(1), ..JobRecord::new(&job) }
 }

@@ -2,6 +2,7 @@
 //! behind: no process, no scratch directory, and aggregates that equal a recount of the documents.
 
 pub mod certificates;
+pub mod collector;
 pub mod couchbase;
 pub mod couchbase_double;
 pub mod embeddings;
@@ -212,7 +213,7 @@ impl Start {
         }
         command.args(&self.args).current_dir(place.path());
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("JOBBER_") {
+            if ["JOBBER_", "OTEL_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
                 command.env_remove(name);
             }
         }

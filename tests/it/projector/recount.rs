@@ -126,6 +126,7 @@ fn events_of(number: usize, life: &Life) -> Vec<Event> {
         name: JobName::parse(["a", "b", "c"][usize::from(life.name)]).unwrap(),
         options,
         submitted_at,
+        trace: None,
     });
     let mut events = Vec::new();
     let mut clock = submitted_at + Duration::from_millis(life.delay_ms);

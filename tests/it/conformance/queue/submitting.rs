@@ -215,6 +215,7 @@ pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
         name: JobName::parse("a.b_c-d").unwrap(),
         options,
         submitted_at: Clock::system().now(),
+        trace: None,
     });
     let id = here.submit(AcceptedJob { job: job.clone(), body: body.clone() }).await;
     let found = here.find(&id).await.unwrap();
