@@ -18,6 +18,7 @@ mod health;
 mod host;
 mod jobs;
 mod logs;
+mod openapi;
 mod operation;
 mod original;
 mod problem;
@@ -43,6 +44,7 @@ use axum::routing::{get, post, put};
 
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
+pub use openapi::openapi;
 pub use server::serve;
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, Token};
 
@@ -85,6 +87,8 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/queue:clean", post(operation::clean))
         .route("/api/v1/workers", get(operation::workers))
         .route("/api/v1/workers/{id}", post(operation::act_on_worker))
+        // The description of all this.
+        .route("/api/v1/openapi.json", get(openapi::show))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))

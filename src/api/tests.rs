@@ -22,6 +22,7 @@ use crate::store::History;
 use crate::store::embedded::EmbeddedStore;
 
 mod failures;
+mod openapi;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);

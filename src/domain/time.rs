@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
-use utoipa::ToSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// The longest duration that Jobber takes: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);

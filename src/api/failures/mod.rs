@@ -17,6 +17,8 @@ use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
 pub(super) use retry::retry;
+#[cfg(test)]
+pub(super) use stats::STATISTICS;
 pub(super) use stats::stats;
 
 /// The days and the job name that statistics are about.
