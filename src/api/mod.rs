@@ -22,6 +22,7 @@ mod host;
 mod jobs;
 mod logs;
 mod metrics;
+mod openapi;
 mod operation;
 mod original;
 mod overview;
@@ -55,6 +56,7 @@ use axum::routing::{any, get, post, put};
 pub use auth::check_bind;
 pub use category_preview::CategoryPreview;
 pub use metrics::WorkerMetricsSettings;
+pub use openapi::openapi;
 pub use server::{serve, serve_worker_metrics};
 pub use state::{Api, ApiPorts, ApiSettings, BinaryProblem, CheckBinary, FoundBinary, ListBinaries, Token};
 
@@ -108,6 +110,8 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/binaries", get(binaries::list))
         // Who is signed in.
         .route(session::PATH, get(session::show).post(session::sign_in).delete(session::sign_out))
+        // The description of all this.
+        .route("/api/v1/openapi.json", get(openapi::show))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::openapi::problems::is_known;
 use crate::domain::{InvalidName, JobId, JobState};
 use crate::events::{EventError, EventErrorKind, LogSpan};
 use crate::logging::chain;
@@ -29,6 +30,10 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(
+            is_known(status.as_u16(), code),
+            "{status} {code} is missing from the codes of the OpenAPI document"
+        );
         Self { status, code, detail: detail.into(), errors: Vec::new(), retry: false, cause: None }
     }
 

@@ -23,6 +23,7 @@ use crate::store::embedded::EmbeddedStore;
 
 mod bulk;
 mod failures;
+mod openapi;
 mod overview;
 
 /// How long anything may take before a test fails.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// A JSON text, passed on byte for byte as it came. Clones share it.
-#[derive(Clone)]
+#[derive(Clone, ToSchema)]
+#[schema(value_type = serde_json::Value)]
 pub struct RawJson(Arc<RawValue>);
 
 impl RawJson {

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Identifies a category: lower-case letters, digits and single `-`, at most 64, such as `cpp-error`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, max_length = 64, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", example = "disk-full")]
 pub struct CategoryId(String);
 
 /// The name under which errors are counted that are near to no category. No category may have it.
@@ -96,7 +98,7 @@ impl From<CategoryId> for String {
 }
 
 /// A kind of error that a team wants to count, told by its name, what it means, and messages that belong to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Category {
     /// Never changes, whatever becomes of the name.
     pub id: CategoryId,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 
@@ -64,8 +65,9 @@ macro_rules! text_type {
 }
 
 /// Identifies a job for ever. Made by Jobber (a UUID, version 7), chosen by the caller, or given by a BullMQ producer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 256, pattern = r#"^[!-~]+$"#, example = "01a20ba2-8b54-7171-9566-b15d432fef8b")]
 pub struct JobId(String);
 text_type!(JobId);
 
@@ -173,8 +175,9 @@ impl JobId {
 
 /// Names the binary that a job runs: `<jobs_dir>/<name>`. Matches `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, so that it can
 /// never be a path.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", example = "hello")]
 pub struct JobName(String);
 text_type!(JobName);
 
@@ -197,8 +200,9 @@ impl JobName {
 }
 
 /// Identifies a schedule. The caller that makes it chooses it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 200, pattern = "^[!-~]+$", example = "nightly")]
 pub struct ScheduleId(String);
 text_type!(ScheduleId);
 
@@ -238,8 +242,9 @@ impl ScheduleId {
 }
 
 /// Identifies one run of a worker process.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = "^[!-~]+$", example = "host-4242-9f86d081")]
 pub struct WorkerId(String);
 text_type!(WorkerId);
 
@@ -282,7 +287,7 @@ impl WorkerId {
 /// The number of an attempt, counting from 1 without holes. Attempts are numbered by starts and budgeted by finishes, so
 /// a run that was lost with its worker keeps its place in history; one that was given back before its process was spawned
 /// leaves its number to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct AttemptNumber(pub u32);
 

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::time::{self, millis};
 use super::{Backoff, JobId, notation};
@@ -110,13 +111,15 @@ macro_rules! define_options {
         default: [$($variable:literal),*] $default:literal or $unset:literal,
     })*) => {
         /// The rules under which a job runs. A run option that is `None` is decided by the worker's configuration.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
         pub struct JobOptions {
             /// How many attempts may finish badly before the job has failed, 1 to [`JobOptions::MAX_ATTEMPTS`].
+            #[schema(minimum = 1, maximum = 1000)]
             pub attempts: u32,
             /// How long to wait between attempts.
             pub backoff: Backoff,
             /// Not before this long after submission.
+            #[schema(value_type = u64, maximum = 316_224_000_000u64)]
             #[serde(default, rename = "delay_ms", with = "millis", skip_serializing_if = "Duration::is_zero")]
             pub delay: Duration,
             /// 0: none, and first. 1 to [`JobOptions::MAX_PRIORITY`]: behind all without, 1 before 2.
@@ -124,7 +127,8 @@ macro_rules! define_options {
             pub priority: u32,
             $(
                 #[doc = $help]
-                #[serde(default, rename = $json, $(with = $with,)? skip_serializing_if = "Option::is_none")]
+                $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
+                #[serde(default, rename = $json, skip_serializing_if = "Option::is_none")]
                 pub $field: Option<$type>,
             )*
             /// Keeps equal jobs from piling up.
@@ -191,12 +195,13 @@ fn is_zero(n: &u32) -> bool {
 }
 
 /// While a key is taken, jobs submitted with it are answered with the one that took it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Deduplication {
     /// 1 to 256 characters.
     pub key: String,
     /// How long the key stays taken, in milliseconds; without it, until the job has ended.
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 316_224_000_000u64)]
     #[serde(default, rename = "ttl_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
 }

@@ -5,11 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{Timestamp, from_text, time::millis, to_text};
 
 /// How one attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// The process ended by itself with this code, 0 to 255.
@@ -38,7 +39,7 @@ pub enum Outcome {
 }
 
 /// Why a process could not be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SpawnFailure {
     /// There is no such binary in the jobs directory.
@@ -50,7 +51,7 @@ pub enum SpawnFailure {
 }
 
 /// The seven outcomes without what they carry: the key of counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is documented at its twin in Outcome")]
 pub enum OutcomeKind {
@@ -170,7 +171,7 @@ pub fn cancelled_because(reason: &str) -> String {
 }
 
 /// What an attempt used, as the kernel counted it (`wait4`): the process and every descendant that it waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// From spawn to exit, in microseconds.
     pub wall_us: u64,
@@ -190,7 +191,7 @@ impl Usage {
 }
 
 /// Which stream of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Stream {
@@ -199,7 +200,7 @@ pub enum Stream {
 }
 
 /// The end of a stream: what was kept of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Tail {
     /// The last bytes written, as text; U+FFFD stands for what is no UTF-8.
     pub text: String,
@@ -226,7 +227,7 @@ impl Tail {
 }
 
 /// How far a job says it is (`::progress N [text]`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// Percent, 0 to 100.
     pub percent: f64,
@@ -236,7 +237,7 @@ pub struct Progress {
 }
 
 /// Everything that is known of an attempt when it has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptReport {
     /// The outcome of the attempt.
     pub outcome: Outcome,
@@ -278,6 +279,7 @@ pub struct AttemptReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     /// How long it was after SIGTERM until the end, when Jobber stopped it.
+    #[schema(value_type = Option<u64>)]
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub stopping_ms: Option<std::time::Duration>,
     /// The id of its process, for the attempt's span: known to its worker alone, and not recorded.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::outcome::{AttemptReport, Outcome, SpawnFailure};
 use super::time::millis;
 
 /// How the wait grows from attempt to attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackoffKind {
     /// Always the same.
@@ -19,7 +20,7 @@ pub enum BackoffKind {
 }
 
 /// The wait between two attempts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backoff {
     /// How it grows.
@@ -27,12 +28,15 @@ pub struct Backoff {
     pub kind: BackoffKind,
     /// The first wait.
     #[serde(rename = "delay_ms", with = "millis")]
+    #[schema(value_type = u64, maximum = 316_224_000_000u64)]
     pub delay: Duration,
     /// The longest wait; one day when absent.
+    #[schema(value_type = Option<u64>, maximum = 316_224_000_000u64)]
     #[serde(default, rename = "max_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub max: Option<Duration>,
     /// The part of the wait that is left to chance, 0 to 1: with 0.5, between half of it and all of it.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[schema(minimum = 0, maximum = 1)]
     pub jitter: f64,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::cron::{self, CronTimes};
 use super::time::millis;
@@ -130,7 +131,7 @@ impl Timing {
 }
 
 /// What the jobs of a schedule are like.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Template {
     /// The binary to run.
     pub name: JobName,

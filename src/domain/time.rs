@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// The longest duration that Jobber takes: ten years.
 pub const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z. Written as RFC 3339 in JSON (`2026-11-24T08:00:00.000Z`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, format = DateTime, example = "2026-11-24T03:38:51.604Z")]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -88,7 +90,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// A UTC day. Written `2026-11-24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, format = Date, example = "2026-11-24")]
 pub struct Day(i32);
 
 impl Day {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::QueueError;
 use crate::domain::{AcceptedJob, Job, JobBody, JobId, JobState, Progress, Timestamp, WorkerId};
@@ -86,7 +87,7 @@ pub struct QueuedJob {
 }
 
 /// How many jobs are in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "documented at JobState")]
 pub struct StateCounts {
     pub waiting: u64,

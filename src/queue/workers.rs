@@ -1,11 +1,12 @@
 //! Workers, as they announce themselves to each other.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::{AttemptNumber, JobId, JobName, Timestamp, WorkerId};
 
 /// A worker as it announces itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerInfo {
     /// This run of the worker.
     pub id: WorkerId,

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::intervals::Rate;
 use super::shard::{Counts, StatShard};
@@ -84,7 +85,7 @@ impl KnownErrors {
 }
 
 /// One line of `stats categories`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CategoryLine {
     /// The id, `uncategorised` or `pending`.
     pub category: String,
@@ -173,7 +174,7 @@ fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &KnownErrors) -> Cate
 }
 
 /// One line of `stats cost`: what failed attempts of one job name and category took.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CostLine {
     /// The binary whose jobs these were.
     pub name: JobName,

@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::intervals::{Difference, Rate, Stratum, newcombe, stratified};
 use super::shard::{Counter, Counts};
@@ -25,7 +26,7 @@ use super::total;
 use crate::domain::JobName;
 
 /// Jobs by how many others ran beside them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BesideStats {
     /// By the most jobs that ran beside, in order: a description, in which long jobs and
     /// retried ones stand higher.
@@ -48,7 +49,7 @@ pub struct BesideStats {
 }
 
 /// One line of `stats concurrency`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BesideLine {
     /// The most jobs that ran beside the job.
     pub jobs_beside: u32,

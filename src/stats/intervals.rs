@@ -15,6 +15,7 @@
 //! An interval of 95 %: of many such intervals, 95 in 100 hold the true value.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The 97.5 % quantile of the normal distribution: leaves 5 % outside on both sides together.
 pub const Z: f64 = 1.959_963_984_540_054;
@@ -22,7 +23,7 @@ pub const Z: f64 = 1.959_963_984_540_054;
 pub const FEWEST: i64 = 5;
 
 /// A part of a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rate {
     /// The size of the whole.
     pub n: i64,
@@ -58,7 +59,7 @@ pub fn wilson(x: f64, n: f64) -> Option<(f64, f64)> {
 }
 
 /// How much larger one part is than another.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     /// The first less the second, -1 to 1.
     pub difference: f64,

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::shard::{Counts, Histogram};
 use crate::domain::{JobName, OutcomeKind};
@@ -21,7 +22,7 @@ use crate::domain::{JobName, OutcomeKind};
 const ENOUGH: i64 = 20;
 
 /// Quantiles of a duration, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quantiles {
     /// How many durations were measured.
     pub n: i64,
@@ -41,7 +42,7 @@ impl Quantiles {
 }
 
 /// One line of `stats durations`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DurationLine {
     /// The binary that the jobs run.
     pub name: JobName,
@@ -62,7 +63,7 @@ pub fn durations(names: &BTreeMap<JobName, Counts>) -> Vec<DurationLine> {
 }
 
 /// What jobs of one name were given, and how much of it they used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SizeLine {
     /// The binary that the jobs run.
     pub name: JobName,

@@ -34,6 +34,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use statrs::function::beta::beta_reg;
 
@@ -43,7 +44,7 @@ use super::total;
 use crate::domain::JobName;
 
 /// An estimated chance, with an interval of 95 %.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Chance {
     /// How many jobs it comes from.
     pub n: i64,
@@ -59,7 +60,7 @@ pub struct Chance {
 }
 
 /// One attempt: the line of `stats attempts`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptLine {
     /// Attempt number, counting from 1; it follows on one failure less.
     pub attempt: u32,
@@ -315,7 +316,7 @@ pub fn caveat(names: &BTreeMap<JobName, Counts>) -> Option<String> {
 }
 
 /// Whether to allow so many attempts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorthIt {
     /// The number of attempts that the question is about.
     pub attempts: u32,

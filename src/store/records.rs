@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::domain::{
     AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, RawJson,
@@ -234,7 +235,7 @@ impl JobRecord {
 }
 
 /// One start of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptRecord {
     /// Attempt number, counting from 1.
     pub number: AttemptNumber,
@@ -254,7 +255,7 @@ pub struct AttemptRecord {
 }
 
 /// A job in one line of a list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobSummary {
     /// The id of the job.
     pub id: JobId,

@@ -1,11 +1,12 @@
 //! The events that the server sends: a job's log, and what happens to all jobs.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::{JobId, JobName, JobState, Outcome, Progress, Stream, Timestamp, WorkerId};
 
 /// One server-sent event of `GET /api/v1/jobs/{id}/logs`; the event's name is the `type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LogEvent {
     /// A piece of output.
@@ -54,7 +55,7 @@ impl LogEvent {
 }
 
 /// One server-sent event of `GET /api/v1/events`; the event's name is the `type`, its id a cursor to go on from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobEventView {
     /// What happened: the name of an [`crate::domain::EventKind`].
     #[serde(rename = "type")]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::ActedOnJobs;
 use crate::domain::{Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
 use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DayCount, DurationLine, SizeLine, WorthIt};
 
 /// `GET /api/v1/stats/attempts`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptsReport {
     /// One row for each attempt number.
     pub items: Vec<AttemptLine>,
@@ -24,14 +25,14 @@ pub struct AttemptsReport {
 pub type ConcurrencyReport = BesideStats;
 
 /// `GET /api/v1/stats/categories`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CategoriesReport {
     /// By category, most failures first.
     pub items: Vec<CategoryLine>,
 }
 
 /// `GET /api/v1/stats/cost`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CostReport {
     /// What failed attempts took, by job name and category.
     pub items: Vec<CostLine>,
@@ -40,14 +41,14 @@ pub struct CostReport {
 }
 
 /// `GET /api/v1/stats/durations`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DurationsReport {
     /// By job name.
     pub items: Vec<DurationLine>,
 }
 
 /// `GET /api/v1/failures`: attempts that failed with the same error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FailureGroup {
     /// The fingerprint of the error.
     pub fingerprint: Fingerprint,
@@ -78,7 +79,7 @@ pub struct FailureGroup {
 }
 
 /// A list of failures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FailuresReport {
     /// The groups.
     pub items: Vec<FailureGroup>,
@@ -87,7 +88,7 @@ pub struct FailuresReport {
 }
 
 /// The answer to `POST /api/v1/jobs:retry`: [`ActedOnJobs`] by its older name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RetriedFailed {
     /// Jobs that were put back, or would be.
     pub retried: Vec<JobId>,
@@ -109,7 +110,7 @@ impl From<ActedOnJobs> for RetriedFailed {
 }
 
 /// `GET /api/v1/categories`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CategoryListing {
     /// All categories.
     pub items: Vec<CategoryView>,
@@ -124,7 +125,7 @@ pub struct CategoryListing {
 }
 
 /// One category.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CategoryView {
     /// The category itself.
     #[serde(flatten)]
@@ -134,7 +135,7 @@ pub struct CategoryView {
 }
 
 /// `POST /api/v1/categories`. A preset gives what is not given; its examples come before those that are.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCategory {
     /// One of the categories that come with Jobber, by any of its names.
@@ -155,14 +156,14 @@ pub struct NewCategory {
 }
 
 /// `GET /api/v1/categories:presets`: the categories that come with Jobber.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PresetListing {
     /// The presets.
     pub items: Vec<Preset>,
 }
 
 /// A category to choose, with other names that it goes by.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Preset {
     /// The category that it makes.
     #[serde(flatten)]
@@ -172,7 +173,7 @@ pub struct Preset {
 }
 
 /// `PUT /api/v1/categories/{id}`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CategoryBody {
     /// May be absent, or the same.
@@ -189,7 +190,7 @@ pub struct CategoryBody {
 }
 
 /// `POST /api/v1/categories:threshold`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ThresholdBody {
     /// -1 to 1; null leaves it to the configuration.
@@ -197,7 +198,7 @@ pub struct ThresholdBody {
 }
 
 /// The answer to a change of the categories.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CategoryChanged {
     /// Which category; absent when it was the threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,7 +212,7 @@ pub struct CategoryChanged {
 }
 
 /// `POST /api/v1/categories:test`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestBody {
     /// What an attempt might say.
@@ -219,7 +220,7 @@ pub struct TestBody {
 }
 
 /// Where a text belongs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tested {
     /// The category's id, or `uncategorised`.
     pub category: String,
@@ -236,7 +237,7 @@ pub struct Tested {
 }
 
 /// `POST /api/v1/categories:calibrate`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrateBody {
     /// Messages of which it is known where they belong.
@@ -244,7 +245,7 @@ pub struct CalibrateBody {
 }
 
 /// A message of which it is known where it belongs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LabelledText {
     /// What it says.
     pub text: String,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::JobSelection;
 use crate::domain::options::with_run_options;
@@ -22,7 +23,7 @@ macro_rules! define_submit_job {
         $($rest:tt)*
     })*) => {
         /// `POST /api/v1/jobs`: one job. What is absent is decided by the configuration.
-        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
         #[serde(deny_unknown_fields)]
         #[expect(missing_docs, reason = "the fields are those of Job and JobOptions")]
         pub struct SubmitJob {
@@ -37,12 +38,14 @@ macro_rules! define_submit_job {
             pub attempts: Option<u32>,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub backoff: Option<Backoff>,
+            #[schema(value_type = Option<u64>, maximum = 316_224_000_000u64)]
             #[serde(default, rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
             pub delay: Option<Duration>,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub priority: Option<u32>,
             $(
-                #[serde(default, rename = $json, $(with = $with,)? skip_serializing_if = "Option::is_none")]
+                $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
+                #[serde(default, rename = $json, skip_serializing_if = "Option::is_none")]
                 pub $field: Option<$type>,
             )*
             #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +85,7 @@ with_run_options!(define_submit_job);
 pub const MOST_JOBS: usize = 10_000;
 
 /// `POST /api/v1/jobs:bulk`: many jobs, all accepted or none.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitJobs {
     /// 1 to 10,000 jobs.
@@ -90,7 +93,7 @@ pub struct SubmitJobs {
 }
 
 /// The answer for one submitted job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Submitted {
     /// The job that stands for it.
     pub id: JobId,
@@ -115,7 +118,7 @@ impl Submitted {
 }
 
 /// The answer to `POST /api/v1/jobs:bulk`, in the order of the request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubmittedJobs {
     /// One for each job.
     pub jobs: Vec<Submitted>,
@@ -146,7 +149,7 @@ pub struct Listing<T> {
 }
 
 /// `GET /api/v1/jobs/{id}`: all that history and queue know of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// Identifies it.
     pub id: JobId,
@@ -223,7 +226,7 @@ impl JobView {
 }
 
 /// `POST /api/v1/jobs/{id}:cancel`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelRequest {
     /// Why, for history.
@@ -232,7 +235,7 @@ pub struct CancelRequest {
 }
 
 /// The answer to a verb on a job: `:cancel`, `:retry`, `:promote`, `DELETE`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Acted {
     /// The job.
     pub id: JobId,
@@ -282,7 +285,7 @@ pub struct ActedOnJobs {
 }
 
 /// `GET /api/v1/jobs/{id}/explain`: why the job stands where it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The job.
     pub id: JobId,

@@ -1,9 +1,10 @@
 //! Errors of the API.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An error, as RFC 9457 has it (`application/problem+json`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A URI reference that names the kind of problem: `/problems/<code>`.
     #[serde(rename = "type")]
@@ -25,7 +26,7 @@ pub struct Problem {
 }
 
 /// One wrong field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldProblem {
     /// Where: a JSON pointer (RFC 6901).
     pub pointer: String,

@@ -1,11 +1,12 @@
 //! The bodies of `/api/v1/queue`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::JobState;
 
 /// `POST /api/v1/queue:clean`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CleanBody {
     /// `completed` or `failed`.
@@ -23,7 +24,7 @@ fn thousand() -> usize {
 }
 
 /// The answer to `POST /api/v1/queue:clean`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cleaned {
     /// How many jobs were taken out of the queue.
     pub removed: u64,

@@ -1,13 +1,14 @@
 //! The bodies of `/api/v1/schedules`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::SubmitJob;
 use crate::domain::{JobId, ScheduleId, Template, Timestamp};
 
 /// `POST /api/v1/schedules` and `PUT /api/v1/schedules/{id}`: jobs like `job`, at the times of `cron` or every
 /// `every_ms`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutSchedule {
     /// Identifies it; the job's name when absent.
@@ -27,7 +28,7 @@ pub struct PutSchedule {
 }
 
 /// A schedule: `GET /api/v1/schedules/{id}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleView {
     /// Identifies it.
     pub id: ScheduleId,
@@ -53,7 +54,7 @@ pub struct ScheduleView {
 }
 
 /// The answer to a verb on a schedule: `:pause`, `:resume`, `DELETE`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleActed {
     /// The schedule.
     pub id: ScheduleId,

@@ -16,6 +16,8 @@ use crate::stats::{DailyTrends, ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
+#[cfg(test)]
+pub(super) use stats::STATISTICS;
 pub(super) use stats::{stats, throughput};
 
 /// The days and the job name that statistics are about.

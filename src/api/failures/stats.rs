@@ -18,6 +18,9 @@ use crate::domain::{JobName, JobOptions};
 use crate::stats::{Counts, StatShard, Trend, categories, co_running, sizing, survival};
 use crate::wire::failures::{AttemptsReport, CategoriesReport, CostReport, DurationsReport};
 
+/// The statistics that there are: the last part of the path.
+pub(in crate::api) const STATISTICS: [&str; 5] = ["attempts", "concurrency", "categories", "cost", "durations"];
+
 /// `GET /api/v1/stats/{attempts,concurrency,categories,cost,durations}`.
 pub(in crate::api) async fn stats(
     State(api): State<Arc<Api>>,
@@ -31,7 +34,7 @@ pub(in crate::api) async fn stats(
     let asked = if what == "attempts" { params.number("attempts", 1, JobOptions::MAX_ATTEMPTS.into())? } else { None };
     let days = if what == "categories" { trend_days(&mut params)? } else { None };
     params.done()?;
-    if !["attempts", "concurrency", "categories", "cost", "durations"].contains(&what) {
+    if !STATISTICS.contains(&what) {
         let detail = format!(
             "there are no statistics of {what:?}, but of attempts, concurrency, categories, cost, durations and throughput"
         );

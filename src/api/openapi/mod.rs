@@ -1,0 +1,98 @@
+//! Describes the API in OpenAPI 3.1: from the types of the bodies, and from one table of operations.
+//!
+//! [`operations`] is the table, [`operation`] what one entry is made of, [`problems`] every code of an error. Tests
+//! compare the table with the router in both directions, and every error that a handler makes with the codes.
+
+mod operation;
+mod operations;
+pub(super) mod problems;
+
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use crate::domain::JobOptions;
+use crate::wire::Problem;
+use operation::Schemas;
+
+/// The document as JSON. It depends on the version of Jobber alone.
+static DOCUMENT: LazyLock<String> =
+    LazyLock::new(|| serde_json::to_string_pretty(&document()).expect("the document has only strings for keys"));
+
+/// `GET /api/v1/openapi.json`.
+pub(super) async fn show() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}
+
+/// The API's description as OpenAPI 3.1: a JSON text, several lines long.
+pub fn openapi() -> &'static str {
+    &DOCUMENT
+}
+
+fn document() -> Value {
+    let mut schemas = Schemas::default();
+    schemas.of::<Problem>();
+    let mut paths = Map::new();
+    for operation in operations::all() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = operation.describe(&mut schemas);
+    }
+    let mut components = schemas.into_components();
+    for options in ["JobOptions", "SubmitJob"] {
+        set_bounds(&mut components[options]["properties"]);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Jobber",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Runs native programs as queued, supervised jobs and explains why they fail.",
+            "description": "Times are RFC 3339 in UTC, durations whole milliseconds. Errors are problems (RFC 9457): decide \
+                on `code`. Within v1 the API only grows: ignore fields and values of enumerations that you don't know.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "This server"}],
+        "security": [{"token": []}, {}],
+        "tags": operations::TAGS.iter().map(|(name, about)| json!({"name": name, "description": about})).collect::<Vec<_>>(),
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The value of `serve.token`, or of `serve.view_token` to read only. A server on loopback \
+                        may have neither.",
+                },
+            },
+        },
+    })
+}
+
+/// The least and the greatest value of each numeric option of a job; a list has them for its items.
+const BOUNDS: &[(&str, u64, u64)] = &[
+    ("attempts", 1, JobOptions::MAX_ATTEMPTS as u64),
+    ("delay_ms", 0, LONGEST_MS),
+    ("priority", 0, JobOptions::MAX_PRIORITY as u64),
+    ("timeout_ms", 1, LONGEST_MS),
+    ("grace_ms", 0, LONGEST_MS),
+    ("cores", 1, 65_536),
+    ("memory_bytes", 1 << 20, 1 << 50),
+    ("nice", 0, 19),
+    ("no_retry_exit_codes", 1, 255),
+];
+const LONGEST_MS: u64 = JobOptions::MAX_DURATION.as_millis() as u64;
+
+fn set_bounds(properties: &mut Value) {
+    for (name, least, most) in BOUNDS {
+        let property = &mut properties[name];
+        let bounded = if property["items"].is_null() { property } else { &mut property["items"] };
+        bounded["minimum"] = (*least).into();
+        bounded["maximum"] = (*most).into();
+    }
+}
+
+#[cfg(test)]
+mod tests;

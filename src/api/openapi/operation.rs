@@ -1,0 +1,321 @@
+//! One operation of the API: what a client sends, and what it gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+
+use super::problems::{self, Code};
+
+/// The named schemas of the document, collected while operations name them.
+#[derive(Default)]
+pub(super) struct Schemas(BTreeMap<String, RefOr<Schema>>);
+
+impl Schemas {
+    /// A reference to the schema of a type, which the document holds from now on.
+    pub(super) fn of<T: ToSchema>(&mut self) -> Value {
+        let name = T::name();
+        if !self.0.contains_key(&*name) {
+            self.0.insert(name.to_string(), T::schema());
+            let mut others = Vec::new();
+            T::schemas(&mut others);
+            self.0.extend(others);
+        }
+        json!({"$ref": format!("#/components/schemas/{name}")})
+    }
+
+    pub(super) fn into_components(self) -> Value {
+        serde_json::to_value(self.0).expect("schemas are JSON")
+    }
+}
+
+/// How a body is described: a reference to a schema, or a schema itself.
+pub(super) type Describe = fn(&mut Schemas) -> Value;
+
+/// A page of `T`, or a list that has only one.
+pub(super) fn page_of<T: ToSchema>(schemas: &mut Schemas) -> Value {
+    json!({
+        "type": "object",
+        "required": ["items", "next_cursor"],
+        "properties": {
+            "items": {"type": "array", "items": schemas.of::<T>()},
+            "next_cursor": {"type": ["string", "null"], "description": "Give it back as `cursor`; null on the last page."},
+        },
+    })
+}
+
+/// Lines of a stream, or of a file.
+pub(super) fn text(_: &mut Schemas) -> Value {
+    json!({"type": "string"})
+}
+
+struct Answer {
+    about: &'static str,
+    bodies: Vec<(&'static str, Describe)>,
+    example: Option<Value>,
+    header: Option<(&'static str, &'static str)>,
+}
+
+/// One operation, for the document.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    /// The path as OpenAPI writes it, with the verb: `/api/v1/jobs/{id}:cancel`.
+    pub(super) path: &'static str,
+    /// The name of the function in generated clients.
+    pub(super) id: &'static str,
+    summary: &'static str,
+    about: &'static str,
+    tag: &'static str,
+    parameters: Vec<Value>,
+    body: Option<(Describe, Value, bool)>,
+    answers: BTreeMap<u16, Answer>,
+    codes: BTreeSet<&'static str>,
+    is_open: bool,
+    is_deprecated: bool,
+}
+
+impl Operation {
+    pub(super) fn new(
+        tag: &'static str,
+        method: &'static str,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        let mut codes = BTreeSet::from(problems::ALWAYS);
+        if method != "get" {
+            codes.extend(problems::WRITES);
+        }
+        let mut operation = Self {
+            method,
+            path,
+            id,
+            summary,
+            about: "",
+            tag,
+            parameters: Vec::new(),
+            body: None,
+            answers: BTreeMap::new(),
+            codes,
+            is_open: false,
+            is_deprecated: false,
+        };
+        let segments = path.split('/').filter_map(|part| part.strip_prefix('{')?.split('}').next());
+        for name in segments {
+            operation.codes.extend(["invalid_path", "not_found"]);
+            operation.parameters.push(path_parameter(tag, name));
+        }
+        operation
+    }
+
+    /// What the summary does not say.
+    pub(super) fn about(mut self, about: &'static str) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Takes a parameter of the query.
+    pub(super) fn query(mut self, name: &str, schema: Value, about: &str) -> Self {
+        self.codes.insert("invalid_query");
+        let mut parameter = json!({"name": name, "in": "query", "description": about, "schema": schema});
+        if parameter["schema"]["type"] == "array" {
+            parameter["style"] = "form".into();
+            parameter["explode"] = false.into();
+        }
+        self.parameters.push(parameter);
+        self
+    }
+
+    /// Takes a parameter of the query without which there is no answer.
+    pub(super) fn needed(self, name: &str, schema: Value, about: &str) -> Self {
+        let mut operation = self.query(name, schema, about);
+        if let Some(parameter) = operation.parameters.last_mut() {
+            parameter["required"] = true.into();
+        }
+        operation
+    }
+
+    /// Takes a header.
+    pub(super) fn header(mut self, name: &str, schema: Value, about: &str) -> Self {
+        self.codes.insert("invalid_header");
+        self.parameters.push(json!({"name": name, "in": "header", "description": about, "schema": schema}));
+        self
+    }
+
+    /// Takes a body of JSON.
+    pub(super) fn body(mut self, describe: Describe, example: Value) -> Self {
+        self.codes.extend(problems::BODY);
+        self.body = Some((describe, example, true));
+        self
+    }
+
+    /// Takes a body of JSON that may be left out.
+    pub(super) fn optional_body(self, describe: Describe, example: Value) -> Self {
+        let mut operation = self.body(describe, example);
+        if let Some((_, _, is_needed)) = &mut operation.body {
+            *is_needed = false;
+        }
+        operation
+    }
+
+    /// Answers with JSON.
+    pub(super) fn answer(self, status: u16, about: &'static str, describe: Describe) -> Self {
+        self.answer_as(status, about, &[("application/json", describe)])
+    }
+
+    /// Answers in one of these media types.
+    pub(super) fn answer_as(mut self, status: u16, about: &'static str, bodies: &[(&'static str, Describe)]) -> Self {
+        self.answers.insert(status, Answer { about, bodies: bodies.to_vec(), example: None, header: None });
+        self
+    }
+
+    /// Shows an answer.
+    pub(super) fn example(mut self, example: Value) -> Self {
+        if let Some(answer) = self.answers.values_mut().next_back() {
+            answer.example = Some(example);
+        }
+        self
+    }
+
+    /// The last answer has this header.
+    pub(super) fn with_header(mut self, name: &'static str, about: &'static str) -> Self {
+        if let Some(answer) = self.answers.values_mut().next_back() {
+            answer.header = Some((name, about));
+        }
+        self
+    }
+
+    /// May be refused with these codes, besides those that follow from the rest.
+    pub(super) fn refuses(mut self, codes: &[&'static str]) -> Self {
+        self.codes.extend(codes);
+        self
+    }
+
+    /// Needs no token.
+    pub(super) fn open(mut self) -> Self {
+        self.is_open = true;
+        self.codes.remove("unauthorized");
+        self
+    }
+
+    /// Stays for old clients.
+    pub(super) fn deprecated(mut self) -> Self {
+        self.is_deprecated = true;
+        self
+    }
+
+    /// The codes with which it may be refused.
+    pub(super) fn codes(&self) -> impl Iterator<Item = &'static Code> {
+        problems::CODES.iter().filter(|code| self.codes.contains(code.code))
+    }
+
+    /// The operation as OpenAPI has it.
+    pub(super) fn describe(&self, schemas: &mut Schemas) -> Value {
+        let mut operation = json!({"operationId": self.id, "summary": self.summary, "tags": [self.tag]});
+        if !self.about.is_empty() {
+            operation["description"] = self.about.into();
+        }
+        if !self.parameters.is_empty() {
+            operation["parameters"] = self.parameters.clone().into();
+        }
+        if let Some((describe, example, is_needed)) = &self.body {
+            let media = json!({"schema": describe(schemas), "example": example});
+            operation["requestBody"] = json!({"required": is_needed, "content": {"application/json": media}});
+        }
+        if self.is_open {
+            operation["security"] = json!([]);
+        }
+        if self.is_deprecated {
+            operation["deprecated"] = true.into();
+        }
+        let mut responses = Map::new();
+        for (status, answer) in &self.answers {
+            let mut content = Map::new();
+            for (media, describe) in &answer.bodies {
+                let mut body = json!({"schema": describe(schemas)});
+                if let Some(example) = answer.example.as_ref().filter(|_| *media == "application/json") {
+                    body["example"] = example.clone();
+                }
+                content.insert((*media).to_owned(), body);
+            }
+            let mut response = json!({"description": answer.about});
+            if !content.is_empty() {
+                response["content"] = content.into();
+            }
+            if let Some((name, about)) = answer.header {
+                response["headers"] = json!({name: {"description": about, "schema": {"type": "string"}}});
+            }
+            responses.insert(status.to_string(), response);
+        }
+        let mut by_status: BTreeMap<u16, Vec<&Code>> = BTreeMap::new();
+        for code in self.codes() {
+            by_status.entry(code.status).or_default().push(code);
+        }
+        for (status, codes) in by_status {
+            let lines: Vec<_> = codes.iter().map(|code| format!("- `{}`: {}", code.code, code.about)).collect();
+            let content = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
+            let mut response = json!({"description": lines.join("\n"), "content": content});
+            if status == 503 || status == 507 {
+                let about = "After how many seconds another try is sensible";
+                response["headers"] = json!({"Retry-After": {"description": about, "schema": {"type": "string"}}});
+            }
+            responses.insert(status.to_string(), response);
+        }
+        operation["responses"] = responses.into();
+        operation
+    }
+}
+
+/// The parameter of a path: an id, whose kind the tag tells.
+fn path_parameter(tag: &str, name: &str) -> Value {
+    let (about, example, most) = match (tag, name) {
+        (_, "n") => {
+            return json!({
+                "name": "n", "in": "path", "required": true, "description": "The number of an attempt, from 1",
+                "schema": {"type": "integer", "minimum": 1, "maximum": u32::MAX}, "example": 1,
+            });
+        }
+        (_, "fingerprint") => ("A fingerprint, or its first digits", "3f2a", 64),
+        ("Schedules", _) => ("The id of a schedule", "nightly", 128),
+        ("Workers", _) => ("The id of a worker", "host-4242-9f86d081", 128),
+        ("Failures", _) => ("The id or the name of a category", "disk-full", 100),
+        _ => ("The id of a job", "01a20ba2-8b54-7171-9566-b15d432fef8b", 256),
+    };
+    let pattern = if tag == "Schedules" { "^[A-Za-z0-9][A-Za-z0-9._-]*$" } else { "^[A-Za-z0-9._-]+$" };
+    json!({
+        "name": name, "in": "path", "required": true, "description": about, "example": example,
+        "schema": {"type": "string", "minLength": 1, "maxLength": most, "pattern": pattern},
+    })
+}
+
+/// The schema of a whole number within bounds.
+pub(super) fn number(least: u64, most: u64) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most})
+}
+
+/// The schema of a list of words, written with commas.
+pub(super) fn words(all: &[&str]) -> Value {
+    json!({"type": "array", "items": {"type": "string", "enum": all}})
+}
+
+/// The schema of a moment.
+pub(super) fn moment() -> Value {
+    json!({"type": "string", "format": "date-time", "example": "2026-11-24T03:38:51Z"})
+}
+
+/// The schema of a text of some length.
+pub(super) fn string(most: u64) -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": most})
+}
+
+/// The schema of true and false.
+pub(super) fn flag() -> Value {
+    json!({"type": "boolean"})
+}
+
+/// The schema of an object whose fields are documented in words only.
+pub(super) fn object(_: &mut Schemas) -> Value {
+    json!({"type": "object"})
+}

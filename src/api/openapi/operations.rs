@@ -1,0 +1,393 @@
+//! The table of operations: every route, what it takes and gives, and how it may refuse.
+
+use serde_json::{Value, json};
+
+use super::operation::{Operation, flag, moment, number, object, page_of, string, text, words};
+use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
+use crate::api::health;
+use crate::domain::JobOptions;
+use crate::queue::{StateCounts, WorkerInfo};
+use crate::stats::BesideStats;
+use crate::store::JobSummary;
+use crate::wire::failures::{
+    AttemptsReport, CalibrateBody, CategoriesReport, CategoryBody, CategoryChanged, CategoryListing, CostReport,
+    DurationsReport, FailuresReport, NewCategory, PresetListing, RetriedFailed, RetryFailed, TestBody, Tested,
+    ThresholdBody,
+};
+use crate::wire::{
+    Acted, CancelRequest, CleanBody, Cleaned, Explanation, FlowJob, JobView, LARGEST_PAGE, PutSchedule, ScheduleActed,
+    ScheduleView, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs,
+};
+
+const JOBS: &str = "Jobs";
+const FAILURES: &str = "Failures";
+const STATISTICS: &str = "Statistics";
+const SCHEDULES: &str = "Schedules";
+const QUEUES: &str = "Queue";
+const WORKERS: &str = "Workers";
+const SERVER: &str = "Server";
+const ORIGINAL: &str = "Original";
+
+/// The groups of operations, in the order in which people read them.
+pub(super) const TAGS: [(&str, &str); 8] = [
+    (JOBS, "Submit jobs, read, follow and change them."),
+    (FAILURES, "What attempts failed with, and the categories of these errors."),
+    (STATISTICS, "How jobs do: by attempt, by what runs beside them, by category, in time and cost."),
+    (SCHEDULES, "Jobs that come by themselves."),
+    (QUEUES, "The queue as a whole."),
+    (WORKERS, "The processes that run jobs."),
+    (SERVER, "The server itself."),
+    (ORIGINAL, "The routes of the original program, for its clients. Errors are `{\"message\", \"error\"}`."),
+];
+
+/// All operations, in the order of the document.
+pub(super) fn all() -> Vec<Operation> {
+    let groups =
+        [jobs(), bulk(), failures(), categories(), statistics(), schedules(), operation(), server(), original()];
+    groups.into_iter().flatten().collect()
+}
+
+const STATES: [&str; 6] = ["waiting", "delayed", "prioritized", "active", "completed", "failed"];
+const ID: &str = "01a20ba2-8b54-7171-9566-b15d432fef8b";
+const KEY: &str = "Makes a repetition harmless: the same key with the same body gets the first answer again";
+
+fn jobs() -> Vec<Operation> {
+    let submission = json!({"name": "hello", "data": {"width": 800}, "attempts": 5, "timeout_ms": 60000});
+    let submitted = json!({"id": ID, "status": "queued", "duplicate": false});
+    vec![
+        listed(Operation::new(JOBS, "get", "/api/v1/jobs", "listJobs", "List jobs, the last submitted first"))
+            .query("limit", number(1, LARGEST_PAGE.into()), "How many jobs a page has; 50 when absent")
+            .query("cursor", string(1024), "`next_cursor` of the page before")
+            .answer(200, "A page of jobs, as history knows them", page_of::<JobSummary>)
+            .with_header("Link", "The next page, if there is one (RFC 8288)")
+            .refuses(&[STORE]),
+        Operation::new(JOBS, "post", "/api/v1/jobs", "submitJob", "Submit one job")
+            .about("What is absent is decided by `[jobs.NAME]`, then by `[defaults]` of the server's configuration.")
+            .header("Idempotency-Key", string(256), KEY)
+            .body(|s| s.of::<SubmitJob>(), submission.clone())
+            .answer(202, "The job is queued", |s| s.of::<Submitted>())
+            .example(submitted.clone())
+            .with_header("Location", "The path of the job")
+            .refuses(&SUBMITS)
+            .refuses(&["idempotency_key_reused"]),
+        Operation::new(JOBS, "post", "/api/v1/jobs:bulk", "submitJobs", "Submit many jobs, all or none")
+            .header("Idempotency-Key", string(256), KEY)
+            .body(|s| s.of::<SubmitJobs>(), json!({"jobs": [submission.clone()]}))
+            .answer(202, "The jobs are queued, in the order of the request", |s| s.of::<SubmittedJobs>())
+            .example(json!({"jobs": [submitted.clone()]}))
+            .refuses(&SUBMITS)
+            .refuses(&["idempotency_key_reused"]),
+        Operation::new(JOBS, "post", "/api/v1/flows", "submitFlow", "Submit a tree of jobs, all or none")
+            .about("A job runs when all of its children have completed.")
+            .header("Idempotency-Key", string(256), KEY)
+            .body(|s| s.of::<FlowJob>(), json!({"job": {"name": "hello"}, "children": [{"job": {"name": "hello"}}]}))
+            .answer(202, "The jobs are queued, in the shape of the request", |s| s.of::<SubmittedFlow>())
+            .with_header("Location", "The path of the job at the root")
+            .refuses(&SUBMITS)
+            .refuses(&["invalid_flow", "idempotency_key_reused"]),
+        Operation::new(JOBS, "get", "/api/v1/jobs/{id}", "getJob", "Show a job with all its attempts")
+            .query("wait", number(0, 60), "Answer when the job has ended, or after so many seconds")
+            .header("Prefer", string(64), "`wait=N` is the same as the parameter")
+            .answer(200, "All that history and queue know of it", |s| s.of::<JobView>())
+            .refuses(&["unknown_job", QUEUE, STORE]),
+        Operation::new(JOBS, "delete", "/api/v1/jobs/{id}", "removeJob", "Take a job out of queue and lists")
+            .answer(200, "It is removed", |s| s.of::<Acted>())
+            .example(json!({"id": ID, "status": "removed"}))
+            .refuses(&ACTS),
+        Operation::new(JOBS, "post", "/api/v1/jobs/{id}:cancel", "cancelJob", "Stop a job, running or not")
+            .optional_body(|s| s.of::<CancelRequest>(), json!({"reason": "wrong input"}))
+            .answer(202, "It is cancelled, or its worker was told", |s| s.of::<Acted>())
+            .example(json!({"id": ID, "status": "cancelling"}))
+            .refuses(&ACTS),
+        Operation::new(JOBS, "post", "/api/v1/jobs/{id}:retry", "retryJob", "Put a failed job back")
+            .answer(202, "It waits again, with a fresh budget of attempts", |s| s.of::<Acted>())
+            .example(json!({"id": ID, "status": "retried"}))
+            .refuses(&ACTS)
+            .refuses(&["deduplication_key_taken"]),
+        Operation::new(JOBS, "post", "/api/v1/jobs/{id}:promote", "promoteJob", "Make a delayed job ready now")
+            .answer(202, "It is ready", |s| s.of::<Acted>())
+            .example(json!({"id": ID, "status": "promoted"}))
+            .refuses(&ACTS),
+        Operation::new(JOBS, "get", "/api/v1/jobs/{id}/explain", "explainJob", "Say why a job stands where it stands")
+            .answer(200, "The reasons, the most important first", |s| s.of::<Explanation>())
+            .refuses(&["unknown_job", QUEUE, STORE]),
+        Operation::new(JOBS, "get", "/api/v1/jobs/{id}/logs", "followLog", "Stream what a job writes")
+            .about("Server-sent events until the job has ended. `Last-Event-ID` goes on where a stream broke off.")
+            .query("follow", flag(), "`false` ends with what there is so far")
+            .query("stream", json!({"type": "string", "enum": ["stdout", "stderr"]}), "Only this stream")
+            .query("attempt", number(1, u32::MAX.into()), "Only this attempt")
+            .header("Last-Event-ID", string(256), "The id of the last event that came")
+            .answer_as(200, "Events: `output`, `gap`, `progress`, `attempt`, `state`", &[("text/event-stream", text)])
+            .answer_as(204, "There is no more", &[])
+            .refuses(&["unknown_job", QUEUE, STORE]),
+        Operation::new(JOBS, "get", "/api/v1/events", "followEvents", "Stream what happens to all jobs")
+            .about("Server-sent events without end.")
+            .query("after", string(64), "The id of an event: those after it")
+            .header("Last-Event-ID", string(256), "The id of the last event that came")
+            .answer_as(200, "Events, each named by its kind", &[("text/event-stream", text)])
+            .refuses(&["log_unavailable"]),
+    ]
+}
+
+/// The filters of a list of jobs.
+fn listed(operation: Operation) -> Operation {
+    operation
+        .query("state", words(&STATES), "Only jobs in one of these states")
+        .query("name", name(), "Only jobs of this name")
+        .query("since", moment(), "Submitted at this time or later")
+        .query("until", moment(), "Submitted before this time")
+        .query("category", string(100), "An attempt failed with an error of this category: its id or name")
+        .query("fingerprint", fingerprint(), "An attempt failed with this error; the first digits are enough")
+        .refuses(&["unknown_category", "unknown_error"])
+}
+
+fn name() -> Value {
+    json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"})
+}
+
+fn fingerprint() -> Value {
+    json!({"type": "string", "pattern": "^[0-9a-f]{4,64}$"})
+}
+
+fn bulk() -> Vec<Operation> {
+    vec![
+        Operation::new(JOBS, "post", "/api/v1/jobs:retry", "retryJobs", "Put failed jobs back, by filter")
+            .body(|s| s.of::<RetryFailed>(), json!({"category": "uncategorised", "dry_run": true}))
+            .answer(200, "What was done, or would be", |s| s.of::<RetriedFailed>())
+            .example(json!({"retried": [ID], "skipped": {}, "more": false, "dry_run": true}))
+            .refuses(&["unknown_category", "unknown_error", QUEUE, STORE, "log_unavailable", "log_full"]),
+    ]
+}
+
+/// The jobs that statistics are about.
+fn span(operation: Operation) -> Operation {
+    let day = || json!({"type": "string", "format": "date", "example": "2026-11-24"});
+    operation
+        .query("name", name(), "Only jobs of this name")
+        .query("since", day(), "Submitted on this day (UTC) or later; a moment stands for its day")
+        .query("until", day(), "Submitted before this day")
+        .refuses(&[STORE])
+}
+
+fn failures() -> Vec<Operation> {
+    vec![
+        span(Operation::new(FAILURES, "get", "/api/v1/failures", "listFailures", "What attempts failed with"))
+            .query("category", string(100), "Only errors of this category: its id or name, `uncategorised`, `pending`")
+            .query("fingerprint", json!({"type": "string", "pattern": "^[0-9a-f]{1,64}$"}), "Only errors that begin so")
+            .query("limit", number(1, 1000), "At most so many groups; 100 when absent")
+            .answer(200, "Groups of failed attempts, the most frequent first", |s| s.of::<FailuresReport>())
+            .refuses(&["unknown_category"]),
+        Operation::new(
+            FAILURES,
+            "get",
+            "/api/v1/failures/similar",
+            "findSimilar",
+            "Errors that mean the same as a text",
+        )
+        .needed(
+            "text",
+            json!({"type": "string", "minLength": 1, "maxLength": 4096, "pattern": "\\S"}),
+            "What to look for",
+        )
+        .query("limit", number(1, 100), "At most so many groups; 10 when absent")
+        .answer(200, "Known errors, the nearest first", |s| s.of::<FailuresReport>())
+        .refuses(&[STORE, "embedder_unavailable"]),
+    ]
+}
+
+fn categories() -> Vec<Operation> {
+    let changed = json!({"id": "disk-full", "status": "added", "cursor": "0-42", "takes_effect": "within seconds"});
+    let refused = ["invalid_category", STORE, "log_unavailable", "log_full"];
+    vec![
+        Operation::new(FAILURES, "get", "/api/v1/categories", "listCategories", "The categories of errors")
+            .answer(200, "All categories", |s| s.of::<CategoryListing>())
+            .refuses(&[STORE]),
+        Operation::new(FAILURES, "post", "/api/v1/categories", "addCategory", "Add a category")
+            .about("A preset gives what is not given. Without one, `name` must be there.")
+            .body(
+                |s| s.of::<NewCategory>(),
+                json!({"name": "Disk full", "examples": ["write failed: No space left on device"]}),
+            )
+            .answer(202, "It is added, and takes effect soon", |s| s.of::<CategoryChanged>())
+            .example(changed.clone())
+            .refuses(&refused)
+            .refuses(&["unknown_preset", "category_exists", "too_many_categories"]),
+        Operation::new(FAILURES, "put", "/api/v1/categories/{id}", "editCategory", "Replace a category")
+            .body(|s| s.of::<CategoryBody>(), json!({"name": "Disk full", "examples": ["No space left on device"]}))
+            .answer(202, "It is replaced, and takes effect soon", |s| s.of::<CategoryChanged>())
+            .refuses(&refused)
+            .refuses(&["unknown_category", "category_exists"]),
+        Operation::new(FAILURES, "delete", "/api/v1/categories/{id}", "removeCategory", "Remove a category")
+            .answer(202, "It is removed, and takes effect soon", |s| s.of::<CategoryChanged>())
+            .refuses(&refused)
+            .refuses(&["unknown_category"]),
+        Operation::new(FAILURES, "get", "/api/v1/categories:presets", "listPresets", "Categories to choose from")
+            .answer(200, "The categories that come with Jobber", |s| s.of::<PresetListing>()),
+        Operation::new(FAILURES, "post", "/api/v1/categories:test", "testCategory", "Say where a text belongs")
+            .body(|s| s.of::<TestBody>(), json!({"text": "write failed: No space left on device"}))
+            .answer(200, "The category, and how near it is", |s| s.of::<Tested>())
+            .refuses(&[STORE, "embedder_unavailable"]),
+        Operation::new(FAILURES, "post", "/api/v1/categories:calibrate", "calibrate", "Find the best threshold")
+            .body(
+                |s| s.of::<CalibrateBody>(),
+                json!({"labelled": [{"text": "No space left on device", "category": "uncategorised"}]}),
+            )
+            .answer(200, "The best threshold, and what others give", object)
+            .refuses(&["unknown_category", STORE, "embedder_unavailable"]),
+        Operation::new(FAILURES, "post", "/api/v1/categories:threshold", "setThreshold", "Set the threshold")
+            .body(|s| s.of::<ThresholdBody>(), json!({"threshold": 0.5}))
+            .answer(202, "It takes effect soon", |s| s.of::<CategoryChanged>())
+            .refuses(&refused),
+    ]
+}
+
+fn statistics() -> Vec<Operation> {
+    let stats = |path, id, summary| {
+        span(Operation::new(STATISTICS, "get", path, id, summary)).query(
+            "format",
+            json!({"type": "string", "enum": ["json", "csv"]}),
+            "The same as `Accept: text/csv`",
+        )
+    };
+    vec![
+        stats("/api/v1/stats/attempts", "getAttemptStats", "Whether further attempts are worth it")
+            .query(
+                "attempts",
+                number(1, JobOptions::MAX_ATTEMPTS.into()),
+                "Is it worth it to allow so many? 5 when absent",
+            )
+            .answer_as(
+                200,
+                "By the number of the attempt",
+                &[("application/json", |s| s.of::<AttemptsReport>()), ("text/csv", text)],
+            ),
+        stats("/api/v1/stats/concurrency", "getConcurrencyStats", "What it costs to run jobs side by side").answer_as(
+            200,
+            "By the number of jobs on the same host",
+            &[("application/json", |s| s.of::<BesideStats>()), ("text/csv", text)],
+        ),
+        stats("/api/v1/stats/categories", "getCategoryStats", "How often jobs survive each kind of error").answer_as(
+            200,
+            "By category",
+            &[("application/json", |s| s.of::<CategoriesReport>()), ("text/csv", text)],
+        ),
+        stats("/api/v1/stats/cost", "getCostStats", "What failed attempts cost, and what jobs really use").answer_as(
+            200,
+            "By job name and category; sizes by job name",
+            &[("application/json", |s| s.of::<CostReport>()), ("text/csv", text)],
+        ),
+        stats("/api/v1/stats/durations", "getDurationStats", "How long jobs wait and run").answer_as(
+            200,
+            "By job name",
+            &[("application/json", |s| s.of::<DurationsReport>()), ("text/csv", text)],
+        ),
+    ]
+}
+
+fn schedules() -> Vec<Operation> {
+    let schedule = json!({"id": "nightly", "cron": "30 2 * * *", "tz": "Europe/Berlin", "job": {"name": "hello"}});
+    let refused = ["invalid_schedule", "invalid_job", "unknown_binary", "unusable_binary", QUEUE, "queue_full"];
+    vec![
+        Operation::new(SCHEDULES, "get", "/api/v1/schedules", "listSchedules", "List all schedules")
+            .answer(200, "The schedules, the next due first", page_of::<ScheduleView>)
+            .refuses(&[QUEUE]),
+        Operation::new(SCHEDULES, "post", "/api/v1/schedules", "createSchedule", "Add or replace a schedule")
+            .about("Give either `cron` or `every_ms`. The id is the job's name if absent.")
+            .body(|s| s.of::<PutSchedule>(), schedule.clone())
+            .answer(200, "It replaces one", |s| s.of::<ScheduleView>())
+            .answer(201, "It is new", |s| s.of::<ScheduleView>())
+            .with_header("Location", "The path of the schedule")
+            .refuses(&refused),
+        Operation::new(SCHEDULES, "get", "/api/v1/schedules/{id}", "getSchedule", "Show a schedule")
+            .answer(200, "The schedule with its next times", |s| s.of::<ScheduleView>())
+            .refuses(&["unknown_schedule", QUEUE]),
+        Operation::new(
+            SCHEDULES,
+            "put",
+            "/api/v1/schedules/{id}",
+            "putSchedule",
+            "Add or replace the schedule of an id",
+        )
+        .body(|s| s.of::<PutSchedule>(), schedule)
+        .answer(200, "It replaces one", |s| s.of::<ScheduleView>())
+        .answer(201, "It is new", |s| s.of::<ScheduleView>())
+        .with_header("Location", "The path of the schedule")
+        .refuses(&refused),
+        Operation::new(SCHEDULES, "delete", "/api/v1/schedules/{id}", "removeSchedule", "Remove a schedule")
+            .answer(200, "It is removed; jobs that have come stay", |s| s.of::<ScheduleActed>())
+            .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
+        Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:trigger", "triggerSchedule", "Submit its job now")
+            .answer(202, "The job is queued", |s| s.of::<Submitted>())
+            .refuses(&SUBMITS)
+            .refuses(&["unknown_schedule"]),
+        Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:pause", "pauseSchedule", "Let no more jobs come")
+            .answer(200, "It is paused", |s| s.of::<ScheduleActed>())
+            .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
+        Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:resume", "resumeSchedule", "Let its jobs come again")
+            .answer(200, "It goes on", |s| s.of::<ScheduleActed>())
+            .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
+    ]
+}
+
+fn operation() -> Vec<Operation> {
+    vec![
+        Operation::new(QUEUES, "get", "/api/v1/queue", "getQueue", "How many jobs are in each state")
+            .answer(200, "The counts, and whether the queue is paused", |s| s.of::<StateCounts>())
+            .refuses(&[QUEUE]),
+        Operation::new(QUEUES, "post", "/api/v1/queue:pause", "pauseQueue", "Hand out no more jobs")
+            .about("Running jobs go on.")
+            .answer(200, "The queue is paused", |s| s.of::<StateCounts>())
+            .refuses(&[QUEUE, "queue_full"]),
+        Operation::new(QUEUES, "post", "/api/v1/queue:resume", "resumeQueue", "Hand out jobs again")
+            .answer(200, "The queue goes on", |s| s.of::<StateCounts>())
+            .refuses(&[QUEUE, "queue_full"]),
+        Operation::new(QUEUES, "post", "/api/v1/queue:clean", "cleanQueue", "Take ended jobs out of the queue")
+            .about("Their history stays.")
+            .body(|s| s.of::<CleanBody>(), json!({"state": "completed", "older_than_ms": 86_400_000, "limit": 1000}))
+            .answer(200, "How many were taken out", |s| s.of::<Cleaned>())
+            .refuses(&[QUEUE, "queue_full"]),
+        Operation::new(WORKERS, "get", "/api/v1/workers", "listWorkers", "List the workers that were heard of lately")
+            .answer(200, "The workers", page_of::<WorkerInfo>)
+            .refuses(&[QUEUE]),
+        Operation::new(WORKERS, "post", "/api/v1/workers/{id}:drain", "drainWorker", "Let a worker end")
+            .about("It takes nothing new, and ends when its jobs have.")
+            .answer(202, "It was told", object)
+            .refuses(&["unknown_worker", QUEUE, "queue_full"]),
+    ]
+}
+
+fn server() -> Vec<Operation> {
+    vec![
+        Operation::new(SERVER, "get", health::LIVE, "getHealth", "Whether the process answers")
+            .open()
+            .answer(200, "It does", object)
+            .example(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
+        Operation::new(SERVER, "get", health::READY, "getReadiness", "Whether the server accepts jobs")
+            .open()
+            .answer(200, "It is ready, or degraded and ready all the same", object)
+            .answer(503, "It is not ready", object),
+        Operation::new(SERVER, "get", "/api/v1/openapi.json", "getOpenApi", "This document").answer(
+            200,
+            "OpenAPI 3.1",
+            object,
+        ),
+    ]
+}
+
+fn original() -> Vec<Operation> {
+    vec![
+        Operation::new(ORIGINAL, "get", "/jobs", "originalListJobs", "Counts and ids by job name")
+            .deprecated()
+            .answer(202, "`{\"jobs\": [...]}`", object)
+            .refuses(&[QUEUE, STORE]),
+        Operation::new(ORIGINAL, "post", "/jobs", "originalSubmitJob", "Submit a job")
+            .deprecated()
+            .body(object, json!({"jobName": "hello", "arguments": []}))
+            .answer(202, "`{\"message\", \"jobId\", \"status\"}`", object)
+            .refuses(&SUBMITS),
+        Operation::new(ORIGINAL, "get", "/stats", "originalGetStats", "Success by attempts, concurrency and category")
+            .deprecated()
+            .answer(202, "`{\"jobStats\": {...}}`", object)
+            .refuses(&[STORE]),
+    ]
+}
