@@ -49,7 +49,7 @@ pub struct WorkerInfo {
 }
 
 /// A job that a worker runs now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunningJob {
     /// The job.
     pub job: JobId,

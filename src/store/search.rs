@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::JobSummary;
 use crate::domain::{Outcome, OutcomeKind, WorkerId};
@@ -79,7 +80,7 @@ pub struct JobPage {
 }
 
 /// How many jobs match a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobCount {
     /// How many were counted.
     pub count: u64,

@@ -1,11 +1,12 @@
 //! The body of `GET /api/v1/binaries`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::JobName;
 
 /// `GET /api/v1/binaries`: what jobs can be named after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BinaryListing {
     /// By name.
     pub items: Vec<BinaryView>,
@@ -14,7 +15,7 @@ pub struct BinaryListing {
 }
 
 /// A binary of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BinaryView {
     /// The name that jobs give.
     pub name: JobName,

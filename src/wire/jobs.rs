@@ -128,7 +128,7 @@ pub struct SubmittedJobs {
 pub const LARGEST_PAGE: u16 = 200;
 
 /// `GET /api/v1/jobs`: a page of jobs, the last submitted first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobListing {
     /// The jobs.
     pub items: Vec<JobSummary>,
@@ -140,7 +140,7 @@ pub struct JobListing {
 }
 
 /// A list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Listing<T> {
     /// The items, in order.
     pub items: Vec<T>,
@@ -245,7 +245,7 @@ pub struct Acted {
 
 /// `POST /api/v1/jobs:cancel`, `:retry`, `:promote`, `:remove`: which jobs to act on. They are chosen by `ids` or by
 /// conditions.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActOnJobs {
     /// These jobs, at most 10,000.
@@ -269,7 +269,7 @@ pub struct ActOnJobs {
 }
 
 /// What became of a batch of jobs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct ActedOnJobs {
     /// The jobs that were acted on, or would be.
     #[serde(alias = "retried")]

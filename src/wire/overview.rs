@@ -1,12 +1,13 @@
 //! What goes on: counts of events over time, and the overview.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::{JobId, JobName, Timestamp};
 use crate::queue::StateCounts;
 
 /// How many events of each kind a time has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct EventCounts {
     /// Jobs that were submitted.
     pub submitted: u64,
@@ -21,7 +22,7 @@ pub struct EventCounts {
 }
 
 /// `GET /api/v1/stats/throughput`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ThroughputReport {
     /// The time that one item counts, in milliseconds.
     pub step_ms: u64,
@@ -32,7 +33,7 @@ pub struct ThroughputReport {
 }
 
 /// The counts of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ThroughputItem {
     /// Its start.
     pub at: Timestamp,
@@ -42,7 +43,7 @@ pub struct ThroughputItem {
 }
 
 /// `GET /api/v1/overview`: what goes on now. What could not be asked is null, and `components` says why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
     /// When the server looked.
     pub at: Timestamp,
@@ -65,7 +66,7 @@ pub struct Overview {
 }
 
 /// What happened in a time that ends now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rates {
     /// The length of that time, in seconds.
     pub window_s: u64,
@@ -75,7 +76,7 @@ pub struct Rates {
 }
 
 /// The job that has been ready for longest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OldestWaiting {
     /// The job.
     pub id: JobId,
@@ -86,7 +87,7 @@ pub struct OldestWaiting {
 }
 
 /// All workers together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct WorkersTotal {
     /// Workers.
     pub total: u64,
@@ -107,7 +108,7 @@ pub struct WorkersTotal {
 }
 
 /// A category and how many attempts failed with an error of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FailingCategory {
     /// The id, `uncategorised` or `pending`.
     pub category: String,
@@ -118,7 +119,7 @@ pub struct FailingCategory {
 }
 
 /// How far history is behind the event log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryLag {
     /// Whether history has every event.
     pub caught_up: bool,
@@ -133,7 +134,7 @@ pub struct HistoryLag {
 }
 
 /// What the server stands on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Components {
     /// The queue.
     pub queue: Component,
@@ -144,7 +145,7 @@ pub struct Components {
 }
 
 /// Whether one part answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Component {
     /// How it is.
     pub status: ComponentStatus,
@@ -154,7 +155,7 @@ pub struct Component {
 }
 
 /// How a part of the server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentStatus {
     /// It works.

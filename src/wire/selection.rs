@@ -1,11 +1,12 @@
 //! Which jobs a request is about: in the query of a list, or in the body of an action on many.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::{JobName, JobState, OutcomeKind, Timestamp, WorkerId};
 
 /// Conditions on jobs. All that are given must hold. A body takes them in with `#[serde(flatten)]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct JobSelection {
     /// In one of these states; in any when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,11 +1,12 @@
 //! The bodies of `/api/v1/session`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::{Secret, Timestamp};
 
 /// What a caller may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// Everything.
@@ -17,7 +18,7 @@ pub enum Access {
 }
 
 /// How a caller has shown who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SignedInBy {
     /// It need not: the server has no token.
@@ -29,7 +30,7 @@ pub enum SignedInBy {
 }
 
 /// Who the caller is to the server: the answer of every method of `/api/v1/session`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// What the caller may do.
     pub role: Access,
@@ -44,11 +45,12 @@ pub struct Session {
 }
 
 /// `POST /api/v1/session`: gives a browser a cookie that stands for the token.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// The operators' or the viewers' token.
     #[serde(deserialize_with = "secret")]
+    #[schema(value_type = String, min_length = 1)]
     pub token: Secret,
 }
 

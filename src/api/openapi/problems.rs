@@ -25,8 +25,11 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(400, "broken_body", "The body broke off."),
     code(401, "unauthorized", "The request has no token, or a wrong one."),
     code(403, "cross_site", "The request comes from a page of another site."),
+    code(403, "read_only", "The token allows to look, not to act."),
+    code(403, "hidden", "The token does not show what jobs are given and what they write."),
     code(404, "not_found", "There is nothing at this path."),
     code(404, "unknown_job", "There is no such job."),
+    code(404, "unknown_attempt", "The job has no such attempt."),
     code(404, "unknown_schedule", "There is no such schedule."),
     code(404, "unknown_worker", "No such worker was heard of lately."),
     code(404, "unknown_verb", "The path ends with a verb that does not exist."),
@@ -44,6 +47,7 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(415, "unsupported_media_type", "The body is not said to be JSON."),
     code(421, "wrong_host", "The server does not answer to this `Host`."),
     code(422, "invalid_body", "A field of the body is wrong, missing or unknown."),
+    code(422, "empty_filter", "The body chooses no jobs."),
     code(422, "invalid_job", "A field of a job is out of its range."),
     code(422, "invalid_flow", "A flow is too large, or its jobs contradict each other."),
     code(422, "invalid_schedule", "A field of a schedule is wrong."),
@@ -67,7 +71,7 @@ pub(in crate::api) const CODES: &[Code] = &[
 /// What every operation may be refused with.
 pub(super) const ALWAYS: [&str; 5] = ["invalid_host", "unauthorized", "wrong_host", "internal", "too_many_connections"];
 /// What an operation that changes something may be refused with.
-pub(super) const WRITES: [&str; 1] = ["cross_site"];
+pub(super) const WRITES: [&str; 2] = ["cross_site", "read_only"];
 /// What an operation with a body may be refused with.
 pub(super) const BODY: [&str; 7] = [
     "invalid_json",
