@@ -89,7 +89,7 @@ pub struct JobCount {
 }
 
 /// How long the search of one page may take. It leaves room for the rest of a request that should take at most 50 ms.
-const PAGE_TIME: Duration = Duration::from_millis(25);
+const PAGE_TIME: Duration = Duration::from_millis(20);
 /// How long the search of a count may take.
 const COUNT_TIME: Duration = Duration::from_millis(150);
 /// How many jobs a search looks at in any case, so that each page gets on, however busy the host is.

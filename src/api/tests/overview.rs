@@ -1,6 +1,7 @@
 //! Tests what tells how things go: searches of the list, counts over time, and the overview.
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 
 use super::*;
 
@@ -90,13 +91,13 @@ async fn the_overview_is_one_stream_for_all() {
     let site = Site::start().await;
     let open = async || {
         let request = site.http.get(format!("{}/api/v1/overview", site.base)).header("accept", "text/event-stream");
-        request.send().await.unwrap().bytes_stream()
+        request.send().await.unwrap().bytes_stream().boxed()
     };
     let (mut one, mut other) = (open().await, open().await);
-    let next = async |stream: &mut (dyn futures_util::Stream<Item = reqwest::Result<_>> + Unpin)| {
+    let next = async |stream: &mut BoxStream<'static, reqwest::Result<axum::body::Bytes>>| {
         let mut text = String::new();
         while !text.ends_with("\n\n") {
-            let piece: axum::body::Bytes = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
+            let piece = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
             text += std::str::from_utf8(&piece).unwrap();
         }
         text

@@ -13,9 +13,11 @@ use crate::store::{JobCount, JobFilter, JobPage, JobSummary, StoreError, StoreEr
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 
-/// How many jobs are read at once for a search, or for a list that is merged from several ranges: from all ranges
-/// together.
-const BATCH: usize = 1024;
+/// How many jobs are read at once for a search, from all ranges together: so few that the bound of a page is not passed
+/// by much.
+const SEARCH_BATCH: usize = 128;
+/// How many are read at once to be counted.
+const COUNT_BATCH: usize = 1024;
 /// The fewest that are read from one range at once.
 const SMALLEST_BATCH: usize = 8;
 
@@ -66,7 +68,7 @@ pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<ListCursor>
     let transaction = c.unchecked_transaction()?;
     let is_search = !filter.search.is_empty();
     // Asks for one more, to know whether there is another page.
-    let mut list = Merged::new(filter, start, Columns::Line, if is_search { BATCH } else { limit + 1 });
+    let mut list = Merged::new(filter, start, Columns::Line, if is_search { SEARCH_BATCH } else { limit + 1 });
     let mut bound = ScanBound::of_page();
     let mut page = JobPage { items: Vec::new(), next: None, scanned: None };
     let mut last = None;
@@ -92,7 +94,7 @@ pub(super) fn count(c: &Connection, filter: &JobFilter, most: usize) -> Read<Job
     let transaction = c.unchecked_transaction()?;
     let is_search = !filter.search.is_empty();
     let columns = if is_search { Columns::Line } else { Columns::Place };
-    let mut list = Merged::new(filter, None, columns, BATCH);
+    let mut list = Merged::new(filter, None, columns, if is_search { SEARCH_BATCH } else { COUNT_BATCH });
     let mut bound = ScanBound::of_count();
     let (mut count, mut capped) = (0, false);
     while let Some((place, line)) = list.next(c)? {
@@ -165,7 +167,7 @@ enum Columns {
 type Row = (ListCursor, Vec<u8>);
 
 impl<'f> Merged<'f> {
-    /// A list that starts after `start` and reads up to `batch` jobs at once.
+    /// A list that starts after `start` and reads about `batch` jobs at once, from all ranges together.
     fn new(filter: &'f JobFilter, start: Option<ListCursor>, columns: Columns, batch: usize) -> Self {
         let errors: BTreeSet<_> = filter.errors.iter().copied().collect();
         let states: BTreeSet<_> = filter.states.iter().copied().collect();
@@ -176,7 +178,7 @@ impl<'f> Merged<'f> {
         } else {
             vec![Of::All]
         };
-        let batch = if of.len() == 1 { batch } else { (BATCH / of.len()).max(SMALLEST_BATCH) };
+        let batch = (batch / of.len()).max(SMALLEST_BATCH);
         let range = |of| Range { of, rows: VecDeque::new(), before: start.clone(), is_read: false };
         Self { filter, columns, batch, ranges: of.into_iter().map(range).collect(), last: None }
     }
@@ -360,19 +362,24 @@ mod tests {
         record
     }
 
-    /// Writes jobs as fast as SQLite can, past the port, with lines as `line` makes them.
+    /// Writes jobs past the port, all with the same line and document but for their ids, because SQLite alone is fast.
     async fn fill(db: &Sqlite, count: i64, line: fn(&crate::store::JobRecord) -> Vec<u8>) {
-        for from in (0..count).step_by(20_000) {
+        const ID: &str = "the-id-of-the-job";
+        let mut job = record(ID, 0);
+        job.attempts[0].report.as_mut().unwrap().stdout = Tail::of(&[b'x'; 600], 600);
+        let (line, document) = (line(&job), codec::encode(&job));
+        for from in (0..count).step_by(50_000) {
+            let (line, document) = (line.clone(), document.clone());
             db.write(move |c| {
-                let mut insert = c.prepare_cached(
-                    "INSERT INTO history_jobs VALUES (?1, 'resize', 'failed', ?2, 0, 1, x'', ?3, ?4, ?2)",
-                )?;
-                for n in from..(from + 20_000).min(count) {
-                    let mut job = record(&format!("0193-7a5c-{n:08}"), n);
-                    job.attempts[0].report.as_mut().unwrap().stdout = Tail::of(&[b'x'; 600], 600);
-                    insert.execute((job.id.as_str(), n, line(&job), codec::encode(&job)))?;
-                }
-                Ok(())
+                c.execute(
+                    "WITH RECURSIVE numbers (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
+                     INSERT INTO history_jobs
+                     SELECT printf('0193-7a5c-%08d', n), 'resize', 'failed', n, 0, 1, x'',
+                            CAST(replace(CAST(?3 AS TEXT), ?5, printf('0193-7a5c-%08d', n)) AS BLOB),
+                            CAST(replace(CAST(?4 AS TEXT), ?5, printf('0193-7a5c-%08d', n)) AS BLOB), n
+                     FROM numbers",
+                    (from, (from + 50_000).min(count), &line, &document, ID),
+                )
             })
             .await
             .unwrap();
