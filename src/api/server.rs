@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::connection_limit::{ConnectionLimit, ConnectionPermit, OnlyProbes};
-use super::overview::make_overviews;
 use super::handshake;
 use super::metrics::{self, WorkerMetricsSettings};
+use super::overview::make_overviews;
 use super::router;
 use super::state::Api;
 use super::timeouts::{AnswerBody, Watch, Watched};

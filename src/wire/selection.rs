@@ -34,6 +34,7 @@ pub struct JobSelection {
     pub outcome: Vec<OutcomeKind>,
     /// Whose last attempt exited with this code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 255)]
     pub exit_code: Option<u8>,
     /// Whose last attempt was ended by the signal of this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,15 +8,15 @@ use crate::api::health;
 use crate::domain::JobOptions;
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::stats::BesideStats;
-use crate::store::JobSummary;
+use crate::store::JobCount;
 use crate::wire::failures::{
     AttemptsReport, CalibrateBody, CategoriesReport, CategoryBody, CategoryChanged, CategoryListing, CostReport,
-    DurationsReport, FailuresReport, NewCategory, PresetListing, RetriedFailed, RetryFailed, TestBody, Tested,
-    ThresholdBody,
+    DurationsReport, FailuresReport, NewCategory, PresetListing, RetriedFailed, TestBody, Tested, ThresholdBody,
 };
 use crate::wire::{
-    Acted, CancelRequest, CleanBody, Cleaned, Explanation, FlowJob, JobView, LARGEST_PAGE, PutSchedule, ScheduleActed,
-    ScheduleView, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs,
+    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, FlowJob, JobListing,
+    JobView, LARGEST_PAGE, Overview, PutSchedule, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs,
+    Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
@@ -48,6 +48,7 @@ pub(super) fn all() -> Vec<Operation> {
 }
 
 const STATES: [&str; 6] = ["waiting", "delayed", "prioritized", "active", "completed", "failed"];
+const OUTCOMES: [&str; 7] = ["exit", "signal", "timeout", "cancelled", "oom", "spawn_error", "lost"];
 const ID: &str = "01a20ba2-8b54-7171-9566-b15d432fef8b";
 const KEY: &str = "Makes a repetition harmless: the same key with the same body gets the first answer again";
 
@@ -58,8 +59,12 @@ fn jobs() -> Vec<Operation> {
         listed(Operation::new(JOBS, "get", "/api/v1/jobs", "listJobs", "List jobs, the last submitted first"))
             .query("limit", number(1, LARGEST_PAGE.into()), "How many jobs a page has; 50 when absent")
             .query("cursor", string(1024), "`next_cursor` of the page before")
-            .answer(200, "A page of jobs, as history knows them", page_of::<JobSummary>)
+            .answer(200, "A page of jobs, as history knows them", |s| s.of::<JobListing>())
             .with_header("Link", "The next page, if there is one (RFC 8288)")
+            .refuses(&[STORE]),
+        listed(Operation::new(JOBS, "get", "/api/v1/jobs:count", "countJobs", "Count jobs, up to 10,000"))
+            .answer(200, "How many, and whether there may be more", |s| s.of::<JobCount>())
+            .example(json!({"count": 10_000, "capped": true}))
             .refuses(&[STORE]),
         Operation::new(JOBS, "post", "/api/v1/jobs", "submitJob", "Submit one job")
             .about("What is absent is decided by `[jobs.NAME]`, then by `[defaults]` of the server's configuration.")
@@ -113,6 +118,7 @@ fn jobs() -> Vec<Operation> {
             .refuses(&["unknown_job", QUEUE, STORE]),
         Operation::new(JOBS, "get", "/api/v1/jobs/{id}/logs", "followLog", "Stream what a job writes")
             .about("Server-sent events until the job has ended. `Last-Event-ID` goes on where a stream broke off.")
+            .refuses(&["hidden"])
             .query("follow", flag(), "`false` ends with what there is so far")
             .query("stream", json!({"type": "string", "enum": ["stdout", "stderr"]}), "Only this stream")
             .query("attempt", number(1, u32::MAX.into()), "Only this attempt")
@@ -120,6 +126,8 @@ fn jobs() -> Vec<Operation> {
             .answer_as(200, "Events: `output`, `gap`, `progress`, `attempt`, `state`", &[("text/event-stream", text)])
             .answer_as(204, "There is no more", &[])
             .refuses(&["unknown_job", QUEUE, STORE]),
+        output("/api/v1/jobs/{id}/attempts/{n}/stdout", "getStdout", "What an attempt wrote to stdout, as a file"),
+        output("/api/v1/jobs/{id}/attempts/{n}/stderr", "getStderr", "What an attempt wrote to stderr, as a file"),
         Operation::new(JOBS, "get", "/api/v1/events", "followEvents", "Stream what happens to all jobs")
             .about("Server-sent events without end.")
             .query("after", string(64), "The id of an event: those after it")
@@ -127,6 +135,14 @@ fn jobs() -> Vec<Operation> {
             .answer_as(200, "Events, each named by its kind", &[("text/event-stream", text)])
             .refuses(&["log_unavailable"]),
     ]
+}
+
+/// The download of a stream of an attempt.
+fn output(path: &'static str, id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(JOBS, "get", path, id, summary)
+        .answer_as(200, "The bytes as they were written", &[("text/plain", text)])
+        .with_header("X-Jobber-Output", "`whole`, or `tail` when only the end is kept")
+        .refuses(&["unknown_job", "unknown_attempt", "hidden", QUEUE, STORE])
 }
 
 /// The filters of a list of jobs.
@@ -138,6 +154,13 @@ fn listed(operation: Operation) -> Operation {
         .query("until", moment(), "Submitted before this time")
         .query("category", string(100), "An attempt failed with an error of this category: its id or name")
         .query("fingerprint", fingerprint(), "An attempt failed with this error; the first digits are enough")
+        .query("q", string(256), "Has this text in its id, its name or the first line of its error")
+        .query("outcome", words(&OUTCOMES), "The last attempt that has ended ended in one of these ways")
+        .query("exit_code", number(0, 255), "The last attempt exited with this code")
+        .query("signal", number(1, 64), "The last attempt was ended by this signal")
+        .query("worker", string(128), "The last attempt was started by this worker")
+        .query("longer_than_ms", number(0, u64::from(u32::MAX)), "The last attempt ran for longer")
+        .query("shorter_than_ms", number(0, u64::from(u32::MAX)), "The last attempt ran for less")
         .refuses(&["unknown_category", "unknown_error"])
 }
 
@@ -150,12 +173,28 @@ fn fingerprint() -> Value {
 }
 
 fn bulk() -> Vec<Operation> {
+    let act = |path, id, summary| {
+        Operation::new(JOBS, "post", path, id, summary)
+            .about(
+                "Acts on a batch. Give `next_cursor` back as `cursor` until it is null. Jobs are chosen by `ids` or by \
+                 conditions; a body with neither is refused.",
+            )
+            .body(|s| s.of::<ActOnJobs>(), json!({"name": "hello", "limit": 500, "dry_run": true}))
+            .refuses(&["empty_filter", "unknown_category", "unknown_error"])
+            .refuses(&[QUEUE, "queue_full", STORE, "log_unavailable", "log_full"])
+    };
+    let acted = |operation: Operation| {
+        operation
+            .answer(200, "What was done, or would be, and why some were skipped", |s| s.of::<ActedOnJobs>())
+            .example(json!({"done": [ID], "skipped": {}, "more": false, "next_cursor": null, "dry_run": true}))
+    };
     vec![
-        Operation::new(JOBS, "post", "/api/v1/jobs:retry", "retryJobs", "Put failed jobs back, by filter")
-            .body(|s| s.of::<RetryFailed>(), json!({"category": "uncategorised", "dry_run": true}))
-            .answer(200, "What was done, or would be", |s| s.of::<RetriedFailed>())
-            .example(json!({"retried": [ID], "skipped": {}, "more": false, "dry_run": true}))
-            .refuses(&["unknown_category", "unknown_error", QUEUE, STORE, "log_unavailable", "log_full"]),
+        acted(act("/api/v1/jobs:cancel", "cancelJobs", "Stop many jobs")),
+        act("/api/v1/jobs:retry", "retryJobs", "Put many failed jobs back")
+            .answer(200, "What was done, or would be, and why some were skipped", |s| s.of::<RetriedFailed>())
+            .example(json!({"retried": [ID], "skipped": {}, "more": false, "next_cursor": null, "dry_run": true})),
+        acted(act("/api/v1/jobs:promote", "promoteJobs", "Make many delayed jobs ready now")),
+        acted(act("/api/v1/jobs:remove", "removeJobs", "Take many jobs out of queue and lists")),
     ]
 }
 
@@ -174,6 +213,7 @@ fn failures() -> Vec<Operation> {
         span(Operation::new(FAILURES, "get", "/api/v1/failures", "listFailures", "What attempts failed with"))
             .query("category", string(100), "Only errors of this category: its id or name, `uncategorised`, `pending`")
             .query("fingerprint", json!({"type": "string", "pattern": "^[0-9a-f]{1,64}$"}), "Only errors that begin so")
+            .query("trend", number(1, 90), "With the failures of each of the last so many days")
             .query("limit", number(1, 1000), "At most so many groups; 100 when absent")
             .answer(200, "Groups of failed attempts, the most frequent first", |s| s.of::<FailuresReport>())
             .refuses(&["unknown_category"]),
@@ -266,11 +306,19 @@ fn statistics() -> Vec<Operation> {
             "By the number of jobs on the same host",
             &[("application/json", |s| s.of::<BesideStats>()), ("text/csv", text)],
         ),
-        stats("/api/v1/stats/categories", "getCategoryStats", "How often jobs survive each kind of error").answer_as(
-            200,
-            "By category",
-            &[("application/json", |s| s.of::<CategoriesReport>()), ("text/csv", text)],
-        ),
+        stats("/api/v1/stats/categories", "getCategoryStats", "How often jobs survive each kind of error")
+            .query("trend", number(1, 90), "With the failures of each of the last so many days")
+            .answer_as(200, "By category", &[("application/json", |s| s.of::<CategoriesReport>()), ("text/csv", text)]),
+        Operation::new(STATISTICS, "get", "/api/v1/stats/throughput", "getThroughput", "What happened in each minute")
+            .about("The server counts from its start on, and what the event log still holds from before.")
+            .query("minutes", number(1, 1440), "So many of the last minutes; 60 when absent")
+            .query("format", json!({"type": "string", "enum": ["json", "csv"]}), "The same as `Accept: text/csv`")
+            .answer_as(
+                200,
+                "Every minute, the oldest first",
+                &[("application/json", |s| s.of::<ThroughputReport>()), ("text/csv", text)],
+            )
+            .refuses(&["log_unavailable"]),
         stats("/api/v1/stats/cost", "getCostStats", "What failed attempts cost, and what jobs really use").answer_as(
             200,
             "By job name and category; sizes by job name",
@@ -331,6 +379,9 @@ fn schedules() -> Vec<Operation> {
 
 fn operation() -> Vec<Operation> {
     vec![
+        Operation::new(QUEUES, "get", "/api/v1/overview", "getOverview", "What goes on now")
+            .about("What could not be asked is null. `Accept: text/event-stream` gets a stream: one snapshot a second.")
+            .answer_as(200, "A snapshot", &[("application/json", |s| s.of::<Overview>()), ("text/event-stream", text)]),
         Operation::new(QUEUES, "get", "/api/v1/queue", "getQueue", "How many jobs are in each state")
             .answer(200, "The counts, and whether the queue is paused", |s| s.of::<StateCounts>())
             .refuses(&[QUEUE]),
@@ -353,11 +404,35 @@ fn operation() -> Vec<Operation> {
             .about("It takes nothing new, and ends when its jobs have.")
             .answer(202, "It was told", object)
             .refuses(&["unknown_worker", QUEUE, "queue_full"]),
+        Operation::new(WORKERS, "get", "/api/v1/binaries", "listBinaries", "What jobs can be named after")
+            .answer(200, "What workers announce, and what lies in the server's jobs directory", |s| {
+                s.of::<BinaryListing>()
+            })
+            .refuses(&[QUEUE]),
     ]
 }
 
 fn server() -> Vec<Operation> {
     vec![
+        Operation::new(SERVER, "get", "/api/v1/session", "getSession", "Who the caller is to the server")
+            .open()
+            .answer(200, "Its role", |s| s.of::<Session>()),
+        Operation::new(SERVER, "post", "/api/v1/session", "signIn", "Give a browser a cookie that stands for a token")
+            .about("Only for pages of this server.")
+            .open()
+            .body(|s| s.of::<SignIn>(), json!({"token": "secret"}))
+            .answer(200, "It is signed in", |s| s.of::<Session>())
+            .with_header("Set-Cookie", "`jobber_session`: HttpOnly, SameSite=Strict")
+            .refuses(&["unauthorized"]),
+        Operation::new(SERVER, "delete", "/api/v1/session", "signOut", "Take the cookie away")
+            .open()
+            .answer(200, "It is signed out", |s| s.of::<Session>())
+            .with_header("Set-Cookie", "Ends the cookie"),
+        Operation::new(SERVER, "get", "/metrics", "getMetrics", "Metrics for Prometheus").answer_as(
+            200,
+            "In the format that `Accept` prefers",
+            &[("text/plain", text), ("application/openmetrics-text", text)],
+        ),
         Operation::new(SERVER, "get", health::LIVE, "getHealth", "Whether the process answers")
             .open()
             .answer(200, "It does", object)

@@ -14,10 +14,14 @@ fn routed_paths() -> Vec<&'static str> {
         .map(|rest| match rest.trim_start() {
             rest if rest.starts_with("health::LIVE") => "/healthz",
             rest if rest.starts_with("health::READY") => "/readyz",
+            rest if rest.starts_with("session::PATH") => "/api/v1/session",
+            rest if rest.starts_with("metrics::PATH") => "/metrics",
             rest => {
                 rest.strip_prefix('"').and_then(|rest| rest.split('"').next()).expect("a route begins with its path")
             }
         })
+        // The page is for people.
+        .filter(|path| *path != "/" && !path.starts_with("/ui"))
         .collect()
 }
 
