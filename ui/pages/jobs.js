@@ -27,6 +27,8 @@ export default function jobs({ scope, query, title }) {
     /** The row that gets the focus when the rows have come: its id, or `first`. */
     let wanted = at.peek();
     let lastToggled = '';
+    /** The ids of the rows that are shown. @type {string[]} */
+    let ids = [];
     /** @type {HTMLInputElement | null} */
     let search = null;
     /** @type {HTMLElement | null} */
@@ -68,33 +70,30 @@ export default function jobs({ scope, query, title }) {
     const move = (step) => {
         const rows = list.rows.peek();
         const from = place();
+        wanted = '';
         focusRow(rows[from < 0 ? 0 : Math.max(0, Math.min(rows.length - 1, from + step))]);
     };
-    /** After other rows have come: the focus stays at its row, or goes to the one that took its place. */
-    function keepFocus() {
+    /** After other rows have come: the focus stays at its row, or goes to the one that took its place. @param {Row[]} rows */
+    function keepFocus(rows) {
         const hadFocus = listElement?.contains(document.activeElement);
-        const index = Math.max(0, shownBefore.indexOf(at.peek()));
-        shownBefore = list.rows.peek().map((row) => row.id);
-        const goal = wanted;
-        wanted = '';
+        const index = Math.max(0, ids.indexOf(at.peek()));
+        ids = rows.map((row) => row.id);
+        const goal = wanted === 'first' || ids.includes(wanted) ? wanted : '';
+        if (goal) wanted = '';
         if (!hadFocus && !goal) return;
         // The rows are on the page after the frame in which signals run.
         requestAnimationFrame(() => requestAnimationFrame(() => {
-            const rows = list.rows.peek();
             if (goal) focusRow(rows.find((row) => row.id === goal) ?? (goal === 'first' ? rows[0] : undefined), goal === 'first' ? 'nearest' : 'center');
             else if (!listElement?.contains(document.activeElement)) focusRow(rows[Math.min(index, rows.length - 1)]);
         }));
     }
-    /** @type {string[]} */
-    let shownBefore = [];
 
     // ---- Choosing
 
     /** @param {Row} row @param {Event} event with Shift: all rows between this one and the one before */
     function toggle(row, event) {
-        const next = isAll.peek() ? new Set(list.rows.peek().map((r) => r.id)) : new Set(selected.peek());
+        const next = new Set(isAll.peek() ? ids : selected.peek());
         const isOn = !next.has(row.id);
-        const ids = list.rows.peek().map((r) => r.id);
         const [a, b] = [ids.indexOf(lastToggled), ids.indexOf(row.id)].sort((x, y) => x - y);
         const span = event instanceof MouseEvent && event.shiftKey && a >= 0 ? ids.slice(a, b + 1) : [row.id];
         for (const id of span) isOn ? next.add(id) : next.delete(id);
@@ -108,7 +107,7 @@ export default function jobs({ scope, query, title }) {
     };
     const selectShown = () => {
         isAll.value = false;
-        selected.value = new Set(list.rows.peek().map((row) => row.id));
+        selected.value = new Set(ids);
     };
 
     // ---- Acting

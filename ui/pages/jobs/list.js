@@ -9,6 +9,8 @@ import { STATES, filterOf } from './filters.js';
 
 /** Jobs on a page: some 700 nodes. */
 export const PAGE = 50;
+/** The largest page that the server gives. */
+const LARGEST = 200;
 /** A search goes on by itself for so long, in ms, before it asks. */
 const PATIENCE = 1500;
 /** More arrivals are not told apart. */
@@ -62,7 +64,7 @@ function statesAfter(event) {
 /**
  * @param {import('../../lib/scope.js').Scope} scope
  * @param {import('../../lib/router.js').Query} query
- * @param {{ row: (job: any) => import('./row.js').Row, isFrozen: () => boolean, shown: () => void }} page
+ * @param {{ row: (job: any) => import('./row.js').Row, isFrozen: () => boolean, shown: (rows: import('./row.js').Row[]) => void }} page
  *   `shown`: called after other rows have been put on the page
  */
 export function jobList(scope, query, { row, isFrozen, shown }) {
@@ -100,7 +102,7 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         for (const event of recent) patch(event);
         rows.value = [...byId.values()];
         state.isLoaded.value = true;
-        shown();
+        shown(rows.value);
     };
     /** @param {any} event */
     const patch = (event) => {
@@ -116,7 +118,7 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         const signal = AbortSignal.any([mine.signal, scope.signal]);
         state.busy.value = true;
         const filter = untracked(() => filterOf(query));
-        const end = performance.now() + PATIENCE;
+        const late = performance.now() + PATIENCE;
         let scanned = jobs.length ? state.scanned.peek() : 0;
         try {
             for (let isFirst = true; ; isFirst = false) {
@@ -126,7 +128,7 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
                 scanned += page.scanned ?? 0;
                 cursor = page.next_cursor;
                 // What is shown stays until there is something better, or until the search is over.
-                const isEnough = !cursor || page.scanned === undefined || page.scanned === null || jobs.length >= PAGE || performance.now() > end;
+                const isEnough = !cursor || page.scanned === undefined || page.scanned === null || jobs.length >= PAGE || performance.now() > late;
                 if (isFirst || page.items.length || isEnough) {
                     state.next.value = cursor;
                     state.scanned.value = scanned;
@@ -140,7 +142,7 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
             if (!(problem instanceof Problem)) throw problem;
             state.problem.value = problem;
         } finally {
-            if (under === mine) state.busy.value = false;
+            if (under === mine) end();
         }
     };
     const load = () => {
@@ -149,9 +151,36 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         state.arrivals.value = 0;
         return ask([], untracked(() => query.get('cursor')));
     };
-    /** Loads again unless somebody is choosing among what is shown. */
-    const refresh = () => {
-        if (!isFrozen() && !state.busy.peek()) load();
+    /**
+     * Puts right what is shown, where it is shown, and counts what has arrived since: no row moves. Not while somebody is
+     * choosing among the rows.
+     */
+    const review = async () => {
+        if (isFrozen() || under || !byId.size) return;
+        const mine = (under = new AbortController());
+        recent = [];
+        state.busy.value = true;
+        try {
+            const params = { ...untracked(() => filterOf(query)), cursor: untracked(() => query.get('cursor')), limit: LARGEST };
+            const page = await get('/jobs', params, AbortSignal.any([mine.signal, scope.signal]));
+            if (mine.signal.aborted || scope.signal.aborted) return;
+            const fresh = new Map(page.items.map((/** @type {any} */ job) => [job.id, job]));
+            for (const id of fresh.keys()) {
+                if (byId.has(id)) break;
+                if (arrived.size < MOST_ARRIVALS) arrived.add(id);
+            }
+            state.arrivals.value = arrived.size;
+            state.problem.value = null;
+            show([...byId.values()].map((r) => fresh.get(r.id) ?? r.job.peek()));
+        } catch (problem) {
+            if (!mine.signal.aborted && problem instanceof Problem) state.problem.value = problem;
+        } finally {
+            if (under === mine) end();
+        }
+    };
+    const end = () => {
+        under = null;
+        state.busy.value = false;
     };
 
     // ---- Counts
@@ -201,7 +230,7 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
     scope.effect(() => {
         const is = connected.value;
         // Whatever happened while nobody listened was missed.
-        if (is && !wasConnected && untracked(() => state.isLoaded.value)) untracked(refresh);
+        if (is && !wasConnected && state.isLoaded.peek()) untracked(review);
         wasConnected = is;
     });
     scope.effect(() => {
@@ -209,7 +238,7 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         if (state.arrivals.value > 0 && state.isLoaded.value && !rows.value.length && !state.busy.value) untracked(load);
     });
     scope.every(15_000, () => {
-        if (!connected.peek()) refresh();
+        if (!connected.peek()) review();
         recount();
     });
 
@@ -228,35 +257,17 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         untracked(() => {
             filter = filterOf(query);
             isClosed = Boolean(query.get('cursor')) || UNTOLD.some((name) => filter[name] !== undefined);
-            if (wasFirst && isBack && kept) {
+            if (wasFirst && isBack && kept?.items.length) {
                 state.next.value = kept.next;
                 state.scanned.value = kept.scanned;
                 show(kept.items);
-                reviewKept();
+                review();
             } else {
                 load();
             }
             recount();
         });
     });
-    /** Puts right what was kept, if its rows are still on the page; else leaves them, and says that there is more. */
-    async function reviewKept() {
-        recent = [];
-        try {
-            const page = await get('/jobs', { ...filter, cursor: untracked(() => query.get('cursor')), limit: 200 }, scope.signal);
-            const fresh = new Map(page.items.map((/** @type {any} */ job) => [job.id, job]));
-            for (const id of fresh.keys()) {
-                if (byId.has(id)) break;
-                arrived.add(id);
-            }
-            show([...byId.values()].map((r) => fresh.get(r.id) ?? r.job.peek()));
-            state.arrivals.value = arrived.size;
-        } catch (problem) {
-            if (problem instanceof Problem) state.problem.value = problem;
-        } finally {
-            state.busy.value = false;
-        }
-    }
     scope.onEnd(() => {
         kept = { search, items: rows.peek().map((r) => r.job.peek()), next: state.next.peek(), scanned: state.scanned.peek() };
     });

@@ -25,8 +25,10 @@ function what(job) {
     if (job.state === 'removed') return html`<span class="muted">removed</span>`;
     const end = job.outcome && !succeeded(job.outcome) ? outcome(job.outcome) : '';
     if (!job.error && !end) return job.due_at && job.state === 'delayed' ? html`<span class="muted">due ${when(job.due_at)}</span>` : '';
-    const says = job.error && job.error !== end ? job.error : '';
-    return html`<span class=${job.state === 'failed' ? 'bad-text' : 'muted'}>${end}${end && says ? ': ' : ''}${says}</span>`;
+    const tone = job.state === 'failed' ? 'bad-text' : 'muted';
+    // Jobber's own words for an end say it already.
+    if (!job.error || !end || /^(killed by signal|exited with code|timed? ?out|cancelled)/.test(job.error)) return html`<span class=${tone}>${job.error || end}</span>`;
+    return html`<span class=${tone}>${end}: ${job.error}</span>`;
 }
 
 /**
