@@ -37,7 +37,7 @@ export function rateCell(rate, of) {
 /** @param {Chance} chance @param {string} of */
 export function chanceCell(chance, of) {
     if (chance.chance === null) return html`<span class="muted">too few: ${jobs(chance.n)}</span>`;
-    return band(chance.chance, chance, of, `rests on ${jobs(chance.rests_on)}`);
+    return band(chance.chance, chance, of, `on ${jobs(chance.rests_on)}`);
 }
 
 /** @param {number} n */
