@@ -43,7 +43,8 @@ async function call(method, target, body, signal, headers = {}) {
             signal,
             credentials: 'same-origin',
             headers: { Accept: 'application/json', ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
-            body: body === undefined ? undefined : JSON.stringify(body),
+            // A text is JSON already: parsed and written again, its large numbers would be rounded.
+            body: body === undefined || typeof body === 'string' ? body : JSON.stringify(body),
         });
     } catch (error) {
         if (signal?.aborted) throw error;

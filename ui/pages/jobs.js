@@ -205,7 +205,7 @@ export default function jobs({ scope, query, title }) {
         <div class="stack">
             <div class="row">
                 <label class="grow search"><span class="hidden-label">Search</span>
-                    <input type="search" placeholder="Search id, name or error" autocomplete="off" spellcheck="false"
+                    <input type="text" role="searchbox" enterkeyhint="search" placeholder="Search id, name or error" autocomplete="off" spellcheck="false"
                         ref=${(/** @type {any} */ e) => {
                             search = e;
                             // Typed text is not taken back while the address follows it.
@@ -221,7 +221,7 @@ export default function jobs({ scope, query, title }) {
             ${() => chips(query)}
         </div>
         <section class="panel jobs-panel" aria-label="List of jobs">
-            <div class="row between">
+            <div class="row between jobs-head">
                 <span class="muted" aria-live="polite">${() => countLine()}</span>
                 <span class="row">${() => (list.arrivals.value ? html`<button class="small primary arrivals" @click=${showNew}>${arrivals()}</button>` : null)}
                     ${() => (query.get('cursor') ? html`<button class="small" @click=${() => turnPage(null)}>Newest</button>` : null)}</span>

@@ -151,7 +151,7 @@ export function filterForm(scope, query) {
         const chosen = query.get('category');
         return chosen && !known.some(([id]) => id === chosen) ? [[chosen, chosen], ...known] : known;
     };
-    return () => html`<details class="filters" @toggle=${load}>
+    return () => html`<details class="job-filters" @toggle=${load}>
         <summary>More filters</summary>
         ${() => html`<div class="fields">
             <label>Name <input list="filter-names" .value=${query.get('name')} @change=${set('name')} autocomplete="off"></label>
