@@ -32,7 +32,7 @@ export function sortTable(query, { label, columns, rows, key, usual = '', param 
                 aria-hidden="true">${is ? (down ? ' ▾' : ' ▴') : ''}</span></button>`
             : column.name || html`<span class="hear">Actions</span>`}</th>`;
     };
-    return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
+    return html`<div class="scroll" tabindex="0" role="group" aria-label=${label}><table>
         <thead><tr>${columns.map(head)}</tr></thead>
         <tbody>${each(sorted, key, (row) => html`<tr class=${mark?.(row) ? 'at' : ''}>${columns.map((column) => html`
             <td class="${column.number ? 'number' : ''} ${column.wide ? 'wide' : ''}">${column.cell(row)}</td>`)}</tr>`)}

@@ -114,7 +114,7 @@ function told(put, group) {
 /** @param {any[]} items */
 function jobTable(items) {
     if (!items.length) return html`<p class="muted">The jobs that met it are no longer kept.</p>`;
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="The last of these jobs"><table>
+    return html`<div class="scroll" tabindex="0" role="group" aria-label="The last of these jobs"><table>
         <thead><tr><th scope="col">Now</th><th scope="col">Job</th><th scope="col">Name</th><th scope="col" class="number">Attempts</th><th scope="col">Submitted</th></tr></thead>
         <tbody>${each(items, (job) => job.id, (job) => html`<tr>
             <td>${stateMark(job.state, job.outcome)}</td>

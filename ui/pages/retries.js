@@ -114,7 +114,7 @@ function wallOf(line, durations) {
 
 /** @param {any[]} lines @param {number} marked */
 function steps(lines, marked) {
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="Completing by attempt"><table>
+    return html`<div class="scroll" tabindex="0" role="group" aria-label="Completing by attempt"><table>
         <thead><tr>
             <th scope="col" class="number">Attempt</th>
             <th scope="col" title="Of the jobs that were tried so often">Complete at it</th>
@@ -140,7 +140,7 @@ function steps(lines, marked) {
 function prices(lines, durations) {
     const most = Math.max(...lines.map((line) => line.cpu_seconds_a_win ?? 0), 1e-9);
     const isOne = durations?.items.length === 1;
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="Price of a win by attempt"><table>
+    return html`<div class="scroll" tabindex="0" role="group" aria-label="Price of a win by attempt"><table>
         <thead><tr>
             <th scope="col" class="number">Attempt</th><th scope="col" class="number">Wins</th><th scope="col" class="number">CPU an attempt</th>
             <th scope="col" class="number">CPU a win</th><th scope="col"><span class="hear">CPU a win as a bar</span></th>
