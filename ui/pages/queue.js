@@ -52,7 +52,7 @@ export default function queue({ scope, query, title }) {
         <div class="grid2">
             <section class="panel" aria-labelledby="pausing">
                 <h2 id="pausing">What a pause does</h2>
-                <ul>
+                <ul class="bullets">
                     <li>No worker takes another job. Those that run go on, and end as usual.</li>
                     <li>Jobs are still accepted. They wait, also those whose delay ends or whose schedule is due.</li>
                     <li>A retry waits too, so an attempt that fails now is repeated after the pause.</li>

@@ -175,7 +175,7 @@ export default function submit({ scope, query, title }) {
             form = e;
         }}>
             <section class="panel" aria-label="The job">
-                <div class="fields">${parts.name}${parts.attempts}${parts.delay}${parts.priority}${parts.timeout}</div>
+                <div class="fields">${parts.name}</div>
                 ${trouble}
                 <div class="grid2">
                     <div class="stack">${parts.arguments}
@@ -183,12 +183,13 @@ export default function submit({ scope, query, title }) {
                             @change=${(/** @type {any} */ e) => asList(e.target)}> as a JSON list, for arguments with line breaks</label>`}</div>
                     ${parts.data}
                 </div>
+                <div class="fields">${parts.attempts}${parts.delay}${parts.priority}${parts.timeout}</div>
             </section>
             <details class="panel advanced"><summary>More options</summary>
                 <div class="fields">${parts.backoff}${parts.backoff_delay}${parts.backoff_max}${parts.jitter}${parts.grace}
                     ${parts.memory}${parts.cores}${parts.nice}${parts.no_retry}${parts.id}${parts.key}${parts.ttl}${parts.after}</div>
-                <p class="muted small">What is empty is decided by the configuration.</p>
             </details>
+            <p class="muted small">What is empty is decided by the configuration.</p>
             <datalist id="binaries">${() => names.value.map((b) => html`<option value=${b.name}>${b.trouble ? `can't run: ${b.trouble}` : ''}</option>`)}</datalist>
             <div class="row">${() => (mayAct() ? html`<button class="primary" disabled=${isBusy.value}>${isBusy.value ? 'Submitting …' : 'Submit'}</button>` : null)}</div>
         </form>

@@ -119,14 +119,18 @@ function parse(text) {
     }
 }
 
+/** The data in one line, unless that would round its numbers. @param {Built} built @param {Draft} draft */
+const dataOf = ({ body }, draft) => (isRounded(body.data) ? draft.data.trim() : JSON.stringify(body.data));
+
 /** The same on the command line. @param {Built} built @param {Draft} draft @returns {{ command: string, lacks: string[] }} `lacks`: what it can't say */
-export function command({ body }, draft) {
+export function command(built, draft) {
+    const { body } = built;
     const words = ['jobber', 'submit', body.name || 'NAME'];
     const flag = (/** @type {string} */ name, /** @type {any} */ value) => {
         if (value !== undefined && value !== null && value !== '') words.push(`--${name}`, String(value));
     };
     const lacks = [];
-    if ('data' in body) flag('data', draft.data.trim());
+    if ('data' in body) flag('data', dataOf(built, draft));
     flag('id', body.id);
     flag('attempts', body.attempts);
     if (body.backoff) {
@@ -149,7 +153,8 @@ export function command({ body }, draft) {
 }
 
 /** The same as a request. @param {Built} built @param {boolean} hasToken */
-export function curl({ text }, hasToken) {
+export function curl({ body, text: written }, hasToken) {
+    const text = isRounded(body.data) ? written : JSON.stringify(body);
     const token = hasToken ? ' -H "Authorization: Bearer $JOBBER_TOKEN"' : '';
     return `curl ${location.origin}/api/v1/jobs -H 'Content-Type: application/json'${token} -d ${shellWord(text)}`;
 }
