@@ -47,7 +47,7 @@ function verdict({ within_names: within, alone, beside }) {
     }
     if (within.low > 0) return `Yes: started alone, ${points(within.difference)} more of them succeed (${points(within.low)} to ${points(within.high)}). Fewer slots may help.`;
     if (within.high < 0) return `No: started beside others, ${points(-within.difference)} more of them succeed (${points(-within.high)} to ${points(-within.low)}).`;
-    return `Nothing says so: the difference is between ${points(within.low)} and ${points(within.high)}, which holds none at all.`;
+    return `Not shown: the difference lies between ${points(within.low)} and ${points(within.high)}, and may be none.`;
 }
 
 /** @param {number} part */

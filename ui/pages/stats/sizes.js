@@ -69,7 +69,7 @@ export function sizes(query, { sizes }) {
 /** @param {number | null} part */
 function use(part) {
     if (part === null) return html`<span class="muted">–</span>`;
-    return html`<span class="rate"><span class="meter accent use"><span style=${{ width: `${Math.min(100, part * 100)}%` }}></span></span><span>${share(part)}</span></span>`;
+    return html`<span class="rate"><span class="meter accent use"><span style=${{ width: `${Math.min(100, part * 100)}%` }}></span></span><span class="nowrap">${share(part)}</span></span>`;
 }
 
 /** @param {number | null} value @param {number} n @param {(value: number | null) => string} format */
