@@ -5,7 +5,7 @@ import { zone } from './prefs.js';
 
 const UNITS = /** @type {const} */ ([['d', 86400e3], ['h', 3600e3], ['m', 60e3], ['s', 1e3]]);
 
-/** A duration in its two largest units: `1 h 5 m`, `12.3 s`, `8 ms`. @param {number | null | undefined} ms */
+/** A duration in its two largest units: `1 h 5 m`, `12.3 s`, `8 ms`. @param {number | null | undefined} ms @returns {string} */
 export function duration(ms) {
     if (ms === null || ms === undefined || Number.isNaN(ms)) return '–';
     if (ms < 0) return `−${duration(-ms)}`;
@@ -39,6 +39,17 @@ export const compact = (n) => (n === null || n === undefined ? '–' : n < 10000
 /** 0.123 as `12.3 %`. @param {number | null | undefined} share */
 export const percent = (share) => (share === null || share === undefined ? '–' : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`);
 
+/** @type {Map<string, Intl.DateTimeFormat>} Making one takes far longer than using it. */
+const formats = new Map();
+
+/** @param {Intl.DateTimeFormatOptions} options */
+function format(options) {
+    const key = JSON.stringify(options);
+    const known = formats.get(key) ?? new Intl.DateTimeFormat('en-GB', options);
+    formats.set(key, known);
+    return known;
+}
+
 /** @param {string | number | Date} at @param {boolean} [seconds] */
 export function clock(at, seconds = true) {
     const date = new Date(at);
@@ -49,14 +60,14 @@ export function clock(at, seconds = true) {
         hourCycle: 'h23',
         timeZone: zone.value === 'utc' ? 'UTC' : undefined,
     });
-    return new Intl.DateTimeFormat('en-GB', options).format(date);
+    return format(options).format(date);
 }
 
 /** Date and time in the user's zone, or in another. @param {string | number | Date} at @param {string} [timeZone] */
 export function moment(at, timeZone) {
     const chosen = timeZone ?? (zone.value === 'utc' ? 'UTC' : undefined);
     const parts = Object.fromEntries(
-        new Intl.DateTimeFormat('en-GB', {
+        format({
             year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit',
             hourCycle: 'h23', timeZone: chosen, timeZoneName: 'short',
         }).formatToParts(new Date(at)).map((part) => [part.type, part.value]),

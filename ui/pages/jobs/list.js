@@ -13,6 +13,8 @@ export const PAGE = 50;
 const LARGEST = 200;
 /** A search goes on by itself for so long, in ms, before it asks. */
 const PATIENCE = 1500;
+/** The least time, in ms, between two paintings of what the stream tells. */
+const REPAINT = 250;
 /** More arrivals are not told apart. */
 const MOST_ARRIVALS = 1000;
 /** Filters of which an event does not tell whether they hold. */
@@ -108,7 +110,6 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
     const patch = (event) => {
         const known = byId.get(event.job);
         if (known) known.job.value = after(known.job.peek(), event);
-        return known !== undefined;
     };
 
     /** Asks for what comes after `cursor`, and goes on while a search finds little. @param {any[]} jobs those that stand before @param {string} cursor */
@@ -220,11 +221,25 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         if (filter.q && !`${event.job} ${event.name}`.toLowerCase().includes(filter.q.toLowerCase())) return false;
         return filter.state ? statesAfter(event).some((s) => filter.state.includes(s)) : event.type === 'submitted';
     };
+    /** Events of rows that are shown, until the next frame in which they are. @type {any[]} */
+    let waiting = [];
+    let paintedAt = 0;
+    let timer = 0;
+    const paint = () => {
+        timer = 0;
+        paintedAt = performance.now();
+        for (const event of waiting) patch(event);
+        waiting = [];
+        state.arrivals.value = arrived.size;
+    };
+    scope.onEnd(() => clearTimeout(timer));
     const { connected } = follow(scope, '/api/v1/events', EVENTS, (_, event) => {
         if (state.busy.peek() && recent.length < 5000) recent.push(event);
-        if (patch(event) || arrived.size >= MOST_ARRIVALS || !mayMatch(event)) return;
-        arrived.add(event.job);
-        state.arrivals.value = arrived.size;
+        if (byId.has(event.job)) waiting.push(event);
+        else if (arrived.size < MOST_ARRIVALS && mayMatch(event)) arrived.add(event.job);
+        else return;
+        // The first is seen at once; in a storm the page is painted some times a second.
+        timer ||= setTimeout(paint, Math.max(0, paintedAt + REPAINT - performance.now()));
     });
     let wasConnected = false;
     scope.effect(() => {
