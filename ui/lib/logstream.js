@@ -9,7 +9,7 @@ import { signal } from './signals.js';
 /** @typedef {'connecting' | 'live' | 'broken' | 'paused' | 'ended' | 'refused'} Status */
 
 /** For how long to read before the page gets its turn, in ms. */
-const SLICE = 12;
+const SLICE = 8;
 /** The id of the last event: who gives it back learns only that there is no more. */
 const END = 'end';
 
@@ -48,10 +48,11 @@ export function logStream(scope, receive) {
                 receive(JSON.parse(data));
                 if (id === END) isOver = true;
                 else last = id;
+                if (performance.now() - begin < SLICE) continue;
+                await new Promise((go) => setTimeout(go));
+                if (stop.aborted) return;
+                begin = performance.now();
             }
-            if (performance.now() - begin < SLICE) continue;
-            await new Promise((go) => setTimeout(go));
-            begin = performance.now();
         }
     }
 
@@ -60,7 +61,7 @@ export function logStream(scope, receive) {
         if (isOver || document.hidden) return;
         const mine = (turn = new AbortController());
         scope.onEnd(() => mine.abort());
-        for (let pause = 500; ; pause = Math.min(pause * 2, 8000)) {
+        for (let pause = 100; ; pause = Math.min(pause * 2, 8000)) {
             const before = last;
             try {
                 await read(mine.signal);
@@ -80,7 +81,7 @@ export function logStream(scope, receive) {
                 return;
             }
             status.value = 'broken';
-            if (last !== before) pause = 500;
+            if (last !== before) pause = 100;
             await new Promise((go) => setTimeout(go, pause));
             if (mine.signal.aborted) return;
         }

@@ -47,11 +47,14 @@ export function logView(scope, { id, query, attempts, event, runs }) {
         if (data.type !== 'output' && data.type !== 'gap') event?.(data);
         rows?.invalidate();
     });
+    let opened = '';
     // Another part of the log is another stream, so that its last lines are kept and not those of the rest.
     scope.effect(() => {
         const params = new URLSearchParams();
         for (const name of ['stream', 'attempt']) if (query.get(name)) params.set(name, query.get(name));
         const target = `${path}/logs${params.size ? `?${params}` : ''}`;
+        if (target === opened) return;
+        opened = target;
         untracked(() => {
             lines.clear();
             rows?.reset();

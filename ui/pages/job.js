@@ -8,7 +8,7 @@ import { bind } from '../lib/keys.js';
 import { logView } from '../lib/logview.js';
 import { go, href } from '../lib/router.js';
 import { Scope, resource } from '../lib/scope.js';
-import { computed, signal, untracked } from '../lib/signals.js';
+import { signal, untracked } from '../lib/signals.js';
 import { html } from '../lib/view.js';
 import { attemptsView } from './job/attempts.js';
 import { actions } from './job/actions.js';
@@ -33,15 +33,21 @@ export default function job({ scope, params, query, title }) {
     const path = `/jobs/${segment(id)}`;
     const job = resource(scope, () => [path]);
     const reasons = signal(/** @type {string[]} */ ([]));
-    const state = computed(() => job.data.value?.state ?? '');
-    const hasEnded = computed(() => ENDED.includes(state.value));
-    const name = computed(() => job.data.value?.name ?? '');
+    // What follows from the job, as signals of their own: who reads them is not told of every answer.
+    const state = signal('');
+    const hasEnded = signal(false);
+    const numbers = signal('');
     scope.effect(() => {
-        if (name.value) title(`${name.value} ${id}`);
+        const known = job.data.value;
+        if (!known) return;
+        title(`${known.name} ${id}`);
+        state.value = known.state;
+        hasEnded.value = ENDED.includes(known.state);
+        numbers.value = known.attempts.map((/** @type {any} */ a) => a.number).join();
     });
 
     const explain = async () => {
-        const known = untracked(() => state.value);
+        const known = state.peek();
         if (!known || known === 'completed') return void (reasons.value = []);
         try {
             const answer = await get(`${path}/explain`, {}, scope.signal);
@@ -55,10 +61,10 @@ export default function job({ scope, params, query, title }) {
     });
     let asked = Date.now();
     scope.every(OFTEN, () => {
-        if (job.busy.peek() || (hasEnded.value && Date.now() - asked < RARELY)) return;
+        if (job.busy.peek() || (hasEnded.peek() && Date.now() - asked < RARELY)) return;
         asked = Date.now();
         job.reload();
-        if (!hasEnded.value) explain();
+        if (!hasEnded.peek()) explain();
     });
 
     const tab = () => (TABS.some(([name]) => name === query.get('tab')) ? query.get('tab') : 'attempts');
@@ -80,17 +86,17 @@ export default function job({ scope, params, query, title }) {
     // Each tab lives as long as it is shown.
     let life = new Scope();
     scope.onEnd(() => life.end());
-    const isKnown = computed(() => job.data.value !== null);
+    let shown = '';
     scope.effect(() => {
         const wanted = tab();
-        if (!isKnown.value) return;
+        if (!state.value || wanted === shown) return;
+        shown = wanted;
         untracked(() => {
             life.end();
             life = new Scope();
             panel.value = show(wanted, life);
         });
     });
-    const numbers = computed(() => (job.data.value?.attempts ?? []).map((/** @type {any} */ a) => a.number).join());
 
     /** @param {string} name @param {Scope} scope */
     function show(name, scope) {
@@ -102,7 +108,7 @@ export default function job({ scope, params, query, title }) {
             query,
             attempts: () => numbers.value.split(',').filter(Boolean).map(Number),
             event: (event) => {
-                if (event.type === 'state' && event.state !== untracked(() => state.value)) job.reload();
+                if (event.type === 'state' && event.state !== state.peek()) job.reload();
             },
             runs: () => !hasEnded.value,
         });
@@ -111,12 +117,12 @@ export default function job({ scope, params, query, title }) {
     return () => html`
         ${() => (job.data.value ? head(job.data.value, id, job.reload) : html`<h1>Job</h1>`)}
         ${() => (job.error.value?.status === 404 ? unknown(id) : problemNote(job.error.value, job.data.value !== null))}
-        ${() => (isKnown.value || job.error.value ? null : loading)}
+        ${() => (state.value || job.error.value ? null : loading)}
         ${() => why(state.value, reasons.value)}
-        ${() => isKnown.value && html`<div class="tabs" role="tablist" aria-label="About this job">${TABS.map(([name, title]) => html`
+        ${() => state.value && html`<div class="tabs" role="tablist" aria-label="About this job">${TABS.map(([name, title]) => html`
             <button role="tab" id="tab-${name}" aria-controls="panel" aria-selected=${String(tab() === name)} tabindex=${tab() === name ? '0' : '-1'}
                 @click=${() => open(name)} @keydown=${move}>${title}</button>`)}</div>`}
-        ${() => isKnown.value && html`<div id="panel" class="stack" role="tabpanel" aria-labelledby="tab-${tab()}">${() => panel.value}</div>`}`;
+        ${() => state.value && html`<div id="panel" class="stack" role="tabpanel" aria-labelledby="tab-${tab()}">${() => panel.value}</div>`}`;
 
     /** Arrow keys go from tab to tab. @param {KeyboardEvent} event */
     function move(event) {

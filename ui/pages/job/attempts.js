@@ -66,14 +66,14 @@ function details(job, id, attempt) {
     const tone = !report ? 'active' : succeeded(report.outcome) ? 'completed' : report.outcome.kind === 'cancelled' ? 'cancelled' : 'failed';
     return html`<section class="panel" aria-labelledby="attempt">
         <div class="row between">
-            <h2 id="attempt">Attempt ${number} <span class=${tone}>${outcome(report?.outcome)}</span></h2>
+            <h2 id="attempt">Attempt ${number}: <span class=${tone}>${outcome(report?.outcome)}</span></h2>
             <a href=${href(`/jobs/${encodeURIComponent(id)}`, { tab: 'log', attempt: String(number) })}>Its log</a>
         </div>
         ${report?.error ? html`<pre class="code error-text" tabindex="0" aria-label="Error">${report.error}</pre>` : null}
         ${attempt.fingerprint ? html`<p>
             ${category ? html`<span class="muted">Category</span> <a href=${href('/failures', { category })}>${category}</a> · ` : null}
-            <a href=${href(`/failures/${encodeURIComponent(attempt.fingerprint)}`)}>all failures like this one</a>
-            <code class="muted" title=${attempt.fingerprint}>${attempt.fingerprint.slice(0, 12)}</code></p>` : null}
+            <a href=${href(`/failures/${encodeURIComponent(attempt.fingerprint)}`)}>all failures like this one</a> · <code
+                class="muted" title=${attempt.fingerprint}>${attempt.fingerprint.slice(0, 12)}</code></p>` : null}
         <dl class="facts">
             <dt>Began</dt><dd>${at(began)}${report ? null : html`, ${when(began)}`}</dd>
             ${report ? html`<dt>Ended</dt><dd>${at(report.ended_at)}</dd>` : null}

@@ -88,7 +88,7 @@ export function timeline(job, attempts, chosen, choose) {
         const pick = () => attempt && choose(row.number);
         const text = sentence(row, job);
         return svg`<g class="gantt-row ${row.number === chosen ? 'chosen' : ''}" tabindex=${attempt ? '0' : null} role=${attempt ? 'button' : 'img'}
-            aria-pressed=${attempt ? String(row.number === chosen) : null} aria-label=${text} @click=${pick}
+            aria-pressed=${attempt ? String(row.number === chosen) : null} @click=${pick}
             @keydown=${(/** @type {KeyboardEvent} */ event) => {
                 if (event.key !== 'Enter' && event.key !== ' ') return;
                 event.preventDefault();
