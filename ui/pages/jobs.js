@@ -83,7 +83,8 @@ export default function jobs({ scope, query, title }) {
         if (!hadFocus && !goal) return;
         // The rows are on the page after the frame in which signals run.
         requestAnimationFrame(() => requestAnimationFrame(() => {
-            if (goal) focusRow(rows.find((row) => row.id === goal) ?? (goal === 'first' ? rows[0] : undefined), goal === 'first' ? 'nearest' : 'center');
+            if (goal === 'first') focusRow(rows[0]);
+            else if (goal) focusRow(rows.find((row) => row.id === goal), 'center');
             else if (!listElement?.contains(document.activeElement)) focusRow(rows[Math.min(index, rows.length - 1)]);
         }));
     }
@@ -121,6 +122,8 @@ export default function jobs({ scope, query, title }) {
         const which = isAll.peek() ? 'all jobs that match' : n === 1 ? 'one job' : `${count(n)} jobs`;
         if ((await actOnMany(verb, chosen, which)) === null) return;
         clear();
+        // The button that was pressed has nothing to act on now.
+        wanted = ids.includes(at.peek()) ? at.peek() : 'first';
         list.load();
         list.recount();
     }

@@ -34,7 +34,7 @@ class Tally {
         for (const [id, why] of Object.entries(answer.skipped ?? {})) {
             this.skipped++;
             // Reasons that differ only in the job's own id are one.
-            const reason = String(why).replaceAll(`\`${id}\``, 'it').replaceAll(id, 'it');
+            const reason = String(why).replaceAll(`no job ${id}`, 'no such job').replaceAll(`job ${id}`, 'it').replaceAll(id, 'it');
             const group = this.reasons.get(reason) ?? { n: 0, ids: [] };
             group.n++;
             if (group.ids.length < 3) group.ids.push(id);
@@ -52,7 +52,7 @@ function reasons(tally) {
     if (!tally.skipped) return null;
     const groups = [...tally.reasons].sort(([, a], [, b]) => b.n - a.n);
     return html`<div class="stack"><h3>${count(tally.skipped)} skipped</h3><ul class="list">${groups.slice(0, 8).map(([reason, { n, ids }]) => html`
-        <li><span class="number">${count(n)}</span> ${reason}
+        <li><strong>${count(n)}</strong>: ${reason}
             <div class="small muted">${n > ids.length ? 'such as ' : ''}${ids.map((id, i) => html`${i ? ', ' : ''}${jobLink(id)}`)}</div></li>`)}
         ${groups.length > 8 ? html`<li class="muted">and ${count(groups.length - 8)} other reasons</li>` : null}</ul></div>`;
 }

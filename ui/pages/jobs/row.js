@@ -25,10 +25,12 @@ function what(job) {
     if (job.state === 'removed') return html`<span class="muted">removed</span>`;
     const end = job.outcome && !succeeded(job.outcome) ? outcome(job.outcome) : '';
     if (!job.error && !end) return job.due_at && job.state === 'delayed' ? html`<span class="muted">due ${when(job.due_at)}</span>` : '';
+    // What a program wrote may hold colours for a terminal.
+    const error = job.error?.replace(/\u001b\[[\d;:?]*[A-Za-z]/g, '');
     const tone = job.state === 'failed' ? 'bad-text' : 'muted';
     // Jobber's own words for an end say it already.
-    if (!job.error || !end || /^(killed by signal|exited with code|timed? ?out|cancelled)/.test(job.error)) return html`<span class=${tone}>${job.error || end}</span>`;
-    return html`<span class=${tone}>${end}: ${job.error}</span>`;
+    if (!error || !end || /^(killed by signal|exited with code|timed? ?out|cancelled)/.test(error)) return html`<span class=${tone}>${error || end}</span>`;
+    return html`<span class=${tone}>${end}: ${error}</span>`;
 }
 
 /**
