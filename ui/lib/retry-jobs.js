@@ -14,6 +14,9 @@ import { dialog, jobLink, problemNote } from './widgets.js';
 /** So many jobs go into one request, so that the bar moves and "Stop" stops soon. */
 const PAGE = 500;
 
+/** Keeps the focus in the dialog when its buttons change. @param {HTMLElement | null} button */
+const focus = (button) => queueMicrotask(() => button?.focus());
+
 /** Asks and acts; resolves to how many jobs were put back. @param {Selection} selection @param {string} what @returns {Promise<number>} */
 export async function retryJobs(selection, what) {
     const filter = Object.fromEntries(Object.entries(selection).filter(([, value]) => value));
@@ -61,11 +64,11 @@ export async function retryJobs(selection, what) {
             ${phase.value === 'done' && !problem.value ? result(done.value, isStopped) : null}
             ${problemNote(problem.value)}
             <div class="row end">
-                ${phase.value === 'run' ? html`<button @click=${() => {
+                ${phase.value === 'run' ? html`<button ref=${focus} @click=${() => {
                     isStopped = true;
-                }}>Stop</button>` : html`<button @click=${() => close(null)}>${phase.value === 'done' ? 'Close' : 'Cancel'}</button>`}
+                }}>Stop</button>` : html`<button ref=${focus} @click=${() => close(null)}>${phase.value === 'done' ? 'Close' : 'Cancel'}</button>`}
                 ${phase.value === 'ask' && preview.value.retried ? html`
-                    <button class="primary" autofocus @click=${run}>Retry ${jobs(preview.value.retried)}</button>` : null}
+                    <button class="primary" ref=${focus} @click=${run}>Retry ${jobs(preview.value.retried)}</button>` : null}
             </div>`;
     });
     await closed;

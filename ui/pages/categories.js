@@ -22,11 +22,16 @@ export default function categories({ scope, query, title }) {
     title('Categories');
     const list = resource(scope, () => ['/categories'], { every: 30_000 });
     const told = signal('');
+    /** Raised when a change should have taken effect. */
+    const changes = signal(0);
     /** Says when a change takes effect, and looks for it. @param {string} what @param {any} changed */
     const changed = (what, changed) => {
         told.value = `${what}. It takes effect ${changed.takes_effect}.`;
         toast(what);
         const timers = LOOKS.map((ms) => setTimeout(() => list.reload(), ms));
+        timers.push(setTimeout(() => {
+            changes.value++;
+        }, LOOKS[1]));
         scope.onEnd(() => timers.forEach(clearTimeout));
     };
     const add = async () => {
@@ -47,7 +52,7 @@ export default function categories({ scope, query, title }) {
         n: ['Add a category', () => mayAct() && add()],
         '/': ['Test a text', () => document.getElementById('test-text')?.focus()],
     });
-    const test = tester(scope, query, { list, changed });
+    const test = tester(scope, query, { list, changed, changes });
     const threshold = thresholdPanel(scope, query, { list, changed });
     const calibrate = calibration(query, { changed });
 

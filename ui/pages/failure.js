@@ -24,8 +24,12 @@ export default function failure({ scope, params, title }) {
     title(`Failure ${fingerprint.slice(0, 8)}`);
     const found = resource(scope, () => ['/failures', { fingerprint, trend: DAYS, limit: 1 }], { every: 30_000 });
     const group = () => found.data.value?.items[0] ?? null;
-    const text = () => group()?.text ?? '';
-    const similar = resource(scope, () => (text() ? ['/failures/similar', { text: text(), limit: 6 }] : null));
+    /** Each look for similar errors may cost a request to an embedder, so only a new text makes one. */
+    const text = signal('');
+    scope.effect(() => {
+        text.value = group()?.text ?? '';
+    });
+    const similar = resource(scope, () => (text.value ? ['/failures/similar', { text: text.value, limit: 6 }] : null));
     const jobs = resource(scope, () => ['/jobs', { fingerprint, limit: 10 }], { every: 15_000 });
     const threshold = resource(scope, () => ['/categories']);
     const put = signal(/** @type {import('../lib/put-into.js').Put | null} */ (null));
@@ -36,7 +40,7 @@ export default function failure({ scope, params, title }) {
     };
     const retryThese = () => retry({ fingerprint }, 'failed jobs with this error');
     const putThis = async () => {
-        const done = await putInto(text(), group()?.category);
+        const done = await putInto(text.peek(), group()?.category);
         if (!done) return;
         put.value = done;
         toast(`Added to ${done.name}`);
@@ -63,7 +67,7 @@ export default function failure({ scope, params, title }) {
         ${() => (found.data.value && !group() ? empty('No such error', html`No attempt that is counted has failed with ${fingerprint.slice(0, 16)}.${' '}<a href=${href('/failures')}>See all failures.</a>`) : null)}
         ${() => (group() ? about(group(), put.value, threshold.data.value?.threshold) : null)}
         ${() => (group() ? html`<section class="panel" aria-labelledby="trend"><h2 id="trend">Trend</h2>
-            ${trendOf(group().trend).length ? dayColumns({ label: `Failed attempts a day, last ${DAYS} days`, days: trendOf(group().trend) }) : html`<p class="muted">The server does not tell it by day.</p>`}
+            ${trendOf(group().trend).length ? dayColumns({ label: `Failed attempts by the day on which their jobs were submitted, last ${DAYS} days`, days: trendOf(group().trend) }) : html`<p class="muted">The server does not tell it by day.</p>`}
         </section>` : null)}
         ${() => (group() ? html`<section class="panel" aria-labelledby="jobs">
             <div class="row between"><h2 id="jobs">Jobs that met it</h2><a href=${href('/jobs', { fingerprint })}>See all</a></div>

@@ -10,6 +10,7 @@ import { rateCell, share } from '../lib/rates.js';
 import { retryJobs } from '../lib/retry-jobs.js';
 import { href } from '../lib/router.js';
 import { resource } from '../lib/scope.js';
+import { signal } from '../lib/signals.js';
 import { moments, spanFilters, spanOf } from '../lib/span.js';
 import { sortTable } from '../lib/table.js';
 import { html } from '../lib/view.js';
@@ -32,7 +33,12 @@ export default function failures({ scope, query, title }) {
         () => ['/failures', { ...span(), category: query.get('category'), trend: DAYS, limit: limit() }],
         { every: 30_000 },
     );
-    const similar = resource(scope, () => (query.get('text') ? ['/failures/similar', { text: query.get('text'), limit: 20 }] : null));
+    /** Each search may cost a request to an embedder, so only a new text makes one. */
+    const searched = signal('');
+    scope.effect(() => {
+        searched.value = query.get('text');
+    });
+    const similar = resource(scope, () => (searched.value ? ['/failures/similar', { text: searched.value, limit: 20 }] : null));
     const reload = () => Promise.all([categories.reload(), groups.reload()]);
     /** @param {import('../lib/retry-jobs.js').Selection} selection @param {string} what */
     const retry = async (selection, what) => {
@@ -139,7 +145,7 @@ function categoryTable(query, items, retry) {
             { key: 'name', name: 'Category', wide: true, value: (c) => c.name, cell: (c) => html`
                 <a href=${href('/failures', { ...span, category: c.category })} aria-current=${c.category === query.get('category') ? 'true' : null}>${c.name}</a>` },
             { key: 'failures', name: 'Failed attempts', number: true, value: (c) => c.failures, cell: (c) => count(c.failures) },
-            { key: 'trend', name: `${DAYS} days`, cell: (c) => trend(c.trend) },
+            { key: 'trend', name: `${DAYS} days`, title: 'By the day on which the jobs were submitted', cell: (c) => trend(c.trend) },
             { key: 'jobs', name: 'Jobs', number: true, value: (c) => c.jobs, cell: (c) => html`
                 <a href=${href('/jobs', { ...moments(span), category: c.category })}>${count(c.jobs)}<span class="hear"> jobs with ${c.name}</span></a>` },
             { key: 'rate', name: 'Completed in the end', value: (c) => c.completed.rate, cell: (c) => rateCell(c.completed, 'Completed in the end'),

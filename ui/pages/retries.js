@@ -91,10 +91,11 @@ function sentence(text) {
 /** The server's answer, and what it rests on. @param {any} report @param {any} durations */
 function worth({ worth, items }, durations) {
     const line = items.find((/** @type {any} */ l) => l.attempt === worth.attempts);
-    const verdict = worth.answer.startsWith('unknown') ? 'Nobody knows yet' : worth.answer.startsWith('hardly') ? 'Hardly worth it' : `${share(worth.wins)} more jobs complete`;
+    const verdict = worth.answer.startsWith('unknown') ? 'Nobody knows yet' : worth.answer.startsWith('hardly') ? 'Hardly worth it' : 
+        `${share(worth.wins)} of all jobs complete ${worth.attempts > 1 ? `by attempt ${worth.attempts} that would not with ${worth.attempts - 1}` : 'at the first attempt'}`;
     const rest = worth.answer.replace(/^(unknown|hardly): /, '');
     return html`<div aria-live="polite" class="stack">
-        <p class="verdict">${verdict}${worth.attempts > 1 ? html`<span class="muted"> with ${worth.attempts} attempts rather than ${worth.attempts - 1}</span>` : html`<span class="muted"> with one attempt</span>`}</p>
+        <p class="verdict">${verdict}</p>
         <p>${sentence(rest)}</p>
         ${line ? html`<dl class="facts">
             <dt>Complete at attempt ${line.attempt}</dt><dd>${rateCell(line.next, `Complete at attempt ${line.attempt}`)}</dd>

@@ -11,16 +11,20 @@ import { action, problemNote } from '../../lib/widgets.js';
 /**
  * @param {import('../../lib/scope.js').Scope} scope
  * @param {import('../../lib/router.js').Query} query
- * @param {{ list: import('../../lib/scope.js').Resource<any>, changed: (what: string, changed: any) => void }} page
+ * @param {{ list: import('../../lib/scope.js').Resource<any>, changed: (what: string, changed: any) => void,
+ *   changes: import('../../lib/signals.js').Signal<number> }} page
  */
-export function tester(scope, query, { list, changed }) {
+export function tester(scope, query, { list, changed, changes }) {
     const found = signal(/** @type {any} */ (null));
     const problem = signal(/** @type {any} */ (null));
+    /** Each test may cost a request to an embedder, so only a new text makes one, or changed categories. */
+    const text = signal('');
     scope.effect(() => {
-        const text = query.get('text');
-        // The categories may have changed, and with them where the text belongs.
-        void list.data.value;
-        if (text) test(text);
+        text.value = query.get('text');
+    });
+    scope.effect(() => {
+        void changes.value;
+        if (text.value) test(text.value);
         else found.value = null;
     });
     /** @param {string} text */

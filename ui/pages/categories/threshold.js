@@ -51,7 +51,7 @@ export function thresholdPanel(scope, query, { list, changed }) {
     return html`<section class="panel" aria-labelledby="threshold">
         <h2 id="threshold">Threshold</h2>
         ${() => (list.data.value ? html`
-            <p>An error goes to its nearest category from a similarity of <strong>${now().toFixed(2)}</strong> on. ${list.data.value.threshold_is_configured ? 'This comes from the configuration.' : 'It was set here or with `jobber category threshold`.'}</p>
+            <p>An error goes to its nearest category from a similarity of <strong>${now().toFixed(2)}</strong> on. ${list.data.value.threshold_is_configured ? 'This comes from the configuration.' : 'Somebody has set it here or on the command line.'}</p>
             <label class="slider">What if it were ${thumb.value.toFixed(2)}?
                 <input type="range" min="0" max="1" step="0.01" .value=${String(thumb.value)} @input=${slide}></label>
             ${problemNote(groups.error.value)}
