@@ -17,6 +17,9 @@ import { thresholdPanel } from './categories/threshold.js';
 /** After a change the page looks again so often, in ms from the change. */
 const LOOKS = [500, 1500, 4000, 10_000];
 
+/** @param {number} n @param {string} what */
+const many = (n, what) => `${count(n)} ${what}${n === 1 ? '' : 's'}`;
+
 /** @type {import('../lib/router.js').Page} */
 export default function categories({ scope, query, title }) {
     title('Categories');
@@ -43,7 +46,7 @@ export default function categories({ scope, query, title }) {
         if (done) changed(`Changed ${done.name}`, done);
     };
     const drop = async (/** @type {any} */ category) => {
-        const text = `Its ${count(category.errors)} different errors go to other categories or to none. What it says and its ${count(category.examples?.length ?? 0)} examples are lost.`;
+        const text = `What belongs to it (${many(category.errors, 'error')}) goes to other categories or to none. Its description and ${many(category.examples?.length ?? 0, 'example')} are lost.`;
         if (!(await confirm(`Remove ${category.name}?`, text, 'Remove it'))) return;
         const done = await attempt(() => remove(`/categories/${segment(category.id)}`), `Removed ${category.name}`);
         if (done) changed(`Removed ${category.name}`, done);
@@ -78,7 +81,7 @@ export default function categories({ scope, query, title }) {
         return html`
             <ul class="list">${each(items, (c) => c.id, (c) => html`<li>
                 <details class="category" open=${query.list('open').includes(c.id)} @toggle=${(/** @type {Event} */ event) => toggled(c.id, /** @type {HTMLDetailsElement} */ (event.target).open)}>
-                    <summary><span class="category-name">${c.name}</span> <span class="muted small">${count(c.errors)} ${c.errors === 1 ? 'error' : 'errors'}, ${count(c.examples?.length ?? 0)} examples</span></summary>
+                    <summary><span class="category-name">${c.name}</span> <span class="muted small">${many(c.errors, 'error')}, ${many(c.examples?.length ?? 0, 'example')}</span></summary>
                     <div class="stack category-body">
                         <p>${c.description || html`<span class="muted">No description. A sentence with the words that such errors use helps most.</span>`}</p>
                         ${() => (query.list('open').includes(c.id) && c.examples?.length ? html`<ul class="examples" tabindex="0" aria-label="Examples of ${c.name}">${c.examples.map((/** @type {string} */ text) => html`<li class="mono">${text}</li>`)}</ul>` : null)}

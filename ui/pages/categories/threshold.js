@@ -90,7 +90,7 @@ function part(groups, what) {
         <p><strong>${count(groups.length)} ${groups.length === 1 ? 'error' : 'errors'}</strong> (${count(attempts)} failed attempts) ${what}:</p>
         <ul class="list">${groups.slice(0, SHOWN).map((g) => html`<li class="row between">
             <a class="mono clip error-text grow" href=${href(`/failures/${g.fingerprint}`)}>${g.text.slice(0, 300)}</a>
-            <span class="muted small nowrap">${g.category_name}, ${g.similarity.toFixed(2)}</span>
+            <span class="muted small nowrap">${g.category === 'uncategorised' ? html`<a href=${href('/categories', { text: g.text.slice(-2000) })}>where to?</a>` : g.category_name}, ${g.similarity.toFixed(2)}</span>
         </li>`)}</ul>
         ${groups.length > SHOWN ? html`<p class="muted small">and ${count(groups.length - SHOWN)} more</p>` : null}
     </div>`;
