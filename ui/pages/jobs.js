@@ -47,7 +47,14 @@ export default function jobs({ scope, query, title }) {
         const hold = (/** @type {HTMLElement | null} */ link) => {
             row.link = link;
         };
-        row.view = () => rowView(row, { isAt: at.value === row.id, isSelected: isAll.value || selected.value.has(row.id), at: stand, toggle, hold });
+        row.view = () =>
+            rowView(row, {
+                isAt: at.value === row.id,
+                isSelected: isAll.value || selected.value.has(row.id),
+                at: stand,
+                toggle,
+                hold,
+            });
         return row;
     }
 
@@ -73,7 +80,10 @@ export default function jobs({ scope, query, title }) {
         wanted = '';
         focusRow(rows[from < 0 ? 0 : Math.max(0, Math.min(rows.length - 1, from + step))]);
     };
-    /** After other rows have come: the focus stays at its row, or goes to the one that took its place. @param {Row[]} rows */
+    /**
+     * After other rows have come: the focus stays at its row, or goes to the one that took its place.
+     * @param {Row[]} rows
+     */
     function keepFocus(rows) {
         const hadFocus = listElement?.contains(document.activeElement);
         const index = Math.max(0, ids.indexOf(at.peek()));
@@ -82,11 +92,18 @@ export default function jobs({ scope, query, title }) {
         if (goal) wanted = '';
         if (!hadFocus && !goal) return;
         // The rows are on the page after the frame in which signals run.
-        requestAnimationFrame(() => requestAnimationFrame(() => {
-            if (goal === 'first') focusRow(rows[0]);
-            else if (goal) focusRow(rows.find((row) => row.id === goal), 'center');
-            else if (!listElement?.contains(document.activeElement)) focusRow(rows[Math.min(index, rows.length - 1)]);
-        }));
+        requestAnimationFrame(() =>
+            requestAnimationFrame(() => {
+                if (goal === 'first') focusRow(rows[0]);
+                else if (goal)
+                    focusRow(
+                        rows.find((row) => row.id === goal),
+                        'center',
+                    );
+                else if (!listElement?.contains(document.activeElement))
+                    focusRow(rows[Math.min(index, rows.length - 1)]);
+            }),
+        );
     }
 
     // ---- Choosing
@@ -132,34 +149,49 @@ export default function jobs({ scope, query, title }) {
         if (!row) return;
         const name = row.job.peek().name;
         const isGrave = verb === 'cancel' || verb === 'remove';
-        if (isGrave && !(await confirm(`${VERBS[verb].yes} ${name}?`, VERBS[verb].means, `${VERBS[verb].yes} it`))) return;
-        await attempt(() => post(`/jobs/${segment(row.id)}:${verb}`), `${name}: ${verb === 'retry' ? 'put back' : 'asked to stop'}`);
+        if (isGrave && !(await confirm(`${VERBS[verb].yes} ${name}?`, VERBS[verb].means, `${VERBS[verb].yes} it`)))
+            return;
+        await attempt(
+            () => post(`/jobs/${segment(row.id)}:${verb}`),
+            `${name}: ${verb === 'retry' ? 'put back' : 'asked to stop'}`,
+        );
     }
 
     bind(scope, {
         '/': ['Search', () => search?.focus()],
         j: ['Next job', () => move(1)],
         k: ['Job before', () => move(-1)],
-        Enter: ['Open the job', (event) => {
-            const target = event.target instanceof HTMLElement ? event.target.closest('a, button, summary') : null;
-            // A link or button that has the focus knows itself what Enter means.
-            if (target instanceof HTMLElement) target.click();
-            else list.rows.peek()[place()]?.link?.click();
-        }],
-        ...(mayAct() ? {
-            x: ['Select the job', (/** @type {Event} */ event) => {
-                const row = list.rows.peek()[place()];
-                if (row) toggle(row, event);
-            }],
-            a: ['Select all shown', selectShown],
-            r: ['Retry', () => act('retry')],
-            c: ['Cancel', () => act('cancel')],
-        } : {}),
+        Enter: [
+            'Open the job',
+            (event) => {
+                const target = event.target instanceof HTMLElement ? event.target.closest('a, button, summary') : null;
+                // A link or button that has the focus knows itself what Enter means.
+                if (target instanceof HTMLElement) target.click();
+                else list.rows.peek()[place()]?.link?.click();
+            },
+        ],
+        ...(mayAct()
+            ? {
+                  x: [
+                      'Select the job',
+                      (/** @type {Event} */ event) => {
+                          const row = list.rows.peek()[place()];
+                          if (row) toggle(row, event);
+                      },
+                  ],
+                  a: ['Select all shown', selectShown],
+                  r: ['Retry', () => act('retry')],
+                  c: ['Cancel', () => act('cancel')],
+              }
+            : {}),
         n: ['Show new jobs', () => list.arrivals.peek() && showNew()],
-        Escape: ['Clear the selection, then the search', () => {
-            if (selected.peek().size || isAll.peek()) clear();
-            else if (query.get('q')) query.set({ q: null, cursor: null });
-        }],
+        Escape: [
+            'Clear the selection, then the search',
+            () => {
+                if (selected.peek().size || isAll.peek()) clear();
+                else if (query.get('q')) query.set({ q: null, cursor: null });
+            },
+        ],
     });
 
     // ---- The search box
@@ -208,7 +240,8 @@ export default function jobs({ scope, query, title }) {
         <div class="stack">
             <div class="row">
                 <label class="grow search"><span class="hidden-label">Search</span>
-                    <input type="text" role="searchbox" enterkeyhint="search" placeholder="Search id, name or error" autocomplete="off" spellcheck="false"
+                    <input type="text" role="searchbox" enterkeyhint="search" placeholder="Search id, name or error"
+                        autocomplete="off" spellcheck="false"
                         ref=${(/** @type {any} */ e) => {
                             search = e;
                             // Typed text is not taken back while the address follows it.
@@ -225,16 +258,24 @@ export default function jobs({ scope, query, title }) {
         </div>
         <section class="panel jobs-panel" aria-label="List of jobs">
             <div class="row between jobs-head">
-                <span class="muted" aria-live="polite">${() => countLine()}</span>
-                <span class="row">${() => (list.arrivals.value ? html`<button class="small primary arrivals" @click=${showNew}>${arrivals()}</button>` : null)}
-                    ${() => (query.get('cursor') ? html`<button class="small" @click=${() => turnPage(null)}>Newest</button>` : null)}</span>
+                <span class="muted" aria-live="off">${() => countLine()}</span>
+                <span class="row">${() => (list.arrivals.value ? html`<button class="small primary arrivals"
+                    @click=${showNew}>${arrivals()}</button>` : null)}
+                    ${() => (query.get('cursor') ? html`<button class="small"
+                        @click=${() => turnPage(null)}>Newest</button>` : null)}</span>
             </div>
             ${() => (mayAct() && list.rows.value.length ? bulkBar() : null)}
             ${() => problemNote(list.problem.value, list.isLoaded.value)}
             <ul class="list jobs" ref=${(/** @type {any} */ e) => {
                 listElement = e;
-            }}>${() => each(list.rows.value, (row) => row.id, (row) => html`<li>${row.view}</li>`)}</ul>
-            ${() => (list.isLoaded.value ? (list.rows.value.length ? null : nothing()) : list.problem.value ? null : loading)}
+            }}>${() =>
+                each(
+                    list.rows.value,
+                    (row) => row.id,
+                    (row) => html`<li>${row.view}</li>`,
+                )}</ul>
+            ${() => (list.isLoaded.value ? (list.rows.value.length ? null : nothing()) : list.problem.value ? null
+                : loading)}
             ${() => footer()}
         </section>`;
 
@@ -258,12 +299,23 @@ export default function jobs({ scope, query, title }) {
         const isWhole = isAll.value || (n > 0 && list.rows.value.every((row) => selected.value.has(row.id)));
         return html`<div class="row bulk" role="group" aria-label="Actions on selected jobs">
             <label class="inline"><input type="checkbox" .checked=${isWhole} .indeterminate=${isSome && !isWhole}
-                @click=${() => (isSome ? clear() : selectShown())}> ${isAll.value ? `all ${all ?? ''} that match` : n ? `${count(n)} selected` : 'Select all shown'}</label>
-            ${/** @type {Verb[]} */ (['retry', 'cancel', 'promote', 'remove']).map((verb) => html`
-                <button class="small ${verb === 'remove' ? 'danger' : ''}" disabled=${!isSome} @click=${() => act(verb)}>${VERBS[verb].yes} …</button>`)}
-            ${isSome && !isAll.value ? html`<button class="small" disabled=${!hasFilters(query)} title=${hasFilters(query) ? null : 'Set a filter first: no action is on all jobs there are'} @click=${() => {
-                isAll.value = true;
-            }}>Select all ${all ?? ''} that match</button>` : null}
+                @click=${() => (isSome ? clear() : selectShown())}> ${isAll.value ? `all ${all ?? ''} that match` : n
+                    ? `${count(n)} selected` : 'Select all shown'}</label>
+            ${
+                /** @type {Verb[]} */ (['retry', 'cancel', 'promote', 'remove']).map(
+                    (verb) => html`
+                <button class="small ${verb === 'remove' ? 'danger' : ''}" disabled=${!isSome}
+                    @click=${() => act(verb)}>${VERBS[verb].yes} …</button>`,
+                )
+            }
+            ${
+                isSome && !isAll.value
+                    ? html`<button class="small" disabled=${!hasFilters(query)} title=${hasFilters(query) ? null
+                        : 'Set a filter first: no action is on all jobs there are'} @click=${() => {
+                          isAll.value = true;
+                      }}>Select all ${all ?? ''} that match</button>`
+                    : null
+            }
             ${isSome ? html`<button class="small" @click=${clear}>Clear</button>` : null}
         </div>`;
     }
@@ -272,18 +324,28 @@ export default function jobs({ scope, query, title }) {
         if (list.busy.value) return loading;
         if (list.next.value) return null;
         if (hasFilters(query) || query.get('cursor')) {
-            return html`<div class="empty"><h2>No job matches</h2><p>${list.scanned.value ? `The search has looked at all ${count(list.scanned.value)} jobs of the other filters.` : 'Jobs that match appear here as soon as there are any.'}</p>
+            return html`<div class="empty"><h2>No job matches</h2><p>${list.scanned.value
+                ? `The search has looked at all ${count(list.scanned.value)} jobs of the other filters.`
+                    : 'Jobs that match appear here as soon as there are any.'}</p>
                 <button @click=${() => clearFilters(query)}>Clear all filters</button></div>`;
         }
-        return empty('No job yet', html`Submit one on the command line or with the <a href=${href('/submit')}>form</a>.`, 'jobber submit hello');
+        return empty(
+            'No job yet',
+            html`Submit one on the command line or with the <a href=${href('/submit')}>form</a>.`,
+            'jobber submit hello',
+        );
     }
 
     function footer() {
         const next = list.next.value;
         if (!next) return list.rows.value.length ? html`<p class="muted small">These are the oldest.</p>` : null;
         const isShort = list.scanned.value > 0 && list.rows.value.length < 50;
-        if (!isShort) return html`<div class="row"><button disabled=${list.busy.value} @click=${() => turnPage(next)}>Older</button></div>`;
-        return html`<div class="row"><span>${list.busy.value ? 'Searching …' : 'Not all were searched.'} ${count(list.scanned.value)} jobs looked at, ${count(list.rows.value.length)} found.</span>
+        if (!isShort)
+            return html`<div class="row"><button disabled=${list.busy.value}
+                @click=${() => turnPage(next)}>Older</button></div>`;
+        return html`<div class="row"><span>${list.busy.value ? 'Searching …'
+            : 'Not all were searched.'} ${count(list.scanned.value)} jobs looked
+                at, ${count(list.rows.value.length)} found.</span>
             <button disabled=${list.busy.value} @click=${() => list.goOn()}>Search on</button></div>`;
     }
 }

@@ -1,11 +1,13 @@
 // @ts-check
-// The page of jobs that is shown: asked for by keyset, and kept up to date by the stream of events without moving a row.
+// The page of jobs that is shown: asked for by keyset, and kept up to date by the stream of events. No row moves.
 
 import { Problem, get } from '../../lib/api.js';
 import { count } from '../../lib/format.js';
 import { follow } from '../../lib/live.js';
 import { signal, untracked } from '../../lib/signals.js';
 import { STATES, filterOf } from './filters.js';
+
+/** @typedef {import('./row.js').Row} Row */
 
 /** Jobs on a page: some 700 nodes. */
 export const PAGE = 50;
@@ -18,8 +20,27 @@ const REPAINT = 250;
 /** More arrivals are not told apart. */
 const MOST_ARRIVALS = 1000;
 /** Filters of which an event does not tell whether they hold. */
-const UNTOLD = ['until', 'outcome', 'exit_code', 'signal', 'worker', 'longer_than_ms', 'shorter_than_ms', 'category', 'fingerprint'];
-const EVENTS = ['submitted', 'attempt_started', 'attempt_withdrawn', 'attempt_finished', 'finished', 'cancelled', 'retried', 'removed'];
+const UNTOLD = [
+    'until',
+    'outcome',
+    'exit_code',
+    'signal',
+    'worker',
+    'longer_than_ms',
+    'shorter_than_ms',
+    'category',
+    'fingerprint',
+];
+const EVENTS = [
+    'submitted',
+    'attempt_started',
+    'attempt_withdrawn',
+    'attempt_finished',
+    'finished',
+    'cancelled',
+    'retried',
+    'removed',
+];
 
 /**
  * What was shown when the page was left, for the way back.
@@ -34,20 +55,49 @@ export function after(job, event) {
     const { attempt = job.attempts } = event;
     switch (event.type) {
         case 'attempt_started':
-            return { ...job, state: 'active', started_at: event.at, finished_at: null, outcome: null, error: null, due_at: null, duration_ms: null, attempts: attempt };
+            return {
+                ...job,
+                state: 'active',
+                started_at: event.at,
+                finished_at: null,
+                outcome: null,
+                error: null,
+                due_at: null,
+                duration_ms: null,
+                attempts: attempt,
+            };
         case 'attempt_withdrawn':
             return { ...job, state: 'waiting', started_at: null, attempts: Math.max(0, attempt - 1) };
         case 'attempt_finished': {
             const ran = job.started_at ? Date.parse(event.at) - Date.parse(job.started_at) : null;
             const isOver = !event.due_at || event.state === 'completed' || event.state === 'failed';
-            return { ...job, outcome: event.outcome, duration_ms: ran, ...(isOver ? {} : { state: 'delayed', due_at: event.due_at }) };
+            return {
+                ...job,
+                outcome: event.outcome,
+                duration_ms: ran,
+                ...(isOver ? {} : { state: 'delayed', due_at: event.due_at }),
+            };
         }
         case 'finished':
-            return { ...job, state: event.state, outcome: event.outcome ?? job.outcome, finished_at: event.at, due_at: null };
+            return {
+                ...job,
+                state: event.state,
+                outcome: event.outcome ?? job.outcome,
+                finished_at: event.at,
+                due_at: null,
+            };
         case 'cancelled':
             return { ...job, state: 'failed', outcome: { kind: 'cancelled' }, finished_at: event.at, due_at: null };
         case 'retried':
-            return { ...job, state: 'waiting', outcome: null, finished_at: null, error: null, duration_ms: null, due_at: null };
+            return {
+                ...job,
+                state: 'waiting',
+                outcome: null,
+                finished_at: null,
+                error: null,
+                duration_ms: null,
+                due_at: null,
+            };
         case 'removed':
             return { ...job, state: 'removed' };
         default:
@@ -58,19 +108,22 @@ export function after(job, event) {
 /** The states of which a job may be after an event. @param {any} event @returns {string[]} */
 function statesAfter(event) {
     const states = /** @type {Record<string, string[]>} */ ({
-        submitted: ['waiting', 'prioritized', 'delayed'], retried: ['waiting', 'prioritized'], attempt_started: ['active'], cancelled: ['failed'],
+        submitted: ['waiting', 'prioritized', 'delayed'],
+        retried: ['waiting', 'prioritized'],
+        attempt_started: ['active'],
+        cancelled: ['failed'],
     });
-    return event.type === 'finished' ? [event.state] : states[event.type] ?? [];
+    return event.type === 'finished' ? [event.state] : (states[event.type] ?? []);
 }
 
 /**
  * @param {import('../../lib/scope.js').Scope} scope
  * @param {import('../../lib/router.js').Query} query
- * @param {{ row: (job: any) => import('./row.js').Row, isFrozen: () => boolean, shown: (rows: import('./row.js').Row[]) => void }} page
+ * @param {{ row: (job: any) => Row, isFrozen: () => boolean, shown: (rows: Row[]) => void }} page
  *   `shown`: called after other rows have been put on the page
  */
 export function jobList(scope, query, { row, isFrozen, shown }) {
-    /** @type {import('../../lib/signals.js').Signal<import('./row.js').Row[]>} */
+    /** @type {import('../../lib/signals.js').Signal<Row[]>} */
     const rows = signal(/** @type {any[]} */ ([]));
     const state = {
         rows,
@@ -84,9 +137,12 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         arrivals: signal(0),
         counts: signal(/** @type {Record<string, string>} */ ({})),
     };
-    /** @type {Map<string, import('./row.js').Row>} */
+    /** @type {Map<string, Row>} */
     let byId = new Map();
-    /** Events since the list was last asked for, so that an answer that is older than they are is put right. @type {any[]} */
+    /**
+     * Events since the list was last asked for, so that an answer that is older than they are is put right.
+     * @type {any[]}
+     */
     let recent = [];
     const arrived = new Set();
     /** @type {AbortController | null} */
@@ -112,7 +168,11 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         if (known) known.job.value = after(known.job.peek(), event);
     };
 
-    /** Asks for what comes after `cursor`, and goes on while a search finds little. @param {any[]} jobs those that stand before @param {string} cursor */
+    /**
+     * Asks for what comes after `cursor`, and goes on while a search finds little.
+     * @param {any[]} jobs those that stand before
+     * @param {string} cursor
+     */
     const ask = async (jobs, cursor) => {
         under?.abort();
         const mine = (under = new AbortController());
@@ -129,7 +189,12 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
                 scanned += page.scanned ?? 0;
                 cursor = page.next_cursor;
                 // What is shown stays until there is something better, or until the search is over.
-                const isEnough = !cursor || page.scanned === undefined || page.scanned === null || jobs.length >= PAGE || performance.now() > late;
+                const isEnough =
+                    !cursor ||
+                    page.scanned === undefined ||
+                    page.scanned === null ||
+                    jobs.length >= PAGE ||
+                    performance.now() > late;
                 if (isFirst || page.items.length || isEnough) {
                     state.next.value = cursor;
                     state.scanned.value = scanned;
@@ -150,11 +215,14 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         recent = [];
         arrived.clear();
         state.arrivals.value = 0;
-        return ask([], untracked(() => query.get('cursor')));
+        return ask(
+            [],
+            untracked(() => query.get('cursor')),
+        );
     };
     /**
-     * Puts right what is shown, where it is shown, and counts what has arrived since: no row moves. Not while somebody is
-     * choosing among the rows.
+     * Puts right what is shown, where it is shown, and counts what has arrived since: no row moves.
+     * Not while somebody is choosing among the rows.
      */
     const review = async () => {
         if (isFrozen() || under || !byId.size) return;
@@ -162,7 +230,11 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         recent = [];
         state.busy.value = true;
         try {
-            const params = { ...untracked(() => filterOf(query)), cursor: untracked(() => query.get('cursor')), limit: LARGEST };
+            const params = {
+                ...untracked(() => filterOf(query)),
+                cursor: untracked(() => query.get('cursor')),
+                limit: LARGEST,
+            };
             const page = await get('/jobs', params, AbortSignal.any([mine.signal, scope.signal]));
             if (mine.signal.aborted || scope.signal.aborted) return;
             const fresh = new Map(page.items.map((/** @type {any} */ job) => [job.id, job]));
@@ -250,7 +322,8 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
     });
     scope.effect(() => {
         // Nobody reads an empty list: the first job may show itself.
-        if (state.arrivals.value > 0 && state.isLoaded.value && !rows.value.length && !state.busy.value) untracked(load);
+        if (state.arrivals.value > 0 && state.isLoaded.value && !rows.value.length && !state.busy.value)
+            untracked(load);
     });
     scope.every(15_000, () => {
         if (!connected.peek()) review();
@@ -284,7 +357,12 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         });
     });
     scope.onEnd(() => {
-        kept = { search, items: rows.peek().map((r) => r.job.peek()), next: state.next.peek(), scanned: state.scanned.peek() };
+        kept = {
+            search,
+            items: rows.peek().map((r) => r.job.peek()),
+            next: state.next.peek(),
+            scanned: state.scanned.peek(),
+        };
     });
     return {
         ...state,
@@ -292,6 +370,10 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
         load,
         recount,
         /** Goes on with a search that has stopped. */
-        goOn: () => ask(rows.peek().map((r) => r.job.peek()), state.next.peek() ?? ''),
+        goOn: () =>
+            ask(
+                rows.peek().map((r) => r.job.peek()),
+                state.next.peek() ?? '',
+            ),
     };
 }

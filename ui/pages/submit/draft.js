@@ -8,22 +8,42 @@ import { readDuration, readSize, shellWord, writeDuration, writeSize } from '../
 
 /** All fields, each with where the server says that it is wrong. */
 export const POINTERS = /** @type {Record<string, string>} */ ({
-    name: '/name', arguments: '/arguments', data: '/data', id: '/id', attempts: '/attempts', backoff: '/backoff/type',
-    backoff_delay: '/backoff/delay_ms', backoff_max: '/backoff/max_ms', jitter: '/backoff/jitter', delay: '/delay_ms',
-    priority: '/priority', timeout: '/timeout_ms', grace: '/grace_ms', memory: '/memory_bytes', cores: '/cores', nice: '/nice',
-    no_retry: '/no_retry_exit_codes', after: '/after', key: '/deduplication/key', ttl: '/deduplication/ttl_ms',
+    name: '/name',
+    arguments: '/arguments',
+    data: '/data',
+    id: '/id',
+    attempts: '/attempts',
+    backoff: '/backoff/type',
+    backoff_delay: '/backoff/delay_ms',
+    backoff_max: '/backoff/max_ms',
+    jitter: '/backoff/jitter',
+    delay: '/delay_ms',
+    priority: '/priority',
+    timeout: '/timeout_ms',
+    grace: '/grace_ms',
+    memory: '/memory_bytes',
+    cores: '/cores',
+    nice: '/nice',
+    no_retry: '/no_retry_exit_codes',
+    after: '/after',
+    key: '/deduplication/key',
+    ttl: '/deduplication/ttl_ms',
 });
 
 /** The field at which the server found something, or nothing. @param {string} pointer */
 export function fieldAt(pointer) {
-    const fits = Object.entries(POINTERS).filter(([, p]) => pointer === p || pointer.startsWith(`${p}/`) || p.startsWith(`${pointer}/`));
+    const fits = Object.entries(POINTERS).filter(
+        ([, p]) => pointer === p || pointer.startsWith(`${p}/`) || p.startsWith(`${pointer}/`),
+    );
     return fits[0]?.[0];
 }
 
 /** The form of a job that is there already. @param {any} job @returns {Draft} */
 export function draftOf(job) {
     const { options } = job;
-    const isPlain = job.arguments.every((/** @type {string} */ a) => !a.includes('\n')) && !(job.arguments.length === 1 && job.arguments[0] === '');
+    const isPlain =
+        job.arguments.every((/** @type {string} */ a) => !a.includes('\n')) &&
+        !(job.arguments.length === 1 && job.arguments[0] === '');
     const number = (/** @type {number | undefined} */ n) => (n === undefined || n === null ? '' : String(n));
     return {
         name: job.name,
@@ -62,22 +82,33 @@ export function build(draft) {
     /** @type {Record<string, any>} */
     const body = { name: draft.name?.trim() ?? '' };
     const has = (/** @type {string} */ field) => Boolean(draft[field]?.trim());
-    const read = (/** @type {string} */ field, /** @type {(text: string) => any} */ reader, /** @type {string} */ wrong) => {
+    const read = (
+        /** @type {string} */ field,
+        /** @type {(text: string) => any} */ reader,
+        /** @type {string} */ wrong,
+    ) => {
         if (!has(field)) return undefined;
         const value = reader(draft[field].trim());
         if (value === null || Number.isNaN(value)) errors[field] = wrong;
         return value;
     };
-    const span = (/** @type {string} */ field) => read(field, readDuration, 'Write a duration, such as 90s, 15m or 1h 30m.');
-    const whole = (/** @type {string} */ field) => read(field, (text) => (/^-?\d+$/.test(text) ? Number(text) : null), 'Write a whole number.');
+    const span = (/** @type {string} */ field) =>
+        read(field, readDuration, 'Write a duration, such as 90s, 15m or 1h 30m.');
+    const whole = (/** @type {string} */ field) =>
+        read(field, (text) => (/^-?\d+$/.test(text) ? Number(text) : null), 'Write a whole number.');
     if (!body.name) errors.name = 'Say which program to run.';
     if (draft.list !== 'json') {
         body.arguments = lines(draft.arguments ?? '');
     } else {
-        body.arguments = read('arguments', (text) => {
-            const list = parse(text).value;
-            return Array.isArray(list) && list.every((a) => typeof a === 'string') ? list : null;
-        }, 'Write a JSON list of strings.') ?? [];
+        body.arguments =
+            read(
+                'arguments',
+                (text) => {
+                    const list = parse(text).value;
+                    return Array.isArray(list) && list.every((a) => typeof a === 'string') ? list : null;
+                },
+                'Write a JSON list of strings.',
+            ) ?? [];
     }
     if (!body.arguments.length) delete body.arguments;
     if (has('data')) {
@@ -88,8 +119,12 @@ export function build(draft) {
     if (has('id')) body.id = draft.id.trim();
     body.attempts = whole('attempts');
     if (draft.backoff) {
-        body.backoff = { type: draft.backoff, delay_ms: span('backoff_delay') ?? 1000, max_ms: span('backoff_max'),
-            jitter: read('jitter', Number, 'Write a number from 0 to 1.') };
+        body.backoff = {
+            type: draft.backoff,
+            delay_ms: span('backoff_delay') ?? 1000,
+            max_ms: span('backoff_max'),
+            jitter: read('jitter', Number, 'Write a number from 0 to 1.'),
+        };
     }
     body.delay_ms = span('delay');
     body.priority = whole('priority');
@@ -98,16 +133,27 @@ export function build(draft) {
     body.memory_bytes = read('memory', readSize, 'Write a size, such as 512MiB or 2GiB.');
     body.cores = whole('cores');
     body.nice = whole('nice');
-    body.no_retry_exit_codes = read('no_retry', (text) => {
-        const codes = text.split(/[\s,]+/).filter(Boolean).map(Number);
-        return codes.every((code) => Number.isInteger(code) && code >= 1 && code <= 255) ? codes : null;
-    }, 'Write exit codes from 1 to 255 with commas.');
+    body.no_retry_exit_codes = read(
+        'no_retry',
+        (text) => {
+            const codes = text
+                .split(/[\s,]+/)
+                .filter(Boolean)
+                .map(Number);
+            return codes.every((code) => Number.isInteger(code) && code >= 1 && code <= 255) ? codes : null;
+        },
+        'Write exit codes from 1 to 255 with commas.',
+    );
     if (has('after')) body.after = draft.after.split(/[\s,]+/).filter(Boolean);
     if (has('key')) body.deduplication = { key: draft.key.trim(), ttl_ms: span('ttl') };
     // The data goes as it was written: a browser would round its large numbers.
     const { data, ...others } = body;
     const text = JSON.stringify(others);
-    return { body, errors, text: 'data' in body && !errors.data ? `${text.slice(0, -1)},"data":${draft.data.trim()}}` : text };
+    return {
+        body,
+        errors,
+        text: 'data' in body && !errors.data ? `${text.slice(0, -1)},"data":${draft.data.trim()}}` : text,
+    };
 }
 
 /** @param {string} text @returns {{ value?: any, error?: string }} */
@@ -122,7 +168,12 @@ function parse(text) {
 /** The data in one line, unless that would round its numbers. @param {Built} built @param {Draft} draft */
 const dataOf = ({ body }, draft) => (isRounded(body.data) ? draft.data.trim() : JSON.stringify(body.data));
 
-/** The same on the command line. @param {Built} built @param {Draft} draft @returns {{ command: string, lacks: string[] }} `lacks`: what it can't say */
+/**
+ * The same on the command line.
+ * @param {Built} built
+ * @param {Draft} draft
+ * @returns {{ command: string, lacks: string[] }} `lacks`: what it can't say
+ */
 export function command(built, draft) {
     const { body } = built;
     const words = ['jobber', 'submit', body.name || 'NAME'];
@@ -135,7 +186,10 @@ export function command(built, draft) {
     flag('attempts', body.attempts);
     if (body.backoff) {
         const { type, delay_ms: delay, jitter, max_ms: max } = body.backoff;
-        flag('backoff', `${type === 'exponential' ? 'exp' : 'fixed'}:${writeDuration(delay)}${jitter ? `:${jitter}` : ''}`);
+        flag(
+            'backoff',
+            `${type === 'exponential' ? 'exp' : 'fixed'}:${writeDuration(delay)}${jitter ? `:${jitter}` : ''}`,
+        );
         if (max) lacks.push('the longest wait between attempts');
     }
     flag('delay', writeDuration(body.delay_ms));
@@ -146,7 +200,12 @@ export function command(built, draft) {
     flag('cores', body.cores);
     flag('nice', body.nice);
     flag('no-retry-exit-codes', body.no_retry_exit_codes?.join(','));
-    if (body.deduplication) flag('dedup', `${body.deduplication.key}${body.deduplication.ttl_ms ? `:${writeDuration(body.deduplication.ttl_ms)}` : ''}`);
+    if (body.deduplication)
+        flag(
+            'dedup',
+            `${body.deduplication.key}${body.deduplication.ttl_ms ? `:${writeDuration(body.deduplication.ttl_ms)}`
+                : ''}`,
+        );
     flag('after', body.after?.join(','));
     if (body.arguments) words.push('--', ...body.arguments);
     return { command: words.map(shellWord).join(' '), lacks };
