@@ -249,15 +249,24 @@ export const hex = (colour) => `#${colour.toString(16).padStart(6, '0')}`;
 /** @type {Map<string, { color: string, background: string }>} */
 const known = new Map();
 
-/** The colours of a style for CSS; '' is that of the log. Text can always be read, whatever a program chose. @param {Style} style */
-export function colours(style) {
-    const key = `${style.fg} ${style.bg} ${style.flags & (DIM | INVERSE)}`;
+/** Blocks, lines and Braille patterns, of which programs make pictures. */
+const PICTURE = /^[\s\u2500-\u259f\u2800-\u28ff]*$/;
+
+/**
+ * The colours of a style for CSS; '' is that of the log. Text can always be read, whatever a program chose; pictures
+ * have the colours that they were given.
+ * @param {Style} style
+ * @param {string} [text]
+ */
+export function colours(style, text = 'a') {
+    const isPicture = PICTURE.test(text);
+    const key = `${style.fg} ${style.bg} ${style.flags & (DIM | INVERSE)}${isPicture}`;
     const found = known.get(key);
     if (found) return found;
     let [fg, bg] = [rgb(style.fg, INK), rgb(style.bg, SURFACE)];
     if (style.flags & INVERSE) [fg, bg] = [bg, fg];
     if (style.flags & DIM) fg = mix(fg, bg, 0.4);
-    fg = readable(fg, bg);
+    if (!isPicture) fg = readable(fg, bg);
     const made = { color: fg === INK ? '' : hex(fg), background: bg === SURFACE ? '' : hex(bg) };
     // A program can make 2^48 of them.
     if (known.size >= 4096) known.clear();

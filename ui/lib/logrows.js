@@ -293,7 +293,7 @@ export function describe(line) {
 
 /** @param {import('./ansi.js').Run} run @returns {Node} */
 function shown({ text, style }) {
-    const { color, background } = colours(style);
+    const { color, background } = colours(style, text);
     if (!color && !background && !style.flags && !style.link) return document.createTextNode(text);
     const element = document.createElement(style.link ? 'a' : 'span');
     if (element instanceof HTMLAnchorElement) {
@@ -320,7 +320,7 @@ function dense(runs) {
     for (const { text, style } of runs) {
         const begin = column;
         for (const character of text) column += columnsOf(character, column);
-        const { color, background } = colours(style);
+        const { color, background } = colours(style, text);
         texts.push(`${color || '#e6edf3'} ${begin}ch ${column}ch`);
         grounds.push(`${background || 'transparent'} ${begin}ch ${column}ch`);
     }

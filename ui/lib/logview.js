@@ -169,7 +169,7 @@ export function logView(scope, { id, query, attempts, event, runs }) {
         <div class="row log-tools">
             ${() => choice('stream', 'Stream', [['', 'both'], ['stdout', 'stdout'], ['stderr', 'stderr']])}
             ${() => choice('attempt', 'Attempt', [['', 'all'], ...attempts().map((n) => /** @type {[string, string]} */ ([String(n), String(n)]))])}
-            <input type="search" class="log-find" placeholder="Find in the log (/)" aria-label="Find in the log" autocomplete="off" spellcheck="false"
+            <input type="text" inputmode="search" class="log-find" placeholder="Find in the log (/)" aria-label="Find in the log" autocomplete="off" spellcheck="false"
                 ref=${(/** @type {any} */ e) => (findBox = e)}
                 @input=${(/** @type {Event} */ e) => {
                     wanted.value = /** @type {HTMLInputElement} */ (e.target).value;
@@ -205,7 +205,7 @@ export function logView(scope, { id, query, attempts, event, runs }) {
 
 /** @param {{ total: number, dropped: number, missing: number }} size @param {string} status */
 function summary({ total, dropped, missing }, status) {
-    return `${count(total)} lines${dropped ? `, of which ${count(dropped)} older ones are dropped from view` : ''}` +
+    return `${count(total)} ${total === 1 ? 'line' : 'lines'}${dropped ? `, of which ${count(dropped)} older ones are dropped from view` : ''}` +
         `${missing ? `; ${bytes(missing)} are missing` : ''}${status ? ` · ${status}` : ''}`;
 }
 
@@ -220,7 +220,8 @@ function downloads(path, attempts, chosen) {
 /** @param {{ seqs: number[], at: number }} found */
 function foundText({ seqs, at }) {
     if (!seqs.length) return 'not found';
-    return at < 0 ? `${count(seqs.length)} lines` : `${count(at + 1)} of ${count(seqs.length)} lines`;
+    const lines = `${count(seqs.length)} ${seqs.length === 1 ? 'line' : 'lines'}`;
+    return at < 0 ? lines : `${count(at + 1)} of ${lines}`;
 }
 
 /** The old value if the new one is equal, so that readers are not told. @template {Record<string, number>} T @param {T} old @param {T} made @returns {T} */

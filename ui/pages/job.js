@@ -2,7 +2,8 @@
 // One job: how it stands and why, its attempts, its log, what it was given and gave back.
 
 import { get, mayAct, segment } from '../lib/api.js';
-import { at as atTime, copyable, empty, loading, problemNote, stateMark, when } from '../lib/widgets.js';
+import { plain } from '../lib/ansi.js';
+import { at as atTime, copyable, empty, jobLink, loading, problemNote, stateMark, when } from '../lib/widgets.js';
 import { duration } from '../lib/format.js';
 import { bind } from '../lib/keys.js';
 import { logView } from '../lib/logview.js';
@@ -95,6 +96,11 @@ export default function job({ scope, params, query, title }) {
             life.end();
             life = new Scope();
             panel.value = show(wanted, life);
+            // On narrow screens the tabs scroll.
+            requestAnimationFrame(() => {
+                const tab = document.getElementById(`tab-${wanted}`);
+                if (tab?.parentElement) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 48;
+            });
         });
     });
 
@@ -118,7 +124,7 @@ export default function job({ scope, params, query, title }) {
         ${() => (job.data.value ? head(job.data.value, id, job.reload) : html`<h1>Job</h1>`)}
         ${() => (job.error.value?.status === 404 ? unknown(id) : problemNote(job.error.value, job.data.value !== null))}
         ${() => (state.value || job.error.value ? null : loading)}
-        ${() => why(state.value, reasons.value)}
+        ${() => why(job.data.value, reasons.value)}
         ${() => state.value && html`<div class="tabs" role="tablist" aria-label="About this job">${TABS.map(([name, title]) => html`
             <button role="tab" id="tab-${name}" aria-controls="panel" aria-selected=${String(tab() === name)} tabindex=${tab() === name ? '0' : '-1'}
                 @click=${() => open(name)} @keydown=${move}>${title}</button>`)}</div>`}
@@ -171,14 +177,33 @@ function progress({ percent, text }) {
 /** @type {Record<string, string>} */
 const QUESTIONS = { waiting: 'Why is it waiting?', prioritized: 'Why is it waiting?', delayed: 'Why is it delayed?', failed: 'Why has it failed?', active: 'What is it doing?' };
 
-/** @param {string} state @param {string[]} reasons */
-function why(state, reasons) {
-    if (!reasons.length || !QUESTIONS[state]) return null;
-    const sentences = reasons.map((text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`);
-    return html`<section class="note ${state === 'failed' ? 'bad' : ''}" aria-label=${QUESTIONS[state]}>
-        <strong>${QUESTIONS[state]}</strong>
+/** @param {any} job @param {string[]} reasons */
+function why(job, reasons) {
+    if (!reasons.length || !QUESTIONS[job?.state]) return null;
+    const isCancelled = job.state === 'failed' && job.outcome?.kind === 'cancelled';
+    const question = isCancelled ? 'Why was it cancelled?' : QUESTIONS[job.state];
+    if (isCancelled && job.error) reasons = [job.error.replace(/^cancelled: /, '')];
+    const sentences = reasons.map((reason) => {
+        const text = onOneLine(reason);
+        const sentence = `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? '' : '.'}`;
+        const id = job.waits_for?.find((/** @type {string} */ id) => sentence.includes(`job ${id}`));
+        if (!id) return sentence;
+        const [before, ...behind] = sentence.split(id);
+        return html`${before}${jobLink(id)}${behind.join(id)}`;
+    });
+    return html`<section class="note ${isCancelled ? 'warn' : job.state === 'failed' ? 'bad' : ''}" aria-label=${question}>
+        <strong>${question}</strong>
         ${sentences.length === 1 ? html`<span> ${sentences[0]}</span>` : html`<ul>${sentences.map((text) => html`<li>${text}</li>`)}</ul>`}
     </section>`;
+}
+
+/** The most characters of a reason, which may hold all that a program wrote to stderr. */
+const REASON = 400;
+
+/** @param {string} text */
+function onOneLine(text) {
+    const line = text.slice(0, 4 * REASON).split('\n').map((part) => plain(part).trim()).filter(Boolean).join(' · ');
+    return line.length > REASON ? `${line.slice(0, REASON)}…` : line;
 }
 
 /** @param {string} id */

@@ -69,7 +69,7 @@ function details(job, id, attempt) {
             <h2 id="attempt">Attempt ${number}: <span class=${tone}>${outcome(report?.outcome)}</span></h2>
             <a href=${href(`/jobs/${encodeURIComponent(id)}`, { tab: 'log', attempt: String(number) })}>Its log</a>
         </div>
-        ${report?.error ? html`<pre class="code error-text" tabindex="0" aria-label="Error">${report.error}</pre>` : null}
+        ${report?.error ? html`<pre class="code error-text" tabindex="0" aria-label="Error">${withoutEscapes(report.error)}</pre>` : null}
         ${attempt.fingerprint ? html`<p>
             ${category ? html`<span class="muted">Category</span> <a href=${href('/failures', { category })}>${category}</a> · ` : null}
             <a href=${href(`/failures/${encodeURIComponent(attempt.fingerprint)}`)}>all failures like this one</a> · <code
@@ -83,12 +83,15 @@ function details(job, id, attempt) {
                 <dt>Peak memory</dt><dd>${bytes(usage.peak_rss_bytes)}${job.options?.memory_bytes ? ` of ${bytes(job.options.memory_bytes)}` : ''}</dd>` : null}
             <dt>Worker</dt><dd><a href=${href('/workers', { worker: attempt.worker })}>${attempt.worker}</a>${attempt.host ? ` on ${attempt.host}` : ''}${attempt.pid ?? report?.pid ? `, process ${attempt.pid ?? report.pid}` : ''}</dd>
             ${report?.cpus?.length ? html`<dt>Cores</dt><dd>${report.cpus.join(', ')}</dd>` : null}
-            ${report ? html`<dt>Beside it</dt><dd>${report.peak_beside ? `${count(report.peak_beside)} other jobs at most, ${count(report.beside_at_start)} at its start` : 'no other job on its worker'}</dd>` : null}
+            ${report ? html`<dt>Beside it</dt><dd>${report.peak_beside ? `${count(report.peak_beside)} other ${report.peak_beside === 1 ? 'job' : 'jobs'} at most, ${count(report.beside_at_start)} at its start` : 'no other job on its worker'}</dd>` : null}
             ${report?.no_retry ? html`<dt>Retry</dt><dd>none after this outcome</dd>` : null}
         </dl>
         ${report ? outputs(id, number, report) : html`<p class="muted">It runs. What it writes is in its log.</p>`}
     </section>`;
 }
+
+/** @param {string} text */
+const withoutEscapes = (text) => text.split('\n').map(plain).join('\n');
 
 /** How much of its cores it used. @param {any} usage @param {number[] | undefined} cpus */
 function share(usage, cpus) {
@@ -106,7 +109,7 @@ function outputs(id, number, report) {
 /** @param {string} id @param {number} number @param {string} stream @param {any} tail */
 function output(id, number, stream, tail) {
     if (!tail) return null;
-    const text = tail.text.slice(-TAIL).split('\n').map(plain).join('\n');
+    const text = withoutEscapes(tail.text.slice(-TAIL));
     const isPart = tail.truncated || tail.text.length > TAIL;
     return html`<div class="stack">
         <div class="row between">

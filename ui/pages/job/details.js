@@ -93,7 +93,8 @@ export function rulesView(job) {
         <section class="panel" aria-labelledby="relations">
             <h2 id="relations">Relations</h2>
             ${after.length ? html`
-                <p>It starts when ${after.length === 1 ? 'this job has' : `these ${count(after.length)} jobs have`} completed${open.size ? html`, of which <strong>${count(open.size)}</strong> ${open.size === 1 ? 'has' : 'have'} not yet` : ''}.</p>
+                <p>It starts when ${after.length === 1 ? 'this job has' : 'all of these jobs have'} completed.
+                    ${after.length > 1 ? ` ${count(after.length - open.size)} of ${count(after.length)} have.` : ''}</p>
                 <ul class="list relations">${after.slice(0, MOST_JOBS).map((/** @type {string} */ id) => html`
                     <li>${jobLink(id)} ${open.has(id) ? html`<span class="waiting">○ waited for</span>` : html`<span class="muted">no longer waited for</span>`}</li>`)}</ul>
                 ${after.length > MOST_JOBS ? html`<p class="muted small">The first ${MOST_JOBS} are listed.</p>` : null}`
