@@ -10,14 +10,16 @@ import { action, jobLink, when } from './widgets.js';
 
 /**
  * @param {any[]} items
- * @param {{ retry: (selection: import('./retry-jobs.js').Selection, what: string) => void, nearness: boolean, days: number }} options
+ * @param {{ retry: (selection: import('./retry-jobs.js').Selection, what: string) => void, nearness: boolean,
+ *   days: number }} options
  *   `nearness`: the similarity is to a text that was searched for, and is worth telling
  */
 export function groupList(items, { retry, nearness, days }) {
     if (!items.length) return html`<p class="muted">Nothing known is similar.</p>`;
     return html`<ul class="list errors">${each(items, (g) => g.fingerprint, (g) => html`<li>
         <div class="error-main">
-            <a class="error-text mono clip" href=${href(`/failures/${g.fingerprint}`)}>${firstLines(g.text) || 'What it said is no longer kept'}</a>
+            <a class="error-text mono clip" href=${href(`/failures/${g.fingerprint}`)}>${firstLines(g.text) ||
+                'What it said is no longer kept'}</a>
             <p class="small muted">
                 <a href=${href('/failures', { category: g.category })}>${g.category_name}</a>
                 ${nearness ? html`<span> · similarity ${g.similarity?.toFixed(2) ?? '–'}</span>` : null}
@@ -28,8 +30,11 @@ export function groupList(items, { retry, nearness, days }) {
         </div>
         <div class="error-side">
             ${trend(g.trend, days)}
-            <a class="number error-count" href=${href('/jobs', { fingerprint: g.fingerprint })} title="The jobs of which an attempt failed so">${count(g.count)}<span class="hear"> failed attempts</span></a>
-            ${action('Retry …', () => retry({ fingerprint: g.fingerprint }, 'failed jobs with this error'), { kind: 'small' })}
+            <a class="number error-count" href=${href('/jobs', { fingerprint: g.fingerprint })}
+                title="The jobs of which an attempt failed so">${count(g.count)}<span class="hear"> failed
+                attempts</span></a>
+            ${action('Retry …', () => retry({ fingerprint: g.fingerprint }, 'failed jobs with this error'),
+                { kind: 'small' })}
         </div>
     </li>`)}</ul>`;
 }

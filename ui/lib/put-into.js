@@ -17,7 +17,8 @@ export function putInto(text, suggested = '') {
     return dialog('Put this into a category', (close) => {
         get('/categories').then(
             ({ items }) => {
-                chosen.value = items.some((/** @type {any} */ c) => c.id === suggested) ? suggested : (items[0]?.id ?? '');
+                chosen.value = items.some((/** @type {any} */ c) => c.id === suggested) ? suggested
+                    : (items[0]?.id ?? '');
                 categories.value = items;
             },
             (error) => {
@@ -43,25 +44,32 @@ export function putInto(text, suggested = '') {
                 <label>Category <select autofocus @change=${(/** @type {Event} */ event) => {
                     chosen.value = /** @type {HTMLSelectElement} */ (event.target).value;
                 }}>
-                    ${categories.value.map((c) => html`<option value=${c.id} selected=${c.id === chosen.value}>${c.name}</option>`)}
+                    ${categories.value.map((c) => html`<option value=${c.id}
+                        selected=${c.id === chosen.value}>${c.name}</option>`)}
                     <option value="" selected=${chosen.value === ''}>A new category …</option>
                 </select></label>
                 ${chosen.value === '' ? html`
                     <label>Its name <input name="name" required maxlength="100"></label>
                     <label>What belongs to it <textarea name="description" maxlength="4096" rows="2"></textarea>
-                        <span class="hint">A sentence with the words that such errors use. It may stay empty.</span></label>` : null}
+                        <span class="hint">A sentence with the words that such errors use. It may stay
+                            empty.</span></label>` : null}
                 <label>Example <textarea name="example" required maxlength="2048" rows="5" .value=${text}></textarea>
-                    <span class="hint">Keep what tells this error from others. Similar errors come along, past ones too.</span></label>
+                    <span class="hint">Keep what tells this error from others. Similar errors come along, past ones
+                        too.</span></label>
                 ${problemNote(problem.value)}
                 <div class="row end">
                     <button type="button" @click=${() => close(null)}>Cancel</button>
                     <button class="primary" disabled=${busy.value}>Add the example</button>
                 </div>
-            </form>` : html`${problemNote(problem.value)}<div class="row end"><button @click=${() => close(null)}>Close</button></div>`}`;
+            </form>` : html`${problemNote(problem.value)}<div class="row end"><button
+                @click=${() => close(null)}>Close</button></div>`}`;
     });
 }
 
-/** @param {string} id @param {string} example @param {string} name @param {string} description @returns {Promise<Put>} */
+/**
+ * @param {string} id @param {string} example @param {string} name @param {string} description
+ * @returns {Promise<Put>}
+ */
 async function save(id, example, name, description) {
     if (!id) {
         const made = await post('/categories', { name, description, examples: [example] });

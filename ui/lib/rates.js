@@ -43,7 +43,10 @@ export function chanceCell(chance, of) {
 /** @param {number} n */
 export const jobs = (n) => `${count(n)} ${n === 1 ? 'job' : 'jobs'}`;
 
-/** @param {number} part @param {{ n: number, low: number | null, high: number | null }} known @param {string} of @param {string} from */
+/**
+ * @param {number} part @param {{ n: number, low: number | null, high: number | null }} known
+ * @param {string} of @param {string} from
+ */
 function band(part, { n, low, high }, of, from) {
     const limits = interval(low, high);
     const label = `${of}: ${share(part)}, 95 % interval ${limits}`;

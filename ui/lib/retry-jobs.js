@@ -17,7 +17,11 @@ const PAGE = 500;
 /** Keeps the focus in the dialog when its buttons change. @param {HTMLElement | null} button */
 const focus = (button) => queueMicrotask(() => button?.focus());
 
-/** Asks and acts; resolves to how many jobs were put back. @param {Selection} selection @param {string} what @returns {Promise<number>} */
+/**
+ * Asks and acts; resolves to how many jobs were put back.
+ * @param {Selection} selection @param {string} what
+ * @returns {Promise<number>}
+ */
 export async function retryJobs(selection, what) {
     const filter = Object.fromEntries(Object.entries(selection).filter(([, value]) => value));
     const phase = signal(/** @type {'preview' | 'ask' | 'run' | 'done'} */ ('preview'));
@@ -58,7 +62,8 @@ export async function retryJobs(selection, what) {
             },
         );
         return () => html`
-            ${phase.value === 'preview' ? html`<p aria-live="polite">Looking for failed jobs: ${jobs(preview.value.retried)} so far …</p>` : null}
+            ${phase.value === 'preview' ? html`<p aria-live="polite">Looking for failed
+            jobs: ${jobs(preview.value.retried)} so far …</p>` : null}
             ${phase.value === 'ask' ? question(preview.value) : null}
             ${phase.value === 'run' ? progress(done.value, preview.value) : null}
             ${phase.value === 'done' && !problem.value ? result(done.value, isStopped) : null}
@@ -66,9 +71,11 @@ export async function retryJobs(selection, what) {
             <div class="row end">
                 ${phase.value === 'run' ? html`<button ref=${focus} @click=${() => {
                     isStopped = true;
-                }}>Stop</button>` : html`<button ref=${focus} @click=${() => close(null)}>${phase.value === 'done' ? 'Close' : 'Cancel'}</button>`}
+                }}>Stop</button>` : html`<button ref=${focus}
+                    @click=${() => close(null)}>${phase.value === 'done' ? 'Close' : 'Cancel'}</button>`}
                 ${phase.value === 'ask' && preview.value.retried ? html`
-                    <button class="primary" ref=${focus} @click=${run}>Retry ${jobs(preview.value.retried)}</button>` : null}
+                    <button class="primary" ref=${focus} @click=${run}>Retry ${jobs(preview.value.retried)}</button>`
+                        : null}
             </div>`;
     });
     await closed;
@@ -99,7 +106,8 @@ function question(tally) {
     if (!tally.retried) return html`<p>No failed job can be put back now: those that met this error have completed, run
         again, or are no longer kept.</p>${reasons(tally)}`;
     return html`<p>${jobs(tally.retried)} that failed will be put back into the queue, with all attempts anew.</p>
-        <p class="row small">${tally.samples.map((id) => jobLink(id))}${tally.retried > tally.samples.length ? '…' : null}</p>
+        <p class="row small">${tally.samples.map((id) => jobLink(id))}${tally.retried > tally.samples.length ? '…'
+            : null}</p>
         ${reasons(tally)}`;
 }
 

@@ -44,12 +44,16 @@ export function spanFilters(scope, query) {
         !query.get('until') && query.get('since') === (days === null ? '' : daysAgo(days - 1));
 
     return () => html`<div class="filters" role="group" aria-label="Which jobs">
-        <label>Job name <input list="names" placeholder="all" .value=${query.get('name')} @change=${set('name')}></label>
+        <label>Job name <input list="names" placeholder="all" .value=${query.get('name')}
+            @change=${set('name')}></label>
         <datalist id="names">${names.value.map((name) => html`<option value=${name}></option>`)}</datalist>
-        <label title="Days in UTC">Submitted from <input type="date" .value=${query.get('since').slice(0, 10)} @change=${set('since')}></label>
-        <label title="Days in UTC; this day does not count">Before <input type="date" .value=${query.get('until').slice(0, 10)} @change=${set('until')}></label>
+        <label title="Days in UTC">Submitted from <input type="date" .value=${query.get('since').slice(0, 10)}
+            @change=${set('since')}></label>
+        <label title="Days in UTC; this day does not count">Before <input type="date"
+            .value=${query.get('until').slice(0, 10)} @change=${set('until')}></label>
         <div class="row">${SPANS.map(([name, days]) => html`
-            <button class="small" aria-pressed=${String(isChosen(days))} @click=${() => choose(days)}>${name}</button>`)}
+            <button class="small" aria-pressed=${String(isChosen(days))}
+                @click=${() => choose(days)}>${name}</button>`)}
         </div>
     </div>`;
 }

@@ -21,7 +21,8 @@ export function sortTable(query, { label, columns, rows, key, usual = '', param 
     const order = query.get(param) || usual;
     const down = order.startsWith('-');
     const by = columns.find((column) => column.key === order.slice(down ? 1 : 0));
-    const sorted = by?.value ? [...rows].sort((a, b) => compare(by.value?.(a) ?? null, by.value?.(b) ?? null, down)) : rows;
+    const sorted = by?.value ? [...rows].sort((a, b) => compare(by.value?.(a) ?? null, by.value?.(b) ?? null, down))
+        : rows;
     const head = (/** @type {Column<T>} */ column) => {
         const is = by === column;
         const numbers = Boolean(column.number);
@@ -35,7 +36,8 @@ export function sortTable(query, { label, columns, rows, key, usual = '', param 
     return html`<div class="scroll" tabindex="0" role="group" aria-label=${label}><table>
         <thead><tr>${columns.map(head)}</tr></thead>
         <tbody>${each(sorted, key, (row) => html`<tr class=${mark?.(row) ? 'at' : ''}>${columns.map((column) => html`
-            <td class="${column.number ? 'number' : ''} ${column.wide ? 'wide' : ''}">${column.cell(row)}</td>`)}</tr>`)}
+            <td class="${column.number ? 'number' : ''} ${column.wide ? 'wide'
+                : ''}">${column.cell(row)}</td>`)}</tr>`)}
         </tbody>
     </table></div>`;
 }

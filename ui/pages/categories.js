@@ -46,7 +46,9 @@ export default function categories({ scope, query, title }) {
         if (done) changed(`Changed ${done.name}`, done);
     };
     const drop = async (/** @type {any} */ category) => {
-        const text = `What belongs to it (${many(category.errors, 'error')}) goes to other categories or to none. Its description and ${many(category.examples?.length ?? 0, 'example')} are lost.`;
+        const text = `What belongs to it (${many(category.errors,
+            'error')}) goes to other categories or to none. Its description and ${many(category.examples?.length ?? 0,
+                'example')} are lost.`;
         if (!(await confirm(`Remove ${category.name}?`, text, 'Remove it'))) return;
         const done = await attempt(() => remove(`/categories/${segment(category.id)}`), `Removed ${category.name}`);
         if (done) changed(`Removed ${category.name}`, done);
@@ -62,9 +64,11 @@ export default function categories({ scope, query, title }) {
     return () => html`
         <div class="row between">
             <h1>Categories</h1>
-            <div class="row"><a href=${href('/failures')}>Failures</a>${() => action('Add a category …', add, { kind: 'primary' })}</div>
+            <div class="row"><a href=${href('/failures')}>Failures</a>${() =>
+                action('Add a category …', add, { kind: 'primary' })}</div>
         </div>
-        <p class="muted">A category is a name, a description and examples. An error goes to the category that its text is nearest to, if it is near enough.</p>
+        <p class="muted">A category is a name, a description and examples. An error goes to the category that its text
+            is nearest to, if it is near enough.</p>
         ${() => problemNote(list.error.value, list.data.value !== null)}
         ${() => (told.value ? html`<div class="note" role="status">${told.value}</div>` : null)}
         ${test}
@@ -77,14 +81,23 @@ export default function categories({ scope, query, title }) {
 
     /** @param {any} data */
     function table({ items, uncategorised, pending }) {
-        if (!items.length) return empty('No category', 'All errors stand under “uncategorised” until there is one.', 'jobber category add --preset network');
+        if (!items.length) return empty('No category', 'All errors stand under “uncategorised” until there is one.',
+            'jobber category add --preset network');
         return html`
             <ul class="list">${each(items, (c) => c.id, (c) => html`<li>
-                <details class="category" open=${query.list('open').includes(c.id)} @toggle=${(/** @type {Event} */ event) => toggled(c.id, /** @type {HTMLDetailsElement} */ (event.target).open)}>
-                    <summary><span class="category-name">${c.name}</span> <span class="muted small">${many(c.errors, 'error')}, ${many(c.examples?.length ?? 0, 'example')}</span></summary>
+                <details class="category" open=${query.list('open').includes(c.id)}
+                    @toggle=${(/** @type {Event} */ event) =>
+                        toggled(c.id, /** @type {HTMLDetailsElement} */ (event.target).open)}>
+                    <summary><span class="category-name">${c.name}</span> <span
+                        class="muted small">${many(c.errors, 'error')}, ${many(c.examples?.length ?? 0,
+                            'example')}</span></summary>
                     <div class="stack category-body">
-                        <p>${c.description || html`<span class="muted">No description. A sentence with the words that such errors use helps most.</span>`}</p>
-                        ${() => (query.list('open').includes(c.id) && c.examples?.length ? html`<ul class="examples" tabindex="0" aria-label="Examples of ${c.name}">${c.examples.map((/** @type {string} */ text) => html`<li class="mono">${text}</li>`)}</ul>` : null)}
+                        <p>${c.description || html`<span class="muted">No description. A sentence with the words that
+                            such errors use helps most.</span>`}</p>
+                        ${() => (query.list('open').includes(c.id) && c.examples?.length
+                            ? html`<ul class="examples" tabindex="0"
+                                aria-label="Examples of ${c.name}">${c.examples.map((/** @type {string} */ text) =>
+                                    html`<li class="mono">${text}</li>`)}</ul>` : null)}
                         <div class="row">
                             <a class="button" href=${href('/failures', { category: c.id })}>Its errors</a>
                             ${action('Edit …', () => edit(c))}
@@ -93,7 +106,9 @@ export default function categories({ scope, query, title }) {
                     </div>
                 </details>
             </li>`)}</ul>
-            <p class="muted small"><a href=${href('/failures', { category: 'uncategorised' })}>${count(uncategorised)} different errors</a> belong to none${pending ? `, and ${count(pending)} wait for the classifier` : ''}.</p>`;
+            <p class="muted small"><a
+                href=${href('/failures', { category: 'uncategorised' })}>${count(uncategorised)} different
+                errors</a> belong to none${pending ? `, and ${count(pending)} wait for the classifier` : ''}.</p>`;
     }
 
     /** @param {string} id @param {boolean} isOpen */

@@ -15,6 +15,7 @@ import { each, html } from '../lib/view.js';
 import { action, at, copy, empty, jobLink, loading, problemNote, stateMark, toast, when } from '../lib/widgets.js';
 
 const DAYS = 30;
+const TREND = `Failed attempts by the day on which their jobs were submitted, last ${DAYS} days`;
 /** After a change of the categories the page looks again so often, in ms from the change. */
 const LOOKS = [1000, 2500, 5000, 10_000];
 
@@ -30,7 +31,7 @@ export default function failure({ scope, params, title }) {
         text.value = group()?.text ?? '';
     });
     const similar = resource(scope, () => (text.value ? ['/failures/similar', { text: text.value, limit: 6 }] : null));
-    const jobs = resource(scope, () => ['/jobs', { fingerprint, limit: 10 }], { every: 15_000 });
+    const jobs = resource(scope, () => (group() ? ['/jobs', { fingerprint, limit: 10 }] : null), { every: 15_000 });
     const threshold = resource(scope, () => ['/categories']);
     const put = signal(/** @type {import('../lib/put-into.js').Put | null} */ (null));
 
@@ -64,36 +65,52 @@ export default function failure({ scope, params, title }) {
         </div>
         ${() => problemNote(found.error.value, found.data.value !== null)}
         ${() => (found.data.value ? null : found.error.value ? null : loading)}
-        ${() => (found.data.value && !group() ? empty('No such error', html`No attempt that is counted has failed with ${fingerprint.slice(0, 16)}.${' '}<a href=${href('/failures')}>See all failures.</a>`) : null)}
+        ${() => (found.data.value && !group() ? empty('No such error',
+            html`No attempt that is counted has failed with ${fingerprint.slice(0, 16)}.${' '}<a
+                href=${href('/failures')}>See all failures.</a>`) : null)}
         ${() => (group() ? about(group(), put.value, threshold.data.value?.threshold) : null)}
         ${() => (group() ? html`<section class="panel" aria-labelledby="trend"><h2 id="trend">Trend</h2>
-            ${trendOf(group().trend).length ? dayColumns({ label: `Failed attempts by the day on which their jobs were submitted, last ${DAYS} days`, days: trendOf(group().trend) }) : html`<p class="muted">The server does not tell it by day.</p>`}
+            ${trendOf(group().trend).length
+                ? dayColumns({ label: TREND, days: trendOf(group().trend) })
+                : html`<p class="muted">The server does not tell it by day.</p>`}
         </section>` : null)}
         ${() => (group() ? html`<section class="panel" aria-labelledby="jobs">
-            <div class="row between"><h2 id="jobs">Jobs that met it</h2><a href=${href('/jobs', { fingerprint })}>See all</a></div>
+            <div class="row between"><h2 id="jobs">Jobs that met it</h2><a href=${href('/jobs', { fingerprint })}>See
+                all</a></div>
             ${problemNote(jobs.error.value, jobs.data.value !== null)}
             ${jobs.data.value ? jobTable(jobs.data.value.items) : jobs.error.value ? null : loading}
         </section>` : null)}
         ${() => (group() ? html`<section class="panel" aria-labelledby="similar">
             <h2 id="similar">Similar errors</h2>
             ${problemNote(similar.error.value)}
-            ${similar.data.value ? groupList(similar.data.value.items.filter((/** @type {any} */ g) => g.fingerprint !== fingerprint), { retry, nearness: true, days: DAYS }) : similar.error.value ? null : loading}
+            ${similar.data.value
+                ? groupList(similar.data.value.items.filter((/** @type {any} */ g) => g.fingerprint !== fingerprint),
+                    { retry, nearness: true, days: DAYS }) : similar.error.value ? null : loading}
         </section>` : null)}`;
 }
 
 /** @param {any} group @param {import('../lib/put-into.js').Put | null} put @param {number | undefined} threshold */
 function about(group, put, threshold) {
     return html`<section class="panel" aria-label="What it is">
-        <pre class="code" tabindex="0" aria-label="What the first attempt said">${group.text || 'What it said is no longer kept.'}</pre>
+        <pre class="code" tabindex="0" aria-label="What the first attempt said">${group.text ||
+            'What it said is no longer kept.'}</pre>
         ${put ? told(put, group) : null}
         <dl class="facts">
-            <dt>Category</dt><dd><a href=${href('/failures', { category: group.category })}>${group.category_name}</a> ${nearness(group, threshold)}</dd>
+            <dt>Category</dt><dd><a
+                href=${href('/failures', { category: group.category })}>${group.category_name}</a> ${nearness(group,
+                    threshold)}</dd>
             <dt>Failed attempts</dt><dd>${count(group.count)}</dd>
-            <dt>First seen</dt><dd>${group.first_seen ? html`${at(group.first_seen)} (${when(group.first_seen)})` : 'not known'}</dd>
-            <dt>Last seen</dt><dd>${group.last_seen ? html`${at(group.last_seen)} (${when(group.last_seen)})` : 'not known'}</dd>
-            <dt>Job names</dt><dd>${group.names.length ? group.names.map((/** @type {string} */ name, /** @type {number} */ i) => html`<span>${i ? ', ' : ''}<a href=${href('/failures', { name })}>${name}</a></span>`) : 'not known'}</dd>
+            <dt>First seen</dt><dd>${group.first_seen ? html`${at(group.first_seen)} (${when(group.first_seen)})`
+                : 'not known'}</dd>
+            <dt>Last seen</dt><dd>${group.last_seen ? html`${at(group.last_seen)} (${when(group.last_seen)})`
+                : 'not known'}</dd>
+            <dt>Job names</dt><dd>${group.names.length
+                ? group.names.map((/** @type {string} */ name, /** @type {number} */ i) =>
+                    html`<span>${i ? ', ' : ''}<a href=${href('/failures', { name })}>${name}</a></span>`)
+                        : 'not known'}</dd>
             <dt>Last jobs</dt><dd class="row">${group.samples.map((/** @type {string} */ id) => jobLink(id))}</dd>
-            <dt>Fingerprint</dt><dd class="row"><code>${group.fingerprint}</code><button class="small" @click=${() => copy(group.fingerprint)}>Copy<span class="hear"> the fingerprint</span></button></dd>
+            <dt>Fingerprint</dt><dd class="row"><code>${group.fingerprint}</code><button class="small"
+                @click=${() => copy(group.fingerprint)}>Copy<span class="hear"> the fingerprint</span></button></dd>
         </dl>
     </section>`;
 }
@@ -112,14 +129,16 @@ function nearness(group, threshold) {
 function told(put, group) {
     return group.category === put.id
         ? html`<div class="note" role="status">It belongs to <strong>${put.name}</strong> now.</div>`
-        : html`<div class="note" role="status">The text is an example of <strong>${put.name}</strong>. It takes effect ${put.takes_effect}.</div>`;
+        : html`<div class="note" role="status">The text is an example of <strong>${put.name}</strong>. It takes
+        effect ${put.takes_effect}.</div>`;
 }
 
 /** @param {any[]} items */
 function jobTable(items) {
     if (!items.length) return html`<p class="muted">The jobs that met it are no longer kept.</p>`;
     return html`<div class="scroll" tabindex="0" role="group" aria-label="The last of these jobs"><table>
-        <thead><tr><th scope="col">Now</th><th scope="col">Job</th><th scope="col">Name</th><th scope="col" class="number">Attempts</th><th scope="col">Submitted</th></tr></thead>
+        <thead><tr><th scope="col">Now</th><th scope="col">Job</th><th scope="col">Name</th><th scope="col"
+            class="number">Attempts</th><th scope="col">Submitted</th></tr></thead>
         <tbody>${each(items, (job) => job.id, (job) => html`<tr>
             <td>${stateMark(job.state, job.outcome)}</td>
             <td>${jobLink(job.id)}</td>

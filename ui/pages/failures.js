@@ -38,7 +38,8 @@ export default function failures({ scope, query, title }) {
     scope.effect(() => {
         searched.value = query.get('text');
     });
-    const similar = resource(scope, () => (searched.value ? ['/failures/similar', { text: searched.value, limit: 20 }] : null));
+    const similar = resource(scope, () => (searched.value ? ['/failures/similar', { text: searched.value, limit: 20 }]
+        : null));
     const reload = () => Promise.all([categories.reload(), groups.reload()]);
     /** @param {import('../lib/retry-jobs.js').Selection} selection @param {string} what */
     const retry = async (selection, what) => {
@@ -64,17 +65,22 @@ export default function failures({ scope, query, title }) {
         <section class="panel" aria-labelledby="categories">
             <h2 id="categories">By category</h2>
             ${() => problemNote(categories.error.value, categories.data.value !== null)}
-            ${() => (categories.data.value ? categoryTable(query, categories.data.value.items, retry) : categories.error.value ? null : loading)}
+            ${() => (categories.data.value ? categoryTable(query, categories.data.value.items, retry)
+                : categories.error.value ? null : loading)}
         </section>
         <section class="panel" aria-labelledby="errors">
             <div class="row between">
                 <h2 id="errors">${() => (query.get('text') ? 'Similar errors' : 'By error')}</h2>
-                ${() => (query.get('category') && !query.get('text') ? html`<button class="small" @click=${() => query.set({ category: null })}>${nameOf(query.get('category'), categories.data.value)}<span> ✕</span></button>` : null)}
+                ${() => (query.get('category') && !query.get('text')
+                    ? html`<button class="small" @click=${() =>
+                        query.set({ category: null })}>${nameOf(query.get('category'),
+                            categories.data.value)}<span> ✕</span></button>` : null)}
             </div>
             ${searchForm(query)}
             ${() => (query.get('text')
                 ? html`${problemNote(similar.error.value)}
-                    ${similar.data.value ? groupList(similar.data.value.items, { retry, nearness: true, days: DAYS }) : similar.error.value ? null : loading}`
+                    ${similar.data.value ? groupList(similar.data.value.items, { retry, nearness: true, days: DAYS })
+                        : similar.error.value ? null : loading}`
                 : html`${problemNote(groups.error.value, groups.data.value !== null)}
                     ${groups.data.value ? list(groups.data.value) : groups.error.value ? null : loading}`)}
         </section>`;
@@ -86,7 +92,8 @@ export default function failures({ scope, query, title }) {
         return html`${groupList(items, { retry, nearness: false, days: DAYS })}
             <div class="row between muted small">
                 <span>${count(items.length)} of ${count(total)} different errors, the most frequent first.</span>
-                ${items.length < total && next ? html`<button class="small" @click=${() => query.set({ limit: String(next) })}>Show up to ${count(next)}</button>` : null}
+                ${items.length < total && next ? html`<button class="small"
+                    @click=${() => query.set({ limit: String(next) })}>Show up to ${count(next)}</button>` : null}
             </div>`;
     }
 }
@@ -100,7 +107,8 @@ function nameOf(category, report) {
 function nothing(query) {
     const isFiltered = ['name', 'since', 'until', 'category'].some((name) => query.get(name));
     return isFiltered
-        ? empty('No failure here', html`No attempt of these jobs has failed so.${' '}<button class="small" @click=${() =>
+        ? empty('No failure here', html`No attempt of these jobs has failed so.${' '}<button class="small"
+            @click=${() =>
             query.set({ name: null, since: null, until: null, category: null })}>Show all</button>`)
         : empty('No attempt has failed', 'When one does, what it says stands here, with all others that say the same.');
 }
@@ -118,11 +126,13 @@ function searchForm(query) {
         /** @type {HTMLTextAreaElement} */ (event.target).form?.requestSubmit();
     };
     return html`<form class="search" role="search" @submit=${search}>
-        <label>Similar to this text <textarea id="similar-text" name="text" rows="1" class="line-box" placeholder="paste what a job has said"
+        <label>Similar to this text <textarea id="similar-text" name="text" rows="1" class="line-box"
+            placeholder="paste what a job has said"
             .value=${query.get('text')} @keydown=${submitByKey}></textarea></label>
         <div class="row">
             <button>Find</button>
-            ${() => (query.get('text') ? html`<button type="button" class="plain" @click=${() => query.set({ text: null })}>Show all errors</button>` : null)}
+            ${() => (query.get('text') ? html`<button type="button" class="plain"
+                @click=${() => query.set({ text: null })}>Show all errors</button>` : null)}
         </div>
     </form>`;
 }
@@ -143,17 +153,25 @@ function categoryTable(query, items, retry) {
         mark: (c) => c.category === query.get('category'),
         columns: [
             { key: 'name', name: 'Category', wide: true, value: (c) => c.name, cell: (c) => html`
-                <a href=${href('/failures', { ...span, category: c.category })} aria-current=${c.category === query.get('category') ? 'true' : null}>${c.name}</a>` },
-            { key: 'failures', name: 'Failed attempts', number: true, value: (c) => c.failures, cell: (c) => count(c.failures) },
-            { key: 'trend', name: `${DAYS} days`, title: 'By the day on which the jobs were submitted', cell: (c) => trend(c.trend) },
+                <a href=${href('/failures', { ...span, category: c.category })}
+                    aria-current=${c.category === query.get('category') ? 'true' : null}>${c.name}</a>` },
+            { key: 'failures', name: 'Failed attempts', number: true, value: (c) => c.failures,
+                cell: (c) => count(c.failures) },
+            { key: 'trend', name: `${DAYS} days`, title: 'By the day on which the jobs were submitted',
+                cell: (c) => trend(c.trend) },
             { key: 'jobs', name: 'Jobs', number: true, value: (c) => c.jobs, cell: (c) => html`
-                <a href=${href('/jobs', { ...moments(span), category: c.category })}>${count(c.jobs)}<span class="hear"> jobs with ${c.name}</span></a>` },
-            { key: 'rate', name: 'Completed in the end', value: (c) => c.completed.rate, cell: (c) => rateCell(c.completed, 'Completed in the end'),
+                <a href=${href('/jobs', { ...moments(span), category: c.category })}>${count(c.jobs)}<span
+                    class="hear"> jobs with ${c.name}</span></a>` },
+            { key: 'rate', name: 'Completed in the end', value: (c) => c.completed.rate,
+                cell: (c) => rateCell(c.completed, 'Completed in the end'),
                 title: 'Of the jobs that met such an error and have ended, those that completed all the same' },
-            { key: 'cpu', name: 'Share of CPU', number: true, value: (c) => c.cpu_share, cell: (c) => share(c.cpu_share),
+            { key: 'cpu', name: 'Share of CPU', number: true, value: (c) => c.cpu_share,
+                cell: (c) => share(c.cpu_share),
                 title: 'CPU time of these failed attempts, of that of all attempts' },
-            { key: 'last', name: 'Last seen', value: (c) => c.last_seen, cell: (c) => html`<span class="nowrap">${when(c.last_seen)}</span>` },
-            { key: 'act', name: '', cell: (c) => action('Retry …', () => retry({ category: c.category }, `failed jobs with “${c.name}”`), { kind: 'small',
+            { key: 'last', name: 'Last seen', value: (c) => c.last_seen,
+                cell: (c) => html`<span class="nowrap">${when(c.last_seen)}</span>` },
+            { key: 'act', name: '', cell: (c) => action('Retry …', () =>
+                retry({ category: c.category }, `failed jobs with “${c.name}”`), { kind: 'small',
                 title: `Retry the failed jobs with ${c.name}` }) },
         ],
     });
@@ -164,5 +182,6 @@ function trend(trend) {
     const days = trendOf(trend);
     if (!days.length) return html`<span class="muted">–</span>`;
     const all = days.reduce((sum, day) => sum + day.count, 0);
-    return sparkline(days.map((day) => day.count), `${count(all)} failures in ${days.length} days, ${count(days[days.length - 1].count)} of them today`, 'failed');
+    return sparkline(days.map((day) => day.count),
+        `${count(all)} failures in ${days.length} days, ${count(days[days.length - 1].count)} of them today`, 'failed');
 }

@@ -14,7 +14,8 @@ import { sizes } from './stats/sizes.js';
 
 /**
  * `report` is what the server calls it; `csv` tells whether its CSV holds what the tab shows.
- * @typedef {{ name: string, report: string, csv: boolean, view: (query: import('../lib/router.js').Query, report: any) => unknown }} Tab
+ * @typedef {(query: import('../lib/router.js').Query, report: any) => unknown} View
+ * @typedef {{ name: string, report: string, csv: boolean, view: View }} Tab
  */
 /** @type {Record<string, Tab>} */
 const TABS = {
@@ -33,19 +34,23 @@ export default function stats({ scope, query, title }) {
     const report = resource(scope, () => [path(), spanOf(query)], { every: 60_000 });
     // What another tab has asked for is not what this one shows.
     const fits = () => report.data.value && (tab().report === 'concurrency' ? 'levels' in report.data.value :
-        tab().report === 'cost' ? 'sizes' in report.data.value : 'items' in report.data.value && !('sizes' in report.data.value));
+        tab().report === 'cost' ? 'sizes' in report.data.value : 'items' in report.data.value &&
+            !('sizes' in report.data.value));
 
     return () => html`
         <div class="row between">
             <h1>Statistics</h1>
-            ${() => (tab().csv ? html`<a href=${url(path(), { ...spanOf(query), format: 'csv' })} download="${tab().report}.csv">Download as CSV</a>` : null)}
+            ${() => (tab().csv ? html`<a href=${url(path(), { ...spanOf(query), format: 'csv' })}
+                download="${tab().report}.csv">Download as CSV</a>` : null)}
         </div>
         ${spanFilters(scope, query)}
         <nav class="tabs" aria-label="Statistics">${() => Object.entries(TABS).map(([key, { name }]) => html`
-            <a href=${href('/stats', { tab: key, ...spanOf(query) })} aria-current=${key === chosen() ? 'page' : null}>${name}</a>`)}
+            <a href=${href('/stats', { tab: key, ...spanOf(query) })}
+                aria-current=${key === chosen() ? 'page' : null}>${name}</a>`)}
         </nav>
         ${() => problemNote(report.error.value, report.data.value !== null)}
-        ${() => (fits() ? (isEmpty(report.data.value) ? nothing(query) : tab().view(query, report.data.value)) : report.error.value ? null : loading)}`;
+        ${() => (fits() ? (isEmpty(report.data.value) ? nothing(query) : tab().view(query, report.data.value))
+            : report.error.value ? null : loading)}`;
 }
 
 /** @param {any} report */
@@ -58,7 +63,8 @@ function isEmpty(report) {
 function nothing(query) {
     const isFiltered = ['name', 'since', 'until'].some((name) => query.get(name));
     return isFiltered
-        ? empty('No such job has ended', html`Of these days and this name nothing is counted.${' '}<button class="small" @click=${() =>
+        ? empty('No such job has ended', html`Of these days and this name nothing is counted.${' '}<button class="small"
+            @click=${() =>
             query.set({ name: null, since: null, until: null })}>Show all</button>`)
         : empty('No job has ended yet', 'When jobs have run, their times and needs stand here.', 'jobber submit hello');
 }

@@ -11,12 +11,14 @@ import { dialog, problemNote } from '../../lib/widgets.js';
 
 /** @returns {Promise<Changed | null>} */
 export function addCategory() {
-    return form('Add a category', { name: '', description: '', examples: [] }, 'Add', true, (body) => post('/categories', body));
+    return form('Add a category', { name: '', description: '', examples: [] }, 'Add', true, (body) =>
+        post('/categories', body));
 }
 
 /** @param {Category & { id: string }} category @returns {Promise<Changed | null>} */
 export function editCategory(category) {
-    return form(`Edit ${category.name}`, { ...category, description: category.description ?? '', examples: category.examples ?? [] }, 'Save', false,
+    return form(`Edit ${category.name}`, { ...category, description: category.description ?? '',
+        examples: category.examples ?? [] }, 'Save', false,
         (body) => put(`/categories/${segment(category.id)}`, body));
 }
 
@@ -40,14 +42,16 @@ function form(title, start, yes, offersPresets, save) {
         }
         const choose = (/** @type {Event} */ event) => {
             const preset = presets.peek().find((p) => p.id === /** @type {HTMLSelectElement} */ (event.target).value);
-            base.value = preset ? { name: preset.name, description: preset.description ?? '', examples: preset.examples ?? [] } : start;
+            base.value = preset ? { name: preset.name, description: preset.description ?? '', examples: preset.examples
+                ?? [] } : start;
             examples.value = keyed(base.peek().examples);
         };
         const submit = async (/** @type {SubmitEvent} */ event) => {
             event.preventDefault();
             const data = new FormData(/** @type {HTMLFormElement} */ (event.target));
             const field = (/** @type {string} */ name) => String(data.get(name) ?? '').trim();
-            const body = { name: field('name'), description: field('description'), examples: data.getAll('example').map((text) => String(text).trim()).filter(Boolean) };
+            const body = { name: field('name'), description: field('description'),
+                examples: data.getAll('example').map((text) => String(text).trim()).filter(Boolean) };
             problem.value = null;
             try {
                 close({ name: body.name, takes_effect: (await save(body)).takes_effect });
@@ -61,13 +65,16 @@ function form(title, start, yes, offersPresets, save) {
                 ${presets.value.map((p) => html`<option value=${p.id}>${p.name}</option>`)}
             </select></label>` : null}
             <label>Name <input name="name" required maxlength="100" autofocus .value=${base.value.name}></label>
-            <label>What belongs to it <textarea name="description" rows="3" maxlength="4096" .value=${base.value.description}></textarea>
+            <label>What belongs to it <textarea name="description" rows="3" maxlength="4096"
+                .value=${base.value.description}></textarea>
                 <span class="hint">A sentence with the words that such errors use.</span></label>
             <fieldset class="stack">
                 <legend>Examples</legend>
                 ${each(examples.value, (e) => e.key, (e) => html`<div class="row example">
-                    <textarea name="example" class="line-box grow" rows=${Math.min(4, e.text.split('\n').length)} maxlength="2048" aria-label="Example" .value=${e.text}></textarea>
-                    <button type="button" class="plain" aria-label="Remove this example" title="Remove this example" @click=${() => {
+                    <textarea name="example" class="line-box grow" rows=${Math.min(4, e.text.split('\n').length)}
+                        maxlength="2048" aria-label="Example" .value=${e.text}></textarea>
+                    <button type="button" class="plain" aria-label="Remove this example" title="Remove this example"
+                        @click=${() => {
                         examples.value = examples.peek().filter((other) => other !== e);
                     }}>✕</button>
                 </div>`)}

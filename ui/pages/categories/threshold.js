@@ -38,7 +38,8 @@ export function thresholdPanel(scope, query, { list, changed }) {
     const slide = (/** @type {Event} */ event) => {
         thumb.value = Number(/** @type {HTMLInputElement} */ (event.target).value);
         clearTimeout(timer);
-        timer = setTimeout(() => query.set({ threshold: same(thumb.peek(), now()) ? null : thumb.peek().toFixed(2) }), 150);
+        timer = setTimeout(() => query.set({ threshold: same(thumb.peek(), now()) ? null : thumb.peek().toFixed(2) }),
+            150);
     };
     const set = async (/** @type {number | null} */ threshold) => {
         const what = threshold === null ? 'The configured threshold holds' : `The threshold is ${threshold.toFixed(2)}`;
@@ -51,13 +52,16 @@ export function thresholdPanel(scope, query, { list, changed }) {
     return html`<section class="panel" aria-labelledby="threshold">
         <h2 id="threshold">Threshold</h2>
         ${() => (list.data.value ? html`
-            <p>An error goes to its nearest category from a similarity of <strong>${now().toFixed(2)}</strong> on. ${list.data.value.threshold_is_configured ? 'This comes from the configuration.' : 'Somebody has set it here or on the command line.'}</p>
+            <p>An error goes to its nearest category from a similarity
+                of <strong>${now().toFixed(2)}</strong> on. ${list.data.value.threshold_is_configured
+                    ? 'This comes from the configuration.' : 'Somebody has set it here or on the command line.'}</p>
             <label class="slider">What if it were ${thumb.value.toFixed(2)}?
                 <input type="range" min="0" max="1" step="0.01" .value=${String(thumb.value)} @input=${slide}></label>
             ${problemNote(groups.error.value)}
             ${groups.data.value ? moves(groups.data.value, thumb.value, now()) : groups.error.value ? null : loading}
             <div class="row">
-                ${action(`Set it to ${thumb.value.toFixed(2)}`, () => set(thumb.peek()), { disabled: same(thumb.value, now()), kind: 'primary' })}
+                ${action(`Set it to ${thumb.value.toFixed(2)}`, () => set(thumb.peek()),
+                    { disabled: same(thumb.value, now()), kind: 'primary' })}
                 ${list.data.value.threshold_is_configured ? null : action('Use the configured one', () => set(null))}
             </div>` : list.error.value ? null : loading)}
     </section>`;
@@ -72,8 +76,10 @@ function moves({ items, total }, wanted, now) {
     const known = items.filter((/** @type {any} */ g) => g.similarity !== undefined && g.category !== 'pending');
     const out = known.filter((/** @type {any} */ g) => isIn(g) && g.similarity < wanted);
     const into = known.filter((/** @type {any} */ g) => !isIn(g) && g.similarity >= wanted);
-    const cut = total > items.length ? ` Of the ${count(total)} different errors the ${count(items.length)} most frequent are looked at.` : '';
-    if (same(wanted, now)) return html`<p class="muted">Move the slider to see which errors would go elsewhere.${cut}</p>`;
+    const cut = total > items.length
+        ? ` Of the ${count(total)} different errors the ${count(items.length)} most frequent are looked at.` : '';
+    if (same(wanted, now)) return html`<p class="muted">Move the slider to see which errors would go
+    elsewhere.${cut}</p>`;
     if (!out.length && !into.length) return html`<p aria-live="polite">No known error would move.${cut}</p>`;
     return html`<div class="stack" aria-live="polite">
         ${part(out, 'would belong to no category any more')}
@@ -87,10 +93,13 @@ function part(groups, what) {
     if (!groups.length) return null;
     const attempts = groups.reduce((sum, g) => sum + g.count, 0);
     return html`<div>
-        <p><strong>${count(groups.length)} ${groups.length === 1 ? 'error' : 'errors'}</strong> (${count(attempts)} failed attempts) ${what}:</p>
+        <p><strong>${count(groups.length)} ${groups.length === 1 ? 'error'
+            : 'errors'}</strong> (${count(attempts)} failed attempts) ${what}:</p>
         <ul class="list">${groups.slice(0, SHOWN).map((g) => html`<li class="row between">
             <a class="mono clip error-text grow" href=${href(`/failures/${g.fingerprint}`)}>${g.text.slice(0, 300)}</a>
-            <span class="muted small nowrap">${g.category === 'uncategorised' ? html`<a href=${href('/categories', { text: g.text.slice(-2000) })}>where to?</a>` : g.category_name}, ${g.similarity.toFixed(2)}</span>
+            <span class="muted small nowrap">${g.category === 'uncategorised'
+                ? html`<a href=${href('/categories', { text: g.text.slice(-2000) })}>where to?</a>`
+                : g.category_name}, ${g.similarity.toFixed(2)}</span>
         </li>`)}</ul>
         ${groups.length > SHOWN ? html`<p class="muted small">and ${count(groups.length - SHOWN)} more</p>` : null}
     </div>`;

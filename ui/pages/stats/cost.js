@@ -27,10 +27,14 @@ export function cost(query, { items }) {
     return html`
         <section class="panel" aria-labelledby="lost">
             <h2 id="lost">CPU time of failed attempts</h2>
-            <p>Failed attempts took ${duration(all * 1000)} of CPU.${all > 0 ? html`<span> Most of it, ${share(worst.cpu_seconds / all)}, went into <strong>${worst.name}</strong>, for errors of ${category(worst, spanOf(query))}: look there first.</span>` : null}</p>
+            <p>Failed attempts took ${duration(all * 1000)} of
+                CPU.${all > 0 ? html`<span> Most of it, ${share(worst.cpu_seconds / all)}, went
+                into <strong>${worst.name}</strong>, for errors of ${category(worst, spanOf(query))}: look there
+                first.</span>` : null}</p>
             ${barChart({
                 label: 'By job name',
-                bars: sorted.slice(0, MOST_BARS).map(([name, { seconds }]) => ({ name, value: seconds, tone: 'failed', text: duration(seconds * 1000) })),
+                bars: sorted.slice(0, MOST_BARS).map(([name, { seconds }]) =>
+                    ({ name, value: seconds, tone: 'failed', text: duration(seconds * 1000) })),
             })}
         </section>
         <section class="panel" aria-labelledby="by">
@@ -42,21 +46,30 @@ export function cost(query, { items }) {
                 usual: '-cpu',
                 columns: [
                     { key: 'name', name: 'Job name', value: (i) => i.name, cell: (i) => i.name },
-                    { key: 'category', name: 'Category', wide: true, value: (i) => i.category, cell: (i) => category(i, spanOf(query)) },
-                    { key: 'failures', name: 'Failed attempts', number: true, value: (i) => i.failures, cell: (i) => count(i.failures) },
-                    { key: 'cpu', name: 'CPU', number: true, value: (i) => i.cpu_seconds, cell: (i) => duration(i.cpu_seconds * 1000) },
-                    { key: 'each', name: 'CPU each', number: true, value: (i) => (i.failures ? i.cpu_seconds / i.failures : null),
+                    { key: 'category', name: 'Category', wide: true, value: (i) => i.category,
+                        cell: (i) => category(i, spanOf(query)) },
+                    { key: 'failures', name: 'Failed attempts', number: true, value: (i) => i.failures,
+                        cell: (i) => count(i.failures) },
+                    { key: 'cpu', name: 'CPU', number: true, value: (i) => i.cpu_seconds,
+                        cell: (i) => duration(i.cpu_seconds * 1000) },
+                    { key: 'each', name: 'CPU each', number: true,
+                        value: (i) => (i.failures ? i.cpu_seconds / i.failures : null),
                         cell: (i) => (i.failures ? duration((i.cpu_seconds * 1000) / i.failures) : '–') },
-                    { key: 'share', name: 'Share of CPU', number: true, value: (i) => i.cpu_share, cell: (i) => share(i.cpu_share),
+                    { key: 'share', name: 'Share of CPU', number: true, value: (i) => i.cpu_share,
+                        cell: (i) => share(i.cpu_share),
                         title: 'Of the CPU time of all attempts of this job name' },
                 ],
             })}
         </section>`;
 }
 
-/** A line without a category holds the attempts that were cancelled or lost. @param {any} item @param {import('../../lib/span.js').Span} span */
+/**
+ * A line without a category holds the attempts that were cancelled or lost.
+ * @param {any} item @param {import('../../lib/span.js').Span} span
+ */
 function category(item, span) {
     return item.failures === null || item.failures === undefined
         ? html`<span class="muted">no error: cancelled or lost</span>`
-        : html`<a href=${href('/failures', { ...span, name: item.name, category: item.category })}>${item.category}</a>`;
+        : html`<a
+            href=${href('/failures', { ...span, name: item.name, category: item.category })}>${item.category}</a>`;
 }
