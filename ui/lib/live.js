@@ -24,6 +24,7 @@ export function follow(scope, path, names, receive, { replays = false } = {}) {
 
     channel.onmessage = ({ data: [kind, value] }) => {
         if (kind === 'hello') {
+            if (connected.peek()) channel.postMessage(['connected', true]);
             if (last && replays && turn?.signal.aborted === false) channel.postMessage(['event', last]);
             return;
         }

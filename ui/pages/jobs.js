@@ -258,7 +258,7 @@ export default function jobs({ scope, query, title }) {
         </div>
         <section class="panel jobs-panel" aria-label="List of jobs">
             <div class="row between jobs-head">
-                <span class="muted" aria-live="off">${() => countLine()}</span>
+                <span class="muted" aria-live="polite">${() => countLine()}</span>
                 <span class="row">${() => (list.arrivals.value ? html`<button class="small primary arrivals"
                     @click=${showNew}>${arrivals()}</button>` : null)}
                     ${() => (query.get('cursor') ? html`<button class="small"

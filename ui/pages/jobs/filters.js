@@ -100,7 +100,8 @@ export function chips(query) {
                 name,
             ) => html`<button class="chip removable"
                 aria-label="Take away the filter ${LABELS[name]}: ${words(name, query.get(name))}"
-            @click=${() => query.set({ [name]: null, cursor: null })}>${`${LABELS[name]}: ${words(name, query.get(name))}`}
+                @click=${() => query.set({ [name]: null, cursor: null })}>
+                ${`${LABELS[name]}: ${words(name, query.get(name))}`}
                 <span aria-hidden="true">✕</span></button>`,
         )}
         ${set.length > 1 || query.get('state') ? html`<button class="small"

@@ -189,12 +189,10 @@ export function jobList(scope, query, { row, isFrozen, shown }) {
                 scanned += page.scanned ?? 0;
                 cursor = page.next_cursor;
                 // What is shown stays until there is something better, or until the search is over.
-                const isEnough =
-                    !cursor ||
-                    page.scanned === undefined ||
-                    page.scanned === null ||
-                    jobs.length >= PAGE ||
-                    performance.now() > late;
+                // A whole id finds its job at once; others that mention it are looked for when asked.
+                const isFound = filter.q !== undefined && page.items[0]?.id === filter.q;
+                const isSearch = page.scanned !== undefined && page.scanned !== null;
+                const isEnough = !cursor || !isSearch || isFound || jobs.length >= PAGE || performance.now() > late;
                 if (isFirst || page.items.length || isEnough) {
                     state.next.value = cursor;
                     state.scanned.value = scanned;
