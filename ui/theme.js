@@ -1,0 +1,2 @@
+// Sets the theme before anything is painted.
+document.documentElement.dataset.theme = localStorage.getItem('jobber.theme') || 'system';
