@@ -106,7 +106,7 @@ pub(super) async fn overview(
                 () = pass_on(snapshots, &out) => {}
             }
         });
-        return Ok(super::sse::answer(events));
+        return Ok(super::sse::answer("overview", events));
     }
     let is_fresh = |latest: &Option<Arc<Snapshot>>| latest.as_ref().is_some_and(|snapshot| snapshot.is_fresh());
     let fresh = match timeout(LONGEST, snapshots.wait_for(is_fresh)).await {

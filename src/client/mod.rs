@@ -28,7 +28,6 @@ pub use failures::StatsQuery;
 pub use logs::{LogRequest, LogStream};
 pub use output::AttemptOutput;
 use transport::{ANSWER, authorities, build, encode};
-use transport::{ANSWER, build, encode};
 
 /// The server's address when the user gives none.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:3000";

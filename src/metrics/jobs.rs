@@ -408,7 +408,7 @@ mod tests {
     fn job(id: &str, name: &str) -> Arc<Job> {
         let id = JobId::parse(id).unwrap();
         let (name, submitted_at) = (JobName::parse(name).unwrap(), Timestamp::from_millis(5_000));
-        Arc::new(Job { id, name, options: JobOptions::default(), submitted_at })
+        Arc::new(Job { id, name, options: JobOptions::default(), submitted_at, trace: None })
     }
 
     fn text(metrics: &JobMetrics) -> String {

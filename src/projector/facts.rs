@@ -190,7 +190,7 @@ mod tests {
     fn kinds(events: Vec<(i64, EventKind)>) -> Vec<JobFactKind> {
         let (id, name) = (JobId::parse("a").unwrap(), JobName::parse("n").unwrap());
         let options = JobOptions { delay: Duration::from_secs(1), ..JobOptions::default() };
-        let job = Arc::new(Job { id, name, options, submitted_at: at(0) });
+        let job = Arc::new(Job { id, name, options, submitted_at: at(0), trace: None });
         let (mut record, mut facts) = (JobRecord::new(&job), Facts::default());
         for (minor, (ms, kind)) in (1..).zip(events) {
             let (event, place) = (Event::new(at(ms), job.clone(), kind), Cursor { major: 0, minor });
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn facts_of_a_failed_commit_wait_for_the_next_and_go_with_another_projector() {
         let (id, name) = (JobId::parse("a").unwrap(), JobName::parse("n").unwrap());
-        let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at: at(0) });
+        let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at: at(0), trace: None });
         let place = |minor| Cursor { major: 0, minor };
         let mut facts = Facts::default();
         facts.begin(1, place(0));

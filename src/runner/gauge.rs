@@ -154,7 +154,7 @@ mod tests {
 
     fn attempt(cpu: u32) -> RunningAttempt {
         let (id, name, submitted_at) = (JobId::generate(), "j".parse().unwrap(), Timestamp::from_millis(0));
-        let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at });
+        let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at, trace: None });
         RunningAttempt { job, attempt: AttemptNumber(1), cpus: vec![cpu], started_at: submitted_at, memory_bytes: None }
     }
 
