@@ -489,7 +489,7 @@ fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &KnownError
             *trend.entry(job.record.submitted_at.day()).or_insert(0) += 1;
             *errors.entry(attempt.fingerprint.unwrap()).or_insert(0) += 1;
         }
-        assert_eq!(line.trend, trend);
+        assert_eq!(line.trend, jobber::stats::Trend::Sparse(trend));
         let facts = || errors.keys().filter_map(|error| known.errors.get(error));
         assert_eq!(line.first_seen, facts().map(|f| f.first_seen).min());
         assert_eq!(line.last_seen, facts().map(|f| f.last_seen).max());
