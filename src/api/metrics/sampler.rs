@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn times_between_two_jobs_of_a_schedule_are_skipped_ones() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let at = |text: &str| Timestamp::parse(text).unwrap();
         let minute = Timing::every(Duration::from_secs(60)).unwrap();
         assert_eq!(skipped(&minute, at("2026-03-01T10:00:00Z"), at("2026-03-01T10:01:00Z")), 0);
         assert_eq!(skipped(&minute, at("2026-03-01T10:00:00Z"), at("2026-03-01T10:05:00Z")), 4);
