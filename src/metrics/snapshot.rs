@@ -1,5 +1,5 @@
-//! What a server knows of its backends, as of a moment ago. A background loop of the API refreshes it while anybody
-//! scrapes; a scrape only reads it. So no scrape asks a backend, and one is answered while a backend is away.
+//! What a server knows of its backends, as of a moment ago. A background loop of the API refreshes it while
+//! programs scrape; a scrape only reads it. So no scrape asks a backend, and one is answered while a backend is away.
 
 use std::fmt::Error;
 use std::sync::{Mutex, PoisonError};
