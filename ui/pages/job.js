@@ -170,8 +170,7 @@ function head(job, id, reload) {
             ${job.finished_at ? html`<span><span class="muted">in all</span> ${duration(since(job.finished_at))}</span>` : null}
             ${job.state === 'delayed' && job.due_at
                 ? html`<span><span class="muted">due</span> ${when(job.due_at)} (${atTime(job.due_at)})</span>` : null}
-            <span><span class="muted">attempts</span> ${job.attempts?.length ?? 0} of ${job.options?.attempts ?? '–'}${job.retries
-                    ? `, put back ${job.retries === 1 ? 'once' : `${job.retries} times`}` : ''}</span>
+            <span><span class="muted">attempts</span> ${attemptsOf(job)}</span>
             ${job.worker ? html`<span><span class="muted">on</span> <a
                 href=${href('/workers', { worker: job.worker })}>${job.worker}</a></span>` : null}
         </div>
@@ -184,6 +183,14 @@ function head(job, id, reload) {
         ${job.progress && job.state === 'active' ? progress(job.progress) : null}
         ${job.incomplete ? html`<div class="note warn"><strong>Something is missing
             here:</strong> ${job.incomplete}</div>` : null}`;
+}
+
+/** How many attempts there were, and may be. @param {any} job */
+function attemptsOf({ attempts, options, retries }) {
+    const count = attempts?.length ?? 0;
+    // Who puts a job back gives it all its attempts again.
+    if (retries) return `${count}, put back ${retries === 1 ? 'once' : `${retries} times`}`;
+    return `${count} of ${options?.attempts ?? '–'}`;
 }
 
 /** @param {any} progress */

@@ -1,7 +1,7 @@
 // @ts-check
 // A job's waits and attempts over time.
 
-import { chartWidth, ticks } from '../../lib/charts.js';
+import { chartWidth } from '../../lib/charts.js';
 import { bytes, clock, duration, outcome, succeeded } from '../../lib/format.js';
 import { svg, each, html } from '../../lib/view.js';
 
@@ -11,6 +11,19 @@ const AXIS = 22;
 
 /** @param {string} text */
 const time = (text) => new Date(text).getTime();
+
+/** Steps that people count time in, in ms. */
+const STEPS = [
+    ...[1, 2, 5, 10, 20, 50, 100, 200, 500],
+    ...[1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400].map((s) => s * 1000),
+];
+
+/** Round times from 0 to a length. @param {number} length @param {number} wanted how many at most */
+function timeMarks(length, wanted) {
+    const day = STEPS[STEPS.length - 1];
+    const step = STEPS.find((step) => length / step <= wanted) ?? Math.ceil(length / wanted / day) * day;
+    return Array.from({ length: Math.floor(length / step) + 1 }, (_, i) => i * step);
+}
 
 /** The waits and attempts of a job. @param {any} job @param {any[]} attempts @param {number} now */
 export function spans(job, attempts, now) {
@@ -92,9 +105,7 @@ export function timeline(job, attempts, chosen, choose) {
     const to = Math.max(from + 1, ...rows.map((row) => row.end));
     const x = (/** @type {number} */ at) => LEFT + ((at - from) / (to - from)) * (width - LEFT - right);
     const height = rows.length * ROW + AXIS;
-    const marks = ticks(to - from, Math.max(2, Math.floor((width - LEFT - right) / 140))).filter(
-        (mark) => mark <= to - from,
-    );
+    const marks = timeMarks(to - from, Math.max(2, Math.floor((width - LEFT - right) / 140)));
     const detail = rows.find((row) => row.number === chosen);
     return html`<div class="gantt chart">
         <div class="legend" aria-hidden="true"><span class="key waiting">waiting</span><span
