@@ -167,7 +167,8 @@ function head(job, id, reload) {
             <span><span class="muted">submitted</span> ${when(job.submitted_at)}</span>
             ${first ? html`<span><span class="muted">waited</span> ${duration(since(first))}</span>` : null}
             ${job.finished_at ? html`<span><span class="muted">ended</span> ${when(job.finished_at)}</span>` : null}
-            ${job.finished_at ? html`<span><span class="muted">in all</span> ${duration(since(job.finished_at))}</span>` : null}
+            ${job.finished_at
+                ? html`<span><span class="muted">in all</span> ${duration(since(job.finished_at))}</span>` : null}
             ${job.state === 'delayed' && job.due_at
                 ? html`<span><span class="muted">due</span> ${when(job.due_at)} (${atTime(job.due_at)})</span>` : null}
             <span><span class="muted">attempts</span> ${attemptsOf(job)}</span>
