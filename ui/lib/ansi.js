@@ -27,7 +27,18 @@ export const PLAIN = Object.freeze({ fg: DEFAULT, bg: DEFAULT, flags: 0, link: '
  * characters, and single controls other than tab and line feed. What has no end runs to the end of the line.
  */
 // eslint-disable-next-line no-control-regex
-const TOKEN = /(?:\x1b\[|\x9b)([0-?]*)([ -/]*)([@-~])|(?:\x1b\]|\x9d)([^\x07\x1b\x9c]*)(?:\x07|\x1b\\|\x9c)?|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b(?:\[[0-?]*[ -/]*|[ -/]*[0-~]?)|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+const TOKEN = new RegExp(
+    [
+        /(?:\x1b\[|\x9b)([0-?]*)([ -/]*)([@-~])/,
+        /(?:\x1b\]|\x9d)([^\x07\x1b\x9c]*)(?:\x07|\x1b\\|\x9c)?/,
+        /(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?/,
+        /\x1b(?:\[[0-?]*[ -/]*|[ -/]*[0-~]?)/,
+        /[\x00-\x08\x0b-\x1f\x7f-\x9f]/,
+    ]
+        .map((part) => part.source)
+        .join('|'),
+    'g',
+);
 // eslint-disable-next-line no-control-regex
 const HAS_TOKEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/;
 /** The begin of a sequence that is a string; an escape within it is none. */
@@ -76,7 +87,11 @@ function sgr(style, parameters) {
     return { fg, bg, flags, link: style.link };
 }
 
-/** @param {string[]} rest what follows 38 or 48 @param {boolean} hasParts written with colons @returns {{ colour: number | null, used: number }} */
+/**
+ * @param {string[]} rest what follows 38 or 48
+ * @param {boolean} hasParts written with colons
+ * @returns {{ colour: number | null, used: number }}
+ */
 function extended(rest, hasParts) {
     const byte = (/** @type {string | undefined} */ text) => Math.min(255, Number(text || 0) || 0);
     if (rest[0] === '5') return { colour: byte(rest[1]), used: 2 };
@@ -86,7 +101,12 @@ function extended(rest, hasParts) {
     return { colour: TRUE | ((r ?? 0) << 16) | ((g ?? 0) << 8) | (b ?? 0), used: 4 };
 }
 
-/** The style after an OSC: only OSC 8, a link, counts, and of those http and https. @param {Style} style @param {string} text @returns {Style} */
+/**
+ * The style after an OSC: only OSC 8, a link, counts, and of those http and https.
+ * @param {Style} style
+ * @param {string} text
+ * @returns {Style}
+ */
 function osc(style, text) {
     const match = /^8;[^;]*;(.*)$/.exec(text);
     if (!match) return style;
@@ -101,7 +121,12 @@ function after(style, match) {
     return style;
 }
 
-/** The style in which the next line begins. @param {string} text a line @param {Style} style in which it begins @returns {Style} */
+/**
+ * The style in which the next line begins.
+ * @param {string} text a line
+ * @param {Style} style in which it begins
+ * @returns {Style}
+ */
 export function advance(text, style) {
     if (!HAS_TOKEN.test(text)) return style;
     let at = style;
@@ -121,7 +146,12 @@ export function isSame(a, b) {
     return a === b || (a.fg === b.fg && a.bg === b.bg && a.flags === b.flags && a.link === b.link);
 }
 
-/** What a line shows, in runs of one style each. @param {string} text @param {Style} style in which it begins @returns {Run[]} */
+/**
+ * What a line shows, in runs of one style each.
+ * @param {string} text
+ * @param {Style} style in which it begins
+ * @returns {Run[]}
+ */
 export function parse(text, style) {
     const line = text.endsWith('\r') ? text.replace(/\r+$/, '') : text;
     if (!HAS_TOKEN.test(line)) return line ? [{ text: line, style }] : [];
@@ -131,7 +161,9 @@ export function parse(text, style) {
 /** What a line shows, without styles. @param {string} text @returns {string} */
 export function plain(text) {
     if (!HAS_TOKEN.test(text)) return text;
-    return parse(text, PLAIN).map((run) => run.text).join('');
+    return parse(text, PLAIN)
+        .map((run) => run.text)
+        .join('');
 }
 
 /** @param {Run[]} runs @param {string} text @param {Style} style */
@@ -156,7 +188,12 @@ function straight(line, style) {
     return runs;
 }
 
-/** A line that is written over: each character has a cell. @param {string} line @param {Style} style @returns {Run[]} */
+/**
+ * A line that is written over: each character has a cell.
+ * @param {string} line
+ * @param {Style} style
+ * @returns {Run[]}
+ */
 function overwrite(line, style) {
     /** @type {[string, Style][]} */
     const cells = [];
@@ -185,7 +222,11 @@ function overwrite(line, style) {
     return runs;
 }
 
-/** @param {[string, Style][]} cells @param {number} cursor @param {number} which 0: to the end, 1: to the cursor, 2: all */
+/**
+ * @param {[string, Style][]} cells
+ * @param {number} cursor
+ * @param {number} which 0: to the end, 1: to the cursor, 2: all
+ */
 function erase(cells, cursor, which) {
     if (which !== 1) cells.length = which === 2 ? 0 : Math.min(cells.length, cursor);
     if (which === 1) for (let i = 0; i <= cursor && i < cells.length; i++) cells[i] = [' ', PLAIN];
@@ -199,8 +240,8 @@ export const INK = 0xe6edf3;
 
 /** The 16 colours that have names. */
 const NAMED = [
-    0x484f58, 0xff7b72, 0x3fb950, 0xd29922, 0x58a6ff, 0xbc8cff, 0x39c5cf, 0xb1bac4,
-    0x8b949e, 0xffa198, 0x56d364, 0xe3b341, 0x79c0ff, 0xd2a8ff, 0x56d4dd, 0xffffff,
+    0x484f58, 0xff7b72, 0x3fb950, 0xd29922, 0x58a6ff, 0xbc8cff, 0x39c5cf, 0xb1bac4, 0x8b949e, 0xffa198, 0x56d364,
+    0xe3b341, 0x79c0ff, 0xd2a8ff, 0x56d4dd, 0xffffff,
 ];
 
 /** A colour as 0xrrggbb. @param {number} colour @param {number} usual for DEFAULT */
@@ -239,7 +280,8 @@ function mix(from, to, share) {
 export function readable(colour, ground) {
     const to = contrast(0xffffff, ground) > contrast(0, ground) ? 0xffffff : 0;
     let made = colour;
-    for (let share = 0.1; contrast(made, ground) < 4.5 && share <= 1.05; share += 0.1) made = mix(colour, to, Math.min(1, share));
+    for (let share = 0.1; contrast(made, ground) < 4.5 && share <= 1.05; share += 0.1)
+        made = mix(colour, to, Math.min(1, share));
     return made;
 }
 

@@ -10,7 +10,10 @@ import { PLAIN, advance, plain } from './ansi.js';
  *   too long; `style`: in which it begins; `version` changes with the text
  */
 
-/** A stream of one attempt: its line without an end so far, and the style in which its next line begins. @typedef {{ open: Line | null, style: import('./ansi.js').Style, decoder: TextDecoder | null }} Tail */
+/**
+ * A stream of one attempt: its line without an end so far, and the style in which its next line begins.
+ * @typedef {{ open: Line | null, style: import('./ansi.js').Style, decoder: TextDecoder | null }} Tail
+ */
 
 /** The last lines of a log. */
 export class LogLines {
@@ -85,7 +88,8 @@ export class LogLines {
                 this.#push({ kind: 'gap', attempt: event.attempt, stream: event.stream, text: String(event.bytes) });
                 return true;
             case 'attempt': {
-                if (event.outcome === null ? event.attempt <= this.#attempt : this.#ended.has(event.attempt)) return false;
+                if (event.outcome === null ? event.attempt <= this.#attempt : this.#ended.has(event.attempt))
+                    return false;
                 this.#attempt = Math.max(this.#attempt, event.attempt);
                 for (const tail of this.#tails.values()) this.#close(tail);
                 if (event.outcome !== null) this.#ended.add(event.attempt);
@@ -98,18 +102,27 @@ export class LogLines {
         }
     }
 
-    /** Adds output. @param {number} attempt @param {string} stream @param {string} text @param {string} [base64] the bytes, where `text` is not the whole truth */
+    /**
+     * Adds output.
+     * @param {number} attempt
+     * @param {string} stream
+     * @param {string} text
+     * @param {string} [base64] the bytes, where `text` is not the whole truth
+     */
     output(attempt, stream, text, base64) {
         const tail = this.#tail(attempt, stream);
         if (base64 !== undefined) {
             // A character may be divided between two events.
             tail.decoder ??= new TextDecoder();
-            text = tail.decoder.decode(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)), { stream: true });
+            text = tail.decoder.decode(
+                Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)),
+                { stream: true },
+            );
         } else if (tail.decoder) {
             text = tail.decoder.decode() + text;
             tail.decoder = null;
         }
-        for (let at = 0; at < text.length; ) {
+        for (let at = 0; at < text.length;) {
             const end = text.indexOf('\n', at);
             this.#add(tail, attempt, stream, text.slice(at, end < 0 ? undefined : end));
             if (end < 0) return;
@@ -157,7 +170,15 @@ export class LogLines {
             line.text = text.slice(0, cut);
             this.#characters -= text.length - cut;
             tail.style = advance(line.text, line.style);
-            tail.open = this.#push({ kind: 'output', attempt, stream, text: text.slice(cut), style: tail.style, n: line.n, isMore: true });
+            tail.open = this.#push({
+                kind: 'output',
+                attempt,
+                stream,
+                text: text.slice(cut),
+                style: tail.style,
+                n: line.n,
+                isMore: true,
+            });
         }
         this.#trim();
     }
@@ -171,7 +192,18 @@ export class LogLines {
 
     /** @param {Partial<Line> & { kind: Line['kind'] }} line @returns {Line} */
     #push(line) {
-        const made = { n: 0, attempt: 0, stream: '', text: '', style: PLAIN, isMore: false, version: 0, plain: null, ...line, seq: this.end };
+        const made = {
+            n: 0,
+            attempt: 0,
+            stream: '',
+            text: '',
+            style: PLAIN,
+            isMore: false,
+            version: 0,
+            plain: null,
+            ...line,
+            seq: this.end,
+        };
         this.#lines.push(made);
         this.#characters += made.text.length;
         this.#trim();
@@ -194,11 +226,16 @@ export class LogLines {
     }
 }
 
-/** Where to divide a line that is too long: not within an escape sequence or a pair of surrogates. @param {string} text @param {number} longest */
+/**
+ * Where to divide a line that is too long: not within an escape sequence or a pair of surrogates.
+ * @param {string} text
+ * @param {number} longest
+ */
 function cutAt(text, longest) {
     const escape = text.lastIndexOf('\x1b', longest - 1);
     // eslint-disable-next-line no-control-regex
-    if (escape > longest - 64 && escape > 0 && !/^\x1b(\[[0-?]*[ -/]*[@-~]|[^[\]])/.test(text.slice(escape, longest))) return escape;
+    if (escape > longest - 64 && escape > 0 && !/^\x1b(\[[0-?]*[ -/]*[@-~]|[^[\]])/.test(text.slice(escape, longest)))
+        return escape;
     const last = text.charCodeAt(longest - 1);
     return last >= 0xd800 && last <= 0xdbff ? longest - 1 : longest;
 }
@@ -211,7 +248,11 @@ export function plainOf(line) {
 // ---- Width
 
 // The signs that a monospaced font shows twice as wide, and those that take no place of their own.
-const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1f64f}\u{1f680}-\u{1f6ff}\u{1f900}-\u{1f9ff}\u{20000}-\u{3fffd}]/u;
+const WIDE = new RegExp(
+    '[\\u1100-\\u115f\\u2e80-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff\\ufe30-\\ufe6f\\uff00-\\uff60\\uffe0-\\uffe6' +
+        '\\u{1f300}-\\u{1f64f}\\u{1f680}-\\u{1f6ff}\\u{1f900}-\\u{1f9ff}\\u{20000}-\\u{3fffd}]',
+    'u',
+);
 const NARROW = /[\p{Mn}\p{Me}\p{Cf}]/u;
 
 /** The columns of a character. @param {string} character @param {number} column where it stands */
@@ -225,7 +266,12 @@ export function columnsOf(character, column) {
 // eslint-disable-next-line no-control-regex
 const SIMPLE = /^[\x20-\u02ff]*$/;
 
-/** Where the rows of a text begin, if a row has so many columns. @param {string} text @param {number} columns @returns {number[]} */
+/**
+ * Where the rows of a text begin, if a row has so many columns.
+ * @param {string} text
+ * @param {number} columns
+ * @returns {number[]}
+ */
 export function wrap(text, columns) {
     const begins = [0];
     if (SIMPLE.test(text)) {
@@ -254,7 +300,12 @@ export function widthOf(text) {
     return column;
 }
 
-/** The part of runs from one character to another. @param {import('./ansi.js').Run[]} runs @param {number} from @param {number} to */
+/**
+ * The part of runs from one character to another.
+ * @param {import('./ansi.js').Run[]} runs
+ * @param {number} from
+ * @param {number} to
+ */
 export function slice(runs, from, to) {
     const part = [];
     let at = 0;
@@ -284,7 +335,8 @@ export class SseReader {
         this.#rest = lines.pop() ?? '';
         for (const line of lines) {
             if (!line) {
-                if (this.#data.length) events.push({ id: this.#id, event: this.#event || 'message', data: this.#data.join('\n') });
+                if (this.#data.length)
+                    events.push({ id: this.#id, event: this.#event || 'message', data: this.#data.join('\n') });
                 this.#data = [];
                 this.#event = '';
                 continue;

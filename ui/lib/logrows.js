@@ -68,10 +68,11 @@ export class LogRows {
 
     /** Shows the log as it is now, in the next frame. */
     invalidate() {
-        if (!this.#frame) this.#frame = requestAnimationFrame(() => {
-            this.#frame = 0;
-            this.#render();
-        });
+        if (!this.#frame)
+            this.#frame = requestAnimationFrame(() => {
+                this.#frame = 0;
+                this.#render();
+            });
     }
 
     /** Forgets all rows, as the log has begun anew. */
@@ -158,7 +159,10 @@ export class LogRows {
         this.invalidate();
     }
 
-    /** Counts the rows of lines that are new or have changed, and notes how many rows have gone at the top. @returns {number} rows that have gone */
+    /**
+     * Counts the rows of lines that are new or have changed, and notes how many rows have gone at the top.
+     * @returns {number} rows that have gone
+     */
     #count() {
         const { lines } = this;
         let gone = lines.first - this.#first;
@@ -200,7 +204,11 @@ export class LogRows {
         return row;
     }
 
-    /** The line at a row, and which of its rows that is. @param {number} row @returns {{ seq: number, part: number }} */
+    /**
+     * The line at a row, and which of its rows that is.
+     * @param {number} row
+     * @returns {{ seq: number, part: number }}
+     */
     #lineAt(row) {
         if (!this.#isWrapped) return { seq: this.lines.first + row, part: 0 };
         let [at, i] = [0, 0];
@@ -278,7 +286,9 @@ export class LogRows {
         if (!selection?.rangeCount || !event.clipboardData) return;
         const rows = [...selection.getRangeAt(0).cloneContents().querySelectorAll('.log-row')];
         if (!rows.length) return;
-        const text = rows.map((row, i) => `${i && !row.classList.contains('more') ? '\n' : ''}${row.textContent}`).join('');
+        const text = rows
+            .map((row, i) => `${i && !row.classList.contains('more') ? '\n' : ''}${row.textContent}`)
+            .join('');
         event.clipboardData.setData('text/plain', text);
         event.preventDefault();
     }
@@ -286,8 +296,10 @@ export class LogRows {
 
 /** What stands between lines of output. @param {Line} line */
 export function describe(line) {
-    if (line.kind === 'gap') return `… ${bytes(Number(line.text))} of ${line.stream} are missing here: they are no longer kept …`;
-    if (line.kind === 'attempt') return `attempt ${line.attempt}${line.outcome ? ` ended: ${outcome(line.outcome)}` : ' started'}`;
+    if (line.kind === 'gap')
+        return `… ${bytes(Number(line.text))} of ${line.stream} are missing here: they are no longer kept …`;
+    if (line.kind === 'attempt')
+        return `attempt ${line.attempt}${line.outcome ? ` ended: ${outcome(line.outcome)}` : ' started'}`;
     return line.text;
 }
 
@@ -312,7 +324,10 @@ function shown({ text, style }) {
     return element;
 }
 
-/** A row with very many colours as one element: gradients with hard stops colour the text and what is behind it. @param {import('./ansi.js').Run[]} runs */
+/**
+ * A row with very many colours as one element: gradients with hard stops colour the text and what is behind it.
+ * @param {import('./ansi.js').Run[]} runs
+ */
 function dense(runs) {
     /** @type {string[][]} */
     const [texts, grounds] = [[], []];

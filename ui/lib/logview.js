@@ -11,7 +11,14 @@ import { signal, untracked } from './signals.js';
 import { html } from './view.js';
 import { copy, problemNote } from './widgets.js';
 
-const STATUS = { connecting: 'connecting …', live: 'live', broken: 'connection lost, trying again …', paused: 'paused', ended: 'complete', refused: '' };
+const STATUS = {
+    connecting: 'connecting …',
+    live: 'live',
+    broken: 'connection lost, trying again …',
+    paused: 'paused',
+    ended: 'complete',
+    refused: '',
+};
 /** The shortest time between two announcements to screen readers, in ms. */
 const ANNOUNCE = 5000;
 /** For how long to search before the page gets its turn, in ms. */
@@ -112,7 +119,8 @@ export function logView(scope, { id, query, attempts, event, runs }) {
         }
         searched = Math.max(lines.first, Math.min(seq, lines.end - 1));
         const moved = seqs.length - kept.length;
-        if (moved || kept.at(-1) !== seqs.at(-1)) found.value = { seqs: kept, at: at < 0 ? -1 : Math.max(0, at - Math.max(0, moved)) };
+        if (moved || kept.at(-1) !== seqs.at(-1))
+            found.value = { seqs: kept, at: at < 0 ? -1 : Math.max(0, at - Math.max(0, moved)) };
         if (seq < lines.end) rows?.invalidate();
     }
     /** @param {number} step */
@@ -155,21 +163,38 @@ export function logView(scope, { id, query, attempts, event, runs }) {
         for (let seq = lines.first; seq < lines.end; seq++) {
             const line = lines.at(seq);
             if (!line) continue;
-            texts.push(`${line.isMore || !texts.length ? '' : '\n'}${line.kind === 'output' ? plainOf(line) : `[${describe(line)}]`}`);
+            texts.push(
+                `${line.isMore || !texts.length ? '' : '\n'}${line.kind === 'output' ? plainOf(line)
+                    : `[${describe(line)}]`}`,
+            );
         }
         copy(texts.join(''));
     }
 
-    const choice = (/** @type {string} */ name, /** @type {string} */ label, /** @type {[string, string][]} */ options) => html`
-        <label class="inline">${label} <select @change=${(/** @type {Event} */ e) => query.set({ [name]: /** @type {HTMLSelectElement} */ (e.target).value })}>
-            ${options.map(([value, text]) => html`<option value=${value} .selected=${query.get(name) === value}>${text}</option>`)}
+    const choice = (
+        /** @type {string} */ name,
+        /** @type {string} */ label,
+        /** @type {[string, string][]} */ options,
+    ) => html`
+        <label class="inline">${label} <select
+            @change=${(/** @type {Event} */ e) =>
+                query.set({ [name]: /** @type {HTMLSelectElement} */ (e.target).value })}>
+            ${options.map(([value, text]) =>
+                html`<option value=${value} .selected=${query.get(name) === value}>${text}</option>`)}
         </select></label>`;
 
     return html`
         <div class="row log-tools">
-            ${() => choice('stream', 'Stream', [['', 'both'], ['stdout', 'stdout'], ['stderr', 'stderr']])}
-            ${() => choice('attempt', 'Attempt', [['', 'all'], ...attempts().map((n) => /** @type {[string, string]} */ ([String(n), String(n)]))])}
-            <input type="text" inputmode="search" class="log-find" placeholder="Find in the log (/)" aria-label="Find in the log" autocomplete="off" spellcheck="false"
+            ${() =>
+                choice('stream', 'Stream', [
+                    ['', 'both'],
+                    ['stdout', 'stdout'],
+                    ['stderr', 'stderr'],
+                ])}
+            ${() => choice('attempt', 'Attempt',
+                [['', 'all'], ...attempts().map((n) => /** @type {[string, string]} */ ([String(n), String(n)]))])}
+            <input type="text" inputmode="search" class="log-find" placeholder="Find in the log (/)"
+                aria-label="Find in the log" autocomplete="off" spellcheck="false"
                 ref=${(/** @type {any} */ e) => (findBox = e)}
                 @input=${(/** @type {Event} */ e) => {
                     wanted.value = /** @type {HTMLInputElement} */ (e.target).value;
@@ -180,15 +205,23 @@ export function logView(scope, { id, query, attempts, event, runs }) {
                 @keydown=${(/** @type {KeyboardEvent} */ e) => {
                     if (e.key === 'Enter') next(e.shiftKey ? -1 : 1);
                 }}>
-            ${() => wanted.value && html`<span class="muted small nowrap" role="status">${foundText(found.value)}</span>
-                <button class="small" title="Line before (N)" aria-label="Found line before" @click=${() => next(-1)}>↑</button>
-                <button class="small" title="Next line (n)" aria-label="Next found line" @click=${() => next(1)}>↓</button>`}
+            ${() =>
+                wanted.value &&
+                html`<span class="muted small nowrap" role="status">${foundText(found.value)}</span>
+                <button class="small" title="Line before (N)" aria-label="Found line before"
+                    @click=${() => next(-1)}>↑</button>
+                <button class="small" title="Next line (n)" aria-label="Next found line"
+                    @click=${() => next(1)}>↓</button>`}
             <span class="grow"></span>
-            ${() => html`<button class="small" aria-pressed=${String(isWrapped())} @click=${() => query.set({ wrap: isWrapped() ? null : '1' })}>Wrap</button>`}
-            ${() => html`<button class="small" aria-pressed=${String(follows.value)} title="Keep the end in view (f)" @click=${toggleFollow}>Follow</button>`}
+            ${() => html`<button class="small" aria-pressed=${String(isWrapped())}
+                @click=${() => query.set({ wrap: isWrapped() ? null : '1' })}>Wrap</button>`}
+            ${() => html`<button class="small" aria-pressed=${String(follows.value)} title="Keep the end in view (f)"
+                @click=${toggleFollow}>Follow</button>`}
             <button class="small" @click=${copyAll}>Copy</button>
         </div>
-        <div class="log" role="log" aria-live="off" tabindex="0" aria-label="Log" ref=${(/** @type {HTMLElement | null} */ element) => {
+        <div class="log" role="log" aria-live="off" tabindex="0" aria-label="Log" ref=${(
+            /** @type {HTMLElement | null} */ element,
+        ) => {
             if (!element || rows) return;
             rows = new LogRows(element, lines, { followed: (is) => (follows.value = is), rendered });
             rows.setWrapped(untracked(isWrapped));
@@ -197,16 +230,20 @@ export function logView(scope, { id, query, attempts, event, runs }) {
             <span>${() => summary(size.value, STATUS[stream.status.value])}</span>
             <span class="row">${() => downloads(path, attempts(), query.get('attempt'))}</span>
         </div>
-        ${() => stream.problem.value?.code === 'hidden'
-            ? html`<div class="note">This server hides logs from viewers.</div>`
-            : problemNote(stream.problem.value)}
+        ${() =>
+            stream.problem.value?.code === 'hidden'
+                ? html`<div class="note">This server hides logs from viewers.</div>`
+                : problemNote(stream.problem.value)}
         <div class="out-of-sight" role="status" aria-live="polite">${() => announced.value}</div>`;
 }
 
 /** @param {{ total: number, dropped: number, missing: number }} size @param {string} status */
 function summary({ total, dropped, missing }, status) {
-    return `${count(total)} ${total === 1 ? 'line' : 'lines'}${dropped ? `, of which ${count(dropped)} older ones are dropped from view` : ''}` +
-        `${missing ? `; ${bytes(missing)} are missing` : ''}${status ? ` · ${status}` : ''}`;
+    return (
+        `${count(total)} ${total === 1 ? 'line'
+            : 'lines'}${dropped ? `, of which ${count(dropped)} older ones are dropped from view` : ''}` +
+        `${missing ? `; ${bytes(missing)} are missing` : ''}${status ? ` · ${status}` : ''}`
+    );
 }
 
 /** @param {string} path @param {number[]} attempts @param {string} chosen */
@@ -214,7 +251,8 @@ function downloads(path, attempts, chosen) {
     const n = Number(chosen) || attempts[attempts.length - 1];
     if (!n) return null;
     return html`<span>Download attempt ${n}:</span>
-        <a href="${path}/attempts/${n}/stdout" download="">stdout</a> <a href="${path}/attempts/${n}/stderr" download="">stderr</a>`;
+        <a href="${path}/attempts/${n}/stdout" download="">stdout</a> <a href="${path}/attempts/${n}/stderr"
+            download="">stderr</a>`;
 }
 
 /** @param {{ seqs: number[], at: number }} found */
@@ -224,7 +262,13 @@ function foundText({ seqs, at }) {
     return at < 0 ? lines : `${count(at + 1)} of ${lines}`;
 }
 
-/** The old value if the new one is equal, so that readers are not told. @template {Record<string, number>} T @param {T} old @param {T} made @returns {T} */
+/**
+ * The old value if the new one is equal, so that readers are not told.
+ * @template {Record<string, number>} T
+ * @param {T} old
+ * @param {T} made
+ * @returns {T}
+ */
 function sameOr(old, made) {
     return Object.keys(made).every((key) => old[key] === made[key]) ? old : made;
 }

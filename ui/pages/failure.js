@@ -141,7 +141,7 @@ function jobTable(items) {
             class="number">Attempts</th><th scope="col">Submitted</th></tr></thead>
         <tbody>${each(items, (job) => job.id, (job) => html`<tr>
             <td>${stateMark(job.state, job.outcome)}</td>
-            <td>${jobLink(job.id)}</td>
+            <td class="nowrap">${jobLink(job.id)}</td>
             <td class="wide">${job.name}</td>
             <td class="number">${count(job.attempts)}</td>
             <td class="nowrap">${when(job.submitted_at)}</td>

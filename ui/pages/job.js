@@ -71,12 +71,16 @@ export default function job({ scope, params, query, title }) {
     const tab = () => (TABS.some(([name]) => name === query.get('tab')) ? query.get('tab') : 'attempts');
     const open = (/** @type {string} */ name) => query.set({ tab: name === 'attempts' ? null : name });
     bind(scope, {
-        ...Object.fromEntries(TABS.map(([name, title, key]) => [key, [`Show ${title.toLowerCase()}`, () => open(name)]])),
+        ...Object.fromEntries(
+            TABS.map(([name, title, key]) => [key, [`Show ${title.toLowerCase()}`, () => open(name)]]),
+        ),
         e: ['Clone and edit', () => mayAct() && go(href('/submit', { clone: id }))],
     });
 
     const known = {
-        id, query, scope,
+        id,
+        query,
+        scope,
         /** @returns {any} */
         get job() {
             return job.data.value;
@@ -99,7 +103,8 @@ export default function job({ scope, params, query, title }) {
             // On narrow screens the tabs scroll.
             requestAnimationFrame(() => {
                 const tab = document.getElementById(`tab-${wanted}`);
-                if (tab?.parentElement) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 48;
+                if (tab?.parentElement)
+                    tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 48;
             });
         });
     });
@@ -125,10 +130,16 @@ export default function job({ scope, params, query, title }) {
         ${() => (job.error.value?.status === 404 ? unknown(id) : problemNote(job.error.value, job.data.value !== null))}
         ${() => (state.value || job.error.value ? null : loading)}
         ${() => why(job.data.value, reasons.value)}
-        ${() => state.value && html`<div class="tabs" role="tablist" aria-label="About this job">${TABS.map(([name, title]) => html`
-            <button role="tab" id="tab-${name}" aria-controls="panel" aria-selected=${String(tab() === name)} tabindex=${tab() === name ? '0' : '-1'}
-                @click=${() => open(name)} @keydown=${move}>${title}</button>`)}</div>`}
-        ${() => state.value && html`<div id="panel" class="stack" role="tabpanel" aria-labelledby="tab-${tab()}">${() => panel.value}</div>`}`;
+        ${() =>
+            state.value &&
+            html`<div class="tabs" role="tablist" aria-label="About this job">${TABS.map(
+                ([name, title]) => html`
+            <button role="tab" id="tab-${name}" aria-controls="panel" aria-selected=${String(tab() === name)}
+                tabindex=${tab() === name ? '0' : '-1'}
+                @click=${() => open(name)} @keydown=${move}>${title}</button>`,
+            )}</div>`}
+        ${() => state.value && html`<div id="panel" class="stack" role="tabpanel"
+            aria-labelledby="tab-${tab()}">${() => panel.value}</div>`}`;
 
     /** Arrow keys go from tab to tab. @param {KeyboardEvent} event */
     function move(event) {
@@ -145,6 +156,7 @@ export default function job({ scope, params, query, title }) {
 function head(job, id, reload) {
     const first = job.attempts?.[0]?.started_at;
     const hasEnded = ENDED.includes(job.state);
+    const since = (/** @type {string} */ at) => new Date(at).getTime() - new Date(job.submitted_at).getTime();
     return html`
         <div class="row between">
             <div class="row"><h1>${job.name}</h1>${stateMark(job.state, job.outcome)}</div>
@@ -153,17 +165,33 @@ function head(job, id, reload) {
         <div class="row job-facts">
             <span class="row">${copyable(id)}</span>
             <span><span class="muted">submitted</span> ${when(job.submitted_at)}</span>
-            ${first ? html`<span><span class="muted">waited</span> ${duration(new Date(first).getTime() - new Date(job.submitted_at).getTime())}</span>` : null}
+            ${first ? html`<span><span class="muted">waited</span> ${duration(since(first))}</span>` : null}
             ${job.finished_at ? html`<span><span class="muted">ended</span> ${when(job.finished_at)}</span>` : null}
-            ${job.finished_at ? html`<span><span class="muted">in all</span> ${duration(new Date(job.finished_at).getTime() - new Date(job.submitted_at).getTime())}</span>` : null}
-            ${job.state === 'delayed' && job.due_at ? html`<span><span class="muted">due</span> ${when(job.due_at)} (${atTime(job.due_at)})</span>` : null}
-            <span><span class="muted">attempts</span> ${job.attempts?.length ?? 0} of ${job.options?.attempts ?? '–'}${job.retries ? `, put back ${job.retries === 1 ? 'once' : `${job.retries} times`}` : ''}</span>
-            ${job.worker ? html`<span><span class="muted">on</span> <a href=${href('/workers', { worker: job.worker })}>${job.worker}</a></span>` : null}
+            ${job.finished_at
+                ? html`<span><span class="muted">in all</span> ${duration(since(job.finished_at))}</span>` : null}
+            ${job.state === 'delayed' && job.due_at
+                ? html`<span><span class="muted">due</span> ${when(job.due_at)} (${atTime(job.due_at)})</span>` : null}
+            <span><span class="muted">attempts</span> ${attemptsOf(job)}</span>
+            ${job.worker ? html`<span><span class="muted">on</span> <a
+                href=${href('/workers', { worker: job.worker })}>${job.worker}</a></span>` : null}
         </div>
-        ${job.cancel_requested !== null && job.cancel_requested !== undefined && !hasEnded
-            ? html`<div class="note warn"><strong>Its worker was told to stop it.</strong> ${job.cancel_requested}</div>` : null}
+        ${
+            job.cancel_requested !== null && job.cancel_requested !== undefined && !hasEnded
+                ? html`<div class="note warn"><strong>Its worker was told to stop
+                    it.</strong> ${job.cancel_requested}</div>`
+                : null
+        }
         ${job.progress && job.state === 'active' ? progress(job.progress) : null}
-        ${job.incomplete ? html`<div class="note warn"><strong>Something is missing here:</strong> ${job.incomplete}</div>` : null}`;
+        ${job.incomplete ? html`<div class="note warn"><strong>Something is missing
+            here:</strong> ${job.incomplete}</div>` : null}`;
+}
+
+/** How many attempts there were, and may be. @param {any} job */
+function attemptsOf({ attempts, options, retries }) {
+    const count = attempts?.length ?? 0;
+    // Who puts a job back gives it all its attempts again.
+    if (retries) return `${count}, put back ${retries === 1 ? 'once' : `${retries} times`}`;
+    return `${count} of ${options?.attempts ?? '–'}`;
 }
 
 /** @param {any} progress */
@@ -175,7 +203,13 @@ function progress({ percent, text }) {
 }
 
 /** @type {Record<string, string>} */
-const QUESTIONS = { waiting: 'Why is it waiting?', prioritized: 'Why is it waiting?', delayed: 'Why is it delayed?', failed: 'Why has it failed?', active: 'What is it doing?' };
+const QUESTIONS = {
+    waiting: 'Why is it waiting?',
+    prioritized: 'Why is it waiting?',
+    delayed: 'Why is it delayed?',
+    failed: 'Why has it failed?',
+    active: 'What is it doing?',
+};
 
 /** @param {any} job @param {string[]} reasons */
 function why(job, reasons) {
@@ -191,9 +225,11 @@ function why(job, reasons) {
         const [before, ...behind] = sentence.split(id);
         return html`${before}${jobLink(id)}${behind.join(id)}`;
     });
-    return html`<section class="note ${isCancelled ? 'warn' : job.state === 'failed' ? 'bad' : ''}" aria-label=${question}>
+    return html`<section class="note ${isCancelled ? 'warn' : job.state === 'failed' ? 'bad' : ''}"
+        aria-label=${question}>
         <strong>${question}</strong>
-        ${sentences.length === 1 ? html`<span> ${sentences[0]}</span>` : html`<ul>${sentences.map((text) => html`<li>${text}</li>`)}</ul>`}
+        ${sentences.length === 1 ? html`<span> ${sentences[0]}</span>`
+            : html`<ul>${sentences.map((text) => html`<li>${text}</li>`)}</ul>`}
     </section>`;
 }
 
@@ -202,7 +238,12 @@ const REASON = 400;
 
 /** @param {string} text */
 function onOneLine(text) {
-    const line = text.slice(0, 4 * REASON).split('\n').map((part) => plain(part).trim()).filter(Boolean).join(' · ');
+    const line = text
+        .slice(0, 4 * REASON)
+        .split('\n')
+        .map((part) => plain(part).trim())
+        .filter(Boolean)
+        .join(' · ');
     return line.length > REASON ? `${line.slice(0, REASON)}…` : line;
 }
 
@@ -210,6 +251,7 @@ function onOneLine(text) {
 function unknown(id) {
     return empty(
         'No such job',
-        html`Neither the queue nor history knows <code>${id}</code>. It may have been removed. <a href=${href('/jobs', { q: id })}>Search all jobs.</a>`,
+        html`Neither the queue nor history knows <code>${id}</code>. It may have been
+            removed. <a href=${href('/jobs', { q: id })}>Search all jobs.</a>`,
     );
 }

@@ -4,12 +4,12 @@
 import { segment, session } from '../../lib/api.js';
 import { plain } from '../../lib/ansi.js';
 import { asTable } from '../../lib/charts.js';
-import { bytes, count, duration, outcome, succeeded } from '../../lib/format.js';
+import { bytes, count, duration, outcome } from '../../lib/format.js';
 import { href } from '../../lib/router.js';
 import { signal } from '../../lib/signals.js';
 import { html } from '../../lib/view.js';
 import { at, copy, timeOfDay, when } from '../../lib/widgets.js';
-import { timeline } from './timeline.js';
+import { timeline, toneOf } from './timeline.js';
 
 /** How many attempts are shown at first, and how many more each time. */
 const STEP = 30;
@@ -31,7 +31,11 @@ export function attemptsView(known) {
             ${() => timeline(known.job, known.job.attempts?.slice(-shown.value) ?? [], chosen()?.number, choose)}
             ${() => {
                 const more = (known.job.attempts?.length ?? 0) - shown.value;
-                return more > 0 ? html`<div class="row"><button class="small" @click=${() => (shown.value += STEP)}>Show ${Math.min(STEP, more)} earlier attempts of ${more}</button></div>` : null;
+                return more > 0
+                    ? html`<div class="row"><button class="small"
+                        @click=${() => (shown.value += STEP)}>Show ${Math.min(STEP, more)} earlier attempts
+                            of ${more}</button></div>`
+                    : null;
             }}
             ${() => table(known.job.attempts?.slice(-shown.value) ?? [])}
         </section>
@@ -50,9 +54,14 @@ function table(attempts) {
     return asTable(
         ['attempt', 'outcome', 'began', 'took', 'CPU time', 'peak memory', 'cores', 'beside it'],
         attempts.map(({ number, started_at: started, report }) => [
-            number, outcome(report?.outcome), timeOfDay(report?.started_at ?? started),
-            report?.usage ? duration(report.usage.wall_us / 1000) : '–', duration(cpu(report?.usage)), bytes(report?.usage?.peak_rss_bytes),
-            report?.cpus?.join(', ') ?? '–', report ? count(report.peak_beside) : '–',
+            number,
+            outcome(report?.outcome),
+            timeOfDay(report?.started_at ?? started),
+            report?.usage ? duration(report.usage.wall_us / 1000) : '–',
+            duration(cpu(report?.usage)),
+            bytes(report?.usage?.peak_rss_bytes),
+            report?.cpus?.join(', ') ?? '–',
+            report ? count(report.peak_beside) : '–',
         ]),
     );
 }
@@ -63,27 +72,42 @@ function details(job, id, attempt) {
     const usage = report?.usage;
     const category = attempt.fingerprint ? job.categories?.[attempt.fingerprint] : null;
     const began = report?.started_at ?? attempt.started_at;
-    const tone = !report ? 'active' : succeeded(report.outcome) ? 'completed' : report.outcome.kind === 'cancelled' ? 'cancelled' : 'failed';
+    const tone = toneOf(attempt);
     return html`<section class="panel" aria-labelledby="attempt">
         <div class="row between">
             <h2 id="attempt">Attempt ${number}: <span class=${tone}>${outcome(report?.outcome)}</span></h2>
             <a href=${href(`/jobs/${encodeURIComponent(id)}`, { tab: 'log', attempt: String(number) })}>Its log</a>
         </div>
-        ${report?.error ? html`<pre class="code error-text" tabindex="0" aria-label="Error">${withoutEscapes(report.error)}</pre>` : null}
-        ${attempt.fingerprint ? html`<p>
-            ${category ? html`<span class="muted">Category</span> <a href=${href('/failures', { category })}>${category}</a> · ` : null}
-            <a href=${href(`/failures/${encodeURIComponent(attempt.fingerprint)}`)}>all failures like this one</a> · <code
-                class="muted" title=${attempt.fingerprint}>${attempt.fingerprint.slice(0, 12)}</code></p>` : null}
+        ${report?.error ? html`<pre class="code error-text" tabindex="0"
+            aria-label="Error">${withoutEscapes(report.error)}</pre>` : null}
+        ${
+            attempt.fingerprint
+                ? html`<p>
+            ${category ? html`<span class="muted">Category</span> <a
+                href=${href('/failures', { category })}>${category}</a> · ` : null}
+            <a href=${href(`/failures/${encodeURIComponent(attempt.fingerprint)}`)}>all failures like this
+                one</a> · <code
+                class="muted" title=${attempt.fingerprint}>${attempt.fingerprint.slice(0, 12)}</code></p>`
+                : null
+        }
         <dl class="facts">
             <dt>Began</dt><dd>${at(began)}${report ? null : html`, ${when(began)}`}</dd>
             ${report ? html`<dt>Ended</dt><dd>${at(report.ended_at)}</dd>` : null}
-            ${usage ? html`
+            ${
+                usage
+                    ? html`
                 <dt>Took</dt><dd>${duration(usage.wall_us / 1000)}</dd>
-                <dt>CPU time</dt><dd>${duration(cpu(usage))} (${duration(usage.user_us / 1000)} user, ${duration(usage.system_us / 1000)} system)${share(usage, report.cpus)}</dd>
-                <dt>Peak memory</dt><dd>${bytes(usage.peak_rss_bytes)}${job.options?.memory_bytes ? ` of ${bytes(job.options.memory_bytes)}` : ''}</dd>` : null}
-            <dt>Worker</dt><dd><a href=${href('/workers', { worker: attempt.worker })}>${attempt.worker}</a>${attempt.host ? ` on ${attempt.host}` : ''}${attempt.pid ?? report?.pid ? `, process ${attempt.pid ?? report.pid}` : ''}</dd>
+                <dt>CPU time</dt><dd>${duration(cpu(usage))} (${times(usage)})${share(usage, report.cpus)}</dd>
+                <dt>Peak memory</dt><dd>${bytes(usage.peak_rss_bytes)}${job.options?.memory_bytes
+                    ? ` of ${bytes(job.options.memory_bytes)}` : ''}</dd>`
+                    : null
+            }
+            <dt>Worker</dt><dd><a
+                href=${href('/workers', { worker: attempt.worker })}>${attempt.worker}</a>${attempt.host
+                    ? ` on ${attempt.host}` : ''}${(attempt.pid ?? report?.pid)
+                        ? `, process ${attempt.pid ?? report.pid}` : ''}</dd>
             ${report?.cpus?.length ? html`<dt>Cores</dt><dd>${report.cpus.join(', ')}</dd>` : null}
-            ${report ? html`<dt>Beside it</dt><dd>${report.peak_beside ? `${count(report.peak_beside)} other ${report.peak_beside === 1 ? 'job' : 'jobs'} at most, ${count(report.beside_at_start)} at its start` : 'no other job on its worker'}</dd>` : null}
+            ${report ? html`<dt>Beside it</dt><dd>${beside(report)}</dd>` : null}
             ${report?.no_retry ? html`<dt>Retry</dt><dd>none after this outcome</dd>` : null}
         </dl>
         ${report ? outputs(id, number, report) : html`<p class="muted">It runs. What it writes is in its log.</p>`}
@@ -92,6 +116,15 @@ function details(job, id, attempt) {
 
 /** @param {string} text */
 const withoutEscapes = (text) => text.split('\n').map(plain).join('\n');
+
+/** @param {any} usage */
+const times = (usage) => `${duration(usage.user_us / 1000)} user, ${duration(usage.system_us / 1000)} system`;
+
+/** What ran beside it. @param {any} report */
+function beside({ peak_beside: most, beside_at_start: first }) {
+    if (!most) return 'no other job on its worker';
+    return `${count(most)} other ${most === 1 ? 'job' : 'jobs'} at most, ${count(first)} at its start`;
+}
 
 /** How much of its cores it used. @param {any} usage @param {number[] | undefined} cpus */
 function share(usage, cpus) {
@@ -103,7 +136,8 @@ function share(usage, cpus) {
 /** @param {string} id @param {number} number @param {any} report */
 function outputs(id, number, report) {
     if (session.value?.hides_data) return html`<div class="note">This server hides output from viewers.</div>`;
-    return html`<div class="grid2">${['stdout', 'stderr'].map((stream) => output(id, number, stream, report[stream]))}</div>`;
+    return html`<div class="grid2">
+        ${['stdout', 'stderr'].map((stream) => output(id, number, stream, report[stream]))}</div>`;
 }
 
 /** @param {string} id @param {number} number @param {string} stream @param {any} tail */
@@ -114,10 +148,17 @@ function output(id, number, stream, tail) {
     return html`<div class="stack">
         <div class="row between">
             <h3>${stream} <span class="muted small">${bytes(tail.total_bytes)}${isPart ? ', its end' : ''}</span></h3>
-            ${tail.total_bytes ? html`<span class="row small">
+            ${
+                tail.total_bytes
+                    ? html`<span class="row small">
                 <button class="small" aria-label="Copy ${stream}" @click=${() => copy(text)}>Copy</button>
-                <a href="/api/v1/jobs/${segment(id)}/attempts/${number}/${stream}" download="">Download ${stream}</a></span>` : null}
+                <a href="/api/v1/jobs/${segment(id)}/attempts/${number}/${stream}"
+                    download="">Download ${stream}</a></span>`
+                    : null
+            }
         </div>
-        ${tail.total_bytes ? html`<pre class="code tail" tabindex="0" aria-label="${stream} of attempt ${number}">${text}</pre>` : html`<p class="muted">It wrote nothing there.</p>`}
+        ${tail.total_bytes ? html`<pre class="code tail" tabindex="0"
+            aria-label="${stream} of attempt ${number}">${text}</pre>`
+                : html`<p class="muted">It wrote nothing there.</p>`}
     </div>`;
 }

@@ -191,8 +191,7 @@ export async function actOnMany(verb, chosen, which) {
             case 'run':
                 return html`${retry ? html`<button class="primary" @click=${again}>Go on</button>` : null}
                     ${phase.value === 'run' && !retry ? html`<button @click=${stop}>Stop after this batch</button>`
-                        : html`<button @click=${() => close(null)}>${phase.value === 'run' ? 'Close'
-                            : 'Cancel'}</button>`}`;
+                        : html`<button @click=${() => close(null)}>Close</button>`}`;
             case 'ask':
                 return html`<button @click=${() => close(null)}>${preview.done ? 'Leave them' : 'Close'}</button>
                     ${preview.done ? html`<button class=${verb === 'remove' || verb === 'cancel' ? 'danger'

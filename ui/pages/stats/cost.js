@@ -28,7 +28,7 @@ export function cost(query, { items }) {
         <section class="panel" aria-labelledby="lost">
             <h2 id="lost">CPU time of failed attempts</h2>
             <p>Failed attempts took ${duration(all * 1000)} of
-                CPU.${all > 0 ? html`<span> Most of it, ${share(worst.cpu_seconds / all)}, went
+                CPU.${all > 0 ? html`<span> The largest part, ${share(worst.cpu_seconds / all)}, went
                 into <strong>${worst.name}</strong>, for errors of ${category(worst, spanOf(query))}: look there
                 first.</span>` : null}</p>
             ${barChart({
@@ -45,8 +45,8 @@ export function cost(query, { items }) {
                 key: (i) => `${i.name} ${i.category}`,
                 usual: '-cpu',
                 columns: [
-                    { key: 'name', name: 'Job name', value: (i) => i.name, cell: (i) => i.name },
-                    { key: 'category', name: 'Category', wide: true, value: (i) => i.category,
+                    { key: 'name', name: 'Job name', wide: true, value: (i) => i.name, cell: (i) => i.name },
+                    { key: 'category', name: 'Category', value: (i) => i.category,
                         cell: (i) => category(i, spanOf(query)) },
                     { key: 'failures', name: 'Failed attempts', number: true, value: (i) => i.failures,
                         cell: (i) => count(i.failures) },

@@ -126,6 +126,9 @@ export function build(draft) {
             jitter: read('jitter', Number, 'Write a number from 0 to 1.'),
         };
     }
+    if (!draft.backoff && ['backoff_delay', 'backoff_max', 'jitter'].some(has)) {
+        errors.backoff = 'Choose one, or leave the waits empty.';
+    }
     body.delay_ms = span('delay');
     body.priority = whole('priority');
     body.timeout_ms = span('timeout');
@@ -146,6 +149,7 @@ export function build(draft) {
     );
     if (has('after')) body.after = draft.after.split(/[\s,]+/).filter(Boolean);
     if (has('key')) body.deduplication = { key: draft.key.trim(), ttl_ms: span('ttl') };
+    if (!has('key') && has('ttl')) errors.key = 'Write a key, or leave its time empty.';
     // The data goes as it was written: a browser would round its large numbers.
     const { data, ...others } = body;
     const text = JSON.stringify(others);
