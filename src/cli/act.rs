@@ -1,4 +1,5 @@
-//! `jobber cancel`, `retry`, `promote` and `remove`: one verb on each of the jobs named, or on all that meet conditions.
+//! `jobber cancel`, `retry`, `promote` and `remove`: one verb on each of the jobs named, or on those that meet
+//! conditions.
 
 use clap::Args;
 use serde::Serialize;

@@ -34,7 +34,8 @@ pub struct WorkerInfo {
     /// The names of the jobs that it can run; `None` when it does not tell, or has more than [`WorkerInfo::BINARIES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binaries: Option<Vec<JobName>>,
-    /// The numbers of the CPUs that it divides among its jobs, ascending. Older workers tell neither these nor what follows.
+    /// The numbers of the CPUs that it divides among its jobs, ascending. Older workers tell neither these nor what
+    /// follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Vec<u32>>,
     /// The memory that the worker and its jobs can have at most, in bytes: the host's, or less by the limit of a cgroup.

@@ -1,5 +1,5 @@
-//! The actions on a job: cancel, retry, promote, remove. Each goes to the queue and is recorded. [`super::bulk`] takes them to
-//! many jobs.
+//! The actions on a job: cancel, retry, promote, remove. Each goes to the queue and is recorded. [`super::bulk`] takes
+//! them to many jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
