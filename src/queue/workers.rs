@@ -38,7 +38,7 @@ pub struct WorkerInfo {
     /// follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Vec<u32>>,
-    /// The memory that the worker and its jobs can have at most, in bytes: the host's, or less by the limit of a cgroup.
+    /// The memory that the worker and its jobs can have at most, in bytes: the host's, or less by a cgroup's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
     /// How much of that new processes could take now without swapping, in bytes.

@@ -188,8 +188,8 @@ impl QueuedOutput {
         self.end = self.end.max(begin + chunk.bytes.len() as u64);
     }
 
-    /// Reads on until all bytes before `start` are there, or can't come any more: the worker writes the last piece of an
-    /// attempt when it settles the lease, some moments after history knows the end.
+    /// Reads on until all bytes before `start` are there, or can't come any more: the worker writes the last piece of
+    /// an attempt when it settles the lease, some moments after history knows the end.
     async fn survey_to(&mut self, start: u64) -> Result<(), ApiError> {
         const PAUSE: Duration = Duration::from_millis(10);
         const PATIENCE: Duration = Duration::from_secs(5);
