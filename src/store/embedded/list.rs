@@ -345,6 +345,7 @@ mod tests {
             name: JobName::parse("resize").unwrap(),
             options: crate::domain::JobOptions::default(),
             submitted_at: Timestamp::from_millis(at),
+            trace: None,
         });
         let (started_at, ended_at) = (record.submitted_at, Timestamp::from_millis(at + 40));
         let report = AttemptReport::bare(Outcome::Exit { code: 1 }, started_at, ended_at, "disk full");
