@@ -131,7 +131,8 @@ fn the_help_names_every_command() {
       failures     What attempts failed with, most frequent first
       similar      Errors that mean the same as a text
       category     Look at the categories of errors, change them, try them out
-      stats        Statistics: attempts, concurrency, categories, cost, durations
+      top          What goes on: queue, rates, workers, failures, once a second
+      stats        Statistics: attempts, concurrency, categories, cost, durations, throughput
       queue        Look at the queue, pause it, clean it up
       worker       Look at the workers, drain one
       binaries     List the binaries that jobs can name, and who can run them

@@ -15,7 +15,7 @@ type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 
 /// How many jobs are read at once for a search, from all ranges together: so few that the bound of a page is not passed
 /// by much.
-const SEARCH_BATCH: usize = 128;
+const SEARCH_BATCH: usize = 32;
 /// How many are read at once to be counted.
 const COUNT_BATCH: usize = 1024;
 /// The fewest that are read from one range at once.
