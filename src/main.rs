@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         return end(table.and_then(|table| runner::run_guard(args.parent, table)).map(|()| true).map_err(Into::into));
     }
     let console = Console::stdio(&globals);
+    if let Command::Openapi = command {
+        return cli::openapi::openapi(jobber::api::openapi(), console);
+    }
     let is_evaluation = command.evaluation().is_some();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -111,7 +114,7 @@ fn main() -> ExitCode {
                 })
                 .await;
             }
-            Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => Ok(true),
+            Command::Doctor(_) | Command::Guard(_) | Command::Openapi | Command::Client(_) => Ok(true),
         })
     })
 }
@@ -125,6 +128,7 @@ fn supervises(command: &Command) -> bool {
         | Command::Export(_)
         | Command::Import(_)
         | Command::Doctor(_)
+        | Command::Openapi
         | Command::Client(_) => false,
     }
 }
@@ -153,9 +157,12 @@ fn role_options(command: &Command) -> RoleOptions {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => RoleOptions::default(),
-        Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Guard(_) | Command::Client(_) => {
-            RoleOptions::default()
-        }
+        Command::Exec(_)
+        | Command::Bench(_)
+        | Command::Doctor(_)
+        | Command::Guard(_)
+        | Command::Openapi
+        | Command::Client(_) => RoleOptions::default(),
     }
 }
 

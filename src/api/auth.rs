@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::connection_limit::OnlyProbes;
 use super::health;
 use super::host::Host;
+use super::openapi;
 use super::page;
 use super::problem::ApiError;
 use super::session;
@@ -77,7 +78,10 @@ pub(super) async fn guard(State(guard): State<AuthState>, mut request: Request, 
         return refused.into_response();
     }
     request.extensions_mut().insert(caller);
-    caller.shown(next.run(request).await).await
+    // Fields of the document are named after what it describes.
+    let is_description = path == openapi::PATH;
+    let answer = next.run(request).await;
+    if is_description { answer } else { caller.shown(answer).await }
 }
 
 /// Whether a path answers without a token: it shows no data.

@@ -111,7 +111,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         // Who is signed in.
         .route(session::PATH, get(session::show).post(session::sign_in).delete(session::sign_out))
         // The description of all this.
-        .route("/api/v1/openapi.json", get(openapi::show))
+        .route(openapi::PATH, get(openapi::show))
         // Probes for programs that watch the server.
         .route(health::LIVE, get(health::live))
         .route(health::READY, get(health::ready))

@@ -20,6 +20,7 @@ mod health;
 mod jobspec;
 mod list;
 mod logs;
+pub mod openapi;
 mod queue;
 mod reasons;
 mod roles;
@@ -157,6 +158,8 @@ pub enum Command {
     Export(upkeep::ExportArgs),
     /// Read what `export` wrote into a store without history
     Import(upkeep::ImportArgs),
+    /// Print the description of the HTTP API: OpenAPI 3.1
+    Openapi,
     /// Measure how many jobs per second this machine carries
     Bench(BenchArgs),
     /// Ends the children of a worker that was killed; started by the worker itself

@@ -105,7 +105,6 @@ fn job(n: u64, now: i64) -> Arc<Job> {
         name: JobName::parse(["resize", "mandelbrot", "word-count"][n as usize % 3]).unwrap(),
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(now + (n as i64 % 3) * 86_400_000),
-        trace: None,
     })
 }
 
@@ -492,7 +491,8 @@ async fn measure(name: &str, store: &(impl Projection + History), sizes: &[u64],
         line += &format!(", names {:.1} ms", time(|| store.job_names()).await);
         line += &format!(", shards {:.1} ms", time(|| store.shards(Default::default(), None)).await);
         if *size <= listed {
-            let list = time(|| store.jobs(&JobFilter::default(), jobber::domain::PageRequest::first(50))).await;
+            let newest = JobFilter::default();
+            let list = time(|| store.jobs(&newest, jobber::domain::PageRequest::first(50))).await;
             line += &format!(", list {list:.1} ms");
         }
         eprintln!("{line}");

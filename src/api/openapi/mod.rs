@@ -21,6 +21,9 @@ use operation::Schemas;
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| serde_json::to_string_pretty(&document()).expect("the document has only strings for keys"));
 
+/// Where the document is.
+pub(super) const PATH: &str = "/api/v1/openapi.json";
+
 /// `GET /api/v1/openapi.json`.
 pub(super) async fn show() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()

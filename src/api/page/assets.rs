@@ -47,6 +47,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "lib/table.js",
     "lib/view.js",
     "lib/widgets.js",
+    "pages/api.js",
     "pages/categories.js",
     "pages/categories/calibrate.js",
     "pages/categories/form.js",

@@ -15,6 +15,7 @@ fn routed_paths() -> Vec<&'static str> {
             rest if rest.starts_with("health::LIVE") => "/healthz",
             rest if rest.starts_with("health::READY") => "/readyz",
             rest if rest.starts_with("session::PATH") => "/api/v1/session",
+            rest if rest.starts_with("openapi::PATH") => "/api/v1/openapi.json",
             rest if rest.starts_with("metrics::PATH") => "/metrics",
             rest => {
                 rest.strip_prefix('"').and_then(|rest| rest.split('"').next()).expect("a route begins with its path")

@@ -116,6 +116,7 @@ fn the_help_names_every_command() {
       rebuild      Make the statistics anew from the jobs in history
       export       Write all of history as lines of JSON
       import       Read what `export` wrote into a store without history
+      openapi      Print the description of the HTTP API: OpenAPI 3.1
       bench        Measure how many jobs per second this machine carries
       submit       Put one or many jobs into the queue
       run          Submit a job, show what it writes, and exit with its code
