@@ -77,9 +77,9 @@ pub(super) async fn guard(State(guard): State<AuthState>, mut request: Request, 
     {
         return refused.into_response();
     }
-    request.extensions_mut().insert(caller);
     // Fields of the document are named after what it describes.
     let is_description = path == openapi::PATH;
+    request.extensions_mut().insert(caller);
     let answer = next.run(request).await;
     if is_description { answer } else { caller.shown(answer).await }
 }
