@@ -491,7 +491,8 @@ async fn measure(name: &str, store: &(impl Projection + History), sizes: &[u64],
         line += &format!(", names {:.1} ms", time(|| store.job_names()).await);
         line += &format!(", shards {:.1} ms", time(|| store.shards(Default::default(), None)).await);
         if *size <= listed {
-            let list = time(|| store.jobs(&JobFilter::default(), jobber::domain::PageRequest::first(50))).await;
+            let newest = JobFilter::default();
+            let list = time(|| store.jobs(&newest, jobber::domain::PageRequest::first(50))).await;
             line += &format!(", list {list:.1} ms");
         }
         eprintln!("{line}");
