@@ -6,12 +6,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response, sse};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::failures::known_errors;
 use super::problem::ApiError;
 use super::query::{self, Params};
+use super::snapshots::{STEP, Snapshot};
 use super::state::Api;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{Entry, JobState, PageRequest, Timestamp};
@@ -25,47 +26,12 @@ use crate::wire::{
 
 /// Looking has no effect: a look is dropped at the stop.
 const LOOKS: BackgroundLoop = BackgroundLoop::new("overview", Period::WakeUp).drop_run();
-/// From one snapshot to the next.
-const STEP: Duration = Duration::from_secs(1);
 /// How long one question to a part may take. All are asked at the same time.
 const PATIENCE: Duration = Duration::from_millis(800);
 /// How long the failing categories are shown before they are counted anew: that reads every aggregate of two days.
 const FAILING_STEP: Duration = Duration::from_secs(10);
 /// How many categories are shown.
 const MOST_FAILING: usize = 5;
-
-/// The last snapshot, and who waits for the next.
-pub(super) struct Overviews {
-    latest: watch::Sender<Option<Arc<Snapshot>>>,
-    wanted: Notify,
-}
-
-struct Snapshot {
-    made_at: Instant,
-    /// The snapshot as JSON, written once for all.
-    json: String,
-}
-
-impl Snapshot {
-    fn is_fresh(&self) -> bool {
-        self.made_at.elapsed() < STEP
-    }
-}
-
-impl Default for Overviews {
-    fn default() -> Self {
-        Self { latest: watch::Sender::new(None), wanted: Notify::new() }
-    }
-}
-
-impl Overviews {
-    /// Watches the snapshots from now on, which lets them be made.
-    fn watch(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        let snapshots = self.latest.subscribe();
-        self.wanted.notify_one();
-        snapshots
-    }
-}
 
 /// Makes snapshots while anyone watches them. Ends at `stopping`.
 pub(super) async fn make_overviews(api: &Api) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::events::Repeats;
+use super::repeats::Repeats;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{Clock, Entry, Event, EventKind, FinalState, Outcome, Timestamp};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};

@@ -39,7 +39,8 @@ pub fn dev(
         let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst, &traces)?;
         let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
         let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-        parts::start_api(&config, Role::Dev, &ports, &clock, listener, &life, api_stop.clone(), &traces);
+        let telemetry = parts::Telemetry { role: Role::Dev, traces: &traces };
+        parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone(), &telemetry);
         let gauge = worker.gauge.clone();
         let (ready, status) = parts::signs(&worker);
         let place = address.clone();

@@ -144,24 +144,31 @@ fn exposition(config: &Config, role: Role) -> Arc<Exposition> {
     }))
 }
 
+/// What makes a server seen from outside.
+pub(super) struct Telemetry<'a> {
+    /// The role that its metrics name.
+    pub(super) role: Role,
+    /// Makes its spans.
+    pub(super) traces: &'a Traces,
+}
+
 /// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves requests until `end`.
 pub(super) fn start_api(
     config: &Config,
-    role: Role,
     ports: &ServerPorts,
     clock: &Clock,
     listener: ApiListener,
     life: &Lifecycle,
     end: CancellationToken,
-    traces: &Traces,
+    telemetry: &Telemetry<'_>,
 ) {
     let mut settings = ApiSettings {
-        traces: traces.clone(),
+        traces: telemetry.traces.clone(),
         token: token(config),
         view_token: view_token(config),
         view_hides_data: config.serve.view_hides_data,
         session_ttl: config.serve.session_ttl,
-        exposition: exposition(config, role),
+        exposition: exposition(config, telemetry.role),
         events_keep: config.events_keep.min(config.events_cap / 4),
         body_limit: config.serve.body_limit,
         header_timeout: config.serve.header_timeout,

@@ -23,7 +23,8 @@ pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, an
         parts::watch_database(&config, &ports.database, &life);
         parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
         let traces = parts::start_traces(&config, &options.traces);
-        parts::start_api(&config, Role::Serve, &ports, &clock, listener, &life, life.stop.clone(), &traces);
+        let telemetry = parts::Telemetry { role: Role::Serve, traces: &traces };
+        parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone(), &telemetry);
         tracing::info!(%page, %address, "serving");
         ready::announce(options.ready_fd, "serve", Some(&address))?;
         let answers = service::queue_answers(ports.liveness(), &options.notifier);

@@ -5,12 +5,13 @@ use super::*;
 /// The golden file: what `jobber openapi` prints.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/development/openapi.json");
 
+#[expect(clippy::disallowed_methods, reason = "a switch of the run of tests, not a setting")]
 #[test]
 fn the_document_is_the_one_in_the_repository() {
     if std::env::var_os("JOBBER_BLESS").is_some() {
-        std::fs::write(GOLDEN, format!("{}\n", openapi())).unwrap();
+        fs_err::write(GOLDEN, format!("{}\n", openapi())).unwrap();
     }
-    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    let golden = fs_err::read_to_string(GOLDEN).unwrap_or_default();
     assert!(
         golden.trim_end() == openapi(),
         "docs/development/openapi.json is old: JOBBER_BLESS=1 cargo test --lib openapi"

@@ -86,6 +86,16 @@ async fn what_happens_is_counted_once_by_the_minute_and_shown_in_the_overview() 
     site.end().await;
 }
 
+/// The next event of a stream.
+async fn next<E: std::fmt::Debug>(stream: &mut BoxStream<'static, Result<axum::body::Bytes, E>>) -> String {
+    let mut text = String::new();
+    while !text.ends_with("\n\n") {
+        let piece = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
+        text += std::str::from_utf8(&piece).unwrap();
+    }
+    text
+}
+
 #[tokio::test]
 async fn the_overview_is_one_stream_for_all() {
     let site = Site::start().await;
@@ -94,14 +104,6 @@ async fn the_overview_is_one_stream_for_all() {
         request.send().await.unwrap().bytes_stream().boxed()
     };
     let (mut one, mut other) = (open().await, open().await);
-    let next = async |stream: &mut BoxStream<'static, reqwest::Result<axum::body::Bytes>>| {
-        let mut text = String::new();
-        while !text.ends_with("\n\n") {
-            let piece = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
-            text += std::str::from_utf8(&piece).unwrap();
-        }
-        text
-    };
     let begun = std::time::Instant::now();
     let (mut seen, mut seen_by_other) = (Vec::new(), Vec::new());
     for _ in 0..2 {

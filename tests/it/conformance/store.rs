@@ -408,7 +408,7 @@ async fn filters_hold_together(stores: Stores) {
 }
 
 /// A record of a job whose one attempt ended like this, by this worker, after `ran` milliseconds.
-fn searched(id: &str, job_name: &str, outcome: Outcome, worker: &str, ran: i64, error: Option<&str>) -> JobRecord {
+fn tried_once(id: &str, job_name: &str, outcome: Outcome, worker: &str, ran: i64, error: Option<&str>) -> JobRecord {
     let state = if outcome.is_success() { JobState::Completed } else { JobState::Failed };
     let job = failed_with(&[1], record(id, job_name, id.len() as i64, state));
     let (start, end) = (job.submitted_at, Timestamp::from_millis(job.submitted_at.as_millis() + ran));
@@ -433,10 +433,10 @@ async fn a_search_looks_into_each_job(stores: Stores) {
     let stores = stores
         .with(&[
             record("a", "resize", 1, JobState::Waiting),
-            searched("bb", "resize", Outcome::Exit { code: 0 }, "w-1", 10, None),
-            searched("ccc", "Encode", Outcome::Exit { code: 3 }, "w-1", 500, Some("Disk FULL\nsecond line")),
-            searched("dddd", "encode", Outcome::Signal { signal: 11 }, "w-2", 2000, Some("it broke: ÄRGER")),
-            searched("eeeee", "encode", Outcome::Timeout, "w-2", 9000, Some("disk full")),
+            tried_once("bb", "resize", Outcome::Exit { code: 0 }, "w-1", 10, None),
+            tried_once("ccc", "Encode", Outcome::Exit { code: 3 }, "w-1", 500, Some("Disk FULL\nsecond line")),
+            tried_once("dddd", "encode", Outcome::Signal { signal: 11 }, "w-2", 2000, Some("it broke: ÄRGER")),
+            tried_once("eeeee", "encode", Outcome::Timeout, "w-2", 9000, Some("disk full")),
         ])
         .await;
     let failed = vec![JobState::Failed];
