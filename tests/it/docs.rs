@@ -85,6 +85,10 @@ fn pages() -> Vec<String> {
     for folder in std::fs::read_dir(root().join("docs")).unwrap() {
         for page in std::fs::read_dir(folder.unwrap().path()).unwrap() {
             let path = page.unwrap().path();
+            // The images of pages lie beside them.
+            if path.is_dir() {
+                continue;
+            }
             found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
         }
     }
