@@ -188,7 +188,8 @@ impl Operation {
 
     /// Answers in one of these media types.
     pub(super) fn answer_as(mut self, status: u16, about: &'static str, bodies: &[(&'static str, Describe)]) -> Self {
-        self.answers.insert(status, Answer { about, bodies: bodies.to_vec(), example: None, header: None, links: Vec::new() });
+        self.answers
+            .insert(status, Answer { about, bodies: bodies.to_vec(), example: None, header: None, links: Vec::new() });
         self
     }
 

@@ -17,8 +17,8 @@ use crate::wire::failures::{
 use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Draining, Explanation, FlowJob,
     Health, JobListing, JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview,
-    PutSchedule, Readiness, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs,
-    Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
+    PutSchedule, Readiness, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs, Submitted,
+    SubmittedFlow, SubmittedJobs, ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
