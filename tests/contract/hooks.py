@@ -8,15 +8,17 @@ import schemathesis
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
-def with_real_binaries(value):
-    """The value with `hello`, which the server has, for every name of a binary: others are refused."""
+def acceptable(value):
+    """The value with `hello`, which the server has, for every name of a binary, and without jobs to come after: others than
+    those that the server has are refused."""
     if isinstance(value, list):
-        return [with_real_binaries(item) for item in value]
+        return [acceptable(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: "hello" if key == "name" and isinstance(item, str) and WORD.match(item) else with_real_binaries(item)
+        key: "hello" if key == "name" and isinstance(item, str) and WORD.match(item) else acceptable(item)
         for key, item in value.items()
+        if key != "after"
     }
 
 
@@ -24,7 +26,7 @@ def with_real_binaries(value):
 def map_body(context, body):
     submits = context.operation.path in ("/jobs", "/api/v1/jobs", "/api/v1/jobs:bulk", "/api/v1/flows")
     schedules = context.operation.path.startswith("/api/v1/schedules")
-    return with_real_binaries(body) if submits or schedules else body
+    return acceptable(body) if submits or schedules else body
 
 
 @schemathesis.hook
