@@ -4,7 +4,9 @@ mod binaries;
 mod events;
 pub mod failures;
 mod flows;
+mod health;
 mod jobs;
+mod original;
 mod overview;
 mod problem;
 mod queue;
@@ -15,10 +17,14 @@ mod session;
 pub use binaries::{BinaryListing, BinaryView};
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
+pub use health::{
+    Draining, Health, HistoryPlace, Readiness, ReadyComponents, ReadyStatus, UnhealthyWorker, UnhealthyWorkers,
+};
 pub use jobs::{
     ActOnJobs, Acted, ActedOnJobs, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS,
     SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
+pub use original::{OriginalError, OriginalGroup, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted};
 pub use overview::{
     Component, ComponentStatus, Components, EventCounts, FailingCategory, HistoryLag, OldestWaiting, Overview, Rates,
     ThroughputItem, ThroughputReport, WorkersTotal,

@@ -6,13 +6,16 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::problem::ApiError;
 use super::state::Api;
 use crate::logging::chain;
 use crate::queue::QueueError;
+use crate::wire::{
+    Component, ComponentStatus, Health, HistoryPlace, Readiness, ReadyComponents, ReadyStatus, UnhealthyWorker,
+    UnhealthyWorkers,
+};
 
 /// The path of [`live`].
 pub(super) const LIVE: &str = "/healthz";
@@ -30,7 +33,7 @@ pub(super) fn is_probe(path: &str) -> bool {
 
 /// `GET /healthz`: answers as long as the process can.
 pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
-    axum::Json(json!({"status": "ok", "version": api.settings.version})).into_response()
+    axum::Json(Health { status: "ok".to_owned(), version: api.settings.version.clone() }).into_response()
 }
 
 /// `GET /readyz`: the server is ready when it can accept jobs: the queue takes writes, the event
@@ -67,40 +70,39 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     let unhealthy: Vec<_> = workers
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|worker| Some(json!({"id": worker.id, "host": worker.host, "error": worker.unhealthy?})))
+        .filter_map(|worker| Some(UnhealthyWorker { id: worker.id, host: worker.host, error: worker.unhealthy? }))
         .collect();
     let stops = api.stopping.is_cancelled() || api.draining.is_cancelled();
     let status = match (takes_jobs, stops) {
-        (true, false) if !has_history || lacks.is_some() || !unhealthy.is_empty() => "degraded",
-        (true, false) => "ready",
-        (_, true) => "stopping",
-        (false, false) => "unavailable",
+        (true, false) if !has_history || lacks.is_some() || !unhealthy.is_empty() => ReadyStatus::Degraded,
+        (true, false) => ReadyStatus::Ready,
+        (_, true) => ReadyStatus::Stopping,
+        (false, false) => ReadyStatus::Unavailable,
     };
-    let mut body = json!({
-        "status": status,
-        "components": {"queue": component(&queue), "store": component(&store.and(folded.clone())), "events": component(&log)},
-    });
-    if let (Some(lacks), "ok") = (lacks, body["components"]["store"]["status"].as_str().unwrap_or_default()) {
-        body["components"]["store"] = json!({"status": "degraded", "error": lacks});
-    }
-    if !unhealthy.is_empty() {
-        body["components"]["workers"] = json!({"status": "degraded", "unhealthy": unhealthy});
-    }
+    let store = match (component(&store.and(folded.clone())), lacks) {
+        (store, Some(lacks)) if store == Component::OK => Component::ill(ComponentStatus::Degraded, lacks),
+        (store, _) => store,
+    };
+    let components = ReadyComponents {
+        queue: component(&queue),
+        store,
+        events: component(&log),
+        workers: (!unhealthy.is_empty()).then_some(UnhealthyWorkers { status: ComponentStatus::Degraded, unhealthy }),
+    };
     // This is useful with the store away too: it shows how much history has to catch up with.
-    if let Ok(log) = log {
+    let history = log.ok().map(|log| {
         let folded = folded.ok();
-        body["history"] = json!({
-            "log": log.last,
-            "store": folded,
-            "caught_up": folded.is_some_and(|folded| folded >= log.last),
-            "log_length": log.length,
-            "log_cap": log.cap,
-            // How many events could not be read. They lie aside, and history lacks them.
-            "parked": parked.ok(),
-        });
-    }
-    let code = if status == "ready" || status == "degraded" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, axum::Json(body)).into_response()
+        HistoryPlace {
+            log: log.last.to_string(),
+            store: folded.map(|folded| folded.to_string()),
+            caught_up: folded.is_some_and(|folded| folded >= log.last),
+            log_length: log.length,
+            log_cap: log.cap,
+            parked: parked.ok(),
+        }
+    });
+    let code = if status.takes_jobs() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, axum::Json(Readiness { status, components, history })).into_response()
 }
 
 /// Makes a small write in the queue. That costs more than a read, so frequent requests share one write.
@@ -127,9 +129,9 @@ async fn probe<T, E: std::error::Error + 'static>(call: impl Future<Output = Res
     }
 }
 
-fn component<T>(answer: &Result<T, String>) -> Value {
+fn component<T>(answer: &Result<T, String>) -> Component {
     match answer {
-        Ok(_) => json!({"status": "ok"}),
-        Err(error) => json!({"status": "unavailable", "error": error}),
+        Ok(_) => Component::OK,
+        Err(error) => Component::ill(ComponentStatus::Unavailable, error),
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use super::body::Json;
 use super::problem::ApiError;
@@ -14,7 +13,7 @@ use super::query::Segment;
 use super::state::Api;
 use crate::domain::{JobOptions, WorkerId};
 use crate::queue::{CleanRequest, StateCounts, WorkerInfo};
-use crate::wire::{CleanBody, Cleaned, FieldProblem, Listing};
+use crate::wire::{CleanBody, Cleaned, Draining, FieldProblem, Listing};
 
 /// `GET /api/v1/queue`: how many jobs are in each state, and whether the queue is paused.
 pub(super) async fn counts(State(api): State<Arc<Api>>) -> Result<axum::Json<StateCounts>, ApiError> {
@@ -77,5 +76,5 @@ pub(super) async fn act_on_worker(State(api): State<Arc<Api>>, segment: Segment)
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_worker", detail));
     }
     tracing::info!(worker = %id, "a worker was asked to drain");
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({"id": id, "status": "draining"}))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(Draining { id, status: "draining".to_owned() })).into_response())
 }

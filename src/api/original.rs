@@ -5,8 +5,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
 
 use super::body::Json;
 use super::failures;
@@ -14,22 +12,9 @@ use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
 use super::traced::RequestContext;
-use crate::domain::{RawJson, body};
 use crate::stats::JobStats;
 use crate::store::DayRange;
-use crate::wire::{FieldProblem, SubmitJob};
-
-/// Accepts both bodies that the original documents: `{name, data}` and `{jobName, arguments}`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OriginalJob {
-    #[serde(alias = "jobName")]
-    name: String,
-    #[serde(default, alias = "args")]
-    arguments: Vec<String>,
-    #[serde(default, deserialize_with = "body::compact")]
-    data: Option<RawJson>,
-}
+use crate::wire::{FieldProblem, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, SubmitJob};
 
 /// `POST /jobs`: submits one job.
 pub(super) async fn submit(
@@ -47,31 +32,18 @@ pub(super) async fn submit(
     let job = SubmitJob { name, arguments, data, ..SubmitJob::default() };
     let jobs = submit::check(&api, vec![job], |_| String::new()).await?;
     let submission = submit::submit(&api, jobs, idempotency, &trace, false).await?.remove(0);
-    let answer = json!({"message": "Job added to the queue", "jobId": submission.id, "status": "queued"});
+    let answer = OriginalSubmitted {
+        message: "Job added to the queue".to_owned(),
+        job_id: submission.id,
+        status: "queued".to_owned(),
+    };
     Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response())
 }
 
 /// `GET /jobs`: the jobs in numbers, by job name.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let groups: Vec<_> = api
-        .history
-        .job_names()
-        .await?
-        .into_iter()
-        .map(|name| {
-            json!({
-                "jobName": name.name,
-                "latestInvocation": name.latest,
-                "activeCount": name.active,
-                "failedCount": name.failed,
-                "completedCount": name.completed,
-                "allJobIds": name.recent,
-                "activeJobs": name.running,
-                "waitingCount": name.waiting,
-            })
-        })
-        .collect();
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({"jobs": groups}))).into_response())
+    let jobs = api.history.job_names().await?.into_iter().map(Into::into).collect();
+    Ok((StatusCode::ACCEPTED, axum::Json(OriginalJobs { jobs })).into_response())
 }
 
 /// `GET /stats`: the statistics of the original.
@@ -79,5 +51,5 @@ pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiEr
     let shards = api.history.shards(DayRange::default(), None).await?;
     let known = failures::known_errors(&api, &shards).await?;
     let stats = JobStats::of(&shards, &known);
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({"jobStats": stats}))).into_response())
+    Ok((StatusCode::ACCEPTED, axum::Json(OriginalStats { job_stats: stats })).into_response())
 }

@@ -67,7 +67,7 @@ macro_rules! text_type {
 /// Identifies a job for ever. Made by Jobber (a UUID, version 7), chosen by the caller, or given by a BullMQ producer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 256, pattern = r#"^[!-~]+$"#, example = "01a20ba2-8b54-7171-9566-b15d432fef8b")]
+#[schema(value_type = String, min_length = 1, max_length = 256, pattern = r##"^[!$&-.0->@-\[\]-~]+$"##, example = "01a20ba2-8b54-7171-9566-b15d432fef8b")]
 pub struct JobId(String);
 text_type!(JobId);
 
@@ -202,7 +202,7 @@ impl JobName {
 /// Identifies a schedule. The caller that makes it chooses it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 200, pattern = "^[!-~]+$", example = "nightly")]
+#[schema(value_type = String, min_length = 1, max_length = 200, pattern = r##"^[!$&-.0->@-\[\]-~]+$"##, example = "nightly")]
 pub struct ScheduleId(String);
 text_type!(ScheduleId);
 
@@ -244,7 +244,7 @@ impl ScheduleId {
 /// Identifies one run of a worker process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 128, pattern = "^[!-~]+$", example = "host-4242-9f86d081")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = "^[!-.0-~]+$", example = "host-4242-9f86d081")]
 pub struct WorkerId(String);
 text_type!(WorkerId);
 

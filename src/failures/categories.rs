@@ -165,7 +165,8 @@ pub struct Labelled {
 }
 
 /// How well one threshold sorts the messages.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(as = CalibrationPoint)]
 pub struct Point {
     /// The similarity from which a message belongs to its nearest category.
     pub threshold: f32,
@@ -178,7 +179,7 @@ pub struct Point {
 }
 
 /// The threshold that puts most messages where they belong, and what others would do.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Calibration {
     /// The threshold with the highest accuracy, and how well it sorts.
     pub best: Point,

@@ -12,11 +12,12 @@
 //! their ends are not known yet.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Counts, percentage};
 
 /// One line of `perAttemptsStats`, with the original's names.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptsStats {
     /// The number of attempts N, from 1.

@@ -10,11 +10,12 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Counts, percentage};
 
 /// The one line of `perConcurrentJobsStats`, with the original's names.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConcurrentJobsStats {
     /// Ended jobs that ran beside at least one other.
@@ -26,7 +27,7 @@ pub struct ConcurrentJobsStats {
 }
 
 /// One line of `perConcurrencyLevel`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConcurrencyLevelStats {
     /// The most jobs that ran beside the job: 0 when it ran alone.

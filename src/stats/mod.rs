@@ -16,6 +16,7 @@ pub mod trend;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use attempts::AttemptsStats;
 pub use categories::{CategoryLine, CostLine, ErrorFacts, KnownErrors, Label};
@@ -29,7 +30,7 @@ pub use survival::{AttemptLine, Chance, WorthIt};
 pub use trend::{DailyTrends, DayCount, Trend};
 
 /// The `jobStats` of `GET /stats`: the original's three lists under its names, and what came after it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobStats {
     /// How likely a job is to have completed within so many attempts.
@@ -43,7 +44,7 @@ pub struct JobStats {
 }
 
 /// How jobs ended that met an error of a category, with the original's names.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorCategoryStats {
     /// Jobs that have ended.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{JobName, JobState, OutcomeKind, Timestamp, WorkerId};
 
-/// Conditions on jobs. All that are given must hold. A body takes them in with `#[serde(flatten)]`.
+/// Conditions on jobs. All that are given must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct JobSelection {
     /// In one of these states; in any when empty.

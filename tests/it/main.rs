@@ -11,6 +11,7 @@ mod classifier;
 mod cli;
 mod compat;
 mod conformance;
+mod contract;
 mod couchbase;
 mod couchbase_setup;
 mod deploy;

@@ -1,11 +1,13 @@
 //! Describes the API in OpenAPI 3.1: from the types of the bodies, and from one table of operations.
 //!
 //! [`operations`] is the table, [`operation`] what one entry is made of, [`problems`] every code of an error. Tests
-//! compare the table with the router in both directions, and every error that a handler makes with the codes.
+//! compare the table with the router in both directions, and every error that a handler makes with the codes. [`shape`]
+//! tells of schemas what the types don't.
 
 mod operation;
 mod operations;
 pub(super) mod problems;
+mod shape;
 
 use std::sync::LazyLock;
 
@@ -14,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::domain::JobOptions;
-use crate::wire::Problem;
+use crate::wire::{JobEventView, LogEvent, Problem};
 use operation::Schemas;
 
 /// The document as JSON. It depends on the version of Jobber alone.
@@ -36,16 +38,17 @@ pub fn openapi() -> &'static str {
 
 fn document() -> Value {
     let mut schemas = Schemas::default();
+    // What every operation may answer, and what the streams hold, which OpenAPI 3.1 can't tell.
     schemas.of::<Problem>();
+    schemas.of::<LogEvent>();
+    schemas.of::<JobEventView>();
     let mut paths = Map::new();
     for operation in operations::all() {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         path[operation.method] = operation.describe(&mut schemas);
     }
     let mut components = schemas.into_components();
-    for options in ["JobOptions", "SubmitJob"] {
-        set_bounds(&mut components[options]["properties"]);
-    }
+    shape::refine(&mut components);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -57,7 +60,7 @@ fn document() -> Value {
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "This server"}],
-        "security": [{"token": []}, {}],
+        "security": [{"token": []}, {"session": []}, {}],
         "tags": operations::TAGS.iter().map(|(name, about)| json!({"name": name, "description": about})).collect::<Vec<_>>(),
         "paths": paths,
         "components": {
@@ -69,33 +72,19 @@ fn document() -> Value {
                     "description": "The value of `serve.token`, or of `serve.view_token` to read only. A server on loopback \
                         may have neither.",
                 },
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "jobber_session",
+                    "description": "What `signIn` gives to browsers.",
+                },
             },
         },
     })
 }
 
-/// The least and the greatest value of each numeric option of a job; a list has them for its items.
-const BOUNDS: &[(&str, u64, u64)] = &[
-    ("attempts", 1, JobOptions::MAX_ATTEMPTS as u64),
-    ("delay_ms", 0, LONGEST_MS),
-    ("priority", 0, JobOptions::MAX_PRIORITY as u64),
-    ("timeout_ms", 1, LONGEST_MS),
-    ("grace_ms", 0, LONGEST_MS),
-    ("cores", 1, 65_536),
-    ("memory_bytes", 1 << 20, 1 << 50),
-    ("nice", 0, 19),
-    ("no_retry_exit_codes", 1, 255),
-];
+/// The longest duration of an option, in milliseconds.
 const LONGEST_MS: u64 = JobOptions::MAX_DURATION.as_millis() as u64;
-
-fn set_bounds(properties: &mut Value) {
-    for (name, least, most) in BOUNDS {
-        let property = &mut properties[name];
-        let bounded = if property["items"].is_null() { property } else { &mut property["items"] };
-        bounded["minimum"] = (*least).into();
-        bounded["maximum"] = (*most).into();
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -7,27 +7,36 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
+use super::operations::ORIGINAL;
 use super::problems::{self, Code};
+use crate::wire::{OriginalError, Problem};
 
 /// The named schemas of the document, collected while operations name them.
 #[derive(Default)]
-pub(super) struct Schemas(BTreeMap<String, RefOr<Schema>>);
+pub(super) struct Schemas {
+    of_types: BTreeMap<String, RefOr<Schema>>,
+    pages: BTreeMap<String, Value>,
+}
 
 impl Schemas {
     /// A reference to the schema of a type, which the document holds from now on.
     pub(super) fn of<T: ToSchema>(&mut self) -> Value {
         let name = T::name();
-        if !self.0.contains_key(&*name) {
-            self.0.insert(name.to_string(), T::schema());
+        if !self.of_types.contains_key(&*name) {
+            self.of_types.insert(name.to_string(), T::schema());
             let mut others = Vec::new();
             T::schemas(&mut others);
-            self.0.extend(others);
+            self.of_types.extend(others);
         }
         json!({"$ref": format!("#/components/schemas/{name}")})
     }
 
     pub(super) fn into_components(self) -> Value {
-        serde_json::to_value(self.0).expect("schemas are JSON")
+        let mut components = serde_json::to_value(self.of_types).expect("schemas are JSON");
+        for (name, page) in self.pages {
+            components[name] = page;
+        }
+        components
     }
 }
 
@@ -36,17 +45,25 @@ pub(super) type Describe = fn(&mut Schemas) -> Value;
 
 /// A page of `T`, or a list that has only one.
 pub(super) fn page_of<T: ToSchema>(schemas: &mut Schemas) -> Value {
-    json!({
+    let name = format!("{}Page", T::name());
+    let page = json!({
         "type": "object",
+        "description": "A list.",
         "required": ["items", "next_cursor"],
         "properties": {
-            "items": {"type": "array", "items": schemas.of::<T>()},
+            "items": {"type": "array", "items": schemas.of::<T>(), "description": "The items, in order."},
             "next_cursor": {"type": ["string", "null"], "description": "Give it back as `cursor`; null on the last page."},
         },
-    })
+    });
+    let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+    schemas.pages.insert(name, page);
+    reference
 }
 
-/// Lines of a stream, or of a file.
+/// The media type of server-sent events.
+pub(super) const STREAM: &str = "text/event-stream";
+
+/// Lines of a file.
 pub(super) fn text(_: &mut Schemas) -> Value {
     json!({"type": "string"})
 }
@@ -56,7 +73,11 @@ struct Answer {
     bodies: Vec<(&'static str, Describe)>,
     example: Option<Value>,
     header: Option<(&'static str, &'static str)>,
+    links: Vec<Link>,
 }
+
+/// Where a client can go on from an answer: an operation, its parameter, and where the answer has the value.
+type Link = (&'static str, &'static str, &'static str);
 
 /// One operation, for the document.
 pub(super) struct Operation {
@@ -167,7 +188,8 @@ impl Operation {
 
     /// Answers in one of these media types.
     pub(super) fn answer_as(mut self, status: u16, about: &'static str, bodies: &[(&'static str, Describe)]) -> Self {
-        self.answers.insert(status, Answer { about, bodies: bodies.to_vec(), example: None, header: None });
+        self.answers
+            .insert(status, Answer { about, bodies: bodies.to_vec(), example: None, header: None, links: Vec::new() });
         self
     }
 
@@ -183,6 +205,14 @@ impl Operation {
     pub(super) fn with_header(mut self, name: &'static str, about: &'static str) -> Self {
         if let Some(answer) = self.answers.values_mut().next_back() {
             answer.header = Some((name, about));
+        }
+        self
+    }
+
+    /// From the last answer a client can go on to these operations, with the value at a JSON pointer of the body.
+    pub(super) fn leads_to(mut self, pointer: &'static str, operations: &[(&'static str, &'static str)]) -> Self {
+        if let Some(answer) = self.answers.values_mut().next_back() {
+            answer.links.extend(operations.iter().map(|(operation, parameter)| (*operation, *parameter, pointer)));
         }
         self
     }
@@ -234,7 +264,8 @@ impl Operation {
         for (status, answer) in &self.answers {
             let mut content = Map::new();
             for (media, describe) in &answer.bodies {
-                let mut body = json!({"schema": describe(schemas)});
+                // OpenAPI 3.1 has no schema for the events of a stream.
+                let mut body = if *media == STREAM { json!({}) } else { json!({"schema": describe(schemas)}) };
                 if let Some(example) = answer.example.as_ref().filter(|_| *media == "application/json") {
                     body["example"] = example.clone();
                 }
@@ -247,24 +278,47 @@ impl Operation {
             if let Some((name, about)) = answer.header {
                 response["headers"] = json!({name: {"description": about, "schema": {"type": "string"}}});
             }
+            for (operation, parameter, pointer) in &answer.links {
+                let value = format!("$response.body#{pointer}");
+                response["links"][operation] = json!({"operationId": operation, "parameters": {*parameter: value}});
+            }
             responses.insert(status.to_string(), response);
         }
-        let mut by_status: BTreeMap<u16, Vec<&Code>> = BTreeMap::new();
-        for code in self.codes() {
-            by_status.entry(code.status).or_default().push(code);
-        }
-        for (status, codes) in by_status {
+        for (status, codes) in self.codes_by_status() {
             let lines: Vec<_> = codes.iter().map(|code| format!("- `{}`: {}", code.code, code.about)).collect();
-            let content = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
-            let mut response = json!({"description": lines.join("\n"), "content": content});
+            let lines = lines.join("\n");
+            let mut response = responses.remove(&status.to_string()).unwrap_or_else(|| json!({"description": ""}));
+            let described = response["description"].as_str().unwrap_or_default();
+            let description = if described.is_empty() { lines } else { format!("{described}\n\n{lines}") };
+            response["description"] = description.into();
+            let (media, schema) = match self.is_original() {
+                true => ("application/json", schemas.of::<OriginalError>()),
+                false => ("application/problem+json", schemas.of::<Problem>()),
+            };
+            response["content"][media] = json!({"schema": schema});
             if status == 503 || status == 507 {
                 let about = "After how many seconds another try is sensible";
-                response["headers"] = json!({"Retry-After": {"description": about, "schema": {"type": "string"}}});
+                response["headers"]["Retry-After"] = json!({"description": about, "schema": {"type": "string"}});
             }
             responses.insert(status.to_string(), response);
         }
         operation["responses"] = responses.into();
         operation
+    }
+
+    /// The codes by the status with which they come: for a wrong body the original knew only 400.
+    fn codes_by_status(&self) -> BTreeMap<u16, Vec<&'static Code>> {
+        let mut by_status: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+        for code in self.codes() {
+            let status = if self.is_original() && code.status == 422 { 400 } else { code.status };
+            by_status.entry(status).or_default().push(code);
+        }
+        by_status
+    }
+
+    /// Whether it is one of the original program's, which answers errors in its own shape.
+    fn is_original(&self) -> bool {
+        self.tag == ORIGINAL
     }
 }
 
@@ -295,9 +349,9 @@ pub(super) fn number(least: u64, most: u64) -> Value {
     json!({"type": "integer", "minimum": least, "maximum": most})
 }
 
-/// The schema of a list of words, written with commas.
-pub(super) fn words(all: &[&str]) -> Value {
-    json!({"type": "array", "items": {"type": "string", "enum": all}})
+/// The schema of a list of words, written with commas; the words are the named schema's.
+pub(super) fn words(name: &str) -> Value {
+    json!({"type": "array", "minItems": 1, "items": {"$ref": format!("#/components/schemas/{name}")}})
 }
 
 /// The schema of a moment.

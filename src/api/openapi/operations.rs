@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{Operation, flag, moment, number, object, page_of, string, text, words};
+use super::operation::{Operation, STREAM, flag, moment, number, object, page_of, string, text, words};
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
 use crate::api::health;
 use crate::domain::JobOptions;
+use crate::failures::categories::Calibration;
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::stats::BesideStats;
 use crate::store::JobCount;
@@ -14,9 +15,10 @@ use crate::wire::failures::{
     DurationsReport, FailuresReport, NewCategory, PresetListing, RetriedFailed, TestBody, Tested, ThresholdBody,
 };
 use crate::wire::{
-    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, FlowJob, JobListing,
-    JobView, LARGEST_PAGE, Overview, PutSchedule, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs,
-    Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
+    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Draining, Explanation, FlowJob,
+    Health, JobListing, JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview,
+    PutSchedule, Readiness, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs, Submitted,
+    SubmittedFlow, SubmittedJobs, ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
@@ -26,7 +28,7 @@ const SCHEDULES: &str = "Schedules";
 const QUEUES: &str = "Queue";
 const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
-const ORIGINAL: &str = "Original";
+pub(super) const ORIGINAL: &str = "Original";
 
 /// The groups of operations, in the order in which people read them.
 pub(super) const TAGS: [(&str, &str); 8] = [
@@ -47,9 +49,24 @@ pub(super) fn all() -> Vec<Operation> {
     groups.into_iter().flatten().collect()
 }
 
-const STATES: [&str; 6] = ["waiting", "delayed", "prioritized", "active", "completed", "failed"];
-const OUTCOMES: [&str; 7] = ["exit", "signal", "timeout", "cancelled", "oom", "spawn_error", "lost"];
 const ID: &str = "01a20ba2-8b54-7171-9566-b15d432fef8b";
+/// What a client can do with the id of a job.
+const JOB_LINKS: [(&str, &str); 6] = [
+    ("getJob", "id"),
+    ("explainJob", "id"),
+    ("cancelJob", "id"),
+    ("retryJob", "id"),
+    ("promoteJob", "id"),
+    ("removeJob", "id"),
+];
+/// What a client can do with the id of a schedule.
+const SCHEDULE_LINKS: [(&str, &str); 5] = [
+    ("getSchedule", "id"),
+    ("triggerSchedule", "id"),
+    ("pauseSchedule", "id"),
+    ("resumeSchedule", "id"),
+    ("removeSchedule", "id"),
+];
 const KEY: &str = "Makes a repetition harmless: the same key with the same body gets the first answer again";
 
 fn jobs() -> Vec<Operation> {
@@ -61,6 +78,7 @@ fn jobs() -> Vec<Operation> {
             .query("cursor", string(1024), "`next_cursor` of the page before")
             .answer(200, "A page of jobs, as history knows them", |s| s.of::<JobListing>())
             .with_header("Link", "The next page, if there is one (RFC 8288)")
+            .leads_to("/items/0/id", &JOB_LINKS)
             .refuses(&[STORE]),
         listed(Operation::new(JOBS, "get", "/api/v1/jobs:count", "countJobs", "Count jobs, up to 10,000"))
             .answer(200, "How many, and whether there may be more", |s| s.of::<JobCount>())
@@ -73,6 +91,7 @@ fn jobs() -> Vec<Operation> {
             .answer(202, "The job is queued", |s| s.of::<Submitted>())
             .example(submitted.clone())
             .with_header("Location", "The path of the job")
+            .leads_to("/id", &JOB_LINKS)
             .refuses(&SUBMITS)
             .refuses(&["idempotency_key_reused"]),
         Operation::new(JOBS, "post", "/api/v1/jobs:bulk", "submitJobs", "Submit many jobs, all or none")
@@ -80,6 +99,7 @@ fn jobs() -> Vec<Operation> {
             .body(|s| s.of::<SubmitJobs>(), json!({"jobs": [submission.clone()]}))
             .answer(202, "The jobs are queued, in the order of the request", |s| s.of::<SubmittedJobs>())
             .example(json!({"jobs": [submitted.clone()]}))
+            .leads_to("/jobs/0/id", &JOB_LINKS)
             .refuses(&SUBMITS)
             .refuses(&["idempotency_key_reused"]),
         Operation::new(JOBS, "post", "/api/v1/flows", "submitFlow", "Submit a tree of jobs, all or none")
@@ -88,11 +108,12 @@ fn jobs() -> Vec<Operation> {
             .body(|s| s.of::<FlowJob>(), json!({"job": {"name": "hello"}, "children": [{"job": {"name": "hello"}}]}))
             .answer(202, "The jobs are queued, in the shape of the request", |s| s.of::<SubmittedFlow>())
             .with_header("Location", "The path of the job at the root")
+            .leads_to("/id", &JOB_LINKS)
             .refuses(&SUBMITS)
             .refuses(&["invalid_flow", "idempotency_key_reused"]),
         Operation::new(JOBS, "get", "/api/v1/jobs/{id}", "getJob", "Show a job with all its attempts")
             .query("wait", number(0, 60), "Answer when the job has ended, or after so many seconds")
-            .header("Prefer", string(64), "`wait=N` is the same as the parameter")
+            .header("Prefer", json!({"type": "string"}), "`wait=N` is the same as the parameter")
             .answer(200, "All that history and queue know of it", |s| s.of::<JobView>())
             .refuses(&["unknown_job", QUEUE, STORE]),
         Operation::new(JOBS, "delete", "/api/v1/jobs/{id}", "removeJob", "Take a job out of queue and lists")
@@ -117,22 +138,22 @@ fn jobs() -> Vec<Operation> {
             .answer(200, "The reasons, the most important first", |s| s.of::<Explanation>())
             .refuses(&["unknown_job", QUEUE, STORE]),
         Operation::new(JOBS, "get", "/api/v1/jobs/{id}/logs", "followLog", "Stream what a job writes")
-            .about("Server-sent events until the job has ended. `Last-Event-ID` goes on where a stream broke off.")
+            .about("Server-sent events, each a `LogEvent`, until the job has ended. `Last-Event-ID` goes on where a stream broke off.")
             .refuses(&["hidden"])
             .query("follow", flag(), "`false` ends with what there is so far")
             .query("stream", json!({"type": "string", "enum": ["stdout", "stderr"]}), "Only this stream")
             .query("attempt", number(1, u32::MAX.into()), "Only this attempt")
-            .header("Last-Event-ID", string(256), "The id of the last event that came")
-            .answer_as(200, "Events: `output`, `gap`, `progress`, `attempt`, `state`", &[("text/event-stream", text)])
+            .header("Last-Event-ID", json!({"type": "string"}), "The id of the last event that came")
+            .answer_as(200, "Events: `output`, `gap`, `progress`, `attempt`, `state`", &[(STREAM, text)])
             .answer_as(204, "There is no more", &[])
             .refuses(&["unknown_job", QUEUE, STORE]),
         output("/api/v1/jobs/{id}/attempts/{n}/stdout", "getStdout", "What an attempt wrote to stdout, as a file"),
         output("/api/v1/jobs/{id}/attempts/{n}/stderr", "getStderr", "What an attempt wrote to stderr, as a file"),
         Operation::new(JOBS, "get", "/api/v1/events", "followEvents", "Stream what happens to all jobs")
-            .about("Server-sent events without end.")
+            .about("Server-sent events without end, each a `JobEventView`.")
             .query("after", string(64), "The id of an event: those after it")
-            .header("Last-Event-ID", string(256), "The id of the last event that came")
-            .answer_as(200, "Events, each named by its kind", &[("text/event-stream", text)])
+            .header("Last-Event-ID", json!({"type": "string"}), "The id of the last event that came")
+            .answer_as(200, "Events, each named by its kind", &[(STREAM, text)])
             .refuses(&["log_unavailable"]),
     ]
 }
@@ -148,24 +169,25 @@ fn output(path: &'static str, id: &'static str, summary: &'static str) -> Operat
 /// The filters of a list of jobs.
 fn listed(operation: Operation) -> Operation {
     operation
-        .query("state", words(&STATES), "Only jobs in one of these states")
-        .query("name", name(), "Only jobs of this name")
+        .query("state", words("JobState"), "Only jobs in one of these states")
+        .query("name", reference("JobName"), "Only jobs of this name")
         .query("since", moment(), "Submitted at this time or later")
         .query("until", moment(), "Submitted before this time")
         .query("category", string(100), "An attempt failed with an error of this category: its id or name")
         .query("fingerprint", fingerprint(), "An attempt failed with this error; the first digits are enough")
         .query("q", string(256), "Has this text in its id, its name or the first line of its error")
-        .query("outcome", words(&OUTCOMES), "The last attempt that has ended ended in one of these ways")
+        .query("outcome", words("OutcomeKind"), "The last attempt that has ended ended in one of these ways")
         .query("exit_code", number(0, 255), "The last attempt exited with this code")
         .query("signal", number(1, 64), "The last attempt was ended by this signal")
-        .query("worker", string(128), "The last attempt was started by this worker")
+        .query("worker", reference("WorkerId"), "The last attempt was started by this worker")
         .query("longer_than_ms", number(0, u64::from(u32::MAX)), "The last attempt ran for longer")
         .query("shorter_than_ms", number(0, u64::from(u32::MAX)), "The last attempt ran for less")
         .refuses(&["unknown_category", "unknown_error"])
 }
 
-fn name() -> Value {
-    json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"})
+/// The schema of this name.
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
 fn fingerprint() -> Value {
@@ -180,7 +202,7 @@ fn bulk() -> Vec<Operation> {
                  conditions; a body with neither is refused.",
             )
             .body(|s| s.of::<ActOnJobs>(), json!({"name": "hello", "limit": 500, "dry_run": true}))
-            .refuses(&["empty_filter", "unknown_category", "unknown_error"])
+            .refuses(&["empty_filter", "invalid_query", "unknown_category", "unknown_error"])
             .refuses(&[QUEUE, "queue_full", STORE, "log_unavailable", "log_full"])
     };
     let acted = |operation: Operation| {
@@ -202,7 +224,7 @@ fn bulk() -> Vec<Operation> {
 fn span(operation: Operation) -> Operation {
     let day = || json!({"type": "string", "format": "date", "example": "2026-11-24"});
     operation
-        .query("name", name(), "Only jobs of this name")
+        .query("name", reference("JobName"), "Only jobs of this name")
         .query("since", day(), "Submitted on this day (UTC) or later; a moment stands for its day")
         .query("until", day(), "Submitted before this day")
         .refuses(&[STORE])
@@ -272,7 +294,7 @@ fn categories() -> Vec<Operation> {
                 |s| s.of::<CalibrateBody>(),
                 json!({"labelled": [{"text": "No space left on device", "category": "uncategorised"}]}),
             )
-            .answer(200, "The best threshold, and what others give", object)
+            .answer(200, "The best threshold, and what others give", |s| s.of::<Calibration>())
             .refuses(&["unknown_category", STORE, "embedder_unavailable"]),
         Operation::new(FAILURES, "post", "/api/v1/categories:threshold", "setThreshold", "Set the threshold")
             .body(|s| s.of::<ThresholdBody>(), json!({"threshold": 0.5}))
@@ -338,6 +360,7 @@ fn schedules() -> Vec<Operation> {
     vec![
         Operation::new(SCHEDULES, "get", "/api/v1/schedules", "listSchedules", "List all schedules")
             .answer(200, "The schedules, the next due first", page_of::<ScheduleView>)
+            .leads_to("/items/0/id", &SCHEDULE_LINKS)
             .refuses(&[QUEUE]),
         Operation::new(SCHEDULES, "post", "/api/v1/schedules", "createSchedule", "Add or replace a schedule")
             .about("Give either `cron` or `every_ms`. The id is the job's name if absent.")
@@ -345,6 +368,7 @@ fn schedules() -> Vec<Operation> {
             .answer(200, "It replaces one", |s| s.of::<ScheduleView>())
             .answer(201, "It is new", |s| s.of::<ScheduleView>())
             .with_header("Location", "The path of the schedule")
+            .leads_to("/id", &SCHEDULE_LINKS)
             .refuses(&refused),
         Operation::new(SCHEDULES, "get", "/api/v1/schedules/{id}", "getSchedule", "Show a schedule")
             .answer(200, "The schedule with its next times", |s| s.of::<ScheduleView>())
@@ -365,9 +389,12 @@ fn schedules() -> Vec<Operation> {
             .answer(200, "It is removed; jobs that have come stay", |s| s.of::<ScheduleActed>())
             .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
         Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:trigger", "triggerSchedule", "Submit its job now")
+            .header("Idempotency-Key", string(256), KEY)
             .answer(202, "The job is queued", |s| s.of::<Submitted>())
+            .with_header("Location", "The path of the job")
+            .leads_to("/id", &JOB_LINKS)
             .refuses(&SUBMITS)
-            .refuses(&["unknown_schedule"]),
+            .refuses(&["unknown_schedule", "idempotency_key_reused"]),
         Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:pause", "pauseSchedule", "Let no more jobs come")
             .answer(200, "It is paused", |s| s.of::<ScheduleActed>())
             .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
@@ -381,7 +408,7 @@ fn operation() -> Vec<Operation> {
     vec![
         Operation::new(QUEUES, "get", "/api/v1/overview", "getOverview", "What goes on now")
             .about("What could not be asked is null. `Accept: text/event-stream` gets a stream: one snapshot a second.")
-            .answer_as(200, "A snapshot", &[("application/json", |s| s.of::<Overview>()), ("text/event-stream", text)]),
+            .answer_as(200, "A snapshot", &[("application/json", |s| s.of::<Overview>()), (STREAM, text)]),
         Operation::new(QUEUES, "get", "/api/v1/queue", "getQueue", "How many jobs are in each state")
             .answer(200, "The counts, and whether the queue is paused", |s| s.of::<StateCounts>())
             .refuses(&[QUEUE]),
@@ -402,7 +429,7 @@ fn operation() -> Vec<Operation> {
             .refuses(&[QUEUE]),
         Operation::new(WORKERS, "post", "/api/v1/workers/{id}:drain", "drainWorker", "Let a worker end")
             .about("It takes nothing new, and ends when its jobs have.")
-            .answer(202, "It was told", object)
+            .answer(202, "It was told", |s| s.of::<Draining>())
             .refuses(&["unknown_worker", QUEUE, "queue_full"]),
         Operation::new(WORKERS, "get", "/api/v1/binaries", "listBinaries", "What jobs can be named after")
             .answer(200, "What workers announce, and what lies in the server's jobs directory", |s| {
@@ -435,12 +462,12 @@ fn server() -> Vec<Operation> {
         ),
         Operation::new(SERVER, "get", health::LIVE, "getHealth", "Whether the process answers")
             .open()
-            .answer(200, "It does", object)
+            .answer(200, "It does", |s| s.of::<Health>())
             .example(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
         Operation::new(SERVER, "get", health::READY, "getReadiness", "Whether the server accepts jobs")
             .open()
-            .answer(200, "It is ready, or degraded and ready all the same", object)
-            .answer(503, "It is not ready", object),
+            .answer(200, "It is ready, or degraded and ready all the same", |s| s.of::<Readiness>())
+            .answer(503, "It is not ready", |s| s.of::<Readiness>()),
         Operation::new(SERVER, "get", "/api/v1/openapi.json", "getOpenApi", "This document").answer(
             200,
             "OpenAPI 3.1",
@@ -453,16 +480,19 @@ fn original() -> Vec<Operation> {
     vec![
         Operation::new(ORIGINAL, "get", "/jobs", "originalListJobs", "Counts and ids by job name")
             .deprecated()
-            .answer(202, "`{\"jobs\": [...]}`", object)
+            .answer(202, "The jobs of each name", |s| s.of::<OriginalJobs>())
             .refuses(&[QUEUE, STORE]),
         Operation::new(ORIGINAL, "post", "/jobs", "originalSubmitJob", "Submit a job")
             .deprecated()
-            .body(object, json!({"jobName": "hello", "arguments": []}))
-            .answer(202, "`{\"message\", \"jobId\", \"status\"}`", object)
-            .refuses(&SUBMITS),
+            .header("Idempotency-Key", string(256), KEY)
+            .about("`jobName` stands for `name` as well, and `args` for `arguments`.")
+            .body(|s| s.of::<OriginalJob>(), json!({"name": "hello", "arguments": []}))
+            .answer(202, "The job is queued", |s| s.of::<OriginalSubmitted>())
+            .refuses(&SUBMITS)
+            .refuses(&["idempotency_key_reused"]),
         Operation::new(ORIGINAL, "get", "/stats", "originalGetStats", "Success by attempts, concurrency and category")
             .deprecated()
-            .answer(202, "`{\"jobStats\": {...}}`", object)
+            .answer(202, "The statistics", |s| s.of::<OriginalStats>())
             .refuses(&[STORE]),
     ]
 }

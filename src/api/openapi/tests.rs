@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::shape::BOUNDS;
 use super::*;
 
 /// The golden file: what `jobber openapi` prints.
