@@ -21,10 +21,10 @@ export function chartWidth(share = 1) {
     return pageWidth.value < 800 ? pageWidth.value : Math.round(pageWidth.value * share);
 }
 
-/** A round number not below `most`, and the steps up to it. @param {number} most @returns {number[]} */
-export function ticks(most, wanted = 4) {
+/** A round number not below `most`, and the steps up to it, none below `least`. @param {number} most @returns {number[]} */
+export function ticks(most, wanted = 4, least = 0) {
     const top = most > 0 ? most : 1;
-    const rough = top / wanted;
+    const rough = Math.max(least, top / wanted);
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
     const all = [];
@@ -68,7 +68,9 @@ export function timeChart({ label, times, series, format = String, time, height 
     const width = chartWidth(share);
     const [left, bottom, top] = [44, 22, 8];
     const most = Math.max(1, ...series.flatMap((s) => s.values.map((v) => v ?? 0)));
-    const marks = ticks(most);
+    // What is counted has no halves.
+    const isCount = series.every((s) => s.values.every((v) => v === null || Number.isInteger(v)));
+    const marks = ticks(most, 4, isCount ? 1 : 0);
     const highest = marks[marks.length - 1];
     const step = (width - left - 8) / Math.max(times.length - 1, 1);
     const x = (/** @type {number} */ i) => left + i * step;

@@ -219,13 +219,15 @@ export function logView(scope, { id, query, attempts, event, runs }) {
                 @click=${toggleFollow}>Follow</button>`}
             <button class="small" @click=${copyAll}>Copy</button>
         </div>
-        <div class="log" role="log" aria-live="off" tabindex="0" aria-label="Log" ref=${(
+        <div class="log-frame"><div class="log" role="log" aria-live="off" tabindex="0" aria-label="Log" ref=${(
             /** @type {HTMLElement | null} */ element,
         ) => {
             if (!element || rows) return;
             rows = new LogRows(element, lines, { followed: (is) => (follows.value = is), rendered });
             rows.setWrapped(untracked(isWrapped));
         }}></div>
+        ${() => (size.value.total ? null : html`<p class="log-nothing">Nothing has been written${
+            stream.status.value === 'live' ? ' yet' : ''}.</p>`)}</div>
         <div class="row between small muted">
             <span>${() => summary(size.value, STATUS[stream.status.value])}</span>
             <span class="row">${() => downloads(path, attempts(), query.get('attempt'))}</span>

@@ -9,7 +9,7 @@ import { href } from '../lib/router.js';
 import { resource } from '../lib/scope.js';
 import { signal } from '../lib/signals.js';
 import { html } from '../lib/view.js';
-import { copyable, empty, jobLink, loading, problemNote, when } from '../lib/widgets.js';
+import { at, copyable, empty, jobLink, loading, problemNote, when } from '../lib/widgets.js';
 
 const STATES = ['waiting', 'prioritized', 'delayed', 'active', 'completed', 'failed'];
 /** The spans that the chart offers, in minutes. */
@@ -114,12 +114,13 @@ function chart({ items, whole_since: since }) {
     // The running minute would always look like a drop.
     const whole = items.slice(0, -1);
     const unknown = whole.findIndex((/** @type {any} */ item) => item.at >= since);
-    const unknownUntil = unknown < 0 ? whole.length : unknown;
+    if (unknown < 0) return html`<p class="muted">The server counts since ${at(since)}. The chart begins with its first whole minute.</p>`;
+    const unknownUntil = unknown;
     const of = (/** @type {string} */ field) => whole.map((/** @type {any} */ item, /** @type {number} */ i) => (i < unknownUntil ? null : item[field]));
     return timeChart({
         label: 'Jobs a minute',
         times: whole.map((/** @type {any} */ item) => item.at),
-        time: (at) => clock(at, false),
+        time: (time) => clock(time, false),
         series: [
             { name: 'submitted', tone: 'waiting', values: of('submitted') },
             { name: 'completed', tone: 'completed', values: of('completed') },

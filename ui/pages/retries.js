@@ -11,7 +11,8 @@ import { spanFilters, spanOf } from '../lib/span.js';
 import { html } from '../lib/view.js';
 import { copyable, empty, loading, problemNote } from '../lib/widgets.js';
 
-const USUAL = 5;
+/** As many attempts as a job has without a word of anybody. */
+const USUAL = 3;
 /** The slider goes so far beyond what has been tried, and at least to the least. */
 const BEYOND = 2;
 const LEAST = 10;

@@ -7,10 +7,12 @@ import { signal } from '../../lib/signals.js';
 import { html } from '../../lib/view.js';
 import { dialog, jobLink, problemNote } from '../../lib/widgets.js';
 
-/** Jobs of one request. */
+/** Jobs of one request that acts: few, so that progress is seen. */
 const BATCH = 500;
+/** Jobs of one request that only looks. */
+const PREVIEW_BATCH = 2000;
 /** The preview looks at no more jobs than this. */
-const MOST_PREVIEWED = 10_000;
+const MOST_PREVIEWED = 100_000;
 
 /** @typedef {'retry' | 'cancel' | 'promote' | 'remove'} Verb */
 /**
@@ -107,7 +109,7 @@ export async function actOnMany(verb, chosen, which) {
         do {
             const body = {
                 ...chosen,
-                limit: BATCH,
+                limit: isDry ? PREVIEW_BATCH : BATCH,
                 dry_run: isDry,
                 ...(cursor ? { cursor } : {}),
                 ...(verb === 'cancel' && !isDry && reason.peek() ? { reason: reason.peek() } : {}),
