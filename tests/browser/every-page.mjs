@@ -60,6 +60,7 @@ await run(async () => {
             elements: document.querySelectorAll('main script, main img[src=x], a[href^="javascript:" i]').length,
         }));
         assert.deepEqual(harm, { harmed: null, elements: 0 }, path);
+        if (process.env.VERBOSE) console.error(path, Date.now() - began);
     }
     tell(`${paths.length} pages, each in 2 themes and 2 widths, in ${Date.now() - began} ms`);
 

@@ -80,7 +80,7 @@ fn jobs() -> Arc<Place> {
 
 /// A server with room for a job that does not end.
 fn server() -> Start {
-    Jobber::dev().at(&jobs()).env("JOBBER_SLOTS", "4")
+    Jobber::dev().at(&jobs()).env("JOBBER_CORES", "4")
 }
 
 #[tokio::test(flavor = "multi_thread")]
