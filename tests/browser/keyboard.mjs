@@ -12,7 +12,12 @@ await run(async () => {
     const keys = async (...names) => {
         for (const name of names) await page.keyboard.press(name);
     };
-    const at = (path) => page.waitForURL((url) => url.pathname + url.search === `/ui${path}`);
+    /** The page is another one when its heading is there. */
+    const at = async (path, heading) => {
+        await eventually(`the page at ${path}`, () => page.url().endsWith(`/ui${path}`));
+        await page.waitForSelector(`main h1:has-text("${heading}")`);
+        await settled(page);
+    };
     const focus = () => page.evaluate(() => document.activeElement.closest('dialog, main, header')?.localName ?? '');
     const hasFocus = (place = 'main') => eventually(`the focus in ${place}`, async () => (await focus()) === place);
     /** Goes on with Tab to what has this name. */
@@ -21,6 +26,7 @@ await run(async () => {
             await keys('Tab');
             const label = await page.evaluate(() => {
                 const e = document.activeElement;
+                if (!e.matches('a, button, input, textarea, select')) return '';
                 const label = e.labels?.[0]?.textContent ?? '';
                 return (e.getAttribute('aria-label') ?? (label || e.textContent)).trim();
             });
@@ -34,7 +40,7 @@ await run(async () => {
 
     // Find a failed job, read its log, put it back, return to the list.
     await keys('g', 'j');
-    await at('/jobs');
+    await at('/jobs', 'Jobs');
     await page.waitForSelector('.job');
     await hasFocus();
     await keys('/');
@@ -44,8 +50,7 @@ await run(async () => {
     await keys('Escape', 'j');
     await page.waitForFunction(() => document.activeElement.closest('.job'));
     await keys('Enter');
-    await at(`/jobs/${failed}`);
-    await settled(page);
+    await at(`/jobs/${failed}`, 'fails');
     await hasFocus();
     await keys('2');
     await page.waitForFunction(() => document.querySelector('.log')?.textContent.includes('connection refused'));
@@ -62,8 +67,7 @@ await run(async () => {
 
     // Submit a job.
     await keys('g', 'n');
-    await at('/submit');
-    await settled(page);
+    await at('/submit', 'Submit a job');
     await tabTo('Program');
     await page.keyboard.type('hello');
     await tabTo('Arguments');
@@ -71,15 +75,14 @@ await run(async () => {
     await tabTo('Submit');
     await keys('Enter');
     await page.waitForURL(/\/ui\/jobs\/.+/);
-    await settled(page);
+    await page.waitForSelector('main h1:has-text("hello")');
     const id = new URL(page.url()).pathname.split('/').pop();
     assert.deepEqual((await api('GET', `/jobs/${id}`)).arguments, ['by keyboard']);
     await hasFocus();
 
     // Pause the queue, and let it go on.
     await keys('g', 'q');
-    await at('/queue');
-    await settled(page);
+    await at('/queue', 'Queue');
     await tabTo('Pause');
     await keys('Enter');
     await hasFocus('dialog');
@@ -95,8 +98,7 @@ await run(async () => {
 
     // Add a schedule.
     await keys('g', 'c');
-    await at('/schedules');
-    await settled(page);
+    await at('/schedules', 'Schedules');
     await keys('n');
     await hasFocus('dialog');
     await tabTo('Id');
@@ -111,12 +113,10 @@ await run(async () => {
 
     // Add a category.
     await keys('g', 'f');
-    await at('/failures');
-    await settled(page);
+    await at('/failures', 'Failures');
     await tabTo('Categories');
     await keys('Enter');
-    await at('/categories');
-    await settled(page);
+    await at('/categories', 'Categories');
     await keys('n');
     await hasFocus('dialog');
     await tabTo('Name');
@@ -128,13 +128,12 @@ await run(async () => {
     await tabTo('Add');
     await keys('Enter');
     await noDialog();
-    await page.waitForSelector('text=Found by keyboard');
+    await page.waitForSelector('.category-name:has-text("Found by keyboard")');
     await hasFocus();
 
     // Drain the worker, last: nothing runs any more.
     await keys('g', 'w');
-    await at('/workers');
-    await settled(page);
+    await at('/workers', 'Workers');
     await tabTo('Drain');
     await keys('Enter');
     await hasFocus('dialog');

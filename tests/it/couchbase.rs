@@ -105,6 +105,7 @@ fn job(n: u64, now: i64) -> Arc<Job> {
         name: JobName::parse(["resize", "mandelbrot", "word-count"][n as usize % 3]).unwrap(),
         options: JobOptions::default(),
         submitted_at: Timestamp::from_millis(now + (n as i64 % 3) * 86_400_000),
+        trace: None,
     })
 }
 
