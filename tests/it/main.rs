@@ -6,6 +6,7 @@
 
 mod api;
 mod architecture;
+mod browser;
 mod bullmq;
 mod classifier;
 mod cli;

@@ -89,10 +89,25 @@ export function json(value) {
     return html`<pre class="code" tabindex="0">${JSON.stringify(value, null, 2)}</pre>`;
 }
 
-/** A button that only who may act sees. @param {string} label @param {() => void} run @param {{ kind?: string, disabled?: boolean, title?: string }} [options] */
+/** A button that only who may act sees. @param {string} label @param {() => unknown} run @param {{ kind?: string, disabled?: boolean, title?: string }} [options] */
 export function action(label, run, { kind = '', disabled = false, title } = {}) {
     if (!mayAct()) return null;
-    return html`<button class=${kind} disabled=${disabled} title=${title ?? null} @click=${run}>${label}</button>`;
+    return html`<button class=${kind} disabled=${disabled} title=${title ?? null}
+        @click=${async () => {
+        await run();
+        keepFocus();
+    }}>${label}</button>`;
+}
+
+/** After an action: if its button is gone, the focus goes to the heading instead of being lost. */
+function keepFocus() {
+    // The page is shown anew in the next frame.
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+        if (document.activeElement !== document.body) return;
+        const heading = /** @type {HTMLElement | null} */ (document.querySelector('main h1'));
+        heading?.setAttribute('tabindex', '-1');
+        heading?.focus({ preventScroll: true });
+    }));
 }
 
 // ---- Short messages

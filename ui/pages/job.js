@@ -125,8 +125,14 @@ export default function job({ scope, params, query, title }) {
         });
     }
 
+    // The heading stays the same element: who comes to the page has the focus there.
     return () => html`
-        ${() => (job.data.value ? head(job.data.value, id, job.reload) : html`<h1>Job</h1>`)}
+        <div class="row between">
+            <div class="row"><h1>${() => job.data.value?.name ?? 'Job'}</h1>${() =>
+                job.data.value && stateMark(job.data.value.state, job.data.value.outcome)}</div>
+            <div class="row">${() => job.data.value && actions(job.data.value, id, job.reload)}</div>
+        </div>
+        ${() => job.data.value && facts(job.data.value, id)}
         ${() => (job.error.value?.status === 404 ? unknown(id) : problemNote(job.error.value, job.data.value !== null))}
         ${() => (state.value || job.error.value ? null : loading)}
         ${() => why(job.data.value, reasons.value)}
@@ -152,16 +158,12 @@ export default function job({ scope, params, query, title }) {
     }
 }
 
-/** @param {any} job @param {string} id @param {() => Promise<void>} reload */
-function head(job, id, reload) {
+/** @param {any} job @param {string} id */
+function facts(job, id) {
     const first = job.attempts?.[0]?.started_at;
     const hasEnded = ENDED.includes(job.state);
     const since = (/** @type {string} */ at) => new Date(at).getTime() - new Date(job.submitted_at).getTime();
     return html`
-        <div class="row between">
-            <div class="row"><h1>${job.name}</h1>${stateMark(job.state, job.outcome)}</div>
-            <div class="row">${actions(job, id, reload)}</div>
-        </div>
         <div class="row job-facts">
             <span class="row">${copyable(id)}</span>
             <span><span class="muted">submitted</span> ${when(job.submitted_at)}</span>
