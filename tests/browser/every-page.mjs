@@ -20,7 +20,8 @@ async function seed() {
     const retried = await submit('fails-once', { attempts: 3, backoff: { type: 'fixed', delay_ms: 10 } });
     for (const id of [failed, completed, cancelled, retried]) await ended(id);
     await api('POST', '/categories', { name: HOSTILE, description: HOSTILE, examples: [HOSTILE, LINK] });
-    await api('PUT', '/schedules/nightly', { cron: '30 2 * * *', tz: 'Europe/Berlin', job: { name: 'hello', ...harm } });
+    const job = { name: 'hello', ...harm };
+    await api('PUT', '/schedules/nightly', { cron: '30 2 * * *', tz: 'Europe/Berlin', job });
     const { items } = await eventually('a failure', async () => {
         const failures = await api('GET', '/failures');
         return failures.items.length ? failures : null;
@@ -33,8 +34,8 @@ await run(async () => {
     const paths = [
         '/', '/jobs', '/jobs?state=failed&q=hostile', '/failures', `/failures/${ids.fingerprint}`,
         '/failures?text=onerror', '/categories', '/categories?text=no+space+left', '/retries', '/stats',
-        '/stats?tab=cost', '/stats?tab=sizes', '/stats?tab=concurrency', '/workers', '/schedules?open=nightly', '/queue',
-        '/submit', '/api', '/no/such/page', '/jobs/no-such-job',
+        '/stats?tab=cost', '/stats?tab=sizes', '/stats?tab=concurrency', '/workers', '/schedules?open=nightly',
+        '/queue', '/submit', '/api', '/no/such/page', '/jobs/no-such-job',
         ...['', '?tab=log', '?tab=data', '?tab=rules'].map((tab) => `/jobs/${ids.failed}${tab}`),
         ...['active', 'delayed'].map((state) => `/jobs/${ids[state]}`),
     ];

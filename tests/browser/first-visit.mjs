@@ -17,7 +17,8 @@ await run(async (browser) => {
         await session.send('Emulation.setCPUThrottlingRate', { rate });
         const files = new Map();
         session.on('Network.responseReceived', ({ requestId, response }) => {
-            if (new URL(response.url).pathname.startsWith('/ui/')) files.set(requestId, { url: response.url, bytes: 0 });
+            const { url } = response;
+            if (new URL(url).pathname.startsWith('/ui/')) files.set(requestId, { url, bytes: 0 });
         });
         session.on('Network.loadingFinished', ({ requestId, encodedDataLength }) => {
             if (files.has(requestId)) files.get(requestId).bytes = encodedDataLength;
@@ -28,7 +29,7 @@ await run(async (browser) => {
         const all = [...files.values()];
         const bytes = all.reduce((sum, file) => sum + file.bytes, 0);
         const paint = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime);
-        tell(`first visit: ${all.length} files, ${bytes} bytes with headers, first paint after ${Math.round(paint)} ms, `
+        tell(`${all.length} files, ${bytes} bytes with headers, first paint after ${Math.round(paint)} ms, `
             + `CPU divided by ${rate}`);
         assert.ok(all.length >= 5 && all.every((file) => file.bytes > 0), JSON.stringify(all));
         assert.ok(bytes <= MOST, `${bytes} bytes: ${JSON.stringify(all)}`);

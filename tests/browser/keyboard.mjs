@@ -114,7 +114,7 @@ await run(async () => {
     // Add a category.
     await keys('g', 'f');
     await at('/failures', 'Failures');
-    await tabTo('Categories');
+    await tabTo('Edit and test the categories');
     await keys('Enter');
     await at('/categories', 'Categories');
     await keys('n');

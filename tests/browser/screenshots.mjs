@@ -30,7 +30,8 @@ async function seed() {
     await api('PUT', '/schedules/weekly-cleanup', {
         cron: '0 4 * * 0', tz: 'UTC', job: { name: 'resize-images', arguments: ['--purge'] } });
     for (let i = 1; i <= 6; i++) await submit('nightly-report', { arguments: [`region-${i}`] });
-    for (let i = 1; i <= 3; i++) await submit('resize-images', { delay_ms: 600_000 * i, arguments: [`album-${200 + i}`] });
+    for (let i = 1; i <= 3; i++)
+        await submit('resize-images', { delay_ms: 600_000 * i, arguments: [`album-${200 + i}`] });
     await eventually('running jobs', async () => (await api('GET', '/queue')).active > 0);
     const { items } = await api('GET', '/categories');
     const network = items.find(({ name }) => /timeout|network|connection/i.test(name)) ?? items[0];

@@ -85,6 +85,8 @@ await run(async () => {
         assert.ok(grown <= 20, `${grown} MB`);
         await jobs.click('.arrivals');
         await settled(jobs);
+        // The storm ends after its pages: they would report broken connections.
+        await jobs.context().close();
     } finally {
         storm.close();
     }

@@ -73,7 +73,8 @@ fn jobs() -> Arc<Place> {
     place.job(
         "colours",
         "#!/bin/sh\ni=0\nwhile [ $i -lt $1 ]; do\nawk -v a=$i 'BEGIN { for (i = a; i < a + 1000; i++) \
-         printf \"line %d \\033[3%dmcolour %d\\033[0m\\n\", i, 1 + i % 6, i % 6 }'\ni=$((i + 1000))\nsleep 0.15\ndone\n",
+         printf \"line %d \\033[3%dmcolour %d\\033[0m\\n\", i, 1 + i % 6, i % 6 }'\n\
+         i=$((i + 1000))\nsleep 0.15\ndone\n",
     );
     place
 }

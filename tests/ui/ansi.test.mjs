@@ -96,10 +96,11 @@ test('every other escape is dropped', () => {
 });
 
 test('a hostile line takes no long time', () => {
-    const begin = performance.now();
+    // Time on a core: other tests run beside this one.
+    const begin = process.cpuUsage();
     for (const part of ['\x1b[', '\x1b]', '\x1b[1;', '\x1bP', '\x1b[0;;;;;;m', '\b', '\r']) plain(part.repeat(50_000));
     plain(`\x1b[${'1;'.repeat(50_000)}`);
-    assert.ok(performance.now() - begin < 2000);
+    assert.ok(process.cpuUsage(begin).user / 1000 < 2000);
 });
 
 test('text can be read on its ground', () => {

@@ -141,7 +141,8 @@ test('events are read from pieces', () => {
 test('100,000 coloured lines are taken in little time', () => {
     const log = new LogLines();
     let text = '';
-    const begin = performance.now();
+    // Time on a core: other tests run beside this one.
+    const begin = process.cpuUsage();
     for (let i = 0; i < 100_000; i++) {
         text += `\x1b[1;32mline\x1b[0m ${i} \x1b[38;5;${i % 256}mcolour\x1b[0m\n`;
         if (text.length > 60_000) {
@@ -152,5 +153,5 @@ test('100,000 coloured lines are taken in little time', () => {
     log.take(output(text));
     assert.equal(log.total, 100_000);
     assert.equal(log.dropped, 90_000);
-    assert.ok(performance.now() - begin < 3000);
+    assert.ok(process.cpuUsage(begin).user / 1000 < 3000);
 });
