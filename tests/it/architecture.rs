@@ -93,7 +93,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("csv", &["api"]),
     ("flate2", &["api"]),
     ("prometheus_client", &["metrics"]),
-    ("utoipa", &["api", "domain", "queue", "stats", "store", "wire"]),
+    ("utoipa", &["api", "domain", "failures", "queue", "stats", "store", "wire"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tower", &["api"]),

@@ -7,9 +7,11 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
-use super::operations::ORIGINAL;
 use super::problems::{self, Code};
 use crate::wire::{OriginalError, Problem};
+
+/// The group of the routes of the original program. Its errors have another shape.
+pub(super) const ORIGINAL: &str = "Original";
 
 /// The named schemas of the document, collected while operations name them.
 #[derive(Default)]
@@ -220,6 +222,10 @@ impl Operation {
     /// May be refused with these codes, besides those that follow from the rest.
     pub(super) fn refuses(mut self, codes: &[&'static str]) -> Self {
         self.codes.extend(codes);
+        if codes.contains(&problems::STORE) {
+            // A store may need room for a read, too: SQLite sorts in a file.
+            self.codes.insert("store_full");
+        }
         self
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{Operation, STREAM, flag, moment, number, object, page_of, string, text, words};
+use super::operation::{ORIGINAL, Operation, STREAM, flag, moment, number, object, page_of, string, text, words};
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
 use crate::api::health;
 use crate::domain::JobOptions;
@@ -28,7 +28,6 @@ const SCHEDULES: &str = "Schedules";
 const QUEUES: &str = "Queue";
 const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
-pub(super) const ORIGINAL: &str = "Original";
 
 /// The groups of operations, in the order in which people read them.
 pub(super) const TAGS: [(&str, &str); 8] = [
