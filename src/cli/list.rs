@@ -1,48 +1,19 @@
 //! `jobber list`: lists jobs, page by page or all.
 
-use std::time::Duration;
-
 use clap::Args;
 use serde::Serialize;
 
-use super::values::{FilterArgs, parse_duration};
+use super::selection::SelectionArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};
-use crate::domain::outcome::signal_number;
-use crate::domain::{Clock, JobName, JobState, OutcomeKind, WorkerId};
+use crate::domain::Clock;
 use crate::store::JobCount;
-use crate::wire::{JobListing, JobSelection, LARGEST_PAGE};
+use crate::wire::{JobListing, LARGEST_PAGE};
 
 /// `jobber list`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ListArgs {
-    /// Only jobs in this state (repeatable, or with commas)
-    #[arg(long, value_name = "STATE", value_delimiter = ',')]
-    state: Vec<JobState>,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Only jobs with this text in id, name or error
-    #[arg(long, value_name = "TEXT")]
-    search: Option<String>,
-    /// Only jobs whose last attempt ended so: exit, signal, timeout, cancelled, oom, spawn_error or lost
-    #[arg(long, value_name = "OUTCOME", value_delimiter = ',')]
-    outcome: Vec<OutcomeKind>,
-    /// Only jobs whose last attempt exited with this code
-    #[arg(long, value_name = "CODE")]
-    exit_code: Option<u8>,
-    /// Only jobs whose last attempt was ended by this signal: 11, SEGV or SIGSEGV
-    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
-    signal: Option<i32>,
-    /// Only jobs whose last attempt was started by this worker
-    #[arg(long, value_name = "ID")]
-    worker: Option<WorkerId>,
-    /// Only jobs whose last attempt ran for longer
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    longer_than: Option<Duration>,
-    /// Only jobs whose last attempt ran for less
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    shorter_than: Option<Duration>,
     /// Only say how many there are
     #[arg(long, conflicts_with_all = ["limit", "cursor", "all"])]
     count: bool,
@@ -55,6 +26,8 @@ pub struct ListArgs {
     /// All pages
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
 }
 
 #[derive(Serialize)]
@@ -89,39 +62,12 @@ impl View for JobCount {
     }
 }
 
-fn parse_signal(text: &str) -> Result<i32, String> {
-    signal_number(text).ok_or_else(|| format!("{text:?} is no signal"))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     const PAGE: u16 = 50;
     let now = Clock::system().now();
     let default = if args.all { LARGEST_PAGE } else { PAGE };
-    let filter = args.filter;
     let mut query = JobQuery {
-        selection: JobSelection {
-            state: args.state,
-            name: filter
-                .name
-                .map(|name| JobName::parse(&name))
-                .transpose()
-                .map_err(|e| CliError::Usage(e.to_string()))?,
-            since: filter.since.map(|m| m.resolve(now)),
-            until: filter.until.map(|m| m.resolve(now)),
-            category: filter.category,
-            fingerprint: filter.fingerprint,
-            q: args.search,
-            outcome: args.outcome,
-            exit_code: args.exit_code,
-            signal: args.signal,
-            worker: args.worker,
-            longer_than_ms: args.longer_than.map(millis),
-            shorter_than_ms: args.shorter_than.map(millis),
-        },
+        selection: args.selection.resolve(now),
         limit: Some(usize::from(args.limit.unwrap_or(default))),
         cursor: args.cursor,
     };

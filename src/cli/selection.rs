@@ -34,13 +34,14 @@ pub(super) struct SelectionArgs {
     /// Only jobs with this text in their id, their name or their error
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
-    /// Only jobs whose last attempt ended so (repeatable, or with commas): exit, signal, timeout, ...
+    /// Only jobs whose last attempt ended so (repeatable, or with commas): exit, signal, timeout, cancelled,
+    /// oom, spawn_error or lost
     #[arg(long, value_name = "OUTCOME", value_delimiter = ',')]
     outcome: Vec<OutcomeKind>,
     /// Only jobs whose last attempt exited with this code
     #[arg(long, value_name = "CODE")]
     exit_code: Option<u8>,
-    /// Only jobs whose last attempt was ended by this signal, by name or number
+    /// Only jobs whose last attempt was ended by this signal: 11, SEGV or SIGSEGV
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     signal: Option<i32>,
     /// Only jobs whose last attempt was started by this worker

@@ -7,9 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Traces;
 use super::span::{Origin, Span};
-use crate::domain::{
-    AttemptNumber, AttemptReport, Fingerprint, Job, Outcome, OutcomeKind, Timestamp, TraceContext, first_line,
-};
+use crate::domain::{AttemptNumber, AttemptReport, Fingerprint, Job, Outcome, Timestamp, TraceContext, first_line};
 
 /// Attempts of a job that was submitted earlier than this link to its submission: a trace that goes on for hours can't be
 /// read, and may be stored by then.
@@ -63,7 +61,7 @@ impl AttemptTrace {
             span.set("jobber.memory.peak_rss_bytes", number(usage.peak_rss_bytes));
         }
         if !report.outcome.is_success() {
-            span.set("error.type", word(report.outcome.kind()));
+            span.set("error.type", report.outcome.kind().as_str());
             span.failed(report.error.as_deref().map_or("", first_line));
         }
         if let Some(fingerprint) = fingerprint {
@@ -74,18 +72,6 @@ impl AttemptTrace {
 }
 
 const SIGKILL: i32 = 9;
-
-fn word(outcome: OutcomeKind) -> &'static str {
-    match outcome {
-        OutcomeKind::Exit => "exit",
-        OutcomeKind::Signal => "signal",
-        OutcomeKind::Timeout => "timeout",
-        OutcomeKind::Cancelled => "cancelled",
-        OutcomeKind::Oom => "oom",
-        OutcomeKind::SpawnError => "spawn_error",
-        OutcomeKind::Lost => "lost",
-    }
-}
 
 impl Traces {
     /// Begins the span of an attempt. `spent` says how many attempts before it have finished, or were lost with their
