@@ -108,7 +108,7 @@ type Counted = Option<(Instant, Vec<FailingCategory>)>;
 /// Asks every part, each for a bounded time.
 async fn look(api: &Api, failing: &mut Counted) -> Overview {
     let now = api.clock.now();
-    let (counts, oldest, workers, log, folded, parked, failing) = tokio::join!(
+    let (counts, oldest, workers, log, folded, parked, failing, ()) = tokio::join!(
         asked(api.queue.counts()),
         asked(oldest_waiting(api)),
         asked(api.queue.workers()),
@@ -116,6 +116,7 @@ async fn look(api: &Api, failing: &mut Counted) -> Overview {
         asked(api.history.cursor()),
         asked(api.source.parked()),
         count_failing(api, now, failing),
+        api.throughput.ask(),
     );
     let history = match &log {
         Ok(log) => Some(lag(api, log, folded.as_ref().ok().copied(), parked.ok(), now).await),

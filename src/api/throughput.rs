@@ -1,11 +1,14 @@
 //! Counts the events of the log by minute and by second, as they come.
 //!
-//! One reader follows the log for as long as the server runs. It begins with what the log still keeps, so that a server
-//! that was started anew knows the time before. Counts are in rings of a fixed size, so memory is bounded.
+//! One reader follows the log once a client has asked, and until none has asked for a day: on Redis to follow the log
+//! means to fetch all of it, with what jobs are given. The reader begins with what the log still keeps, so that it knows
+//! the time before. Counts are in rings of a fixed size, so memory is bounded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::repeats::Repeats;
@@ -16,7 +19,7 @@ use crate::wire::{EventCounts, Rates, ThroughputItem, ThroughputReport};
 
 /// A read has no effect, and may wait for events that do not come: it is dropped at the stop. Other readers of the log
 /// warn of its outages.
-const LOG_COUNTER: BackgroundLoop = BackgroundLoop::new("throughput", Period::Pause(Duration::ZERO))
+const LOG_COUNTER: BackgroundLoop = BackgroundLoop::new("throughput", Period::WakeUp)
     .debug("the event log can't be read for its counts", "the event log can be counted again")
     .back_off(Duration::from_millis(250), Duration::from_secs(5))
     .drop_run();
@@ -29,27 +32,42 @@ pub(super) const MOST_MINUTES: u64 = 1440;
 /// The seconds of [`Rates`].
 const WINDOW_S: i64 = 60;
 
+/// How long the reader goes on after the last question.
+const INTEREST: Duration = Duration::from_secs(24 * 3600);
+
 /// What the log has told so far.
-pub(super) struct Throughput(Mutex<Tally>);
+pub(super) struct Throughput {
+    tally: Mutex<Tally>,
+    /// When it was last asked; `None` before the first time.
+    asked_at: Mutex<Option<Instant>>,
+    /// Wakes the reader.
+    wanted: Notify,
+    /// Whether the reader has come to the end of the log and can read on.
+    is_live: watch::Sender<bool>,
+}
 
 struct Tally {
     minutes: Ring,
     seconds: Ring,
     /// The time since which all events were counted; `None` before the reader has found its beginning.
     whole_since: Option<Timestamp>,
-    /// Whether the reader has come to the end of the log and can read on.
-    is_live: bool,
 }
 
-impl Default for Throughput {
+impl Default for Tally {
     fn default() -> Self {
-        Self(Mutex::new(Tally {
+        Self {
             // The running step and one more, so that a step is not lost while it is read.
             minutes: Ring::new(MINUTE_MS, DAY_MS / MINUTE_MS + 2),
             seconds: Ring::new(SECOND_MS, WINDOW_S + 2),
             whole_since: None,
-            is_live: false,
-        }))
+        }
+    }
+}
+
+impl Default for Throughput {
+    fn default() -> Self {
+        let (tally, asked_at, wanted) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self { tally, asked_at, wanted, is_live: watch::Sender::new(false) }
     }
 }
 
@@ -64,22 +82,43 @@ struct Reader {
 impl Throughput {
     fn lock(&self) -> MutexGuard<'_, Tally> {
         // Every change is whole, even if a thread panicked afterwards.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the log until `stop`.
+    /// Notes that a client asks, and waits a moment for a reader that has only just begun.
+    pub(super) async fn ask(&self) {
+        const PATIENCE: Duration = Duration::from_millis(700);
+        *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.wanted.notify_one();
+        let mut is_live = self.is_live.subscribe();
+        let _ = timeout(PATIENCE, is_live.wait_for(|live| *live)).await;
+    }
+
+    fn is_wanted(&self) -> bool {
+        let asked_at = *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        asked_at.is_some_and(|at| at.elapsed() < INTEREST)
+    }
+
+    /// Reads the log while clients want its counts, until `stop`.
     pub(super) async fn follow_log(&self, source: &dyn EventSource, clock: &Clock, stop: &CancellationToken) {
         let mut reader = None;
         let mut step = async || {
+            if !self.is_wanted() {
+                // The next reader begins anew, because the log may have been trimmed meanwhile.
+                reader = None;
+                *self.lock() = Tally::default();
+                self.is_live.send_replace(false);
+                return Ok(NextRun::Idle);
+            }
             let read = self.read_on(source, clock, &mut reader).await;
             if read.is_err() {
-                self.lock().is_live = false;
+                self.is_live.send_replace(false);
             }
             read?;
             Ok(NextRun::AtOnce)
         };
         let mut turns = LOG_COUNTER.start(stop);
-        while turns.run(step()).await {}
+        while turns.run_woken(self.wanted.notified(), step()).await {}
     }
 
     async fn read_on(
@@ -95,11 +134,11 @@ impl Throughput {
             None => reader.insert(begin(source, clock.now()).await?),
         };
         {
-            let mut tally = self.lock();
-            tally.is_live = reader.at >= reader.seeded_at;
-            if tally.is_live {
-                tally.whole_since.get_or_insert(clock.now());
+            let is_live = reader.at >= reader.seeded_at;
+            if is_live {
+                self.lock().whole_since.get_or_insert(clock.now());
             }
+            self.is_live.send_if_modified(|before| std::mem::replace(before, is_live) != is_live);
         }
         let entries = match source.read_without_bodies(reader.at, AT_ONCE, WAIT).await {
             Err(EventError { kind: EventErrorKind::Corrupt, at: Some(unreadable), .. }) => {
@@ -136,7 +175,7 @@ impl Throughput {
                 attempts_failed: sum.attempts_failed + counts.attempts_failed,
             },
         );
-        tally.is_live.then_some(Rates { window_s: WINDOW_S.unsigned_abs(), counts })
+        self.is_live.borrow().then_some(Rates { window_s: WINDOW_S.unsigned_abs(), counts })
     }
 
     /// The last minutes, at most [`MOST_MINUTES`].
@@ -249,7 +288,7 @@ mod tests {
     /// Counts these events at a time.
     fn told(events: &[Event], now: i64) -> Throughput {
         let throughput = Throughput::default();
-        throughput.lock().is_live = true;
+        throughput.is_live.send_replace(true);
         events.iter().for_each(|event| throughput.lock().count(event, at(now)));
         throughput
     }

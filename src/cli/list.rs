@@ -112,7 +112,7 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
 mod tests {
     use super::super::tests::rendered;
     use super::*;
-    use crate::domain::{Outcome, Timestamp};
+    use crate::domain::{JobState, Outcome, Timestamp};
     use crate::store::JobSummary;
 
     #[test]

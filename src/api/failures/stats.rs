@@ -85,6 +85,7 @@ pub(in crate::api) async fn throughput(
     let minutes = params.number("minutes", 1, MOST_MINUTES)?.unwrap_or(USUAL);
     let form = Form::from_request(&headers, &mut params)?;
     params.done()?;
+    api.throughput.ask().await;
     let report = api.throughput.report(minutes, api.clock.now());
     form.answer(&report.items.clone(), report)
 }

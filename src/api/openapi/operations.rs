@@ -407,7 +407,8 @@ fn operation() -> Vec<Operation> {
     vec![
         Operation::new(QUEUES, "get", "/api/v1/overview", "getOverview", "What goes on now")
             .about("What could not be asked is null. `Accept: text/event-stream` gets a stream: one snapshot a second.")
-            .answer_as(200, "A snapshot", &[("application/json", |s| s.of::<Overview>()), (STREAM, text)]),
+            .answer_as(200, "A snapshot", &[("application/json", |s| s.of::<Overview>()), (STREAM, text)])
+            .refuses(&["unavailable"]),
         Operation::new(QUEUES, "get", "/api/v1/queue", "getQueue", "How many jobs are in each state")
             .answer(200, "The counts, and whether the queue is paused", |s| s.of::<StateCounts>())
             .refuses(&[QUEUE]),

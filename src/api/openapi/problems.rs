@@ -61,6 +61,7 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(503, "log_full", "The event log is full, because history does not keep up."),
     code(503, "store_unavailable", "History can't be reached."),
     code(503, "embedder_unavailable", "The embedding model can't be reached."),
+    code(503, "unavailable", "The server made no overview in time."),
     code(503, "too_many_connections", "The server has as many connections as it takes."),
     code(503, "too_much_at_once", "Large bodies fill the room that the server has for them."),
     code(503, "stopping", "This server is stopping."),
