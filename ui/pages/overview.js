@@ -127,7 +127,7 @@ function chart({ items, whole_since: since }) {
             { name: 'failed', tone: 'failed', values: of('failed') },
         ],
         unknownUntil,
-        caption: unknownUntil > 0 ? 'The server does not know the shaded time: it counts from its start, and from what the event log still holds.' : null,
+        caption: unknownUntil > 0 ? 'The server does not know the shaded time: it counts once a page asks, and knows before that what the event log still holds.' : null,
     });
 }
 
