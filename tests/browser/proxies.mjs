@@ -7,11 +7,25 @@ const listening = (server) => new Promise((go) => server.listen(0, '127.0.0.1', 
     go(`http://127.0.0.1:${server.address().port}`);
 }));
 
-/** Forwards connections to a server. `cut` breaks all there are; new ones are accepted. */
-export async function cuttable(base) {
+/**
+ * Forwards connections to a server. Breaks the first `cuts` of those on which a log comes, each when `after` bytes of it
+ * have passed: by bytes and not by time, so that a slow browser does not find the log at its end.
+ */
+export async function cutting(base, { cuts, after }) {
     const sockets = new Set();
+    let made = 0;
     const proxy = net.createServer((client) => {
         const server = net.connect(Number(new URL(base).port), '127.0.0.1');
+        let passed = NaN;
+        client.on('data', (request) => {
+            passed = /^GET \S+\/logs[? ]/.test(request.toString('latin1')) ? 0 : NaN;
+        });
+        server.on('data', (answer) => {
+            passed += answer.length;
+            if (!(passed >= after) || made >= cuts) return;
+            made++;
+            client.destroy();
+        });
         for (const [from, to] of [[client, server], [server, client]]) {
             sockets.add(from);
             from.on('error', () => {});
@@ -23,8 +37,11 @@ export async function cuttable(base) {
         }
     });
     const address = await listening(proxy);
-    const cut = () => sockets.forEach((socket) => socket.destroy());
-    return { base: address, cut, close: () => (proxy.close(), cut()) };
+    const close = () => {
+        proxy.close();
+        sockets.forEach((socket) => socket.destroy());
+    };
+    return { base: address, made: () => made, close };
 }
 
 /** Forwards requests to a server, but answers those for its events itself: `perSecond`, of which `next` gives each. */
