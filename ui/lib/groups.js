@@ -10,7 +10,7 @@ import { action, jobLink, when } from './widgets.js';
 
 /**
  * @param {any[]} items
- * @param {{ retry: (selection: import('./retry-jobs.js').Selection, what: string) => void, nearness: boolean,
+ * @param {{ retry: (selection: import('./act-on-jobs.js').Selection, what: string) => void, nearness: boolean,
  *   days: number }} options
  *   `nearness`: the similarity is to a text that was searched for, and is worth telling
  */

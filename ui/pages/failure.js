@@ -1,13 +1,13 @@
 // @ts-check
 // One error: what it says, where it belongs, when it came, what is similar, and the jobs that met it.
 
+import { actOnMany } from '../lib/act-on-jobs.js';
 import { dayColumns, trendOf } from '../lib/figures.js';
 import { count } from '../lib/format.js';
 import { mayAct } from '../lib/api.js';
 import { groupList } from '../lib/groups.js';
 import { bind } from '../lib/keys.js';
 import { putInto } from '../lib/put-into.js';
-import { retryJobs } from '../lib/retry-jobs.js';
 import { href } from '../lib/router.js';
 import { resource } from '../lib/scope.js';
 import { signal } from '../lib/signals.js';
@@ -35,9 +35,9 @@ export default function failure({ scope, params, title }) {
     const threshold = resource(scope, () => ['/categories']);
     const put = signal(/** @type {import('../lib/put-into.js').Put | null} */ (null));
 
-    /** @param {import('../lib/retry-jobs.js').Selection} selection @param {string} what */
+    /** @param {import('../lib/act-on-jobs.js').Selection} selection @param {string} what */
     const retry = async (selection, what) => {
-        if (await retryJobs(selection, what)) await jobs.reload();
+        if (await actOnMany('retry', selection, what)) await jobs.reload();
     };
     const retryThese = () => retry({ fingerprint }, 'failed jobs with this error');
     const putThis = async () => {

@@ -1,13 +1,13 @@
 // @ts-check
 // Why jobs fail: the categories of errors, and the errors themselves, each with what can be done about it.
 
+import { actOnMany } from '../lib/act-on-jobs.js';
 import { sparkline } from '../lib/charts.js';
 import { trendOf } from '../lib/figures.js';
 import { count } from '../lib/format.js';
 import { groupList } from '../lib/groups.js';
 import { bind } from '../lib/keys.js';
 import { rateCell, share } from '../lib/rates.js';
-import { retryJobs } from '../lib/retry-jobs.js';
 import { href } from '../lib/router.js';
 import { resource } from '../lib/scope.js';
 import { signal } from '../lib/signals.js';
@@ -41,9 +41,9 @@ export default function failures({ scope, query, title }) {
     const similar = resource(scope, () => (searched.value ? ['/failures/similar', { text: searched.value, limit: 20 }]
         : null));
     const reload = () => Promise.all([categories.reload(), groups.reload()]);
-    /** @param {import('../lib/retry-jobs.js').Selection} selection @param {string} what */
+    /** @param {import('../lib/act-on-jobs.js').Selection} selection @param {string} what */
     const retry = async (selection, what) => {
-        if (await retryJobs({ ...moments(span()), ...selection }, what)) await reload();
+        if (await actOnMany('retry', { ...moments(span()), ...selection }, what)) await reload();
     };
     const step = (/** @type {number} */ by) => {
         const links = /** @type {HTMLElement[]} */ ([...document.querySelectorAll('a.error-text')]);
@@ -140,7 +140,7 @@ function searchForm(query) {
 /**
  * @param {import('../lib/router.js').Query} query
  * @param {any[]} items
- * @param {(selection: import('../lib/retry-jobs.js').Selection, what: string) => void} retry
+ * @param {(selection: import('../lib/act-on-jobs.js').Selection, what: string) => void} retry
  */
 function categoryTable(query, items, retry) {
     if (!items.length) return html`<p class="muted">No attempt of these jobs has failed.</p>`;

@@ -1,6 +1,7 @@
 // @ts-check
 // All jobs: filters in the address, pages by keyset, live states, and actions on one, on some or on all that match.
 
+import { VERBS, actOnMany } from '../lib/act-on-jobs.js';
 import { mayAct, post, segment } from '../lib/api.js';
 import { count } from '../lib/format.js';
 import { bind } from '../lib/keys.js';
@@ -8,13 +9,12 @@ import { href } from '../lib/router.js';
 import { signal } from '../lib/signals.js';
 import { each, html } from '../lib/view.js';
 import { attempt, confirm, empty, loading, problemNote } from '../lib/widgets.js';
-import { VERBS, actOnMany } from './jobs/bulk.js';
 import { chips, clearFilters, filterForm, filterOf, hasFilters, stateChips } from './jobs/filters.js';
 import { jobList } from './jobs/list.js';
 import { rowView } from './jobs/row.js';
 
 /** @typedef {import('./jobs/row.js').Row} Row */
-/** @typedef {import('./jobs/bulk.js').Verb} Verb */
+/** @typedef {import('../lib/act-on-jobs.js').Verb} Verb */
 
 /** @type {import('../lib/router.js').Page} */
 export default function jobs({ scope, query, title }) {

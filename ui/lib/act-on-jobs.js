@@ -1,11 +1,12 @@
 // @ts-check
 // One action on many jobs: first what it would do, then the question, then batch by batch what it does.
 
-import { Problem, post } from '../../lib/api.js';
-import { count } from '../../lib/format.js';
-import { signal } from '../../lib/signals.js';
-import { html } from '../../lib/view.js';
-import { dialog, jobLink, problemNote } from '../../lib/widgets.js';
+import { Problem, post } from './api.js';
+import { count } from './format.js';
+import { jobs } from './rates.js';
+import { signal } from './signals.js';
+import { html } from './view.js';
+import { dialog, jobLink, problemNote } from './widgets.js';
 
 /** Jobs of one request that acts: few, so that progress is seen. */
 const BATCH = 500;
@@ -14,7 +15,11 @@ const PREVIEW_BATCH = 2000;
 /** The preview looks at no more jobs than this. */
 const MOST_PREVIEWED = 100_000;
 
+/** How many of the chosen jobs the question shows. */
+const SHOWN = 5;
+
 /** @typedef {'retry' | 'cancel' | 'promote' | 'remove'} Verb */
+/** @typedef {Record<string, any>} Selection `ids`, or a filter; what is empty is no condition */
 /**
  * What is done: the verb for people, what has happened, what it means.
  * @type {Record<Verb, { yes: string, done: string, means: string }>}
@@ -42,12 +47,16 @@ export const VERBS = {
 class Tally {
     done = 0;
     skipped = 0;
+    /** The first of those that were done. @type {string[]} */
+    samples = [];
     /** By reason: how many, and some of them. @type {Map<string, { n: number, ids: string[] }>} */
     reasons = new Map();
 
     /** @param {any} answer */
     add(answer) {
-        this.done += (answer.done ?? answer.retried ?? []).length;
+        const done = answer.done ?? answer.retried ?? [];
+        this.done += done.length;
+        this.samples = [...this.samples, ...done].slice(0, SHOWN);
         for (const [id, why] of Object.entries(answer.skipped ?? {})) {
             this.skipped++;
             // Reasons that differ only in the job's own id are one.
@@ -84,11 +93,12 @@ function reasons(tally) {
 /**
  * Asks and acts. Gives how many jobs were acted on; null when nothing was done.
  * @param {Verb} verb
- * @param {Record<string, any>} chosen `ids`, or a filter
+ * @param {Selection} selection
  * @param {string} which the jobs, in words
  * @returns {Promise<number | null>}
  */
-export async function actOnMany(verb, chosen, which) {
+export async function actOnMany(verb, selection, which) {
+    const chosen = Object.fromEntries(Object.entries(selection).filter(([, value]) => value !== ''));
     const { yes, done, means } = VERBS[verb];
     const phase = signal(/** @type {'preview' | 'ask' | 'run' | 'end'} */ ('preview'));
     /** Changes with each batch. */
@@ -157,14 +167,15 @@ export async function actOnMany(verb, chosen, which) {
                     return html`<p>Looking what it would do: ${count(preview.looked)} jobs so far.</p>
                     <progress aria-label="Preview" max=${MOST_PREVIEWED} value=${preview.looked}></progress>`;
                 if (phase.value === 'ask')
-                    return html`<p><strong>${more()}${count(preview.done)}</strong> ${preview.done === 1 ? 'job'
-                        : 'jobs'} would be ${done}.
+                    return html`<p><strong>${more()}${jobs(preview.done)}</strong> would be ${done}.
                     ${preview.looked ? null : 'No job was found.'} ${isMore
                         ? `The preview ended after ${count(preview.looked)} jobs; the action goes on to the last.`
-                            : null}</p>${reasons(preview)}`;
+                            : null}</p>
+                    ${preview.done ? html`<p class="row small">${preview.samples.map((id) => jobLink(id))}${
+                        preview.done > SHOWN ? '…' : null}</p>` : null}
+                    ${reasons(preview)}`;
                 const total = preview.looked;
-                return html`<p><strong>${count(result.done)}</strong> ${result.done === 1 ? 'job was'
-                    : 'jobs were'} ${done}${phase.value === 'run'
+                return html`<p><strong>${jobs(result.done)}</strong> ${result.done === 1 ? 'was' : 'were'} ${done}${phase.value === 'run'
                         ? `, ${count(result.looked)} of ${more()}${count(total)} looked at` : cursor
                             ? '. The rest was left: you stopped it' : ''}.</p>
                     ${phase.value === 'run' ? html`<progress aria-label="Progress" max=${isMore ? null : total}
@@ -198,8 +209,7 @@ export async function actOnMany(verb, chosen, which) {
                 return html`<button @click=${() => close(null)}>${preview.done ? 'Leave them' : 'Close'}</button>
                     ${preview.done ? html`<button class=${verb === 'remove' || verb === 'cancel' ? 'danger'
                         : 'primary'} ref=${focus}
-                            @click=${run}>${yes} ${more()}${count(preview.done)} ${preview.done === 1 ? 'job'
-                                : 'jobs'}</button>` : null}`;
+                            @click=${run}>${yes} ${more()}${jobs(preview.done)}</button>` : null}`;
             default:
                 return html`${cursor ? html`<button @click=${run}>Go on</button>` : null}<button class="primary"
                     ref=${focus} @click=${() => close(null)}>Close</button>`;
