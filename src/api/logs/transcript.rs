@@ -1,6 +1,7 @@
 //! Merges the queue's pieces of output with history's tails: the client gets each byte once, in
 //! order, and a mark where some are missing. Does no I/O.
 
+use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -30,6 +31,19 @@ pub(super) struct LogPosition {
     attempt: u32,
     stdout: u64,
     stderr: u64,
+}
+
+impl LogPosition {
+    /// This position, but nothing less than `had`.
+    fn at_least(self, had: LogPosition) -> Self {
+        match self.attempt.cmp(&had.attempt) {
+            Ordering::Less => had,
+            Ordering::Greater => self,
+            Ordering::Equal => {
+                Self { attempt: self.attempt, stdout: self.stdout.max(had.stdout), stderr: self.stderr.max(had.stderr) }
+            }
+        }
+    }
 }
 
 impl fmt::Display for LogPosition {
@@ -274,7 +288,10 @@ impl Transcript {
     }
 
     fn push(&mut self, event: LogEvent) {
-        self.events.push(TranscriptEvent { event, position: self.position });
+        // What the client had before it reconnected is read again, and skipped. An event that comes meanwhile must not
+        // send the client back to there, should the connection break once more.
+        let position = self.position.at_least(self.had);
+        self.events.push(TranscriptEvent { event, position });
     }
 }
 
@@ -398,6 +415,25 @@ mod tests {
         let mut t = back();
         t.absorb(&[ended_attempt(1, "x"), ended_late(2, 11, "rld")], Read::Last, true);
         assert_eq!(short(&mut t), "<2>rld]", "only what it had not is missing");
+    }
+
+    #[test]
+    fn who_comes_back_is_sent_back_by_no_event() {
+        let mut t = Transcript::new(Wanted::default(), "2.6.0".parse().ok());
+        t.state(JobState::Active);
+        t.absorb(&[ended_attempt(1, "x"), attempt(2)], Read::All, false);
+        t.progress(Some(&Progress { percent: 50.0, text: String::new() }));
+        t.add(piece(2, 0, "hel"));
+        t.flush();
+        t.progress(Some(&Progress { percent: 60.0, text: String::new() }));
+        t.add(piece(2, 3, "lo world"));
+        t.flush();
+        let positions: Vec<_> = t.take_events().into_iter().map(|told| told.position.to_string()).collect();
+        assert_eq!(
+            positions,
+            ["2.6.0", "2.6.0", "2.6.0", "2.11.0"],
+            "a cut after any of them loses and doubles nothing"
+        );
     }
 
     #[test]
