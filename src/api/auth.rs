@@ -43,22 +43,14 @@ pub(super) struct AuthState {
 
 /// Middleware: refuses requests that are not allowed, and passes on the others.
 pub(super) async fn guard(State(guard): State<AuthState>, mut request: Request, next: Next) -> Response {
-    let settings = &guard.api.settings;
     if request.extensions().get::<OnlyProbes>().is_some() && !health::is_probe(request.uri().path()) {
         let detail = "too many connections are being answered; try again, or raise serve.max_connections";
         return ApiError::busy("too_many_connections", detail).into_response();
     }
-    let host = match Host::of(&request) {
+    let host = match Host::admit(&request, guard.loopback, &guard.api.settings.allowed_hosts) {
         Ok(host) => host,
         Err(error) => return error.into_response(),
     };
-    if guard.loopback && !host.as_ref().is_some_and(|host| host.is_local(&settings.allowed_hosts)) {
-        let named = host.map_or("nothing".to_owned(), |host| format!("{:?}", host.text));
-        let detail = format!(
-            "this server is addressed as localhost, not as {named}; add the name to serve.allowed_hosts if it is yours"
-        );
-        return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail).into_response();
-    }
     let path = request.uri().path();
     let caller = Caller::of(&guard.api, request.headers());
     if !request.method().is_safe() {

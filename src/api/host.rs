@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use axum::extract::Request;
-use axum::http::{Version, header};
+use axum::http::{StatusCode, Version, header};
 
 use super::problem::ApiError;
 
@@ -41,12 +41,29 @@ impl Host {
         has_port.then(|| Self { text: text.to_owned(), name: name.to_owned() })
     }
 
+    /// The host that a request names, if the listener answers to it. One that only this machine can reach (`loopback`)
+    /// answers to the names of the loopback and to `allowed`: so no page can reach it under a name of its own.
+    ///
+    /// # Errors
+    /// 400 as for [`Host::of`], 421 when the listener does not answer to that host.
+    pub(super) fn admit(request: &Request, loopback: bool, allowed: &[String]) -> Result<Option<Self>, ApiError> {
+        let host = Self::of(request)?;
+        if !loopback || host.as_ref().is_some_and(|host| host.is_local(allowed)) {
+            return Ok(host);
+        }
+        let named = host.map_or("nothing".to_owned(), |host| format!("{:?}", host.text));
+        let detail = format!(
+            "this server is addressed as localhost, not as {named}; add the name to serve.allowed_hosts if it is yours"
+        );
+        Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail))
+    }
+
     /// Finds the host that a request names.
     ///
     /// # Errors
     /// 400 when the request names none, more than one, or a text that is no host. A request of
     /// HTTP/1.0 need not name one.
-    pub(super) fn of(request: &Request) -> Result<Option<Self>, ApiError> {
+    fn of(request: &Request) -> Result<Option<Self>, ApiError> {
         let invalid = |detail: String| ApiError::bad_request("invalid_host", detail);
         let mut named = request.headers().get_all(header::HOST).iter();
         let header = match (named.next(), named.next()) {
@@ -79,7 +96,7 @@ impl Host {
 
     /// Whether the host is a name of this machine's loopback, or one of `allowed`. A foreign web
     /// page whose name was made to point here (DNS rebinding) still sends its own name.
-    pub(super) fn is_local(&self, allowed: &[String]) -> bool {
+    fn is_local(&self, allowed: &[String]) -> bool {
         let is = |other: &str| self.name.eq_ignore_ascii_case(other);
         is("localhost")
             || self.name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

@@ -54,13 +54,8 @@ async fn show(State(guard): State<Guard>, headers: HeaderMap) -> Result<Response
 /// Middleware: refuses requests that the API of a server would refuse, too.
 async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let Guard { settings, loopback } = guard;
-    let host = match Host::of(&request) {
-        Ok(host) => host,
-        Err(error) => return error.into_response(),
-    };
-    if loopback && !host.is_some_and(|host| host.is_local(&settings.allowed_hosts)) {
-        let detail = "this listener is addressed as localhost; add the name to serve.allowed_hosts if it is yours";
-        return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail).into_response();
+    if let Err(error) = Host::admit(&request, loopback, &settings.allowed_hosts) {
+        return error.into_response();
     }
     let admits = |given| settings.tokens.iter().any(|token| token.is(given));
     if !settings.tokens.is_empty() && !bearer(request.headers()).is_some_and(admits) {
