@@ -38,24 +38,7 @@ pub(super) fn queued(job: &Arc<Job>, state: JobState, attempts_started: u32) -> 
 
 /// A worker that tells no more than it must.
 pub(super) fn worker() -> WorkerInfo {
-    WorkerInfo {
-        id: WorkerId::parse("w").unwrap(),
-        host: "h".to_owned(),
-        pid: 1,
-        version: "1".to_owned(),
-        started_at: Timestamp::from_millis(0),
-        last_seen: Timestamp::from_millis(0),
-        slots: 1,
-        cores: 1,
-        running: 0,
-        draining: false,
-        unhealthy: None,
-        binaries: None,
-        cpus: None,
-        memory_bytes: None,
-        memory_available_bytes: None,
-        jobs: None,
-    }
+    WorkerInfo::bare("w")
 }
 
 /// The record of an attempt that runs.

@@ -172,7 +172,6 @@ mod tests {
 
     fn worker(id: &str) -> WorkerInfo {
         WorkerInfo {
-            id: id.parse().unwrap(),
             host: "build".into(),
             pid: 7,
             version: "0.1.0".into(),
@@ -181,13 +180,7 @@ mod tests {
             slots: 8,
             cores: 8,
             running: 3,
-            draining: false,
-            unhealthy: None,
-            binaries: None,
-            cpus: None,
-            memory_bytes: None,
-            memory_available_bytes: None,
-            jobs: None,
+            ..WorkerInfo::bare(id)
         }
     }
 

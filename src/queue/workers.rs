@@ -82,6 +82,29 @@ impl WorkerInfo {
     pub fn has_binary(&self, name: &JobName) -> Option<bool> {
         Some(self.binaries.as_ref()?.contains(name))
     }
+
+    /// For unit tests: an idle worker of one slot that tells no more than it must.
+    #[cfg(test)]
+    pub(crate) fn bare(id: &str) -> Self {
+        Self {
+            id: WorkerId::parse(id).expect("the id of a test is one"),
+            host: "h".to_owned(),
+            pid: 1,
+            version: "1".to_owned(),
+            started_at: Timestamp::from_millis(0),
+            last_seen: Timestamp::from_millis(0),
+            slots: 1,
+            cores: 1,
+            running: 0,
+            draining: false,
+            unhealthy: None,
+            binaries: None,
+            cpus: None,
+            memory_bytes: None,
+            memory_available_bytes: None,
+            jobs: None,
+        }
+    }
 }
 
 #[cfg(test)]

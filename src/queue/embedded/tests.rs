@@ -239,24 +239,8 @@ async fn claims_of_an_older_version_go_by_the_wall_clock() {
 async fn a_worker_that_missed_its_heartbeats_is_not_listed_but_keeps_its_jobs() {
     let settings = QueueSettings { lease: Duration::from_secs(3600), ..QueueSettings::default() };
     let bench = Bench::with(settings).await;
-    let info = WorkerInfo {
-        id: WorkerId::parse("w").unwrap(),
-        host: "host".to_owned(),
-        pid: 1,
-        version: String::new(),
-        started_at: bench.clock.now(),
-        last_seen: bench.clock.now(),
-        slots: 1,
-        cores: 1,
-        running: 0,
-        draining: false,
-        unhealthy: None,
-        binaries: None,
-        cpus: None,
-        memory_bytes: None,
-        memory_available_bytes: None,
-        jobs: None,
-    };
+    let now = bench.clock.now();
+    let info = WorkerInfo { started_at: now, last_seen: now, ..WorkerInfo::bare("w") };
     bench.queue.heartbeat(&info).await.unwrap();
     bench.submit(bench.job(|_| {})).await;
     let mut claims = bench.claim("w", 1).await;
