@@ -79,14 +79,14 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         (_, true) => ReadyStatus::Stopping,
         (false, false) => ReadyStatus::Unavailable,
     };
-    let store = match (component(&store.and(folded.clone())), lacks) {
+    let store = match (Component::of(&store.and(folded.clone())), lacks) {
         (store, Some(lacks)) if store == Component::OK => Component::ill(ComponentStatus::Degraded, lacks),
         (store, _) => store,
     };
     let components = ReadyComponents {
-        queue: component(&queue),
+        queue: Component::of(&queue),
         store,
-        events: component(&log),
+        events: Component::of(&log),
         workers: (!unhealthy.is_empty()).then_some(UnhealthyWorkers { status: ComponentStatus::Degraded, unhealthy }),
     };
     // This is useful with the store away too: it shows how much history has to catch up with.
@@ -126,12 +126,5 @@ async fn probe<T, E: std::error::Error + 'static>(call: impl Future<Output = Res
             e.to_string()
         }),
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-    }
-}
-
-fn component<T>(answer: &Result<T, String>) -> Component {
-    match answer {
-        Ok(_) => Component::OK,
-        Err(error) => Component::ill(ComponentStatus::Unavailable, error),
     }
 }

@@ -17,7 +17,7 @@ use super::state::Api;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{Entry, JobState, PageRequest, Timestamp};
 use crate::events::{Cursor, LogSpan};
-use crate::queue::{QueueError, WorkerInfo};
+use crate::queue::{QueueError, QueuedJob, WorkerInfo};
 use crate::stats::categories::categories;
 use crate::store::{DayRange, StoreError};
 use crate::wire::{
@@ -110,7 +110,7 @@ async fn look(api: &Api, failing: &mut Counted) -> Overview {
     let now = api.clock.now();
     let (counts, oldest, workers, log, folded, parked, failing, ()) = tokio::join!(
         asked(api.queue.counts()),
-        asked(oldest_waiting(api)),
+        asked(oldest_ready(api)),
         asked(api.queue.workers()),
         asked(api.source.span()),
         asked(api.history.cursor()),
@@ -126,19 +126,23 @@ async fn look(api: &Api, failing: &mut Counted) -> Overview {
         Ok(log) if log.length >= log.cap => {
             Component::ill(ComponentStatus::Unavailable, ApiError::log_full(log).detail())
         }
-        log => component(log),
+        log => Component::of(log),
     };
     let store = match (&folded, api.history.lacks()) {
         (Ok(_), Some(lacks)) => Component::ill(ComponentStatus::Degraded, lacks),
-        (folded, _) => component(folded),
+        (folded, _) => Component::of(folded),
     };
     Overview {
         at: now,
         version: api.settings.version.to_string(),
         rates: log.as_ref().ok().and_then(|_| api.throughput.rates(now)),
-        components: Components { queue: component(&counts), store, events },
+        components: Components { queue: Component::of(&counts), store, events },
         queue: counts.ok(),
-        oldest_waiting: oldest.ok().flatten(),
+        oldest_waiting: oldest.ok().flatten().map(|job| OldestWaiting {
+            id: job.job.id.clone(),
+            name: job.job.name.clone(),
+            since: job.ready_since(),
+        }),
         workers: workers.ok().map(|workers| together(&workers)),
         failing,
         history,
@@ -153,24 +157,11 @@ async fn asked<T, E: std::error::Error>(call: impl Future<Output = Result<T, E>>
     }
 }
 
-fn component<T>(answer: &Result<T, String>) -> Component {
-    match answer {
-        Ok(_) => Component::OK,
-        Err(error) => Component::ill(ComponentStatus::Unavailable, error.clone()),
-    }
-}
-
 /// Of the first ready job without a priority and the first with one, that which is ready for longer.
-async fn oldest_waiting(api: &Api) -> Result<Option<OldestWaiting>, QueueError> {
+pub(super) async fn oldest_ready(api: &Api) -> Result<Option<QueuedJob>, QueueError> {
     let first = |state| api.queue.page(state, PageRequest::first(1));
     let (waiting, prioritized) = tokio::try_join!(first(JobState::Waiting), first(JobState::Prioritized))?;
-    let jobs = waiting.items.into_iter().chain(prioritized.items);
-    let since = jobs.map(|job| OldestWaiting {
-        id: job.job.id.clone(),
-        name: job.job.name.clone(),
-        since: job.due_at.unwrap_or(job.job.submitted_at),
-    });
-    Ok(since.min_by_key(|job| job.since))
+    Ok(waiting.items.into_iter().chain(prioritized.items).min_by_key(QueuedJob::ready_since))
 }
 
 fn together(workers: &[WorkerInfo]) -> WorkersTotal {
@@ -233,16 +224,11 @@ async fn failing(api: &Api, now: Timestamp) -> Result<Vec<FailingCategory>, Stor
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::fakes;
 
     #[test]
     fn workers_are_added_up() {
-        let worker = |running, slots, draining| {
-            let json = serde_json::json!({
-                "id": "w", "host": "h", "pid": 1, "version": "1", "started_at": "2026-11-24T08:00:00Z",
-                "last_seen": "2026-11-24T08:00:00Z", "slots": slots, "cores": 8, "running": running, "draining": draining,
-            });
-            serde_json::from_value::<WorkerInfo>(json).unwrap()
-        };
+        let worker = |running, slots, draining| WorkerInfo { slots, cores: 8, running, draining, ..fakes::worker() };
         let unhealthy = WorkerInfo { unhealthy: Some("no binary".to_owned()), ..worker(0, 8, false) };
         let total = together(&[worker(1, 4, false), worker(3, 2, true), unhealthy]);
         let expected = WorkersTotal {

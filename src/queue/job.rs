@@ -86,6 +86,13 @@ pub struct QueuedJob {
     pub waits_for: Vec<JobId>,
 }
 
+impl QueuedJob {
+    /// Since when a worker could have taken it, while it waits for its first start.
+    pub fn ready_since(&self) -> Timestamp {
+        self.job.submitted_at + self.job.options.delay
+    }
+}
+
 /// How many jobs are in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "documented at JobState")]

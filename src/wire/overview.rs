@@ -170,6 +170,14 @@ impl Component {
     /// One that works.
     pub const OK: Component = Component { status: ComponentStatus::Ok, error: None };
 
+    /// One that has given this answer.
+    pub fn of<T>(answer: &Result<T, String>) -> Self {
+        match answer {
+            Ok(_) => Self::OK,
+            Err(error) => Self::ill(ComponentStatus::Unavailable, error),
+        }
+    }
+
     /// One that is not well.
     pub fn ill(status: ComponentStatus, error: impl Into<String>) -> Self {
         Self { status, error: Some(error.into()) }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::overview::oldest_ready;
 use crate::api::state::Api;
 use crate::background::{BackgroundLoop, NextRun, Period};
-use crate::domain::{JobState, PageRequest, ScheduleId, Timestamp, Timing};
+use crate::domain::{ScheduleId, Timestamp, Timing};
 use crate::events::{Cursor, LogSpan};
 use crate::metrics::{Lag, METRICS, QueueCounts, Snapshot};
-use crate::queue::{QueueError, QueuedJob, ScheduleStanding, StateCounts, WorkerInfo};
+use crate::queue::{ScheduleStanding, StateCounts, WorkerInfo};
 
 /// With [`PATIENCE`] short enough that no snapshot is older than 5 s. Readers ask again, so the run in hand is dropped.
 const LOOK: BackgroundLoop = BackgroundLoop::new("metrics snapshot", Period::Every(Duration::from_secs(2))).drop_run();
@@ -48,20 +49,15 @@ async fn ask<T, E>(question: impl Future<Output = Result<T, E>>) -> Option<T> {
 
 /// What the backends say of all but schedules.
 async fn sample(api: &Api) -> Snapshot {
-    let first = |state| async move {
-        let page = api.queue.page(state, PageRequest::first(1)).await?;
-        Ok::<_, QueueError>(page.items.into_iter().next())
-    };
-    let (counts, waiting, prioritized, workers, span, (cursor, lag)) = tokio::join!(
+    let (counts, oldest, workers, span, (cursor, lag)) = tokio::join!(
         ask(api.queue.counts()),
-        ask(first(JobState::Waiting)),
-        ask(first(JobState::Prioritized)),
+        ask(oldest_ready(api)),
         ask(api.queue.workers()),
         ask(api.source.span()),
         behind(api),
     );
     let now = api.clock.now();
-    let oldest = waiting.flatten().into_iter().chain(prioritized.flatten()).map(|job| ready_at(&job)).min();
+    let oldest = oldest.flatten().map(|job| job.ready_since());
     let [queue, store] = api.settings.exposition.backends();
     let (queue_up, store_up) = (counts.is_some() && span.is_some(), cursor.is_some());
     let backends =
@@ -74,11 +70,6 @@ async fn sample(api: &Api) -> Snapshot {
         log: span.map(|LogSpan { length, cap, .. }| [length, cap]),
         lag,
     }
-}
-
-/// Since when a job that waits could have been taken.
-fn ready_at(job: &QueuedJob) -> Timestamp {
-    job.job.submitted_at + job.job.options.delay
 }
 
 fn queue_counts(counts: &StateCounts, oldest_waiting: Duration) -> QueueCounts {
