@@ -31,6 +31,7 @@ pub mod config;
 mod counting;
 pub mod descriptors;
 pub mod doctor;
+pub mod interest;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;

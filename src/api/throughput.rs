@@ -7,14 +7,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::repeats::Repeats;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{Clock, Entry, Event, EventKind, FinalState, Outcome, Timestamp};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
+use crate::interest::Interest;
 use crate::wire::{EventCounts, Rates, ThroughputItem, ThroughputReport};
 
 /// A read has no effect, and may wait for events that do not come: it is dropped at the stop. Other readers of the log
@@ -33,15 +34,12 @@ pub(super) const MOST_MINUTES: u64 = 1440;
 const WINDOW_S: i64 = 60;
 
 /// How long the reader goes on after the last question.
-const INTEREST: Duration = Duration::from_secs(24 * 3600);
+const WANTED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// What the log has told so far.
 pub(super) struct Throughput {
     tally: Mutex<Tally>,
-    /// When it was last asked; `None` before the first time.
-    asked_at: Mutex<Option<Instant>>,
-    /// Wakes the reader.
-    wanted: Notify,
+    questions: Interest,
     /// Whether the reader has come to the end of the log and can read on.
     is_live: watch::Sender<bool>,
 }
@@ -66,8 +64,7 @@ impl Default for Tally {
 
 impl Default for Throughput {
     fn default() -> Self {
-        let (tally, asked_at, wanted) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self { tally, asked_at, wanted, is_live: watch::Sender::new(false) }
+        Self { tally: Mutex::default(), questions: Interest::default(), is_live: watch::Sender::new(false) }
     }
 }
 
@@ -88,22 +85,17 @@ impl Throughput {
     /// Notes that a client asks, and waits a moment for a reader that has only just begun.
     pub(super) async fn ask(&self) {
         const PATIENCE: Duration = Duration::from_millis(700);
-        *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.wanted.notify_one();
+        self.questions.note();
+        self.questions.wake();
         let mut is_live = self.is_live.subscribe();
         let _ = timeout(PATIENCE, is_live.wait_for(|live| *live)).await;
-    }
-
-    fn is_wanted(&self) -> bool {
-        let asked_at = *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        asked_at.is_some_and(|at| at.elapsed() < INTEREST)
     }
 
     /// Reads the log while clients want its counts, until `stop`.
     pub(super) async fn follow_log(&self, source: &dyn EventSource, clock: &Clock, stop: &CancellationToken) {
         let mut reader = None;
         let mut step = async || {
-            if !self.is_wanted() {
+            if !self.questions.is_within(WANTED_FOR) {
                 // The next reader begins anew, because the log may have been trimmed meanwhile.
                 reader = None;
                 *self.lock() = Tally::default();
@@ -118,7 +110,7 @@ impl Throughput {
             Ok(NextRun::AtOnce)
         };
         let mut turns = LOG_COUNTER.start(stop);
-        while turns.run_woken(self.wanted.notified(), step()).await {}
+        while turns.run_woken(self.questions.woken(), step()).await {}
     }
 
     async fn read_on(

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::METRICS;
+use crate::interest::Interest;
 
 /// An older snapshot is not shown.
 const OLDEST: Duration = Duration::from_secs(5);
@@ -68,8 +69,7 @@ pub struct Lag {
 #[derive(Default)]
 pub struct SnapshotCell {
     latest: Mutex<Option<(Instant, Snapshot)>>,
-    scraped_at: Mutex<Option<Instant>>,
-    wanted: Notify,
+    scrapes: Interest,
     made: Notify,
 }
 
@@ -82,21 +82,20 @@ impl SnapshotCell {
 
     /// Whether there was a scrape lately.
     pub fn is_wanted(&self) -> bool {
-        let scraped_at = self.scraped_at.lock().unwrap_or_else(PoisonError::into_inner);
-        scraped_at.is_some_and(|at| at.elapsed() < WANTED_FOR)
+        self.scrapes.is_within(WANTED_FOR)
     }
 
     /// Returns at the next scrape that finds no snapshot.
     pub async fn wanted(&self) {
-        self.wanted.notified().await;
+        self.scrapes.woken().await;
     }
 
     /// Notes a scrape. The first after a while waits a moment for a snapshot, and goes without if none comes.
     pub async fn scraped(&self) {
-        *self.scraped_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.scrapes.note();
         let made = self.made.notified();
         if self.latest().is_none() {
-            self.wanted.notify_one();
+            self.scrapes.wake();
             let _ = tokio::time::timeout(PATIENCE, made).await;
         }
     }

@@ -12,7 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("outage", &["logging", "reconnect"]),
     ("background", &["outage", "reconnect"]),
     ("memory", &[]),
-    ("metrics", &["domain"]),
+    ("interest", &[]),
+    ("metrics", &["domain", "interest"]),
     ("process", &[]),
     ("lifecycle", &["descriptors"]),
     ("notify", &[]),
@@ -51,6 +52,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "domain",
             "background",
+            "interest",
             "logging",
             "metrics",
             "outage",
