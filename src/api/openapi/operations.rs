@@ -331,7 +331,7 @@ fn statistics() -> Vec<Operation> {
             .query("trend", number(1, 90), "With the failures of each of the last so many days")
             .answer_as(200, "By category", &[("application/json", |s| s.of::<CategoriesReport>()), ("text/csv", text)]),
         Operation::new(STATISTICS, "get", "/api/v1/stats/throughput", "getThroughput", "What happened in each minute")
-            .about("The server counts from its start on, and what the event log still holds from before.")
+            .about("The server counts once a client asks, and knows of the time before what the event log still holds.")
             .query("minutes", number(1, 1440), "So many of the last minutes; 60 when absent")
             .query("format", json!({"type": "string", "enum": ["json", "csv"]}), "The same as `Accept: text/csv`")
             .answer_as(
