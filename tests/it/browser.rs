@@ -2,14 +2,13 @@
 //! and print figures. And what needs no browser: the page's types, and the tests of its modules.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{Jobber, Place, Start};
+use crate::harness::{Jobber, Place, Start, succeed};
 
 const OPERATOR: &str = "the-token-of-operators";
 const VIEWER: &str = "the-token-of-viewers";
@@ -41,12 +40,8 @@ fn chromium() -> PathBuf {
 async fn node(args: &[&str]) -> String {
     let is_long = std::env::var("JOBBER_TEST_LONG").is_ok_and(|value| value == "1");
     let mut command = Command::new("node");
-    command.current_dir(root()).args(args).stdin(Stdio::null()).kill_on_drop(true);
-    let patience = if is_long { LONG_PATIENCE } else { PATIENCE };
-    let output = tokio::time::timeout(patience, command.output()).await.expect("node ends").expect("node is installed");
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}");
-    stdout.into_owned()
+    command.current_dir(root()).args(args);
+    succeed(command, if is_long { LONG_PATIENCE } else { PATIENCE }).await
 }
 
 /// Runs a script of tests/browser against a server. What it measured is shown also when all is well.

@@ -2,13 +2,12 @@
 //! it work? The tools come from `tools/install-test-tools`, the scripts from `tests/contract`.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{Jobber, run};
+use crate::harness::{Jobber, run, succeed};
 
 /// How long a tool may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -32,16 +31,6 @@ fn node_tool(name: &str) -> Command {
     let tool = contract().join("node_modules/.bin").join(name);
     assert!(tool.exists(), "run tools/install-test-tools: {} is missing", tool.display());
     Command::new(tool)
-}
-
-/// What a tool printed. It has to succeed.
-async fn finish(mut tool: Command) -> String {
-    let name = format!("{tool:?}");
-    let child = tool.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, child).await.expect("it ends").expect("it is installed");
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{name}\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
-    stdout
 }
 
 /// Writes the description into a file of this directory.
@@ -75,10 +64,10 @@ async fn the_description_is_valid_openapi_and_so_are_its_examples() {
     let path = description(dir.path()).await;
     let mut validator = python_tool("openapi-spec-validator");
     validator.arg(&path);
-    finish(validator).await;
+    succeed(validator, PATIENCE).await;
     let mut examples = python_tool("python");
     examples.arg(contract().join("examples.py")).arg(&path);
-    let checked: u32 = finish(examples).await.trim().parse().unwrap();
+    let checked: u32 = succeed(examples, PATIENCE).await.trim().parse().unwrap();
     assert!(checked > 50, "{checked}");
 }
 
@@ -92,14 +81,14 @@ async fn a_typescript_client_made_from_the_description_submits_a_job() {
     std::os::unix::fs::symlink(contract().join("node_modules"), dir.path().join("node_modules")).unwrap();
     let mut generator = node_tool("openapi-typescript");
     generator.arg(path).arg("--output").arg(dir.path().join("schema.d.ts"));
-    finish(generator).await;
+    succeed(generator, PATIENCE).await;
     let mut compiler = node_tool("tsc");
     compiler.arg("--project").arg(dir.path());
-    finish(compiler).await;
+    succeed(compiler, PATIENCE).await;
     let jobber = server(None).await;
     let mut client = Command::new("node");
     client.arg(dir.path().join("client.js")).arg(jobber.base());
-    let printed: Value = serde_json::from_str(&finish(client).await).unwrap();
+    let printed: Value = serde_json::from_str(&succeed(client, PATIENCE).await).unwrap();
     assert_eq!(printed, read_back("typescript"));
 }
 
@@ -111,11 +100,11 @@ async fn a_python_client_made_from_the_description_submits_a_job() {
     generator.args(["generate", "--meta", "none", "--fail-on-warning", "--path"]).arg(path);
     generator.arg("--output-path").arg(dir.path().join("jobber_client"));
     generator.arg("--config").arg(contract().join("python-client.yaml"));
-    finish(generator).await;
+    succeed(generator, PATIENCE).await;
     let jobber = server(None).await;
     let mut client = python_tool("python");
     client.arg(contract().join("client.py")).arg(jobber.base()).env("PYTHONPATH", dir.path());
-    let printed: Value = serde_json::from_str(&finish(client).await).unwrap();
+    let printed: Value = serde_json::from_str(&succeed(client, PATIENCE).await).unwrap();
     assert_eq!(printed, read_back("python"));
 }
 
@@ -137,7 +126,7 @@ async fn explore(token: Option<&str>, phases: &str) {
             explorer.env_remove("JOBBER_TOKEN");
         }
     }
-    finish(explorer).await;
+    succeed(explorer, PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,10 @@
 //! The same queue as the real BullMQ: Node's package from npm, in both versions that are in use, on one side, the real
 //! binary on the other.
 
-use std::process::Stdio;
-
 use serde_json::{Value, json};
 
 use crate::harness::redis::Redis;
-use crate::harness::{Jobber, PATIENCE, Place, eventually};
+use crate::harness::{Jobber, PATIENCE, Place, eventually, succeed};
 
 /// Makes a test of every case for every version.
 macro_rules! with_node {
@@ -38,17 +36,9 @@ pub(crate) async fn node(bullmq: &str, script: &str, args: &[&str]) -> Vec<Value
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat-node");
     let package = folder.join("node_modules").join(bullmq);
     assert!(package.exists(), "run tools/install-test-tools: npm's {bullmq} is missing");
-    let child = tokio::process::Command::new("node")
-        .current_dir(folder)
-        .env("BULLMQ", bullmq)
-        .arg(script)
-        .args(args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE * 2, child).await.expect("node ends").expect("node is installed");
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut command = tokio::process::Command::new("node");
+    command.current_dir(folder).env("BULLMQ", bullmq).arg(script).args(args);
+    let stdout = succeed(command, PATIENCE * 2).await;
     stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}"))).collect()
 }
 

@@ -103,23 +103,14 @@ impl Place {
         assert!(child.wait().unwrap().success());
     }
 
-    /// Copies the C++ jobs, built once for all tests, into the jobs directory.
+    /// Copies the C++ jobs, built once for all tests, into the jobs directory. Copies, because each new hard link to a
+    /// file changes its inode, and an archiver that reads it for another test complains. By another process, for the
+    /// reason `job` gives.
     pub fn cpp_jobs(&self) {
-        let built = cpp_build_dir();
-        for entry in std::fs::read_dir(built).unwrap() {
-            let from = entry.unwrap().path();
-            let hidden = from.file_name().unwrap().to_string_lossy().starts_with('.');
-            if from.is_file() && !hidden {
-                std::os::unix::fs::symlink(&from, self.jobs_dir().join(from.file_name().unwrap())).ok();
-                // A link would leave the jobs directory, which is refused; a hard link or a copy does not.
-                let to = self.jobs_dir().join(from.file_name().unwrap());
-                std::fs::remove_file(&to).ok();
-                if std::fs::hard_link(&from, &to).is_err() {
-                    let status = std::process::Command::new("cp").arg(&from).arg(&to).status().unwrap();
-                    assert!(status.success());
-                }
-            }
-        }
+        let built = std::fs::read_dir(cpp_build_dir()).unwrap().map(|entry| entry.unwrap().path());
+        let jobs = built.filter(|path| path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+        let status = std::process::Command::new("cp").args(jobs).arg(self.jobs_dir()).status().unwrap();
+        assert!(status.success());
     }
 
     /// Processes whose working directory is, or was, in this place.
@@ -382,6 +373,16 @@ async fn answer(response: reqwest::Result<reqwest::Response>) -> (u16, Value) {
     let text = response.text().await.unwrap();
     let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
     (status, body)
+}
+
+/// Runs a tool, which has to succeed within this time, and gives what it printed.
+pub async fn succeed(mut tool: Command, patience: Duration) -> String {
+    let name = format!("{tool:?}");
+    let child = tool.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(patience, child).await.expect("it ends").expect("it is installed");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name}\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    stdout
 }
 
 /// Runs the binary to its end.
