@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
 use crate::harness::PATIENCE;
+use crate::harness::proxy::Proxy;
 use crate::harness::redis::{Redis, RedisOptions};
 
 /// Short, so that a loss comes soon.
@@ -25,10 +26,15 @@ async fn server(options: RedisOptions) -> Arc<Redis> {
 }
 
 async fn open(redis: &Redis) -> Arc<BullQueue> {
-    let ca_file = redis.url().starts_with("rediss").then(|| redis.tls().ca);
-    let redis = RedisSettings { url: redis.url().parse().unwrap(), ca_file };
+    open_by(redis, &redis.url(), BullSettings::default().patience).await
+}
+
+/// By another way than the server's own, which may be long.
+async fn open_by(redis: &Redis, url: &str, patience: Duration) -> Arc<BullQueue> {
+    let ca_file = url.starts_with("rediss").then(|| redis.tls().ca);
+    let redis = RedisSettings { url: url.parse().unwrap(), ca_file };
     let common = QueueSettings { lease: LEASE, ..QueueSettings::default() };
-    let settings = BullSettings { redis, common, ..BullSettings::default() };
+    let settings = BullSettings { redis, common, patience, ..BullSettings::default() };
     BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap()
 }
 
@@ -67,6 +73,26 @@ async fn submit(queue: &BullQueue, arguments: &[&str], data: Option<Value>) -> J
     let job = new.accept(Clock::system().now()).unwrap();
     queue.submit(vec![job.clone()], None).await.unwrap();
     job.job.id.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_on_its_way_to_a_claim_that_ends_is_given_back() {
+    let redis = server(RedisOptions::default()).await;
+    let proxy = Proxy::slow(redis.port(), Duration::from_millis(100)).await;
+    let far = open_by(&redis, &format!("redis://127.0.0.1:{}", proxy.port()), PATIENCE).await;
+    let near = open(&redis).await;
+    let mut claims = claim(&far).await;
+    let first = submit(&near, &[], None).await;
+    next(&mut claims).await.settle(Verdict::Complete { result: None }).await;
+    until(&near, &first, JobState::Completed).await;
+    let second = submit(&near, &[], None).await;
+    until(&near, &second, JobState::Active).await;
+    proxy.cut();
+    claims.close().await;
+    // Longer than a claim with nothing to do takes to end.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.restore();
+    until(&near, &second, JobState::Waiting).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

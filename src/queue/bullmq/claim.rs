@@ -30,8 +30,11 @@ use crate::reconnect::ReconnectBackoff;
 
 /// A claimer that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(1);
-/// How long an answer that is on its way may take when claiming ends; a later one costs a lease's time.
-const LAST_ANSWER: Duration = Duration::from_millis(300);
+/// How often is looked, when claiming ends, whether every job that is out has been settled.
+const SETTLED: Duration = Duration::from_millis(100);
+/// Milliseconds that the answer on its way may take when claiming ends: as long as the crate waits for any. A job that
+/// comes with it is put back; with a later one it waits for its lease to run out.
+const LAST_ANSWER: u64 = 10_000;
 /// A job that needs more cores than there are is left alone for this long, growing up to sixteen times as much.
 const PUT_OFF: Duration = Duration::from_millis(200);
 /// Minutes for which BullMQ's own tools are told how many jobs ended: two weeks.
@@ -93,7 +96,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
     };
     let limiter = &claim.limiter;
     let mut concurrency = limiter.concurrency.clone();
-    let mut ending = None;
+    let mut ending = false;
     loop {
         limiter.apply();
         tokio::select! {
@@ -102,28 +105,27 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
                 Some(event) => claim.on_event(&event),
                 None => break,
             },
-            changed = concurrency.changed(), if ending.is_none() => {
+            changed = concurrency.changed(), if !ending => {
                 if changed.is_err() {
                     limiter.close();
                 }
                 wake_idle_loops(&worker, limiter);
             }
             () = limiter.changed.notified() => {}
-            () = stop.cancelled(), if ending.is_none() => {
+            () = stop.cancelled(), if !ending => {
                 claim.stop_handing_out();
                 limiter.close();
-                ending = Some(tokio::time::Instant::now() + LAST_ANSWER);
+                ending = true;
             }
-            () = tokio::time::sleep(LAST_ANSWER / 3), if ending.is_some() => {
-                let over = ending.is_some_and(|at| at <= tokio::time::Instant::now());
-                if over && worker.active_count().await == 0 {
+            () = tokio::time::sleep(SETTLED), if ending => {
+                if worker.active_count().await == 0 {
                     break;
                 }
             }
         }
     }
-    // No job is handed out any more; BullMQ's worker only waits for news.
-    if let Err(error) = worker.close(0).await {
+    // No job is handed out any more, but one may still be on its way here.
+    if let Err(error) = worker.close(LAST_ANSWER).await {
         tracing::debug!(%error, "a claim was not closed in good order");
     }
     drop(worker);
