@@ -3,9 +3,9 @@
 CARGO ?= cargo
 # Black-box tests wait for other processes far more than they compute.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
-# Compiles this package by clippy's driver, with what `cargo clippy -- -D warnings` gives it: so all targets are linted while
-# they are compiled to be run, and dependencies are not compiled a second time to be checked.
-LINTED = RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
+# Lints this package as `cargo clippy -- -D warnings` does: so all targets are linted while they are compiled to be run,
+# and dependencies are not compiled a second time to be checked.
+LINTED = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc-linted CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
 
 .PHONY: help dev build test format lint bench tools clean
 
@@ -18,9 +18,10 @@ dev: ## Start everything in one process, on http://127.0.0.1:3000.
 build: ## Build the static binary: target/release/jobber.
 	$(CARGO) build --release
 
-test: tools format build ## Run every test, and install first what they need.
+# No release build: it would take as long again as all tests, and both profiles are linked in the same way.
+test: tools format ## Run every test, and install first what they need.
 	$(MAKE) --no-print-directory -C cpp-jobs test
-	$(LINTED) JOBBER_TEST_RELEASE=target/release/jobber $(CARGO) test --no-fail-fast
+	$(LINTED) $(CARGO) test --no-fail-fast
 
 format: ## Check format.
 	$(CARGO) fmt --check

@@ -1,19 +1,11 @@
-//! The release binary: one static file that starts with nothing around it.
+//! What is released: one static file that starts with nothing around it. Both profiles are linked in the same way
+//! (tools/rustc-static).
 
 use crate::harness::{binary, run};
 
-fn release() -> String {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    match std::env::var("JOBBER_TEST_RELEASE") {
-        Ok(path) => root.join(path).display().to_string(),
-        // Both profiles are linked in the same way (tools/rustc-static).
-        Err(_) => binary().to_owned(),
-    }
-}
-
 #[test]
 fn it_has_no_dynamic_dependencies() {
-    let bytes = std::fs::read(release()).unwrap();
+    let bytes = std::fs::read(binary()).unwrap();
     assert_eq!(&bytes[..4], b"\x7fELF");
     assert_eq!(bytes[4], 2, "64 bits");
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
@@ -35,7 +27,7 @@ fn it_has_no_dynamic_dependencies() {
 #[tokio::test]
 async fn it_starts_from_an_empty_directory_without_any_environment() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = tokio::process::Command::new(release())
+    let mut child = tokio::process::Command::new(binary())
         .args(["dev", "--listen", "127.0.0.1:0", "--ready-fd", "1"])
         .env_clear()
         .current_dir(dir.path())
