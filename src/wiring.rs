@@ -405,6 +405,7 @@ async fn open_queue(
 ) -> Result<QueuePorts, QueueError> {
     let wanted = &config.queue;
     let settings = QueueSettings {
+        queue: wanted.name.clone(),
         lease: wanted.lease,
         completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
         failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
@@ -421,7 +422,6 @@ async fn open_queue(
         Some(redis) => {
             let settings = BullSettings {
                 redis,
-                queue: wanted.name.clone(),
                 prefix: wanted.prefix.clone(),
                 common: settings,
                 defaults: config.defaults.clone(),

@@ -8,7 +8,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use super::submit::binary_problems;
-use crate::domain::{JobId, JobState, PageRequest};
+use crate::domain::{JobId, JobState, PageRequest, QueueName};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
@@ -32,10 +32,15 @@ pub(super) async fn explain(
             }
         }
         JobState::Waiting | JobState::Prioritized => {
-            let (workers, counts) = tokio::try_join!(api.queue.workers(), api.queue.counts())?;
-            let ahead = ahead_of(&api, &view, &counts).await?;
+            let (workers, queues) = tokio::try_join!(api.queue.workers(), api.queue.queues())?;
+            let queue = view.options.queue.clone().unwrap_or_else(|| api.settings.default_queue.clone());
+            let counts = queues.iter().find(|q| q.name == queue).map(|q| q.counts).unwrap_or_default();
+            let ahead = ahead_of(&api, &view, &queue, &counts).await?;
+            let default = &api.settings.default_queue;
+            let (serving, others): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.serves(&queue, default));
             let binary = binary_problems(&api, [view.name.clone()]).await.remove(&view.name);
-            why_waiting(&view, &counts, &workers, ahead, binary.map(|p| p.detail))
+            let served = ServedQueue { name: &queue, is_default: queue == *default, counts, workers: &serving };
+            why_waiting(&view, &served, &others, ahead, binary.map(|p| p.detail))
         }
     };
     Ok(axum::Json(Explanation { id, state: view.state, reasons }))
@@ -84,12 +89,12 @@ fn suffix(text: &str) -> String {
 }
 
 /// How many jobs workers get before this one. `None` when they fill more than a few pages.
-async fn ahead_of(api: &Api, view: &JobView, counts: &StateCounts) -> Result<Option<u64>, ApiError> {
+async fn ahead_of(api: &Api, view: &JobView, queue: &QueueName, counts: &StateCounts) -> Result<Option<u64>, ApiError> {
     const PAGES: usize = 5;
     let mut ahead = if view.state == JobState::Prioritized { counts.waiting } else { 0 };
     let mut request = PageRequest::first(PageRequest::MAX);
     for _ in 0..PAGES {
-        let page = api.queue.page(view.state, request).await?;
+        let page = api.queue.page(Some(queue), view.state, request).await?;
         match page.items.iter().position(|q| q.job.id == view.id) {
             Some(at) => return Ok(Some(ahead + at as u64)),
             None => ahead += page.items.len() as u64,
@@ -100,23 +105,42 @@ async fn ahead_of(api: &Api, view: &JobView, counts: &StateCounts) -> Result<Opt
     Ok(None)
 }
 
+/// A queue, and the workers that serve it.
+struct ServedQueue<'q> {
+    name: &'q QueueName,
+    is_default: bool,
+    counts: StateCounts,
+    workers: &'q [WorkerInfo],
+}
+
 /// The reasons for which a job that is ready has not started, the most important first.
 fn why_waiting(
     view: &JobView,
-    counts: &StateCounts,
-    workers: &[WorkerInfo],
+    queue: &ServedQueue<'_>,
+    others: &[WorkerInfo],
     ahead: Option<u64>,
     binary: Option<String>,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
+    let ServedQueue { name, is_default, counts, workers } = queue;
+    // Most installations have one queue, whose name says nothing.
+    let (of, flag, argument) = match is_default {
+        true => (String::new(), String::new(), String::new()),
+        false => (format!(" {name}"), format!(" --queue {name}"), format!(" {name}")),
+    };
     if counts.paused {
-        reasons.push("the queue is paused; let it go on with `jobber queue resume`".to_owned());
+        reasons.push(format!("the queue{of} is paused; let it go on with `jobber queue resume{argument}`"));
     }
     let taking: Vec<_> = workers.iter().filter(|w| w.takes_jobs()).collect();
     let most_cores = taking.iter().map(|w| w.cores).max();
     let wanted = view.options.cores.unwrap_or(1);
     match most_cores {
-        None if workers.is_empty() => reasons.push("no worker is running; start one with `jobber work`".to_owned()),
+        None if workers.is_empty() && others.is_empty() => {
+            reasons.push(format!("no worker is running; start one with `jobber work{flag}`"));
+        }
+        None if workers.is_empty() => {
+            reasons.push(format!("no worker serves the queue {name}; start one with `jobber work --queue {name}`"));
+        }
         None => reasons.push(match workers.iter().find_map(|w| w.unhealthy.as_ref()) {
             Some(why) => format!("no worker can start jobs now: {why}"),
             None => "every worker is draining and takes nothing new".to_owned(),
@@ -156,15 +180,24 @@ mod tests {
     fn the_most_important_reason_comes_first() {
         let mut view = JobView::of(&job("j"), JobState::Waiting);
         view.options.cores = Some(4);
-        let first = |paused: bool, workers: &[WorkerInfo]| {
+        let name = QueueName::parse("encode").unwrap();
+        let of = |is_default: bool, paused: bool, workers: &[WorkerInfo], others: &[WorkerInfo]| {
             let counts = StateCounts { paused, ..StateCounts::default() };
-            why_waiting(&view, &counts, workers, Some(2), None).remove(0)
+            let queue = ServedQueue { name: &name, is_default, counts, workers };
+            why_waiting(&view, &queue, others, Some(2), None).remove(0)
         };
+        let first = |paused: bool, workers: &[WorkerInfo]| of(true, paused, workers, &[]);
         assert!(first(true, &[]).contains("paused"));
         assert!(first(false, &[]).contains("no worker is running"));
         assert!(first(false, &[worker(8, 0, true)]).contains("draining"));
         assert!(first(false, &[worker(2, 0, false)]).contains("asks for 4 cores, and no worker has more than 2"));
         assert!(first(false, &[worker(8, 8, false)]).contains("all 8 slots"));
         assert!(first(false, &[worker(8, 6, false)]).contains("4 cores of one worker"));
+        assert!(
+            of(false, true, &[], &[])
+                .contains("the queue encode is paused; let it go on with `jobber queue resume encode`")
+        );
+        assert!(of(false, false, &[], &[]).contains("start one with `jobber work --queue encode`"));
+        assert!(of(false, false, &[], &[worker(8, 0, false)]).contains("no worker serves the queue encode"));
     }
 }

@@ -23,12 +23,12 @@ mod jobs;
 mod logs;
 mod metrics;
 mod openapi;
-mod operation;
 mod original;
 mod overview;
 mod page;
 mod problem;
 mod query;
+mod queues;
 mod repeats;
 mod request;
 mod schedules;
@@ -42,6 +42,7 @@ mod submit;
 mod throughput;
 mod timeouts;
 mod traced;
+mod workers;
 mod wrong_sign_ins;
 
 #[cfg(test)]
@@ -103,12 +104,14 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         )
         // Operation of the queue and the workers.
         .route("/api/v1/overview", get(overview::overview))
-        .route("/api/v1/queue", get(operation::counts))
-        .route("/api/v1/queue:pause", post(operation::pause))
-        .route("/api/v1/queue:resume", post(operation::resume))
-        .route("/api/v1/queue:clean", post(operation::clean))
-        .route("/api/v1/workers", get(operation::workers))
-        .route("/api/v1/workers/{id}", post(operation::act_on_worker))
+        .route("/api/v1/queue", get(queues::counts))
+        .route("/api/v1/queue:pause", post(queues::pause_all))
+        .route("/api/v1/queue:resume", post(queues::resume_all))
+        .route("/api/v1/queue:clean", post(queues::clean_all))
+        .route("/api/v1/queues", get(queues::list))
+        .route("/api/v1/queues/{name}", get(queues::show).post(queues::act))
+        .route("/api/v1/workers", get(workers::list))
+        .route("/api/v1/workers/{id}", post(workers::act))
         .route("/api/v1/binaries", get(binaries::list))
         // Who is signed in.
         .route(session::PATH, get(session::show).post(session::sign_in).delete(session::sign_out))

@@ -159,7 +159,7 @@ async fn asked<T, E: std::error::Error>(call: impl Future<Output = Result<T, E>>
 
 /// Of the first ready job without a priority and the first with one, that which is ready for longer.
 pub(super) async fn oldest_ready(api: &Api) -> Result<Option<QueuedJob>, QueueError> {
-    let first = |state| api.queue.page(state, PageRequest::first(1));
+    let first = |state| api.queue.page(None, state, PageRequest::first(1));
     let (waiting, prioritized) = tokio::try_join!(first(JobState::Waiting), first(JobState::Prioritized))?;
     Ok(waiting.items.into_iter().chain(prioritized.items).min_by_key(QueuedJob::ready_since))
 }

@@ -19,10 +19,10 @@ use super::problem::ApiError;
 use super::snapshots::Overviews;
 use super::throughput::Throughput;
 use super::wrong_sign_ins::WrongSignIns;
-use crate::domain::{Clock, JobName, JobOptions};
+use crate::domain::{Clock, JobName, JobOptions, QueueName};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::metrics::{Exposition, ExpositionSettings};
-use crate::queue::{Operator, Queue, Scheduler};
+use crate::queue::{Operator, Queue, QueueSettings, Scheduler};
 use crate::store::History;
 use crate::tls::Certificate;
 use crate::traces::Traces;
@@ -114,6 +114,8 @@ pub struct ApiSettings {
     pub max_connections: usize,
     /// How long an `Idempotency-Key` is remembered.
     pub idempotency_ttl: Duration,
+    /// The queue of jobs that name none.
+    pub default_queue: QueueName,
     /// The options of a job that gives none itself.
     pub defaults: JobOptions,
     /// The options of single job names, in place of `defaults`.
@@ -150,6 +152,7 @@ impl Default for ApiSettings {
             idle_timeout: Duration::from_secs(60),
             max_connections: 1024,
             idempotency_ttl: Duration::from_secs(86_400),
+            default_queue: QueueSettings::default().queue,
             defaults: JobOptions::default(),
             jobs: BTreeMap::new(),
             check_binary: None,

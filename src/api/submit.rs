@@ -86,7 +86,10 @@ pub(super) async fn check(
     let problems = binary_problems(api, names).await;
     for (i, job) in jobs.into_iter().enumerate() {
         let defaults = api.settings.defaults_of(&job.name);
-        let job = match job.with_defaults(defaults).accept(now) {
+        let mut new = job.with_defaults(defaults);
+        // One that names the default queue is the same as one that names none.
+        new.options.queue = new.options.queue.filter(|queue| *queue != api.settings.default_queue);
+        let job = match new.accept(now) {
             Ok(job) => job,
             Err(e) => {
                 errors.push(FieldProblem { pointer: format!("{}/{}", place(i), e.field), detail: e.problem });

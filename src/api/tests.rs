@@ -143,7 +143,7 @@ impl Site {
 
     async fn claims(&self) -> Claims {
         let worker = WorkerId::parse("tester").unwrap();
-        self.queue.claim(ClaimOptions { worker, concurrency: 4, max_cores: 8 }).await.unwrap()
+        self.queue.claim(ClaimOptions::new(worker, 4, 8)).await.unwrap()
     }
 
     async fn lease(&self, claims: &mut Claims) -> Lease {

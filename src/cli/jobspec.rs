@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::CliError;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
-use crate::domain::{Backoff, Clock, Deduplication, JobId, JobOptions, RawJson, RunOption, Timestamp};
+use crate::domain::{Backoff, Clock, Deduplication, JobId, JobOptions, QueueName, RawJson, RunOption, Timestamp};
 use crate::wire::SubmitJob;
 
 /// The rules under which a job runs; what is not given is decided by the server.
@@ -31,6 +31,9 @@ pub(crate) struct JobFlags {
     /// Behind all jobs without; 1 before 2
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<u32>,
+    /// The queue in which it waits
+    #[arg(long, value_name = "NAME", value_parser = QueueName::parse)]
+    pub(super) queue: Option<QueueName>,
     /// How each attempt runs.
     #[command(flatten)]
     pub(super) run: RunFlags,
@@ -52,6 +55,7 @@ impl JobFlags {
             backoff: job.backoff.or_else(|| self.backoff.clone()),
             delay: job.delay.or(delay),
             priority: job.priority.or(self.priority),
+            queue: job.queue.or_else(|| self.queue.clone()),
             deduplication: job.deduplication.or_else(|| self.dedup.clone()),
             after: if job.after.is_empty() { self.after.clone() } else { job.after },
             ..job

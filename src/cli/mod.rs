@@ -218,7 +218,7 @@ pub enum ClientCommand {
     Top(top::TopArgs),
     /// Statistics: attempts, concurrency, categories, cost, durations, throughput
     Stats(stats::StatsArgs),
-    /// Look at the queue, pause it, clean it up
+    /// Look at the queues, pause them, clean them up
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     /// Look at the workers, drain one

@@ -1,33 +1,47 @@
-//! `jobber queue`: shows, pauses, resumes and cleans the queue.
+//! `jobber queue`: shows, pauses, resumes and cleans queues.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use super::values::parse_duration;
-use super::view::{Table, View};
+use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
-use crate::domain::JobState;
+use crate::domain::{JobState, QueueName};
 use crate::queue::StateCounts;
-use crate::wire::{CleanBody, Cleaned};
+use crate::wire::{CleanBody, Cleaned, QueueView};
 
 /// `jobber queue`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QueueCommand {
-    /// How many jobs are in each state
-    Status,
-    /// Hand out no more jobs; running ones go on
-    Pause,
+    /// List the queues
+    Ls,
+    /// How many jobs are in each state, in one queue or in all together
+    Status(OneOrAll),
+    /// Hand out no more jobs of a queue, or of any; running ones go on
+    Pause(OneOrAll),
     /// Hand out jobs again
-    Resume,
-    /// Take ended jobs out of the queue; their history stays
+    Resume(OneOrAll),
+    /// Take ended jobs out of a queue, or of all; their history stays
     Clean(CleanArgs),
+}
+
+/// One queue, or all of them.
+#[derive(Debug, Clone, Args)]
+pub struct OneOrAll {
+    /// The queue [default: all together]
+    #[arg(value_name = "QUEUE", value_parser = QueueName::parse)]
+    name: Option<QueueName>,
 }
 
 /// `jobber queue clean`.
 #[derive(Debug, Clone, Args)]
 pub struct CleanArgs {
+    /// The queue [default: all]
+    #[arg(value_name = "QUEUE", value_parser = QueueName::parse)]
+    name: Option<QueueName>,
     /// Which jobs
     #[arg(long, value_enum)]
     state: EndState,
@@ -47,7 +61,7 @@ enum EndState {
 
 impl View for StateCounts {
     fn table(&self, out: &mut Table) {
-        out.field("queue", if self.paused { "paused" } else { "running" });
+        out.field("queue", status(self));
         for (name, count) in [
             ("waiting", self.waiting),
             ("prioritized", self.prioritized),
@@ -61,6 +75,43 @@ impl View for StateCounts {
     }
 }
 
+impl View for QueueView {
+    fn table(&self, out: &mut Table) {
+        out.field("name", self.name.to_string());
+        self.counts.table(out);
+        out.field("workers", self.workers.to_string());
+    }
+}
+
+#[derive(Serialize)]
+struct Queues {
+    items: Vec<QueueView>,
+}
+
+impl View for Queues {
+    fn table(&self, out: &mut Table) {
+        out.grid(
+            &["QUEUE", "STATUS", "WAITING", "PRIORITIZED", "DELAYED", "ACTIVE", "COMPLETED", "FAILED", "WORKERS"],
+            self.items.iter().map(|queue| {
+                let counts = &queue.counts;
+                let mut row = vec![queue.name.to_string(), status(counts).to_owned()];
+                let numbers = [counts.waiting, counts.prioritized, counts.delayed, counts.active];
+                let ended = [counts.completed, counts.failed, queue.workers];
+                row.extend(numbers.into_iter().chain(ended).map(|n| n.to_string()));
+                row
+            }),
+        );
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.items.iter().map(json_line).collect()
+    }
+}
+
+fn status(counts: &StateCounts) -> &'static str {
+    if counts.paused { "paused" } else { "running" }
+}
+
 impl View for Cleaned {
     fn table(&self, out: &mut Table) {
         out.field("removed", self.removed.to_string());
@@ -68,10 +119,20 @@ impl View for Cleaned {
 }
 
 pub(super) async fn queue(command: &QueueCommand, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    match command {
-        QueueCommand::Status => {}
-        QueueCommand::Pause => client.set_paused(true).await?,
-        QueueCommand::Resume => client.set_paused(false).await?,
+    let name = match command {
+        QueueCommand::Ls => {
+            console.show(&Queues { items: client.queues().await? })?;
+            return Ok(Exit::OK);
+        }
+        QueueCommand::Status(OneOrAll { name }) => name,
+        QueueCommand::Pause(OneOrAll { name }) => {
+            client.set_paused(name.as_ref(), true).await?;
+            name
+        }
+        QueueCommand::Resume(OneOrAll { name }) => {
+            client.set_paused(name.as_ref(), false).await?;
+            name
+        }
         QueueCommand::Clean(args) => {
             let state = match args.state {
                 EndState::Completed => JobState::Completed,
@@ -79,11 +140,14 @@ pub(super) async fn queue(command: &QueueCommand, client: &Client, console: &mut
             };
             let older_than_ms = u64::try_from(args.older_than.as_millis()).unwrap_or(u64::MAX);
             let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-            console.show(&client.clean(&CleanBody { state, older_than_ms, limit }).await?)?;
+            console.show(&client.clean(args.name.as_ref(), &CleanBody { state, older_than_ms, limit }).await?)?;
             return Ok(Exit::OK);
         }
+    };
+    match name {
+        Some(name) => console.show(&client.queue(name).await?)?,
+        None => console.show(&client.counts().await?)?,
     }
-    console.show(&client.counts().await?)?;
     Ok(Exit::OK)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::{EnvironmentSetting, parse_duration, parse_size};
+use crate::domain::QueueShare;
 
 /// `jobber dev`.
 #[derive(Debug, Clone, Default, Args)]
@@ -65,6 +66,12 @@ pub struct ListenArgs {
 /// How a worker works.
 #[derive(Debug, Clone, Default, Args)]
 pub struct WorkerArgs {
+    /// Queue to serve, its weight and how many of its jobs at once (repeatable) [default: the one of jobs that name none]
+    #[arg(long = "queue", value_name = "NAME[=WEIGHT][:MOST]", value_parser = QueueShare::parse)]
+    pub queues: Vec<QueueShare>,
+    /// By weight, or strictly the first queue that has work
+    #[arg(long, value_name = "ORDER", value_parser = ["weighted", "strict"])]
+    pub queue_order: Option<String>,
     /// Directory of the job binaries
     #[arg(long, value_name = "DIR")]
     pub jobs_dir: Option<PathBuf>,

@@ -59,6 +59,10 @@ fn listen(given: &mut Settings, args: &ListenArgs, globals: &Globals) {
 }
 
 fn worker(given: &mut Settings, args: &WorkerArgs, own: &BTreeMap<String, String>) {
+    if !args.queues.is_empty() {
+        given.push(("worker.queues", args.queues.iter().map(ToString::to_string).collect()));
+    }
+    set(given, "worker.queue_order", args.queue_order.clone());
     set(given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
     set(given, "worker.cores", args.cores.map(|n| n.to_string()));
     set(given, "worker.cpus", args.cpus.clone());

@@ -16,12 +16,12 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Url};
 
 pub use crate::domain::Secret;
-use crate::domain::{JobId, WorkerId};
+use crate::domain::{JobId, QueueName, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing,
-    JobSelection, JobView, Listing, Overview, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
+    JobSelection, JobView, Listing, Overview, QueueView, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
@@ -224,21 +224,38 @@ impl Client {
         self.answer(self.api(Method::GET, "queue")).await
     }
 
-    /// Pauses the queue, or lets it go on.
+    /// Lists the queues, by name.
+    ///
+    /// # Errors
+    /// When the server can't tell.
+    pub async fn queues(&self) -> Result<Vec<QueueView>, ClientError> {
+        let listing: Listing<QueueView> = self.answer(self.api(Method::GET, "queues")).await?;
+        Ok(listing.items)
+    }
+
+    /// Shows one queue.
+    ///
+    /// # Errors
+    /// `Rejected` when it is not known.
+    pub async fn queue(&self, name: &QueueName) -> Result<QueueView, ClientError> {
+        self.answer(self.api(Method::GET, &path_of(Some(name)))).await
+    }
+
+    /// Pauses a queue, or lets it go on; `None` for all queues.
     ///
     /// # Errors
     /// When the server can't do it.
-    pub async fn set_paused(&self, paused: bool) -> Result<(), ClientError> {
-        let path = if paused { "queue:pause" } else { "queue:resume" };
-        self.send(self.api(Method::POST, path)).await.map(drop)
+    pub async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), ClientError> {
+        let verb = if paused { "pause" } else { "resume" };
+        self.send(self.api(Method::POST, &format!("{}:{verb}", path_of(queue)))).await.map(drop)
     }
 
-    /// Removes ended jobs from the queue; their history stays.
+    /// Removes ended jobs from a queue, or from all; their history stays.
     ///
     /// # Errors
     /// `Rejected` when the state is not a final one.
-    pub async fn clean(&self, body: &CleanBody) -> Result<Cleaned, ClientError> {
-        self.answer(self.api(Method::POST, "queue:clean").json(body)).await
+    pub async fn clean(&self, queue: Option<&QueueName>, body: &CleanBody) -> Result<Cleaned, ClientError> {
+        self.answer(self.api(Method::POST, &format!("{}:clean", path_of(queue))).json(body)).await
     }
 
     /// Lists the workers that have sent a heartbeat lately.
@@ -318,6 +335,11 @@ impl Client {
     fn verb(&self, id: &JobId, verb: &str) -> RequestBuilder {
         self.api(Method::POST, &format!("jobs/{}:{verb}", encode(id.as_str())))
     }
+}
+
+/// The path of a queue below the API's; `None` for all queues together.
+fn path_of(queue: Option<&QueueName>) -> String {
+    queue.map_or_else(|| "queue".to_owned(), |name| format!("queues/{}", encode(name.as_str())))
 }
 
 #[cfg(test)]

@@ -20,10 +20,13 @@ use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use settings::example;
 pub use store::{StoreConfig, StoreUrl};
-use values::{key_part, queue_url};
+use values::{key_part, queue_name, queue_url};
 
 use crate::domain::notation::{self, number};
-use crate::domain::{Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, RunOption, Secret, Seed};
+use crate::domain::{
+    Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, QueueName, QueueShare, RunOption, Secret, Seed,
+};
+use crate::queue::QueueOrder;
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
 use crate::tls::CertificateFiles;
@@ -103,7 +106,7 @@ impl QueueUrl {
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct QueueConfig {
     pub url: QueueUrl,
-    pub name: String,
+    pub name: QueueName,
     pub prefix: String,
     pub tls_ca: Option<PathBuf>,
     pub lease: Duration,
@@ -117,6 +120,8 @@ pub struct QueueConfig {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "documented setting by setting in config.example.toml")]
 pub struct WorkerConfig {
+    pub queues: Vec<QueueShare>,
+    pub queue_order: QueueOrder,
     pub jobs_dir: PathBuf,
     pub cores: Option<u32>,
     pub cpus: Option<Vec<u32>>,
@@ -192,7 +197,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         serve: serve(layers)?,
         queue: QueueConfig {
             url: must(layers, "queue.url", queue_url)?,
-            name: must(layers, "queue.name", key_part)?,
+            name: must(layers, "queue.name", queue_name)?,
             prefix: must(layers, "queue.prefix", key_part)?,
             tls_ca: layers.get("queue.tls_ca", path)?,
             lease: must(layers, "queue.lease", |t| {
@@ -332,7 +337,21 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
         }
         None => None,
     };
+    let queues = layers.list("worker.queues", QueueShare::parse)?.unwrap_or_default();
+    for (i, share) in queues.iter().enumerate() {
+        if queues[..i].iter().any(|other| other.queue == share.queue) {
+            return Err(ConfigError::Conflict(format!(
+                "worker.queues (--queue) names {} twice; name each queue once, such as {}=4",
+                share.queue, share.queue
+            )));
+        }
+    }
     Ok(WorkerConfig {
+        queues,
+        queue_order: must(layers, "worker.queue_order", |t| {
+            let known = [("weighted", QueueOrder::Weighted), ("strict", QueueOrder::Strict)];
+            one_of(t, &known, "weighted or strict")
+        })?,
         jobs_dir: must(layers, "worker.jobs_dir", path)?,
         cores: layers.get("worker.cores", |t| at_least(number(t)?, 1, "1"))?,
         cpus,
@@ -390,6 +409,7 @@ fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptio
             .get(&key("attempts"), |t| within(number(t)?, 1, JobOptions::MAX_ATTEMPTS))?
             .unwrap_or(base.attempts),
         backoff: backoff(layers, section, &base.backoff)?,
+        queue: layers.get(&key("queue"), queue_name)?.or_else(|| base.queue.clone()),
         ..JobOptions::default()
     };
     for option in RunOption::ALL {

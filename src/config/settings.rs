@@ -146,7 +146,12 @@ const OWN: &[Setting] = &[
         r#""embedded""#,
         "Where jobs are queued: embedded (SQLite in data_dir), or a Redis or Valkey server as BullMQ uses it:\nredis://[user:password@]host:port[/database], or rediss:// for TLS; a cluster by some of its nodes:\nredis-cluster://[user:password@]host:port?node=host:port. REDIS_HOST, REDIS_PORT,\nREDIS_USERNAME and REDIS_PASSWORD set it too. Special characters of a password are %XX within a URL, and as they are\nin REDIS_PASSWORD.",
     ),
-    setting("queue.name", &["JOBBER_QUEUE_NAME"], r#""my-job-queue""#, "BullMQ's name of the queue on Redis,"),
+    setting(
+        "queue.name",
+        &["JOBBER_QUEUE_NAME"],
+        r#""my-job-queue""#,
+        "The queue of jobs that name none: BullMQ's name on Redis,",
+    ),
     setting(
         "queue.prefix",
         &["JOBBER_QUEUE_PREFIX"],
@@ -284,6 +289,18 @@ const OWN: &[Setting] = &[
         "10000",
         "Texts a day (UTC) that all processes together may send. What is beyond waits for the next day.",
     ),
+    setting(
+        "worker.queues",
+        &["JOBBER_QUEUES"],
+        "[]",
+        "The queues that the worker serves (--queue); none for queue.name alone. \"encode=4\" has a weight of 4 (else 1): of\nfive free slots it gets four while a queue of weight 1 has work, too. \"encode:2\" lets it run at most two at once.",
+    ),
+    setting(
+        "worker.queue_order",
+        &["JOBBER_QUEUE_ORDER"],
+        r#""weighted""#,
+        "weighted, or strict: the first of worker.queues that has work before all others.",
+    ),
     setting("worker.jobs_dir", &["JOBBER_JOBS_DIR"], r#""jobs""#, "Where the job binaries are."),
     setting(
         "worker.cores",
@@ -361,6 +378,12 @@ const OWN: &[Setting] = &[
         &["JOBBER_ATTEMPTS"],
         "3",
         "How many attempts may finish badly before the job has failed.",
+    ),
+    setting(
+        "defaults.queue",
+        &[],
+        "",
+        "The queue in which jobs wait; unset for queue.name.\nOf one job: `queue` in JSON, --queue on the command line.",
     ),
     setting("defaults.backoff", &["JOBBER_BACKOFF"], r#""exponential""#, "fixed or exponential."),
     setting("defaults.backoff_delay", &["JOBBER_BACKOFF_DELAY"], r#""1s""#, "The wait after the first bad attempt."),

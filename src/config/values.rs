@@ -1,6 +1,7 @@
 //! Values of settings as people write them, beside those of [`crate::domain::notation`]. Each reader says what is allowed.
 
 use super::QueueUrl;
+use crate::domain::QueueName;
 use crate::redis::{NO_SENTINEL, RedisUrl, RedisUrlError};
 
 /// Reads `0-3,8`: CPU numbers, sorted, without repeats.
@@ -37,6 +38,11 @@ pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
 }
 
 /// Checks a part of a key in Redis.
+/// Checks the name of a queue.
+pub(super) fn queue_name(text: &str) -> Result<QueueName, String> {
+    QueueName::parse(text).map_err(|_| "1 to 128 bytes without ':' and control characters".to_owned())
+}
+
 pub(super) fn key_part(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
 }

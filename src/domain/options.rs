@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time::{self, millis};
-use super::{Backoff, JobId, notation};
+use super::{Backoff, JobId, QueueName, notation};
 
 /// Gives the table of run options to another macro.
 ///
@@ -125,6 +125,9 @@ macro_rules! define_options {
             /// 0: none, and first. 1 to [`JobOptions::MAX_PRIORITY`]: behind all without, 1 before 2.
             #[serde(default, skip_serializing_if = "is_zero")]
             pub priority: u32,
+            /// The queue in which it waits; `None` for the default one, `queue.name`.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub queue: Option<QueueName>,
             $(
                 #[doc = $help]
                 $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
@@ -147,6 +150,7 @@ macro_rules! define_options {
                     backoff: Backoff::default(),
                     delay: Duration::ZERO,
                     priority: 0,
+                    queue: None,
                     $($field: None,)*
                     deduplication: None,
                     after: Vec::new(),

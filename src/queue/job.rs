@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::QueueError;
-use crate::domain::{AcceptedJob, Job, JobBody, JobId, JobState, Progress, Timestamp, WorkerId};
+use crate::domain::{AcceptedJob, Job, JobBody, JobId, JobState, Progress, QueueName, Timestamp, WorkerId};
 
 /// Makes a repeated submission harmless: the first answer is given again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,15 @@ pub struct StateCounts {
     pub paused: bool,
 }
 
+/// One of the queues, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueStanding {
+    /// Its name.
+    pub name: QueueName,
+    /// How many of its jobs are in each state, and whether it hands any out.
+    pub counts: StateCounts,
+}
+
 /// What cancelling a job did.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cancellation {
@@ -136,6 +145,8 @@ pub enum Change {
 /// Which ended jobs to take out of the queue (their history stays).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CleanRequest {
+    /// Those of this queue; `None` for all.
+    pub queue: Option<QueueName>,
     /// `Completed` or `Failed`.
     pub state: JobState,
     /// Ended longer ago than this.

@@ -6,6 +6,7 @@
 
 pub mod bullmq;
 pub mod change_feed;
+mod dealer;
 pub mod embedded;
 mod error;
 mod job;
@@ -17,8 +18,9 @@ mod settings;
 mod workers;
 
 pub use change_feed::{ChangeFeed, QueueChange, QueueChanges, QueueEntry, ReportedEnd};
+pub use dealer::{Dealer, Demand, QueueOrder};
 pub use error::{QueueError, QueueErrorKind};
-pub use job::{Cancellation, Change, CleanRequest, Idempotency, QueuedJob, StateCounts, Submission};
+pub use job::{Cancellation, Change, CleanRequest, Idempotency, QueueStanding, QueuedJob, StateCounts, Submission};
 pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, ParentResults, Publisher};
 pub use output::OutputChunk;
 pub use ports::{ClaimOptions, JobSource, Operator, Queue};

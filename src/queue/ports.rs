@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Cancellation, Change, Claims, CleanRequest, Idempotency, OutputChunk, QueueError, QueuedJob, StateCounts,
-    Submission, WorkerInfo,
+    Cancellation, Change, Claims, CleanRequest, Idempotency, OutputChunk, QueueError, QueueOrder, QueueStanding,
+    QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, WorkerId};
+use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, QueueName, QueueShare, WorkerId};
 
 /// The side of producers and readers.
 #[async_trait]
@@ -36,11 +36,19 @@ pub trait Queue: Send + Sync + 'static {
     async fn standing(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
     /// The jobs in a state, as [`Queue::standing`] shows them: open ones in the order in which workers will take them,
-    /// ended ones newest first.
-    async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError>;
+    /// ended ones newest first. Of one queue, or of all of them: then those that are ready come queue by queue.
+    async fn page(
+        &self,
+        queue: Option<&QueueName>,
+        state: JobState,
+        page: PageRequest,
+    ) -> Result<Page<QueuedJob>, QueueError>;
 
-    /// How many are in each state.
+    /// How many are in each state, in all queues; `paused` when no queue hands anything out.
     async fn counts(&self) -> Result<StateCounts, QueueError>;
+
+    /// The queues, by name: the default one, and those that had a job or were told something.
+    async fn queues(&self) -> Result<Vec<QueueStanding>, QueueError>;
 
     /// Output of a job behind `after` (0 for the start), with the position to go on from; waits up to `wait` for some.
     /// Each call gives a bounded part: a client has read all when an answer is empty. All output of an attempt is there
@@ -71,8 +79,9 @@ pub trait Operator: Send + Sync + 'static {
     /// Takes a job that is not running out of the queue.
     async fn remove(&self, id: &JobId) -> Result<Change, QueueError>;
 
-    /// While paused nothing new is handed out; running jobs go on.
-    async fn set_paused(&self, paused: bool) -> Result<(), QueueError>;
+    /// While a queue is paused nothing new is handed out of it; running jobs go on. `None` for all queues, also those to
+    /// come.
+    async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), QueueError>;
 
     /// Takes ended jobs out of the queue, oldest first; answers how many.
     async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError>;
@@ -90,6 +99,17 @@ pub struct ClaimOptions {
     pub concurrency: usize,
     /// Jobs that ask for more cores are left to others.
     pub max_cores: u32,
+    /// The queues that it serves; none for the default one.
+    pub queues: Vec<QueueShare>,
+    /// In which order.
+    pub order: QueueOrder,
+}
+
+impl ClaimOptions {
+    /// A claim of the default queue alone.
+    pub fn new(worker: WorkerId, concurrency: usize, max_cores: u32) -> Self {
+        Self { worker, concurrency, max_cores, queues: Vec::new(), order: QueueOrder::default() }
+    }
 }
 
 /// The side of workers.

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use crate::domain::QueueName;
+
 /// What can be set on every queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
+    /// The default queue: of jobs that name none.
+    pub queue: QueueName,
     /// How long a lease lasts unless it is renewed, which is done every third of it; on Redis at least a second. A
     /// worker that hangs for longer loses its jobs to others.
     pub lease: Duration,
@@ -34,6 +38,7 @@ impl QueueSettings {
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
+            queue: QueueName::parse("my-job-queue").expect("it is a name"),
             lease: Duration::from_secs(30),
             completed: QueueRetention { age: Some(Duration::from_secs(3600)), count: Some(1000) },
             failed: QueueRetention { age: Some(Duration::from_secs(24 * 3600)), count: None },

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{AttemptNumber, JobId, JobName, Timestamp, WorkerId};
+use crate::domain::{AttemptNumber, JobId, JobName, QueueName, Timestamp, WorkerId};
 
 /// A worker as it announces itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -47,6 +47,9 @@ pub struct WorkerInfo {
     /// The jobs that run now, those that started first before the others, at most [`WorkerInfo::JOBS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<RunningJob>>,
+    /// The queues that it serves; older workers, which serve the default one, do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<QueueName>>,
 }
 
 /// A job that a worker runs now.
@@ -78,6 +81,11 @@ impl WorkerInfo {
         !self.draining && self.unhealthy.is_none()
     }
 
+    /// Whether it serves the queue, where this is the default one.
+    pub fn serves(&self, queue: &QueueName, default: &QueueName) -> bool {
+        self.queues.as_ref().map_or(queue == default, |served| served.contains(queue))
+    }
+
     /// Whether it has the binary of jobs of this name; `None` when it does not tell.
     pub fn has_binary(&self, name: &JobName) -> Option<bool> {
         Some(self.binaries.as_ref()?.contains(name))
@@ -103,6 +111,7 @@ impl WorkerInfo {
             memory_bytes: None,
             memory_available_bytes: None,
             jobs: None,
+            queues: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::cpu::CpuTimes;
 use super::parts;
 use crate::config::Config;
-use crate::domain::{AcceptedJob, Clock, Event, Job, JobBody, JobId, JobName, JobOptions};
+use crate::domain::{AcceptedJob, Clock, Event, Job, JobBody, JobId, JobName, JobOptions, QueueName};
 use crate::lifecycle::Lifecycle;
 use crate::stats::Counts;
 use crate::store::DayRange;
@@ -58,7 +58,7 @@ pub fn bench(
         config.worker.cores_per_process = 1;
         config.worker.cores = Some(options.concurrency);
         // The benchmark uses a queue of its own beside the configured one.
-        config.queue.name = format!("bench-{}", JobId::generate());
+        config.queue.name = QueueName::parse(&format!("bench-{}", JobId::generate()))?;
         let measured = measure(&config, environment, &options, &binary).await;
         fs_err::remove_dir_all(&dir)?;
         wiring::forget_queue(&config).await?;
@@ -157,7 +157,7 @@ fn spawn_all(binary: &Path, jobs: usize, concurrency: u32) -> anyhow::Result<f64
 /// Two speeds in jobs per second: at which the queue accepted jobs, and at which jobs went from the queue into
 /// history, with every event and every byte that a real job leaves. Also returns the CPU time of the latter.
 async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> anyhow::Result<(f64, f64, CpuTimes)> {
-    ports.operator.set_paused(true).await?;
+    ports.operator.set_paused(None, true).await?;
     let name = JobName::parse("hello")?;
     let clock = Clock::system();
     let batch: Vec<_> = (0..jobs)
@@ -183,7 +183,7 @@ async fn through_pipeline(ports: &ServerPorts, jobs: usize, round: usize) -> any
     // Waits until history has every submission, so that the round measures only the way from the queue to history.
     until(ports, |n| n.waiting == jobs as i64).await?;
     let (began, before) = (Instant::now(), CpuTimes::now());
-    ports.operator.set_paused(false).await?;
+    ports.operator.set_paused(None, false).await?;
     until(ports, |n| n.completed() == goal).await?;
     let speed = jobs as f64 / began.elapsed().as_secs_f64();
     Ok((submitting, speed, CpuTimes::now().since(&before)))

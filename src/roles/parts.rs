@@ -139,7 +139,7 @@ fn exposition(config: &Config, role: Role) -> Arc<Exposition> {
         store,
         data_dir: config.data_dir.clone(),
         database: wiring::database_file(config),
-        bullmq_queue: config.bullmq_names.then(|| config.queue.name.clone()),
+        bullmq_queue: config.bullmq_names.then(|| config.queue.name.to_string()),
         ..ExpositionSettings::default()
     }))
 }
@@ -176,6 +176,7 @@ pub(super) fn start_api(
         max_connections: config.serve.max_connections,
         allowed_hosts: config.serve.allowed_hosts.clone(),
         idempotency_ttl: config.serve.idempotency_ttl,
+        default_queue: config.queue.name.clone(),
         defaults: config.defaults.clone(),
         jobs: config.jobs.clone(),
         certificate: listener.certificate,
@@ -359,6 +360,9 @@ pub(super) fn build_worker(
     let settings = WorkerSettings {
         id,
         host,
+        default_queue: config.queue.name.clone(),
+        queues: config.worker.queues.clone(),
+        queue_order: config.worker.queue_order,
         drain_timeout: config.worker.drain_timeout,
         crash_limit: config.worker.crash_limit,
         defaults: config.defaults.clone(),
@@ -390,7 +394,7 @@ pub(super) fn start_traces(config: &Config, settings: &TraceSettings) -> Traces 
         QueueUrl::Embedded => "jobber",
         QueueUrl::Redis(_) => "bullmq",
     };
-    let queue = TracedQueue { system, name: config.queue.name.clone() };
+    let queue = TracedQueue { system, name: config.queue.name.to_string() };
     Traces::start(settings, queue, WorkerId::generate(&host_name()).as_str())
 }
 

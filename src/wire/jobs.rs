@@ -11,8 +11,8 @@ use super::JobSelection;
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
-    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress, RawJson,
-    Timestamp, WorkerId, body,
+    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress,
+    QueueName, RawJson, Timestamp, WorkerId, body,
 };
 use crate::store::{AttemptRecord, JobSummary};
 
@@ -43,6 +43,8 @@ macro_rules! define_submit_job {
             pub delay: Option<Duration>,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub priority: Option<u32>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub queue: Option<QueueName>,
             $(
                 $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
                 #[serde(default, rename = $json, skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ macro_rules! define_submit_job {
                     backoff: self.backoff.unwrap_or_else(|| defaults.backoff.clone()),
                     delay: self.delay.unwrap_or(defaults.delay),
                     priority: self.priority.unwrap_or(defaults.priority),
+                    queue: self.queue.or_else(|| defaults.queue.clone()),
                     $($field: self.$field,)*
                     deduplication: self.deduplication,
                     after: self.after,

@@ -1,9 +1,24 @@
-//! The bodies of `/api/v1/queue`.
+//! The bodies of `/api/v1/queue` and `/api/v1/queues`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::JobState;
+use crate::domain::{JobState, QueueName};
+use crate::queue::StateCounts;
+
+/// `GET /api/v1/queues/{name}`: one of the queues.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueView {
+    /// Its name.
+    pub name: QueueName,
+    /// Whether jobs that name no queue wait in it.
+    pub is_default: bool,
+    /// How many of its jobs are in each state, and whether it hands any out.
+    #[serde(flatten)]
+    pub counts: StateCounts,
+    /// How many workers serve it and take jobs now.
+    pub workers: u64,
+}
 
 /// `POST /api/v1/queue:clean`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -86,6 +86,7 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             memory_bytes: memory.map(|memory| memory.total),
             memory_available_bytes: memory.map(|memory| memory.available),
             jobs,
+            queues: Some(worker.settings.served()),
         };
         METRICS.worker.set_load(Load {
             slots: me.slots,

@@ -29,9 +29,11 @@ use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Clock, Job, JobName, JobOptions, LimitScale, RetryPolicy, TraceContext, WorkerId};
+use crate::domain::{
+    Clock, Job, JobName, JobOptions, LimitScale, QueueName, QueueShare, RetryPolicy, TraceContext, WorkerId,
+};
 use crate::events::EventSink;
-use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
+use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind, QueueOrder};
 use crate::reconnect::ReconnectBackoff;
 use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
 use crate::traces::Traces;
@@ -50,6 +52,12 @@ pub struct WorkerSettings {
     pub id: WorkerId,
     /// The name of the machine, as heartbeats and events give it.
     pub host: String,
+    /// The queue of jobs that name none.
+    pub default_queue: QueueName,
+    /// The queues that the worker serves; none for the default one.
+    pub queues: Vec<QueueShare>,
+    /// In which order it serves them.
+    pub queue_order: QueueOrder,
     /// How long running jobs may go on once the worker has been asked to stop.
     pub drain_timeout: Duration,
     /// How often in a row a job may be lost with its worker. A job that was lost more often has
@@ -86,6 +94,14 @@ impl WorkerSettings {
             trace,
             body: lease.body().clone(),
             job: Arc::new(job),
+        }
+    }
+
+    /// The names of the queues that it serves.
+    fn served(&self) -> Vec<QueueName> {
+        match self.queues.is_empty() {
+            true => vec![self.default_queue.clone()],
+            false => self.queues.iter().map(|share| share.queue.clone()).collect(),
         }
     }
 
@@ -227,6 +243,8 @@ impl Worker {
                 worker: self.settings.id.clone(),
                 concurrency: self.slots.count(),
                 max_cores: self.slots.total_cores(),
+                queues: self.settings.queues.clone(),
+                order: self.settings.queue_order,
             };
             match self.source.claim(options).await {
                 Ok(claims) => return Ok(Some(claims)),

@@ -46,7 +46,7 @@ pub async fn foreign(redis: &Redis) -> bullmq::Queue {
 }
 
 async fn claim(queue: &BullQueue) -> Claims {
-    let options = ClaimOptions { worker: WorkerId::generate("host"), concurrency: 1, max_cores: 1 };
+    let options = ClaimOptions::new(WorkerId::generate("host"), 1, 1);
     queue.claim(options).await.unwrap()
 }
 
@@ -309,7 +309,7 @@ async fn settings_that_cannot_be_meant_are_refused_without_showing_the_password(
         ("redis://u:hidden@localhost", ""),
     ] {
         let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
-        let settings = BullSettings { redis, queue: queue.to_owned(), ..BullSettings::default() };
+        let settings = BullSettings { redis, named: Some(queue.parse().unwrap()), ..BullSettings::default() };
         let Err(error) = BullQueue::open(settings, Clock::system(), TaskTracker::new()).await else {
             panic!("{url} {queue} was taken")
         };

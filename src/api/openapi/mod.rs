@@ -7,6 +7,7 @@
 mod operation;
 mod operations;
 pub(super) mod problems;
+mod queues;
 mod shape;
 
 use std::sync::LazyLock;

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::operation::{ORIGINAL, Operation, STREAM, flag, moment, number, object, page_of, string, text, words};
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
+use super::queues;
 use crate::api::health;
 use crate::domain::JobOptions;
 use crate::failures::categories::Calibration;
-use crate::queue::{StateCounts, WorkerInfo};
+use crate::queue::WorkerInfo;
 use crate::stats::BesideStats;
 use crate::store::JobCount;
 use crate::wire::failures::{
@@ -15,17 +16,17 @@ use crate::wire::failures::{
     DurationsReport, FailuresReport, NewCategory, PresetListing, RetriedFailed, TestBody, Tested, ThresholdBody,
 };
 use crate::wire::{
-    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Draining, Explanation, FlowJob,
-    Health, JobListing, JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview,
-    PutSchedule, Readiness, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs, Submitted,
-    SubmittedFlow, SubmittedJobs, ThroughputReport,
+    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, Draining, Explanation, FlowJob, Health, JobListing,
+    JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview, PutSchedule,
+    Readiness, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow,
+    SubmittedJobs, ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
 const FAILURES: &str = "Failures";
 const STATISTICS: &str = "Statistics";
 const SCHEDULES: &str = "Schedules";
-const QUEUES: &str = "Queue";
+pub(super) const QUEUES: &str = "Queues";
 const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 
@@ -35,7 +36,7 @@ pub(super) const TAGS: [(&str, &str); 8] = [
     (FAILURES, "What attempts failed with, and the categories of these errors."),
     (STATISTICS, "How jobs do: by attempt, by what runs beside them, by category, in time and cost."),
     (SCHEDULES, "Jobs that come by themselves."),
-    (QUEUES, "The queue as a whole."),
+    (QUEUES, "All queues as a whole, and each of them."),
     (WORKERS, "The processes that run jobs."),
     (SERVER, "The server itself."),
     (ORIGINAL, "The routes of the original program, for its clients. Errors are `{\"message\", \"error\"}`."),
@@ -43,8 +44,18 @@ pub(super) const TAGS: [(&str, &str); 8] = [
 
 /// All operations, in the order of the document.
 pub(super) fn all() -> Vec<Operation> {
-    let groups =
-        [jobs(), bulk(), failures(), categories(), statistics(), schedules(), operation(), server(), original()];
+    let groups = [
+        jobs(),
+        bulk(),
+        failures(),
+        categories(),
+        statistics(),
+        schedules(),
+        operation(),
+        queues::all(),
+        server(),
+        original(),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -409,21 +420,6 @@ fn operation() -> Vec<Operation> {
             .about("What could not be asked is null. `Accept: text/event-stream` gets a stream: one snapshot a second.")
             .answer_as(200, "A snapshot", &[("application/json", |s| s.of::<Overview>()), (STREAM, text)])
             .refuses(&["unavailable"]),
-        Operation::new(QUEUES, "get", "/api/v1/queue", "getQueue", "How many jobs are in each state")
-            .answer(200, "The counts, and whether the queue is paused", |s| s.of::<StateCounts>())
-            .refuses(&[QUEUE]),
-        Operation::new(QUEUES, "post", "/api/v1/queue:pause", "pauseQueue", "Hand out no more jobs")
-            .about("Running jobs go on.")
-            .answer(200, "The queue is paused", |s| s.of::<StateCounts>())
-            .refuses(&[QUEUE, "queue_full"]),
-        Operation::new(QUEUES, "post", "/api/v1/queue:resume", "resumeQueue", "Hand out jobs again")
-            .answer(200, "The queue goes on", |s| s.of::<StateCounts>())
-            .refuses(&[QUEUE, "queue_full"]),
-        Operation::new(QUEUES, "post", "/api/v1/queue:clean", "cleanQueue", "Take ended jobs out of the queue")
-            .about("Their history stays.")
-            .body(|s| s.of::<CleanBody>(), json!({"state": "completed", "older_than_ms": 86_400_000, "limit": 1000}))
-            .answer(200, "How many were taken out", |s| s.of::<Cleaned>())
-            .refuses(&[QUEUE, "queue_full"]),
         Operation::new(WORKERS, "get", "/api/v1/workers", "listWorkers", "List the workers that were heard of lately")
             .answer(200, "The workers", page_of::<WorkerInfo>)
             .refuses(&[QUEUE]),

@@ -11,7 +11,7 @@ impl Site {
         let jobs: Vec<_> = (0..count).map(|_| json!({"name": "echo", "attempts": 1})).collect();
         assert_eq!(self.post("/api/v1/jobs:bulk", json!({"jobs": jobs})).await.0, 202);
         let worker = WorkerId::parse("tester").unwrap();
-        let options = ClaimOptions { worker, concurrency: AT_ONCE, max_cores: 8 };
+        let options = ClaimOptions::new(worker, AT_ONCE, 8);
         let mut claims = self.queue.claim(options).await.unwrap();
         for _ in 0..count / AT_ONCE {
             let mut leases = Vec::new();

@@ -159,7 +159,7 @@ async fn start_worker(claim: &Arc<Claim>) -> Arc<Worker> {
         let shared = claim.clone();
         let processor = move |job: bullmq::Job, _cancelled| process(shared.clone(), job);
         let options = worker_options(&claim.inner, &claim.limiter.worker_id, claim.limiter.limit());
-        let error = match Worker::with_options(&claim.inner.settings.queue, processor, options).await {
+        let error = match Worker::with_options(claim.inner.settings.queue().as_str(), processor, options).await {
             Ok(worker) => {
                 let worker = Arc::new(worker);
                 let _ = claim.limiter.worker.set(Arc::downgrade(&worker));

@@ -52,18 +52,14 @@ impl Target {
     /// Checks what can be checked without a server.
     pub(super) fn check(settings: &BullSettings) -> Result<Self, QueueError> {
         let rejected = |message: String| QueueError::new(QueueErrorKind::Rejected, message);
-        for (what, text) in [("queue name", &settings.queue), ("queue prefix", &settings.prefix)] {
-            if text.is_empty() || text.contains(':') {
-                return Err(rejected(format!("the {what} {text:?} must not be empty and not contain ':'")));
-            }
+        let (prefix, queue) = (settings.prefix.clone(), settings.queue().to_string());
+        if prefix.is_empty() || prefix.contains(':') {
+            return Err(rejected(format!("the queue prefix {prefix:?} must not be empty and not contain ':'")));
         }
         let RedisSettings { url, .. } = &settings.redis;
-        if url.topology == RedisTopology::Cluster
-            && ![&settings.prefix, &settings.queue].iter().any(|name| has_tag(name))
-        {
+        if url.topology == RedisTopology::Cluster && ![&prefix, &queue].iter().any(|name| has_tag(name)) {
             return Err(rejected(format!(
-                "on a cluster all keys of a queue must lie on one node: set queue.prefix to {{{}}}, with the braces",
-                settings.prefix
+                "on a cluster all keys of a queue must lie on one node: set queue.prefix to {{{prefix}}}, with the braces",
             )));
         }
         if url.is_sentinel() {
@@ -72,7 +68,7 @@ impl Target {
         let authorities = Authorities::of(&settings.redis).map_err(|error| rejected(error.to_string()))?;
         let (options, nodes) = options(url, authorities.as_ref());
         let outage = Arc::new(RedisOutage::new(url));
-        Ok(Self { options, queue: settings.queue.clone(), prefix: settings.prefix.clone(), nodes, outage })
+        Ok(Self { options, queue, prefix, nodes, outage })
     }
 
     /// Makes both clients, by one connection.

@@ -75,6 +75,8 @@ macro_rules! define_extra {
                     },
                     delay: self.delay.unwrap_or(wanted.delay),
                     priority: wanted.priority,
+                    // Where it lies says so, not what it holds.
+                    queue: None,
                     $($field: self.$field,)*
                     deduplication: wanted.deduplication,
                     after: self.after,
@@ -262,7 +264,7 @@ pub(super) fn read(stored: &Stored<'_>, settings: &BullSettings) -> Result<Accep
     if let Some(i) = arguments.iter().position(|a| a.contains('\0')) {
         return Err(format!("arguments/{i}: must not contain a NUL byte"));
     }
-    let options = extra.options(stored.wanted.clone()?);
+    let options = JobOptions { queue: settings.named.clone(), ..extra.options(stored.wanted.clone()?) };
     let job = Arc::new(Job { id, name, options, submitted_at: stored.submitted_at, trace: stored.trace.clone() });
     Ok(AcceptedJob { job, body: JobBody::new(arguments, data.as_ref()) })
 }

@@ -43,9 +43,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueSettings, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueSettings, QueueStanding, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, Timestamp, WorkerId};
+use crate::domain::{
+    AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, QueueName, Timestamp, WorkerId,
+};
 use crate::redis::RedisSettings;
 use connect::Link;
 use keys::Keys;
@@ -61,8 +63,8 @@ type Loss = Arc<tokio::sync::watch::Sender<Option<super::LeaseLoss>>>;
 pub struct BullSettings {
     /// One server, or a cluster: BullMQ's crate finds no server by Sentinel.
     pub redis: RedisSettings,
-    /// The name of BullMQ's queue, without a colon.
-    pub queue: String,
+    /// Which of the queues it is; `None` for the default one, which `common` names.
+    pub named: Option<QueueName>,
     /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
     pub prefix: String,
     /// What can be set on every queue.
@@ -81,6 +83,11 @@ pub struct BullSettings {
 }
 
 impl BullSettings {
+    /// The name of BullMQ's queue.
+    fn queue(&self) -> &QueueName {
+        self.named.as_ref().unwrap_or(&self.common.queue)
+    }
+
     /// The rules for jobs of this name that say nothing.
     fn rules(&self, name: &JobName) -> &JobOptions {
         self.jobs.get(name).unwrap_or(&self.defaults)
@@ -91,7 +98,7 @@ impl Default for BullSettings {
     fn default() -> Self {
         Self {
             redis: RedisSettings::default(),
-            queue: "my-job-queue".to_owned(),
+            named: None,
             prefix: "bull".to_owned(),
             common: QueueSettings::default(),
             patience: Duration::from_millis(900),
@@ -140,7 +147,7 @@ impl BullQueue {
     pub async fn open(settings: BullSettings, clock: Clock, tasks: TaskTracker) -> Result<Arc<Self>, QueueError> {
         let stop = CancellationToken::new();
         let target = connect::Target::check(&settings)?;
-        let keys = Keys::new(&settings.prefix, &settings.queue);
+        let keys = Keys::new(&settings.prefix, settings.queue().as_str());
         let link = Link::open(target.clone(), settings.patience, &tasks, stop.clone());
         let inner = Arc::new(Inner {
             renewer: Renewer::new(target, settings.common.lease),
@@ -182,12 +189,25 @@ impl Queue for BullQueue {
         read::standing(&self.inner, ids).await
     }
 
-    async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
+    async fn page(
+        &self,
+        queue: Option<&QueueName>,
+        state: JobState,
+        page: PageRequest,
+    ) -> Result<Page<QueuedJob>, QueueError> {
+        if queue.is_some_and(|queue| queue != self.inner.settings.queue()) {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
         read::page(&self.inner, state, page).await
     }
 
     async fn counts(&self) -> Result<StateCounts, QueueError> {
         read::counts(&self.inner).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueStanding>, QueueError> {
+        let counts = read::counts(&self.inner).await?;
+        Ok(vec![QueueStanding { name: self.inner.settings.queue().clone(), counts }])
     }
 
     /// Does not wait on a job that has ended or is not known: nothing more will come.
@@ -226,7 +246,10 @@ impl Operator for BullQueue {
         admin::remove(&self.inner, id).await
     }
 
-    async fn set_paused(&self, paused: bool) -> Result<(), QueueError> {
+    async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), QueueError> {
+        if queue.is_some_and(|queue| queue != self.inner.settings.queue()) {
+            return Ok(());
+        }
         admin::set_paused(&self.inner, paused).await
     }
 

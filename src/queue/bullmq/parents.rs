@@ -43,7 +43,8 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<
         let after = &job.options.after;
         earlier.extend(after.iter().filter(|id| !of_the_call.contains(id)));
         let data = format::data(accepted, inner.settings.rules(&job.name));
-        let mut flow = FlowJob::new(job.name.as_str(), &inner.settings.queue, data).map_err(BullError::from)?;
+        let mut flow =
+            FlowJob::new(job.name.as_str(), inner.settings.queue().as_str(), data).map_err(BullError::from)?;
         let mut options = format::options(job);
         if after.iter().all(|id| roots.contains_key(id)) {
             for mut child in after.iter().filter_map(|id| roots.remove(id)) {

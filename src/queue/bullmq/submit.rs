@@ -315,7 +315,7 @@ async fn add_all(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Res
         return Ok(vec![added.id().to_owned()]);
     }
     let flows = jobs.iter().map(|job| {
-        let flow = FlowJob::new(job.job.name.as_str(), &inner.settings.queue, data(job))?;
+        let flow = FlowJob::new(job.job.name.as_str(), inner.settings.queue().as_str(), data(job))?;
         Ok(flow.options(format::options(&job.job)))
     });
     let flows: Vec<_> = flows.collect::<Result<_, bullmq::Error>>()?;

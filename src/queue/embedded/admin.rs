@@ -4,9 +4,9 @@
 use rusqlite::Connection;
 
 use super::super::{Change, CleanRequest, QueueError};
-use super::Inner;
 use super::schema::{code, standing};
 use super::submit::holder_of;
+use super::{Inner, queues};
 use crate::domain::{JobId, JobState};
 
 /// Jobs removed in one transaction, so that a large removal does not hold up the others.
@@ -81,21 +81,27 @@ pub(super) async fn remove(inner: &Inner, id: JobId) -> Result<Change, QueueErro
     change(inner, id, |state| state != JobState::Active, GONE).await
 }
 
-pub(super) async fn set_paused(inner: &Inner, paused: bool) -> Result<(), QueueError> {
-    inner.db.write(move |c| c.execute("UPDATE queue_switches SET paused = ?1", [paused])).await?;
-    inner.wakes.jobs.signal();
-    Ok(())
-}
-
 pub(super) async fn clean(inner: &Inner, request: CleanRequest) -> Result<u64, QueueError> {
     if !request.state.is_final() {
         return Err(QueueError::not_cleanable(request.state));
     }
     let until = (inner.clock.now() - request.older_than).as_millis();
+    let one = request.queue.as_ref().map(|queue| inner.named(queue));
     let (mut removed, mut left) = (0, request.limit);
     while left > 0 {
         let batch = left.min(BATCH);
-        let n = inner.db.write(move |c| remove_ended(c, request.state, (until, i64::MAX), batch)).await?;
+        let (state, one) = (request.state, one.clone());
+        let remove = move |c: &Connection| {
+            let queue = match &one {
+                None => None,
+                Some(name) => match queues::number(c, name.as_ref())? {
+                    None => return Ok(0),
+                    known => known,
+                },
+            };
+            remove_ended(c, state, queue, (until, i64::MAX), batch)
+        };
+        let n = inner.db.write(remove).await?;
         removed += u64::try_from(n).unwrap_or(u64::MAX);
         left -= n;
         if n < batch {
@@ -105,17 +111,20 @@ pub(super) async fn clean(inner: &Inner, request: CleanRequest) -> Result<u64, Q
     Ok(removed)
 }
 
-/// Removes the oldest jobs of a final state up to a place in its list (end and seq), at most `limit`; answers how many.
+/// Removes the oldest jobs of a final state, of one queue or of all, up to a place in its list (end and seq), at most
+/// `limit`; answers how many.
 pub(super) fn remove_ended(
     c: &Connection,
     state: JobState,
+    queue: Option<i64>,
     until: (i64, i64),
     limit: usize,
 ) -> rusqlite::Result<usize> {
     c.prepare_cached(
         "DELETE FROM queue_jobs WHERE seq IN (
             SELECT seq FROM queue_jobs WHERE state >= 4 AND state = ?1 AND (finished_at, seq) <= (?2, ?3)
+                AND (?5 IS NULL OR queue = ?5)
             ORDER BY finished_at, seq LIMIT ?4)",
     )?
-    .execute((code(state), until.0, until.1, i64::try_from(limit).unwrap_or(i64::MAX)))
+    .execute((code(state), until.0, until.1, i64::try_from(limit).unwrap_or(i64::MAX), queue))
 }

@@ -15,13 +15,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::lease::CHANNEL;
-use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueError};
+use super::super::{ClaimOptions, Claims, Demand, Lease, ParentResults, QueueError};
 use super::expiry::{GONE, Now};
 use super::ledger::{Claim, PAUSE};
 use super::schema::{LeaseId, read_body};
 use super::settle::LeaseHandle;
 use super::sweep::{next_due, promote_due};
-use super::{Inner, cancel, parents, renew, schedules};
+use super::{Inner, cancel, parents, queues, renew, schedules};
 use crate::domain::{AcceptedJob, AttemptNumber, Job, Timestamp, Verdict};
 
 /// A claim that waits looks again after this long, should a wake-up get lost.
@@ -32,7 +32,7 @@ pub(super) async fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Result<C
     let (sender, leases) = mpsc::channel(options.concurrency.clamp(1, CHANNEL));
     let (concurrency, limit) = watch::channel(options.concurrency);
     let stop = CancellationToken::new();
-    let claim = Arc::new(Claim::new(inner.clone(), options.worker, options.max_cores));
+    let claim = Arc::new(Claim::new(inner.clone(), options));
     claim.session().await?;
     inner.tasks.spawn(renew::renew(claim.clone()));
     inner.tasks.spawn(renew::watch_suspicion(claim.clone()));
@@ -108,6 +108,7 @@ struct Taken {
 
 struct TakenJob {
     lease: LeaseId,
+    queue: i64,
     attempt: AttemptNumber,
     order: (i64, i64),
     attempts_finished: u32,
@@ -119,18 +120,17 @@ struct TakenJob {
 }
 
 /// Takes at most `room` jobs for the claim.
-async fn take(claim: &Claim, room: usize) -> Result<Taken, QueueError> {
+async fn take(claim: &Arc<Claim>, room: usize) -> Result<Taken, QueueError> {
     let session = claim.session().await?;
-    let (inner, worker, max_cores) = (claim.inner.clone(), claim.worker.to_string(), claim.max_cores);
-    let limit = i64::try_from(room).unwrap_or(i64::MAX);
+    let taker = claim.clone();
     let taken = claim.inner.db.write(move |c| {
-        let now = Now::of(&inner);
+        let now = Now::of(&taker.inner);
         let (wall, boot) = now.gone();
         let live = c
             .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?3 AND NOT {GONE})"))?
             .query_row((wall, boot, session.id), |row| row.get(0))?;
         match live {
-            true => take_ready(c, session.id, &worker, max_cores, limit, inner.clock.now()),
+            true => take_ready(c, &taker, session.id, room),
             false => Ok(Taken { again: true, ..Taken::default() }),
         }
     });
@@ -143,8 +143,8 @@ async fn take(claim: &Claim, room: usize) -> Result<Taken, QueueError> {
 
 /// Enters a job in the ledger and makes its lease; `None` for one that can't be read.
 fn make_lease(claim: &Arc<Claim>, taken: TakenJob) -> Option<Lease> {
-    let TakenJob { lease, attempt, attempts_finished, crashes, header, body, cancelled, parents, .. } = taken;
-    let (lost, validity) = claim.enter(lease, cancelled);
+    let TakenJob { lease, queue, attempt, attempts_finished, crashes, header, body, cancelled, parents, .. } = taken;
+    let (lost, validity) = claim.enter(lease, queue, cancelled);
     let handle = Arc::new(LeaseHandle::new(claim.clone(), lease));
     let job = serde_json::from_slice::<Job>(&header).map(Arc::new);
     match job.and_then(|job| Ok(AcceptedJob { job, body: read_body(&body)? })) {
@@ -180,39 +180,101 @@ async fn give_back(claim: &Claim) {
     }
 }
 
-/// The first jobs that are ready, now this claim's, which has not expired. The hot path: three statements for a batch,
-/// some more when there is room left.
-fn take_ready(
-    c: &Connection,
-    claim: i64,
-    worker: &str,
-    max_cores: u32,
-    limit: i64,
-    now: Timestamp,
-) -> rusqlite::Result<Taken> {
-    let closed: bool = c
-        .prepare_cached(
-            "SELECT paused OR EXISTS (SELECT 1 FROM queue_workers WHERE id = ?1 AND drain) FROM queue_switches",
-        )?
-        .query_row([worker], |row| row.get(0))?;
-    if closed {
+/// The first jobs that are ready, now this claim's, which has not expired. The hot path: four statements for a batch,
+/// some more when there is room left or the worker serves several queues.
+fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusqlite::Result<Taken> {
+    let now = claim.inner.clock.now();
+    let is_drained: bool = c
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM queue_workers WHERE id = ?1 AND drain)")?
+        .query_row([claim.worker.as_str()], |row| row.get(0))?;
+    if is_drained {
         return Ok(Taken::default());
     }
     promote_due(c, now)?;
-    let mut jobs = c
+    let mut jobs = Vec::new();
+    for (queue, slots) in dealt(c, claim, room)? {
+        take_of(c, claim, session, queue, slots, &mut jobs)?;
+    }
+    let full = jobs.len() >= room;
+    let next_due = match full {
+        true => None,
+        // What has just come is taken with the next look.
+        false if schedules::fire_due(c, &claim.inner, now)? > 0 => Some(now),
+        false => [next_due(c)?, schedules::next_due(c)?].into_iter().flatten().min(),
+    };
+    Ok(Taken { jobs, next_due, again: false })
+}
+
+/// How many jobs may be taken of which queue.
+fn dealt(c: &Connection, claim: &Claim, room: usize) -> rusqlite::Result<Vec<(i64, usize)>> {
+    let mut dealer = claim.dealer();
+    let mut numbers = Vec::with_capacity(dealer.shares().len());
+    for share in dealer.shares() {
+        let number = queues::number(c, claim.inner.named(&share.queue).as_ref())?;
+        let is_open = |number: &i64| {
+            c.prepare_cached("SELECT NOT paused FROM queue_names WHERE id = ?1")?.query_row([number], |row| row.get(0))
+        };
+        numbers.push(match number {
+            Some(number) if is_open(&number)? => Some(number),
+            _ => None,
+        });
+    }
+    // The one that every worker has who is told nothing: the look at what is ready is the taking itself.
+    if let ([only], [share]) = (&*numbers, dealer.shares()) {
+        let room = share.most.map_or(room, |most| room.min(most.saturating_sub(claim.held())));
+        return Ok(only.iter().map(|number| (*number, room)).collect());
+    }
+    let held = claim.held_by_queue();
+    let mut demands = Vec::with_capacity(numbers.len());
+    for number in &numbers {
+        let ready: i64 = match number {
+            None => 0,
+            Some(number) => c
+                .prepare_cached(
+                    "SELECT count(*) FROM (SELECT 1 FROM queue_jobs
+                     WHERE state <= 1 AND queue = ?1 AND cores <= ?2 LIMIT ?3)",
+                )?
+                .query_row((number, claim.max_cores, i64::try_from(room).unwrap_or(i64::MAX)), |row| row.get(0))?,
+        };
+        let held = number.and_then(|number| held.get(&number).copied()).unwrap_or(0);
+        demands.push(Demand { held, ready: usize::try_from(ready).unwrap_or(0) });
+    }
+    let slots = dealer.deal(room, &demands);
+    Ok(numbers
+        .into_iter()
+        .zip(slots)
+        .filter_map(|(number, slots)| Some((number?, slots)))
+        .filter(|d| d.1 > 0)
+        .collect())
+}
+
+/// Takes the first jobs of one queue.
+fn take_of(
+    c: &Connection,
+    claim: &Claim,
+    session: i64,
+    queue: i64,
+    slots: usize,
+    jobs: &mut Vec<TakenJob>,
+) -> rusqlite::Result<()> {
+    let first = jobs.len();
+    let limit = i64::try_from(slots).unwrap_or(i64::MAX);
+    let taken = c
         .prepare_cached(&format!(
             "UPDATE queue_jobs SET state = 3, claim = ?1, attempts_started = attempts_started + 1, progress = NULL
              WHERE seq IN (
-                SELECT seq FROM queue_jobs WHERE state <= 1 AND cores <= ?2 ORDER BY priority, seq LIMIT ?3)
+                SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = ?4 AND cores <= ?2
+                ORDER BY priority, seq LIMIT ?3)
              RETURNING seq, attempts_started, priority, attempts_finished, crashes, cancel_reason,
                 (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {},
                 attempts_started - unstarted,
                 (SELECT coalesce(body, job) FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq)",
             parents::RESULTS
         ))?
-        .query_map((claim, max_cores, limit), |row| {
+        .query_map((session, claim.max_cores, limit, queue), |row| {
             Ok(TakenJob {
-                lease: LeaseId { seq: row.get(0)?, number: row.get(1)?, claim },
+                lease: LeaseId { seq: row.get(0)?, number: row.get(1)?, claim: session },
+                queue,
                 attempt: AttemptNumber(row.get(9)?),
                 order: (row.get(2)?, row.get(0)?),
                 attempts_finished: row.get(3)?,
@@ -224,13 +286,7 @@ fn take_ready(
             })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    jobs.sort_unstable_by_key(|job| job.order);
-    let full = i64::try_from(jobs.len()).unwrap_or(i64::MAX) >= limit;
-    let next_due = match full {
-        true => None,
-        // What has just come is taken with the next look.
-        false if schedules::fire_due(c, now)? > 0 => Some(now),
-        false => [next_due(c)?, schedules::next_due(c)?].into_iter().flatten().min(),
-    };
-    Ok(Taken { jobs, next_due, again: false })
+    jobs.extend(taken);
+    jobs[first..].sort_unstable_by_key(|job| job.order);
+    Ok(())
 }

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::lease::reliable;
-use super::super::{LeaseLoss, QueueError};
+use super::super::{ClaimOptions, Dealer, LeaseLoss, QueueError};
 use super::expiry::Now;
 use super::output::Outboxes;
 use super::schema::LeaseId;
 use super::{Inner, workers};
-use crate::domain::{Validity, WorkerId};
+use crate::domain::{QueueShare, Validity, WorkerId};
 
 /// Between two tries when the database can't be used.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
@@ -26,6 +26,8 @@ pub(super) struct Claim {
     pub(super) worker: WorkerId,
     /// Jobs that ask for more cores are left to other workers.
     pub(super) max_cores: u32,
+    /// Deals room to the queues that the worker serves.
+    dealer: Mutex<Dealer>,
     ledger: Mutex<Ledger>,
     pub(super) outboxes: Arc<Outboxes>,
     /// A lease was settled or dropped.
@@ -38,11 +40,17 @@ pub(super) struct Claim {
 struct Ledger {
     /// The row that stands for this claim now; `None` when it was lost, until another is opened.
     session: Option<ClaimSession>,
-    leases: HashMap<LeaseId, watch::Sender<Option<LeaseLoss>>>,
+    leases: HashMap<LeaseId, HeldLease>,
     /// The leases that were to be stopped at the last look: a request may overtake the lease on its way here.
     cancelled: HashMap<LeaseId, String>,
     /// How many verdicts are being written.
     settling: usize,
+}
+
+/// A lease that is out: the queue of its job, and what tells its holder of a loss.
+struct HeldLease {
+    queue: i64,
+    loss: watch::Sender<Option<LeaseLoss>>,
 }
 
 /// A row of `queue_claims`, and until when it holds unless it is renewed.
@@ -65,13 +73,18 @@ impl Drop for Settling {
 }
 
 impl Claim {
-    /// A claim of `worker`, still without a row in the table.
-    pub(super) fn new(inner: Arc<Inner>, worker: WorkerId, max_cores: u32) -> Self {
+    /// A claim of a worker, still without a row in the table.
+    pub(super) fn new(inner: Arc<Inner>, options: ClaimOptions) -> Self {
+        let ClaimOptions { worker, max_cores, mut queues, order, concurrency: _ } = options;
+        if queues.is_empty() {
+            queues.push(QueueShare::of(inner.settings.queue.clone()));
+        }
         let outboxes = Arc::new(Outboxes::new(inner.clone()));
         Self {
             inner,
             worker,
             max_cores,
+            dealer: Mutex::new(Dealer::new(queues, order)),
             ledger: Mutex::default(),
             outboxes,
             room: Notify::new(),
@@ -81,6 +94,19 @@ impl Claim {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("nothing panics while it holds the ledger")
+    }
+
+    pub(super) fn dealer(&self) -> MutexGuard<'_, Dealer> {
+        self.dealer.lock().expect("nothing panics while it deals")
+    }
+
+    /// How many leases are out of which queue.
+    pub(super) fn held_by_queue(&self) -> HashMap<i64, usize> {
+        let mut held = HashMap::new();
+        for lease in self.ledger().leases.values() {
+            *held.entry(lease.queue).or_default() += 1;
+        }
+        held
     }
 
     /// How many leases are out.
@@ -139,8 +165,8 @@ impl Claim {
             ledger.session = None;
         }
         let mut lost = 0;
-        for (_, loss) in ledger.leases.iter().filter(|(lease, _)| lease.claim == session) {
-            loss.send_replace(Some(LeaseLoss::Expired));
+        for (_, held) in ledger.leases.iter().filter(|(lease, _)| lease.claim == session) {
+            held.loss.send_replace(Some(LeaseLoss::Expired));
             lost += 1;
         }
         drop(ledger);
@@ -152,6 +178,7 @@ impl Claim {
     pub(super) fn enter(
         &self,
         lease: LeaseId,
+        queue: i64,
         cancelled: Option<String>,
     ) -> (watch::Receiver<Option<LeaseLoss>>, Validity) {
         let (loss, lost) = watch::channel(None);
@@ -163,7 +190,7 @@ impl Claim {
         if validity.is_none() {
             loss.send_replace(Some(LeaseLoss::Expired));
         }
-        ledger.leases.insert(lease, loss);
+        ledger.leases.insert(lease, HeldLease { queue, loss });
         (lost, validity.unwrap_or_else(|| Validity::lasting(Duration::ZERO)))
     }
 
@@ -171,8 +198,8 @@ impl Claim {
     pub(super) fn cancel(&self, cancelled: HashMap<LeaseId, String>) {
         let mut ledger = self.ledger();
         for (lease, reason) in &cancelled {
-            if let Some(loss) = ledger.leases.get(lease) {
-                loss.send_if_modified(|loss| {
+            if let Some(held) = ledger.leases.get(lease) {
+                held.loss.send_if_modified(|loss| {
                     let is_first = loss.is_none();
                     if is_first {
                         *loss = Some(LeaseLoss::Cancelled(reason.clone()));

@@ -13,6 +13,7 @@ mod ledger;
 mod output;
 mod parents;
 mod process;
+mod queues;
 mod read;
 mod renew;
 mod schedules;
@@ -34,9 +35,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
-    QueueError, QueueErrorKind, QueueSettings, QueuedJob, StateCounts, Submission, WorkerInfo,
+    QueueError, QueueErrorKind, QueueSettings, QueueStanding, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, WorkerId};
+use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, QueueName, WorkerId};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
 
@@ -155,12 +156,21 @@ impl Queue for EmbeddedQueue {
         read::standing(&self.inner, ids.to_vec()).await
     }
 
-    async fn page(&self, state: JobState, page: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
-        read::page(&self.inner, state, page).await
+    async fn page(
+        &self,
+        queue: Option<&QueueName>,
+        state: JobState,
+        page: PageRequest,
+    ) -> Result<Page<QueuedJob>, QueueError> {
+        read::page(&self.inner, queue, state, page).await
     }
 
     async fn counts(&self) -> Result<StateCounts, QueueError> {
         read::counts(&self.inner).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueStanding>, QueueError> {
+        queues::list(&self.inner).await
     }
 
     /// Does not wait on a job that has ended or is not known: nothing more will come.
@@ -200,8 +210,8 @@ impl Operator for EmbeddedQueue {
         admin::remove(&self.inner, id.clone()).await
     }
 
-    async fn set_paused(&self, paused: bool) -> Result<(), QueueError> {
-        admin::set_paused(&self.inner, paused).await
+    async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), QueueError> {
+        queues::set_paused(&self.inner, queue, paused).await
     }
 
     async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError> {

@@ -1,11 +1,11 @@
 //! Reads jobs and counts. Nothing here writes.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::OptionalExtension;
 
 use super::super::{QueueError, QueuedJob, StateCounts};
-use super::Inner;
 use super::schema::{SELECT_JOB, SELECT_STANDING, code, queued_job};
-use crate::domain::{JobId, JobState, Page, PageRequest};
+use super::{Inner, queues};
+use crate::domain::{JobId, JobState, Page, PageRequest, QueueName};
 
 pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
     let found = inner.db.read(move |c| {
@@ -42,7 +42,7 @@ pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
             active: count("state = 3")?,
             completed: count("state >= 4 AND state = 4")?,
             failed: count("state >= 4 AND state = 5")?,
-            paused: c.prepare_cached("SELECT paused FROM queue_switches")?.query_row([], |row| row.get(0))?,
+            paused: c.prepare_cached("SELECT min(paused) FROM queue_names")?.query_row([], |row| row.get(0))?,
         };
         all.commit()?;
         Ok(counts)
@@ -50,71 +50,81 @@ pub(super) async fn counts(inner: &Inner) -> Result<StateCounts, QueueError> {
     Ok(counts.await?)
 }
 
-/// How a list is ordered: by `key`, then by `seq`, both the same way.
+/// A column that a list is ordered by, and where [`SELECT_STANDING`] has it.
+type Key = (&'static str, usize);
+const SEQ: Key = ("j.seq", 0);
+const DUE_AT: Key = ("j.due_at", 5);
+const FINISHED_AT: Key = ("j.finished_at", 9);
+const PRIORITY: Key = ("j.priority", 12);
+const QUEUE: Key = ("j.queue", 15);
+
+/// How a list is ordered: by these columns, all the same way.
 struct Order {
     condition: &'static str,
-    key: &'static str,
-    /// The column of [`SELECT_STANDING`] that holds the key.
-    column: usize,
+    keys: &'static [Key],
     descending: bool,
 }
 
 fn order(state: JobState) -> Order {
-    const SEQ: usize = 0;
-    const DUE_AT: usize = 5;
-    const FINISHED_AT: usize = 9;
-    const PRIORITY: usize = 12;
-    let ascending = |condition, key, column| Order { condition, key, column, descending: false };
+    let ascending = |condition, keys| Order { condition, keys, descending: false };
+    let ended = |condition| Order { condition, keys: &[FINISHED_AT, SEQ], descending: true };
     match state {
-        JobState::Waiting => ascending("j.state <= 1 AND j.priority = 0", "j.priority", PRIORITY),
-        JobState::Prioritized => ascending("j.state <= 1 AND j.priority > 0", "j.priority", PRIORITY),
-        JobState::Delayed => ascending("j.state = 2", "j.due_at", DUE_AT),
-        JobState::Active => ascending("j.state = 3", "j.seq", SEQ),
-        JobState::Completed => Order {
-            condition: "j.state >= 4 AND j.state = 4",
-            key: "j.finished_at",
-            column: FINISHED_AT,
-            descending: true,
-        },
-        JobState::Failed => Order {
-            condition: "j.state >= 4 AND j.state = 5",
-            key: "j.finished_at",
-            column: FINISHED_AT,
-            descending: true,
-        },
+        JobState::Waiting => ascending("j.state <= 1 AND j.priority = 0", &[QUEUE, PRIORITY, SEQ]),
+        JobState::Prioritized => ascending("j.state <= 1 AND j.priority > 0", &[QUEUE, PRIORITY, SEQ]),
+        JobState::Delayed => ascending("j.state = 2", &[DUE_AT, SEQ]),
+        JobState::Active => ascending("j.state = 3", &[SEQ]),
+        JobState::Completed => ended("j.state >= 4 AND j.state = 4"),
+        JobState::Failed => ended("j.state >= 4 AND j.state = 5"),
     }
 }
 
-/// The place of a row in its list, as a cursor: state, key and seq, none of which changes while the job stays listed.
-fn place(state: JobState, row: &Row<'_>, order: &Order) -> rusqlite::Result<String> {
-    Ok(format!("{}.{}.{}", code(state), row.get::<_, i64>(order.column)?, row.get::<_, i64>(0)?))
+/// The place of a row in its list, as a cursor: the state, and what the list is ordered by. None of it changes while the
+/// job stays listed.
+fn place(state: JobState, key: &[i64]) -> String {
+    key.iter().fold(code(state).to_string(), |cursor, part| format!("{cursor}.{part}"))
 }
 
-fn read_cursor(state: JobState, cursor: &str) -> Option<(i64, i64)> {
-    let mut parts = cursor.split('.').map(str::parse::<i64>);
-    match (parts.next()?, parts.next()?, parts.next()?, parts.next()) {
-        (Ok(listed), Ok(key), Ok(seq), None) if listed == code(state) => Some((key, seq)),
-        _ => None,
-    }
+/// What the list of this state is ordered by, at the place of this cursor.
+fn read_cursor(state: JobState, parts: usize, cursor: &str) -> Option<Vec<i64>> {
+    let (listed, key) = cursor.split_once('.')?;
+    let key: Vec<i64> = key.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+    (listed.parse() == Ok(code(state)) && key.len() == parts).then_some(key)
 }
 
-pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -> Result<Page<QueuedJob>, QueueError> {
-    let order = order(state);
-    let (start, comparison, direction) =
-        if order.descending { ((i64::MAX, i64::MAX), "<", "DESC") } else { ((i64::MIN, i64::MIN), ">", "ASC") };
-    let (key, seq) = match &request.cursor {
-        None => start,
-        Some(cursor) => read_cursor(state, cursor).ok_or_else(|| QueueError::foreign_cursor(cursor, state))?,
+pub(super) async fn page(
+    inner: &Inner,
+    queue: Option<&QueueName>,
+    state: JobState,
+    request: PageRequest,
+) -> Result<Page<QueuedJob>, QueueError> {
+    let Order { condition, keys, descending } = order(state);
+    let (start, comparison, direction) = if descending { (i64::MAX, "<", "DESC") } else { (i64::MIN, ">", "ASC") };
+    let key = match &request.cursor {
+        None => vec![start; keys.len()],
+        Some(cursor) => {
+            read_cursor(state, keys.len(), cursor).ok_or_else(|| QueueError::foreign_cursor(cursor, state))?
+        }
     };
     let limit = request.limit.clamp(1, PageRequest::MAX);
+    let one = queue.map(|queue| inner.named(queue));
     let page = inner.db.read(move |c| {
+        let mut page = Page { items: Vec::new(), next: None };
+        let of_queue = match &one {
+            None => String::new(),
+            Some(name) => match queues::number(c, name.as_ref())? {
+                None => return Ok(page),
+                Some(number) => format!("AND j.queue = {number}"),
+            },
+        };
+        let list = |write: &dyn Fn(&str) -> String| keys.iter().map(|(column, _)| write(column)).collect::<Vec<_>>().join(", ");
+        let (columns, places) = (list(&str::to_owned), list(&|_| "?".to_owned()));
+        let order = list(&|column| format!("{column} {direction}"));
         let sql = format!(
-            "{SELECT_STANDING} WHERE {} AND ({}, j.seq) {comparison} (?1, ?2) ORDER BY {} {direction}, j.seq {direction} LIMIT ?3",
-            order.condition, order.key, order.key,
+            "{SELECT_STANDING} WHERE {condition} {of_queue} AND ({columns}) {comparison} ({places}) ORDER BY {order} LIMIT ?"
         );
         let mut select = c.prepare_cached(&sql)?;
-        let mut rows = select.query((key, seq, i64::try_from(limit + 1).unwrap_or(i64::MAX)))?;
-        let mut page = Page { items: Vec::new(), next: None };
+        let limits = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+        let mut rows = select.query(rusqlite::params_from_iter(key.iter().chain([&limits])))?;
         let mut last = None;
         while let Some(row) = rows.next()? {
             if page.items.len() == limit {
@@ -122,7 +132,8 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
                 break;
             }
             page.items.push(queued_job(row)?);
-            last = Some(place(state, row, &order)?);
+            let key: Vec<i64> = keys.iter().map(|(_, at)| row.get(*at)).collect::<rusqlite::Result<_>>()?;
+            last = Some(place(state, &key));
         }
         Ok(page)
     });

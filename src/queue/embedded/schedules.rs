@@ -24,7 +24,7 @@ const MAY_FIRE: &str = "s.paused = 0 AND s.next_at IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM queue_jobs j WHERE j.id = s.last_job AND j.attempts_started = j.unstarted AND j.state <= 2)";
 
 /// Submits the jobs that are due, at most [`BATCH`]; answers how many.
-pub(super) fn fire_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize> {
+pub(super) fn fire_due(c: &Connection, inner: &Inner, now: Timestamp) -> rusqlite::Result<usize> {
     let sql = format!(
         "SELECT id, schedule, next_at FROM queue_schedules s WHERE s.next_at <= ?1 AND {MAY_FIRE}
          ORDER BY next_at LIMIT {BATCH}"
@@ -45,7 +45,7 @@ pub(super) fn fire_due(c: &Connection, now: Timestamp) -> rusqlite::Result<usize
         let due = Timestamp::from_millis(*due);
         let job = schedule.job.job(schedule.job_id(due), now);
         let job_id = job.job.id.to_string();
-        insert(c, &Prepared::new(job), now)?;
+        insert(c, &Prepared::new(job, inner), now)?;
         let next = schedule.timing.next(Some(due), now).map(Timestamp::as_millis);
         c.prepare_cached("UPDATE queue_schedules SET next_at = ?2, last_at = ?3, last_job = ?4 WHERE id = ?1")?
             .execute((id, next, due.as_millis(), job_id))?;
@@ -62,12 +62,13 @@ pub(super) fn next_due(c: &Connection) -> rusqlite::Result<Option<Timestamp>> {
 
 /// Submits a batch of jobs that are due. Answers whether there may be more. Claims do the same in time; this is for a
 /// queue whose workers are busy, or that has none.
-pub(super) async fn fire(inner: &Inner) -> Result<bool, QueueError> {
+pub(super) async fn fire(inner: &Arc<Inner>) -> Result<bool, QueueError> {
     let now = inner.clock.now();
     if inner.db.read(next_due).await?.is_none_or(|due| due > now) {
         return Ok(false);
     }
-    let fired = inner.db.write(move |c| fire_due(c, now)).await?;
+    let shared = inner.clone();
+    let fired = inner.db.write(move |c| fire_due(c, &shared, now)).await?;
     if fired > 0 {
         inner.wakes.jobs.signal();
     }
@@ -189,7 +190,7 @@ mod tests {
     }
 
     async fn waiting(bench: &Bench) -> Vec<JobId> {
-        let page = bench.queue.page(JobState::Waiting, PageRequest::first(PageRequest::MAX)).await.unwrap();
+        let page = bench.queue.page(None, JobState::Waiting, PageRequest::first(PageRequest::MAX)).await.unwrap();
         page.items.iter().map(|j| j.job.id.clone()).collect()
     }
 
@@ -221,7 +222,8 @@ mod tests {
         let behind = Clock::manual(bench.clock.now() - Duration::from_secs(600));
         for _ in 0..20 {
             let now = behind.now();
-            let fired = bench.queue.inner.db.write(move |c| fire_due(c, now)).await.unwrap();
+            let inner = bench.queue.inner.clone();
+            let fired = bench.queue.inner.db.write(move |c| fire_due(c, &inner, now)).await.unwrap();
             assert_eq!(fired, 0, "at {now}");
             behind.advance(Duration::from_secs(30));
         }
@@ -239,7 +241,8 @@ mod tests {
             claims.next().await.unwrap().settle(Verdict::Complete { result: None }).await;
             claims.close().await;
             let ahead = bench.clock.now() + YEARS;
-            let fired = bench.queue.inner.db.write(move |c| fire_due(c, ahead)).await.unwrap();
+            let inner = bench.queue.inner.clone();
+            let fired = bench.queue.inner.db.write(move |c| fire_due(c, &inner, ahead)).await.unwrap();
             assert_eq!(fired, 1);
             let stuck = bench.queue.find_schedule(&id).await.unwrap().unwrap();
             let now = bench.clock.now();

@@ -177,6 +177,24 @@ END;
 -- What a job is given, beside its header. Where it is null, the job of version 0.1.0 has it within.
 ALTER TABLE queue_payloads ADD COLUMN body BLOB;
 ",
+    r"
+-- Queues by number. The default one has the number 0 and no name here: the settings name it.
+CREATE TABLE queue_names (
+    id INTEGER PRIMARY KEY,
+    name TEXT UNIQUE,
+    paused INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO queue_names (id, paused) SELECT 0, paused FROM queue_switches;
+ALTER TABLE queue_jobs ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;
+DROP INDEX queue_ready;
+DROP INDEX queue_delayed;
+DROP INDEX queue_active;
+DROP INDEX queue_final;
+CREATE INDEX queue_ready ON queue_jobs (queue, priority, seq, cores) WHERE state <= 1;
+CREATE INDEX queue_delayed ON queue_jobs (due_at, seq, queue) WHERE state = 2;
+CREATE INDEX queue_active ON queue_jobs (claim, queue) WHERE state = 3;
+CREATE INDEX queue_final ON queue_jobs (state, finished_at, seq, queue) WHERE state >= 4;
+",
 ];
 
 /// The number of the next job: never one that another job has or had.
@@ -231,7 +249,7 @@ pub(super) const SELECT_JOB: &str = "
     SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
            j.cancel_reason, j.finished_at, j.result, j.error, j.priority,
            CASE WHEN j.waits > 0 THEN (SELECT json_group_array(on_job) FROM queue_waits w WHERE w.job = j.seq AND NOT done)
-           END, coalesce(p.body, p.job)
+           END, coalesce(p.body, p.job), j.queue
     FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
 /// The same without the body and what the job gave back. SQLite does not touch the pages on which a large body lies.
@@ -239,7 +257,7 @@ pub(super) const SELECT_STANDING: &str = "
     SELECT j.seq, p.job, j.state, j.attempts_started - j.unstarted, j.attempts_finished, j.due_at, c.worker, j.progress,
            j.cancel_reason, j.finished_at, NULL, j.error, j.priority,
            CASE WHEN j.waits > 0 THEN (SELECT json_group_array(on_job) FROM queue_waits w WHERE w.job = j.seq AND NOT done)
-           END, NULL
+           END, NULL, j.queue
     FROM queue_jobs j JOIN queue_payloads p ON p.seq = j.seq LEFT JOIN queue_claims c ON c.id = j.claim ";
 
 /// A row of [`SELECT_JOB`] or [`SELECT_STANDING`].
@@ -375,9 +393,13 @@ mod tests {
         for (index, sql) in [
             (
                 "queue_ready",
-                "SELECT seq FROM queue_jobs WHERE state <= 1 AND cores <= 4 ORDER BY priority, seq LIMIT 1",
+                "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND cores <= 4 ORDER BY priority, seq LIMIT 1",
             ),
             ("queue_ready", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
+            (
+                "queue_ready",
+                "SELECT seq FROM queue_jobs WHERE state <= 1 AND priority = 0 ORDER BY queue, priority, seq",
+            ),
             ("queue_delayed", "SELECT seq FROM queue_jobs WHERE state = 2 AND due_at <= 7 ORDER BY due_at LIMIT 9"),
             ("queue_active", "SELECT seq FROM queue_jobs WHERE state = 3 AND claim = 7"),
             (

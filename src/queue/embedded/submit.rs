@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, Submission};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
-use super::{Inner, parents};
-use crate::domain::{AcceptedJob, JobId, JobState, Timestamp};
+use super::{Inner, parents, queues};
+use crate::domain::{AcceptedJob, JobId, JobState, QueueName, Timestamp};
 
 /// A job with its header written out, before it reaches the writing thread.
 pub(super) struct Prepared {
@@ -15,10 +15,12 @@ pub(super) struct Prepared {
     header: Vec<u8>,
     state: JobState,
     due_at: Option<i64>,
+    /// `None` for the default one.
+    queue: Option<QueueName>,
 }
 
 impl Prepared {
-    pub(super) fn new(accepted: AcceptedJob) -> Self {
+    pub(super) fn new(accepted: AcceptedJob, inner: &Inner) -> Self {
         let job = &accepted.job;
         let options = &job.options;
         let state = match (options.delay.is_zero(), options.priority) {
@@ -27,7 +29,8 @@ impl Prepared {
             (true, _) => JobState::Prioritized,
         };
         let due_at = (state == JobState::Delayed).then(|| (job.submitted_at + options.delay).as_millis());
-        Self { header: to_json(&**job).into_bytes(), state, due_at, job: accepted }
+        let queue = options.queue.as_ref().and_then(|queue| inner.named(queue));
+        Self { header: to_json(&**job).into_bytes(), state, due_at, queue, job: accepted }
     }
 }
 
@@ -42,7 +45,7 @@ pub(super) async fn submit(
     jobs: Vec<AcceptedJob>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
-    let jobs: Vec<_> = jobs.into_iter().map(Prepared::new).collect();
+    let jobs: Vec<_> = jobs.into_iter().map(|job| Prepared::new(job, inner)).collect();
     let clock = inner.clock.clone();
     let submitted = inner.db.write(move |c| {
         let now = clock.now();
@@ -95,7 +98,7 @@ fn remember(c: &Connection, by: &Idempotency, answer: &[Submission], now: Timest
 }
 
 pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
-    let Prepared { job: accepted, header, state, due_at } = prepared;
+    let Prepared { job: accepted, header, state, due_at, queue } = prepared;
     let job = &accepted.job;
     let deduplication = job.options.deduplication.as_ref();
     if let Some(deduplication) = deduplication
@@ -104,10 +107,11 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
         return duplicate_of(c, holder);
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
+    let queue = queues::number_or_new(c, queue.as_ref())?;
     let inserted = c
         .prepare_cached(&format!(
-            "INSERT INTO queue_jobs (seq, id, state, priority, cores, due_at, dedup_key)
-             VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+            "INSERT INTO queue_jobs (seq, id, state, priority, cores, due_at, dedup_key, queue)
+             VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
         ))?
         .execute((
             job.id.as_str(),
@@ -116,6 +120,7 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
             job.options.cores.unwrap_or(0),
             due_at,
             until_final,
+            queue,
         ))?;
     if inserted == 0 {
         return duplicate_of(c, job.id.clone());

@@ -178,7 +178,7 @@ async fn retain(inner: &Inner, state: JobState, retention: &QueueRetention) -> R
         Ok(aged.max(surplus))
     });
     let Some(place) = place.await? else { return Ok(false) };
-    let removed = inner.db.write(move |c| remove_ended(c, state, place, BATCH)).await?;
+    let removed = inner.db.write(move |c| remove_ended(c, state, None, place, BATCH)).await?;
     Ok(removed == BATCH)
 }
 

@@ -48,7 +48,7 @@ impl Bench {
 
     pub(super) async fn claim(&self, worker: &str, concurrency: usize) -> Claims {
         let worker = WorkerId::parse(worker).unwrap();
-        self.queue.claim(ClaimOptions { worker, concurrency, max_cores: 4 }).await.unwrap()
+        self.queue.claim(ClaimOptions::new(worker, concurrency, 4)).await.unwrap()
     }
 
     /// Submits `n` jobs and completes them one millisecond after the other.
@@ -341,7 +341,7 @@ async fn doubted_leases_are_lost_when_the_database_cannot_be_written_to_until_th
 async fn everything_survives_a_restart_and_no_task_outlives_its_queue() {
     let bench = Bench::with(QueueSettings::default()).await;
     let id = bench.submit(bench.job(|o| o.priority = 2)).await.id;
-    bench.queue.set_paused(true).await.unwrap();
+    bench.queue.set_paused(None, true).await.unwrap();
     let claims = bench.claim("w", 1).await;
     let before = bench.queue.find(std::slice::from_ref(&id)).await.unwrap();
     let Bench { queue, clock, dir, tasks } = bench;
@@ -380,7 +380,7 @@ async fn the_number_of_a_job_is_never_that_of_another_whatever_was_removed() {
     let bench = Bench::with(QueueSettings::default()).await;
     let three: Vec<_> = (0..3).map(|_| bench.job(|_| {})).collect();
     bench.queue.submit(three.clone(), None).await.unwrap();
-    let page = bench.queue.page(JobState::Waiting, PageRequest::first(2)).await.unwrap();
+    let page = bench.queue.page(None, JobState::Waiting, PageRequest::first(2)).await.unwrap();
     // The highest last, and the highest first.
     for order in [[0, 1, 2], [2, 1, 0]] {
         for job in order {
@@ -389,7 +389,7 @@ async fn the_number_of_a_job_is_never_that_of_another_whatever_was_removed() {
         let others: Vec<_> = (0..2).map(|_| bench.job(|_| {})).collect();
         bench.queue.submit(others.clone(), None).await.unwrap();
         let rest = PageRequest { cursor: page.next.clone(), limit: 9 };
-        let found = bench.queue.page(JobState::Waiting, rest).await.unwrap().items;
+        let found = bench.queue.page(None, JobState::Waiting, rest).await.unwrap().items;
         let ids = |jobs: &[AcceptedJob]| jobs.iter().map(|job| job.job.id.clone()).collect::<Vec<_>>();
         assert_eq!(found.iter().map(|found| found.job.id.clone()).collect::<Vec<_>>(), ids(&others));
         for job in &others {

@@ -5,6 +5,7 @@ mod fixture;
 mod following;
 mod leases;
 mod operating;
+mod queues;
 mod scheduling;
 mod submitting;
 
@@ -13,6 +14,7 @@ use fixture::{bullmq, embedded};
 use following::*;
 use leases::*;
 use operating::*;
+use queues::*;
 use scheduling::*;
 use submitting::*;
 
@@ -58,6 +60,16 @@ conformance! {
         unknown_jobs_are_told_apart,
         workers_are_listed_until_they_say_farewell,
         a_worker_asked_to_drain_is_told_and_gets_nothing_more,
+        a_job_waits_in_the_queue_that_it_names,
+        slots_go_to_queues_by_weight,
+        in_strict_order_the_first_queue_comes_first,
+        of_a_queue_no_more_than_its_share_is_held,
+        one_slot_serves_all_queues,
+        a_queue_is_paused_alone,
+        queues_are_listed_with_what_they_hold,
+        a_list_is_of_one_queue_or_of_all,
+        a_queue_is_cleaned_alone,
+        jobs_of_several_queues_are_submitted_together,
         deduplication_without_ttl_holds_until_the_job_has_ended,
         deduplication_with_ttl_holds_until_it_has_passed,
         a_key_is_free_when_its_job_has_left_the_queue,

@@ -265,7 +265,7 @@ impl Run {
                 }
             }
             Step::Pause(paused) => {
-                self.bench.queue.set_paused(paused).await.unwrap();
+                self.bench.queue.set_paused(None, paused).await.unwrap();
                 self.model.paused = paused;
             }
             Step::Advance(ms) => {

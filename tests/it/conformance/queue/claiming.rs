@@ -95,7 +95,7 @@ pub(super) async fn a_paused_queue_hands_nothing_out_in_any_process(fixture: Fix
     let running = here.submit(job()).await;
     let mut claims = here.claim(2).await;
     let lease = next(&mut claims).await;
-    there.operator.set_paused(true).await.unwrap();
+    there.operator.set_paused(None, true).await.unwrap();
     assert!(here.queue.counts().await.unwrap().paused);
     let waiting = here.submit(job()).await;
     nothing(&mut claims).await;
@@ -105,7 +105,7 @@ pub(super) async fn a_paused_queue_hands_nothing_out_in_any_process(fixture: Fix
     let later = fixture.instance().await;
     let mut late_claims = later.claim(1).await;
     nothing(&mut late_claims).await;
-    later.operator.set_paused(false).await.unwrap();
+    later.operator.set_paused(None, false).await.unwrap();
     let lease = timeout(Duration::from_secs(4), async {
         tokio::select! { l = claims.next() => l, l = late_claims.next() => l }
     });
@@ -150,7 +150,7 @@ pub(super) async fn jobs_that_ask_for_too_many_cores_are_left_to_others(fixture:
     let held = next(&mut claims).await;
     assert_eq!(held.job().id, small);
     let worker = WorkerId::generate("large");
-    let mut wide = here.source.claim(ClaimOptions { worker, concurrency: 1, max_cores: 9 }).await.unwrap();
+    let mut wide = here.source.claim(ClaimOptions::new(worker, 1, 9)).await.unwrap();
     assert_eq!(next(&mut wide).await.job().id, large);
 }
 

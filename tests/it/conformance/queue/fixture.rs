@@ -106,8 +106,8 @@ impl Backing for Bull {
     async fn open(&self, keep: bool) -> Instance {
         let mut settings = BullSettings {
             redis: RedisSettings { url: self.redis.url().parse().unwrap(), ca_file: None },
-            queue: self.name.clone(),
             common: QueueSettings {
+                queue: self.name.parse().unwrap(),
                 // A loss is noticed after a third of it, and the job taken back within another two.
                 lease: Duration::from_secs(6),
                 output_bytes: Fixture::OUTPUT,
@@ -175,7 +175,7 @@ impl Instance {
     /// Starts to take jobs.
     pub(super) async fn claim(&self, concurrency: usize) -> Claims {
         let worker = WorkerId::generate("host");
-        self.source.claim(ClaimOptions { worker, concurrency, max_cores: 4 }).await.unwrap()
+        self.source.claim(ClaimOptions::new(worker, concurrency, 4)).await.unwrap()
     }
 
     pub(super) async fn find(&self, id: &JobId) -> Option<QueuedJob> {

@@ -94,7 +94,7 @@ pub(super) async fn jobs_that_wait_for_others_are_listed_behind_the_delayed(fixt
         let mut request = PageRequest::first(limit);
         let mut seen = Vec::new();
         loop {
-            let page = here.queue.page(JobState::Delayed, request.clone()).await.unwrap();
+            let page = here.queue.page(None, JobState::Delayed, request.clone()).await.unwrap();
             assert!(page.items.len() <= limit && page.items.iter().all(|job| job.state == JobState::Delayed));
             seen.extend(page.items);
             let Some(next) = page.next else { break };

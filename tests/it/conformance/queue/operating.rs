@@ -85,7 +85,7 @@ pub(super) async fn a_request_to_stop_ends_with_the_attempt_that_it_stopped(fixt
 
 pub(super) async fn a_job_is_not_lost_to_a_cancel_of_the_one_before(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
-    here.operator.set_paused(true).await.unwrap();
+    here.operator.set_paused(None, true).await.unwrap();
     for n in 0..60 {
         let id = format!("again-{n}");
         let id = here.submit(job_named(&id)).await;
@@ -177,7 +177,7 @@ pub(super) async fn clean_is_bounded_and_takes_the_oldest_first(fixture: Fixture
     }
     let failed = finish(&here, &mut claims, fail()).await;
     let clean = |state, older_than, limit| {
-        let request = CleanRequest { state, older_than, limit };
+        let request = CleanRequest { queue: None, state, older_than, limit };
         async { here.operator.clean(request).await.unwrap() }
     };
     assert_eq!(clean(JobState::Completed, Duration::from_secs(3600), 100).await, 0, "none ended so long ago");
@@ -188,7 +188,7 @@ pub(super) async fn clean_is_bounded_and_takes_the_oldest_first(fixture: Fixture
     assert_eq!(clean(JobState::Completed, Duration::ZERO, 3).await, 1);
     assert!(here.find(&failed).await.is_some());
     assert_eq!(clean(JobState::Failed, Duration::ZERO, 3).await, 1);
-    let request = CleanRequest { state: JobState::Waiting, older_than: Duration::ZERO, limit: 1 };
+    let request = CleanRequest { queue: None, state: JobState::Waiting, older_than: Duration::ZERO, limit: 1 };
     assert_eq!(here.operator.clean(request).await.unwrap_err().kind, QueueErrorKind::Rejected);
 }
 
@@ -201,7 +201,7 @@ pub(super) async fn pages_have_no_gap_and_no_repeat_while_jobs_move(fixture: Fix
     let mut request = PageRequest::first(3);
     let mut seen = Vec::new();
     loop {
-        let page = here.queue.page(JobState::Waiting, request.clone()).await.unwrap();
+        let page = here.queue.page(None, JobState::Waiting, request.clone()).await.unwrap();
         assert!(page.items.len() <= 3);
         assert!(page.items.iter().all(|j| j.state == JobState::Waiting));
         seen.extend(page.items.into_iter().map(|j| j.job.id.clone()));
@@ -221,13 +221,13 @@ pub(super) async fn pages_have_no_gap_and_no_repeat_while_jobs_move(fixture: Fix
     let stayed: Vec<_> = seen.iter().filter(|id| stays.contains(id)).cloned().collect();
     assert_eq!(stayed, stays, "all that stayed, in the order in which they will be taken");
 
-    let completed = here.queue.page(JobState::Completed, PageRequest::first(2)).await.unwrap();
+    let completed = here.queue.page(None, JobState::Completed, PageRequest::first(2)).await.unwrap();
     assert_eq!(completed.items.len(), 2);
     assert!(completed.items[0].finished_at >= completed.items[1].finished_at, "newest first");
     let alien = PageRequest { cursor: completed.next, limit: 2 };
-    assert_eq!(here.queue.page(JobState::Waiting, alien).await.unwrap_err().kind, QueueErrorKind::Rejected);
+    assert_eq!(here.queue.page(None, JobState::Waiting, alien).await.unwrap_err().kind, QueueErrorKind::Rejected);
     let broken = PageRequest { cursor: Some("nonsense".to_owned()), limit: 2 };
-    assert_eq!(here.queue.page(JobState::Waiting, broken).await.unwrap_err().kind, QueueErrorKind::Rejected);
+    assert_eq!(here.queue.page(None, JobState::Waiting, broken).await.unwrap_err().kind, QueueErrorKind::Rejected);
 }
 
 pub(super) async fn counts_tell_every_state(fixture: Fixture) {
@@ -249,7 +249,7 @@ pub(super) async fn counts_tell_every_state(fixture: Fixture) {
         (JobState::Completed, 1),
         (JobState::Failed, 1),
     ] {
-        let page = there.queue.page(state, PageRequest::first(10)).await.unwrap();
+        let page = there.queue.page(None, state, PageRequest::first(10)).await.unwrap();
         assert_eq!((page.items.len(), page.next), (n, None), "{state}");
         assert!(page.items.iter().all(|j| j.state == state));
     }
@@ -289,6 +289,7 @@ fn worker(id: &WorkerId) -> WorkerInfo {
         memory_bytes: None,
         memory_available_bytes: None,
         jobs: None,
+        queues: None,
     }
 }
 
@@ -313,7 +314,7 @@ pub(super) async fn a_worker_asked_to_drain_is_told_and_gets_nothing_more(fixtur
     let id = WorkerId::generate("a");
     assert!(!there.operator.drain_worker(&id).await.unwrap(), "not known yet");
     assert!(!here.source.heartbeat(&worker(&id)).await.unwrap());
-    let options = jobber::queue::ClaimOptions { worker: id.clone(), concurrency: 2, max_cores: 4 };
+    let options = jobber::queue::ClaimOptions::new(id.clone(), 2, 4);
     let mut claims = here.source.claim(options).await.unwrap();
     here.submit(job()).await;
     let lease = next(&mut claims).await;

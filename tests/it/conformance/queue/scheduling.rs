@@ -184,7 +184,7 @@ pub(super) async fn a_schedule_goes_on_when_its_waiting_job_is_cancelled(fixture
     let waits = soon(async {
         loop {
             for state in [JobState::Waiting, JobState::Delayed] {
-                let page = here.queue.page(state, jobber::domain::PageRequest::first(10)).await.unwrap();
+                let page = here.queue.page(None, state, jobber::domain::PageRequest::first(10)).await.unwrap();
                 if let Some(job) = page.items.first() {
                     return job.job.id.clone();
                 }

@@ -63,7 +63,7 @@ pub(super) async fn deduplication_with_ttl_holds_until_it_has_passed(fixture: Fi
 
 pub(super) async fn a_key_is_free_when_its_job_has_left_the_queue(fixture: Fixture) {
     let here = fixture.instance().await;
-    let clean = |state| CleanRequest { state, older_than: Duration::ZERO, limit: 10 };
+    let clean = |state| CleanRequest { queue: None, state, older_than: Duration::ZERO, limit: 10 };
     for (n, ttl) in [Some(Duration::from_secs(3600)), None].into_iter().enumerate() {
         let removed = here.submit(keyed(&format!("removed-{n}"), ttl)).await;
         // A claim that was just closed may have it for a moment, and gives it back.
