@@ -134,7 +134,7 @@ fn the_help_names_every_command() {
       category     Look at the categories of errors, change them, try them out
       top          What goes on: queue, rates, workers, failures, once a second
       stats        Statistics: attempts, concurrency, categories, cost, durations, throughput
-      queue        Look at the queue, pause it, clean it up
+      queue        Look at the queues, pause them, clean them up
       worker       Look at the workers, drain one
       binaries     List the binaries that jobs can name, and who can run them
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often

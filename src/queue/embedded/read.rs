@@ -66,10 +66,11 @@ struct Order {
 }
 
 fn order(state: JobState) -> Order {
+    // Not `= 0`: SQLite would take that for a constant, and sort.
     let ascending = |condition, keys| Order { condition, keys, descending: false };
     let ended = |condition| Order { condition, keys: &[FINISHED_AT, SEQ], descending: true };
     match state {
-        JobState::Waiting => ascending("j.state <= 1 AND j.priority = 0", &[QUEUE, PRIORITY, SEQ]),
+        JobState::Waiting => ascending("j.state <= 1 AND j.priority <= 0", &[QUEUE, PRIORITY, SEQ]),
         JobState::Prioritized => ascending("j.state <= 1 AND j.priority > 0", &[QUEUE, PRIORITY, SEQ]),
         JobState::Delayed => ascending("j.state = 2", &[DUE_AT, SEQ]),
         JobState::Active => ascending("j.state = 3", &[SEQ]),

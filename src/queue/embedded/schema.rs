@@ -398,7 +398,7 @@ mod tests {
             ("queue_ready", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
             (
                 "queue_ready",
-                "SELECT seq FROM queue_jobs WHERE state <= 1 AND priority = 0 ORDER BY queue, priority, seq",
+                "SELECT seq FROM queue_jobs WHERE state <= 1 AND priority <= 0 ORDER BY queue, priority, seq",
             ),
             ("queue_delayed", "SELECT seq FROM queue_jobs WHERE state = 2 AND due_at <= 7 ORDER BY due_at LIMIT 9"),
             ("queue_active", "SELECT seq FROM queue_jobs WHERE state = 3 AND claim = 7"),
