@@ -32,6 +32,7 @@ fn expanded(path: &str, method: &str) -> Vec<String> {
         ("/api/v1/jobs/{id}", "POST") => &["cancel", "retry", "promote"],
         ("/api/v1/schedules/{id}", "POST") => &["trigger", "pause", "resume"],
         ("/api/v1/workers/{id}", "POST") => &["drain"],
+        ("/api/v1/queues/{name}", "POST") => &["pause", "resume", "clean"],
         ("/api/v1/stats/{what}", _) => {
             return STATISTICS.iter().map(|what| format!("/api/v1/stats/{what}")).collect();
         }
@@ -45,7 +46,7 @@ async fn document_and_router_have_the_same_operations() {
     let site = Site::start().await;
     let mut routed = BTreeSet::new();
     for path in routed_paths() {
-        let concrete = path.replace("{id}", "x").replace("{n}", "1").replace("{what}", "attempts");
+        let concrete = path.replace("{id}", "x").replace("{name}", "x").replace("{n}", "1").replace("{what}", "attempts");
         let trace = "TRACE".parse().unwrap();
         let answer = site.http.request(trace, format!("{}{concrete}", site.base)).send().await.unwrap();
         assert_eq!(answer.status(), 405, "{path}");
