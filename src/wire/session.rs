@@ -50,7 +50,7 @@ pub struct Session {
 pub struct SignIn {
     /// The operators' or the viewers' token.
     #[serde(deserialize_with = "secret")]
-    #[schema(value_type = String, min_length = 1)]
+    #[schema(value_type = String)]
     pub token: Secret,
 }
 

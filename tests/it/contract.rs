@@ -131,7 +131,7 @@ async fn explore(token: Option<&str>, phases: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_answers_as_the_description_says() {
-    explore(None, "examples,fuzzing").await;
+    explore(None, "examples,coverage,fuzzing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

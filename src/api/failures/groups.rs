@@ -17,6 +17,8 @@ use crate::wire::failures::{FailureGroup, FailuresReport};
 /// The most groups in one answer.
 const MOST: u64 = 1000;
 const USUAL: u64 = 100;
+/// The longest text for which similar errors are looked up, in characters.
+pub(in crate::api) const LONGEST_TEXT: usize = 4096;
 
 /// `GET /api/v1/failures`: failed attempts by error, the most frequent first.
 pub(in crate::api) async fn groups(
@@ -26,7 +28,7 @@ pub(in crate::api) async fn groups(
     let span = Span::from_params(&mut params)?;
     let days = trend_days(&mut params)?;
     let category = params.text("category")?;
-    let digits = params.text("fingerprint")?.map(|digits| digits.to_ascii_lowercase());
+    let digits = params.with("fingerprint", first_digits)?;
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     params.done()?;
     let shards = span.shards(&api).await?;
@@ -76,6 +78,12 @@ fn group(
     }
 }
 
+/// Reads the first digits of a fingerprint.
+fn first_digits(text: &str) -> Result<String, &'static str> {
+    let is_some = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_some { Ok(text.to_ascii_lowercase()) } else { Err("must be 1 to 64 hexadecimal digits") }
+}
+
 /// `GET /api/v1/failures/similar?text=`: known errors, the nearest first.
 pub(in crate::api) async fn similar(
     State(api): State<Arc<Api>>,
@@ -84,6 +92,10 @@ pub(in crate::api) async fn similar(
     let text = params.text("text")?.filter(|text| !text.trim().is_empty());
     let limit = params.number("limit", 1, 100)?.unwrap_or(10);
     params.done()?;
+    if text.as_ref().is_some_and(|text| text.chars().count() > LONGEST_TEXT) {
+        let detail = format!("text: must have at most {LONGEST_TEXT} characters");
+        return Err(ApiError::bad_request("invalid_query", detail));
+    }
     let Some(text) = text else { return Err(ApiError::bad_request("invalid_query", "text: say what to look for")) };
     let preview = &api.settings.category_preview;
     let vector = preview.vector(&text).await?;

@@ -9,8 +9,10 @@ use crate::domain::{JobName, Timestamp, WorkerId};
 use crate::store::{JobFilter, Search};
 use crate::wire::JobSelection;
 
-/// The longest text to look for, in bytes.
-const LONGEST_TEXT: usize = 500;
+/// The longest text to look for, in characters.
+pub(in crate::api) const LONGEST_TEXT: usize = 500;
+/// The longest time that a run can be asked about, in milliseconds: ten years.
+pub(in crate::api) const LONGEST_RUN_MS: u64 = 316_224_000_000;
 /// The largest number of a signal on Linux.
 const LAST_SIGNAL: i32 = 64;
 
@@ -29,8 +31,8 @@ pub(in crate::api) fn selection(params: &mut Params) -> Result<JobSelection, Api
         exit_code: params.number("exit_code", 0, 255)?.and_then(|n| u8::try_from(n).ok()),
         signal: params.with("signal", signal)?,
         worker: params.with("worker", WorkerId::parse)?,
-        longer_than_ms: params.number("longer_than_ms", 0, u64::MAX)?,
-        shorter_than_ms: params.number("shorter_than_ms", 0, u64::MAX)?,
+        longer_than_ms: params.number("longer_than_ms", 0, LONGEST_RUN_MS)?,
+        shorter_than_ms: params.number("shorter_than_ms", 0, LONGEST_RUN_MS)?,
     })
 }
 
@@ -41,8 +43,8 @@ pub(in crate::api) fn selection(params: &mut Params) -> Result<JobSelection, Api
 pub(in crate::api) async fn filter(api: &Api, selection: JobSelection) -> Result<JobFilter, ApiError> {
     let wrong = |problem: String| Err(ApiError::bad_request("invalid_query", problem));
     let text = selection.q.map(|q| q.trim().to_lowercase()).filter(|q| !q.is_empty());
-    if text.as_ref().is_some_and(|text| text.len() > LONGEST_TEXT) {
-        return wrong(format!("q: must have at most {LONGEST_TEXT} bytes"));
+    if text.as_ref().is_some_and(|text| text.chars().count() > LONGEST_TEXT) {
+        return wrong(format!("q: must have at most {LONGEST_TEXT} characters"));
     }
     if selection.signal.is_some_and(|signal| !(1..=LAST_SIGNAL).contains(&signal)) {
         return wrong(format!("signal: must be 1 to {LAST_SIGNAL}"));

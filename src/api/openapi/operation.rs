@@ -366,7 +366,7 @@ pub(super) fn moment() -> Value {
 }
 
 /// The schema of a text of some length.
-pub(super) fn string(most: u64) -> Value {
+pub(super) fn string(most: usize) -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": most})
 }
 

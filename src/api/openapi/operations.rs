@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::operation::{ORIGINAL, Operation, STREAM, flag, moment, number, object, page_of, string, text, words};
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
 use crate::api::health;
+use crate::api::jobs::filter::{LONGEST_RUN_MS, LONGEST_TEXT};
 use crate::domain::JobOptions;
 use crate::failures::categories::Calibration;
 use crate::queue::{StateCounts, WorkerInfo};
@@ -174,13 +175,13 @@ fn listed(operation: Operation) -> Operation {
         .query("until", moment(), "Submitted before this time")
         .query("category", string(100), "An attempt failed with an error of this category: its id or name")
         .query("fingerprint", fingerprint(), "An attempt failed with this error; the first digits are enough")
-        .query("q", string(256), "Has this text in its id, its name or the first line of its error")
+        .query("q", string(LONGEST_TEXT), "Has this text in its id, its name or the first line of its error")
         .query("outcome", words("OutcomeKind"), "The last attempt that has ended ended in one of these ways")
         .query("exit_code", number(0, 255), "The last attempt exited with this code")
         .query("signal", number(1, 64), "The last attempt was ended by this signal")
         .query("worker", reference("WorkerId"), "The last attempt was started by this worker")
-        .query("longer_than_ms", number(0, u64::from(u32::MAX)), "The last attempt ran for longer")
-        .query("shorter_than_ms", number(0, u64::from(u32::MAX)), "The last attempt ran for less")
+        .query("longer_than_ms", number(0, LONGEST_RUN_MS), "The last attempt ran for longer")
+        .query("shorter_than_ms", number(0, LONGEST_RUN_MS), "The last attempt ran for less")
         .refuses(&["unknown_category", "unknown_error"])
 }
 
@@ -190,7 +191,7 @@ fn reference(name: &str) -> Value {
 }
 
 fn fingerprint() -> Value {
-    json!({"type": "string", "pattern": "^[0-9a-f]{4,64}$"})
+    json!({"type": "string", "pattern": "^[0-9a-fA-F]{4,64}$"})
 }
 
 fn bulk() -> Vec<Operation> {
@@ -233,7 +234,11 @@ fn failures() -> Vec<Operation> {
     vec![
         span(Operation::new(FAILURES, "get", "/api/v1/failures", "listFailures", "What attempts failed with"))
             .query("category", string(100), "Only errors of this category: its id or name, `uncategorised`, `pending`")
-            .query("fingerprint", json!({"type": "string", "pattern": "^[0-9a-f]{1,64}$"}), "Only errors that begin so")
+            .query(
+                "fingerprint",
+                json!({"type": "string", "pattern": "^[0-9a-fA-F]{1,64}$"}),
+                "Only errors that begin so",
+            )
             .query("trend", number(1, 90), "With the failures of each of the last so many days")
             .query("limit", number(1, 1000), "At most so many groups; 100 when absent")
             .answer(200, "Groups of failed attempts, the most frequent first", |s| s.of::<FailuresReport>())
