@@ -129,6 +129,7 @@ mod tests {
             error: error.map(str::to_owned),
             worker: None,
             ran_ms: None,
+            queue: None,
         };
         let list = JobList(JobListing {
             items: vec![

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::values::{Moment, parse_duration};
 use crate::domain::outcome::signal_number;
-use crate::domain::{JobName, JobState, OutcomeKind, Timestamp, WorkerId};
+use crate::domain::{JobName, JobState, OutcomeKind, QueueName, Timestamp, WorkerId};
 use crate::wire::JobSelection;
 
 /// Conditions on jobs. All that are given must hold.
@@ -19,6 +19,9 @@ pub(super) struct SelectionArgs {
     /// Only jobs of this binary
     #[arg(long, value_name = "NAME", value_parser = JobName::parse)]
     name: Option<JobName>,
+    /// Only jobs of this queue
+    #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse)]
+    queue: Option<QueueName>,
     /// Only jobs submitted since: 1h, 7d, or 2026-11-24T08:00:00Z
     #[arg(long, value_name = "DURATION|RFC3339")]
     since: Option<Moment>,
@@ -66,6 +69,7 @@ impl SelectionArgs {
         JobSelection {
             state: self.state.clone(),
             name: self.name.clone(),
+            queue: self.queue.clone(),
             since: self.since.map(|moment| moment.resolve(now)),
             until: self.until.map(|moment| moment.resolve(now)),
             category: self.category.clone(),

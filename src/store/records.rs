@@ -5,8 +5,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::{
-    AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, RawJson,
-    Timestamp, WorkerId, first_line,
+    AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, QueueName,
+    RawJson, Timestamp, WorkerId, first_line,
 };
 use crate::events::Cursor;
 use crate::stats::ErrorSet;
@@ -230,6 +230,7 @@ impl JobRecord {
             error: self.error.as_ref().map(|e| first_line(e).chars().take(200).collect()),
             worker: last.map(|a| a.worker.clone()),
             ran_ms: last.and_then(|a| a.report.as_ref()).map(AttemptReport::wall_ms),
+            queue: self.options.queue.clone(),
         }
     }
 }
@@ -281,6 +282,9 @@ pub struct JobSummary {
     /// How long its last attempt ran, in milliseconds. `None` while it runs, and in lines that older versions wrote.
     #[serde(default, rename = "duration_ms", skip_serializing_if = "Option::is_none")]
     pub ran_ms: Option<u64>,
+    /// The queue in which it was submitted; `None` for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueName>,
 }
 
 impl JobSummary {

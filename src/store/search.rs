@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::JobSummary;
-use crate::domain::{Outcome, OutcomeKind, WorkerId};
+use crate::domain::{Outcome, OutcomeKind, QueueName, WorkerId};
 
 /// What to look for in each job of a list. All given conditions must hold. A list with any of them reads the jobs one
 /// by one, so each page looks at a bounded number of them ([`JobPage::scanned`]).
@@ -22,6 +22,8 @@ pub struct Search {
     pub signal: Option<i32>,
     /// Only jobs whose last attempt was started by this worker.
     pub worker: Option<WorkerId>,
+    /// Only jobs of this queue: `Some(None)` is the default one.
+    pub queue: Option<Option<QueueName>>,
     /// Only jobs whose last attempt has ended and ran for longer than this, in milliseconds.
     pub longer_than_ms: Option<u64>,
     /// Only jobs whose last attempt has ended and ran for less than this, in milliseconds.
@@ -44,6 +46,7 @@ impl Search {
             && self.exit_code.is_none_or(|code| job.outcome == Some(Outcome::Exit { code: i32::from(code) }))
             && self.signal.is_none_or(|signal| job.outcome == Some(Outcome::Signal { signal }))
             && self.worker.as_ref().is_none_or(|worker| job.worker.as_ref() == Some(worker))
+            && self.queue.as_ref().is_none_or(|queue| job.queue == *queue)
             && self.longer_than_ms.is_none_or(|ms| duration.is_some_and(|took| took > ms))
             && self.shorter_than_ms.is_none_or(|ms| duration.is_some_and(|took| took < ms))
     }

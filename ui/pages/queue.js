@@ -1,5 +1,5 @@
 // @ts-check
-// The queue as a whole: how many jobs are in which state, pausing it, and letting go of jobs that have ended.
+// The queues: how many jobs are in which state, pausing all or one of them, and letting go of jobs that have ended.
 
 import { Problem, get, mayAct, post } from '../lib/api.js';
 import { count, duration } from '../lib/format.js';
@@ -18,6 +18,7 @@ const BATCH = 1000;
 export default function queue({ scope, query, title }) {
     title('Queue');
     const now = resource(scope, () => ['/queue'], { every: 2000 });
+    const each = resource(scope, () => ['/queues'], { every: 2000 });
     const state = () => (query.get('state') === 'failed' ? 'failed' : 'completed');
     const age = () => query.get('older') || '24h';
 
@@ -34,6 +35,13 @@ export default function queue({ scope, query, title }) {
     };
     const resume = async () => {
         await attempt(() => post('/queue:resume'), 'The queue goes on');
+        now.reload();
+    };
+    /** @param {any} one */
+    const turn = async (one) => {
+        const [verb, done] = one.paused ? ['resume', `${one.name} goes on`] : ['pause', `${one.name} is paused`];
+        await attempt(() => post(`/queues/${encodeURIComponent(one.name)}:${verb}`), done);
+        each.reload();
         now.reload();
     };
     const clean = async () => {
@@ -64,6 +72,7 @@ export default function queue({ scope, query, title }) {
                 : now.error.value
                   ? null
                   : loading}
+        ${() => queueTable(each.data.value?.items ?? [], turn)}
         <p class="muted small">These are the jobs that the queue holds. History also knows those that
             the queue has let go of, so the list of jobs may show more.</p>
         <div class="grid2">
@@ -97,6 +106,33 @@ export default function queue({ scope, query, title }) {
                     ${mayAct() ? null : html`<span class="muted">You are signed in to look only.</span>`}</div>`}
             </section>
         </div>`;
+}
+
+/**
+ * One line for each queue; nothing when there is only one.
+ * @param {any[]} queues
+ * @param {(queue: any) => Promise<void>} turn
+ */
+function queueTable(queues, turn) {
+    if (queues.length < 2) return null;
+    return html`<section class="panel" aria-labelledby="queues">
+        <h2 id="queues">Queues</h2>
+        <div class="scroll-x" tabindex="0" role="region" aria-labelledby="queues"><table>
+            <thead><tr><th scope="col">Queue</th>${STATES.map((state) => html`<th scope="col" class="num">${state}</th>`)}
+                <th scope="col" class="num">workers</th><th scope="col"><span class="sr-only">Pause</span></th></tr></thead>
+            <tbody>${queues.map(
+                (one) => html`<tr>
+                <th scope="row"><a href=${href('/jobs', { queue: one.name })}>${one.name}</a>
+                    ${one.is_default ? html`<span class="muted small">default</span>` : null}
+                    ${one.paused ? html`<span class="chip">paused</span>` : null}</th>
+                ${STATES.map((state) => html`<td class="num">${count(one[state])}</td>`)}
+                <td class="num">${one.workers === 0 && one.waiting > 0 ? html`<strong>no worker</strong>`
+                    : count(one.workers)}</td>
+                <td>${action(one.paused ? `Resume ${one.name}` : `Pause ${one.name}`, () => turn(one), { kind: 'small' })}</td>
+            </tr>`,
+            )}</tbody>
+        </table></div>
+    </section>`;
 }
 
 /**

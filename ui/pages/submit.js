@@ -186,6 +186,7 @@ export default function submit({ scope, query, title }) {
         attempts: input('attempts', 'Attempts', { type: 'number', hint: 'How many may finish badly, 1 to 1000.' }),
         delay: input('delay', 'Delay', { hint: 'Not before: 90s, 15m, 1h 30m.' }),
         priority: input('priority', 'Priority', { type: 'number', hint: 'None is first, then 1 before 2.' }),
+        queue: input('queue', 'Queue', { hint: 'The default one if empty.' }),
         timeout: input('timeout', 'Timeout', { hint: 'Stops an attempt that runs longer.' }),
         backoff: choice('backoff', 'Backoff', [
             ['', 'as configured'],
@@ -233,7 +234,7 @@ export default function submit({ scope, query, title }) {
                             for arguments with line breaks</label>`}</div>
                     ${parts.data}
                 </div>
-                <div class="fields">${parts.attempts}${parts.delay}${parts.priority}${parts.timeout}</div>
+                <div class="fields">${parts.attempts}${parts.delay}${parts.priority}${parts.queue}${parts.timeout}</div>
             </section>
             <details class="panel advanced"><summary>More options</summary>
                 <div class="fields">${parts.backoff}${parts.backoff_delay}${parts.backoff_max}${parts.jitter}

@@ -5,7 +5,7 @@ use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::outcome::signal_number;
-use crate::domain::{JobName, Timestamp, WorkerId};
+use crate::domain::{JobName, QueueName, Timestamp, WorkerId};
 use crate::store::{JobFilter, Search};
 use crate::wire::JobSelection;
 
@@ -22,6 +22,7 @@ pub(in crate::api) fn selection(params: &mut Params) -> Result<JobSelection, Api
     Ok(JobSelection {
         state: params.list("state")?,
         name: params.with("name", JobName::parse)?,
+        queue: params.with("queue", QueueName::parse)?,
         since: params.with("since", Timestamp::parse)?,
         until: params.with("until", Timestamp::parse)?,
         category: params.text("category")?,
@@ -62,6 +63,7 @@ pub(in crate::api) async fn filter(api: &Api, selection: JobSelection) -> Result
             exit_code: selection.exit_code,
             signal: selection.signal,
             worker: selection.worker,
+            queue: selection.queue.map(|queue| Some(queue).filter(|queue| *queue != api.settings.default_queue)),
             longer_than_ms: selection.longer_than_ms,
             shorter_than_ms: selection.shorter_than_ms,
         },

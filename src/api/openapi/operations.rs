@@ -182,6 +182,7 @@ fn listed(operation: Operation) -> Operation {
     operation
         .query("state", words("JobState"), "Only jobs in one of these states")
         .query("name", reference("JobName"), "Only jobs of this name")
+        .query("queue", reference("QueueName"), "Of this queue")
         .query("since", moment(), "Submitted at this time or later")
         .query("until", moment(), "Submitted before this time")
         .query("category", string(100), "An attempt failed with an error of this category: its id or name")

@@ -46,7 +46,8 @@ async fn document_and_router_have_the_same_operations() {
     let site = Site::start().await;
     let mut routed = BTreeSet::new();
     for path in routed_paths() {
-        let concrete = path.replace("{id}", "x").replace("{name}", "x").replace("{n}", "1").replace("{what}", "attempts");
+        let concrete =
+            path.replace("{id}", "x").replace("{name}", "x").replace("{n}", "1").replace("{what}", "attempts");
         let trace = "TRACE".parse().unwrap();
         let answer = site.http.request(trace, format!("{}{concrete}", site.base)).send().await.unwrap();
         assert_eq!(answer.status(), 405, "{path}");

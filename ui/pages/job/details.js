@@ -71,6 +71,7 @@ const OPTIONS = {
     backoff: ['Between attempts', backoff],
     delay_ms: ['Delay', duration],
     priority: ['Priority', (n) => (n ? `${n} (1 comes before 2, and jobs without before all)` : 'none')],
+    queue: ['Queue', String],
     timeout_ms: ['Timeout', duration],
     grace_ms: ['Between SIGTERM and SIGKILL', duration],
     cores: ['Cores', count],

@@ -16,6 +16,7 @@ export const STATES = ['waiting', 'prioritized', 'delayed', 'active', 'completed
 const LABELS = /** @type {Record<string, string>} */ ({
     q: 'text',
     name: 'name',
+    queue: 'queue',
     outcome: 'outcome',
     exit_code: 'exit code',
     signal: 'signal',
@@ -213,6 +214,7 @@ export function filterForm(scope, query) {
         ${() => html`<div class="fields">
             <label>Name <input list="filter-names" .value=${query.get('name')} @change=${set('name')}
                 autocomplete="off"></label>
+            <label>Queue <input .value=${query.get('queue')} @change=${set('queue')} autocomplete="off"></label>
             <label>Submitted <select @change=${setSpan}>
                 ${[['', 'at any time'], ...Object.entries(SPANS), ['custom', 'from … to …']].map(
                     ([value, text]) => html`

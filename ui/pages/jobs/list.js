@@ -22,6 +22,7 @@ const MOST_ARRIVALS = 1000;
 /** Filters of which an event does not tell whether they hold. */
 const UNTOLD = [
     'until',
+    'queue',
     'outcome',
     'exit_code',
     'signal',

@@ -19,6 +19,7 @@ export const POINTERS = /** @type {Record<string, string>} */ ({
     jitter: '/backoff/jitter',
     delay: '/delay_ms',
     priority: '/priority',
+    queue: '/queue',
     timeout: '/timeout_ms',
     grace: '/grace_ms',
     memory: '/memory_bytes',
@@ -57,6 +58,7 @@ export function draftOf(job) {
         jitter: number(options.backoff?.jitter || undefined),
         delay: writeDuration(options.delay_ms || null),
         priority: number(options.priority || undefined),
+        queue: options.queue ?? '',
         timeout: writeDuration(options.timeout_ms),
         grace: writeDuration(options.grace_ms),
         memory: writeSize(options.memory_bytes),
@@ -131,6 +133,7 @@ export function build(draft) {
     }
     body.delay_ms = span('delay');
     body.priority = whole('priority');
+    body.queue = draft.queue.trim() || undefined;
     body.timeout_ms = span('timeout');
     body.grace_ms = span('grace');
     body.memory_bytes = read('memory', readSize, 'Write a size, such as 512MiB or 2GiB.');
@@ -198,6 +201,7 @@ export function command(built, draft) {
     }
     flag('delay', writeDuration(body.delay_ms));
     flag('priority', body.priority);
+    flag('queue', body.queue);
     flag('timeout', writeDuration(body.timeout_ms));
     flag('grace', writeDuration(body.grace_ms));
     flag('memory', writeSize(body.memory_bytes));
