@@ -5,12 +5,13 @@ import re
 
 import schemathesis
 
+ID = re.compile(r"[!$&-.0->@-\[\]-~]+\Z")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
 def acceptable(value):
     """The value with `hello`, which the server has, for every name of a binary, and without jobs to come after: others than
-    those that the server has are refused."""
+    those that the server has are refused. A list that the description refuses stays."""
     if isinstance(value, list):
         return [acceptable(item) for item in value]
     if not isinstance(value, dict):
@@ -18,8 +19,13 @@ def acceptable(value):
     return {
         key: "hello" if key == "name" and isinstance(item, str) and WORD.match(item) else acceptable(item)
         for key, item in value.items()
-        if key != "after"
+        if key != "after" or not is_list_of_jobs(item)
     }
+
+
+def is_list_of_jobs(value):
+    is_id = lambda item: isinstance(item, str) and len(item) <= 256 and ID.match(item)
+    return isinstance(value, list) and len(value) <= 1000 and all(map(is_id, value)) and len(set(value)) == len(value)
 
 
 @schemathesis.hook

@@ -135,7 +135,27 @@ pub(in crate::api) async fn remove(
     State(api): State<Arc<Api>>,
     segment: Segment,
 ) -> Result<axum::Json<Acted>, ApiError> {
-    act_on(&api, JobId::parse(&segment.0)?, JobAction::Remove).await.map(axum::Json)
+    let acted = act_on(&api, JobId::parse(&segment.0)?, JobAction::Remove).await?;
+    history_forgets(&api, &acted.id).await;
+    Ok(axum::Json(acted))
+}
+
+/// Waits until history has learned that the job was removed, which takes a moment: a client that asks at once should not be
+/// shown it. A history that is late or away is not waited for.
+async fn history_forgets(api: &Api, id: &JobId) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let forgotten = async {
+        let mut wait = Duration::from_millis(2);
+        while let Ok(Some(record)) = api.remembered(id, Depth::Standing).await
+            && !record.removed
+        {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(50));
+        }
+    };
+    if !api.feed.is_history_away() {
+        let _ = tokio::time::timeout(PATIENCE, forgotten).await;
+    }
 }
 
 /// Acts on one job, to the end even if the client goes away: the steps of an action belong together.
