@@ -5,6 +5,7 @@ import re
 
 import schemathesis
 
+ID = re.compile(r"[!$&-.0->@-\[\]-~]+\Z")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
@@ -23,7 +24,8 @@ def acceptable(value):
 
 
 def is_list_of_jobs(value):
-    return isinstance(value, list) and len(value) <= 1000 and len(set(map(str, value))) == len(value)
+    is_id = lambda item: isinstance(item, str) and len(item) <= 256 and ID.match(item)
+    return isinstance(value, list) and len(value) <= 1000 and all(map(is_id, value)) and len(set(value)) == len(value)
 
 
 @schemathesis.hook

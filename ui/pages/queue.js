@@ -7,6 +7,7 @@ import { readDuration } from '../lib/notation.js';
 import { href } from '../lib/router.js';
 import { resource } from '../lib/scope.js';
 import { signal } from '../lib/signals.js';
+import { sortTable } from '../lib/table.js';
 import { html } from '../lib/view.js';
 import { action, attempt, confirm, dialog, loading, problemNote } from '../lib/widgets.js';
 
@@ -72,7 +73,7 @@ export default function queue({ scope, query, title }) {
                 : now.error.value
                   ? null
                   : loading}
-        ${() => queueTable(each.data.value?.items ?? [], turn)}
+        ${() => queueTable(query, each.data.value?.items ?? [], turn)}
         <p class="muted small">These are the jobs that the queue holds. History also knows those that
             the queue has let go of, so the list of jobs may show more.</p>
         <div class="grid2">
@@ -110,28 +111,40 @@ export default function queue({ scope, query, title }) {
 
 /**
  * One line for each queue; nothing when there is only one.
+ * @param {import('../lib/router.js').Query} query
  * @param {any[]} queues
  * @param {(queue: any) => Promise<void>} turn
  */
-function queueTable(queues, turn) {
+function queueTable(query, queues, turn) {
     if (queues.length < 2) return null;
+    const name = (/** @type {any} */ one) => html`<a href=${href('/jobs', { queue: one.name })}>${one.name}</a>
+        ${one.is_default ? html`<span class="muted small">default</span>` : null}
+        ${one.paused ? html`<span class="chip">paused</span>` : null}`;
+    const workers = (/** @type {any} */ one) => (one.workers === 0 && one.waiting + one.prioritized > 0
+        ? html`<strong>none</strong>` : count(one.workers));
+    const number = (/** @type {string} */ key) => ({
+        key,
+        name: key,
+        number: true,
+        cell: (/** @type {any} */ one) => (key === 'workers' ? workers(one) : count(one[key])),
+        value: (/** @type {any} */ one) => one[key],
+    });
+    const columns = [
+        { key: 'name', name: 'queue', cell: name, value: (/** @type {any} */ one) => one.name },
+        ...[...STATES, 'workers'].map(number),
+        {
+            key: 'act',
+            name: '',
+            cell: (/** @type {any} */ one) => action(one.paused ? 'Resume' : 'Pause', () => turn(one), {
+                kind: 'small',
+                title: `${one.paused ? 'Resume' : 'Pause'} ${one.name}`,
+            }),
+        },
+    ];
     return html`<section class="panel" aria-labelledby="queues">
         <h2 id="queues">Queues</h2>
-        <div class="scroll-x" tabindex="0" role="region" aria-labelledby="queues"><table>
-            <thead><tr><th scope="col">Queue</th>${STATES.map((state) => html`<th scope="col" class="num">${state}</th>`)}
-                <th scope="col" class="num">workers</th><th scope="col"><span class="sr-only">Pause</span></th></tr></thead>
-            <tbody>${queues.map(
-                (one) => html`<tr>
-                <th scope="row"><a href=${href('/jobs', { queue: one.name })}>${one.name}</a>
-                    ${one.is_default ? html`<span class="muted small">default</span>` : null}
-                    ${one.paused ? html`<span class="chip">paused</span>` : null}</th>
-                ${STATES.map((state) => html`<td class="num">${count(one[state])}</td>`)}
-                <td class="num">${one.workers === 0 && one.waiting > 0 ? html`<strong>no worker</strong>`
-                    : count(one.workers)}</td>
-                <td>${action(one.paused ? `Resume ${one.name}` : `Pause ${one.name}`, () => turn(one), { kind: 'small' })}</td>
-            </tr>`,
-            )}</tbody>
-        </table></div>
+        ${sortTable(query, { label: 'Queues', columns, rows: queues, key: (one) => one.name, usual: 'name' })}
+        <p class="muted small">A queue without a worker waits: start one with <code>jobber work --queue NAME</code>.</p>
     </section>`;
 }
 

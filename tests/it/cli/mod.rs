@@ -6,6 +6,7 @@ mod doctor;
 mod evaluate;
 mod exec;
 mod flow;
+mod queues;
 mod run;
 mod schedule;
 mod submit;
