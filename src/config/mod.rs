@@ -24,9 +24,9 @@ use values::{key_part, queue_name, queue_url};
 
 use crate::domain::notation::{self, number};
 use crate::domain::{
-    Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, QueueName, QueueShare, RunOption, Secret, Seed,
+    Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, QueueName, QueueOrder, QueueShare, RunOption,
+    Secret, Seed,
 };
-use crate::queue::QueueOrder;
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
 use crate::tls::CertificateFiles;

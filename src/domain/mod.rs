@@ -36,7 +36,7 @@ pub use job::{AcceptedJob, Job, NewJob};
 pub use options::{Deduplication, InvalidJob, JobOptions, RunOption};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SentSignal, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
-pub use queue_share::QueueShare;
+pub use queue_share::{QueueOrder, QueueShare};
 pub use retry::{Backoff, BackoffKind, CategoryRule, LimitScale, RetryPolicy, Verdict};
 pub use schedule::{Schedule, Template, Timing};
 pub use secret::Secret;

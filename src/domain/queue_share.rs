@@ -4,6 +4,16 @@ use std::fmt;
 
 use super::QueueName;
 
+/// In which order a worker serves its queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueOrder {
+    /// By weight: of five free slots, a queue of weight 4 gets four and one of weight 1 gets one, while both have work.
+    #[default]
+    Weighted,
+    /// The first that has work before all others.
+    Strict,
+}
+
 /// A queue that a worker serves, and how much of the worker it gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueShare {

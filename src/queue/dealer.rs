@@ -1,16 +1,6 @@
 //! Deals a worker's free slots to the queues that it serves.
 
-use crate::domain::QueueShare;
-
-/// In which order a worker serves its queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum QueueOrder {
-    /// By weight: of five free slots, a queue of weight 4 gets four and one of weight 1 gets one, while both have work.
-    #[default]
-    Weighted,
-    /// The first that has work before all others.
-    Strict,
-}
+use crate::domain::{QueueOrder, QueueShare};
 
 /// How one queue stands when slots are dealt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

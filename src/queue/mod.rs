@@ -18,7 +18,7 @@ mod settings;
 mod workers;
 
 pub use change_feed::{ChangeFeed, QueueChange, QueueChanges, QueueEntry, ReportedEnd};
-pub use dealer::{Dealer, Demand, QueueOrder};
+pub use dealer::{Dealer, Demand};
 pub use error::{QueueError, QueueErrorKind};
 pub use job::{Cancellation, Change, CleanRequest, Idempotency, QueueStanding, QueuedJob, StateCounts, Submission};
 pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, ParentResults, Publisher};

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Cancellation, Change, Claims, CleanRequest, Idempotency, OutputChunk, QueueError, QueueOrder, QueueStanding,
-    QueuedJob, StateCounts, Submission, WorkerInfo,
+    Cancellation, Change, Claims, CleanRequest, Idempotency, OutputChunk, QueueError, QueueStanding, QueuedJob,
+    StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, QueueName, QueueShare, WorkerId};
+use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, QueueName, QueueOrder, QueueShare, WorkerId};
 
 /// The side of producers and readers.
 #[async_trait]

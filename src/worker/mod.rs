@@ -30,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{
-    Clock, Job, JobName, JobOptions, LimitScale, QueueName, QueueShare, RetryPolicy, TraceContext, WorkerId,
+    Clock, Job, JobName, JobOptions, LimitScale, QueueName, QueueOrder, QueueShare, RetryPolicy, TraceContext, WorkerId,
 };
 use crate::events::EventSink;
-use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind, QueueOrder};
+use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
 use crate::reconnect::ReconnectBackoff;
 use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
 use crate::traces::Traces;

@@ -12,6 +12,8 @@ use crate::wire::{OriginalError, Problem};
 
 /// The group of the routes of the original program. Its errors have another shape.
 pub(super) const ORIGINAL: &str = "Original";
+/// The tag of operations on queues.
+pub(super) const QUEUES: &str = "Queues";
 
 /// The named schemas of the document, collected while operations name them.
 #[derive(Default)]

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{ORIGINAL, Operation, STREAM, flag, moment, number, object, page_of, string, text, words};
+use super::operation::{
+    ORIGINAL, Operation, QUEUES, STREAM, flag, moment, number, object, page_of, string, text, words,
+};
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
 use super::queues;
 use crate::api::health;
@@ -27,7 +29,6 @@ const JOBS: &str = "Jobs";
 const FAILURES: &str = "Failures";
 const STATISTICS: &str = "Statistics";
 const SCHEDULES: &str = "Schedules";
-pub(super) const QUEUES: &str = "Queues";
 const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{Operation, page_of};
-use super::operations::QUEUES;
+use super::operation::{Operation, QUEUES, page_of};
 use super::problems::QUEUE;
 use crate::queue::StateCounts;
 use crate::wire::{CleanBody, Cleaned, QueueView};

@@ -22,7 +22,7 @@ async fn a_worker_serves_the_queues_that_it_is_told() {
     std::fs::write(place.path().join("jobber.toml"), "[jobs.render-frame]\nqueue = \"render\"\n").unwrap();
     place.job("render-frame", "#!/bin/sh\necho frame\n");
     let serve = Jobber::serve().at(&place).start().await;
-    let _worker = Jobber::work().at(&place).by(&["--queue", "encode=4:2", "--queue", "render"]).start().await;
+    let _worker = Jobber::work().at(&place).arg("--queue=encode=4:2").arg("--queue=render").start().await;
     // By the command line, by the configuration of the name, and by JSON.
     let encoded = serve.submit(json!({"name": "hello", "queue": "encode"})).await;
     let rendered = serve.cli(&["submit", "render-frame", "--print-id"]).await.stdout.trim().to_owned();
@@ -49,7 +49,7 @@ async fn a_worker_serves_the_queues_that_it_is_told() {
 
 #[tokio::test]
 async fn a_queue_is_paused_resumed_and_cleaned_alone() {
-    let j = Jobber::dev().by(&["--queue", "a", "--queue", "b"]).start().await;
+    let j = Jobber::dev().arg("--queue=a").arg("--queue=b").start().await;
     j.job("hello", "#!/bin/sh\necho hello\n");
     let paused = j.cli(&["queue", "pause", "a"]).await;
     assert!(paused.code == 0 && paused.stdout.contains("paused"), "{paused:?}");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use jobber::domain::{AcceptedJob, JobId, JobState, PageRequest, QueueName, QueueShare, Verdict, WorkerId};
-use jobber::queue::{ClaimOptions, Claims, CleanRequest, Lease, QueueOrder};
+use jobber::domain::{AcceptedJob, JobId, JobState, PageRequest, QueueName, QueueOrder, QueueShare, Verdict, WorkerId};
+use jobber::queue::{ClaimOptions, Claims, CleanRequest, Lease};
 
 use super::fixture::*;
 
