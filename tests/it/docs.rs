@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 7] = [
+const RUN: [&str; 8] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -30,6 +30,7 @@ const RUN: [&str; 7] = [
     "docs/getting-started/quick-start.md",
     "docs/operations/deployment.md",
     "docs/operations/schedules-and-flows.md",
+    "docs/operations/queues.md",
 ];
 
 macro_rules! runs {
@@ -48,6 +49,7 @@ runs! {
     the_commands_of_the_quick_start_work: 4,
     the_commands_of_the_guide_to_deployment_work: 5,
     the_commands_of_the_guide_to_schedules_work: 6,
+    the_commands_of_the_guide_to_queues_work: 7,
 }
 
 /// A fenced block.

@@ -8,6 +8,7 @@ mod operation;
 mod operations;
 pub(super) mod problems;
 mod queues;
+mod schedules;
 mod shape;
 
 use std::sync::LazyLock;

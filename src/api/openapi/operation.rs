@@ -14,6 +14,19 @@ use crate::wire::{OriginalError, Problem};
 pub(super) const ORIGINAL: &str = "Original";
 /// The tag of operations on queues.
 pub(super) const QUEUES: &str = "Queues";
+/// The tag of operations on schedules.
+pub(super) const SCHEDULES: &str = "Schedules";
+/// What the header of a submission's key does.
+pub(super) const KEY: &str = "Makes a repetition harmless: the same key with the same body gets the first answer again";
+/// What a client can do with the id of a job.
+pub(super) const JOB_LINKS: [(&str, &str); 6] = [
+    ("getJob", "id"),
+    ("explainJob", "id"),
+    ("cancelJob", "id"),
+    ("retryJob", "id"),
+    ("promoteJob", "id"),
+    ("removeJob", "id"),
+];
 
 /// The named schemas of the document, collected while operations name them.
 #[derive(Default)]

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    ORIGINAL, Operation, QUEUES, STREAM, flag, moment, number, object, page_of, string, text, words,
+    JOB_LINKS, KEY, ORIGINAL, Operation, QUEUES, SCHEDULES, STREAM, flag, moment, number, object, page_of, string,
+    text, words,
 };
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
-use super::queues;
+use super::{queues, schedules};
 use crate::api::health;
 use crate::api::jobs::filter::{LONGEST_RUN_MS, LONGEST_TEXT};
 use crate::domain::JobOptions;
@@ -20,15 +21,13 @@ use crate::wire::failures::{
 };
 use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, Draining, Explanation, FlowJob, Health, JobListing,
-    JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview, PutSchedule,
-    Readiness, ScheduleActed, ScheduleView, Session, SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow,
-    SubmittedJobs, ThroughputReport,
+    JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview, Readiness, Session,
+    SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
 const FAILURES: &str = "Failures";
 const STATISTICS: &str = "Statistics";
-const SCHEDULES: &str = "Schedules";
 const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 
@@ -52,7 +51,7 @@ pub(super) fn all() -> Vec<Operation> {
         failures(),
         categories(),
         statistics(),
-        schedules(),
+        schedules::all(),
         operation(),
         queues::all(),
         server(),
@@ -62,24 +61,6 @@ pub(super) fn all() -> Vec<Operation> {
 }
 
 const ID: &str = "01a20ba2-8b54-7171-9566-b15d432fef8b";
-/// What a client can do with the id of a job.
-const JOB_LINKS: [(&str, &str); 6] = [
-    ("getJob", "id"),
-    ("explainJob", "id"),
-    ("cancelJob", "id"),
-    ("retryJob", "id"),
-    ("promoteJob", "id"),
-    ("removeJob", "id"),
-];
-/// What a client can do with the id of a schedule.
-const SCHEDULE_LINKS: [(&str, &str); 5] = [
-    ("getSchedule", "id"),
-    ("triggerSchedule", "id"),
-    ("pauseSchedule", "id"),
-    ("resumeSchedule", "id"),
-    ("removeSchedule", "id"),
-];
-const KEY: &str = "Makes a repetition harmless: the same key with the same body gets the first answer again";
 
 fn jobs() -> Vec<Operation> {
     let submission = json!({"name": "hello", "data": {"width": 800}, "attempts": 5, "timeout_ms": 60000});
@@ -368,56 +349,6 @@ fn statistics() -> Vec<Operation> {
             "By job name",
             &[("application/json", |s| s.of::<DurationsReport>()), ("text/csv", text)],
         ),
-    ]
-}
-
-fn schedules() -> Vec<Operation> {
-    let schedule = json!({"id": "nightly", "cron": "30 2 * * *", "tz": "Europe/Berlin", "job": {"name": "hello"}});
-    let refused = ["invalid_schedule", "invalid_job", "unknown_binary", "unusable_binary", QUEUE, "queue_full"];
-    vec![
-        Operation::new(SCHEDULES, "get", "/api/v1/schedules", "listSchedules", "List all schedules")
-            .answer(200, "The schedules, the next due first", page_of::<ScheduleView>)
-            .leads_to("/items/0/id", &SCHEDULE_LINKS)
-            .refuses(&[QUEUE]),
-        Operation::new(SCHEDULES, "post", "/api/v1/schedules", "createSchedule", "Add or replace a schedule")
-            .about("Give either `cron` or `every_ms`. The id is the job's name if absent.")
-            .body(|s| s.of::<PutSchedule>(), schedule.clone())
-            .answer(200, "It replaces one", |s| s.of::<ScheduleView>())
-            .answer(201, "It is new", |s| s.of::<ScheduleView>())
-            .with_header("Location", "The path of the schedule")
-            .leads_to("/id", &SCHEDULE_LINKS)
-            .refuses(&refused),
-        Operation::new(SCHEDULES, "get", "/api/v1/schedules/{id}", "getSchedule", "Show a schedule")
-            .answer(200, "The schedule with its next times", |s| s.of::<ScheduleView>())
-            .refuses(&["unknown_schedule", QUEUE]),
-        Operation::new(
-            SCHEDULES,
-            "put",
-            "/api/v1/schedules/{id}",
-            "putSchedule",
-            "Add or replace the schedule of an id",
-        )
-        .body(|s| s.of::<PutSchedule>(), schedule)
-        .answer(200, "It replaces one", |s| s.of::<ScheduleView>())
-        .answer(201, "It is new", |s| s.of::<ScheduleView>())
-        .with_header("Location", "The path of the schedule")
-        .refuses(&refused),
-        Operation::new(SCHEDULES, "delete", "/api/v1/schedules/{id}", "removeSchedule", "Remove a schedule")
-            .answer(200, "It is removed; jobs that have come stay", |s| s.of::<ScheduleActed>())
-            .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
-        Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:trigger", "triggerSchedule", "Submit its job now")
-            .header("Idempotency-Key", string(256), KEY)
-            .answer(202, "The job is queued", |s| s.of::<Submitted>())
-            .with_header("Location", "The path of the job")
-            .leads_to("/id", &JOB_LINKS)
-            .refuses(&SUBMITS)
-            .refuses(&["unknown_schedule", "idempotency_key_reused"]),
-        Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:pause", "pauseSchedule", "Let no more jobs come")
-            .answer(200, "It is paused", |s| s.of::<ScheduleActed>())
-            .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
-        Operation::new(SCHEDULES, "post", "/api/v1/schedules/{id}:resume", "resumeSchedule", "Let its jobs come again")
-            .answer(200, "It goes on", |s| s.of::<ScheduleActed>())
-            .refuses(&["unknown_schedule", QUEUE, "queue_full"]),
     ]
 }
 

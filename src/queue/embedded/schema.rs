@@ -363,6 +363,21 @@ mod tests {
     }
 
     #[test]
+    fn jobs_of_an_older_file_wait_in_the_default_queue_which_stays_paused() {
+        let old = STEPS.iter().position(|step| step.contains("CREATE TABLE queue_names")).unwrap();
+        for paused in [0, 1] {
+            let c = Connection::open_in_memory().unwrap();
+            STEPS[..old].iter().for_each(|step| c.execute_batch(step).unwrap());
+            c.execute("INSERT INTO queue_jobs (id, state, priority, cores) VALUES ('j', 0, 0, 0)", []).unwrap();
+            c.execute("UPDATE queue_switches SET paused = ?1", [paused]).unwrap();
+            STEPS[old..].iter().for_each(|step| c.execute_batch(step).unwrap());
+            let sql = "SELECT q.name, q.paused FROM queue_jobs j JOIN queue_names q ON q.id = j.queue";
+            let found: (Option<String>, i64) = c.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            assert_eq!(found, (None, paused));
+        }
+    }
+
+    #[test]
     fn jobs_of_an_older_file_keep_their_numbers_and_new_ones_come_behind() {
         let c = Connection::open_in_memory().unwrap();
         let old = STEPS.iter().position(|step| step.contains("CREATE TABLE queue_numbers")).unwrap();
