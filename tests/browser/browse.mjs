@@ -28,7 +28,9 @@ export const tell = (text) => console.log(text);
  * console, exceptions, refusals of its content policy, requests to other hosts.
  */
 export async function open(path, { base = given.base, theme = 'light', width = 1280, within, expected } = {}) {
-    const context = within ?? (await browser.newContext({ viewport: { width, height: 900 }, colorScheme: theme }));
+    // Without motion: a colour on its way to another is no colour to be judged.
+    const settings = { viewport: { width, height: 900 }, colorScheme: theme, reducedMotion: 'reduce' };
+    const context = within ?? (await browser.newContext(settings));
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE);
     const complain = (what) => expected?.test(what) || complaints.push(`${page.url()}: ${what}`);

@@ -15,6 +15,8 @@ async function seed() {
     const completed = await submit('hello', { arguments: [HOSTILE] });
     const active = await submit('waits', { arguments: [HOSTILE] });
     const delayed = await submit('hello', { delay_ms: 3_600_000, arguments: [HOSTILE] });
+    // In a queue of its own, which no worker serves.
+    await submit('hello', { queue: '<b>encode</b>' });
     const cancelled = await submit('hello', { delay_ms: 3_600_000 });
     await api('POST', `/jobs/${cancelled}:cancel`, { reason: HOSTILE });
     const retried = await submit('fails-once', { attempts: 3, backoff: { type: 'fixed', delay_ms: 10 } });

@@ -95,6 +95,14 @@ await run(async () => {
     await keys('Enter');
     await toast('The queue goes on');
     assert.equal((await api('GET', '/queue')).paused, false);
+    // Of several queues, one alone.
+    await submit('hello', { queue: 'encode', delay_ms: 3_600_000 });
+    await page.waitForSelector('h2:has-text("Queues")');
+    await tabTo('Pause encode');
+    await keys('Enter');
+    await toast('encode is paused');
+    assert.equal((await api('GET', '/queues/encode')).paused, true);
+    assert.equal((await api('GET', '/queue')).paused, false);
 
     // Add a schedule.
     await keys('g', 'c');

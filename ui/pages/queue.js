@@ -1,7 +1,7 @@
 // @ts-check
 // The queues: how many jobs are in which state, pausing all or one of them, and letting go of jobs that have ended.
 
-import { Problem, get, mayAct, post } from '../lib/api.js';
+import { Problem, get, mayAct, post, segment } from '../lib/api.js';
 import { count, duration } from '../lib/format.js';
 import { readDuration } from '../lib/notation.js';
 import { href } from '../lib/router.js';
@@ -41,7 +41,7 @@ export default function queue({ scope, query, title }) {
     /** @param {any} one */
     const turn = async (one) => {
         const [verb, done] = one.paused ? ['resume', `${one.name} goes on`] : ['pause', `${one.name} is paused`];
-        await attempt(() => post(`/queues/${encodeURIComponent(one.name)}:${verb}`), done);
+        await attempt(() => post(`/queues/${segment(one.name)}:${verb}`), done);
         each.reload();
         now.reload();
     };
@@ -135,9 +135,9 @@ function queueTable(query, queues, turn) {
         {
             key: 'act',
             name: '',
-            cell: (/** @type {any} */ one) => action(one.paused ? 'Resume' : 'Pause', () => turn(one), {
+            // With its name, so that the buttons of a list can be told apart by ear.
+            cell: (/** @type {any} */ one) => action(`${one.paused ? 'Resume' : 'Pause'} ${one.name}`, () => turn(one), {
                 kind: 'small',
-                title: `${one.paused ? 'Resume' : 'Pause'} ${one.name}`,
             }),
         },
     ];

@@ -133,7 +133,7 @@ export function build(draft) {
     }
     body.delay_ms = span('delay');
     body.priority = whole('priority');
-    body.queue = draft.queue.trim() || undefined;
+    if (has('queue')) body.queue = draft.queue.trim();
     body.timeout_ms = span('timeout');
     body.grace_ms = span('grace');
     body.memory_bytes = read('memory', readSize, 'Write a size, such as 512MiB or 2GiB.');
