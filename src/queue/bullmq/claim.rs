@@ -267,7 +267,7 @@ async fn process(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Valu
                 if let Ok(redis) = claim.inner.link.get().await {
                     put_back_unstarted(&claim.inner, &redis, &job, None).await;
                 }
-                slots.park(*queue).await;
+                slots.block(*queue).await;
                 claim.limiter.apply();
                 return Err(bullmq::Error::Delayed);
             };

@@ -38,7 +38,8 @@ impl KnownQueues {
         self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn is_default(&self, name: &QueueName) -> bool {
+    /// Whether this is the name of the default queue.
+    pub(super) fn is_default(&self, name: &QueueName) -> bool {
         *name == self.default.inner.settings.common.queue
     }
 

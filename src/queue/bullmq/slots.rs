@@ -2,12 +2,12 @@
 //!
 //! BullMQ's worker of each queue fetches jobs by itself, as many at once as it is told. It is told the leases that are
 //! out, the slots that were dealt to the queue, and one more: a look ahead, by which it hears of the next job. A job
-//! that comes without a slot is put back at once, and the fetch that it came by waits, parked, until there is room: so
+//! that comes without a slot is put back at once, and the fetch that it came by waits, blocked, until there is room: so
 //! a queue that gets no slot costs one such job, and no fetch after it.
 //!
 //! ```text
 //!   job ──admit──> slot dealt: held ──verdict──> slot free ──deal──> BullMQ's worker fetches the next
-//!          └─────> no slot: put back, parked ──────────────────────> until there is room
+//!          └─────> no slot: put back, blocked ──────────────────────> until there is room
 //! ```
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,7 +55,7 @@ struct QueueSlots {
     /// Jobs that have come without a slot, until the next deal.
     waiting: Vec<oneshot::Sender<bool>>,
     /// Fetches whose jobs were put back, or are being put back.
-    parked: usize,
+    blocked: usize,
     /// What lets those go on whose jobs are back.
     releases: Vec<oneshot::Sender<()>>,
     /// When a fetch was let go of which nothing was heard yet.
@@ -88,7 +88,7 @@ impl SharedSlots {
             granted: 0,
             granted_at: Instant::now(),
             waiting: Vec::new(),
-            parked: 0,
+            blocked: 0,
             releases: Vec::new(),
             fetching_since: None,
             quiet_until: None,
@@ -111,11 +111,11 @@ impl SharedSlots {
         *self.concurrency.borrow()
     }
 
-    /// How many fetches BullMQ's worker of a queue may have out, parked ones included.
+    /// How many fetches BullMQ's worker of a queue may have out, blocked ones included.
     pub(super) fn fetches(&self, queue: usize) -> usize {
         let state = self.state();
         let slots = &state.queues[queue];
-        let known = slots.held + slots.granted + slots.waiting.len() + slots.parked;
+        let known = slots.held + slots.granted + slots.waiting.len() + slots.blocked;
         known + usize::from(state.may_look_ahead(queue))
     }
 
@@ -137,10 +137,14 @@ impl SharedSlots {
     }
 
     /// Asks for a slot for a job that has come. `None` when there is none: the job is to be put back, and its fetch
-    /// [parked](Self::park).
+    /// [blocked](Self::block).
     pub(super) async fn admit(self: &Arc<Self>, queue: usize) -> Option<HeldSlot> {
         let decision = {
             let mut state = self.state();
+            if state.held() >= self.concurrency() {
+                // The worker wants fewer than when these slots were dealt.
+                state.take_back(queue);
+            }
             let is_full = state.is_closed || state.used() >= self.concurrency();
             let slots = &mut state.queues[queue];
             slots.fetching_since = None;
@@ -171,14 +175,14 @@ impl SharedSlots {
     }
 
     /// Waits, once the job is back, until the queue may fetch again.
-    pub(super) async fn park(&self, queue: usize) {
+    pub(super) async fn block(&self, queue: usize) {
         let released = {
             let mut state = self.state();
             let is_closed = state.is_closed;
             let slots = &mut state.queues[queue];
             slots.fetching_since = None;
             if is_closed {
-                slots.parked -= 1;
+                slots.blocked -= 1;
                 return;
             }
             let (release, released) = oneshot::channel();
@@ -222,7 +226,7 @@ impl SharedSlots {
         for (queue, dealt) in dealt.into_iter().enumerate() {
             state.grant(queue, dealt);
             if is_left && state.has_share_left(queue) {
-                state.release_parked(queue);
+                state.release_blocked(queue);
             }
         }
         state.ends.clear();
@@ -243,13 +247,18 @@ impl SharedSlots {
         for queue in 0..state.queues.len() {
             state.take_back(queue);
             state.grant(queue, 0);
-            state.release_parked(queue);
+            state.release_blocked(queue);
         }
         state.ends.clear();
     }
 }
 
 impl Slots {
+    /// Leases that are out.
+    fn held(&self) -> usize {
+        self.queues.iter().map(|slots| slots.held).sum()
+    }
+
     /// Slots that are held or dealt.
     fn used(&self) -> usize {
         self.queues.iter().map(|slots| slots.held + slots.granted).sum()
@@ -264,13 +273,13 @@ impl Slots {
     /// Whether BullMQ's worker may fetch one job beyond the slots that the queue has.
     fn may_look_ahead(&self, queue: usize) -> bool {
         let slots = &self.queues[queue];
-        slots.granted == 0 && slots.waiting.is_empty() && slots.parked == 0 && self.has_share_left(queue)
+        slots.granted == 0 && slots.waiting.is_empty() && slots.blocked == 0 && self.has_share_left(queue)
     }
 
-    /// Refuses a job that has come: its fetch is parked once the job is back.
+    /// Refuses a job that has come: its fetch is blocked once the job is back.
     fn refuse(&mut self, queue: usize) {
         let slots = &mut self.queues[queue];
-        slots.parked += 1;
+        slots.blocked += 1;
         slots.fetching_since = Some(Instant::now());
     }
 
@@ -338,13 +347,13 @@ impl Slots {
         }
     }
 
-    /// Lets parked fetches go on.
-    fn release_parked(&mut self, queue: usize) {
+    /// Lets blocked fetches go on.
+    fn release_blocked(&mut self, queue: usize) {
         let slots = &mut self.queues[queue];
         if slots.releases.is_empty() {
             return;
         }
-        slots.parked -= slots.releases.len();
+        slots.blocked -= slots.releases.len();
         slots.fetching_since = Some(Instant::now());
         for release in slots.releases.drain(..) {
             let _ = release.send(());
@@ -375,3 +384,6 @@ impl Drop for HeldSlot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

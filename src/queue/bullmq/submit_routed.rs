@@ -12,14 +12,14 @@ pub(super) async fn submit(
     jobs: Vec<AcceptedJob>,
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
-    let named = |job: &AcceptedJob| job.job.options.queue.clone();
+    let named = |job: &AcceptedJob| job.job.options.queue.clone().filter(|name| !queues.known.is_default(name));
     let Some(first) = jobs.first().map(named) else {
         return queues.known.default.submit(jobs, idempotency).await;
     };
-    if jobs.iter().all(|job| job.job.options.queue == first) {
+    if jobs.iter().all(|job| named(job) == first) {
         return submit_to(queues, first.as_ref(), jobs, idempotency).await;
     }
-    refuse_parents_of_other_queues(&jobs)?;
+    refuse_parents_of_other_queues(&jobs, named)?;
     // In the order in which the call names the queues, so that a repeat of it does the same.
     let mut parts: Vec<(Option<QueueName>, Vec<usize>)> = Vec::new();
     for (i, job) in jobs.iter().enumerate() {
@@ -72,11 +72,14 @@ async fn explained(queues: &BullQueues, queue: &Arc<BullQueue>, parents: &[JobId
 }
 
 /// BullMQ's jobs wait for jobs of their own queue only, as Jobber uses them.
-fn refuse_parents_of_other_queues(jobs: &[AcceptedJob]) -> Result<(), QueueError> {
-    let queue_of: HashMap<&JobId, &Option<QueueName>> =
-        jobs.iter().map(|job| (&job.job.id, &job.job.options.queue)).collect();
+fn refuse_parents_of_other_queues(
+    jobs: &[AcceptedJob],
+    named: impl Fn(&AcceptedJob) -> Option<QueueName>,
+) -> Result<(), QueueError> {
+    let queue_of: HashMap<&JobId, Option<QueueName>> = jobs.iter().map(|job| (&job.job.id, named(job))).collect();
     for job in jobs {
-        let is_elsewhere = |id: &&JobId| queue_of.get(id).is_some_and(|queue| **queue != job.job.options.queue);
+        let own = named(job);
+        let is_elsewhere = |id: &&JobId| queue_of.get(id).is_some_and(|queue| *queue != own);
         if let Some(id) = job.job.options.after.iter().find(is_elsewhere) {
             return Err(QueueError::parent_elsewhere(id));
         }
