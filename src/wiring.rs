@@ -338,17 +338,12 @@ pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
     let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
     let queue = log_name(config);
     for name in redis.members(&format!("{queue}:jobber:queues")).await? {
-        redis.remove_matching(&format!("{}:{}:*", config.queue.prefix, escaped(&name))).await?;
+        redis.remove_below(&format!("{}:{name}:", config.queue.prefix)).await?;
     }
     for pattern in [format!("{queue}:*"), format!("jobber:{queue}:*"), format!("jobber:{{{queue}}}:*")] {
         redis.remove_matching(&pattern).await?;
     }
     Ok(())
-}
-
-/// A name as it stands in a pattern of keys.
-fn escaped(name: &str) -> String {
-    name.chars().flat_map(|c| "*?[]^\\".contains(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Opens the store that the configuration names, and on request its log, but no queue.

@@ -62,6 +62,15 @@ impl Redis {
         }
     }
 
+    /// Removes all keys that begin so, whatever characters these are.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub async fn remove_below(&self, start: &str) -> Result<(), RedisError> {
+        let escaped = start.chars().flat_map(|c| "*?[]^\\".contains(c).then_some('\\').into_iter().chain([c]));
+        self.remove_matching(&format!("{}*", escaped.collect::<String>())).await
+    }
+
     /// The members of a set; none of a set that is not there.
     ///
     /// # Errors
