@@ -19,7 +19,7 @@ use crate::failures::cache::redis::RedisCache;
 use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
-use crate::queue::bullmq::{BullQueue, BullSettings};
+use crate::queue::bullmq::{BullQueues, BullSettings};
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::{ChangeFeed, JobSource, Operator, Queue, QueueError, QueueRetention, QueueSettings, Scheduler};
 use crate::redis::{Redis, RedisSettings, ServerInfo};
@@ -328,7 +328,8 @@ pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result
     Some((redis.place().to_owned(), info))
 }
 
-/// Removes everything of the configured queue from its Redis, if it is there; nothing may use it any more.
+/// Removes everything of the configured queue and the named ones from its Redis, if it is there; nothing may use them
+/// any more.
 ///
 /// # Errors
 /// When Redis does not do it.
@@ -336,6 +337,9 @@ pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
     let Some(settings) = redis_settings(config) else { return Ok(()) };
     let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
     let queue = log_name(config);
+    for name in redis.members(&format!("{queue}:jobber:queues")).await? {
+        redis.remove_below(&format!("{}:{name}:", config.queue.prefix)).await?;
+    }
     for pattern in [format!("{queue}:*"), format!("jobber:{queue}:*"), format!("jobber:{{{queue}}}:*")] {
         redis.remove_matching(&pattern).await?;
     }
@@ -428,7 +432,7 @@ async fn open_queue(
                 jobs: config.jobs.clone(),
                 ..BullSettings::default()
             };
-            let queue = BullQueue::open(settings, clock.clone(), tasks.clone()).await?;
+            let queue = BullQueues::open(settings, clock.clone(), tasks.clone()).await?;
             Ok(QueuePorts::of(queue))
         }
     }

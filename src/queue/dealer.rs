@@ -43,10 +43,21 @@ impl Dealer {
         for _ in 0..free {
             let Some(next) = self.next(demands, &dealt) else { break };
             self.now = self.marks[next].max(self.now);
-            self.marks[next] = self.now + STRIDE / u64::from(self.shares[next].weight.max(1));
+            self.marks[next] = self.now + self.stride(next);
             dealt[next] += 1;
         }
         dealt
+    }
+
+    /// Takes slots back that a queue did not use: they do not count against its next ones.
+    pub fn take_back(&mut self, queue: usize, slots: usize) {
+        let strides = self.stride(queue).saturating_mul(slots as u64);
+        self.marks[queue] = self.marks[queue].saturating_sub(strides);
+    }
+
+    /// How far a queue moves with a slot.
+    fn stride(&self, queue: usize) -> u64 {
+        STRIDE / u64::from(self.shares[queue].weight.max(1))
     }
 
     fn next(&self, demands: &[Demand], dealt: &[usize]) -> Option<usize> {
@@ -98,6 +109,14 @@ mod tests {
             (0..2).for_each(|i| total[i] += dealt[i]);
         }
         assert_eq!(total, [300, 100]);
+    }
+
+    #[test]
+    fn slots_that_were_taken_back_do_not_count() {
+        let mut dealer = dealer(&[(4, None), (1, None)], QueueOrder::Weighted);
+        assert_eq!(dealer.deal(1, &[ready(0), ready(9)]), [0, 1]);
+        dealer.take_back(1, 1);
+        assert_eq!(dealer.deal(5, &[ready(9), ready(9)]), [4, 1]);
     }
 
     #[test]

@@ -65,6 +65,12 @@ impl QueueError {
         Self::new(QueueErrorKind::Rejected, message)
     }
 
+    /// A job is to come after one of another queue, where each queue is on its own.
+    pub(super) fn parent_elsewhere(id: &JobId) -> Self {
+        let message = format!("job {id} is in another queue: on Redis a job can only come after jobs of its own queue");
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
     /// A job is to come after one that has failed.
     pub(super) fn failed_parent(id: &JobId) -> Self {
         let message = format!("job {id} has failed: nothing can come after it unless it is retried");

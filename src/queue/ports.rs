@@ -36,7 +36,8 @@ pub trait Queue: Send + Sync + 'static {
     async fn standing(&self, ids: &[JobId]) -> Result<Vec<Option<QueuedJob>>, QueueError>;
 
     /// The jobs in a state, as [`Queue::standing`] shows them: open ones in the order in which workers will take them,
-    /// ended ones newest first. Of one queue, or of all of them: then those that are ready come queue by queue.
+    /// ended ones newest first. Of one queue, or of all of them: then those that are ready come queue by queue, and on
+    /// Redis all others too.
     async fn page(
         &self,
         queue: Option<&QueueName>,
@@ -79,8 +80,7 @@ pub trait Operator: Send + Sync + 'static {
     /// Takes a job that is not running out of the queue.
     async fn remove(&self, id: &JobId) -> Result<Change, QueueError>;
 
-    /// While a queue is paused nothing new is handed out of it; running jobs go on. `None` for all queues, also those to
-    /// come.
+    /// While a queue is paused nothing new is handed out of it; running jobs go on. `None` for all queues that there are.
     async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), QueueError>;
 
     /// Takes ended jobs out of the queue, oldest first; answers how many.

@@ -61,6 +61,25 @@ impl Redis {
             cursor = next;
         }
     }
+
+    /// Removes all keys that begin so, whatever characters these are.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub async fn remove_below(&self, start: &str) -> Result<(), RedisError> {
+        let escaped = start.chars().flat_map(|c| "*?[]^\\".contains(c).then_some('\\').into_iter().chain([c]));
+        self.remove_matching(&format!("{}*", escaped.collect::<String>())).await
+    }
+
+    /// The members of a set; none of a set that is not there.
+    ///
+    /// # Errors
+    /// When the server is away, or refuses.
+    pub async fn members(&self, key: &str) -> Result<Vec<String>, RedisError> {
+        let client = self.client().await?;
+        let members = CustomCommand::new_static("SMEMBERS", ClusterHash::FirstKey, false);
+        client.custom(members, vec![key.to_owned()]).await.map_err(|e| self.failed(&e))
+    }
 }
 
 async fn ask(client: &Client, command: &'static str, arguments: &[&str]) -> Result<Vec<String>, fred::error::Error> {

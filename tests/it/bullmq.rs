@@ -1,6 +1,8 @@
 //! What the queue on Redis promises beyond the ports: other BullMQ programs share it, and no fault of the server or of
 //! the crate beneath goes unnoticed.
 
+mod queues;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -302,16 +304,16 @@ async fn passwords_users_and_tls_are_spoken() {
 
 #[tokio::test]
 async fn settings_that_cannot_be_meant_are_refused_without_showing_the_password() {
-    for (url, queue) in [
+    for (url, prefix) in [
         ("redis-sentinel://u:hidden@localhost?sentinelServiceName=main", "q"),
         ("redis-cluster://u:hidden@localhost", "q"),
         ("redis://u:hidden@localhost", "a:b"),
         ("redis://u:hidden@localhost", ""),
     ] {
         let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
-        let settings = BullSettings { redis, named: Some(queue.parse().unwrap()), ..BullSettings::default() };
+        let settings = BullSettings { redis, prefix: prefix.to_owned(), ..BullSettings::default() };
         let Err(error) = BullQueue::open(settings, Clock::system(), TaskTracker::new()).await else {
-            panic!("{url} {queue} was taken")
+            panic!("{url} {prefix} was taken")
         };
         assert_eq!(error.kind, QueueErrorKind::Rejected);
         assert!(!format!("{error} {error:?}").contains("hidden"));

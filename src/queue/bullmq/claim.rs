@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::lease::CHANNEL;
 use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueRetention};
-use super::connect::{BullClient, BullError};
+use super::connect::BullClient;
 use super::format::Stored;
-use super::limiter::ClaimLimiter;
-use super::settle::{LeaseDriver, in_ms};
-use super::{Inner, announced, counts, foreign_jobs, format, keys, options, parents, schedules, signals, telemetry};
+use super::limiter::{ClaimLimiter, Share};
+use super::put_back::{mend_options, put_back_unstarted};
+use super::settle::LeaseDriver;
+use super::{Inner, announced, counts, foreign_jobs, format, options, parents, schedules, signals, telemetry};
 use crate::domain::{AttemptNumber, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
@@ -56,24 +57,36 @@ struct Claim {
     settling: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
-/// Starts to take jobs, as soon as Redis is there.
-pub(super) fn start(inner: &Arc<Inner>, options: ClaimOptions) -> Claims {
+/// Starts to take jobs, as soon as Redis is there. The worker serves no other queue, and holds so many of this one's jobs
+/// at `most`. Requests to drain reach it through the default queue.
+pub(super) fn start(inner: &Arc<Inner>, default: &Inner, options: ClaimOptions, most: Option<usize>) -> Claims {
     let (sender, leases) = mpsc::channel(CHANNEL);
     let (concurrency, limit) = watch::channel(options.concurrency);
     let stop = CancellationToken::new();
-    let limiter = Arc::new(ClaimLimiter::new(options.worker, limit));
-    inner.signals.add_claim(&limiter);
+    let limiter = Arc::new(ClaimLimiter::new(options.worker, limit, Share::All(most)));
+    default.signals.add_claim(&limiter);
+    take_jobs(inner, limiter, options.max_cores, sender, stop.clone());
+    Claims::new(leases, concurrency, stop)
+}
+
+/// Starts to take jobs of one queue, as many as the limiter says.
+pub(super) fn take_jobs(
+    inner: &Arc<Inner>,
+    limiter: Arc<ClaimLimiter>,
+    max_cores: u32,
+    leases: mpsc::Sender<Lease>,
+    stop: CancellationToken,
+) {
     inner.renewer.start();
     let claim = Claim {
         inner: inner.clone(),
         limiter,
-        max_cores: options.max_cores,
+        max_cores,
         stop: stop.clone(),
-        leases: Mutex::new(Some(sender)),
+        leases: Mutex::new(Some(leases)),
         settling: Mutex::default(),
     };
-    inner.tasks.spawn(run(Arc::new(claim), stop.clone()));
-    Claims::new(leases, concurrency, stop)
+    inner.tasks.spawn(run(Arc::new(claim), stop));
 }
 
 /// Hears the crate's worker and passes on how many jobs are wanted. After `stop` it takes no job more, but
@@ -109,7 +122,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
                 if changed.is_err() {
                     limiter.close();
                 }
-                wake_idle_loops(&worker, limiter);
+                limiter.wake_fetches();
             }
             () = limiter.changed.notified() => {}
             () = stop.cancelled(), if !ending => {
@@ -130,16 +143,6 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
     }
     drop(worker);
     wake_another(&claim.inner, &redis).await;
-}
-
-/// Wakes the loops of BullMQ's worker that wait for room. The crate itself wakes them only if they
-/// wait already; a moment later they do.
-fn wake_idle_loops(worker: &Worker, limiter: &ClaimLimiter) {
-    let limit = limiter.limit();
-    if limit > 1 {
-        worker.set_concurrency(limit - 1);
-        worker.set_concurrency(limit);
-    }
 }
 
 /// Wakes another worker: one that stops may have eaten the marker that was meant for the taker
@@ -165,7 +168,12 @@ async fn start_worker(claim: &Arc<Claim>) -> Arc<Worker> {
                 let _ = claim.limiter.worker.set(Arc::downgrade(&worker));
                 claim.limiter.apply();
                 match worker.run().await {
-                    Ok(()) => return worker,
+                    Ok(()) => {
+                        if let Share::Dealt(slots, queue) = &claim.limiter.share {
+                            slots.started(*queue);
+                        }
+                        return worker;
+                    }
                     Err(e) => e,
                 }
             }
@@ -227,8 +235,12 @@ impl Claim {
             WorkerEvent::Stalled { job_id } => {
                 tracing::info!(job = job_id, "the job's worker was not heard of; it goes to another");
             }
-            WorkerEvent::Drained
-            | WorkerEvent::Ready
+            WorkerEvent::Drained => {
+                if let Share::Dealt(slots, queue) = &self.limiter.share {
+                    slots.drained(*queue);
+                }
+            }
+            WorkerEvent::Ready
             | WorkerEvent::Closed
             | WorkerEvent::Active { .. }
             | WorkerEvent::Progress { .. }
@@ -246,40 +258,27 @@ impl Claim {
     }
 }
 
-/// Puts a job back that was not handed out: at the head of the queue, or after a pause.
-async fn put_back_unstarted(inner: &Inner, redis: &BullClient, job: &bullmq::Job, pause: Option<Duration>) {
-    let back = async {
-        let mut count = redis::cmd("EVAL");
-        count.arg(keys::ADD_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg(keys::UNSTARTED).arg(1);
-        redis.queue.connection().cmd::<()>(&mut count).await?;
-        match pause {
-            Some(pause) => job.move_to_delayed(in_ms(inner, pause)).await?,
-            None => {
-                job.move_to_wait(None).await?;
-            }
-        }
-        Ok::<_, BullError>(())
-    };
-    if let Err(error) = inner.link.call(back).await {
-        tracing::warn!(job = job.id(), %error, "a job could not be put back; it comes back when its lease expires");
-    }
-}
-
-/// Writes options that the crate reads in place of those that it could not, and puts the job back: the crate acts on
-/// what it read when it took the job.
-async fn mend_options(inner: &Inner, redis: &BullClient, job: &bullmq::Job, opts: &str) {
-    let mut write = redis::cmd("EVAL");
-    write.arg(keys::SET_IF_THERE).arg(1).arg(inner.keys.job(job.id())).arg("opts").arg(opts);
-    if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut write)).await {
-        tracing::warn!(job = job.id(), %error, "a job's options could not be mended; it comes back when its lease expires");
-        return;
-    }
-    put_back_unstarted(inner, redis, job, None).await;
-}
-
 /// The closure: hands a job out and answers with its verdict.
 async fn process(claim: Arc<Claim>, job: bullmq::Job) -> Result<serde_json::Value, bullmq::Error> {
+    let slot = match &claim.limiter.share {
+        Share::All(_) => None,
+        Share::Dealt(slots, queue) => {
+            let Some(slot) = slots.admit(*queue).await else {
+                if let Ok(redis) = claim.inner.link.get().await {
+                    put_back_unstarted(&claim.inner, &redis, &job, None).await;
+                }
+                slots.block(*queue).await;
+                claim.limiter.apply();
+                return Err(bullmq::Error::Delayed);
+            };
+            claim.limiter.apply();
+            Some(slot)
+        }
+    };
     let answer = hand_out(&claim, &job).await;
+    if let Some(slot) = slot {
+        slot.give_back().await;
+    }
     claim.limiter.apply();
     answer
 }

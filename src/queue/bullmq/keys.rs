@@ -185,6 +185,11 @@ impl Keys {
         format!("{}jobber:workers", self.base)
     }
 
+    /// Set, of the default queue: the names of the other queues.
+    pub(super) fn queues(&self) -> String {
+        format!("{}jobber:queues", self.base)
+    }
+
     /// A worker's last heartbeat; expires.
     pub(super) fn worker(&self, id: &str) -> String {
         format!("{}jobber:worker:{id}", self.base)

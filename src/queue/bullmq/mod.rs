@@ -4,6 +4,8 @@
 //! keys and hash fields beside it (see [`keys`]) hold everything for which BullMQ has no word:
 //! requests to stop, idempotency keys, the registry of workers, paused schedules, and the counts
 //! that a job's own hash lacks.
+//!
+//! Each named queue is a queue of BullMQ's ([`BullQueue`]); [`BullQueues`] makes one adapter of them.
 
 mod admin;
 mod announced;
@@ -16,17 +18,24 @@ mod foreign_jobs;
 mod format;
 mod keys;
 mod limiter;
+mod merged;
 mod options;
 mod output;
 mod parents;
+mod put_back;
+mod queue_names;
+mod queues;
 mod read;
 mod recent_output;
 mod renew;
 mod repeat;
 mod schedules;
 mod settle;
+mod shared_claim;
 mod signals;
+mod slots;
 mod submit;
+mod submit_routed;
 mod submit_traced;
 mod telemetry;
 mod watched;
@@ -51,6 +60,7 @@ use crate::domain::{
 use crate::redis::RedisSettings;
 use connect::Link;
 use keys::Keys;
+pub use queues::BullQueues;
 use recent_output::RecentOutput;
 use renew::Renewer;
 use signals::Signals;
@@ -109,7 +119,7 @@ impl Default for BullSettings {
     }
 }
 
-/// A queue in Redis, which serves all ports of a queue.
+/// One queue in Redis, which serves all ports of a queue.
 pub struct BullQueue {
     inner: Arc<Inner>,
     _stop_with_the_last_handle: DropGuard,
@@ -145,6 +155,22 @@ impl BullQueue {
     /// # Errors
     /// `Rejected` when the settings can't be meant: Sentinels in the URL, an unreadable certificate, a name with a colon.
     pub async fn open(settings: BullSettings, clock: Clock, tasks: TaskTracker) -> Result<Arc<Self>, QueueError> {
+        Self::start(settings, clock, tasks, Arc::default())
+    }
+
+    /// Opens a named queue in the same Redis, with the same settings and the same bound of output.
+    fn open_beside(&self, name: &QueueName) -> Result<Arc<Self>, QueueError> {
+        let Inner { settings, clock, tasks, spooled, .. } = &*self.inner;
+        let settings = BullSettings { named: Some(name.clone()), ..settings.clone() };
+        Self::start(settings, clock.clone(), tasks.clone(), spooled.clone())
+    }
+
+    fn start(
+        settings: BullSettings,
+        clock: Clock,
+        tasks: TaskTracker,
+        spooled: Arc<AtomicUsize>,
+    ) -> Result<Arc<Self>, QueueError> {
         let stop = CancellationToken::new();
         let target = connect::Target::check(&settings)?;
         let keys = Keys::new(&settings.prefix, settings.queue().as_str());
@@ -153,7 +179,7 @@ impl BullQueue {
             renewer: Renewer::new(target, settings.common.lease),
             signals: Signals::new(),
             watch: watched::Watch::default(),
-            spooled: Arc::default(),
+            spooled,
             recent_output: RecentOutput::new(settings.common.output_bytes),
             opened_at: clock.now(),
             starts_are_noted: tokio::sync::OnceCell::new(),
@@ -265,7 +291,7 @@ impl Operator for BullQueue {
 #[async_trait]
 impl JobSource for BullQueue {
     async fn claim(&self, options: ClaimOptions) -> Result<Claims, QueueError> {
-        Ok(claim::start(&self.inner, options))
+        Ok(claim::start(&self.inner, &self.inner, options, None))
     }
 
     async fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, QueueError> {

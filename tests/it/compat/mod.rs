@@ -17,6 +17,7 @@ macro_rules! with_node {
 mod flows;
 mod foreign;
 mod odd;
+mod queues;
 mod schedules;
 
 with_node! {

@@ -35,7 +35,7 @@ async fn submit_many(serve: &Jobber, count: usize, job: Value) -> Vec<String> {
 }
 
 /// How often each job ended by itself, told by the jobs: each writes its id into `file` as the last thing it does.
-fn ends(file: &Path) -> HashMap<String, usize> {
+pub(super) fn ends(file: &Path) -> HashMap<String, usize> {
     let mut ends = HashMap::new();
     for id in std::fs::read_to_string(file).unwrap_or_default().lines() {
         *ends.entry(id.to_owned()).or_insert(0) += 1;

@@ -5,6 +5,7 @@ mod embedder;
 pub(crate) mod fleet;
 mod locks;
 mod outage;
+mod queues;
 mod redis;
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jobber::domain::{AcceptedJob, Clock, Job, JobId, JobOptions, JobState, NewJob, WorkerId};
-use jobber::queue::bullmq::{BullQueue, BullSettings};
+use jobber::queue::bullmq::{BullQueues, BullSettings};
 use jobber::queue::embedded::EmbeddedQueue;
 use jobber::queue::{ClaimOptions, Claims, JobSource, Lease, Operator, Queue, QueueSettings, QueuedJob, Scheduler};
 use jobber::redis::RedisSettings;
@@ -96,8 +96,8 @@ pub(super) async fn embedded() -> Fixture {
 
 struct Bull {
     redis: Arc<Redis>,
-    /// Tells this fixture's queue from those of the others on the same server.
-    name: String,
+    /// Tells this fixture's queues from those of the others on the same server.
+    prefix: String,
     tasks: TaskTracker,
 }
 
@@ -106,8 +106,8 @@ impl Backing for Bull {
     async fn open(&self, keep: bool) -> Instance {
         let mut settings = BullSettings {
             redis: RedisSettings { url: self.redis.url().parse().unwrap(), ca_file: None },
+            prefix: self.prefix.clone(),
             common: QueueSettings {
-                queue: self.name.parse().unwrap(),
                 // A loss is noticed after a third of it, and the job taken back within another two.
                 lease: Duration::from_secs(6),
                 output_bytes: Fixture::OUTPUT,
@@ -120,12 +120,12 @@ impl Backing for Bull {
         if !keep {
             (settings.common.completed.count, settings.common.failed.count) = (Some(0), Some(0));
         }
-        let queue = BullQueue::open(settings, Clock::system(), self.tasks.clone()).await.unwrap();
+        let queue = BullQueues::open(settings, Clock::system(), self.tasks.clone()).await.unwrap();
         Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }
     }
 
     async fn lapse_leases(&self) {
-        let keys = self.redis.cli(&["--raw", "keys", &format!("bull:{}:*:lock", self.name)]);
+        let keys = self.redis.cli(&["--raw", "keys", &format!("{}:*:lock", self.prefix)]);
         for key in keys.lines().filter(|key| !key.is_empty()) {
             self.redis.cli(&["del", key]);
         }
@@ -135,8 +135,8 @@ impl Backing for Bull {
 /// The queue on Redis.
 pub(super) async fn bullmq() -> Fixture {
     let redis = tokio::task::spawn_blocking(Redis::shared).await.unwrap();
-    let name = format!("q{}", uuid::Uuid::new_v4().simple());
-    Fixture { backing: Box::new(Bull { redis, name, tasks: TaskTracker::new() }) }
+    let prefix = format!("q{}", uuid::Uuid::new_v4().simple());
+    Fixture { backing: Box::new(Bull { redis, prefix, tasks: TaskTracker::new() }) }
 }
 
 /// A job with changed options.
