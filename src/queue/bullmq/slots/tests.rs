@@ -1,8 +1,7 @@
 //! Who gets a slot, without Redis.
 
 use super::*;
-use crate::domain::{QueueShare, WorkerId};
-use crate::queue::QueueOrder;
+use crate::domain::{QueueOrder, QueueShare, WorkerId};
 
 fn slots(shares: &[&str], concurrency: usize) -> (Arc<SharedSlots>, watch::Sender<usize>) {
     let queues = shares.iter().map(|share| QueueShare::parse(share).unwrap()).collect();
