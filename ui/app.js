@@ -4,7 +4,7 @@
 import { refreshSession, session, signIn, signOut } from './lib/api.js';
 import { bind, bindings } from './lib/keys.js';
 import { theme, zone } from './lib/prefs.js';
-import { BASE, go, href, path, start } from './lib/router.js';
+import { BASE, go, href, path, preload, start } from './lib/router.js';
 import { Scope } from './lib/scope.js';
 import { effect, signal } from './lib/signals.js';
 import { html, mount } from './lib/view.js';
@@ -26,6 +26,10 @@ const ROUTES = [
     { path: '/submit', load: () => import('./pages/submit.js') },
     { path: '/api', load: () => import('./pages/api.js') },
 ];
+
+// What the first page needs is on its way while the bar is made: who is signed in, and the page itself.
+const asked = refreshSession();
+preload(ROUTES);
 
 /** Name, path, and the second key after `g`. */
 const LINKS = [
@@ -116,7 +120,7 @@ function signInView() {
         </form>`;
 }
 
-await refreshSession();
+await asked;
 let shown = '';
 let take = () => {};
 effect(() => {

@@ -82,6 +82,18 @@ function match(pattern, path) {
     return fits ? params : null;
 }
 
+/** The route of an address, with what stands in it. @param {Route[]} routes @param {string} pathname */
+function routeOf(routes, pathname) {
+    const inner = pathname.slice(BASE.length);
+    return routes.map((route) => ({ route, params: safely(() => match(route.path, inner)) })).find((r) => r.params);
+}
+
+/** Begins to load the page of the address. @param {Route[]} routes */
+export function preload(routes) {
+    // One that can't be loaded is told of when it is to be shown.
+    routeOf(routes, location.pathname.replace(/\/+$/, '') || BASE)?.route.load().catch(() => {});
+}
+
 /**
  * Shows the page of the address in `main`, now and whenever the address changes, until the returned function is called.
  * @param {HTMLElement} main
@@ -103,8 +115,7 @@ export function start(main, routes) {
         }
         shown = pathname;
         path.value = pathname;
-        const inner = pathname.slice(BASE.length);
-        const route = routes.map((route) => ({ route, params: safely(() => match(route.path, inner)) })).find((r) => r.params);
+        const route = routeOf(routes, pathname);
         const page = await load(route?.route);
         if (shown !== pathname) return;
         scope.end();
