@@ -8,7 +8,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use super::submit::binary_problems;
-use crate::domain::{JobId, JobState, PageRequest, QueueName};
+use crate::domain::{JobId, JobState, PageRequest, QueueLimit, QueueName};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
@@ -34,12 +34,13 @@ pub(super) async fn explain(
         JobState::Waiting | JobState::Prioritized => {
             let (workers, queues) = tokio::try_join!(api.queue.workers(), api.queue.queues())?;
             let queue = view.options.queue.clone().unwrap_or_else(|| api.settings.default_queue.clone());
-            let counts = queues.iter().find(|q| q.name == queue).map(|q| q.counts).unwrap_or_default();
+            let standing = queues.iter().find(|q| q.name == queue);
+            let (counts, limit) = standing.map(|q| (q.counts, q.limit)).unwrap_or_default();
             let ahead = ahead_of(&api, &view, &queue, &counts).await?;
             let default = &api.settings.default_queue;
             let (serving, others): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.serves(&queue, default));
             let binary = binary_problems(&api, [view.name.clone()]).await.remove(&view.name);
-            let served = ServedQueue { name: &queue, is_default: queue == *default, counts, workers: &serving };
+            let served = ServedQueue { name: &queue, is_default: queue == *default, counts, limit, workers: &serving };
             why_waiting(&view, &served, &others, ahead, binary.map(|p| p.detail))
         }
     };
@@ -110,6 +111,7 @@ struct ServedQueue<'q> {
     name: &'q QueueName,
     is_default: bool,
     counts: StateCounts,
+    limit: QueueLimit,
     workers: &'q [WorkerInfo],
 }
 
@@ -122,7 +124,7 @@ fn why_waiting(
     binary: Option<String>,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
-    let ServedQueue { name, is_default, counts, workers } = queue;
+    let ServedQueue { name, is_default, counts, limit, workers } = queue;
     // Most installations have one queue, whose name says nothing.
     let (of, flag, argument) = match is_default {
         true => (String::new(), String::new(), String::new()),
@@ -130,6 +132,13 @@ fn why_waiting(
     };
     if counts.paused {
         reasons.push(format!("the queue{of} is paused; let it go on with `jobber queue resume{argument}`"));
+    }
+    if let Some(concurrency) = limit.concurrency.filter(|most| counts.active >= u64::from(*most)) {
+        reasons.push(format!("of the queue{of} no more than {concurrency} run at once (`jobber queue limit`)"));
+    }
+    if let Some(rate) = limit.rate {
+        let per = humantime::format_duration(rate.per);
+        reasons.push(format!("of the queue{of} no more than {} start in {per} (`jobber queue limit`)", rate.jobs));
     }
     let taking: Vec<_> = workers.iter().filter(|w| w.takes_jobs()).collect();
     let most_cores = taking.iter().map(|w| w.cores).max();
@@ -183,7 +192,7 @@ mod tests {
         let name = QueueName::parse("encode").unwrap();
         let of = |is_default: bool, paused: bool, workers: &[WorkerInfo], others: &[WorkerInfo]| {
             let counts = StateCounts { paused, ..StateCounts::default() };
-            let queue = ServedQueue { name: &name, is_default, counts, workers };
+            let queue = ServedQueue { name: &name, is_default, counts, limit: QueueLimit::default(), workers };
             why_waiting(&view, &queue, others, Some(2), None).remove(0)
         };
         let first = |paused: bool, workers: &[WorkerInfo]| of(true, paused, workers, &[]);

@@ -11,7 +11,7 @@ use super::body::Json;
 use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
-use crate::domain::{JobOptions, QueueName};
+use crate::domain::{JobOptions, QueueLimit, QueueName};
 use crate::queue::{CleanRequest, QueueStanding, StateCounts};
 use crate::wire::{CleanBody, Cleaned, FieldProblem, Listing, QueueView};
 
@@ -50,7 +50,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>, segment: Segment) -> Resul
     find(&api, &QueueName::parse(&segment.0)?).await.map(axum::Json)
 }
 
-/// `POST /api/v1/queues/{name}:pause`, `:resume` and `:clean`.
+/// `POST /api/v1/queues/{name}:pause`, `:resume`, `:limit` and `:clean`.
 pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: Request) -> Result<Response, ApiError> {
     let (name, verb) = segment.verb()?;
     let name = QueueName::parse(name)?;
@@ -63,8 +63,17 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: 
             let body = Json::from_request(request, &api).await?;
             Ok(clean(&api, Some(name), body.value).await?.into_response())
         }
+        "limit" => {
+            let limit: QueueLimit = Json::from_request(request, &api).await?.value;
+            limit.check().map_err(|(pointer, detail)| {
+                ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: pointer.to_owned(), detail }])
+            })?;
+            api.operator.set_limit(&name, limit).await?;
+            tracing::info!(queue = %name, ?limit, "a queue was limited");
+            Ok(axum::Json(find(&api, &name).await?).into_response())
+        }
         _ => {
-            let detail = format!("a queue can't be told to {verb:?}, only to pause, resume or clean");
+            let detail = format!("a queue can't be told to {verb:?}, only to pause, resume, limit or clean");
             Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_verb", detail))
         }
     }
@@ -73,10 +82,11 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: 
 async fn views(api: &Api) -> Result<Vec<QueueView>, ApiError> {
     let (queues, workers) = tokio::try_join!(api.queue.queues(), api.queue.workers())?;
     let default = &api.settings.default_queue;
-    let view = |QueueStanding { name, counts }| {
+    let view = |QueueStanding { name, counts, limit }| {
         let serving = workers.iter().filter(|worker| worker.serves(&name, default));
         let workers = serving.filter(|worker| worker.takes_jobs()).count();
-        QueueView { is_default: name == *default, workers: u64::try_from(workers).unwrap_or(u64::MAX), name, counts }
+        let workers = u64::try_from(workers).unwrap_or(u64::MAX);
+        QueueView { is_default: name == *default, workers, name, counts, limit }
     };
     Ok(queues.into_iter().map(view).collect())
 }

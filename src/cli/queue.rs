@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::values::parse_duration;
+use super::values::{parse_duration, show_duration};
 use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
-use crate::domain::{JobState, QueueName};
+use crate::domain::{JobState, QueueLimit, QueueName, StartRate};
 use crate::queue::StateCounts;
 use crate::wire::{CleanBody, Cleaned, QueueView};
 
@@ -24,8 +24,28 @@ pub enum QueueCommand {
     Pause(OneOrAll),
     /// Hand out jobs again
     Resume(OneOrAll),
+    /// Bound how much of a queue may run, in all workers together
+    Limit(LimitArgs),
     /// Take ended jobs out of a queue, or of all; their history stays
     Clean(CleanArgs),
+}
+
+/// `jobber queue limit`. What is given replaces what was set before.
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("limit").required(true).multiple(true))]
+pub struct LimitArgs {
+    /// The queue
+    #[arg(value_name = "QUEUE", value_parser = QueueName::parse)]
+    name: QueueName,
+    /// How many of its jobs run at once
+    #[arg(long, value_name = "N", group = "limit", value_parser = clap::value_parser!(u32).range(1..=i64::from(QueueLimit::MOST)))]
+    concurrency: Option<u32>,
+    /// How many of its jobs start in a time, such as 100/1m
+    #[arg(long, value_name = "JOBS/DURATION", group = "limit", value_parser = StartRate::parse)]
+    rate: Option<StartRate>,
+    /// No limit
+    #[arg(long, group = "limit", conflicts_with_all = ["concurrency", "rate"])]
+    none: bool,
 }
 
 /// One queue, or all of them.
@@ -79,6 +99,12 @@ impl View for QueueView {
     fn table(&self, out: &mut Table) {
         out.field("name", self.name.to_string());
         self.counts.table(out);
+        if let Some(concurrency) = self.limit.concurrency {
+            out.field("at once", format!("{concurrency} at most"));
+        }
+        if let Some(rate) = self.limit.rate {
+            out.field("starts", format!("{} in {} at most", rate.jobs, show_duration(rate.per)));
+        }
         out.field("workers", self.workers.to_string());
     }
 }
@@ -132,6 +158,11 @@ pub(super) async fn queue(command: &QueueCommand, client: &Client, console: &mut
         QueueCommand::Resume(OneOrAll { name }) => {
             client.set_paused(name.as_ref(), false).await?;
             name
+        }
+        QueueCommand::Limit(LimitArgs { name, concurrency, rate, none: _ }) => {
+            let limit = QueueLimit { concurrency: *concurrency, rate: *rate };
+            console.show(&client.limit_queue(name, &limit).await?)?;
+            return Ok(Exit::OK);
         }
         QueueCommand::Clean(args) => {
             let state = match args.state {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Url};
 
 pub use crate::domain::Secret;
-use crate::domain::{JobId, QueueName, WorkerId};
+use crate::domain::{JobId, QueueLimit, QueueName, WorkerId};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
@@ -248,6 +248,14 @@ impl Client {
     pub async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), ClientError> {
         let verb = if paused { "pause" } else { "resume" };
         self.send(self.api(Method::POST, &format!("{}:{verb}", path_of(queue)))).await.map(drop)
+    }
+
+    /// Bounds how much of a queue may run, in place of what was set before.
+    ///
+    /// # Errors
+    /// When the server can't do it.
+    pub async fn limit_queue(&self, name: &QueueName, limit: &QueueLimit) -> Result<QueueView, ClientError> {
+        self.answer(self.api(Method::POST, &format!("{}:limit", path_of(Some(name)))).json(limit)).await
     }
 
     /// Removes ended jobs from a queue, or from all; their history stays.

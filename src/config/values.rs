@@ -40,7 +40,7 @@ pub(super) fn queue_url(text: &str) -> Result<QueueUrl, String> {
 /// Checks a part of a key in Redis.
 /// Checks the name of a queue.
 pub(super) fn queue_name(text: &str) -> Result<QueueName, String> {
-    QueueName::parse(text).map_err(|_| "1 to 128 bytes without ':' and control characters".to_owned())
+    QueueName::parse(text).map_err(|_| QueueName::RULE.to_owned())
 }
 
 pub(super) fn key_part(text: &str) -> Result<String, String> {

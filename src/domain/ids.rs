@@ -202,22 +202,22 @@ impl JobName {
 /// Names a queue: one of BullMQ's on Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, min_length = 1, max_length = 128, pattern = "^[^:\\x00-\\x1f\\x7f-\\x9f]+$", example = "encode")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = r##"^[ -\-/-9;-~][ -9;-~]*$"##, example = "encode")]
 pub struct QueueName(String);
 text_type!(QueueName);
 
 impl QueueName {
-    /// Any name that a BullMQ queue may have, up to 128 bytes: a colon parts BullMQ's keys.
+    /// What is allowed, for people.
+    pub const RULE: &'static str = "1 to 128 printable ASCII characters, none of them ':', and the first no '.'";
+
+    /// A name that BullMQ's keys can hold (a colon parts them) and the path of a URL (which takes a dot for a place).
     ///
     /// # Errors
     /// [`InvalidName`] otherwise.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
-        let ok = (1..=128).contains(&text.len()) && text.chars().all(|c| c != ':' && !c.is_control());
-        if ok {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidName::new("queue name", text, "1 to 128 bytes without ':' and control characters"))
-        }
+        let is_printable = |b: u8| matches!(b, b' '..=b'~') && b != b':';
+        let ok = (1..=128).contains(&text.len()) && text.bytes().all(is_printable) && !text.starts_with('.');
+        if ok { Ok(Self(text.to_owned())) } else { Err(InvalidName::new("queue name", text, Self::RULE)) }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::QueueError;
-use crate::domain::{AcceptedJob, Job, JobBody, JobId, JobState, Progress, QueueName, Timestamp, WorkerId};
+use crate::domain::{AcceptedJob, Job, JobBody, JobId, JobState, Progress, QueueLimit, QueueName, Timestamp, WorkerId};
 
 /// Makes a repeated submission harmless: the first answer is given again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +114,8 @@ pub struct QueueStanding {
     pub name: QueueName,
     /// How many of its jobs are in each state, and whether it hands any out.
     pub counts: StateCounts,
+    /// How much of it may run.
+    pub limit: QueueLimit,
 }
 
 /// What cancelling a job did.

@@ -8,7 +8,9 @@ use super::{
     Cancellation, Change, Claims, CleanRequest, Idempotency, OutputChunk, QueueError, QueueStanding, QueuedJob,
     StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, QueueName, QueueOrder, QueueShare, WorkerId};
+use crate::domain::{
+    AcceptedJob, JobId, JobState, Page, PageRequest, QueueLimit, QueueName, QueueOrder, QueueShare, WorkerId,
+};
 
 /// The side of producers and readers.
 #[async_trait]
@@ -82,6 +84,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// While a queue is paused nothing new is handed out of it; running jobs go on. `None` for all queues that there are.
     async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), QueueError>;
+
+    /// Sets how much of a queue may run, in all workers together, in place of what was set before.
+    async fn set_limit(&self, queue: &QueueName, limit: QueueLimit) -> Result<(), QueueError>;
 
     /// Takes ended jobs out of the queue, oldest first; answers how many.
     async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError>;

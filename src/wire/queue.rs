@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{JobState, QueueName};
+use crate::domain::{JobState, QueueLimit, QueueName};
 use crate::queue::StateCounts;
 
 /// `GET /api/v1/queues/{name}`: one of the queues.
@@ -16,6 +16,9 @@ pub struct QueueView {
     /// How many of its jobs are in each state, and whether it hands any out.
     #[serde(flatten)]
     pub counts: StateCounts,
+    /// How much of it may run, in all workers together.
+    #[serde(default)]
+    pub limit: QueueLimit,
     /// How many workers serve it and take jobs now.
     pub workers: u64,
 }

@@ -169,7 +169,11 @@ fn listed(operation: Operation) -> Operation {
         .query("until", moment(), "Submitted before this time")
         .query("category", string(100), "An attempt failed with an error of this category: its id or name")
         .query("fingerprint", fingerprint(), "An attempt failed with this error; the first digits are enough")
-        .query("q", string(LONGEST_TEXT), "Has this text in its id, its name or the first line of its error")
+        .query(
+            "q",
+            json!({"type": "string", "maxLength": LONGEST_TEXT}),
+            "Has this text in its id, its name or its error",
+        )
         .query("outcome", words("OutcomeKind"), "The last attempt that has ended ended in one of these ways")
         .query("exit_code", number(0, 255), "The last attempt exited with this code")
         .query("signal", number(1, 64), "The last attempt was ended by this signal")

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::operation::{Operation, QUEUES, page_of};
 use super::problems::QUEUE;
+use crate::domain::QueueLimit;
 use crate::queue::StateCounts;
 use crate::wire::{CleanBody, Cleaned, QueueView};
 
@@ -54,6 +55,17 @@ pub(super) fn all() -> Vec<Operation> {
         Operation::new(QUEUES, "post", "/api/v1/queues/{name}:resume", "resumeQueueByName", "Hand out its jobs again")
             .answer(200, "It goes on", |s| s.of::<QueueView>())
             .refuses(&["unknown_queue", QUEUE, "queue_full"]),
+        Operation::new(
+            QUEUES,
+            "post",
+            "/api/v1/queues/{name}:limit",
+            "limitQueueByName",
+            "Bound how much of it may run",
+        )
+        .about("In all workers together, in place of what was set before; what is absent has no limit.")
+        .body(|s| s.of::<QueueLimit>(), json!({"concurrency": 8, "rate": {"jobs": 100, "per_ms": 60_000}}))
+        .answer(200, "It is limited", |s| s.of::<QueueView>())
+        .refuses(&["unknown_queue", QUEUE, "queue_full"]),
         Operation::new(
             QUEUES,
             "post",

@@ -32,7 +32,7 @@ fn expanded(path: &str, method: &str) -> Vec<String> {
         ("/api/v1/jobs/{id}", "POST") => &["cancel", "retry", "promote"],
         ("/api/v1/schedules/{id}", "POST") => &["trigger", "pause", "resume"],
         ("/api/v1/workers/{id}", "POST") => &["drain"],
-        ("/api/v1/queues/{name}", "POST") => &["pause", "resume", "clean"],
+        ("/api/v1/queues/{name}", "POST") => &["pause", "resume", "limit", "clean"],
         ("/api/v1/stats/{what}", _) => {
             return STATISTICS.iter().map(|what| format!("/api/v1/stats/{what}")).collect();
         }

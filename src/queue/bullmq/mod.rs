@@ -18,6 +18,7 @@ mod foreign_jobs;
 mod format;
 mod keys;
 mod limiter;
+mod limits;
 mod merged;
 mod options;
 mod output;
@@ -55,7 +56,8 @@ use super::{
     QueueError, QueueSettings, QueueStanding, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{
-    AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, QueueName, Timestamp, WorkerId,
+    AcceptedJob, Clock, JobId, JobName, JobOptions, JobState, Page, PageRequest, QueueLimit, QueueName, Timestamp,
+    WorkerId,
 };
 use crate::redis::RedisSettings;
 use connect::Link;
@@ -232,8 +234,8 @@ impl Queue for BullQueue {
     }
 
     async fn queues(&self) -> Result<Vec<QueueStanding>, QueueError> {
-        let counts = read::counts(&self.inner).await?;
-        Ok(vec![QueueStanding { name: self.inner.settings.queue().clone(), counts }])
+        let (counts, limit) = tokio::try_join!(read::counts(&self.inner), limits::of(&self.inner))?;
+        Ok(vec![QueueStanding { name: self.inner.settings.queue().clone(), counts, limit }])
     }
 
     /// Does not wait on a job that has ended or is not known: nothing more will come.
@@ -277,6 +279,10 @@ impl Operator for BullQueue {
             return Ok(());
         }
         admin::set_paused(&self.inner, paused).await
+    }
+
+    async fn set_limit(&self, _: &QueueName, limit: QueueLimit) -> Result<(), QueueError> {
+        limits::set(&self.inner, limit).await
     }
 
     async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError> {

@@ -16,7 +16,7 @@ use super::super::{
 };
 use super::queue_names::KnownQueues;
 use super::{BullQueue, BullSettings, claim, shared_claim, submit_routed};
-use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, QueueName, WorkerId};
+use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, QueueLimit, QueueName, WorkerId};
 
 /// The queues in one Redis, which serve all ports of a queue together.
 pub struct BullQueues {
@@ -256,6 +256,10 @@ impl Operator for BullQueues {
         let queues = self.known.all().await?;
         try_join_all(queues.iter().map(|queue| queue.set_paused(None, paused))).await?;
         Ok(())
+    }
+
+    async fn set_limit(&self, queue: &QueueName, limit: QueueLimit) -> Result<(), QueueError> {
+        self.known.enter(queue).await?.set_limit(queue, limit).await
     }
 
     async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError> {

@@ -18,6 +18,7 @@ use super::super::lease::CHANNEL;
 use super::super::{ClaimOptions, Claims, Demand, Lease, ParentResults, QueueError};
 use super::expiry::{GONE, Now};
 use super::ledger::{Claim, PAUSE};
+use super::limits::{self, Allowance};
 use super::schema::{LeaseId, read_body};
 use super::settle::LeaseHandle;
 use super::sweep::{next_due, promote_due};
@@ -192,60 +193,68 @@ fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusql
     }
     promote_due(c, now)?;
     let mut jobs = Vec::new();
-    for (queue, slots) in dealt(c, claim, room)? {
-        take_of(c, claim, session, queue, slots, &mut jobs)?;
+    let allowed = allowances(c, claim, now)?;
+    for (allowed, slots) in dealt(c, claim, &allowed, room)? {
+        let before = jobs.len();
+        take_of(c, claim, session, allowed.queue, slots, &mut jobs)?;
+        limits::count(c, &allowed, jobs.len() - before, now)?;
     }
     let full = jobs.len() >= room;
+    let held_back =
+        allowed.iter().flatten().filter(|allowed| allowed.most < room).filter_map(|allowed| allowed.again_at);
     let next_due = match full {
         true => None,
         // What has just come is taken with the next look.
         false if schedules::fire_due(c, &claim.inner, now)? > 0 => Some(now),
-        false => [next_due(c)?, schedules::next_due(c)?].into_iter().flatten().min(),
+        false => [next_due(c)?, schedules::next_due(c)?, held_back.min()].into_iter().flatten().min(),
     };
     Ok(Taken { jobs, next_due, again: false })
 }
 
-/// How many jobs may be taken of which queue.
-fn dealt(c: &Connection, claim: &Claim, room: usize) -> rusqlite::Result<Vec<(i64, usize)>> {
-    let mut dealer = claim.dealer();
-    let mut numbers = Vec::with_capacity(dealer.shares().len());
-    for share in dealer.shares() {
+/// What may be taken of each queue that the worker serves; `None` for one that is paused or not there.
+fn allowances(c: &Connection, claim: &Claim, now: Timestamp) -> rusqlite::Result<Vec<Option<Allowance>>> {
+    let dealer = claim.dealer();
+    let allowed = dealer.shares().iter().map(|share| {
         let number = queues::number(c, claim.inner.named(&share.queue).as_ref())?;
-        let is_open = |number: &i64| {
-            c.prepare_cached("SELECT NOT paused FROM queue_names WHERE id = ?1")?.query_row([number], |row| row.get(0))
-        };
-        numbers.push(match number {
-            Some(number) if is_open(&number)? => Some(number),
-            _ => None,
-        });
-    }
-    // The one that every worker has who is told nothing: the look at what is ready is the taking itself.
-    if let ([only], [share]) = (&*numbers, dealer.shares()) {
+        number.map_or(Ok(None), |number| limits::allowance(c, number, now))
+    });
+    allowed.collect()
+}
+
+/// How many jobs are taken of which queue.
+fn dealt(
+    c: &Connection,
+    claim: &Claim,
+    allowed: &[Option<Allowance>],
+    room: usize,
+) -> rusqlite::Result<Vec<(Allowance, usize)>> {
+    let mut dealer = claim.dealer();
+    // With one queue, the look at what is ready is the taking itself.
+    if let ([only], [share]) = (allowed, dealer.shares()) {
         let room = share.most.map_or(room, |most| room.min(most.saturating_sub(claim.held())));
-        return Ok(only.iter().map(|number| (*number, room)).collect());
+        return Ok(only.iter().map(|allowed| (*allowed, room.min(allowed.most))).collect());
     }
     let held = claim.held_by_queue();
-    let mut demands = Vec::with_capacity(numbers.len());
-    for number in &numbers {
-        let ready: i64 = match number {
-            None => 0,
-            Some(number) => c
-                .prepare_cached(
-                    "SELECT count(*) FROM (SELECT 1 FROM queue_jobs
-                     WHERE state <= 1 AND queue = ?1 AND cores <= ?2 LIMIT ?3)",
-                )?
-                .query_row((number, claim.max_cores, i64::try_from(room).unwrap_or(i64::MAX)), |row| row.get(0))?,
+    let mut demands = Vec::with_capacity(allowed.len());
+    for allowed in allowed {
+        let Some(Allowance { queue, most, .. }) = allowed else {
+            demands.push(Demand { held: 0, ready: 0 });
+            continue;
         };
-        let held = number.and_then(|number| held.get(&number).copied()).unwrap_or(0);
+        let ready: i64 = c
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM queue_jobs
+                 WHERE state <= 1 AND queue = ?1 AND cores <= ?2 LIMIT ?3)",
+            )?
+            .query_row((queue, claim.max_cores, i64::try_from(room.min(*most)).unwrap_or(i64::MAX)), |row| {
+                row.get(0)
+            })?;
+        let held = held.get(queue).copied().unwrap_or(0);
         demands.push(Demand { held, ready: usize::try_from(ready).unwrap_or(0) });
     }
     let slots = dealer.deal(room, &demands);
-    Ok(numbers
-        .into_iter()
-        .zip(slots)
-        .filter_map(|(number, slots)| Some((number?, slots)))
-        .filter(|d| d.1 > 0)
-        .collect())
+    let given = allowed.iter().zip(slots).filter_map(|(allowed, slots)| Some(((*allowed)?, slots)));
+    Ok(given.filter(|(_, slots)| *slots > 0).collect())
 }
 
 /// Takes the first jobs of one queue.

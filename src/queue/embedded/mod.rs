@@ -10,6 +10,7 @@ mod change_feed;
 mod claim;
 mod expiry;
 mod ledger;
+mod limits;
 mod output;
 mod parents;
 mod process;
@@ -37,7 +38,7 @@ use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
     QueueError, QueueErrorKind, QueueSettings, QueueStanding, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, QueueName, WorkerId};
+use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, QueueLimit, QueueName, WorkerId};
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::wake::Wake;
 
@@ -212,6 +213,10 @@ impl Operator for EmbeddedQueue {
 
     async fn set_paused(&self, queue: Option<&QueueName>, paused: bool) -> Result<(), QueueError> {
         queues::set_paused(&self.inner, queue, paused).await
+    }
+
+    async fn set_limit(&self, queue: &QueueName, limit: QueueLimit) -> Result<(), QueueError> {
+        queues::set_limit(&self.inner, queue, limit).await
     }
 
     async fn clean(&self, request: CleanRequest) -> Result<u64, QueueError> {

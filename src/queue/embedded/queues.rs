@@ -3,9 +3,9 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{QueueError, QueueStanding, StateCounts};
-use super::Inner;
 use super::schema::code;
-use crate::domain::{JobState, QueueName};
+use super::{Inner, limits};
+use crate::domain::{JobState, QueueLimit, QueueName, StartRate};
 
 /// The number of the default queue.
 pub(super) const DEFAULT: i64 = 0;
@@ -49,25 +49,43 @@ pub(super) async fn set_paused(inner: &Inner, queue: Option<&QueueName>, paused:
     Ok(())
 }
 
+/// Sets the limits of a queue. What was started before does not count for a new rate.
+pub(super) async fn set_limit(inner: &Inner, queue: &QueueName, limit: QueueLimit) -> Result<(), QueueError> {
+    let name = inner.named(queue);
+    let set = inner.db.write(move |c| {
+        let number = number_or_new(c, name.as_ref())?;
+        let ms = |rate: StartRate| i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX);
+        c.execute(
+            "UPDATE queue_names SET concurrency = ?2, rate_jobs = ?3, rate_ms = ?4, rate_from = NULL, rate_taken = 0
+             WHERE id = ?1",
+            (number, limit.concurrency, limit.rate.map(|rate| rate.jobs), limit.rate.map(ms)),
+        )
+    });
+    set.await?;
+    inner.wakes.jobs.signal();
+    Ok(())
+}
+
 /// All queues with what they hold, by name.
 pub(super) async fn list(inner: &Inner) -> Result<Vec<QueueStanding>, QueueError> {
     let default = inner.settings.queue.clone();
     let all = inner.db.read(move |c| {
         // One transaction, so that a job in motion is counted once.
         let transaction = c.unchecked_transaction()?;
-        let names: Vec<(i64, Option<String>, bool)> = c
-            .prepare_cached("SELECT id, name, paused FROM queue_names")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        let names: Vec<(i64, Option<String>, bool, QueueLimit)> = c
+            .prepare_cached("SELECT id, name, paused, concurrency, rate_jobs, rate_ms FROM queue_names")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, limits::of_columns(row, 3)?)))?
             .collect::<rusqlite::Result<_>>()?;
         let mut all = Vec::with_capacity(names.len());
-        for (number, name, paused) in names {
+        for (number, name, paused, limit) in names {
             // Only names that could be read were written.
             let name = match name {
                 Some(name) => QueueName::parse(&name)
                     .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, e.into()))?,
                 None => default.clone(),
             };
-            all.push((number, QueueStanding { name, counts: StateCounts { paused, ..StateCounts::default() } }));
+            let counts = StateCounts { paused, ..StateCounts::default() };
+            all.push((number, QueueStanding { name, counts, limit }));
         }
         // Each branch walks one partial index.
         let mut counts = c.prepare_cached(

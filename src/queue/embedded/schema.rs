@@ -182,7 +182,12 @@ ALTER TABLE queue_payloads ADD COLUMN body BLOB;
 CREATE TABLE queue_names (
     id INTEGER PRIMARY KEY,
     name TEXT UNIQUE,
-    paused INTEGER NOT NULL DEFAULT 0
+    paused INTEGER NOT NULL DEFAULT 0,
+    concurrency INTEGER,                -- how many of its jobs run at once
+    rate_jobs INTEGER,                  -- how many start in rate_ms
+    rate_ms INTEGER,
+    rate_from INTEGER,                  -- when the first of the present rate_ms was started
+    rate_taken INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO queue_names (id, paused) SELECT 0, paused FROM queue_switches;
 ALTER TABLE queue_jobs ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;

@@ -66,6 +66,8 @@ conformance! {
         of_a_queue_no_more_than_its_share_is_held,
         one_slot_serves_all_queues,
         a_queue_is_paused_alone,
+        a_queue_runs_no_more_at_once_than_its_limit,
+        a_queue_starts_no_more_in_a_time_than_its_rate,
         queues_are_listed_with_what_they_hold,
         a_list_is_of_one_queue_or_of_all,
         a_queue_is_cleaned_alone,

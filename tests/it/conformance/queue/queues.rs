@@ -1,9 +1,12 @@
 //! Several queues, and workers that serve some of them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jobber::domain::{AcceptedJob, JobId, JobState, PageRequest, QueueName, QueueOrder, QueueShare, Verdict, WorkerId};
+use jobber::domain::{
+    AcceptedJob, JobId, JobState, PageRequest, QueueLimit, QueueName, QueueOrder, QueueShare, StartRate, Verdict,
+    WorkerId,
+};
 use jobber::queue::{ClaimOptions, Claims, CleanRequest, Lease};
 
 use super::fixture::*;
@@ -142,6 +145,40 @@ pub(super) async fn a_queue_is_paused_alone(fixture: Fixture) {
     here.operator.set_paused(None, true).await.unwrap();
     assert!(there.queue.counts().await.unwrap().paused);
     assert!(there.queue.queues().await.unwrap().iter().all(|queue| queue.counts.paused));
+}
+
+pub(super) async fn a_queue_runs_no_more_at_once_than_its_limit(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    let limit = QueueLimit { concurrency: Some(2), rate: None };
+    here.operator.set_limit(&name("a"), limit).await.unwrap();
+    let listed = there.queue.queues().await.unwrap();
+    assert_eq!(listed.iter().find(|queue| queue.name == name("a")).unwrap().limit, limit);
+    fill(&here, &["a"], 6).await;
+    let mut mine = serve(&here, &["a"], QueueOrder::Weighted, 4).await;
+    let mut held = taken(&mut mine, 2).await.0;
+    nothing(&mut mine).await;
+    let mut theirs = serve(&there, &["a"], QueueOrder::Weighted, 4).await;
+    nothing(&mut theirs).await;
+    // What ends in one process lets another go on.
+    mine.close().await;
+    held.remove(0).settle(Verdict::Complete { result: None }).await;
+    held.push(next(&mut theirs).await);
+    nothing(&mut theirs).await;
+    here.operator.set_limit(&name("a"), QueueLimit::default()).await.unwrap();
+    held.extend(taken(&mut theirs, 3).await.0);
+}
+
+pub(super) async fn a_queue_starts_no_more_in_a_time_than_its_rate(fixture: Fixture) {
+    let here = fixture.instance().await;
+    let rate = StartRate { jobs: 2, per: Duration::from_secs(4) };
+    here.operator.set_limit(&name("a"), QueueLimit { concurrency: None, rate: Some(rate) }).await.unwrap();
+    fill(&here, &["a"], 4).await;
+    let mut claims = serve(&here, &["a"], QueueOrder::Weighted, 4).await;
+    let began = Instant::now();
+    let _held = taken(&mut claims, 2).await;
+    // The time is over at some moment.
+    let _later = taken(&mut claims, 2).await;
+    assert!(began.elapsed() > Duration::from_secs(2), "they came after {:?}", began.elapsed());
 }
 
 pub(super) async fn queues_are_listed_with_what_they_hold(fixture: Fixture) {
