@@ -105,7 +105,7 @@ fn jobs() -> Vec<Operation> {
             .refuses(&SUBMITS)
             .refuses(&["invalid_flow", "idempotency_key_reused"]),
         Operation::new(JOBS, "get", "/api/v1/jobs/{id}", "getJob", "Show a job with all its attempts")
-            .query("wait", number(0, 60), "Answer when the job has ended, or after so many seconds")
+            .query("wait", number(0, 86_400), "Answer when the job has ended, or after so many seconds, 60 at most")
             .header("Prefer", json!({"type": "string"}), "`wait=N` is the same as the parameter")
             .answer(200, "All that history and queue know of it", |s| s.of::<JobView>())
             .refuses(&["unknown_job", QUEUE, STORE]),
