@@ -200,8 +200,11 @@ fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusql
         limits::count(c, &allowed, jobs.len() - before, now)?;
     }
     let full = jobs.len() >= room;
-    let held_back =
-        allowed.iter().flatten().filter(|allowed| allowed.most < room).filter_map(|allowed| allowed.again_at);
+    // Only where as many were taken as may: of another queue there was no more to take, and the next job wakes the claim.
+    let is_spent = |allowed: &&Allowance| {
+        allowed.most < room && jobs.iter().filter(|job| job.queue == allowed.queue).count() >= allowed.most
+    };
+    let held_back = allowed.iter().flatten().filter(is_spent).filter_map(|allowed| allowed.again_at);
     let next_due = match full {
         true => None,
         // What has just come is taken with the next look.
