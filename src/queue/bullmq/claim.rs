@@ -147,7 +147,7 @@ async fn run(claim: Arc<Claim>, stop: CancellationToken) {
 
 /// Wakes another worker: one that stops may have eaten the marker that was meant for the taker
 /// of the next job.
-async fn wake_another(inner: &Inner, redis: &BullClient) {
+pub(super) async fn wake_another(inner: &Inner, redis: &BullClient) {
     let mut add = redis::cmd("ZADD");
     add.arg(inner.keys.bull("marker")).arg(0).arg("0");
     if let Err(error) = inner.link.call(redis.queue.connection().cmd::<()>(&mut add)).await {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::QueueError;
 use super::Inner;
+use super::claim::wake_another;
 use super::connect::BullError;
 use crate::domain::{QueueLimit, StartRate};
 
@@ -38,11 +39,10 @@ pub(super) async fn set(inner: &Inner, limit: QueueLimit) -> Result<(), QueueErr
             }
             None => queue.remove_global_rate_limit().await?,
         }
-        // A worker that waits for room looks again: there may be more of it.
-        let mut wake = redis::cmd("ZADD");
-        wake.arg(inner.keys.bull("marker")).arg(0).arg("0");
-        redis.queue.connection().cmd::<()>(&mut wake).await?;
         Ok::<_, BullError>(())
     };
-    inner.link.call(set).await
+    inner.link.call(set).await?;
+    // One that waits for room looks again: there may be more of it.
+    wake_another(inner, &redis).await;
+    Ok(())
 }

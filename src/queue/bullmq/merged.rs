@@ -120,37 +120,15 @@ impl ChangeFeed for BullQueues {
     }
 
     async fn entries(&self, ids: &[JobId]) -> Result<Vec<QueueEntry>, QueueError> {
-        let mut found = self.known.default.entries(ids).await?;
-        let missing: Vec<_> = (0..ids.len()).filter(|i| found[*i] == QueueEntry::Gone).collect();
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let others = self.named_now().await?;
-        let asked: Vec<_> = missing.iter().map(|i| ids[*i].clone()).collect();
-        for answers in try_join_all(others.iter().map(|queue| queue.entries(&asked))).await? {
-            for (i, answer) in missing.iter().zip(answers) {
-                if found[*i] == QueueEntry::Gone {
-                    found[*i] = answer;
-                }
-            }
-        }
-        Ok(found)
+        let found = self.known.default.entries(ids).await?;
+        let ask = |queue: Arc<BullQueue>, ids: Vec<JobId>| async move { queue.entries(&ids).await };
+        self.complete(ids, found, |entry| *entry == QueueEntry::Gone, ask).await
     }
 
     async fn are_open(&self, jobs: &[(JobId, Timestamp)]) -> Result<Vec<bool>, QueueError> {
-        let mut open = self.known.default.are_open(jobs).await?;
-        let missing: Vec<_> = (0..jobs.len()).filter(|i| !open[*i]).collect();
-        if missing.is_empty() {
-            return Ok(open);
-        }
-        let others = self.named_now().await?;
-        let asked: Vec<_> = missing.iter().map(|i| jobs[*i].clone()).collect();
-        for answers in try_join_all(others.iter().map(|queue| queue.are_open(&asked))).await? {
-            for (i, answer) in missing.iter().zip(answers) {
-                open[*i] |= answer;
-            }
-        }
-        Ok(open)
+        let open = self.known.default.are_open(jobs).await?;
+        let ask = |queue: Arc<BullQueue>, jobs: Vec<(JobId, Timestamp)>| async move { queue.are_open(&jobs).await };
+        self.complete(jobs, open, |is_open| !is_open, ask).await
     }
 }
 

@@ -54,16 +54,28 @@ impl BullQueues {
     }
 
     async fn read(&self, ids: &[JobId], depth: Depth) -> Result<Vec<Option<QueuedJob>>, QueueError> {
-        let mut found = read(&self.known.default, ids, depth).await?;
-        let missing: Vec<_> = (0..ids.len()).filter(|i| found[*i].is_none()).collect();
+        let found = read(&self.known.default, ids, depth).await?;
+        let ask = |queue: Arc<BullQueue>, ids: Vec<JobId>| async move { read(&queue, &ids, depth).await };
+        self.complete(ids, found, Option::is_none, ask).await
+    }
+
+    /// Puts the first answer that a named queue has in the place of each that the default one lacks.
+    pub(super) async fn complete<I: Clone, T, F: Future<Output = Result<Vec<T>, QueueError>>>(
+        &self,
+        asked: &[I],
+        mut found: Vec<T>,
+        is_missing: impl Fn(&T) -> bool,
+        ask: impl Fn(Arc<BullQueue>, Vec<I>) -> F,
+    ) -> Result<Vec<T>, QueueError> {
+        let missing: Vec<_> = (0..asked.len()).filter(|i| is_missing(&found[*i])).collect();
         if missing.is_empty() {
             return Ok(found);
         }
-        let others = self.named_now().await?;
-        let asked: Vec<_> = missing.iter().map(|i| ids[*i].clone()).collect();
-        for answers in try_join_all(others.iter().map(|queue| read(queue, &asked, depth))).await? {
+        let asked: Vec<_> = missing.iter().map(|i| asked[*i].clone()).collect();
+        let others = self.named_now().await?.into_iter().map(|queue| ask(queue, asked.clone()));
+        for answers in try_join_all(others).await? {
             for (i, answer) in missing.iter().zip(answers) {
-                if found[*i].is_none() {
+                if is_missing(&found[*i]) {
                     found[*i] = answer;
                 }
             }
