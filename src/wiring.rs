@@ -340,8 +340,8 @@ pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
     for name in redis.members(&format!("{queue}:jobber:queues")).await? {
         redis.remove_below(&format!("{}:{name}:", config.queue.prefix)).await?;
     }
-    for pattern in [format!("{queue}:*"), format!("jobber:{queue}:*"), format!("jobber:{{{queue}}}:*")] {
-        redis.remove_matching(&pattern).await?;
+    for start in [format!("{queue}:"), format!("jobber:{queue}:"), format!("jobber:{{{queue}}}:")] {
+        redis.remove_below(&start).await?;
     }
     Ok(())
 }

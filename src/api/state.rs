@@ -168,6 +168,11 @@ impl Default for ApiSettings {
 }
 
 impl ApiSettings {
+    /// A queue as a job's options have it: `None` for the default one, which is the same as none named.
+    pub(super) fn named(&self, queue: QueueName) -> Option<QueueName> {
+        Some(queue).filter(|queue| *queue != self.default_queue)
+    }
+
     /// The options of a job of this name that gives none itself.
     pub(super) fn defaults_of(&self, name: &str) -> &JobOptions {
         JobName::parse(name).ok().and_then(|name| self.jobs.get(&name)).unwrap_or(&self.defaults)

@@ -87,8 +87,7 @@ pub(super) async fn check(
     for (i, job) in jobs.into_iter().enumerate() {
         let defaults = api.settings.defaults_of(&job.name);
         let mut new = job.with_defaults(defaults);
-        // One that names the default queue is the same as one that names none.
-        new.options.queue = new.options.queue.filter(|queue| *queue != api.settings.default_queue);
+        new.options.queue = new.options.queue.and_then(|queue| api.settings.named(queue));
         let job = match new.accept(now) {
             Ok(job) => job,
             Err(e) => {

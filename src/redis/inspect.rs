@@ -43,7 +43,7 @@ impl Redis {
     ///
     /// # Errors
     /// When the server is away, or refuses.
-    pub async fn remove_matching(&self, pattern: &str) -> Result<(), RedisError> {
+    async fn remove_matching(&self, pattern: &str) -> Result<(), RedisError> {
         let client = self.client().await?;
         let mut cursor = "0".to_owned();
         loop {

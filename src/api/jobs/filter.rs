@@ -5,14 +5,14 @@ use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::outcome::signal_number;
-use crate::domain::{JobName, QueueName, Timestamp, WorkerId};
+use crate::domain::{JobName, JobOptions, QueueName, Timestamp, WorkerId};
 use crate::store::{JobFilter, Search};
 use crate::wire::JobSelection;
 
 /// The longest text to look for, in characters.
 pub(in crate::api) const LONGEST_TEXT: usize = 500;
 /// The longest time that a run can be asked about, in milliseconds: ten years.
-pub(in crate::api) const LONGEST_RUN_MS: u64 = 316_224_000_000;
+pub(in crate::api) const LONGEST_RUN_MS: u64 = JobOptions::MAX_DURATION.as_secs() * 1000;
 /// The largest number of a signal on Linux.
 const LAST_SIGNAL: i32 = 64;
 
@@ -63,7 +63,7 @@ pub(in crate::api) async fn filter(api: &Api, selection: JobSelection) -> Result
             exit_code: selection.exit_code,
             signal: selection.signal,
             worker: selection.worker,
-            queue: selection.queue.map(|queue| Some(queue).filter(|queue| *queue != api.settings.default_queue)),
+            queue: selection.queue.map(|queue| api.settings.named(queue)),
             longer_than_ms: selection.longer_than_ms,
             shorter_than_ms: selection.shorter_than_ms,
         },
