@@ -1,12 +1,9 @@
 //! Looking at jobs, queue and workers, and changing what is queued.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::parse;
 use crate::harness::{Jobber, eventually, run};
-
-fn parse(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
-}
 
 #[tokio::test]
 async fn a_job_is_listed_shown_and_explained() {

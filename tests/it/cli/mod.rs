@@ -11,3 +11,8 @@ mod run;
 mod schedule;
 mod submit;
 mod ui;
+
+/// What a command has printed as JSON.
+fn parse(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
+}

@@ -2,11 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::parse;
 use crate::harness::{Jobber, Place, eventually};
-
-fn parse(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
-}
 
 /// The queue of this name, as `queue ls` shows it.
 async fn listed(j: &Jobber, name: &str) -> Value {

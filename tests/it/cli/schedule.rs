@@ -1,12 +1,7 @@
 //! `jobber schedule`, against a server on the embedded queue.
 
-use serde_json::Value;
-
+use super::parse;
 use crate::harness::{Jobber, eventually};
-
-fn parse(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
-}
 
 #[tokio::test]
 async fn a_schedule_is_added_listed_triggered_paused_and_removed() {

@@ -2,11 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::parse;
 use crate::harness::Jobber;
-
-fn parse(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
-}
 
 #[tokio::test]
 async fn data_arrives_from_flag_file_and_stdin() {
