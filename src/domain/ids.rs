@@ -221,6 +221,26 @@ impl QueueName {
     }
 }
 
+/// Names a group of jobs: an array's, a user's, a team's. Its jobs are looked at, waited for and limited together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = r##"^[!$&-.0->@-\[\]-~]+$"##, example = "alice")]
+pub struct GroupName(String);
+text_type!(GroupName);
+
+impl GroupName {
+    /// 1 to 128 visible ASCII characters, none of `/ ? # % \ "`.
+    ///
+    /// # Errors
+    /// [`InvalidName`] otherwise.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        match JobId::parse(text) {
+            Ok(JobId(text)) if text.len() <= 128 => Ok(Self(text)),
+            _ => Err(InvalidName::new("group", text, "1 to 128 visible ASCII characters, none of / ? # % \\ \"")),
+        }
+    }
+}
+
 /// Identifies a schedule. The caller that makes it chooses it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]

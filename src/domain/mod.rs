@@ -32,7 +32,7 @@ pub use durability::WriteDurability;
 pub use entry::{CategoryChange, CategoryEvent, Entry};
 pub use event::{Event, EventKey, EventKind, FinalState};
 pub use failure::{Fingerprint, KnownError};
-pub use ids::{AttemptNumber, InvalidName, JobId, JobName, QueueName, ScheduleId, WorkerId};
+pub use ids::{AttemptNumber, GroupName, InvalidName, JobId, JobName, QueueName, ScheduleId, WorkerId};
 pub use job::{AcceptedJob, Job, NewJob};
 pub use options::{Deduplication, InvalidJob, JobOptions, RunOption};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SentSignal, SpawnFailure, Stream, Tail, Usage};

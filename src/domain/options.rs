@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time::{self, millis};
-use super::{Backoff, JobId, QueueName, notation};
+use super::{Backoff, GroupName, JobId, QueueName, notation};
 
 /// Gives the table of run options to another macro.
 ///
@@ -128,6 +128,16 @@ macro_rules! define_options {
             /// The queue in which it waits; `None` for the default one, `queue.name`.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub queue: Option<QueueName>,
+            /// The jobs to which it belongs.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub group: Option<GroupName>,
+            /// It starts only while fewer jobs of its group run, at least 1.
+            #[schema(minimum = 1)]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub group_limit: Option<u32>,
+            /// Which job of an array it is.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub array_index: Option<u32>,
             $(
                 #[doc = $help]
                 $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
@@ -151,6 +161,9 @@ macro_rules! define_options {
                     delay: Duration::ZERO,
                     priority: 0,
                     queue: None,
+                    group: None,
+                    group_limit: None,
+                    array_index: None,
                     $($field: None,)*
                     deduplication: None,
                     after: Vec::new(),
@@ -251,6 +264,10 @@ impl JobOptions {
         range("backoff/delay_ms", short(self.backoff.delay), "at most ten years")?;
         range("backoff/max_ms", self.backoff.max.is_none_or(short), "at most ten years")?;
         range("backoff/jitter", (0.0..=1.0).contains(&self.backoff.jitter), "0 to 1")?;
+        range("group_limit", self.group_limit.is_none_or(|n| n > 0), "at least 1")?;
+        if self.group_limit.is_some() && self.group.is_none() {
+            return Err(InvalidJob::new("group_limit", "limits a group, and needs one"));
+        }
         for option in RunOption::ALL {
             range(option.json, (option.is_allowed)(self), option.allowed)?;
         }

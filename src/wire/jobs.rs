@@ -11,8 +11,8 @@ use super::JobSelection;
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
-    Backoff, Deduplication, Fingerprint, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome, Progress,
-    QueueName, RawJson, Timestamp, WorkerId, body,
+    Backoff, Deduplication, Fingerprint, GroupName, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome,
+    Progress, QueueName, RawJson, Timestamp, WorkerId, body,
 };
 use crate::store::{AttemptRecord, JobSummary};
 
@@ -45,6 +45,11 @@ macro_rules! define_submit_job {
             pub priority: Option<u32>,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub queue: Option<QueueName>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub group: Option<GroupName>,
+            #[schema(minimum = 1)]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub group_limit: Option<u32>,
             $(
                 $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
                 #[serde(default, rename = $json, skip_serializing_if = "Option::is_none")]
@@ -65,6 +70,9 @@ macro_rules! define_submit_job {
                     delay: self.delay.unwrap_or(defaults.delay),
                     priority: self.priority.unwrap_or(defaults.priority),
                     queue: self.queue.or_else(|| defaults.queue.clone()),
+                    group: self.group,
+                    group_limit: self.group_limit,
+                    array_index: None,
                     $($field: self.$field,)*
                     deduplication: self.deduplication,
                     after: self.after,

@@ -21,7 +21,8 @@ use super::{BullSettings, telemetry};
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
-    AcceptedJob, Backoff, BackoffKind, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp, TraceContext,
+    AcceptedJob, Backoff, BackoffKind, GroupName, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp,
+    TraceContext,
 };
 
 /// The name in history of jobs whose own can't be one.
@@ -47,6 +48,12 @@ macro_rules! define_extra {
             backoff_jitter: Option<f64>,
             #[serde(skip_serializing_if = "Vec::is_empty")]
             after: Vec<JobId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            group: Option<GroupName>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            group_limit: Option<u32>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            array_index: Option<u32>,
             /// The delay once the jobs before it have ended: until then BullMQ's own delay is another.
             #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
             delay: Option<Duration>,
@@ -59,6 +66,9 @@ macro_rules! define_extra {
                     backoff_max: options.backoff.max,
                     backoff_jitter: (options.backoff.jitter != 0.0).then_some(options.backoff.jitter),
                     after: options.after.clone(),
+                    group: options.group.clone(),
+                    group_limit: options.group_limit,
+                    array_index: options.array_index,
                     delay: (!options.after.is_empty()).then_some(options.delay),
                 }
             }
@@ -77,6 +87,9 @@ macro_rules! define_extra {
                     priority: wanted.priority,
                     // Where it lies says so, not what it holds.
                     queue: None,
+                    group: self.group,
+                    group_limit: self.group_limit,
+                    array_index: self.array_index,
                     $($field: self.$field,)*
                     deduplication: wanted.deduplication,
                     after: self.after,
