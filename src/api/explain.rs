@@ -8,8 +8,8 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use super::submit::binary_problems;
-use crate::domain::{JobId, JobState, PageRequest, QueueLimit, QueueName};
-use crate::queue::{StateCounts, WorkerInfo};
+use crate::domain::{JobId, JobState, Needs, PageRequest, QueueLimit, QueueName, ResourceName};
+use crate::queue::{RunningJob, StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
 /// `GET /api/v1/jobs/{id}/explain`: the reasons, one sentence each.
@@ -28,23 +28,33 @@ pub(super) async fn explain(
             let due = view.due_at.map_or("later".to_owned(), |at| format!("at {at}"));
             match &view.error {
                 Some(error) => vec![format!("it is tried again {due}, because the last attempt failed: {error}")],
+                None if view.options.delay.is_zero() => {
+                    let first = format!("the worker that took it can't run it and has put it off: it comes back {due}");
+                    [vec![first], waiting(&api, &view, false).await?].concat()
+                }
                 None => vec![format!("it was submitted with a delay and is due {due}")],
             }
         }
-        JobState::Waiting | JobState::Prioritized => {
-            let (workers, queues) = tokio::try_join!(api.queue.workers(), api.queue.queues())?;
-            let queue = view.options.queue.clone().unwrap_or_else(|| api.settings.default_queue.clone());
-            let standing = queues.iter().find(|q| q.name == queue);
-            let (counts, limit) = standing.map(|q| (q.counts, q.limit)).unwrap_or_default();
-            let ahead = ahead_of(&api, &view, &queue, &counts).await?;
-            let default = &api.settings.default_queue;
-            let (serving, others): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.serves(&queue, default));
-            let binary = binary_problems(&api, [view.name.clone()]).await.remove(&view.name);
-            let served = ServedQueue { name: &queue, is_default: queue == *default, counts, limit, workers: &serving };
-            why_waiting(&view, &served, &others, ahead, binary.map(|p| p.detail))
-        }
+        JobState::Waiting | JobState::Prioritized => waiting(&api, &view, true).await?,
     };
     Ok(axum::Json(Explanation { id, state: view.state, reasons }))
+}
+
+/// The reasons for which a job that no worker has taken has not started.
+async fn waiting(api: &Api, view: &JobView, is_ready: bool) -> Result<Vec<String>, ApiError> {
+    let (workers, queues) = tokio::try_join!(api.queue.workers(), api.queue.queues())?;
+    let queue = view.options.queue.clone().unwrap_or_else(|| api.settings.default_queue.clone());
+    let standing = queues.iter().find(|q| q.name == queue);
+    let (counts, limit) = standing.map(|q| (q.counts, q.limit)).unwrap_or_default();
+    let ahead = match is_ready {
+        true => Some(ahead_of(api, view, &queue, &counts).await?),
+        false => None,
+    };
+    let default = &api.settings.default_queue;
+    let (serving, others): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.serves(&queue, default));
+    let binary = binary_problems(api, [view.name.clone()]).await.remove(&view.name);
+    let served = ServedQueue { name: &queue, is_default: queue == *default, counts, limit, workers: &serving };
+    Ok(why_waiting(view, &served, &others, ahead, binary.map(|p| p.detail)))
 }
 
 /// One sentence for each of the first few jobs that it waits for, and one for the rest.
@@ -115,12 +125,13 @@ struct ServedQueue<'q> {
     workers: &'q [WorkerInfo],
 }
 
-/// The reasons for which a job that is ready has not started, the most important first.
+/// The reasons for which a job has not started, the most important first. `ahead` is how many come before it, if it is
+/// ready at all; within it `None` for more than were counted.
 fn why_waiting(
     view: &JobView,
     queue: &ServedQueue<'_>,
     others: &[WorkerInfo],
-    ahead: Option<u64>,
+    ahead: Option<Option<u64>>,
     binary: Option<String>,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -143,6 +154,7 @@ fn why_waiting(
     let taking: Vec<_> = workers.iter().filter(|w| w.takes_jobs()).collect();
     let most_cores = taking.iter().map(|w| w.cores).max();
     let wanted = view.options.cores.unwrap_or(1);
+    let needs = Needs::of(&view.name, &view.options);
     match most_cores {
         None if workers.is_empty() && others.is_empty() => {
             reasons.push(format!("no worker is running; start one with `jobber work{flag}`"));
@@ -157,8 +169,17 @@ fn why_waiting(
         Some(most) if most < wanted => {
             reasons.push(format!("it asks for {wanted} cores, and no worker has more than {most}"));
         }
+        Some(_) if taking.iter().all(|worker| worker.misfit(&needs).is_some()) => {
+            reasons.push(no_worker_fits(&taking, &needs));
+        }
         Some(_) => {
-            let (running, slots) = taking.iter().fold((0, 0), |(r, s), w| (r + w.running, s + w.slots));
+            let able: Vec<_> = taking.iter().filter(|worker| worker.misfit(&needs).is_none()).collect();
+            let others = taking.len() - able.len();
+            if others > 0 {
+                reasons.push(format!("of {} workers that serve its queue {} can run it", taking.len(), able.len()));
+            }
+            reasons.extend(held_resources(&able, &needs));
+            let (running, slots) = able.iter().fold((0, 0), |(r, s), w| (r + w.running, s + w.slots));
             if running >= slots {
                 reasons.push(format!("all {slots} slots are taken"));
             } else if wanted > 1 {
@@ -167,6 +188,7 @@ fn why_waiting(
         }
     }
     reasons.extend(binary.map(|detail| format!("it will fail when it starts: {detail}")));
+    let Some(ahead) = ahead else { return reasons };
     match ahead {
         Some(0) => reasons.push("it is the next one".to_owned()),
         Some(1) => reasons.push("1 job is ahead of it".to_owned()),
@@ -174,6 +196,45 @@ fn why_waiting(
         None => reasons.push("thousands of jobs are ahead of it, or it has just been taken".to_owned()),
     }
     reasons
+}
+
+/// Says of the first few workers what they lack.
+fn no_worker_fits(workers: &[&WorkerInfo], needs: &Needs) -> String {
+    const TOLD: usize = 3;
+    let misfit = |worker: &&WorkerInfo| Some(format!("{} {}", worker.id, worker.misfit(needs)?));
+    let told: Vec<_> = workers.iter().filter_map(misfit).take(TOLD).collect();
+    let more = workers.len() - told.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!(
+        "no worker that serves its queue can run it: {}{more}; it waits until one can, and fails with spawn_error after \
+         worker.unplaceable_after",
+        told.join("; ")
+    )
+}
+
+/// Says which resource that it asks for is held by others, and by which.
+fn held_resources(workers: &[&&WorkerInfo], needs: &Needs) -> Option<String> {
+    const TOLD: usize = 3;
+    let held = |worker: &WorkerInfo, name: &ResourceName| -> Vec<(JobId, u32)> {
+        let jobs = worker.jobs.iter().flatten();
+        let units = |job: &RunningJob| Some((job.job.clone(), u32::try_from(job.resources.get(name)?.len()).ok()?));
+        jobs.filter_map(units).collect()
+    };
+    needs.resources.iter().find_map(|(name, wanted)| {
+        let mut holders = Vec::new();
+        for worker in workers {
+            let held = held(worker, name);
+            let taken: u32 = held.iter().map(|(_, n)| n).sum();
+            if worker.resources.amount(name).saturating_sub(taken) >= wanted {
+                return None;
+            }
+            holders.extend(held);
+        }
+        let told: Vec<_> = holders.iter().take(TOLD).map(|(id, _)| id.to_string()).collect();
+        let more = holders.len() - told.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Some(format!("it asks for {name}={wanted}, which {}{more} hold now", told.join(", ")))
+    })
 }
 
 #[cfg(test)]
@@ -193,13 +254,16 @@ mod tests {
         let of = |is_default: bool, paused: bool, workers: &[WorkerInfo], others: &[WorkerInfo]| {
             let counts = StateCounts { paused, ..StateCounts::default() };
             let queue = ServedQueue { name: &name, is_default, counts, limit: QueueLimit::default(), workers };
-            why_waiting(&view, &queue, others, Some(2), None).remove(0)
+            why_waiting(&view, &queue, others, Some(Some(2)), None).remove(0)
         };
         let first = |paused: bool, workers: &[WorkerInfo]| of(true, paused, workers, &[]);
         assert!(first(true, &[]).contains("paused"));
         assert!(first(false, &[]).contains("no worker is running"));
         assert!(first(false, &[worker(8, 0, true)]).contains("draining"));
         assert!(first(false, &[worker(2, 0, false)]).contains("asks for 4 cores, and no worker has more than 2"));
+        let elsewhere = WorkerInfo { binaries: Some(vec![]), ..worker(8, 0, false) };
+        assert!(first(false, std::slice::from_ref(&elsewhere)).contains("no worker that serves its queue can run it"));
+        assert!(first(false, &[elsewhere, worker(8, 0, false)]).contains("of 2 workers that serve its queue 1 can"));
         assert!(first(false, &[worker(8, 8, false)]).contains("all 8 slots"));
         assert!(first(false, &[worker(8, 6, false)]).contains("4 cores of one worker"));
         assert!(

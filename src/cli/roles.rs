@@ -84,6 +84,15 @@ pub struct WorkerArgs {
     /// Cores for each job
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub cores_per_process: Option<u32>,
+    /// Memory to divide among jobs: their limits add up to this at most
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_total: Option<u64>,
+    /// What this worker is, for jobs that require it (repeatable)
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// What else it has to give: NAME=N units, or named ones as in gpu=0+1 (repeatable)
+    #[arg(long = "resource", value_name = "NAME=UNITS")]
+    pub resources: Vec<String>,
     /// Stop an attempt that runs longer, unless the job says otherwise
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,

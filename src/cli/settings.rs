@@ -67,6 +67,12 @@ fn worker(given: &mut Settings, args: &WorkerArgs, own: &BTreeMap<String, String
     set(given, "worker.cores", args.cores.map(|n| n.to_string()));
     set(given, "worker.cpus", args.cpus.clone());
     set(given, "worker.cores_per_process", args.cores_per_process.map(|n| n.to_string()));
+    set(given, "worker.memory", args.memory_total.map(|n| n.to_string()));
+    for (key, pairs) in [("worker.labels", &args.labels), ("worker.resources", &args.resources)] {
+        if !pairs.is_empty() {
+            given.push((key, pairs.clone()));
+        }
+    }
     set(given, "worker.drain_timeout", args.drain_timeout.map(millis));
     set(given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
     set(given, "defaults.timeout", args.timeout.map(millis));

@@ -209,6 +209,7 @@ mod tests {
     #[test]
     fn the_cores_of_a_worker_are_a_map() {
         let job = |name: &str, cpus: &[u32], memory_bytes| RunningJob {
+            resources: std::collections::BTreeMap::new(),
             job: format!("{name}-1").parse().unwrap(),
             name: name.parse().unwrap(),
             attempt: AttemptNumber(2),

@@ -200,6 +200,16 @@ impl Layers {
                 self.lay_table(&key, inner, origin)?;
                 continue;
             }
+            if let toml::Value::Table(pairs) = value
+                && PAIRS.contains(&key.as_str())
+            {
+                self.set(
+                    &key,
+                    Raw::List(pairs.iter().map(|(name, value)| pair(name, value)).collect()),
+                    origin.clone(),
+                );
+                continue;
+            }
             if is_section(&key) {
                 return bad(format!("{key} is a section: write [{key}], and its settings below"));
             }
@@ -254,9 +264,34 @@ impl Layers {
             .map(Some)
     }
 
+    /// Reads a setting whose items say something only together. A single text is split at its commas.
+    pub(super) fn pairs<T>(&self, key: &str, read: impl Fn(&[String]) -> Result<T, String>) -> Result<T, ConfigError> {
+        let items = self.list(key, |item| Ok(item.to_owned()))?.unwrap_or_default();
+        read(&items).map_err(|allowed| ConfigError::Value {
+            origin: self.origin(key),
+            key: key.to_owned(),
+            value: items.join(", "),
+            allowed,
+        })
+    }
+
     /// The layer from which a setting's value came.
     pub(super) fn origin(&self, key: &str) -> Origin {
         self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+}
+
+/// Settings whose pairs may stand in a section of their own.
+const PAIRS: [&str; 2] = ["worker.labels", "worker.resources"];
+
+/// A line of such a section as one item of the setting's list.
+fn pair(name: &str, value: &toml::Value) -> String {
+    match value {
+        toml::Value::Array(items) => {
+            let units: String = items.iter().map(|item| format!("{}+", scalar(item))).collect();
+            format!("{name}={units}")
+        }
+        other => format!("{name}={}", scalar(other)),
     }
 }
 

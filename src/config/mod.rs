@@ -24,8 +24,8 @@ use values::{key_part, queue_name, queue_url};
 
 use crate::domain::notation::{self, number};
 use crate::domain::{
-    Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, QueueName, QueueOrder, QueueShare, RunOption,
-    Secret, Seed,
+    Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Labels, QueueName, QueueOrder, QueueShare,
+    ResourceUnits, RunOption, Secret, Seed,
 };
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
@@ -126,6 +126,10 @@ pub struct WorkerConfig {
     pub cores: Option<u32>,
     pub cpus: Option<Vec<u32>>,
     pub cores_per_process: u32,
+    pub memory: Option<u64>,
+    pub labels: Labels,
+    pub resources: ResourceUnits,
+    pub unplaceable_after: Duration,
     pub pin: bool,
     pub nice: u8,
     pub drain_timeout: Duration,
@@ -356,6 +360,10 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
         cores: layers.get("worker.cores", |t| at_least(number(t)?, 1, "1"))?,
         cpus,
         cores_per_process: must(layers, "worker.cores_per_process", |t| at_least(number(t)?, 1, "1"))?,
+        memory: layers.get("worker.memory", notation::size)?,
+        labels: layers.pairs("worker.labels", |items| Labels::parse(&items.join(",")))?,
+        resources: layers.pairs("worker.resources", ResourceUnits::parse)?,
+        unplaceable_after: must(layers, "worker.unplaceable_after", notation::duration)?,
         pin: must(layers, "worker.pin", boolean)?,
         nice: must(layers, "worker.nice", |t| within(number(t)?, 0, 19))?,
         drain_timeout: must(layers, "worker.drain_timeout", notation::duration)?,

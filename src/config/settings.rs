@@ -315,6 +315,31 @@ const OWN: &[Setting] = &[
         "1",
         "Cores that a job gets unless it asks for more. Jobs at the same time = cores / cores_per_process.",
     ),
+    setting(
+        "worker.memory",
+        &["JOBBER_WORKER_MEMORY"],
+        "",
+        "How much memory to divide among jobs: their limits (`memory`) add up to this at most. Unset, memory is not divided.",
+    ),
+    setting(
+        "worker.labels",
+        &["JOBBER_LABELS"],
+        "[]",
+        "What this worker is, for jobs that ask for it (`require`): \"zone=eu\". As a section: [worker.labels] zone = \"eu\".",
+    ),
+    setting(
+        "worker.resources",
+        &["JOBBER_RESOURCES"],
+        "[]",
+        "What else it has to give, for jobs that ask for it (`resource`): \"licence=3\" for three units, \"gpu=0+1\" for named\n\
+         ones. As a section: [worker.resources] licence = 3, gpu = [\"0\", \"1\"]. A job finds its units in JOBBER_GPU and the like.",
+    ),
+    setting(
+        "worker.unplaceable_after",
+        &["JOBBER_UNPLACEABLE_AFTER"],
+        r#""1h""#,
+        "How long a job waits that no worker could run, before it fails with spawn_error.",
+    ),
     setting("worker.pin", &["JOBBER_PIN"], "true", "Pin each job to its cores."),
     setting("worker.nice", &["JOBBER_NICE"], "5", "How much lower than the supervisor jobs are prioritised, 0 to 19."),
     setting(

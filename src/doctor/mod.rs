@@ -9,6 +9,7 @@ mod database;
 mod files;
 mod jobs;
 mod limits;
+mod placement;
 pub mod redis;
 pub mod server;
 mod system;
@@ -83,6 +84,7 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
     findings.push(jobs::check(config));
     let (cpus, slots) = cpus::check(config);
     findings.push(cpus);
+    findings.extend(placement::check(config));
     findings.push(system::memory(config, slots));
     findings.push(system::memory_limits(config));
     findings.push(limits::open_files(config, slots));

@@ -17,7 +17,7 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+    pub(super) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         let mut text: String = text.chars().take(80).collect();
         text.shrink_to_fit();
         Self { what, text, rule }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::time::LONGEST;
+use super::{Amounts, Labels};
 
 /// Reads `90s`, `15m`, `1h 30m`, `250ms`.
 ///
@@ -50,6 +51,22 @@ pub fn exit_codes(text: &str) -> Result<Vec<u8>, String> {
     let codes = text.split(',').map(str::trim).filter(|code| !code.is_empty());
     let code = |text: &str| text.parse().ok().filter(|code| *code > 0);
     codes.map(|text| code(text).ok_or_else(|| "an exit code, 1 to 255".to_owned())).collect()
+}
+
+/// Reads `zone=eu,disk=ssd`: labels with their values.
+///
+/// # Errors
+/// What is allowed, for people.
+pub fn labels(text: &str) -> Result<Labels, String> {
+    Labels::parse(text)
+}
+
+/// Reads `gpu=1,licence=2`: resources with their amounts.
+///
+/// # Errors
+/// What is allowed, for people.
+pub fn amounts(text: &str) -> Result<Amounts, String> {
+    Amounts::parse(text)
 }
 
 #[cfg(test)]

@@ -52,6 +52,20 @@ macro_rules! with_run_options {
                 default: ["JOBBER_MEMORY"] "" or "none",
             }
             {
+                require: crate::domain::Labels, "Labels that its worker must have",
+                json: "require",
+                flag: "require", key: "require", written: "NAME=VALUE,..." by labels,
+                allowed: |labels| labels.is_valid(), "at most 64 pairs NAME=VALUE",
+                default: [] "" or "none",
+            }
+            {
+                resources: crate::domain::Amounts, "Resources of its worker that it holds while it runs",
+                json: "resources",
+                flag: "resource", key: "resource", written: "NAME=N,..." by amounts,
+                allowed: |amounts| amounts.is_valid(), "at most 64 pairs NAME=N such as gpu=1",
+                default: [] "" or "none",
+            }
+            {
                 nice: u8, "How much lower than the worker the kernel's scheduler ranks it",
                 json: "nice",
                 flag: "nice", key: "nice", written: "N" by number,
@@ -305,7 +319,9 @@ mod tests {
         for option in RunOption::ALL {
             assert_eq!(option.flag.replace('-', "_"), option.key, "{}", option.json);
             assert!(
-                option.json == option.key || option.json.starts_with(&format!("{}_", option.key)),
+                option.json == option.key
+                    || option.json == format!("{}s", option.key)
+                    || option.json.starts_with(&format!("{}_", option.key)),
                 "{}",
                 option.json
             );

@@ -23,7 +23,7 @@ pub use error::{QueueError, QueueErrorKind};
 pub use job::{Cancellation, Change, CleanRequest, Idempotency, QueueStanding, QueuedJob, StateCounts, Submission};
 pub use lease::{Claims, Lease, LeaseLoss, LeaseOps, ParentResults, Publisher};
 pub use output::OutputChunk;
-pub use ports::{ClaimOptions, JobSource, Operator, Queue};
+pub use ports::{ClaimOptions, JobSource, Operator, Placement, Placing, Queue};
 pub use schedules::{ScheduleStanding, Scheduler};
 pub use settings::{QueueRetention, QueueSettings};
 pub use workers::{RunningJob, WorkerInfo};

@@ -1,5 +1,6 @@
 //! The traits that every queue implements: one for the API's producers and readers, one for operators, one for workers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,8 @@ use super::{
     StateCounts, Submission, WorkerInfo,
 };
 use crate::domain::{
-    AcceptedJob, JobId, JobState, Page, PageRequest, QueueLimit, QueueName, QueueOrder, QueueShare, WorkerId,
+    AcceptedJob, Capacity, Free, JobId, JobState, Needs, Page, PageRequest, QueueLimit, QueueName, QueueOrder,
+    QueueShare, WorkerId,
 };
 
 /// The side of producers and readers.
@@ -95,6 +97,46 @@ pub trait Operator: Send + Sync + 'static {
     async fn drain_worker(&self, id: &WorkerId) -> Result<bool, QueueError>;
 }
 
+/// Whether a worker takes jobs with certain needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placing {
+    /// It can run them.
+    Here,
+    /// Another worker may be able to run them: it leaves them to that one.
+    Elsewhere,
+    /// No worker can run them now: they wait until one comes.
+    Nowhere,
+    /// No worker can run them, and that is to be said: it takes them to end them.
+    Refused,
+}
+
+/// What a worker can run, as its claim asks. Answers at once: the claim holds the queue up meanwhile.
+pub trait Placement: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether it takes jobs of this queue with these needs.
+    fn judge(&self, queue: &QueueName, needs: &Needs) -> Placing;
+
+    /// What of its memory and resources is neither held nor waited for by jobs that it has taken.
+    fn free(&self) -> Free;
+
+    /// Whether a job that it has taken waits for memory or resources already.
+    fn is_awaited(&self) -> bool;
+}
+
+/// A worker that has all binaries, of which nothing is held.
+impl Placement for Capacity {
+    fn judge(&self, _queue: &QueueName, needs: &Needs) -> Placing {
+        if self.misfit(needs).is_none() { Placing::Here } else { Placing::Elsewhere }
+    }
+
+    fn free(&self) -> Free {
+        Free { memory_bytes: self.memory_bytes, resources: self.resources.clone() }
+    }
+
+    fn is_awaited(&self) -> bool {
+        false
+    }
+}
+
 /// Which worker takes jobs, and within which limits.
 #[derive(Debug, Clone)]
 pub struct ClaimOptions {
@@ -102,8 +144,8 @@ pub struct ClaimOptions {
     pub worker: WorkerId,
     /// The worker holds at most so many unsettled leases.
     pub concurrency: usize,
-    /// Jobs that ask for more cores are left to others.
-    pub max_cores: u32,
+    /// Which jobs it can run.
+    pub placement: Arc<dyn Placement>,
     /// The queues that it serves; none for the default one.
     pub queues: Vec<QueueShare>,
     /// In which order.
@@ -111,9 +153,10 @@ pub struct ClaimOptions {
 }
 
 impl ClaimOptions {
-    /// A claim of the default queue alone.
+    /// A claim of the default queue alone, by a worker that can run all jobs that ask for no more cores.
     pub fn new(worker: WorkerId, concurrency: usize, max_cores: u32) -> Self {
-        Self { worker, concurrency, max_cores, queues: Vec::new(), order: QueueOrder::default() }
+        let placement = Arc::new(Capacity { cores: max_cores, ..Capacity::default() });
+        Self { worker, concurrency, placement, queues: Vec::new(), order: QueueOrder::default() }
     }
 }
 

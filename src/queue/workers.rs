@@ -1,9 +1,14 @@
 //! Workers, as they announce themselves to each other.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{AttemptNumber, JobId, JobName, QueueName, Timestamp, WorkerId};
+use crate::domain::{
+    AttemptNumber, Capacity, JobId, JobName, Labels, Misfit, Needs, QueueName, ResourceName, ResourceUnits, Timestamp,
+    WorkerId,
+};
 
 /// A worker as it announces itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +55,15 @@ pub struct WorkerInfo {
     /// The queues that it serves; older workers, which serve the default one, do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<Vec<QueueName>>,
+    /// Its labels; absent where it has none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// The units of its resources; absent where it has none.
+    #[serde(default, skip_serializing_if = "ResourceUnits::is_empty")]
+    pub resources: ResourceUnits,
+    /// The memory that it divides among its jobs, in bytes; `None` when it does not divide it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_memory_bytes: Option<u64>,
 }
 
 /// A job that a worker runs now.
@@ -63,6 +77,9 @@ pub struct RunningJob {
     pub attempt: AttemptNumber,
     /// The CPUs of its slot, ascending.
     pub cpus: Vec<u32>,
+    /// The units of resources that it holds, by resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<ResourceName, Vec<String>>,
     /// When the worker began to start its process.
     pub started_at: Timestamp,
     /// The resident memory of its first process, in bytes; `None` when that was not there to be asked.
@@ -91,6 +108,25 @@ impl WorkerInfo {
         Some(self.binaries.as_ref()?.contains(name))
     }
 
+    /// What it has for jobs, whether it is free or not.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            cores: self.cores,
+            memory_bytes: self.job_memory_bytes,
+            labels: self.labels.clone(),
+            resources: self.resources.amounts(),
+        }
+    }
+
+    /// The first reason, if any, for which it can't run jobs with these needs. One that does not tell which binaries it
+    /// has may have any.
+    pub fn misfit(&self, needs: &Needs) -> Option<Misfit> {
+        match self.has_binary(&needs.name) {
+            Some(false) => Some(Misfit::Binary(needs.name.clone())),
+            Some(true) | None => self.capacity().misfit(needs),
+        }
+    }
+
     /// For unit tests: an idle worker of one slot that tells no more than it must.
     #[cfg(test)]
     pub(crate) fn bare(id: &str) -> Self {
@@ -112,6 +148,9 @@ impl WorkerInfo {
             memory_available_bytes: None,
             jobs: None,
             queues: None,
+            labels: Labels::default(),
+            resources: ResourceUnits::default(),
+            job_memory_bytes: None,
         }
     }
 }

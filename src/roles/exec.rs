@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use super::parts;
 use crate::config::Config;
 use crate::domain::{AttemptReport, Clock, WorkerId};
-use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, StopSignal};
+use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, SlotRequest, StopSignal};
 
 /// Runs one attempt under the configuration's rules. The configuration decides what the order leaves open.
 ///
@@ -28,7 +28,8 @@ pub fn exec(
         options.fill_run_options(rules);
         order.timeout = options.timeout;
         order.memory_bytes = options.memory_bytes;
-        let cores = options.cores;
+        let resources = options.resources.clone().unwrap_or_default();
+        let request = SlotRequest { cores: options.cores, resources, ..SlotRequest::default() };
         let id = WorkerId::generate(&parts::host_name());
         let scratch = tempfile_dir(&id);
         let config = Config { data_dir: scratch.clone(), ..config };
@@ -38,7 +39,7 @@ pub fn exec(
             .context("the guard, which ends the job if this process is killed, can't be started")?;
         let runner =
             parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;
-        let slot = parts::build_slots(&config)?.acquire(cores).await;
+        let slot = parts::build_slots(&config)?.acquire(request).await;
         let report = runner.run(slot, order, stop, sink).await;
         drop(runner);
         drop(guard);

@@ -25,7 +25,9 @@ use crate::projector::{self, ProjectorOutputs, ProjectorSettings};
 use crate::queue::{Scheduler, WorkerInfo};
 use crate::reconciler::Reconciler;
 use crate::reconciler::bodies::BodyReconciler;
-use crate::runner::{BinaryError, CpuSet, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary};
+use crate::runner::{
+    BinaryError, CpuSet, Divided, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary, cpus as host_cpus,
+};
 use crate::sqlite::{Presence, Sqlite};
 use crate::store::Retention;
 use crate::tls::{Certificate, Validity};
@@ -363,6 +365,8 @@ pub(super) fn build_worker(
         default_queue: config.queue.name.clone(),
         queues: config.worker.queues.clone(),
         queue_order: config.worker.queue_order,
+        labels: config.worker.labels.clone(),
+        unplaceable_after: config.worker.unplaceable_after,
         drain_timeout: config.worker.drain_timeout,
         crash_limit: config.worker.crash_limit,
         defaults: config.defaults.clone(),
@@ -451,7 +455,13 @@ pub(super) fn build_slots(config: &Config) -> anyhow::Result<Slots> {
     if let Some(asked) = config.worker.cores.filter(|asked| *asked as usize > cpus.len()) {
         tracing::warn!(asked, usable = cpus.len(), "worker.cores is more than this process may use; dividing those");
     }
-    Ok(Slots::new(cpus, config.worker.cores_per_process))
+    Ok(Slots::dividing(Divided {
+        cpus,
+        nodes: host_cpus::nodes(),
+        cores_per_process: config.worker.cores_per_process,
+        memory_bytes: config.worker.memory,
+        resources: config.worker.resources.clone(),
+    }))
 }
 
 fn scratch_dir(config: &Config) -> anyhow::Result<PathBuf> {

@@ -10,7 +10,7 @@ use rustix::pipe::PipeFlags;
 
 use super::RunnerError;
 use super::binary::Binaries;
-use super::environment::{self, Environment};
+use super::environment::{self, Environment, Variable};
 use super::gauge::{RunningAttempt, RunningGauge};
 use super::guard::Presence;
 use super::limits::{Limits, Restraint};
@@ -94,7 +94,7 @@ pub(super) fn run(
     let mut variables = environment::of_attempt(
         order,
         shared.settings.worker.as_str(),
-        slot.cpus(),
+        &slot,
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
@@ -104,12 +104,13 @@ pub(super) fn run(
         if let Err(error) = fs_err::write(&file, text) {
             return refused(SpawnError::of_worker(error.to_string()));
         }
-        variables.push(("JOBBER_RESULTS_FILE", file.to_string_lossy().into_owned()));
+        variables.push(("JOBBER_RESULTS_FILE".into(), file.to_string_lossy().into_owned()));
     }
     let running = shared.gauge.enter(RunningAttempt {
         job: order.job.clone(),
         attempt: order.attempt,
         cpus: slot.cpus().to_vec(),
+        units: slot.units().clone(),
         started_at: begun_at,
         memory_bytes: None,
     });
@@ -253,10 +254,10 @@ fn await_guard(shared: &Shared, order: &RunOrder, stop: &StopSignal) -> bool {
 }
 
 /// The variables that no other attempt has in its environment.
-fn marks(variables: &[(&'static str, String)]) -> Vec<Vec<u8>> {
+fn marks(variables: &[Variable]) -> Vec<Vec<u8>> {
     variables
         .iter()
-        .filter(|(name, _)| matches!(*name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
+        .filter(|(name, _)| matches!(&**name, "JOBBER_JOB_ID" | "JOBBER_ATTEMPT" | "JOBBER_WORKER"))
         .map(|(name, value)| format!("{name}={value}").into_bytes())
         .collect()
 }
@@ -272,7 +273,7 @@ fn spawn(
     thread: &mut SpawnThreadState,
     slot: &Slot,
     order: &RunOrder,
-    variables: &[(&'static str, String)],
+    variables: &[Variable],
     directory: &Path,
     restraint: &mut Restraint,
 ) -> Result<Spawned, NotSpawned> {

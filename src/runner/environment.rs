@@ -1,9 +1,11 @@
 //! Makes the clean environment of a job from the worker's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::cpus;
 use super::order::RunOrder;
-use super::slots;
+use super::slots::Slot;
 
 /// Names of the variables that configure Jobber itself, and of those that the service manager gave to
 /// Jobber alone. No job inherits them, whatever the pass-list says. A trailing `*` matches any ending.
@@ -20,6 +22,9 @@ const OWN: [&str; 11] = [
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
 ];
+
+/// The resource whose units CUDA takes for the devices that a process may see.
+const GPU: &str = "gpu";
 
 /// Parts of names that say that a variable of another program holds a secret.
 const SECRET: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY"];
@@ -66,18 +71,14 @@ impl Environment {
     }
 }
 
-/// The variables that only this attempt gets: name and value. `cpus` are those of its slot, and
-/// `pinned` tells whether the attempt is held to them. `error_file` is the file to which the job
-/// may write why it failed.
-pub(super) fn of_attempt(
-    order: &RunOrder,
-    worker: &str,
-    cpus: &[u32],
-    pinned: bool,
-    error_file: &str,
-) -> Vec<(&'static str, String)> {
-    let cores = cpus.len().to_string();
-    let mut variables = vec![
+/// A variable of one attempt: name and value.
+pub(super) type Variable = (Cow<'static, str>, String);
+
+/// The variables that only this attempt gets. `pinned` tells whether the attempt is held to the CPUs of its slot.
+/// `error_file` is the file to which the job may write why it failed.
+pub(super) fn of_attempt(order: &RunOrder, worker: &str, slot: &Slot, pinned: bool, error_file: &str) -> Vec<Variable> {
+    let cores = slot.cpus().len().to_string();
+    let mut own = vec![
         ("JOBBER_JOB_ID", order.job.id.to_string()),
         ("JOBBER_JOB_NAME", order.job.name.to_string()),
         ("JOBBER_ATTEMPT", order.attempt.to_string()),
@@ -88,13 +89,21 @@ pub(super) fn of_attempt(
         ("JOBBER_WORKER", worker.to_owned()),
     ];
     if pinned {
-        variables.push(("JOBBER_CPUS", slots::join(cpus)));
+        own.push(("JOBBER_CPUS", cpus::join(slot.cpus())));
     }
     if let Some(trace) = &order.trace {
-        variables.push(("TRACEPARENT", trace.traceparent()));
+        own.push(("TRACEPARENT", trace.traceparent()));
         if !trace.tracestate().is_empty() {
-            variables.push(("TRACESTATE", trace.tracestate().to_owned()));
+            own.push(("TRACESTATE", trace.tracestate().to_owned()));
         }
+    }
+    let mut variables: Vec<Variable> = own.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
+    for (resource, units) in slot.units() {
+        let units = units.join(",");
+        if resource.as_str() == GPU {
+            variables.push((Cow::Borrowed("CUDA_VISIBLE_DEVICES"), units.clone()));
+        }
+        variables.push((Cow::Owned(resource.variable()), units));
     }
     variables
 }

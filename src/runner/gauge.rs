@@ -1,10 +1,10 @@
 //! Knows the running attempts: which they are, and how many ran beside each one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::procfs;
-use crate::domain::{AttemptNumber, Job, Timestamp};
+use crate::domain::{AttemptNumber, Job, ResourceName, Timestamp};
 
 /// Counts the attempts that run on this host: exactly for this process, and as last told
 /// for the other workers.
@@ -37,6 +37,8 @@ pub struct RunningAttempt {
     pub attempt: AttemptNumber,
     /// The CPUs of its slot, ascending.
     pub cpus: Vec<u32>,
+    /// The units of resources of its slot.
+    pub units: BTreeMap<ResourceName, Vec<String>>,
     /// When the runner began to start its process.
     pub started_at: Timestamp,
     /// The resident memory of its first process in bytes, as of the call that told; `None` before and after its life.
@@ -155,7 +157,14 @@ mod tests {
     fn attempt(cpu: u32) -> RunningAttempt {
         let (id, name, submitted_at) = (JobId::generate(), "j".parse().unwrap(), Timestamp::from_millis(0));
         let job = Arc::new(Job { id, name, options: JobOptions::default(), submitted_at, trace: None });
-        RunningAttempt { job, attempt: AttemptNumber(1), cpus: vec![cpu], started_at: submitted_at, memory_bytes: None }
+        RunningAttempt {
+            job,
+            attempt: AttemptNumber(1),
+            cpus: vec![cpu],
+            units: BTreeMap::new(),
+            started_at: submitted_at,
+            memory_bytes: None,
+        }
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The runner: runs one attempt of a job as a supervised child process.
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
-//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] (may it run, and
-//! where), `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it
+//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with
+//! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it
 //! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
 //! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
 
+pub mod allocator;
 mod attempt;
 pub mod binary;
 mod capture;
 mod cgroup;
+pub mod cpus;
 mod directives;
 mod environment;
 mod exit;
@@ -39,14 +41,16 @@ mod usage;
 use std::io;
 use std::sync::Arc;
 
+pub use allocator::{Divided, SlotRequest};
 pub use binary::BinaryError;
 pub use cgroup::memory_cgroup;
+pub use cpus::{CpuSet, CpuSetError};
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningAttempt, RunningGauge};
 pub use guard::{Guard, Presence, run_guard};
 pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
-pub use slots::{CpuSet, CpuSetError, Slot, Slots};
+pub use slots::{Slot, Slots};
 
 use crate::domain::{AttemptReport, Clock, JobName, Outcome, SpawnFailure};
 
@@ -185,7 +189,7 @@ impl Runner {
     pub fn start_in_turn(
         &self,
         slots: &Slots,
-        cores: Option<u32>,
+        request: SlotRequest,
         order: RunOrder,
         stop: StopSignal,
         sink: Arc<dyn OutputSink>,
@@ -193,7 +197,7 @@ impl Runner {
         let abandoned = StopIfDropped(Some(StopHandle(stop.0.clone())));
         let (shared, pool) = (self.shared.clone(), self.pool.clone());
         let (sender, answer) = tokio::sync::oneshot::channel();
-        let turn = slots.in_turn(cores, move |slot| {
+        let turn = slots.in_turn(request, move |slot| {
             // The thread that freed the slot still has to tidy up its last attempt: the
             // start log writes meanwhile.
             attempt::begin(&shared, &order, &stop);

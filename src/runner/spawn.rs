@@ -19,6 +19,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
 
+use super::environment::Variable;
 use super::launch::{Launch, Refusal, Strings, launch};
 use super::stack::Stack;
 use super::{binary::BinaryError, usage};
@@ -29,7 +30,7 @@ pub(super) struct Program<'a> {
     pub(super) path: &'a Path,
     pub(super) arguments: &'a [String],
     pub(super) environment: &'a [(String, String)],
-    pub(super) own_environment: &'a [(&'static str, String)],
+    pub(super) own_environment: &'a [Variable],
     pub(super) directory: &'a Path,
     /// `None` leaves the thread's CPUs as they are.
     pub(super) cpus: Option<&'a [u32]>,
@@ -264,7 +265,7 @@ fn strings(program: &Program<'_>) -> Result<(Strings, Strings), SpawnError> {
     }
     let is_own = |name: &str| program.own_environment.iter().any(|(own, _)| *own == name);
     let shared = program.environment.iter().map(|(name, value)| (name.as_str(), value));
-    let own = program.own_environment.iter().map(|(name, value)| (*name, value));
+    let own = program.own_environment.iter().map(|(name, value)| (&**name, value));
     for (name, value) in shared.filter(|(name, _)| !is_own(name)).chain(own) {
         whole &= environment.push(&[name.as_bytes(), b"=", value.as_bytes()]);
     }

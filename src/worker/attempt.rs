@@ -12,12 +12,12 @@ use super::start::{Start, body_for_history};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::retry::{decide, is_pointless};
 use crate::domain::{
-    AttemptReport, Event, EventKind, FinalState, LimitScale, Outcome, SpawnFailure, Timestamp, TraceContext, Validity,
-    Verdict,
+    AttemptReport, Event, EventKind, FinalState, LimitScale, Misfit, Outcome, SpawnFailure, Timestamp, TraceContext,
+    Validity, Verdict,
 };
 use crate::failures::fingerprint;
 use crate::metrics::METRICS;
-use crate::queue::{Lease, LeaseLoss};
+use crate::queue::{Lease, LeaseLoss, Placing};
 use crate::reconnect::dice;
 use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
 use crate::traces::AttemptTrace;
@@ -37,12 +37,20 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
     if let Some(why) = lease.barred().map(str::to_owned) {
         return end_unstarted(&context, lease, Outcome::Cancelled, &why).await;
     }
-    if let Some(pause) = context.elsewhere.leave(&context.worker, &lease).await {
-        return put_off(&context, lease, None, pause).await;
+    match context.placement.judge_job(lease.job()) {
+        Placing::Here => {}
+        placing @ (Placing::Elsewhere | Placing::Nowhere) => {
+            let pause = context.elsewhere.pause(lease.job(), placing);
+            return put_off(&context, lease, None, pause).await;
+        }
+        // For want of the binary the try to start it says what is wrong.
+        Placing::Refused => match context.placement.why_not(lease.job()) {
+            None | Some(Misfit::Binary(_)) => {}
+            Some(misfit) => return end_unplaceable(&context, lease, &misfit).await,
+        },
     }
     let Some(_pass) = pass(&context, &lease).await else { return give_back(&context, lease, None).await };
-    let cores = context.worker.settings.cores(lease.job());
-    let place = match context.worker.slots.try_acquire(cores) {
+    let place = match context.worker.slots.try_acquire(context.placement.request(lease.job())) {
         Some(slot) => Some(SlotSource::Slot(slot)),
         // With leases ahead the thread that frees a slot goes on with the next job by itself.
         None if context.prefetch.is_ahead() => Some(SlotSource::InTurn),
@@ -60,9 +68,12 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
     match report {
         // Only the try to start the job may have shown that its binary is not for this machine.
         Some(report) if matches!(report.outcome, Outcome::SpawnError { .. }) => {
-            match context.elsewhere.leave(&context.worker, &lease).await {
-                Some(pause) => put_off(&context, lease, withdrawal, pause).await,
-                None => conclude(&context, lease, report, trace).await,
+            match context.placement.judge_job(lease.job()) {
+                placing @ (Placing::Elsewhere | Placing::Nowhere) => {
+                    let pause = context.elsewhere.pause(lease.job(), placing);
+                    put_off(&context, lease, withdrawal, pause).await;
+                }
+                Placing::Here | Placing::Refused => conclude(&context, lease, report, trace).await,
             }
         }
         Some(report) => conclude(&context, lease, report, trace).await,
@@ -119,9 +130,8 @@ async fn give_back(context: &WorkerContext, lease: Lease, withdrawal: Option<Eve
 
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
 async fn wait_for_slot(context: &WorkerContext, lease: &Lease) -> Option<Slot> {
-    let cores = context.worker.settings.cores(lease.job());
     tokio::select! {
-        slot = context.worker.slots.acquire(cores) => Some(slot),
+        slot = context.worker.slots.acquire(context.placement.request(lease.job())) => Some(slot),
         _ = lease.lost() => None,
         () = context.give_back.cancelled() => None,
         () = out_of_patience(context) => None,
@@ -195,8 +205,8 @@ async fn supervise(
             runner.start(slot, order, signal, sink)
         }
         SlotSource::InTurn => {
-            let cores = context.worker.settings.cores(lease.job());
-            runner.start_in_turn(&context.worker.slots, cores, order, signal, sink)
+            let request = context.placement.request(lease.job());
+            runner.start_in_turn(&context.worker.slots, request, order, signal, sink)
         }
     };
     let mut told = false;
@@ -334,6 +344,14 @@ async fn verdict(context: &WorkerContext, lease: &Lease, report: &mut AttemptRep
         policies.give_more(&lease.job().id, rule).await;
     }
     verdict
+}
+
+/// Ends a job that no worker can run, and has not been able to for long.
+async fn end_unplaceable(context: &WorkerContext, lease: Lease, misfit: &Misfit) {
+    let after = humantime::format_duration(context.worker.settings.unplaceable_after);
+    let why =
+        format!("no worker could run it for {after} (worker.unplaceable_after): the last that was asked {misfit}");
+    end_unstarted(context, lease, Outcome::SpawnError { reason: SpawnFailure::NotFound }, &why).await;
 }
 
 /// Ends a job that this lease never started.

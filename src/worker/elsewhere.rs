@@ -1,5 +1,5 @@
-//! Jobs that only another worker can run: this worker lacks the binary, and another one announces
-//! it. This worker puts such jobs off, for longer each time, instead of failing them for good.
+//! Jobs that turn out to be for another worker only when this one has taken them, as by a binary that is not for this
+//! machine. This worker puts such jobs off, for longer each time, instead of failing them for good.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,9 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::Worker;
-use crate::domain::JobId;
-use crate::queue::Lease;
+use crate::domain::{Job, JobId};
+use crate::queue::Placing;
 
 /// How long a job is put off the first time, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -42,28 +41,9 @@ impl Elsewhere {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long to leave the lease's job to another worker. `None` when this worker has its binary,
-    /// or no other worker has it.
-    pub(super) async fn leave(&self, worker: &Worker, lease: &Lease) -> Option<Duration> {
-        let job = lease.job();
-        if !worker.runner.lacks(&job.name) {
-            return None;
-        }
-        let runs_there = match worker.source.peers().await {
-            Ok(peers) => {
-                peers.iter().any(|peer| peer.id != worker.settings.id && peer.has_binary(&job.name) == Some(true))
-            }
-            // The worker asks again when the job comes back.
-            Err(error) => {
-                tracing::warn!(job = %job.id, %error, "can't tell whether another worker has a job's binary");
-                true
-            }
-        };
+    /// How long to leave a job to another worker, or until one comes that can run it.
+    pub(super) fn pause(&self, job: &Job, placing: Placing) -> Duration {
         let mut state = self.state();
-        if !runs_there {
-            state.rounds.remove(&job.id);
-            return None;
-        }
         if state.rounds.len() >= REMEMBERED {
             state.rounds.clear();
         }
@@ -71,12 +51,12 @@ impl Elsewhere {
         let pause = (PAUSES.0 * 2u32.saturating_pow(*round)).min(PAUSES.1);
         *round += 1;
         let due = Instant::now() + pause;
-        if state.aside.is_none_or(|(_, until)| until + BETWEEN < due) {
+        if placing == Placing::Elsewhere && state.aside.is_none_or(|(_, until)| until + BETWEEN < due) {
             state.aside = Some((due - ASIDE.0, due + ASIDE.1));
             self.changed.notify_one();
         }
-        tracing::info!(job = %job.id, name = %job.name, ?pause, "another worker has this job's binary; leaving it to that one");
-        Some(pause)
+        tracing::info!(job = %job.id, name = %job.name, ?pause, "this worker can't run the job; leaving it to others");
+        pause
     }
 
     /// Whether this worker steps aside now, so that others are first.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::placement::WorkerPlacement;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::JobName;
 use crate::metrics::{Load, METRICS};
@@ -51,6 +52,7 @@ async fn look_at_host(gauge: RunningGauge) -> (Option<Vec<RunningJob>>, Option<H
         name: attempt.job.name.clone(),
         attempt: attempt.attempt,
         cpus: attempt.cpus,
+        resources: attempt.units,
         started_at: attempt.started_at,
         memory_bytes: attempt.memory_bytes,
     };
@@ -63,11 +65,17 @@ async fn look_at_host(gauge: RunningGauge) -> (Option<Vec<RunningJob>>, Option<H
 
 /// Beats until `stop`. Cancels `drain` when an operator has asked this worker to drain, and tells
 /// the gauge how many jobs other workers of this host run. Finishes a heartbeat that is under way.
-pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: CancellationToken) {
+pub(super) async fn beat(
+    worker: Worker,
+    placement: Arc<WorkerPlacement>,
+    drain: CancellationToken,
+    stop: CancellationToken,
+) {
     let started_at = worker.clock.now();
     let mut found = Binaries::default();
     let mut beat = async || {
         let binaries = found.names(&worker.runner).await;
+        placement.found(binaries.as_deref());
         let (jobs, memory) = look_at_host(worker.gauge.clone()).await;
         let me = WorkerInfo {
             id: worker.settings.id.clone(),
@@ -87,6 +95,9 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
             memory_available_bytes: memory.map(|memory| memory.available),
             jobs,
             queues: Some(worker.settings.served()),
+            labels: worker.settings.labels.clone(),
+            resources: worker.slots.total().resources.clone(),
+            job_memory_bytes: worker.slots.total().memory_bytes,
         };
         METRICS.worker.set_load(Load {
             slots: me.slots,
@@ -105,6 +116,7 @@ pub(super) async fn beat(worker: Worker, drain: CancellationToken, stop: Cancell
         if let Ok(peers) = worker.source.peers().await {
             let foreign = peers.iter().filter(|p| p.host == me.host && p.id != me.id).map(|p| p.running).sum();
             worker.gauge.set_foreign(foreign);
+            placement.heard(peers);
         }
         asked_to_drain?;
         Ok(NextRun::InTurn)

@@ -14,6 +14,7 @@ mod elsewhere;
 mod health;
 mod heartbeat;
 mod output_publisher;
+mod placement;
 mod policies;
 mod policy_classifier;
 mod prefetch;
@@ -30,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{
-    Clock, Job, JobName, JobOptions, LimitScale, QueueName, QueueOrder, QueueShare, RetryPolicy, TraceContext, WorkerId,
+    Clock, Job, JobName, JobOptions, Labels, LimitScale, Needs, QueueName, QueueOrder, QueueShare, RetryPolicy,
+    TraceContext, WorkerId,
 };
 use crate::events::EventSink;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, QueueError, QueueErrorKind};
@@ -40,6 +42,7 @@ use crate::traces::Traces;
 use elsewhere::Elsewhere;
 pub use health::Health;
 pub use heartbeat::EVERY as HEARTBEAT;
+use placement::WorkerPlacement;
 pub use policies::Policies;
 use prefetch::Prefetch;
 use quarantine::Quarantine;
@@ -58,6 +61,10 @@ pub struct WorkerSettings {
     pub queues: Vec<QueueShare>,
     /// In which order it serves them.
     pub queue_order: QueueOrder,
+    /// Its labels.
+    pub labels: Labels,
+    /// How long a job waits that no worker can run, before it has failed.
+    pub unplaceable_after: Duration,
     /// How long running jobs may go on once the worker has been asked to stop.
     pub drain_timeout: Duration,
     /// How often in a row a job may be lost with its worker. A job that was lost more often has
@@ -105,8 +112,18 @@ impl WorkerSettings {
         }
     }
 
-    fn cores(&self, job: &Job) -> Option<u32> {
-        job.options.cores.or(self.rules(&job.name).cores)
+    /// These needs, with what they leave open filled in from the rules for the name.
+    fn needs(&self, name: &JobName, mut needs: Needs) -> Needs {
+        let rules = self.rules(name);
+        needs.cores = needs.cores.or(rules.cores);
+        needs.memory_bytes = needs.memory_bytes.or(rules.memory_bytes);
+        if let (true, Some(require)) = (needs.require.is_empty(), &rules.require) {
+            needs.require = require.clone();
+        }
+        if let (true, Some(resources)) = (needs.resources.is_empty(), &rules.resources) {
+            needs.resources = resources.clone();
+        }
+        needs
     }
 
     fn policy(&self, job: &Job) -> RetryPolicy {
@@ -172,6 +189,7 @@ struct WorkerContext {
     prefetch: Arc<Prefetch>,
     quarantine: Quarantine,
     elsewhere: Elsewhere,
+    placement: Arc<WorkerPlacement>,
     /// The tasks of the attempts, one for each lease.
     attempts: TaskTracker,
     /// Cancelled when the worker must stop running jobs and give them back.
@@ -190,7 +208,8 @@ impl Worker {
         let (worker, tasks) = (self.clone(), TaskTracker::new());
         let drain = stop.child_token();
         let heart_stop = CancellationToken::new();
-        let heart = tasks.spawn(heartbeat::beat(self.clone(), drain.clone(), heart_stop.clone()));
+        let placement = Arc::new(WorkerPlacement::new(self.settings.clone(), self.runner.clone(), self.slots.clone()));
+        let heart = tasks.spawn(heartbeat::beat(self.clone(), placement.clone(), drain.clone(), heart_stop.clone()));
         if let Err(error) = self.runner.probe().await {
             self.health.note(error.to_string());
         }
@@ -200,7 +219,7 @@ impl Worker {
             stop.run_until_cancelled(policies.prepare()).await;
             tasks.spawn(policies.clone().follow(heart_stop.clone()));
         }
-        let Some(claims) = worker.claim(&stop).await? else {
+        let Some(claims) = worker.claim(&placement, &stop).await? else {
             heart_stop.cancel();
             return Ok(());
         };
@@ -213,6 +232,7 @@ impl Worker {
             prefetch: Arc::new(Prefetch::new(self.slots.count())),
             quarantine: Quarantine::new(),
             elsewhere: Elsewhere::default(),
+            placement,
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
             worker: self,
@@ -236,13 +256,17 @@ impl Worker {
 
     /// Starts claiming, and tries again while the queue can't be reached. `None` when `stop` comes
     /// first.
-    async fn claim(&self, stop: &CancellationToken) -> Result<Option<Claims>, QueueError> {
+    async fn claim(
+        &self,
+        placement: &Arc<WorkerPlacement>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Claims>, QueueError> {
         let mut waits = ReconnectBackoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
             let options = ClaimOptions {
                 worker: self.settings.id.clone(),
                 concurrency: self.slots.count(),
-                max_cores: self.slots.total_cores(),
+                placement: placement.clone(),
                 queues: self.settings.queues.clone(),
                 order: self.settings.queue_order,
             };

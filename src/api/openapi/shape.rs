@@ -74,6 +74,14 @@ const NO_NUL: &str = "^[^\\u0000]*$";
 /// The name of a binary, and the id of a schedule.
 const WORD: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 
+/// The name of a label.
+const WORD_64: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
+
+/// The bounds of a map from such names to these values.
+fn pairs(values: Value, names: &str) -> Value {
+    json!({"maxProperties": 64, "additionalProperties": values, "propertyNames": {"type": "string", "pattern": names}})
+}
+
 /// What values must be beyond their types, by the place of their schema.
 fn limits() -> Vec<(&'static str, Value)> {
     let text = json!({"minLength": 1, "maxLength": 2048, "pattern": "\\S"});
@@ -85,6 +93,17 @@ fn limits() -> Vec<(&'static str, Value)> {
         ("/SubmitJob/properties/id", json!({"pattern": "^(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"})),
         ("/SubmitJob/properties/arguments/items", json!({"pattern": NO_NUL, "maxLength": 131_071})),
         ("/SubmitJob/properties/after", json!({"maxItems": JobOptions::MAX_AFTER, "uniqueItems": true})),
+        (
+            "/Labels",
+            pairs(json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[ -+\\--~]+$"}), WORD_64),
+        ),
+        (
+            "/Amounts",
+            pairs(
+                json!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 65_536}),
+                "^[A-Za-z][A-Za-z0-9._-]{0,63}$",
+            ),
+        ),
         ("/SubmitJobs/properties/jobs", json!({"minItems": 1, "maxItems": MOST_JOBS})),
         ("/Deduplication/properties/key", json!({"minLength": 1, "maxLength": 256, "pattern": NO_NUL})),
         ("/OriginalJob/properties/name", json!({"pattern": WORD})),

@@ -45,7 +45,9 @@ fn collect(value: &Value, references: &mut Vec<String>) {
 
 #[test]
 fn bounds_are_those_that_a_job_is_checked_against() {
-    for option in crate::domain::RunOption::ALL {
+    // Those that are maps have bounds of their own.
+    let is_map = |json: &str| ["require", "resources"].contains(&json);
+    for option in crate::domain::RunOption::ALL.iter().filter(|option| !is_map(option.json)) {
         let Some((_, least, most)) = BOUNDS.iter().find(|(name, ..)| *name == option.json) else {
             panic!("{} has no bounds", option.json)
         };

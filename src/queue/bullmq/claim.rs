@@ -19,14 +19,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::lease::CHANNEL;
-use super::super::{ClaimOptions, Claims, Lease, ParentResults, QueueRetention};
+use super::super::{ClaimOptions, Claims, Lease, ParentResults, Placement, Placing, QueueRetention};
 use super::connect::BullClient;
 use super::format::Stored;
+use super::hand_on::HandOn;
 use super::limiter::{ClaimLimiter, Share};
 use super::put_back::{mend_options, put_back_unstarted};
 use super::settle::LeaseDriver;
 use super::{Inner, announced, counts, foreign_jobs, format, options, parents, schedules, signals, telemetry};
-use crate::domain::{AttemptNumber, Timestamp, WorkerId};
+use crate::domain::{AttemptNumber, Job, Needs, Timestamp, WorkerId};
 use crate::reconnect::ReconnectBackoff;
 
 /// A claimer that waits looks again after this long, should a wake-up get lost.
@@ -36,8 +37,6 @@ const SETTLED: Duration = Duration::from_millis(100);
 /// Milliseconds that the answer on its way may take when claiming ends: as long as the crate waits for any. A job that
 /// comes with it is put back; with a later one it waits for its lease to run out.
 const LAST_ANSWER: u64 = 10_000;
-/// A job that needs more cores than there are is left alone for this long, growing up to sixteen times as much.
-const PUT_OFF: Duration = Duration::from_millis(200);
 /// Minutes for which BullMQ's own tools are told how many jobs ended: two weeks.
 const METRICS: usize = 14 * 24 * 60;
 /// How often a job's options are mended before it is taken as it is.
@@ -49,7 +48,8 @@ const NO_LIMIT: u32 = u32::MAX;
 struct Claim {
     inner: Arc<Inner>,
     limiter: Arc<ClaimLimiter>,
-    max_cores: u32,
+    placement: Arc<dyn Placement>,
+    hand_on: HandOn,
     stop: CancellationToken,
     /// The way of leases to the worker, taken away when claiming ends.
     leases: Mutex<Option<mpsc::Sender<Lease>>>,
@@ -65,7 +65,7 @@ pub(super) fn start(inner: &Arc<Inner>, default: &Inner, options: ClaimOptions, 
     let stop = CancellationToken::new();
     let limiter = Arc::new(ClaimLimiter::new(options.worker, limit, Share::All(most)));
     default.signals.add_claim(&limiter);
-    take_jobs(inner, limiter, options.max_cores, sender, stop.clone());
+    take_jobs(inner, limiter, options.placement, sender, stop.clone());
     Claims::new(leases, concurrency, stop)
 }
 
@@ -73,7 +73,7 @@ pub(super) fn start(inner: &Arc<Inner>, default: &Inner, options: ClaimOptions, 
 pub(super) fn take_jobs(
     inner: &Arc<Inner>,
     limiter: Arc<ClaimLimiter>,
-    max_cores: u32,
+    placement: Arc<dyn Placement>,
     leases: mpsc::Sender<Lease>,
     stop: CancellationToken,
 ) {
@@ -81,7 +81,8 @@ pub(super) fn take_jobs(
     let claim = Claim {
         inner: inner.clone(),
         limiter,
-        max_cores,
+        placement,
+        hand_on: HandOn::default(),
         stop: stop.clone(),
         leases: Mutex::new(Some(leases)),
         settling: Mutex::default(),
@@ -249,12 +250,61 @@ impl Claim {
         }
     }
 
+    /// Why the job is handed on, if it is: to another worker, or until what it needs is free here. One job may wait for
+    /// that here, so that it is the next to have it.
+    fn misplaced(&self, job: &Job) -> Option<Placing> {
+        let needs = Needs::of(&job.name, &job.options);
+        match self.placement.judge(self.inner.settings.queue(), &needs) {
+            placing @ (Placing::Elsewhere | Placing::Nowhere) => Some(placing),
+            Placing::Refused => None,
+            Placing::Here => {
+                let free = self.placement.free();
+                let is_held = free.is_wanted_by(&needs) && !free.covers(&needs);
+                (is_held && self.placement.is_awaited()).then_some(Placing::Here)
+            }
+        }
+    }
+
     fn stop_handing_out(&self) {
         self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
     fn sender(&self) -> Option<mpsc::Sender<Lease>> {
         self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Puts a job off that this worker can't run now, without an attempt.
+async fn hand_on(
+    claim: &Arc<Claim>,
+    redis: &BullClient,
+    stored: &bullmq::Job,
+    job: &Job,
+    placing: Placing,
+    round: u32,
+) {
+    let pause = claim.hand_on.pause(placing, round);
+    put_back_unstarted(&claim.inner, redis, stored, Some(pause)).await;
+    if placing != Placing::Here
+        && let Some(jobs) = claim.hand_on.news()
+    {
+        tracing::warn!(
+            jobs,
+            queue = %claim.inner.settings.queue(),
+            last = %job.id,
+            name = %job.name,
+            "this worker can't run some jobs of a queue that it serves, and hands them on; a queue of their own, served by \
+             the workers that can run them, spares them the detour"
+        );
+    }
+    if claim.hand_on.yields(placing) {
+        let (limiter, stop) = (claim.limiter.clone(), claim.stop.clone());
+        claim.inner.tasks.spawn(async move {
+            tokio::select! {
+                () = limiter.yield_to_others(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 }
 
@@ -346,16 +396,10 @@ async fn hand_out(claim: &Arc<Claim>, stored: &bullmq::Job) -> Result<serde_json
         put_back_unstarted(inner, &redis, stored, None).await;
         return Err(bullmq::Error::Delayed);
     };
-    if job.job.options.cores.is_some_and(|cores| cores > claim.max_cores) {
-        let pause = PUT_OFF * 2u32.saturating_pow(counts.unstarted.min(4));
-        put_back_unstarted(inner, &redis, stored, Some(pause)).await;
-        let (limiter, stop) = (claim.limiter.clone(), claim.stop.clone());
-        inner.tasks.spawn(async move {
-            tokio::select! {
-                () = limiter.yield_to_others(pause) => {}
-                () = stop.cancelled() => {}
-            }
-        });
+    if unusable.is_none()
+        && let Some(placing) = claim.misplaced(&job.job)
+    {
+        hand_on(claim, &redis, stored, &job.job, placing, counts.unstarted).await;
         return Err(bullmq::Error::Delayed);
     }
     let parents = match unusable {

@@ -16,6 +16,7 @@ mod connect;
 mod counts;
 mod foreign_jobs;
 mod format;
+mod hand_on;
 mod keys;
 mod limiter;
 mod limits;

@@ -32,7 +32,7 @@ pub(super) fn start(default: &Arc<Inner>, queues: Vec<Arc<Inner>>, options: Clai
         let share = Share::Dealt(slots.clone(), number);
         let limiter = Arc::new(ClaimLimiter::new(options.worker.clone(), limit.clone(), share));
         default.signals.add_claim(&limiter);
-        take_jobs(inner, limiter.clone(), options.max_cores, sender.clone(), stop.clone());
+        take_jobs(inner, limiter.clone(), options.placement.clone(), sender.clone(), stop.clone());
         limiters.push(limiter);
     }
     default.tasks.spawn(share(slots, queues, limiters, limit, stop.clone()));

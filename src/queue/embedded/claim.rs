@@ -19,11 +19,12 @@ use super::super::{ClaimOptions, Claims, Demand, Lease, ParentResults, QueueErro
 use super::expiry::{GONE, Now};
 use super::ledger::{Claim, PAUSE};
 use super::limits::{self, Allowance};
-use super::schema::{LeaseId, read_body};
+use super::plan::{Chosen, PlannedQueue, Planning};
+use super::schema::{LeaseId, read_body, to_json};
 use super::settle::LeaseHandle;
 use super::sweep::{next_due, promote_due};
 use super::{Inner, cancel, parents, queues, renew, schedules};
-use crate::domain::{AcceptedJob, AttemptNumber, Job, Timestamp, Verdict};
+use crate::domain::{AcceptedJob, AttemptNumber, Job, QueueName, Timestamp, Verdict};
 
 /// A claim that waits looks again after this long, should a wake-up get lost.
 const FALLBACK: Duration = Duration::from_secs(5);
@@ -57,10 +58,12 @@ async fn take_jobs(
         let wake_up = claim.inner.wakes.jobs.listen();
         let room = limit.borrow_and_update().saturating_sub(claim.held());
         let mut pause = FALLBACK;
+        let mut ends_matter = room == 0;
         if room > 0 {
             match take(&claim, room).await {
                 Ok(taken) => {
                     let found = taken.jobs.len();
+                    ends_matter = taken.lacks_resources;
                     for job in taken.jobs {
                         let Some(lease) = make_lease(&claim, job) else { continue };
                         // A lease that the worker does not take any more is dropped, and so given back.
@@ -85,7 +88,7 @@ async fn take_jobs(
         tokio::select! {
             () = stop.cancelled() => {}
             _ = limit.changed() => {}
-            () = claim.room.notified(), if room == 0 => {}
+            () = claim.room.notified(), if ends_matter => {}
             () = wake_up.wait(pause), if room > 0 => {}
         }
     }
@@ -103,6 +106,8 @@ struct Taken {
     jobs: Vec<TakenJob>,
     /// When the next delayed job is due, if there was room left.
     next_due: Option<Timestamp>,
+    /// A job was passed by until others of this worker end.
+    lacks_resources: bool,
     /// The claim was lost meanwhile: look again under another.
     again: bool,
 }
@@ -193,112 +198,144 @@ fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusql
     }
     promote_due(c, now)?;
     let mut jobs = Vec::new();
+    let mut lacks_resources = false;
+    let mut held_back = Vec::new();
     let allowed = allowances(c, claim, now)?;
-    for (allowed, slots) in dealt(c, claim, &allowed, room)? {
+    let mut planning = Planning::new(c, claim);
+    for (share, slots) in dealt(c, claim, &allowed, room)? {
+        let queue = share.planned();
+        let plan = planning.plan(queue, slots)?;
         let before = jobs.len();
-        take_of(c, claim, session, allowed.queue, slots, &mut jobs)?;
-        limits::count(c, &allowed, jobs.len() - before, now)?;
+        take_chosen(c, session, queue.number, &plan.jobs, &mut jobs)?;
+        let taken = jobs.len() - before;
+        limits::count(c, share.allowance, taken, now)?;
+        lacks_resources |= plan.lacks_resources;
+        held_back.extend(plan.is_limited.then(|| now + limits::LOOK_AGAIN));
+        // Only where as many were taken as may: of another queue there was no more to take, and the next job wakes the claim.
+        let is_spent = share.allowance.most < room && taken >= share.allowance.most;
+        held_back.extend(share.allowance.again_at.filter(|_| is_spent));
     }
     let full = jobs.len() >= room;
-    // Only where as many were taken as may: of another queue there was no more to take, and the next job wakes the claim.
-    let is_spent = |allowed: &&Allowance| {
-        allowed.most < room && jobs.iter().filter(|job| job.queue == allowed.queue).count() >= allowed.most
-    };
-    let held_back = allowed.iter().flatten().filter(is_spent).filter_map(|allowed| allowed.again_at);
     let next_due = match full {
         true => None,
         // What has just come is taken with the next look.
         false if schedules::fire_due(c, &claim.inner, now)? > 0 => Some(now),
-        false => [next_due(c)?, schedules::next_due(c)?, held_back.min()].into_iter().flatten().min(),
+        false => [next_due(c)?, schedules::next_due(c)?, held_back.into_iter().min()].into_iter().flatten().min(),
     };
-    Ok(Taken { jobs, next_due, again: false })
+    Ok(Taken { jobs, next_due, lacks_resources, again: false })
 }
 
-/// What may be taken of each queue that the worker serves; `None` for one that is paused or not there.
-fn allowances(c: &Connection, claim: &Claim, now: Timestamp) -> rusqlite::Result<Vec<Option<Allowance>>> {
+/// A queue of which may be taken.
+struct OpenQueue<'a> {
+    name: &'a QueueName,
+    allowance: &'a Allowance,
+}
+
+impl OpenQueue<'_> {
+    fn planned(&self) -> PlannedQueue<'_> {
+        PlannedQueue { number: self.allowance.queue, name: self.name, is_fair: self.allowance.is_fair }
+    }
+}
+
+/// The queues that the worker serves, with what may be taken of each; `None` for one that is paused or not there.
+fn allowances(c: &Connection, claim: &Claim, now: Timestamp) -> rusqlite::Result<Vec<(QueueName, Option<Allowance>)>> {
     let dealer = claim.dealer();
     let allowed = dealer.shares().iter().map(|share| {
         let number = queues::number(c, claim.inner.named(&share.queue).as_ref())?;
-        number.map_or(Ok(None), |number| limits::allowance(c, number, now))
+        let allowance = number.map_or(Ok(None), |number| limits::allowance(c, number, now))?;
+        Ok((share.queue.clone(), allowance))
     });
     allowed.collect()
 }
 
 /// How many jobs are taken of which queue.
-fn dealt(
+fn dealt<'a>(
     c: &Connection,
     claim: &Claim,
-    allowed: &[Option<Allowance>],
+    allowed: &'a [(QueueName, Option<Allowance>)],
     room: usize,
-) -> rusqlite::Result<Vec<(Allowance, usize)>> {
+) -> rusqlite::Result<Vec<(OpenQueue<'a>, usize)>> {
     let mut dealer = claim.dealer();
-    // With one queue, the look at what is ready is the taking itself.
+    let open = |(name, allowance): &'a (QueueName, Option<Allowance>)| {
+        Some(OpenQueue { name, allowance: allowance.as_ref()? })
+    };
+    // With one queue, the plan itself is the look at what is ready.
     if let ([only], [share]) = (allowed, dealer.shares()) {
         let room = share.most.map_or(room, |most| room.min(most.saturating_sub(claim.held())));
-        return Ok(only.iter().map(|allowed| (*allowed, room.min(allowed.most))).collect());
+        return Ok(open(only)
+            .map(|queue| (room.min(queue.allowance.most), queue))
+            .map(|(n, q)| (q, n))
+            .into_iter()
+            .collect());
     }
     let held = claim.held_by_queue();
     let mut demands = Vec::with_capacity(allowed.len());
-    for allowed in allowed {
-        let Some(Allowance { queue, most, .. }) = allowed else {
+    for queue in allowed {
+        let Some(queue) = open(queue) else {
             demands.push(Demand { held: 0, ready: 0 });
             continue;
         };
-        let ready: i64 = c
-            .prepare_cached(
-                "SELECT count(*) FROM (SELECT 1 FROM queue_jobs
-                 WHERE state <= 1 AND queue = ?1 AND cores <= ?2 LIMIT ?3)",
-            )?
-            .query_row((queue, claim.max_cores, i64::try_from(room.min(*most)).unwrap_or(i64::MAX)), |row| {
-                row.get(0)
-            })?;
-        let held = held.get(queue).copied().unwrap_or(0);
-        demands.push(Demand { held, ready: usize::try_from(ready).unwrap_or(0) });
+        // Each queue as if it had all that is free: what the slots then go to is planned once more, together.
+        let plan = Planning::new(c, claim).plan(queue.planned(), room.min(queue.allowance.most))?;
+        let held = held.get(&queue.allowance.queue).copied().unwrap_or(0);
+        demands.push(Demand { held, ready: plan.ready(c, queue.allowance.queue)? });
     }
     let slots = dealer.deal(room, &demands);
-    let given = allowed.iter().zip(slots).filter_map(|(allowed, slots)| Some(((*allowed)?, slots)));
+    let given = allowed.iter().zip(slots).filter_map(|(queue, slots)| Some((open(queue)?, slots)));
     Ok(given.filter(|(_, slots)| *slots > 0).collect())
 }
 
-/// Takes the first jobs of one queue.
-fn take_of(
+/// Takes the chosen jobs of one queue.
+fn take_chosen(
     c: &Connection,
-    claim: &Claim,
     session: i64,
     queue: i64,
-    slots: usize,
+    chosen: &Chosen,
     jobs: &mut Vec<TakenJob>,
 ) -> rusqlite::Result<()> {
     let first = jobs.len();
-    let limit = i64::try_from(slots).unwrap_or(i64::MAX);
-    let taken = c
-        .prepare_cached(&format!(
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok(TakenJob {
+            lease: LeaseId { seq: row.get(0)?, number: row.get(1)?, claim: session },
+            queue,
+            attempt: AttemptNumber(row.get(9)?),
+            order: (row.get(2)?, row.get(0)?),
+            attempts_finished: row.get(3)?,
+            crashes: row.get(4)?,
+            cancelled: row.get(5)?,
+            header: row.get(6)?,
+            body: row.get(10)?,
+            parents: parents::results(row.get(7)?, row.get_ref(8)?.as_str_or_null()?),
+        })
+    };
+    let take = |condition: &str| {
+        format!(
             "UPDATE queue_jobs SET state = 3, claim = ?1, attempts_started = attempts_started + 1, progress = NULL
-             WHERE seq IN (
-                SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = ?4 AND cores <= ?2
-                ORDER BY priority, seq LIMIT ?3)
+             WHERE seq IN ({condition})
              RETURNING seq, attempts_started, priority, attempts_finished, crashes, cancel_reason,
                 (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {},
                 attempts_started - unstarted,
                 (SELECT coalesce(body, job) FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq)",
             parents::RESULTS
-        ))?
-        .query_map((session, claim.max_cores, limit, queue), |row| {
-            Ok(TakenJob {
-                lease: LeaseId { seq: row.get(0)?, number: row.get(1)?, claim: session },
-                queue,
-                attempt: AttemptNumber(row.get(9)?),
-                order: (row.get(2)?, row.get(0)?),
-                attempts_finished: row.get(3)?,
-                crashes: row.get(4)?,
-                cancelled: row.get(5)?,
-                header: row.get(6)?,
-                body: row.get(10)?,
-                parents: parents::results(row.get(7)?, row.get_ref(8)?.as_str_or_null()?),
-            })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    jobs.extend(taken);
+        )
+    };
+    match chosen {
+        Chosen::Each(seqs) if seqs.is_empty() => {}
+        Chosen::Each(seqs) => {
+            let mut take = c.prepare_cached(&take("SELECT value FROM json_each(?2)"))?;
+            let taken = take.query_map((session, to_json(seqs)), row)?;
+            jobs.extend(taken.collect::<rusqlite::Result<Vec<_>>>()?);
+        }
+        Chosen::FirstOf(kind, most) => {
+            let mut take = c.prepare_cached(&take(
+                "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = ?2 AND kind = ?3
+                 ORDER BY priority, seq LIMIT ?4",
+            ))?;
+            let most = i64::try_from(*most).unwrap_or(i64::MAX);
+            let taken = take.query_map((session, queue, kind, most), row)?;
+            jobs.extend(taken.collect::<rusqlite::Result<Vec<_>>>()?);
+        }
+    }
     jobs[first..].sort_unstable_by_key(|job| job.order);
     Ok(())
 }

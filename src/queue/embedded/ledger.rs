@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::lease::reliable;
-use super::super::{ClaimOptions, Dealer, LeaseLoss, QueueError};
+use super::super::{ClaimOptions, Dealer, LeaseLoss, Placement, QueueError};
 use super::expiry::Now;
+use super::kinds::KnownKinds;
 use super::output::Outboxes;
 use super::schema::LeaseId;
 use super::{Inner, workers};
@@ -24,8 +25,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Claim {
     pub(super) inner: Arc<Inner>,
     pub(super) worker: WorkerId,
-    /// Jobs that ask for more cores are left to other workers.
-    pub(super) max_cores: u32,
+    /// Which jobs the worker can run.
+    pub(super) placement: Arc<dyn Placement>,
+    kinds: Mutex<KnownKinds>,
     /// Deals room to the queues that the worker serves.
     dealer: Mutex<Dealer>,
     ledger: Mutex<Ledger>,
@@ -75,7 +77,7 @@ impl Drop for Settling {
 impl Claim {
     /// A claim of a worker, still without a row in the table.
     pub(super) fn new(inner: Arc<Inner>, options: ClaimOptions) -> Self {
-        let ClaimOptions { worker, max_cores, mut queues, order, concurrency: _ } = options;
+        let ClaimOptions { worker, placement, mut queues, order, concurrency: _ } = options;
         if queues.is_empty() {
             queues.push(QueueShare::of(inner.settings.queue.clone()));
         }
@@ -83,7 +85,8 @@ impl Claim {
         Self {
             inner,
             worker,
-            max_cores,
+            placement,
+            kinds: Mutex::default(),
             dealer: Mutex::new(Dealer::new(queues, order)),
             ledger: Mutex::default(),
             outboxes,
@@ -94,6 +97,10 @@ impl Claim {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("nothing panics while it holds the ledger")
+    }
+
+    pub(super) fn kinds(&self) -> MutexGuard<'_, KnownKinds> {
+        self.kinds.lock().expect("nothing panics while it holds the kinds")
     }
 
     pub(super) fn dealer(&self) -> MutexGuard<'_, Dealer> {

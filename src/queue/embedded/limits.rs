@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row};
 use crate::domain::{QueueLimit, StartRate, Timestamp};
 
 /// How soon a claim looks again that found as many jobs running as may: they may end in another process.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a claim may take of a queue now.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,8 @@ pub(super) struct Allowance {
     pub(super) most: usize,
     /// When there may be more, if a limit holds back.
     pub(super) again_at: Option<Timestamp>,
+    /// Whether slots go to its groups in turn.
+    pub(super) is_fair: bool,
     has_rate: bool,
 }
 
@@ -30,19 +32,19 @@ pub(super) fn of_columns(row: &Row<'_>, first: usize) -> rusqlite::Result<QueueL
 
 /// What may be taken of a queue now; `None` while it is paused.
 pub(super) fn allowance(c: &Connection, queue: i64, now: Timestamp) -> rusqlite::Result<Option<Allowance>> {
-    let row = |row: &Row<'_>| -> rusqlite::Result<(bool, QueueLimit, Option<i64>, u32)> {
-        Ok((row.get(0)?, of_columns(row, 1)?, row.get(4)?, row.get(5)?))
+    let row = |row: &Row<'_>| -> rusqlite::Result<(bool, QueueLimit, Option<i64>, u32, bool)> {
+        Ok((row.get(0)?, of_columns(row, 1)?, row.get(4)?, row.get(5)?, row.get(6)?))
     };
-    let (paused, limit, from, taken) = c
+    let (paused, limit, from, taken, is_fair) = c
         .prepare_cached(
-            "SELECT paused, concurrency, rate_jobs, rate_ms, rate_from, rate_taken FROM queue_names WHERE id = ?1",
+            "SELECT paused, concurrency, rate_jobs, rate_ms, rate_from, rate_taken, fair FROM queue_names WHERE id = ?1",
         )?
         .query_row([queue], row)?;
     if paused {
         return Ok(None);
     }
     let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-    let mut allowed = Allowance { queue, most: usize::MAX, again_at: None, has_rate: limit.rate.is_some() };
+    let mut allowed = Allowance { queue, most: usize::MAX, again_at: None, is_fair, has_rate: limit.rate.is_some() };
     if let Some(concurrency) = limit.concurrency {
         let active: u32 = c
             .prepare_cached("SELECT count(*) FROM queue_jobs WHERE state = 3 AND queue = ?1")?

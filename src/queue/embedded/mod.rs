@@ -9,10 +9,12 @@ mod cancel;
 mod change_feed;
 mod claim;
 mod expiry;
+mod kinds;
 mod ledger;
 mod limits;
 mod output;
 mod parents;
+mod plan;
 mod process;
 mod queues;
 mod read;
@@ -28,6 +30,7 @@ mod workers;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,6 +64,8 @@ struct Inner {
     /// Which boot of the machine this is, by which claims count the time.
     boot: Option<String>,
     suspicions: expiry::Suspicions,
+    /// From how many kinds on it is worth to look for those that no job has.
+    many_kinds: AtomicI64,
     wakes: Wakes,
 }
 
@@ -114,6 +119,7 @@ impl EmbeddedQueue {
             process: process::Process::this(),
             boot: process::boot_id(),
             suspicions: expiry::Suspicions::default(),
+            many_kinds: AtomicI64::new(kinds::MANY),
             wakes,
         });
         let stop_sweeping = CancellationToken::new();

@@ -200,6 +200,34 @@ CREATE INDEX queue_delayed ON queue_jobs (due_at, seq, queue) WHERE state = 2;
 CREATE INDEX queue_active ON queue_jobs (claim, queue) WHERE state = 3;
 CREATE INDEX queue_final ON queue_jobs (state, finished_at, seq, queue) WHERE state >= 4;
 ",
+    r#"
+-- Jobs with the same needs and group have the same kind (see `kinds`): JSON, in which older jobs have name, cores and memory.
+CREATE TABLE queue_kinds (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL UNIQUE
+) STRICT;
+ALTER TABLE queue_jobs ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+CREATE TEMP TABLE kind_of (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL);
+-- Data that version 0.1.0 kept within the job may be nested deeper than SQLite reads.
+INSERT INTO kind_of SELECT seq, CASE WHEN json_valid(job)
+    THEN json_object('name', job ->> '$.name',
+        'cores', job ->> '$.options.cores', 'memory_bytes', job ->> '$.options.memory_bytes')
+    ELSE json_object('name', substr(job, instr(job, '"name":"') + 8,
+        instr(substr(job, instr(job, '"name":"') + 8), '"') - 1)) END
+FROM (SELECT seq, CAST(job AS TEXT) AS job FROM queue_payloads);
+INSERT INTO queue_kinds (kind) SELECT DISTINCT kind FROM kind_of;
+UPDATE queue_jobs SET kind = coalesce(
+    (SELECT k.id FROM kind_of o JOIN queue_kinds k ON k.kind = o.kind WHERE o.seq = queue_jobs.seq), 0);
+DROP TABLE kind_of;
+DROP INDEX queue_ready;
+ALTER TABLE queue_jobs DROP COLUMN cores;
+CREATE INDEX queue_ready ON queue_jobs (queue, priority, seq) WHERE state <= 1;
+CREATE INDEX queue_ready_of_kind ON queue_jobs (queue, kind, priority, seq) WHERE state <= 1;
+DROP INDEX queue_active;
+CREATE INDEX queue_active ON queue_jobs (claim, queue, kind) WHERE state = 3;
+-- Whether slots go to the groups of a queue in turn.
+ALTER TABLE queue_names ADD COLUMN fair INTEGER NOT NULL DEFAULT 0;
+"#,
 ];
 
 /// The number of the next job: never one that another job has or had.
@@ -413,7 +441,7 @@ mod tests {
         for (index, sql) in [
             (
                 "queue_ready",
-                "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND cores <= 4 ORDER BY priority, seq LIMIT 1",
+                "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind = 4 ORDER BY priority, seq LIMIT 1",
             ),
             ("queue_ready", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
             (

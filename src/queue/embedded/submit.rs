@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Idempotency, QueueError, Submission};
+use super::kinds::{self, Kind};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
 use super::{Inner, parents, queues};
 use crate::domain::{AcceptedJob, JobId, JobState, QueueName, Timestamp};
@@ -108,20 +109,13 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let queue = queues::number_or_new(c, queue.as_ref())?;
+    let kind = kinds::number_or_new(c, &Kind::of(job))?;
     let inserted = c
         .prepare_cached(&format!(
-            "INSERT INTO queue_jobs (seq, id, state, priority, cores, due_at, dedup_key, queue)
+            "INSERT INTO queue_jobs (seq, id, state, priority, kind, due_at, dedup_key, queue)
              VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
         ))?
-        .execute((
-            job.id.as_str(),
-            code(*state),
-            job.options.priority,
-            job.options.cores.unwrap_or(0),
-            due_at,
-            until_final,
-            queue,
-        ))?;
+        .execute((job.id.as_str(), code(*state), job.options.priority, kind, due_at, until_final, queue))?;
     if inserted == 0 {
         return duplicate_of(c, job.id.clone());
     }

@@ -5,6 +5,7 @@
 //! a reading connection and writes only if there is something to do.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -15,7 +16,7 @@ use super::admin::{BATCH, remove_ended};
 use super::expiry::{self, GONE, Now};
 use super::process::Process;
 use super::schema::{code, json};
-use super::{Inner, output, schedules, workers};
+use super::{Inner, kinds, output, schedules, workers};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{JobState, Timestamp};
 
@@ -45,6 +46,7 @@ pub(super) async fn pass(inner: &Arc<Inner>, stop: &CancellationToken) -> Result
         while !stop.is_cancelled() && retain(inner, state, retention).await? {}
     }
     while !stop.is_cancelled() && forget_keys(inner).await? {}
+    forget_kinds(inner).await?;
     while !stop.is_cancelled() && output::cut_ended(inner).await? {}
     Ok(())
 }
@@ -95,6 +97,17 @@ async fn recover(inner: &Arc<Inner>) -> Result<(), QueueError> {
     if recovered > 0 {
         tracing::warn!(recovered, "jobs of lost workers went back to the queue");
         inner.wakes.jobs.signal();
+    }
+    Ok(())
+}
+
+/// Removes the kinds that no job has any more, once there are many.
+async fn forget_kinds(inner: &Arc<Inner>) -> Result<(), QueueError> {
+    let many = inner.many_kinds.load(Ordering::Relaxed);
+    let count = inner.db.read(|c| c.query_row("SELECT count(*) FROM queue_kinds", [], |row| row.get::<_, i64>(0)));
+    if count.await? > many {
+        let many = inner.db.write(move |c| kinds::forget(c, many)).await?;
+        inner.many_kinds.store(many, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ async fn a_job_is_pinned_to_its_cores() {
     Arc::make_mut(&mut order.job).options.cores = Some(2);
     let report = fixture.run(order).await;
     let last = report.stdout.text.lines().last().unwrap();
-    assert_eq!(last, format!("{} {}", slots::join(&report.cpus), report.cpus.len()));
+    assert_eq!(last, format!("{} {}", cpus::join(&report.cpus), report.cpus.len()));
 }
 
 #[tokio::test]

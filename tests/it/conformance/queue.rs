@@ -5,6 +5,7 @@ mod fixture;
 mod following;
 mod leases;
 mod operating;
+mod placing;
 mod queues;
 mod scheduling;
 mod submitting;
@@ -14,6 +15,7 @@ use fixture::{bullmq, embedded};
 use following::*;
 use leases::*;
 use operating::*;
+use placing::*;
 use queues::*;
 use scheduling::*;
 use submitting::*;
@@ -72,6 +74,11 @@ conformance! {
         a_list_is_of_one_queue_or_of_all,
         a_queue_is_cleaned_alone,
         jobs_of_several_queues_are_submitted_together,
+        a_job_goes_to_a_worker_that_has_what_it_asks_for,
+        jobs_for_others_do_not_hold_up_those_behind_them,
+        no_more_is_held_than_there_is,
+        a_large_job_is_not_starved_by_small_ones,
+        a_job_that_no_worker_can_run_is_taken_to_be_refused,
         deduplication_without_ttl_holds_until_the_job_has_ended,
         deduplication_with_ttl_holds_until_it_has_passed,
         a_key_is_free_when_its_job_has_left_the_queue,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use jobber::domain::{Clock, JobId, JobState, PageRequest, Verdict, WorkerId};
+use jobber::domain::{Clock, JobId, JobState, Labels, PageRequest, ResourceUnits, Verdict, WorkerId};
 use jobber::queue::{Cancellation, Change, Claims, CleanRequest, QueueErrorKind, WorkerInfo};
 
 use super::fixture::*;
@@ -290,6 +290,9 @@ fn worker(id: &WorkerId) -> WorkerInfo {
         memory_available_bytes: None,
         jobs: None,
         queues: None,
+        labels: Labels::default(),
+        resources: ResourceUnits::default(),
+        job_memory_bytes: None,
     }
 }
 

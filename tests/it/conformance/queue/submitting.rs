@@ -10,6 +10,7 @@ use jobber::queue::{Change, CleanRequest, Idempotency, QueueErrorKind};
 use serde_json::json;
 
 use super::fixture::*;
+use super::placing::claim_with;
 
 fn keyed(key: &str, ttl: Option<Duration>) -> AcceptedJob {
     job_with(|o| o.deduplication = Some(Deduplication { key: key.to_owned(), ttl }))
@@ -206,6 +207,8 @@ pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
             "DURATION" => "2ms",
             "SIZE" => "1GiB",
             "CODE,..." => "2,3",
+            "NAME=VALUE,..." => "zone=eu,disk=ssd",
+            "NAME=N,..." => "gpu=1",
             _ => "2",
         };
         (option.set)(&mut options, text).unwrap();
@@ -220,7 +223,7 @@ pub(super) async fn what_was_submitted_comes_back_unchanged(fixture: Fixture) {
     let id = here.submit(AcceptedJob { job: job.clone(), body: body.clone() }).await;
     let found = here.find(&id).await.unwrap();
     assert_eq!((found.job, found.body), (job.clone(), Some(body.clone())));
-    let mut claims = here.claim(1).await;
+    let mut claims = claim_with(&here, "zone=eu,disk=ssd", "gpu=1").await;
     let lease = next(&mut claims).await;
     assert_eq!((lease.job(), lease.body()), (&job, &body));
     assert!(lease.is_announced(), "who submitted it tells history what it is given");
