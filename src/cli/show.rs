@@ -82,6 +82,8 @@ fn limits(job: &JobView) -> String {
     parts.extend(options.timeout.map(|t| format!("timeout {}", show_duration(t))));
     parts.extend(options.cores.map(|n| format!("{n} cores")));
     parts.extend(options.memory_bytes.map(|n| format!("memory {}", show_size(n))));
+    parts.extend(options.resources.as_ref().map(|resources| format!("holds {resources}")));
+    parts.extend(options.require.as_ref().map(|labels| format!("requires {labels}")));
     parts.join(", ")
 }
 

@@ -7,7 +7,7 @@ use super::values::show_size;
 use super::view::{Table, View, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, ClientError, ClientErrorKind};
-use crate::domain::WorkerId;
+use crate::domain::{ResourceName, WorkerId};
 use crate::queue::{RunningJob, WorkerInfo};
 
 /// `jobber worker`.
@@ -78,6 +78,18 @@ impl View for WorkerInfo {
         if let (Some(all), Some(available)) = (self.memory_bytes, self.memory_available_bytes) {
             out.field("memory", format!("{} available of {}", show_size(available), show_size(all)));
         }
+        if let Some(bytes) = self.job_memory_bytes {
+            out.field("for jobs", format!("{} of memory, which their limits share", show_size(bytes)));
+        }
+        if !self.labels.is_empty() {
+            out.field("labels", self.labels.to_string());
+        }
+        for (name, units) in self.resources.iter() {
+            out.field(
+                "resource",
+                format!("{name}: {}", show_units(name, units, self.jobs.as_deref().unwrap_or_default())),
+            );
+        }
         out.field("started", show_time(self.started_at));
         out.field("last seen", show_time(self.last_seen));
         out.field("version", &self.version);
@@ -97,6 +109,18 @@ impl View for WorkerInfo {
         let free = (!free.is_empty()).then(|| vec![show_cpus(&free), "(free)".to_owned()]);
         out.grid(&["CORES", "NAME", "JOB", "ATTEMPT", "STARTED", "MEMORY"], jobs.iter().map(row).chain(free));
     }
+}
+
+/// Which units of a resource are free, and which job holds each of the others: `1 of 2 free; 0: JOB`.
+fn show_units(name: &ResourceName, units: &[String], jobs: &[RunningJob]) -> String {
+    let holder = |unit: &String| {
+        let holds = |job: &&RunningJob| job.resources.get(name).is_some_and(|held| held.contains(unit));
+        Some(format!("{unit}: {}", jobs.iter().find(holds)?.job))
+    };
+    let held: Vec<_> = units.iter().filter_map(holder).collect();
+    let free = units.len() - held.len();
+    let held = held.iter().map(|held| format!("; {held}")).collect::<String>();
+    format!("{free} of {} free{held}", units.len())
 }
 
 /// CPU numbers in ascending order, neighbours joined: `0-3,6`.

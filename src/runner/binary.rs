@@ -163,6 +163,11 @@ impl Binaries {
         self.is_broken(name) || self.resolve(name).is_err_and(|error| error.failure != SpawnFailure::System)
     }
 
+    /// Whether there is something of this name that can't be executed here.
+    pub(super) fn has_unusable(&self, name: &JobName) -> bool {
+        self.is_broken(name) || self.resolve(name).is_err_and(|error| error.failure == SpawnFailure::NotExecutable)
+    }
+
     fn is_broken(&self, name: &JobName) -> bool {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         broken.get(name).is_some_and(|version| Some(*version) == self.version(name))

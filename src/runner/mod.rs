@@ -178,6 +178,11 @@ impl Runner {
         self.shared.binaries.lacks(name)
     }
 
+    /// Whether there is something of this name in the jobs directory that this machine can't execute.
+    pub fn has_unusable(&self, name: &JobName) -> bool {
+        self.shared.binaries.has_unusable(name)
+    }
+
     /// The jobs that can be run here, by the files in the jobs directory. `None` when the directory
     /// can't be read, or holds more than `most` jobs.
     pub fn job_names(&self, most: usize) -> Option<Vec<JobName>> {

@@ -14,6 +14,8 @@ use crate::runner::{Runner, SlotRequest, Slots};
 /// How many different needs are remembered as those of jobs that no worker can run. Beyond that all are forgotten, and
 /// their time begins anew.
 const REMEMBERED: usize = 10_000;
+/// How long a worker must have been the only one to say that a binary is nowhere: others may have started with it.
+const ALONE: Duration = Duration::from_secs(2);
 /// How long it is taken for true that a binary is not here.
 const LACKED: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,8 @@ struct Known {
     binaries: Option<HashSet<JobName>>,
     /// The other workers; `None` before the first look.
     peers: Option<Vec<WorkerInfo>>,
+    /// Since when this worker has been the only one, if it is.
+    alone_since: Option<Instant>,
 }
 
 impl WorkerPlacement {
@@ -66,8 +70,15 @@ impl WorkerPlacement {
 
     /// Notes which other workers there are.
     pub(super) fn heard(&self, workers: Vec<WorkerInfo>) {
-        let peers = workers.into_iter().filter(|peer| peer.id != self.settings.id).collect();
-        self.known.write().unwrap_or_else(PoisonError::into_inner).peers = Some(peers);
+        let peers: Vec<_> = workers.into_iter().filter(|peer| peer.id != self.settings.id).collect();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // One that has had others waits for them to come back, as for any that could run a job.
+        match (&known.peers, peers.is_empty()) {
+            (None, true) => known.alone_since = Some(Instant::now()),
+            (_, false) => known.alone_since = None,
+            (Some(_), true) => {}
+        }
+        known.peers = Some(peers);
     }
 
     /// What a slot for the job holds.
@@ -129,8 +140,11 @@ impl WorkerPlacement {
             self.unplaceable().remove(&key);
             return Placing::Elsewhere;
         }
-        if peers.is_empty() && matches!(misfit, Misfit::Binary(_)) {
-            return Placing::Refused;
+        if let Misfit::Binary(name) = misfit {
+            let is_alone = known.alone_since.is_some_and(|since| since.elapsed() >= ALONE);
+            if is_alone || self.runner.has_unusable(name) {
+                return Placing::Refused;
+            }
         }
         let mut unplaceable = self.unplaceable();
         if unplaceable.len() >= REMEMBERED {

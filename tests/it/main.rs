@@ -26,6 +26,7 @@ mod lifecycle;
 mod metrics;
 mod output;
 mod payload;
+mod placement;
 mod policies;
 mod projector;
 mod release;

@@ -217,7 +217,8 @@ async fn runs_where_its_binary_is(start: impl Fn(Start) -> Start) {
     one.job("broken", "\x7fELF nonsense");
     two.job("broken", "\x7fELF nonsense");
     let serve = start(Jobber::serve()).start().await;
-    let _one = work_with(&start, &one).arg("--cores").arg("2").start().await;
+    let patience = |start: Start| start.env("JOBBER_UNPLACEABLE_AFTER", "5s");
+    let _one = patience(work_with(&start, &one).arg("--cores").arg("2")).start().await;
     let two_works = work_with(&start, &two).arg("--cores").arg("2").start().await;
     eventually("both to announce their binaries", async || {
         let (_, workers) = serve.get("/api/v1/workers").await;
@@ -241,7 +242,7 @@ async fn runs_where_its_binary_is(start: impl Fn(Start) -> Start) {
     let id = serve.submit(json!({"name": "broken", "attempts": 3})).await;
     let view = serve.wait_final(&id).await;
     assert_eq!(view["outcome"], json!({"kind": "spawn_error", "reason": "not_executable"}), "{view}");
-    // A job whose binary leaves with its worker fails in the end, as one that nobody can run.
+    // A job whose binary leaves with its worker waits for another with it, and fails in the end.
     let id = serve.submit(json!({"name": "right", "delay_ms": 1500})).await;
     drop(two_works);
     let view = serve.wait_final(&id).await;

@@ -199,6 +199,8 @@ export default function submit({ scope, query, title }) {
         grace: input('grace', 'Grace', { hint: 'Between SIGTERM and SIGKILL.' }),
         memory: input('memory', 'Memory', { hint: 'The limit: 512MiB, 2GiB.' }),
         cores: input('cores', 'Cores', { type: 'number', hint: 'CPU cores that it runs on.' }),
+        require: input('require', 'Labels', { hint: 'That its worker must have: zone=eu, disk=ssd.' }),
+        resources: input('resources', 'Resources', { hint: 'That it holds while it runs: gpu=1.' }),
         nice: input('nice', 'Nice', { type: 'number', hint: '0 to 19; 19 yields most.' }),
         no_retry: input('no_retry', 'Exit codes without another attempt', { hint: 'Such as 2, 64.' }),
         id: input('id', 'Id', { mono: true, hint: 'Your own, so that a second submission finds the first.' }),
@@ -239,7 +241,7 @@ export default function submit({ scope, query, title }) {
             <details class="panel advanced"><summary>More options</summary>
                 <div class="fields">${parts.backoff}${parts.backoff_delay}${parts.backoff_max}${parts.jitter}
                     ${parts.grace}
-                    ${parts.memory}${parts.cores}${parts.nice}${parts.no_retry}
+                    ${parts.memory}${parts.cores}${parts.require}${parts.resources}${parts.nice}${parts.no_retry}
                     ${parts.id}${parts.key}${parts.ttl}${parts.after}</div>
             </details>
             <p class="muted small">What is empty is decided by the configuration.</p>

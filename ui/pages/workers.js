@@ -8,11 +8,13 @@ import { resource } from '../lib/scope.js';
 import { each, html } from '../lib/view.js';
 import { action, attempt, confirm, empty, jobLink, loading, problemNote, when } from '../lib/widgets.js';
 
-/** @typedef {{ job: string, name: string, attempt: number, cpus: number[], started_at: string, memory_bytes?: number }} Running */
+/** @typedef {{ job: string, name: string, attempt: number, cpus: number[], started_at: string, memory_bytes?: number,
+ *   resources?: Record<string, string[]> }} Running */
 /**
  * @typedef {{ id: string, host: string, pid: number, version: string, started_at: string, last_seen: string,
  *   slots: number, cores: number, running: number, draining: boolean, unhealthy?: string, binaries?: string[],
- *   cpus?: number[], memory_bytes?: number, memory_available_bytes?: number, jobs?: Running[] }} Worker
+ *   cpus?: number[], memory_bytes?: number, memory_available_bytes?: number, jobs?: Running[], queues?: string[],
+ *   labels?: Record<string, string>, resources?: Record<string, string[]>, job_memory_bytes?: number }} Worker
  */
 
 /** @type {import('../lib/router.js').Page} */
@@ -73,6 +75,12 @@ function worker(worker, reload) {
         ${coreMap(worker)}
         <dl class="facts">
             <dt>Slots</dt><dd>${worker.running} of ${worker.slots} taken</dd>
+            ${worker.queues ? html`<dt>Queues</dt><dd>${worker.queues.join(', ')}</dd>` : null}
+            ${worker.labels ? html`<dt>Labels</dt><dd class="mono">${pairs(worker.labels)}</dd>` : null}
+            ${Object.entries(worker.resources ?? {}).map(([name, units]) =>
+                html`<dt>${name}</dt><dd>${unitsOf(name, units, worker.jobs ?? [])}</dd>`)}
+            ${worker.job_memory_bytes
+                ? html`<dt>Memory for jobs</dt><dd>${bytes(worker.job_memory_bytes)}, which their limits share</dd>` : null}
             <dt>Process</dt><dd>${worker.pid}, Jobber ${worker.version}, started ${when(worker.started_at)}</dd>
             <dt>Last heard of</dt><dd>${when(worker.last_seen)}</dd>
             <dt>Binaries</dt><dd>${binaries(worker.binaries)}</dd>
@@ -95,6 +103,22 @@ function binaries(names) {
     if (!names.length) return html`<span class="bad-text">none: put programs into its jobs directory</span>`;
     const shown = names.slice(0, 12);
     return html`${shown.join(', ')}${names.length > shown.length ? html` <span class="muted">and ${names.length - shown.length} more</span>` : null}`;
+}
+
+/** @param {Record<string, string>} labels */
+function pairs(labels) {
+    return Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(', ');
+}
+
+/** Which job holds which unit of a resource. @param {string} name @param {string[]} units @param {Running[]} jobs */
+function unitsOf(name, units, jobs) {
+    const SHOWN = 16;
+    const holder = (/** @type {string} */ unit) => jobs.find((job) => job.resources?.[name]?.includes(unit));
+    const held = units.filter(holder);
+    return html`${units.length - held.length} of ${units.length} free${held.slice(0, SHOWN).map((unit) => {
+        const job = /** @type {Running} */ (holder(unit));
+        return html`; ${unit}: <a href=${href(`/jobs/${segment(job.job)}`)} title=${job.job}>${job.name}</a>`;
+    })}${held.length > SHOWN ? html` <span class="muted">and ${held.length - SHOWN} more</span>` : null}`;
 }
 
 /** A box for each core, with what runs on it. @param {Worker} worker */

@@ -5,6 +5,7 @@ mod embedder;
 pub(crate) mod fleet;
 mod locks;
 mod outage;
+mod placing;
 mod queues;
 mod redis;
 

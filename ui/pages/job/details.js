@@ -76,6 +76,8 @@ const OPTIONS = {
     grace_ms: ['Between SIGTERM and SIGKILL', duration],
     cores: ['Cores', count],
     memory_bytes: ['Memory', (n) => `${bytes(n)} at most`],
+    require: ['Requires', pairs],
+    resources: ['Holds', pairs],
     nice: ['Niceness', String],
     no_retry_exit_codes: ['No retry after exit codes', (codes) => codes.join(', ') || 'none'],
     deduplication: [
@@ -83,6 +85,11 @@ const OPTIONS = {
         (d) => html`key <code>${d.key}</code>${d.ttl_ms ? `, taken for ${duration(d.ttl_ms)}` : ''}`,
     ],
 };
+
+/** @param {Record<string, string | number>} of */
+function pairs(of) {
+    return Object.entries(of).map(([name, value]) => `${name}=${value}`).join(', ') || 'nothing';
+}
 
 /** @param {any} backoff */
 function backoff({ type, delay_ms: delay, max_ms: max, jitter }) {

@@ -24,6 +24,8 @@ export const POINTERS = /** @type {Record<string, string>} */ ({
     grace: '/grace_ms',
     memory: '/memory_bytes',
     cores: '/cores',
+    require: '/require',
+    resources: '/resources',
     nice: '/nice',
     no_retry: '/no_retry_exit_codes',
     after: '/after',
@@ -63,6 +65,8 @@ export function draftOf(job) {
         grace: writeDuration(options.grace_ms),
         memory: writeSize(options.memory_bytes),
         cores: number(options.cores),
+        require: writePairs(options.require),
+        resources: writePairs(options.resources),
         nice: number(options.nice),
         no_retry: (options.no_retry_exit_codes ?? []).join(', '),
     };
@@ -72,6 +76,15 @@ export function draftOf(job) {
 export function isRounded(value) {
     if (typeof value === 'number') return Number.isInteger(value) && !Number.isSafeInteger(value);
     return typeof value === 'object' && value !== null && Object.values(value).some(isRounded);
+}
+
+/** @param {Record<string, any> | undefined | null} pairs */
+const writePairs = (pairs) => Object.entries(pairs ?? {}).map(([name, value]) => `${name}=${value}`).join(', ');
+
+/** @param {string} text @returns {Record<string, string> | null} */
+function readPairs(text) {
+    const parts = text.split(',').map((part) => part.trim()).filter(Boolean).map((part) => part.split(/\s*=\s*/));
+    return parts.every(([name, value, ...more]) => name && value && !more.length) ? Object.fromEntries(parts) : null;
 }
 
 /** @param {string} text one argument a line */
@@ -138,6 +151,16 @@ export function build(draft) {
     body.grace_ms = span('grace');
     body.memory_bytes = read('memory', readSize, 'Write a size, such as 512MiB or 2GiB.');
     body.cores = whole('cores');
+    body.require = read('require', readPairs, 'Write NAME=VALUE, with commas between them.');
+    body.resources = read(
+        'resources',
+        (text) => {
+            const pairs = Object.entries(readPairs(text) ?? { '': '' });
+            const isAmount = (/** @type {string} */ n) => /^[1-9]\d*$/.test(n);
+            return pairs.every(([, n]) => isAmount(n)) ? Object.fromEntries(pairs.map(([k, n]) => [k, Number(n)])) : null;
+        },
+        'Write NAME=N, with commas between them.',
+    );
     body.nice = whole('nice');
     body.no_retry_exit_codes = read(
         'no_retry',
@@ -206,6 +229,8 @@ export function command(built, draft) {
     flag('grace', writeDuration(body.grace_ms));
     flag('memory', writeSize(body.memory_bytes));
     flag('cores', body.cores);
+    flag('require', writePairs(body.require).replaceAll(', ', ','));
+    flag('resource', writePairs(body.resources).replaceAll(', ', ','));
     flag('nice', body.nice);
     flag('no-retry-exit-codes', body.no_retry_exit_codes?.join(','));
     if (body.deduplication)
