@@ -12,7 +12,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use crate::domain::{JobOptions, QueueLimit, QueueName};
-use crate::queue::{CleanRequest, QueueStanding, StateCounts};
+use crate::queue::{CleanRequest, QueueErrorKind, QueueStanding, StateCounts};
 use crate::wire::{CleanBody, Cleaned, FieldProblem, Listing, QueueView};
 
 /// `GET /api/v1/queue`: how many jobs are in each state, and whether every queue is paused.
@@ -68,7 +68,13 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: 
             limit.check().map_err(|(pointer, detail)| {
                 ApiError::invalid_fields("invalid_body", vec![FieldProblem { pointer: pointer.to_owned(), detail }])
             })?;
-            api.operator.set_limit(&name, limit).await?;
+            api.operator.set_limit(&name, limit).await.map_err(|error| match error.kind {
+                QueueErrorKind::Rejected => {
+                    let problem = FieldProblem { pointer: "/fair".to_owned(), detail: error.to_string() };
+                    ApiError::invalid_fields("invalid_body", vec![problem])
+                }
+                _ => error.into(),
+            })?;
             tracing::info!(queue = %name, ?limit, "a queue was limited");
             Ok(axum::Json(find(&api, &name).await?).into_response())
         }

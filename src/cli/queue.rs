@@ -9,7 +9,7 @@ use super::values::{parse_duration, show_duration};
 use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
-use crate::domain::{JobState, QueueLimit, QueueName, StartRate};
+use crate::domain::{Fairness, JobState, QueueLimit, QueueName, StartRate};
 use crate::queue::StateCounts;
 use crate::wire::{CleanBody, Cleaned, QueueView};
 
@@ -43,8 +43,11 @@ pub struct LimitArgs {
     /// How many of its jobs start in a time, such as 100/1m
     #[arg(long, value_name = "JOBS/DURATION", group = "limit", value_parser = StartRate::parse)]
     rate: Option<StartRate>,
+    /// Among whom its slots go in turn: group
+    #[arg(long, value_name = "AMONG", group = "limit", value_parser = Fairness::parse)]
+    fair: Option<Fairness>,
     /// No limit
-    #[arg(long, group = "limit", conflicts_with_all = ["concurrency", "rate"])]
+    #[arg(long, group = "limit", conflicts_with_all = ["concurrency", "rate", "fair"])]
     none: bool,
 }
 
@@ -105,6 +108,9 @@ impl View for QueueView {
         if let Some(rate) = self.limit.rate {
             out.field("starts", format!("{} in {} at most", rate.jobs, show_duration(rate.per)));
         }
+        if let Some(Fairness::Group) = self.limit.fair {
+            out.field("slots", "in turn among groups");
+        }
         out.field("workers", self.workers.to_string());
     }
 }
@@ -159,8 +165,8 @@ pub(super) async fn queue(command: &QueueCommand, client: &Client, console: &mut
             client.set_paused(name.as_ref(), false).await?;
             name
         }
-        QueueCommand::Limit(LimitArgs { name, concurrency, rate, none: _ }) => {
-            let limit = QueueLimit { concurrency: *concurrency, rate: *rate };
+        QueueCommand::Limit(LimitArgs { name, concurrency, rate, fair, none: _ }) => {
+            let limit = QueueLimit { concurrency: *concurrency, rate: *rate, fair: *fair };
             console.show(&client.limit_queue(name, &limit).await?)?;
             return Ok(Exit::OK);
         }

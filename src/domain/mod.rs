@@ -39,7 +39,7 @@ pub use needs::{Amounts, Capacity, Free, Labels, Misfit, Needs, ResourceName, Re
 pub use options::{Deduplication, InvalidJob, JobOptions, RunOption};
 pub use outcome::{AttemptReport, Outcome, OutcomeKind, Progress, SentSignal, SpawnFailure, Stream, Tail, Usage};
 pub use page::{Page, PageRequest};
-pub use queue_limit::{QueueLimit, StartRate};
+pub use queue_limit::{Fairness, QueueLimit, StartRate};
 pub use queue_share::{QueueOrder, QueueShare};
 pub use retry::{Backoff, BackoffKind, CategoryRule, LimitScale, RetryPolicy, Verdict};
 pub use schedule::{Schedule, Template, Timing};

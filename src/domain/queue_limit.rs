@@ -19,6 +19,27 @@ pub struct QueueLimit {
     /// How many of its jobs start in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<StartRate>,
+    /// Among whom its slots go in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fair: Option<Fairness>,
+}
+
+/// Among whom slots go in turn, whoever submitted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fairness {
+    /// Among groups: that with the fewest running jobs is next. Jobs without a group are one together.
+    Group,
+}
+
+impl Fairness {
+    /// Reads `group`.
+    ///
+    /// # Errors
+    /// What is allowed, for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "group" { Ok(Self::Group) } else { Err("group".to_owned()) }
+    }
 }
 
 /// How many jobs start in a time, which begins with the first of them.
@@ -90,10 +111,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let rate = |jobs, ms| Some(StartRate { jobs, per: Duration::from_millis(ms) });
-        let wrong = |concurrency, rate| QueueLimit { concurrency, rate }.check().unwrap_err().0;
+        let wrong = |concurrency, rate| QueueLimit { concurrency, rate, fair: None }.check().unwrap_err().0;
         assert_eq!(wrong(Some(0), None), "/concurrency");
         assert_eq!(wrong(None, rate(0, 1)), "/rate/jobs");
         assert_eq!(wrong(Some(1), rate(1, 0)), "/rate/per_ms");
-        assert!(QueueLimit { concurrency: Some(1), rate: rate(1, 1) }.check().is_ok());
+        assert!(QueueLimit { concurrency: Some(1), rate: rate(1, 1), fair: None }.check().is_ok());
     }
 }

@@ -53,6 +53,13 @@ impl QueueError {
         Self::new(QueueErrorKind::Rejected, message)
     }
 
+    /// What was asked for can't be kept: groups that take turns on Redis.
+    pub(super) fn unfair() -> Self {
+        let message = "groups can't take turns on Redis: BullMQ's open edition hands jobs out in the order of its list; give \
+                       each group a queue of its own, which a worker serves by weight, or a limit (group_limit)";
+        Self::new(QueueErrorKind::Rejected, message)
+    }
+
     /// A list of jobs in this state did not give this cursor.
     pub(super) fn foreign_cursor(cursor: &str, state: JobState) -> Self {
         let message = format!("the cursor {cursor:?} is not one of the list of {state} jobs; start without a cursor");

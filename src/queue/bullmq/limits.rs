@@ -20,11 +20,18 @@ pub(super) async fn of(inner: &Inner) -> Result<QueueLimit, QueueError> {
     // Another program may have set more than can be told here: that is no limit.
     let count = |n: u64| u32::try_from(n).ok().filter(|n| *n > 0);
     let rate = rate.and_then(|(jobs, ms)| Some(StartRate { jobs: count(jobs)?, per: Duration::from_millis(ms) }));
-    Ok(QueueLimit { concurrency: concurrency.and_then(count), rate })
+    Ok(QueueLimit { concurrency: concurrency.and_then(count), rate, fair: None })
 }
 
 /// Sets the limits of the queue, in place of those that it has.
+///
+/// # Errors
+/// `Rejected` when groups are to take turns: BullMQ hands out in the order of its list, and its groups are not in the
+/// open edition.
 pub(super) async fn set(inner: &Inner, limit: QueueLimit) -> Result<(), QueueError> {
+    if limit.fair.is_some() {
+        return Err(QueueError::unfair());
+    }
     let redis = inner.link.get().await?;
     let set = async {
         let queue = &redis.queue;

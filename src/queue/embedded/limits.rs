@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
-use crate::domain::{QueueLimit, StartRate, Timestamp};
+use crate::domain::{Fairness, QueueLimit, StartRate, Timestamp};
 
 /// How soon a claim looks again that found as many jobs running as may: they may end in another process.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -23,28 +23,35 @@ pub(super) struct Allowance {
     has_rate: bool,
 }
 
-/// A limit in columns: concurrency, jobs and time of the rate.
+/// A limit in columns: concurrency, jobs and time of the rate, whether groups take turns.
 pub(super) fn of_columns(row: &Row<'_>, first: usize) -> rusqlite::Result<QueueLimit> {
     let (jobs, ms): (Option<u32>, Option<i64>) = (row.get(first + 1)?, row.get(first + 2)?);
     let rate = jobs.zip(ms).map(|(jobs, ms)| StartRate { jobs, per: Duration::from_millis(ms.unsigned_abs()) });
-    Ok(QueueLimit { concurrency: row.get(first)?, rate })
+    let fair = row.get::<_, bool>(first + 3)?.then_some(Fairness::Group);
+    Ok(QueueLimit { concurrency: row.get(first)?, rate, fair })
 }
 
 /// What may be taken of a queue now; `None` while it is paused.
 pub(super) fn allowance(c: &Connection, queue: i64, now: Timestamp) -> rusqlite::Result<Option<Allowance>> {
-    let row = |row: &Row<'_>| -> rusqlite::Result<(bool, QueueLimit, Option<i64>, u32, bool)> {
-        Ok((row.get(0)?, of_columns(row, 1)?, row.get(4)?, row.get(5)?, row.get(6)?))
+    let row = |row: &Row<'_>| -> rusqlite::Result<(bool, QueueLimit, Option<i64>, u32)> {
+        Ok((row.get(0)?, of_columns(row, 1)?, row.get(5)?, row.get(6)?))
     };
-    let (paused, limit, from, taken, is_fair) = c
+    let (paused, limit, from, taken) = c
         .prepare_cached(
-            "SELECT paused, concurrency, rate_jobs, rate_ms, rate_from, rate_taken, fair FROM queue_names WHERE id = ?1",
+            "SELECT paused, concurrency, rate_jobs, rate_ms, fair, rate_from, rate_taken FROM queue_names WHERE id = ?1",
         )?
         .query_row([queue], row)?;
     if paused {
         return Ok(None);
     }
     let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-    let mut allowed = Allowance { queue, most: usize::MAX, again_at: None, is_fair, has_rate: limit.rate.is_some() };
+    let mut allowed = Allowance {
+        queue,
+        most: usize::MAX,
+        again_at: None,
+        is_fair: limit.fair.is_some(),
+        has_rate: limit.rate.is_some(),
+    };
     if let Some(concurrency) = limit.concurrency {
         let active: u32 = c
             .prepare_cached("SELECT count(*) FROM queue_jobs WHERE state = 3 AND queue = ?1")?

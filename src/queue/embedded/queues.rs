@@ -56,9 +56,10 @@ pub(super) async fn set_limit(inner: &Inner, queue: &QueueName, limit: QueueLimi
         let number = number_or_new(c, name.as_ref())?;
         let ms = |rate: StartRate| i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX);
         c.execute(
-            "UPDATE queue_names SET concurrency = ?2, rate_jobs = ?3, rate_ms = ?4, rate_from = NULL, rate_taken = 0
+            "UPDATE queue_names SET concurrency = ?2, rate_jobs = ?3, rate_ms = ?4, rate_from = NULL, rate_taken = 0,
+                fair = ?5
              WHERE id = ?1",
-            (number, limit.concurrency, limit.rate.map(|rate| rate.jobs), limit.rate.map(ms)),
+            (number, limit.concurrency, limit.rate.map(|rate| rate.jobs), limit.rate.map(ms), limit.fair.is_some()),
         )
     });
     set.await?;
@@ -73,7 +74,7 @@ pub(super) async fn list(inner: &Inner) -> Result<Vec<QueueStanding>, QueueError
         // One transaction, so that a job in motion is counted once.
         let transaction = c.unchecked_transaction()?;
         let names: Vec<(i64, Option<String>, bool, QueueLimit)> = c
-            .prepare_cached("SELECT id, name, paused, concurrency, rate_jobs, rate_ms FROM queue_names")?
+            .prepare_cached("SELECT id, name, paused, concurrency, rate_jobs, rate_ms, fair FROM queue_names")?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, limits::of_columns(row, 3)?)))?
             .collect::<rusqlite::Result<_>>()?;
         let mut all = Vec::with_capacity(names.len());

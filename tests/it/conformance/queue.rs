@@ -79,6 +79,8 @@ conformance! {
         no_more_is_held_than_there_is,
         a_large_job_is_not_starved_by_small_ones,
         a_job_that_no_worker_can_run_is_taken_to_be_refused,
+        groups_take_turns_in_a_fair_queue_or_that_is_refused,
+        a_group_runs_no_more_at_once_than_its_limit,
         deduplication_without_ttl_holds_until_the_job_has_ended,
         deduplication_with_ttl_holds_until_it_has_passed,
         a_key_is_free_when_its_job_has_left_the_queue,

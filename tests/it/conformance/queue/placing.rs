@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use jobber::domain::{Amounts, Capacity, Free, JobOptions, JobState, Labels, Needs, QueueName, Verdict, WorkerId};
-use jobber::queue::{ClaimOptions, Claims, Lease, Placement, Placing};
+use jobber::domain::{
+    Amounts, Capacity, Fairness, Free, GroupName, JobOptions, JobState, Labels, Needs, QueueLimit, QueueName, Verdict,
+    WorkerId,
+};
+use jobber::queue::{ClaimOptions, Claims, Lease, Placement, Placing, QueueErrorKind};
 
 use super::fixture::*;
 
@@ -208,4 +211,81 @@ pub(super) async fn a_job_that_no_worker_can_run_is_taken_to_be_refused(fixture:
     let lease = next(&mut claims).await;
     lease.settle(Verdict::Fail { error: "no worker could run it".to_owned() }).await;
     here.until(&id, JobState::Failed).await;
+}
+
+fn of_group(group: &str, limit: Option<u32>) -> impl FnOnce(&mut JobOptions) {
+    let group = GroupName::parse(group).unwrap();
+    move |o| {
+        o.group = Some(group);
+        o.group_limit = limit;
+    }
+}
+
+fn group_of(lease: &Lease) -> String {
+    lease.job().options.group.as_ref().map_or("none".to_owned(), ToString::to_string)
+}
+
+pub(super) async fn groups_take_turns_in_a_fair_queue_or_that_is_refused(fixture: Fixture) {
+    let here = fixture.instance().await;
+    for group in ["alice", "bob"] {
+        here.queue.submit((0..20).map(|_| job_with(of_group(group, None))).collect(), None).await.unwrap();
+    }
+    here.submit(job()).await;
+    let fair = QueueLimit { fair: Some(Fairness::Group), ..QueueLimit::default() };
+    let name = here.queue.queues().await.unwrap().remove(0).name;
+    let set = here.operator.set_limit(&name, fair).await;
+    let Ok(()) = set else {
+        let error = set.unwrap_err();
+        assert_eq!(error.kind, QueueErrorKind::Rejected, "{error}");
+        return assert!(error.to_string().contains("a queue of its own"), "{error}");
+    };
+    assert_eq!(here.queue.queues().await.unwrap()[0].limit, fair);
+    let mut claims = here.claim(3).await;
+    let mut order = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let lease = next(&mut claims).await;
+        order.push(group_of(&lease));
+        held.push(lease);
+    }
+    order.sort();
+    assert_eq!(order, ["alice", "bob", "none"], "one of each, though all of alice's were there first");
+    for turn in 0..10 {
+        let done = held.remove(0);
+        done.settle(Verdict::Complete { result: None }).await;
+        held.push(next(&mut claims).await);
+        let mut running: Vec<_> = held.iter().map(group_of).collect();
+        running.sort();
+        let alice = running.iter().filter(|group| *group == "alice").count();
+        assert!((1..=2).contains(&alice), "{turn}: {running:?}");
+    }
+}
+
+pub(super) async fn a_group_runs_no_more_at_once_than_its_limit(fixture: Fixture) {
+    let (here, there) = (fixture.instance().await, fixture.instance().await);
+    here.queue.submit((0..12).map(|_| job_with(of_group("array", Some(2)))).collect(), None).await.unwrap();
+    let other = here.submit(job()).await;
+    let (mut one, mut two) = (here.claim(4).await, there.claim(4).await);
+    let (mut running, mut done, mut most, mut others) = (Vec::new(), 0, 0, 0);
+    while done < 12 || others == 0 {
+        let lease = tokio::select! {
+            lease = next(&mut one) => lease,
+            lease = next(&mut two) => lease,
+            // Only when no other comes: the limit is reached.
+            () = tokio::time::sleep(std::time::Duration::from_millis(300)), if !running.is_empty() => {
+                let lease: Lease = running.remove(0);
+                lease.settle(Verdict::Complete { result: None }).await;
+                done += 1;
+                continue;
+            }
+        };
+        if lease.job().id == other {
+            lease.settle(Verdict::Complete { result: None }).await;
+            others += 1;
+            continue;
+        }
+        running.push(lease);
+        most = most.max(running.len());
+    }
+    assert_eq!((most, others), (2, 1));
 }

@@ -149,7 +149,7 @@ pub(super) async fn a_queue_is_paused_alone(fixture: Fixture) {
 
 pub(super) async fn a_queue_runs_no_more_at_once_than_its_limit(fixture: Fixture) {
     let (here, there) = (fixture.instance().await, fixture.instance().await);
-    let limit = QueueLimit { concurrency: Some(2), rate: None };
+    let limit = QueueLimit { concurrency: Some(2), ..QueueLimit::default() };
     here.operator.set_limit(&name("a"), limit).await.unwrap();
     let listed = there.queue.queues().await.unwrap();
     assert_eq!(listed.iter().find(|queue| queue.name == name("a")).unwrap().limit, limit);
@@ -171,7 +171,7 @@ pub(super) async fn a_queue_runs_no_more_at_once_than_its_limit(fixture: Fixture
 pub(super) async fn a_queue_starts_no_more_in_a_time_than_its_rate(fixture: Fixture) {
     let here = fixture.instance().await;
     let rate = StartRate { jobs: 2, per: Duration::from_secs(4) };
-    here.operator.set_limit(&name("a"), QueueLimit { concurrency: None, rate: Some(rate) }).await.unwrap();
+    here.operator.set_limit(&name("a"), QueueLimit { rate: Some(rate), ..QueueLimit::default() }).await.unwrap();
     fill(&here, &["a"], 4).await;
     let mut claims = serve(&here, &["a"], QueueOrder::Weighted, 4).await;
     let began = Instant::now();
