@@ -31,7 +31,7 @@ use crate::store::Retention;
 use crate::tls::{Certificate, Validity};
 use crate::traces::{TraceSettings, TracedQueue, Traces};
 use crate::wiring::{self, ServerPorts, WorkerPorts};
-use crate::worker::{Policies, Worker, WorkerSettings};
+use crate::worker::{Lifetime, Policies, Worker, WorkerSettings};
 
 /// Where the API listens, and how.
 pub(super) struct ApiListener {
@@ -347,7 +347,7 @@ pub(super) fn build_worker(
     environment: Vec<(String, String)>,
     ports: &WorkerPorts,
     clock: &Clock,
-    burst: Option<Duration>,
+    lifetime: Lifetime,
     traces: &Traces,
 ) -> anyhow::Result<(Worker, Guard)> {
     let host = host_name();
@@ -367,7 +367,7 @@ pub(super) fn build_worker(
         crash_limit: config.worker.crash_limit,
         defaults: config.defaults.clone(),
         jobs: config.jobs.clone(),
-        burst,
+        lifetime,
     };
     let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
     let policies = Policies::new(rules, cache, embedder, seeds(config.failures_seed), threshold(config));
