@@ -1,6 +1,7 @@
 //! Numbers about many jobs: pure arithmetic on aggregates, no I/O.
 
 pub mod attempts;
+pub mod backlog;
 pub mod categories;
 pub mod co_running;
 pub mod concurrency;

@@ -35,6 +35,9 @@ async fn a_worker_serves_the_queues_that_it_is_told() {
     assert!(why.contains("no worker serves the queue my-job-queue"), "{why}");
     let encoed = listed(&serve, "encoed").await;
     assert_eq!((&encoed["waiting"], &encoed["workers"], &encoed["is_default"]), (&json!(1), &json!(0), &json!(false)));
+    assert_eq!(encoed["backlog"]["jobs"], 1, "{encoed}");
+    let status = serve.cli(&["queue", "status", "encoed"]).await.stdout;
+    assert!(status.contains("backlog") && status.contains("1 ready, some "), "{status}");
     let default = listed(&serve, "my-job-queue").await;
     assert_eq!((&default["waiting"], &default["is_default"]), (&json!(1), &json!(true)));
     assert_eq!(listed(&serve, "encode").await["workers"], 1);
