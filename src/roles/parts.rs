@@ -139,7 +139,8 @@ fn exposition(config: &Config, role: Role) -> Arc<Exposition> {
         store,
         data_dir: config.data_dir.clone(),
         database: wiring::database_file(config),
-        bullmq_queue: config.bullmq_names.then(|| config.queue.name.to_string()),
+        default_queue: config.queue.name.to_string(),
+        bullmq_names: config.bullmq_names,
         ..ExpositionSettings::default()
     }))
 }
