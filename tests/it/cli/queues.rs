@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::parse;
-use crate::harness::{Jobber, Place, eventually};
+use crate::harness::{Jobber, Place, Start, eventually};
 
 /// The queue of this name, as `queue ls` shows it.
 async fn listed(j: &Jobber, name: &str) -> Value {
@@ -74,6 +74,50 @@ async fn a_queue_is_paused_resumed_and_cleaned_alone() {
     let unknown = j.cli(&["queue", "status", "nowhere"]).await;
     assert_eq!(unknown.code, 3, "{unknown:?}");
     assert!(unknown.stderr.contains("there is no queue nowhere"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn failures_and_statistics_of_one_queue_are_told() {
+    told_by_queue(Jobber::dev()).await;
+}
+
+#[tokio::test]
+async fn failures_and_statistics_of_one_queue_are_told_on_redis() {
+    let redis = crate::harness::redis::Redis::start();
+    told_by_queue(Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url())).await;
+}
+
+async fn told_by_queue(start: Start) {
+    let j = start.arg("--queue=encode").arg("--queue=my-job-queue").start().await;
+    j.job("some", "#!/bin/sh\n[ -z \"$1\" ] || { echo \"$1\" >&2; exit 1; }\n");
+    let say = ["disk full in encode", "", "no route to host"];
+    for (queue, text) in ["encode", "encode", "my-job-queue"].into_iter().zip(say) {
+        let arguments: Vec<_> = [text].into_iter().filter(|text| !text.is_empty()).collect();
+        let id = j.submit(json!({"name": "some", "queue": queue, "arguments": arguments, "attempts": 1})).await;
+        j.wait_final(&id).await;
+    }
+    let ask = async |args: &[&str]| parse(&j.cli(&[args, &["-o", "json"]].concat()).await.stdout);
+    let texts = |report: &Value| {
+        let items = report["items"].as_array().unwrap().iter();
+        items.map(|item| item["text"].as_str().unwrap().trim().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("all of it in history", async || {
+        (ask(&["failures"]).await["total"] == 2 && ask(&["stats", "durations"]).await["items"][0]["running"]["n"] == 3)
+            .then_some(())
+    })
+    .await;
+    for (queue, said, ran, completed) in [("encode", say[0], 2, 1), ("my-job-queue", say[2], 1, 0)] {
+        assert_eq!(texts(&ask(&["failures", "--queue", queue]).await), [said], "{queue}");
+        let days = ask(&["failures", "--queue", queue, "--trend", "1"]).await;
+        assert_eq!(days["items"][0]["trend"][0]["count"], 1, "{days}");
+        let durations = ask(&["stats", "durations", "--queue", queue]).await;
+        assert_eq!(durations["items"][0]["running"]["n"], ran, "{durations}");
+        let attempts = ask(&["stats", "attempts", "--queue", queue, "--name", "some"]).await;
+        assert_eq!(attempts["items"][0]["completed_within"]["hits"], completed, "{attempts}");
+    }
+    assert_eq!(ask(&["failures", "--queue", "nowhere"]).await["total"], 0);
+    assert_eq!(j.cli(&["stats", "throughput", "--queue", "encode"]).await.code, 2);
+    assert_eq!(j.get("/api/v1/failures?queue=a:b").await.0, 400);
 }
 
 #[tokio::test]
