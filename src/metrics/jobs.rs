@@ -366,7 +366,7 @@ impl JobMetrics {
 
     /// How many jobs of each queue have completed, failed and been cancelled, where `default` is the default queue.
     pub(super) fn ended_by_queue(&self, default: &str) -> BTreeMap<Box<str>, [u64; 3]> {
-        let mut ended: BTreeMap<_, [u64; 3]> = BTreeMap::new();
+        let mut ended: BTreeMap<Box<str>, [u64; 3]> = BTreeMap::from([(default.into(), [0; 3])]);
         for (queue, counts) in self.ended_by_queue.all() {
             let sums = ended.entry(if queue.is_empty() { default.into() } else { queue }).or_default();
             sums.iter_mut().zip(&*counts).for_each(|(sum, count)| *sum += count.load(Ordering::Relaxed));

@@ -192,8 +192,10 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken, kill: CancellationToken) -> Result<(), QueueError> {
         let (worker, tasks) = (self.clone(), TaskTracker::new());
         let drain = stop.child_token();
+        // Cancelled when the worker takes nothing new, whether or not what runs has a deadline.
+        let closed = drain.child_token();
         let heart_stop = CancellationToken::new();
-        let heart = tasks.spawn(heartbeat::beat(self.clone(), drain.clone(), heart_stop.clone()));
+        let heart = tasks.spawn(heartbeat::beat(self.clone(), drain.clone(), closed.clone(), heart_stop.clone()));
         if let Some(max_time) = self.settings.lifetime.max_time {
             let (drain, heart_stop) = (drain.clone(), heart_stop.clone());
             tasks.spawn(async move {
@@ -231,7 +233,7 @@ impl Worker {
             worker: self,
         });
         tracing::info!(worker = %context.worker.settings.id, slots = context.worker.slots.count(), "working");
-        take_leases(&context, claims, &drain).await;
+        take_leases(&context, claims, &drain, &closed).await;
         finish(&context, &kill, &give_up).await;
         heart_stop.cancel();
         // A panic of the heartbeat has been reported already; the farewell matters more.
@@ -275,7 +277,12 @@ impl Worker {
 
 /// Takes leases and starts a task for each, until asked to drain or the worker's lifetime is over: in a burst when there is
 /// nothing to do.
-async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &CancellationToken) {
+async fn take_leases(
+    context: &Arc<WorkerContext>,
+    mut claims: Claims,
+    drain: &CancellationToken,
+    closed: &CancellationToken,
+) {
     let attempts = &context.attempts;
     let allowance = &context.allowance;
     let burst = context.worker.settings.lifetime.burst;
@@ -322,6 +329,7 @@ async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &C
             },
         }
     }
+    closed.cancel();
     claims.close().await;
     if allowance.is_used_up() {
         // The last jobs may take as long as the others. Only a worker that was asked to end has a deadline.

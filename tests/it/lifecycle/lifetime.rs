@@ -47,6 +47,12 @@ async fn begins_no_more_than_it_may(on: impl Fn(&Arc<Place>, Start) -> Start) {
     let long = serve.submit(json!({"name": "long", "queue": "last"})).await;
     let started = on(&place, Jobber::work().arg("--max-jobs=1").arg("--drain-timeout=500ms").arg("--queue=last"));
     let mut work = started.start().await;
+    eventually("that it takes nothing more", async || {
+        let (_, workers) = serve.get("/api/v1/workers").await;
+        let (_, view) = serve.get(&format!("/api/v1/jobs/{long}")).await;
+        (workers["items"][0]["draining"] == true && view["state"] == "active").then_some(())
+    })
+    .await;
     assert_eq!(work.ended().await, 0, "{}", work.log());
     let view = serve.wait_final(&long).await;
     assert_eq!(view["state"], "completed", "the last job may take its time: {view}");
