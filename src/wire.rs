@@ -30,7 +30,7 @@ pub use overview::{
     ThroughputItem, ThroughputReport, WorkersTotal,
 };
 pub use problem::{FieldProblem, Problem};
-pub use queue::{CleanBody, Cleaned, QueueView};
+pub use queue::{Backlog, CleanBody, Cleaned, QueueView};
 pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
 pub use selection::JobSelection;
 pub use session::{Access, Session, SignIn, SignedInBy};

@@ -4,7 +4,9 @@
 //! [`auth`] (access), the router below, and one handler. A handler parses the request, calls a port,
 //! and makes the answer. The API writes to the queue and to the event log, never to history.
 
+mod attempt_means;
 mod auth;
+mod backlog;
 mod binaries;
 mod body;
 mod body_room;

@@ -15,7 +15,7 @@ use super::query::{self, Params};
 use super::snapshots::{STEP, Snapshot};
 use super::state::Api;
 use crate::background::{BackgroundLoop, NextRun, Period};
-use crate::domain::{Entry, JobState, PageRequest, Timestamp};
+use crate::domain::{Entry, JobState, PageRequest, QueueName, Timestamp};
 use crate::events::{Cursor, LogSpan};
 use crate::queue::{QueueError, QueuedJob, WorkerInfo};
 use crate::stats::categories::categories;
@@ -110,7 +110,7 @@ async fn look(api: &Api, failing: &mut Counted) -> Overview {
     let now = api.clock.now();
     let (counts, oldest, workers, log, folded, parked, failing, ()) = tokio::join!(
         asked(api.queue.counts()),
-        asked(oldest_ready(api)),
+        asked(oldest_ready(api, None)),
         asked(api.queue.workers()),
         asked(api.source.span()),
         asked(api.history.cursor()),
@@ -158,8 +158,8 @@ async fn asked<T, E: std::error::Error>(call: impl Future<Output = Result<T, E>>
 }
 
 /// Of the first ready job without a priority and the first with one, that which is ready for longer.
-pub(super) async fn oldest_ready(api: &Api) -> Result<Option<QueuedJob>, QueueError> {
-    let first = |state| api.queue.page(None, state, PageRequest::first(1));
+pub(super) async fn oldest_ready(api: &Api, queue: Option<&QueueName>) -> Result<Option<QueuedJob>, QueueError> {
+    let first = |state| api.queue.page(queue, state, PageRequest::first(1));
     let (waiting, prioritized) = tokio::try_join!(first(JobState::Waiting), first(JobState::Prioritized))?;
     Ok(waiting.items.into_iter().chain(prioritized.items).min_by_key(QueuedJob::ready_since))
 }

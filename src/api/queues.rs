@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
 
+use super::backlog::{SAMPLE, backlog, sample_of_each};
 use super::body::Json;
 use super::problem::ApiError;
 use super::query::Segment;
@@ -42,7 +44,10 @@ pub(super) async fn clean_all(
 
 /// `GET /api/v1/queues`: the queues, by name.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<QueueView>>, ApiError> {
-    Ok(axum::Json(Listing { items: views(&api).await?, next_cursor: None }))
+    let queues = standings(&api).await?;
+    let sample = sample_of_each(queues.len());
+    let items = try_join_all(queues.into_iter().map(|view| with_backlog(&api, view, sample))).await?;
+    Ok(axum::Json(Listing { items, next_cursor: None }))
 }
 
 /// `GET /api/v1/queues/{name}`.
@@ -85,23 +90,30 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: 
     }
 }
 
-async fn views(api: &Api) -> Result<Vec<QueueView>, ApiError> {
+/// The queues, without their backlogs.
+async fn standings(api: &Api) -> Result<Vec<QueueView>, ApiError> {
     let (queues, workers) = tokio::try_join!(api.queue.queues(), api.queue.workers())?;
     let default = &api.settings.default_queue;
     let view = |QueueStanding { name, counts, limit }| {
         let serving = workers.iter().filter(|worker| worker.serves(&name, default));
         let workers = serving.filter(|worker| worker.takes_jobs()).count();
         let workers = u64::try_from(workers).unwrap_or(u64::MAX);
-        QueueView { is_default: name == *default, workers, name, counts, limit }
+        QueueView { is_default: name == *default, workers, name, counts, limit, backlog: None }
     };
     Ok(queues.into_iter().map(view).collect())
 }
 
 async fn find(api: &Api, name: &QueueName) -> Result<QueueView, ApiError> {
-    views(api).await?.into_iter().find(|view| view.name == *name).ok_or_else(|| {
+    let found = standings(api).await?.into_iter().find(|view| view.name == *name).ok_or_else(|| {
         let detail = format!("there is no queue {name}: it comes with its first job");
         ApiError::new(StatusCode::NOT_FOUND, "unknown_queue", detail)
-    })
+    })?;
+    with_backlog(api, found, SAMPLE).await
+}
+
+async fn with_backlog(api: &Api, view: QueueView, sample: usize) -> Result<QueueView, ApiError> {
+    let backlog = backlog(api, &view.name, &view.counts, sample).await?;
+    Ok(QueueView { backlog: Some(backlog), ..view })
 }
 
 async fn set_paused(api: &Api, queue: Option<&QueueName>, paused: bool) -> Result<(), ApiError> {

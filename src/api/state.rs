@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::attempt_means::AttemptMeans;
 use super::body_room::BodyRoom;
 use super::category_preview::CategoryPreview;
 use super::feed::Feed;
@@ -215,6 +216,8 @@ pub struct Api {
     pub(super) feed: Feed,
     /// Counts what the event log tells.
     pub(super) throughput: Throughput,
+    /// How long attempts take, for those who ask what waits.
+    pub(super) attempt_means: AttemptMeans,
     /// The overview, for those who watch it.
     pub(super) overviews: Overviews,
     /// Bounds the memory of the large bodies in flight.
@@ -250,6 +253,7 @@ impl Api {
             settings,
             feed: Feed::default(),
             throughput: Throughput::default(),
+            attempt_means: AttemptMeans::default(),
             overviews: Overviews::default(),
             body_room: BodyRoom::new(),
             draining: CancellationToken::new(),

@@ -25,6 +25,7 @@ mod bulk;
 mod failures;
 mod openapi;
 mod overview;
+mod queues;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);

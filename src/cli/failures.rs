@@ -6,7 +6,7 @@ use super::values::FilterArgs;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, StatsQuery};
-use crate::domain::Clock;
+use crate::domain::{Clock, QueueName};
 use crate::stats::DayCount;
 use crate::wire::failures::{FailureGroup, FailuresReport};
 
@@ -15,6 +15,9 @@ use crate::wire::failures::{FailureGroup, FailuresReport};
 pub struct FailuresArgs {
     #[command(flatten)]
     filter: FilterArgs,
+    /// Only jobs of this queue
+    #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse)]
+    queue: Option<QueueName>,
     /// How many at most [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: Option<u16>,
@@ -91,7 +94,7 @@ pub(super) async fn failures(args: FailuresArgs, client: &Client, console: &mut 
     more.extend(args.trend.map(|days| ("trend", days.to_string())));
     more.extend(args.limit.map(|limit| ("limit", limit.to_string())));
     let (since, until) = (filter.since.map(|m| m.resolve(now)), filter.until.map(|m| m.resolve_day(now)));
-    let report = client.failures(&StatsQuery { name: filter.name, since, until, more }).await?;
+    let report = client.failures(&StatsQuery { name: filter.name, queue: args.queue, since, until, more }).await?;
     console.show(&report)?;
     if report.total > report.items.len() {
         console.hint(&format!("there are {} different errors: raise --limit", report.total));

@@ -11,7 +11,7 @@ use super::{CliError, Console, Exit};
 use crate::client::Client;
 use crate::domain::{Fairness, JobState, QueueLimit, QueueName, StartRate};
 use crate::queue::StateCounts;
-use crate::wire::{CleanBody, Cleaned, QueueView};
+use crate::wire::{Backlog, CleanBody, Cleaned, QueueView};
 
 /// `jobber queue`.
 #[derive(Debug, Clone, Subcommand)]
@@ -112,7 +112,27 @@ impl View for QueueView {
             out.field("slots", "in turn among groups");
         }
         out.field("workers", self.workers.to_string());
+        if let Some(backlog) = self.backlog {
+            out.field("backlog", shown(&backlog));
+        }
     }
+}
+
+/// The jobs that are ready, and how long they will take one core.
+fn shown(backlog: &Backlog) -> String {
+    let Backlog { jobs, core_seconds, unknown_jobs, sampled } = *backlog;
+    let (Some(seconds), Some(unknown)) = (core_seconds, unknown_jobs) else {
+        return format!("{jobs} ready; history does not tell how long they take");
+    };
+    let time = show_duration(Duration::try_from_secs_f64(seconds.round()).unwrap_or(Duration::MAX));
+    let mut text = format!("{jobs} ready, some {time} of one core");
+    if unknown > 0 {
+        text.push_str(&format!(", {unknown} of them of unknown length"));
+    }
+    if sampled < jobs {
+        text.push_str(&format!(" (by the first {sampled})"));
+    }
+    text
 }
 
 #[derive(Serialize)]
@@ -193,6 +213,19 @@ mod tests {
     use super::super::tests::rendered;
     use super::*;
     use crate::cli::Format;
+
+    #[test]
+    fn a_backlog_reads_well() {
+        let all = Backlog { jobs: 40, core_seconds: Some(90.4), unknown_jobs: Some(0), sampled: 40 };
+        assert_eq!(shown(&all), "40 ready, some 1m 30s of one core");
+        let part = Backlog { jobs: 50_000, core_seconds: Some(3600.0), unknown_jobs: Some(7), sampled: 1000 };
+        assert_eq!(
+            shown(&part),
+            "50000 ready, some 1h 0m of one core, 7 of them of unknown length (by the first 1000)"
+        );
+        let away = Backlog { core_seconds: None, unknown_jobs: None, ..all };
+        assert_eq!(shown(&away), "40 ready; history does not tell how long they take");
+    }
 
     #[test]
     fn counts_read_well() {

@@ -50,6 +50,12 @@ pub struct WorkArgs {
     /// End when the queue is empty
     #[arg(long)]
     pub burst: bool,
+    /// End after so many attempts, when the last of them has ended
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_jobs: Option<u64>,
+    /// Drain after so long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub max_time: Option<Duration>,
 }
 
 /// Where a server listens.

@@ -22,7 +22,11 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
             listen(&mut given, &args.listen, globals);
             set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
         }
-        Command::Work(args) => worker(&mut given, &args.worker, own),
+        Command::Work(args) => {
+            worker(&mut given, &args.worker, own);
+            set(&mut given, "worker.max_jobs", args.max_jobs.map(|n| n.to_string()));
+            set(&mut given, "worker.max_time", args.max_time.map(millis));
+        }
         Command::Exec(args) => {
             set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
             environment(&mut given, &args.environment, own);

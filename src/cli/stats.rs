@@ -8,7 +8,7 @@ use super::values::Moment;
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, StatsQuery};
-use crate::domain::Clock;
+use crate::domain::{Clock, QueueName};
 use crate::stats::intervals::FEWEST;
 use crate::stats::{Chance, Difference, Quantiles, Rate};
 use crate::wire::ThroughputReport;
@@ -22,6 +22,9 @@ pub struct StatsArgs {
     /// Only jobs of this binary
     #[arg(long, global = true, value_name = "NAME")]
     name: Option<String>,
+    /// Only jobs of this queue
+    #[arg(long, global = true, value_name = "QUEUE", value_parser = QueueName::parse)]
+    queue: Option<QueueName>,
     /// Only jobs submitted on that day or later: 7d, or 2026-11-24T00:00:00Z
     #[arg(long, global = true, value_name = "DURATION|RFC3339")]
     since: Option<Moment>,
@@ -65,12 +68,13 @@ pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Consol
         _ => Vec::new(),
     };
     if matches!(args.what, What::Throughput { .. })
-        && (args.name.is_some() || args.since.is_some() || args.until.is_some())
+        && (args.name.is_some() || args.queue.is_some() || args.since.is_some() || args.until.is_some())
     {
         return Err(CliError::Usage("throughput is of all jobs and ends now: give --minutes alone".to_owned()));
     }
     let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve_day(now)));
-    let ask = Ask { query: StatsQuery { name: args.name, since, until, more }, csv: args.csv, client };
+    let ask =
+        Ask { query: StatsQuery { name: args.name, queue: args.queue, since, until, more }, csv: args.csv, client };
     match args.what {
         What::Attempts { .. } => ask.show::<AttemptsReport>("attempts", console).await,
         What::Concurrency => ask.show::<ConcurrencyReport>("concurrency", console).await,

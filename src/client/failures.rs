@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::transport::encode;
 use super::{Client, ClientError};
-use crate::domain::Timestamp;
+use crate::domain::{QueueName, Timestamp};
 use crate::wire::failures::{
     CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, NewCategory, PresetListing,
     TestBody, Tested, ThresholdBody,
@@ -16,6 +16,8 @@ use crate::wire::failures::{
 pub struct StatsQuery {
     /// Only jobs of this binary.
     pub name: Option<String>,
+    /// Only jobs of this queue.
+    pub queue: Option<QueueName>,
     /// Only jobs submitted on this day or later.
     pub since: Option<Timestamp>,
     /// Only jobs submitted before this day begins (UTC).
@@ -28,6 +30,7 @@ impl StatsQuery {
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = self.more.clone();
         pairs.extend(self.name.iter().map(|name| ("name", name.clone())));
+        pairs.extend(self.queue.iter().map(|queue| ("queue", queue.to_string())));
         pairs.extend(self.since.map(|t| ("since", t.to_string())));
         pairs.extend(self.until.map(|t| ("until", t.to_string())));
         pairs

@@ -133,6 +133,8 @@ pub struct WorkerConfig {
     pub pin: bool,
     pub nice: u8,
     pub drain_timeout: Duration,
+    pub max_jobs: Option<u64>,
+    pub max_time: Option<Duration>,
     pub crash_limit: u32,
     pub output_bytes: usize,
     pub spool_bytes: usize,
@@ -367,6 +369,8 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
         pin: must(layers, "worker.pin", boolean)?,
         nice: must(layers, "worker.nice", |t| within(number(t)?, 0, 19))?,
         drain_timeout: must(layers, "worker.drain_timeout", notation::duration)?,
+        max_jobs: layers.get("worker.max_jobs", |t| at_least(number(t)?, 1, "1"))?,
+        max_time: layers.get("worker.max_time", |t| at_least(notation::duration(t)?, Duration::from_secs(1), "1s"))?,
         crash_limit: must(layers, "worker.crash_limit", number)?,
         output_bytes: must(layers, "worker.output_bytes", |t| {
             let bytes = within(notation::size(t)?, 1024, 64 << 20).map_err(|_| "1KiB to 64MiB".to_owned())?;

@@ -349,6 +349,18 @@ const OWN: &[Setting] = &[
         "How long running jobs may go on after SIGTERM, before they are stopped and given back.",
     ),
     setting(
+        "worker.max_jobs",
+        &["JOBBER_MAX_JOBS"],
+        "",
+        "How many attempts `jobber work` begins before it takes no more, lets them end and ends; unset for no such limit.",
+    ),
+    setting(
+        "worker.max_time",
+        &["JOBBER_MAX_TIME"],
+        "",
+        "How long `jobber work` takes jobs before it drains as after SIGTERM; unset for no such limit.",
+    ),
+    setting(
         "worker.crash_limit",
         &["JOBBER_CRASH_LIMIT"],
         "3",

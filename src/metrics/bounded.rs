@@ -37,6 +37,15 @@ impl<T: Clone> Bounded<T> {
         drop(known);
         self.other.get_or_init(|| make(OTHER)).clone()
     }
+
+    /// All places, in order, with the labels that they got.
+    pub(super) fn all(&self) -> Vec<(Box<str>, T)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = known.iter().map(|(value, place)| (value.clone(), place.clone())).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all.extend(self.other.get().map(|other| (OTHER.into(), other.clone())));
+        all
+    }
 }
 
 #[cfg(test)]
@@ -48,5 +57,7 @@ mod tests {
         let bounded = Bounded::new(2);
         let label = |value: &str| bounded.get(value, str::to_owned);
         assert_eq!(["a", "b", "c", "d", "a", "b"].map(label), ["a", "b", OTHER, OTHER, "a", "b"]);
+        let all = bounded.all();
+        assert_eq!(all.iter().map(|(label, _)| &**label).collect::<Vec<_>>(), ["a", "b", OTHER]);
     }
 }

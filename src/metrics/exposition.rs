@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::METRICS;
 use super::process::{DiskCollector, ProcessCollector};
-use super::snapshot::{BullMqCollector, SnapshotCollector};
+use super::snapshot::{BullMqCollector, EndsCollector, SnapshotCollector};
 
 /// What the process does, and so which metrics it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +48,10 @@ pub struct ExpositionSettings {
     pub data_dir: PathBuf,
     /// The file of the embedded database.
     pub database: PathBuf,
-    /// The queue's name, if BullMQ's names of metrics are to be shown too.
-    pub bullmq_queue: Option<String>,
+    /// The name of the default queue.
+    pub default_queue: String,
+    /// Whether to show BullMQ's names of metrics, too.
+    pub bullmq_names: bool,
 }
 
 impl Default for ExpositionSettings {
@@ -61,7 +63,8 @@ impl Default for ExpositionSettings {
             store: "sqlite",
             data_dir: PathBuf::new(),
             database: PathBuf::new(),
-            bullmq_queue: None,
+            default_queue: String::new(),
+            bullmq_names: false,
         }
     }
 }
@@ -83,14 +86,15 @@ pub struct Exposition {
 impl Exposition {
     /// Registers what the role has.
     pub fn new(settings: ExpositionSettings) -> Self {
-        let ExpositionSettings { role, version, queue, store, data_dir, database, bullmq_queue } = settings;
+        let ExpositionSettings { role, version, queue, store, data_dir, database, default_queue, bullmq_names } =
+            settings;
         let mut registry = Registry::default();
         if role != Role::Work {
             METRICS.http.register(&mut registry);
         }
         registry.register_collector(Box::new(ProcessCollector::new()));
-        if let Some(queue) = bullmq_queue.filter(|_| role != Role::Work) {
-            registry.register_collector(Box::new(BullMqCollector { queue }));
+        if bullmq_names && role != Role::Work {
+            registry.register_collector(Box::new(BullMqCollector { default_queue: default_queue.clone() }));
         }
         let own = registry.sub_registry_with_prefix("jobber");
         let build: Family<Build, Gauge> = Family::default();
@@ -102,6 +106,7 @@ impl Exposition {
             METRICS.server.register(own);
             METRICS.http.register_prefixed(own);
             own.register_collector(Box::new(SnapshotCollector));
+            own.register_collector(Box::new(EndsCollector { default_queue }));
         }
         if role != Role::Serve {
             METRICS.worker.register(own);

@@ -3,8 +3,9 @@
 //! Only the leading projector counts here, as it commits. So the sums over all servers equal what the API counts, and no
 //! event is counted by two servers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,12 +17,14 @@ use prometheus_client::registry::Registry;
 use super::Histograms;
 use super::bounded::Bounded;
 use crate::domain::outcome::signal_name;
-use crate::domain::{Fingerprint, Job, JobId, JobName, Outcome, OutcomeKind, Timestamp, Usage};
+use crate::domain::{Fingerprint, Job, JobId, JobName, Outcome, OutcomeKind, QueueName, Timestamp, Usage};
 
 /// Job names with series of their own.
 const NAMES: usize = 64;
 /// Schedules with series of their own.
 const SCHEDULES: usize = 200;
+/// Queues with series of their own.
+pub(super) const QUEUES: usize = 100;
 /// Signals with series of their own: all that Linux has.
 const SIGNALS: usize = 64;
 
@@ -73,7 +76,7 @@ pub enum JobResult {
 }
 
 impl JobResult {
-    const ALL: [(JobResult, &'static str); 3] =
+    pub(super) const ALL: [(JobResult, &'static str); 3] =
         [(JobResult::Completed, "completed"), (JobResult::Failed, "failed"), (JobResult::Cancelled, "cancelled")];
 }
 
@@ -224,8 +227,8 @@ pub struct JobMetrics {
     fired: Family<OfSchedule, Counter>,
     skipped: Family<OfSchedule, Counter>,
     lateness: Histogram,
-    /// How many jobs have completed, and how many have failed for any reason: for BullMQ's names.
-    totals: [Counter; 2],
+    /// Jobs that have ended, by queue and result. The default queue, of which a job does not tell the name, has none here.
+    ended_by_queue: Bounded<Arc<[AtomicU64; 3]>>,
 }
 
 impl Default for JobMetrics {
@@ -251,7 +254,7 @@ impl Default for JobMetrics {
             fired: Family::default(),
             skipped: Family::default(),
             lateness: Histogram::new(LATENESS),
-            totals: Default::default(),
+            ended_by_queue: Bounded::new(QUEUES),
         }
     }
 }
@@ -320,7 +323,8 @@ impl JobMetrics {
             }
             JobFactKind::Finished { result, attempts, is_exhausted } => {
                 series.finished[*result as usize].inc();
-                self.totals[usize::from(*result != JobResult::Completed)].inc();
+                let queue = fact.job.options.queue.as_ref().map_or("", QueueName::as_str);
+                self.ended_by_queue.get(queue, |_| Arc::default())[*result as usize].fetch_add(1, Ordering::Relaxed);
                 self.attempts.observe(*attempts as f64);
                 if *is_exhausted {
                     series.exhausted.inc();
@@ -360,9 +364,14 @@ impl JobMetrics {
         self.schedules.get(schedule, make)
     }
 
-    /// How many jobs have completed, and how many have failed for any reason.
-    pub(super) fn totals(&self) -> [u64; 2] {
-        [self.totals[0].get(), self.totals[1].get()]
+    /// How many jobs of each queue have completed, failed and been cancelled, where `default` is the default queue.
+    pub(super) fn ended_by_queue(&self, default: &str) -> BTreeMap<Box<str>, [u64; 3]> {
+        let mut ended: BTreeMap<Box<str>, [u64; 3]> = BTreeMap::from([(default.into(), [0; 3])]);
+        for (queue, counts) in self.ended_by_queue.all() {
+            let sums = ended.entry(if queue.is_empty() { default.into() } else { queue }).or_default();
+            sums.iter_mut().zip(&*counts).for_each(|(sum, count)| *sum += count.load(Ordering::Relaxed));
+        }
+        ended
     }
 
     fn series(&self, name: &JobName) -> Arc<NameSeries> {

@@ -32,7 +32,7 @@ pub use http::{HttpMetrics, OpenStream};
 pub use jobs::{JobFact, JobFactKind, JobMetrics, JobResult, Source};
 pub use process::resident_memory;
 pub use server::ServerMetrics;
-pub use snapshot::{Lag, QueueCounts, Snapshot, SnapshotCell};
+pub use snapshot::{Lag, QueueCounts, QueueLabels, Snapshot, SnapshotCell};
 pub use worker::{Load, WorkerMetrics};
 
 /// Histograms by label. Their bounds are the same for all labels.

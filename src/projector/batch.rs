@@ -15,7 +15,8 @@
 //!
 //! A shard takes in a bounded number of sets of errors. If an attempt's error would make one more,
 //! its record is marked with [`Fingerprint::OTHER`] instead. So a shard stays the sum of the
-//! contributions of its records.
+//! contributions of its records. For the same reason a record is marked whose queue came too late
+//! for a part of its own.
 
 use std::collections::hash_map::{Entry as Place, HashMap};
 use std::collections::{BTreeMap, HashSet};
@@ -313,10 +314,16 @@ impl Batch {
         record.has_body |= record.lacks_body() && event.body.is_some();
         let (errors, was_marked) = (record.errors(), mark(record, event).is_some());
         let before = Before::of(record, event);
-        fold_job(record, at, event);
-        job.changed = true;
         let key = shard_key(record);
         let shard = self.shards.get_or_insert(key.clone(), || (StatShard::new(key), None));
+        // Decided once, before the job is counted for the first time.
+        if record.applied == Cursor::START
+            && let Some(queue) = &record.options.queue
+        {
+            record.queue_is_late = !shard.value.counts.by_queue.has_room(queue);
+        }
+        fold_job(record, at, event);
+        job.changed = true;
         if !was_marked && let Some(seen) = admit(record, &errors, &mut shard.value, event) {
             self.sightings.entry(seen.fingerprint).and_modify(|known| known.merge(&seen)).or_insert(seen);
         }

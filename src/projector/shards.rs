@@ -1,12 +1,13 @@
 //! Computes what a job record contributes to its shard. Pure.
 //!
 //! A shard is the sum of the contributions of its jobs. An event changes it by the contribution of the event's job after
-//! the event less the one before, so no event kind needs arithmetic of its own, and a rebuild is the plain sum.
+//! the event less the one before, so no event kind needs arithmetic of its own, and a rebuild is the plain sum. A job of a
+//! named queue contributes the same to that queue's part of the shard.
 
 use super::records::has_failed;
 use crate::domain::retry::forbids_retry;
 use crate::domain::{AttemptReport, JobState, Outcome, Usage};
-use crate::stats::{Counts, ErrorSetCounts, ShardKey};
+use crate::stats::{Counts, ErrorSetCounts, QueueParts, ShardKey};
 use crate::store::{AttemptRecord, JobRecord, RetriedAfter};
 
 /// The largest single amount that is counted (35 years in microseconds), so that sums of invented
@@ -57,6 +58,9 @@ pub fn contribution(record: &JobRecord) -> Counts {
         let due = record.submitted_at + record.options.delay;
         let waited = first.started_at.since(due).as_millis();
         counts.wait_ms.record(u64::try_from(waited).unwrap_or(MOST).min(MOST));
+    }
+    if let Some(queue) = &record.options.queue {
+        counts.by_queue = QueueParts::of_job(queue, record.queue_is_late, counts.clone());
     }
     counts
 }

@@ -24,6 +24,7 @@ use crate::stats::Counts;
 use crate::store::DayRange;
 use crate::traces::Traces;
 use crate::wiring::{self, ServerPorts};
+use crate::worker::Lifetime;
 
 /// The options of `jobber bench`.
 #[derive(Debug, Clone)]
@@ -96,7 +97,8 @@ async fn measure(
 ) -> anyhow::Result<Measured> {
     let (life, clock) = (Lifecycle::default(), Clock::system());
     let (ports, worker_ports) = wiring::open_both(config, &clock, &life.tasks).await?;
-    let (worker, _guard) = parts::build_worker(config, environment, &worker_ports, &clock, None, &Traces::default())?;
+    let (worker, _guard) =
+        parts::build_worker(config, environment, &worker_ports, &clock, Lifetime::default(), &Traces::default())?;
     let worker_ended = CancellationToken::new();
     parts::start_projector(config, &ports, &clock, &life, worker_ended.clone());
     let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));

@@ -12,6 +12,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Role;
 use crate::roles::{RoleOptions, build, parts, ready, service};
 use crate::wiring;
+use crate::worker::Lifetime;
 
 /// How long the API goes on after the last job has drained.
 const LAST_QUESTIONS: Duration = Duration::from_secs(2);
@@ -36,7 +37,8 @@ pub fn dev(
         let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         let traces = parts::start_traces(&config, &options.traces);
-        let (worker, guard) = parts::build_worker(&config, environment, &worker_ports, &clock, options.burst, &traces)?;
+        let (worker, guard) =
+            parts::build_worker(&config, environment, &worker_ports, &clock, Lifetime::default(), &traces)?;
         let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
         let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
         let telemetry = parts::Telemetry { role: Role::Dev, traces: &traces };

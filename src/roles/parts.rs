@@ -33,7 +33,7 @@ use crate::store::Retention;
 use crate::tls::{Certificate, Validity};
 use crate::traces::{TraceSettings, TracedQueue, Traces};
 use crate::wiring::{self, ServerPorts, WorkerPorts};
-use crate::worker::{Policies, Worker, WorkerSettings};
+use crate::worker::{Lifetime, Policies, Worker, WorkerSettings};
 
 /// Where the API listens, and how.
 pub(super) struct ApiListener {
@@ -141,7 +141,8 @@ fn exposition(config: &Config, role: Role) -> Arc<Exposition> {
         store,
         data_dir: config.data_dir.clone(),
         database: wiring::database_file(config),
-        bullmq_queue: config.bullmq_names.then(|| config.queue.name.to_string()),
+        default_queue: config.queue.name.to_string(),
+        bullmq_names: config.bullmq_names,
         ..ExpositionSettings::default()
     }))
 }
@@ -349,7 +350,7 @@ pub(super) fn build_worker(
     environment: Vec<(String, String)>,
     ports: &WorkerPorts,
     clock: &Clock,
-    burst: Option<Duration>,
+    lifetime: Lifetime,
     traces: &Traces,
 ) -> anyhow::Result<(Worker, Guard)> {
     let host = host_name();
@@ -371,7 +372,7 @@ pub(super) fn build_worker(
         crash_limit: config.worker.crash_limit,
         defaults: config.defaults.clone(),
         jobs: config.jobs.clone(),
-        burst,
+        lifetime,
     };
     let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
     let policies = Policies::new(rules, cache, embedder, seeds(config.failures_seed), threshold(config));

@@ -7,8 +7,9 @@ use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::roles::{RoleOptions, parts, ready, service};
 use crate::wiring;
+use crate::worker::Lifetime;
 
-/// Works until asked to stop, or in a burst until there is nothing to do. Returns true when
+/// Works until asked to stop, or until the lifetime that it was given is over. Returns true when
 /// everything ended in good order.
 ///
 /// # Errors
@@ -25,7 +26,9 @@ pub fn work(
         let ports = wiring::open_worker(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
         let traces = parts::start_traces(&config, &options.traces);
-        let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, options.burst, &traces)?;
+        let lifetime =
+            Lifetime { burst: options.burst, max_jobs: config.worker.max_jobs, max_time: config.worker.max_time };
+        let (worker, guard) = parts::build_worker(&config, environment, &ports, &clock, lifetime, &traces)?;
         let (ready, status) = parts::signs(&worker);
         let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness.clone(), ready, status);
         drop(ports);
@@ -34,7 +37,7 @@ pub fn work(
         }
         ready::announce(options.ready_fd, "work", None)?;
         let part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
-        // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when a burst is over.
+        // The worker keeps the deadlines of its jobs by itself. It ends on `stop`, or when its lifetime is over.
         let ended = part.await;
         life.stop.cancel();
         drop(guard);

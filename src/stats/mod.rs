@@ -1,6 +1,8 @@
 //! Numbers about many jobs: pure arithmetic on aggregates, no I/O.
 
 pub mod attempts;
+pub mod backlog;
+pub mod by_queue;
 pub mod categories;
 pub mod co_running;
 pub mod concurrency;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use attempts::AttemptsStats;
+pub use by_queue::QueueParts;
 pub use categories::{CategoryLine, CostLine, ErrorFacts, KnownErrors, Label};
 pub use co_running::{BesideLine, BesideStats};
 pub use concurrency::{ConcurrencyLevelStats, ConcurrentJobsStats};

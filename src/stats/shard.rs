@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::QueueParts;
 use super::errors::{ErrorSet, ErrorSetCounts, FailureCounts, combine};
 use crate::domain::{Day, Fingerprint, JobName, OutcomeKind, Timestamp};
 use crate::events::Cursor;
@@ -54,8 +55,8 @@ impl StatShard {
 
     /// The document format that this version writes. Since 2 it counts first attempts by what ran
     /// when they started, running times in microseconds, budgets, and of a job that was put back
-    /// only what came before.
-    pub const SCHEMA: u32 = 2;
+    /// only what came before. Since 3 it counts by queue, too.
+    pub const SCHEMA: u32 = 3;
 
     /// Makes a shard without any counts.
     pub fn new(key: ShardKey) -> Self {
@@ -199,6 +200,9 @@ pub struct Counts {
     /// Peak resident set of these attempts, in hundredths of their limit.
     #[serde(skip_serializing_if = "Histogram::is_empty")]
     pub memory_percent: Histogram,
+    /// What the jobs of each named queue have added to all of this.
+    #[serde(skip_serializing_if = "QueueParts::is_empty")]
+    pub by_queue: QueueParts,
 }
 
 fn is_zero(n: &i64) -> bool {
@@ -216,7 +220,7 @@ impl Counts {
         self.combine(other, -1);
     }
 
-    fn combine(&mut self, other: &Counts, sign: i64) {
+    pub(super) fn combine(&mut self, other: &Counts, sign: i64) {
         // Named one by one, without `..`: a new counter does not compile until it is combined here.
         let Counts {
             waiting,
@@ -255,6 +259,7 @@ impl Counts {
             core_percent,
             memory_limit_kib,
             memory_percent,
+            by_queue,
         } = other;
         self.waiting += sign * waiting;
         self.active += sign * active;
@@ -292,6 +297,7 @@ impl Counts {
         self.core_percent.combine(core_percent, sign);
         self.memory_limit_kib.combine(memory_limit_kib, sign);
         self.memory_percent.combine(memory_percent, sign);
+        self.by_queue.combine(by_queue, sign);
     }
 
     /// Whether nothing is counted.

@@ -132,10 +132,15 @@ mod tests {
             same(&encode(&now), &golden_of(2, name));
             assert!(now.body_within().is_none() && !now.lacks_body());
         }
+        let late = job(&golden_of(2, "job_late.json")).unwrap();
+        assert!(late.queue_is_late && late.options.queue.is_some());
+        same(&encode(&late), &golden_of(2, "job_late.json"));
         same(body(&golden_of(2, "body.json")).unwrap().as_str().as_bytes(), &golden_of(2, "body.json"));
         for name in ["shard.json", "shard_expiring.json", "shard_errors.json"] {
             same(&encode(&shard(&golden(name)).unwrap()), &golden(name));
         }
+        // Since version 3 it is counted by queue, too.
+        same(&encode(&shard(&golden_of(3, "shard.json")).unwrap()), &golden_of(3, "shard.json"));
         for name in ["error.json", "error_pending.json"] {
             same(&encode(&error(&golden(name)).unwrap()), &golden(name));
         }

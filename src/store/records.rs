@@ -73,6 +73,9 @@ pub struct JobRecord {
     /// The queue's id of the job, where history made `id` itself and `id` does not show it. Never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_as: Option<JobId>,
+    /// Whether its queue came too late for a part of its own in the job's aggregate. Never changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queue_is_late: bool,
     /// The last event that has been folded in: earlier ones are skipped.
     pub applied: Cursor,
 }
@@ -167,6 +170,7 @@ impl JobRecord {
             has_body: false,
             come_again: None,
             queued_as: None,
+            queue_is_late: false,
             applied: Cursor::START,
         }
     }

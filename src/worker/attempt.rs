@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::WorkerContext;
+use super::lifetime::Permit;
 use super::output_publisher::OutputPublisher;
 use super::policies::lay_over;
 use super::prefetch::Prefetch;
@@ -29,7 +30,7 @@ enum SlotSource {
 }
 
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
-pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
+pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease, permit: Permit) {
     if lease.crashes() > context.worker.settings.crash_limit {
         return end_unstarted(&context, lease, Outcome::Lost, "lost with its worker too often in a row; not run again")
             .await;
@@ -56,7 +57,8 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
         None if context.prefetch.is_ahead() => Some(SlotSource::InTurn),
         None => wait_for_slot(&context, &lease).await.map(SlotSource::Slot),
     };
-    let start = Arc::new(Start::new(&context, &lease));
+    let permit = Arc::new(permit);
+    let start = Arc::new(Start::new(&context, &lease, permit.clone()));
     let spent = lease.attempts_finished().saturating_add(lease.crashes());
     let trace = context.worker.traces.attempt(lease.job(), lease.attempt(), spent, context.worker.clock.now());
     let report = match place {
@@ -73,10 +75,16 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease) {
                     let pause = context.elsewhere.pause(lease.job(), placing);
                     put_off(&context, lease, withdrawal, pause).await;
                 }
-                Placing::Here | Placing::Refused => conclude(&context, lease, report, trace).await,
+                Placing::Here | Placing::Refused => {
+                    permit.spend();
+                    conclude(&context, lease, report, trace).await
+                }
             }
         }
-        Some(report) => conclude(&context, lease, report, trace).await,
+        Some(report) => {
+            permit.spend();
+            conclude(&context, lease, report, trace).await
+        }
         None => give_back(&context, lease, withdrawal).await,
     }
 }

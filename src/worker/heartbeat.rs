@@ -65,10 +65,12 @@ async fn look_at_host(gauge: RunningGauge) -> (Option<Vec<RunningJob>>, Option<H
 
 /// Beats until `stop`. Cancels `drain` when an operator has asked this worker to drain, and tells
 /// the gauge how many jobs other workers of this host run. Finishes a heartbeat that is under way.
+/// `closed` is cancelled when the worker takes nothing new, be it by `drain` or by itself.
 pub(super) async fn beat(
     worker: Worker,
     placement: Arc<WorkerPlacement>,
     drain: CancellationToken,
+    closed: CancellationToken,
     stop: CancellationToken,
 ) {
     let started_at = worker.clock.now();
@@ -87,7 +89,7 @@ pub(super) async fn beat(
             slots: u32::try_from(worker.slots.count()).unwrap_or(u32::MAX),
             cores: worker.slots.total_cores(),
             running: worker.gauge.running(),
-            draining: drain.is_cancelled(),
+            draining: closed.is_cancelled(),
             unhealthy: worker.health.trouble(),
             binaries,
             cpus: Some(worker.slots.cpus().to_vec()),
@@ -122,15 +124,15 @@ pub(super) async fn beat(
         Ok(NextRun::InTurn)
     };
     let mut turns = HEARTBEAT.start(&stop);
-    while turns.run_woken(news(&worker, &drain), beat()).await {}
+    while turns.run_woken(news(&worker, &closed), beat()).await {}
 }
 
 /// Returns when the worker has something to tell from now on that can't wait: that it takes nothing new, and why.
-fn news(worker: &Worker, drain: &CancellationToken) -> impl Future<Output = ()> {
-    let (mut health, draining) = (worker.health.follow(), drain.is_cancelled());
+fn news(worker: &Worker, closed: &CancellationToken) -> impl Future<Output = ()> {
+    let (mut health, is_closed) = (worker.health.follow(), closed.is_cancelled());
     async move {
         tokio::select! {
-            () = drain.cancelled(), if !draining => {}
+            () = closed.cancelled(), if !is_closed => {}
             // The sender lives as long as the worker.
             _ = health.changed() => {}
         }

@@ -13,6 +13,7 @@ mod attempt;
 mod elsewhere;
 mod health;
 mod heartbeat;
+mod lifetime;
 mod output_publisher;
 mod placement;
 mod policies;
@@ -42,6 +43,8 @@ use crate::traces::Traces;
 use elsewhere::Elsewhere;
 pub use health::Health;
 pub use heartbeat::EVERY as HEARTBEAT;
+use lifetime::Allowance;
+pub use lifetime::Lifetime;
 use placement::WorkerPlacement;
 pub use policies::Policies;
 use prefetch::Prefetch;
@@ -74,9 +77,8 @@ pub struct WorkerSettings {
     pub defaults: JobOptions,
     /// The rules for single job names. The worker uses them instead of `defaults`.
     pub jobs: BTreeMap<JobName, JobOptions>,
-    /// How long the queue must have had nothing to do before a burst ends. `None` for a worker that
-    /// goes on.
-    pub burst: Option<Duration>,
+    /// What ends the worker by itself.
+    pub lifetime: Lifetime,
 }
 
 impl WorkerSettings {
@@ -190,6 +192,7 @@ struct WorkerContext {
     quarantine: Quarantine,
     elsewhere: Elsewhere,
     placement: Arc<WorkerPlacement>,
+    allowance: Arc<Allowance>,
     /// The tasks of the attempts, one for each lease.
     attempts: TaskTracker,
     /// Cancelled when the worker must stop running jobs and give them back.
@@ -207,9 +210,26 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken, kill: CancellationToken) -> Result<(), QueueError> {
         let (worker, tasks) = (self.clone(), TaskTracker::new());
         let drain = stop.child_token();
+        // Cancelled when the worker takes nothing new, whether or not what runs has a deadline.
+        let closed = drain.child_token();
         let heart_stop = CancellationToken::new();
         let placement = Arc::new(WorkerPlacement::new(self.settings.clone(), self.runner.clone(), self.slots.clone()));
-        let heart = tasks.spawn(heartbeat::beat(self.clone(), placement.clone(), drain.clone(), heart_stop.clone()));
+        let heart = tasks.spawn(heartbeat::beat(
+            self.clone(),
+            placement.clone(),
+            drain.clone(),
+            closed.clone(),
+            heart_stop.clone(),
+        ));
+        if let Some(max_time) = self.settings.lifetime.max_time {
+            let (drain, heart_stop) = (drain.clone(), heart_stop.clone());
+            tasks.spawn(async move {
+                if heart_stop.run_until_cancelled(tokio::time::sleep(max_time)).await.is_some() {
+                    tracing::info!(?max_time, "the worker's time is over");
+                    drain.cancel();
+                }
+            });
+        }
         if let Err(error) = self.runner.probe().await {
             self.health.note(error.to_string());
         }
@@ -219,7 +239,7 @@ impl Worker {
             stop.run_until_cancelled(policies.prepare()).await;
             tasks.spawn(policies.clone().follow(heart_stop.clone()));
         }
-        let Some(claims) = worker.claim(&placement, &stop).await? else {
+        let Some(claims) = worker.claim(&placement, &drain).await? else {
             heart_stop.cancel();
             return Ok(());
         };
@@ -233,12 +253,13 @@ impl Worker {
             quarantine: Quarantine::new(),
             elsewhere: Elsewhere::default(),
             placement,
+            allowance: Allowance::new(self.settings.lifetime.max_jobs),
             attempts: TaskTracker::new(),
             give_back: CancellationToken::new(),
             worker: self,
         });
         tracing::info!(worker = %context.worker.settings.id, slots = context.worker.slots.count(), "working");
-        take_leases(&context, claims, &drain).await;
+        take_leases(&context, claims, &drain, &closed).await;
         finish(&context, &kill, &give_up).await;
         heart_stop.cancel();
         // A panic of the heartbeat has been reported already; the farewell matters more.
@@ -284,16 +305,28 @@ impl Worker {
     }
 }
 
-/// Takes leases and starts a task for each, until asked to drain or, in a burst, until there is nothing to do.
-async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &CancellationToken) {
+/// Takes leases and starts a task for each, until asked to drain or the worker's lifetime is over: in a burst when there is
+/// nothing to do.
+async fn take_leases(
+    context: &Arc<WorkerContext>,
+    mut claims: Claims,
+    drain: &CancellationToken,
+    closed: &CancellationToken,
+) {
     let attempts = &context.attempts;
-    let burst = context.worker.settings.burst;
+    let allowance = &context.allowance;
+    let burst = context.worker.settings.lifetime.burst;
     let mut guard = context.worker.guard.clone();
     let (mut health, mut suspects) = (context.worker.health.follow(), context.quarantine.follow());
     loop {
+        if allowance.is_used_up() {
+            tracing::info!("the worker has begun as many jobs as it may");
+            break;
+        }
         let can_start = guard.is_there() && health.borrow_and_update().is_none();
         let is_open = can_start && *suspects.borrow_and_update() == 0 && !context.elsewhere.is_aside();
-        claims.set_concurrency(if is_open { context.prefetch.leases() } else { 0 });
+        let leases = allowance.bound(context.prefetch.leases(), context.worker.slots.count());
+        claims.set_concurrency(if is_open { leases } else { 0 });
         let idle = async {
             match burst {
                 // While the worker can't start processes, it may run nothing although there is
@@ -311,17 +344,28 @@ async fn take_leases(context: &Arc<WorkerContext>, mut claims: Claims, drain: &C
             () = idle => break,
             () = context.prefetch.changed() => {}
             () = context.elsewhere.changed() => {}
+            () = allowance.changed() => {}
             () = guard.changed() => {}
             // The senders live as long as the worker.
             Ok(()) = health.changed() => {}
             Ok(()) = suspects.changed() => {}
             lease = claims.next() => match lease {
-                Some(lease) => { attempts.spawn(attempt::run(context.clone(), lease)); }
+                Some(lease) => match allowance.take() {
+                    Some(permit) => { attempts.spawn(attempt::run(context.clone(), lease, permit)); }
+                    // Dropping it gives it back.
+                    None => drop(lease),
+                },
                 None => break,
             },
         }
     }
+    closed.cancel();
     claims.close().await;
+    if allowance.is_used_up() {
+        // The last jobs may take as long as the others. Only a worker that was asked to end has a deadline.
+        attempts.close();
+        drain.run_until_cancelled(attempts.wait()).await;
+    }
 }
 
 /// Lets running attempts end, then stops what is left and gives it back.

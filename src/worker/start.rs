@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::WorkerContext;
+use super::lifetime::Permit;
 use super::prefetch::Began;
 use crate::domain::{AttemptNumber, Event, EventKind, Job, JobBody};
 use crate::queue::{Lease, Publisher};
@@ -28,6 +29,7 @@ pub(super) struct Start {
     body: Option<JobBody>,
     attempt: AttemptNumber,
     publisher: Publisher,
+    permit: Arc<Permit>,
     runtime: Handle,
     abandoned: CancellationToken,
     state: Mutex<State>,
@@ -46,13 +48,14 @@ enum State {
 
 impl Start {
     /// Of this lease's attempt. To be called within a runtime.
-    pub(super) fn new(context: &Arc<WorkerContext>, lease: &Lease) -> Self {
+    pub(super) fn new(context: &Arc<WorkerContext>, lease: &Lease, permit: Arc<Permit>) -> Self {
         Self {
             context: context.clone(),
             job: lease.job().clone(),
             body: body_for_history(lease),
             attempt: lease.attempt(),
             publisher: lease.publisher(),
+            permit,
             runtime: Handle::current(),
             abandoned: CancellationToken::new(),
             state: Mutex::new(State::Waiting),
@@ -88,6 +91,7 @@ impl StartLog for Start {
         if !matches!(*state, State::Waiting) {
             return;
         }
+        self.permit.begin();
         let settings = &self.context.worker.settings;
         let started = EventKind::AttemptStarted {
             attempt: self.attempt,

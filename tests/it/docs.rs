@@ -7,6 +7,7 @@
 //! | `sh` | run line by line at a server with jobs of all names that the docs use |
 //! | `sh stopped` | the same in a directory whose server has been stopped |
 //! | `sh job` | a job's script: made one, and run |
+//! | `sh script` | a script as a whole, run by a test of its own |
 //! | `console` | lines behind `$` are run, the others are what they print |
 //! | `sh no-test` | not run; a comment `<!-- not run: why -->` stands above it |
 //!
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 9] = [
+const RUN: [&str; 10] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -32,7 +33,11 @@ const RUN: [&str; 9] = [
     "docs/operations/schedules-and-flows.md",
     "docs/operations/queues.md",
     "docs/operations/placement.md",
+    "docs/operations/elastic-workers.md",
 ];
+
+/// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
+const ELASTIC: &str = "docs/operations/elastic-workers.md";
 
 macro_rules! runs {
     ($($name:ident: $at:literal,)+) => {
@@ -52,6 +57,7 @@ runs! {
     the_commands_of_the_guide_to_schedules_work: 6,
     the_commands_of_the_guide_to_queues_work: 7,
     the_commands_of_the_guide_to_placement_work: 8,
+    the_commands_of_the_guide_to_elastic_workers_work: 9,
 }
 
 /// A fenced block.
@@ -116,7 +122,7 @@ fn fences(page: &str) -> Vec<Fence> {
     found
 }
 
-const RUNNABLE: [&str; 4] = ["sh", "sh stopped", "sh job", "console"];
+const RUNNABLE: [&str; 5] = ["sh", "sh stopped", "sh job", "sh script", "console"];
 
 #[test]
 fn every_command_is_run_or_says_why_not() {
@@ -130,6 +136,9 @@ fn every_command_is_run_or_says_why_not() {
             }
         }
         assert!(!fences.iter().any(|f| ["bash", "shell"].contains(&f.info.as_str())), "{page}: write sh");
+        // Each script has a test, which knows what it needs and what comes of it.
+        let scripts = fences.iter().filter(|fence| fence.info == "sh script").count();
+        assert_eq!(scripts, usize::from(page == ELASTIC), "{page}");
         let is_run = fences.iter().any(|fence| RUNNABLE.contains(&fence.info.as_str()));
         assert_eq!(is_run, RUN.contains(&page.as_str()), "{page} belongs into the list of this test, or does not");
     }
@@ -379,4 +388,52 @@ async fn run_fence(page: &str, place: &Arc<Place>, fence: &Fence, commands: &[St
             assert!(out.contains(line), "{page}: {line:?} is not in\n{out}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_script_for_slurm_starts_as_many_workers_as_there_is_work_for() {
+    let place = Place::new();
+    let bin = place.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let command = |name: &str, script: &str| {
+        place.job(name, script);
+        std::fs::rename(place.jobs_dir().join(name), bin.join(name)).unwrap();
+    };
+    command("sbatch", "#!/bin/sh\necho \"$1\" >> allocations\n");
+    command("squeue", "#!/bin/sh\ncat allocations\n");
+    let allocations = || std::fs::read_to_string(place.path().join("allocations")).unwrap().lines().count();
+    std::fs::write(place.path().join("allocations"), "").unwrap();
+    place.job("short", "#!/bin/sh\nexec sleep 1\n");
+    let mut dev = Jobber::dev().at(&place).start().await;
+    let measured = dev.submit(json!({"name": "short"})).await;
+    dev.wait_final(&measured).await;
+    assert_eq!(dev.stop().await, 0);
+
+    let j = Jobber::serve().at(&place).start().await;
+    let fences = fences(ELASTIC);
+    let text = &fences.iter().find(|fence| fence.info == "sh script").unwrap().text;
+    let scale = async |text: String| {
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut shell = tokio::process::Command::new("sh");
+        shell.arg("-c").arg(text).current_dir(place.path()).env("PATH", path).env("JOBBER_SERVER", j.base());
+        crate::harness::succeed(shell, crate::harness::PATIENCE).await;
+        allocations()
+    };
+    assert_eq!(scale(text.clone()).await, 0, "nothing waits");
+    for _ in 0..3 {
+        j.submit(json!({"name": "short", "cores": 2})).await;
+    }
+    assert_eq!([scale(text.clone()).await, scale(text.clone()).await], [1, 1], "one is enough for some seconds");
+    // Six core-seconds and some more, which starting a process takes.
+    let small = text.replace("share=28800", "share=1");
+    assert_ne!(small, *text);
+    let many = eventually("history to tell how long they take", async || {
+        let started = scale(small.clone()).await;
+        (started > 1).then_some(started)
+    })
+    .await;
+    assert!((6..=12).contains(&many), "{many}");
+    let most = small.replace("most=20", "most=4");
+    std::fs::write(place.path().join("allocations"), "").unwrap();
+    assert_eq!(scale(most).await, 4);
 }

@@ -187,6 +187,36 @@ async fn counters_equal_what_the_api_counts() {
     assert_eq!(promtool_complaints_but_those_of_bullmq(&text), [""; 0]);
 }
 
+#[tokio::test]
+async fn queues_are_told_apart() {
+    let j = Jobber::dev().env("JOBBER_METRICS_BULLMQ_NAMES", "true").arg("--queue=encode").arg("--queue=my-job-queue");
+    let j = j.start().await;
+    j.job("some", JOB);
+    for (queue, argument) in [("encode", ""), ("encode", "fail"), ("my-job-queue", "")] {
+        let id = j.submit(json!({"name": "some", "arguments": [argument], "queue": queue, "attempts": 1})).await;
+        j.wait_final(&id).await;
+    }
+    assert_eq!(j.post("/api/v1/queues/encode:pause", json!({})).await.0, 200);
+    j.submit(json!({"name": "some", "queue": "encode"})).await;
+    let text = eventually("the job that waits", async || {
+        let text = scrape(&j).await;
+        (sum(&text, "jobber_queue_jobs", "queue=\"encode\",state=\"waiting\"") == 1.0).then_some(text)
+    })
+    .await;
+    let of = |name: &str, labels: &str| sum(&text, name, labels);
+    for (queue, paused, completed, failed) in [("encode", 1.0, 1.0, 1.0), ("my-job-queue", 0.0, 1.0, 0.0)] {
+        let label = format!("queue=\"{queue}\"");
+        assert_eq!(of("jobber_queue_paused", &label), paused, "{queue}");
+        assert_eq!(of("jobber_queue_jobs", &format!("{label},state=\"completed\"")), completed, "{queue}");
+        assert_eq!(of("jobber_queue_jobs_finished_total", &format!("{label},result=\"failed\"")), failed, "{queue}");
+        assert_eq!(of("bullmq_job_count", &format!("{label},state=\"paused\"")), paused, "{queue}");
+        assert_eq!(of("bullmq_job_completed_total", &label), completed, "{queue}");
+        assert_eq!(of("bullmq_job_failed_total", &label), failed, "{queue}");
+        assert_eq!(of("jobber_queue_oldest_waiting_age_seconds", &label) > 0.0, paused > 0.0, "{queue}");
+    }
+    assert_eq!(promtool_complaints_but_those_of_bullmq(&text), [""; 0]);
+}
+
 /// BullMQ's own names break a rule of Prometheus's.
 fn promtool_complaints_but_those_of_bullmq(text: &str) -> Vec<String> {
     let ours: Vec<_> = text.lines().filter(|line| !line.contains("bullmq_job_count")).collect();
@@ -338,7 +368,11 @@ fn dashboard_and_rules_name_only_metrics_that_there_are() {
     expressions(&dashboard, &mut asked);
     assert!(asked.len() > 30, "{asked:?}");
     let rules = asked.iter().filter(|text| !text.starts_with("label_values")).map(|text| {
-        let text = text.replace("$__rate_interval", "5m").replace("$__range", "6h").replace("$job_name", ".*");
+        let text = text
+            .replace("$__rate_interval", "5m")
+            .replace("$__range", "6h")
+            .replace("$job_name", ".*")
+            .replace("$queue", ".*");
         json!({"record": "a:b", "expr": text})
     });
     let groups = json!({"groups": [{"name": "a", "rules": rules.collect::<Vec<_>>()}]});

@@ -19,7 +19,7 @@ use jobber::projector::{
     new_missing_bodies, rebuild, recount, run,
 };
 use jobber::sqlite::{Durability, Sqlite};
-use jobber::stats::{Counts, ShardKey, StatShard};
+use jobber::stats::{Counts, QueueParts, ShardKey, StatShard};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
     Categories, Commit, DayRange, ErrorRecord, History, JobRecord, Learned, Loaded, Projection, Retention, Sighting,
@@ -190,7 +190,11 @@ fn job(which: u8, twist: u8) -> Arc<Job> {
     Arc::new(Job {
         id: JobId::parse(&if which == 2 { "2".to_owned() } else { format!("job-{which}") }).unwrap(),
         name: JobName::parse(name).unwrap(),
-        options: JobOptions { priority: u32::from(which == 1), ..JobOptions::default() },
+        options: JobOptions {
+            priority: u32::from(which == 1),
+            queue: (which == 1).then(|| "encode".parse().unwrap()),
+            ..JobOptions::default()
+        },
         submitted_at: Timestamp::from_millis(i64::from(which + twist) * 50_000_000),
         trace: None,
     })
@@ -497,6 +501,35 @@ fn a_shard_stays_small_whatever_its_jobs_say_and_a_replay_decides_alike() {
 }
 
 #[test]
+fn a_shard_stays_small_however_many_queues_its_jobs_come_from_and_a_replay_decides_alike() {
+    const QUEUES: usize = 50;
+    let events = (0..200).flat_map(|i| {
+        let mut job = Job::clone(&job(0, 0));
+        job.id = JobId::parse(&format!("job-{i}")).unwrap();
+        job.options.queue = Some(format!("q{}", i * 7 % QUEUES).parse().unwrap());
+        let (job, at) = (Arc::new(job), Timestamp::from_millis(100_000_000 + i as i64));
+        [EventKind::Submitted, finished(Some(1), 0)].map(|kind| Event::new(at, job.clone(), kind))
+    });
+    let log = as_log(events.collect::<Vec<_>>());
+    let whole = HalfStore::default();
+    folded_with_crashes(&whole, &log, &[]);
+    let halves = HalfStore::default();
+    let steps: Vec<_> = (0..90).map(|i| (1 + i * 7 % 23, (i % 3 > 0).then_some(i * 11 % 29))).collect();
+    folded_with_crashes(&halves, &log, &steps);
+    assert_eq!(documents(&halves), documents(&whole));
+    assert_eq!(differing(&halves), []);
+    let shard = whole.0.lock().unwrap().shards.values().next().unwrap().1.clone();
+    let completed = |queue: usize| {
+        let queue = format!("q{queue}").parse().unwrap();
+        shard.clone().of_queue(Some(&queue)).counts.completed()
+    };
+    let told: Vec<_> = (0..QUEUES).map(completed).collect();
+    assert_eq!(told.iter().filter(|completed| **completed == 4).count(), QueueParts::MOST, "{told:?}");
+    assert_eq!(told.iter().sum::<i64>(), 4 * QueueParts::MOST as i64, "the others are told together");
+    assert_eq!((shard.counts.completed(), shard.of_queue(None).counts), (200, Counts::default()));
+}
+
+#[test]
 fn an_id_that_bullmq_gives_again_is_another_job() {
     let end = |twist| Event::new(Timestamp::from_millis(1), job(2, twist), finished(Some(1), 0));
     let (records, _, _) = folded(&as_log([end(0), end(1), end(0)]));
@@ -640,11 +673,18 @@ async fn what_an_older_version_counted_is_counted_anew() {
     let seeds = jobber::failures::categories::seeds(jobber::domain::Seed::Original);
     let settings = |holder: &str| ProjectorSettings { categories: seeds.clone(), ..ProjectorSettings::new(holder) };
     let mut running = rig.start(rig.store.clone(), settings("one"));
-    running.reaches(rig.log.append(&one_job("x")).await.unwrap()).await;
+    let encode = "encode".parse().unwrap();
+    let mut events = one_job("x");
+    events.iter_mut().for_each(|event| {
+        let options = JobOptions { queue: Some(Clone::clone(&encode)), ..event.job.options.clone() };
+        event.job = Arc::new(Job { options, ..Job::clone(&event.job) });
+    });
+    running.reaches(rig.log.append(&events).await.unwrap()).await;
     running.stopped().await;
-    // As version 1 of the aggregates left it: budgets and first attempts were not counted yet.
+    // As version 1 of the aggregates left it: budgets, first attempts and queues were not counted yet.
     let old = "UPDATE history_shards SET document = CAST(json_set(json_remove(CAST(document AS TEXT),
-        '$.counts.jobs_by_budget', '$.counts.first_attempts_unknown'), '$.schema', 1) AS BLOB)";
+        '$.counts.jobs_by_budget', '$.counts.first_attempts_unknown', '$.counts.by_queue'),
+        '$.schema', 1) AS BLOB)";
     rig.db.write(move |c| c.execute_batch(old)).await.unwrap();
     assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing.len(), 1);
     let mut running = rig.start(rig.store.clone(), settings("two"));
@@ -652,6 +692,8 @@ async fn what_an_older_version_counted_is_counted_anew() {
     assert_eq!(compare(&*rig.store, EARLY).await.unwrap().differing, []);
     let shards = rig.store.shards(DayRange::default(), None).await.unwrap();
     assert!(shards.iter().all(|shard| shard.schema == StatShard::SCHEMA));
+    let completed = |queue| shards.iter().map(|shard| shard.clone().of_queue(queue).counts.completed()).sum::<i64>();
+    assert_eq!([completed(Some(&encode)), completed(None)], [1, 1]);
     running.stopped().await;
 }
 

@@ -25,7 +25,7 @@ pub(in crate::api) async fn groups(
     State(api): State<Arc<Api>>,
     mut params: Params,
 ) -> Result<axum::Json<FailuresReport>, ApiError> {
-    let span = Span::from_params(&mut params)?;
+    let span = Span::from_params(&api, &mut params)?;
     let days = trend_days(&mut params)?;
     let category = params.text("category")?;
     let digits = params.with("fingerprint", first_digits)?;
@@ -49,7 +49,7 @@ pub(in crate::api) async fn groups(
     let total = items.len();
     items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     if let Some(days) = days {
-        let trends = LastDays::read(&api, days, span.name.as_ref()).await?.trends(|error| *error);
+        let trends = LastDays::read(&api, days, &span.jobs).await?.trends(|error| *error);
         items.iter_mut().for_each(|group| group.trend = Some(trends.get(&group.fingerprint)));
     }
     Ok(axum::Json(FailuresReport { items, total }))

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::problem::ApiError;
 use super::query::Params;
 use super::state::Api;
-use crate::domain::{Day, Fingerprint, JobName, Timestamp};
+use crate::domain::{Day, Fingerprint, JobName, QueueName, Timestamp};
 use crate::stats::trend::last_days;
 use crate::stats::{DailyTrends, ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
@@ -20,19 +20,37 @@ pub(super) use groups::{groups, similar};
 pub(super) use stats::STATISTICS;
 pub(super) use stats::{stats, throughput};
 
-/// The days and the job name that statistics are about.
+/// The days, the job name and the queue that statistics are about.
 struct Span {
     days: DayRange,
+    jobs: SpanJobs,
+}
+
+/// The jobs that statistics are about, on any day.
+struct SpanJobs {
     name: Option<JobName>,
+    /// Only those of this queue: `Some(None)` is the default one.
+    queue: Option<Option<QueueName>>,
+}
+
+impl SpanJobs {
+    /// The aggregates of these jobs, as far as they were submitted on these days.
+    async fn shards(&self, api: &Api, days: DayRange) -> Result<Vec<StatShard>, StoreError> {
+        let shards = api.history.shards(days, self.name.as_ref()).await?;
+        let Some(queue) = &self.queue else { return Ok(shards) };
+        let shards = shards.into_iter().map(|shard| shard.of_queue(queue.as_ref()));
+        Ok(shards.filter(|shard| !shard.counts.is_zero()).collect())
+    }
 }
 
 impl Span {
-    /// Takes `name`, `since` and `until`. The last two are days or moments. Aggregates are by day of
+    /// Takes `name`, `queue`, `since` and `until`. The last two are days or moments. Aggregates are by day of
     /// submission, so a `since` within a day includes all of that day, and an `until` excludes the day that
     /// it begins. An `until` within a day is refused, because it would have to count a part of that day.
-    fn from_params(params: &mut Params) -> Result<Self, ApiError> {
+    fn from_params(api: &Api, params: &mut Params) -> Result<Self, ApiError> {
         let moment = |text: &str| Day::parse(text).map(Day::start).or_else(|_| Timestamp::parse(text));
         let name = params.with("name", JobName::parse)?;
+        let queue = params.with("queue", QueueName::parse)?.map(|queue| api.settings.named(queue));
         let from = params.with("since", moment)?.map(Timestamp::day);
         let boundary = |text: &str| {
             let until = moment(text).map_err(|error| error.to_string())?;
@@ -45,11 +63,11 @@ impl Span {
             ))
         };
         let to = params.with("until", boundary)?.map(|until| (until - std::time::Duration::from_millis(1)).day());
-        Ok(Self { days: DayRange { from, to }, name })
+        Ok(Self { days: DayRange { from, to }, jobs: SpanJobs { name, queue } })
     }
 
     async fn shards(&self, api: &Api) -> Result<Vec<StatShard>, StoreError> {
-        api.history.shards(self.days, self.name.as_ref()).await
+        self.jobs.shards(api, self.days).await
     }
 }
 
@@ -63,12 +81,12 @@ struct LastDays {
 }
 
 impl LastDays {
-    /// Reads the aggregates of the last `count` days, of one name or all, whatever days the rest of the answer is about.
-    async fn read(api: &Api, count: u16, name: Option<&JobName>) -> Result<Self, StoreError> {
+    /// Reads the aggregates of the last `count` days, whatever days the rest of the answer is about.
+    async fn read(api: &Api, count: u16, jobs: &SpanJobs) -> Result<Self, StoreError> {
         let today = api.clock.now().day();
         let days = last_days(today, count);
         let range = DayRange { from: days.first().copied(), to: Some(today) };
-        Ok(Self { days, shards: api.history.shards(range, name).await? })
+        Ok(Self { days, shards: jobs.shards(api, range).await? })
     }
 
     /// Counts them by what `key` makes of an error.

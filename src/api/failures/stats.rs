@@ -29,7 +29,7 @@ pub(in crate::api) async fn stats(
     mut params: Params,
 ) -> Result<Response, ApiError> {
     let what = segment.0.as_str();
-    let span = Span::from_params(&mut params)?;
+    let span = Span::from_params(&api, &mut params)?;
     let form = Form::from_request(&headers, &mut params)?;
     let asked = if what == "attempts" { params.number("attempts", 1, JobOptions::MAX_ATTEMPTS.into())? } else { None };
     let days = if what == "categories" { trend_days(&mut params)? } else { None };
@@ -56,7 +56,7 @@ pub(in crate::api) async fn stats(
         "categories" => {
             let mut items = categories::categories(&shards, &known_errors(&api, &shards).await?);
             if let Some(days) = days {
-                let last = LastDays::read(&api, days, span.name.as_ref()).await?;
+                let last = LastDays::read(&api, days, &span.jobs).await?;
                 let known = known_errors(&api, &last.shards).await?;
                 let trends = last.trends(|error| known.label(error).as_str().to_owned());
                 items.iter_mut().for_each(|line| line.trend = Trend::Daily(trends.get(&line.category)));

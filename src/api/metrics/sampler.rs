@@ -1,8 +1,10 @@
 //! Asks the backends for what scrapes show, while there are scrapes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +13,8 @@ use crate::api::state::Api;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{ScheduleId, Timestamp, Timing};
 use crate::events::{Cursor, LogSpan};
-use crate::metrics::{Lag, METRICS, QueueCounts, Snapshot};
-use crate::queue::{ScheduleStanding, StateCounts, WorkerInfo};
+use crate::metrics::{Lag, METRICS, QueueCounts, QueueLabels, Snapshot};
+use crate::queue::{QueueError, QueueStanding, ScheduleStanding, StateCounts, WorkerInfo};
 
 /// With [`PATIENCE`] short enough that no snapshot is older than 5 s. Readers ask again, so the run in hand is dropped.
 const LOOK: BackgroundLoop = BackgroundLoop::new("metrics snapshot", Period::Every(Duration::from_secs(2))).drop_run();
@@ -27,14 +29,16 @@ const SKIPPED: u64 = 1000;
 
 /// Refreshes the snapshot for scrapes until `stop`. Asks nothing while no program scrapes.
 pub(in crate::api) async fn keep_snapshot(api: &Api, stop: &CancellationToken) {
-    let mut schedules = Schedules::default();
+    let (mut schedules, labels) = (Schedules::default(), QueueLabels::default());
+    // It has its label before all others.
+    labels.own(api.settings.default_queue.as_str());
     let mut look = async || {
         if !METRICS.snapshot.is_wanted() {
             return Ok(NextRun::Idle);
         }
         let asked_at = Instant::now();
-        let (snapshot, states) = tokio::join!(sample(api), schedules.states(api));
-        let schedules = states.filter(|_| snapshot.queue.is_some());
+        let (snapshot, states) = tokio::join!(sample(api, &labels), schedules.states(api));
+        let schedules = states.filter(|_| snapshot.queues.is_some());
         METRICS.snapshot.set(asked_at, Snapshot { schedules, ..snapshot });
         Ok(NextRun::InTurn)
     };
@@ -48,23 +52,16 @@ async fn ask<T, E>(question: impl Future<Output = Result<T, E>>) -> Option<T> {
 }
 
 /// What the backends say of all but schedules.
-async fn sample(api: &Api) -> Snapshot {
-    let (counts, oldest, workers, span, (cursor, lag)) = tokio::join!(
-        ask(api.queue.counts()),
-        ask(oldest_ready(api)),
-        ask(api.queue.workers()),
-        ask(api.source.span()),
-        behind(api),
-    );
-    let now = api.clock.now();
-    let oldest = oldest.flatten().map(|job| job.ready_since());
+async fn sample(api: &Api, labels: &QueueLabels) -> Snapshot {
+    let (queues, workers, span, (cursor, lag)) =
+        tokio::join!(ask(look_at_queues(api, labels)), ask(api.queue.workers()), ask(api.source.span()), behind(api),);
     let [queue, store] = api.settings.exposition.backends();
-    let (queue_up, store_up) = (counts.is_some() && span.is_some(), cursor.is_some());
+    let (queue_up, store_up) = (queues.is_some() && span.is_some(), cursor.is_some());
     let backends =
         if queue == store { vec![(queue, queue_up && store_up)] } else { vec![(queue, queue_up), (store, store_up)] };
     Snapshot {
         backends,
-        queue: counts.map(|counts| queue_counts(&counts, oldest.map_or(Duration::ZERO, |at| now.since(at)))),
+        queues,
         workers: workers.map(|workers| worker_states(&workers)),
         schedules: None,
         log: span.map(|LogSpan { length, cap, .. }| [length, cap]),
@@ -72,7 +69,23 @@ async fn sample(api: &Api) -> Snapshot {
     }
 }
 
-fn queue_counts(counts: &StateCounts, oldest_waiting: Duration) -> QueueCounts {
+/// What the queues hold. For how long a job has waited is asked only of those with a label of their own, so there are not
+/// more questions than labels.
+async fn look_at_queues(api: &Api, labels: &QueueLabels) -> Result<Vec<(Arc<str>, QueueCounts)>, QueueError> {
+    let now = api.clock.now();
+    let look = async |standing: QueueStanding| {
+        let is_shown = labels.own(standing.name.as_str()).is_some();
+        let has_ready = standing.counts.waiting + standing.counts.prioritized > 0;
+        let oldest = if is_shown && has_ready { oldest_ready(api, Some(&standing.name)).await? } else { None };
+        let age = oldest.map_or(Duration::ZERO, |job| now.since(job.ready_since()));
+        let counts = queue_counts(&standing.counts, is_shown.then_some(age));
+        Ok::<_, QueueError>((standing.name, counts))
+    };
+    let queues = try_join_all(api.queue.queues().await?.into_iter().map(look)).await?;
+    Ok(labels.label(queues.iter().map(|(name, counts)| (name.as_str(), *counts))))
+}
+
+fn queue_counts(counts: &StateCounts, oldest_waiting: Option<Duration>) -> QueueCounts {
     let StateCounts { waiting, delayed, prioritized, active, completed, failed, paused } = *counts;
     QueueCounts { jobs: [waiting, delayed, prioritized, active, completed, failed], paused, oldest_waiting }
 }

@@ -223,6 +223,7 @@ fn span(operation: Operation) -> Operation {
     let day = || json!({"type": "string", "format": "date", "example": "2026-11-24"});
     operation
         .query("name", reference("JobName"), "Only jobs of this name")
+        .query("queue", reference("QueueName"), "Only jobs of this queue")
         .query("since", day(), "Submitted on this day (UTC) or later; a moment stands for its day")
         .query("until", day(), "Submitted before this day")
         .refuses(&[STORE])

@@ -35,11 +35,18 @@ pub(super) fn all() -> Vec<Operation> {
             .answer(200, "How many were taken out", |s| s.of::<Cleaned>())
             .refuses(&[QUEUE, "queue_full"]),
         Operation::new(QUEUES, "get", "/api/v1/queues", "listQueues", "List the queues, by name")
-            .about("The default queue, and those that had a job or were told something.")
+            .about(
+                "The default queue, and those that had a job or were told something. Each `backlog` is estimated by \
+                 fewer jobs than that of a single queue.",
+            )
             .answer(200, "The queues", page_of::<QueueView>)
             .leads_to("/items/0/name", &LINKS)
             .refuses(&[QUEUE]),
         Operation::new(QUEUES, "get", "/api/v1/queues/{name}", "getQueueByName", "Show a queue")
+            .about(
+                "`backlog` tells how much there is to do, so that a script can start workers. Its core-seconds are an \
+                 estimate by the first 1,000 ready jobs and by what attempts of their names took on the last 7 days.",
+            )
             .answer(200, "What it holds", |s| s.of::<QueueView>())
             .refuses(&["unknown_queue", QUEUE]),
         Operation::new(

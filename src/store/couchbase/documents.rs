@@ -129,7 +129,8 @@ struct Extras<'a> {
 }
 
 /// The fields that are written with the first version of a document and never again.
-const WRITTEN_ONCE: [&str; 8] = ["schema", "id", "name", "arguments", "data", "submitted_at", "options", "queued_as"];
+const WRITTEN_ONCE: [&str; 9] =
+    ["schema", "id", "name", "arguments", "data", "submitted_at", "options", "queued_as", "queue_is_late"];
 /// How many paths one request may change.
 pub(super) const MOST_PATHS: usize = 16;
 /// The fields that a record may lack.

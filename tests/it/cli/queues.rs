@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::parse;
-use crate::harness::{Jobber, Place, eventually};
+use crate::harness::{Jobber, Place, Start, eventually};
 
 /// The queue of this name, as `queue ls` shows it.
 async fn listed(j: &Jobber, name: &str) -> Value {
@@ -35,6 +35,9 @@ async fn a_worker_serves_the_queues_that_it_is_told() {
     assert!(why.contains("no worker serves the queue my-job-queue"), "{why}");
     let encoed = listed(&serve, "encoed").await;
     assert_eq!((&encoed["waiting"], &encoed["workers"], &encoed["is_default"]), (&json!(1), &json!(0), &json!(false)));
+    assert_eq!(encoed["backlog"]["jobs"], 1, "{encoed}");
+    let status = serve.cli(&["queue", "status", "encoed"]).await.stdout;
+    assert!(status.contains("backlog") && status.contains("1 ready, some "), "{status}");
     let default = listed(&serve, "my-job-queue").await;
     assert_eq!((&default["waiting"], &default["is_default"]), (&json!(1), &json!(true)));
     assert_eq!(listed(&serve, "encode").await["workers"], 1);
@@ -71,6 +74,50 @@ async fn a_queue_is_paused_resumed_and_cleaned_alone() {
     let unknown = j.cli(&["queue", "status", "nowhere"]).await;
     assert_eq!(unknown.code, 3, "{unknown:?}");
     assert!(unknown.stderr.contains("there is no queue nowhere"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn failures_and_statistics_of_one_queue_are_told() {
+    told_by_queue(Jobber::dev()).await;
+}
+
+#[tokio::test]
+async fn failures_and_statistics_of_one_queue_are_told_on_redis() {
+    let redis = crate::harness::redis::Redis::start();
+    told_by_queue(Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url())).await;
+}
+
+async fn told_by_queue(start: Start) {
+    let j = start.arg("--queue=encode").arg("--queue=my-job-queue").start().await;
+    j.job("some", "#!/bin/sh\n[ -z \"$1\" ] || { echo \"$1\" >&2; exit 1; }\n");
+    let say = ["disk full in encode", "", "no route to host"];
+    for (queue, text) in ["encode", "encode", "my-job-queue"].into_iter().zip(say) {
+        let arguments: Vec<_> = [text].into_iter().filter(|text| !text.is_empty()).collect();
+        let id = j.submit(json!({"name": "some", "queue": queue, "arguments": arguments, "attempts": 1})).await;
+        j.wait_final(&id).await;
+    }
+    let ask = async |args: &[&str]| parse(&j.cli(&[args, &["-o", "json"]].concat()).await.stdout);
+    let texts = |report: &Value| {
+        let items = report["items"].as_array().unwrap().iter();
+        items.map(|item| item["text"].as_str().unwrap().trim().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("all of it in history", async || {
+        (ask(&["failures"]).await["total"] == 2 && ask(&["stats", "durations"]).await["items"][0]["running"]["n"] == 3)
+            .then_some(())
+    })
+    .await;
+    for (queue, said, ran, completed) in [("encode", say[0], 2, 1), ("my-job-queue", say[2], 1, 0)] {
+        assert_eq!(texts(&ask(&["failures", "--queue", queue]).await), [said], "{queue}");
+        let days = ask(&["failures", "--queue", queue, "--trend", "1"]).await;
+        assert_eq!(days["items"][0]["trend"][0]["count"], 1, "{days}");
+        let durations = ask(&["stats", "durations", "--queue", queue]).await;
+        assert_eq!(durations["items"][0]["running"]["n"], ran, "{durations}");
+        let attempts = ask(&["stats", "attempts", "--queue", queue, "--name", "some"]).await;
+        assert_eq!(attempts["items"][0]["completed_within"]["hits"], completed, "{attempts}");
+    }
+    assert_eq!(ask(&["failures", "--queue", "nowhere"]).await["total"], 0);
+    assert_eq!(j.cli(&["stats", "throughput", "--queue", "encode"]).await.code, 2);
+    assert_eq!(j.get("/api/v1/failures?queue=a:b").await.0, 400);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Starting, stopping, restarting: what a process does with what it holds.
 
+mod lifetime;
 mod notify;
 mod storage;
 

@@ -80,6 +80,8 @@ fn lives() -> impl Strategy<Value = Vec<Life>> {
 }
 
 const DAY_MS: i64 = 86_400_000;
+/// The queues of the jobs, in turn; the default one has no name.
+const QUEUES: [Option<&str>; 3] = [None, Some("encode"), Some("render")];
 
 fn outcome_of(how: u8) -> Outcome {
     match how {
@@ -119,6 +121,7 @@ fn events_of(number: usize, life: &Life) -> Vec<Event> {
         attempts: life.allowed,
         delay: Duration::from_millis(life.delay_ms),
         cores: life.asks_cores,
+        queue: QUEUES[number % QUEUES.len()].map(|queue| queue.parse().unwrap()),
         ..JobOptions::default()
     };
     let job = Arc::new(Job {
@@ -646,6 +649,12 @@ proptest! {
             let shards: Vec<_> = shards.iter().filter(|s| is_asked(s.key.day, &s.key.name)).cloned().collect();
             let records: Vec<_> =
                 records.iter().filter(|r| is_asked(r.submitted_at.day(), &r.name)).cloned().collect();
+            check_all(&shards, &records, &known);
+        }
+        for queue in QUEUES.map(|queue| queue.map(|queue| queue.parse().unwrap())) {
+            let shards = shards.iter().map(|shard| shard.clone().of_queue(queue.as_ref()));
+            let shards: Vec<_> = shards.filter(|shard| !shard.counts.is_zero()).collect();
+            let records: Vec<_> = records.iter().filter(|record| record.options.queue == queue).cloned().collect();
             check_all(&shards, &records, &known);
         }
     }
