@@ -443,6 +443,15 @@ mod tests {
                 "queue_ready",
                 "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind = 4 ORDER BY priority, seq LIMIT 1",
             ),
+            (
+                "queue_ready_of_kind",
+                "SELECT priority, seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind = 4
+                 AND (priority, seq) > (0, 7) ORDER BY priority, seq LIMIT 32",
+            ),
+            (
+                "queue_ready_of_kind",
+                "SELECT kind FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind > 4 ORDER BY kind LIMIT 1",
+            ),
             ("queue_ready", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
             (
                 "queue_ready",

@@ -419,3 +419,36 @@ async fn what_is_said_late_of_a_removed_job_is_not_said_of_the_next() {
     }
     assert_ne!(starts[0], starts[1], "one lease could be taken for the other");
 }
+
+/// Takes jobs with 64 slots, and answers how long each took with its settling.
+async fn cost_of_a_job(bench: &Bench, jobs: u32) -> Duration {
+    bench.queue.submit((0..jobs).map(|_| bench.job(|_| {})).collect(), None).await.unwrap();
+    let mut claims = bench.claim("w", 64).await;
+    let began = std::time::Instant::now();
+    for _ in 0..jobs {
+        claims.next().await.unwrap().settle(Verdict::Complete { result: None }).await;
+    }
+    let each = began.elapsed() / jobs;
+    claims.close().await;
+    each
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, not a check"]
+async fn what_a_job_costs_beside_those_that_others_take() {
+    const OTHERS: u32 = 100_000;
+    let bench = Bench::with(QueueSettings::default()).await;
+    let alone = cost_of_a_job(&bench, 2000).await;
+    for first in (0..OTHERS).step_by(10_000) {
+        // Of a hundred kinds, which this worker can't run, before its own.
+        let other = |n: u32| {
+            bench.job(|o| {
+                o.require = crate::domain::Labels::parse(&format!("zone={}", (first + n) % 100)).ok();
+            })
+        };
+        bench.queue.submit((0..10_000).map(other).collect(), None).await.unwrap();
+    }
+    let beside = cost_of_a_job(&bench, 2000).await;
+    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+    eprintln!("a job took {alone:?} alone, {beside:?} beside {OTHERS} of a hundred other kinds: {ratio:.2} times");
+}
