@@ -90,6 +90,9 @@ pub(super) fn of_attempt(
     if pinned {
         variables.push(("JOBBER_CPUS", slots::join(cpus)));
     }
+    let options = &order.job.options;
+    variables.extend(options.group.iter().map(|group| ("JOBBER_GROUP", group.to_string())));
+    variables.extend(options.array_index.map(|index| ("JOBBER_ARRAY_INDEX", index.to_string())));
     if let Some(trace) = &order.trace {
         variables.push(("TRACEPARENT", trace.traceparent()));
         if !trace.tracestate().is_empty() {
