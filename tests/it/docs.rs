@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 8] = [
+const RUN: [&str; 9] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -31,6 +31,7 @@ const RUN: [&str; 8] = [
     "docs/operations/deployment.md",
     "docs/operations/schedules-and-flows.md",
     "docs/operations/queues.md",
+    "docs/operations/arrays.md",
 ];
 
 macro_rules! runs {
@@ -50,6 +51,7 @@ runs! {
     the_commands_of_the_guide_to_deployment_work: 5,
     the_commands_of_the_guide_to_schedules_work: 6,
     the_commands_of_the_guide_to_queues_work: 7,
+    the_commands_of_the_guide_to_arrays_work: 8,
 }
 
 /// A fenced block.
