@@ -8,7 +8,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use super::submit::binary_problems;
-use crate::domain::{JobId, JobState, PageRequest, QueueLimit, QueueName};
+use crate::domain::{JobId, JobState, PageRequest, QueueLimit, QueueName, Timestamp};
 use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
@@ -24,6 +24,7 @@ pub(super) async fn explain(
         JobState::Failed => vec![why_failed(&view)],
         JobState::Active => vec![running(&view)],
         JobState::Delayed if !view.waits_for.is_empty() => waits_for(&api, &view).await?,
+        JobState::Delayed if let Some(reason) = waits_for_group(&view, api.clock.now()) => vec![reason],
         JobState::Delayed => {
             let due = view.due_at.map_or("later".to_owned(), |at| format!("at {at}"));
             match &view.error {
@@ -45,6 +46,13 @@ pub(super) async fn explain(
         }
     };
     Ok(axum::Json(Explanation { id, state: view.state, reasons }))
+}
+
+/// Why a job waits that is not due at any time, or was due, and has a limited group.
+fn waits_for_group(view: &JobView, now: Timestamp) -> Option<String> {
+    let (group, limit) = view.options.group.as_ref().zip(view.options.group_limit)?;
+    let is_due = view.due_at.is_none_or(|at| at <= now);
+    is_due.then(|| format!("of its group {group} no more than {limit} run at once"))
 }
 
 /// One sentence for each of the first few jobs that it waits for, and one for the rest.
