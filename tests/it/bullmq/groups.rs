@@ -1,14 +1,17 @@
 //! What the limit of a group on Redis promises beyond the ports: no process has to survive.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jobber::domain::{AcceptedJob, Clock, JobId, JobOptions, JobState, NewJob, Verdict};
-use jobber::queue::Queue;
-use jobber::queue::bullmq::BullQueue;
+use jobber::domain::{AcceptedJob, Clock, JobId, JobOptions, JobState, NewJob, Verdict, WorkerId};
+use jobber::queue::bullmq::{BullQueue, BullSettings};
+use jobber::queue::{ClaimOptions, JobSource, Queue};
+use jobber::redis::RedisSettings;
+use tokio_util::task::TaskTracker;
 
 use super::{claim, next, open, server, until};
-use crate::harness::eventually;
 use crate::harness::redis::{Redis, RedisOptions};
+use crate::harness::{PATIENCE, eventually};
 
 const LINE: &str = "bull:my-job-queue:jobber:group:g:parked";
 const WINDOW: &str = "bull:my-job-queue:jobber:group:g:open";
@@ -26,6 +29,27 @@ async fn filled(redis: &Redis) -> Arc<BullQueue> {
     eventually("the queue to be there", async || queue.ping().await.ok()).await;
     queue.submit(jobs, None).await.unwrap();
     queue
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_the_limit_of_a_group_holds() {
+    let nodes = tokio::task::spawn_blocking(Redis::cluster).await.unwrap();
+    let url = format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", nodes[0].port(), nodes[1].port());
+    let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
+    let settings = BullSettings { redis, prefix: "{bull}".to_owned(), patience: PATIENCE, ..BullSettings::default() };
+    let queue = BullQueue::open(settings, Clock::system(), TaskTracker::new()).await.unwrap();
+    eventually("the queue to be there", async || queue.ping().await.ok()).await;
+    queue.submit((0..4).map(|n| limited(&format!("a-{n}"))).collect(), None).await.unwrap();
+    let options = ClaimOptions::new(WorkerId::generate("host"), 4, 1);
+    let mut claims = queue.claim(options).await.unwrap();
+    for n in 0..4 {
+        let lease = next(&mut claims).await;
+        assert_eq!(lease.job().id.as_str(), format!("a-{n}"));
+        assert!(tokio::time::timeout(Duration::from_millis(300), claims.next()).await.is_err(), "one at once");
+        lease.settle(Verdict::Complete { result: None }).await;
+    }
+    let left = || nodes.iter().any(|node| node.cli(&["--raw", "keys", "*jobber:group:*"]).contains("group"));
+    eventually("nothing to be left of the group", async || (!left()).then_some(())).await;
 }
 
 async fn state(queue: &BullQueue, id: &str) -> JobState {
@@ -73,7 +97,7 @@ async fn a_lost_end_lets_no_second_job_in() {
     // Its lock is another's by now: what its holder says of its end does not count.
     redis.cli(&["set", "bull:my-job-queue:a-0:lock", "another", "px", "60000"]);
     lost.settle(Verdict::Complete { result: None }).await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(state(&queue, "a-0").await, JobState::Active);
     assert_eq!(state(&queue, "a-1").await, JobState::Delayed);
 }
