@@ -112,6 +112,16 @@ impl Array {
         AcceptedJob { job: Arc::new(job), body: self.template.body.clone() }
     }
 
+    /// The error that ended the submission after so many jobs.
+    fn cut_off(&self, error: ApiError, done: usize, is_keyed: bool) -> ApiError {
+        let again = match is_keyed {
+            _ if done == 0 => return error,
+            true => "the same request once more adds the others".to_owned(),
+            false => format!("the same with \"id\": \"{}\" adds the others", self.base),
+        };
+        error.and(&format!("{done} of its jobs are submitted: {again}"))
+    }
+
     async fn submit(
         &self,
         api: &Arc<Api>,
@@ -120,22 +130,23 @@ impl Array {
         trace: &RequestContext,
     ) -> Result<Submitted, ApiError> {
         let part = (PART_BYTES / self.template.body.as_str().len().max(1)).clamp(1, PART);
-        let mut indices = self.spec.indices().peekable();
-        let (mut first, mut last, mut duplicates) = (None, 0, 0);
+        let mut indices = self.spec.indices();
+        let (mut ids, mut done, mut duplicates): (Option<(JobId, JobId)>, _, _) = (None, 0, 0);
         let mut submitted_at: Option<Timestamp> = None;
         for number in 0_u32.. {
-            let some: Vec<u32> = indices.by_ref().take(part).collect();
-            let Some(end) = some.last() else { break };
-            (first, last) = (first.or_else(|| some.first().copied()), *end);
-            let mut jobs: Vec<_> = some.into_iter().map(|index| self.job(index)).collect();
+            let mut jobs: Vec<_> = indices.by_ref().take(part).map(|index| self.job(index)).collect();
+            let (Some(first), Some(last)) = (jobs.first(), jobs.last()) else { break };
+            let (first, last) = (first.job.id.clone(), last.job.id.clone());
             let sending = trace.send(api, &mut jobs, true);
             let submitted = submit::hand_over(api, jobs, part_key(idempotency.as_ref(), number)).await;
             traced::sent(sending, &submitted);
-            let submitted = submitted?;
+            let submitted = submitted.map_err(|error| self.cut_off(error, done, idempotency.is_some()))?;
+            ids = Some((ids.map_or(first, |(first, _)| first), last));
             submitted_at = submitted_at.or_else(|| Some(submitted.first()?.job.as_ref()?.job.submitted_at));
             duplicates += submitted.iter().filter(|submission| submission.duplicate).count();
+            done += submitted.len();
         }
-        let (first_id, last_id) = (self.id(first.unwrap_or(last)), self.id(last));
+        let (first_id, last_id) = ids.ok_or_else(|| ApiError::internal("an array has at least one job"))?;
         let (count, duplicates) = (self.spec.len() as u64, duplicates as u64);
         Ok(Submitted {
             id: first_id.clone(),
