@@ -304,7 +304,11 @@ async fn finish(
     if let Some(SubmittedArray { group, count, .. }) = answer.array() {
         let waited = wait::interruptible(wait::group_end(group, *count, client, console)).await?;
         return match waited {
-            Some(exit) => Ok(exit),
+            Some((_, exit)) if args.print_id => Ok(exit),
+            Some((view, exit)) => {
+                console.show(&view)?;
+                Ok(exit)
+            }
             None => {
                 console.note(&format!("detached; the jobs of group {group} go on"));
                 Ok(Exit::INTERRUPTED)

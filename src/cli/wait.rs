@@ -15,7 +15,7 @@ use super::view::{Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, ClientErrorKind, JobQuery};
 use crate::domain::{GroupName, JobId, JobName, JobState, Outcome, Progress};
-use crate::wire::{JobSelection, JobView, LARGEST_PAGE};
+use crate::wire::{GroupView, JobSelection, JobView, LARGEST_PAGE};
 
 /// `jobber wait`.
 #[derive(Debug, Clone, Args)]
@@ -83,7 +83,11 @@ impl View for Ends {
 pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let waiting = async {
         match &args.group {
-            Some(group) => group_end(group, 1, client, console).await,
+            Some(group) => {
+                let (view, exit) = group_end(group, 1, client, console).await?;
+                console.show(&view)?;
+                Ok(exit)
+            }
             None if args.any => report(vec![first_end(&args.ids, client, console).await?], console),
             None => {
                 let jobs = all_ends(&args.ids, client, console).await?;
@@ -106,14 +110,14 @@ pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console
     Ok(exit.unwrap_or(Exit::INTERRUPTED))
 }
 
-/// Waits until a group has at least `count` jobs and all of them have ended, says meanwhile on stderr how far it is,
-/// prints it, and returns the highest code of its jobs.
+/// Waits until a group has at least `count` jobs and all of them have ended, and says meanwhile on stderr how far it is.
+/// Returns it, and the highest code of its jobs.
 pub(super) async fn group_end(
     group: &GroupName,
     count: u64,
     client: &Client,
     console: &mut Console,
-) -> Result<Exit, CliError> {
+) -> Result<(GroupView, Exit), CliError> {
     /// The time between two looks: at first, and while it lasts.
     const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
     const AWAY: Duration = Duration::from_secs(90);
@@ -139,8 +143,7 @@ pub(super) async fn group_end(
         pause = (pause * 3 / 2).min(PAUSES.1);
     };
     let exit = if view.failed == 0 { Exit::OK } else { highest_of_group(group, client).await? };
-    console.show(&view)?;
-    Ok(exit)
+    Ok((view, exit))
 }
 
 /// The highest code of the failed jobs of a group.
