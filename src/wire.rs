@@ -4,6 +4,7 @@ mod binaries;
 mod events;
 pub mod failures;
 mod flows;
+mod groups;
 mod health;
 mod jobs;
 mod original;
@@ -17,12 +18,13 @@ mod session;
 pub use binaries::{BinaryListing, BinaryView};
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
+pub use groups::{GroupResult, GroupView, name_of_key};
 pub use health::{
     Draining, Health, HistoryPlace, Readiness, ReadyComponents, ReadyStatus, UnhealthyWorker, UnhealthyWorkers,
 };
 pub use jobs::{
     ActOnJobs, Acted, ActedOnJobs, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS,
-    SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
+    SubmitJob, SubmitJobs, Submitted, SubmittedArray, SubmittedJobs,
 };
 pub use original::{OriginalError, OriginalGroup, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted};
 pub use overview::{

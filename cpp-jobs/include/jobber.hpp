@@ -860,6 +860,20 @@ inline int attempt() { return detail::positive(detail::variable("JOBBER_ATTEMPT"
 /// How many attempts the job has; 1 outside Jobber.
 inline int max_attempts() { return detail::positive(detail::variable("JOBBER_MAX_ATTEMPTS")).value_or(1); }
 
+/// Which job of its array this is; nothing if it is of none.
+inline std::optional<std::uint32_t> array_index() {
+    const std::string text = detail::variable("JOBBER_ARRAY_INDEX");
+    std::uint32_t index = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), index);
+    if (text.empty() || error != std::errc() || end != text.data() + text.size()) {
+        return std::nullopt;
+    }
+    return index;
+}
+
+/// The group of jobs to which the job belongs; empty if to none.
+inline std::string group() { return detail::variable("JOBBER_GROUP"); }
+
 /// How many cores the job owns, hence how many threads are worth starting; outside Jobber all it may run on.
 inline int cores() {
     const auto hardware = static_cast<int>(std::thread::hardware_concurrency());

@@ -222,7 +222,9 @@ void a_job_knows_its_orders() {
                           {"JOBBER_ATTEMPT", "2"},
                           {"JOBBER_MAX_ATTEMPTS", "5"},
                           {"JOBBER_CORES", "3"},
-                          {"JOBBER_CPUS", "0,2,11"}},
+                          {"JOBBER_CPUS", "0,2,11"},
+                          {"JOBBER_GROUP", "sims"},
+                          {"JOBBER_ARRAY_INDEX", "4294967295"}},
                          [] {
                              jobber::result(json::object({{"arguments", jobber::arguments()},
                                                           {"n", jobber::data().at("n").as<int>() + 1},
@@ -232,6 +234,8 @@ void a_job_knows_its_orders() {
                                                           {"of", jobber::max_attempts()},
                                                           {"cores", jobber::cores()},
                                                           {"cpus", jobber::cpus()},
+                                                          {"group", jobber::group()},
+                                                          {"index", jobber::array_index().value_or(0)},
                                                           {"under", jobber::under_jobber()}}));
                              return 0;
                          },
@@ -240,13 +244,14 @@ void a_job_knows_its_orders() {
     check(exited(known, 0), "a job that knows its orders completes");
     same(known.out,
          R"(::result {"arguments":["one","two words",""],"n":42,"id":"id-7","name":"tested","attempt":2,"of":5,)"
-         "\"cores\":3,\"cpus\":[0,2,11],\"under\":true}\n",
+         "\"cores\":3,\"cpus\":[0,2,11],\"group\":\"sims\",\"index\":4294967295,\"under\":true}\n",
          "orders");
 
     const ending outside = run_body([] {
         const bool defaults = !jobber::under_jobber() && jobber::job_id().empty() && jobber::job_name() == "tested" &&
                               jobber::attempt() == 1 && jobber::max_attempts() == 1 && jobber::cores() >= 1 &&
-                              jobber::cpus().empty() && jobber::data().is_null();
+                              jobber::cpus().empty() && jobber::data().is_null() && jobber::group().empty() &&
+                              !jobber::array_index();
         return defaults ? 0 : 9;
     });
     check(exited(outside, 0), "outside Jobber there are defaults");

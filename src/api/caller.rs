@@ -9,6 +9,7 @@
 //! | `/api/v1/jobs/{id}` | `arguments`, `data`, `result`, and of each attempt `stdout`, `stderr`, `result` |
 //! | `/api/v1/jobs/{id}/logs`, `.../stdout`, `.../stderr` | everything: 403 `hidden` |
 //! | `/api/v1/schedules`, `/api/v1/schedules/{id}` | `arguments` and `data` of the job |
+//! | `/api/v1/groups/{group}/results` | `result` of each line |
 //! | every other route that answers with JSON | fields of these names, at any depth |
 //!
 //! Lists, statistics and the streams `/api/v1/events` and `/api/v1/overview` hold none of this. Error texts are shown,

@@ -8,7 +8,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use super::submit::binary_problems;
-use crate::domain::{JobId, JobState, Needs, PageRequest, QueueLimit, QueueName, ResourceName};
+use crate::domain::{JobId, JobState, Needs, PageRequest, QueueLimit, QueueName, ResourceName, Timestamp};
 use crate::queue::{RunningJob, StateCounts, WorkerInfo};
 use crate::wire::{Explanation, JobView};
 
@@ -24,6 +24,7 @@ pub(super) async fn explain(
         JobState::Failed => vec![why_failed(&view)],
         JobState::Active => vec![running(&view)],
         JobState::Delayed if !view.waits_for.is_empty() => waits_for(&api, &view).await?,
+        JobState::Delayed if let Some(reason) = waits_for_group(&view, api.clock.now()) => vec![reason],
         JobState::Delayed => {
             let due = view.due_at.map_or("later".to_owned(), |at| format!("at {at}"));
             match &view.error {
@@ -55,6 +56,13 @@ async fn waiting(api: &Api, view: &JobView, is_ready: bool) -> Result<Vec<String
     let binary = binary_problems(api, [view.name.clone()]).await.remove(&view.name);
     let served = ServedQueue { name: &queue, is_default: queue == *default, counts, limit, workers: &serving };
     Ok(why_waiting(view, &served, &others, ahead, binary.map(|p| p.detail)))
+}
+
+/// Why a job waits that is not due at any time, or was due, and has a limited group.
+fn waits_for_group(view: &JobView, now: Timestamp) -> Option<String> {
+    let (group, limit) = view.options.group.as_ref().zip(view.options.group_limit)?;
+    let is_due = view.due_at.is_none_or(|at| at <= now);
+    is_due.then(|| format!("of its group {group} no more than {limit} run at once"))
 }
 
 /// One sentence for each of the first few jobs that it waits for, and one for the rest.
@@ -150,6 +158,9 @@ fn why_waiting(
     if let Some(rate) = limit.rate {
         let per = humantime::format_duration(rate.per);
         reasons.push(format!("of the queue{of} no more than {} start in {per} (`jobber queue limit`)", rate.jobs));
+    }
+    if let Some((group, most)) = view.options.group.as_ref().zip(view.options.group_limit) {
+        reasons.push(format!("of its group {group} no more than {most} run at once"));
     }
     let taking: Vec<_> = workers.iter().filter(|w| w.takes_jobs()).collect();
     let most_cores = taking.iter().map(|w| w.cores).max();

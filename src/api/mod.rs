@@ -4,6 +4,7 @@
 //! [`auth`] (access), the router below, and one handler. A handler parses the request, calls a port,
 //! and makes the answer. The API writes to the queue and to the event log, never to history.
 
+mod arrays;
 mod attempt_means;
 mod auth;
 mod backlog;
@@ -18,6 +19,7 @@ mod explain;
 mod failures;
 mod feed;
 mod flows;
+mod groups;
 mod handshake;
 mod health;
 mod host;
@@ -73,7 +75,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/jobs", get(original::list).post(original::submit))
         .route("/stats", get(original::stats))
         // Single jobs.
-        .route("/api/v1/jobs", get(jobs::list).post(submit::one))
+        .route("/api/v1/jobs", get(jobs::list).post(arrays::one_or_array))
         .route("/api/v1/jobs:count", get(jobs::count))
         .route("/api/v1/jobs:bulk", post(submit::many))
         .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
@@ -86,6 +88,8 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs:promote", post(jobs::promote_many))
         .route("/api/v1/jobs:remove", post(jobs::remove_many))
         .route("/api/v1/flows", post(flows::submit))
+        .route("/api/v1/groups/{group}", get(groups::show))
+        .route("/api/v1/groups/{group}/results", get(groups::results))
         .route("/api/v1/events", get(events::stream))
         // Failures, categories and statistics.
         .route("/api/v1/failures", get(failures::groups))

@@ -42,6 +42,12 @@ impl ApiError {
         self.code
     }
 
+    /// The same, with something more about it.
+    pub(super) fn and(mut self, more: &str) -> Self {
+        self.detail = format!("{}; {more}", self.detail);
+        self
+    }
+
     /// The query or a header is wrong.
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)

@@ -31,18 +31,25 @@ pub(super) struct Bulk {
     jobs: Vec<Object<SubmitJob>>,
 }
 
-/// `POST /api/v1/jobs`.
+/// Submits one job, and answers.
+///
+/// # Errors
+/// 422 when a field is wrong.
 pub(super) async fn one(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    trace: RequestContext,
-    body: Json<SubmitJob>,
+    api: &Arc<Api>,
+    job: SubmitJob,
+    idempotency: Option<Idempotency>,
+    trace: &RequestContext,
 ) -> Result<Response, ApiError> {
-    let idempotency = idempotency(&api, &headers, "one", &body.bytes)?;
-    let jobs = check(&api, vec![body.value], |_| String::new()).await?;
-    let submission = submit(&api, jobs, idempotency, &trace, false).await?.remove(0);
-    let location = format!("/api/v1/jobs/{}", submission.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(submitted(submission))).into_response())
+    let jobs = check(api, vec![job], |_| String::new()).await?;
+    let submission = submit(api, jobs, idempotency, trace, false).await?.remove(0);
+    Ok(accepted(submitted(submission)))
+}
+
+/// The answer for a job, or for the first of an array.
+pub(super) fn accepted(submitted: Submitted) -> Response {
+    let location = format!("/api/v1/jobs/{}", submitted.id);
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(submitted)).into_response()
 }
 
 /// `POST /api/v1/jobs:bulk`.
@@ -66,7 +73,13 @@ pub(super) async fn many(
 
 pub(super) fn submitted(submission: Submission) -> Submitted {
     let Submission { id, duplicate, job } = submission;
-    Submitted { id, status: "queued".to_owned(), duplicate, submitted_at: job.map(|job| job.job.submitted_at) }
+    Submitted {
+        id,
+        status: "queued".to_owned(),
+        duplicate,
+        submitted_at: job.map(|job| job.job.submitted_at),
+        array: None,
+    }
 }
 
 /// Fills in defaults and checks every job; `place` gives the JSON pointer of the job with this number.
@@ -85,6 +98,11 @@ pub(super) async fn check(
     let names = jobs.iter().filter_map(|job| JobName::parse(&job.name).ok());
     let problems = binary_problems(api, names).await;
     for (i, job) in jobs.into_iter().enumerate() {
+        if job.array.is_some() {
+            let detail = "is for `POST /api/v1/jobs` alone: an array is a request of its own".to_owned();
+            errors.push(FieldProblem { pointer: format!("{}/array", place(i)), detail });
+            continue;
+        }
         let defaults = api.settings.defaults_of(&job.name);
         let mut new = job.with_defaults(defaults);
         new.options.queue = new.options.queue.and_then(|queue| api.settings.named(queue));
@@ -168,21 +186,27 @@ pub(super) async fn submit(
     api.check_room(jobs.len()).await?;
     let shared = api.clone();
     let sending = trace.send(api, &mut jobs, is_batch);
-    let submitted = api.to_the_end(async move {
-        let submissions = shared.queue.submit(jobs, idempotency).await.map_err(refused)?;
-        let events = shared.unannounced(&submissions).await;
-        // The jobs are accepted by now. Later events make their records, and the queue is asked for their bodies (see
-        // [`crate::reconciler::bodies`]): history is late, nothing is lost.
-        if !events.is_empty()
-            && let Err(error) = shared.sink.append(&events).await
-        {
-            tracing::warn!(jobs = events.len(), %error, "could not write down that jobs were submitted");
-        }
-        Ok(submissions)
-    });
-    let submitted = submitted.await;
+    let submitted = api.to_the_end(async move { hand_over(&shared, jobs, idempotency).await }).await;
     traced::sent(sending, &submitted);
     submitted
+}
+
+/// The two steps of a submission, which belong together.
+pub(super) async fn hand_over(
+    api: &Api,
+    jobs: Vec<AcceptedJob>,
+    idempotency: Option<Idempotency>,
+) -> Result<Vec<Submission>, ApiError> {
+    let submissions = api.queue.submit(jobs, idempotency).await.map_err(refused)?;
+    let events = api.unannounced(&submissions).await;
+    // The jobs are accepted by now. Later events make their records, and the queue is asked for their bodies (see
+    // [`crate::reconciler::bodies`]): history is late, nothing is lost.
+    if !events.is_empty()
+        && let Err(error) = api.sink.append(&events).await
+    {
+        tracing::warn!(jobs = events.len(), %error, "could not write down that jobs were submitted");
+    }
+    Ok(submissions)
 }
 
 impl Api {

@@ -21,6 +21,7 @@ use crate::sqlite::{Durability, Sqlite};
 use crate::store::History;
 use crate::store::embedded::EmbeddedStore;
 
+mod arrays;
 mod bulk;
 mod failures;
 mod openapi;

@@ -7,7 +7,9 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::CliError;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
-use crate::domain::{Backoff, Clock, Deduplication, JobId, JobOptions, QueueName, RawJson, RunOption, Timestamp};
+use crate::domain::{
+    Backoff, Clock, Deduplication, GroupName, JobId, JobOptions, QueueName, RawJson, RunOption, Timestamp,
+};
 use crate::wire::SubmitJob;
 
 /// The rules under which a job runs; what is not given is decided by the server.
@@ -34,6 +36,12 @@ pub(crate) struct JobFlags {
     /// The queue in which it waits
     #[arg(long, value_name = "NAME", value_parser = QueueName::parse)]
     pub(super) queue: Option<QueueName>,
+    /// The group of jobs to which it belongs: of a user, a team, an experiment
+    #[arg(long, value_name = "NAME", value_parser = GroupName::parse)]
+    pub(super) group: Option<GroupName>,
+    /// It starts only while fewer jobs of its group run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) group_limit: Option<u32>,
     /// How each attempt runs.
     #[command(flatten)]
     pub(super) run: RunFlags,
@@ -56,6 +64,8 @@ impl JobFlags {
             delay: job.delay.or(delay),
             priority: job.priority.or(self.priority),
             queue: job.queue.or_else(|| self.queue.clone()),
+            group: job.group.or_else(|| self.group.clone()),
+            group_limit: job.group_limit.or(self.group_limit),
             deduplication: job.deduplication.or_else(|| self.dedup.clone()),
             after: if job.after.is_empty() { self.after.clone() } else { job.after },
             ..job

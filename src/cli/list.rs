@@ -130,6 +130,8 @@ mod tests {
             worker: None,
             ran_ms: None,
             queue: None,
+            group: None,
+            array_index: None,
         };
         let list = JobList(JobListing {
             items: vec![

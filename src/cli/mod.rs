@@ -16,6 +16,7 @@ mod exit;
 mod explain;
 mod failures;
 mod follow;
+mod group;
 mod health;
 mod jobspec;
 mod list;
@@ -221,6 +222,9 @@ pub enum ClientCommand {
     /// Look at the queues, pause them, clean them up
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Look at a group of jobs: how far it is, what its jobs gave back
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Look at the workers, drain one
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
@@ -298,6 +302,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Top(args) => top::top(&args, &client, console).await,
         ClientCommand::Stats(args) => stats::stats(args, &client, console).await,
         ClientCommand::Queue(command) => queue::queue(&command, &client, console).await,
+        ClientCommand::Group(command) => group::group(&command, &client, console).await,
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Binaries(args) => binaries::binaries(&args, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::values::{Moment, parse_duration};
 use crate::domain::outcome::signal_number;
-use crate::domain::{JobName, JobState, OutcomeKind, QueueName, Timestamp, WorkerId};
+use crate::domain::{GroupName, JobName, JobState, OutcomeKind, QueueName, Timestamp, WorkerId};
 use crate::wire::JobSelection;
 
 /// Conditions on jobs. All that are given must hold.
@@ -22,6 +22,9 @@ pub(super) struct SelectionArgs {
     /// Only jobs of this queue
     #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse)]
     queue: Option<QueueName>,
+    /// Only jobs of this group
+    #[arg(long, value_name = "GROUP", value_parser = GroupName::parse)]
+    group: Option<GroupName>,
     /// Only jobs submitted since: 1h, 7d, or 2026-11-24T08:00:00Z
     #[arg(long, value_name = "DURATION|RFC3339")]
     since: Option<Moment>,
@@ -70,6 +73,7 @@ impl SelectionArgs {
             state: self.state.clone(),
             name: self.name.clone(),
             queue: self.queue.clone(),
+            group: self.group.clone(),
             since: self.since.map(|moment| moment.resolve(now)),
             until: self.until.map(|moment| moment.resolve(now)),
             category: self.category.clone(),

@@ -26,6 +26,8 @@ impl View for JobView {
         out.field("name", self.name.as_str());
         out.optional("arguments", (!self.arguments.is_empty()).then(|| format!("{:?}", self.arguments)));
         out.optional("data", self.data.as_ref().map(|data| first_line(data.get(), 200)));
+        out.optional("group", self.options.group.as_ref().map(|group| group.as_str()));
+        out.optional("array index", self.options.array_index.map(|index| index.to_string()));
         out.field("state", self.state.as_str());
         out.optional("outcome", self.outcome.map(|o| o.to_string()));
         out.field("submitted", show_time(self.submitted_at));

@@ -8,8 +8,8 @@ use super::jobspec::{JobFlags, read_text};
 use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit, wait};
 use crate::client::Client;
-use crate::domain::{Clock, JobId, JobName};
-use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted};
+use crate::domain::{ArraySpec, Clock, GroupName, JobId, JobName};
+use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted, SubmittedArray, name_of_key};
 
 /// How many bytes of JSON one request has at most: well below the server's limit.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -38,6 +38,9 @@ pub struct SubmitArgs {
     /// Jobs as the API takes them: an array of objects, or one object a line (- for stdin)
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["name", "arguments", "id", "count"])]
     from_json: Option<String>,
+    /// One job for each index, such as 0-9999%50: at most 50 of them at once
+    #[arg(long, value_name = "INDICES[%N]", value_parser = ArraySpec::parse, conflicts_with_all = ["each_line", "from_json", "count"])]
+    array: Option<ArraySpec>,
     /// So many equal jobs
     #[arg(long, value_name = "N", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: Option<u32>,
@@ -45,9 +48,9 @@ pub struct SubmitArgs {
     #[arg(long)]
     wait: bool,
     /// Show what the job writes and exit with its code
-    #[arg(short, long, conflicts_with_all = ["wait", "print_id", "each_line", "from_json", "count"])]
+    #[arg(short, long, conflicts_with_all = ["wait", "print_id", "array", "each_line", "from_json", "count"])]
     follow: bool,
-    /// Print nothing but ids, one a line
+    /// Print nothing but ids, one a line; of an array, its group
     #[arg(long)]
     print_id: bool,
 }
@@ -118,14 +121,14 @@ fn parse_jobs(text: &str) -> Result<Vec<SubmitJob>, serde_json::Error> {
 #[serde(untagged)]
 pub(super) enum SubmitView {
     One(Submitted),
-    Many { items: Vec<Submitted> },
+    Many { group: Option<GroupName>, items: Vec<Submitted> },
 }
 
 impl SubmitView {
     fn all(&self) -> &[Submitted] {
         match self {
             SubmitView::One(submitted) => std::slice::from_ref(submitted),
-            SubmitView::Many { items } => items,
+            SubmitView::Many { items, .. } => items,
         }
     }
 
@@ -139,8 +142,17 @@ impl SubmitView {
         Ok(jobs)
     }
 
+    fn array(&self) -> Option<&SubmittedArray> {
+        match self {
+            SubmitView::One(submitted) => submitted.array.as_ref(),
+            SubmitView::Many { .. } => None,
+        }
+    }
+
     fn print(&self, only_ids: bool, console: &mut Console) -> Result<(), CliError> {
-        if only_ids {
+        if only_ids && let Some(array) = self.array() {
+            console.data(format!("{}\n", array.group).as_bytes())
+        } else if only_ids {
             let ids: String = self.all().iter().map(|submitted| format!("{}\n", submitted.id)).collect();
             console.data(ids.as_bytes())
         } else {
@@ -151,6 +163,19 @@ impl SubmitView {
 
 impl View for SubmitView {
     fn table(&self, out: &mut Table) {
+        if let Some(SubmittedArray { group, count, duplicates, first_id, last_id }) = self.array() {
+            out.grid(
+                &["GROUP", "JOBS", "DUPLICATES", "FIRST", "LAST"],
+                [vec![
+                    group.to_string(),
+                    count.to_string(),
+                    duplicates.to_string(),
+                    first_id.to_string(),
+                    last_id.to_string(),
+                ]],
+            );
+            return;
+        }
         let status = |s: &Submitted| if s.duplicate { "duplicate".to_owned() } else { s.status.clone() };
         out.grid(&["ID", "STATUS"], self.all().iter().map(|s| vec![s.id.to_string(), status(s)]));
     }
@@ -173,8 +198,15 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
         id: args.id.as_ref().map(|id| id.to_string()),
         ..SubmitJob::default()
     };
-    let one = args.flags.fill(open, args.flags.read_data()?.as_ref(), &clock);
+    let mut one = args.flags.fill(open, args.flags.read_data()?.as_ref(), &clock);
     let key = args.idempotency_key.as_deref();
+    one.array = args.array.clone();
+    if one.array.is_some() && one.id.is_none() && key.is_none() {
+        // Known here, it can be looked after even if the answer is lost.
+        let base = JobId::generate().to_string();
+        console.detail(&format!("the array's jobs are {base}-0 and so on"));
+        one.id = Some(base);
+    }
     match args.many(&one, &clock)? {
         None => {
             let submitted = client.submit(&one, key).await?;
@@ -186,10 +218,14 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
             finish(&args, &SubmitView::One(submitted), client, console).await
         }
         Some(jobs) if jobs.is_empty() => Err(CliError::Usage("there are no jobs in the input".to_owned())),
-        Some(jobs) => {
+        Some(mut jobs) => {
+            let group = group_all(&mut jobs, key)?;
+            if let Some(group) = &group {
+                console.note(&format!("group {group}"));
+            }
             let mut done = Vec::with_capacity(jobs.len());
             let sent = send(jobs, key, client, &mut done).await;
-            let answer = SubmitView::Many { items: done };
+            let answer = SubmitView::Many { group, items: done };
             if let Err(error) = sent {
                 // The server keeps the jobs that it has accepted, so the user must learn which.
                 if !answer.all().is_empty() {
@@ -201,6 +237,21 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
             finish(&args, &answer, client, console).await
         }
     }
+}
+
+/// Gives all jobs a group that name none; `None` when each has one of its own. One of a key is the same when the
+/// submission is repeated.
+fn group_all(jobs: &mut [SubmitJob], key: Option<&str>) -> Result<Option<GroupName>, CliError> {
+    let mut given = jobs.iter().filter_map(|job| job.group.as_ref());
+    let first = given.next().cloned();
+    let is_one = given.all(|group| Some(group) == first.as_ref());
+    if jobs.iter().all(|job| job.group.is_some()) {
+        return Ok(first.filter(|_| is_one));
+    }
+    let name = key.map_or_else(|| JobId::generate().to_string(), name_of_key);
+    let group = GroupName::parse(&name).map_err(|e| CliError::Usage(e.to_string()))?;
+    jobs.iter_mut().filter(|job| job.group.is_none()).for_each(|job| job.group = Some(group.clone()));
+    Ok(Some(group))
 }
 
 /// Sends the jobs in as few requests as possible. The server accepts each request as a whole or not at all.
@@ -249,6 +300,20 @@ async fn finish(
     }
     if !args.wait {
         return Ok(Exit::OK);
+    }
+    if let Some(SubmittedArray { group, count, .. }) = answer.array() {
+        let waited = wait::interruptible(wait::group_end(group, *count, client, console)).await?;
+        return match waited {
+            Some((_, exit)) if args.print_id => Ok(exit),
+            Some((view, exit)) => {
+                console.show(&view)?;
+                Ok(exit)
+            }
+            None => {
+                console.note(&format!("detached; the jobs of group {group} go on"));
+                Ok(Exit::INTERRUPTED)
+            }
+        };
     }
     match wait::interruptible(answer.ends(client, console)).await? {
         Some(jobs) if args.print_id => Ok(wait::highest(&jobs)),

@@ -13,16 +13,19 @@ use super::reasons::Reasons;
 use super::values::{parse_duration, show_duration};
 use super::view::{Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit};
-use crate::client::{Client, ClientErrorKind};
-use crate::domain::{JobId, JobName, JobState, Outcome};
-use crate::wire::JobView;
+use crate::client::{Client, ClientErrorKind, JobQuery};
+use crate::domain::{GroupName, JobId, JobName, JobState, Outcome, Progress};
+use crate::wire::{GroupView, JobSelection, JobView, LARGEST_PAGE};
 
 /// `jobber wait`.
 #[derive(Debug, Clone, Args)]
 pub struct WaitArgs {
     /// The jobs
-    #[arg(value_name = "ID", required = true, value_parser = JobId::parse)]
+    #[arg(value_name = "ID", required_unless_present = "group", value_parser = JobId::parse)]
     ids: Vec<JobId>,
+    /// All jobs of this group
+    #[arg(long, value_name = "GROUP", value_parser = GroupName::parse, conflicts_with_all = ["ids", "any"])]
+    group: Option<GroupName>,
     /// Give up after this long (exit code 125; the jobs go on)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -79,15 +82,23 @@ impl View for Ends {
 
 pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let waiting = async {
-        match args.any {
-            true => Ok(vec![first_end(&args.ids, client, console).await?]),
-            false => all_ends(&args.ids, client, console).await,
+        match &args.group {
+            Some(group) => {
+                let (view, exit) = group_end(group, 1, client, console).await?;
+                console.show(&view)?;
+                Ok(exit)
+            }
+            None if args.any => report(vec![first_end(&args.ids, client, console).await?], console),
+            None => {
+                let jobs = all_ends(&args.ids, client, console).await?;
+                report(jobs, console)
+            }
         }
     };
-    let jobs = match args.timeout {
+    let exit = match args.timeout {
         None => interruptible(waiting).await?,
         Some(limit) => match tokio::time::timeout(limit, interruptible(waiting)).await {
-            Ok(jobs) => jobs?,
+            Ok(exit) => exit?,
             Err(_) => {
                 return Err(CliError::Unfinished(format!(
                     "the jobs have not all ended within {}; they go on",
@@ -96,9 +107,59 @@ pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console
             }
         },
     };
-    match jobs {
-        Some(jobs) => report(jobs, console),
-        None => Ok(Exit::INTERRUPTED),
+    Ok(exit.unwrap_or(Exit::INTERRUPTED))
+}
+
+/// Waits until a group has at least `count` jobs and all of them have ended, and says meanwhile on stderr how far it is.
+/// Returns it, and the highest code of its jobs.
+pub(super) async fn group_end(
+    group: &GroupName,
+    count: u64,
+    client: &Client,
+    console: &mut Console,
+) -> Result<(GroupView, Exit), CliError> {
+    /// The time between two looks: at first, and while it lasts.
+    const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+    const AWAY: Duration = Duration::from_secs(90);
+    let (mut pause, mut seen_at) = (PAUSES.0, None::<Instant>);
+    let view = loop {
+        match client.group(group).await {
+            Ok(view) => {
+                seen_at = Some(Instant::now());
+                if view.ended() == view.total && view.total >= count && !view.behind {
+                    break view;
+                }
+                let text = format!("{} of {} jobs done, {} failed", view.ended(), view.total.max(count), view.failed);
+                console.progress(&Progress { percent: view.progress, text });
+            }
+            Err(e) => {
+                let was_there = seen_at.is_some_and(|at| at.elapsed() < AWAY);
+                if !(was_there && e.kind == ClientErrorKind::Unreachable) {
+                    return Err(e.into());
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(PAUSES.1);
+    };
+    let exit = if view.failed == 0 { Exit::OK } else { highest_of_group(group, client).await? };
+    Ok((view, exit))
+}
+
+/// The highest code of the failed jobs of a group.
+async fn highest_of_group(group: &GroupName, client: &Client) -> Result<Exit, CliError> {
+    let selection =
+        JobSelection { group: Some(group.clone()), state: vec![JobState::Failed], ..JobSelection::default() };
+    let mut query = JobQuery { selection, limit: Some(LARGEST_PAGE.into()), cursor: None };
+    let mut highest = Exit::OK;
+    loop {
+        let page = client.jobs(&query).await?;
+        let exits = page.items.iter().map(|job| Exit::of_job(job.state, job.outcome.as_ref()));
+        highest = exits.fold(highest, Exit::max);
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            return Ok(highest);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod error;
 mod failures;
 #[cfg(test)]
 pub(crate) mod fake;
+mod groups;
 mod logs;
 mod output;
 mod schedules;
@@ -25,6 +26,7 @@ use crate::wire::{
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
+pub use groups::GroupResults;
 pub use logs::{LogRequest, LogStream};
 pub use output::AttemptOutput;
 use transport::{ANSWER, authorities, build, encode};
@@ -99,12 +101,15 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// Submits one job. A repeated call with the same idempotency key gives the first answer again.
+    /// Submits one job, or an array of them. A repeated call with the same idempotency key gives the first answer again.
     ///
     /// # Errors
     /// `Rejected` when a field is wrong, there is no such binary, or the key was used for another job.
     pub async fn submit(&self, job: &SubmitJob, idempotency_key: Option<&str>) -> Result<Submitted, ClientError> {
-        self.answer(self.keyed(self.api(Method::POST, "jobs").json(job), idempotency_key)?).await
+        /// How long an array may take: the server makes some ten thousand jobs a second.
+        const ARRAY: Duration = Duration::from_secs(900);
+        let request = self.keyed(self.api(Method::POST, "jobs").json(job), idempotency_key)?;
+        self.answer(if job.array.is_some() { request.timeout(ARRAY) } else { request }).await
     }
 
     /// Submits 1 to 10,000 jobs, all or none.

@@ -335,7 +335,7 @@ fn is_setting(key: &str) -> bool {
 /// Finds variables that look like settings but are none, each with the setting that the user probably meant.
 pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(&str, Option<&'static str>)> {
     /// Variables that other code reads, or that jobs get: a job may start a worker.
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 14] = [
         "JOBBER_CA",
         "JOBBER_CONFIG",
         "JOBBER_SERVER",
@@ -348,6 +348,8 @@ pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<(
         "JOBBER_WORKER",
         "JOBBER_ERROR_FILE",
         "JOBBER_RESULTS_FILE",
+        "JOBBER_GROUP",
+        "JOBBER_ARRAY_INDEX",
     ];
     /// Beginnings of the variables that Kubernetes sets for a service of this name, and that tests set.
     const OTHERS_BEGIN: [&str; 3] = ["JOBBER_SERVICE_", "JOBBER_PORT", "JOBBER_TEST_"];

@@ -1,5 +1,6 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
+pub mod array;
 pub mod body;
 pub mod bytes;
 pub mod category;
@@ -26,6 +27,7 @@ pub mod time;
 pub mod trace;
 pub mod validity;
 
+pub use array::{ArraySpec, InvalidArray};
 pub use body::{JobBody, RawJson};
 pub use bytes::{from_text, to_text, unfinished};
 pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};

@@ -91,6 +91,9 @@ pub(super) fn of_attempt(order: &RunOrder, worker: &str, slot: &Slot, pinned: bo
     if pinned {
         own.push(("JOBBER_CPUS", cpus::join(slot.cpus())));
     }
+    let options = &order.job.options;
+    own.extend(options.group.iter().map(|group| ("JOBBER_GROUP", group.to_string())));
+    own.extend(options.array_index.map(|index| ("JOBBER_ARRAY_INDEX", index.to_string())));
     if let Some(trace) = &order.trace {
         own.push(("TRACEPARENT", trace.traceparent()));
         if !trace.tracestate().is_empty() {

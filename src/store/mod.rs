@@ -4,16 +4,20 @@ pub mod codec;
 pub mod couchbase;
 pub mod embedded;
 pub mod errors;
+mod groups;
 pub mod records;
 mod retention;
 mod search;
 
 use async_trait::async_trait;
 
-use crate::domain::{Clock, Day, Fingerprint, JobBody, JobId, JobName, JobState, PageRequest, Timestamp};
+use crate::domain::{
+    Clock, Day, Fingerprint, GroupName, JobBody, JobId, JobName, JobState, Page, PageRequest, Timestamp,
+};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
+pub use groups::GroupTally;
 pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
 pub use search::{JobCount, JobPage, Search};
@@ -66,6 +70,8 @@ pub struct JobFilter {
     pub states: Vec<JobState>,
     /// Only jobs of this binary.
     pub name: Option<JobName>,
+    /// Only jobs of this group.
+    pub group: Option<GroupName>,
     /// Only jobs submitted at this time or later.
     pub since: Option<Timestamp>,
     /// Only jobs submitted before this time.
@@ -83,6 +89,7 @@ impl JobFilter {
         !record.removed
             && (self.states.is_empty() || self.states.contains(&record.state))
             && self.name.as_ref().is_none_or(|name| *name == record.name)
+            && self.group.as_ref().is_none_or(|group| record.options.group.as_ref() == Some(group))
             && self.since.is_none_or(|since| record.submitted_at >= since)
             && self.until.is_none_or(|until| record.submitted_at < until)
             && (self.errors.is_empty() || errors.as_slice().iter().any(|error| self.errors.contains(error)))
@@ -119,6 +126,12 @@ pub trait History: Send + Sync + 'static {
 
     /// Counts jobs, up to `most`.
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError>;
+
+    /// How far the jobs of a group are. It reads the group's part of an index.
+    async fn group(&self, group: &GroupName) -> Result<GroupTally, StoreError>;
+
+    /// A page of the records of a group, without bodies: by the index in their array, then by submission.
+    async fn group_jobs(&self, group: &GroupName, page: PageRequest) -> Result<Page<JobRecord>, StoreError>;
 
     /// One line for each job name, in order of name. The cost grows with the number of names, not of jobs.
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError>;

@@ -5,8 +5,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::{
-    AttemptNumber, AttemptReport, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, QueueName,
-    RawJson, Timestamp, WorkerId, first_line,
+    AttemptNumber, AttemptReport, Fingerprint, GroupName, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome,
+    QueueName, RawJson, Timestamp, WorkerId, first_line,
 };
 use crate::events::Cursor;
 use crate::stats::ErrorSet;
@@ -235,7 +235,14 @@ impl JobRecord {
             worker: last.map(|a| a.worker.clone()),
             ran_ms: last.and_then(|a| a.report.as_ref()).map(AttemptReport::wall_ms),
             queue: self.options.queue.clone(),
+            group: self.options.group.clone(),
+            array_index: self.options.array_index,
         }
+    }
+
+    /// Its place among the jobs of its group: the index in their array, -1 for a job of none. `None` without a group.
+    pub(super) fn group_order(&self) -> Option<i64> {
+        self.options.group.as_ref().map(|_| self.options.array_index.map_or(-1, i64::from))
     }
 }
 
@@ -289,6 +296,12 @@ pub struct JobSummary {
     /// The queue in which it was submitted; `None` for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueName>,
+    /// The jobs to which it belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+    /// Which job of an array it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array_index: Option<u32>,
 }
 
 impl JobSummary {

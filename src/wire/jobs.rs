@@ -11,8 +11,8 @@ use super::JobSelection;
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
-    Backoff, Deduplication, Fingerprint, GroupName, Job, JobId, JobName, JobOptions, JobState, NewJob, Outcome,
-    Progress, QueueName, RawJson, Timestamp, WorkerId, body,
+    ArraySpec, Backoff, Deduplication, Fingerprint, GroupName, Job, JobId, JobName, JobOptions, JobState, NewJob,
+    Outcome, Progress, QueueName, RawJson, Timestamp, WorkerId, body,
 };
 use crate::store::{AttemptRecord, JobSummary};
 
@@ -50,6 +50,9 @@ macro_rules! define_submit_job {
             #[schema(minimum = 1)]
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub group_limit: Option<u32>,
+            /// Makes an array of jobs, one for each index.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub array: Option<ArraySpec>,
             $(
                 $(#[schema(value_type = Option<u64>)] #[serde(with = $with)])?
                 #[serde(default, rename = $json, skip_serializing_if = "Option::is_none")]
@@ -62,7 +65,8 @@ macro_rules! define_submit_job {
         }
 
         impl SubmitJob {
-            /// Fills in what is absent from `defaults`; the result still wants checking ([`NewJob::accept`]).
+            /// Fills in what is absent from `defaults`; the result still wants checking ([`NewJob::accept`]). Leaves `array`
+            /// aside: the result is one job.
             pub fn with_defaults(self, defaults: &JobOptions) -> NewJob {
                 let mut options = JobOptions {
                     attempts: self.attempts.unwrap_or(defaults.attempts),
@@ -103,18 +107,21 @@ pub struct SubmitJobs {
     pub jobs: Vec<SubmitJob>,
 }
 
-/// The answer for one submitted job.
+/// The answer for one submitted job, or for an array: then `id` is that of its first job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Submitted {
     /// The job that stands for it.
     pub id: JobId,
     /// Always `queued`.
     pub status: String,
-    /// Whether that job had been there before (same id, deduplication key or idempotency key).
+    /// Whether that job had been there before (same id, deduplication key or idempotency key); of an array, all its jobs.
     pub duplicate: bool,
     /// When it was submitted; absent when the queue has let go of it since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<Timestamp>,
+    /// All its jobs, if it is an array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<SubmittedArray>,
 }
 
 impl Submitted {
@@ -126,6 +133,21 @@ impl Submitted {
             _ => self.id.clone(),
         }
     }
+}
+
+/// What became of a submitted array. Its jobs have the ids `<base>-<index>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubmittedArray {
+    /// The group of its jobs.
+    pub group: GroupName,
+    /// How many jobs it has.
+    pub count: u64,
+    /// How many of them had been there before (same id or idempotency key).
+    pub duplicates: u64,
+    /// The id of the job of the first index.
+    pub first_id: JobId,
+    /// The id of the job of the last index.
+    pub last_id: JobId,
 }
 
 /// The answer to `POST /api/v1/jobs:bulk`, in the order of the request.

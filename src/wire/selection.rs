@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{JobName, JobState, OutcomeKind, QueueName, Timestamp, WorkerId};
+use crate::domain::{GroupName, JobName, JobState, OutcomeKind, QueueName, Timestamp, WorkerId};
 
 /// Conditions on jobs. All that are given must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -17,6 +17,9 @@ pub struct JobSelection {
     /// Of this queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueName>,
+    /// Of this group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
     /// Submitted at this time or later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -65,6 +68,7 @@ impl JobSelection {
         pairs.extend(self.state.iter().map(|s| ("state", s.to_string())));
         pairs.extend(self.name.iter().map(|n| ("name", n.to_string())));
         pairs.extend(self.queue.iter().map(|q| ("queue", q.to_string())));
+        pairs.extend(self.group.iter().map(|g| ("group", g.to_string())));
         pairs.extend(self.since.map(|t| ("since", t.to_string())));
         pairs.extend(self.until.map(|t| ("until", t.to_string())));
         pairs.extend(self.category.iter().map(|c| ("category", c.clone())));

@@ -1,6 +1,7 @@
 //! What the queue on Redis promises beyond the ports: other BullMQ programs share it, and no fault of the server or of
 //! the crate beneath goes unnoticed.
 
+mod groups;
 mod queues;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 10] = [
+const RUN: [&str; 11] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -34,6 +34,7 @@ const RUN: [&str; 10] = [
     "docs/operations/queues.md",
     "docs/operations/placement.md",
     "docs/operations/elastic-workers.md",
+    "docs/operations/arrays.md",
 ];
 
 /// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
@@ -58,6 +59,7 @@ runs! {
     the_commands_of_the_guide_to_queues_work: 7,
     the_commands_of_the_guide_to_placement_work: 8,
     the_commands_of_the_guide_to_elastic_workers_work: 9,
+    the_commands_of_the_guide_to_arrays_work: 10,
 }
 
 /// A fenced block.

@@ -5,7 +5,7 @@ use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::outcome::signal_number;
-use crate::domain::{JobName, JobOptions, QueueName, Timestamp, WorkerId};
+use crate::domain::{GroupName, JobName, JobOptions, QueueName, Timestamp, WorkerId};
 use crate::store::{JobFilter, Search};
 use crate::wire::JobSelection;
 
@@ -23,6 +23,7 @@ pub(in crate::api) fn selection(params: &mut Params) -> Result<JobSelection, Api
         state: params.list("state")?,
         name: params.with("name", JobName::parse)?,
         queue: params.with("queue", QueueName::parse)?,
+        group: params.with("group", GroupName::parse)?,
         since: params.with("since", Timestamp::parse)?,
         until: params.with("until", Timestamp::parse)?,
         category: params.text("category")?,
@@ -55,6 +56,7 @@ pub(in crate::api) async fn filter(api: &Api, selection: JobSelection) -> Result
         errors: failures::chosen_errors(api, category, fingerprint).await?,
         states: selection.state,
         name: selection.name,
+        group: selection.group,
         since: selection.since,
         until: selection.until,
         search: Search {

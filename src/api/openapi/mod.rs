@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::domain::JobOptions;
-use crate::wire::{JobEventView, LogEvent, Problem};
+use crate::wire::{GroupResult, JobEventView, LogEvent, Problem};
 use operation::Schemas;
 
 /// The document as JSON. It depends on the version of Jobber alone.
@@ -44,6 +44,7 @@ fn document() -> Value {
     schemas.of::<Problem>();
     schemas.of::<LogEvent>();
     schemas.of::<JobEventView>();
+    schemas.of::<GroupResult>();
     let mut paths = Map::new();
     for operation in operations::all() {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));

@@ -353,6 +353,7 @@ fn path_parameter(tag: &str, name: &str) -> Value {
             });
         }
         (_, "fingerprint") => ("A fingerprint, or its first digits", "3f2a", 64),
+        (_, "group") => ("The name of a group", "alice", 128),
         ("Schedules", _) => ("The id of a schedule", "nightly", 128),
         ("Workers", _) => ("The id of a worker", "host-4242-9f86d081", 128),
         ("Failures", _) => ("The id or the name of a category", "disk-full", 100),

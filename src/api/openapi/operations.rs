@@ -20,9 +20,9 @@ use crate::wire::failures::{
     DurationsReport, FailuresReport, NewCategory, PresetListing, RetriedFailed, TestBody, Tested, ThresholdBody,
 };
 use crate::wire::{
-    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, Draining, Explanation, FlowJob, Health, JobListing,
-    JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview, Readiness, Session,
-    SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
+    ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, Draining, Explanation, FlowJob, GroupView, Health,
+    JobListing, JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview,
+    Readiness, Session, SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
@@ -48,6 +48,7 @@ pub(super) fn all() -> Vec<Operation> {
     let groups = [
         jobs(),
         bulk(),
+        groups(),
         failures(),
         categories(),
         statistics(),
@@ -77,13 +78,16 @@ fn jobs() -> Vec<Operation> {
             .answer(200, "How many, and whether there may be more", |s| s.of::<JobCount>())
             .example(json!({"count": 10_000, "capped": true}))
             .refuses(&[STORE]),
-        Operation::new(JOBS, "post", "/api/v1/jobs", "submitJob", "Submit one job")
-            .about("What is absent is decided by `[jobs.NAME]`, then by `[defaults]` of the server's configuration.")
+        Operation::new(JOBS, "post", "/api/v1/jobs", "submitJob", "Submit one job, or an array of them")
+            .about(
+                "What is absent is decided by `[jobs.NAME]`, then by `[defaults]` of the server's configuration. With \
+                 `array` one job is made for each index; its id is `id` (or a generated one), a dash and the index.",
+            )
             .header("Idempotency-Key", string(256), KEY)
             .body(|s| s.of::<SubmitJob>(), submission.clone())
-            .answer(202, "The job is queued", |s| s.of::<Submitted>())
+            .answer(202, "The job is queued, or all jobs of the array", |s| s.of::<Submitted>())
             .example(submitted.clone())
-            .with_header("Location", "The path of the job")
+            .with_header("Location", "The path of the job, or of the first of an array")
             .leads_to("/id", &JOB_LINKS)
             .refuses(&SUBMITS)
             .refuses(&["idempotency_key_reused"]),
@@ -165,6 +169,7 @@ fn listed(operation: Operation) -> Operation {
         .query("state", words("JobState"), "Only jobs in one of these states")
         .query("name", reference("JobName"), "Only jobs of this name")
         .query("queue", reference("QueueName"), "Of this queue")
+        .query("group", reference("GroupName"), "Of this group")
         .query("since", moment(), "Submitted at this time or later")
         .query("until", moment(), "Submitted before this time")
         .query("category", string(100), "An attempt failed with an error of this category: its id or name")
@@ -215,6 +220,22 @@ fn bulk() -> Vec<Operation> {
             .example(json!({"retried": [ID], "skipped": {}, "more": false, "next_cursor": null, "dry_run": true})),
         acted(act("/api/v1/jobs:promote", "promoteJobs", "Make many delayed jobs ready now")),
         acted(act("/api/v1/jobs:remove", "removeJobs", "Take many jobs out of queue and lists")),
+    ]
+}
+
+fn groups() -> Vec<Operation> {
+    let at = Operation::new;
+    vec![
+        at(JOBS, "get", "/api/v1/groups/{group}", "getGroup", "How far the jobs of a group are")
+            .answer(200, "How many of them are in each state", |s| s.of::<GroupView>())
+            .refuses(&["unknown_group", STORE]),
+        at(JOBS, "get", "/api/v1/groups/{group}/results", "getGroupResults", "What the jobs of a group gave back")
+            .about(
+                "Each job of the group is a line, a `GroupResult`, in the order of their indices, whatever their state. An \
+                 answer that breaks off is not whole.",
+            )
+            .answer_as(200, "Lines of JSON", &[("application/jsonl", text)])
+            .refuses(&["unknown_group", STORE]),
     ]
 }
 

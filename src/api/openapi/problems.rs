@@ -32,6 +32,7 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(404, "unknown_attempt", "The job has no such attempt."),
     code(404, "unknown_schedule", "There is no such schedule."),
     code(404, "unknown_queue", "No such queue has had a job."),
+    code(404, "unknown_group", "There is no job of such a group."),
     code(404, "unknown_worker", "No such worker was heard of lately."),
     code(404, "unknown_verb", "The path ends with a verb that does not exist."),
     code(404, "unknown_category", "There is no such category."),

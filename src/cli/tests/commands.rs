@@ -1,6 +1,6 @@
 //! Runs commands against a server with scripted answers, and checks what they ask, print and exit with.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::client::fake::{FakeServer, events, json as answer, problem};
@@ -109,7 +109,16 @@ async fn many_jobs_are_one_request_and_ids_are_for_scripts() {
     let ran = cli(&["submit", "resize", "--count", "2", "--print-id"], answers()).await;
     assert_eq!(ran.out, "a\nb\n");
     assert!(ran.requests[0].starts_with("POST /api/v1/jobs:bulk "));
-    assert!(ran.requests[0].ends_with(r#"{"jobs":[{"name":"resize"},{"name":"resize"}]}"#));
+    let jobs = |request: &str| {
+        let body: Value = serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        let mut jobs = body["jobs"].as_array().unwrap().clone();
+        let groups: Vec<_> = jobs.iter_mut().map(|job| job.as_object_mut().unwrap().remove("group")).collect();
+        assert!(groups[0].is_some() && groups.iter().all(|group| *group == groups[0]), "{groups:?}");
+        (Value::Array(jobs), groups[0].as_ref().unwrap().as_str().unwrap().to_owned())
+    };
+    let (sent, group) = jobs(&ran.requests[0]);
+    assert_eq!(sent, json!([{"name": "resize"}, {"name": "resize"}]));
+    assert_eq!(ran.err, format!("group {group}\n"));
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("lines");
@@ -118,12 +127,68 @@ async fn many_jobs_are_one_request_and_ids_are_for_scripts() {
         cli(&["submit", "resize", "--each-line", file.to_str().unwrap(), "-o", "jsonl", "--", "-f"], answers()).await;
     assert_eq!(ran.out.lines().count(), 2);
     let expected =
-        r#"{"jobs":[{"name":"resize","arguments":["-f","one"]},{"name":"resize","arguments":["-f","two words"]}]}"#;
-    assert!(ran.requests[0].ends_with(expected), "{}", ran.requests[0]);
+        json!([{"name": "resize", "arguments": ["-f", "one"]}, {"name": "resize", "arguments": ["-f", "two words"]}]);
+    assert_eq!(jobs(&ran.requests[0]).0, expected);
 
     fs_err::write(&file, r#"[{"name": "a", "attempts": 1}, {"name": "b"}]"#).unwrap();
     let ran = cli(&["submit", "--from-json", file.to_str().unwrap(), "--attempts", "9"], answers()).await;
-    assert!(ran.requests[0].ends_with(r#"{"jobs":[{"name":"a","attempts":1},{"name":"b","attempts":9}]}"#));
+    assert_eq!(jobs(&ran.requests[0]).0, json!([{"name": "a", "attempts": 1}, {"name": "b", "attempts": 9}]));
+    let named = ["submit", "resize", "--count", "2", "--group", "alice", "--idempotency-key", "k"];
+    assert_eq!(jobs(&cli(&named, answers()).await.requests[0]).1, "alice");
+    let keyed = ["submit", "resize", "--count", "2", "--idempotency-key", "k"];
+    let (first, again) = (cli(&keyed, answers()).await, cli(&keyed, answers()).await);
+    assert_eq!(jobs(&first.requests[0]), jobs(&again.requests[0]), "the same request once more");
+}
+
+#[tokio::test]
+async fn an_array_is_one_request_and_its_group_is_for_scripts() {
+    let array = json!({"group": "g", "count": 3, "duplicates": 0, "first_id": "g-0", "last_id": "g-2"});
+    let answers = || vec![answer(202, &json!({"id": "g-0", "status": "queued", "duplicate": false, "array": array}))];
+    let ran = cli(&["submit", "sim", "--array", "0-2%2", "--print-id"], answers()).await;
+    assert_eq!(ran.out, "g\n");
+    let body: Value = serde_json::from_str(ran.requests[0].split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(body["array"], "0-2%2");
+    assert!(body["id"].as_str().is_some_and(|id| id.len() == 36), "it is known before the answer: {body}");
+    let ran = cli(&["submit", "sim", "--array", "0-2", "--group", "g", "--idempotency-key", "k"], answers()).await;
+    assert!(ran.requests[0].ends_with(r#"{"name":"sim","group":"g","array":"0-2"}"#), "{}", ran.requests[0]);
+    insta::assert_snapshot!(ran.out, @r"
+    GROUP  JOBS  DUPLICATES  FIRST  LAST
+    g      3     0           g-0    g-2
+    ");
+}
+
+#[tokio::test]
+async fn a_group_is_awaited_by_its_counts() {
+    let view = |completed: u64, failed: u64, total: u64, behind: bool| {
+        let active = total - completed - failed;
+        answer(
+            200,
+            &json!({"group": "g", "total": total, "waiting": 0, "delayed": 0, "prioritized": 0, "active": active,
+                "completed": completed, "failed": failed, "progress": 50.0, "submitted_at": null,
+                "finished_at": null, "behind": behind}),
+        )
+    };
+    let failed = |code: i32| {
+        json!({"id": "g-1", "name": "sim", "state": "failed", "submitted_at": "2026-11-24T08:00:00Z",
+            "started_at": null, "finished_at": null, "attempts": 1, "outcome": {"kind": "exit", "code": code},
+            "error": null})
+    };
+    let answers = vec![
+        view(1, 0, 1, true),
+        view(1, 1, 4, false),
+        view(2, 2, 4, false),
+        answer(200, &json!({"items": [failed(3)], "next_cursor": "c"})),
+        answer(200, &json!({"items": [failed(9)], "next_cursor": null})),
+    ];
+    let ran = cli(&["wait", "--group", "g"], answers).await;
+    assert_eq!(ran.code, ExitCode::from(9), "{}", ran.err);
+    assert_eq!(ran.requests.len(), 5);
+    assert!(ran.requests[3].starts_with("GET /api/v1/jobs?state=failed&group=g&limit=200 "), "{}", ran.requests[3]);
+    insta::assert_snapshot!(ran.err, @r"
+     50% 1 of 1 jobs done, 0 failed
+     50% 2 of 4 jobs done, 1 failed
+    ");
+    assert!(ran.out.starts_with("group        g\njobs         4\n"), "{}", ran.out);
 }
 
 #[tokio::test]

@@ -135,6 +135,7 @@ fn the_help_names_every_command() {
       top          What goes on: queue, rates, workers, failures, once a second
       stats        Statistics: attempts, concurrency, categories, cost, durations, throughput
       queue        Look at the queues, pause them, clean them up
+      group        Look at a group of jobs: how far it is, what its jobs gave back
       worker       Look at the workers, drain one
       binaries     List the binaries that jobs can name, and who can run them
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often
@@ -183,6 +184,10 @@ fn mistakes_on_the_command_line_are_usage_errors() {
         "jobber submit a --delay 1s --at 2026-11-24T08:00:00Z",
         "jobber submit a --follow --wait",
         "jobber submit a --count 0",
+        "jobber submit a --array 3-1",
+        "jobber submit a --array 0-9 --count 2",
+        "jobber submit a --group a/b",
+        "jobber wait a --group b",
         "jobber submit a --id 42",
         "jobber submit a --from-json -",
         "jobber show a/b",

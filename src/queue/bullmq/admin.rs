@@ -7,7 +7,7 @@ use bullmq::RetryOptions;
 use super::super::{Change, CleanRequest, QueueError, QueueErrorKind};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
-use super::{Inner, keys, read, watched};
+use super::{Inner, group_window, keys, read, watched};
 use crate::domain::{AcceptedJob, Job, JobId, JobState};
 
 /// A job as an operator finds it.
@@ -54,6 +54,10 @@ pub(super) async fn retry(inner: &Inner, id: &JobId) -> Result<Change, QueueErro
         let note = afresh.cmd("EVAL").arg(keys::SET_IF_THERE).arg(1).arg(&key);
         note.arg(keys::STALLS_BEFORE).arg(found.counts.stalls).ignore();
         redis.queue.connection().pipe::<()>(&afresh).await?;
+        if group_window::limit_of(&found.job).is_some() {
+            let is_parked = group_window::park_failed(inner, &redis, &found.job).await?;
+            return if is_parked { Ok(()) } else { Err(bullmq::Error::JobNotFound(id.to_string()).into()) };
+        }
         let budget = RetryOptions { reset_attempts_made: true, reset_attempts_started: false };
         Ok::<_, BullError>(found.stored.retry("failed", Some(budget)).await?)
     };
@@ -92,6 +96,13 @@ pub(super) async fn promote(inner: &Inner, id: &JobId) -> Result<Change, QueueEr
     if inner.link.call(watched::is_watched(inner, &redis, &found.job)).await? {
         return Ok(Change::WrongState(found.state));
     }
+    if let Some(enters_at) = inner.link.call(group_window::place_in_line(inner, &redis, &found.job)).await? {
+        if enters_at <= inner.clock.now() {
+            return Ok(Change::WrongState(found.state));
+        }
+        inner.link.call(group_window::end_delay(inner, &redis, &found.job)).await?;
+        return Ok(Change::Done(found.job, found.counts.started));
+    }
     let promoted = inner.link.call(found.stored.promote()).await;
     changed(inner, &redis, id, promoted, &found.job, found.counts.started).await
 }
@@ -103,6 +114,9 @@ pub(super) async fn remove(inner: &Inner, id: &JobId) -> Result<Change, QueueErr
         return Ok(Change::WrongState(found.state));
     }
     if inner.link.call(redis.queue.remove_without_children(id.as_str())).await? {
+        if let Some((group, limit)) = group_window::limit_of(&found.job) {
+            group_window::left(inner, &redis, group, limit, id).await;
+        }
         Ok(Change::Done(found.job, found.counts.started))
     } else {
         // A worker has taken the job meanwhile, and holds its lock.

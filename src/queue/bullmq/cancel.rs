@@ -9,7 +9,7 @@ use super::admin::{self, Found};
 use super::connect::{BullClient, BullError};
 use super::signals::{self, Message};
 use super::watched::{self, End};
-use super::{Inner, keys};
+use super::{Inner, group_window, keys};
 use crate::domain::outcome::cancelled_because;
 use crate::domain::{JobId, JobState};
 
@@ -38,6 +38,9 @@ pub(super) async fn cancel(inner: &Inner, id: &JobId, reason: &str) -> Result<Ca
         };
         if inner.link.call(fail_if_free(inner, &redis, &mut stored, &reason)).await? {
             inner.watch.wake();
+            if let Some((group, limit)) = group_window::limit_of(&job) {
+                group_window::left(inner, &redis, group, limit, id).await;
+            }
             return Ok(Cancellation::Ended(job));
         }
         found = admin::find(inner, &redis, id).await?;

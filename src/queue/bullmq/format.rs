@@ -17,7 +17,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::options::{self, Wanted};
-use super::{BullSettings, telemetry};
+use super::{BullSettings, keys, telemetry};
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
@@ -54,7 +54,7 @@ macro_rules! define_extra {
             group_limit: Option<u32>,
             #[serde(skip_serializing_if = "Option::is_none")]
             array_index: Option<u32>,
-            /// The delay once the jobs before it have ended: until then BullMQ's own delay is another.
+            /// The delay of a job that waits for others, or for its group's limit: BullMQ's own delay is another then.
             #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
             delay: Option<Duration>,
         }
@@ -69,7 +69,7 @@ macro_rules! define_extra {
                     group: options.group.clone(),
                     group_limit: options.group_limit,
                     array_index: options.array_index,
-                    delay: (!options.after.is_empty()).then_some(options.delay),
+                    delay: (!options.after.is_empty() || options.group_limit.is_some()).then_some(options.delay),
                 }
             }
 
@@ -120,6 +120,12 @@ pub(super) fn data(AcceptedJob { job, body }: &AcceptedJob, rules: &JobOptions) 
     stored.expect("texts, numbers and raw JSON can be written")
 }
 
+/// The delay that BullMQ is told: one without end for a job that waits for its group's limit.
+pub(super) fn bull_delay(job: &Job) -> Option<Duration> {
+    let options = &job.options;
+    if options.group_limit.is_some() { Some(keys::FAR) } else { Some(options.delay).filter(|delay| !delay.is_zero()) }
+}
+
 /// The job's options as BullMQ knows them.
 pub(super) fn options(job: &Job) -> BullOptions {
     let options = &job.options;
@@ -133,7 +139,7 @@ pub(super) fn options(job: &Job) -> BullOptions {
             BackoffKind::Fixed => BackoffStrategy::Fixed(delay),
             BackoffKind::Exponential => BackoffStrategy::Exponential(delay),
         }),
-        delay: (!options.delay.is_zero()).then(|| ms(options.delay).max(1)),
+        delay: bull_delay(job).map(|delay| ms(delay).max(1)),
         priority: (options.priority > 0).then_some(options.priority),
         deduplication: options.deduplication.as_ref().map(|d| DeduplicationOptions {
             id: d.key.clone(),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-/// By how much a watched job is delayed: twice the longest delay that can be asked for.
+use crate::domain::GroupName;
+
+/// By how much a watched job is delayed, and one that waits for its group's limit: twice the longest delay that can be asked for.
 pub(super) const FAR: Duration = Duration::from_secs(20 * 366 * 86_400);
 /// BullMQ keeps delayed jobs by their due times, with room for some order within a millisecond.
 pub(super) const SCORE_PER_MS: f64 = 4096.0;
@@ -188,6 +190,26 @@ impl Keys {
     /// Set, of the default queue: the names of the other queues.
     pub(super) fn queues(&self) -> String {
         format!("{}jobber:queues", self.base)
+    }
+
+    /// Set: the names of the groups of which jobs wait for the group's limit, or hold a place within it.
+    pub(super) fn groups(&self) -> String {
+        format!("{}jobber:groups", self.base)
+    }
+
+    /// Exists while a process has just looked after the groups; expires.
+    pub(super) fn groups_looked_after(&self) -> String {
+        format!("{}jobber:groups-looked-after", self.base)
+    }
+
+    /// Sorted set: the limit and the id of each job that waits for its group's limit, by when it may enter.
+    pub(super) fn group_line(&self, group: &GroupName) -> String {
+        format!("{}jobber:group:{group}:parked", self.base)
+    }
+
+    /// Sorted set: ids of the jobs within their group's limit that have not ended, by when they were last looked at.
+    pub(super) fn group_window(&self, group: &GroupName) -> String {
+        format!("{}jobber:group:{group}:open", self.base)
     }
 
     /// A worker's last heartbeat; expires.

@@ -16,6 +16,7 @@ mod connect;
 mod counts;
 mod foreign_jobs;
 mod format;
+mod group_window;
 mod hand_on;
 mod keys;
 mod limiter;
@@ -196,6 +197,7 @@ impl BullQueue {
         inner.tasks.spawn(signals::listen(inner.clone(), stop.clone()));
         inner.tasks.spawn(schedules::revive(inner.clone(), stop.clone()));
         inner.tasks.spawn(watched::promote_watched(inner.clone(), stop.clone()));
+        inner.tasks.spawn(group_window::look_after(inner.clone(), stop.clone()));
         Ok(Arc::new(Self { inner, _stop_with_the_last_handle: stop.drop_guard() }))
     }
 }

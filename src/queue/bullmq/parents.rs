@@ -46,7 +46,9 @@ pub(super) fn link<'j>(inner: &Inner, jobs: &'j [AcceptedJob]) -> Result<Linked<
         let mut flow =
             FlowJob::new(job.name.as_str(), inner.settings.queue().as_str(), data).map_err(BullError::from)?;
         let mut options = format::options(job);
-        if after.iter().all(|id| roots.contains_key(id)) {
+        // One with a limit goes on into the line of its group, which BullMQ does not know.
+        let is_watched = !after.is_empty() && job.options.group_limit.is_some();
+        if !is_watched && after.iter().all(|id| roots.contains_key(id)) {
             for mut child in after.iter().filter_map(|id| roots.remove(id)) {
                 if let Some(options) = &mut child.opts {
                     options.continue_parent_on_failure = Some(true);

@@ -9,7 +9,7 @@ use super::super::{QueueError, QueuedJob, StateCounts};
 use super::connect::{BullClient, BullError};
 use super::counts::Counts;
 use super::{BullSettings, Inner, format, keys, watched};
-use crate::domain::{AcceptedJob, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
+use crate::domain::{AcceptedJob, Job, JobId, JobState, Page, PageRequest, Progress, Timestamp, WorkerId};
 
 /// A job's hash, with its due time under a name of Jobber's.
 pub(super) type Fields = HashMap<String, String>;
@@ -104,7 +104,8 @@ pub(super) fn job(settings: &BullSettings, id: &str, state: JobState, fields: &F
     let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).map(Timestamp::from_millis);
     let active = state == JobState::Active;
     let due_at = time(fields.get(DUE).and_then(|ms| ms.parse().ok()))
-        .filter(|due| state == JobState::Delayed && due.since(job.submitted_at) < keys::FAR);
+        .filter(|due| state == JobState::Delayed && due.since(job.submitted_at) < keys::FAR)
+        .or_else(|| (state == JobState::Delayed && is_in_line(&job)).then(|| own_due_time(&job)).flatten());
     Some(QueuedJob {
         job,
         // A look at how a job stands does not read it.
@@ -260,7 +261,17 @@ pub(super) async fn page(inner: &Inner, state: JobState, request: PageRequest) -
 }
 
 fn waits_for_others(job: &QueuedJob) -> bool {
-    job.state == JobState::Delayed && job.due_at.is_none()
+    job.state == JobState::Delayed && job.due_at.is_none() && !is_in_line(&job.job)
+}
+
+/// Whether a job that is delayed without a time waits for its group's limit.
+fn is_in_line(job: &Job) -> bool {
+    job.options.group_limit.is_some() && job.options.after.is_empty()
+}
+
+/// When a job was to be ready by its own delay.
+fn own_due_time(job: &Job) -> Option<Timestamp> {
+    (!job.options.delay.is_zero()).then(|| job.submitted_at + job.options.delay)
 }
 
 /// Delayed without a time is until others have ended: adds which.

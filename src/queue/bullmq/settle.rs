@@ -15,8 +15,8 @@ use super::counts::Counts;
 use super::limiter::ClaimLimiter;
 use super::output::OutputWriter;
 use super::watched::{self, End};
-use super::{Inner, Loss, keys};
-use crate::domain::{AttemptNumber, Progress, Verdict};
+use super::{Inner, Loss, group_window, keys};
+use crate::domain::{AttemptNumber, GroupName, JobId, Progress, Verdict};
 
 /// Output and progress within this time are published together.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
@@ -41,6 +41,8 @@ struct Shared {
     loss: Loss,
     outbox: Mutex<Outbox>,
     filled: Notify,
+    /// Its group and the limit of that, if it has one.
+    limit: Option<(GroupName, u32)>,
     /// Whether the attempt is being started.
     started: AtomicBool,
 }
@@ -60,6 +62,15 @@ impl Shared {
 
     fn is_lost(&self) -> bool {
         *self.loss.borrow() == Some(LeaseLoss::Expired)
+    }
+
+    /// Lets the next job of the group become ready.
+    async fn leave_group(&self) {
+        if let Some((group, limit)) = &self.limit
+            && let Ok(id) = JobId::parse(&self.id)
+        {
+            group_window::left(&self.inner, &self.redis, group, *limit, &id).await;
+        }
     }
 }
 
@@ -118,10 +129,16 @@ impl LeaseOps for LeaseHandle {
 
     async fn settle(&self, verdict: Verdict) {
         let done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let is_end = matches!(verdict, Verdict::Complete { .. } | Verdict::Fail { .. });
         self.decide(verdict);
         if let Some(done) = done {
             // The crate says nothing of a verdict that it could not carry out.
             let _ = tokio::time::timeout(LONGEST_SETTLE, done).await;
+        }
+        if is_end && self.shared.limit.is_some() {
+            let shared = self.shared.clone();
+            // The holder need not wait for what is about other jobs.
+            self.shared.inner.tasks.spawn(async move { shared.leave_group().await });
         }
     }
 
@@ -171,6 +188,7 @@ impl LeaseDriver {
             loss,
             outbox: Mutex::default(),
             filled: Notify::new(),
+            limit: group_window::limit_in(job.data()),
             started: AtomicBool::new(false),
         });
         let (decide, verdict) = oneshot::channel();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Idempotency, QueueError, QueueErrorKind, Submission};
 use super::connect::{BullClient, BullError};
-use super::{Inner, announced, counts, format, keys, parents, read, submit_traced, watched};
+use super::{Inner, announced, counts, format, group_window, keys, parents, read, submit_traced, watched};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
 /// How much each job of a large call adds to the caller's patience.
@@ -164,12 +164,17 @@ async fn add(inner: &Inner, redis: &BullClient, jobs: &[AcceptedJob]) -> Result<
     }
     let patience = patience(jobs.len());
     let known = inner.link.call_longer(patience, already_there(inner, redis, jobs)).await?;
+    inner.link.call_longer(patience, group_window::park(inner, redis, jobs)).await?;
     let linked = jobs.iter().any(|job| !job.job.options.after.is_empty());
     let ids = if linked {
         add_linked(inner, redis, jobs, &known, patience).await?
     } else {
         inner.link.call_longer(patience, add_all(inner, redis, jobs)).await?
     };
+    // Whoever looks after the groups next does what fails here.
+    if let Err(error) = inner.link.call_longer(patience, group_window::admit(inner, redis, jobs)).await {
+        tracing::debug!(%error, "jobs of a group with a limit become ready later");
+    }
     let ids = ids
         .iter()
         .map(|id| JobId::parse(id))

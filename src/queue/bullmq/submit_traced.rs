@@ -88,7 +88,7 @@ fn options(job: &Job) -> Value {
     let mut set = |name: &str, value: Value| written.insert(name.to_owned(), value);
     set("attempts", json!(options.attempts));
     set("backoff", json!({"type": kind, "delay": millis(options.backoff.delay)}));
-    if !options.delay.is_zero() {
+    if delay(job) > 0 {
         set("delay", json!(delay(job)));
     }
     if options.priority > 0 {
@@ -113,7 +113,7 @@ fn millis(d: Duration) -> u64 {
 }
 
 fn delay(job: &Job) -> u64 {
-    if job.options.delay.is_zero() { 0 } else { millis(job.options.delay).max(1) }
+    format::bull_delay(job).map_or(0, |delay| millis(delay).max(1))
 }
 
 /// Adds jobs that have a context and come after no others, in one transaction. Answers the ids of the jobs that stand

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::QueueError;
 use super::connect::{BullClient, BullError};
-use super::{Inner, format, keys};
+use super::{Inner, format, group_window, keys};
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{AcceptedJob, Job, JobId, Timestamp};
 
@@ -219,6 +219,10 @@ async fn check(inner: &Inner, redis: &BullClient, id: &str, since: Timestamp) ->
     }
     if pending && !barred {
         return Ok(NextStep::Watch);
+    }
+    if !barred && group_window::limit_of(&job).is_some() {
+        group_window::park_delayed(inner, redis, &job, job.options.delay).await?;
+        return Ok(NextStep::StrikeOff);
     }
     let promoted = if job.options.delay.is_zero() || barred {
         stored.promote().await

@@ -37,6 +37,16 @@ async fn the_environment_is_clean() {
 }
 
 #[tokio::test]
+async fn a_job_of_an_array_knows_which_it_is() {
+    let fixture = Fixture::new();
+    let mut order = fixture.script("echo ${JOBBER_GROUP-none} ${JOBBER_ARRAY_INDEX-none}");
+    assert_eq!(fixture.run(order.clone()).await.stdout.text, "none none\n");
+    let options = &mut Arc::make_mut(&mut order.job).options;
+    (options.group, options.array_index) = (Some("sims".parse().unwrap()), Some(0));
+    assert_eq!(fixture.run(order).await.stdout.text, "sims 0\n");
+}
+
+#[tokio::test]
 async fn a_job_is_pinned_to_its_cores() {
     let fixture = Fixture::new();
     let mut order = fixture.script("grep Cpus_allowed_list /proc/self/status; echo $JOBBER_CPUS $JOBBER_CORES");

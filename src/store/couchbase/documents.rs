@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::{Fingerprint, JobId, JobName, Timestamp};
+use crate::domain::{Fingerprint, GroupName, JobId, JobName, Timestamp};
 use crate::stats::ShardKey;
 use crate::store::{ErrorRecord, JobRecord, JobSummary, StoreError, StoreErrorKind, codec};
 
@@ -126,11 +126,27 @@ struct Extras<'a> {
     summary: &'a JobSummary,
     /// The fingerprints of its failed attempts, each once, for the index.
     errors: &'a [Fingerprint],
+    /// Its group, for the indexes, and its place there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_group: Option<&'a GroupName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_order: Option<i64>,
 }
 
 /// The fields that are written with the first version of a document and never again.
-const WRITTEN_ONCE: [&str; 9] =
-    ["schema", "id", "name", "arguments", "data", "submitted_at", "options", "queued_as", "queue_is_late"];
+const WRITTEN_ONCE: [&str; 11] = [
+    "schema",
+    "id",
+    "name",
+    "arguments",
+    "data",
+    "submitted_at",
+    "options",
+    "queued_as",
+    "queue_is_late",
+    "job_group",
+    "group_order",
+];
 /// How many paths one request may change.
 pub(super) const MOST_PATHS: usize = 16;
 /// The fields that a record may lack.
@@ -141,7 +157,13 @@ pub(super) fn job_document(record: &JobRecord, key_prefix: &str) -> Map<String, 
     let place = format!("{key_prefix}{}", place(record.submitted_at, &record.id));
     let Value::Object(mut document) = to_value(&*fitting(record)) else { unreachable!("a record is an object") };
     let (summary, errors) = (record.summary(), record.errors());
-    let extras = Extras { place: &place, summary: &summary, errors: errors.as_slice() };
+    let extras = Extras {
+        place: &place,
+        summary: &summary,
+        errors: errors.as_slice(),
+        job_group: record.options.group.as_ref(),
+        group_order: record.group_order(),
+    };
     let Value::Object(extras) = to_value(&extras) else { unreachable!("a struct is an object") };
     document.extend(extras);
     document

@@ -3,13 +3,14 @@
 use super::directory::{self, Days, NameDocument};
 use super::documents::{self, Room};
 use super::kv::each;
-use super::query;
+use super::query::{self, GroupPlace};
 use super::session::Connector;
-use crate::domain::{JobBody, JobId, JobName};
+use crate::domain::{GroupName, JobBody, JobId, JobName, Page, PageRequest};
 use crate::stats::{ShardKey, StatShard};
 use crate::store::search::ScanBound;
 use crate::store::{
-    DayRange, JobCount, JobFilter, JobPage, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind, codec,
+    DayRange, GroupTally, JobCount, JobFilter, JobPage, JobRecord, JobSummary, NameSummary, StoreError, StoreErrorKind,
+    codec,
 };
 
 pub(super) async fn job(
@@ -92,6 +93,47 @@ pub(super) async fn count(connector: &Connector, filter: &JobFilter, most: usize
     let places = query::places(&session, &connector.settings().key_prefix, filter, None, most + 1);
     let places = query::bounded(places, what(filter)).await?;
     Ok(JobCount { count: places.len().min(most) as u64, capped: places.len() > most })
+}
+
+/// Counts the jobs of a group.
+pub(super) async fn group(connector: &Connector, group: &GroupName) -> Result<GroupTally, StoreError> {
+    let session = connector.session().await?;
+    let tally = query::tally(&session, &connector.settings().key_prefix, group);
+    query::bounded(tally, "counting the jobs of a group").await
+}
+
+/// One page of a group's jobs: places by the query service, records by key. A page may be short, as that of a list.
+pub(super) async fn group_jobs(
+    connector: &Connector,
+    group: &GroupName,
+    page: PageRequest,
+) -> Result<Page<JobRecord>, StoreError> {
+    let after = page.cursor.as_deref().map(read_group_cursor).transpose()?;
+    let limit = page.limit.clamp(1, PageRequest::MAX);
+    let session = connector.session().await?;
+    // Asks for one more, to know whether there is another page.
+    let places = query::group_places(&session, &connector.settings().key_prefix, group, after.as_ref(), limit + 1);
+    let mut places = query::bounded(places, "the list of a group's jobs").await?;
+    let more = places.len() > limit;
+    places.truncate(limit);
+    let next = places.last().filter(|_| more);
+    let next = next.map(|last| format!("{}.{}", last.order, documents::to_cursor(&last.place)));
+    let records = each(places, |at| async move {
+        let Some((_, id)) = documents::read_place(&at.place) else { return Ok(None) };
+        job(connector, &id, codec::job).await
+    });
+    let records = records.await?.into_iter().flatten().filter(|record| !record.removed);
+    Ok(Page { items: records.collect(), next })
+}
+
+/// Reads the `next` of a page before.
+fn read_group_cursor(text: &str) -> Result<GroupPlace, StoreError> {
+    let parts = text.split_once('.').and_then(|(order, place)| Some((order.parse().ok()?, place)));
+    let (order, place) = parts.ok_or_else(|| {
+        let message = "the cursor is not one of this group; give back that of the page before";
+        StoreError::new(StoreErrorKind::Rejected, message)
+    })?;
+    Ok(GroupPlace { order, place: documents::from_cursor(place)? })
 }
 
 /// Reads the line of the job at a place; `None` if it has left the list, or is not one that is looked for.

@@ -58,10 +58,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Categories, Commit, DayRange, ErrorRecord, History, JobCount, JobFilter, JobPage, JobRecord, Learned, Loaded,
-    NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage, JobRecord, Learned,
+    Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{Clock, Fingerprint, JobBody, JobId, JobName, PageRequest, Secret, Timestamp, WriteDurability};
+use crate::domain::{
+    Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability,
+};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
 use indexing::Indexing;
@@ -186,6 +188,14 @@ impl History for CouchbaseStore {
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
         let count = history::count(&self.connector, filter, most).await;
         count.inspect_err(|e| self.indexing.failed(e))
+    }
+
+    async fn group(&self, group: &GroupName) -> Result<GroupTally, StoreError> {
+        history::group(&self.connector, group).await.inspect_err(|e| self.indexing.failed(e))
+    }
+
+    async fn group_jobs(&self, group: &GroupName, page: PageRequest) -> Result<Page<JobRecord>, StoreError> {
+        history::group_jobs(&self.connector, group, page).await.inspect_err(|e| self.indexing.failed(e))
     }
 
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {

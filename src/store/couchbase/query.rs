@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use couchbase::error::{Error, ErrorKind};
 use couchbase::options::query_options::{QueryOptions, ScanConsistency};
 use futures_util::{StreamExt, TryStreamExt};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Duration, timeout};
@@ -17,9 +18,9 @@ use super::CouchbaseSettings;
 use super::documents::{self, LAST_PLACE, Layout, Room};
 use super::session::Session;
 use super::setup::Refusal;
-use crate::domain::{Fingerprint, JobState};
+use crate::domain::{Fingerprint, GroupName, JobState, Timestamp};
 use crate::metrics::Operation;
-use crate::store::{JobFilter, StoreError, StoreErrorKind};
+use crate::store::{GroupTally, JobFilter, StoreError, StoreErrorKind};
 
 /// A statement, with all its rows.
 static QUERY: Operation = Operation::new("couchbase", "query");
@@ -30,19 +31,22 @@ const INDEXING: Duration = Duration::from_secs(600);
 /// How many ranges of a list are read at the same time.
 const AT_ONCE: usize = 8;
 
-/// An index. There is one for every combination of filters by name and state, and one for filters by error.
+/// An index. There is one for every combination of filters by name and state, one for filters by error, and two for
+/// groups: by state, and by the place in the group.
 pub(super) struct Index {
     pub(super) name: &'static str,
     fields: &'static str,
 }
 
 /// The indexes that Jobber makes.
-pub(super) const INDEXES: [Index; 6] = [
+pub(super) const INDEXES: [Index; 8] = [
     Index { name: "jobber_by_time", fields: "place DESC" },
     Index { name: "jobber_by_state", fields: "state, place DESC" },
     Index { name: "jobber_by_name", fields: "name, place DESC" },
     Index { name: "jobber_by_both", fields: "name, state, place DESC" },
     Index { name: "jobber_by_error", fields: "DISTINCT ARRAY e FOR e IN errors END, place DESC, state, name" },
+    Index { name: "jobber_by_group", fields: "job_group, state, place DESC, finished_at, name" },
+    Index { name: "jobber_by_index", fields: "job_group, group_order, place" },
     Index { name: "jobber_by_id", fields: "id, place" },
 ];
 
@@ -86,6 +90,8 @@ pub(super) fn ranges(filter: &JobFilter) -> Vec<Range> {
     let states: BTreeSet<_> = filter.states.iter().copied().collect();
     if !errors.is_empty() {
         errors.into_iter().map(Range::Error).collect()
+    } else if filter.group.is_some() && states.is_empty() {
+        JobState::ALL.map(Range::State).into()
     } else if !states.is_empty() {
         states.into_iter().map(Range::State).collect()
     } else {
@@ -96,6 +102,7 @@ pub(super) fn ranges(filter: &JobFilter) -> Vec<Range> {
 /// The statement for one page of a range.
 fn listing(layout: Layout, filter: &JobFilter, range: Range) -> String {
     let name = if filter.name.is_some() { " AND j.name = $name" } else { "" };
+    let group = if filter.group.is_some() { " AND j.job_group = $group" } else { "" };
     let range = match range {
         Range::All => "",
         Range::State(_) => " AND j.state = $state",
@@ -103,7 +110,7 @@ fn listing(layout: Layout, filter: &JobFilter, range: Range) -> String {
         Range::Error(_) => " AND ANY e IN j.errors SATISFIES e = $error END AND j.state IN $states",
     };
     format!(
-        "SELECT RAW j.place FROM `{}` AS j WHERE j.removed = FALSE{name}{range} AND j.place >= $from \
+        "SELECT RAW j.place FROM `{}` AS j WHERE j.removed = FALSE{group}{name}{range} AND j.place >= $from \
          AND j.place < $before ORDER BY j.place DESC LIMIT $limit",
         keyspace(layout)
     )
@@ -154,6 +161,9 @@ pub(super) async fn places(
         if let Some(name) = &filter.name {
             options = options.add_named_parameter("name", name.as_str())?;
         }
+        if let Some(group) = &filter.group {
+            options = options.add_named_parameter("group", group.as_str())?;
+        }
         match range {
             Range::All => {}
             Range::State(state) => options = options.add_named_parameter("state", state.as_str())?,
@@ -172,6 +182,85 @@ pub(super) async fn places(
     let pages: Vec<Vec<String>> = futures_util::stream::iter(pages).buffer_unordered(AT_ONCE).try_collect().await?;
     let places = pages.into_iter().flatten();
     Ok(places.filter_map(|place| Some(place.strip_prefix(key_prefix)?.to_owned())).collect())
+}
+
+/// The jobs of a group in one state.
+#[derive(Debug, Deserialize)]
+pub(super) struct GroupRow {
+    state: JobState,
+    count: u64,
+    /// The place of the first that was submitted.
+    first: Option<String>,
+    last: Option<Timestamp>,
+}
+
+/// Counts the jobs of a group.
+pub(super) async fn tally(session: &Session, key_prefix: &str, group: &GroupName) -> Result<GroupTally, Error> {
+    let statement = format!(
+        "SELECT j.state, COUNT(*) AS `count`, MIN(j.place) AS `first`, MAX(j.finished_at) AS `last` FROM `{}` AS j \
+         WHERE j.removed = FALSE AND j.job_group = $group AND j.place >= $from AND j.place < $before GROUP BY j.state",
+        keyspace(session.layout)
+    );
+    let options = of_group(key_prefix, group)?;
+    let mut tally = GroupTally::default();
+    for GroupRow { state, count, first, last } in run::<GroupRow>(session, &statement, options).await? {
+        let first = first.and_then(|place| Some(documents::read_place(place.strip_prefix(key_prefix)?)?.0));
+        tally.add(state, count, first, last);
+    }
+    Ok(tally)
+}
+
+/// Where a job stands in its group.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct GroupPlace {
+    pub(super) order: i64,
+    pub(super) place: String,
+}
+
+/// The places of a group's jobs in order, up to `wanted` after `after`.
+pub(super) async fn group_places(
+    session: &Session,
+    key_prefix: &str,
+    group: &GroupName,
+    after: Option<&GroupPlace>,
+    wanted: usize,
+) -> Result<Vec<GroupPlace>, Error> {
+    // Two ranges of the index, because one condition over both of its fields would be none that it can be entered by.
+    let read = async |order: &str, from: i64, place: &str| {
+        let statement = format!(
+            "SELECT j.group_order AS `order`, j.place FROM `{}` AS j WHERE j.removed = FALSE \
+             AND j.job_group = $group AND j.group_order {order} $order AND j.place > $after AND j.place < $before \
+             ORDER BY j.group_order, j.place LIMIT $limit",
+            keyspace(session.layout)
+        );
+        let options = of_group(key_prefix, group)?
+            .add_named_parameter("order", from)?
+            .add_named_parameter("after", format!("{key_prefix}{place}"))?
+            .add_named_parameter("limit", wanted)?;
+        run::<GroupPlace>(session, &statement, options).await
+    };
+    let mut places = match after {
+        Some(after) => read("=", after.order, &after.place).await?,
+        None => Vec::new(),
+    };
+    if places.len() < wanted {
+        places.extend(read(">", after.map_or(i64::from(i32::MIN), |after| after.order), "").await?);
+    }
+    places.truncate(wanted);
+    let own = places.into_iter().filter_map(|GroupPlace { order, place }| {
+        Some(GroupPlace { order, place: place.strip_prefix(key_prefix)?.to_owned() })
+    });
+    Ok(own.collect())
+}
+
+/// The options of a query for the jobs of a group.
+fn of_group(key_prefix: &str, group: &GroupName) -> Result<QueryOptions, Error> {
+    QueryOptions::new()
+        .read_only(true)
+        .scan_consistency(ScanConsistency::RequestPlus)
+        .add_named_parameter("group", group.as_str())?
+        .add_named_parameter("from", key_prefix)?
+        .add_named_parameter("before", format!("{key_prefix}{LAST_PLACE}"))
 }
 
 /// The ids of all jobs in order, removed ones too: up to `limit` ids after `after`.

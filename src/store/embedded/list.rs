@@ -30,6 +30,16 @@ pub(super) struct ListCursor {
 
 impl ListCursor {
     const NEWEST: ListCursor = ListCursor { submitted_at: i64::MAX, id: String::new() };
+    pub(super) const OLDEST: ListCursor = ListCursor { submitted_at: i64::MIN, id: String::new() };
+
+    pub(super) fn new(submitted_at: i64, id: String) -> Self {
+        Self { submitted_at, id }
+    }
+
+    /// When the job at this place was submitted, and its id.
+    pub(super) fn parts(&self) -> (i64, &str) {
+        (self.submitted_at, &self.id)
+    }
 
     /// Reads a cursor that `Display` wrote.
     pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
@@ -173,6 +183,8 @@ impl<'f> Merged<'f> {
         let states: BTreeSet<_> = filter.states.iter().copied().collect();
         let of: Vec<_> = if !errors.is_empty() {
             errors.into_iter().map(Of::Error).collect()
+        } else if filter.group.is_some() && states.is_empty() {
+            JobState::ALL.map(Of::State).into()
         } else if !states.is_empty() {
             states.into_iter().map(Of::State).collect()
         } else {
@@ -232,6 +244,8 @@ fn listing(
     wanted: usize,
 ) -> Query {
     let index = match (&filter.name, state) {
+        // The names of a group's jobs are looked at one by one: it mostly has one.
+        _ if filter.group.is_some() => "history_jobs_by_group",
         (None, None) => "history_jobs_by_time",
         (None, Some(_)) => "history_jobs_by_state",
         (Some(_), None) => "history_jobs_by_name",
@@ -246,6 +260,10 @@ fn listing(
     if let Some(name) = &filter.name {
         values.push(name.to_string().into());
         sql += &format!(" AND name = ?{}", values.len());
+    }
+    if let Some(group) = &filter.group {
+        values.push(group.to_string().into());
+        sql += &format!(" AND job_group = ?{}", values.len());
     }
     if let Some(state) = state {
         values.push(state.as_str().to_owned().into());
@@ -275,6 +293,10 @@ fn failed_with(
     if let Some(name) = &filter.name {
         values.push(name.to_string().into());
         sql += &format!(" AND j.name = ?{}", values.len());
+    }
+    if let Some(group) = &filter.group {
+        values.push(group.to_string().into());
+        sql += &format!(" AND j.job_group = ?{}", values.len());
     }
     if !filter.states.is_empty() {
         let states = filter.states.iter().map(|state| {
@@ -324,6 +346,18 @@ mod tests {
                 assert_eq!(plan[0].contains("state=?"), state.is_some(), "{plan:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_jobs_of_a_group_are_read_in_order_from_one_range_for_each_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        EmbeddedStore::open(db.clone()).await.unwrap();
+        let filter = JobFilter { group: Some("g".parse().unwrap()), ..JobFilter::default() };
+        let listed = listing(&filter, Some(JobState::Failed), Columns::Line, Some(&ListCursor::NEWEST), 10);
+        let plan = plan(&db, listed).await;
+        assert_eq!(plan.len(), 1, "nothing is sorted: {plan:?}");
+        assert!(plan[0].contains("job_group=? AND state=? AND submitted_at>?"), "{plan:?}");
     }
 
     #[tokio::test]
@@ -377,7 +411,7 @@ mod tests {
                      INSERT INTO history_jobs
                      SELECT printf('0193-7a5c-%08d', n), 'resize', 'failed', n, 0, 1, x'',
                             CAST(replace(CAST(?3 AS TEXT), ?5, printf('0193-7a5c-%08d', n)) AS BLOB),
-                            CAST(replace(CAST(?4 AS TEXT), ?5, printf('0193-7a5c-%08d', n)) AS BLOB), n
+                            CAST(replace(CAST(?4 AS TEXT), ?5, printf('0193-7a5c-%08d', n)) AS BLOB), n, NULL, NULL
                      FROM numbers",
                     (from, (from + 50_000).min(count), &line, &document, ID),
                 )

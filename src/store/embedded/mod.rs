@@ -2,6 +2,7 @@
 
 mod errors;
 mod expiry;
+mod groups;
 mod history;
 mod list;
 mod projection;
@@ -14,10 +15,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{
-    Categories, Commit, DayRange, ErrorRecord, History, JobCount, JobFilter, JobPage, JobRecord, Learned, Loaded,
-    NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage, JobRecord, Learned,
+    Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
 };
-use crate::domain::{Clock, Fingerprint, JobBody, JobId, JobName, PageRequest, Timestamp};
+use crate::domain::{Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::sqlite::{Sqlite, SqliteError};
 use crate::stats::{ShardKey, StatShard};
@@ -86,6 +87,17 @@ impl History for EmbeddedStore {
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
         let filter = filter.clone();
         self.read(move |c| list::count(c, &filter, most)).await
+    }
+
+    async fn group(&self, group: &GroupName) -> Result<GroupTally, StoreError> {
+        let group = group.clone();
+        self.read(move |c| groups::tally(c, &group)).await
+    }
+
+    async fn group_jobs(&self, group: &GroupName, page: PageRequest) -> Result<Page<JobRecord>, StoreError> {
+        let after = page.cursor.as_deref().map(groups::GroupCursor::parse).transpose()?;
+        let (group, limit) = (group.clone(), page.limit.clamp(1, PageRequest::MAX));
+        self.read(move |c| groups::jobs(c, &group, after, limit)).await
     }
 
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError> {

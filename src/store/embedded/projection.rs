@@ -43,6 +43,8 @@ struct JobRow {
     summary: Vec<u8>,
     document: Vec<u8>,
     ended_at: Option<i64>,
+    group: Option<String>,
+    group_order: Option<i64>,
     errors: Vec<Fingerprint>,
 }
 
@@ -87,6 +89,8 @@ fn job_row(job: &Versioned<JobRecord>) -> JobRow {
         summary: codec::encode(&record.summary()),
         document: codec::encode(record),
         ended_at: record.ended_at().map(|t| t.max(record.submitted_at).as_millis()),
+        group: record.options.group.as_ref().map(ToString::to_string),
+        group_order: record.group_order(),
         errors: record.errors().as_slice().to_vec(),
     }
 }
@@ -180,13 +184,27 @@ fn write_shard(c: &Connection, row: &ShardRow) -> rusqlite::Result<bool> {
 
 /// Writes a job under its version and its identity. Returns false when either differs.
 fn write_job(c: &Connection, row: &JobRow) -> rusqlite::Result<bool> {
-    let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document, ended_at, errors } = row;
+    let JobRow { id, name, state, submitted_at, removed, version, identity, summary, document, .. } = row;
+    let JobRow { ended_at, group, group_order, errors, .. } = row;
     let written = match version {
         None => c
             .prepare_cached(
-                "INSERT INTO history_jobs VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+                "INSERT INTO history_jobs VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11)
+                 ON CONFLICT DO NOTHING",
             )?
-            .execute((id, name, state, submitted_at, removed, identity, summary, document, ended_at))?,
+            .execute((
+                id,
+                name,
+                state,
+                submitted_at,
+                removed,
+                identity,
+                summary,
+                document,
+                ended_at,
+                group,
+                group_order,
+            ))?,
         Some(version) => c
             .prepare_cached(
                 "UPDATE history_jobs SET state = ?2, removed = ?3, version = version + 1, summary = ?4, document = ?5,

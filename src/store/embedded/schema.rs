@@ -4,6 +4,9 @@
 //! for every combination of filters, each in the order of the list, without removed jobs. `summary` is a job's line in
 //! a list and stands before `document`, so that a listing never touches the pages on which output tails lie.
 //!
+//! A job of a group is in two further indexes: by state, from which the group's jobs are counted and listed, and by its
+//! place in the group. Jobs of no group are in neither.
+//!
 //! `history_bodies` holds what each job is given. It is written once, so that a record that changes with every event
 //! stays small. Records of format 1 have it within, and no row there.
 //!
@@ -93,5 +96,12 @@ pub(super) const STEPS: &[&str] = &[
         id TEXT NOT NULL PRIMARY KEY,
         body BLOB NOT NULL
     ) STRICT;
+","
+    ALTER TABLE history_jobs ADD COLUMN job_group TEXT;
+    ALTER TABLE history_jobs ADD COLUMN group_order INTEGER;
+    CREATE INDEX history_jobs_by_group ON history_jobs (job_group, state, submitted_at, id, ended_at)
+        WHERE removed = 0 AND job_group IS NOT NULL;
+    CREATE INDEX history_jobs_by_index ON history_jobs (job_group, group_order, submitted_at, id)
+        WHERE removed = 0 AND job_group IS NOT NULL;
 ",
 ];

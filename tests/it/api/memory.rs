@@ -52,6 +52,35 @@ async fn large_bodies_are_bounded_together_and_their_memory_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_array_takes_no_more_memory_than_a_part_of_it() {
+    const JOBS: u64 = 30_000;
+    let j = Jobber::serve().start().await;
+    j.job("plain", "#!/bin/sh\n");
+    let data = "x".repeat(2000);
+    let submit = async |array: String| {
+        let (status, answer) = j.post("/api/v1/jobs", json!({"name": "plain", "array": array, "data": data})).await;
+        assert_eq!(status, 202, "{answer}");
+        answer["array"]["group"].as_str().unwrap().to_owned()
+    };
+    submit("0-1999".to_owned()).await;
+    let before = figure(&j, "VmHWM");
+    let group = submit(format!("0-{}", JOBS - 1)).await;
+    // 60 MB of data alone, if all were held at once.
+    let grown = figure(&j, "VmHWM") - before;
+    assert!(grown < 40, "{grown} MiB for {JOBS} jobs");
+    let results = async {
+        let text = j.http().get(j.url(&format!("/api/v1/groups/{group}/results"))).send().await.unwrap();
+        text.text().await.unwrap().lines().count() as u64
+    };
+    let whole = eventually("history to know them all", async || {
+        let (_, view) = j.get(&format!("/api/v1/groups/{group}")).await;
+        (view["total"] == JOBS && view["behind"] == false).then_some(())
+    });
+    whole.await;
+    assert_eq!(results.await, JOBS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn those_who_follow_a_large_job_hold_none_of_it() {
     const FOLLOWERS: usize = 20;
     let place = Place::new();

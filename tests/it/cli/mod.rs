@@ -1,5 +1,6 @@
 //! The command line as a user meets it: the real binary against a real server.
 
+mod arrays;
 mod category;
 mod control;
 mod doctor;

@@ -7,6 +7,7 @@ use crate::harness::{Jobber, Place, eventually};
 
 with_node! {
     a_named_queue_is_one_of_bullmqs,
+    a_nodes_worker_obeys_the_limit_of_a_group,
 }
 
 async fn a_named_queue_is_one_of_bullmqs(bullmq: &str) {
@@ -37,4 +38,23 @@ async fn a_named_queue_is_one_of_bullmqs(bullmq: &str) {
     })
     .await;
     assert_eq!((&view["result"], &view["options"]["queue"]), (&json!("by node"), &json!("render")), "{view:#}");
+}
+
+async fn a_nodes_worker_obeys_the_limit_of_a_group(bullmq: &str) {
+    let redis = server().await;
+    let place = Place::new();
+    place.job("sim", "#!/bin/sh\n");
+    let serve = Jobber::serve().at(&place).env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    let array = serve.post("/api/v1/jobs", json!({"name": "sim", "array": "0-8%3", "group": "g"})).await.1;
+    let waits = format!("{}-8", array["id"].as_str().unwrap().strip_suffix("-0").unwrap());
+    let why = serve.get(&format!("/api/v1/jobs/{waits}/explain")).await.1;
+    assert_eq!(why["reasons"], json!(["of its group g no more than 3 run at once"]), "{why}");
+    let ran = node(bullmq, "concurrent-worker.js", &[&redis.port().to_string(), "9"]).await;
+    assert_eq!(ran, [json!({"most": 3})]);
+    let view = eventually("their ends in history", async || {
+        let (_, view) = serve.get("/api/v1/groups/g").await;
+        (view["completed"] == 9).then_some(view)
+    })
+    .await;
+    assert_eq!((&view["total"], &view["progress"]), (&json!(9), &json!(100.0)), "{view}");
 }

@@ -3,6 +3,7 @@
 mod claiming;
 mod fixture;
 mod following;
+mod groups;
 mod leases;
 mod operating;
 mod placing;
@@ -13,6 +14,7 @@ mod submitting;
 use claiming::*;
 use fixture::{bullmq, embedded};
 use following::*;
+use groups::*;
 use leases::*;
 use operating::*;
 use placing::*;
@@ -70,6 +72,11 @@ conformance! {
         a_queue_is_paused_alone,
         a_queue_runs_no_more_at_once_than_its_limit,
         a_queue_starts_no_more_in_a_time_than_its_rate,
+        however_many_end_at_once_the_limit_of_a_group_holds,
+        a_group_goes_on_when_its_worker_hangs,
+        a_retried_job_waits_for_the_limit_of_its_group,
+        a_job_of_a_limited_group_may_wait_for_a_time_and_for_others,
+        a_repeated_submission_changes_nothing_in_a_limited_group,
         queues_are_listed_with_what_they_hold,
         a_list_is_of_one_queue_or_of_all,
         a_queue_is_cleaned_alone,

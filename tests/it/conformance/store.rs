@@ -407,6 +407,92 @@ async fn filters_hold_together(stores: Stores) {
     }
 }
 
+/// A record of a job of a group.
+fn grouped(id: &str, group: &str, index: Option<u32>, ms: i64, state: JobState) -> JobRecord {
+    let mut record = record(id, "sim", ms, state);
+    (record.options.group, record.options.array_index) = (Some(group.parse().unwrap()), index);
+    if state.is_final() {
+        record.finished_at = Some(Timestamp::from_millis(ms + 500));
+    }
+    record
+}
+
+async fn a_group_is_listed_counted_and_read_in_the_order_of_its_indices(stores: Stores) {
+    if stores.is_skipped() {
+        return;
+    }
+    let mut records = vec![record("alone", "sim", 1000, JobState::Waiting)];
+    // As text, 10 comes before 9.
+    for index in 0..12 {
+        let state = JobState::ALL[index as usize % 6];
+        records.push(grouped(&format!("a-{index}"), "a", Some(index), 1000, state));
+    }
+    records.push(grouped("early", "a", None, 900, JobState::Completed));
+    records.push(grouped("other", "b", Some(3), 1000, JobState::Failed));
+    records[4].removed = true;
+    let stores = stores.with(&records).await;
+    let group = |name: &str| name.parse().unwrap();
+
+    let tally = stores.there.history.group(&group("a")).await.unwrap();
+    let counts = JobState::ALL.map(|state| tally.count(state));
+    assert_eq!((counts, tally.total()), ([2, 2, 2, 1, 3, 2], 12), "{:?}", JobState::ALL);
+    let span = [tally.submitted_at, tally.finished_at].map(|at| at.map(Timestamp::as_millis));
+    assert_eq!(span, [Some(900), Some(1500)]);
+    assert_eq!(stores.here.history.group(&group("nobody")).await.unwrap().total(), 0);
+
+    for limit in [1, 2, 5, 12, 100] {
+        let (mut ids, mut cursor) = (Vec::new(), None);
+        loop {
+            let request = PageRequest { cursor, limit };
+            let page = stores.here.history.group_jobs(&group("a"), request).await.unwrap();
+            assert!(page.items.len() <= limit);
+            ids.extend(page.items.into_iter().map(|job| job.id.to_string()));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let expected = ["early".to_owned()].into_iter().chain((0..12).filter(|i| *i != 3).map(|i| format!("a-{i}")));
+        assert_eq!(ids, expected.collect::<Vec<_>>(), "by {limit}");
+    }
+    let wrong = PageRequest { cursor: Some("x".to_owned()), limit: 1 };
+    assert_eq!(stores.here.history.group_jobs(&group("a"), wrong).await.unwrap_err().kind, StoreErrorKind::Rejected);
+
+    for states in [vec![], vec![JobState::Failed], vec![JobState::Waiting, JobState::Completed]] {
+        for job_name in [None, Some(name("sim")), Some(name("none"))] {
+            let filter = JobFilter {
+                group: Some(group("a")),
+                states: states.clone(),
+                name: job_name.clone(),
+                since: Some(Timestamp::from_millis(950)),
+                ..JobFilter::default()
+            };
+            let mut expected: Vec<_> = records.iter().filter(|record| filter.takes(record)).collect();
+            expected.sort_by_key(|record| std::cmp::Reverse((record.submitted_at, record.id.clone())));
+            let expected: Vec<_> = expected.into_iter().map(|record| record.id.to_string()).collect();
+            assert_eq!(expected.is_empty(), job_name == Some(name("none")));
+            assert_eq!(stores.here.list(&filter, 3).await, expected, "{filter:?}");
+            let count = stores.here.history.count(&filter, 100).await.unwrap();
+            assert_eq!(count.count, expected.len() as u64);
+        }
+    }
+}
+
+async fn a_group_follows_its_jobs(stores: Stores) {
+    if stores.is_skipped() {
+        return;
+    }
+    let stores = stores.with(&[grouped("a-0", "a", Some(0), 1000, JobState::Active)]).await;
+    let mut job = stores.here.job("a-0").await;
+    job.document.state = JobState::Failed;
+    job.document.finished_at = Some(Timestamp::from_millis(2000));
+    let term = stores.term().await;
+    stores.here.projection.commit(&term, jobs(vec![job])).await.unwrap();
+    let tally = stores.here.history.group(&"a".parse().unwrap()).await.unwrap();
+    assert_eq!((tally.count(JobState::Active), tally.count(JobState::Failed)), (0, 1));
+    assert_eq!(tally.finished_at.map(Timestamp::as_millis), Some(2000));
+}
+
 /// A record of a job whose one attempt ended like this, by this worker, after `ran` milliseconds.
 fn tried_once(id: &str, job_name: &str, outcome: Outcome, worker: &str, ran: i64, error: Option<&str>) -> JobRecord {
     let state = if outcome.is_success() { JobState::Completed } else { JobState::Failed };
@@ -947,6 +1033,8 @@ conformance! {
         lists_are_newest_first_without_gap_or_repeat,
         a_list_goes_on_where_it_was_while_jobs_arrive,
         filters_hold_together,
+        a_group_is_listed_counted_and_read_in_the_order_of_its_indices,
+        a_group_follows_its_jobs,
         a_search_looks_into_each_job,
         a_count_ends_at_its_limit,
         a_list_follows_its_jobs,

@@ -9,7 +9,7 @@ use crate::harness::couchbase::Bucket;
 use crate::harness::couchbase_double::{CouchbaseDouble, Fault, Options, Service};
 use crate::harness::{Jobber, eventually};
 
-const ALL: usize = 6;
+const ALL: usize = 8;
 
 async fn lists_work(store: &CouchbaseStore) {
     eventually("lists to work", async || {

@@ -1,6 +1,6 @@
 //! Lists of jobs: which index serves which, and what is said where none can.
 
-use jobber::domain::{JobState, PageRequest};
+use jobber::domain::{GroupName, JobState, PageRequest};
 use jobber::store::{History, JobFilter};
 use serde_json::{Value, json};
 
@@ -43,6 +43,25 @@ async fn an_index_of_its_own_serves_lists_by_error() {
     assert_eq!(bucket.double().sorts(), 0);
     let all = store.jobs(&JobFilter::default(), PageRequest::first(100)).await.unwrap_err();
     assert!(all.to_string().contains("needs an index that is missing"), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_served_by_indexes_of_their_own() {
+    let bucket = Bucket::of(CouchbaseDouble::start());
+    let store = bucket.open().await;
+    store.prepared().await;
+    for index in query(bucket.double(), "SELECT RAW name FROM system:indexes").await {
+        let name = index.as_str().unwrap();
+        if !["jobber_by_group", "jobber_by_index"].contains(&name) {
+            query(bucket.double(), &format!("DROP INDEX `{name}` ON jobs")).await;
+        }
+    }
+    let group: GroupName = "g".parse().unwrap();
+    store.group(&group).await.unwrap();
+    store.group_jobs(&group, PageRequest::first(5)).await.unwrap();
+    let listed = JobFilter { group: Some(group), name: Some("n".parse().unwrap()), ..JobFilter::default() };
+    store.jobs(&listed, PageRequest::first(5)).await.unwrap();
+    assert_eq!(bucket.double().sorts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

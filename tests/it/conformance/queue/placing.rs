@@ -213,12 +213,9 @@ pub(super) async fn a_job_that_no_worker_can_run_is_taken_to_be_refused(fixture:
     here.until(&id, JobState::Failed).await;
 }
 
-fn of_group(group: &str, limit: Option<u32>) -> impl FnOnce(&mut JobOptions) {
+fn of_group(group: &str) -> impl FnOnce(&mut JobOptions) {
     let group = GroupName::parse(group).unwrap();
-    move |o| {
-        o.group = Some(group);
-        o.group_limit = limit;
-    }
+    move |o| o.group = Some(group)
 }
 
 fn group_of(lease: &Lease) -> String {
@@ -228,7 +225,7 @@ fn group_of(lease: &Lease) -> String {
 pub(super) async fn groups_take_turns_in_a_fair_queue_or_that_is_refused(fixture: Fixture) {
     let here = fixture.instance().await;
     for group in ["alice", "bob"] {
-        here.queue.submit((0..20).map(|_| job_with(of_group(group, None))).collect(), None).await.unwrap();
+        here.queue.submit((0..20).map(|_| job_with(of_group(group))).collect(), None).await.unwrap();
     }
     here.submit(job()).await;
     let fair = QueueLimit { fair: Some(Fairness::Group), ..QueueLimit::default() };
@@ -259,33 +256,4 @@ pub(super) async fn groups_take_turns_in_a_fair_queue_or_that_is_refused(fixture
         let alice = running.iter().filter(|group| *group == "alice").count();
         assert!((1..=2).contains(&alice), "{turn}: {running:?}");
     }
-}
-
-pub(super) async fn a_group_runs_no_more_at_once_than_its_limit(fixture: Fixture) {
-    let (here, there) = (fixture.instance().await, fixture.instance().await);
-    here.queue.submit((0..12).map(|_| job_with(of_group("array", Some(2)))).collect(), None).await.unwrap();
-    let other = here.submit(job()).await;
-    let (mut one, mut two) = (here.claim(4).await, there.claim(4).await);
-    let (mut running, mut done, mut most, mut others) = (Vec::new(), 0, 0, 0);
-    while done < 12 || others == 0 {
-        let lease = tokio::select! {
-            lease = next(&mut one) => lease,
-            lease = next(&mut two) => lease,
-            // Only when no other comes: the limit is reached.
-            () = tokio::time::sleep(std::time::Duration::from_millis(300)), if !running.is_empty() => {
-                let lease: Lease = running.remove(0);
-                lease.settle(Verdict::Complete { result: None }).await;
-                done += 1;
-                continue;
-            }
-        };
-        if lease.job().id == other {
-            lease.settle(Verdict::Complete { result: None }).await;
-            others += 1;
-            continue;
-        }
-        running.push(lease);
-        most = most.max(running.len());
-    }
-    assert_eq!((most, others), (2, 1));
 }
