@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::CliError;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
@@ -84,6 +84,11 @@ impl JobFlags {
 #[derive(Debug, Clone, Default)]
 pub struct RunFlags(pub(super) JobOptions);
 
+/// Whether a flag may be given several times, as with commas.
+fn takes_list(option: &RunOption) -> bool {
+    option.value_name.ends_with(",...")
+}
+
 impl Args for RunFlags {
     fn augment_args(command: Command) -> Command {
         RunOption::ALL.iter().fold(command, |command, option| {
@@ -92,7 +97,8 @@ impl Args for RunFlags {
                 checked.map(|()| text.to_owned()).map_err(|allowed| format!("{text:?} is not {allowed}"))
             };
             let flag = Arg::new(option.flag).long(option.flag).value_name(option.value_name).help(option.help);
-            command.arg(flag.allow_negative_numbers(true).value_parser(read))
+            let action = if takes_list(option) { ArgAction::Append } else { ArgAction::Set };
+            command.arg(flag.allow_negative_numbers(true).action(action).value_parser(read))
         })
     }
 
@@ -110,9 +116,13 @@ impl FromArgMatches for RunFlags {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for option in RunOption::ALL {
-            if let Some(text) = matches.get_one::<String>(option.flag) {
-                (option.set)(&mut self.0, text).expect("the flag's parser has checked it");
-            }
+            let Some(texts) = matches.get_many::<String>(option.flag) else { continue };
+            let texts: Vec<_> = texts.map(String::as_str).collect();
+            // Each is fine alone; together they may name one thing twice.
+            (option.set)(&mut self.0, &texts.join(",")).map_err(|allowed| {
+                let message = format!("--{} must be {allowed}", option.flag);
+                clap::Error::raw(clap::error::ErrorKind::ValueValidation, message + "\n")
+            })?;
         }
         Ok(())
     }

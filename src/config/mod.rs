@@ -3,6 +3,7 @@
 mod couchbase;
 mod embedder;
 pub mod env;
+mod example;
 mod layers;
 mod policies;
 mod settings;
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 pub use couchbase::CouchbaseUrl;
 pub use embedder::{EmbedderConfig, EndpointConfig};
+pub use example::example;
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
-pub use settings::example;
 pub use store::{StoreConfig, StoreUrl};
 use values::{key_part, queue_name, queue_url};
 

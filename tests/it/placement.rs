@@ -77,7 +77,7 @@ async fn limits_of_memory_add_up_to_what_the_worker_divides() {
 async fn a_job_that_no_worker_can_run_waits_and_fails_after_a_time() {
     let place = Place::new();
     place.job("hello", "#!/bin/sh\necho hello\n");
-    let start = Jobber::dev().at(&place).arg("--label=zone=eu").env("JOBBER_UNPLACEABLE_AFTER", "4s");
+    let start = Jobber::dev().at(&place).arg("--label=zone=eu").env("JOBBER_UNPLACEABLE_AFTER", "8s");
     let j = start.start().await;
     let id = j.submit(json!({"name": "hello", "require": {"zone": "us"}, "attempts": 3})).await;
     let why = j.cli(&["explain", &id]).await.stdout;
@@ -87,7 +87,7 @@ async fn a_job_that_no_worker_can_run_waits_and_fails_after_a_time() {
     let failed = j.wait_final(&id).await;
     assert_eq!((&failed["state"], &failed["outcome"]["kind"]), (&json!("failed"), &json!("spawn_error")), "{failed}");
     let error = failed["error"].as_str().unwrap();
-    assert!(error.contains("no worker could run it for 4s") && error.contains("is not labelled zone=us"), "{error}");
+    assert!(error.contains("no worker could run it for 8s") && error.contains("is not labelled zone=us"), "{error}");
     assert_eq!(failed["attempts"].as_array().unwrap().len(), 0, "nothing was started");
 }
 
@@ -125,6 +125,11 @@ async fn what_cannot_be_asked_for_is_told() {
         let (status, problem) = j.post("/api/v1/jobs", body).await;
         assert!((400..500).contains(&status), "{problem}");
     }
+    let twice = j.cli(&["submit", "hello", "--resource=gpu=1", "--resource=gpu=2"]).await;
+    assert!(twice.code == 2 && twice.stderr.contains("names one again"), "{twice:?}");
+    let both = j.cli(&["submit", "hello", "--resource=gpu", "--resource=licence=2", "--print-id"]).await;
+    let (_, job) = j.get(&format!("/api/v1/jobs/{}", both.stdout.trim())).await;
+    assert_eq!(job["options"]["resources"], json!({"gpu": 1, "licence": 2}));
     for (flag, said) in [("--require=zone", "NAME=VALUE"), ("--resource=gpu=0", "NAME=N")] {
         let refused = j.cli(&["submit", "hello", flag]).await;
         assert!(refused.code == 2 && refused.stderr.contains(said), "{refused:?}");

@@ -411,6 +411,44 @@ mod tests {
     }
 
     #[test]
+    fn jobs_of_an_older_file_get_the_kinds_that_their_headers_tell() {
+        use super::super::kinds::{KnownKinds, number_or_new};
+        let old = STEPS.iter().position(|step| step.contains("CREATE TABLE queue_kinds")).unwrap();
+        let c = Connection::open_in_memory().unwrap();
+        STEPS[..old].iter().for_each(|step| c.execute_batch(step).unwrap());
+        // The last is a whole job of version 0.1.0, with data that SQLite can't read.
+        let deep = format!(r#"{{"id":"d","name":"deep","data":{}{}}}"#, "[".repeat(2000), "]".repeat(2000));
+        let header = |name: &str, options: &str| format!(r#"{{"id":"j","name":"{name}","options":{{{options}}}}}"#);
+        let jobs = [
+            header("plain", r#""attempts":3"#),
+            header("plain", r#""attempts":1"#),
+            header("wide", r#""cores":2,"memory_bytes":1048576"#),
+            deep,
+        ];
+        for (seq, job) in (1..).zip(&jobs) {
+            let sql = "INSERT INTO queue_jobs (seq, id, state, priority, cores) VALUES (?1, 'j' || ?1, 0, 0, 0)";
+            c.execute(sql, [seq]).unwrap();
+            c.execute("INSERT INTO queue_payloads (seq, job) VALUES (?1, ?2)", (seq, job.as_bytes())).unwrap();
+        }
+        STEPS[old..].iter().for_each(|step| c.execute_batch(step).unwrap());
+        let number = |seq: i64| -> i64 {
+            c.query_row("SELECT kind FROM queue_jobs WHERE seq = ?1", [seq], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(number(1), number(2));
+        let mut known = KnownKinds::default();
+        let kinds = [1, 3, 4].map(|seq| known.get(&c, number(seq)).unwrap());
+        let told: Vec<_> =
+            kinds.iter().map(|kind| (kind.needs.name.as_str(), kind.needs.cores, kind.needs.memory_bytes)).collect();
+        assert_eq!(told, [("plain", None, None), ("wide", Some(2), Some(1 << 20)), ("deep", None, None)]);
+        // Those that no job has are forgotten once there are many.
+        number_or_new(&c, &super::super::kinds::Kind { group: Some("gone".parse().unwrap()), ..(*kinds[0]).clone() })
+            .unwrap();
+        assert_eq!(super::super::kinds::forget(&c, 3).unwrap(), super::super::kinds::MANY);
+        let left: i64 = c.query_row("SELECT count(*) FROM queue_kinds", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 3);
+    }
+
+    #[test]
     fn jobs_of_an_older_file_keep_their_numbers_and_new_ones_come_behind() {
         let c = Connection::open_in_memory().unwrap();
         let old = STEPS.iter().position(|step| step.contains("CREATE TABLE queue_numbers")).unwrap();
