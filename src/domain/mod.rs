@@ -1,6 +1,7 @@
 //! The words that every other room speaks: jobs, attempts, outcomes, events. No I/O, no async.
 
 pub mod body;
+pub mod build;
 pub mod bytes;
 pub mod category;
 pub mod cron;
@@ -27,6 +28,7 @@ pub mod trace;
 pub mod validity;
 
 pub use body::{JobBody, RawJson};
+pub use build::{Build, BuildDigest};
 pub use bytes::{from_text, to_text, unfinished};
 pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
 pub use durability::WriteDurability;
