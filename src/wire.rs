@@ -15,7 +15,7 @@ mod schedules;
 mod selection;
 mod session;
 
-pub use binaries::{BinaryListing, BinaryView};
+pub use binaries::{BinaryListing, BinaryView, BuildView};
 pub use events::{JobEventView, LogEvent};
 pub use flows::{FlowJob, SubmittedFlow};
 pub use groups::{GroupResult, GroupView, name_of_key};

@@ -1,4 +1,6 @@
-//! From configuration to ports: the only file that names adapters.
+//! From configuration to ports: the only room that names adapters.
+
+mod queue;
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -19,14 +21,15 @@ use crate::failures::cache::redis::RedisCache;
 use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
-use crate::queue::bullmq::{BullQueues, BullSettings};
 use crate::queue::embedded::EmbeddedQueue;
-use crate::queue::{ChangeFeed, JobSource, Operator, Queue, QueueError, QueueRetention, QueueSettings, Scheduler};
-use crate::redis::{Redis, RedisSettings, ServerInfo};
+use crate::queue::{ChangeFeed, JobSource, Operator, Queue, QueueError, Scheduler};
+use crate::redis::{Redis, ServerInfo};
 use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection, StoreErrorKind};
+use queue::{QueuePorts, log_name, open_queue, redis_settings};
+pub use queue::{check_queue_names, forget_queue};
 
 /// What a server may hold: the API and the projector.
 pub struct ServerPorts {
@@ -123,8 +126,6 @@ const KNOWN_ERRORS: u32 = 100_000;
 /// How long Redis remembers an error.
 const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// How much of a job's output is kept in the queue with the job, as a multiple of what history keeps of a stream.
-const WATCHED: usize = 4;
 /// How long work on all of history waits for indexes that are being made.
 const INDEXING: Duration = Duration::from_secs(60);
 
@@ -309,14 +310,6 @@ async fn open_store(
     }
 }
 
-/// How both clients reach the configured Redis. `None` without one.
-fn redis_settings(config: &Config) -> Option<RedisSettings> {
-    match &config.queue.url {
-        QueueUrl::Redis(url) => Some(RedisSettings { url: url.clone(), ca_file: config.queue.tls_ca.clone() }),
-        QueueUrl::Embedded => None,
-    }
-}
-
 /// Asks the configured Redis about itself: its address and its answers, or why there are none. `None` without one.
 pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result<ServerInfo, String>)> {
     let settings = redis_settings(config)?;
@@ -326,24 +319,6 @@ pub async fn ask_redis(config: &Config, clock: &Clock) -> Option<(String, Result
     };
     let info = redis.inspect(clock).await.map_err(|e| e.to_string());
     Some((redis.place().to_owned(), info))
-}
-
-/// Removes everything of the configured queue and the named ones from its Redis, if it is there; nothing may use them
-/// any more.
-///
-/// # Errors
-/// When Redis does not do it.
-pub async fn forget_queue(config: &Config) -> anyhow::Result<()> {
-    let Some(settings) = redis_settings(config) else { return Ok(()) };
-    let redis = Redis::connect(&settings, &TaskTracker::new()).await?;
-    let queue = log_name(config);
-    for name in redis.members(&format!("{queue}:jobber:queues")).await? {
-        redis.remove_below(&format!("{}:{name}:", config.queue.prefix)).await?;
-    }
-    for start in [format!("{queue}:"), format!("jobber:{queue}:"), format!("jobber:{{{queue}}}:")] {
-        redis.remove_below(&start).await?;
-    }
-    Ok(())
 }
 
 /// Opens the store that the configuration names, and on request its log, but no queue.
@@ -373,69 +348,6 @@ pub fn check_cursor(config: &Config, folded: Cursor) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// The queue's name among the keys of its Redis.
-fn log_name(config: &Config) -> String {
-    format!("{}:{}", config.queue.prefix, config.queue.name)
-}
-
-/// The sides of a queue.
-struct QueuePorts {
-    queue: Arc<dyn Queue>,
-    operator: Arc<dyn Operator>,
-    scheduler: Arc<dyn Scheduler>,
-    change_feed: Arc<dyn ChangeFeed>,
-    jobs: Arc<dyn JobSource>,
-}
-
-impl QueuePorts {
-    fn of<Q: Queue + Operator + Scheduler + ChangeFeed + JobSource>(queue: Arc<Q>) -> Self {
-        Self {
-            queue: queue.clone(),
-            operator: queue.clone(),
-            scheduler: queue.clone(),
-            change_feed: queue.clone(),
-            jobs: queue,
-        }
-    }
-}
-
-async fn open_queue(
-    config: &Config,
-    db: &Sqlite,
-    clock: &Clock,
-    tasks: &TaskTracker,
-) -> Result<QueuePorts, QueueError> {
-    let wanted = &config.queue;
-    let settings = QueueSettings {
-        queue: wanted.name.clone(),
-        lease: wanted.lease,
-        completed: QueueRetention { age: Some(wanted.completed_age), count: wanted.completed_count },
-        failed: QueueRetention { age: Some(wanted.failed_age), count: wanted.failed_count },
-        heartbeat: crate::worker::HEARTBEAT,
-        output_bytes: config.worker.spool_bytes,
-        kept_output_bytes: config.worker.output_bytes.saturating_mul(WATCHED),
-    };
-    match redis_settings(config) {
-        None => {
-            let (clock, tasks) = (clock.clone(), tasks.clone());
-            let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
-            Ok(QueuePorts::of(queue))
-        }
-        Some(redis) => {
-            let settings = BullSettings {
-                redis,
-                prefix: wanted.prefix.clone(),
-                common: settings,
-                defaults: config.defaults.clone(),
-                jobs: config.jobs.clone(),
-                ..BullSettings::default()
-            };
-            let queue = BullQueues::open(settings, clock.clone(), tasks.clone()).await?;
-            Ok(QueuePorts::of(queue))
-        }
-    }
 }
 
 /// The two sides of the log, and what is known of errors.

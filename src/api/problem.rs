@@ -184,6 +184,10 @@ impl From<QueueError> for ApiError {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", error.to_string())
             }
             QueueErrorKind::Rejected => Self::bad_request("invalid_query", error.to_string()),
+            QueueErrorKind::UnfitQueue => {
+                let problem = FieldProblem { pointer: "/queue".to_owned(), detail: error.to_string() };
+                Self::invalid_fields("invalid_body", vec![problem])
+            }
             QueueErrorKind::Corrupt => Self::internal(chain(&error)),
         }
     }

@@ -7,7 +7,7 @@ use super::values::show_size;
 use super::view::{Table, View, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, ClientError, ClientErrorKind};
-use crate::domain::{ResourceName, WorkerId};
+use crate::domain::{JobName, ResourceName, WorkerId};
 use crate::queue::{RunningJob, WorkerInfo};
 
 /// `jobber worker`.
@@ -93,6 +93,9 @@ impl View for WorkerInfo {
         out.field("started", show_time(self.started_at));
         out.field("last seen", show_time(self.last_seen));
         out.field("version", &self.version);
+        if let Some(names) = &self.binaries {
+            show_binaries(self, names, out);
+        }
         let Some(jobs) = &self.jobs else { return };
         let row = |job: &RunningJob| {
             vec![
@@ -109,6 +112,20 @@ impl View for WorkerInfo {
         let free = (!free.is_empty()).then(|| vec![show_cpus(&free), "(free)".to_owned()]);
         out.grid(&["CORES", "NAME", "JOB", "ATTEMPT", "STARTED", "MEMORY"], jobs.iter().map(row).chain(free));
     }
+}
+
+/// Writes a worker's binaries with their builds; only how many there are, if it does not announce the builds of so many.
+fn show_binaries(worker: &WorkerInfo, names: &[JobName], out: &mut Table) {
+    if names.len() > WorkerInfo::BUILDS {
+        out.field("binaries", names.len().to_string());
+        return;
+    }
+    let row = |name: &JobName| {
+        let build = worker.builds.as_ref().and_then(|builds| builds.get(name));
+        let size = build.map(|build| show_size(build.bytes));
+        vec![name.to_string(), or_dash(size), or_dash(build.map(|build| build.digest.to_string()))]
+    };
+    out.grid(&["BINARY", "SIZE", "BUILD"], names.iter().map(row));
 }
 
 /// Which units of a resource are free, and which job holds each of the others: `1 of 2 free; 0: JOB`.
@@ -192,7 +209,7 @@ mod tests {
     use super::super::tests::rendered;
     use super::*;
     use crate::cli::Format;
-    use crate::domain::{AttemptNumber, Timestamp};
+    use crate::domain::{AttemptNumber, Build, BuildDigest, Timestamp};
 
     fn worker(id: &str) -> WorkerInfo {
         WorkerInfo {
@@ -228,6 +245,26 @@ mod tests {
         build-7-1f2e3d4c  build  taking jobs  3        8      8      2026-11-24T08:00:00Z  2026-11-24T08:01:00Z  0.1.0
         ");
         insta::assert_snapshot!(rendered(&workers, Format::Jsonl), @r#"{"id":"build-7-1f2e3d4c","host":"build","pid":7,"version":"0.1.0","started_at":"2026-11-24T08:00:00.000Z","last_seen":"2026-11-24T08:01:00.000Z","slots":8,"cores":8,"running":3,"draining":false}"#);
+    }
+
+    #[test]
+    fn the_binaries_of_a_worker_have_builds() {
+        let build = Build { bytes: 48_216, digest: BuildDigest::of_build_id(&[0x8f; 20]) };
+        let worker = WorkerInfo {
+            binaries: Some(vec!["resize".parse().unwrap(), "thumb".parse().unwrap()]),
+            builds: Some([("resize".parse().unwrap(), build)].into()),
+            ..worker("build-7-1f2e3d4c")
+        };
+        let shown = rendered(&worker, Format::Table);
+        let (_, table) = shown.split_once("\n\n").unwrap();
+        insta::assert_snapshot!(table, @r"
+        BINARY  SIZE      BUILD
+        resize  47.1 KiB  8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f
+        thumb   -         -
+        ");
+        let many = (0..=WorkerInfo::BUILDS).map(|i| format!("b{i}").parse().unwrap()).collect();
+        let worker = WorkerInfo { binaries: Some(many), ..worker };
+        assert!(rendered(&worker, Format::Table).contains("binaries   201"));
     }
 
     #[test]

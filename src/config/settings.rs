@@ -156,7 +156,7 @@ const OWN: &[Setting] = &[
         "queue.prefix",
         &["JOBBER_QUEUE_PREFIX"],
         r#""bull""#,
-        "and the prefix of its keys. On a cluster in braces, such as {bull}, so that one node holds them all.",
+        "and the prefix of its keys. On a cluster, the names of all queues are in braces, such as {encode}, or this is, such as\n{bull}: then one node holds all queues.",
     ),
     setting(
         "queue.tls_ca",

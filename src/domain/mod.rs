@@ -2,6 +2,7 @@
 
 pub mod array;
 pub mod body;
+pub mod build;
 pub mod bytes;
 pub mod category;
 pub mod cron;
@@ -29,6 +30,7 @@ pub mod validity;
 
 pub use array::{ArraySpec, InvalidArray};
 pub use body::{JobBody, RawJson};
+pub use build::{Build, BuildDigest};
 pub use bytes::{from_text, to_text, unfinished};
 pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
 pub use durability::WriteDurability;

@@ -171,7 +171,7 @@ pub struct Amounts(BTreeMap<ResourceName, u32>);
 impl Amounts {
     /// What is allowed, for people.
     pub const RULE: &'static str = "at most 64 pairs NAME=N such as gpu=1: a name of a letter, then letters, digits, '.', '_' and '-', \
-                                    and a number from 1 to 65536";
+                                    but none that Jobber uses itself (cores, memory, ...), and a number from 1 to 65536";
 
     /// Reads `gpu=1,licence=2`; a name alone means one.
     ///

@@ -38,7 +38,7 @@ impl Fairness {
     /// # Errors
     /// What is allowed, for people.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "group" { Ok(Self::Group) } else { Err("group".to_owned()) }
+        if text == "group" { Ok(Self::Group) } else { Err("the only word is group".to_owned()) }
     }
 }
 

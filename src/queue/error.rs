@@ -13,6 +13,8 @@ pub enum QueueErrorKind {
     KeyReused,
     /// What was asked for can't be: a cursor of another list, for instance.
     Rejected,
+    /// There can be no queue of this name.
+    UnfitQueue,
     /// What is stored can't be read.
     Corrupt,
 }
@@ -58,6 +60,19 @@ impl QueueError {
         let message = "groups can't take turns on Redis: BullMQ's open edition hands jobs out in the order of its list; give \
                        each group a queue of its own, which a worker serves by weight, or a limit (group_limit)";
         Self::new(QueueErrorKind::Rejected, message)
+    }
+
+    /// A cluster can't keep the keys of a queue of this name on one node.
+    pub(super) fn untagged(queue: &str, prefix: &str) -> Self {
+        let bare = |text: &str| text.replace(['{', '}'], "");
+        let message = format!(
+            "on a cluster all keys of a queue must lie on one node, and those of {queue:?} do not: name it {{{}}}, with the \
+             braces (queue.name, worker.queues, --queue and the like), and each queue may be on another node; or set \
+             queue.prefix to {{{}}} for all queues on one",
+            bare(queue),
+            bare(prefix),
+        );
+        Self::new(QueueErrorKind::UnfitQueue, message)
     }
 
     /// A list of jobs in this state did not give this cursor.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::{
-    AttemptNumber, Capacity, JobId, JobName, Labels, Misfit, Needs, QueueName, ResourceName, ResourceUnits, Timestamp,
-    WorkerId,
+    AttemptNumber, Build, Capacity, JobId, JobName, Labels, Misfit, Needs, QueueName, ResourceName, ResourceUnits,
+    Timestamp, WorkerId,
 };
 
 /// A worker as it announces itself.
@@ -39,6 +39,10 @@ pub struct WorkerInfo {
     /// The names of the jobs that it can run; `None` when it does not tell, or has more than [`WorkerInfo::BINARIES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binaries: Option<Vec<JobName>>,
+    /// The builds of these binaries; `None` when it does not tell, or has more than [`WorkerInfo::BUILDS`] binaries. One
+    /// that could not be told, or not yet, is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds: Option<BTreeMap<JobName, Build>>,
     /// The numbers of the CPUs that it divides among its jobs, ascending. Older workers tell neither these nor what
     /// follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +94,8 @@ pub struct RunningJob {
 impl WorkerInfo {
     /// How many binaries a worker announces at most.
     pub const BINARIES: usize = 1000;
+    /// A worker with more binaries than this does not announce their builds, so that its heartbeats stay small.
+    pub const BUILDS: usize = 200;
     /// How many running jobs a worker announces at most.
     pub const JOBS: usize = 512;
 
@@ -143,6 +149,7 @@ impl WorkerInfo {
             draining: false,
             unhealthy: None,
             binaries: None,
+            builds: None,
             cpus: None,
             memory_bytes: None,
             memory_available_bytes: None,
@@ -164,10 +171,20 @@ mod tests {
     #[test]
     fn the_heartbeat_of_an_older_worker_is_read_and_of_a_newer_one_too() {
         let old: WorkerInfo = serde_json::from_str(OLD).unwrap();
-        assert_eq!((&old.cpus, &old.jobs, old.memory_bytes), (&None, &None, None));
+        assert_eq!((&old.cpus, &old.jobs, old.memory_bytes, &old.builds), (&None, &None, None, &None));
         assert_eq!(serde_json::to_string(&old).unwrap(), OLD);
         let newer = OLD.replacen('{', r#"{"not_known_yet":{"a":[1]},"#, 1);
         assert_eq!(serde_json::from_str::<WorkerInfo>(&newer).unwrap(), old);
+    }
+
+    #[test]
+    fn builds_are_told_by_name() {
+        let build = r#""binaries":["resize"],"builds":{"resize":{"bytes":48216,"digest":"8f2a1c9d"}}"#;
+        let text = OLD.replacen('}', &format!(",{build}}}"), 1);
+        let info: WorkerInfo = serde_json::from_str(&text).unwrap();
+        let builds = info.builds.as_ref().unwrap();
+        assert_eq!(builds.values().map(|build| build.digest.as_str()).collect::<Vec<_>>(), ["8f2a1c9d"]);
+        assert_eq!(serde_json::to_string(&info).unwrap(), text);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand};
+use fred::util::redis_keyslot;
 
 use super::{Redis, RedisError};
 use crate::domain::{Clock, Timestamp};
@@ -39,15 +40,12 @@ impl Redis {
 }
 
 impl Redis {
-    /// Removes all keys that match a pattern, in the syntax of `SCAN`. Works on one server only.
-    ///
-    /// # Errors
-    /// When the server is away, or refuses.
-    async fn remove_matching(&self, pattern: &str) -> Result<(), RedisError> {
+    /// Removes all keys that match a pattern, in the syntax of `SCAN`: on a cluster, those of one slot.
+    async fn remove_matching(&self, pattern: &str, slot: u16) -> Result<(), RedisError> {
         let client = self.client().await?;
         let mut cursor = "0".to_owned();
         loop {
-            let scan = CustomCommand::new_static("SCAN", ClusterHash::Random, false);
+            let scan = CustomCommand::new_static("SCAN", ClusterHash::Custom(slot), false);
             let arguments: Vec<String> = [&cursor, "MATCH", pattern, "COUNT", "1000"].map(str::to_owned).into();
             let (next, keys): (String, Vec<String>) =
                 client.custom(scan, arguments).await.map_err(|e| self.failed(&e))?;
@@ -62,13 +60,13 @@ impl Redis {
         }
     }
 
-    /// Removes all keys that begin so, whatever characters these are.
+    /// Removes all keys that begin so, whatever characters these are. On a cluster, the beginning must hold a hash tag.
     ///
     /// # Errors
     /// When the server is away, or refuses.
     pub async fn remove_below(&self, start: &str) -> Result<(), RedisError> {
         let escaped = start.chars().flat_map(|c| "*?[]^\\".contains(c).then_some('\\').into_iter().chain([c]));
-        self.remove_matching(&format!("{}*", escaped.collect::<String>())).await
+        self.remove_matching(&format!("{}*", escaped.collect::<String>()), redis_keyslot(start.as_bytes())).await
     }
 
     /// The members of a set; none of a set that is not there.

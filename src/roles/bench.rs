@@ -58,8 +58,8 @@ pub fn bench(
         config.worker.jobs_dir = jobs_dir;
         config.worker.cores_per_process = 1;
         config.worker.cores = Some(options.concurrency);
-        // The benchmark uses a queue of its own beside the configured one.
-        config.queue.name = QueueName::parse(&format!("bench-{}", JobId::generate()))?;
+        // The benchmark uses a queue of its own beside the configured one; on a cluster, the braces keep it on one node.
+        config.queue.name = QueueName::parse(&format!("{{bench-{}}}", JobId::generate()))?;
         let measured = measure(&config, environment, &options, &binary).await;
         fs_err::remove_dir_all(&dir)?;
         wiring::forget_queue(&config).await?;

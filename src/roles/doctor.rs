@@ -35,6 +35,9 @@ pub fn examine<'a>(sources: &'a Sources) -> LocalBoxFuture<'a, Vec<Finding>> {
             &Clock::system(),
             &wiring::schema_versions(),
         ));
+        if let Err(error) = wiring::check_queue_names(&config) {
+            findings.push(Finding::failed("queue names", error.to_string(), "name such queues in braces"));
+        }
         if let Some((place, info)) = wiring::ask_redis(&config, &Clock::system()).await {
             let facts = info.map(|info| RedisFacts::read(&info.info, info.save.as_deref(), info.times));
             findings.extend(doctor::redis::judge(&place, facts.as_ref().map_err(String::as_str)));

@@ -1,11 +1,12 @@
 //! Finds the file that a job's name names: within the jobs directory, executable, whatever links there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::domain::{JobName, SpawnFailure};
+use super::builds;
+use crate::domain::{Build, JobName, SpawnFailure};
 
 /// Why a name can't be run. The message names the file and the fix.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -116,13 +117,15 @@ struct Version {
 pub(super) struct Binaries {
     jobs_dir: PathBuf,
     known: Mutex<HashMap<JobName, (Version, Arc<Path>)>>,
+    /// The builds of the files as of the last look; `None` of those whose build can't be told.
+    builds: Mutex<HashMap<JobName, (Version, Option<Build>)>>,
     /// Files that this machine could not execute.
     broken: Mutex<HashMap<JobName, Version>>,
 }
 
 impl Binaries {
     pub(super) fn new(jobs_dir: PathBuf) -> Self {
-        Self { jobs_dir, known: Mutex::default(), broken: Mutex::default() }
+        Self { jobs_dir, known: Mutex::default(), builds: Mutex::default(), broken: Mutex::default() }
     }
 
     /// Whether the jobs directory is there and can be entered.
@@ -147,6 +150,32 @@ impl Binaries {
         }
         names.sort_unstable();
         Some(names)
+    }
+
+    /// Which builds these jobs' binaries are, those left out whose build can't be told. Reads a file once as long as it is
+    /// the same, which may take long; ends with what it has when `goes_on` says no.
+    pub(super) fn builds(&self, names: &[JobName], goes_on: &dyn Fn() -> bool) -> BTreeMap<JobName, Build> {
+        let lock = || self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        lock().retain(|name, _| names.contains(name));
+        let mut found = BTreeMap::new();
+        for name in names {
+            let Some(version) = self.version(name) else { continue };
+            let known = lock().get(name).filter(|(known, _)| *known == version).map(|(_, build)| build.clone());
+            let build = match known {
+                Some(build) => build,
+                None if !goes_on() => break,
+                None => {
+                    let build = self.resolve(name).ok().and_then(|path| builds::identify(&path, goes_on));
+                    // One that was not read to its end is read again.
+                    if goes_on() {
+                        lock().insert(name.clone(), (version, build.clone()));
+                    }
+                    build
+                }
+            };
+            found.extend(build.map(|build| (name.clone(), build)));
+        }
+        found
     }
 
     /// Notes that the kernel could not execute the file, though it looked executable. The name
@@ -263,6 +292,34 @@ mod tests {
         expected.sort_unstable();
         assert_eq!(listed, expected, "without the folder");
         assert!(list(&dir, 6).is_none() && list(&root.path().join("none"), 6).is_none());
+    }
+
+    #[test]
+    fn a_build_is_read_once_and_again_when_the_file_has_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (root.path().join("a"), root.path().join("b"));
+        put(&a, 0o755);
+        put(&b, 0o755);
+        let binaries = Binaries::new(root.path().to_owned());
+        let names = [name("a"), name("b"), name("none")];
+        let looks = std::cell::Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            true
+        };
+        let first = binaries.builds(&names, &look);
+        assert_eq!(first.keys().collect::<Vec<_>>(), [&names[0], &names[1]]);
+        assert_eq!(first[&names[0]], first[&names[1]], "they are alike");
+        looks.set(0);
+        assert_eq!(binaries.builds(&names, &look), first);
+        assert_eq!(looks.get(), 0, "nothing was read");
+        fs_err::write(&a, "#!/bin/sh\necho changed\n").unwrap();
+        let second = binaries.builds(&names, &look);
+        assert!(second[&names[0]] != first[&names[0]] && second[&names[1]] == first[&names[1]]);
+        fs_err::write(&a, "#!/bin/sh\n").unwrap();
+        let cut_off = binaries.builds(&names, &|| false);
+        assert!(cut_off.is_empty(), "it ended before the first");
+        assert_eq!(binaries.builds(&names, &look), first);
     }
 
     #[test]

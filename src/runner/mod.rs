@@ -2,7 +2,7 @@
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with
-//! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`], `environment`, `scratch` (what it
+//! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] (with `builds`), `environment`, `scratch` (what it
 //! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
 //! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
@@ -10,6 +10,7 @@
 pub mod allocator;
 mod attempt;
 pub mod binary;
+mod builds;
 mod capture;
 mod cgroup;
 pub mod cpus;
@@ -38,6 +39,7 @@ mod table;
 mod tests;
 mod usage;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -52,7 +54,7 @@ pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use slots::{Slot, Slots};
 
-use crate::domain::{AttemptReport, Clock, JobName, Outcome, SpawnFailure};
+use crate::domain::{AttemptReport, Build, Clock, JobName, Outcome, SpawnFailure};
 
 /// Why Jobber could not do its own work.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +189,12 @@ impl Runner {
     /// can't be read, or holds more than `most` jobs.
     pub fn job_names(&self, most: usize) -> Option<Vec<JobName>> {
         self.shared.binaries.names(most)
+    }
+
+    /// Which builds the binaries of these jobs are, those left out whose build can't be told. May read all of them, and ends
+    /// with what it has when `goes_on` says no.
+    pub fn builds(&self, names: &[JobName], goes_on: &dyn Fn() -> bool) -> BTreeMap<JobName, Build> {
+        self.shared.binaries.builds(names, goes_on)
     }
 
     /// Starts one attempt when its turn has come and cores are free. The thread that frees the cores

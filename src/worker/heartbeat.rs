@@ -1,15 +1,17 @@
 //! Tells the other workers that this one lives, and asks what they run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::placement::WorkerPlacement;
 use crate::background::{BackgroundLoop, NextRun, Period};
-use crate::domain::JobName;
+use crate::domain::{Build, JobName};
 use crate::metrics::{Load, METRICS};
 use crate::queue::{RunningJob, WorkerInfo};
 use crate::runner::{HostMemory, Runner, RunningAttempt, RunningGauge};
@@ -44,6 +46,37 @@ impl Binaries {
     }
 }
 
+/// The builds of the binaries, as of the last look that has ended. A look may read all files, so no heartbeat waits for one.
+#[derive(Default)]
+struct Builds {
+    known: Option<BTreeMap<JobName, Build>>,
+    began_at: Option<Instant>,
+    look: Option<JoinHandle<BTreeMap<JobName, Build>>>,
+}
+
+impl Builds {
+    /// The builds of binaries of these names. Begins another look when it is time; a look ends at the `stop`.
+    async fn of(
+        &mut self,
+        names: Option<&[JobName]>,
+        runner: &Arc<Runner>,
+        stop: &CancellationToken,
+    ) -> Option<BTreeMap<JobName, Build>> {
+        let names = names.filter(|names| names.len() <= WorkerInfo::BUILDS)?;
+        if let Some(ended) = self.look.take_if(|look| look.is_finished()) {
+            self.known = ended.await.ok();
+        }
+        if self.look.is_none() && self.began_at.is_none_or(|at| at.elapsed() >= LOOK) {
+            let (runner, names, stop) = (runner.clone(), names.to_vec(), stop.clone());
+            self.look = Some(tokio::task::spawn_blocking(move || runner.builds(&names, &|| !stop.is_cancelled())));
+            self.began_at = Some(Instant::now());
+        }
+        let mut builds = self.known.clone()?;
+        builds.retain(|name, _| names.contains(name));
+        Some(builds)
+    }
+}
+
 /// What runs here now, and how much memory there is. Reads small files of the kernel on another thread: hundreds of
 /// jobs have hundreds of files.
 async fn look_at_host(gauge: RunningGauge) -> (Option<Vec<RunningJob>>, Option<HostMemory>) {
@@ -74,9 +107,10 @@ pub(super) async fn beat(
     stop: CancellationToken,
 ) {
     let started_at = worker.clock.now();
-    let mut found = Binaries::default();
+    let (mut found, mut builds) = (Binaries::default(), Builds::default());
     let mut beat = async || {
         let binaries = found.names(&worker.runner).await;
+        let builds = builds.of(binaries.as_deref(), &worker.runner, &stop).await;
         placement.found(binaries.as_deref());
         let (jobs, memory) = look_at_host(worker.gauge.clone()).await;
         let me = WorkerInfo {
@@ -92,6 +126,7 @@ pub(super) async fn beat(
             draining: closed.is_cancelled(),
             unhealthy: worker.health.trouble(),
             binaries,
+            builds,
             cpus: Some(worker.slots.cpus().to_vec()),
             memory_bytes: memory.map(|memory| memory.total),
             memory_available_bytes: memory.map(|memory| memory.available),

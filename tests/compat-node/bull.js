@@ -4,7 +4,12 @@
 
 const bull = require(process.env.BULLMQ || 'bullmq');
 
-const connection = { host: '127.0.0.1', port: Number(process.argv[2]) };
+const server = { host: '127.0.0.1', port: Number(process.argv[2]) };
+// With the word `cluster` at the end of its arguments, a script reaches a cluster by that node.
+const connection =
+  process.argv.at(-1) === 'cluster'
+    ? new (require('ioredis').Cluster)([server], { redisOptions: { maxRetriesPerRequest: null } })
+    : server;
 const QUEUE = 'my-job-queue';
 const LONG = 60_000;
 

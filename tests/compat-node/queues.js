@@ -1,6 +1,6 @@
 // A producer of a queue of any name. Prints one JSON line for each job once it has ended.
 //
-//   node queues.js PORT QUEUE JOBS
+//   node queues.js PORT QUEUE JOBS [cluster]
 
 const { Queue, QueueEvents, connection, LONG } = require('./bull');
 

@@ -1,7 +1,7 @@
 // A worker as the original's: it takes a job's data for the arguments. Prints one JSON line for each job and ends after
 // as many as it was told.
 //
-//   node worker.js PORT JOBS [QUEUE]
+//   node worker.js PORT JOBS [QUEUE [cluster]]
 
 const { Worker, connection, QUEUE } = require('./bull');
 

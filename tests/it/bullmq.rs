@@ -1,6 +1,7 @@
 //! What the queue on Redis promises beyond the ports: other BullMQ programs share it, and no fault of the server or of
 //! the crate beneath goes unnoticed.
 
+mod cluster;
 mod groups;
 mod queues;
 
@@ -305,18 +306,19 @@ async fn passwords_users_and_tls_are_spoken() {
 
 #[tokio::test]
 async fn settings_that_cannot_be_meant_are_refused_without_showing_the_password() {
-    for (url, prefix) in [
-        ("redis-sentinel://u:hidden@localhost?sentinelServiceName=main", "q"),
-        ("redis-cluster://u:hidden@localhost", "q"),
-        ("redis://u:hidden@localhost", "a:b"),
-        ("redis://u:hidden@localhost", ""),
+    use QueueErrorKind::{Rejected, UnfitQueue};
+    for (url, prefix, kind) in [
+        ("redis-sentinel://u:hidden@localhost?sentinelServiceName=main", "q", Rejected),
+        ("redis-cluster://u:hidden@localhost", "q", UnfitQueue),
+        ("redis://u:hidden@localhost", "a:b", Rejected),
+        ("redis://u:hidden@localhost", "", Rejected),
     ] {
         let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
         let settings = BullSettings { redis, prefix: prefix.to_owned(), ..BullSettings::default() };
         let Err(error) = BullQueue::open(settings, Clock::system(), TaskTracker::new()).await else {
             panic!("{url} {prefix} was taken")
         };
-        assert_eq!(error.kind, QueueErrorKind::Rejected);
+        assert_eq!(error.kind, kind);
         assert!(!format!("{error} {error:?}").contains("hidden"));
     }
 }

@@ -7,6 +7,7 @@
 mod api;
 mod architecture;
 mod browser;
+mod builds;
 mod bullmq;
 mod classifier;
 mod cli;

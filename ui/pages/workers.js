@@ -14,7 +14,7 @@ import { action, attempt, confirm, empty, jobLink, loading, problemNote, when } 
  * @typedef {{ id: string, host: string, pid: number, version: string, started_at: string, last_seen: string,
  *   slots: number, cores: number, running: number, draining: boolean, unhealthy?: string, binaries?: string[],
  *   cpus?: number[], memory_bytes?: number, memory_available_bytes?: number, jobs?: Running[], queues?: string[],
- *   labels?: Record<string, string>, resources?: Record<string, string[]>, job_memory_bytes?: number }} Worker
+ *   builds?: Record<string, { bytes: number, digest: string }>, labels?: Record<string, string>, resources?: Record<string, string[]>, job_memory_bytes?: number }} Worker
  */
 
 /** @type {import('../lib/router.js').Page} */
@@ -41,14 +41,27 @@ function summary(items) {
 function hosts(items, reload) {
     if (!items.length) return empty('No worker is running', 'Jobs wait until one comes. A worker is a process of its own:', 'jobber work');
     const names = [...new Set(items.map((worker) => worker.host))].sort();
-    return each(names, (host) => host, (host) => html`
+    return html`${differing(items)}${each(names, (host) => host, (host) => html`
         <section class="panel" aria-label="Host ${host}">
             <div class="row between">
                 <h2>${host}</h2>
                 ${memory(items.find((w) => w.host === host && w.memory_bytes))}
             </div>
             ${each(items.filter((w) => w.host === host), (w) => w.id, (w) => worker(w, reload))}
-        </section>`);
+        </section>`)}`;
+}
+
+/** Warns of binaries of which workers have different builds. @param {Worker[]} items */
+function differing(items) {
+    /** @type {Map<string, Set<string>>} */
+    const digests = new Map();
+    for (const { builds } of items) {
+        for (const [name, { digest }] of Object.entries(builds ?? {})) digests.set(name, (digests.get(name) ?? new Set()).add(digest));
+    }
+    const names = [...digests.keys()].filter((name) => (digests.get(name)?.size ?? 0) > 1).sort();
+    if (!names.length) return null;
+    return html`<div class="note warn"><strong>Workers have different builds</strong> of ${names.join(', ')}: what a job does
+        depends on where it runs. Each worker's binaries tell theirs when pointed at.</div>`;
 }
 
 /** @param {Worker | undefined} worker */
@@ -83,7 +96,7 @@ function worker(worker, reload) {
                 ? html`<dt>Memory for jobs</dt><dd>${bytes(worker.job_memory_bytes)}, which their limits share</dd>` : null}
             <dt>Process</dt><dd>${worker.pid}, Jobber ${worker.version}, started ${when(worker.started_at)}</dd>
             <dt>Last heard of</dt><dd>${when(worker.last_seen)}</dd>
-            <dt>Binaries</dt><dd>${binaries(worker.binaries)}</dd>
+            <dt>Binaries</dt><dd>${binaries(worker)}</dd>
             <dt>Jobs</dt><dd><a href=${href('/jobs', { worker: worker.id })}>Jobs that it ran last</a></dd>
         </dl>
         ${worker.jobs?.length ? running(worker.jobs) : null}
@@ -97,12 +110,17 @@ function standing(worker) {
     return html`<span class="state completed"><span aria-hidden="true">✓</span> takes jobs</span>`;
 }
 
-/** @param {string[] | undefined} names */
-function binaries(names) {
+/** @param {Worker} worker */
+function binaries({ binaries: names, builds }) {
     if (!names) return html`<span class="muted">It does not tell, or has too many to list.</span>`;
     if (!names.length) return html`<span class="bad-text">none: put programs into its jobs directory</span>`;
     const shown = names.slice(0, 12);
-    return html`${shown.join(', ')}${names.length > shown.length ? html` <span class="muted">and ${names.length - shown.length} more</span>` : null}`;
+    const one = (/** @type {string} */ name, /** @type {number} */ i) => {
+        const build = builds?.[name];
+        const title = build ? `${bytes(build.bytes)}, build ${build.digest}` : null;
+        return html`${i ? ', ' : ''}<span title=${title}>${name}</span>`;
+    };
+    return html`${shown.map(one)}${names.length > shown.length ? html` <span class="muted">and ${names.length - shown.length} more</span>` : null}`;
 }
 
 /** @param {Record<string, string>} labels */

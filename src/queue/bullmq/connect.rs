@@ -12,6 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::super::{QueueError, QueueErrorKind};
 use super::BullSettings;
+use super::keys::Keys;
+use crate::domain::QueueName;
 use crate::metrics::Operation;
 use crate::redis::outage::{self, RedisOutage};
 use crate::redis::{
@@ -57,11 +59,7 @@ impl Target {
             return Err(rejected(format!("the queue prefix {prefix:?} must not be empty and not contain ':'")));
         }
         let RedisSettings { url, .. } = &settings.redis;
-        if url.topology == RedisTopology::Cluster && ![&prefix, &queue].iter().any(|name| has_tag(name)) {
-            return Err(rejected(format!(
-                "on a cluster all keys of a queue must lie on one node: set queue.prefix to {{{prefix}}}, with the braces",
-            )));
-        }
+        settings.check_queue(settings.queue())?;
         if url.is_sentinel() {
             return Err(rejected(format!("the queue's URL must be {NO_SENTINEL}")));
         }
@@ -112,7 +110,23 @@ impl Target {
     }
 }
 
-/// Whether a part of a key binds all keys with it to one node of a cluster.
+impl BullSettings {
+    /// Whether there can be a queue of this name: on a cluster, BullMQ's scripts fail unless all keys of a queue lie on
+    /// one node.
+    ///
+    /// # Errors
+    /// `UnfitQueue` otherwise, with what to change.
+    pub fn check_queue(&self, name: &QueueName) -> Result<(), QueueError> {
+        let is_cluster = self.redis.url.topology == RedisTopology::Cluster;
+        if is_cluster && !has_tag(&Keys::new(&self.prefix, name.as_str()).bull("")) {
+            return Err(QueueError::untagged(name.as_str(), &self.prefix));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the beginning of keys binds all that begin so to one node of a cluster: by what is between its first brace and
+/// the next closing one.
 fn has_tag(text: &str) -> bool {
     text.split_once('{').and_then(|(_, rest)| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
 }
@@ -311,5 +325,26 @@ mod tests {
     fn a_tag_has_something_in_it() {
         assert!(has_tag("{bull}") && has_tag("a{b}c"));
         assert!(!has_tag("bull") && !has_tag("{}") && !has_tag("{bull"));
+        assert!(!has_tag("{}:{main}:"), "the first pair of braces counts");
+    }
+
+    #[test]
+    fn on_a_cluster_a_queue_has_a_tag_in_its_name_or_its_prefix() {
+        let fits = |url: &str, prefix: &str, name: &str| {
+            let redis = RedisSettings { url: url.parse().unwrap(), ca_file: None };
+            let settings = BullSettings { redis, prefix: prefix.to_owned(), ..BullSettings::default() };
+            settings.check_queue(&QueueName::parse(name).unwrap())
+        };
+        let cluster = "redis-cluster://a";
+        for (prefix, name) in [("bull", "{encode}"), ("{bull}", "encode"), ("{bull}", "{encode}"), ("bull", "a{b}c")] {
+            assert!(fits(cluster, prefix, name).is_ok(), "{prefix}:{name}");
+        }
+        for (prefix, name) in [("bull", "encode"), ("bull", "{}"), ("bull", "{encode"), ("{}", "{encode}")] {
+            let error = fits(cluster, prefix, name).unwrap_err();
+            assert_eq!(error.kind, QueueErrorKind::UnfitQueue, "{prefix}:{name}");
+            assert!(fits("redis://a", prefix, name).is_ok());
+        }
+        let error = fits(cluster, "bull", "encode").unwrap_err().to_string();
+        assert!(error.contains("name it {encode}") && error.contains("queue.prefix to {bull}"), "{error}");
     }
 }

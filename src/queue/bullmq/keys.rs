@@ -1,5 +1,6 @@
-//! The keys and hash fields of Jobber's own, beside BullMQ's. All begin with the queue's prefix, so
-//! that one hash tag in it keeps everything on one node of a cluster.
+//! The keys and hash fields of Jobber's own, beside BullMQ's. All begin with the queue's prefix and name,
+//! so that one hash tag in them keeps everything of a queue on one node of a cluster. Calls that use
+//! several keys at once (scripts, `MULTI`, `MGET`) use those of one queue only.
 
 use std::time::Duration;
 

@@ -79,7 +79,8 @@ pub struct BullSettings {
     pub redis: RedisSettings,
     /// Which of the queues it is; `None` for the default one, which `common` names.
     pub named: Option<QueueName>,
-    /// BullMQ's key prefix. On a cluster it must hold a hash tag, such as `{bull}`.
+    /// BullMQ's key prefix. On a cluster it or each queue's name must hold a hash tag, such as `{bull}`: in the names, each
+    /// queue may be on a node of its own.
     pub prefix: String,
     /// What can be set on every queue.
     pub common: QueueSettings,
@@ -158,6 +159,7 @@ impl BullQueue {
     ///
     /// # Errors
     /// `Rejected` when the settings can't be meant: Sentinels in the URL, an unreadable certificate, a name with a colon.
+    /// `UnfitQueue` on a cluster without a hash tag.
     pub async fn open(settings: BullSettings, clock: Clock, tasks: TaskTracker) -> Result<Arc<Self>, QueueError> {
         Self::start(settings, clock, tasks, Arc::default())
     }

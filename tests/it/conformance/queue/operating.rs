@@ -285,6 +285,7 @@ fn worker(id: &WorkerId) -> WorkerInfo {
         draining: false,
         unhealthy: None,
         binaries: None,
+        builds: None,
         cpus: None,
         memory_bytes: None,
         memory_available_bytes: None,
