@@ -124,7 +124,9 @@ fn shown(backlog: &Backlog) -> String {
     let (Some(seconds), Some(unknown)) = (core_seconds, unknown_jobs) else {
         return format!("{jobs} ready; history does not tell how long they take");
     };
-    let time = show_duration(Duration::try_from_secs_f64(seconds.round()).unwrap_or(Duration::MAX));
+    // No more digits than an estimate has.
+    let rounded = if seconds < 10.0 { (seconds * 100.0).round() / 100.0 } else { seconds.round() };
+    let time = show_duration(Duration::try_from_secs_f64(rounded).unwrap_or(Duration::MAX));
     let mut text = format!("{jobs} ready, some {time} of one core");
     if unknown > 0 {
         text.push_str(&format!(", {unknown} of them of unknown length"));
