@@ -80,6 +80,16 @@ async fn queues_on_different_nodes_of_a_cluster_work_as_on_one_server() {
         assert_eq!(there.trim(), "second-time", "{queue}");
     }
 
+    // One after the other, by the limit of their group, in each queue.
+    for queue in &queues {
+        let job = json!({"name": "echo", "queue": queue, "group": "team", "group_limit": 1});
+        let (status, answer) = serve.post("/api/v1/jobs:bulk", json!({"jobs": vec![job; 4]})).await;
+        assert_eq!(status, 202, "{answer}");
+        for id in ids(answer["jobs"].as_array().unwrap()) {
+            assert_eq!(serve.wait_final(&id).await["state"], "completed");
+        }
+    }
+
     // What an operator does.
     let file = place.path().join("there");
     let said = |out: crate::harness::Output| (out.code == 0).then_some(()).ok_or(out.stderr);
