@@ -95,7 +95,7 @@ impl WorkerInfo {
     /// How many binaries a worker announces at most.
     pub const BINARIES: usize = 1000;
     /// A worker with more binaries than this does not announce their builds, so that its heartbeats stay small.
-    pub const BUILDS: usize = 200;
+    pub const BUILDS: usize = 64;
     /// How many running jobs a worker announces at most.
     pub const JOBS: usize = 512;
 
