@@ -102,6 +102,11 @@ async fn a_viewer_sees_and_an_operator_acts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn queues_and_groups_are_told_of_and_acted_on() {
+    script("fleet", &server().start().await, json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_events_leaves_the_page_quick() {
     script("storm", &server().start().await, json!({})).await;
 }

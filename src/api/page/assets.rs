@@ -66,6 +66,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "pages/jobs/row.js",
     "pages/overview.js",
     "pages/queue.js",
+    "pages/queue/queues.js",
     "pages/retries.js",
     "pages/schedules.js",
     "pages/schedules/form.js",
