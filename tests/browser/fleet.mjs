@@ -1,6 +1,7 @@
 // Several queues, groups of jobs and arrays: what each page tells of them, and what can be done about them.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 
 import { api, ended, eventually, given, inspect, open, run, settled, submit, tell } from './browse.mjs';
 
@@ -36,7 +37,72 @@ async function queues() {
     await page.context().close();
 }
 
+/** A group is looked at, put back and cancelled as one. */
+async function groups() {
+    const NAME = 'night<b>&+1';
+    const at = `/groups/${encodeURIComponent(NAME)}`;
+    await api('POST', '/jobs', { name: 'second-fails', array: '0-3', group: NAME, attempts: 1, id: 'part' });
+    await eventually('the end of the array', async () => (await api('GET', at)).progress === 100);
+    const page = await open(at);
+    await says(page, 'main', /Group night<b>&\+1 .*4 of 4 jobs have ended 100 %.*Last ended/);
+    assert.equal(await page.getAttribute('.parts', 'aria-label'), '3 completed, 1 failed');
+    assert.ok(await page.isDisabled('button:has-text("Cancel the rest")'));
+
+    // Its results are a file of lines.
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('a:has-text("JSON lines")')]);
+    const lines = readFileSync(await download.path(), 'utf8').trim().split('\n').map((line) => JSON.parse(line));
+    assert.deepEqual(lines.map(({ index, state }) => [index, state]),
+        [[0, 'completed'], [1, 'failed'], [2, 'completed'], [3, 'completed']]);
+
+    // What has failed goes back, after the question; and fails again.
+    await page.click('button:has-text("Retry failed")');
+    await page.waitForSelector('dialog:has-text("1 job would be put back")');
+    await inspect(page, 'the question before a retry');
+    await page.click('dialog button:has-text("Retry 1 job")');
+    await page.waitForSelector('dialog:has-text("1 job was put back")');
+    await page.click('dialog button:has-text("Close")');
+    await eventually('its second attempt', async () => {
+        const job = await api('GET', '/jobs/part-1');
+        return job.attempts.length === 2 && job.state === 'failed';
+    });
+
+    // What has not ended is cancelled. One runs, the others wait for it.
+    await api('POST', '/jobs', { name: 'waits', array: '0-4%1', group: 'long', id: 'long' });
+    await page.goto(`${given.base}/ui/groups/long`);
+    await says(page, 'main', /0 of 5 jobs have ended 0 %.*none yet/);
+    await eventually('one that runs', async () => (await page.getAttribute('.parts', 'aria-label')).startsWith('1 active'));
+    await page.click('button:has-text("Cancel the rest")');
+    await page.waitForSelector('dialog:has-text("5 jobs would be cancelled")');
+    await page.click('dialog button:has-text("Cancel 5 jobs")');
+    await page.waitForSelector('dialog:has-text("5 jobs were cancelled")');
+    await page.click('dialog button:has-text("Close")');
+    await says(page, 'main', /5 of 5 jobs have ended 100 %/);
+
+    // The list of its jobs, which leads back to it.
+    await page.click('.tile:has-text("failed")');
+    await page.waitForURL(/state=failed&group=long/);
+    await page.waitForFunction(() => document.querySelectorAll('.job').length === 5);
+    assert.equal(await page.getAttribute('.chip.removable', 'aria-label'), 'Take away the filter group: long');
+    await page.click('.job a');
+    await page.click('[role=tab]:has-text("Rules")');
+    await says(page, '#panel', /Group long Limit of its group 1 at once Index in its array [0-4]/);
+    await page.click('#panel a:has-text("long")');
+    await page.waitForURL(/\/groups\/long$/);
+    await settled(page);
+    await page.goto(`${given.base}/ui/jobs?group=long`);
+    await page.click('a:has-text("Progress and results")');
+    await page.waitForURL(/\/groups\/long$/);
+    await page.context().close();
+
+    const nowhere = await open('/groups/no-such', { expected: /404/ });
+    await says(nowhere, 'main', /No such group/);
+    await inspect(nowhere, 'no such group');
+    await nowhere.context().close();
+}
+
 await run(async () => {
     await queues();
     tell('queues');
+    await groups();
+    tell('groups');
 });

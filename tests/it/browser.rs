@@ -62,6 +62,10 @@ fn jobs() -> Arc<Place> {
     let place = Place::new();
     place.job("hello", "#!/bin/sh\necho \"hello $1\"\necho ::result done\n");
     place.job("fails", "#!/bin/sh\necho reading\necho 'connection refused by the database' >&2\nexit 1\n");
+    place.job(
+        "second-fails",
+        "#!/bin/sh\n[ \"$JOBBER_ARRAY_INDEX\" != 1 ] || exit 4\necho ::result $JOBBER_ARRAY_INDEX\n",
+    );
     place.job("hostile", "#!/bin/sh\nprintf '%s\\n' \"$@\"\nprintf '%s\\n' \"$@\" >&2\nexit 3\n");
     place.job("waits", "#!/bin/sh\necho ::progress 40 rows\nexec sleep 600\n");
     place.job("fails-once", "#!/bin/sh\n[ $JOBBER_ATTEMPT -ge 2 ] || { echo 'bad once' >&2; exit 1; }\n");

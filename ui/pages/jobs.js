@@ -235,6 +235,8 @@ export default function jobs({ scope, query, title }) {
     return () => html`
         <div class="row between">
             <h1>Jobs</h1>
+            ${() => (query.get('group') ? html`<a href=${href(`/groups/${segment(query.get('group'))}`)}>Progress and
+                results of the group</a>` : null)}
             <span class="muted small">${() => (list.connected.value ? 'live' : 'not connected')}</span>
         </div>
         <div class="stack">

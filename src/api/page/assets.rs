@@ -55,6 +55,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "pages/categories/threshold.js",
     "pages/failure.js",
     "pages/failures.js",
+    "pages/group.js",
     "pages/job.js",
     "pages/job/actions.js",
     "pages/job/attempts.js",

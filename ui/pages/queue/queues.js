@@ -42,8 +42,8 @@ function work(backlog) {
         unknown ? `without ${jobs(unknown)} that nothing is known of` : '',
         sampled < all ? `by the first ${count(sampled)}` : '',
     ].filter(Boolean);
-    return html`${roughly(seconds)} of one core${asides.length ? html`<span class="muted small">, ${asides.join(', ')}</span>`
-        : null}`;
+    return html`${roughly(seconds)} of one core${asides.length
+        ? html`<span class="muted small">, ${asides.join(', ')}</span>` : null}`;
 }
 
 /** @param {Limit | undefined} limit */
@@ -92,7 +92,8 @@ export function queueTable(query, queues, turn) {
             name: 'queue',
             cell: (/** @type {Queue} */ one) => html`<a
                 href=${href('/jobs', { queue: one.name })}>${one.name}</a> ${one.is_default
-                    ? html`<span class="muted small">default</span> ` : null}${one.paused ? html`<span class="chip">paused</span>` : null}`,
+                    ? html`<span class="muted small">default</span> ` : null}${one.paused
+                        ? html`<span class="chip">paused</span>` : null}`,
             value: (/** @type {Queue} */ one) => one.name,
         },
         ...STATES.map((state) => ({
@@ -105,7 +106,7 @@ export function queueTable(query, queues, turn) {
         {
             key: 'work',
             name: 'work that waits',
-            title: 'What the waiting and prioritized jobs will take, by how long jobs of their names took on the last 7 days',
+            title: 'What waiting and prioritized jobs will take, by how long others of their names took on the last 7 days',
             cell: (/** @type {Queue} */ one) => work(one.backlog),
             value: (/** @type {Queue} */ one) => one.backlog?.core_seconds ?? null,
         },
