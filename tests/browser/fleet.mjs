@@ -70,7 +70,7 @@ async function groups() {
     await api('POST', '/jobs', { name: 'waits', array: '0-4%1', group: 'long', id: 'long' });
     await page.goto(`${given.base}/ui/groups/long`);
     await says(page, 'main', /0 of 5 jobs have ended 0 %.*none yet/);
-    await eventually('one that runs', async () => (await page.getAttribute('.parts', 'aria-label')).startsWith('1 active'));
+    await page.waitForSelector('.parts[aria-label^="1 active"]');
     await page.click('button:has-text("Cancel the rest")');
     await page.waitForSelector('dialog:has-text("5 jobs would be cancelled")');
     await page.click('dialog button:has-text("Cancel 5 jobs")');
@@ -100,9 +100,39 @@ async function groups() {
     await nowhere.context().close();
 }
 
+/** The form makes an array, and says how to make it elsewhere. */
+async function arrays() {
+    const page = await open('/submit', { expected: /422/ });
+    await page.fill('[name=name]', 'hello');
+    await page.click('summary:has-text("More options")');
+    await page.fill('[name=array]', 'all of them');
+    await page.fill('[name=group]', 'by form');
+    await page.click('button.primary:has-text("Submit")');
+    await says(page, '#error-array', /Write indices/);
+    await page.fill('[name=array]', '0-5, 8%2');
+    await says(page, '.copyable >> nth=0', /^jobber submit hello --array 0-5,8%2 --group 'by form'/);
+    await says(page, '.copyable >> nth=1', /"array":"0-5,8%2","group":"by form"/);
+    // What only the server knows stands at the field, too.
+    await page.click('button.primary:has-text("Submit")');
+    await says(page, '#error-group', /128/);
+    await page.fill('[name=group]', 'by-form');
+    await page.click('button.primary:has-text("Submit")');
+    await page.waitForURL(/\/groups\/by-form$/);
+    await says(page, 'main', /7 of 7 jobs have ended/);
+
+    // A copy stays in the group.
+    const { items } = await api('GET', '/jobs?group=by-form&limit=1');
+    await page.goto(`${given.base}/ui/submit?clone=${items[0].id}`);
+    await settled(page);
+    await says(page, '.copyable >> nth=0', /^jobber submit hello .*--group by-form --group-limit 2/);
+    await page.context().close();
+}
+
 await run(async () => {
     await queues();
     tell('queues');
     await groups();
     tell('groups');
+    await arrays();
+    tell('arrays');
 });

@@ -106,7 +106,7 @@ export function queueTable(query, queues, turn) {
         {
             key: 'work',
             name: 'work that waits',
-            title: 'What waiting and prioritized jobs will take, by how long others of their names took on the last 7 days',
+            title: 'What ready jobs will take, by how long others of their names took on the last 7 days',
             cell: (/** @type {Queue} */ one) => work(one.backlog),
             value: (/** @type {Queue} */ one) => one.backlog?.core_seconds ?? null,
         },
