@@ -128,6 +128,34 @@ async function arrays() {
     await page.context().close();
 }
 
+/** The numbers of one queue alone. The jobs of the other have not run. */
+async function choices() {
+    await ended(await submit('fails', { attempts: 1 }));
+    const page = await open('/stats');
+    await says(page, 'main table', /hello [1-9]/);
+    await page.selectOption('label:has-text("Queue") select', 'encode');
+    await page.waitForURL(/queue=encode/);
+    await says(page, 'main table', /hello 0 /);
+    await page.reload();
+    await page.waitForFunction(() => document.querySelector('.filters select')?.value === 'encode');
+    await inspect(page, 'statistics of one queue');
+    await page.click('a:has-text("Cost of failures")');
+    await page.waitForURL(/queue=encode/);
+    await page.selectOption('label:has-text("Queue") select', '');
+    await says(page, 'main table', /fails/);
+
+    await page.goto(`${given.base}/ui/failures?queue=encode`);
+    await says(page, 'main', /No failure here/);
+    await page.selectOption('label:has-text("Queue") select', 'my-job-queue');
+    await says(page, '.errors', /connection refused/);
+    // What leads to the jobs keeps the choice.
+    const to = await page.getAttribute('table a[href*="/jobs?"]', 'href');
+    assert.match(to, /queue=my-job-queue/);
+    await page.goto(`${given.base}/ui/retries?queue=my-job-queue`);
+    await says(page, 'main', /Allow how many attempts/);
+    await page.context().close();
+}
+
 await run(async () => {
     await queues();
     tell('queues');
@@ -135,4 +163,6 @@ await run(async () => {
     tell('groups');
     await arrays();
     tell('arrays');
+    await choices();
+    tell('choices');
 });
