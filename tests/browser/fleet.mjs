@@ -27,7 +27,7 @@ async function queues() {
     await submit('fails', { queue: 'encode', priority: 3 });
     await api('POST', '/queues/encode:limit', { concurrency: 8, rate: { jobs: 100, per_ms: 60_000 }, fair: 'group' });
     await says(page, '.note.warn', /No worker takes jobs of encode\. 4 jobs wait\. .*jobber work --queue encode/);
-    await says(page, 'tr:has-text("encode")', /8 at once, 100 in 1 m, in turn among groups/);
+    await says(page, 'tr:has-text("encode")', /8 at once, 100 start in 1 m, in turn among groups/);
     // What is known of one name is not known of the other.
     await says(page, 'tr:has-text("encode")', /less than 1 s of one core, without 1 job that nothing is known of/);
     await says(page, 'tr:has-text("encode")', /none Pause encode$/);
@@ -156,6 +156,16 @@ async function choices() {
     await page.context().close();
 }
 
+/** Why a job waits that no worker can run. */
+async function unplaceable() {
+    const id = await submit('hello', { require: { zone: 'mars' } });
+    const page = await open(`/jobs/${id}?tab=rules`);
+    await says(page, 'main section.note', /Why is it waiting\?.*zone=mars/);
+    await says(page, '#panel', /Requires zone=mars/);
+    await inspect(page, 'a job that no worker can run');
+    await page.context().close();
+}
+
 await run(async () => {
     await queues();
     tell('queues');
@@ -165,4 +175,6 @@ await run(async () => {
     tell('arrays');
     await choices();
     tell('choices');
+    await unplaceable();
+    tell('unplaceable');
 });

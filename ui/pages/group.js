@@ -67,8 +67,9 @@ function standing(group, path) {
                 <span class="${state} small">${state}</span><span class="big">${count(group[state])}</span></a>`)}
         </div>
         <div class="row">
-            <a href=${href('/jobs', { group: name })}>All its jobs</a>
-            <a href=${url(`${path}/results`)} download="${name}.jsonl">Download the results as JSON lines</a>
+            <a class="button" href=${href('/jobs', { group: name })}>All its jobs</a>
+            <a class="button" href=${url(`${path}/results`)} download="${name}.jsonl">Download the results as JSON
+                lines</a>
         </div>
         <p class="muted small">Jobs that were removed, or that history has let go of, are in none of these.</p>`;
 }

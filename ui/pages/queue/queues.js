@@ -50,10 +50,11 @@ function work(backlog) {
 function limits({ concurrency, rate, fair } = {}) {
     const all = [
         concurrency ? `${count(concurrency)} at once` : '',
-        rate ? `${count(rate.jobs)} in ${duration(rate.per_ms)}` : '',
+        rate ? `${count(rate.jobs)} start in ${duration(rate.per_ms)}` : '',
         fair === 'group' ? 'in turn among groups' : (fair ?? ''),
     ].filter(Boolean);
-    return all.length ? all.join(', ') : html`<span class="muted">none</span>`;
+    if (!all.length) return html`<span class="muted">none</span>`;
+    return all.map((part, i) => html`<span class="nowrap">${part}${i < all.length - 1 ? ',' : ''}</span> `);
 }
 
 /** @param {Queue} queue */
