@@ -94,6 +94,18 @@ async function groups() {
     await page.waitForURL(/\/groups\/long$/);
     await page.context().close();
 
+    // The longest name fits on a telephone.
+    const LONG = 'g'.repeat(128);
+    const member = await submit('hello', { group: LONG, queue: 'q'.repeat(128), require: { zone: 'mars' } });
+    const narrow = await open('/', { width: 320 });
+    for (const path of [`/groups/${LONG}`, `/jobs?group=${LONG}`, `/jobs/${member}?tab=rules`, '/queue', '/stats']) {
+        await narrow.goto(`${given.base}/ui${path}`);
+        await settled(narrow);
+        await inspect(narrow, `${path} at 320 px`);
+    }
+    await narrow.context().close();
+    await api('DELETE', `/jobs/${member}`);
+
     const nowhere = await open('/groups/no-such', { expected: /404/ });
     await says(nowhere, 'main', /No such group/);
     await inspect(nowhere, 'no such group');

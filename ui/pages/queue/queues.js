@@ -91,7 +91,7 @@ export function queueTable(query, queues, turn) {
         {
             key: 'name',
             name: 'queue',
-            cell: (/** @type {Queue} */ one) => html`<a
+            cell: (/** @type {Queue} */ one) => html`<a class="nowrap"
                 href=${href('/jobs', { queue: one.name })}>${one.name}</a> ${one.is_default
                     ? html`<span class="muted small">default</span> ` : null}${one.paused
                         ? html`<span class="chip">paused</span>` : null}`,
@@ -107,6 +107,7 @@ export function queueTable(query, queues, turn) {
         {
             key: 'work',
             name: 'work that waits',
+            wide: true,
             title: 'What ready jobs will take, by how long others of their names took on the last 7 days',
             cell: (/** @type {Queue} */ one) => work(one.backlog),
             value: (/** @type {Queue} */ one) => one.backlog?.core_seconds ?? null,
