@@ -15,6 +15,7 @@ const ROUTES = [
     { path: '/', load: () => import('./pages/overview.js') },
     { path: '/jobs', load: () => import('./pages/jobs.js') },
     { path: '/jobs/:id', load: () => import('./pages/job.js') },
+    { path: '/groups/:group', load: () => import('./pages/group.js') },
     { path: '/failures', load: () => import('./pages/failures.js') },
     { path: '/failures/:fingerprint', load: () => import('./pages/failure.js') },
     { path: '/categories', load: () => import('./pages/categories.js') },

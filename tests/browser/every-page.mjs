@@ -17,6 +17,9 @@ async function seed() {
     const delayed = await submit('hello', { delay_ms: 3_600_000, arguments: [HOSTILE] });
     // In a queue of its own, which no worker serves.
     await submit('hello', { queue: '<b>encode</b>' });
+    // A group with a job in each of several states.
+    await api('POST', '/jobs', { name: 'hostile', array: '0-1', group: 'a<b>&', attempts: 1, arguments: [HOSTILE] });
+    await submit('hello', { group: 'a<b>&', delay_ms: 3_600_000 });
     const cancelled = await submit('hello', { delay_ms: 3_600_000 });
     await api('POST', `/jobs/${cancelled}:cancel`, { reason: HOSTILE });
     const retried = await submit('fails-once', { attempts: 3, backoff: { type: 'fixed', delay_ms: 10 } });
@@ -37,7 +40,7 @@ await run(async () => {
         '/', '/jobs', '/jobs?state=failed&q=hostile', '/failures', `/failures/${ids.fingerprint}`,
         '/failures?text=onerror', '/categories', '/categories?text=no+space+left', '/retries', '/stats',
         '/stats?tab=cost', '/stats?tab=sizes', '/stats?tab=concurrency', '/workers', '/schedules?open=nightly',
-        '/queue', '/submit', '/api', '/no/such/page', '/jobs/no-such-job',
+        '/queue', '/groups/a<b>&', '/jobs?group=a%3Cb%3E%26', '/submit', '/api', '/no/such/page', '/jobs/no-such-job',
         ...['', '?tab=log', '?tab=data', '?tab=rules'].map((tab) => `/jobs/${ids.failed}${tab}`),
         ...['active', 'delayed'].map((state) => `/jobs/${ids[state]}`),
     ];

@@ -13,7 +13,7 @@ async function signIn(page, token) {
 }
 
 await run(async () => {
-    const job = await submit('fails', { attempts: 1, arguments: ['a-secret'], data: 'a-secret' }, OPERATOR);
+    const job = await submit('fails', { attempts: 1, group: 'g', arguments: ['a-secret'], data: 'a-secret' }, OPERATOR);
     await ended(job, OPERATOR);
     // The browser itself reports what the server refuses.
     const page = await open(`/jobs/${job}`, { expected: /status of (401|403)/ });
@@ -31,7 +31,7 @@ await run(async () => {
     await page.waitForSelector('.chip:has-text("viewer")');
     await settled(page);
     for (const path of [`/jobs/${job}`, '/', '/jobs', '/failures', '/categories', '/workers', '/schedules', '/queue',
-        `/jobs/${job}?tab=log`, `/jobs/${job}?tab=data`, '/submit']) {
+        '/groups/g', `/jobs/${job}?tab=log`, `/jobs/${job}?tab=data`, '/submit']) {
         await page.goto(`${given.base}/ui${path}`);
         await settled(page);
         const words = await page.$$eval('main button, main a.button, header a.button', (all) =>

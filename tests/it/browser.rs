@@ -62,6 +62,10 @@ fn jobs() -> Arc<Place> {
     let place = Place::new();
     place.job("hello", "#!/bin/sh\necho \"hello $1\"\necho ::result done\n");
     place.job("fails", "#!/bin/sh\necho reading\necho 'connection refused by the database' >&2\nexit 1\n");
+    place.job(
+        "second-fails",
+        "#!/bin/sh\n[ \"$JOBBER_ARRAY_INDEX\" != 1 ] || exit 4\necho ::result $JOBBER_ARRAY_INDEX\n",
+    );
     place.job("hostile", "#!/bin/sh\nprintf '%s\\n' \"$@\"\nprintf '%s\\n' \"$@\" >&2\nexit 3\n");
     place.job("waits", "#!/bin/sh\necho ::progress 40 rows\nexec sleep 600\n");
     place.job("fails-once", "#!/bin/sh\n[ $JOBBER_ATTEMPT -ge 2 ] || { echo 'bad once' >&2; exit 1; }\n");
@@ -99,6 +103,11 @@ async fn a_viewer_sees_and_an_operator_acts() {
     let start = server().env("JOBBER_TOKEN", OPERATOR).env("JOBBER_VIEW_TOKEN", VIEWER);
     let jobber = start.env("JOBBER_VIEW_HIDES_DATA", "true").start().await;
     script("roles", &jobber, json!({"token": OPERATOR, "viewToken": VIEWER})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_and_groups_are_told_of_and_acted_on() {
+    script("fleet", &server().start().await, json!({})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,11 +105,11 @@ function nameOf(category, report) {
 
 /** @param {import('../lib/router.js').Query} query */
 function nothing(query) {
-    const isFiltered = ['name', 'since', 'until', 'category'].some((name) => query.get(name));
+    const isFiltered = ['name', 'queue', 'since', 'until', 'category'].some((name) => query.get(name));
     return isFiltered
         ? empty('No failure here', html`No attempt of these jobs has failed so.${' '}<button class="small"
             @click=${() =>
-            query.set({ name: null, since: null, until: null, category: null })}>Show all</button>`)
+            query.set({ name: null, queue: null, since: null, until: null, category: null })}>Show all</button>`)
         : empty('No attempt has failed', 'When one does, what it says stands here, with all others that say the same.');
 }
 

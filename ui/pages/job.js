@@ -174,6 +174,8 @@ function facts(job, id) {
             ${job.state === 'delayed' && job.due_at
                 ? html`<span><span class="muted">due</span> ${when(job.due_at)} (${atTime(job.due_at)})</span>` : null}
             <span><span class="muted">attempts</span> ${attemptsOf(job)}</span>
+            ${job.options?.group ? html`<span><span class="muted">of the group</span> <a
+                href=${href(`/groups/${segment(job.options.group)}`)}>${job.options.group}</a></span>` : null}
             ${job.worker ? html`<span><span class="muted">on</span> <a
                 href=${href('/workers', { worker: job.worker })}>${job.worker}</a></span>` : null}
         </div>

@@ -234,7 +234,9 @@ export default function jobs({ scope, query, title }) {
     const form = filterForm(scope, query);
     return () => html`
         <div class="row between">
-            <h1>Jobs</h1>
+            <div class="row"><h1>Jobs</h1>${() => (query.get('group') ? html`
+                <a href=${href(`/groups/${segment(query.get('group'))}`)}>Progress and results of the
+                    group</a>` : null)}</div>
             <span class="muted small">${() => (list.connected.value ? 'live' : 'not connected')}</span>
         </div>
         <div class="stack">

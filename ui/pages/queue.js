@@ -1,5 +1,5 @@
 // @ts-check
-// The queues: how many jobs are in which state, pausing all or one of them, and letting go of jobs that have ended.
+// The queues: how many jobs are in which state, what waits for whom, pausing all or one of them, and letting go of jobs that have ended.
 
 import { Problem, get, mayAct, post, segment } from '../lib/api.js';
 import { count, duration } from '../lib/format.js';
@@ -7,9 +7,9 @@ import { readDuration } from '../lib/notation.js';
 import { href } from '../lib/router.js';
 import { resource } from '../lib/scope.js';
 import { signal } from '../lib/signals.js';
-import { sortTable } from '../lib/table.js';
 import { html } from '../lib/view.js';
 import { action, attempt, confirm, dialog, loading, problemNote } from '../lib/widgets.js';
+import { queueTable, unserved } from './queue/queues.js';
 
 const STATES = ['waiting', 'prioritized', 'delayed', 'active', 'completed', 'failed'];
 /** Jobs that one request lets go of. */
@@ -62,6 +62,7 @@ export default function queue({ scope, query, title }) {
         ${() => (now.data.value?.paused ? html`<div
             class="note warn"><strong>The queue is paused.</strong> Jobs are accepted and wait.
             Running jobs go on to their end.</div>` : null)}
+        ${() => unserved(each.data.value?.items ?? [])}
         ${() =>
             now.data.value
                 ? html`<div class="tiles">${STATES.map(
@@ -107,45 +108,6 @@ export default function queue({ scope, query, title }) {
                     ${mayAct() ? null : html`<span class="muted">You are signed in to look only.</span>`}</div>`}
             </section>
         </div>`;
-}
-
-/**
- * One line for each queue; nothing when there is only one.
- * @param {import('../lib/router.js').Query} query
- * @param {any[]} queues
- * @param {(queue: any) => Promise<void>} turn
- */
-function queueTable(query, queues, turn) {
-    if (queues.length < 2) return null;
-    const name = (/** @type {any} */ one) => html`<a href=${href('/jobs', { queue: one.name })}>${one.name}</a>
-        ${one.is_default ? html`<span class="muted small">default</span>` : null}
-        ${one.paused ? html`<span class="chip">paused</span>` : null}`;
-    const workers = (/** @type {any} */ one) => (one.workers === 0 && one.waiting + one.prioritized > 0
-        ? html`<strong>none</strong>` : count(one.workers));
-    const number = (/** @type {string} */ key) => ({
-        key,
-        name: key,
-        number: true,
-        cell: (/** @type {any} */ one) => (key === 'workers' ? workers(one) : count(one[key])),
-        value: (/** @type {any} */ one) => one[key],
-    });
-    const columns = [
-        { key: 'name', name: 'queue', cell: name, value: (/** @type {any} */ one) => one.name },
-        ...[...STATES, 'workers'].map(number),
-        {
-            key: 'act',
-            name: '',
-            // With its name, so that the buttons of a list can be told apart by ear.
-            cell: (/** @type {any} */ one) => action(`${one.paused ? 'Resume' : 'Pause'} ${one.name}`, () => turn(one), {
-                kind: 'small',
-            }),
-        },
-    ];
-    return html`<section class="panel" aria-labelledby="queues">
-        <h2 id="queues">Queues</h2>
-        ${sortTable(query, { label: 'Queues', columns, rows: queues, key: (one) => one.name, usual: 'name' })}
-        <p class="muted small">A queue without a worker waits: start one with <code>jobber work --queue NAME</code>.</p>
-    </section>`;
 }
 
 /**

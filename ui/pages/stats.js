@@ -61,10 +61,10 @@ function isEmpty(report) {
 
 /** @param {import('../lib/router.js').Query} query */
 function nothing(query) {
-    const isFiltered = ['name', 'since', 'until'].some((name) => query.get(name));
+    const isFiltered = ['name', 'queue', 'since', 'until'].some((name) => query.get(name));
     return isFiltered
-        ? empty('No such job has ended', html`Of these days and this name nothing is counted.${' '}<button class="small"
+        ? empty('No such job has ended', html`Of what was chosen nothing is counted.${' '}<button class="small"
             @click=${() =>
-            query.set({ name: null, since: null, until: null })}>Show all</button>`)
+            query.set({ name: null, queue: null, since: null, until: null })}>Show all</button>`)
         : empty('No job has ended yet', 'When jobs have run, their times and needs stand here.', 'jobber submit hello');
 }

@@ -2,6 +2,7 @@
 // The form of a new job, empty or filled in from another (`?clone=ID`); with the same as a command and as a request.
 
 import { Problem, get, mayAct, post, segment, session } from '../lib/api.js';
+import { count } from '../lib/format.js';
 import { go, href } from '../lib/router.js';
 import { computed, signal } from '../lib/signals.js';
 import { html } from '../lib/view.js';
@@ -83,8 +84,14 @@ export default function submit({ scope, query, title }) {
                 headers: { 'Idempotency-Key': keyFor(text) },
                 signal: scope.signal,
             });
-            toast(answer.duplicate ? 'This job was there already' : 'Submitted');
-            go(href(`/jobs/${segment(answer.id)}`));
+            if (answer.array) {
+                const { array } = answer;
+                toast(answer.duplicate ? 'These jobs were there already' : `${count(array.count)} jobs submitted`);
+                go(href(`/groups/${segment(array.group)}`));
+            } else {
+                toast(answer.duplicate ? 'This job was there already' : 'Submitted');
+                go(href(`/jobs/${segment(answer.id)}`));
+            }
         } catch (error) {
             if (scope.signal.aborted) return;
             if (!(error instanceof Problem)) throw error;
@@ -187,6 +194,12 @@ export default function submit({ scope, query, title }) {
         delay: input('delay', 'Delay', { hint: 'Not before: 90s, 15m, 1h 30m.' }),
         priority: input('priority', 'Priority', { type: 'number', hint: 'None is first, then 1 before 2.' }),
         queue: input('queue', 'Queue', { hint: 'The default one if empty.' }),
+        array: input('array', 'Array', { hint: 'A job for each index: 0-99, or 0-99%4 for 4 at once.' }),
+        group: input('group', 'Group', { hint: 'Jobs that are looked at and cancelled as one.' }),
+        group_limit: input('group_limit', 'Limit of its group', {
+            type: 'number',
+            hint: 'It starts while fewer jobs of its group run.',
+        }),
         timeout: input('timeout', 'Timeout', { hint: 'Stops an attempt that runs longer.' }),
         backoff: choice('backoff', 'Backoff', [
             ['', 'as configured'],
@@ -240,7 +253,7 @@ export default function submit({ scope, query, title }) {
             </section>
             <details class="panel advanced"><summary>More options</summary>
                 <div class="fields">${parts.backoff}${parts.backoff_delay}${parts.backoff_max}${parts.jitter}
-                    ${parts.grace}
+                    ${parts.grace}${parts.array}${parts.group}${parts.group_limit}
                     ${parts.memory}${parts.cores}${parts.require}${parts.resources}${parts.nice}${parts.no_retry}
                     ${parts.id}${parts.key}${parts.ttl}${parts.after}</div>
             </details>

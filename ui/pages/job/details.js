@@ -1,8 +1,9 @@
 // @ts-check
 // What a job was given and gave back, under which rules it runs, and which jobs it waits for.
 
-import { session } from '../../lib/api.js';
+import { segment, session } from '../../lib/api.js';
 import { bytes, count, duration } from '../../lib/format.js';
+import { href } from '../../lib/router.js';
 import { html } from '../../lib/view.js';
 import { at, copy, jobLink } from '../../lib/widgets.js';
 
@@ -72,6 +73,9 @@ const OPTIONS = {
     delay_ms: ['Delay', duration],
     priority: ['Priority', (n) => (n ? `${n} (1 comes before 2, and jobs without before all)` : 'none')],
     queue: ['Queue', String],
+    group: ['Group', (name) => html`<a href=${href(`/groups/${segment(name)}`)}>${name}</a>`],
+    group_limit: ['Limit of its group', (n) => `${count(n)} at once`],
+    array_index: ['Index in its array', String],
     timeout_ms: ['Timeout', duration],
     grace_ms: ['Between SIGTERM and SIGKILL', duration],
     cores: ['Cores', count],

@@ -17,6 +17,7 @@ const LABELS = /** @type {Record<string, string>} */ ({
     q: 'text',
     name: 'name',
     queue: 'queue',
+    group: 'group',
     outcome: 'outcome',
     exit_code: 'exit code',
     signal: 'signal',
@@ -215,6 +216,7 @@ export function filterForm(scope, query) {
             <label>Name <input list="filter-names" .value=${query.get('name')} @change=${set('name')}
                 autocomplete="off"></label>
             <label>Queue <input .value=${query.get('queue')} @change=${set('queue')} autocomplete="off"></label>
+            <label>Group <input .value=${query.get('group')} @change=${set('group')} autocomplete="off"></label>
             <label>Submitted <select @change=${setSpan}>
                 ${[['', 'at any time'], ...Object.entries(SPANS), ['custom', 'from … to …']].map(
                     ([value, text]) => html`

@@ -23,6 +23,7 @@ const MOST_ARRIVALS = 1000;
 const UNTOLD = [
     'until',
     'queue',
+    'group',
     'outcome',
     'exit_code',
     'signal',

@@ -20,6 +20,9 @@ export const POINTERS = /** @type {Record<string, string>} */ ({
     delay: '/delay_ms',
     priority: '/priority',
     queue: '/queue',
+    array: '/array',
+    group: '/group',
+    group_limit: '/group_limit',
     timeout: '/timeout_ms',
     grace: '/grace_ms',
     memory: '/memory_bytes',
@@ -61,6 +64,8 @@ export function draftOf(job) {
         delay: writeDuration(options.delay_ms || null),
         priority: number(options.priority || undefined),
         queue: options.queue ?? '',
+        group: options.group ?? '',
+        group_limit: number(options.group_limit),
         timeout: writeDuration(options.timeout_ms),
         grace: writeDuration(options.grace_ms),
         memory: writeSize(options.memory_bytes),
@@ -147,6 +152,13 @@ export function build(draft) {
     body.delay_ms = span('delay');
     body.priority = whole('priority');
     if (has('queue')) body.queue = draft.queue.trim();
+    body.array = read(
+        'array',
+        (text) => (/^[\d\s,:-]+(%\s*\d+)?$/.test(text) ? text.replace(/\s+/g, '') : null),
+        'Write indices, such as 0-99, 1,3,7-9 or 0-99%4.',
+    );
+    if (has('group')) body.group = draft.group.trim();
+    body.group_limit = whole('group_limit');
     body.timeout_ms = span('timeout');
     body.grace_ms = span('grace');
     body.memory_bytes = read('memory', readSize, 'Write a size, such as 512MiB or 2GiB.');
@@ -225,6 +237,9 @@ export function command(built, draft) {
     flag('delay', writeDuration(body.delay_ms));
     flag('priority', body.priority);
     flag('queue', body.queue);
+    flag('array', body.array);
+    flag('group', body.group);
+    flag('group-limit', body.group_limit);
     flag('timeout', writeDuration(body.timeout_ms));
     flag('grace', writeDuration(body.grace_ms));
     flag('memory', writeSize(body.memory_bytes));
