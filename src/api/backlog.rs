@@ -5,8 +5,8 @@
 
 use super::problem::ApiError;
 use super::state::Api;
-use crate::domain::{JobState, PageRequest, QueueName};
-use crate::queue::StateCounts;
+use crate::domain::{JobState, Needs, PageRequest, QueueName};
+use crate::queue::{StateCounts, WorkerInfo};
 use crate::wire::Backlog;
 
 /// How many jobs of one queue stand for all of it, when a request is about it alone.
@@ -29,21 +29,23 @@ fn share(sample: usize, part: u64, all: u64) -> usize {
     }
 }
 
-/// The backlog of a queue that holds so many jobs, by at most `sample` of them.
+/// The backlog of a queue that holds so many jobs and is served by these workers, by at most `sample` of the jobs.
 pub(super) async fn backlog(
     api: &Api,
     queue: &QueueName,
     counts: &StateCounts,
+    workers: &[&WorkerInfo],
     sample: usize,
 ) -> Result<Backlog, ApiError> {
     let jobs = counts.waiting + counts.prioritized;
     if jobs == 0 {
-        return Ok(Backlog { jobs, core_seconds: Some(0.0), unknown_jobs: Some(0), sampled: 0 });
+        let unplaceable_jobs = Some(0);
+        return Ok(Backlog { jobs, core_seconds: Some(0.0), unknown_jobs: Some(0), unplaceable_jobs, sampled: 0 });
     }
     let Some(means) = api.attempt_means.read(&*api.history, &api.clock).await else {
-        return Ok(Backlog { jobs, core_seconds: None, unknown_jobs: None, sampled: 0 });
+        return Ok(Backlog { jobs, core_seconds: None, unknown_jobs: None, unplaceable_jobs: None, sampled: 0 });
     };
-    let (mut core_seconds, mut known_jobs, mut sampled) = (0.0, 0.0, 0);
+    let (mut core_seconds, mut known_jobs, mut unplaceable, mut sampled) = (0.0, 0.0, 0.0, 0);
     let of_prioritized = share(sample, counts.prioritized, jobs);
     for (state, count, most) in [
         (JobState::Waiting, counts.waiting, sample - of_prioritized),
@@ -61,12 +63,17 @@ pub(super) async fn backlog(
                 core_seconds += weight * mean.core_seconds(queued.job.options.cores);
                 known_jobs += weight;
             }
+            let needs = Needs::of(&queued.job.name, &queued.job.options);
+            if workers.iter().all(|worker| worker.misfit(&needs).is_some()) {
+                unplaceable += weight;
+            }
         }
     }
     Ok(Backlog {
         jobs,
         core_seconds: Some((core_seconds * 1000.0).round() / 1000.0),
         unknown_jobs: Some(jobs.saturating_sub(known_jobs.round() as u64)),
+        unplaceable_jobs: (!workers.is_empty()).then_some(unplaceable.round() as u64),
         sampled: u64::try_from(sampled).unwrap_or(u64::MAX),
     })
 }

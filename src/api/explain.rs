@@ -30,7 +30,10 @@ pub(super) async fn explain(
             match &view.error {
                 Some(error) => vec![format!("it is tried again {due}, because the last attempt failed: {error}")],
                 None if view.options.delay.is_zero() => {
-                    let first = format!("the worker that took it can't run it and has put it off: it comes back {due}");
+                    let first = format!(
+                        "the worker that took it can't run it and has put it off: it comes back {due}; a queue of its own, \
+                         served by workers that can, would spare it the detour"
+                    );
                     [vec![first], waiting(&api, &view, false).await?].concat()
                 }
                 None => vec![format!("it was submitted with a delay and is due {due}")],

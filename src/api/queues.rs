@@ -14,7 +14,7 @@ use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
 use crate::domain::{JobOptions, QueueLimit, QueueName};
-use crate::queue::{CleanRequest, QueueErrorKind, QueueStanding, StateCounts};
+use crate::queue::{CleanRequest, QueueErrorKind, QueueStanding, StateCounts, WorkerInfo};
 use crate::wire::{CleanBody, Cleaned, FieldProblem, Listing, QueueView};
 
 /// `GET /api/v1/queue`: how many jobs are in each state, and whether every queue is paused.
@@ -44,9 +44,9 @@ pub(super) async fn clean_all(
 
 /// `GET /api/v1/queues`: the queues, by name.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<Listing<QueueView>>, ApiError> {
-    let queues = standings(&api).await?;
+    let (queues, workers) = standings(&api).await?;
     let sample = sample_of_each(queues.len());
-    let items = try_join_all(queues.into_iter().map(|view| with_backlog(&api, view, sample))).await?;
+    let items = try_join_all(queues.into_iter().map(|view| with_backlog(&api, view, &workers, sample))).await?;
     Ok(axum::Json(Listing { items, next_cursor: None }))
 }
 
@@ -90,8 +90,8 @@ pub(super) async fn act(State(api): State<Arc<Api>>, segment: Segment, request: 
     }
 }
 
-/// The queues, without their backlogs.
-async fn standings(api: &Api) -> Result<Vec<QueueView>, ApiError> {
+/// The queues, without their backlogs, and the workers.
+async fn standings(api: &Api) -> Result<(Vec<QueueView>, Vec<WorkerInfo>), ApiError> {
     let (queues, workers) = tokio::try_join!(api.queue.queues(), api.queue.workers())?;
     let default = &api.settings.default_queue;
     let view = |QueueStanding { name, counts, limit }| {
@@ -100,19 +100,28 @@ async fn standings(api: &Api) -> Result<Vec<QueueView>, ApiError> {
         let workers = u64::try_from(workers).unwrap_or(u64::MAX);
         QueueView { is_default: name == *default, workers, name, counts, limit, backlog: None }
     };
-    Ok(queues.into_iter().map(view).collect())
+    let views = queues.into_iter().map(view).collect();
+    Ok((views, workers))
 }
 
 async fn find(api: &Api, name: &QueueName) -> Result<QueueView, ApiError> {
-    let found = standings(api).await?.into_iter().find(|view| view.name == *name).ok_or_else(|| {
+    let (views, workers) = standings(api).await?;
+    let found = views.into_iter().find(|view| view.name == *name).ok_or_else(|| {
         let detail = format!("there is no queue {name}: it comes with its first job");
         ApiError::new(StatusCode::NOT_FOUND, "unknown_queue", detail)
     })?;
-    with_backlog(api, found, SAMPLE).await
+    with_backlog(api, found, &workers, SAMPLE).await
 }
 
-async fn with_backlog(api: &Api, view: QueueView, sample: usize) -> Result<QueueView, ApiError> {
-    let backlog = backlog(api, &view.name, &view.counts, sample).await?;
+async fn with_backlog(
+    api: &Api,
+    view: QueueView,
+    workers: &[WorkerInfo],
+    sample: usize,
+) -> Result<QueueView, ApiError> {
+    let serves = |worker: &&WorkerInfo| worker.takes_jobs() && worker.serves(&view.name, &api.settings.default_queue);
+    let serving: Vec<_> = workers.iter().filter(serves).collect();
+    let backlog = backlog(api, &view.name, &view.counts, &serving, sample).await?;
     Ok(QueueView { backlog: Some(backlog), ..view })
 }
 

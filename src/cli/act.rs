@@ -8,7 +8,7 @@ use super::selection::SelectionArgs;
 use super::view::{Table, View, json_line};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, ClientError};
-use crate::domain::{Clock, JobId};
+use crate::domain::{Clock, JobId, JobState};
 use crate::wire::failures::RetriedFailed;
 use crate::wire::{ActOnJobs, Acted, ActedOnJobs, JobSelection};
 
@@ -39,6 +39,16 @@ pub struct CancelArgs {
     /// Why, for their history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+/// `jobber retry`.
+#[derive(Debug, Clone, Args)]
+pub struct RetryArgs {
+    #[command(flatten)]
+    jobs: JobsArgs,
+    /// All that have failed, as by --state failed: of a group, a name, a queue, ...
+    #[arg(long, conflicts_with_all = ["ids", "state"])]
+    failed: bool,
 }
 
 /// An action on many jobs, with its words for people and for routes.
@@ -117,7 +127,11 @@ pub(super) async fn cancel(args: CancelArgs, client: &Client, console: &mut Cons
     }
 }
 
-pub(super) async fn retry(jobs: JobsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+pub(super) async fn retry(args: RetryArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let RetryArgs { mut jobs, failed } = args;
+    if failed {
+        jobs.selection.only(JobState::Failed);
+    }
     match jobs.one_by_one()? {
         Some(ids) => each(&ids, console, async |id| client.retry(id).await).await,
         None => many(Verb::Retry, jobs, None, client, console).await,

@@ -200,7 +200,7 @@ pub enum ClientCommand {
     /// Stop jobs, running or not
     Cancel(act::CancelArgs),
     /// Put failed jobs back into the queue
-    Retry(act::JobsArgs),
+    Retry(act::RetryArgs),
     /// Make delayed jobs ready now
     Promote(act::JobsArgs),
     /// Take jobs that are not running out of queue and lists

@@ -120,7 +120,7 @@ impl View for QueueView {
 
 /// The jobs that are ready, and how long they will take one core.
 fn shown(backlog: &Backlog) -> String {
-    let Backlog { jobs, core_seconds, unknown_jobs, sampled } = *backlog;
+    let Backlog { jobs, core_seconds, unknown_jobs, unplaceable_jobs, sampled } = *backlog;
     let (Some(seconds), Some(unknown)) = (core_seconds, unknown_jobs) else {
         return format!("{jobs} ready; history does not tell how long they take");
     };
@@ -130,6 +130,9 @@ fn shown(backlog: &Backlog) -> String {
     let mut text = format!("{jobs} ready, some {time} of one core");
     if unknown > 0 {
         text.push_str(&format!(", {unknown} of them of unknown length"));
+    }
+    if let Some(unplaceable) = unplaceable_jobs.filter(|jobs| *jobs > 0) {
+        text.push_str(&format!(", {unplaceable} of them for no worker that serves it"));
     }
     if sampled < jobs {
         text.push_str(&format!(" (by the first {sampled})"));
@@ -218,12 +221,20 @@ mod tests {
 
     #[test]
     fn a_backlog_reads_well() {
-        let all = Backlog { jobs: 40, core_seconds: Some(90.4), unknown_jobs: Some(0), sampled: 40 };
+        let all =
+            Backlog { jobs: 40, core_seconds: Some(90.4), unknown_jobs: Some(0), unplaceable_jobs: None, sampled: 40 };
         assert_eq!(shown(&all), "40 ready, some 1m 30s of one core");
-        let part = Backlog { jobs: 50_000, core_seconds: Some(3600.0), unknown_jobs: Some(7), sampled: 1000 };
+        let part = Backlog {
+            jobs: 50_000,
+            core_seconds: Some(3600.0),
+            unknown_jobs: Some(7),
+            unplaceable_jobs: Some(2),
+            sampled: 1000,
+        };
         assert_eq!(
             shown(&part),
-            "50000 ready, some 1h 0m of one core, 7 of them of unknown length (by the first 1000)"
+            "50000 ready, some 1h 0m of one core, 7 of them of unknown length, 2 of them for no worker that serves it (by the \
+             first 1000)"
         );
         let away = Backlog { core_seconds: None, unknown_jobs: None, ..all };
         assert_eq!(shown(&away), "40 ready; history does not tell how long they take");

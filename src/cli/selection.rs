@@ -66,6 +66,11 @@ fn parse_signal(text: &str) -> Result<i32, String> {
 }
 
 impl SelectionArgs {
+    /// Chooses only jobs in this state.
+    pub(super) fn only(&mut self, state: JobState) {
+        self.state = vec![state];
+    }
+
     /// The conditions for the server, given the present.
     pub(super) fn resolve(&self, now: Timestamp) -> JobSelection {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

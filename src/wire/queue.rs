@@ -36,6 +36,10 @@ pub struct Backlog {
     pub core_seconds: Option<f64>,
     /// Jobs of names of which no attempt was measured on these days; null while history can't be read.
     pub unknown_jobs: Option<u64>,
+    /// Jobs that no worker that serves the queue can run, as far as they tell; null where none serves it, and while history
+    /// can't be read. Older servers do not tell.
+    #[serde(default)]
+    pub unplaceable_jobs: Option<u64>,
     /// How many jobs were looked at, those that come first: the others are taken to be like them.
     pub sampled: u64,
 }

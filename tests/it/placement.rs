@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Jobber, Place, eventually};
+use crate::harness::redis::Redis;
+use crate::harness::{Jobber, Place, Start, eventually};
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
 
 /// A job that tells its units and waits until a file is there.
 const HOLD: &str =
@@ -82,6 +87,8 @@ async fn a_job_that_no_worker_can_run_waits_and_fails_after_a_time() {
     let id = j.submit(json!({"name": "hello", "require": {"zone": "us"}, "attempts": 3})).await;
     let why = j.cli(&["explain", &id]).await.stdout;
     assert!(why.contains("no worker that serves its queue can run it") && why.contains("zone=us"), "{why}");
+    let queue = parse(&j.cli(&["queue", "status", "my-job-queue", "-o", "json"]).await.stdout);
+    assert_eq!(queue["backlog"]["unplaceable_jobs"], 1, "{queue}");
     let other = j.submit(json!({"name": "hello"})).await;
     assert_eq!(j.wait_final(&other).await["state"], "completed", "it holds nobody up");
     let failed = j.wait_final(&id).await;
@@ -140,4 +147,27 @@ async fn what_cannot_be_asked_for_is_told() {
         let refused = crate::harness::run(&["work"], &[(variable, value)], j.place().path(), "").await;
         assert!(refused.code != 0 && refused.stderr.contains(variable), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn on_redis_a_job_that_was_handed_on_says_so() {
+    let place = Place::new();
+    place.job("hello", "#!/bin/sh\necho hello\n");
+    let redis = tokio::task::spawn_blocking(Redis::shared).await.unwrap();
+    let prefix = format!("p{}", uuid::Uuid::new_v4().simple());
+    let on = |start: Start| start.at(&place).env("JOBBER_QUEUE_URL", &redis.url()).env("JOBBER_QUEUE_PREFIX", &prefix);
+    let serve = on(Jobber::serve()).start().await;
+    let worker = on(Jobber::work()).arg("--label=zone=eu").start().await;
+    let id = serve.submit(json!({"name": "hello", "require": {"zone": "us"}})).await;
+    eventually("the job to be handed on", async || {
+        let why = serve.cli(&["explain", &id]).await.stdout;
+        (why.contains("a queue of its own") && why.contains("is not labelled zone=us")).then_some(())
+    })
+    .await;
+    assert!(worker.log().contains("a queue of their own"), "{}", worker.log());
+    let other = serve.submit(json!({"name": "hello"})).await;
+    assert_eq!(serve.wait_final(&other).await["state"], "completed");
+    let _able = on(Jobber::work()).arg("--label=zone=us").start().await;
+    let done = serve.wait_final(&id).await;
+    assert_eq!((&done["state"], done["attempts"].as_array().unwrap().len()), (&json!("completed"), 1));
 }

@@ -39,7 +39,8 @@ async fn the_backlog_of_a_queue_is_estimated_by_the_jobs_that_come_first() {
     site.submit(json!({"name": "echo", "queue": "encode", "delay_ms": 3_600_000})).await;
     let queue = site.until(path, |queue| queue["backlog"]["core_seconds"] != 0.0).await;
     // Those that do not say get two cores, as the one before.
-    let known = json!({"jobs": 6, "core_seconds": 3.0 * 4.0 + 6.0, "unknown_jobs": 2, "sampled": 6});
+    let known =
+        json!({"jobs": 6, "core_seconds": 3.0 * 4.0 + 6.0, "unknown_jobs": 2, "unplaceable_jobs": null, "sampled": 6});
     assert_eq!(queue["backlog"], known);
     let (_, all) = site.get("/api/v1/queues").await;
     assert_eq!(all["items"][0]["backlog"], known, "{all}");
@@ -59,7 +60,8 @@ async fn the_backlog_of_a_queue_is_estimated_by_the_jobs_that_come_first() {
     let history = Sqlite::open(&site._dir.path().join("jobber.db"), Durability::Process).unwrap();
     history.write(|c| c.execute("UPDATE history_shards SET document = x'00'", [])).await.unwrap();
     let queue = site.until(path, |queue| queue["backlog"]["core_seconds"].is_null()).await;
-    let unknown = json!({"jobs": 1200, "core_seconds": null, "unknown_jobs": null, "sampled": 0});
+    let unknown =
+        json!({"jobs": 1200, "core_seconds": null, "unknown_jobs": null, "unplaceable_jobs": null, "sampled": 0});
     assert_eq!((&queue["backlog"], &queue["waiting"]), (&unknown, &json!(1199)));
     drop(history);
     site.end().await;

@@ -10,7 +10,8 @@ import { action } from '../../lib/widgets.js';
 
 /**
  * As `GET /queues` tells.
- * @typedef {{ jobs: number, core_seconds: number | null, unknown_jobs: number | null, sampled: number }} Backlog
+ * @typedef {{ jobs: number, core_seconds: number | null, unknown_jobs: number | null,
+ *   unplaceable_jobs?: number | null, sampled: number }} Backlog
  * @typedef {{ concurrency?: number, rate?: { jobs: number, per_ms: number }, fair?: string }} Limit
  * @typedef {{ name: string, is_default: boolean, paused: boolean, workers: number, limit?: Limit, backlog?: Backlog,
  *   waiting: number, prioritized: number, delayed: number, active: number, completed: number, failed: number }} Queue
@@ -62,8 +63,16 @@ function workers(queue) {
     return queue.workers === 0 && ready(queue) > 0 ? html`<strong>none</strong>` : count(queue.workers);
 }
 
-/** Where jobs wait for workers that are not there. @param {Queue[]} queues */
+/** Where jobs wait for workers that are not there, or that could not run them. @param {Queue[]} queues */
 export function unserved(queues) {
+    const unplaceable = queues.filter((queue) => queue.backlog?.unplaceable_jobs);
+    return [noWorker(queues), unplaceable.map((queue) => html`<div class="note warn"><strong>No worker that serves ${
+        queue.name} can run ${jobs(queue.backlog?.unplaceable_jobs ?? 0)} of it.</strong> A job's own page says what each worker
+        lacks.</div>`)];
+}
+
+/** @param {Queue[]} queues */
+function noWorker(queues) {
     return queues.filter((queue) => queue.workers === 0 && ready(queue) > 0).map((queue) => {
         const flag = queue.is_default && queues.length === 1 ? '' : ` --queue ${queue.name}`;
         return html`<div class="note warn"><strong>No worker takes jobs of ${queue.name}.</strong> ${jobs(
