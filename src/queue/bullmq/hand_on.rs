@@ -13,6 +13,8 @@ use super::super::Placing;
 
 /// How long a job is put off the first time that another worker could run, and at most.
 const ELSEWHERE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// The same for a job that this worker could run if its memory or resources were free: they may be soon.
+const HERE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// The same for a job that no worker can run now.
 const NOWHERE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// The least time between two jobs that come back to be looked at again.
@@ -45,7 +47,8 @@ impl HandOn {
     pub(super) fn pause(&self, placing: Placing, round: u32) -> Duration {
         let (first, most) = match placing {
             Placing::Nowhere => NOWHERE,
-            Placing::Here | Placing::Elsewhere | Placing::Refused => ELSEWHERE,
+            Placing::Here => HERE,
+            Placing::Elsewhere | Placing::Refused => ELSEWHERE,
         };
         let pause = first.saturating_mul(2u32.saturating_pow(round)).min(most);
         let mut state = self.state();
