@@ -20,13 +20,13 @@ use crate::failures::fingerprint;
 use crate::metrics::METRICS;
 use crate::queue::{Lease, LeaseLoss, Placing};
 use crate::reconnect::dice;
-use crate::runner::{RunOrder, RunnerError, Slot, StartLog, StopHandle, StopReason};
+use crate::runner::{RunOrder, RunnerError, Slot, SlotRequest, StartLog, StopHandle, StopReason};
 use crate::traces::AttemptTrace;
 
 /// Where an attempt gets its slot: it holds one, or takes the next free one in its turn.
 enum SlotSource {
     Slot(Slot),
-    InTurn,
+    InTurn(SlotRequest),
 }
 
 /// Runs the lease's job and settles the lease; or gives it back, when it can't be run here and now.
@@ -51,18 +51,20 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease, permit: Permi
         },
     }
     let Some(_pass) = pass(&context, &lease).await else { return give_back(&context, lease, None).await };
-    let place = match context.worker.slots.try_acquire(context.placement.request(lease.job())) {
+    let scale = limit_scale(&context, &lease).await;
+    let request = context.placement.request(lease.job(), scale);
+    let place = match context.worker.slots.try_acquire(request.clone()) {
         Some(slot) => Some(SlotSource::Slot(slot)),
         // With leases ahead the thread that frees a slot goes on with the next job by itself.
-        None if context.prefetch.is_ahead() => Some(SlotSource::InTurn),
-        None => wait_for_slot(&context, &lease).await.map(SlotSource::Slot),
+        None if context.prefetch.is_ahead() => Some(SlotSource::InTurn(request)),
+        None => wait_for_slot(&context, &lease, request).await.map(SlotSource::Slot),
     };
     let permit = Arc::new(permit);
     let start = Arc::new(Start::new(&context, &lease, permit.clone()));
     let spent = lease.attempts_finished().saturating_add(lease.crashes());
     let trace = context.worker.traces.attempt(lease.job(), lease.attempt(), spent, context.worker.clock.now());
     let report = match place {
-        Some(place) => supervise(&context, &lease, place, &start, trace.context()).await,
+        Some(place) => supervise(&context, &lease, place, scale, &start, trace.context()).await,
         None => None,
     };
     let withdrawal = start.withdrawal();
@@ -86,6 +88,14 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease, permit: Permi
             conclude(&context, lease, report, trace).await
         }
         None => give_back(&context, lease, withdrawal).await,
+    }
+}
+
+/// How much more the job gets than it asks for, by the rules for how its last attempt failed.
+async fn limit_scale(context: &WorkerContext, lease: &Lease) -> LimitScale {
+    match &context.worker.policies {
+        Some(policies) if lease.attempts_finished() > 0 => policies.limit_scale(&lease.job().id).await,
+        _ => LimitScale::default(),
     }
 }
 
@@ -137,9 +147,9 @@ async fn give_back(context: &WorkerContext, lease: Lease, withdrawal: Option<Eve
 }
 
 /// Waits for cores; `None` when the lease was lost meanwhile, the worker ends, or patience does.
-async fn wait_for_slot(context: &WorkerContext, lease: &Lease) -> Option<Slot> {
+async fn wait_for_slot(context: &WorkerContext, lease: &Lease, request: SlotRequest) -> Option<Slot> {
     tokio::select! {
-        slot = context.worker.slots.acquire(context.placement.request(lease.job())) => Some(slot),
+        slot = context.worker.slots.acquire(request) => Some(slot),
         _ = lease.lost() => None,
         () = context.give_back.cancelled() => None,
         () = out_of_patience(context) => None,
@@ -183,6 +193,7 @@ async fn supervise(
     context: &WorkerContext,
     lease: &Lease,
     place: SlotSource,
+    scale: LimitScale,
     start: &Arc<Start>,
     trace: Option<&TraceContext>,
 ) -> Option<AttemptReport> {
@@ -199,23 +210,17 @@ async fn supervise(
         }
     };
     let sink = Arc::new(OutputPublisher::new(lease.publisher(), lease.attempt()));
-    let scale = match &context.worker.policies {
-        Some(policies) if lease.attempts_finished() > 0 => policies.limit_scale(&lease.job().id).await,
-        _ => LimitScale::default(),
-    };
-    let order =
+    let mut order =
         RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, scale, trace.cloned()) };
+    order.memory_bytes = order.memory_bytes.map(|limit| context.placement.memory_limit(limit));
     let runner = &context.worker.runner;
-    let mut waits = matches!(place, SlotSource::InTurn);
+    let mut waits = matches!(place, SlotSource::InTurn(_));
     let mut attempt = match place {
         SlotSource::Slot(slot) => {
             start.begin();
             runner.start(slot, order, signal, sink)
         }
-        SlotSource::InTurn => {
-            let request = context.placement.request(lease.job());
-            runner.start_in_turn(&context.worker.slots, request, order, signal, sink)
-        }
+        SlotSource::InTurn(request) => runner.start_in_turn(&context.worker.slots, request, order, signal, sink),
     };
     let mut told = false;
     let mut why = None;

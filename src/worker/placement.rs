@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::WorkerSettings;
-use crate::domain::{Capacity, Free, Job, JobName, Misfit, Needs, QueueName};
+use super::{WorkerSettings, more};
+use crate::domain::{Capacity, Free, Job, JobName, LimitScale, Misfit, Needs, QueueName};
 use crate::queue::{Placement, Placing, WorkerInfo};
 use crate::runner::{Runner, SlotRequest, Slots};
 
@@ -81,10 +81,19 @@ impl WorkerPlacement {
         known.peers = Some(peers);
     }
 
-    /// What a slot for the job holds.
-    pub(super) fn request(&self, job: &Job) -> SlotRequest {
+    /// What a slot for the job holds; of memory its limit, so much more as the scale says.
+    pub(super) fn request(&self, job: &Job, scale: LimitScale) -> SlotRequest {
         let needs = self.settings.needs(&job.name, Needs::of(&job.name, &job.options));
-        SlotRequest { cores: needs.cores, memory_bytes: needs.memory_bytes.unwrap_or(0), resources: needs.resources }
+        SlotRequest {
+            cores: needs.cores,
+            memory_bytes: needs.memory_bytes.map_or(0, |limit| more(limit, scale.memory)),
+            resources: needs.resources,
+        }
+    }
+
+    /// A memory limit, held to what this worker divides among its jobs.
+    pub(super) fn memory_limit(&self, limit: u64) -> u64 {
+        self.capacity.memory_bytes.map_or(limit, |most| limit.min(most))
     }
 
     /// Whether this worker can run the job, and if not, who can.

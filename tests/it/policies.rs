@@ -109,3 +109,19 @@ async fn the_next_attempt_gets_more_time_and_memory() {
         assert_eq!(view["attempts"][0]["report"]["outcome"]["kind"], outcome, "{view}");
     }
 }
+
+#[tokio::test]
+async fn more_memory_is_no_more_than_the_worker_divides() {
+    let place = Place::new();
+    place.cpp_jobs();
+    let config = configuration(&place, "[policies.memory-quota-exceeded]\nmemory_factor = 16.0\n");
+    let j = Jobber::dev().at(&place).arg("--memory-total=256MiB").arg("--config").arg(config).start().await;
+    // Sixteen times as much would be enough for it.
+    let exceeds = json!({"name": "faulty", "arguments": ["allocate", "400"], "attempts": 2, "memory_bytes": 64 << 20,
+                         "backoff": {"type": "fixed", "delay_ms": 1}});
+    let id = j.submit(exceeds).await;
+    let view = j.wait_final(&id).await;
+    assert_eq!((&view["state"], attempts(&view)), (&json!("failed"), 2), "{view}");
+    let limit = &view["attempts"][1]["report"]["memory_limit_bytes"];
+    assert_eq!((&view["outcome"]["kind"], limit), (&json!("oom"), &json!(256 << 20)), "{view}");
+}
