@@ -3,6 +3,8 @@
 //! A queue may hold millions of jobs, and no index knows their names: a sample of those that come first stands for the
 //! others.
 
+use std::collections::HashMap;
+
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::{JobState, Needs, PageRequest, QueueName};
@@ -46,6 +48,8 @@ pub(super) async fn backlog(
         return Ok(Backlog { jobs, core_seconds: None, unknown_jobs: None, unplaceable_jobs: None, sampled: 0 });
     };
     let (mut core_seconds, mut known_jobs, mut unplaceable, mut sampled) = (0.0, 0.0, 0.0, 0);
+    // Most jobs of a queue ask for the same.
+    let mut known_needs: HashMap<Needs, bool> = HashMap::new();
     let of_prioritized = share(sample, counts.prioritized, jobs);
     for (state, count, most) in [
         (JobState::Waiting, counts.waiting, sample - of_prioritized),
@@ -63,8 +67,9 @@ pub(super) async fn backlog(
                 core_seconds += weight * mean.core_seconds(queued.job.options.cores);
                 known_jobs += weight;
             }
+            let fits_none = |needs: &Needs| workers.iter().all(|worker| worker.misfit(needs).is_some());
             let needs = Needs::of(&queued.job.name, &queued.job.options);
-            if workers.iter().all(|worker| worker.misfit(&needs).is_some()) {
+            if *known_needs.entry(needs).or_insert_with_key(fits_none) {
                 unplaceable += weight;
             }
         }

@@ -102,10 +102,15 @@ impl WorkerPlacement {
         self.judge(queue, &Needs::of(&job.name, &job.options))
     }
 
-    /// Why this worker can't run the job, and whether it is more than the binary that it lacks.
+    /// Why this worker can't run the job.
     pub(super) fn why_not(&self, job: &Job) -> Option<Misfit> {
-        let needs = self.settings.needs(&job.name, Needs::of(&job.name, &job.options));
-        self.capacity.misfit(&needs).or_else(|| self.lacks(&needs.name).then(|| Misfit::Binary(needs.name.clone())))
+        self.misfit(&self.settings.needs(&job.name, Needs::of(&job.name, &job.options)))
+    }
+
+    /// The first reason for which jobs with these needs can't be run here, the binary last.
+    fn misfit(&self, needs: &Needs) -> Option<Misfit> {
+        let binary = || self.lacks(&needs.name).then(|| Misfit::Binary(needs.name.clone()));
+        self.capacity.misfit(needs).or_else(binary)
     }
 
     fn lacks(&self, name: &JobName) -> bool {
@@ -142,10 +147,11 @@ impl WorkerPlacement {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         // Until the first look at the others, one of them may have what this worker lacks.
         let Some(peers) = &known.peers else { return Placing::Nowhere };
-        let serves = |peer: &&WorkerInfo| peer.serves(queue, &self.settings.default_queue);
-        let can_run = |peer: WorkerInfo| peer.misfit(needs).is_none();
+        let can_run = |peer: &WorkerInfo| {
+            peer.serves(queue, &self.settings.default_queue) && peer.misfit(needs).is_none()
+        };
         let key = (queue.clone(), needs.clone());
-        if peers.iter().filter(serves).cloned().any(can_run) {
+        if peers.iter().any(can_run) {
             self.unplaceable().remove(&key);
             return Placing::Elsewhere;
         }
@@ -173,11 +179,7 @@ impl std::fmt::Debug for WorkerPlacement {
 impl Placement for WorkerPlacement {
     fn judge(&self, queue: &QueueName, needs: &Needs) -> Placing {
         let needs = self.settings.needs(&needs.name, needs.clone());
-        let misfit = self
-            .capacity
-            .misfit(&needs)
-            .or_else(|| self.lacks(&needs.name).then(|| Misfit::Binary(needs.name.clone())));
-        match misfit {
+        match self.misfit(&needs) {
             None => Placing::Here,
             Some(misfit) => self.judge_misfit(queue, &needs, &misfit),
         }
