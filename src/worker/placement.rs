@@ -147,9 +147,8 @@ impl WorkerPlacement {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         // Until the first look at the others, one of them may have what this worker lacks.
         let Some(peers) = &known.peers else { return Placing::Nowhere };
-        let can_run = |peer: &WorkerInfo| {
-            peer.serves(queue, &self.settings.default_queue) && peer.misfit(needs).is_none()
-        };
+        let can_run =
+            |peer: &WorkerInfo| peer.serves(queue, &self.settings.default_queue) && peer.misfit(needs).is_none();
         let key = (queue.clone(), needs.clone());
         if peers.iter().any(can_run) {
             self.unplaceable().remove(&key);

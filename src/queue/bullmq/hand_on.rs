@@ -30,8 +30,8 @@ pub(super) struct HandOn(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// When the last of them is due again.
-    last_due: Option<Instant>,
+    /// From when on the next of them is put off: each takes up a stretch of the claim's time.
+    next_at: Option<Instant>,
     yielded: Option<Instant>,
     told: Option<Instant>,
     /// How many were handed on since that was told last.
@@ -53,15 +53,9 @@ impl HandOn {
         let pause = first.saturating_mul(2u32.saturating_pow(round)).min(most);
         let mut state = self.state();
         let now = Instant::now();
-        let due = match state.last_due {
-            Some(last) => (now + pause).max(last + APART),
-            None => now + pause,
-        };
-        // A job that is put off for long does not hold those up that are not.
-        if due.duration_since(now) <= pause + NOWHERE.1 {
-            state.last_due = Some(due.min(now + NOWHERE.1));
-        }
-        due.duration_since(now)
+        let from = state.next_at.map_or(now, |at| at.max(now));
+        state.next_at = Some((from + APART).min(now + NOWHERE.1));
+        from.duration_since(now) + pause
     }
 
     /// Whether the worker takes nothing for the moment in which the job comes back, so that one that can run it is first.
