@@ -36,6 +36,8 @@ pub fn example() -> String {
          # timeout = \"10m\"\n\
          # cores = 2\n\
          # no_retry_exit_codes = [2, 3]\n\
+         # sandbox = \"strict\"\n\
+         # sandbox_read = [\"/srv/fractals\"]\n\
          \n# What follows on failures of a category (by id, see `jobber category ls`), when it is known in time: no other\n\
          # attempt, another wait, or so many times the time and memory for the next attempt.\n\
          # [policies.null-pointer-exception]\n\

@@ -4,6 +4,7 @@ mod couchbase;
 mod embedder;
 pub mod env;
 mod example;
+mod host_rules;
 mod layers;
 mod policies;
 mod settings;
@@ -25,8 +26,8 @@ use values::{key_part, queue_name, queue_url};
 
 use crate::domain::notation::{self, number};
 use crate::domain::{
-    Backoff, BackoffKind, CategoryId, CategoryRule, JobName, JobOptions, Labels, QueueName, QueueOrder, QueueShare,
-    ResourceUnits, RunOption, Secret, Seed,
+    Backoff, BackoffKind, CategoryId, CategoryRule, HostRulesByName, JobName, JobOptions, Labels, QueueName,
+    QueueOrder, QueueShare, ResourceUnits, RunOption, Secret, Seed,
 };
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
@@ -57,6 +58,8 @@ pub struct Config {
     pub defaults: JobOptions,
     /// The rules for single job names, which replace `defaults`.
     pub jobs: BTreeMap<JobName, JobOptions>,
+    /// What this host demands of its jobs: sandbox and crash reports.
+    pub host_rules: HostRulesByName,
     /// The rules for failures by category.
     pub policies: BTreeMap<CategoryId, CategoryRule>,
 }
@@ -230,6 +233,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         bullmq_names: must(layers, "metrics.bullmq_names", boolean)?,
         defaults,
         jobs,
+        host_rules: host_rules::host_rules(layers)?,
         policies,
     })
 }

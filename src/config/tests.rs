@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::{CrashReport, HostRules, SandboxLevel, Unsupported};
 
 fn load(file: &str, environment: &[(&str, &str)], flags: Vec<(&'static str, Vec<String>)>) -> Result<Config, String> {
     let dir = tempfile::tempdir().unwrap();
@@ -162,4 +163,30 @@ fn the_embedder_is_built_in_unless_an_endpoint_is_named() {
         let error = load(file, &[], vec![]).unwrap_err();
         assert!(error.contains(says), "{file}: {error}");
     }
+}
+
+#[test]
+fn what_a_host_demands_of_its_jobs_falls_back_to_its_defaults_field_by_field() {
+    let rules = |file: &str| load(file, &[], vec![]).map(|config| config.host_rules);
+    let of = |rules: &HostRulesByName, name: &str| (**rules.of(&JobName::parse(name).unwrap())).clone();
+    assert_eq!(of(&rules("").unwrap(), "any"), HostRules::default());
+    let two = rules(
+        "[defaults]\nsandbox = 'basic'\ncrash_report = 'tree'\nsandbox_read = ['/srv/a', '/srv/b']\n\
+         [jobs.render]\nsandbox = 'strict'\nnetwork = false\nsandbox_unsupported = 'best_effort'\n\
+         [jobs.plain]\nsandbox = 'off'\nsandbox_read = []\ncrash_report = false\n",
+    )
+    .unwrap();
+    let (any, render, plain) = (of(&two, "any"), of(&two, "render"), of(&two, "plain"));
+    assert_eq!((any.sandbox.level, any.sandbox.network), (SandboxLevel::Basic, true));
+    assert_eq!((render.sandbox.level, render.sandbox.network), (SandboxLevel::Strict, false));
+    assert_eq!(render.sandbox.read, [PathBuf::from("/srv/a"), PathBuf::from("/srv/b")]);
+    let wanted = [any.sandbox.unsupported, render.sandbox.unsupported];
+    assert_eq!(wanted, [Unsupported::Refuse, Unsupported::BestEffort]);
+    assert_eq!((plain.sandbox.level, plain.sandbox.read.len()), (SandboxLevel::Off, 0));
+    let reports = [any, render, plain].map(|rules| rules.crash_report);
+    assert_eq!(reports, [CrashReport::Tree, CrashReport::Tree, CrashReport::Off]);
+    insta::assert_snapshot!(rules("defaults.sandbox = 'tight'").unwrap_err(), @r#"DIR/jobber.toml: defaults.sandbox = "tight" is not allowed: it must be off, basic or strict"#);
+    insta::assert_snapshot!(rules("defaults.sandbox_write = ['here']").unwrap_err(), @r#"DIR/jobber.toml: defaults.sandbox_write = "here" is not allowed: it must be absolute paths, such as ["/srv/models"]"#);
+    insta::assert_snapshot!(rules("defaults.crash_report = 'all'").unwrap_err(), @r#"DIR/jobber.toml: defaults.crash_report = "all" is not allowed: it must be true, false or "tree""#);
+    insta::assert_snapshot!(rules("[jobs.a]\nnetwork = false\n").unwrap_err(), @r#"[jobs.a] forbids the network to jobs that have no sandbox; set sandbox = "basic" there, or network = true"#);
 }

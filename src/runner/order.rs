@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AttemptNumber, Job, JobBody, Progress, Stream, TraceContext, Validity, WorkerId};
+use crate::domain::{AttemptNumber, HostRulesByName, Job, JobBody, Progress, Stream, TraceContext, Validity, WorkerId};
 
 /// One attempt to run, with every limit decided.
 #[derive(Debug, Clone)]
@@ -57,6 +57,8 @@ pub struct RunnerSettings {
     pub pin: bool,
     /// How long pipes are drained when the leader has exited but something else still holds them open.
     pub drain: Duration,
+    /// What this host demands of its jobs, by their names.
+    pub host_rules: HostRulesByName,
 }
 
 /// Why an attempt is stopped before its end.

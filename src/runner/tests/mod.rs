@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::{
-    AttemptNumber, Job, JobBody, JobId, JobName, JobOptions, Outcome, Progress, RawJson, Stream, Timestamp, WorkerId,
+    AttemptNumber, HostRulesByName, Job, JobBody, JobId, JobName, JobOptions, Outcome, Progress, RawJson, Stream,
+    Timestamp, WorkerId,
 };
 
 /// Longer than any test should take, so that a hang shows as a failure.
@@ -90,6 +91,7 @@ impl Fixture {
             nice: 5,
             pin: true,
             drain: Duration::from_secs(30),
+            host_rules: HostRulesByName::default(),
         };
         change(&mut settings);
         fs_err::create_dir_all(directory.path().join("jobs")).unwrap();
