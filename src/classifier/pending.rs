@@ -4,19 +4,20 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::domain::Fingerprint;
 use crate::failures::codes::expand_codes;
+use crate::failures::fingerprint::without_place;
 use crate::store::Sighting;
 
 /// An error without a vector of the current model.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Unknown {
     pub(super) fingerprint: Fingerprint,
-    /// The text that is embedded: that of the error, with its codes in words.
+    /// The text that is embedded: that of the error, with its codes in words and without the place of a crash.
     pub(super) text: String,
 }
 
 impl Unknown {
     pub(super) fn new(seen: &Sighting) -> Self {
-        Self { fingerprint: seen.fingerprint, text: expand_codes(&seen.text).into_owned() }
+        Self { fingerprint: seen.fingerprint, text: expand_codes(&without_place(&seen.text)).into_owned() }
     }
 }
 

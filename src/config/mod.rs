@@ -143,6 +143,7 @@ pub struct WorkerConfig {
     pub output_bytes: usize,
     pub spool_bytes: usize,
     pub pipe_drain: Duration,
+    pub crash_patience: Duration,
     pub pass_environment: Vec<String>,
     pub set_environment: Vec<(String, String)>,
     pub metrics_listen: Option<SocketAddr>,
@@ -386,6 +387,13 @@ fn worker(layers: &Layers) -> Result<WorkerConfig, ConfigError> {
             usize::try_from(bytes).map_err(|_| "smaller".to_owned())
         })?,
         pipe_drain: must(layers, "worker.pipe_drain", notation::duration)?,
+        crash_patience: must(layers, "worker.crash_patience", |t| {
+            let patience = notation::duration(t)?;
+            (Duration::from_millis(1)..=Duration::from_secs(60))
+                .contains(&patience)
+                .then_some(patience)
+                .ok_or_else(|| "1ms to 1m".to_owned())
+        })?,
         pass_environment: layers.list("worker.pass_environment", |t| Ok(t.to_owned()))?.unwrap_or_default(),
         set_environment: layers
             .list("worker.set_environment", |t| {

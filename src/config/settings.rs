@@ -385,6 +385,12 @@ const OWN: &[Setting] = &[
         "How long to read on when a job has exited but its output is still held open.",
     ),
     setting(
+        "worker.crash_patience",
+        &["JOBBER_CRASH_PATIENCE"],
+        r#""500ms""#,
+        "How long a job that crashes may be made to wait while its stack is read; then it ends with what is known. 1s at most\n         serves: most take a millisecond.",
+    ),
+    setting(
         "worker.pass_environment",
         &["JOBBER_PASS_ENVIRONMENT"],
         r#"["PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH"]"#,

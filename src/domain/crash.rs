@@ -31,6 +31,9 @@ pub struct Crash {
     /// The id of the process: that of the job, or of a child.
     #[serde(default)]
     pub process: i32,
+    /// Whether that is not the job's own process, but one that it had started.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub of_child: bool,
     /// The name that the kernel has for the process.
     #[serde(default)]
     #[schema(example = "resize")]
@@ -272,6 +275,11 @@ impl Crash {
             _ => {}
         }
         line
+    }
+
+    /// [`Crash::headline`] as an error text begins with it: of a child, it names the child.
+    pub fn sentence(&self) -> String {
+        if self.of_child { format!("{} crashed: {}", self.command, self.headline()) } else { self.headline() }
     }
 
     /// What became of the program, in words.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Timestamp, from_text, time::millis, to_text};
+use super::{Crash, Timestamp, from_text, time::millis, to_text};
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -278,6 +278,9 @@ pub struct AttemptReport {
     /// What it gave back: its `::result`, else its trimmed stdout as a string. `None` on failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// Where it crashed, if a fatal signal ended it, or a process that it had started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crash: Option<Box<Crash>>,
     /// How long it was after SIGTERM until the end, when Jobber stopped it.
     #[schema(value_type = Option<u64>)]
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
@@ -316,6 +319,7 @@ impl AttemptReport {
             stderr: Tail::default(),
             error: Some(error.into()),
             result: None,
+            crash: None,
             stopping_ms: None,
             pid: None,
             signals: Vec::new(),

@@ -1,26 +1,60 @@
 //! Tells which failures are alike: by their text without the parts that vary, and its SHA-256.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 
 use super::mask::mask_lines;
 use crate::domain::outcome::signal_name;
-use crate::domain::{Fingerprint, Outcome, SpawnFailure, last_lines};
+use crate::domain::{Crash, Fingerprint, Outcome, SpawnFailure, last_lines};
 
 /// How much of the end of an error's text counts, in bytes.
 const TAIL: usize = 2048;
 
 /// The text of a failure. For a signal, a timeout, a lack of memory or a process that did not start
 /// it is a sentence of Jobber's own, followed by the end of what the program wrote. It depends on
-/// neither the job's name nor its limits.
+/// neither the job's name nor its limits. Of a crash, a line says by its functions where it was.
 ///
 /// `error` is an attempt's error text as the runner words it, or what the program wrote.
-pub fn canonical_text(outcome: &Outcome, error: Option<&str>) -> String {
-    let said = last_lines(without_preface(outcome, error.unwrap_or_default()), TAIL);
-    match own_words(outcome, said) {
-        Some(own) if said.is_empty() => own,
-        Some(own) => format!("{own}\n{said}"),
-        None => said.to_owned(),
-    }
+pub fn canonical_text(outcome: &Outcome, error: Option<&str>, crash: Option<&Crash>) -> String {
+    // Where Jobber itself stopped the program, a crash on the way is not why it failed.
+    let crash = crash.filter(|_| matches!(outcome, Outcome::Exit { .. } | Outcome::Signal { .. }));
+    let error = error.unwrap_or_default().trim();
+    let said = match crash.and_then(|crash| error.strip_prefix(&crash.sentence())) {
+        Some(rest) => rest.strip_prefix(": ").unwrap_or(rest),
+        None => without_preface(outcome, error),
+    };
+    let said = last_lines(said, TAIL);
+    let place = crash.and_then(place_line);
+    let own = own_words(outcome, said).filter(|_| place.is_none() || !matches!(outcome, Outcome::Exit { .. }));
+    let said = Some(said).filter(|said| !said.is_empty());
+    [own.as_deref(), place.as_deref(), said].into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+/// What a line begins with that says where a crash was.
+const PLACE: &str = "[crashed in] ";
+/// What stands between the functions in such a line, the inner one first.
+const CALLED_FROM: &str = " < ";
+
+/// The line that says where a crash was. It is no part of what is masked: `f1` and `f2` are two places.
+fn place_line(crash: &Crash) -> Option<String> {
+    let functions = crash.fingerprint_frames();
+    let line = format!("{PLACE}{}", functions.join(CALLED_FROM));
+    (!functions.is_empty()).then(|| line.replace(['\n', '\r'], " "))
+}
+
+/// Splits a failure's text into what it says and the line that says where it crashed, which is one of the first two.
+fn split_place(text: &str) -> (Cow<'_, str>, Option<&str>) {
+    let Some((at, place)) = text.lines().take(2).enumerate().find(|(_, line)| line.starts_with(PLACE)) else {
+        return (text.into(), None);
+    };
+    let rest: Vec<&str> = text.lines().enumerate().filter(|(i, _)| *i != at).map(|(_, line)| line).collect();
+    (rest.join("\n").into(), Some(place))
+}
+
+/// The text without the place of a crash: what a failure means does not depend on the names of functions.
+pub fn without_place(text: &str) -> Cow<'_, str> {
+    split_place(text).0
 }
 
 fn own_words(outcome: &Outcome, said: &str) -> Option<String> {
@@ -98,12 +132,19 @@ pub fn mask(text: &str) -> String {
 
 /// The fingerprint of a failure that says this.
 pub fn of(text: &str) -> Fingerprint {
-    Fingerprint::from_bytes(Sha256::digest(mask(text)).into())
+    let (text, place) = split_place(text);
+    let mut digest = Sha256::new_with_prefix(mask(&text));
+    if let Some(place) = place {
+        digest.update("\n");
+        digest.update(place);
+    }
+    Fingerprint::from_bytes(digest.finalize().into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::crash::Frame;
 
     #[test]
     fn outcomes_have_words_of_their_own() {
@@ -140,20 +181,61 @@ mod tests {
                 "failed to start the process: there is no such program\nthere is no job binary x",
             ),
         ] {
-            assert_eq!(canonical_text(&outcome, error), expected, "{outcome:?} {error:?}");
+            assert_eq!(canonical_text(&outcome, error, None), expected, "{outcome:?} {error:?}");
         }
+    }
+
+    #[test]
+    fn a_crash_is_told_by_its_place_and_not_by_its_lines() {
+        let outcome = Outcome::Signal { signal: 11 };
+        let crash = |functions: &[&str], line, address: &str| {
+            let frame = |function: &&str| Frame {
+                function: Some((*function).to_owned()),
+                file: Some("a.cpp".into()),
+                line: Some(line),
+                address: address.into(),
+                own: true,
+                ..Frame::default()
+            };
+            let frames = functions.iter().map(frame).collect();
+            Crash { signal: 11, address: Some(address.into()), frames, ..Crash::default() }
+        };
+        let text = |crash: &Crash, said: &str| {
+            let error = if said.is_empty() { crash.sentence() } else { format!("{}: {said}", crash.sentence()) };
+            canonical_text(&outcome, Some(&error), Some(crash))
+        };
+        let first = crash(&["Image::resize(int)", "main"], 42, "0x0");
+        assert_eq!(
+            text(&first, "tile 7: bad"),
+            "killed by signal 11 (segmentation fault)\n[crashed in] Image::resize < main\ntile 7: bad"
+        );
+        assert_eq!(without_place(&text(&first, "tile 7")), "killed by signal 11 (segmentation fault)\ntile 7");
+        assert_eq!(without_place("no crash\nat all"), "no crash\nat all");
+        let of = |crash: &Crash, said: &str| of(&text(crash, said));
+        assert_eq!(of(&first, "tile 7"), of(&crash(&["Image::resize(int)", "main"], 43, "0x8"), "tile 8"));
+        assert_ne!(of(&first, "tile 7"), of(&crash(&["Image::rotate(int)", "main"], 42, "0x0"), "tile 7"));
+        assert_ne!(of(&crash(&["f1"], 1, "0x0"), ""), of(&crash(&["f2"], 1, "0x0"), ""));
+        // A crash of a child, of which the job tells by its exit code.
+        let child = Crash { of_child: true, command: "tiler".into(), ..first };
+        let error = format!("{}: no tiles", child.sentence());
+        assert!(error.starts_with("tiler crashed: segmentation fault in Image::resize at a.cpp:42"), "{error}");
+        let exit = canonical_text(&Outcome::Exit { code: 1 }, Some(&error), Some(&child));
+        assert_eq!(exit, "[crashed in] Image::resize < main\nno tiles");
+        // Who was stopped by Jobber did not fail by a crash.
+        let stopped = canonical_text(&Outcome::Timeout, Some("timed out after 5s"), Some(&child));
+        assert_eq!(stopped, canonical_text(&Outcome::Timeout, Some("timed out after 5s"), None));
     }
 
     #[test]
     fn a_long_text_counts_by_its_end() {
         let long = format!("{}\nwhole line\nlast", "é".repeat(4000));
-        assert_eq!(canonical_text(&Outcome::Exit { code: 1 }, Some(&long)), "whole line\nlast");
-        assert_eq!(canonical_text(&Outcome::Exit { code: 1 }, Some(&"é".repeat(4000))).len(), TAIL);
+        assert_eq!(canonical_text(&Outcome::Exit { code: 1 }, Some(&long), None), "whole line\nlast");
+        assert_eq!(canonical_text(&Outcome::Exit { code: 1 }, Some(&"é".repeat(4000)), None).len(), TAIL);
     }
 
     #[test]
     fn limits_do_not_tell_failures_apart() {
-        let at = |after: &str| of(&canonical_text(&Outcome::Timeout, Some(after)));
+        let at = |after: &str| of(&canonical_text(&Outcome::Timeout, Some(after), None));
         assert_eq!(at("timed out after 5s: step 1"), at("timed out after 2h 3m: step 77"));
         assert_ne!(at("timed out after 5s: step 1"), at("timed out after 5s: reading"));
     }

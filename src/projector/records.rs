@@ -145,7 +145,8 @@ fn new_attempt(number: AttemptNumber, worker: &WorkerId, host: &str, started_at:
 
 /// The error text of an attempt, if it failed.
 pub(super) fn error_text(report: &AttemptReport) -> Option<String> {
-    has_failed(&report.outcome).then(|| fingerprint::canonical_text(&report.outcome, report.error.as_deref()))
+    has_failed(&report.outcome)
+        .then(|| fingerprint::canonical_text(&report.outcome, report.error.as_deref(), report.crash.as_deref()))
 }
 
 /// Whether an attempt with this outcome has failed. An attempt that was cancelled or lost with its worker has not.

@@ -442,6 +442,7 @@ pub(super) fn build_runner(
         nice: config.worker.nice,
         pin: config.worker.pin,
         drain: config.worker.pipe_drain,
+        crash_patience: config.worker.crash_patience,
         host_rules: config.host_rules.clone(),
     };
     Ok(Runner::new(settings, environment, clock.clone(), guard, gauge)?)

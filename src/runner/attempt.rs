@@ -18,13 +18,15 @@ use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal}
 use super::orphans::Orphans;
 use super::pool::SpawnThreadState;
 use super::report;
+use super::sanitizer;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
 use super::spawn::{Cause, NotSpawned, Program, SpawnError, Spawned};
 use super::supervise::{LeaseDeadline, Supervisor, Terms};
 use super::table::SharedPidTable;
+use super::tracer::Scope;
 use crate::descriptors;
-use crate::domain::{AttemptReport, Clock, Outcome, Timestamp, Validity};
+use crate::domain::{AttemptReport, Clock, CrashReport, Outcome, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
@@ -158,6 +160,7 @@ pub(super) fn run(
         limits: &shared.limits,
         clock: &shared.clock,
         buffer: &mut thread.buffer,
+        alarm: thread.spawner.alarm.as_ref(),
     };
     let observed = Supervisor::new(process, &mut restraint, terms).run();
     running.set_process(None);
@@ -268,6 +271,19 @@ fn unique_name(shared: &Shared) -> String {
     format!("{}-{}", shared.settings.worker, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// What of the attempt is traced. Nothing where tracing would change a verdict: see [`sanitizer`].
+fn trace_scope(shared: &Shared, order: &RunOrder, variables: &[Variable], program: &Path) -> Option<Scope> {
+    let scope = match shared.settings.host_rules.of(&order.job.name).crash_report {
+        CrashReport::Off => return None,
+        CrashReport::Process => Scope::Process,
+        CrashReport::Tree => Scope::Tree,
+    };
+    let shared_variables = shared.environment.shared().iter().map(|(name, value)| (name.as_str(), value));
+    let own = variables.iter().map(|(name, value)| (&**name, value));
+    let preloads = shared_variables.chain(own).any(|(name, value)| name == "LD_PRELOAD" && value.contains("san.so"));
+    (!preloads && !sanitizer::forbids_tracing(program)).then_some(scope)
+}
+
 fn spawn(
     shared: &Shared,
     thread: &mut SpawnThreadState,
@@ -295,6 +311,7 @@ fn spawn(
             cgroup: restraint.cgroup(),
             validity: order.validity.as_ref(),
             note: shared.guard.as_ref().map(|table| table.place(thread.number)),
+            trace: trace_scope(shared, order, variables, &path).map(|scope| (scope, shared.settings.crash_patience)),
         });
         match spawned {
             // The file was replaced after `Binaries` had resolved its path.

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use rustix::process::Pid;
 
+use super::ptrace;
 use super::stack::Stack;
 use crate::domain::Validity;
 
@@ -41,6 +42,17 @@ pub(super) struct Launch<'a> {
     /// The file and the offset at which the child writes its id and the end of its validity before
     /// it executes, eight bytes each.
     pub(super) note: Option<(BorrowedFd<'a>, u64)>,
+    /// The child asks that this thread trace it.
+    pub(super) traced: bool,
+}
+
+/// A process that has executed its program.
+pub(super) struct Launched {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    /// Whether it stands behind its exec with its signals blocked, until this thread, its tracer, lets it go on. False
+    /// also where the kernel did not let it be traced.
+    pub(super) traced: bool,
 }
 
 /// Why nothing was executed. The numbers are values of `errno`.
@@ -103,6 +115,9 @@ struct Plan {
     reset_handlers: bool,
     until: *const AtomicU64,
     note: Option<(c_int, u64)>,
+    /// Whether the child is to be traced, and whether it is.
+    to_be_traced: bool,
+    is_traced: AtomicBool,
     /// The step that the child is at, and the `errno` that it met there: 0 once it has executed.
     step: AtomicI32,
     errno: AtomicI32,
@@ -115,7 +130,7 @@ const LATE: i32 = 4;
 const EXEC: i32 = 5;
 
 /// Makes the process, leader of a process group of its own, and returns once it has executed its program.
-pub(super) fn launch(stack: &mut Stack, launch: &Launch<'_>) -> Result<(Pid, OwnedFd), Refusal> {
+pub(super) fn launch(stack: &mut Stack, launch: &Launch<'_>) -> Result<Launched, Refusal> {
     // Decided once: an old kernel lacks the call, or a container filters it away.
     static REFUSED: AtomicBool = AtomicBool::new(false);
     if !REFUSED.load(Ordering::Relaxed) {
@@ -139,7 +154,7 @@ enum Way {
     Clone,
 }
 
-fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, OwnedFd), Refusal> {
+fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<Launched, Refusal> {
     let (arguments, environment) = (launch.arguments.pointers(), launch.environment.pointers());
     let by_itself = way == Way::Clone;
     let plan = Plan {
@@ -156,6 +171,8 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
         reset_handlers: by_itself,
         until: launch.validity.map_or(std::ptr::null(), |validity| std::ptr::from_ref(validity.moment())),
         note: launch.note.map(|(fd, at)| (fd.as_raw_fd(), at)),
+        to_be_traced: launch.traced,
+        is_traced: AtomicBool::new(false),
         step: AtomicI32::new(SET_UP),
         errno: AtomicI32::new(0),
     };
@@ -181,7 +198,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<(Pid, O
     })?;
     let (step, errno) = (plan.step.load(Ordering::SeqCst), plan.errno.load(Ordering::SeqCst));
     if errno == 0 && step == EXEC {
-        return Ok((pid, pidfd));
+        return Ok(Launched { pid, pidfd, traced: plan.is_traced.load(Ordering::SeqCst) });
     }
     // The child has ended, or ends now.
     let _ = super::usage::reap(pid, true);
@@ -386,9 +403,13 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
             // If there is no memory for it, the guard still finds the process by its number or its environment.
             libc::syscall(libc::SYS_pwrite64, file, words.as_ptr(), size_of_val(&words), offset);
         }
-        let none = 0u64;
-        let null = std::ptr::null::<u64>();
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, std::ptr::from_ref(&none), null, size_of::<u64>());
+        let traced = plan.to_be_traced && ptrace::trace_me();
+        plan.is_traced.store(traced, Ordering::SeqCst);
+        // What is traced stands at a signal until its tracer acts, which can't before the exec. So it gets its signals
+        // then, but for the one that tells of the exec.
+        let blocked = if traced { !(1u64 << (libc::SIGTRAP - 1)) } else { 0 };
+        let (blocked, null) = (std::ptr::from_ref(&blocked), std::ptr::null::<u64>());
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, blocked, null, size_of::<u64>());
         if !plan.until.is_null() {
             at(LATE);
             let mut now = [0 as c_long; 2];
@@ -418,6 +439,9 @@ mod tests {
 
     use rustix::pipe::PipeFlags;
 
+    use super::super::alarm::Alarm;
+    use super::super::tracer::{Scope, Tracer};
+
     use super::super::exit::Ending;
 
     fn strings(list: &[&str]) -> Strings {
@@ -442,11 +466,16 @@ mod tests {
             cgroup: None,
             validity: None,
             note: None,
+            traced: false,
         };
         change(&mut order);
         let launched = launch_by(&mut Stack::map().unwrap(), &order, way);
         drop(its_output);
-        let (pid, _pidfd) = launched?;
+        let Launched { pid, traced, .. } = launched?;
+        if traced {
+            let mut tracer = Tracer::begin(pid, Scope::Process, Duration::ZERO).unwrap();
+            assert!(tracer.serve(&Alarm::of_this_thread().unwrap(), None));
+        }
         let mut text = String::new();
         File::from(said).read_to_string(&mut text).unwrap();
         assert!(matches!(super::super::usage::reap(pid, true).unwrap(), Some((Ending::Exited(0), _))));
@@ -476,6 +505,18 @@ mod tests {
             // This process ignores SIGPIPE, and may itself have been started with others ignored.
             let ignored = u64::from_str_radix(ignored, 16).unwrap();
             assert_eq!(ignored & (1 << (libc::SIGPIPE - 1)), 0, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_traced_child_gets_its_signals_when_it_has_executed() {
+        for way in WAYS {
+            let said =
+                run(way, "sed -nE 's/(Sig(Blk|Cgt)|TracerPid):\t//p' /proc/$$/status", |order| order.traced = true);
+            let said = said.unwrap();
+            let [tracer, blocked, caught] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+            assert_ne!(tracer, "0", "{way:?}");
+            assert_eq!([blocked, caught], ["0000000000000000"; 2], "{way:?}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
 
+mod alarm;
 pub mod allocator;
 mod attempt;
 pub mod binary;
@@ -14,6 +15,7 @@ mod builds;
 mod capture;
 mod cgroup;
 pub mod cpus;
+mod crash;
 mod directives;
 mod environment;
 mod exit;
@@ -26,7 +28,9 @@ pub mod order;
 mod orphans;
 mod pool;
 mod procfs;
+mod ptrace;
 mod report;
+mod sanitizer;
 mod scratch;
 pub mod slots;
 mod spawn;
@@ -37,6 +41,7 @@ mod sys;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tracer;
 mod usage;
 
 use std::collections::BTreeMap;

@@ -57,6 +57,8 @@ pub struct RunnerSettings {
     pub pin: bool,
     /// How long pipes are drained when the leader has exited but something else still holds them open.
     pub drain: Duration,
+    /// How long a process that crashes may be made to wait while its stack is read.
+    pub crash_patience: Duration,
     /// What this host demands of its jobs, by their names.
     pub host_rules: HostRulesByName,
 }

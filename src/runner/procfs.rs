@@ -122,6 +122,24 @@ pub(super) fn peak_rss(pid: Pid) -> Option<u64> {
     kib_after(&read_text(&format!("/proc/{}/status", pid.as_raw_nonzero()))?, "VmHWM:")
 }
 
+/// The signals that a thread ignores, and those that it has handlers for: bit 0 is signal 1.
+pub(super) fn dispositions(tid: i32) -> Option<(u64, u64)> {
+    let status = read_text(&format!("/proc/{tid}/status"))?;
+    Some((signals_after(&status, "SigIgn:")?, signals_after(&status, "SigCgt:")?))
+}
+
+/// Whether a signal waits to be delivered to a thread or to its process.
+pub(super) fn has_pending(tid: i32, signal: i32) -> bool {
+    let status = read_text(&format!("/proc/{tid}/status")).unwrap_or_default();
+    let pending = ["SigPnd:", "ShdPnd:"].map(|label| signals_after(&status, label).unwrap_or(0));
+    (pending[0] | pending[1]) & (1 << (signal - 1)) != 0
+}
+
+fn signals_after(status: &str, label: &str) -> Option<u64> {
+    let digits = status.lines().find_map(|line| line.strip_prefix(label))?;
+    u64::from_str_radix(digits.trim(), 16).ok()
+}
+
 /// The memory of a process in bytes, with each shared page divided among the processes that share
 /// it. Slow: the kernel walks its page tables.
 pub(super) fn proportional_memory(pid: i32) -> Option<u64> {

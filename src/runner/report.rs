@@ -1,20 +1,24 @@
 //! Makes the report of an attempt from what was observed of it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::Value;
 
+use super::crash;
 use super::exit::{self, MemoryEvidence};
 use super::limits::{Limits, Restraint};
 use super::supervise::Observed;
 use crate::domain::outcome::signal_name;
-use crate::domain::{AttemptReport, Outcome, SentSignal, Timestamp, Usage, last_lines};
+use crate::domain::{AttemptReport, Crash, Outcome, SentSignal, Timestamp, Usage, last_lines};
 
 use super::order::RunOrder;
 
 /// How many bytes of an error file are read.
 const ERROR_FILE: usize = 64 * 1024;
+/// How long the names and lines of a stack may be looked up. The process has ended by then.
+const SYMBOLS: Duration = Duration::from_secs(2);
 /// How many bytes of the end of standard error stand for an error.
 const LAST_WORDS: usize = 4096;
 
@@ -32,7 +36,7 @@ pub(super) fn report(
         None => limits.evidence(restraint, observed.ending, observed.peak_rss, &observed.stderr),
     };
     let outcome = exit::outcome(observed.ending, observed.stopped, evidence, &order.no_retry_exit_codes);
-    let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     let usage = Usage {
         wall_us: micros(observed.wall),
         user_us: observed.counted.user_us,
@@ -40,9 +44,12 @@ pub(super) fn report(
         peak_rss_bytes: observed.peak_rss,
     };
     let success = outcome.is_success();
+    // A child may crash, and the job do well without it.
+    let crash = observed.crash.filter(|_| !success);
+    let crash = crash.map(|capture| Box::new(crash::symbolise(*capture, Instant::now() + SYMBOLS)));
     let error = (!success).then(|| {
         let written = read_error_file(error_file);
-        error_text(&outcome, order, written.as_deref(), &observed.stderr.text)
+        error_text(&outcome, order, crash.as_deref(), written.as_deref(), &observed.stderr.text)
     });
     let result =
         success.then(|| observed.result.unwrap_or_else(|| Value::String(observed.stdout.text.trim().to_owned())));
@@ -60,6 +67,7 @@ pub(super) fn report(
         stderr: observed.stderr,
         error,
         result,
+        crash,
         stopping_ms: observed.stopping,
         pid: Some(observed.pid.as_raw_nonzero().get().unsigned_abs()),
         signals: observed
@@ -93,11 +101,20 @@ fn read_error_file(path: &Path) -> Option<String> {
 
 /// Says for people why the attempt failed. What the job itself said tells most; what only Jobber
 /// knows stands before it.
-fn error_text(outcome: &Outcome, order: &RunOrder, written: Option<&str>, stderr: &str) -> String {
+fn error_text(
+    outcome: &Outcome,
+    order: &RunOrder,
+    crash: Option<&Crash>,
+    written: Option<&str>,
+    stderr: &str,
+) -> String {
     let words = written.unwrap_or_else(|| last_lines(stderr, LAST_WORDS));
-    let own = sentence(outcome, order);
+    let own = match crash {
+        Some(crash) if matches!(outcome, Outcome::Exit { .. } | Outcome::Signal { .. }) => crash.sentence(),
+        _ => sentence(outcome, order),
+    };
     match outcome {
-        Outcome::Exit { .. } if !words.is_empty() => words.to_owned(),
+        Outcome::Exit { .. } if !words.is_empty() && crash.is_none() => words.to_owned(),
         _ if words.is_empty() => own,
         _ => format!("{own}: {words}"),
     }

@@ -19,10 +19,12 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
 
+use super::alarm::Alarm;
+use super::binary::BinaryError;
 use super::environment::Variable;
-use super::launch::{Launch, Refusal, Strings, launch};
+use super::launch::{Launch, Launched, Refusal, Strings, launch};
 use super::stack::Stack;
-use super::{binary::BinaryError, usage};
+use super::tracer::{self, Scope, Tracer};
 use crate::domain::{JobBody, SpawnFailure, Validity};
 
 /// The program to spawn, with its surroundings and its limits.
@@ -47,6 +49,8 @@ pub(super) struct Program<'a> {
     /// The file and the offset at which the child writes its id and the end of its validity before
     /// it executes, eight bytes each.
     pub(super) note: Option<(BorrowedFd<'a>, u64)>,
+    /// What of it is traced, and how long a crash may be looked at.
+    pub(super) trace: Option<(Scope, Duration)>,
 }
 
 /// A process that runs, leader of a process group of its own.
@@ -60,6 +64,8 @@ pub(super) struct Spawned {
     /// The rest of its input, which did not fit into the pipe yet.
     pub(super) input: Option<Feed>,
     pub(super) started: Instant,
+    /// Traces it; `None` if it is not traced.
+    pub(super) tracer: Option<Tracer>,
     /// Whether this process has reaped it: from then on its id may mean another process.
     pub(super) reaped: bool,
 }
@@ -69,7 +75,7 @@ impl Drop for Spawned {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-            let _ = usage::reap(self.pid, true);
+            tracer::reap_killed(self.pid);
         }
     }
 }
@@ -151,6 +157,8 @@ pub(super) struct SpawnThread {
     cpus: Vec<u32>,
     /// The stack that its children use in turn, mapped with the first child.
     stack: Option<Stack>,
+    /// Interrupts this thread while it waits as a tracer, made for the first process that it traces.
+    pub(super) alarm: Option<Alarm>,
     /// `/dev/null`, opened with the first child that gets no input.
     nothing: Option<OwnedFd>,
 }
@@ -161,7 +169,7 @@ impl SpawnThread {
         if let Err(error) = rustix::thread::set_no_new_privs(true) {
             tracing::warn!(%error, "couldn't set no_new_privs; jobs may gain privileges by set-user-id programs");
         }
-        Self { cpus: Vec::new(), stack: None, nothing: None }
+        Self { cpus: Vec::new(), stack: None, alarm: None, nothing: None }
     }
 
     /// Spawns a program with its pipes. Returns once the child has executed it.
@@ -186,6 +194,12 @@ impl SpawnThread {
         if let Some(cpus) = program.cpus {
             self.pin(cpus);
         }
+        if program.trace.is_some() && self.alarm.is_none() {
+            match Alarm::of_this_thread() {
+                Ok(alarm) => self.alarm = Some(alarm),
+                Err(error) => tracing::warn!(%error, "jobs are not traced, so their crashes are not reported"),
+            }
+        }
         let stack = match &mut self.stack {
             Some(stack) => stack,
             none => none.insert(Stack::map().map_err(|e| SpawnError::system("couldn't map a stack", e))?),
@@ -206,9 +220,10 @@ impl SpawnThread {
             cgroup: program.cgroup,
             validity: program.validity,
             note: program.note,
+            traced: program.trace.is_some() && self.alarm.is_some(),
         };
         let started = Instant::now();
-        let (pid, pidfd) = launch_patiently(stack, &order).map_err(|refusal| match refusal {
+        let Launched { pid, pidfd, traced } = launch_patiently(stack, &order).map_err(|refusal| match refusal {
             Refusal::Late => NotSpawned::Late,
             Refusal::Cgroup(errno) => NotSpawned::Cgroup(io::Error::from_raw_os_error(errno)),
             Refusal::Directory(errno) => {
@@ -235,7 +250,8 @@ impl SpawnThread {
                 SpawnError { cause, ..error }.into()
             }
         })?;
-        Ok(Spawned { pid, pidfd, stdout: Some(stdout), stderr: Some(stderr), input, started, reaped: false })
+        let tracer = program.trace.filter(|_| traced).and_then(|(scope, patience)| Tracer::begin(pid, scope, patience));
+        Ok(Spawned { pid, pidfd, stdout: Some(stdout), stderr: Some(stderr), input, started, tracer, reaped: false })
     }
 
     /// Pins this thread, and so its children. A failure (a CPU went offline) leaves them where they may run.
@@ -289,7 +305,7 @@ fn own_nice() -> i32 {
 
 /// Launches a program. Tries again for a little while if another program still writes the file (a
 /// build or a copy that is just ending).
-fn launch_patiently(stack: &mut Stack, order: &Launch<'_>) -> Result<(Pid, OwnedFd), Refusal> {
+fn launch_patiently(stack: &mut Stack, order: &Launch<'_>) -> Result<Launched, Refusal> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let first = Instant::now();
     loop {

@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use serde_json::Value;
 
+use super::alarm::Alarm;
 use super::capture::Capture;
+use super::crash::Capture as CrashCapture;
 use super::directives::{Directives, Found};
 use super::exit::{Ending, Stopped};
 use super::limits::{self, Limits, Restraint};
@@ -22,6 +24,7 @@ use super::orphans::Tracked;
 use super::spawn::Spawned;
 use super::stop::Stopper;
 use super::table::SharedPidTable;
+use super::tracer::Tracer;
 use super::usage::{self, Counted, PeakMemory};
 use crate::domain::validity::boot_ms;
 use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
@@ -31,6 +34,9 @@ use crate::domain::{Clock, Stream, Tail, Timestamp, Validity};
 const FIRST_GLANCE: Duration = Duration::from_millis(2);
 /// How often the watchdog adds up memory.
 const WATCHDOG: Duration = Duration::from_millis(100);
+
+/// The stack of the thread that does what needs no tracer, in bytes.
+const IO_STACK: usize = 256 << 10;
 
 /// How soon a sink that had no room is asked again.
 const SINK: Duration = Duration::from_millis(5);
@@ -49,6 +55,8 @@ pub(super) struct Terms<'a> {
     pub(super) lease_deadline: Option<LeaseDeadline<'a>>,
     /// Memory for reading from the pipes, of any size.
     pub(super) buffer: &'a mut [u8],
+    /// Interrupts this thread while it waits as a tracer; there whenever the process is traced.
+    pub(super) alarm: Option<&'a Alarm>,
 }
 
 /// The time until which the process may run, which the supervisor keeps up to date in the guard's table.
@@ -83,6 +91,8 @@ pub(super) struct Observed {
     pub(super) stdout: Tail,
     pub(super) stderr: Tail,
     pub(super) result: Option<Value>,
+    /// What was seen of a crash.
+    pub(super) crash: Option<Box<CrashCapture>>,
 }
 
 /// Watches a process from its spawn until nothing of it is left.
@@ -106,6 +116,16 @@ struct CapturedOutput {
     stderr: Capture,
     result: Option<Value>,
     sink: Arc<dyn OutputSink>,
+}
+
+/// Kills the group of a process that is not reaped yet.
+struct KillUnlessForgotten(Pid);
+
+impl Drop for KillUnlessForgotten {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process_group(self.0, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::KILL);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -144,8 +164,14 @@ impl<'a> Supervisor<'a> {
 
     /// Returns when the process has ended, the processes that it left are gone, and its pipes are drained.
     pub(super) fn run(mut self) -> std::io::Result<Observed> {
-        if !self.glance() {
-            while !self.wait_for_event() {}
+        let mut tracer = self.process.tracer.take().zip(self.terms.alarm);
+        match &mut tracer {
+            Some((tracer, alarm)) => self.serve(tracer, alarm),
+            None => {
+                if !self.glance() {
+                    while !self.wait_for_event(None) {}
+                }
+            }
         }
         let ended = Instant::now();
         let ended_at = self.terms.clock.now();
@@ -158,6 +184,7 @@ impl<'a> Supervisor<'a> {
         let (ending, counted) = usage::reap(self.process.pid, true)?
             .ok_or_else(|| std::io::Error::other("a process that has ended could not be reaped"))?;
         self.process.reaped = true;
+        let crash = tracer.and_then(|(tracer, _)| tracer.finish());
         let floor = usage::own_max_rss();
         self.terms.tracked.sweep();
         self.drain(ended);
@@ -177,27 +204,68 @@ impl<'a> Supervisor<'a> {
             stdout: stdout.finish(),
             stderr: stderr.finish(),
             result,
+            crash,
         })
+    }
+
+    /// Supervises a traced process until it has ended. A tracer can wait for what it traces or for all else, not for both:
+    /// so a job that lives longer than a glance gets another thread that does what needs no tracer.
+    fn serve(&mut self, tracer: &mut Tracer, alarm: &Alarm) {
+        if let Some(glance) = self.first_glance()
+            && tracer.serve(alarm, Some(self.process.started + glance))
+        {
+            return;
+        }
+        let started = std::thread::scope(|scope| {
+            let others = std::thread::Builder::new().name("attempt-io".to_owned()).stack_size(IO_STACK);
+            let started = others.spawn_scoped(scope, || self.serve_all_else()).is_ok();
+            if started {
+                tracer.serve(alarm, None);
+            }
+            started
+        });
+        if !started {
+            // The system has no thread left: do both in turn.
+            loop {
+                tracer.serve_waiting();
+                if self.wait_for_event(Some(FIRST_GLANCE)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Does all that needs no tracer until the process has ended.
+    fn serve_all_else(&mut self) {
+        // If this panics nobody stops the process any more, and its tracer would wait for ever.
+        let killer = KillUnlessForgotten(self.process.pid);
+        while !self.wait_for_event(None) {}
+        std::mem::forget(killer);
+    }
+
+    /// How long the supervisor may first watch for the end of the process alone; `None` if something else is to be done.
+    fn first_glance(&self) -> Option<Duration> {
+        let is_over = self.terms.lease_deadline.as_ref().is_some_and(|deadline| deadline.validity.is_over());
+        let glance = self.terms.timeout.map_or(FIRST_GLANCE, |timeout| timeout.min(FIRST_GLANCE));
+        (self.process.input.is_none() && !is_over).then_some(glance)
     }
 
     /// Waits a moment for the end alone. Answers true when the process has ended.
     fn glance(&mut self) -> bool {
-        let is_over = self.terms.lease_deadline.as_ref().is_some_and(|deadline| deadline.validity.is_over());
-        if self.process.input.is_some() || is_over {
-            return false;
-        }
-        let glance = Timespec::try_from(self.terms.timeout.map_or(FIRST_GLANCE, |t| t.min(FIRST_GLANCE)));
+        let Some(glance) = self.first_glance() else { return false };
+        let glance = Timespec::try_from(glance);
         let mut fds =
             [PollFd::new(&self.process.pidfd, PollFlags::IN), PollFd::new(&self.terms.stop.0.event, PollFlags::IN)];
         let _ = poll(&mut fds, Some(&glance.expect("two milliseconds fit")));
         fds[0].revents().contains(PollFlags::IN)
     }
 
-    /// Waits for the next thing to do and does it. Answers true when the process has ended.
-    fn wait_for_event(&mut self) -> bool {
+    /// Waits for the next thing to do, `at_most` so long, and does it. Answers true when the process has ended.
+    fn wait_for_event(&mut self, at_most: Option<Duration>) -> bool {
         let now = Instant::now();
         self.meet_deadlines(now);
-        let mut left = self.next_deadline().map(|at| at.saturating_duration_since(now));
+        let mut left =
+            self.next_deadline().map(|at| at.saturating_duration_since(now)).into_iter().chain(at_most).min();
         let speaks = self.process.stdout.is_some() || self.process.stderr.is_some();
         let held_up = speaks && !self.captured.sink.has_room();
         if held_up {

@@ -320,8 +320,9 @@ async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptRepo
         Verdict::Retry { after, .. } => Some(report.ended_at + *after),
         Verdict::Complete { .. } | Verdict::Fail { .. } | Verdict::Release | Verdict::PutOff { .. } => None,
     };
-    let fingerprint = (trace.is_recorded() && !report.outcome.is_success())
-        .then(|| fingerprint::of(&fingerprint::canonical_text(&report.outcome, report.error.as_deref())));
+    let fingerprint = (trace.is_recorded() && !report.outcome.is_success()).then(|| {
+        fingerprint::of(&fingerprint::canonical_text(&report.outcome, report.error.as_deref(), report.crash.as_deref()))
+    });
     trace.end(&report, fingerprint);
     let outcome = report.outcome;
     let worker = context.worker.settings.id.clone();

@@ -66,7 +66,7 @@ impl Policies {
         if report.outcome.is_success() || matches!(report.outcome, Outcome::Lost | Outcome::Cancelled) {
             return None;
         }
-        let text = fingerprint::canonical_text(&report.outcome, report.error.as_deref());
+        let text = fingerprint::canonical_text(&report.outcome, report.error.as_deref(), report.crash.as_deref());
         self.rules.get(&self.category(&text).await?)
     }
 
@@ -76,7 +76,7 @@ impl Policies {
         let known = cached.ok().and_then(Result::ok).and_then(|mut known| known.pop().flatten());
         match (known, &self.classifier) {
             (Some(known), _) => known.category.and_then(|id| id.parse().ok()),
-            (None, Some(classifier)) => classifier.category(text).await,
+            (None, Some(classifier)) => classifier.category(&fingerprint::without_place(text)).await,
             (None, None) => None,
         }
     }
@@ -179,7 +179,7 @@ mod tests {
             "of a new installation, by the embedder"
         );
         assert_eq!(policies.rule(&report("segmentation fault")).await, None);
-        let text = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some("odd"));
+        let text = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some("odd"), None);
         let (fingerprint, category) = (fingerprint::of(&text), Some("disk".to_owned()));
         let known = KnownError { fingerprint, category, vector: vec![], model: "any".to_owned() };
         cache.put(&[known]).await.unwrap();

@@ -135,7 +135,7 @@ pub(in crate::api) async fn test(
         return Err(ApiError::bad_request("invalid_body", "text: say what an attempt might say"));
     }
     let (preview, categories) = (&api.settings.category_preview, api.history.categories().await?);
-    let canonical = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some(text));
+    let canonical = fingerprint::canonical_text(&Outcome::Exit { code: 1 }, Some(text), None);
     let found = preview.matcher(&categories).await?.nearest(&preview.vector(&canonical).await?);
     let tested = Tested {
         category: found.category.as_ref().map_or(UNCATEGORISED, CategoryId::as_str).to_owned(),

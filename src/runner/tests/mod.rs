@@ -91,6 +91,7 @@ impl Fixture {
             nice: 5,
             pin: true,
             drain: Duration::from_secs(30),
+            crash_patience: FOR_EVER,
             host_rules: HostRulesByName::default(),
         };
         change(&mut settings);
