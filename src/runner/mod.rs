@@ -4,7 +4,7 @@
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with
 //! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] (with `builds`), `environment`, `scratch` (what it
 //! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
-//! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
+//! `crash` (where a signal ended it), `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
 
 pub mod allocator;
@@ -14,6 +14,8 @@ mod builds;
 mod capture;
 mod cgroup;
 pub mod cpus;
+#[cfg_attr(not(test), expect(dead_code, reason = "the tracer that calls it comes with the next change"))]
+mod crash;
 mod directives;
 mod environment;
 mod exit;
