@@ -73,7 +73,10 @@ pub(super) fn segments(source: &Source, at: u64) -> Option<Vec<Segment>> {
 
 /// The address of the first segment that is loaded, to the page.
 pub(super) fn first_address(segments: &[Segment]) -> Option<u64> {
-    segments.iter().find(|segment| segment.kind == PT_LOAD).map(|segment| (segment.address - segment.offset) & !0xfff)
+    segments
+        .iter()
+        .find(|segment| segment.kind == PT_LOAD)
+        .map(|segment| segment.address.wrapping_sub(segment.offset) & !0xfff)
 }
 
 /// Where the table is by which unwind information is found.
@@ -97,7 +100,7 @@ pub(super) struct Section {
     kind: u32,
     flags: u64,
     pub(super) address: u64,
-    offset: u64,
+    pub(super) offset: u64,
     pub(super) size: u64,
     link: u32,
 }

@@ -38,13 +38,6 @@ pub(super) struct Capture {
     modules: Vec<modules::Module>,
 }
 
-impl Capture {
-    /// How long this took, in microseconds.
-    pub(super) fn took_us(&self) -> u64 {
-        self.crash.took_us
-    }
-}
-
 /// Takes what there is to know of a thread. The calling thread must be its tracer, and it must be in a ptrace stop, best in
 /// that for the signal that is about to end it. `None` when it is gone.
 pub(super) fn capture(thread: i32, deadline: Instant) -> Option<Capture> {

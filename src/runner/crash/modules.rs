@@ -122,6 +122,12 @@ impl Module {
         }
     }
 
+    /// Takes these bytes for the file.
+    #[cfg(test)]
+    pub(super) fn read_from(&mut self, source: Source) {
+        self.file = Opened::Source(source);
+    }
+
     /// Opens the file, if it is still to be had and is the one that is mapped.
     pub(super) fn open(&mut self, process: i32, memory: &Source) -> Option<&Source> {
         if matches!(self.file, Opened::NotYet) {

@@ -35,7 +35,7 @@ pub(super) fn demangled(name: &str) -> String {
 
 /// Whether a name ends as older Rust compilers end them: `17h`, sixteen digits, `E`.
 fn has_rust_hash(name: &str) -> bool {
-    let name = name.split('.').next().unwrap_or(name);
+    let name = name.split(".llvm.").next().unwrap_or(name);
     let end = name.len().checked_sub(20).and_then(|start| name.get(start..));
     end.is_some_and(|end| end.starts_with("17h") && end.ends_with('E')) && name.starts_with("_ZN")
 }
@@ -66,6 +66,10 @@ mod tests {
             ("_ZlsRSoRK5Image", "operator<<"),
             ("_ZZ4mainENKUlvE_clEv", "main::{lambda()#1}::operator()"),
             ("_ZN4core9panicking5panic17h0123456789abcdefE", "core::panicking::panic"),
+            (
+                "_ZN67_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$core..ops..index..Index$GT$5index17h0123456789abcdefE.llvm.7",
+                "<alloc::vec::Vec<T> as core::ops::index::Index>::index",
+            ),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
             ("memcpy@@GLIBC_2.14", "memcpy"),
             ("_Znot a name", "_Znot a name"),

@@ -26,7 +26,8 @@ pub(super) fn is_own(frame: Evidence<'_>, strict: bool) -> bool {
         return !is_runtime_file(file)
             && !frame.function.is_some_and(|name| ENDERS.contains(&short_name(name).as_str()));
     }
-    !(strict && frame.module_has_lines) && !frame.function.is_some_and(is_runtime_function)
+    let foreign = strict && frame.module_has_lines;
+    !foreign && !frame.function.is_some_and(is_runtime_function)
 }
 
 /// Whether a source file is of a runtime: as compilers of distributions wrote its path into debug information.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, Encoding, Expression, FrameDescriptionEntry,
-    ParsedEhFrameHdr, RegisterRule, UnwindContext, UnwindOffset, UnwindSection,
+    BaseAddresses, CfaRule, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, EhFrameOffset, Encoding, Expression,
+    FrameDescriptionEntry, ParsedEhFrameHdr, RegisterRule, UnwindContext, UnwindOffset, UnwindSection,
 };
 
 use super::elf::{self, Elf};
@@ -60,7 +60,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Those of a module whose file was opened, if it could be. `whole` is all of the process's memory.
+    /// Those of a module whose file was opened, if it could be.
     pub(super) fn of(module: &Module, memory: &Source, maps: &Maps, budget: &Rc<Budget>) -> Option<Self> {
         let bias = module.bias?;
         let window = |start: u64, length: u64| Window::new(memory.clone(), start, length, budget.clone());
@@ -96,6 +96,7 @@ impl Tables {
 /// `.eh_frame` with the linker's table.
 struct ByTable {
     section: EhFrame<Window>,
+    start: u64,
     table: ParsedEhFrameHdr<Window>,
     bases: BaseAddresses,
 }
@@ -107,12 +108,16 @@ impl ByTable {
         table.table()?;
         let start = table.eh_frame_ptr().direct().ok()?;
         let section = window(start, maps.at(start)?.end - start).into();
-        Some(Self { section, table, bases: bases.set_eh_frame(start) })
+        Some(Self { section, start, table, bases: bases.set_eh_frame(start) })
     }
 
     fn rules(&self, address: u64) -> Option<Rules> {
-        let table = self.table.table()?;
-        let fde = table.fde_for_address(&self.section, &self.bases, address, EhFrame::cie_from_offset).ok()?;
+        let entry = self.table.table()?.lookup(address, &self.bases).ok()?.direct().ok()?;
+        let offset = EhFrameOffset(usize::try_from(entry.checked_sub(self.start)?).ok()?);
+        let fde = self.section.fde_from_offset(&self.bases, offset, EhFrame::cie_from_offset).ok()?;
+        if !fde.contains(address) {
+            return None;
+        }
         rules_of(&self.section, &self.bases, &fde, address)
     }
 }

@@ -63,6 +63,7 @@ pub(super) struct Stack<'a> {
 }
 
 /// Whether there is a caller.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, some hundred thousand times a stack")]
 enum Caller {
     Is(Frame),
     /// The unwind information says that this is the outermost frame.

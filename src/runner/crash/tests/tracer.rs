@@ -7,14 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::super::{Capture, capture};
 
-/// What became of a program.
-pub(super) struct Death {
-    /// What was taken at the last fatal stop.
-    pub(super) capture: Option<Capture>,
-    /// As `waitpid` tells of the program itself.
-    pub(super) status: i32,
-}
-
 const FATAL: [i32; 8] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -26,8 +18,17 @@ const FATAL: [i32; 8] = [
     libc::SIGQUIT,
 ];
 
-/// Runs it. `when_stopped` is called before each capture.
-pub(super) fn run(command: &mut Command, when_stopped: impl Fn()) -> Death {
+/// Runs it; what was taken at the last fatal stop. `when_stopped` is called before each capture.
+pub(super) fn run(command: &mut Command, when_stopped: impl Fn()) -> Option<Capture> {
+    run_with(command, when_stopped, |thread| capture(thread, Instant::now() + Duration::from_secs(10)))
+}
+
+/// As [`run`], captured in this way.
+pub(super) fn run_with(
+    command: &mut Command,
+    when_stopped: impl Fn(),
+    capture: impl Fn(i32) -> Option<Capture>,
+) -> Option<Capture> {
     let trace_me = || {
         // SAFETY: asks for nothing but to be traced by the parent.
         match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0_usize, 0_usize) } {
@@ -49,7 +50,7 @@ pub(super) fn run(command: &mut Command, when_stopped: impl Fn()) -> Death {
         assert!(thread > 0 && Instant::now() < deadline, "{}", std::io::Error::last_os_error());
         if !libc::WIFSTOPPED(status) {
             if thread == program {
-                return Death { capture: captured, status };
+                return captured;
             }
             continue;
         }
@@ -64,7 +65,7 @@ pub(super) fn run(command: &mut Command, when_stopped: impl Fn()) -> Death {
             signal = 0;
         } else if FATAL.contains(&signal) {
             when_stopped();
-            captured = capture(thread, Instant::now() + Duration::from_secs(10));
+            captured = capture(thread);
         }
         // SAFETY: lets a stopped tracee go on.
         unsafe { libc::ptrace(libc::PTRACE_CONT, thread, 0_usize, signal as usize) };
