@@ -174,8 +174,9 @@ pub enum PointsAt {
     BeyondFile,
     /// An address that is no multiple of what the instruction asks for.
     Misaligned,
-    /// No address: the upper bits are neither all zeros nor all ones. The processor does not tell which it was.
-    NotCanonical,
+    /// The processor does not tell (a general protection fault): it is no address at all, its upper bits being neither all
+    /// zeros nor all ones, or the instruction wants aligned memory, or is not allowed.
+    GeneralProtection,
     /// Memory that seems to be usable: the mapping has changed since, or the reason is another one.
     Mapped,
 }
@@ -186,6 +187,8 @@ pub const LONGEST_CRASH: usize = 64 * 1024;
 pub const MOST_FRAMES: usize = 128;
 /// How many functions of the job's own tell crashes apart.
 const TELLING_FRAMES: usize = 3;
+/// How many when a program without symbols was aborted: those of the C library that lead to it can't be told apart.
+const TELLING_WITHOUT_NAMES: usize = 10;
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
@@ -270,7 +273,7 @@ impl Crash {
         }
         match (self.points_at, &self.address) {
             (Some(PointsAt::StackGuard), _) => {}
-            (Some(PointsAt::NotCanonical), _) => line += "; the address is not a valid one",
+            (Some(PointsAt::GeneralProtection), _) => line += "; the address is not valid, or misaligned",
             (_, Some(address)) if matches!(self.signal, SIGSEGV | SIGBUS) => line += &format!("; address {address}"),
             _ => {}
         }
@@ -331,7 +334,8 @@ impl Crash {
                 distinct.sort_unstable();
             }
         }
-        distinct.truncate(TELLING_FRAMES);
+        let nameless = self.signal == SIGABRT && self.place().is_some_and(|place| place.function.is_none());
+        distinct.truncate(if nameless { TELLING_WITHOUT_NAMES } else { TELLING_FRAMES });
         distinct
     }
 
@@ -427,8 +431,12 @@ mod tests {
         null.address = Some("0x0".to_owned());
         let said = "segmentation fault in Image::resize at resize.cpp:42, called from main at main.cpp:17; address 0x0";
         assert_eq!(null.headline(), said);
-        null.points_at = Some(PointsAt::NotCanonical);
-        assert!(null.headline().ends_with("main.cpp:17; the address is not a valid one"), "{}", null.headline());
+        null.points_at = Some(PointsAt::GeneralProtection);
+        assert!(
+            null.headline().ends_with("main.cpp:17; the address is not valid, or misaligned"),
+            "{}",
+            null.headline()
+        );
 
         let aborted = crash(SIGABRT, vec![frame("raise", "", 0, false), frame("main", "main.cpp", 3, true)]);
         assert_eq!(aborted.headline(), "aborted in main at main.cpp:3");
@@ -481,6 +489,8 @@ mod tests {
         assert_eq!(of(stripped("0x10", Some(291))), of(stripped("0x20", Some(291))));
         assert_ne!(of(stripped("0x10", Some(291))), of(stripped("0x10", Some(17))));
         assert_eq!(of(stripped("0x10", None)), ["resize+0x10"]);
+        let aborted = (1..20).map(|bytes| stripped("0x10", Some(bytes))).collect();
+        assert_eq!(crash(SIGABRT, aborted).fingerprint_frames().len(), 10);
         // Of a program without code of its own, such as an interpreter, what can be named.
         let deep = ["a", "b", "c", "d"].map(|name| frame(name, "", 0, false)).to_vec();
         assert_eq!(crash(SIGSEGV, deep).fingerprint_frames(), ["a", "b", "c"]);

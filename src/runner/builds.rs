@@ -105,6 +105,11 @@ fn build_id(file: &File) -> Option<Vec<u8>> {
     None
 }
 
+/// The build id among the notes of a program of 64 bits, little endian.
+pub(super) fn id_among(notes: &[u8]) -> Option<Vec<u8>> {
+    id_in_notes(notes, Layout { is_64: true, is_little: true }, 4)
+}
+
 /// The build id among notes, one behind the other. Of each, name and contents begin at a multiple of the alignment.
 fn id_in_notes(notes: &[u8], layout: Layout, alignment: usize) -> Option<Vec<u8>> {
     let number = |at: usize| layout.number(notes, at, 4);

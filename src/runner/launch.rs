@@ -510,9 +510,9 @@ mod tests {
 
     #[test]
     fn a_traced_child_gets_its_signals_when_it_has_executed() {
+        let script = "sed -n 's/TracerPid:\\t//p' /proc/$$/status; sed -nE 's/Sig(Blk|Cgt):\\t//p' /proc/self/status";
         for way in WAYS {
-            let said =
-                run(way, "sed -nE 's/(Sig(Blk|Cgt)|TracerPid):\t//p' /proc/$$/status", |order| order.traced = true);
+            let said = run(way, script, |order| order.traced = true);
             let said = said.unwrap();
             let [tracer, blocked, caught] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
             assert_ne!(tracer, "0", "{way:?}");

@@ -4,7 +4,7 @@
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with
 //! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] (with `builds`), `environment`, `scratch` (what it
 //! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
-//! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
+//! `crash` (where a signal ended it), `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
 
 mod alarm;

@@ -46,7 +46,11 @@ pub(super) fn report(
     let success = outcome.is_success();
     // A child may crash, and the job do well without it.
     let crash = observed.crash.filter(|_| !success);
-    let crash = crash.map(|capture| Box::new(crash::symbolise(*capture, Instant::now() + SYMBOLS)));
+    let crash = crash.map(|capture| {
+        let mut crash = crash::symbolise(*capture, Instant::now() + SYMBOLS);
+        crash.of_child = crash.process != observed.pid.as_raw_nonzero().get();
+        Box::new(crash)
+    });
     let error = (!success).then(|| {
         let written = read_error_file(error_file);
         error_text(&outcome, order, crash.as_deref(), written.as_deref(), &observed.stderr.text)

@@ -209,7 +209,7 @@ impl Tracer {
 
     /// Takes down where a thread is about to die.
     fn look_at(&mut self, tid: i32) {
-        let capture = crash::capture(tid, Instant::now() + self.patience);
+        let Some(capture) = crash::capture(tid, Instant::now() + self.patience) else { return };
         // Of several crashes the leader's counts: it ends the attempt. Else the last is nearest to the end.
         let leads = |capture: &Capture| capture.process() == self.leader;
         if leads(&capture) || !self.crash.as_deref().is_some_and(leads) {

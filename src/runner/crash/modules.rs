@@ -1,0 +1,176 @@
+//! The files whose code a process has mapped.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::elf::{self, Segment};
+use super::maps::{Mapping, Maps};
+use super::source::Source;
+
+/// A program's or library's file as it is mapped.
+#[derive(Debug)]
+pub(super) struct Module {
+    pub(super) path: String,
+    pub(super) base: u64,
+    pub(super) end: u64,
+    /// What is added to the addresses in the file; `None` of what is no ELF file.
+    pub(super) bias: Option<u64>,
+    pub(super) build_id: Option<Vec<u8>>,
+    pub(super) segments: Vec<Segment>,
+    /// Whether it is the program that was executed.
+    pub(super) is_program: bool,
+    mapping: Mapping,
+    file: Opened,
+}
+
+#[derive(Debug)]
+enum Opened {
+    NotYet,
+    Source(Source),
+    Not,
+}
+
+/// What the kernel appends to the path of a file that is there no more.
+const DELETED: &str = " (deleted)";
+/// More modules than any program has; each costs some reads while the process waits.
+const MOST_MODULES: usize = 1024;
+
+/// The modules of a process, in order of their addresses.
+pub(super) fn find(process: i32, maps: &Maps, memory: &Source, goes_on: impl Fn() -> bool) -> Vec<Module> {
+    let program = std::fs::metadata(format!("/proc/{process}/exe")).ok();
+    let program_path = std::fs::read_link(format!("/proc/{process}/exe")).ok();
+    let mut modules: Vec<Module> = Vec::new();
+    for mapping in maps.iter().filter(|mapping| !mapping.path.is_empty()) {
+        let same = |module: &&mut Module| {
+            (&module.mapping.path, module.mapping.inode, module.mapping.device)
+                == (&mapping.path, mapping.inode, mapping.device)
+        };
+        if let Some(module) = modules.last_mut().filter(same) {
+            module.end = mapping.end;
+            continue;
+        }
+        // Other files that are mapped from their start are data, or so it seems.
+        if modules.len() == MOST_MODULES || mapping.offset != 0 || !goes_on() || !is_module(maps, mapping) {
+            continue;
+        }
+        let segments = elf::segments(memory, mapping.start).unwrap_or_default();
+        let bias = elf::first_address(&segments).map(|first| mapping.start.wrapping_sub(first));
+        let is_program = program.as_ref().is_some_and(|program| is_file(mapping, program))
+            || program_path.as_ref().is_some_and(|path| path.as_os_str() == mapping.path.as_str());
+        modules.push(Module {
+            path: mapping.path.trim_end_matches(DELETED).to_owned(),
+            base: mapping.start,
+            end: mapping.end,
+            bias,
+            build_id: bias.and_then(|bias| elf::build_id_in_memory(memory, &segments, bias)),
+            segments,
+            is_program,
+            mapping: mapping.clone(),
+            file: Opened::NotYet,
+        });
+    }
+    modules
+}
+
+/// Whether the file that begins there has code that is mapped.
+fn is_module(maps: &Maps, first: &Mapping) -> bool {
+    if first.inode == 0 {
+        return first.path == "[vdso]";
+    }
+    maps.iter().any(|m| m.execute && (&m.path, m.inode, m.device) == (&first.path, first.inode, first.device))
+}
+
+fn is_file(mapping: &Mapping, meta: &std::fs::Metadata) -> bool {
+    let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    (mapping.inode, mapping.device) == (meta.ino(), device)
+}
+
+impl Module {
+    /// The name of its file.
+    pub(super) fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// Whether it belongs to the system: its code is not the job's own.
+    pub(super) fn is_of_system(&self) -> bool {
+        const FOLDERS: [&str; 8] = [
+            "/usr/lib/",
+            "/usr/lib32/",
+            "/usr/lib64/",
+            "/usr/libexec/",
+            "/lib/",
+            "/lib64/",
+            "/nix/store/",
+            "/gnu/store/",
+        ];
+        !self.is_program && (self.path.starts_with('[') || FOLDERS.iter().any(|folder| self.path.starts_with(folder)))
+    }
+
+    /// The address that the file has for one of the process.
+    pub(super) fn in_file(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.bias.unwrap_or(self.base))
+    }
+
+    /// What is in the file, once it was opened.
+    pub(super) fn file(&self) -> Option<&Source> {
+        match &self.file {
+            Opened::Source(source) => Some(source),
+            Opened::NotYet | Opened::Not => None,
+        }
+    }
+
+    /// Takes these bytes for the file.
+    #[cfg(test)]
+    pub(super) fn read_from(&mut self, source: Source) {
+        self.file = Opened::Source(source);
+    }
+
+    /// Opens the file, if it is still to be had and is the one that is mapped.
+    pub(super) fn open(&mut self, process: i32, memory: &Source) -> Option<&Source> {
+        if matches!(self.file, Opened::NotYet) {
+            self.file = self.find_file(process, memory).map_or(Opened::Not, Opened::Source);
+        }
+        self.file()
+    }
+
+    fn find_file(&self, process: i32, memory: &Source) -> Option<Source> {
+        /// The kernel's own library has two pages.
+        const LONGEST_COPY: u64 = 256 * 1024;
+        if self.mapping.inode == 0 {
+            let length = (self.end - self.base).min(LONGEST_COPY) as usize;
+            return Some(Source::Bytes(memory.up_to(self.base, length).into()));
+        }
+        let links = [
+            self.is_program.then(|| format!("/proc/{process}/exe")),
+            // Only a privileged worker may open these.
+            Some(format!("/proc/{process}/map_files/{:x}-{:x}", self.mapping.start, self.mapping.end)),
+        ];
+        let by_link = links.into_iter().flatten().find_map(|link| open(&link));
+        let by_path = || open(&format!("/proc/{process}/root{}", self.path)).filter(|file| self.is_same(file, memory));
+        by_link.or_else(by_path).map(|file| Source::File(Arc::new(file)))
+    }
+
+    /// Whether a file is the one that is mapped. On file systems in layers the numbers differ; then the beginning tells,
+    /// which holds sizes and mostly the build id.
+    fn is_same(&self, file: &File, memory: &Source) -> bool {
+        if file.metadata().is_ok_and(|meta| is_file(&self.mapping, &meta)) {
+            return true;
+        }
+        let mut beginning = [0; 4096];
+        let length = memory.read_at(&mut beginning, self.base);
+        length > 0 && self.bias.is_some() && {
+            let mut other = [0; 4096];
+            super::source::read_file(file, &mut other[..length], 0) == length && beginning == other
+        }
+    }
+}
+
+/// Opens a regular file. A job may have put anything else at the path, such as a pipe that nobody writes to.
+pub(super) fn open(path: &str) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
+}
