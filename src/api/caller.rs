@@ -6,7 +6,7 @@
 //!
 //! | route | what a viewer does not get |
 //! |---|---|
-//! | `/api/v1/jobs/{id}` | `arguments`, `data`, `result`, and of each attempt `stdout`, `stderr`, `result` |
+//! | `/api/v1/jobs/{id}` | `arguments`, `data`, `result`, and of each attempt `stdout`, `stderr`, `result`, the registers of a crash |
 //! | `/api/v1/jobs/{id}/logs`, `.../stdout`, `.../stderr` | everything: 403 `hidden` |
 //! | `/api/v1/schedules`, `/api/v1/schedules/{id}` | `arguments` and `data` of the job |
 //! | `/api/v1/groups/{group}/results` | `result` of each line |
@@ -29,7 +29,7 @@ use crate::domain::Timestamp;
 use crate::wire::{Access, Session, SignedInBy};
 
 /// The fields that hold what a job is given and what it writes.
-const HIDDEN: [&str; 5] = ["arguments", "data", "result", "stdout", "stderr"];
+const HIDDEN: [&str; 6] = ["arguments", "data", "result", "stdout", "stderr", "registers"];
 /// What a viewer may send though it is no GET: it changes nothing.
 const TRIALS: [&str; 2] = ["/api/v1/categories:test", "/api/v1/categories:calibrate"];
 

@@ -14,6 +14,9 @@ pub enum CliError {
     /// The program that reads stdout has closed it.
     #[error("stdout is closed")]
     BrokenPipe,
+    /// The server has the job, but not that of it which was asked for.
+    #[error("{0}")]
+    Missing(String),
     /// What the command waited for has not happened within the given time.
     #[error("{0}")]
     Unfinished(String),

@@ -12,6 +12,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::crash::stack;
 use super::follow::{print_result, reason};
 use super::jobspec::{RunFlags, read_json};
 use super::values::{EnvironmentSetting, show_duration, show_size};
@@ -190,11 +191,15 @@ fn conclude(
         Format::Table => print_result(report.result.as_ref(), &report.stdout.text, at_line_start, console)?,
         Format::Json | Format::Jsonl => console.show(report)?,
     }
-    let ending = format!("{}: {}", args.name, reason(Some(&report.outcome), report.error.as_deref()));
+    let crash = report.crash.as_deref();
+    let ending = format!("{}: {}", args.name, reason(Some(&report.outcome), report.error.as_deref(), crash));
     if report.outcome.is_success() {
         console.detail(&ending)
     } else {
         console.note(&ending)
+    }
+    if let Some(crash) = crash.filter(|_| format == Format::Table) {
+        console.note(&stack(crash, usize::MAX));
     }
     if let Some(usage) = report.usage {
         let time = |us| show_duration(Duration::from_micros(us));

@@ -85,6 +85,7 @@ impl Exit {
             },
             CliError::Usage(_) => Exit::USAGE,
             CliError::BrokenPipe => Exit::OK,
+            CliError::Missing(_) => Exit::NOT_FOUND,
             CliError::Unfinished(_) | CliError::Local { .. } => Exit::ERROR,
         }
     }
@@ -99,7 +100,9 @@ impl Exit {
             CliError::Client(e) if matches!(e.kind, ClientErrorKind::Rejected | ClientErrorKind::Conflict) => {
                 Exit::NOT_RUN
             }
-            CliError::Client(_) | CliError::Unfinished(_) | CliError::Local { .. } => Exit::JOBBER_FAILED,
+            CliError::Client(_) | CliError::Missing(_) | CliError::Unfinished(_) | CliError::Local { .. } => {
+                Exit::JOBBER_FAILED
+            }
         }
     }
 }

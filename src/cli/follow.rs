@@ -8,7 +8,7 @@ use super::view::first_line;
 use super::wait::end_of;
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, LogRequest};
-use crate::domain::{JobId, JobState, Outcome, Stream, from_text};
+use crate::domain::{Crash, JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::{JobView, LogEvent, Submitted};
 
 /// The last line of `jsonl`, after the events.
@@ -43,17 +43,21 @@ pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Conso
         Format::Jsonl => console.json_line(&JobLine { kind: "job", job: &job })?,
     }
     if job.state == JobState::Failed {
-        console.note(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref())));
+        let crash = job.attempts.last().and_then(|attempt| attempt.report.as_ref()?.crash.as_deref());
+        console.note(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref(), crash)));
     }
     Ok(Exit::of_job(job.state, job.outcome.as_ref()))
 }
 
 /// The outcome of an attempt, in one line. It leaves out the job's own error, which was on its
 /// stderr, but has Jobber's, which was not.
-pub(super) fn reason(outcome: Option<&Outcome>, error: Option<&str>) -> String {
+pub(super) fn reason(outcome: Option<&Outcome>, error: Option<&str>, crash: Option<&Crash>) -> String {
     let error = first_line(error.unwrap_or(""), 200);
     match outcome {
-        Some(outcome @ (Outcome::Exit { .. } | Outcome::Signal { .. })) => outcome.to_string(),
+        Some(outcome @ (Outcome::Exit { .. } | Outcome::Signal { .. })) => match crash {
+            Some(crash) => format!("{outcome}: {}", crash.sentence()),
+            None => outcome.to_string(),
+        },
         Some(outcome) if error.is_empty() || error == outcome.to_string() => outcome.to_string(),
         Some(outcome) => format!("{outcome}: {error}"),
         None if error.is_empty() => "nobody knows why".to_owned(),

@@ -8,6 +8,7 @@ mod binaries;
 mod category;
 mod completions;
 mod console;
+mod crash;
 pub mod doctor;
 mod error;
 pub mod evaluate;
@@ -193,6 +194,8 @@ pub enum ClientCommand {
     List(list::ListArgs),
     /// Show a job with all its attempts
     Show(show::ShowArgs),
+    /// Show where a job crashed: stack, registers, modules
+    Crash(crash::CrashArgs),
     /// Print what a job writes
     Logs(logs::LogsArgs),
     /// Wait until jobs have ended and exit with their code
@@ -289,6 +292,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Run(args) => submit::run(*args, &client, console).await,
         ClientCommand::List(args) => list::list(args, &client, console).await,
         ClientCommand::Show(args) => show::show(&args, &client, console).await,
+        ClientCommand::Crash(args) => crash::crash(&args, &client, console).await,
         ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,
         ClientCommand::Wait(args) => wait::wait(&args, &client, console).await,
         ClientCommand::Cancel(args) => act::cancel(args, &client, console).await,

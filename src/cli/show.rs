@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::crash::stack;
 use super::values::{show_duration, show_size};
 use super::view::{Table, View, first_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
@@ -67,6 +68,10 @@ impl View for JobView {
             out.text("error", error.trim_end());
         }
         let last = self.attempts.iter().rev().find_map(|attempt| attempt.report.as_ref());
+        if let Some(crash) = last.and_then(|report| report.crash.as_deref()) {
+            let rest = format!("\n`jobber crash {}` shows all of it", self.id);
+            out.text("stack of the crash", &(stack(crash, SHOWN_FRAMES) + &rest));
+        }
         if let Some(report) = last {
             tail(out, "stderr", &report.stderr, self.error.as_deref());
         }
@@ -105,6 +110,9 @@ fn attempt_row(attempt: &AttemptRecord) -> Vec<String> {
         first_line(report.and_then(|r| r.error.as_deref()).unwrap_or(""), 60),
     ]
 }
+
+/// So many frames of a crash are shown.
+const SHOWN_FRAMES: usize = 8;
 
 /// Shows the end of a stream, unless it is empty or was just shown as the error.
 fn tail(out: &mut Table, name: &str, tail: &Tail, shown: Option<&str>) {
