@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <dirent.h>
@@ -22,6 +23,7 @@
 #include <sched.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 extern char** environ;
@@ -148,6 +150,147 @@ int* volatile nowhere = nullptr;
 int crash_by_segfault(const arguments&) {
     *nowhere = 1;
     return 0;
+}
+
+// What is called below is not to become a part of its caller: a report of the crash should show both.
+#define NOT_INLINED __attribute__((noinline))
+
+/// A picture whose pixels were never allocated.
+struct picture {
+    int* volatile pixels = nullptr;
+
+    NOT_INLINED void paint(int colour) {
+        pixels[0] = colour;
+    }
+
+    NOT_INLINED void draw_circle(int radius) {
+        paint(2 * radius);
+        said = said + 1;
+    }
+
+    volatile int said = 0;
+};
+
+int crash_in_method(const arguments&) {
+    picture().draw_circle(3);
+    return 0;
+}
+
+NOT_INLINED int descend(int depth, volatile int bottom) {
+    volatile char room[512];
+    room[depth % 512] = 1;
+    return depth == bottom ? depth : descend(depth + 1, bottom) + room[0];
+}
+
+int overflow_stack(const arguments&) {
+    return descend(0, -1);
+}
+
+struct shape {
+    explicit shape(bool ask_at_once) {
+        if (ask_at_once) {
+            report();
+        }
+    }
+    virtual ~shape() = default;
+    virtual int corners() const = 0;
+
+    NOT_INLINED void report() const {
+        say("corners: " + std::to_string(corners()));
+    }
+};
+
+struct square final : shape {
+    using shape::shape;
+    int corners() const override {
+        return 4;
+    }
+};
+
+struct hexagon final : shape {
+    using shape::shape;
+    int corners() const override {
+        return 6;
+    }
+};
+
+shape* make_shape(const arguments& given, bool ask_at_once) {
+    if (given.empty()) {
+        return new square(ask_at_once);
+    }
+    return new hexagon(ask_at_once);
+}
+
+/// What the allocator writes into the freed memory is taken for the table of the object's functions.
+int use_after_free(const arguments& given) {
+    shape* volatile forgotten = make_shape(given, false);
+    delete forgotten;
+    forgotten->report();
+    return 0;
+}
+
+/// Asks a shape for its corners while it is not yet what it will be.
+int call_pure_virtual(const arguments& given) {
+    delete make_shape(given, true);
+    return 0;
+}
+
+int free_twice(const arguments&) {
+    char* const memory = static_cast<char*>(std::malloc(40));
+    char* const volatile same = memory;
+    std::free(memory);
+    std::free(same);
+    return 0;
+}
+
+struct aborts_when_destroyed {
+    NOT_INLINED ~aborts_when_destroyed() {
+        std::fputs("about to abort in a destructor\n", stderr);
+        std::abort();
+    }
+};
+
+int abort_in_destructor(const arguments&) {
+    const aborts_when_destroyed guard;
+    return 0;
+}
+
+NOT_INLINED int share(int all, volatile int among) {
+    return all / among;
+}
+
+int divide_by_zero(const arguments&) {
+    return share(10, 0);
+}
+
+[[noreturn]] NOT_INLINED void throw_text(const std::string& text) {
+    throw std::runtime_error(text);
+}
+
+int throw_in_thread(const arguments& given) {
+    std::thread([&] { throw_text(text_at(given, 0, "thrown in a thread")); }).join();
+    return 0;
+}
+
+int crash_in_thread(const arguments&) {
+    std::thread([] { picture().draw_circle(5); }).join();
+    return 0;
+}
+
+/// The child's end is this process's: it exits with 128 and the signal's number, as a shell does.
+int crash_in_child(const arguments&) {
+    const pid_t child = fork();
+    if (child < 0) {
+        die("couldn't fork");
+    }
+    if (child == 0) {
+        picture().draw_circle(7);
+        _exit(0);
+    }
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 int allocate(const arguments& given) {
@@ -406,13 +549,23 @@ const verb verbs[] = {
          return static_cast<int>(number_at(given, 0, 0));
      }},
     {"segfault", "", "writes through a null pointer", crash_by_segfault},
+    {"segfault-in-method", "", "does so in a method, some calls deep", crash_in_method},
+    {"segfault-in-thread", "", "does so in another thread", crash_in_thread},
+    {"segfault-in-child", "", "does so in a child, and exits with 139 itself", crash_in_child},
+    {"stack-overflow", "", "calls itself until the stack ends", overflow_stack},
+    {"use-after-free", "", "calls a method of an object that is gone", use_after_free},
+    {"double-free", "", "frees memory twice, which the C library notices", free_twice},
+    {"pure-virtual-call", "", "calls a method that is not there yet", call_pure_virtual},
+    {"divide-by-zero", "", "divides by zero", divide_by_zero},
     {"abort", "", "calls abort()",
      [](const arguments&) -> int {
          std::fputs("about to abort\n", stderr);
          std::abort();
      }},
+    {"abort-in-destructor", "", "does so in a destructor", abort_in_destructor},
     {"throw", "[TEXT]", "throws std::runtime_error, and nobody catches it",
      [](const arguments& given) -> int { throw std::runtime_error(text_at(given, 0, "thrown on demand")); }},
+    {"throw-in-thread", "[TEXT]", "does so in another thread", throw_in_thread},
     {"hang", "", "sleeps for ever",
      [](const arguments&) -> int {
          say("hanging");

@@ -231,8 +231,32 @@ job faulty exit 3
 ends 3 "faulty exit 3"
 job faulty segfault
 ends 139 "faulty segfault"
+job faulty segfault-in-method
+ends 139 "faulty segfault-in-method"
+job faulty segfault-in-thread
+ends 139 "faulty segfault-in-thread"
+job faulty segfault-in-child
+ends 139 "faulty segfault-in-child"
+job faulty stack-overflow
+ends 139 "faulty stack-overflow"
+job faulty use-after-free
+ends 139 "faulty use-after-free"
+job faulty double-free
+ends 134 "faulty double-free"
+has err "free(): double free detected"
+job faulty pure-virtual-call
+ends 134 "faulty pure-virtual-call"
+has err "pure virtual method called"
+job faulty divide-by-zero
+ends 136 "faulty divide-by-zero"
 job faulty abort
 ends 134 "faulty abort"
+job faulty abort-in-destructor
+ends 134 "faulty abort-in-destructor"
+has err "about to abort in a destructor"
+job faulty throw-in-thread "some text"
+ends 134 "faulty throw-in-thread"
+has err "what():  some text"
 job faulty throw "some text"
 ends 134 "faulty throw"
 has err "what():  some text"

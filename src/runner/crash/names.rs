@@ -62,7 +62,7 @@ mod tests {
             ("_ZN5Image6resizeEi", "Image::resize"),
             ("_ZN5ImageIiE6resizeILi4EEEvRKSt6vectorIiSaIiEE", "Image<int>::resize<4>"),
             ("_ZN12_GLOBAL__N_14workEv", "(anonymous namespace)::work"),
-            ("_ZL4workv.part.0", "work [clone .part.0]"),
+            ("_ZL4workv.part.0", "work"),
             ("_ZlsRSoRK5Image", "operator<<"),
             ("_ZZ4mainENKUlvE_clEv", "main::{lambda()#1}::operator()"),
             ("_ZN4core9panicking5panic17h0123456789abcdefE", "core::panicking::panic"),
