@@ -44,14 +44,16 @@ impl View for CrashView<'_> {
         out.field("process", format!("{} {}", crash.process, crash.command));
         out.field("thread", format!("{} {}", crash.thread, crash.thread_name));
         if !crash.other_threads.is_empty() {
-            let more = if crash.threads_omitted > 0 { format!(" and {} more", crash.threads_omitted) } else { String::new() };
+            let more =
+                if crash.threads_omitted > 0 { format!(" and {} more", crash.threads_omitted) } else { String::new() };
             out.field("other threads", format!("{}{more}", crash.other_threads.join(", ")));
         }
         out.field("stood for", format!("{} µs", crash.took_us));
         out.optional("incomplete", crash.incomplete.as_deref());
         out.text("stack", &stack(crash, usize::MAX));
         if !crash.registers.is_empty() {
-            let registers: Vec<String> = crash.registers.iter().map(|r| format!("{:7}{:18}", r.name, r.value)).collect();
+            let registers: Vec<String> =
+                crash.registers.iter().map(|r| format!("{:7}{:18}", r.name, r.value)).collect();
             let lines: Vec<String> = registers.chunks(3).map(|three| three.join("  ")).collect();
             out.text("registers", &lines.join("\n"));
         }
@@ -113,7 +115,11 @@ fn frame_line(number: usize, frame: &Frame) -> String {
 
 pub(super) async fn crash(args: &CrashArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let job = client.job(&args.id, None).await?;
-    let mut crashes = job.attempts.iter().rev().filter_map(|attempt| Some((attempt.number.0, attempt.report.as_ref()?.crash.as_deref()?)));
+    let mut crashes = job
+        .attempts
+        .iter()
+        .rev()
+        .filter_map(|attempt| Some((attempt.number.0, attempt.report.as_ref()?.crash.as_deref()?)));
     match crashes.find(|(number, _)| args.attempt.is_none_or(|wanted| wanted == *number)) {
         Some((attempt, crash)) => {
             console.show(&CrashView { job: &job.id, name: &job.name, attempt, crash })?;

@@ -1,6 +1,7 @@
 //! What is told of a crash: where a program was when a signal ended it.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -179,6 +180,24 @@ pub enum PointsAt {
     GeneralProtection,
     /// Memory that seems to be usable: the mapping has changed since, or the reason is another one.
     Mapped,
+}
+
+impl fmt::Display for PointsAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PointsAt::NullPage => "a null pointer, or a member of nothing",
+            PointsAt::StackGuard => "below the stack, which has overflowed",
+            PointsAt::Unmapped => "nothing is there",
+            PointsAt::ReadOnly => "memory that may not be written",
+            PointsAt::Code => "code, which may not be written",
+            PointsAt::NotExecutable => "memory that may not be executed",
+            PointsAt::NoAccess => "memory that may not be used at all",
+            PointsAt::BeyondFile => "beyond the end of a mapped file",
+            PointsAt::Misaligned => "not aligned as the instruction asks",
+            PointsAt::GeneralProtection => "no address that could be used",
+            PointsAt::Mapped => "memory that seems to be usable",
+        })
+    }
 }
 
 /// The longest report, in bytes of JSON.

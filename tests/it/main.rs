@@ -16,6 +16,7 @@ mod conformance;
 mod contract;
 mod couchbase;
 mod couchbase_setup;
+mod crash;
 mod deploy;
 mod docs;
 mod double;

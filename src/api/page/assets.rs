@@ -59,6 +59,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "pages/job.js",
     "pages/job/actions.js",
     "pages/job/attempts.js",
+    "pages/job/crash.js",
     "pages/job/details.js",
     "pages/job/timeline.js",
     "pages/jobs.js",

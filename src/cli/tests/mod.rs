@@ -122,6 +122,7 @@ fn the_help_names_every_command() {
       run          Submit a job, show what it writes, and exit with its code
       list         List jobs, last submitted first
       show         Show a job with all its attempts
+      crash        Show where a job crashed: stack, registers, modules
       logs         Print what a job writes
       wait         Wait until jobs have ended and exit with their code
       cancel       Stop jobs, running or not

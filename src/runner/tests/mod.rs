@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::{
-    AttemptNumber, HostRulesByName, Job, JobBody, JobId, JobName, JobOptions, Outcome, Progress, RawJson, Stream,
-    Timestamp, WorkerId,
+    AttemptNumber, CrashReport, HostRules, HostRulesByName, Job, JobBody, JobId, JobName, JobOptions, Outcome,
+    Progress, RawJson, Stream, Timestamp, WorkerId,
 };
 
 /// Longer than any test should take, so that a hang shows as a failure.

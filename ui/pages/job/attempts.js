@@ -9,6 +9,7 @@ import { href } from '../../lib/router.js';
 import { signal } from '../../lib/signals.js';
 import { html } from '../../lib/view.js';
 import { at, copy, timeOfDay, when } from '../../lib/widgets.js';
+import { crashView } from './crash.js';
 import { timeline, toneOf } from './timeline.js';
 
 /** How many attempts are shown at first, and how many more each time. */
@@ -110,6 +111,7 @@ function details(job, id, attempt) {
             ${report ? html`<dt>Beside it</dt><dd>${beside(report)}</dd>` : null}
             ${report?.no_retry ? html`<dt>Retry</dt><dd>none after this outcome</dd>` : null}
         </dl>
+        ${report?.crash ? crashView(report.crash) : null}
         ${report ? outputs(id, number, report) : html`<p class="muted">It runs. What it writes is in its log.</p>`}
     </section>`;
 }
