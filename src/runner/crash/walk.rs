@@ -57,7 +57,7 @@ pub(super) struct Stack<'a> {
     words: Window,
     maps: &'a Maps,
     modules: &'a mut [Module],
-    tables: HashMap<usize, Option<Tables>>,
+    tables: HashMap<usize, Tables>,
     rules: HashMap<u64, Option<Rc<Rules>>>,
     budget: Rc<Budget>,
 }
@@ -153,7 +153,7 @@ impl<'a> Stack<'a> {
             self.modules[module].open(self.process, self.memory);
             Tables::of(&self.modules[module], self.memory, self.maps, &self.budget)
         });
-        let rules = tables.as_ref().and_then(|tables| tables.rules(address)).map(Rc::new);
+        let rules = tables.rules(address).map(Rc::new);
         self.rules.insert(address, rules.clone());
         rules
     }

@@ -89,6 +89,26 @@ fn a_program_that_is_gone_is_read_by_what_the_kernel_holds() {
     }
 }
 
+#[test]
+fn a_program_that_has_mapped_its_own_file_is_found_where_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "\
+#include <fcntl.h>
+#include <sys/mman.h>
+int main(int argc, char** argv) {
+    char* file = mmap(0, 4096 * 8, PROT_READ, MAP_PRIVATE, open(argv[0], O_RDONLY), 0);
+    *(volatile char*)file = argc;
+    return 0;
+}
+";
+    // Linkers leave room between segments or none, and map a small file's beginning once or twice.
+    for flags in [&["-g"][..], &["-g", "-Wl,-z,noseparate-code"], &["-g", "-no-pie"], &["-g", "-static"]] {
+        let crash = crash_of(&mut Command::new(program(folder.path(), "gcc", flags, "a.c", source)));
+        assert!(crash.headline().starts_with("segmentation fault in main at a.c:5"), "{flags:?} {crash:#?}");
+        assert_eq!(crash.points_at, Some(PointsAt::ReadOnly));
+    }
+}
+
 const CHAIN: &str = "\
 __attribute__((noinline)) void broken(int* volatile p) {
     *p = 1;
