@@ -1,10 +1,11 @@
 //! The files whose code a process has mapped.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::elf::{self, Segment};
 use super::maps::{Mapping, Maps};
@@ -165,9 +166,14 @@ impl Module {
     }
 }
 
-/// Opens a regular file. A job may have put anything else at the path, such as a pipe that nobody writes to.
+/// Opens a regular file. A job may have put anything else at the path, such as a pipe that nobody writes to, or a device
+/// that does something when it is opened.
 pub(super) fn open(path: &str) -> Option<File> {
+    let only_named = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&only_named).ok()?.st_mode) != FileType::RegularFile {
+        return None;
+    }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?);
-    file.metadata().ok()?.is_file().then_some(file)
+    let again = format!("/proc/self/fd/{}", only_named.as_raw_fd());
+    rustix::fs::openat(CWD, again, flags, Mode::empty()).ok().map(File::from)
 }

@@ -146,6 +146,30 @@ fn without_unwind_information_callers_are_guessed() {
 }
 
 #[test]
+fn of_a_stack_that_is_overwritten_the_rest_is_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "\
+int* volatile nothing;
+__attribute__((noinline)) void overwrite(volatile char* from) {
+    volatile char room[16];
+    from = room;
+    for (int i = 0; i < 16 + 32; i++) from[i] = 'A';
+    *nothing = 1;
+}
+int main() {
+    char room[64];
+    overwrite(room);
+    return room[0];
+}
+";
+    let flags = ["-g", "-O1", "-fno-stack-protector"];
+    let crash = crash_of(&mut Command::new(program(folder.path(), "gcc", &flags, "a.c", source)));
+    assert!(crash.headline().starts_with("segmentation fault in overwrite at a.c:6"), "{}", crash.headline());
+    assert!(crash.frames.len() > 1 && crash.frames[1].guessed, "{crash:#?}");
+    assert!(crash.incomplete.as_deref().is_some_and(|why| why.contains("may be damaged")), "{crash:#?}");
+}
+
+#[test]
 fn a_library_without_unwind_information_is_left_by_a_guess() {
     if !has("musl-gcc") {
         return;
