@@ -132,7 +132,7 @@ fn listed(modules: &[Module], walk: &Walk) -> (Vec<domain::Module>, u32) {
         domain::Module {
             path: module.path.chars().take(512).collect(),
             base: hex(module.base),
-            bytes: module.end - module.base,
+            bytes: module.end.saturating_sub(module.base),
             build_id: module.build_id.as_ref().map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
         }
     });

@@ -117,13 +117,14 @@ impl Lookup {
         let mut units: Vec<(usize, Vec<usize>)> = Vec::new();
         let mut missing: Vec<usize> = (0..addresses.len()).collect();
         let mut assign = |unit: usize, missing: &mut Vec<usize>, holds: &dyn Fn(u64) -> bool| {
+            if !missing.iter().any(|i| holds(addresses[*i])) {
+                return;
+            }
             let (found, left): (Vec<_>, Vec<_>) = missing.drain(..).partition(|i| holds(addresses[*i]));
             *missing = left;
-            if !found.is_empty() {
-                match units.iter_mut().find(|(known, _)| *known == unit) {
-                    Some((_, of_unit)) => of_unit.extend(found),
-                    None => units.push((unit, found)),
-                }
+            match units.iter_mut().find(|(known, _)| *known == unit) {
+                Some((_, of_unit)) => of_unit.extend(found),
+                None => units.push((unit, found)),
             }
         };
         // Some compilers write a table; not all, and it need not hold all units.

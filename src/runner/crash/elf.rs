@@ -16,7 +16,8 @@ const LONGEST_SYMBOL: usize = 4096;
 /// The longest compressed section that is unpacked, in bytes when unpacked: those of all together are bounded by the budget.
 const LONGEST_UNPACKED: u64 = 192 << 20;
 
-pub(super) const PT_LOAD: u32 = 1;
+const PT_LOAD: u32 = 1;
+const PF_X: u32 = 1;
 const PT_NOTE: u32 = 4;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const SHT_SYMTAB: u32 = 2;
@@ -48,10 +49,12 @@ fn head(source: &Source, at: u64) -> Option<[u8; 64]> {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
-    pub(super) kind: u32,
+    kind: u32,
+    is_code: bool,
     offset: u64,
-    pub(super) address: u64,
+    address: u64,
     file_size: u64,
+    memory_size: u64,
 }
 
 /// The segments of the ELF file that begins there.
@@ -64,9 +67,11 @@ pub(super) fn segments(source: &Source, at: u64) -> Option<Vec<Segment>> {
     let bytes = source.up_to(at.checked_add(table)?, size * count.min(MOST_SEGMENTS));
     let segment = |entry: &[u8]| Segment {
         kind: u32_at(entry, 0),
+        is_code: u32_at(entry, 4) & PF_X != 0,
         offset: u64_at(entry, 8),
         address: u64_at(entry, 16),
         file_size: u64_at(entry, 32),
+        memory_size: u64_at(entry, 40),
     };
     Some(bytes.chunks_exact(size).map(segment).collect())
 }
@@ -77,6 +82,17 @@ pub(super) fn first_address(segments: &[Segment]) -> Option<u64> {
         .iter()
         .find(|segment| segment.kind == PT_LOAD)
         .map(|segment| segment.address.wrapping_sub(segment.offset) & !0xfff)
+}
+
+/// An address of code.
+pub(super) fn code_address(segments: &[Segment]) -> Option<u64> {
+    segments.iter().find(|segment| segment.kind == PT_LOAD && segment.is_code).map(|segment| segment.address)
+}
+
+/// The address behind all that is loaded, to the page.
+pub(super) fn end_address(segments: &[Segment]) -> Option<u64> {
+    let loaded = segments.iter().filter(|segment| segment.kind == PT_LOAD);
+    loaded.filter_map(|s| s.address.checked_add(s.memory_size)?.checked_next_multiple_of(0x1000)).max()
 }
 
 /// Where the table is by which unwind information is found.

@@ -1,10 +1,11 @@
 //! The files whose code a process has mapped.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::elf::{self, Segment};
 use super::maps::{Mapping, Maps};
@@ -16,8 +17,8 @@ pub(super) struct Module {
     pub(super) path: String,
     pub(super) base: u64,
     pub(super) end: u64,
-    /// What is added to the addresses in the file; `None` of what is no ELF file.
-    pub(super) bias: Option<u64>,
+    /// What is added to the addresses in the file.
+    pub(super) bias: u64,
     pub(super) build_id: Option<Vec<u8>>,
     pub(super) segments: Vec<Segment>,
     /// Whether it is the program that was executed.
@@ -43,29 +44,34 @@ pub(super) fn find(process: i32, maps: &Maps, memory: &Source, goes_on: impl Fn(
     let program = std::fs::metadata(format!("/proc/{process}/exe")).ok();
     let program_path = std::fs::read_link(format!("/proc/{process}/exe")).ok();
     let mut modules: Vec<Module> = Vec::new();
-    for mapping in maps.iter().filter(|mapping| !mapping.path.is_empty()) {
-        let same = |module: &&mut Module| {
-            (&module.mapping.path, module.mapping.inode, module.mapping.device)
-                == (&mapping.path, mapping.inode, mapping.device)
+    for mapping in maps.iter().filter(|mapping| !mapping.path.is_empty() && mapping.offset == 0) {
+        if modules.len() == MOST_MODULES || !goes_on() {
+            break;
+        }
+        // A small module may have its file's beginning mapped twice, once as code.
+        let within = modules.last().is_some_and(|module| mapping.start < module.end);
+        let is_file_or_kernels = mapping.inode != 0 || mapping.path == "[vdso]";
+        if within || !is_file_or_kernels {
+            continue;
+        }
+        let Some(segments) = elf::segments(memory, mapping.start) else { continue };
+        let Some(bias) = elf::first_address(&segments).map(|first| mapping.start.wrapping_sub(first)) else { continue };
+        // A program may map its own file, or another's, to read it: then its code is not where its headers say.
+        let is_loaded = elf::code_address(&segments).is_some_and(|code| {
+            maps.at(code.wrapping_add(bias))
+                .is_some_and(|m| m.execute && (&m.path, m.inode) == (&mapping.path, mapping.inode))
+        });
+        let Some(end) = elf::end_address(&segments).map(|end| end.wrapping_add(bias)).filter(|_| is_loaded) else {
+            continue;
         };
-        if let Some(module) = modules.last_mut().filter(same) {
-            module.end = mapping.end;
-            continue;
-        }
-        // Other files that are mapped from their start are data, or so it seems.
-        if modules.len() == MOST_MODULES || mapping.offset != 0 || !goes_on() || !is_module(maps, mapping) {
-            continue;
-        }
-        let segments = elf::segments(memory, mapping.start).unwrap_or_default();
-        let bias = elf::first_address(&segments).map(|first| mapping.start.wrapping_sub(first));
         let is_program = program.as_ref().is_some_and(|program| is_file(mapping, program))
             || program_path.as_ref().is_some_and(|path| path.as_os_str() == mapping.path.as_str());
         modules.push(Module {
             path: mapping.path.trim_end_matches(DELETED).to_owned(),
             base: mapping.start,
-            end: mapping.end,
+            end,
             bias,
-            build_id: bias.and_then(|bias| elf::build_id_in_memory(memory, &segments, bias)),
+            build_id: elf::build_id_in_memory(memory, &segments, bias),
             segments,
             is_program,
             mapping: mapping.clone(),
@@ -73,14 +79,6 @@ pub(super) fn find(process: i32, maps: &Maps, memory: &Source, goes_on: impl Fn(
         });
     }
     modules
-}
-
-/// Whether the file that begins there has code that is mapped.
-fn is_module(maps: &Maps, first: &Mapping) -> bool {
-    if first.inode == 0 {
-        return first.path == "[vdso]";
-    }
-    maps.iter().any(|m| m.execute && (&m.path, m.inode, m.device) == (&first.path, first.inode, first.device))
 }
 
 fn is_file(mapping: &Mapping, meta: &std::fs::Metadata) -> bool {
@@ -111,7 +109,7 @@ impl Module {
 
     /// The address that the file has for one of the process.
     pub(super) fn in_file(&self, address: u64) -> u64 {
-        address.wrapping_sub(self.bias.unwrap_or(self.base))
+        address.wrapping_sub(self.bias)
     }
 
     /// What is in the file, once it was opened.
@@ -161,16 +159,21 @@ impl Module {
         }
         let mut beginning = [0; 4096];
         let length = memory.read_at(&mut beginning, self.base);
-        length > 0 && self.bias.is_some() && {
+        length > 0 && {
             let mut other = [0; 4096];
             super::source::read_file(file, &mut other[..length], 0) == length && beginning == other
         }
     }
 }
 
-/// Opens a regular file. A job may have put anything else at the path, such as a pipe that nobody writes to.
+/// Opens a regular file. A job may have put anything else at the path, such as a pipe that nobody writes to, or a device
+/// that does something when it is opened.
 pub(super) fn open(path: &str) -> Option<File> {
+    let only_named = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&only_named).ok()?.st_mode) != FileType::RegularFile {
+        return None;
+    }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?);
-    file.metadata().ok()?.is_file().then_some(file)
+    let again = format!("/proc/self/fd/{}", only_named.as_raw_fd());
+    rustix::fs::openat(CWD, again, flags, Mode::empty()).ok().map(File::from)
 }

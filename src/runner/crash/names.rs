@@ -25,6 +25,8 @@ pub(super) fn demangled(name: &str) -> String {
             .recursion_limit(DEEPEST);
         if let Ok(symbol) = cpp_demangle::Symbol::new_with_options(name, &parse) {
             let _ = symbol.structured_demangle(&mut text, &options);
+            let length = text.0.trim_end_matches(" const").len();
+            text.0.truncate(length);
         }
     }
     if text.0.is_empty() {
@@ -67,7 +69,7 @@ mod tests {
             ("_ZZ4mainENKUlvE_clEv", "main::{lambda()#1}::operator()"),
             ("_ZN4core9panicking5panic17h0123456789abcdefE", "core::panicking::panic"),
             (
-                "_ZN67_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$core..ops..index..Index$GT$5index17h0123456789abcdefE.llvm.7",
+                "_ZN68_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$core..ops..index..Index$GT$5index17h0123456789abcdefE.llvm.7",
                 "<alloc::vec::Vec<T> as core::ops::index::Index>::index",
             ),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),

@@ -61,14 +61,14 @@ pub(super) struct Tables {
 
 impl Tables {
     /// Those of a module whose file was opened, if it could be.
-    pub(super) fn of(module: &Module, memory: &Source, maps: &Maps, budget: &Rc<Budget>) -> Option<Self> {
-        let bias = module.bias?;
+    pub(super) fn of(module: &Module, memory: &Source, maps: &Maps, budget: &Rc<Budget>) -> Self {
+        let bias = module.bias;
         let window = |start: u64, length: u64| Window::new(memory.clone(), start, length, budget.clone());
         let table = elf::unwind_table(&module.segments)
             .and_then(|(address, length)| ByTable::new(address.wrapping_add(bias), length, maps, window));
         let elf = || module.file().and_then(|file| Elf::parse(file.clone()));
         let mut tables = Self { bias, eh_frame: table, listed: None, debug_frame: None };
-        let Some(elf) = elf() else { return Some(tables) };
+        let Some(elf) = elf() else { return tables };
         if tables.eh_frame.is_none()
             && let Some(section) = elf.section(".eh_frame")
         {
@@ -81,7 +81,7 @@ impl Tables {
         {
             tables.debug_frame = Some(Listed::new(window.into(), BaseAddresses::default()));
         }
-        Some(tables)
+        tables
     }
 
     /// The rules of the function that holds this address of the process, there.

@@ -105,6 +105,12 @@ fn has(compiler: &str) -> bool {
     Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
+/// What was captured may go to another thread.
+const _: fn() = || {
+    fn goes<T: Send>() {}
+    goes::<super::Capture>();
+};
+
 fn do_run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -57,7 +57,7 @@ pub(super) struct Stack<'a> {
     words: Window,
     maps: &'a Maps,
     modules: &'a mut [Module],
-    tables: HashMap<usize, Option<Tables>>,
+    tables: HashMap<usize, Tables>,
     rules: HashMap<u64, Option<Rc<Rules>>>,
     budget: Rc<Budget>,
 }
@@ -114,27 +114,35 @@ impl<'a> Stack<'a> {
             };
             (frame, at_instruction, guessed) = match caller {
                 (Caller::None, _) => break,
-                (Caller::Is(caller), signal) if signal || caller.stack() > frame.stack() => {
-                    // Threads and programs begin with a return address of nothing.
-                    if caller.counter() == 0 {
-                        break;
-                    }
-                    (caller, signal, false)
-                }
+                // Threads and programs begin with a return address of nothing.
+                (Caller::Is(caller), _) if caller.counter() == 0 && caller.stack() > frame.stack() => break,
+                (Caller::Is(caller), signal) if self.is_plausible(&caller, &frame, signal) => (caller, signal, false),
                 _ if !self.maps.is_code(instruction) && !first => {
                     walk.incomplete = Some("the stack leads to where no code is: it may be damaged");
                     break;
                 }
-                _ => match guess::caller(&self.words, self.maps, &frame, instruction) {
-                    Some((caller, sure)) => (caller, false, !sure),
-                    None => {
-                        walk.incomplete = Some("a function has no unwind information");
-                        break;
+                (unlikely, _) => {
+                    walk.incomplete = walk.incomplete.or(match unlikely {
+                        Caller::Is(_) => Some("a return address leads to where no code is: the stack may be damaged"),
+                        _ => None,
+                    });
+                    match guess::caller(&self.words, self.maps, &frame, instruction) {
+                        Some((caller, sure)) => (caller, false, !sure),
+                        None => {
+                            walk.incomplete = walk.incomplete.or(Some("a function has no unwind information"));
+                            break;
+                        }
                     }
-                },
+                }
             };
         }
         walk
+    }
+
+    /// Whether a caller can be the one that the unwind information says: stacks grow down, and code is where it leads to. A
+    /// signal's handler may have had a stack of its own.
+    fn is_plausible(&self, caller: &Frame, frame: &Frame, of_signal: bool) -> bool {
+        of_signal || (caller.stack() > frame.stack() && self.maps.is_code(caller.counter().wrapping_sub(1)))
     }
 
     /// The place of the module that has code there.
@@ -153,7 +161,7 @@ impl<'a> Stack<'a> {
             self.modules[module].open(self.process, self.memory);
             Tables::of(&self.modules[module], self.memory, self.maps, &self.budget)
         });
-        let rules = tables.as_ref().and_then(|tables| tables.rules(address)).map(Rc::new);
+        let rules = tables.rules(address).map(Rc::new);
         self.rules.insert(address, rules.clone());
         rules
     }

@@ -89,6 +89,26 @@ fn a_program_that_is_gone_is_read_by_what_the_kernel_holds() {
     }
 }
 
+#[test]
+fn a_program_that_has_mapped_its_own_file_is_found_where_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "\
+#include <fcntl.h>
+#include <sys/mman.h>
+int main(int argc, char** argv) {
+    char* file = mmap(0, 4096 * 8, PROT_READ, MAP_PRIVATE, open(argv[0], O_RDONLY), 0);
+    *(volatile char*)file = argc;
+    return 0;
+}
+";
+    // Linkers leave room between segments or none, and map a small file's beginning once or twice.
+    for flags in [&["-g"][..], &["-g", "-Wl,-z,noseparate-code"], &["-g", "-no-pie"], &["-g", "-static"]] {
+        let crash = crash_of(&mut Command::new(program(folder.path(), "gcc", flags, "a.c", source)));
+        assert!(crash.headline().starts_with("segmentation fault in main at a.c:5"), "{flags:?} {crash:#?}");
+        assert_eq!(crash.points_at, Some(PointsAt::ReadOnly));
+    }
+}
+
 const CHAIN: &str = "\
 __attribute__((noinline)) void broken(int* volatile p) {
     *p = 1;
@@ -123,6 +143,30 @@ fn without_unwind_information_callers_are_guessed() {
         assert!(crash.frames[..3].iter().all(|frame| !frame.guessed));
         assert_eq!(crash.headline(), "segmentation fault in broken at a.c:2, called from middle at a.c:7; address 0x0");
     }
+}
+
+#[test]
+fn of_a_stack_that_is_overwritten_the_rest_is_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "\
+int* volatile nothing;
+__attribute__((noinline)) void overwrite(volatile char* from) {
+    volatile char room[16];
+    from = room;
+    for (int i = 0; i < 16 + 32; i++) from[i] = 'A';
+    *nothing = 1;
+}
+int main() {
+    char room[64];
+    overwrite(room);
+    return room[0];
+}
+";
+    let flags = ["-g", "-O1", "-fno-stack-protector"];
+    let crash = crash_of(&mut Command::new(program(folder.path(), "gcc", &flags, "a.c", source)));
+    assert!(crash.headline().starts_with("segmentation fault in overwrite at a.c:6"), "{}", crash.headline());
+    assert!(crash.frames.len() > 1 && crash.frames[1].guessed, "{crash:#?}");
+    assert!(crash.incomplete.as_deref().is_some_and(|why| why.contains("may be damaged")), "{crash:#?}");
 }
 
 #[test]
