@@ -91,6 +91,7 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
     findings.push(limits::processes(slots));
     findings.push(limits::inotify());
     findings.push(system::kernel());
+    findings.push(system::crash_reports());
     findings.push(system::clock(clock));
     findings.extend(certificate::check(config, clock));
     findings

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Finding, size};
 use crate::config::Config;
 use crate::domain::{Clock, Timestamp};
-use crate::runner::memory_cgroup;
+use crate::runner::{self, memory_cgroup};
 
 /// Compares the memory of this host with what jobs may take together.
 pub(super) fn memory(config: &Config, slots: usize) -> Finding {
@@ -86,6 +86,22 @@ pub(super) fn kernel() -> Finding {
         Finding::ok(CHECK, format!("Linux {release}"))
     } else {
         Finding::warning(CHECK, format!("Linux {release} lacks {}", lacks.join(" and ")), "use Linux 5.14 or newer")
+    }
+}
+
+/// Whether crashes of jobs can be reported.
+pub(super) fn crash_reports() -> Finding {
+    const CHECK: &str = "crash reports";
+    const CURE: &str = "allow ptrace: see docs/operations/crash-reports.md; or set crash_report = false in [defaults]";
+    // A thread of its own: what spawns gives up some of its rights.
+    let probe = std::thread::spawn(|| {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        runner::probe_tracing(&program)
+    });
+    match probe.join() {
+        Ok(Ok(())) => Finding::ok(CHECK, "jobs can be traced"),
+        Ok(Err(why)) => Finding::warning(CHECK, format!("jobs can't be traced: {why}"), CURE),
+        Err(_) => Finding::warning(CHECK, "the check has panicked; please report this", CURE),
     }
 }
 

@@ -25,31 +25,41 @@ pub fn canonical_text(outcome: &Outcome, error: Option<&str>, crash: Option<&Cra
         None => without_preface(outcome, error),
     };
     let said = last_lines(said, TAIL);
-    let place = crash.and_then(place_line);
+    let place = crash.and_then(place);
     let own = own_words(outcome, said).filter(|_| place.is_none() || !matches!(outcome, Outcome::Exit { .. }));
+    let first = match (own, place) {
+        (Some(own), Some(place)) => Some(format!("{own}{IN}{place}")),
+        (None, Some(place)) => Some(format!("{PLACE}{place}")),
+        (own, None) => own,
+    };
     let said = Some(said).filter(|said| !said.is_empty());
-    [own.as_deref(), place.as_deref(), said].into_iter().flatten().collect::<Vec<_>>().join("\n")
+    [first.as_deref(), said].into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-/// What a line begins with that says where a crash was.
+/// What the first line begins with that only says where a crash was.
 const PLACE: &str = "[crashed in] ";
-/// What stands between the functions in such a line, the inner one first.
+/// What stands before the place of a crash behind what Jobber says of a signal.
+const IN: &str = " in ";
+/// What stands between the functions of a place, the inner one first.
 const CALLED_FROM: &str = " < ";
 
-/// The line that says where a crash was. It is no part of what is masked: `f1` and `f2` are two places.
-fn place_line(crash: &Crash) -> Option<String> {
-    let functions = crash.fingerprint_frames();
-    let line = format!("{PLACE}{}", functions.join(CALLED_FROM));
-    (!functions.is_empty()).then(|| line.replace(['\n', '\r'], " "))
+/// Where a crash was. It is no part of what is masked: `f1` and `f2` are two places.
+fn place(crash: &Crash) -> Option<String> {
+    let functions = crash.fingerprint_frames().join(CALLED_FROM).replace(['\n', '\r'], " ");
+    (!functions.is_empty()).then_some(functions)
 }
 
-/// Splits a failure's text into what it says and the line that says where it crashed, which is one of the first two.
+/// Splits a failure's text into what it says and where it crashed, as its first line tells.
 fn split_place(text: &str) -> (Cow<'_, str>, Option<&str>) {
-    let Some((at, place)) = text.lines().take(2).enumerate().find(|(_, line)| line.starts_with(PLACE)) else {
-        return (text.into(), None);
-    };
-    let rest: Vec<&str> = text.lines().enumerate().filter(|(i, _)| *i != at).map(|(_, line)| line).collect();
-    (rest.join("\n").into(), Some(place))
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    if let Some(place) = first.strip_prefix(PLACE) {
+        return (rest.into(), Some(place));
+    }
+    let behind = first.starts_with("killed by signal ").then(|| first.find(&[")", IN].concat())).flatten();
+    match behind {
+        Some(at) => ([&text[..=at], &text[first.len()..]].concat().into(), Some(&first[at + 1 + IN.len()..])),
+        None => (text.into(), None),
+    }
 }
 
 /// The text without the place of a crash: what a failure means does not depend on the names of functions.
@@ -207,7 +217,7 @@ mod tests {
         let first = crash(&["Image::resize(int)", "main"], 42, "0x0");
         assert_eq!(
             text(&first, "tile 7: bad"),
-            "killed by signal 11 (segmentation fault)\n[crashed in] Image::resize < main\ntile 7: bad"
+            "killed by signal 11 (segmentation fault) in Image::resize < main\ntile 7: bad"
         );
         assert_eq!(without_place(&text(&first, "tile 7")), "killed by signal 11 (segmentation fault)\ntile 7");
         assert_eq!(without_place("no crash\nat all"), "no crash\nat all");

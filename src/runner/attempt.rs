@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -21,7 +22,7 @@ use super::report;
 use super::sanitizer;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
-use super::spawn::{Cause, NotSpawned, Program, SpawnError, Spawned};
+use super::spawn::{Cause, NotSpawned, Program, SpawnError, SpawnThread, Spawned};
 use super::supervise::{LeaseDeadline, Supervisor, Terms};
 use super::table::SharedPidTable;
 use super::tracer::Scope;
@@ -198,6 +199,32 @@ pub(super) fn probe(shared: &Shared) -> Result<(), String> {
     drop(pipes);
     shared.scratch.probe().map_err(|error| error.to_string())?;
     shared.binaries.probe()
+}
+
+/// Runs a program that ends by itself, traced.
+pub(super) fn probe_tracing(program: &Path) -> Result<(), String> {
+    let body = crate::domain::JobBody::new(Vec::new(), None);
+    let spawned = SpawnThread::prepare().spawn(Program {
+        path: program,
+        arguments: &["--version".to_owned()],
+        environment: &[],
+        own_environment: &[],
+        directory: Path::new("/"),
+        cpus: None,
+        body: &body,
+        nice: 0,
+        limits: &[],
+        cgroup: None,
+        validity: None,
+        note: None,
+        trace: Some((Scope::Process, Duration::ZERO)),
+    });
+    match spawned {
+        Ok(spawned) if spawned.tracer.is_some() => Ok(()),
+        Ok(_) => Err("the kernel, or a filter of system calls, forbids ptrace".to_owned()),
+        Err(NotSpawned::Failed(error)) => Err(error.message),
+        Err(NotSpawned::Late | NotSpawned::Cgroup(_)) => Err("a process could not be started".to_owned()),
+    }
 }
 
 /// A scratch directory that is removed when the attempt is over, however it ended.

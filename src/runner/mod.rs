@@ -81,6 +81,15 @@ pub enum RunnerError {
     Panicked,
 }
 
+/// Whether a process of this user can be traced here, by running `program` so. To be called on a thread that does nothing
+/// else afterwards.
+///
+/// # Errors
+/// What keeps it from being traced, for people.
+pub fn probe_tracing(program: &std::path::Path) -> Result<(), String> {
+    attempt::probe_tracing(program)
+}
+
 /// Runs the attempts of a worker as supervised child processes.
 pub struct Runner {
     shared: Arc<attempt::Shared>,
