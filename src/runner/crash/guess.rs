@@ -36,8 +36,13 @@ pub(super) fn caller(words: &Window, maps: &Maps, frame: &Frame, instruction: u6
     let mut first = None;
     for at in (0..WORDS).map(|word| top.wrapping_add(8 * word)) {
         let Some(address) = stack.words.word_at(at) else { break };
-        let Some(call) = call_before(stack, address) else { continue };
         let found = || Frame::caller(address, at, frame.frame_pointer());
+        let Some(call) = call_before(stack, address) else {
+            if is_signal_return(words, maps, address) {
+                first.get_or_insert_with(found);
+            }
+            continue;
+        };
         let leads_here = |target: u64| target <= instruction && instruction - target < LONGEST_FUNCTION;
         if in_code && call.target.is_some_and(|target| leads_here(beyond_stub(stack, target))) {
             return Some((found(), false));
@@ -47,13 +52,21 @@ pub(super) fn caller(words: &Window, maps: &Maps, frame: &Frame, instruction: u6
     by_frame_pointer(stack, frame).or(first).map(|frame| (frame, false))
 }
 
+/// Whether the code there is what a signal's handler returns to: it asks the kernel to put back the interrupted registers.
+pub(super) fn is_signal_return(words: &Window, maps: &Maps, address: u64) -> bool {
+    const CODE: [&[u8]; 2] = [&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]];
+    let code = maps.is_code(address).then(|| words.bytes_at::<9>(address)).flatten();
+    code.is_some_and(|code| CODE.iter().any(|bytes| code.starts_with(bytes)))
+}
+
 fn by_frame_pointer(stack: Stack<'_>, frame: &Frame) -> Option<Frame> {
     let pointer = frame.frame_pointer().filter(|pointer| *pointer >= frame.stack() && pointer.is_multiple_of(8))?;
     let saved = stack.words.word_at(pointer)?;
     let at = pointer.checked_add(8)?;
     let address = stack.words.word_at(at)?;
     let further = saved > pointer || saved == 0;
-    (further && call_before(stack, address).is_some()).then(|| Frame::caller(address, at, Some(saved)))
+    let returns = call_before(stack, address).is_some() || is_signal_return(stack.words, stack.maps, address);
+    (further && returns).then(|| Frame::caller(address, at, Some(saved)))
 }
 
 /// A call instruction.

@@ -89,7 +89,8 @@ impl<'a> Stack<'a> {
         let mut guessed = false;
         loop {
             let counter = frame.counter();
-            let instruction = if at_instruction { counter } else { counter.wrapping_sub(1) };
+            let interrupted = self.interrupted_by_signal(&frame);
+            let instruction = if at_instruction || interrupted.is_some() { counter } else { counter.wrapping_sub(1) };
             let module = self.module_at(instruction);
             let rules = module.and_then(|module| self.rules(module, instruction));
             let function_bytes = rules.as_ref().map(|rules| rules.function_bytes);
@@ -103,7 +104,7 @@ impl<'a> Stack<'a> {
                 break;
             }
             // A frame that a signal interrupted is at an instruction, one that called behind it.
-            if let Some(interrupted) = self.interrupted_by_signal(&frame) {
+            if let Some(interrupted) = interrupted {
                 (frame, at_instruction, guessed) = (interrupted, true, false);
                 continue;
             }
@@ -244,13 +245,10 @@ impl<'a> Stack<'a> {
     /// The frame that a signal interrupted, if this is the code to which the signal's handler returns: it asks the kernel to
     /// put back the registers, which lie on the stack (`struct rt_sigframe`).
     fn interrupted_by_signal(&self, frame: &Frame) -> Option<Frame> {
-        const RETURN: [&[u8]; 2] = [&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]];
         /// Where the registers begin in `ucontext_t`, and how they are numbered there.
         const REGISTERS_AT: u64 = 40;
         const ORDER: [usize; REGISTERS] = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, STACK_POINTER, COUNTER];
-        let counter = frame.counter();
-        let code = self.maps.is_code(counter).then(|| self.words.bytes_at::<9>(counter))??;
-        if !RETURN.iter().any(|bytes| code.starts_with(bytes)) {
+        if !guess::is_signal_return(&self.words, self.maps, frame.counter()) {
             return None;
         }
         let mut registers = [None; REGISTERS];
