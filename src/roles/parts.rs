@@ -443,6 +443,7 @@ pub(super) fn build_runner(
         pin: config.worker.pin,
         drain: config.worker.pipe_drain,
         host_rules: config.host_rules.clone(),
+        hidden: config.secret_paths.clone(),
     };
     Ok(Runner::new(settings, environment, clock.clone(), guard, gauge)?)
 }

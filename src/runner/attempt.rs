@@ -1,6 +1,5 @@
 //! One attempt from order to report, on its own thread.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,13 +17,14 @@ use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal}
 use super::orphans::Orphans;
 use super::pool::SpawnThreadState;
 use super::report;
+use super::sandbox::Sandboxes;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
 use super::spawn::{Cause, NotSpawned, Program, SpawnError, Spawned};
 use super::supervise::{LeaseDeadline, Supervisor, Terms};
 use super::table::SharedPidTable;
 use crate::descriptors;
-use crate::domain::{AttemptReport, Clock, Outcome, Timestamp, Validity};
+use crate::domain::{AttemptReport, Clock, Outcome, SandboxLevel, SpawnFailure, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) orphans: &'static Orphans,
     pub(super) gauge: RunningGauge,
+    pub(super) sandboxes: Sandboxes,
 }
 
 /// Runs one attempt. Gives the slot back as soon as nothing of the process is left. Answers `None`
@@ -86,7 +87,7 @@ pub(super) fn run(
         let outcome = Outcome::SpawnError { reason: error.failure };
         Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
-    let (directory, _cleared) = match shared.scratch.make() {
+    let (directory, mut cleared) = match shared.scratch.make() {
         Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
         Err(error) => return refused(SpawnError::of_worker(error.to_string())),
     };
@@ -98,6 +99,12 @@ pub(super) fn run(
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
+    if let Some(sandbox) = shared.sandboxes.of(&order.job.name)
+        && sandbox.level() == SandboxLevel::Strict
+    {
+        // Compilers and libraries make their temporary files there; /tmp is shut to it.
+        variables.push(("TMPDIR".into(), directory.to_string_lossy().into_owned()));
+    }
     if !order.results_before.is_empty() {
         let file = directory.join(RESULTS_FILE);
         let text = serde_json::to_vec(&order.results_before).unwrap_or_default();
@@ -125,7 +132,7 @@ pub(super) fn run(
     if let Some(guard) = &shared.guard {
         guard.expect(thread.number, tracked.number());
     }
-    let process = match spawn(shared, thread, &slot, order, &variables, &directory, &mut restraint) {
+    let process = match spawn(shared, thread, &slot, order, &variables, &mut cleared, &mut restraint) {
         Ok(process) => process,
         Err(error) => {
             // The child may already have written its id into the table.
@@ -274,20 +281,32 @@ fn spawn(
     slot: &Slot,
     order: &RunOrder,
     variables: &[Variable],
-    directory: &Path,
+    scratch: &mut Cleared<'_>,
     restraint: &mut Restraint,
 ) -> Result<Spawned, NotSpawned> {
+    let work_dir = scratch.made.as_mut().expect("it is there until it is cleared");
     let job = &order.job;
     let arguments = order.body.arguments();
     let mut once_more = true;
     loop {
         let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
+        let confinement = match shared
+            .sandboxes
+            .of(&job.name)
+            .map(|sandbox| sandbox.confine(&path, &work_dir.path, &mut work_dir.rules))
+        {
+            Some(Ok(confinement)) => Some(confinement),
+            Some(Err(message)) => {
+                return Err(SpawnError { failure: SpawnFailure::System, message, cause: Cause::Job }.into());
+            }
+            None => None,
+        };
         let spawned = thread.spawner.spawn(Program {
             path: &path,
             arguments: &arguments,
             environment: shared.environment.shared(),
             own_environment: variables,
-            directory,
+            directory: &work_dir.path,
             cpus: shared.settings.pin.then(|| slot.cpus()),
             body: &order.body,
             nice: job.options.nice.unwrap_or(shared.settings.nice),
@@ -295,6 +314,7 @@ fn spawn(
             cgroup: restraint.cgroup(),
             validity: order.validity.as_ref(),
             note: shared.guard.as_ref().map(|table| table.place(thread.number)),
+            confinement: confinement.as_ref(),
         });
         match spawned {
             // The file was replaced after `Binaries` had resolved its path.

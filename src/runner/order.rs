@@ -59,6 +59,8 @@ pub struct RunnerSettings {
     pub drain: Duration,
     /// What this host demands of its jobs, by their names.
     pub host_rules: HostRulesByName,
+    /// Files and directories that no sandbox of *strict* may lead to: Jobber's own database and secrets.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// Why an attempt is stopped before its end.

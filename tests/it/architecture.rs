@@ -96,6 +96,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("flate2", &["api"]),
     ("prometheus_client", &["metrics"]),
     ("utoipa", &["api", "domain", "failures", "queue", "stats", "store", "wire"]),
+    ("landlock", &["runner"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tower", &["api"]),

@@ -92,6 +92,7 @@ impl Fixture {
             pin: true,
             drain: Duration::from_secs(30),
             host_rules: HostRulesByName::default(),
+            hidden: Vec::new(),
         };
         change(&mut settings);
         fs_err::create_dir_all(directory.path().join("jobs")).unwrap();
