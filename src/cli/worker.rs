@@ -7,7 +7,7 @@ use super::values::show_size;
 use super::view::{Table, View, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, ClientError, ClientErrorKind};
-use crate::domain::{JobName, ResourceName, WorkerId};
+use crate::domain::{JobName, ResourceName, SandboxLevel, WorkerId};
 use crate::queue::{RunningJob, WorkerInfo};
 
 /// `jobber worker`.
@@ -89,6 +89,11 @@ impl View for WorkerInfo {
                 "resource",
                 format!("{name}: {}", show_units(name, units, self.jobs.as_deref().unwrap_or_default())),
             );
+        }
+        match self.sandbox {
+            Some(SandboxLevel::Off) => out.field("sandbox", "none can be had in full: see `jobber doctor` there"),
+            Some(level) => out.field("sandbox", format!("up to {level}")),
+            None => {}
         }
         out.field("started", show_time(self.started_at));
         out.field("last seen", show_time(self.last_seen));

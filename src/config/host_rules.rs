@@ -47,6 +47,16 @@ fn rules(layers: &Layers, section: &str, base: &HostRules) -> Result<HostRules, 
     Ok(HostRules { crash_report, sandbox })
 }
 
+/// The files and directories that settings name and that hold secrets: the data directory, the file of the configuration
+/// itself, and those of tokens and keys.
+pub(super) fn secret_paths(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut paths: Vec<PathBuf> = layers.files.clone();
+    for key in ["data_dir", "serve.token_file", "serve.view_token_file", "serve.tls_key"] {
+        paths.extend(layers.get(key, super::path)?);
+    }
+    Ok(paths)
+}
+
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = super::path(text).ok().filter(|path| path.is_absolute());
     path.ok_or_else(|| "absolute paths, such as [\"/srv/models\"]".to_owned())

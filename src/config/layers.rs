@@ -82,6 +82,8 @@ pub(super) enum Raw {
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     values: BTreeMap<String, (Raw, Origin)>,
+    /// The files that were read.
+    pub(super) files: Vec<PathBuf>,
     /// Names that have a `[jobs.<name>]` section.
     pub(super) job_names: Vec<JobName>,
     /// Categories that have a `[policies.<category>]` section.
@@ -109,6 +111,7 @@ impl Layers {
         let table: toml::Table = text
             .parse()
             .map_err(|e: toml::de::Error| ConfigError::File { file, problem: e.to_string().trim_end().to_owned() })?;
+        self.files.push(path.to_owned());
         self.lay_table("", &table, &Origin::File(path.to_owned()))
     }
 

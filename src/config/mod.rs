@@ -60,6 +60,8 @@ pub struct Config {
     pub jobs: BTreeMap<JobName, JobOptions>,
     /// What this host demands of its jobs: sandbox and crash reports.
     pub host_rules: HostRulesByName,
+    /// Files and directories with secrets, to which no sandbox may lead.
+    pub secret_paths: Vec<PathBuf>,
     /// The rules for failures by category.
     pub policies: BTreeMap<CategoryId, CategoryRule>,
 }
@@ -235,6 +237,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         defaults,
         jobs,
         host_rules: host_rules::host_rules(layers)?,
+        secret_paths: host_rules::secret_paths(layers)?,
         policies,
     })
 }

@@ -22,7 +22,9 @@ fn the_example_file_is_up_to_date_and_means_the_defaults() {
     }
     let text = fs_err::read_to_string(path).unwrap();
     assert!(text == example(), "config.example.toml is stale: run JOBBER_BLESS=1 cargo test --lib config");
-    let (from_example, defaults) = (load(&text, &[], vec![]).unwrap(), load("", &[], vec![]).unwrap());
+    // Each is read from a file of its own, which no sandbox may lead to.
+    let loaded = |text: &str| Config { secret_paths: Vec::new(), ..load(text, &[], vec![]).unwrap() };
+    let (from_example, defaults) = (loaded(&text), loaded(""));
     assert_eq!(format!("{from_example:?}"), format!("{defaults:?}"));
 }
 

@@ -11,6 +11,7 @@ mod jobs;
 mod limits;
 mod placement;
 pub mod redis;
+mod sandbox;
 pub mod server;
 mod system;
 
@@ -92,6 +93,7 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
     findings.push(limits::inotify());
     findings.push(system::kernel());
     findings.push(system::crash_reports());
+    findings.push(sandbox::check(config));
     findings.push(system::clock(clock));
     findings.extend(certificate::check(config, clock));
     findings

@@ -7,6 +7,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::JobName;
 
 /// The rules of a host for one job.
@@ -63,7 +66,8 @@ impl Default for Sandbox {
 }
 
 /// How much a sandbox refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum SandboxLevel {
     /// Nothing: the job may do what its user may.
     #[default]

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{
     AttemptNumber, Build, Capacity, JobId, JobName, Labels, Misfit, Needs, QueueName, ResourceName, ResourceUnits,
-    Timestamp, WorkerId,
+    SandboxLevel, Timestamp, WorkerId,
 };
 
 /// A worker as it announces itself.
@@ -68,6 +68,9 @@ pub struct WorkerInfo {
     /// The memory that it divides among its jobs, in bytes; `None` when it does not divide it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_memory_bytes: Option<u64>,
+    /// The strictest sandbox that its host can do in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxLevel>,
 }
 
 /// A job that a worker runs now.
@@ -158,6 +161,7 @@ impl WorkerInfo {
             labels: Labels::default(),
             resources: ResourceUnits::default(),
             job_memory_bytes: None,
+            sandbox: None,
         }
     }
 }

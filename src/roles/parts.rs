@@ -444,6 +444,7 @@ pub(super) fn build_runner(
         drain: config.worker.pipe_drain,
         crash_patience: config.worker.crash_patience,
         host_rules: config.host_rules.clone(),
+        hidden: config.secret_paths.clone(),
     };
     Ok(Runner::new(settings, environment, clock.clone(), guard, gauge)?)
 }

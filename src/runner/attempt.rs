@@ -19,6 +19,7 @@ use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal}
 use super::orphans::Orphans;
 use super::pool::SpawnThreadState;
 use super::report;
+use super::sandbox::Sandboxes;
 use super::sanitizer;
 use super::scratch::{Scratch, WorkDir};
 use super::slots::Slot;
@@ -27,7 +28,7 @@ use super::supervise::{LeaseDeadline, Supervisor, Terms};
 use super::table::SharedPidTable;
 use super::tracer::Scope;
 use crate::descriptors;
-use crate::domain::{AttemptReport, Clock, CrashReport, Outcome, Timestamp, Validity};
+use crate::domain::{AttemptReport, Clock, CrashReport, Outcome, SandboxLevel, SpawnFailure, Timestamp, Validity};
 
 /// The name of the file in its scratch directory to which a job may write why it failed.
 const ERROR_FILE: &str = ".jobber-error";
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) orphans: &'static Orphans,
     pub(super) gauge: RunningGauge,
+    pub(super) sandboxes: Sandboxes,
 }
 
 /// Runs one attempt. Gives the slot back as soon as nothing of the process is left. Answers `None`
@@ -89,7 +91,7 @@ pub(super) fn run(
         let outcome = Outcome::SpawnError { reason: error.failure };
         Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
-    let (directory, _cleared) = match shared.scratch.make() {
+    let (directory, mut cleared) = match shared.scratch.make() {
         Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
         Err(error) => return refused(SpawnError::of_worker(error.to_string())),
     };
@@ -101,6 +103,12 @@ pub(super) fn run(
         shared.settings.pin,
         &error_file.to_string_lossy(),
     );
+    if let Some(sandbox) = shared.sandboxes.of(&order.job.name)
+        && sandbox.level() == SandboxLevel::Strict
+    {
+        // Compilers and libraries make their temporary files there; /tmp is shut to it.
+        variables.push(("TMPDIR".into(), directory.to_string_lossy().into_owned()));
+    }
     if !order.results_before.is_empty() {
         let file = directory.join(RESULTS_FILE);
         let text = serde_json::to_vec(&order.results_before).unwrap_or_default();
@@ -128,7 +136,7 @@ pub(super) fn run(
     if let Some(guard) = &shared.guard {
         guard.expect(thread.number, tracked.number());
     }
-    let process = match spawn(shared, thread, &slot, order, &variables, &directory, &mut restraint) {
+    let process = match spawn(shared, thread, &slot, order, &variables, &mut cleared, &mut restraint) {
         Ok(process) => process,
         Err(error) => {
             // The child may already have written its id into the table.
@@ -218,6 +226,7 @@ pub(super) fn probe_tracing(program: &Path) -> Result<(), String> {
         validity: None,
         note: None,
         trace: Some((Scope::Process, Duration::ZERO)),
+        confinement: None,
     });
     match spawned {
         Ok(spawned) if spawned.tracer.is_some() => Ok(()),
@@ -317,20 +326,32 @@ fn spawn(
     slot: &Slot,
     order: &RunOrder,
     variables: &[Variable],
-    directory: &Path,
+    scratch: &mut Cleared<'_>,
     restraint: &mut Restraint,
 ) -> Result<Spawned, NotSpawned> {
+    let work_dir = scratch.made.as_mut().expect("it is there until it is cleared");
     let job = &order.job;
     let arguments = order.body.arguments();
     let mut once_more = true;
     loop {
         let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
+        let confinement = match shared
+            .sandboxes
+            .of(&job.name)
+            .map(|sandbox| sandbox.confine(&path, &work_dir.path, &mut work_dir.rules))
+        {
+            Some(Ok(confinement)) => Some(confinement),
+            Some(Err(message)) => {
+                return Err(SpawnError { failure: SpawnFailure::System, message, cause: Cause::Job }.into());
+            }
+            None => None,
+        };
         let spawned = thread.spawner.spawn(Program {
             path: &path,
             arguments: &arguments,
             environment: shared.environment.shared(),
             own_environment: variables,
-            directory,
+            directory: &work_dir.path,
             cpus: shared.settings.pin.then(|| slot.cpus()),
             body: &order.body,
             nice: job.options.nice.unwrap_or(shared.settings.nice),
@@ -339,6 +360,7 @@ fn spawn(
             validity: order.validity.as_ref(),
             note: shared.guard.as_ref().map(|table| table.place(thread.number)),
             trace: trace_scope(shared, order, variables, &path).map(|scope| (scope, shared.settings.crash_patience)),
+            confinement: confinement.as_ref(),
         });
         match spawned {
             // The file was replaced after `Binaries` had resolved its path.

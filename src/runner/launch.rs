@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use rustix::process::Pid;
 
 use super::ptrace;
+use super::sandbox::Confinement;
 use super::stack::Stack;
 use crate::domain::Validity;
 
@@ -42,6 +43,8 @@ pub(super) struct Launch<'a> {
     /// The file and the offset at which the child writes its id and the end of its validity before
     /// it executes, eight bytes each.
     pub(super) note: Option<(BorrowedFd<'a>, u64)>,
+    /// The sandbox that the child lays upon itself.
+    pub(super) confinement: Option<&'a Confinement>,
     /// The child asks that this thread trace it.
     pub(super) traced: bool,
 }
@@ -66,6 +69,8 @@ pub(super) enum Refusal {
     Cgroup(i32),
     /// It could not enter its directory.
     Directory(i32),
+    /// It could not lay its sandbox upon itself.
+    Sandbox(i32),
     /// It could not be set up otherwise.
     SetUp(i32),
     /// Its program could not be executed.
@@ -118,6 +123,12 @@ struct Plan {
     /// Whether the child is to be traced, and whether it is.
     to_be_traced: bool,
     is_traced: AtomicBool,
+    /// The rules of Landlock, if any.
+    rules: Option<c_int>,
+    /// The privileges of root that are kept; null for all.
+    capabilities: *const [u32; 6],
+    /// The filter for system calls; without instructions if there is none.
+    filter: libc::sock_fprog,
     /// The step that the child is at, and the `errno` that it met there: 0 once it has executed.
     step: AtomicI32,
     errno: AtomicI32,
@@ -128,6 +139,7 @@ const CGROUP: i32 = 2;
 const DIRECTORY: i32 = 3;
 const LATE: i32 = 4;
 const EXEC: i32 = 5;
+const SANDBOX: i32 = 6;
 
 /// Makes the process, leader of a process group of its own, and returns once it has executed its program.
 pub(super) fn launch(stack: &mut Stack, launch: &Launch<'_>) -> Result<Launched, Refusal> {
@@ -157,6 +169,7 @@ enum Way {
 fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<Launched, Refusal> {
     let (arguments, environment) = (launch.arguments.pointers(), launch.environment.pointers());
     let by_itself = way == Way::Clone;
+    let filter = launch.confinement.and_then(|confinement| confinement.filter.as_deref()).unwrap_or_default();
     let plan = Plan {
         parent: rustix::process::getpid().as_raw_nonzero().get(),
         path: launch.path.as_ptr(),
@@ -173,6 +186,12 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<Launche
         note: launch.note.map(|(fd, at)| (fd.as_raw_fd(), at)),
         to_be_traced: launch.traced,
         is_traced: AtomicBool::new(false),
+        rules: launch.confinement.and_then(|confinement| Some(confinement.rules.as_ref()?.as_raw_fd())),
+        capabilities: launch.confinement.map_or(std::ptr::null(), |its| std::ptr::from_ref(&its.capabilities)),
+        filter: libc::sock_fprog {
+            len: u16::try_from(filter.len()).unwrap_or_default(),
+            filter: filter.as_ptr().cast_mut(),
+        },
         step: AtomicI32::new(SET_UP),
         errno: AtomicI32::new(0),
     };
@@ -207,6 +226,7 @@ fn launch_by(stack: &mut Stack, launch: &Launch<'_>, way: Way) -> Result<Launche
         DIRECTORY => Refusal::Directory(errno),
         LATE => Refusal::Late,
         EXEC => Refusal::Exec(errno),
+        SANDBOX => Refusal::Sandbox(errno),
         _ => Refusal::SetUp(errno),
     })
 }
@@ -410,6 +430,10 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
         let blocked = if traced { !(1u64 << (libc::SIGTRAP - 1)) } else { 0 };
         let (blocked, null) = (std::ptr::from_ref(&blocked), std::ptr::null::<u64>());
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, blocked, null, size_of::<u64>());
+        at(SANDBOX);
+        if !confine(plan) {
+            return failure();
+        }
         if !plan.until.is_null() {
             at(LATE);
             let mut now = [0 as c_long; 2];
@@ -426,6 +450,29 @@ unsafe fn set_up_and_execute(plan: &Plan) -> i32 {
         at(EXEC);
         libc::syscall(libc::SYS_execve, plan.path, plan.arguments, plan.environment);
         failure()
+    }
+}
+
+/// Lays the sandbox upon the child, which is a task with credentials of its own: the thread that waits for it is not
+/// confined. The filter comes last: it may refuse what the rest needs. Answers false when one part failed.
+///
+/// # Safety
+/// As for [`set_up_and_execute`].
+unsafe fn confine(plan: &Plan) -> bool {
+    /// The header that `capset` takes, of the version with two words for each set, for the calling thread.
+    static HEADER: [u32; 2] = [0x2008_0522, 0];
+    // SAFETY: the kernel only reads what these pointers are to: the header, and the plan's capabilities and filter.
+    unsafe {
+        if let Some(rules) = plan.rules
+            && libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) < 0
+        {
+            return false;
+        }
+        if !plan.capabilities.is_null() && libc::syscall(libc::SYS_capset, HEADER.as_ptr(), plan.capabilities) < 0 {
+            return false;
+        }
+        let filter = std::ptr::from_ref(&plan.filter);
+        plan.filter.len == 0 || libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, filter) == 0
     }
 }
 
@@ -467,6 +514,7 @@ mod tests {
             validity: None,
             note: None,
             traced: false,
+            confinement: None,
         };
         change(&mut order);
         let launched = launch_by(&mut Stack::map().unwrap(), &order, way);
@@ -565,6 +613,52 @@ mod tests {
             let homeless = run(way, "", |order| order.cgroup = Some(plain.as_fd()));
             assert!(matches!(homeless, Err(Refusal::Cgroup(_))), "{way:?}: {homeless:?}");
         }
+    }
+
+    #[test]
+    fn a_sandbox_holds_for_the_child_and_not_for_the_thread_that_made_it() {
+        use super::super::sandbox::{SandboxSupport, Sandboxes};
+        use crate::domain::{HostRules, HostRulesByName, JobName, Sandbox, SandboxLevel};
+        if SandboxSupport::detect().level() == SandboxLevel::Off {
+            eprintln!("skipped: this kernel can't do it");
+            return;
+        }
+        let sandbox = Sandbox { level: SandboxLevel::Strict, ..Sandbox::default() };
+        let defaults = HostRules { sandbox, ..HostRules::default() };
+        let rules = HostRulesByName { defaults: defaults.into(), ..HostRulesByName::default() };
+        let sandboxes: &Sandboxes = Box::leak(Box::new(Sandboxes::new(&rules, &[], SandboxSupport::detect()).unwrap()));
+        let directory = tempfile::tempdir().unwrap();
+        let (secret, scratch) = (directory.path().join("secret"), directory.path().join("scratch"));
+        fs_err::write(&secret, "known").unwrap();
+        fs_err::create_dir(&scratch).unwrap();
+        let sandbox = sandboxes.of(&JobName::parse("any").unwrap()).unwrap();
+        let script = format!(
+            "grep ^Seccomp: /proc/self/status; grep ^CapEff: /proc/self/status; echo mine > {0}/file && cat {0}/file
+            prlimit --pid $PPID --nofile > /dev/null 2>&1 && echo reached the parent
+            cat {1} 2> /dev/null; kill -0 $PPID 2> /dev/null && echo could signal it; true",
+            scratch.display(),
+            secret.display()
+        );
+        // The thread may not gain rights by programs, as those that spawn jobs.
+        std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            for way in WAYS {
+                let free = run(way, &script, |_| {}).unwrap();
+                let free: Vec<&str> = free.lines().collect();
+                assert_eq!(free[0], "Seccomp:\t0", "{way:?}");
+                assert_eq!(free[2..], ["mine", "reached the parent", "knowncould signal it"], "{way:?}");
+                let confinement =
+                    Box::leak(Box::new(sandbox.confine("/bin/sh".as_ref(), &scratch, &mut None).unwrap()));
+                let confined = run(way, &script, |order| order.confinement = Some(confinement)).unwrap();
+                let lines: Vec<&str> = confined.lines().collect();
+                assert_eq!(lines, ["Seccomp:\t2", "CapEff:\t0000000000000000", "mine"], "{way:?}");
+                let own = fs_err::read_to_string("/proc/thread-self/status").unwrap();
+                assert!(own.contains("\nSeccomp:\t0\n"), "{own}");
+                assert_eq!(fs_err::read_to_string(&secret).unwrap(), "known");
+            }
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

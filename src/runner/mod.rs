@@ -30,6 +30,7 @@ mod pool;
 mod procfs;
 mod ptrace;
 mod report;
+mod sandbox;
 mod sanitizer;
 mod scratch;
 pub mod slots;
@@ -57,9 +58,10 @@ pub use gauge::{Running, RunningAttempt, RunningGauge};
 pub use guard::{Guard, Presence, run_guard};
 pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
+pub use sandbox::{SandboxSupport, check as check_sandboxes};
 pub use slots::{Slot, Slots};
 
-use crate::domain::{AttemptReport, Build, Clock, JobName, Outcome, SpawnFailure};
+use crate::domain::{AttemptReport, Build, Clock, JobName, Outcome, SandboxLevel, SpawnFailure};
 
 /// Why Jobber could not do its own work.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,9 @@ pub enum RunnerError {
     /// The scratch directory can't be used.
     #[error("couldn't prepare the scratch directory")]
     Scratch(#[source] io::Error),
+    /// A sandbox would lead to what no job may see.
+    #[error("{0}")]
+    Sandbox(String),
     /// No process can be started here now, whatever the job: nothing was started.
     #[error("{0}")]
     Impeded(String),
@@ -105,7 +110,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunnerError::JobsDir`] when a relative path means nothing, [`RunnerError::Scratch`] when
-    /// the scratch directory can't be made.
+    /// the scratch directory can't be made, [`RunnerError::Sandbox`] when one would lead to what is hidden.
     pub fn new(
         settings: RunnerSettings,
         environment: Vec<(String, String)>,
@@ -135,6 +140,8 @@ impl Runner {
             orphans: orphans::Orphans::adopt(),
             gauge,
             clock,
+            sandboxes: sandbox::Sandboxes::new(&settings.host_rules, &settings.hidden, SandboxSupport::detect())
+                .map_err(RunnerError::Sandbox)?,
             settings,
         };
         Ok(Self { shared: Arc::new(shared), pool: pool::Pool::default() })
@@ -189,20 +196,30 @@ impl Runner {
         answer.await.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Impeded)
     }
 
-    /// Whether there is no binary of this name that this machine could execute, though there is a jobs directory.
+    /// Whether there is no binary of this name that this machine could execute, though there is a jobs directory, or the
+    /// machine can't do what the sandbox of such jobs says.
     pub fn lacks(&self, name: &JobName) -> bool {
-        self.shared.binaries.lacks(name)
+        self.shared.sandboxes.lacks(name) || self.shared.binaries.lacks(name)
     }
 
-    /// Whether there is something of this name in the jobs directory that this machine can't execute.
+    /// Whether there is something of this name in the jobs directory that this machine can't execute, or not in the sandbox
+    /// that it asks for.
     pub fn has_unusable(&self, name: &JobName) -> bool {
-        self.shared.binaries.has_unusable(name)
+        (self.shared.sandboxes.lacks(name) && !self.shared.binaries.lacks(name))
+            || self.shared.binaries.has_unusable(name)
     }
 
-    /// The jobs that can be run here, by the files in the jobs directory. `None` when the directory
+    /// The strictest sandbox that this host can do in full.
+    pub fn sandbox_level(&self) -> SandboxLevel {
+        self.shared.sandboxes.support().level()
+    }
+
+    /// The jobs that can be run here, by the files in the jobs directory and by their sandboxes. `None` when the directory
     /// can't be read, or holds more than `most` jobs.
     pub fn job_names(&self, most: usize) -> Option<Vec<JobName>> {
-        self.shared.binaries.names(most)
+        let mut names = self.shared.binaries.names(most)?;
+        names.retain(|name| !self.shared.sandboxes.lacks(name));
+        Some(names)
     }
 
     /// Which builds the binaries of these jobs are, those left out whose build can't be told. May read all of them, and ends

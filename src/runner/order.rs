@@ -61,6 +61,8 @@ pub struct RunnerSettings {
     pub crash_patience: Duration,
     /// What this host demands of its jobs, by their names.
     pub host_rules: HostRulesByName,
+    /// Files and directories that no sandbox of *strict* may lead to: Jobber's own database and secrets.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// Why an attempt is stopped before its end.

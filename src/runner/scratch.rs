@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use super::sandbox::KeptRules;
 use crate::domain::WorkerId;
 
 const PREFIX: &str = "jobber-";
@@ -49,6 +50,8 @@ pub(super) struct WorkDir {
     directory: OwnedFd,
     /// The metadata of the directory when it was made.
     made: Stat,
+    /// The rules of a sandbox that lets a job use it.
+    pub(super) rules: Option<KeptRules>,
 }
 
 impl WorkDir {
@@ -153,7 +156,7 @@ impl Scratch {
                 let _ = rustix::fs::unlinkat(&root.directory, &name, AtFlags::REMOVEDIR);
                 named(error, "couldn't open the scratch directory", &path)
             })?;
-            return Ok(WorkDir { root, name, path, directory, made });
+            return Ok(WorkDir { root, name, path, directory, made, rules: None });
         }
     }
 

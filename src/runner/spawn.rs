@@ -23,9 +23,10 @@ use super::alarm::Alarm;
 use super::binary::BinaryError;
 use super::environment::Variable;
 use super::launch::{Launch, Launched, Refusal, Strings, launch};
+use super::sandbox::Confinement;
 use super::stack::Stack;
 use super::tracer::{self, Scope, Tracer};
-use crate::domain::{JobBody, SpawnFailure, Validity};
+use crate::domain::{JobBody, SandboxLevel, SpawnFailure, Validity};
 
 /// The program to spawn, with its surroundings and its limits.
 pub(super) struct Program<'a> {
@@ -51,6 +52,8 @@ pub(super) struct Program<'a> {
     pub(super) note: Option<(BorrowedFd<'a>, u64)>,
     /// What of it is traced, and how long a crash may be looked at.
     pub(super) trace: Option<(Scope, Duration)>,
+    /// The sandbox that it runs in.
+    pub(super) confinement: Option<&'a Confinement>,
 }
 
 /// A process that runs, leader of a process group of its own.
@@ -221,6 +224,7 @@ impl SpawnThread {
             validity: program.validity,
             note: program.note,
             traced: program.trace.is_some() && self.alarm.is_some(),
+            confinement: program.confinement,
         };
         let started = Instant::now();
         let Launched { pid, pidfd, traced } = launch_patiently(stack, &order).map_err(|refusal| match refusal {
@@ -228,6 +232,11 @@ impl SpawnThread {
             Refusal::Cgroup(errno) => NotSpawned::Cgroup(io::Error::from_raw_os_error(errno)),
             Refusal::Directory(errno) => {
                 SpawnError::system("couldn't enter the scratch directory", io::Error::from_raw_os_error(errno)).into()
+            }
+            Refusal::Sandbox(errno) => {
+                let message = format!("couldn't put it into its sandbox: {}", io::Error::from_raw_os_error(errno));
+                let cause = if errno == libc::ENOMEM { Cause::Worker } else { Cause::Job };
+                SpawnError { failure: SpawnFailure::System, message, cause }.into()
             }
             Refusal::SetUp(errno) => {
                 SpawnError::system("couldn't set a process up", io::Error::from_raw_os_error(errno)).into()
@@ -237,7 +246,13 @@ impl SpawnThread {
                     .into()
             }
             Refusal::Exec(errno) => {
-                let error = explain(&io::Error::from_raw_os_error(errno), program.path);
+                let mut error = explain(&io::Error::from_raw_os_error(errno), program.path);
+                if errno == libc::EACCES && program.confinement.is_some_and(|its| its.level == SandboxLevel::Strict) {
+                    error.message.push_str(
+                        "; sandbox = \"strict\" lets it use the system's programs only: is its interpreter or loader \
+                         one of those that sandbox_read lists?",
+                    );
+                }
                 // With less memory than its program needs to begin, it is the job that asked for too little.
                 let is_limited = program.limits.iter().any(|(resource, _)| *resource == libc::RLIMIT_DATA);
                 let cause = match errno {

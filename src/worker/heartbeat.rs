@@ -135,6 +135,7 @@ pub(super) async fn beat(
             labels: worker.settings.labels.clone(),
             resources: worker.slots.total().resources.clone(),
             job_memory_bytes: worker.slots.total().memory_bytes,
+            sandbox: Some(worker.runner.sandbox_level()),
         };
         METRICS.worker.set_load(Load {
             slots: me.slots,

@@ -99,6 +99,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("rustc_demangle", &["runner"]),
     ("prometheus_client", &["metrics"]),
     ("utoipa", &["api", "domain", "failures", "queue", "stats", "store", "wire"]),
+    ("landlock", &["runner"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
     ("tower", &["api"]),

@@ -1,29 +1,9 @@
 //! What a job can do to its worker, what a worker does about processes that would outlive a job or itself.
 
-use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
-
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::harness::{Jobber, Place, Start, eventually};
-
-/// Nobody in particular: not root, who may do everything to everybody.
-const NOBODY: &str = "65534";
-
-/// Lets the process run as a user without rights, if the tests run as root; else it does so anyway.
-fn as_nobody(place: &Arc<Place>, start: Start) -> Start {
-    let start = start.at(place);
-    if !rustix::process::geteuid().is_root() {
-        return start;
-    }
-    let place = place.path();
-    std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o777)).unwrap();
-    // Its standard output is given to that user, too, so that it can be opened again.
-    let drop_rights =
-        format!("chown {NOBODY} /proc/self/fd/1; exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups \"$@\"");
-    start.by(&["sh", "-c", &drop_rights, "sh"])
-}
+use crate::harness::{Jobber, Place, Start, as_nobody, eventually};
 
 /// Runs a job to its end; what the API says of it.
 async fn run(jobber: &Jobber, body: Value) -> Value {

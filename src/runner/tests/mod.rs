@@ -93,6 +93,7 @@ impl Fixture {
             drain: Duration::from_secs(30),
             crash_patience: FOR_EVER,
             host_rules: HostRulesByName::default(),
+            hidden: Vec::new(),
         };
         change(&mut settings);
         fs_err::create_dir_all(directory.path().join("jobs")).unwrap();

@@ -134,6 +134,23 @@ impl Place {
     }
 }
 
+/// Nobody in particular: not root, who may do everything to everybody.
+const NOBODY: &str = "65534";
+
+/// Lets the process run as a user without rights, if the tests run as root; else it does so anyway.
+pub fn as_nobody(place: &Arc<Place>, start: Start) -> Start {
+    let start = start.at(place);
+    if !rustix::process::geteuid().is_root() {
+        return start;
+    }
+    let place = place.path();
+    std::fs::set_permissions(place, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    // Its standard output is given to that user, too, so that it can be opened again.
+    let drop_rights =
+        format!("chown {NOBODY} /proc/self/fd/1; exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups \"$@\"");
+    start.by(&["sh", "-c", &drop_rights, "sh"])
+}
+
 /// Builds the C++ jobs once and says where they are.
 pub fn cpp_build_dir() -> PathBuf {
     static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();

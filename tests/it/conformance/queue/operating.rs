@@ -294,6 +294,7 @@ fn worker(id: &WorkerId) -> WorkerInfo {
         labels: Labels::default(),
         resources: ResourceUnits::default(),
         job_memory_bytes: None,
+        sandbox: None,
     }
 }
 
