@@ -21,7 +21,7 @@ const TIME: Duration = Duration::from_secs(2);
 /// lies in it, too.
 fn read_all(bytes: &[u8], addresses: &[u64], registers: &[u64]) {
     let started = Instant::now();
-    let source = Source::Bytes(bytes.into());
+    let source = Source::Bytes(bytes.to_vec().into());
     let budget = || Budget::new(started + TIME, 3_000_000, 64 << 20);
     if let Some(elf) = Elf::parse(source.clone()) {
         elf.symbols(addresses, &budget());
