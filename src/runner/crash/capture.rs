@@ -20,7 +20,7 @@ const LONGEST_MAPS: usize = 8 << 20;
 const MOST_NAMES: usize = 64;
 const MOST_MODULES: usize = 256;
 /// What a walk may read: of the stack each page once, of unwind information some pages, of a static program all.
-const MOST_READS: u32 = 20_000_000;
+const MOST_READS: u32 = 10_000_000;
 const MOST_BYTES: usize = 64 << 20;
 
 /// What the kernel says of the thread and its signal.

@@ -31,6 +31,9 @@ pub(super) struct Place {
 /// Functions that are inlined into each other, at most, and references from entry to entry that are followed.
 const DEEPEST: usize = 64;
 const MOST_REFERENCES: usize = 16;
+/// How many reads the abbreviations and lists of files of units may take, which are kept: an entry takes more memory than
+/// the file. A unit of a large program takes some ten thousand.
+const MOST_KEPT: u32 = 2_000_000;
 /// The longest name or path that is kept.
 const LONGEST: usize = 1024;
 
@@ -68,7 +71,7 @@ pub(super) fn places(elf: &Elf, addresses: &[u64], budget: &Rc<Budget>) -> (Foun
         Ok(contents)
     });
     let Ok(dwarf) = dwarf else { return (vec![Vec::new(); addresses.len()], problem) };
-    let mut lookup = Lookup { dwarf, abbreviations, units: HashMap::new() };
+    let mut lookup = Lookup { dwarf, abbreviations, budget: budget.clone(), kept: MOST_KEPT, units: HashMap::new() };
     let mut found = vec![Vec::new(); addresses.len()];
     for (unit, wanted) in lookup.units_of(addresses, budget) {
         if budget.is_spent() {
@@ -89,6 +92,9 @@ pub(super) fn places(elf: &Elf, addresses: &[u64], budget: &Rc<Budget>) -> (Foun
 struct Lookup {
     dwarf: Dwarf<Window>,
     abbreviations: Window,
+    budget: Rc<Budget>,
+    /// How many reads are left for what is kept of units.
+    kept: u32,
     units: HashMap<usize, Option<Rc<Unit<Window>>>>,
 }
 
@@ -182,12 +188,12 @@ impl Lookup {
     }
 
     fn unit(&mut self, offset: usize) -> Option<Rc<Unit<Window>>> {
-        let dwarf = &self.dwarf;
+        let Self { dwarf, budget, kept, units, .. } = self;
         let parse = || {
             let header = dwarf.unit_header(DebugInfoOffset(offset)).ok()?;
             dwarf.unit(header).ok().map(Rc::new)
         };
-        self.units.entry(offset).or_insert_with(parse).clone()
+        units.entry(offset).or_insert_with(|| budget.within(kept, parse)).clone()
     }
 
     /// The unit that holds an entry of another unit.
@@ -454,7 +460,7 @@ fn first_abbreviation(section: &Window, offset: DebugAbbrevOffset<usize>) -> Opt
     let mut bytes = bytes.to_slice().ok()?.into_owned();
     bytes.push(0);
     let length = bytes.len() as u64;
-    let alone = Window::new(Source::Bytes(bytes.into()), 0, length, rest.budget().clone());
+    let alone = Window::new(Source::Bytes(Arc::new(bytes)), 0, length, rest.budget().clone());
     DebugAbbrev::from(alone).abbreviations(DebugAbbrevOffset(0)).ok()
 }
 

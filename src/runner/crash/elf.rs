@@ -3,13 +3,19 @@
 
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::source::{Budget, Source, Window};
 use crate::runner::builds;
 
+/// The sizes of a segment's and of a section's header.
+const SEGMENT: usize = 56;
+const SECTION: usize = 64;
 const MOST_SEGMENTS: usize = 256;
 const MOST_SECTIONS: usize = 16 * 1024;
 const LONGEST_NAME_TABLE: usize = 1 << 20;
+const LONGEST_SECTION_NAME: usize = 64;
+const LONGEST_FILE_NAME: usize = 255;
 const LONGEST_NOTES: usize = 64 * 1024;
 /// Names of templates may have thousands of characters.
 const LONGEST_SYMBOL: usize = 4096;
@@ -61,7 +67,7 @@ pub(super) struct Segment {
 pub(super) fn segments(source: &Source, at: u64) -> Option<Vec<Segment>> {
     let head = head(source, at)?;
     let (table, size, count) = (u64_at(&head, 32), usize::from(u16_at(&head, 54)), usize::from(u16_at(&head, 56)));
-    if size < 56 {
+    if size != SEGMENT {
         return None;
     }
     let bytes = source.up_to(at.checked_add(table)?, size * count.min(MOST_SEGMENTS));
@@ -145,7 +151,7 @@ impl Elf {
         let segments = segments(&source, 0).unwrap_or_default();
         let (table, size, count) = (u64_at(&head, 40), usize::from(u16_at(&head, 58)), usize::from(u16_at(&head, 60)));
         let mut sections = Vec::new();
-        if size >= 64 && table > 0 {
+        if size == SECTION && table > 0 {
             let bytes = source.up_to(table, size * count.min(MOST_SECTIONS));
             let names = bytes.chunks_exact(size).nth(usize::from(u16_at(&head, 62)));
             let names = names.map(|entry| {
@@ -154,7 +160,7 @@ impl Elf {
             });
             let names = names.unwrap_or_default();
             sections.extend(bytes.chunks_exact(size).map(|entry| Section {
-                name: text_at(&names, u32_at(entry, 0) as usize),
+                name: text_at(&names, u32_at(entry, 0) as usize, LONGEST_SECTION_NAME),
                 kind: u32_at(entry, 4),
                 flags: u64_at(entry, 8),
                 address: u64_at(entry, 16),
@@ -181,8 +187,8 @@ impl Elf {
     /// The name and the checksum of the file that holds the debug information of this one.
     pub(super) fn debug_link(&self) -> Option<(String, u32)> {
         let section = self.section(".gnu_debuglink")?;
-        let bytes = self.source.up_to(section.offset, (section.size as usize).min(4096));
-        let name = text_at(&bytes, 0);
+        let bytes = self.source.up_to(section.offset, (section.size as usize).min(LONGEST_FILE_NAME + 8));
+        let name = text_at(&bytes, 0, LONGEST_FILE_NAME);
         let checksum = (name.len() + 1).next_multiple_of(4);
         // A name, not a path: the file lies where such files lie.
         (!name.is_empty() && !name.contains('/') && bytes.len() >= checksum + 4)
@@ -209,11 +215,11 @@ impl Elf {
             left: section.size.saturating_sub(24),
             budget,
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(size as usize);
         // A damaged section gives as much as could be unpacked.
         let _ = flate2::read::ZlibDecoder::new(packed).take(size).read_to_end(&mut bytes);
         let length = bytes.len() as u64;
-        Ok(Window::new(Source::Bytes(bytes.into()), 0, length, budget.clone()))
+        Ok(Window::new(Source::Bytes(Arc::new(bytes)), 0, length, budget.clone()))
     }
 
     /// Whether the file has a table of all its symbols, not only of those that other files use.
@@ -286,13 +292,15 @@ impl Candidate {
     }
 
     fn symbol(&self, source: &Source) -> Option<Symbol> {
-        let name = text_at(&source.up_to(self.name_at, LONGEST_SYMBOL), 0);
+        let name = text_at(&source.up_to(self.name_at, LONGEST_SYMBOL), 0, LONGEST_SYMBOL);
         (!name.is_empty()).then_some(Symbol { name, size: self.size })
     }
 }
 
-fn text_at(bytes: &[u8], at: usize) -> String {
+/// The text that ends with a NUL, or after so many bytes.
+fn text_at(bytes: &[u8], at: usize, longest: usize) -> String {
     let rest = bytes.get(at..).unwrap_or_default();
+    let rest = &rest[..rest.len().min(longest)];
     String::from_utf8_lossy(rest.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 

@@ -139,7 +139,7 @@ impl Module {
         const LONGEST_COPY: u64 = 256 * 1024;
         if self.mapping.inode == 0 {
             let length = (self.end - self.base).min(LONGEST_COPY) as usize;
-            return Some(Source::Bytes(memory.up_to(self.base, length).into()));
+            return Some(Source::Bytes(Arc::new(memory.up_to(self.base, length))));
         }
         let links = [
             self.is_program.then(|| format!("/proc/{process}/exe")),

@@ -21,7 +21,7 @@ pub(super) enum Source {
     /// In a file; of a process's memory, offsets are addresses.
     File(Arc<File>),
     /// Here.
-    Bytes(Arc<[u8]>),
+    Bytes(Arc<Vec<u8>>),
 }
 
 impl Source {
@@ -109,6 +109,18 @@ impl Budget {
         true
     }
 
+    /// Does something that may take no more than `left` reads, and takes off what it took.
+    pub(super) fn within<T>(&self, left: &mut u32, act: impl FnOnce() -> T) -> T {
+        let all = self.reads.get();
+        let allowed = all.min(*left);
+        self.reads.set(allowed);
+        let done = act();
+        let taken = allowed - self.reads.get();
+        *left -= taken;
+        self.reads.set(all - taken);
+        done
+    }
+
     /// Takes so many bytes; `false` when they are not left.
     pub(super) fn take(&self, bytes: usize) -> bool {
         match self.bytes.get().checked_sub(bytes) {
@@ -181,7 +193,7 @@ impl Window {
 
     /// A section of nothing.
     pub(super) fn empty(budget: &Rc<Budget>) -> Self {
-        Self::new(Source::Bytes(Arc::new([])), 0, 0, budget.clone())
+        Self::new(Source::Bytes(Arc::default()), 0, 0, budget.clone())
     }
 
     /// What reading it may cost.
@@ -340,7 +352,7 @@ mod tests {
     }
 
     fn window(bytes: &[u8], budget: &Rc<Budget>) -> Window {
-        Window::new(Source::Bytes(bytes.into()), 0, bytes.len() as u64, budget.clone())
+        Window::new(Source::Bytes(Arc::new(bytes.to_vec())), 0, bytes.len() as u64, budget.clone())
     }
 
     proptest::proptest! {
@@ -371,6 +383,11 @@ mod tests {
         let mut reader = window(&bytes, &few);
         assert!(reader.read_u8().is_ok() && reader.read_u8().is_ok());
         assert!(reader.read_u8().is_err() && few.is_spent());
+        let many = budget(1000, usize::MAX);
+        let (mut reader, mut left) = (window(&bytes, &many), 10);
+        assert!(many.within(&mut left, || (0..7).all(|_| reader.read_u8().is_ok())));
+        assert_eq!((left, many.reads.get()), (3, 993));
+        assert!(!many.within(&mut left, || (0..7).all(|_| reader.read_u8().is_ok())) && many.is_spent());
         let one_page = budget(100, PAGE as usize);
         let mut reader = window(&bytes, &one_page);
         assert!(reader.read_u8().is_ok());
