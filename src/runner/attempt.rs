@@ -9,7 +9,7 @@ use rustix::fs::Timespec;
 use rustix::pipe::PipeFlags;
 
 use super::RunnerError;
-use super::binary::Binaries;
+use super::binary::{Binaries, Found};
 use super::environment::{self, Environment, Variable};
 use super::gauge::{RunningAttempt, RunningGauge};
 use super::guard::Presence;
@@ -125,8 +125,8 @@ pub(super) fn run(
     if let Some(guard) = &shared.guard {
         guard.expect(thread.number, tracked.number());
     }
-    let process = match spawn(shared, thread, &slot, order, &variables, &directory, &mut restraint) {
-        Ok(process) => process,
+    let (process, found) = match spawn(shared, thread, &slot, order, &variables, &directory, &mut restraint) {
+        Ok(spawned) => spawned,
         Err(error) => {
             // The child may already have written its id into the table.
             if let Some(guard) = &shared.guard {
@@ -145,6 +145,7 @@ pub(super) fn run(
         guard.born(thread.number);
     }
     shared.limits.expose(process.pid);
+    let build = shared.binaries.executed(&order.job.name, &found, process.pid);
     let guarded = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
         lease_deadline: guarded.map(|(table, validity)| LeaseDeadline { table, cell: thread.number, validity }),
@@ -178,6 +179,7 @@ pub(super) fn run(
     );
     report.peak_beside = peak_beside;
     report.beside_at_start = Some(beside_at_start);
+    report.build = build.and_then(|build| build.at_end());
     Ok(Some(report))
 }
 
@@ -276,14 +278,14 @@ fn spawn(
     variables: &[Variable],
     directory: &Path,
     restraint: &mut Restraint,
-) -> Result<Spawned, NotSpawned> {
+) -> Result<(Spawned, Found), NotSpawned> {
     let job = &order.job;
     let arguments = order.body.arguments();
     let mut once_more = true;
     loop {
-        let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
+        let found = shared.binaries.find(&job.name).map_err(SpawnError::from)?;
         let spawned = thread.spawner.spawn(Program {
-            path: &path,
+            path: &found.path,
             arguments: &arguments,
             environment: shared.environment.shared(),
             own_environment: variables,
@@ -308,7 +310,8 @@ fn spawn(
                 shared.binaries.note_broken(&job.name);
                 return Err(NotSpawned::Failed(error));
             }
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(process) => return Ok((process, found)),
         }
     }
 }

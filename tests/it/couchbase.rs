@@ -111,7 +111,7 @@ fn job(n: u64, now: i64) -> Arc<Job> {
 
 fn started(attempt: u32) -> EventKind {
     let worker = WorkerId::parse("w").unwrap();
-    EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".into() }
+    EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".into(), build: None }
 }
 
 fn ended(n: u64, attempt: u32, fails: bool) -> EventKind {

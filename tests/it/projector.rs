@@ -223,7 +223,12 @@ fn attempt_finished(n: u32, dice: u8, at: Timestamp, next_at: Option<Timestamp>)
 }
 
 fn attempt_started(n: u32) -> EventKind {
-    EventKind::AttemptStarted { attempt: AttemptNumber(n), worker: WorkerId::parse("w").unwrap(), host: "h".into() }
+    EventKind::AttemptStarted {
+        attempt: AttemptNumber(n),
+        worker: WorkerId::parse("w").unwrap(),
+        host: "h".into(),
+        build: None,
+    }
 }
 
 fn finished(attempt: Option<u32>, dice: u8) -> EventKind {
