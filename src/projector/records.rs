@@ -140,7 +140,7 @@ fn finished_attempt(
 
 fn new_attempt(number: AttemptNumber, worker: &WorkerId, host: &str, started_at: Timestamp) -> AttemptRecord {
     let (worker, host) = (worker.clone(), host.to_owned());
-    AttemptRecord { number, worker, host, started_at, report: None, fingerprint: None }
+    AttemptRecord { number, worker, host, started_at, report: None, fingerprint: None, build: None }
 }
 
 /// The error text of an attempt, if it failed.

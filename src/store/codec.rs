@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
 use crate::domain::JobBody;
 use crate::stats::StatShard;
+use crate::stats::builds::BuildHistory;
 
 /// Writes a document as JSON.
 pub fn encode<T: Serialize>(document: &T) -> Vec<u8> {
@@ -62,6 +63,14 @@ pub fn body(bytes: &[u8]) -> Result<JobBody, StoreError> {
 /// `Corrupt` when the bytes are no aggregate, or one of a newer Jobber.
 pub fn shard(bytes: &[u8]) -> Result<StatShard, StoreError> {
     decode(bytes, "aggregate", StatShard::SCHEMA)
+}
+
+/// Reads the history of a name's builds that any version of [`encode`] wrote.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no such history, or one of a newer Jobber.
+pub fn builds(bytes: &[u8]) -> Result<BuildHistory, StoreError> {
+    decode(bytes, "history of builds", BuildHistory::SCHEMA)
 }
 
 /// Reads the record of an error that any version of [`encode`] wrote.

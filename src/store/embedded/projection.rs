@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::builds::{self, BuildsRow};
 use super::{corrupt, errors, term};
 use crate::domain::{Fingerprint, JobBody, JobId, Timestamp};
 use crate::events::Cursor;
@@ -16,6 +17,7 @@ pub(super) struct Rows {
     categories: Option<(Option<i64>, Vec<u8>)>,
     sightings: Vec<Sighting>,
     shards: Vec<ShardRow>,
+    builds: Vec<BuildsRow>,
     bodies: Vec<(JobId, JobBody)>,
     jobs: Vec<JobRow>,
     cursor: Cursor,
@@ -55,6 +57,7 @@ impl Rows {
             categories,
             sightings: commit.sightings,
             shards: commit.shards.iter().map(shard_row).collect(),
+            builds: commit.builds.iter().map(builds::row).collect(),
             bodies: commit.bodies,
             jobs: commit.jobs.iter().map(job_row).collect(),
             cursor: commit.cursor,
@@ -143,6 +146,11 @@ fn write(c: &Connection, rows: &Rows) -> rusqlite::Result<Committed> {
     for shard in &rows.shards {
         if !write_shard(c, shard)? {
             return Ok(Committed::Conflict(format!("the aggregate of {}", shard.name)));
+        }
+    }
+    for row in &rows.builds {
+        if !builds::write(c, row)? {
+            return Ok(Committed::Conflict(format!("the history of the builds of {}", row.name)));
         }
     }
     let mut write_body = c.prepare_cached("INSERT INTO history_bodies VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
@@ -261,7 +269,7 @@ pub(super) fn load(c: &Connection, jobs: &[JobId], shards: &[ShardKey]) -> Read<
     Ok(Ok(loaded))
 }
 
-fn versioned<T>(
+pub(super) fn versioned<T>(
     row: &rusqlite::Row<'_>,
     decode: fn(&[u8]) -> Result<T, StoreError>,
 ) -> rusqlite::Result<Result<Versioned<T>, StoreError>> {
