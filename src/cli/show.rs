@@ -46,6 +46,7 @@ impl View for JobView {
         );
         out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
         out.optional("build", builds(&self.attempts));
+        out.optional("regression", self.regression.as_ref().map(|regression| regression.says.as_str()));
         out.field("limits", limits(self));
         out.optional("incomplete", self.incomplete.as_deref());
         if !self.attempts.is_empty() {

@@ -4,7 +4,7 @@
 import { segment, session } from '../../lib/api.js';
 import { plain } from '../../lib/ansi.js';
 import { asTable } from '../../lib/charts.js';
-import { bytes, count, duration, outcome } from '../../lib/format.js';
+import { bytes, count, duration, outcome, shortBuild } from '../../lib/format.js';
 import { href } from '../../lib/router.js';
 import { signal } from '../../lib/signals.js';
 import { html } from '../../lib/view.js';
