@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 11] = [
+const RUN: [&str; 12] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -35,6 +35,7 @@ const RUN: [&str; 11] = [
     "docs/operations/placement.md",
     "docs/operations/elastic-workers.md",
     "docs/operations/arrays.md",
+    "docs/operations/builds.md",
 ];
 
 /// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
@@ -60,6 +61,7 @@ runs! {
     the_commands_of_the_guide_to_placement_work: 8,
     the_commands_of_the_guide_to_elastic_workers_work: 9,
     the_commands_of_the_guide_to_arrays_work: 10,
+    the_commands_of_the_guide_to_builds_work: 11,
 }
 
 /// A fenced block.
