@@ -150,6 +150,13 @@ mod tests {
         }
         // Since version 3 it is counted by queue, too.
         same(&encode(&shard(&golden_of(3, "shard.json")).unwrap()), &golden_of(3, "shard.json"));
+        // Since builds are told apart.
+        let built = job(&golden_of(3, "job_built.json")).unwrap();
+        assert!(built.attempts[0].build.is_some() && built.attempts[0].report.as_ref().unwrap().build.is_some());
+        same(&encode(&built), &golden_of(3, "job_built.json"));
+        let history = builds(&golden_of(3, "builds.json")).unwrap();
+        assert!(history.has_regression() && history.builds.len() == 2);
+        same(&encode(&history), &golden_of(3, "builds.json"));
         for name in ["error.json", "error_pending.json"] {
             same(&encode(&error(&golden(name)).unwrap()), &golden(name));
         }

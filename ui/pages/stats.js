@@ -35,6 +35,7 @@ export default function stats({ scope, query, title }) {
     const tab = () => TABS[chosen()];
     const path = () => `/stats/${tab().report}`;
     // Builds are told of all jobs of a name; without a name, those are told that do worse.
+    /** @type {() => [string, Record<string, any>]} */
     const asked = () => (tab().report !== 'builds' ? [path(), spanOf(query)]
         : query.get('name') ? [path(), { name: query.get('name') }] : ['/stats/regressions', {}]);
     const report = resource(scope, asked, { every: 60_000 });

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::harness::couchbase_double::CouchbaseDouble;
 use crate::harness::{Jobber, Place, Start, eventually, run};
 
 /// Compiles a program that fails for one of so many numbers (0: for none), and puts it in the place of the one before.
@@ -112,6 +113,14 @@ async fn a_build_with_a_planted_failure_is_named_wherever_a_user_looks() {
     }
     let (_, unknown) = jobber.get("/api/v1/stats/builds?name=other").await;
     assert_eq!((&unknown["builds"], &unknown["outlook"]), (&json!([]), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_is_named_with_history_in_couchbase() {
+    let double = CouchbaseDouble::start();
+    let jobber = name_a_regression(Jobber::dev().env("JOBBER_STORE_URL", &double.url())).await;
+    let (_, regressions) = jobber.get("/api/v1/stats/regressions").await;
+    assert_eq!(regressions["items"][0]["build"], SECOND, "{regressions}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
