@@ -54,8 +54,12 @@ struct End {
     shards: u64,
     #[serde(default)]
     errors: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     builds: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a job is given.

@@ -2,8 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::corrupt;
-use super::projection::versioned;
+use super::{corrupt, versioned};
 use crate::domain::{JobName, Timestamp};
 use crate::stats::builds::BuildHistory;
 use crate::store::{StoreError, Versioned, codec};

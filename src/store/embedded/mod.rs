@@ -228,6 +228,16 @@ fn failed(error: SqliteError) -> StoreError {
     StoreError::new(kind, "history can't be used").caused_by(error)
 }
 
+/// Reads a row of a version and a document.
+fn versioned<T>(
+    row: &rusqlite::Row<'_>,
+    decode: fn(&[u8]) -> Result<T, StoreError>,
+) -> rusqlite::Result<Result<Versioned<T>, StoreError>> {
+    let version: i64 = row.get(0)?;
+    let document = decode(row.get_ref(1)?.as_blob()?);
+    Ok(document.map(|document| Versioned { document, version: Some(version.cast_unsigned()) }))
+}
+
 fn corrupt(what: &str, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, format!("{what} in history makes no sense: {why}"))
 }

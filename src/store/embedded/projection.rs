@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::builds::{self, BuildsRow};
-use super::{corrupt, errors, term};
+use super::{corrupt, errors, term, versioned};
 use crate::domain::{Fingerprint, JobBody, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
@@ -267,15 +267,6 @@ pub(super) fn load(c: &Connection, jobs: &[JobId], shards: &[ShardKey]) -> Read<
     }
     transaction.finish()?;
     Ok(Ok(loaded))
-}
-
-pub(super) fn versioned<T>(
-    row: &rusqlite::Row<'_>,
-    decode: fn(&[u8]) -> Result<T, StoreError>,
-) -> rusqlite::Result<Result<Versioned<T>, StoreError>> {
-    let version: i64 = row.get(0)?;
-    let document = decode(row.get_ref(1)?.as_blob()?);
-    Ok(document.map(|document| Versioned { document, version: Some(version.cast_unsigned()) }))
 }
 
 pub(super) fn scan(c: &Connection, after: Option<&JobId>, limit: usize) -> Read<Vec<JobRecord>> {
