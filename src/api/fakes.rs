@@ -50,6 +50,7 @@ pub(super) fn attempt(number: u32) -> AttemptRecord {
         started_at: Timestamp::from_millis(0),
         report: None,
         fingerprint: None,
+        build: None,
     }
 }
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response, sse};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::failures::known_errors;
+use super::failures::{known_errors, known_regressions};
 use super::problem::ApiError;
 use super::query::{self, Params};
 use super::snapshots::{STEP, Snapshot};
@@ -18,6 +18,7 @@ use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{Entry, JobState, PageRequest, QueueName, Timestamp};
 use crate::events::{Cursor, LogSpan};
 use crate::queue::{QueueError, QueuedJob, WorkerInfo};
+use crate::stats::builds::Regression;
 use crate::stats::categories::categories;
 use crate::store::{DayRange, StoreError};
 use crate::wire::{
@@ -30,8 +31,10 @@ const LOOKS: BackgroundLoop = BackgroundLoop::new("overview", Period::WakeUp).dr
 const PATIENCE: Duration = Duration::from_millis(800);
 /// How long the failing categories are shown before they are counted anew: that reads every aggregate of two days.
 const FAILING_STEP: Duration = Duration::from_secs(10);
-/// How many categories are shown.
+/// How many categories are shown, and how many builds.
 const MOST_FAILING: usize = 5;
+/// A build that was not seen for longer is not shown.
+const RECENT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Makes snapshots while anyone watches them. Ends at `stopping`.
 pub(super) async fn make_overviews(api: &Api) {
@@ -103,7 +106,7 @@ async fn pass_on(mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>, out: &mp
 }
 
 /// The failing categories, and when they were counted.
-type Counted = Option<(Instant, Vec<FailingCategory>)>;
+type Counted = Option<(Instant, (Vec<FailingCategory>, Vec<Regression>))>;
 
 /// Asks every part, each for a bounded time.
 async fn look(api: &Api, failing: &mut Counted) -> Overview {
@@ -118,6 +121,7 @@ async fn look(api: &Api, failing: &mut Counted) -> Overview {
         count_failing(api, now, failing),
         api.throughput.ask(),
     );
+    let (failing, regressions) = failing.unzip();
     let history = match &log {
         Ok(log) => Some(lag(api, log, folded.as_ref().ok().copied(), parked.ok(), now).await),
         Err(_) => None,
@@ -145,6 +149,7 @@ async fn look(api: &Api, failing: &mut Counted) -> Overview {
         }),
         workers: workers.ok().map(|workers| together(&workers)),
         failing,
+        regressions,
         history,
     }
 }
@@ -199,15 +204,19 @@ async fn lag(api: &Api, log: &LogSpan, folded: Option<Cursor>, parked: Option<u6
     HistoryLag { caught_up, log_length: log.length, log_cap: log.cap, parked, lag_ms }
 }
 
-/// The categories with the most failed attempts, counted anew now and then; `None` while history can't be asked.
-async fn count_failing(api: &Api, now: Timestamp, counted: &mut Counted) -> Option<Vec<FailingCategory>> {
+/// The categories with the most failed attempts, and the builds that do worse, counted anew now and then; `None` while history can't be asked.
+async fn count_failing(
+    api: &Api,
+    now: Timestamp,
+    counted: &mut Counted,
+) -> Option<(Vec<FailingCategory>, Vec<Regression>)> {
     if counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= FAILING_STEP) {
         *counted = asked(failing(api, now)).await.ok().map(|failing| (Instant::now(), failing));
     }
     counted.as_ref().map(|(_, failing)| failing.clone())
 }
 
-async fn failing(api: &Api, now: Timestamp) -> Result<Vec<FailingCategory>, StoreError> {
+async fn failing(api: &Api, now: Timestamp) -> Result<(Vec<FailingCategory>, Vec<Regression>), StoreError> {
     let yesterday = (now.day().start() - Duration::from_millis(1)).day();
     let days = DayRange { from: Some(yesterday), to: None };
     let shards = api.history.shards(days, None).await?;
@@ -218,7 +227,16 @@ async fn failing(api: &Api, now: Timestamp) -> Result<Vec<FailingCategory>, Stor
         category_name: line.name,
         count: line.failures,
     };
-    Ok(failing.map(category).collect())
+    let mut regressions = recent_regressions(api, now).await?;
+    regressions.truncate(MOST_FAILING);
+    Ok((failing.map(category).collect(), regressions))
+}
+
+/// The builds that do worse than those before them and were seen within a week.
+pub(super) async fn recent_regressions(api: &Api, now: Timestamp) -> Result<Vec<Regression>, StoreError> {
+    let mut regressions = known_regressions(api, None).await?;
+    regressions.retain(|regression| now.since(regression.last_seen) < RECENT);
+    Ok(regressions)
 }
 
 #[cfg(test)]

@@ -159,7 +159,11 @@ impl Site {
 
     async fn started(&self, lease: &Lease) {
         let worker = WorkerId::parse("tester").unwrap();
-        self.append(lease, EventKind::AttemptStarted { attempt: lease.attempt(), worker, host: "h".to_owned() }).await;
+        self.append(
+            lease,
+            EventKind::AttemptStarted { attempt: lease.attempt(), worker, host: "h".to_owned(), build: None },
+        )
+        .await;
     }
 
     /// Records the end of an attempt with this output, and settles its lease.

@@ -84,6 +84,12 @@ pub async fn export(
         write(out, &lines).await?;
         end.shards += lines.len() as u64;
     }
+    for names in projection.build_names().await?.chunks(STEP) {
+        let found = projection.load_builds(names).await?;
+        let lines: Vec<_> = found.iter().flatten().map(|builds| line("builds", &builds.document)).collect();
+        write(out, &lines).await?;
+        end.builds += lines.len() as u64;
+    }
     write(out, &[line("end", &end)]).await?;
     out.flush().await?;
     Ok(Exported { jobs: end.jobs, shards: end.shards, errors: end.errors })

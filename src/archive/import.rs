@@ -13,6 +13,7 @@ use super::{ArchiveLine, BodyLine, End, Header, STEP, VERSION};
 use crate::domain::{JobBody, JobId};
 use crate::events::Cursor;
 use crate::logging::chain;
+use crate::stats::builds::BuildHistory;
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{
     Categories, Commit, ErrorRecord, JobRecord, Learned, Projection, Retention, StoreError, Term, Versioned, codec,
@@ -113,6 +114,7 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         }
         let mut target = Target { projection, term, retention, expiring: BTreeSet::new(), done: Imported::default() };
         let (mut jobs, mut bodies, mut errors, mut shards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut builds = Vec::new();
         let end = loop {
             match self.lines.next().await? {
                 Some(ArchiveLine::Job(document)) => {
@@ -131,6 +133,9 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
                 }
                 Some(ArchiveLine::Shard(document)) => {
                     shards.push(codec::shard(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
+                }
+                Some(ArchiveLine::Builds(document)) => {
+                    builds.push(codec::builds(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
                 }
                 Some(ArchiveLine::Error(document)) => {
                     errors.push(codec::error(document.get().as_bytes()).map_err(|e| self.lines.broken(&chain(&e)))?);
@@ -153,7 +158,12 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
         target.write_jobs(jobs, bodies).await?;
         progress(target.done.jobs);
         target.write_errors(errors).await?;
-        let found = End { jobs: target.done.jobs, shards: shards.len() as u64, errors: target.done.errors };
+        let found = End {
+            jobs: target.done.jobs,
+            shards: shards.len() as u64,
+            errors: target.done.errors,
+            builds: builds.len() as u64,
+        };
         if found != end {
             return Err(self.lines.broken(&format!(
                 "lines are missing: there are {} jobs, {} errors and {} aggregates of {}, {} and {}",
@@ -167,6 +177,7 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
             target.check_no_other_jobs().await?;
         }
         target.write_shards(shards).await?;
+        target.write_builds(builds).await?;
         let cursor = Commit { cursor: self.header.cursor, ..Commit::default() };
         projection.commit(term, cursor).await?;
         Ok(target.done)
@@ -264,6 +275,35 @@ impl Target<'_> {
                 "{} of its jobs are not in these lines",
                 count - self.done.jobs
             )));
+        }
+        Ok(())
+    }
+
+    async fn write_builds(&mut self, mut builds: Vec<BuildHistory>) -> Result<(), ImportError> {
+        for history in &mut builds {
+            let name = history.name.clone();
+            for key in self.expiring.iter().filter(|key| key.name == name) {
+                if let Some(until) = self.retention.whole_until(key.day) {
+                    history.expire_from(key.day.start(), until);
+                }
+            }
+        }
+        for part in builds.chunks(STEP) {
+            let names: Vec<_> = part.iter().map(|history| history.name.clone()).collect();
+            let mut new = Vec::new();
+            for (history, stored) in part.iter().zip(self.projection.load_builds(&names).await?) {
+                match stored {
+                    None => new.push(Versioned { document: history.clone(), version: None }),
+                    Some(stored) if stored.document == *history => {}
+                    Some(_) => {
+                        let name = &history.name;
+                        return Err(ImportError::Occupied(format!("its history of the builds of {name} is another")));
+                    }
+                }
+            }
+            if !new.is_empty() {
+                self.projection.commit(self.term, Commit { builds: new, ..Commit::default() }).await?;
+            }
         }
         Ok(())
     }

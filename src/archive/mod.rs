@@ -1,20 +1,21 @@
 //! Moves history between stores, as lines of JSON.
 //!
 //! ```text
-//! {"jobber_history": {"version": 3, "cursor": "0-42", ...}}     the first line
+//! {"jobber_history": {"version": 4, "cursor": "0-42", ...}}     the first line
 //! {"categories": {...}}                                         all categories, if the store has some
 //! {"job": {...}}                                                every job record, in order of id
 //! {"body": {"of": "order-42", "is": {...}}}                     behind each record, what the job is given, if that is kept
 //!                                                               beside the record
 //! {"error": {...}}                                              every error that an aggregate names, with its vector
 //! {"shard": {...}}                                              every aggregate
+//! {"builds": {...}}                                             the history of the builds of every name that has one
 //! {"end": {"jobs": 17, "shards": 3, "errors": 2}}               the last line: without it, the file was cut off
 //! ```
 //! Documents are those of the stores, byte for byte what `store::codec` writes. They keep the
 //! cursors up to which they were folded: a store that goes on with the same log goes on where the
 //! exported one stood, and the events of any other log must come behind that place. The first
 //! format had neither categories nor errors: a projector that finds a store without categories
-//! makes both anew from the job records. The first two formats have bodies within the records only.
+//! makes both anew from the job records. The first two formats have bodies within the records only, the first three no builds.
 
 mod export;
 mod import;
@@ -31,7 +32,7 @@ pub use import::{ImportError, Imported, Importer};
 const STEP: usize = 200;
 
 /// The format that this version writes, and the newest that it reads.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What the first line tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +54,12 @@ struct End {
     shards: u64,
     #[serde(default)]
     errors: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    builds: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a job is given.
@@ -71,5 +78,6 @@ enum ArchiveLine {
     Body(BodyLine),
     Error(Box<RawValue>),
     Shard(Box<RawValue>),
+    Builds(Box<RawValue>),
     End(End),
 }

@@ -24,6 +24,9 @@ pub struct FailuresArgs {
     /// Show how many of each there were on each of so many last days, the oldest first
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=90))]
     trend: Option<u16>,
+    /// Show the errors that the newest build of each binary brought
+    #[arg(long, conflicts_with_all = ["queue", "limit", "trend", "category", "fingerprint", "since", "until"])]
+    new: bool,
 }
 
 /// `jobber similar`.
@@ -87,6 +90,10 @@ impl View for FailuresReport {
 }
 
 pub(super) async fn failures(args: FailuresArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    if args.new {
+        console.show(&client.new_failures(args.filter.name.as_deref()).await?)?;
+        return Ok(Exit::OK);
+    }
     let now = Clock::system().now();
     let (filter, mut more) = (args.filter, Vec::new());
     more.extend(filter.category.map(|category| ("category", category)));

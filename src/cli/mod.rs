@@ -5,6 +5,7 @@
 
 mod act;
 mod binaries;
+mod builds;
 mod category;
 mod completions;
 mod console;

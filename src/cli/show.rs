@@ -9,7 +9,7 @@ use super::values::{show_duration, show_size};
 use super::view::{Table, View, first_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
-use crate::domain::{AttemptReport, JobId, Tail};
+use crate::domain::{AttemptReport, FileBuild, JobId, Tail};
 use crate::store::AttemptRecord;
 use crate::wire::JobView;
 
@@ -46,6 +46,8 @@ impl View for JobView {
             }),
         );
         out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
+        out.optional("build", builds(&self.attempts));
+        out.optional("regression", self.regression.as_ref().map(|regression| regression.says.as_str()));
         out.field("limits", limits(self));
         out.optional("incomplete", self.incomplete.as_deref());
         if !self.attempts.is_empty() {
@@ -92,6 +94,27 @@ fn limits(job: &JobView) -> String {
     parts.extend(options.resources.as_ref().map(|resources| format!("holds {resources}")));
     parts.extend(options.require.as_ref().map(|labels| format!("requires {labels}")));
     parts.join(", ")
+}
+
+/// Which builds the attempts ran: each with its size and the time of its last change, and with the attempts if there are
+/// several. `None` when none is known.
+fn builds(attempts: &[AttemptRecord]) -> Option<String> {
+    let ran =
+        || attempts.iter().filter_map(|attempt| Some((attempt.number.0, attempt.report.as_ref()?.build.as_ref()?)));
+    let mut builds: Vec<(&FileBuild, Vec<String>)> = Vec::new();
+    for (number, build) in ran() {
+        match builds.iter_mut().find(|(known, _)| known.digest == build.digest) {
+            Some((_, numbers)) => numbers.push(number.to_string()),
+            None => builds.push((build, vec![number.to_string()])),
+        }
+    }
+    let is_one = builds.len() == 1;
+    let words = builds.iter().map(|(build, numbers)| {
+        let FileBuild { digest, bytes, modified_at } = build;
+        let of = if is_one { String::new() } else { format!(" (attempt {})", numbers.join(", ")) };
+        format!("{}, {}, of {}{of}", digest.short(), show_size(*bytes), show_time(*modified_at))
+    });
+    (!builds.is_empty()).then(|| words.collect::<Vec<_>>().join("; "))
 }
 
 fn attempt_row(attempt: &AttemptRecord) -> Vec<String> {
@@ -173,6 +196,28 @@ mod tests {
           reading input
           bad pixel at 7
         "#);
+    }
+
+    #[test]
+    fn the_builds_that_ran_are_told_with_their_attempts_where_they_differ() {
+        use crate::domain::{BuildDigest, Timestamp};
+        let mut job = failed_job();
+        let build = |n: u8| FileBuild {
+            digest: BuildDigest::of_build_id(&[n; 8]),
+            bytes: 2048,
+            modified_at: Timestamp::from_millis(0),
+        };
+        let mut say = |first: Option<u8>, second: Option<u8>| {
+            for (attempt, n) in job.attempts.iter_mut().zip([first, second]) {
+                attempt.report.as_mut().unwrap().build = n.map(build);
+            }
+            builds(&job.attempts).unwrap_or_default()
+        };
+        assert_eq!(say(None, None), "");
+        assert_eq!(say(None, Some(7)), "070707070707, 2.0 KiB, of 1970-01-01T00:00:00Z");
+        let both = "070707070707, 2.0 KiB, of 1970-01-01T00:00:00Z (attempt 1); \
+                    080808080808, 2.0 KiB, of 1970-01-01T00:00:00Z (attempt 2)";
+        assert_eq!(say(Some(7), Some(8)), both);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `jobber stats`: shows statistics of attempts, concurrency, categories, cost, durations and throughput.
+//! `jobber stats`: shows statistics of attempts, concurrency, categories, cost, durations, builds and throughput.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -52,6 +52,12 @@ enum What {
     Cost,
     /// How long jobs wait and run
     Durations,
+    /// How the builds of a binary fare, and which does worse than those before it
+    Builds {
+        /// The binary; without one, the builds of all binaries that do worse
+        #[arg(value_name = "NAME")]
+        of: Option<String>,
+    },
     /// What happened in each of the last minutes
     Throughput {
         /// How many minutes
@@ -72,6 +78,12 @@ pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Consol
     {
         return Err(CliError::Usage("throughput is of all jobs and ends now: give --minutes alone".to_owned()));
     }
+    if let What::Builds { of } = args.what {
+        if args.queue.is_some() || args.since.is_some() || args.until.is_some() || args.csv {
+            return Err(CliError::Usage("builds are told of all jobs of a binary: give its name alone".to_owned()));
+        }
+        return super::builds::show(of.or(args.name).as_deref(), client, console).await;
+    }
     let (since, until) = (args.since.map(|m| m.resolve(now)), args.until.map(|m| m.resolve_day(now)));
     let ask =
         Ask { query: StatsQuery { name: args.name, queue: args.queue, since, until, more }, csv: args.csv, client };
@@ -82,6 +94,7 @@ pub(super) async fn stats(args: StatsArgs, client: &Client, console: &mut Consol
         What::Cost => ask.show::<CostReport>("cost", console).await,
         What::Durations => ask.show::<DurationsReport>("durations", console).await,
         What::Throughput { .. } => ask.show::<ThroughputReport>("throughput", console).await,
+        What::Builds { .. } => unreachable!("answered above"),
     }
 }
 

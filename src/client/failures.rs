@@ -7,8 +7,8 @@ use super::transport::encode;
 use super::{Client, ClientError};
 use crate::domain::{QueueName, Timestamp};
 use crate::wire::failures::{
-    CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, NewCategory, PresetListing,
-    TestBody, Tested, ThresholdBody,
+    BuildsReport, CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, FailuresReport, NewCategory,
+    NewFailuresReport, PresetListing, RegressionsReport, TestBody, Tested, ThresholdBody,
 };
 
 /// Which jobs statistics and failures are about.
@@ -53,6 +53,32 @@ impl Client {
     pub async fn stats_csv(&self, what: &str, query: &StatsQuery) -> Result<Vec<u8>, ClientError> {
         let request = self.api(Method::GET, &format!("stats/{what}")).query(&query.pairs());
         self.send(request.query(&[("format", "csv")])).await
+    }
+
+    /// Lists the builds of a binary.
+    ///
+    /// # Errors
+    /// `Rejected` when it is no name.
+    pub async fn builds(&self, name: &str) -> Result<BuildsReport, ClientError> {
+        self.answer(self.api(Method::GET, "stats/builds").query(&[("name", name)])).await
+    }
+
+    /// Lists the builds that do worse than those before them, of one binary or all.
+    ///
+    /// # Errors
+    /// `Rejected` when it is no name.
+    pub async fn regressions(&self, name: Option<&str>) -> Result<RegressionsReport, ClientError> {
+        let query: Vec<_> = name.iter().map(|name| ("name", *name)).collect();
+        self.answer(self.api(Method::GET, "stats/regressions").query(&query)).await
+    }
+
+    /// Lists the errors that the newest build of each binary brought, of one binary or all.
+    ///
+    /// # Errors
+    /// `Rejected` when it is no name.
+    pub async fn new_failures(&self, name: Option<&str>) -> Result<NewFailuresReport, ClientError> {
+        let query: Vec<_> = name.iter().map(|name| ("name", *name)).collect();
+        self.answer(self.api(Method::GET, "failures/new").query(&query)).await
     }
 
     /// Counts failed attempts by their errors.

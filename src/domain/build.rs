@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Timestamp;
+
 /// A build of a job's binary, as it lies in a jobs directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Build {
@@ -15,9 +17,21 @@ pub struct Build {
     pub digest: BuildDigest,
 }
 
+/// The build that an attempt ran, and the file that it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileBuild {
+    /// What tells this build from others.
+    pub digest: BuildDigest,
+    /// The size of the file.
+    #[schema(example = 48_216)]
+    pub bytes: u64,
+    /// When the contents of the file last changed, by the clock of its file system.
+    pub modified_at: Timestamp,
+}
+
 /// What tells a build from others: the build id that the linker wrote into the file, in hexadecimal, which outlives
 /// stripping; of a file that has none `sha256:` and the first 16 bytes of the digest of what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = String, example = "8f2a1c9d3b7e60415a2c8d9e0f1b2a3c4d5e6f70")]
 pub struct BuildDigest(String);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AcceptedJob, AttemptNumber, AttemptReport, Job, JobBody, JobId, JobState, Outcome, Timestamp, WorkerId};
+use super::{
+    AcceptedJob, AttemptNumber, AttemptReport, BuildDigest, Job, JobBody, JobId, JobState, Outcome, Timestamp, WorkerId,
+};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +60,10 @@ pub enum EventKind {
         worker: WorkerId,
         /// The worker's host.
         host: String,
+        /// The build that the file is now, of a job's first attempt. The report says which one ran. `None` where the worker
+        /// did not know it yet, and in what an older Jobber recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        build: Option<BuildDigest>,
     },
     /// Its process was not started after all: the lease was over, the job was cancelled, or the worker could not. There
     /// was no such attempt.

@@ -33,7 +33,7 @@ pub mod validity;
 
 pub use array::{ArraySpec, InvalidArray};
 pub use body::{JobBody, RawJson};
-pub use build::{Build, BuildDigest};
+pub use build::{Build, BuildDigest, FileBuild};
 pub use bytes::{from_text, to_text, unfinished};
 pub use category::{Category, CategoryId, InvalidCategory, Match, Seed, UNCATEGORISED};
 pub use crash::{Crash, Frame, LONGEST_CRASH, MOST_FRAMES, Module, PointsAt, Register};

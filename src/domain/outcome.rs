@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Crash, Timestamp, from_text, time::millis, to_text};
+use super::{Crash, FileBuild, Timestamp, from_text, time::millis, to_text};
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -248,6 +248,10 @@ pub struct AttemptReport {
     /// What it used; `None` when no process ever ran, or its worker was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// The build that it ran; `None` when no process ever ran, when the file was replaced in the moment of the start or not
+    /// read through by the end, and in what an older Jobber recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<FileBuild>,
     /// The CPUs that it was pinned to.
     #[serde(default)]
     pub cpus: Vec<u32>,
@@ -310,6 +314,7 @@ impl AttemptReport {
             started_at,
             ended_at,
             usage: None,
+            build: None,
             cpus: Vec::new(),
             memory_limit_bytes: None,
             peak_beside: 0,

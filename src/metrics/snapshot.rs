@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub workers: Option<[u64; 3]>,
     /// Schedules by state: bring jobs, are paused, have come to a stop.
     pub schedules: Option<[u64; 3]>,
+    /// Builds that do worse than those before them and were seen lately.
+    pub regressions: Option<u64>,
     /// Entries that the event log holds, and may hold.
     pub log: Option<[u64; 2]>,
     /// How far history is behind the log.
@@ -215,6 +217,10 @@ impl Collector for SnapshotCollector {
         if let Some(schedules) = snapshot.schedules {
             let states = ["active", "paused", "stopped"];
             gauge(to, "schedules", "Schedules, by state.", by_state(states, schedules))?;
+        }
+        if let Some(regressions) = snapshot.regressions {
+            let help = "Builds that do worse than those before them and were seen within a week.";
+            gauge(to, "build_regressions", help, [(None, regressions)])?;
         }
         if let Some([length, cap]) = snapshot.log {
             gauge(to, "event_log_entries", "Entries that the event log holds.", [(None, length)])?;

@@ -19,14 +19,16 @@
 //! for a part of its own.
 
 use std::collections::hash_map::{Entry as Place, HashMap};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::builds;
 use super::facts::{Before, Facts};
 use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
-use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobBody, JobId, Timestamp};
+use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobBody, JobId, JobName, Timestamp};
 use crate::events::Cursor;
+use crate::stats::builds::BuildHistory;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
 
@@ -96,6 +98,7 @@ pub(super) async fn fold_and_note(
 struct Batch {
     jobs: Documents<JobId, FoldedJob>,
     shards: Documents<ShardKey, StatShard>,
+    builds: Documents<JobName, BuildHistory>,
     sightings: BTreeMap<Fingerprint, Sighting>,
     bodies: BTreeMap<JobId, JobBody>,
     /// Read only when there is a change of them to fold.
@@ -170,8 +173,9 @@ impl Batch {
         let has_changes = entries.iter().any(|(_, entry)| matches!(entry, Entry::Categories(_)));
         let categories = if has_changes { projection.load_categories().await? } else { None };
 
-        let (jobs, shards, sightings) = (Documents::new(), Documents::new(), BTreeMap::new());
-        let mut batch = Self { jobs, shards, sightings, bodies: BTreeMap::new(), categories, retention };
+        let (jobs, shards, builds) = (Documents::new(), Documents::new(), Documents::new());
+        let sightings = BTreeMap::new();
+        let mut batch = Self { jobs, shards, builds, sightings, bodies: BTreeMap::new(), categories, retention };
         for (key, shard) in keys.into_iter().zip(loaded.shards) {
             batch.add_shard(key, shard);
         }
@@ -183,6 +187,13 @@ impl Batch {
             // A record that is not stored yet contributes nothing yet.
             let contribution = if version.is_some() { contribution(&record) } else { Counts::default() };
             batch.jobs.get_or_insert(id, || (FoldedJob { record, contribution }, version));
+        }
+        let names: BTreeSet<_> = batch.jobs.all.iter().map(|d| &d.value.record.name).cloned().collect();
+        let names: Vec<_> = names.into_iter().collect();
+        for (name, found) in names.iter().zip(projection.load_builds(&names).await?) {
+            let (value, version) =
+                found.map_or_else(|| (BuildHistory::new(name.clone()), None), |found| (found.document, found.version));
+            batch.builds.get_or_insert(name.clone(), || (value, version));
         }
         let records = batch.jobs.all.iter().map(|d| shard_key(&d.value.record));
         let missing = distinct(records.filter(|key| !batch.shards.places.contains_key(key)));
@@ -314,6 +325,7 @@ impl Batch {
         record.has_body |= record.lacks_body() && event.body.is_some();
         let (errors, was_marked) = (record.errors(), mark(record, event).is_some());
         let before = Before::of(record, event);
+        let (first_before, starts_first) = (builds::first_attempt(record), builds::starts_first(record, event));
         let key = shard_key(record);
         let shard = self.shards.get_or_insert(key.clone(), || (StatShard::new(key), None));
         // Decided once, before the job is counted for the first time.
@@ -326,6 +338,21 @@ impl Batch {
         job.changed = true;
         if !was_marked && let Some(seen) = admit(record, &errors, &mut shard.value, event) {
             self.sightings.entry(seen.fingerprint).and_modify(|known| known.merge(&seen)).or_insert(seen);
+        }
+        let history = self.builds.get_or_insert(record.name.clone(), || (BuildHistory::new(record.name.clone()), None));
+        if starts_first && let EventKind::AttemptStarted { build: Some(build), .. } = &event.kind {
+            let place = history.value.place(at, build, event.at);
+            if let Some(first) = record.attempts.first_mut().filter(|first| first.number.0 == 1) {
+                first.build = place;
+            }
+        }
+        let first_after = builds::first_attempt(record);
+        if let Some(first) = builds::first(record) {
+            let file = first.report.as_ref().and_then(|report| report.build.as_ref());
+            let effect = (first_before.as_ref(), first_after.as_ref());
+            history.changed |= history.value.apply(at, event.at, effect, first.started_at, file);
+        } else {
+            history.changed |= history.value.apply(at, event.at, (first_before.as_ref(), None), event.at, None);
         }
         before.note(at, event, &job.value.record, facts);
         let after = contribution(&job.value.record);
@@ -344,6 +371,8 @@ impl Batch {
         // This is needed even when another process, which kept records longer, has added the effect before.
         // Shards are written before records, so a shard is always told before one of its records can expire.
         shard.changed |= whole_until.is_some_and(|until| shard.value.expire_from(until));
+        let submitted_at = job.value.record.submitted_at;
+        history.changed |= whole_until.is_some_and(|until| history.value.expire_from(submitted_at, until));
     }
 
     fn lacking(&self) -> Vec<JobId> {
@@ -356,6 +385,7 @@ impl Batch {
             categories: self.categories,
             sightings: self.sightings.into_values().collect(),
             shards: self.shards.into_changed(|shard| shard),
+            builds: self.builds.into_changed(|builds| builds),
             bodies: self.bodies.into_iter().collect(),
             jobs: self.jobs.into_changed(|folded| folded.record),
             cursor,

@@ -203,7 +203,7 @@ mod tests {
 
     fn started(attempt: u32) -> EventKind {
         let worker = WorkerId::parse("w").unwrap();
-        EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".to_owned() }
+        EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".to_owned(), build: None }
     }
 
     fn finished(attempt: u32, code: i32, ms: i64, next_at: Option<i64>) -> EventKind {

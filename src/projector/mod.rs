@@ -6,9 +6,10 @@
 //!   └── on any error      └─────────────────────────────────────┘
 //! ```
 //! One projector is at work at a time ([`leadership`]); the others wait for their turn. The folds ([`records`],
-//! [`shards`]) are pure and know no store.
+//! [`shards`], [`builds`]) are pure and know no store.
 
 mod batch;
+mod builds;
 mod error_feed;
 mod facts;
 mod leadership;
@@ -16,6 +17,7 @@ mod maintenance_lease;
 mod missing_bodies;
 mod rebuild;
 mod records;
+mod recount_builds;
 mod shards;
 mod sweep;
 mod trim;
@@ -36,6 +38,7 @@ use crate::reconnect::ReconnectBackoff;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
 use batch::fold_and_note;
 pub use batch::{Folded, fold_batch};
+pub use builds::first_attempt;
 pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, new_error_feed};
 use facts::Facts;
 use leadership::Leadership;

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::recount_builds::CountedBuilds;
 use super::shards::{contribution, shard_key};
-use crate::domain::Timestamp;
+use crate::domain::{BuildDigest, JobName, Timestamp};
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
 use crate::store::{Commit, Projection, StoreError, Term, Versioned};
 
@@ -22,6 +23,8 @@ pub struct Rebuilt {
     pub shards: u64,
     /// How many shards stay as they are, because some of their records may have expired.
     pub expired: u64,
+    /// How many builds differed from the sum of their records in the history of their name, and were counted anew.
+    pub builds: u64,
 }
 
 /// The sums of all job records, by shard. Leaves out shards whose counts are all zero.
@@ -29,17 +32,26 @@ pub struct Rebuilt {
 /// # Errors
 /// Those of [`Projection::scan`].
 pub async fn recount(projection: &dyn Projection) -> Result<BTreeMap<ShardKey, Counts>, StoreError> {
-    Ok(add_up(projection).await?.1)
+    Ok(add_up(projection).await?.shards)
 }
 
-async fn add_up(projection: &dyn Projection) -> Result<(u64, BTreeMap<ShardKey, Counts>), StoreError> {
-    let mut shards: BTreeMap<ShardKey, Counts> = BTreeMap::new();
-    let (mut jobs, mut after) = (0, None);
+/// What all job records add up to.
+#[derive(Default)]
+struct Sums {
+    jobs: u64,
+    shards: BTreeMap<ShardKey, Counts>,
+    builds: CountedBuilds,
+}
+
+async fn add_up(projection: &dyn Projection) -> Result<Sums, StoreError> {
+    let Sums { mut jobs, mut shards, mut builds } = Sums::default();
+    let mut after = None;
     loop {
         let records = projection.scan(after.as_ref(), STEP).await?;
         for record in &records {
             shards.entry(shard_key(record)).or_default().add(&contribution(record));
         }
+        builds.count(projection, &records).await?;
         jobs += records.len() as u64;
         match records.into_iter().next_back() {
             Some(last) => after = Some(last.id),
@@ -47,7 +59,8 @@ async fn add_up(projection: &dyn Projection) -> Result<(u64, BTreeMap<ShardKey, 
         }
     }
     shards.retain(|_, counts| !counts.is_zero());
-    Ok((jobs, shards))
+    builds.load_rest(projection).await?;
+    Ok(Sums { jobs, shards, builds })
 }
 
 /// The result of a comparison.
@@ -59,6 +72,8 @@ pub struct Compared {
     pub differing: Vec<ShardKey>,
     /// How many shards can't be compared, because some of their records may have expired.
     pub expired: u64,
+    /// The builds whose counts in the history of their name differ from the sum of their records.
+    pub builds: Vec<(JobName, BuildDigest)>,
 }
 
 /// Compares the shards with the sums of the job records at `now`. While the projector is between
@@ -67,10 +82,10 @@ pub struct Compared {
 /// # Errors
 /// Those of [`Projection::scan`] and [`Projection::load`].
 pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Compared, StoreError> {
-    let (jobs, expected) = add_up(projection).await?;
+    let Sums { jobs, shards: expected, builds } = add_up(projection).await?;
     let (whole, expired) = stored(projection, &expected, now).await?;
     let differing = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).map(|(key, _)| key);
-    Ok(Compared { jobs, differing: differing.collect(), expired })
+    Ok(Compared { jobs, differing: differing.collect(), expired, builds: builds.differing(now) })
 }
 
 /// Replaces every shard that differs from the sum of its job records. `term` must be the current
@@ -80,7 +95,7 @@ pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Comp
 /// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]. The caller may then call again.
 pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -> Result<Rebuilt, StoreError> {
     let position = projection.position().await?;
-    let (jobs, expected) = add_up(projection).await?;
+    let Sums { jobs, shards: expected, builds } = add_up(projection).await?;
     let (whole, expired) = stored(projection, &expected, now).await?;
     let wrong: Vec<_> = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).collect();
     for part in wrong.chunks(STEP) {
@@ -100,7 +115,12 @@ pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -
         let commit = Commit { shards: shards.collect(), cursor: position, ..Commit::default() };
         projection.commit(term, commit).await?;
     }
-    Ok(Rebuilt { jobs, shards: wrong.len() as u64, expired })
+    let differing = builds.differing(now).len() as u64;
+    for part in builds.into_corrected(now).chunks(STEP) {
+        let commit = Commit { builds: part.to_vec(), cursor: position, ..Commit::default() };
+        projection.commit(term, commit).await?;
+    }
+    Ok(Rebuilt { jobs, shards: wrong.len() as u64, expired, builds: differing })
 }
 
 /// The sets of errors that a shard has taken in stay in, together with those that it now counts.

@@ -35,7 +35,7 @@ pub fn fold_job(record: &mut JobRecord, at: Cursor, event: &Event) {
     match &event.kind {
         // The record was made from the event's job, so nothing else is left to do. Earlier events stand.
         EventKind::Submitted => record.announced = true,
-        EventKind::AttemptStarted { attempt, worker, host } => started(record, event.at, *attempt, worker, host),
+        EventKind::AttemptStarted { attempt, worker, host, .. } => started(record, event.at, *attempt, worker, host),
         EventKind::AttemptWithdrawn { attempt, worker } => withdrawn(record, *attempt, worker),
         EventKind::AttemptFinished { attempt, worker, report, next_at } => {
             finished_attempt(record, event.at, *attempt, worker, report, *next_at);
@@ -140,7 +140,7 @@ fn finished_attempt(
 
 fn new_attempt(number: AttemptNumber, worker: &WorkerId, host: &str, started_at: Timestamp) -> AttemptRecord {
     let (worker, host) = (worker.clone(), host.to_owned());
-    AttemptRecord { number, worker, host, started_at, report: None, fingerprint: None }
+    AttemptRecord { number, worker, host, started_at, report: None, fingerprint: None, build: None }
 }
 
 /// The error text of an attempt, if it failed.

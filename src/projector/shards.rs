@@ -251,6 +251,7 @@ mod tests {
             started_at: start,
             report: Some(report),
             fingerprint: has_failed(&outcome).then(|| Fingerprint::from_bytes([7; 32])),
+            build: None,
         }
     }
 

@@ -115,7 +115,7 @@ fn running(record: &JobRecord, queued: &QueuedJob, at: Timestamp) -> Vec<EventKi
     if queued.state == JobState::Active {
         let is_new = starts(queued) > last_number(record) && !is_ours;
         let attempt = AttemptNumber(starts(queued));
-        let started = EventKind::AttemptStarted { attempt, worker: worker(queued), host: String::new() };
+        let started = EventKind::AttemptStarted { attempt, worker: worker(queued), host: String::new(), build: None };
         return if is_new { vec![started] } else { Vec::new() };
     }
     let Some(open) = open_elsewhere(record) else { return Vec::new() };
@@ -280,7 +280,7 @@ mod tests {
 
     fn started(n: u32, worker: &str) -> EventKind {
         let worker = WorkerId::parse(worker).unwrap();
-        EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into() }
+        EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into(), build: None }
     }
 
     fn end_of(n: u32, worker: &str, code: i32) -> Vec<EventKind> {

@@ -41,13 +41,21 @@ pub fn rebuild<'a>(
         under_term(config, &upkeep, patience, note, async |term, _| {
             let done = if check {
                 let found = projector::compare(projection, clock.now()).await?;
-                let names = found.differing.iter().map(|ShardKey { day, name }| format!("{name} on {day}")).collect();
-                let differing = found.differing.len() as u64;
+                let days = found.differing.iter().map(|ShardKey { day, name }| format!("{name} on {day}"));
+                let builds = found.builds.iter().map(|(name, build)| format!("{name}, build {build}"));
+                let names: Vec<_> = days.chain(builds).collect();
+                let differing = names.len() as u64;
                 Recounted { jobs: found.jobs, differing, names, replaced: false, expired: found.expired }
             } else {
                 let done = projector::rebuild(projection, term, clock.now()).await?;
                 let names = Vec::new();
-                Recounted { jobs: done.jobs, differing: done.shards, names, replaced: true, expired: done.expired }
+                Recounted {
+                    jobs: done.jobs,
+                    differing: done.shards + done.builds,
+                    names,
+                    replaced: true,
+                    expired: done.expired,
+                }
             };
             Ok(done)
         })

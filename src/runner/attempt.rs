@@ -10,7 +10,7 @@ use rustix::fs::Timespec;
 use rustix::pipe::PipeFlags;
 
 use super::RunnerError;
-use super::binary::Binaries;
+use super::binary::{Binaries, Found};
 use super::environment::{self, Environment, Variable};
 use super::gauge::{RunningAttempt, RunningGauge};
 use super::guard::Presence;
@@ -136,8 +136,8 @@ pub(super) fn run(
     if let Some(guard) = &shared.guard {
         guard.expect(thread.number, tracked.number());
     }
-    let process = match spawn(shared, thread, &slot, order, &variables, &mut cleared, &mut restraint) {
-        Ok(process) => process,
+    let (process, found) = match spawn(shared, thread, &slot, order, &variables, &mut cleared, &mut restraint) {
+        Ok(spawned) => spawned,
         Err(error) => {
             // The child may already have written its id into the table.
             if let Some(guard) = &shared.guard {
@@ -156,6 +156,7 @@ pub(super) fn run(
         guard.born(thread.number);
     }
     shared.limits.expose(process.pid);
+    let build = shared.binaries.executed(&order.job.name, &found, process.pid);
     let guarded = shared.guard.as_ref().zip(order.validity.as_ref());
     let terms = Terms {
         lease_deadline: guarded.map(|(table, validity)| LeaseDeadline { table, cell: thread.number, validity }),
@@ -190,6 +191,7 @@ pub(super) fn run(
     );
     report.peak_beside = peak_beside;
     report.beside_at_start = Some(beside_at_start);
+    report.build = build.and_then(|build| build.at_end());
     Ok(Some(report))
 }
 
@@ -328,17 +330,17 @@ fn spawn(
     variables: &[Variable],
     scratch: &mut Cleared<'_>,
     restraint: &mut Restraint,
-) -> Result<Spawned, NotSpawned> {
+) -> Result<(Spawned, Found), NotSpawned> {
     let work_dir = scratch.made.as_mut().expect("it is there until it is cleared");
     let job = &order.job;
     let arguments = order.body.arguments();
     let mut once_more = true;
     loop {
-        let path = shared.binaries.resolve(&job.name).map_err(SpawnError::from)?;
+        let found = shared.binaries.find(&job.name).map_err(SpawnError::from)?;
         let confinement = match shared
             .sandboxes
             .of(&job.name)
-            .map(|sandbox| sandbox.confine(&path, &work_dir.path, &mut work_dir.rules))
+            .map(|sandbox| sandbox.confine(&found.path, &work_dir.path, &mut work_dir.rules))
         {
             Some(Ok(confinement)) => Some(confinement),
             Some(Err(message)) => {
@@ -347,7 +349,7 @@ fn spawn(
             None => None,
         };
         let spawned = thread.spawner.spawn(Program {
-            path: &path,
+            path: &found.path,
             arguments: &arguments,
             environment: shared.environment.shared(),
             own_environment: variables,
@@ -359,7 +361,8 @@ fn spawn(
             cgroup: restraint.cgroup(),
             validity: order.validity.as_ref(),
             note: shared.guard.as_ref().map(|table| table.place(thread.number)),
-            trace: trace_scope(shared, order, variables, &path).map(|scope| (scope, shared.settings.crash_patience)),
+            trace: trace_scope(shared, order, variables, &found.path)
+                .map(|scope| (scope, shared.settings.crash_patience)),
             confinement: confinement.as_ref(),
         });
         match spawned {
@@ -374,7 +377,8 @@ fn spawn(
                 shared.binaries.note_broken(&job.name);
                 return Err(NotSpawned::Failed(error));
             }
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(process) => return Ok((process, found)),
         }
     }
 }

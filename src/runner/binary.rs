@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::builds;
+use rustix::process::Pid;
+
+use super::build_cache::{BuildCache, Version, VersionBuild};
 use crate::domain::{Build, JobName, SpawnFailure};
 
 /// Why a name can't be run. The message names the file and the fix.
@@ -102,14 +104,12 @@ fn reason(error: &std::io::Error) -> String {
     source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// The metadata that tells one version of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
-    device: u64,
-    inode: u64,
-    mode: u32,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// A job's file, found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// Its canonical path.
+    pub(super) path: Arc<Path>,
+    version: Option<Version>,
 }
 
 /// [`resolve`], remembered as long as the file is the same: then it costs one system call.
@@ -117,15 +117,14 @@ struct Version {
 pub(super) struct Binaries {
     jobs_dir: PathBuf,
     known: Mutex<HashMap<JobName, (Version, Arc<Path>)>>,
-    /// The builds of the files as of the last look; `None` of those whose build can't be told.
-    builds: Mutex<HashMap<JobName, (Version, Option<Build>)>>,
+    builds: BuildCache,
     /// Files that this machine could not execute.
     broken: Mutex<HashMap<JobName, Version>>,
 }
 
 impl Binaries {
     pub(super) fn new(jobs_dir: PathBuf) -> Self {
-        Self { jobs_dir, known: Mutex::default(), builds: Mutex::default(), broken: Mutex::default() }
+        Self { jobs_dir, known: Mutex::default(), builds: BuildCache::default(), broken: Mutex::default() }
     }
 
     /// Whether the jobs directory is there and can be entered.
@@ -155,27 +154,38 @@ impl Binaries {
     /// Which builds these jobs' binaries are, those left out whose build can't be told. Reads a file once as long as it is
     /// the same, which may take long; ends with what it has when `goes_on` says no.
     pub(super) fn builds(&self, names: &[JobName], goes_on: &dyn Fn() -> bool) -> BTreeMap<JobName, Build> {
-        let lock = || self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        lock().retain(|name, _| names.contains(name));
+        self.builds.retain(names);
         let mut found = BTreeMap::new();
         for name in names {
-            let Some(version) = self.version(name) else { continue };
-            let known = lock().get(name).filter(|(known, _)| *known == version).map(|(_, build)| build.clone());
-            let build = match known {
-                Some(build) => build,
-                None if !goes_on() => break,
-                None => {
-                    let build = self.resolve(name).ok().and_then(|path| builds::identify(&path, goes_on));
-                    // One that was not read to its end is read again.
-                    if goes_on() {
-                        lock().insert(name.clone(), (version, build.clone()));
-                    }
-                    build
-                }
-            };
+            let Ok(Found { path, version: Some(version) }) = self.find(name) else { continue };
+            let Some(build) = self.builds.read(name, version, &path, goes_on) else { break };
             found.extend(build.map(|build| (name.clone(), build)));
         }
         found
+    }
+
+    /// The build that the file of this name is now, if that is known or found out at once.
+    pub(super) fn build_now(&self, name: &JobName) -> Option<Arc<VersionBuild>> {
+        let Found { path, version } = self.find(name).ok()?;
+        self.builds.of(name, version?, &path)
+    }
+
+    /// The build that a process runs which was just spawned from this file. `None` when the file may have been replaced
+    /// between the look at it and the spawn.
+    pub(super) fn executed(
+        &self,
+        name: &JobName,
+        Found { path, version }: &Found,
+        pid: Pid,
+    ) -> Option<Arc<VersionBuild>> {
+        let version = (*version)?;
+        let is_same = fs_err::metadata(path).is_ok_and(|meta| Version::of(&meta) == version);
+        // A file that was replaced since is still what the process runs. (Of a script that is its interpreter.)
+        let is_run = || {
+            let exe = fs_err::metadata(format!("/proc/{}/exe", pid.as_raw_nonzero()));
+            exe.is_ok_and(|meta| Version::of(&meta).is_same_content(&version))
+        };
+        if is_same || is_run() { self.builds.of(name, version, path) } else { None }
     }
 
     /// Notes that the kernel could not execute the file, though it looked executable. The name
@@ -204,19 +214,24 @@ impl Binaries {
 
     /// Answers the remembered path while the file is the same, else does as [`resolve`].
     pub(super) fn resolve(&self, name: &JobName) -> Result<Arc<Path>, BinaryError> {
+        self.find(name).map(|found| found.path)
+    }
+
+    /// As [`Binaries::resolve`], with the version of the file at that moment.
+    pub(super) fn find(&self, name: &JobName) -> Result<Found, BinaryError> {
         let version = self.version(name);
         if let Some(version) = version
             && let Some((known, path)) = self.lock().get(name)
             && *known == version
         {
-            return Ok(path.clone());
+            return Ok(Found { path: path.clone(), version: Some(version) });
         }
         let path: Arc<Path> = resolve(&self.jobs_dir, name)?.into();
         if let Some(version) = version {
             // The version was read first: if the file changed since, the next look sees another one.
             self.lock().insert(name.clone(), (version, path.clone()));
         }
-        Ok(path)
+        Ok(Found { path, version })
     }
 
     /// Forgets the remembered path of a job, because no file is there any more.
@@ -225,14 +240,7 @@ impl Binaries {
     }
 
     fn version(&self, name: &JobName) -> Option<Version> {
-        let meta = fs_err::metadata(self.jobs_dir.join(name.as_str())).ok()?;
-        Some(Version {
-            device: meta.dev(),
-            inode: meta.ino(),
-            mode: meta.mode(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
+        fs_err::metadata(self.jobs_dir.join(name.as_str())).ok().as_ref().map(Version::of)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobName, (Version, Arc<Path>)>> {

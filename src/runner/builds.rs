@@ -27,9 +27,13 @@ const NT_GNU_BUILD_ID: u64 = 3;
 /// The build of a file. `None` when the file can't be read, is too large to be digested and has no build id, or when
 /// `goes_on` said no meanwhile.
 pub(super) fn identify(path: &Path, goes_on: &dyn Fn() -> bool) -> Option<Build> {
-    let file = File::open(path).ok()?;
+    identify_open(&File::open(path).ok()?, goes_on)
+}
+
+/// The same of an open file that was not read yet.
+pub(super) fn identify_open(file: &File, goes_on: &dyn Fn() -> bool) -> Option<Build> {
     let bytes = file.metadata().ok()?.len();
-    let digest = match build_id(&file) {
+    let digest = match build_id(file) {
         Some(id) => BuildDigest::of_build_id(&id),
         None if bytes <= LARGEST_DIGESTED => BuildDigest::of_contents(&digest(file, goes_on)?),
         None => return None,
@@ -37,7 +41,17 @@ pub(super) fn identify(path: &Path, goes_on: &dyn Fn() -> bool) -> Option<Build>
     Some(Build { bytes, digest })
 }
 
-fn digest(mut file: File, goes_on: &dyn Fn() -> bool) -> Option<[u8; 32]> {
+/// The same, if that takes but a moment: of a file with a build id, and of one of at most `most` bytes.
+pub(super) fn identify_quickly(file: &File, most: u64) -> Option<Build> {
+    let bytes = file.metadata().ok()?.len();
+    match build_id(file) {
+        Some(id) => Some(Build { bytes, digest: BuildDigest::of_build_id(&id) }),
+        None if bytes <= most => identify_open(file, &|| true),
+        None => None,
+    }
+}
+
+fn digest(mut file: &File, goes_on: &dyn Fn() -> bool) -> Option<[u8; 32]> {
     let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
     while goes_on() {
         match file.read(&mut chunk) {

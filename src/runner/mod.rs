@@ -11,6 +11,7 @@ mod alarm;
 pub mod allocator;
 mod attempt;
 pub mod binary;
+mod build_cache;
 mod builds;
 mod capture;
 mod cgroup;
@@ -61,7 +62,7 @@ pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, Stop
 pub use sandbox::{SandboxSupport, check as check_sandboxes};
 pub use slots::{Slot, Slots};
 
-use crate::domain::{AttemptReport, Build, Clock, JobName, Outcome, SandboxLevel, SpawnFailure};
+use crate::domain::{AttemptReport, Build, BuildDigest, Clock, JobName, Outcome, SandboxLevel, SpawnFailure};
 
 /// Why Jobber could not do its own work.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +227,11 @@ impl Runner {
     /// with what it has when `goes_on` says no.
     pub fn builds(&self, names: &[JobName], goes_on: &dyn Fn() -> bool) -> BTreeMap<JobName, Build> {
         self.shared.binaries.builds(names, goes_on)
+    }
+
+    /// Which build the binary of this job is now, if that is known or found out at once.
+    pub fn build_now(&self, name: &JobName) -> Option<BuildDigest> {
+        Some(self.shared.binaries.build_now(name)?.now()?.digest)
     }
 
     /// Starts one attempt when its turn has come and cores are free. The thread that frees the cores

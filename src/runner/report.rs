@@ -62,6 +62,7 @@ pub(super) fn report(
         started_at,
         ended_at: observed.ended_at,
         usage: Some(usage),
+        build: None,
         cpus,
         memory_limit_bytes: order.memory_bytes,
         peak_beside: 0,

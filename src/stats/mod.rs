@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod backlog;
+pub mod builds;
 pub mod by_queue;
 pub mod categories;
 pub mod co_running;

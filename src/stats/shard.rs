@@ -47,7 +47,7 @@ pub struct StatShard {
 }
 
 /// How far the clock of a store that removes records by itself may be ahead.
-const CLOCKS_APART: Duration = Duration::from_secs(3600);
+pub(super) const CLOCKS_APART: Duration = Duration::from_secs(3600);
 
 impl StatShard {
     /// The most sets of errors that a shard takes in: it stays small whatever the jobs of a day print.
@@ -331,7 +331,7 @@ pub struct Histogram(Counter<u32>);
 
 impl Histogram {
     /// The bucket of a value: values below 16 have one each; above, the top four bits of the value pick it.
-    fn bucket(value: u64) -> u32 {
+    pub(super) fn bucket(value: u64) -> u32 {
         if value < 16 {
             return u32::try_from(value).expect("below 16");
         }
@@ -352,6 +352,45 @@ impl Histogram {
     /// Counts a value in its bucket.
     pub fn record(&mut self, value: u64) {
         *self.0.entry(Self::bucket(value)).or_insert(0) += 1;
+    }
+
+    /// Counts a value `sign` times.
+    pub(super) fn count_in(&mut self, value: u64, sign: i64) {
+        combine(&mut self.0, &BTreeMap::from([(Self::bucket(value), sign)]), 1);
+    }
+
+    /// Adds the values of `other`.
+    pub(super) fn add(&mut self, other: &Histogram) {
+        self.combine(other, 1);
+    }
+
+    /// The least bucket such that at least a part `q` (0 to 1) of the values lie in it or below; `None` when empty.
+    pub(super) fn quantile_bucket(&self, q: f64) -> Option<u32> {
+        let rank = (q.clamp(0.0, 1.0) * self.count() as f64).ceil().max(1.0) as i64;
+        let mut seen = 0;
+        self.0.iter().find_map(|(bucket, n)| {
+            seen += n;
+            (seen >= rank).then_some(*bucket)
+        })
+    }
+
+    /// How many values lie in higher buckets.
+    pub(super) fn above(&self, bucket: u32) -> i64 {
+        self.0.range(bucket + 1..).map(|(_, n)| n).sum()
+    }
+
+    /// The least value that lies in a higher bucket.
+    pub(super) fn end_of(bucket: u32) -> u64 {
+        Self::floor(bucket + 1)
+    }
+
+    /// The mean and the variance of the buckets' numbers.
+    pub(super) fn spread(&self) -> (f64, f64) {
+        let n = self.count().max(1) as f64;
+        let mean = self.0.iter().map(|(bucket, k)| f64::from(*bucket) * *k as f64).sum::<f64>() / n;
+        let variance =
+            self.0.iter().map(|(bucket, k)| (f64::from(*bucket) - mean).powi(2) * *k as f64).sum::<f64>() / n;
+        (mean, variance)
     }
 
     /// The same values in a unit that is so many times smaller; each stands for its bucket's middle.
@@ -380,12 +419,7 @@ impl Histogram {
 
     /// The value below which a part `q` (0 to 1) of the counted values lie, within one bucket; `None` when empty.
     pub fn quantile(&self, q: f64) -> Option<u64> {
-        let rank = (q.clamp(0.0, 1.0) * self.count() as f64).ceil().max(1.0) as i64;
-        let mut seen = 0;
-        self.0.iter().find_map(|(bucket, n)| {
-            seen += n;
-            (seen >= rank).then(|| Self::middle(*bucket))
-        })
+        self.quantile_bucket(q).map(Self::middle)
     }
 
     fn combine(&mut self, other: &Histogram, sign: i64) {

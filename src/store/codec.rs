@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Categories, ErrorRecord, JobRecord, StoreError, StoreErrorKind};
 use crate::domain::JobBody;
 use crate::stats::StatShard;
+use crate::stats::builds::BuildHistory;
 
 /// Writes a document as JSON.
 pub fn encode<T: Serialize>(document: &T) -> Vec<u8> {
@@ -62,6 +63,14 @@ pub fn body(bytes: &[u8]) -> Result<JobBody, StoreError> {
 /// `Corrupt` when the bytes are no aggregate, or one of a newer Jobber.
 pub fn shard(bytes: &[u8]) -> Result<StatShard, StoreError> {
     decode(bytes, "aggregate", StatShard::SCHEMA)
+}
+
+/// Reads the history of a name's builds that any version of [`encode`] wrote.
+///
+/// # Errors
+/// `Corrupt` when the bytes are no such history, or one of a newer Jobber.
+pub fn builds(bytes: &[u8]) -> Result<BuildHistory, StoreError> {
+    decode(bytes, "history of builds", BuildHistory::SCHEMA)
 }
 
 /// Reads the record of an error that any version of [`encode`] wrote.
@@ -141,6 +150,13 @@ mod tests {
         }
         // Since version 3 it is counted by queue, too.
         same(&encode(&shard(&golden_of(3, "shard.json")).unwrap()), &golden_of(3, "shard.json"));
+        // Since builds are told apart.
+        let built = job(&golden_of(3, "job_built.json")).unwrap();
+        assert!(built.attempts[0].build.is_some() && built.attempts[0].report.as_ref().unwrap().build.is_some());
+        same(&encode(&built), &golden_of(3, "job_built.json"));
+        let history = builds(&golden_of(3, "builds.json")).unwrap();
+        assert!(history.has_regression() && history.builds.len() == 2);
+        same(&encode(&history), &golden_of(3, "builds.json"));
         for name in ["error.json", "error_pending.json"] {
             same(&encode(&error(&golden(name)).unwrap()), &golden(name));
         }

@@ -15,6 +15,7 @@ use crate::domain::{
     Clock, Day, Fingerprint, GroupName, JobBody, JobId, JobName, JobState, Page, PageRequest, Timestamp,
 };
 use crate::events::Cursor;
+use crate::stats::builds::BuildHistory;
 use crate::stats::{ShardKey, StatShard};
 pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
 pub use groups::GroupTally;
@@ -139,6 +140,9 @@ pub trait History: Send + Sync + 'static {
     /// The aggregates of these days, of one name or all.
     async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError>;
 
+    /// The histories of builds, of one name or all, in order of name.
+    async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError>;
+
     /// The records of these errors, in the same order. There is no list of all errors, because the
     /// aggregates name every fingerprint.
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError>;
@@ -210,6 +214,8 @@ pub struct Commit {
     pub sightings: Vec<Sighting>,
     /// Aggregates: written when every error has been.
     pub shards: Vec<Versioned<StatShard>>,
+    /// Histories of builds: written with the aggregates.
+    pub builds: Vec<Versioned<BuildHistory>>,
     /// What new jobs are given: written before their records say so. A body that is there stays as it is.
     pub bodies: Vec<(JobId, JobBody)>,
     /// Job records: written when every aggregate and every body has been.
@@ -242,6 +248,9 @@ pub trait Projection: Send + Sync + 'static {
     /// Reads what a batch of events is about to change.
     async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError>;
 
+    /// Reads the histories of the builds of these names, in the same order; `None` where there is none.
+    async fn load_builds(&self, names: &[JobName]) -> Result<Vec<Option<Versioned<BuildHistory>>>, StoreError>;
+
     /// Reads the categories; `None` before they were written for the first time.
     async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError>;
 
@@ -273,6 +282,9 @@ pub trait Projection: Send + Sync + 'static {
 
     /// Every job record, removed ones too, in order of id: up to `limit` after `after`. For rebuilding aggregates.
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError>;
+
+    /// The names of all histories of builds. For rebuilding them.
+    async fn build_names(&self) -> Result<Vec<JobName>, StoreError>;
 
     /// The keys of all aggregates. For rebuilding them.
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError>;

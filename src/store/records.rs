@@ -10,6 +10,7 @@ use crate::domain::{
 };
 use crate::events::Cursor;
 use crate::stats::ErrorSet;
+use crate::stats::builds::BuildPlace;
 
 /// Everything that history knows of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -264,6 +265,10 @@ pub struct AttemptRecord {
     /// The fingerprint of its error, if it failed. An attempt that was lost or cancelled has not failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// Of the first attempt: the build that was there when it was started, and its place among the first attempts of that
+    /// build. `None` where its worker did not know the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildPlace>,
 }
 
 /// A job in one line of a list.

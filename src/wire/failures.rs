@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ActedOnJobs;
-use crate::domain::{Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
+use crate::domain::{BuildDigest, Category, CategoryId, Fingerprint, JobId, JobName, Timestamp};
+pub use crate::stats::builds::BuildsReport;
+use crate::stats::builds::{BuildFailure, Regression};
 use crate::stats::{AttemptLine, BesideStats, CategoryLine, CostLine, DayCount, DurationLine, SizeLine, WorthIt};
 
 /// `GET /api/v1/stats/attempts`.
@@ -85,6 +87,35 @@ pub struct FailuresReport {
     pub items: Vec<FailureGroup>,
     /// How many there are in all.
     pub total: usize,
+}
+
+/// `GET /api/v1/stats/regressions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RegressionsReport {
+    /// The builds, those that were first seen last at the head.
+    pub items: Vec<Regression>,
+}
+
+/// `GET /api/v1/failures/new`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NewFailuresReport {
+    /// The binaries whose newest build brought errors, by name.
+    pub items: Vec<NewFailures>,
+}
+
+/// Errors that the newest build of a binary brought: no build that is known before it has failed with them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NewFailures {
+    /// The binary.
+    pub name: JobName,
+    /// Its newest build.
+    pub build: BuildDigest,
+    /// When the build's first attempt was started.
+    pub first_seen: Timestamp,
+    /// First attempts of this build that succeeded or failed.
+    pub attempts: i64,
+    /// The errors, most frequent first.
+    pub failures: Vec<BuildFailure>,
 }
 
 /// The answer to `POST /api/v1/jobs:retry`: [`ActedOnJobs`] by its older name.

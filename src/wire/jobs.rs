@@ -14,6 +14,7 @@ use crate::domain::{
     ArraySpec, Backoff, Deduplication, Fingerprint, GroupName, Job, JobId, JobName, JobOptions, JobState, NewJob,
     Outcome, Progress, QueueName, RawJson, Timestamp, WorkerId, body,
 };
+use crate::stats::builds::Regression;
 use crate::store::{AttemptRecord, JobSummary};
 
 macro_rules! define_submit_job {
@@ -225,6 +226,10 @@ pub struct JobView {
     /// The category of what failed attempts said: its id, `uncategorised` or `pending`. Only when one job is asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub categories: BTreeMap<Fingerprint, String>,
+    /// What is known against the build that its last attempt ran, if that does worse than the builds before it. Only when one
+    /// job is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Regression>,
     /// What this view lacks, and why: history or the queue could not be asked. `None` when both answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
@@ -253,6 +258,7 @@ impl JobView {
             waits_for: Vec::new(),
             attempts: Vec::new(),
             categories: BTreeMap::new(),
+            regression: None,
             incomplete: None,
         }
     }

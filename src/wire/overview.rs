@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{JobId, JobName, Timestamp};
 use crate::queue::StateCounts;
+use crate::stats::builds::Regression;
 
 /// How many events of each kind a time has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -59,6 +60,9 @@ pub struct Overview {
     pub workers: Option<WorkersTotal>,
     /// The categories with the most failed attempts, of jobs of today and yesterday (UTC): at most 5, most first.
     pub failing: Option<Vec<FailingCategory>>,
+    /// Builds that do worse than those before them and were seen within the last week: at most 5, the newest first.
+    #[serde(default)]
+    pub regressions: Option<Vec<Regression>>,
     /// How far history is behind the event log.
     pub history: Option<HistoryLag>,
     /// Whether what the server stands on answers.

@@ -93,10 +93,13 @@ impl StartLog for Start {
         }
         self.permit.begin();
         let settings = &self.context.worker.settings;
+        // Statistics of builds take first attempts only, in the order in which they were started.
+        let build = (self.attempt.0 == 1).then(|| self.context.worker.runner.build_now(&self.job.name)).flatten();
         let started = EventKind::AttemptStarted {
             attempt: self.attempt,
             worker: settings.id.clone(),
             host: settings.host.clone(),
+            build,
         };
         let event = Event { body: self.body.clone(), ..self.event(started) };
         let (context, abandoned, publisher) = (self.context.clone(), self.abandoned.clone(), self.publisher.clone());

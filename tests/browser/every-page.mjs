@@ -39,7 +39,8 @@ await run(async () => {
     const paths = [
         '/', '/jobs', '/jobs?state=failed&q=hostile', '/failures', `/failures/${ids.fingerprint}`,
         '/failures?text=onerror', '/categories', '/categories?text=no+space+left', '/retries', '/stats',
-        '/stats?tab=cost', '/stats?tab=sizes', '/stats?tab=concurrency', '/workers', '/schedules?open=nightly',
+        '/stats?tab=cost', '/stats?tab=sizes', '/stats?tab=concurrency', '/stats?tab=builds',
+        '/stats?tab=builds&name=fails', '/workers', '/schedules?open=nightly',
         '/queue', '/groups/a<b>&', '/jobs?group=a%3Cb%3E%26', '/submit', '/api', '/no/such/page', '/jobs/no-such-job',
         ...['', '?tab=log', '?tab=data', '?tab=rules'].map((tab) => `/jobs/${ids.failed}${tab}`),
         ...['active', 'delayed'].map((state) => `/jobs/${ids[state]}`),

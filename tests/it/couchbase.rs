@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use jobber::domain::{
-    AttemptNumber, AttemptReport, Clock, Entry, Event, EventKind, FinalState, Job, JobBody, JobId, JobName, JobOptions,
-    JobState, Outcome, RawJson, Secret, Timestamp, Usage, WorkerId,
+    AttemptNumber, AttemptReport, BuildDigest, Clock, Entry, Event, EventKind, FileBuild, FinalState, Job, JobBody,
+    JobId, JobName, JobOptions, JobState, Outcome, RawJson, Secret, Timestamp, Usage, WorkerId,
 };
 use jobber::events::Cursor;
 use jobber::projector::{compare, fold_batch};
@@ -80,7 +80,7 @@ impl Events {
                 let attempts = if bad == 0 { 1 } else { 2 };
                 for attempt in 1..=attempts {
                     let fails = attempt <= bad;
-                    say(job, started(attempt));
+                    say(job, started(*n, attempt));
                     say(job, ended(*n, attempt, fails));
                 }
                 let state = if bad == 2 { FinalState::Failed } else { FinalState::Completed };
@@ -109,9 +109,15 @@ fn job(n: u64, now: i64) -> Arc<Job> {
     })
 }
 
-fn started(attempt: u32) -> EventKind {
+/// A new one now and then. Some attempts do not tell of theirs, and some run another one than they were started with.
+fn build_of(n: u64) -> BuildDigest {
+    BuildDigest::of_build_id(&[u8::try_from(n / 2100).unwrap_or(u8::MAX); 8])
+}
+
+fn started(n: u64, attempt: u32) -> EventKind {
     let worker = WorkerId::parse("w").unwrap();
-    EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".into() }
+    let build = (attempt == 1 && !n.is_multiple_of(11)).then(|| build_of(n));
+    EventKind::AttemptStarted { attempt: AttemptNumber(attempt), worker, host: "h".into(), build }
 }
 
 fn ended(n: u64, attempt: u32, fails: bool) -> EventKind {
@@ -120,6 +126,8 @@ fn ended(n: u64, attempt: u32, fails: bool) -> EventKind {
     report.error = fails.then(|| format!("no such file {n}"));
     report.peak_beside = n as u32 % 4;
     report.usage = Some(Usage { wall_us: 1000 + n, user_us: 7, system_us: 3, peak_rss_bytes: 9999 });
+    let digest = build_of(if n.is_multiple_of(13) { 0 } else { n });
+    report.build = Some(FileBuild { digest, bytes: 48, modified_at: at });
     report.stdout.text = format!("line {n}\n").repeat(3);
     let worker = WorkerId::parse("w").unwrap();
     EventKind::AttemptFinished { attempt: AttemptNumber(attempt), worker, report: Box::new(report), next_at: None }
@@ -166,6 +174,9 @@ async fn kept(store: &(impl Projection + History), events: &[(Cursor, Entry)]) -
     for shard in store.shards(Default::default(), None).await.unwrap() {
         all.insert(format!("shard {:?}", shard.key), codec::encode(&shard));
     }
+    for builds in store.builds(None).await.unwrap() {
+        all.insert(format!("builds of {}", builds.name), codec::encode(&builds));
+    }
     let names = store.job_names().await.unwrap();
     all.insert("names".to_owned(), codec::encode(&names));
     all.insert("cursor".to_owned(), store.position().await.unwrap().to_string().into_bytes());
@@ -194,8 +205,8 @@ async fn same_as_in_sqlite(bucket: &Bucket, events: &[(Cursor, Entry)]) {
     if store.has_query_service().await.unwrap() {
         let found = compare(&*store, Timestamp::from_millis(0)).await.unwrap();
         assert_eq!(
-            (found.jobs, found.differing),
-            (expected.keys().filter(|key| key.starts_with("job ")).count() as u64, vec![])
+            (found.jobs, found.differing, found.builds),
+            (expected.keys().filter(|key| key.starts_with("job ")).count() as u64, vec![], vec![])
         );
     } else {
         skipped("adding all jobs up needs the query service");

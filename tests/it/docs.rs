@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 12] = [
+const RUN: [&str; 13] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -36,6 +36,7 @@ const RUN: [&str; 12] = [
     "docs/operations/elastic-workers.md",
     "docs/operations/arrays.md",
     "docs/operations/crash-reports.md",
+    "docs/operations/builds.md",
 ];
 
 /// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
@@ -62,6 +63,7 @@ runs! {
     the_commands_of_the_guide_to_elastic_workers_work: 9,
     the_commands_of_the_guide_to_arrays_work: 10,
     the_commands_of_the_guide_to_crash_reports_work: 11,
+    the_commands_of_the_guide_to_builds_work: 12,
 }
 
 /// A fenced block.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use jobber::domain::{
-    AcceptedJob, AttemptNumber, AttemptReport, Category, CategoryChange, CategoryEvent, Clock, Entry, Event, EventKind,
-    FinalState, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome, Timestamp, Usage, WorkerId,
+    AcceptedJob, AttemptNumber, AttemptReport, BuildDigest, Category, CategoryChange, CategoryEvent, Clock, Entry,
+    Event, EventKind, FileBuild, FinalState, Fingerprint, Job, JobBody, JobId, JobName, JobOptions, JobState, Outcome,
+    Timestamp, Usage, WorkerId,
 };
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSink, EventSource};
@@ -19,6 +20,7 @@ use jobber::projector::{
     new_missing_bodies, rebuild, recount, run,
 };
 use jobber::sqlite::{Durability, Sqlite};
+use jobber::stats::builds::BuildHistory;
 use jobber::stats::{Counts, QueueParts, ShardKey, StatShard};
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
@@ -41,6 +43,7 @@ struct Half {
     /// When records vanish, without anybody being told.
     expiries: BTreeMap<JobId, Timestamp>,
     shards: BTreeMap<ShardKey, (u64, StatShard)>,
+    builds: BTreeMap<JobName, (u64, BuildHistory)>,
     errors: BTreeMap<Fingerprint, ErrorRecord>,
     categories: BTreeMap<(), (u64, Categories)>,
     cursor: Cursor,
@@ -98,6 +101,15 @@ impl Projection for HalfStore {
         })
     }
 
+    async fn load_builds(&self, names: &[JobName]) -> Result<Vec<Option<Versioned<BuildHistory>>>, StoreError> {
+        let half = self.0.lock().unwrap();
+        Ok(names.iter().map(|name| versioned(half.builds.get(name))).collect())
+    }
+
+    async fn build_names(&self) -> Result<Vec<JobName>, StoreError> {
+        Ok(self.0.lock().unwrap().builds.keys().cloned().collect())
+    }
+
     async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError> {
         Ok(versioned(self.0.lock().unwrap().categories.get(&())))
     }
@@ -117,7 +129,7 @@ impl Projection for HalfStore {
     }
 
     async fn commit(&self, _: &Term, commit: Commit) -> Result<(), StoreError> {
-        let Half { bodies, jobs, expiries, shards, errors, categories, cursor, writes_left } =
+        let Half { bodies, jobs, expiries, shards, builds, errors, categories, cursor, writes_left } =
             &mut *self.0.lock().unwrap();
         if let Some(changed) = commit.categories {
             Half::write_one(writes_left, categories, (), changed)?;
@@ -128,6 +140,9 @@ impl Projection for HalfStore {
         }
         for shard in commit.shards {
             Half::write_one(writes_left, shards, shard.document.key.clone(), shard)?;
+        }
+        for history in commit.builds {
+            Half::write_one(writes_left, builds, history.document.name.clone(), history)?;
         }
         for (id, body) in commit.bodies {
             Half::spend(writes_left)?;
@@ -173,7 +188,9 @@ const EARLY: Timestamp = Timestamp::EPOCH;
 
 /// The shards that differ from a recount.
 fn differing(store: &HalfStore) -> Vec<ShardKey> {
-    now(compare(store, EARLY)).unwrap().differing
+    let compared = now(compare(store, EARLY)).unwrap();
+    assert_eq!(compared.builds, [], "builds differ from a recount");
+    compared.differing
 }
 
 fn term() -> Term {
@@ -218,12 +235,24 @@ fn attempt_finished(n: u32, dice: u8, at: Timestamp, next_at: Option<Timestamp>)
     let wall_us = 1000 * u64::from(dice) + 1;
     report.usage =
         (outcome != Outcome::Lost).then_some(Usage { wall_us, user_us: 7, system_us: 3, peak_rss_bytes: 9999 });
+    report.build = report.usage.and_then(|_| build(dice));
     let worker = WorkerId::parse("w").unwrap();
     EventKind::AttemptFinished { attempt: AttemptNumber(n), worker, report: Box::new(report), next_at }
 }
 
-fn attempt_started(n: u32) -> EventKind {
-    EventKind::AttemptStarted { attempt: AttemptNumber(n), worker: WorkerId::parse("w").unwrap(), host: "h".into() }
+/// One of two builds, or none.
+fn build(dice: u8) -> Option<FileBuild> {
+    let digest = BuildDigest::of_build_id(&[dice % 4 / 2; 4]);
+    (!dice.is_multiple_of(4)).then_some(FileBuild { digest, bytes: 1, modified_at: Timestamp::EPOCH })
+}
+
+fn attempt_started(n: u32, dice: u8) -> EventKind {
+    EventKind::AttemptStarted {
+        attempt: AttemptNumber(n),
+        worker: WorkerId::parse("w").unwrap(),
+        host: "h".into(),
+        build: build(dice / 3).filter(|_| n == 1).map(|build| build.digest),
+    }
 }
 
 fn finished(attempt: Option<u32>, dice: u8) -> EventKind {
@@ -239,7 +268,7 @@ fn implausible(draws: &[Draw]) -> Vec<Event> {
         let next_at = (dice % 2 == 0).then(|| at + Duration::from_secs(u64::from(dice % 3)));
         let kind = match kind % 7 {
             0 => EventKind::Submitted,
-            1 => attempt_started(*attempt),
+            1 => attempt_started(*attempt, *dice),
             2 => attempt_finished(*attempt, *dice, at, next_at),
             3 => finished((dice % 4 > 0).then_some(*attempt), *dice),
             4 => EventKind::Cancelled { reason: format!("reason {dice}") },
@@ -282,7 +311,7 @@ fn plausible(draws: &[Draw]) -> Vec<Event> {
             (true, None, running) if !running || choice % 5 == 0 => {
                 now.starts += 1;
                 now.running = true;
-                add(attempt_started(now.starts));
+                add(attempt_started(now.starts, *dice));
             }
             (true, None, _) => {
                 let outcome = outcome(*dice);
@@ -626,7 +655,7 @@ fn one_job(id: &str) -> Vec<Event> {
     let event = |kind| Event::new(at, job.clone(), kind);
     vec![
         Event::submitted(AcceptedJob { job: job.clone(), body: JobBody::new(vec![id.to_owned()], None) }),
-        event(attempt_started(1)),
+        event(attempt_started(1, 3)),
         event(attempt_finished(1, 0, at, None)),
         event(finished(Some(1), 0)),
     ]

@@ -112,3 +112,6 @@ export const succeeded = (outcome) => outcome?.kind === 'exit' && outcome.code =
 
 /** The beginning of an id, where the whole is in a link. @param {string} id */
 export const shortId = (id) => (/^[0-9a-f]{8}-[0-9a-f-]{27}$/.test(id) ? `${id.slice(0, 8)}…${id.slice(-4)}` : id);
+
+/** As much of a build's digest as tells the builds of one name apart. @param {string} digest */
+export const shortBuild = (digest) => digest.slice(0, digest.lastIndexOf(':') + 13);

@@ -186,6 +186,8 @@ function facts(job, id) {
                 : null
         }
         ${job.progress && job.state === 'active' ? progress(job.progress) : null}
+        ${job.regression ? html`<div class="note warn"><strong>Its build does worse than those before it:</strong>
+            ${job.regression.says}. <a href=${href('/stats', { tab: 'builds', name: job.name })}>All its builds</a></div>` : null}
         ${job.incomplete ? html`<div class="note warn"><strong>Something is missing
             here:</strong> ${job.incomplete}</div>` : null}`;
 }

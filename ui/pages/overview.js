@@ -10,6 +10,7 @@ import { resource } from '../lib/scope.js';
 import { signal } from '../lib/signals.js';
 import { html } from '../lib/view.js';
 import { at, copyable, empty, jobLink, loading, problemNote, when } from '../lib/widgets.js';
+import { regressionNotes } from './stats/builds.js';
 
 const STATES = ['waiting', 'prioritized', 'delayed', 'active', 'completed', 'failed'];
 /** The spans that the chart offers, in minutes. */
@@ -81,7 +82,7 @@ function firstSteps() {
 }
 
 /** What does not work. @param {any} now */
-function troubles({ components, queue, workers }) {
+function troubles({ components, queue, workers, regressions }) {
     const names = /** @type {Record<string, string>} */ ({ queue: 'The queue', store: 'History', events: 'The event log' });
     const away = Object.entries(components).filter(([, c]) => /** @type {any} */ (c).status !== 'ok');
     const waits = queue && queue.waiting + queue.prioritized > 0;
@@ -89,7 +90,8 @@ function troubles({ components, queue, workers }) {
         ${away.map(([name, c]) => html`<div class="note bad"><strong>${names[name] ?? name} is ${/** @type {any} */ (c).status}.</strong> ${/** @type {any} */ (c).error}</div>`)}
         ${queue?.paused ? html`<div class="note warn"><strong>The queue is paused.</strong> Nothing new starts until it <a href=${href('/queue')}>goes on</a>.</div>` : null}
         ${workers && workers.total === 0 && waits ? html`<div class="note warn"><strong>No worker is running,</strong> so nothing starts. ${copyable('jobber work')}</div>` : null}
-        ${workers?.unhealthy ? html`<div class="note warn"><strong>${workers.unhealthy} of ${workers.total} workers can't start jobs.</strong> <a href=${href('/workers')}>See why.</a></div>` : null}`;
+        ${workers?.unhealthy ? html`<div class="note warn"><strong>${workers.unhealthy} of ${workers.total} workers can't start jobs.</strong> <a href=${href('/workers')}>See why.</a></div>` : null}
+        ${regressionNotes(regressions ?? [])}`;
 }
 
 /** @param {any} queue */

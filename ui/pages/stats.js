@@ -1,5 +1,6 @@
 // @ts-check
-// Statistics of jobs: how long they wait and run, what failures cost, what they need, and whether crowds harm them.
+// Statistics of jobs: how long they wait and run, what failures cost, what they need, whether crowds harm them, and how
+// builds fare.
 
 import { url } from '../lib/api.js';
 import { href } from '../lib/router.js';
@@ -7,6 +8,7 @@ import { resource } from '../lib/scope.js';
 import { spanFilters, spanOf } from '../lib/span.js';
 import { html } from '../lib/view.js';
 import { empty, loading, problemNote } from '../lib/widgets.js';
+import { builds } from './stats/builds.js';
 import { concurrency } from './stats/concurrency.js';
 import { cost } from './stats/cost.js';
 import { durations } from './stats/durations.js';
@@ -23,6 +25,7 @@ const TABS = {
     cost: { name: 'Cost of failures', report: 'cost', csv: true, view: cost },
     sizes: { name: 'Right-sizing', report: 'cost', csv: false, view: sizes },
     concurrency: { name: 'Concurrency', report: 'concurrency', csv: true, view: concurrency },
+    builds: { name: 'Builds', report: 'builds', csv: false, view: builds },
 };
 
 /** @type {import('../lib/router.js').Page} */
@@ -31,11 +34,19 @@ export default function stats({ scope, query, title }) {
     const chosen = () => (query.get('tab') in TABS ? query.get('tab') : 'durations');
     const tab = () => TABS[chosen()];
     const path = () => `/stats/${tab().report}`;
-    const report = resource(scope, () => [path(), spanOf(query)], { every: 60_000 });
+    // Builds are told of all jobs of a name; without a name, those are told that do worse.
+    /** @type {() => [string, Record<string, any>]} */
+    const asked = () => (tab().report !== 'builds' ? [path(), spanOf(query)]
+        : query.get('name') ? [path(), { name: query.get('name') }] : ['/stats/regressions', {}]);
+    const report = resource(scope, asked, { every: 60_000 });
     // What another tab has asked for is not what this one shows.
-    const fits = () => report.data.value && (tab().report === 'concurrency' ? 'levels' in report.data.value :
-        tab().report === 'cost' ? 'sizes' in report.data.value : 'items' in report.data.value &&
-            !('sizes' in report.data.value));
+    const fits = () => {
+        const data = report.data.value;
+        const isRegressions = data?.items?.every((/** @type {any} */ item) => 'says' in item);
+        return data && (tab().report === 'concurrency' ? 'levels' in data : tab().report === 'cost' ? 'sizes' in data :
+            tab().report === 'builds' ? (query.get('name') ? data.name === query.get('name') : isRegressions) :
+            'items' in data && !('sizes' in data) && (!data.items.length || !isRegressions));
+    };
 
     return () => html`
         <div class="row between">
@@ -49,7 +60,7 @@ export default function stats({ scope, query, title }) {
                 aria-current=${key === chosen() ? 'page' : null}>${name}</a>`)}
         </nav>
         ${() => problemNote(report.error.value, report.data.value !== null)}
-        ${() => (fits() ? (isEmpty(report.data.value) ? nothing(query) : tab().view(query, report.data.value))
+        ${() => (fits() ? (tab().report !== 'builds' && isEmpty(report.data.value) ? nothing(query) : tab().view(query, report.data.value))
             : report.error.value ? null : loading)}`;
 }
 

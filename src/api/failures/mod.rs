@@ -1,5 +1,6 @@
 //! Why jobs fail: failures by error, their categories, and statistics.
 
+mod builds;
 mod categories;
 mod csv;
 mod groups;
@@ -14,6 +15,7 @@ use crate::domain::{Day, Fingerprint, JobName, QueueName, Timestamp};
 use crate::stats::trend::last_days;
 use crate::stats::{DailyTrends, ErrorFacts, KnownErrors, Label, StatShard};
 use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
+pub(super) use builds::{builds, known_regressions, new, regression_of, regressions};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
 #[cfg(test)]

@@ -36,7 +36,8 @@ pub(in crate::api) async fn stats(
     params.done()?;
     if !STATISTICS.contains(&what) {
         let detail = format!(
-            "there are no statistics of {what:?}, but of attempts, concurrency, categories, cost, durations and throughput"
+            "there are no statistics of {what:?}, but of attempts, concurrency, categories, cost, durations, throughput, builds \
+             and regressions"
         );
         return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail));
     }

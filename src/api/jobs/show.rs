@@ -39,6 +39,8 @@ pub(in crate::api) async fn show(
             view.incomplete.get_or_insert(format!("history can't be asked ({error}): categories are missing"));
         }
     }
+    // Without history nothing is known of builds, and the view says already that it is away.
+    view.regression = failures::regression_of(&api, &view.name, &view.attempts).await.unwrap_or_default();
     let mut response = axum::Json(view).into_response();
     if asked.is_none() && preferred.is_some() {
         const APPLIED: HeaderName = HeaderName::from_static("preference-applied");

@@ -280,6 +280,7 @@ fn of_record(record: JobRecord) -> JobView {
         waits_for: Vec::new(),
         attempts: record.attempts,
         categories: std::collections::BTreeMap::new(),
+        regression: None,
         incomplete: None,
     }
 }

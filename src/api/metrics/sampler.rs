@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::overview::oldest_ready;
+use crate::api::overview::{oldest_ready, recent_regressions};
 use crate::api::state::Api;
 use crate::background::{BackgroundLoop, NextRun, Period};
 use crate::domain::{ScheduleId, Timestamp, Timing};
@@ -20,7 +20,7 @@ use crate::queue::{QueueError, QueueStanding, ScheduleStanding, StateCounts, Wor
 const LOOK: BackgroundLoop = BackgroundLoop::new("metrics snapshot", Period::Every(Duration::from_secs(2))).drop_run();
 /// How long a backend may take to answer; a longer time counts as no answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// For how long an answer about schedules is shown: there may be thousands, which a queue reads one by one.
+/// For how long an answer about schedules or builds is shown: there may be thousands, which are read one by one.
 const SCHEDULES_EVERY: Duration = Duration::from_secs(30);
 /// How many events are counted one by one, where places do not tell their number.
 const COUNTED: usize = 1000;
@@ -32,6 +32,7 @@ pub(in crate::api) async fn keep_snapshot(api: &Api, stop: &CancellationToken) {
     let (mut schedules, labels) = (Schedules::default(), QueueLabels::default());
     // It has its label before all others.
     labels.own(api.settings.default_queue.as_str());
+    let mut regressions: Option<(Instant, u64)> = None;
     let mut look = async || {
         if !METRICS.snapshot.is_wanted() {
             return Ok(NextRun::Idle);
@@ -39,7 +40,12 @@ pub(in crate::api) async fn keep_snapshot(api: &Api, stop: &CancellationToken) {
         let asked_at = Instant::now();
         let (snapshot, states) = tokio::join!(sample(api, &labels), schedules.states(api));
         let schedules = states.filter(|_| snapshot.queues.is_some());
-        METRICS.snapshot.set(asked_at, Snapshot { schedules, ..snapshot });
+        if regressions.is_none_or(|(asked_at, _)| asked_at.elapsed() >= SCHEDULES_EVERY) {
+            let known = ask(recent_regressions(api, api.clock.now())).await;
+            regressions = known.map(|known| (asked_at, known.len() as u64));
+        }
+        let regressions = regressions.map(|(_, count)| count);
+        METRICS.snapshot.set(asked_at, Snapshot { schedules, regressions, ..snapshot });
         Ok(NextRun::InTurn)
     };
     let mut turns = LOOK.start(stop);
@@ -64,6 +70,7 @@ async fn sample(api: &Api, labels: &QueueLabels) -> Snapshot {
         queues,
         workers: workers.map(|workers| worker_states(&workers)),
         schedules: None,
+        regressions: None,
         log: span.map(|LogSpan { length, cap, .. }| [length, cap]),
         lag,
     }

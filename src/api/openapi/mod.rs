@@ -4,6 +4,7 @@
 //! compare the table with the router in both directions, and every error that a handler makes with the codes. [`shape`]
 //! tells of schemas what the types don't.
 
+mod builds;
 mod operation;
 mod operations;
 pub(super) mod problems;

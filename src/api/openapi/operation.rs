@@ -12,6 +12,10 @@ use crate::wire::{OriginalError, Problem};
 
 /// The group of the routes of the original program. Its errors have another shape.
 pub(super) const ORIGINAL: &str = "Original";
+/// The tag of operations on failures.
+pub(super) const FAILURES: &str = "Failures";
+/// The tag of statistics.
+pub(super) const STATISTICS: &str = "Statistics";
 /// The tag of operations on queues.
 pub(super) const QUEUES: &str = "Queues";
 /// The tag of operations on schedules.

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    JOB_LINKS, KEY, ORIGINAL, Operation, QUEUES, SCHEDULES, STREAM, flag, moment, number, object, page_of, string,
-    text, words,
+    FAILURES, JOB_LINKS, KEY, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment, number, object,
+    page_of, string, text, words,
 };
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
-use super::{queues, schedules};
+use super::{builds, queues, schedules};
 use crate::api::health;
 use crate::api::jobs::filter::{LONGEST_RUN_MS, LONGEST_TEXT};
 use crate::domain::JobOptions;
@@ -26,8 +26,6 @@ use crate::wire::{
 };
 
 const JOBS: &str = "Jobs";
-const FAILURES: &str = "Failures";
-const STATISTICS: &str = "Statistics";
 const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 
@@ -52,6 +50,7 @@ pub(super) fn all() -> Vec<Operation> {
         failures(),
         categories(),
         statistics(),
+        builds::all(),
         schedules::all(),
         operation(),
         queues::all(),

@@ -73,6 +73,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "pages/schedules.js",
     "pages/schedules/form.js",
     "pages/stats.js",
+    "pages/stats/builds.js",
     "pages/stats/concurrency.js",
     "pages/stats/cost.js",
     "pages/stats/durations.js",

@@ -64,6 +64,7 @@ pub(super) fn failed_job() -> JobView {
         started_at: at(i64::from(number)),
         report: Some(report),
         fingerprint: None,
+        build: None,
     };
     JobView {
         id: "0192-a".parse().unwrap(),
@@ -89,6 +90,7 @@ pub(super) fn failed_job() -> JobView {
         waits_for: vec![],
         attempts: vec![attempt(1, lost), attempt(2, report)],
         categories: std::collections::BTreeMap::new(),
+        regression: None,
         incomplete: None,
     }
 }

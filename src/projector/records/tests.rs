@@ -54,7 +54,7 @@ fn start(n: u32) -> EventKind {
 
 fn start_by(n: u32, worker: &str) -> EventKind {
     let worker = WorkerId::parse(worker).unwrap();
-    EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into() }
+    EventKind::AttemptStarted { attempt: AttemptNumber(n), worker, host: "h".into(), build: None }
 }
 
 fn withdraw(n: u32, worker: &str) -> EventKind {

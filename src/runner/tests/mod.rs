@@ -1,5 +1,6 @@
 //! Tests with real processes under a real runner: what a job can do, and what it leaves behind.
 
+mod builds;
 mod limits;
 mod output;
 mod stopping;

@@ -53,6 +53,10 @@ pub(super) fn shard_key(key: &ShardKey) -> String {
     format!("shard:{}:{}", key.day, key.name)
 }
 
+pub(super) fn builds_key(name: &JobName) -> String {
+    format!("builds:{name}")
+}
+
 pub(super) fn name_key(name: &JobName) -> String {
     format!("name:{name}")
 }
@@ -275,6 +279,7 @@ mod tests {
                 started_at: at,
                 report: Some(report),
                 fingerprint: None,
+                build: None,
             });
         }
         record

@@ -200,6 +200,14 @@ pub(super) async fn shard_keys(connector: &Connector) -> Result<Vec<ShardKey>, S
     keys(connector, DayRange::default(), None).await
 }
 
+pub(super) async fn build_names(connector: &Connector) -> Result<Vec<JobName>, StoreError> {
+    let found = each(directory::names(connector).await?, |name| async move {
+        let found = connector.get(Room::Aggregates, &documents::builds_key(&name)).await?;
+        Ok(found.map(|_| name))
+    });
+    Ok(found.await?.into_iter().flatten().collect())
+}
+
 pub(super) async fn scan(
     connector: &Connector,
     after: Option<&JobId>,

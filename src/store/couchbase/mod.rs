@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `jobs` | the job's id | its record, its place in lists, its line there |
 //! | `aggregates` | `shard:<day>:<name>` | one aggregate |
+//! | `aggregates` | `builds:<name>` | the history of the builds of one name |
 //! | `aggregates` | `names`, `name:`, `days:`, `recent:` | what finds the others: see [`directory`] |
 //! | `aggregates` | `projector` | the lease and the cursor |
 //! | `errorMessageVectors` | the fingerprint | one error: what was seen of it, what is known of it |
@@ -65,6 +66,7 @@ use crate::domain::{
     Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability,
 };
 use crate::events::Cursor;
+use crate::stats::builds::BuildHistory;
 use crate::stats::{ShardKey, StatShard};
 use indexing::Indexing;
 use projection::Projecting;
@@ -206,6 +208,14 @@ impl History for CouchbaseStore {
         history::shards(&self.connector, days, name).await
     }
 
+    async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError> {
+        let names = match name {
+            Some(name) => vec![name.clone()],
+            None => self.build_names().await?,
+        };
+        Ok(self.load_builds(&names).await?.into_iter().flatten().map(|found| found.document).collect())
+    }
+
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
         errors::errors(&self.connector, fingerprints).await
     }
@@ -246,6 +256,10 @@ impl Projection for CouchbaseStore {
         self.projecting.load(&self.connector, jobs, shards).await
     }
 
+    async fn load_builds(&self, names: &[JobName]) -> Result<Vec<Option<Versioned<BuildHistory>>>, StoreError> {
+        projection::load_builds(&self.connector, names).await
+    }
+
     async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError> {
         errors::categories(&self.connector).await
     }
@@ -270,6 +284,10 @@ impl Projection for CouchbaseStore {
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {
         let records = history::scan(&self.connector, after, limit).await;
         records.inspect_err(|e| self.indexing.failed(e))
+    }
+
+    async fn build_names(&self) -> Result<Vec<JobName>, StoreError> {
+        history::build_names(&self.connector).await
     }
 
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError> {

@@ -11,6 +11,7 @@ use super::kv::{Written, each};
 use super::session::Connector;
 use super::term;
 use crate::domain::{Clock, JobBody, JobId, JobName, WriteDurability};
+use crate::stats::builds::BuildHistory;
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
 
@@ -72,7 +73,7 @@ impl Projecting {
 
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
         let read = std::mem::take(&mut *self.read.lock().expect("no thread panics while it holds the lock"));
-        let Commit { categories, sightings, shards, bodies, jobs, cursor, retention } = commit;
+        let Commit { categories, sightings, shards, builds, bodies, jobs, cursor, retention } = commit;
         tokio::try_join!(term::check(connector, term), same_jobs(connector, &read, &jobs))?;
         self.forget_what_is_old(connector, term).await;
         self.keeper.set(connector, term, directory_changes(read, &shards, &jobs)).await?;
@@ -80,6 +81,8 @@ impl Projecting {
         refuse_moved(connector, term, moved).await?;
         errors::see(connector, &sightings).await?;
         let moved = each(&shards, |shard| write_shard(connector, shard)).await?;
+        refuse_moved(connector, term, moved).await?;
+        let moved = each(&builds, |builds| write_builds(connector, builds)).await?;
         refuse_moved(connector, term, moved).await?;
         each(&bodies, |(id, body)| write_body(connector, id, body)).await?;
         let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
@@ -152,6 +155,25 @@ async fn write_shard(connector: &Connector, shard: &Versioned<StatShard>) -> Res
     let body = codec::encode(&shard.document);
     let written = connector.write(Room::Aggregates, &documents::shard_key(key), &body, shard.version).await?;
     Ok((written == Written::Moved).then(|| format!("the aggregate of {} on {}", key.name, key.day)))
+}
+
+/// Writes the history of a name's builds under its version. Returns a name for what has moved, if it has.
+async fn write_builds(connector: &Connector, builds: &Versioned<BuildHistory>) -> Result<Option<String>, StoreError> {
+    let name = &builds.document.name;
+    let body = codec::encode(&builds.document);
+    let written = connector.write(Room::Aggregates, &documents::builds_key(name), &body, builds.version).await?;
+    Ok((written == Written::Moved).then(|| format!("the history of the builds of {name}")))
+}
+
+pub(super) async fn load_builds(
+    connector: &Connector,
+    names: &[JobName],
+) -> Result<Vec<Option<Versioned<BuildHistory>>>, StoreError> {
+    each(names, |name| async move {
+        let found = connector.get(Room::Aggregates, &documents::builds_key(name)).await?;
+        found.map(|f| Ok(Versioned { document: codec::builds(&f.body)?, version: Some(f.cas) })).transpose()
+    })
+    .await
 }
 
 /// Writes what a job is given; one that is there stays as it is.

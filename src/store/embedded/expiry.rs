@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::term;
+use super::{builds, term};
 use crate::domain::Timestamp;
 use crate::store::{Retention, StoreError, StoreErrorKind, Term, codec};
 
@@ -25,6 +25,12 @@ pub(super) fn expire(
         expired.iter().map(|(_, name, at)| (at.day().start().as_millis(), name.as_str())).collect();
     for (day, name) in shards {
         if let Err(error) = note(c, retention, day, name)? {
+            return Ok(Err(error));
+        }
+        let submitted_at = Timestamp::from_millis(day);
+        if let Some(until) = retention.whole_until(submitted_at.day())
+            && let Err(error) = builds::note_expiry(c, name, submitted_at, until)?
+        {
             return Ok(Err(error));
         }
     }

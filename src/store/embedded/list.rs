@@ -390,6 +390,7 @@ mod tests {
             started_at,
             report: Some(report),
             fingerprint: None,
+            build: None,
         });
         record.state = JobState::Failed;
         record.outcome = Some(Outcome::Exit { code: 1 });

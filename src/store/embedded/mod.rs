@@ -1,5 +1,6 @@
 //! The store in the shared SQLite file. A commit is one transaction, so nothing here is ever half-done.
 
+mod builds;
 mod errors;
 mod expiry;
 mod groups;
@@ -21,6 +22,7 @@ use super::{
 use crate::domain::{Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
 use crate::sqlite::{Sqlite, SqliteError};
+use crate::stats::builds::BuildHistory;
 use crate::stats::{ShardKey, StatShard};
 
 /// History in the shared SQLite file.
@@ -109,6 +111,14 @@ impl History for EmbeddedStore {
         self.read(move |c| history::shards(c, days, name.as_ref())).await
     }
 
+    async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError> {
+        let names = match name {
+            Some(name) => vec![name.clone()],
+            None => self.build_names().await?,
+        };
+        Ok(self.load_builds(&names).await?.into_iter().flatten().map(|found| found.document).collect())
+    }
+
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
         let fingerprints = fingerprints.to_vec();
         self.read(move |c| errors::errors(c, &fingerprints)).await
@@ -163,6 +173,11 @@ impl Projection for EmbeddedStore {
         self.read(move |c| projection::load(c, &jobs, &shards)).await
     }
 
+    async fn load_builds(&self, names: &[JobName]) -> Result<Vec<Option<Versioned<BuildHistory>>>, StoreError> {
+        let names = names.to_vec();
+        self.read(move |c| builds::load(c, &names)).await
+    }
+
     async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError> {
         self.read(errors::categories).await
     }
@@ -195,6 +210,10 @@ impl Projection for EmbeddedStore {
         self.read(move |c| projection::scan(c, after.as_ref(), limit)).await
     }
 
+    async fn build_names(&self) -> Result<Vec<JobName>, StoreError> {
+        self.read(builds::names).await
+    }
+
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError> {
         self.read(projection::shard_keys).await
     }
@@ -207,6 +226,16 @@ fn failed(error: SqliteError) -> StoreError {
         SqliteError::Corrupt { .. } | SqliteError::Panicked { .. } => StoreErrorKind::Corrupt,
     };
     StoreError::new(kind, "history can't be used").caused_by(error)
+}
+
+/// Reads a row of a version and a document.
+fn versioned<T>(
+    row: &rusqlite::Row<'_>,
+    decode: fn(&[u8]) -> Result<T, StoreError>,
+) -> rusqlite::Result<Result<Versioned<T>, StoreError>> {
+    let version: i64 = row.get(0)?;
+    let document = decode(row.get_ref(1)?.as_blob()?);
+    Ok(document.map(|document| Versioned { document, version: Some(version.cast_unsigned()) }))
 }
 
 fn corrupt(what: &str, why: impl std::fmt::Display) -> StoreError {

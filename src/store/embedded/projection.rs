@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{corrupt, errors, term};
+use super::builds::{self, BuildsRow};
+use super::{corrupt, errors, term, versioned};
 use crate::domain::{Fingerprint, JobBody, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::stats::{ShardKey, StatShard};
@@ -16,6 +17,7 @@ pub(super) struct Rows {
     categories: Option<(Option<i64>, Vec<u8>)>,
     sightings: Vec<Sighting>,
     shards: Vec<ShardRow>,
+    builds: Vec<BuildsRow>,
     bodies: Vec<(JobId, JobBody)>,
     jobs: Vec<JobRow>,
     cursor: Cursor,
@@ -55,6 +57,7 @@ impl Rows {
             categories,
             sightings: commit.sightings,
             shards: commit.shards.iter().map(shard_row).collect(),
+            builds: commit.builds.iter().map(builds::row).collect(),
             bodies: commit.bodies,
             jobs: commit.jobs.iter().map(job_row).collect(),
             cursor: commit.cursor,
@@ -143,6 +146,11 @@ fn write(c: &Connection, rows: &Rows) -> rusqlite::Result<Committed> {
     for shard in &rows.shards {
         if !write_shard(c, shard)? {
             return Ok(Committed::Conflict(format!("the aggregate of {}", shard.name)));
+        }
+    }
+    for row in &rows.builds {
+        if !builds::write(c, row)? {
+            return Ok(Committed::Conflict(format!("the history of the builds of {}", row.name)));
         }
     }
     let mut write_body = c.prepare_cached("INSERT INTO history_bodies VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
@@ -259,15 +267,6 @@ pub(super) fn load(c: &Connection, jobs: &[JobId], shards: &[ShardKey]) -> Read<
     }
     transaction.finish()?;
     Ok(Ok(loaded))
-}
-
-fn versioned<T>(
-    row: &rusqlite::Row<'_>,
-    decode: fn(&[u8]) -> Result<T, StoreError>,
-) -> rusqlite::Result<Result<Versioned<T>, StoreError>> {
-    let version: i64 = row.get(0)?;
-    let document = decode(row.get_ref(1)?.as_blob()?);
-    Ok(document.map(|document| Versioned { document, version: Some(version.cast_unsigned()) }))
 }
 
 pub(super) fn scan(c: &Connection, after: Option<&JobId>, limit: usize) -> Read<Vec<JobRecord>> {

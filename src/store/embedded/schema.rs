@@ -103,5 +103,11 @@ pub(super) const STEPS: &[&str] = &[
         WHERE removed = 0 AND job_group IS NOT NULL;
     CREATE INDEX history_jobs_by_index ON history_jobs (job_group, group_order, submitted_at, id)
         WHERE removed = 0 AND job_group IS NOT NULL;
+","
+    CREATE TABLE history_builds (
+        name TEXT NOT NULL PRIMARY KEY,
+        version INTEGER NOT NULL,
+        document BLOB NOT NULL
+    ) STRICT;
 ",
 ];

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobber::domain::{
-    AttemptNumber, AttemptReport, Category, Clock, Day, Fingerprint, Job, JobBody, JobId, JobName, JobOptions,
-    JobState, Outcome, OutcomeKind, PageRequest, RawJson, Timestamp, WorkerId,
+    AttemptNumber, AttemptReport, BuildDigest, Category, Clock, Day, Fingerprint, Job, JobBody, JobId, JobName,
+    JobOptions, JobState, Outcome, OutcomeKind, PageRequest, RawJson, Timestamp, WorkerId,
 };
 use jobber::events::Cursor;
 use jobber::projector::{contribution, shard_key};
 use jobber::sqlite::{Durability, Sqlite};
+use jobber::stats::builds::{BuildHistory, Fate, FirstAttempt};
 use jobber::stats::{Counts, FailureCounts, ShardKey, StatShard};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::embedded::EmbeddedStore;
@@ -678,6 +679,42 @@ async fn a_shard_is_replaced_whole(stores: Stores) {
     assert_eq!(stores.there.history.job_names().await.unwrap()[0].active, 3);
 }
 
+async fn the_builds_of_a_name_are_written_under_their_version_and_found(stores: Stores) {
+    let records = ["a", "b"].map(|n| record(&format!("of-{n}"), n, 1, JobState::Waiting));
+    let stores = stores.with(&records).await;
+    let term = stores.term().await;
+    let history = |n: &str, events: u64| {
+        let (mut history, digest) = (BuildHistory::new(name(n)), BuildDigest::of_build_id(&[7; 8]));
+        for minor in 1..=events {
+            let (place, now) = (Cursor { major: 0, minor }, Timestamp::from_millis(5));
+            let cell = history.place(place, &digest, now).map(|place| place.cell);
+            let running = FirstAttempt { build: digest.clone(), cell, fate: Fate::Running { since: now } };
+            assert!(history.apply(place, now, (None, Some(&running)), now, None));
+        }
+        history
+    };
+    let write = |document: BuildHistory, version: Option<u64>| {
+        let commit = Commit { builds: vec![Versioned { document, version }], ..Commit::default() };
+        stores.here.projection.commit(&term, commit)
+    };
+    assert!(stores.there.history.builds(None).await.unwrap().is_empty());
+    for n in ["b", "a"] {
+        write(history(n, 2), None).await.unwrap();
+    }
+    assert_eq!(kind_of(write(history("a", 3), None)).await, Some(StoreErrorKind::Conflict));
+    let names = [name("b"), name("none"), name("a")];
+    let loaded = stores.there.projection.load_builds(&names).await.unwrap();
+    assert!(loaded[1].is_none());
+    let read = loaded[2].clone().unwrap();
+    assert_eq!(read.document, history("a", 2));
+    write(history("a", 4), read.version).await.unwrap();
+    assert_eq!(kind_of(write(history("a", 5), read.version)).await, Some(StoreErrorKind::Conflict));
+    assert_eq!(stores.there.history.builds(None).await.unwrap(), [history("a", 4), history("b", 2)]);
+    assert_eq!(stores.there.history.builds(Some(&name("b"))).await.unwrap(), [history("b", 2)]);
+    assert!(stores.there.history.builds(Some(&name("none"))).await.unwrap().is_empty());
+    assert_eq!(stores.there.projection.build_names().await.unwrap(), [name("a"), name("b")]);
+}
+
 async fn a_scan_finds_every_record_once(stores: Stores) {
     if stores.is_skipped() {
         return;
@@ -802,6 +839,7 @@ fn failed_with(errors: &[u8], record: JobRecord) -> JobRecord {
         started_at: record.submitted_at,
         report: None,
         fingerprint: Some(fingerprint(*n)),
+        build: None,
     };
     JobRecord { attempts: errors.iter().enumerate().map(attempt).collect(), ..record.clone() }
 }
@@ -1042,6 +1080,7 @@ conformance! {
         names_are_summed_up_in_order,
         shards_are_found_by_day_and_name,
         a_shard_is_replaced_whole,
+        the_builds_of_a_name_are_written_under_their_version_and_found,
         a_scan_finds_every_record_once,
         what_has_expired_goes_and_its_counts_stay,
         a_job_that_goes_on_no_longer_expires,

@@ -19,6 +19,7 @@ use jobber::config::CouchbaseUrl;
 use jobber::domain::{Clock, Fingerprint, JobId, JobName, PageRequest, Timestamp, WriteDurability};
 use jobber::events::Cursor;
 use jobber::stats::ShardKey;
+use jobber::stats::builds::BuildHistory;
 use jobber::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use jobber::store::{
     Categories, Commit, DayRange, History, JobFilter, JobRecord, Learned, Loaded, Projection, Retention, StoreError,
@@ -177,7 +178,7 @@ impl Written {
         keys.extend(self.errors.iter().map(|error| ("errorMessageVectors", error.to_string())));
         let names = self.jobs.values().chain(self.shards.iter().map(|shard| &shard.name)).collect::<BTreeSet<_>>();
         for name in names {
-            keys.extend(["name", "recent"].map(|kind| ("aggregates", format!("{kind}:{name}"))));
+            keys.extend(["name", "recent", "builds"].map(|kind| ("aggregates", format!("{kind}:{name}"))));
         }
         for ShardKey { day, name } in &self.shards {
             let year = day.to_string()[..4].to_owned();
@@ -260,6 +261,14 @@ impl Projection for Noted {
 
     async fn load(&self, jobs: &[JobId], shards: &[ShardKey]) -> Result<Loaded, StoreError> {
         self.store.load(jobs, shards).await
+    }
+
+    async fn load_builds(&self, names: &[JobName]) -> Result<Vec<Option<Versioned<BuildHistory>>>, StoreError> {
+        self.store.load_builds(names).await
+    }
+
+    async fn build_names(&self) -> Result<Vec<JobName>, StoreError> {
+        self.store.build_names().await
     }
 
     async fn load_categories(&self) -> Result<Option<Versioned<Categories>>, StoreError> {

@@ -15,15 +15,17 @@ pub fn check(place: &Place) {
         return;
     }
     // A runtime of its own, on a thread of its own: the caller's may be the one that is just being dropped.
-    let differing = std::thread::spawn(move || {
+    let (differing, builds) = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let db = Sqlite::open(&file, Durability::Process).unwrap();
             let store = EmbeddedStore::open(db).await.unwrap();
-            compare(&*store, Clock::system().now()).await.unwrap().differing
+            let found = compare(&*store, Clock::system().now()).await.unwrap();
+            (found.differing, found.builds)
         })
     })
     .join()
     .expect("the recount can be made");
     assert!(differing.is_empty(), "these aggregates differ from a recount: {differing:?}");
+    assert!(builds.is_empty(), "these builds differ from a recount: {builds:?}");
 }

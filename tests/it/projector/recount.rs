@@ -145,7 +145,7 @@ fn events_of(number: usize, life: &Life) -> Vec<Event> {
             (spent, has_ended) = (0, false);
         }
         clock = clock + Duration::from_millis(700);
-        add(clock, attempt_started(attempt));
+        add(clock, attempt_started(attempt, 3));
         if one.how == 11 {
             // It still runs.
             return events;

@@ -78,7 +78,7 @@ async fn history_moves_to_another_store_as_it_is_and_only_once() {
     let first: Value = serde_json::from_str(history.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&first["jobber_history"]["version"], lines(&history).len()),
-        (&json!(3), 1 + 2 * 3 + 1 + 2 + 1),
+        (&json!(4), 1 + 2 * 3 + 1 + 2 + 2 + 1),
         "{history}"
     );
     assert!(lines(&history)[0]["categories"].to_string().contains("riddles"), "{history}");
@@ -177,17 +177,17 @@ async fn an_import_that_was_cut_off_is_taken_up_again() {
 async fn lines_that_are_no_history_are_refused_by_number() {
     let from = with_history().await;
     let history = exported(&from).await;
-    let newer = history.replacen("\"version\":3", "\"version\":4", 1);
+    let newer = history.replacen("\"version\":4", "\"version\":5", 1);
     let broken = history.replacen("{\"job\":{", "{\"job\":[", 1);
     let (head, _) = history.split_once("{\"shard\"").unwrap();
     let missing = format!("{head}{{\"end\":{{\"jobs\":3,\"shards\":2,\"errors\":1}}}}\n");
     for (input, says) in [
         ("", "line 1: this is no history"),
         ("{\"id\": 1}\n", "line 1: this is no history"),
-        (&newer, "line 1: this history has format 4, this jobber reads format 3; run a newer jobber"),
+        (&newer, "line 1: this history has format 5, this jobber reads format 4; run a newer jobber"),
         (&broken, "line 3: not a line of a history"),
         (&missing, "line 10: lines are missing: there are 3 jobs, 1 errors and 0 aggregates of 3, 1 and 2"),
-        (&format!("{history}{{\"end\":{{\"jobs\":0,\"shards\":0}}}}\n"), "line 13: there is something behind"),
+        (&format!("{history}{{\"end\":{{\"jobs\":0,\"shards\":0}}}}\n"), "line 15: there is something behind"),
     ] {
         let to = Place::new();
         let out = jobber(&to, &["import"], input).await;
@@ -210,7 +210,7 @@ async fn a_store_or_a_log_with_a_history_of_its_own_is_left_alone() {
     sql(&other, "UPDATE history_head SET cursor = '0-0'").await;
     let out = jobber(&other, &["import"], &exported(&from).await).await;
     assert!(out.stderr.contains("of its jobs are not in these lines"), "{}", out.stderr);
-    sql(&other, "UPDATE history_head SET cursor = '0-0'; DELETE FROM history_jobs; DELETE FROM history_shards").await;
+    sql(&other, "UPDATE history_head SET cursor = '0-0'; DELETE FROM history_jobs; DELETE FROM history_shards; DELETE FROM history_builds").await;
     sql(&other, "UPDATE sqlite_sequence SET seq = 2 WHERE name = 'events'").await;
     let out = jobber(&other, &["import"], &exported(&from).await).await;
     assert!(out.stderr.contains("has events of its own, up to 0-2"), "{}", out.stderr);
@@ -249,6 +249,8 @@ async fn a_rebuild_repairs_what_is_wrong_and_leaves_what_has_expired() {
         &place,
         "UPDATE history_shards
             SET document = CAST(json_set(CAST(document AS TEXT), '$.whole_until', '2026-01-01T00:00:00.000Z') AS BLOB);
+         UPDATE history_builds
+            SET document = CAST(json_set(CAST(document AS TEXT), '$.builds[0].whole_until', '2026-01-01T00:00:00.000Z') AS BLOB);
          DELETE FROM history_jobs WHERE name = 'good'",
     )
     .await;

@@ -143,6 +143,10 @@ async fn is_taken_over(place: Arc<Place>, known: Known, start: impl Fn(Start) ->
     // The schedule's time may have come since.
     all.retain(|id, _| !id.starts_with("repeat:"));
     assert_eq!(all, ran, "each once, and nothing that had ended");
+    // Attempts of the version before have no build; those of this one do, and are compared with none.
+    let (status, builds) = server.get("/api/v1/stats/builds?name=echo-args").await;
+    assert_eq!((status, builds["builds"].as_array().map(Vec::len)), (200, Some(1)), "{builds}");
+    assert_eq!(builds["regressions"], json!([]), "{builds}");
     worker.stop().await;
     server.stop().await;
     let check = jobber(&place, &["rebuild", "--check"], "").await;

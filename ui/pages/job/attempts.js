@@ -4,7 +4,7 @@
 import { segment, session } from '../../lib/api.js';
 import { plain } from '../../lib/ansi.js';
 import { asTable } from '../../lib/charts.js';
-import { bytes, count, duration, outcome } from '../../lib/format.js';
+import { bytes, count, duration, outcome, shortBuild } from '../../lib/format.js';
 import { href } from '../../lib/router.js';
 import { signal } from '../../lib/signals.js';
 import { html } from '../../lib/view.js';
@@ -107,6 +107,9 @@ function details(job, id, attempt) {
                 href=${href('/workers', { worker: attempt.worker })}>${attempt.worker}</a>${attempt.host
                     ? ` on ${attempt.host}` : ''}${(attempt.pid ?? report?.pid)
                         ? `, process ${attempt.pid ?? report.pid}` : ''}</dd>
+            ${report?.build
+                ? html`<dt>Build</dt><dd><code title=${report.build.digest}>${shortBuild(report.build.digest)}</code>, ${
+                    bytes(report.build.bytes)}, of ${at(report.build.modified_at)}</dd>` : null}
             ${report?.cpus?.length ? html`<dt>Cores</dt><dd>${report.cpus.join(', ')}</dd>` : null}
             ${report ? html`<dt>Beside it</dt><dd>${beside(report)}</dd>` : null}
             ${report?.no_retry ? html`<dt>Retry</dt><dd>none after this outcome</dd>` : null}

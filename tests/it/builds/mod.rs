@@ -1,4 +1,6 @@
-//! Which builds of a job's binary the workers have.
+//! Which builds of a job's binary the workers have, and how they fare.
+
+mod regressions;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
