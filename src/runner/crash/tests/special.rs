@@ -170,6 +170,34 @@ int main() {
 }
 
 #[test]
+fn a_new_build_without_symbols_has_the_same_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let fingerprint = |more: &str, argument: &str| {
+        let source = format!("#include <stdio.h>\n{more}\n{TWO_WAYS}");
+        let path = program(folder.path(), "gcc", &["-O2", "-s"], "a.c", &source);
+        let crash = crash_of(Command::new(path).args(Some(argument).filter(|argument| !argument.is_empty())));
+        assert!(crash.frames[0].function.is_none() && crash.frames[0].own, "{crash:#?}");
+        (crash.fingerprint_frames(), crash.frames[0].offset.clone())
+    };
+    let (old, old_offset) = fingerprint("", "");
+    let (new, new_offset) = fingerprint("int more(int a) { return printf(\"%d %d\", a, a / 7); }", "");
+    assert_ne!(old_offset, new_offset, "the code has moved");
+    assert_eq!(old, new);
+    assert_ne!(old, fingerprint("", "other").0);
+}
+
+/// Two functions, each of which crashes.
+const TWO_WAYS: &str = "\
+int* volatile nothing;
+__attribute__((noinline)) void one(int n) { *nothing = n; }
+__attribute__((noinline)) void other(int n) { nothing[n] = n * n / 3; }
+int main(int argc, char** argv) {
+    if (argc > 1) other(argc); else one(argc);
+    return argv[0] == 0;
+}
+";
+
+#[test]
 fn a_library_without_unwind_information_is_left_by_a_guess() {
     if !has("musl-gcc") {
         return;
