@@ -2,13 +2,19 @@
 
 /// A demangled name without its parameters, template arguments, result type and namespaces without a name, and without
 /// what compilers add to it: `void Image<int>::resize<4>(int) [clone .cold]` is `Image::resize`. Of a method that Rust
-/// names by type and trait, the type's.
+/// names by type and trait, the type's. A function without a name is `{lambda}`, or `{closure}` in Rust: compilers number
+/// them, and the numbers change with the source.
 pub fn short_name(demangled: &str) -> String {
     let name = demangled.split(" [clone").next().unwrap_or_default().trim();
     let name = name.replace("(anonymous namespace)::", "").replace("{anonymous}::", "");
-    let short = path_of(&without_arguments(&name)).to_owned();
+    let short = without_arguments(&name);
+    // Clang's lambdas have a number for a name.
+    let parts = path_of(&short).split("::").map(|part| if part.starts_with("$_") { LAMBDA } else { part });
+    let short = parts.collect::<Vec<_>>().join("::").replace("{lambda}::operator()", LAMBDA);
     if short.is_empty() { demangled.to_owned() } else { short }
 }
+
+const LAMBDA: &str = "{lambda}";
 
 /// Without what stands in angle brackets, and without parameters.
 fn without_arguments(name: &str) -> String {
@@ -50,8 +56,12 @@ fn without_arguments(name: &str) -> String {
             }
             '{' | '[' => {
                 let close = if c == '{' { '}' } else { ']' };
-                let (_, after) = bracketed(rest, c, close);
-                out += &rest[..rest.len() - after.len()];
+                let (inner, after) = bracketed(rest, c, close);
+                out += match inner {
+                    inner if c == '{' && inner.contains("lambda") => LAMBDA,
+                    inner if c == '{' && inner.contains("closure") => "{closure}",
+                    _ => &rest[..rest.len() - after.len()],
+                };
                 rest = after;
             }
             _ => {
@@ -129,14 +139,17 @@ mod tests {
             ("Image::operator()(int) const", "Image::operator()"),
             ("Image::operator->() const", "Image::operator->"),
             ("Image::operator bool() const", "Image::operator bool"),
-            ("main::{lambda(int)#1}::operator()(int) const", "main::{lambda(int)#1}::operator()"),
+            ("main::{lambda(int)#1}::operator()(int) const", "main::{lambda}"),
+            ("main::$_1::operator()() const", "main::{lambda}"),
+            ("{lambda()#1}::operator()", "{lambda}"),
+            ("image::resize::{closure#0}::{closure#1}", "image::resize::{closure}::{closure}"),
             ("outer(int)::Local::method()", "outer::Local::method"),
             ("outer(int) const::Local::method()", "outer::Local::method"),
             ("std::vector<int, std::allocator<int> >::operator[](unsigned long)", "std::vector::operator[]"),
             ("Map<int (*)(long), 3>::find", "Map::find"),
             ("<image::Image as core::fmt::Debug>::fmt", "image::Image::fmt"),
             ("image::resize::<u8>", "image::resize"),
-            ("image::resize::{{closure}}", "image::resize::{{closure}}"),
+            ("image::resize::{{closure}}", "image::resize::{closure}"),
             ("<impl core::fmt::Debug for image::Image<T>>::fmt", "image::Image::fmt"),
             ("main.(*Image).Resize", "main.Image.Resize"),
             ("my_operator<int>", "my_operator"),

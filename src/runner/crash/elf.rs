@@ -240,13 +240,11 @@ impl Elf {
                 let chunk =
                     self.source.up_to(table.offset.saturating_add(at), (table.size - at).min(64 * 1024) as usize);
                 for entry in chunk.chunks_exact(24) {
-                    let Some(candidate) = Candidate::of(entry, strings) else { continue };
+                    let Some(candidate) = Candidate::of(entry, strings, &self.sections) else { continue };
                     // Those addresses that lie behind where it begins.
                     let first = order.partition_point(|i| addresses[*i] < candidate.start);
                     let behind = order[first..].iter();
-                    for i in
-                        behind.take_while(|i| candidate.size == 0 || addresses[**i] - candidate.start < candidate.size)
-                    {
+                    for i in behind.take_while(|i| addresses[**i] - candidate.start < candidate.reach) {
                         if best[*i].as_ref().is_none_or(|before| candidate.is_better_than(before)) {
                             best[*i] = Some(candidate.clone());
                         }
@@ -265,14 +263,19 @@ impl Elf {
 #[derive(Debug, Clone)]
 struct Candidate {
     start: u64,
+    /// As the file says it; 0 of a label.
     size: u64,
+    /// How many bytes it may name.
+    reach: u64,
     is_function: bool,
     is_global: bool,
     name_at: u64,
 }
 
 impl Candidate {
-    fn of(entry: &[u8], strings: &Section) -> Option<Self> {
+    fn of(entry: &[u8], strings: &Section, sections: &[Section]) -> Option<Self> {
+        /// A function in assembler that does not say how long it is.
+        const LONGEST_LABELLED: u64 = 4096;
         let (name, info, section) = (u64::from(u32_at(entry, 0)), entry[4], u16_at(entry, 6));
         let kind = info & 0xf;
         let is_function = matches!(kind, STT_FUNC | STT_GNU_IFUNC);
@@ -282,7 +285,13 @@ impl Candidate {
         }
         let (start, size) = (u64_at(entry, 8), u64_at(entry, 16));
         let name_at = strings.offset.checked_add(name)?;
-        Some(Self { start, size, is_function, is_global: info >> 4 == 1, name_at })
+        // Of one without a size, as far as its section goes: labels mark the ends of sections, too.
+        let section_end = sections.get(usize::from(section)).and_then(|s| s.address.checked_add(s.size));
+        let reach = match size {
+            0 => section_end.map_or(0, |end| end.saturating_sub(start)).min(LONGEST_LABELLED),
+            size => size,
+        };
+        Some(Self { start, size, reach, is_function, is_global: info >> 4 == 1, name_at })
     }
 
     /// One that says how long it is counts for more than one that does not, and the nearer for more than the farther.

@@ -89,7 +89,8 @@ fn is_runtime_function(name: &str) -> bool {
         "_rust_",
         "tcache_",
     ];
-    const NAMES: [&str; 76] = [
+    const NAMES: [&str; 77] = [
+        "execute_native_thread_routine",
         "_exit",
         "_init",
         "_fini",

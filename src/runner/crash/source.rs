@@ -141,22 +141,10 @@ struct Pages {
     start: u64,
     length: u64,
     pages: RefCell<HashMap<u64, Page>>,
-    last: RefCell<Option<(u64, Page)>>,
     budget: Rc<Budget>,
 }
 
 impl Pages {
-    /// Gives the bytes of one page from this place on to `with`.
-    fn with_page<T>(&self, at: u64, with: impl FnOnce(&[u8]) -> T) -> gimli::Result<T> {
-        let (number, within) = (at / PAGE, (at % PAGE) as usize);
-        let mut last = self.last.borrow_mut();
-        if last.as_ref().is_none_or(|(of, _)| *of != number) {
-            *last = Some((number, self.page(number)?));
-        }
-        let page = last.as_ref().map_or(&[][..], |(_, page)| page);
-        page.get(within..).map(with).ok_or(gimli::Error::Io)
-    }
-
     fn page(&self, number: u64) -> gimli::Result<Page> {
         let mut pages = self.pages.borrow_mut();
         if let Some(page) = pages.get(&number) {
@@ -179,6 +167,8 @@ pub(super) struct Window {
     pages: Rc<Pages>,
     start: u64,
     end: u64,
+    /// The page that was read last, and its number: most reads are of the next bytes.
+    last: Option<(u64, Page)>,
 }
 
 impl Window {
@@ -187,8 +177,8 @@ impl Window {
 
     /// The section of so many bytes that begins there.
     pub(super) fn new(source: Source, start: u64, length: u64, budget: Rc<Budget>) -> Self {
-        let pages = Pages { source, start, length, pages: RefCell::default(), last: RefCell::default(), budget };
-        Self { pages: Rc::new(pages), start: 0, end: length }
+        let pages = Pages { source, start, length, pages: RefCell::default(), budget };
+        Self { pages: Rc::new(pages), start: 0, end: length, last: None }
     }
 
     /// A section of nothing.
@@ -203,13 +193,12 @@ impl Window {
 
     /// The word at this place of the section.
     pub(super) fn word_at(&self, at: u64) -> Option<u64> {
-        let word = Self { pages: self.pages.clone(), start: at, end: at.checked_add(8)? };
-        gimli::Reader::read_u64(&mut { word }).ok()
+        self.bytes_at::<8>(at).map(u64::from_le_bytes)
     }
 
     /// The bytes at this place of the section, if all can be had.
     pub(super) fn bytes_at<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
-        let mut window = Self { pages: self.pages.clone(), start: at, end: at.checked_add(N as u64)? };
+        let mut window = Self { pages: self.pages.clone(), start: at, end: at.checked_add(N as u64)?, last: None };
         let mut bytes = [0; N];
         gimli::Reader::read_slice(&mut window, &mut bytes).ok().map(|()| bytes)
     }
@@ -220,6 +209,16 @@ impl Window {
 
     fn read(&self) -> gimli::Result<()> {
         if self.pages.budget.read() { Ok(()) } else { Err(gimli::Error::Io) }
+    }
+
+    /// The bytes of this page from this place of the section on.
+    fn rest_of_page(&mut self, at: u64) -> gimli::Result<&[u8]> {
+        let (number, within) = (at / PAGE, (at % PAGE) as usize);
+        if self.last.as_ref().is_none_or(|(of, _)| *of != number) {
+            self.last = Some((number, self.pages.page(number)?));
+        }
+        let page = self.last.as_ref().map_or(&[][..], |(_, page)| page);
+        page.get(within..).filter(|rest| !rest.is_empty()).ok_or(gimli::Error::Io)
     }
 
     fn copy(&self) -> gimli::Result<Vec<u8>> {
@@ -270,21 +269,17 @@ impl gimli::Reader for Window {
     }
 
     fn find(&self, byte: u8) -> gimli::Result<usize> {
+        let mut reader = self.clone();
         let mut at = self.start;
         while at < self.end {
             self.read()?;
             let most = (self.end - at).min(PAGE) as usize;
-            let (found, length) = self.pages.with_page(at, |page| {
-                let page = &page[..page.len().min(most)];
-                (memchr::memchr(byte, page), page.len())
-            })?;
-            if let Some(found) = found {
+            let page = reader.rest_of_page(at)?;
+            let page = &page[..page.len().min(most)];
+            if let Some(found) = memchr::memchr(byte, page) {
                 return Ok((at - self.start) as usize + found);
             }
-            if length == 0 {
-                return Err(gimli::Error::Io);
-            }
-            at += length as u64;
+            at += page.len() as u64;
         }
         Err(self.eof())
     }
@@ -321,21 +316,27 @@ impl gimli::Reader for Window {
             return Err(self.eof());
         }
         self.read()?;
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let rest = &mut buffer[filled..];
-            let count = self.pages.with_page(self.start + filled as u64, |page| {
-                let count = page.len().min(rest.len());
-                rest[..count].copy_from_slice(&page[..count]);
-                count
-            })?;
-            if count == 0 {
-                return Err(gimli::Error::Io);
-            }
-            filled += count;
+        let mut left = buffer;
+        while !left.is_empty() {
+            let page = self.rest_of_page(self.start)?;
+            let count = page.len().min(left.len());
+            let (now, later) = left.split_at_mut(count);
+            now.copy_from_slice(&page[..count]);
+            left = later;
+            self.start += count as u64;
         }
-        self.start += filled as u64;
         Ok(())
+    }
+
+    /// As any other read; of most of what is read.
+    fn read_u8(&mut self) -> gimli::Result<u8> {
+        if self.start == self.end {
+            return Err(self.eof());
+        }
+        self.read()?;
+        let byte = self.rest_of_page(self.start)?.first().copied().ok_or(gimli::Error::Io)?;
+        self.start += 1;
+        Ok(byte)
     }
 }
 
@@ -364,6 +365,7 @@ mod tests {
             let skipped = window.skip(skip);
             proptest::prop_assert_eq!(skipped.is_ok(), skip <= length);
             let rest = if skip <= length { &bytes[skip..] } else { &bytes[..] };
+            proptest::prop_assert_eq!(window.clone().read_u8().ok(), rest.first().copied());
             proptest::prop_assert_eq!(window.find(byte).ok(), rest.iter().position(|b| *b == byte));
             let mut buffer = vec![0; count];
             let read = window.read_slice(&mut buffer);

@@ -170,6 +170,34 @@ int main() {
 }
 
 #[test]
+fn a_new_build_without_symbols_has_the_same_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let fingerprint = |more: &str, argument: &str| {
+        let source = format!("#include <stdio.h>\n{more}\n{TWO_WAYS}");
+        let path = program(folder.path(), "gcc", &["-O2", "-s"], "a.c", &source);
+        let crash = crash_of(Command::new(path).args(Some(argument).filter(|argument| !argument.is_empty())));
+        assert!(crash.frames[0].function.is_none() && crash.frames[0].own, "{crash:#?}");
+        (crash.fingerprint_frames(), crash.frames[0].offset.clone())
+    };
+    let (old, old_offset) = fingerprint("", "");
+    let (new, new_offset) = fingerprint("int more(int a) { return printf(\"%d %d\", a, a / 7); }", "");
+    assert_ne!(old_offset, new_offset, "the code has moved");
+    assert_eq!(old, new);
+    assert_ne!(old, fingerprint("", "other").0);
+}
+
+/// Two functions, each of which crashes.
+const TWO_WAYS: &str = "\
+int* volatile nothing;
+__attribute__((noinline)) void one(int n) { *nothing = n; }
+__attribute__((noinline)) void other(int n) { nothing[n] = n * n / 3; }
+int main(int argc, char** argv) {
+    if (argc > 1) other(argc); else one(argc);
+    return argv[0] == 0;
+}
+";
+
+#[test]
 fn a_library_without_unwind_information_is_left_by_a_guess() {
     if !has("musl-gcc") {
         return;
@@ -272,6 +300,18 @@ fn the_report_tells_of_process_threads_and_modules() {
     );
 }
 
+/// Does something as a user without rights: in a thread that gives them up, and ends with it. Whoever has no right to give
+/// up rights has none.
+fn as_nobody<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    const NOBODY: libc::c_long = 65_534;
+    let run = move || {
+        // SAFETY: the system call takes three numbers, and changes this thread alone.
+        unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        act()
+    };
+    std::thread::spawn(run).join().unwrap()
+}
+
 #[test]
 fn what_may_not_be_read_is_told_by_its_registers() {
     let folder = tempfile::tempdir().unwrap();
@@ -279,17 +319,22 @@ fn what_may_not_be_read_is_told_by_its_registers() {
         "#include <sys/prctl.h>\nint* volatile p;\nint main() { prctl(PR_SET_DUMPABLE, 0); *p = 1; return 0; }\n";
     let path = program(folder.path(), "gcc", &["-g"], "a.c", source);
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let run = move || {
-        const NOBODY: libc::c_long = 65_534;
-        // Of this thread alone, which ends with it. Whoever has no right to do that has no right to read the process.
-        // SAFETY: the system call takes three numbers.
-        unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
-        crash_of(&mut Command::new(path))
-    };
-    let crash = std::thread::spawn(run).join().unwrap();
+    let crash = as_nobody(move || crash_of(&mut Command::new(path)));
     assert!(crash.frames.is_empty() && crash.registers.len() > 10, "{crash:#?}");
     assert!(crash.incomplete.as_deref().is_some_and(|why| why.contains("not dumpable")), "{crash:#?}");
     assert_eq!(crash.headline(), "segmentation fault; address 0x0");
+}
+
+#[test]
+fn a_worker_without_rights_reads_what_is_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = compile(folder.path(), &GCC[0]);
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    for (way, lines) in [("in-library", 4), ("null-in-method", line_of("null-in-method"))] {
+        let path = path.clone();
+        let crash = as_nobody(move || crash_of(Command::new(path).arg(way)));
+        assert_eq!((crash.place().unwrap().line, crash.incomplete.clone()), (Some(lines), None), "{crash:#?}");
+    }
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(super) fn run_with(
     capture: impl Fn(i32) -> Option<Capture>,
 ) -> Option<Capture> {
     let trace_me = || {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: reads the limit given; no core files are left behind.
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
         // SAFETY: asks for nothing but to be traced by the parent.
         match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0_usize, 0_usize) } {
             0 => Ok(()),
@@ -37,7 +40,7 @@ pub(super) fn run_with(
         }
     };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: a system call is all that the child does.
+    // SAFETY: system calls are all that the child does.
     unsafe { command.pre_exec(trace_me) };
     let program = command.spawn().unwrap().id() as i32;
     let deadline = Instant::now() + Duration::from_secs(120);
