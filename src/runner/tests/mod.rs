@@ -2,6 +2,7 @@
 
 mod limits;
 mod output;
+mod sandbox;
 mod stopping;
 mod surroundings;
 
