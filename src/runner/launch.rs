@@ -3,8 +3,8 @@
 //! The child borrows this process's memory until it executes its program (`CLONE_VM`), and the
 //! thread that made it waits for that (`CLONE_VFORK`): no page table is copied, however large the
 //! worker is. Unlike with `posix_spawn`, code of this module runs in the child in between. The
-//! child is born in its cgroup, sets its own limits, tells the guard of itself, and, last of all
-//! before it executes, looks at the clock: a worker that was stopped meanwhile must not start a job
+//! child is born in its cgroup, sets its own limits, tells the guard of itself, lays its sandbox
+//! upon itself, and, last of all before it executes, looks at the clock: a worker that was stopped meanwhile must not start a job
 //! that another worker may be running.
 //!
 //! Between its birth and the exec the child may do nothing but system calls: it shares every lock

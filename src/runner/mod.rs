@@ -3,8 +3,9 @@
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with
 //! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] (with `builds`), `environment`, `scratch` (what it
-//! needs), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `capture`, `directives`, `stop` and `usage`,
-//! `crash` (where a signal ended it), `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
+//! needs), `sandbox` (what it may touch), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `tracer`, `capture`,
+//! `directives`, `stop` and `usage`, `crash` (where a signal ended it), `orphans` (nothing is left), `exit` and `report`
+//! (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
 
 mod alarm;
@@ -203,11 +204,9 @@ impl Runner {
         self.shared.sandboxes.lacks(name) || self.shared.binaries.lacks(name)
     }
 
-    /// Whether there is something of this name in the jobs directory that this machine can't execute, or not in the sandbox
-    /// that it asks for.
+    /// Whether there is something of this name in the jobs directory that this machine can't execute.
     pub fn has_unusable(&self, name: &JobName) -> bool {
-        (self.shared.sandboxes.lacks(name) && !self.shared.binaries.lacks(name))
-            || self.shared.binaries.has_unusable(name)
+        self.shared.binaries.has_unusable(name)
     }
 
     /// The strictest sandbox that this host can do in full.

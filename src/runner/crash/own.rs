@@ -89,7 +89,7 @@ fn is_runtime_function(name: &str) -> bool {
         "_rust_",
         "tcache_",
     ];
-    const NAMES: [&str; 77] = [
+    const NAMES: [&str; 80] = [
         "execute_native_thread_routine",
         "_exit",
         "_init",
@@ -100,6 +100,9 @@ fn is_runtime_function(name: &str) -> bool {
         "pthread_kill",
         "pthread_exit",
         "start_thread",
+        "_Fork",
+        "fork",
+        "vfork",
         "clone",
         "clone3",
         "start",

@@ -3,6 +3,7 @@
 mod builds;
 mod limits;
 mod output;
+mod sandbox;
 mod stopping;
 mod surroundings;
 
