@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 use super::{ArchiveLine, BodyLine, End, Header, STEP, VERSION};
-use crate::domain::{JobBody, JobId};
+use crate::domain::{JobBody, JobId, Timestamp};
 use crate::events::Cursor;
 use crate::logging::chain;
 use crate::stats::builds::BuildHistory;
@@ -177,7 +177,7 @@ impl<R: AsyncBufRead + Unpin + Send> Importer<R> {
             target.check_no_other_jobs().await?;
         }
         target.write_shards(shards).await?;
-        target.write_builds(builds).await?;
+        target.write_builds(builds, self.header.exported_at).await?;
         let cursor = Commit { cursor: self.header.cursor, ..Commit::default() };
         projection.commit(term, cursor).await?;
         Ok(target.done)
@@ -279,12 +279,12 @@ impl Target<'_> {
         Ok(())
     }
 
-    async fn write_builds(&mut self, mut builds: Vec<BuildHistory>) -> Result<(), ImportError> {
+    async fn write_builds(&mut self, mut builds: Vec<BuildHistory>, exported_at: Timestamp) -> Result<(), ImportError> {
         for history in &mut builds {
             let name = history.name.clone();
             for key in self.expiring.iter().filter(|key| key.name == name) {
                 if let Some(until) = self.retention.whole_until(key.day) {
-                    history.expire_from(key.day.start(), until);
+                    history.expire_from(exported_at, until);
                 }
             }
         }

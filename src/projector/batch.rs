@@ -371,8 +371,7 @@ impl Batch {
         // This is needed even when another process, which kept records longer, has added the effect before.
         // Shards are written before records, so a shard is always told before one of its records can expire.
         shard.changed |= whole_until.is_some_and(|until| shard.value.expire_from(until));
-        let submitted_at = job.value.record.submitted_at;
-        history.changed |= whole_until.is_some_and(|until| history.value.expire_from(submitted_at, until));
+        history.changed |= whole_until.is_some_and(|until| history.value.expire_from(event.at, until));
     }
 
     fn lacking(&self) -> Vec<JobId> {

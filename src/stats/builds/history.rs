@@ -257,11 +257,13 @@ impl BuildHistory {
         (reference.tally.ended() >= decide::FEWEST_BEFORE).then_some(reference)
     }
 
-    /// Notes that records of jobs that were submitted at `submitted_at` may be gone from `until` on. Answers whether that
-    /// is news.
-    pub fn expire_from(&mut self, submitted_at: Timestamp, until: Timestamp) -> bool {
+    /// Notes that records of jobs whose first attempts had been started by `started_by` may be gone from `until` on. Answers
+    /// whether that is news.
+    pub fn expire_from(&mut self, started_by: Timestamp, until: Timestamp) -> bool {
+        // A build that came later has none of them, unless the clocks of its workers differ.
+        let latest = started_by + CLOCKS_APART;
         let mut is_news = false;
-        for entry in self.builds.iter_mut().filter(|entry| entry.last_seen >= submitted_at) {
+        for entry in self.builds.iter_mut().filter(|entry| entry.first_seen <= latest) {
             if entry.whole_until.is_none_or(|before| until < before) {
                 entry.whole_until = Some(until);
                 is_news = true;

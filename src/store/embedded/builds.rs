@@ -66,8 +66,8 @@ pub(super) fn names(c: &Connection) -> Read<Vec<JobName>> {
     Ok(Ok(names))
 }
 
-/// Notes in the history of a name's builds that records of jobs which were submitted then are gone from `until` on.
-pub(super) fn note_expiry(c: &Connection, name: &str, submitted_at: Timestamp, until: Timestamp) -> Read<()> {
+/// Notes in the history of a name's builds that records are gone from `until` on, of jobs that had ended by `ended_by`.
+pub(super) fn note_expiry(c: &Connection, name: &str, ended_by: Timestamp, until: Timestamp) -> Read<()> {
     let stored: Option<Vec<u8>> = c
         .prepare_cached("SELECT document FROM history_builds WHERE name = ?1")?
         .query_row([name], |row| row.get(0))
@@ -77,7 +77,7 @@ pub(super) fn note_expiry(c: &Connection, name: &str, submitted_at: Timestamp, u
         Ok(history) => history,
         Err(error) => return Ok(Err(error)),
     };
-    if history.expire_from(submitted_at, until) {
+    if history.expire_from(ended_by, until) {
         c.prepare_cached("UPDATE history_builds SET version = version + 1, document = ?2 WHERE name = ?1")?
             .execute((name, codec::encode(&history)))?;
     }

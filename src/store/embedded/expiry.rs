@@ -27,9 +27,8 @@ pub(super) fn expire(
         if let Err(error) = note(c, retention, day, name)? {
             return Ok(Err(error));
         }
-        let submitted_at = Timestamp::from_millis(day);
-        if let Some(until) = retention.whole_until(submitted_at.day())
-            && let Err(error) = builds::note_expiry(c, name, submitted_at, until)?
+        if let Some(until) = retention.whole_until(Timestamp::from_millis(day).day())
+            && let Err(error) = builds::note_expiry(c, name, horizon, until)?
         {
             return Ok(Err(error));
         }
