@@ -38,7 +38,8 @@ fn rules(layers: &Layers, section: &str, base: &HostRules) -> Result<HostRules, 
     };
     if sandbox.level == SandboxLevel::Off && !sandbox.network {
         return Err(ConfigError::Conflict(format!(
-            "[{section}] forbids the network to jobs that have no sandbox; set sandbox = \"basic\" there, or network = true"
+            "[{section}] forbids the network to jobs that have no sandbox; set sandbox = \"basic\" there, or \
+             network = true"
         )));
     }
     let crash_report = layers
@@ -47,8 +48,8 @@ fn rules(layers: &Layers, section: &str, base: &HostRules) -> Result<HostRules, 
     Ok(HostRules { crash_report, sandbox })
 }
 
-/// The files and directories that settings name and that hold secrets: the data directory, the file of the configuration
-/// itself, and those of tokens and keys.
+/// The files and directories that settings name and that hold secrets: the data directory, the file of the
+/// configuration itself, and those of tokens and keys.
 pub(super) fn secret_paths(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
     let mut paths: Vec<PathBuf> = layers.files.clone();
     for key in ["data_dir", "serve.token_file", "serve.view_token_file", "serve.tls_key"] {

@@ -22,7 +22,7 @@ pub use example::example;
 use layers::Layers;
 pub use layers::{ConfigError, Origin};
 pub use store::{StoreConfig, StoreUrl};
-use values::{key_part, queue_name, queue_url};
+use values::{address, at_least, boolean, key_part, one_of, path, queue_name, queue_url, within};
 
 use crate::domain::notation::{self, number};
 use crate::domain::{
@@ -464,44 +464,6 @@ fn options(layers: &Layers, section: &str, base: &JobOptions) -> Result<JobOptio
 
 fn must<T>(layers: &Layers, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
     Ok(layers.get(key, read)?.expect("a setting that must be there has a default"))
-}
-
-fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:3000 or [::]:3000".to_owned())
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    one_of(
-        text.to_ascii_lowercase().as_str(),
-        &[
-            ("true", true),
-            ("1", true),
-            ("yes", true),
-            ("on", true),
-            ("false", false),
-            ("0", false),
-            ("no", false),
-            ("off", false),
-        ],
-        "true or false",
-    )
-}
-
-fn one_of<T: Clone>(text: &str, allowed: &[(&str, T)], names: &str) -> Result<T, String> {
-    allowed.iter().find(|(name, _)| *name == text).map(|(_, value)| value.clone()).ok_or_else(|| names.to_owned())
-}
-
-fn at_least<T: PartialOrd>(value: T, least: T, name: &str) -> Result<T, String> {
-    if value >= least { Ok(value) } else { Err(format!("at least {name}")) }
-}
-
-fn within<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T) -> Result<T, String> {
-    if value >= least && value <= most { Ok(value) } else { Err(format!("{least} to {most}")) }
 }
 
 #[cfg(test)]

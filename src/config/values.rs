@@ -1,5 +1,8 @@
 //! Values of settings as people write them, beside those of [`crate::domain::notation`]. Each reader says what is allowed.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use super::QueueUrl;
 use crate::domain::QueueName;
 use crate::redis::{NO_SENTINEL, RedisUrl, RedisUrlError};
@@ -45,6 +48,44 @@ pub(super) fn queue_name(text: &str) -> Result<QueueName, String> {
 
 pub(super) fn key_part(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(':') { Err("a text without ':'".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:3000 or [::]:3000".to_owned())
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    one_of(
+        text.to_ascii_lowercase().as_str(),
+        &[
+            ("true", true),
+            ("1", true),
+            ("yes", true),
+            ("on", true),
+            ("false", false),
+            ("0", false),
+            ("no", false),
+            ("off", false),
+        ],
+        "true or false",
+    )
+}
+
+pub(super) fn one_of<T: Clone>(text: &str, allowed: &[(&str, T)], names: &str) -> Result<T, String> {
+    allowed.iter().find(|(name, _)| *name == text).map(|(_, value)| value.clone()).ok_or_else(|| names.to_owned())
+}
+
+pub(super) fn at_least<T: PartialOrd>(value: T, least: T, name: &str) -> Result<T, String> {
+    if value >= least { Ok(value) } else { Err(format!("at least {name}")) }
+}
+
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T) -> Result<T, String> {
+    if value >= least && value <= most { Ok(value) } else { Err(format!("{least} to {most}")) }
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ fn judge(rules: &HostRulesByName, support: SandboxSupport) -> Finding {
         return Finding::failed(
             CHECK,
             format!("jobs with a sandbox can't be run here. {found}"),
-            "use Linux 6.12 or newer with Landlock (lsm=landlock,...), and a container runtime whose seccomp profile knows \
-             landlock_create_ruleset; or set sandbox_unsupported = \"best_effort\"",
+            "use Linux 6.12 or newer with Landlock (lsm=landlock,...), and a container runtime whose seccomp profile \
+             knows landlock_create_ruleset; or set sandbox_unsupported = \"best_effort\"",
         );
     }
     if !asked.is_empty() {

@@ -1,10 +1,10 @@
 //! What a job may touch: the sandboxes that jobs run in.
 //!
-//! A sandbox has two parts, which the child lays upon itself before it executes its program (see [`super::launch`]): a
-//! filter for system calls (seccomp), and a set of rules of Landlock, which knows processes and files. Both hold for the
-//! child and all that it starts, and can't be taken off. This process only lays them out: the filter once, the rules once
-//! (*basic*) or, since each attempt has a directory and a binary of its own, for each attempt (*strict*). What a host
-//! can't do is a matter of [`SandboxSupport`].
+//! A sandbox has three parts, which the child lays upon itself before it executes its program (see [`super::launch`]):
+//! a filter for system calls (seccomp), a set of rules of Landlock, which knows processes and files, and fewer of
+//! root's privileges. They hold for the child and all that it starts, and can't be taken off. This process only lays
+//! them out: the filter once, the rules once (*basic*) or, since each attempt has a directory and a binary of its own,
+//! for each directory (*strict*). What a host can't do is a matter of [`SandboxSupport`].
 
 mod calls;
 mod capabilities;
@@ -83,12 +83,12 @@ impl Sandboxes {
     /// Makes the sandboxes that these rules ask for. `hidden` are the paths that no sandbox of *strict* may lead to.
     ///
     /// # Errors
-    /// A sentence that names the two paths, if one does.
+    /// A sentence that names the two paths, if one does, or says what the system refused.
     pub(super) fn new(rules: &HostRulesByName, hidden: &[PathBuf], support: SandboxSupport) -> Result<Self, String> {
         check(rules, hidden)?;
-        let of = |rules: &HostRules| SandboxOfJobs::new(&rules.sandbox, support).map(Arc::new);
-        let jobs: BTreeMap<_, _> = rules.jobs.iter().map(|(name, rules)| (name.clone(), of(rules))).collect();
-        let sandboxes = Self { support, defaults: of(&rules.defaults), jobs };
+        let of = |rules: &HostRules| Ok::<_, String>(SandboxOfJobs::new(&rules.sandbox, support)?.map(Arc::new));
+        let jobs = rules.jobs.iter().map(|(name, rules)| Ok((name.clone(), of(rules)?)));
+        let sandboxes = Self { support, jobs: jobs.collect::<Result<_, String>>()?, defaults: of(&rules.defaults)? };
         sandboxes.warn();
         Ok(sandboxes)
     }
@@ -136,11 +136,11 @@ pub fn check(rules: &HostRulesByName, hidden: &[PathBuf]) -> Result<(), String> 
 }
 
 impl SandboxOfJobs {
-    fn new(rules: &Sandbox, support: SandboxSupport) -> Option<Self> {
+    fn new(rules: &Sandbox, support: SandboxSupport) -> Result<Option<Self>, String> {
         let kept = match rules.level {
-            SandboxLevel::Off => return None,
-            // Without Landlock there is none, and below version 6 it does nothing but keep `ptrace` in.
-            SandboxLevel::Basic => Kept::Basic(begin(rules).ok().and_then(descriptor)),
+            SandboxLevel::Off => return Ok(None),
+            // A kernel whose Landlock is too old to have any of these rules yields none.
+            SandboxLevel::Basic => Kept::Basic(descriptor(begin(rules).map_err(unmade)?)),
             SandboxLevel::Strict => Kept::Strict(Mutex::default()),
         };
         let lacks = match rules.unsupported {
@@ -149,7 +149,7 @@ impl SandboxOfJobs {
         };
         let filter = support.filters.then(|| filter::compile(&calls::rules(rules.network))).flatten();
         let capabilities = capabilities::kept(rules.level);
-        Some(Self { rules: rules.clone(), lacks, filter: filter.map(Into::into), capabilities, kept })
+        Ok(Some(Self { rules: rules.clone(), lacks, filter: filter.map(Into::into), capabilities, kept }))
     }
 
     /// How much it refuses.
@@ -157,8 +157,8 @@ impl SandboxOfJobs {
         self.rules.level
     }
 
-    /// Lays out what an attempt with this binary and scratch directory lays upon itself. `kept` is for this directory alone:
-    /// most of the work is that of the rules, and many jobs leave their directory to the next one as it was.
+    /// Lays out what an attempt with this binary and scratch directory lays upon itself. `kept` is for this directory
+    /// alone: most of the work is that of the rules, and many jobs leave their directory to the next one as it was.
     ///
     /// # Errors
     /// What this host can't do, for people.
@@ -184,8 +184,8 @@ impl SandboxOfJobs {
                     Some(kept) if Arc::ptr_eq(&kept.shared, &shared) && kept.binary == binary => kept,
                     none => none.insert(self.rules_of_files(shared, binary, scratch)?),
                 };
-                // The file may be another one than when the rules were made. One that is gone is missed when it is to be
-                // executed.
+                // The file may be another one than when the rules were made. One that is gone is missed when it is to
+                // be executed.
                 if let Some(binary) = Grant::binary(binary) {
                     add(&mut kept.rules, &binary).map_err(unmade)?;
                 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use landlock::{ABI, AccessFs, BitFlags, PathFd, make_bitflags};
 
-/// What programs need of a system: themselves, their libraries, and what these ask for. Of `/etc` only what says how the
-/// system is set up. Left out is all that holds secrets, even where its mode lets the worker's user read it: a worker
-/// that runs as root reads all. What is not there is no matter.
+/// What programs need of a system: themselves, their libraries, and what these ask for. Of `/etc` only what says how
+/// the system is set up. Left out is all that holds secrets, even where its mode lets the worker's user read it: a
+/// worker that runs as root reads all. What is not there is no matter.
 const SYSTEM: &[&str] = &[
     "/usr",
     "/bin",
@@ -145,8 +145,8 @@ pub(super) fn check(read: &[PathBuf], write: &[PathBuf], hidden: &[PathBuf]) -> 
     for path in SYSTEM.iter().map(Path::new) {
         if let Some(hidden) = leads_to(path) {
             return Err(format!(
-                "{} holds secrets of Jobber's own and lies below {}, which sandbox = \"strict\" lets jobs read; move it \
-                 elsewhere, such as to /var/lib/jobber or /etc/jobber",
+                "{} holds secrets of Jobber's own and lies below {}, which sandbox = \"strict\" lets jobs read; move \
+                 it elsewhere, such as to /var/lib/jobber or /etc/jobber",
                 hidden.display(),
                 path.display()
             ));

@@ -44,8 +44,8 @@ impl SandboxSupport {
             // Any rules keep `ptrace` in, and those of *basic* are of version 6.
             let memory = if level == SandboxLevel::Basic || self.landlock == 0 { "memory, " } else { "" };
             missing.push(format!(
-                "{memory}signals and abstract sockets of other processes can't be refused (Landlock 6, since Linux 6.12; \
-                 {has})"
+                "{memory}signals and abstract sockets of other processes can't be refused (Landlock 6, since Linux \
+                 6.12; {has})"
             ));
         }
         if level == SandboxLevel::Strict {

@@ -49,7 +49,8 @@ async fn rules_that_are_kept_follow_the_binary_and_lead_to_no_other() {
 #[tokio::test]
 async fn each_strict_job_has_its_directory_for_temporary_files_and_no_other() {
     let Some(fixture) = with_sandboxes(&[("strict", SandboxLevel::Strict)]) else { return };
-    let script = "#!/bin/sh\ntest \"$TMPDIR\" = \"$PWD\" && mktemp > /dev/null && echo made\necho x > ../beside || echo kept in\n";
+    let script = "#!/bin/sh\ntest \"$TMPDIR\" = \"$PWD\" && mktemp > /dev/null && echo made\n\
+                  echo x > ../beside || echo kept in\n";
     for _ in 0..3 {
         fixture.executable("strict", script.as_bytes());
         let report = fixture.run(order("strict")).await;

@@ -87,7 +87,9 @@ void against(const std::string& whom, pid_t target) {
 
 /// What a process can do to the machine.
 void against_system() {
-    attempt("mount", [] { return mount("none", "/nowhere/at/all", "tmpfs", 0, nullptr) < 0 && errno == ENOENT ? 0 : -1; });
+    attempt("mount", [] {
+        return mount("none", "/nowhere/at/all", "tmpfs", 0, nullptr) < 0 && errno == ENOENT ? 0 : -1;
+    });
     attempt("unshare-user", [] {
         const pid_t child = fork();
         if (child == 0) {
