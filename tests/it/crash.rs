@@ -94,7 +94,7 @@ async fn a_crash_is_told_by_its_place_wherever_a_user_looks() {
     assert_eq!(fingerprint(&job), fingerprint(&again));
     assert_ne!(fingerprint(&job), fingerprint(&other));
     let failures = j.cli(&["failures"]).await.stdout;
-    assert!(failures.contains("Image::resize < main") && failures.contains("Image::rotate < main"), "{failures}");
+    assert!(failures.contains("in Image::resize") && failures.contains("in Image::rotate"), "{failures}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
