@@ -1,11 +1,11 @@
 //! The runner: runs one attempt of a job as a supervised child process.
 //!
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
-//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with
-//! [`allocator`] and [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] (with `builds`), `environment`, `scratch` (what it
-//! needs), `sandbox` (what it may touch), `spawn` and `launch`, `limits` and `cgroup`, `supervise` with `tracer`, `capture`,
-//! `directives`, `stop` and `usage`, `crash` (where a signal ended it), `orphans` (nothing is left), `exit` and `report`
-//! (what became of it); and [`guard`], should this process be killed
+//! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with [`allocator`] and
+//! [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] with `builds` and
+//! `build_cache`, `environment`, `scratch` (what it needs), `sandbox` (what it may touch), `spawn` and `launch`, `limits` and
+//! `cgroup`, `supervise` with `tracer`, `capture`, `directives`, `stop` and `usage`, `crash` (where a signal ended it),
+//! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
 
 mod alarm;

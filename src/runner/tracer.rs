@@ -29,7 +29,7 @@ const GROUP_STOP: Duration = Duration::from_millis(20);
 const SHORTEST_RING: Duration = Duration::from_micros(100);
 
 /// Signals that a program dies of by a fault of its own, or to show where it is (SIGQUIT).
-const FATAL: [i32; 8] = [
+pub(super) const FATAL: [i32; 8] = [
     libc::SIGSEGV,
     libc::SIGBUS,
     libc::SIGILL,

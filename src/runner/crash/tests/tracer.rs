@@ -5,18 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::super::super::tracer::FATAL;
 use super::super::{Capture, capture};
-
-const FATAL: [i32; 8] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGABRT,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-    libc::SIGQUIT,
-];
 
 /// Runs it; what was taken at the last fatal stop. `when_stopped` is called before each capture.
 pub(super) fn run(command: &mut Command, when_stopped: impl Fn()) -> Option<Capture> {
