@@ -143,7 +143,10 @@ impl Tracer {
     /// What was seen of the crash. To be called when the leader has been reaped and its group killed: reaps what else of
     /// the attempt this thread traced.
     pub(super) fn finish(self) -> Option<Box<Capture>> {
-        reap_the_rest();
+        // Another thread or process begins with a stop of the one that started it.
+        if self.stops > 0 {
+            reap_the_rest();
+        }
         self.crash
     }
 
