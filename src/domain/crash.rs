@@ -225,6 +225,31 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// What the first line begins with that only says where a crash was.
+pub(crate) const PLACE: &str = "[crashed in] ";
+/// What stands before the place of a crash behind what Jobber says of a signal.
+pub(crate) const IN: &str = " in ";
+/// What stands between the functions of a place, the inner one first.
+pub(crate) const CALLED_FROM: &str = " < ";
+
+/// Splits a failure's text into what it says and where it crashed, as its first line tells.
+pub(crate) fn split_place(text: &str) -> (Cow<'_, str>, Option<&str>) {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    if let Some(place) = first.strip_prefix(PLACE) {
+        return (rest.into(), Some(place));
+    }
+    let behind = first.starts_with("killed by signal ").then(|| first.find(&[")", IN].concat())).flatten();
+    match behind {
+        Some(at) => ([&text[..=at], &text[first.len()..]].concat().into(), Some(&first[at + 1 + IN.len()..])),
+        None => (text.into(), None),
+    }
+}
+
+/// The innermost function of the crash that a failure's text tells of in its first line.
+pub(crate) fn crashed_in(text: &str) -> Option<&str> {
+    split_place(text).1?.split(CALLED_FROM).next()
+}
+
 impl Frame {
     /// The name of the function as people say it: without parameters, template arguments and namespaces without name;
     /// without symbols the place in the module.

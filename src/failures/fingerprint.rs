@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use super::mask::mask_lines;
+use crate::domain::crash::{CALLED_FROM, IN, PLACE, split_place};
 use crate::domain::outcome::signal_name;
 use crate::domain::{Crash, Fingerprint, Outcome, SpawnFailure, last_lines};
 
@@ -36,30 +37,10 @@ pub fn canonical_text(outcome: &Outcome, error: Option<&str>, crash: Option<&Cra
     [first.as_deref(), said].into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-/// What the first line begins with that only says where a crash was.
-const PLACE: &str = "[crashed in] ";
-/// What stands before the place of a crash behind what Jobber says of a signal.
-const IN: &str = " in ";
-/// What stands between the functions of a place, the inner one first.
-const CALLED_FROM: &str = " < ";
-
 /// Where a crash was. It is no part of what is masked: `f1` and `f2` are two places.
 fn place(crash: &Crash) -> Option<String> {
     let functions = crash.fingerprint_frames().join(CALLED_FROM).replace(['\n', '\r'], " ");
     (!functions.is_empty()).then_some(functions)
-}
-
-/// Splits a failure's text into what it says and where it crashed, as its first line tells.
-fn split_place(text: &str) -> (Cow<'_, str>, Option<&str>) {
-    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    if let Some(place) = first.strip_prefix(PLACE) {
-        return (rest.into(), Some(place));
-    }
-    let behind = first.starts_with("killed by signal ").then(|| first.find(&[")", IN].concat())).flatten();
-    match behind {
-        Some(at) => ([&text[..=at], &text[first.len()..]].concat().into(), Some(&first[at + 1 + IN.len()..])),
-        None => (text.into(), None),
-    }
 }
 
 /// The text without the place of a crash: what a failure means does not depend on the names of functions.

@@ -15,6 +15,7 @@ use super::decide::{self, ALPHA, Alarm, Change, FEWEST_BEFORE};
 use super::history::{BuildEntry, BuildHistory};
 use super::order::LOOKS;
 use super::tally::BuildTally;
+use crate::domain::crash::crashed_in;
 use crate::domain::{BuildDigest, Fingerprint, JobName, Timestamp};
 use crate::stats::intervals::{Z, newcombe};
 use crate::stats::{Difference, Histogram, Rate};
@@ -305,11 +306,14 @@ fn sentence(entry: &BuildEntry, texts: &ErrorTexts) -> String {
         };
         match alarm.change {
             Change::Error { fingerprint } => {
-                let text = texts.get(&fingerprint).map_or_else(
-                    || fingerprint.to_string().chars().take(12).collect(),
-                    |text| crate::domain::first_line(text).chars().take(100).collect::<String>(),
-                );
-                parts.push(counts(&format!("fail with \"{text}\"")));
+                let short = |text: &str| text.chars().take(100).collect::<String>();
+                parts.push(counts(&match texts.get(&fingerprint) {
+                    None => format!("fail with {}", fingerprint.to_string().chars().take(12).collect::<String>()),
+                    Some(text) => match crashed_in(text) {
+                        Some(function) => format!("crash in {}", short(function)),
+                        None => format!("fail with \"{}\"", short(crate::domain::first_line(text))),
+                    },
+                }));
             }
             // An error of its own says more.
             Change::Failures if has_error => {}
@@ -396,6 +400,10 @@ mod tests {
         assert!(says.starts_with("since build 020202020202, first seen 2027-01-15 "), "{says}");
         assert!(says.contains("first attempts fail with \"bad pixel at #\", before 0 of 600"), "{says}");
         assert!(says.contains("running p50 +") && says.ends_with("inputs may have changed too"), "{says}");
+        let text = "killed by signal 11 (segmentation fault) in Image::resize < main\ntile #";
+        let crash = history.report(&[(Fingerprint::from_bytes([2; 32]), text.to_owned())].into());
+        let says = &crash.regressions[0].says;
+        assert!(says.contains("first attempts crash in Image::resize, before 0 of 600"), "{says}");
         let last = &report.builds[0];
         assert_eq!((last.success.hits, last.success.n), (80, 100));
         assert!(last.failures[0].is_new && last.failures[0].attempts == 20);
