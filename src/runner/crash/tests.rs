@@ -102,8 +102,9 @@ const EXPECTED: &[(&str, i32, &str, Option<PointsAt>)] = &[
     ("sent", libc::SIGSEGV, "wait_for_signal", None),
 ];
 
-fn has(compiler: &str) -> bool {
-    Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success())
+fn needs(compiler: &str) {
+    let answer = Command::new(compiler).arg("--version").output();
+    assert!(answer.is_ok_and(|answer| answer.status.success()), "install {compiler}: tools/install-test-tools does");
 }
 
 /// What was captured may go to another thread.
@@ -250,7 +251,6 @@ fn each_way_to_die_is_named_in_each_build_of_gcc() {
 
 #[test]
 fn each_way_to_die_is_named_in_each_build_of_clang() {
-    if has("clang++") {
-        check(CLANG);
-    }
+    needs("clang++");
+    check(CLANG);
 }

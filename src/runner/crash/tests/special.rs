@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::super::{capture, symbolise};
-use super::{GCC, compile, die, do_run, has, in_a_minute, line_of, tracer};
+use super::{GCC, compile, die, do_run, in_a_minute, line_of, needs, tracer};
 use crate::domain::{Crash, MOST_FRAMES, PointsAt};
 
 fn program(folder: &Path, compiler: &str, flags: &[&str], file: &str, source: &str) -> std::path::PathBuf {
@@ -199,9 +199,7 @@ int main(int argc, char** argv) {
 
 #[test]
 fn a_library_without_unwind_information_is_left_by_a_guess() {
-    if !has("musl-gcc") {
-        return;
-    }
+    needs("musl-gcc");
     let folder = tempfile::tempdir().unwrap();
     let source = "#include <stdlib.h>\n__attribute__((noinline)) void work(volatile int* p) {\n    if (*p == 0) abort();\n    *p = 2;\n}\n\
                   int main() {\n    volatile int zero = 0;\n    work(&zero);\n    return zero;\n}\n";
@@ -213,9 +211,7 @@ fn a_library_without_unwind_information_is_left_by_a_guess() {
 
 #[test]
 fn programs_in_rust_are_named_without_their_runtime() {
-    if !has("rustc") {
-        return;
-    }
+    needs("rustc");
     let folder = tempfile::tempdir().unwrap();
     let source = "\
 mod image {
