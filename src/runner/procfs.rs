@@ -44,8 +44,9 @@ pub(super) fn read(path: &str, limit: usize) -> Option<Vec<u8>> {
     }
 }
 
+/// Reads a short file as text. The name of a thread, which `status` holds, may be no UTF-8.
 fn read_text(path: &str) -> Option<String> {
-    String::from_utf8(read(path, 65_536)?).ok()
+    Some(String::from_utf8_lossy(&read(path, 65_536)?).into_owned())
 }
 
 /// Reads the state of a process from `/proc/<pid>/stat`.
@@ -122,6 +123,12 @@ pub(super) fn peak_rss(pid: Pid) -> Option<u64> {
     kib_after(&read_text(&format!("/proc/{}/status", pid.as_raw_nonzero()))?, "VmHWM:")
 }
 
+/// The process that a thread belongs to.
+pub(super) fn process_of(tid: i32) -> Option<i32> {
+    let process = value_after(&read_text(&format!("/proc/{tid}/status"))?, "Tgid:")?;
+    i32::try_from(process).ok()
+}
+
 /// The signals that a thread ignores, and those that it has handlers for: bit 0 is signal 1.
 pub(super) fn dispositions(tid: i32) -> Option<(u64, u64)> {
     let status = read_text(&format!("/proc/{tid}/status"))?;
@@ -182,5 +189,17 @@ mod tests {
         assert!(kernel_oom_kills().is_some());
         assert_eq!(read("/proc/no-such-file", 10), None);
         assert_eq!(read("/proc/self/stat", 3).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_thread_with_a_name_that_is_no_text_can_be_read() {
+        let told = std::thread::spawn(|| {
+            rustix::thread::set_name(c"\xff\xfe").unwrap();
+            let tid = rustix::thread::gettid().as_raw_nonzero().get();
+            (process_of(tid), dispositions(tid))
+        });
+        let (process, dispositions) = told.join().unwrap();
+        assert_eq!(process, Some(rustix::process::getpid().as_raw_nonzero().get()));
+        assert!(dispositions.is_some());
     }
 }
