@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::values::{show_duration, show_size};
+use super::values::{limits, percent, show_duration, show_size};
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
@@ -89,7 +89,7 @@ fn failure(build: &str, failure: &BuildFailure) -> Vec<String> {
         build.to_owned(),
         failure.attempts.to_string(),
         if failure.is_new { "new" } else { "-" }.to_owned(),
-        failure.fingerprint.to_string().chars().take(12).collect(),
+        failure.fingerprint.short(),
         or_dash(failure.text.as_deref().map(|text| first_line(text, 60))),
     ]
 }
@@ -126,11 +126,9 @@ fn against(line: &BuildLine) -> Option<Vec<String>> {
 
 /// A rate with its interval.
 fn rate(rate: &Rate) -> String {
-    match (rate.rate, rate.low, rate.high) {
-        (Some(part), Some(low), Some(high)) => {
-            format!("{:.1} % ({:.0}-{:.0} %)", part * 100.0, low * 100.0, high * 100.0)
-        }
-        _ => format!("{} of {}", rate.hits, rate.n),
+    match rate.rate {
+        Some(part) => format!("{} ({})", percent(part), limits(rate.low, rate.high)),
+        None => format!("{} of {}", rate.hits, rate.n),
     }
 }
 

@@ -64,7 +64,7 @@ impl View for FailuresReport {
                 group.count.to_string(),
                 group.category_name.clone(),
                 or_dash(group.similarity.map(|similarity| format!("{similarity:.2}"))),
-                group.fingerprint.to_string().chars().take(12).collect(),
+                group.fingerprint.short(),
                 or_dash(group.first_seen.map(show_time)),
                 or_dash(group.last_seen.map(show_time)),
                 names.join(","),

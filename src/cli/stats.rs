@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::values::Moment;
+use super::values::{Moment, limits, percent};
 use super::view::{Table, View, first_line, json_line, or_dash, show_time};
 use super::{CliError, Console, Exit};
 use crate::client::{Client, StatsQuery};
@@ -119,17 +119,6 @@ impl Ask<'_> {
 fn bar(part: f64) -> String {
     let full = (part.clamp(0.0, 1.0) * 10.0).round() as usize;
     "█".repeat(full) + &"·".repeat(10 - full)
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.1} %", part * 100.0)
-}
-
-fn limits(low: Option<f64>, high: Option<f64>) -> String {
-    match (low, high) {
-        (Some(low), Some(high)) => format!("{:.0}-{:.0} %", low * 100.0, high * 100.0),
-        _ => "-".to_owned(),
-    }
 }
 
 /// A bar and the rate. With too few attempts for a rate, only the two numbers.

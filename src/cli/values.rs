@@ -142,6 +142,19 @@ pub(super) struct FilterArgs {
     pub(super) fingerprint: Option<String>,
 }
 
+/// A part of 1 in percent.
+pub(super) fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+/// The limits of an interval of parts of 1, in percent.
+pub(super) fn limits(low: Option<f64>, high: Option<f64>) -> String {
+    match (low, high) {
+        (Some(low), Some(high)) => format!("{:.0}-{:.0} %", low * 100.0, high * 100.0),
+        _ => "-".to_owned(),
+    }
+}
+
 /// A duration in a form that is easy to read: up to three digits, or the two largest units.
 pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();

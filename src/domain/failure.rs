@@ -25,6 +25,11 @@ impl Fingerprint {
         Self(bytes)
     }
 
+    /// As much as tells errors apart, for people: 12 digits.
+    pub fn short(&self) -> String {
+        self.0[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -101,6 +106,7 @@ mod tests {
         let fingerprint = Fingerprint::from_bytes(bytes);
         let text = fingerprint.to_string();
         assert_eq!((text.len(), &text[..2], &text[62..]), (64, "0a", "ff"));
+        assert_eq!(fingerprint.short(), text[..12]);
         assert_eq!(text.parse(), Ok(fingerprint));
         assert_eq!(serde_json::from_str::<Fingerprint>(&format!("{text:?}")).unwrap(), fingerprint);
         for bad in ["", "0a", &"+1".repeat(32), &"é".repeat(32), &"0".repeat(65)] {

@@ -1,6 +1,6 @@
 //! What a host demands of the jobs that it runs, by their names.
 //!
-//! These rules are the worker's own: unlike run options, whoever submits a job can't change them.
+//! A worker's configuration sets these rules. Unlike run options, a submitter can't change them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct HostRules {
 /// Whose crashes are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CrashReport {
-    /// Nobody's.
+    /// None.
     Off,
     /// Those of the job's own process, with its threads.
     #[default]

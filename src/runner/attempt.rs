@@ -310,16 +310,17 @@ fn unique_name(shared: &Shared) -> String {
 }
 
 /// What of the attempt is traced. Nothing where tracing would change a verdict: see [`sanitizer`].
-fn trace_scope(shared: &Shared, order: &RunOrder, variables: &[Variable], program: &Path) -> Option<Scope> {
+fn trace_scope(shared: &Shared, order: &RunOrder, program: &Found) -> Option<Scope> {
     let scope = match shared.settings.host_rules.of(&order.job.name).crash_report {
         CrashReport::Off => return None,
         CrashReport::Process => Scope::Process,
         CrashReport::Tree => Scope::Tree,
     };
-    let shared_variables = shared.environment.shared().iter().map(|(name, value)| (name.as_str(), value));
-    let own = variables.iter().map(|(name, value)| (&**name, value));
-    let preloads = shared_variables.chain(own).any(|(name, value)| name == "LD_PRELOAD" && value.contains("san.so"));
-    (!preloads && !sanitizer::forbids_tracing(program)).then_some(scope)
+    let forbids = match program.version {
+        Some(version) => sanitizer::version_forbids_tracing(version, &program.path),
+        None => sanitizer::forbids_tracing(&program.path),
+    };
+    (!forbids && !shared.environment.preloads_sanitizer()).then_some(scope)
 }
 
 fn spawn(
@@ -361,8 +362,7 @@ fn spawn(
             cgroup: restraint.cgroup(),
             validity: order.validity.as_ref(),
             note: shared.guard.as_ref().map(|table| table.place(thread.number)),
-            trace: trace_scope(shared, order, variables, &found.path)
-                .map(|scope| (scope, shared.settings.crash_patience)),
+            trace: trace_scope(shared, order, &found).map(|scope| (scope, shared.settings.crash_patience)),
             confinement: confinement.as_ref(),
         });
         match spawned {

@@ -109,7 +109,8 @@ fn reason(error: &std::io::Error) -> String {
 pub(super) struct Found {
     /// Its canonical path.
     pub(super) path: Arc<Path>,
-    version: Option<Version>,
+    /// What it was at that moment; `None` when it has gone since.
+    pub(super) version: Option<Version>,
 }
 
 /// [`resolve`], remembered as long as the file is the same: then it costs one system call.

@@ -12,7 +12,7 @@ use super::builds;
 use crate::domain::{Build, Clock, FileBuild, JobName, Timestamp};
 
 /// The metadata that tells one version of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Version {
     device: u64,
     inode: u64,

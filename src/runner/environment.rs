@@ -39,6 +39,7 @@ pub fn is_secret_variable(name: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Environment {
     shared: Vec<(String, String)>,
+    preloads_sanitizer: bool,
 }
 
 impl Environment {
@@ -62,7 +63,14 @@ impl Environment {
         }
         let possible =
             |(name, value): &(String, String)| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        Self { shared: shared.into_iter().filter(possible).collect() }
+        let shared: Vec<_> = shared.into_iter().filter(possible).collect();
+        let preloads_sanitizer = shared.iter().any(|(name, value)| name == "LD_PRELOAD" && value.contains("san.so"));
+        Self { shared, preloads_sanitizer }
+    }
+
+    /// Whether every job is made to load a sanitizer's runtime.
+    pub(super) fn preloads_sanitizer(&self) -> bool {
+        self.preloads_sanitizer
     }
 
     /// The variables that every job gets: name and value, sorted by name.

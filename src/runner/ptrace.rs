@@ -93,11 +93,20 @@ pub(super) fn unblock_signals(tid: i32) -> io::Result<()> {
     request(SETSIGMASK, tid, size_of_val(&none), std::ptr::from_ref(&none).addr())
 }
 
+/// What the kernel says of the signal for which a thread has stopped.
+///
+/// # Errors
+/// When the thread is gone, or does not stand for a signal.
+pub(super) fn signal_info(tid: i32) -> io::Result<libc::siginfo_t> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    request(GETSIGINFO, tid, 0, info.as_mut_ptr().addr())?;
+    // SAFETY: a siginfo of zeros is valid, and the kernel has filled it in.
+    Ok(unsafe { info.assume_init() })
+}
+
 /// Whether the thread stands because all of its process does (SIGSTOP and the like), and not for a signal to come.
 pub(super) fn is_group_stop(tid: i32) -> bool {
-    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    let told = request(GETSIGINFO, tid, 0, info.as_mut_ptr().addr());
-    told.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+    signal_info(tid).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// Whether this is a thread of that process.
@@ -126,18 +135,23 @@ pub(super) fn next_change_of(pid: i32) -> io::Result<Option<(i32, Change)>> {
 fn change_of(kind: libc::idtype_t, id: libc::id_t, wait: bool) -> io::Result<Option<(i32, Change)>> {
     let hang = if wait { 0 } else { libc::WNOHANG };
     loop {
-        let Some(seen) = wait_for(kind, id, libc::WEXITED | libc::WNOWAIT | hang)? else { return Ok(None) };
-        if matches!(seen.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED) {
+        let Some(seen) = wait_for(kind, id, OF_THIS_THREAD | libc::WEXITED | libc::WNOWAIT | hang)? else {
+            return Ok(None);
+        };
+        if seen.has_ended() {
             return Ok(Some((seen.tid, Change::Ended)));
         }
         // Without WEXITED this takes nothing but the stop. A kill in between has taken that back: look again.
         if let Some(Seen { tid, status, .. }) =
-            wait_for(libc::P_PID, seen.tid.unsigned_abs(), libc::WSTOPPED | libc::WNOHANG)?
+            wait_for(libc::P_PID, seen.tid.unsigned_abs(), OF_THIS_THREAD | libc::WSTOPPED | libc::WNOHANG)?
         {
             return Ok(Some((tid, Change::Stopped { signal: status & 0x7f, event: status >> 8 })));
         }
     }
 }
+
+/// What other threads trace, or have started, is none of a tracer's.
+const OF_THIS_THREAD: c_int = libc::__WNOTHREAD;
 
 /// What waitid tells.
 struct Seen {
@@ -146,11 +160,17 @@ struct Seen {
     status: c_int,
 }
 
+impl Seen {
+    fn has_ended(&self) -> bool {
+        matches!(self.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED)
+    }
+}
+
 /// Calls waitid. `None` when a signal interrupted it, or it found nothing and was not to wait.
 fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> io::Result<Option<Seen>> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: the pointer is valid for writes for the duration of the call.
-    if unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags | libc::__WALL | libc::__WNOTHREAD) } < 0 {
+    if unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags | libc::__WALL) } < 0 {
         let error = io::Error::last_os_error();
         return if error.kind() == io::ErrorKind::Interrupted { Ok(None) } else { Err(error) };
     }
@@ -163,5 +183,12 @@ fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> io::Result<Op
 
 /// Reaps a traced thread, or a traced process of another parent, that has ended.
 pub(super) fn reap(tid: i32) {
-    let _ = wait_for(libc::P_PID, tid.unsigned_abs(), libc::WEXITED | libc::WNOHANG);
+    let _ = wait_for(libc::P_PID, tid.unsigned_abs(), OF_THIS_THREAD | libc::WEXITED | libc::WNOHANG);
+}
+
+/// Whether a child of any thread of this process has ended, or there is no such child. Takes nothing: a stop of what is
+/// traced is its tracer's.
+pub(super) fn has_ended(pid: i32) -> bool {
+    let seen = wait_for(libc::P_PID, pid.unsigned_abs(), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
+    seen.map_or(true, |seen| seen.is_some_and(|seen| seen.has_ended()))
 }

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
+
+use super::build_cache::Version;
 
 /// Names of its runtime, of which every program that has it holds one: functions that instrumented code calls, and shared
 /// libraries that hold them.
@@ -18,26 +19,15 @@ const MOST_READ: u64 = 1 << 30;
 /// So many files are remembered.
 const MOST_KNOWN: usize = 1024;
 
-/// What tells one version of a file from another.
-#[derive(PartialEq, Eq, Hash)]
-struct FileVersion {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    changed: (i64, i64),
-}
-
 /// Whether the program at this path must not be traced. A file that can't be read may be.
 pub(super) fn forbids_tracing(path: impl AsRef<Path>) -> bool {
-    static KNOWN: LazyLock<Mutex<HashMap<FileVersion, bool>>> = LazyLock::new(Mutex::default);
+    fs_err::metadata(path.as_ref()).is_ok_and(|meta| version_forbids_tracing(Version::of(&meta), path.as_ref()))
+}
+
+/// The same of a file that has been looked at: each version is read once.
+pub(super) fn version_forbids_tracing(version: Version, path: &Path) -> bool {
+    static KNOWN: LazyLock<Mutex<HashMap<Version, bool>>> = LazyLock::new(Mutex::default);
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let Ok(metadata) = std::fs::metadata(&path) else { return false };
-    let version = FileVersion {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        bytes: metadata.len(),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    };
     if let Some(answer) = known().get(&version) {
         return *answer;
     }

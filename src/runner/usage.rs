@@ -5,7 +5,7 @@
 //! high-water mark at that of its parent (the child runs in the parent's memory until it executes its program). So at
 //! or below the supervisor's own high-water mark it says nothing, and samples of `VmHWM`, which belongs to the program
 //! alone, take its place.
-#![expect(unsafe_code, reason = "wait4, waitid and getrusage have no safe wrapper")]
+#![expect(unsafe_code, reason = "wait4 and getrusage have no safe wrapper")]
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use super::exit::Ending;
-use super::{procfs, sys};
+use super::{procfs, ptrace, sys};
 
 /// The first sample comes late enough that short attempts cost nothing, and then twice as late each time.
 const FIRST: Duration = Duration::from_millis(8);
@@ -47,7 +47,7 @@ impl From<libc::rusage> for Counted {
 /// Reaps a child. Answers how it ended and what it used; without `wait`, `None` while it still runs.
 pub(super) fn reap(pid: Pid, wait: bool) -> io::Result<Option<(Ending, Counted)>> {
     let flags = if wait { 0 } else { libc::WNOHANG };
-    if !wait && !has_ended(pid) {
+    if !wait && !ptrace::has_ended(pid.as_raw_nonzero().get()) {
         return Ok(None);
     }
     loop {
@@ -78,18 +78,6 @@ pub(super) fn reap(pid: Pid, wait: bool) -> io::Result<Option<(Ending, Counted)>
         };
         return Ok(Some((ending, usage.into())));
     }
-}
-
-/// Whether a child has ended, or there is no such child. Takes nothing: a stop of a traced process is its tracer's.
-fn has_ended(pid: Pid) -> bool {
-    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    let id = pid.as_raw_nonzero().get().unsigned_abs();
-    // SAFETY: the pointer is valid for writes for the duration of the call.
-    let result = unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) };
-    // SAFETY: a siginfo of zeros is valid, and the kernel has filled it in if it told of something.
-    let code = unsafe { info.assume_init() }.si_code;
-    result < 0 || matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED)
 }
 
 /// The most memory that this process itself has had resident, in bytes.

@@ -11,7 +11,7 @@ use super::source::{Budget, Source};
 use super::stopped::{self, Registers, SignalInfo};
 use super::walk::{Stack, Step, Walk};
 use super::{Capture, walk};
-use crate::domain::{self, Crash, PointsAt, Register};
+use crate::domain::{self, BuildDigest, Crash, PointsAt, Register};
 use crate::runner::procfs;
 
 /// The longest list of mappings that is read, in bytes: some 65,000 mappings are allowed, of 100 bytes each.
@@ -24,9 +24,9 @@ const MOST_READS: u32 = 10_000_000;
 const MOST_BYTES: usize = 64 << 20;
 
 /// What the kernel says of the thread and its signal.
-pub(super) fn head(thread: i32) -> Option<Crash> {
+pub(super) fn head(thread: i32) -> Option<(Crash, SignalInfo)> {
     let info = stopped::signal_info(thread).ok()?;
-    let process = process_of(thread)?;
+    let process = procfs::process_of(thread)?;
     let mut crash = Crash {
         signal: info.signal,
         code: stopped::code_name(info.signal, info.code).map(str::to_owned),
@@ -41,13 +41,12 @@ pub(super) fn head(thread: i32) -> Option<Crash> {
     if matches!(info.code, 0 | -1 | -6) && sender != process && sender != 0 {
         crash.sent_by = Some(sender);
     }
-    Some(crash)
+    Some((crash, info))
 }
 
 pub(super) fn capture(thread: i32, deadline: Instant) -> Option<Capture> {
-    let mut crash = head(thread)?;
+    let (mut crash, info) = head(thread)?;
     let process = crash.process;
-    let info = stopped::signal_info(thread).ok()?;
     let nothing = |crash| Some(Capture { crash, walk: Walk::default(), modules: Vec::new() });
     let Some(registers) = stopped::registers(thread).ok()? else {
         crash.lacks("stacks of programs of 32 bits are not walked");
@@ -133,7 +132,7 @@ fn listed(modules: &[Module], walk: &Walk) -> (Vec<domain::Module>, u32) {
             path: module.path.chars().take(512).collect(),
             base: hex(module.base),
             bytes: module.end.saturating_sub(module.base),
-            build_id: module.build_id.as_ref().map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            build_id: module.build_id.as_ref().map(|id| BuildDigest::of_build_id(id).to_string()),
         }
     });
     (told.collect(), omitted as u32)
@@ -153,13 +152,6 @@ fn add_threads(crash: &mut Crash, deadline: Instant) {
         }
     }
     crash.other_threads.sort_unstable();
-}
-
-/// The process that a thread belongs to.
-fn process_of(thread: i32) -> Option<i32> {
-    let status = procfs::read(&format!("/proc/{thread}/status"), 16 * 1024)?;
-    let status = String::from_utf8_lossy(&status).into_owned();
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 fn name_of(path: &str) -> String {

@@ -50,7 +50,7 @@ impl Capture {
 pub(super) fn capture(thread: i32, deadline: Instant) -> Option<Capture> {
     let started = Instant::now();
     let mut capture = catch_unwind(|| capture::capture(thread, deadline)).unwrap_or_else(|_| {
-        let mut crash = capture::head(thread)?;
+        let (mut crash, _) = capture::head(thread)?;
         crash.lacks(PANICKED);
         Some(Capture { crash, walk: walk::Walk::default(), modules: Vec::new() })
     })?;

@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-use super::elf::{u32_at, u64_at};
+use crate::runner::ptrace;
 
 /// What the kernel says of the signal for which a thread has stopped (`siginfo_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +28,10 @@ pub(super) struct Registers {
 
 /// The signal of a thread that this thread traces, and that is stopped.
 pub(super) fn signal_info(thread: i32) -> io::Result<SignalInfo> {
-    let mut info = MaybeUninit::<[u64; 16]>::zeroed();
-    const { assert!(size_of::<libc::siginfo_t>() == 128, "the buffer has another size") };
-    // SAFETY: the kernel writes a siginfo_t to the buffer, which has its size and its alignment.
-    let done = unsafe { libc::ptrace(libc::PTRACE_GETSIGINFO, thread, 0_usize, info.as_mut_ptr()) };
-    if done != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: integers of zeros are valid, and so are those that the kernel has written.
-    let bytes: Vec<u8> = unsafe { info.assume_init() }.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    Ok(SignalInfo { signal: u32_at(&bytes, 0) as i32, code: u32_at(&bytes, 8) as i32, value: u64_at(&bytes, 16) })
+    let info = ptrace::signal_info(thread)?;
+    // SAFETY: both fields share their place, which is within the siginfo: an address, or a number in its lower half.
+    let value = unsafe { info.si_addr() }.addr() as u64;
+    Ok(SignalInfo { signal: info.si_signo, code: info.si_code, value })
 }
 
 /// The registers of a thread that this thread traces, and that is stopped. `None` of a program of 32 bits.

@@ -308,7 +308,7 @@ fn sentence(entry: &BuildEntry, texts: &ErrorTexts) -> String {
             Change::Error { fingerprint } => {
                 let short = |text: &str| text.chars().take(100).collect::<String>();
                 parts.push(counts(&match texts.get(&fingerprint) {
-                    None => format!("fail with {}", fingerprint.to_string().chars().take(12).collect::<String>()),
+                    None => format!("fail with {}", fingerprint.short()),
                     Some(text) => match crashed_in(text) {
                         Some(function) => format!("crash in {}", short(function)),
                         None => format!("fail with \"{}\"", short(crate::domain::first_line(text))),
