@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couchbase::durability_level::DurabilityLevel;
 use couchbase::error::{Error, ErrorKind};
-use couchbase::options::kv_options::{InsertOptions, MutateInOptions, ReplaceOptions};
+use couchbase::options::kv_options::{InsertOptions, MutateInOptions, RemoveOptions, ReplaceOptions};
 use couchbase::results::kv_results::MutationResult;
 use couchbase::subdoc::lookup_in_specs::LookupInSpec;
 use couchbase::subdoc::mutate_in_specs::MutateInSpec;
@@ -215,8 +215,24 @@ impl Connector {
             (KvOutcome::Yes(cas), _) => Ok(Written::Done(cas)),
             (_, false) => Ok(Written::Moved),
             // An earlier try may have moved it.
-            (_, true) => self.written_by(room, key, |found| found == body).await,
+            (_, true) => match self.written_by(room, key, |found| found == body).await? {
+                // Once more: the answer that got lost said in which vbucket it was done.
+                Written::Done(cas) => Box::pin(self.write_until(room, key, body, Some(cas), lifetime)).await,
+                Written::Moved => Ok(Written::Moved),
+            },
         }
+    }
+
+    /// Removes the document of this version. Another version stays.
+    pub(super) async fn remove(&self, room: Room, key: &str, version: u64) -> Result<(), StoreError> {
+        let remove = |session: Arc<Session>, level: Level| async move {
+            let mut options = RemoveOptions::new().cas(version);
+            options.durability_level = level;
+            let removed = session.collection(room).remove(session.key(room, key), options).await?;
+            self.noted(&removed);
+            Ok(())
+        };
+        self.ask(remove).await.map(drop)
     }
 
     /// Has the server keep a document for so long from now; for ever without a time. One that is not there is left
@@ -263,7 +279,10 @@ impl Connector {
         match self.ask(change).await? {
             (KvOutcome::Yes(cas), _) => Ok(Written::Done(cas)),
             (_, false) => Ok(Written::Moved),
-            (_, true) => self.written_by(room, key, is_it).await,
+            (_, true) => match self.written_by(room, key, &is_it).await? {
+                Written::Done(cas) => Box::pin(self.change(room, key, changes, cas, lifetime, is_it)).await,
+                Written::Moved => Ok(Written::Moved),
+            },
         }
     }
 

@@ -8,6 +8,9 @@
 //! lease keeps them. So after either sign nothing that this process remembers of the store counts
 //! any more. Its term is over, the log is folded again from its beginning, and events that the
 //! documents hold already are skipped.
+//!
+//! The write by which a loss is noticed may be of a job that was read after the loss: it then has its last events, and
+//! lacks those that were lost. So the jobs of such a commit are put back (`projection::Projecting::take_back`).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};

@@ -28,7 +28,8 @@
 //! (it costs one scan).
 //!
 //! **A bucket that lost data** is noticed by what this process has seen in it ([`loss`]): the term in which it happened
-//! is over, and the next one folds the log again from where it begins.
+//! is over, and the next one folds the log again from where it begins. Jobs that were read after the loss and written
+//! before it was noticed are put back first: they would look as if they had the events that were lost.
 //!
 //! **An answer that got lost** leaves a write in doubt. It is tried again; when its document has moved, the document
 //! that is there is compared with the one that was meant.
@@ -245,6 +246,7 @@ impl History for CouchbaseStore {
 #[async_trait]
 impl Projection for CouchbaseStore {
     async fn lead(&self, holder: &str, ttl: Duration, clock: &Clock) -> Result<Option<Term>, StoreError> {
+        self.projecting.take_back(&self.connector).await?;
         term::lead(&self.connector, holder, ttl, clock).await
     }
 

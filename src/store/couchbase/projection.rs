@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::directory::{DirectoryChanges, DirectoryLine, DirectoryWriter, Tally};
 use super::documents::{self, MOST_PATHS, Room, body_key, job_changes, job_document};
 use super::errors;
-use super::kv::{Written, each};
+use super::kv::{Found, Written, each};
 use super::session::Connector;
 use super::term;
-use crate::domain::{Clock, JobBody, JobId, JobName, WriteDurability};
+use crate::domain::{Clock, JobBody, JobId, JobName, Timestamp, WriteDurability};
 use crate::stats::builds::BuildHistory;
 use crate::stats::{ShardKey, StatShard};
 use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorKind, Term, Versioned, codec};
@@ -18,10 +18,25 @@ use crate::store::{Commit, JobRecord, Loaded, Retention, StoreError, StoreErrorK
 /// What was read for the next commit.
 #[derive(Default)]
 struct Read {
-    /// The version and the identity of job documents.
-    jobs: HashMap<JobId, (u64, [u8; 32])>,
+    jobs: HashMap<JobId, JobBefore>,
     lines: HashMap<JobId, (JobName, DirectoryLine)>,
     tallies: HashMap<ShardKey, Tally>,
+}
+
+/// A job document before a commit changes it.
+struct JobBefore {
+    version: u64,
+    identity: [u8; 32],
+    body: Vec<u8>,
+}
+
+/// A job document that was written in place of one which had lost events, so that it lacks them and looks as if it had
+/// them: they come before the last one that it has.
+struct Hollow {
+    written: JobRecord,
+    /// What it was written in place of; `None` where there was no document.
+    before: Option<Vec<u8>>,
+    retention: Retention,
 }
 
 /// The state of the projector's side between calls.
@@ -31,6 +46,8 @@ pub(super) struct Projecting {
     /// The term, and the number of losses, under which the keeper has remembered its documents.
     remembered: Mutex<Option<(Term, u64)>>,
     read: Mutex<Read>,
+    /// Jobs that are to be taken back before anything else is written.
+    hollow: Mutex<Vec<Hollow>>,
 }
 
 impl Projecting {
@@ -42,28 +59,35 @@ impl Projecting {
     ) -> Result<Loaded, StoreError> {
         let jobs = each(jobs, |id| async move {
             let found = connector.get(Room::Jobs, id.as_str()).await?;
-            found.map(|f| Ok(Versioned { document: codec::job(&f.body)?, version: Some(f.cas) })).transpose()
+            found.map(|f| Ok((codec::job(&f.body)?, f))).transpose()
         });
         let shards = each(shards, |key| async move {
             let found = connector.get(Room::Aggregates, &documents::shard_key(key)).await?;
             found.map(|f| Ok(Versioned { document: codec::shard(&f.body)?, version: Some(f.cas) })).transpose()
         });
         let (jobs, shards) = tokio::try_join!(jobs, shards)?;
+        let (jobs, bodies): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .map(|found| match found {
+                Some((document, Found { body, cas })) => (Some(Versioned { document, version: Some(cas) }), Some(body)),
+                None => (None, None),
+            })
+            .unzip();
         let loaded = Loaded { jobs, shards };
-        self.note(&loaded);
+        self.note(&loaded, bodies);
         Ok(loaded)
     }
 
     /// Remembers what was read. A read with jobs begins a new batch; a read of aggregates alone
     /// belongs to the batch before.
-    fn note(&self, loaded: &Loaded) {
+    fn note(&self, loaded: &Loaded, bodies: Vec<Option<Vec<u8>>>) {
         let mut read = self.read.lock().expect("no thread panics while it holds the lock");
         if !loaded.jobs.is_empty() {
             *read = Read::default();
         }
-        for Versioned { document, version } in loaded.jobs.iter().flatten() {
+        for (Versioned { document, version }, body) in loaded.jobs.iter().flatten().zip(bodies.into_iter().flatten()) {
             let version = version.expect("what was read has a version");
-            read.jobs.insert(document.id.clone(), (version, document.identity()));
+            read.jobs.insert(document.id.clone(), JobBefore { version, identity: document.identity(), body });
             read.lines.insert(document.id.clone(), (document.name.clone(), DirectoryLine::of(document)));
         }
         for shard in loaded.shards.iter().flatten() {
@@ -72,9 +96,11 @@ impl Projecting {
     }
 
     pub(super) async fn commit(&self, connector: &Connector, term: &Term, commit: Commit) -> Result<(), StoreError> {
-        let read = std::mem::take(&mut *self.read.lock().expect("no thread panics while it holds the lock"));
+        let mut read = std::mem::take(&mut *self.read.lock().expect("no thread panics while it holds the lock"));
         let Commit { categories, sightings, shards, builds, bodies, jobs, cursor, retention } = commit;
-        tokio::try_join!(term::check(connector, term), same_jobs(connector, &read, &jobs))?;
+        let losses = connector.witness.losses();
+        let (_, mut before) =
+            tokio::try_join!(term::check(connector, term), same_jobs(connector, &mut read.jobs, &jobs))?;
         self.forget_what_is_old(connector, term).await;
         self.keeper.set(connector, term, directory_changes(read, &shards, &jobs)).await?;
         let moved = each(&categories, |categories| errors::write_categories(connector, categories)).await?;
@@ -85,9 +111,33 @@ impl Projecting {
         let moved = each(&builds, |builds| write_builds(connector, builds)).await?;
         refuse_moved(connector, term, moved).await?;
         each(&bodies, |(id, body)| write_body(connector, id, body)).await?;
-        let moved = each(&jobs, |job| write_job(connector, job, retention)).await?;
-        refuse_moved(connector, term, moved).await?;
+        // A loss is noticed by the first write to its vbucket, and the jobs may have been read after it.
+        term::check_unlost(connector, term)?;
+        let moved = each(&jobs, |job| write_job(connector, job, retention)).await;
+        if connector.witness.losses() != losses {
+            let hollow = jobs.into_iter().map(|job| {
+                let before = before.remove(&job.document.id);
+                Hollow { written: job.document, before, retention }
+            });
+            self.hollow.lock().expect("no thread panics while it holds the lock").extend(hollow);
+            self.take_back(connector).await?;
+        }
+        refuse_moved(connector, term, moved?).await?;
         term::advance(connector, term, cursor).await
+    }
+
+    /// Puts the documents of jobs back that were written after a loss and before it was noticed. What they lack is folded
+    /// again, into the documents that the loss had left.
+    pub(super) async fn take_back(&self, connector: &Connector) -> Result<(), StoreError> {
+        loop {
+            let Some(hollow) = self.hollow.lock().expect("no thread panics while it holds the lock").pop() else {
+                return Ok(());
+            };
+            if let Err(e) = put_back(connector, &hollow).await {
+                self.hollow.lock().expect("no thread panics while it holds the lock").push(hollow);
+                return Err(e);
+            }
+        }
     }
 
     /// Forgets remembered documents when the term or the number of losses has changed. Another
@@ -125,28 +175,55 @@ fn directory_changes(read: Read, shards: &[Versioned<StatShard>], jobs: &[Versio
 }
 
 /// Refuses a commit that would change what a job is. A version stands for a content, so a job that
-/// was read under the same version need not be read again.
-async fn same_jobs(connector: &Connector, read: &Read, jobs: &[Versioned<JobRecord>]) -> Result<(), StoreError> {
-    let known = jobs.iter().filter_map(|job| Some((job, job.version?)));
-    each(known, |(job, version)| async move {
-        let record = &job.document;
-        let before = match read.jobs.get(&record.id) {
-            Some((seen, before)) if *seen == version => *before,
+/// was read under the same version need not be read again. Returns the documents that the commit replaces.
+async fn same_jobs(
+    connector: &Connector,
+    read: &mut HashMap<JobId, JobBefore>,
+    jobs: &[Versioned<JobRecord>],
+) -> Result<HashMap<JobId, Vec<u8>>, StoreError> {
+    let known = jobs.iter().filter_map(|job| Some((&job.document, job.version?)));
+    let known = known.map(|(record, version)| (record, version, read.remove(&record.id)));
+    let known: Vec<_> = known.collect();
+    let before = each(known, |(record, version, before)| async move {
+        let id = &record.id;
+        let (identity, body) = match before {
+            Some(before) if before.version == version => (before.identity, before.body),
             _ => {
-                let found = connector.get(Room::Jobs, record.id.as_str()).await?.filter(|f| f.cas == version);
-                let found = found.ok_or_else(|| conflict(&format!("job {}", record.id)))?;
-                codec::job(&found.body)?.identity()
+                let found = connector.get(Room::Jobs, id.as_str()).await?.filter(|f| f.cas == version);
+                let found = found.ok_or_else(|| conflict(&format!("job {id}")))?;
+                (codec::job(&found.body)?.identity(), found.body)
             }
         };
-        if before == record.identity() {
-            return Ok(());
+        if identity == record.identity() {
+            return Ok((id.clone(), body));
         }
-        let id = &record.id;
         let message = format!("job {id} can't get another name, body or time of submission");
         Err(StoreError::new(StoreErrorKind::Rejected, message))
-    })
-    .await
-    .map(|_| ())
+    });
+    Ok(before.await?.into_iter().collect())
+}
+
+/// Puts the document back that a job had before, unless another process has written it since.
+async fn put_back(connector: &Connector, hollow: &Hollow) -> Result<(), StoreError> {
+    let key = hollow.written.id.as_str();
+    let Some(found) = connector.get(Room::Jobs, key).await? else { return Ok(()) };
+    if codec::job(&found.body)?.applied != hollow.written.applied {
+        return Ok(());
+    }
+    match &hollow.before {
+        None => connector.remove(Room::Jobs, key, found.cas).await,
+        Some(before) => {
+            let lifetime = lifetime(&codec::job(before)?, hollow.retention);
+            connector.write_until(Room::Jobs, key, before, Some(found.cas), lifetime).await.map(drop)
+        }
+    }
+}
+
+/// How long the server is to keep a job that has ended.
+fn lifetime(record: &JobRecord, retention: Retention) -> Option<Duration> {
+    // A second at least: none would mean for ever.
+    let until = |at: Timestamp| at.since(Clock::system().now()).max(Duration::from_secs(1));
+    retention.expiry(record).map(until)
 }
 
 /// Writes a shard under its version. Returns a name for what has moved, if it has.
@@ -192,9 +269,7 @@ async fn write_job(
     let record = &job.document;
     let key = record.id.as_str();
     let document = job_document(record, &connector.settings().key_prefix);
-    let expiry = retention.expiry(record);
-    // A second at least: none would mean for ever.
-    let lifetime = expiry.map(|at| at.since(Clock::system().now()).max(Duration::from_secs(1)));
+    let lifetime = lifetime(record, retention);
     let has_been_put_back = record.retries > 0 && retention != Retention::FOREVER;
     if record.has_body && (lifetime.is_some() || has_been_put_back) {
         connector.set_lifetime(Room::Jobs, &body_key(&record.id), lifetime).await?;
@@ -203,7 +278,7 @@ async fn write_job(
     let written = match job.version {
         // The SDK (1.1.0) does not pass on the durability of a change of parts.
         Some(version)
-            if (retention == Retention::FOREVER || expiry.is_some())
+            if (retention == Retention::FOREVER || lifetime.is_some())
                 && connector.durability.now() == WriteDurability::None =>
         {
             let changes = job_changes(document);

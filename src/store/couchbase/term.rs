@@ -149,16 +149,21 @@ pub(super) async fn resign(connector: &Connector, term: &Term) -> Result<(), Sto
 /// Refuses every term but the current one.
 pub(super) async fn check(connector: &Connector, term: &Term) -> Result<(), StoreError> {
     let lease = stored(connector).await?;
-    let is_current = lease.is_some_and(|(lease, _)| lease.is(term)) && term.number > connector.witness.lost_through();
-    if is_current { Ok(()) } else { Err(fenced()) }
+    if lease.is_some_and(|(lease, _)| lease.is(term)) { check_unlost(connector, term) } else { Err(fenced()) }
+}
+
+/// Refuses a term in which this process has noticed a loss. Asks nobody.
+pub(super) fn check_unlost(connector: &Connector, term: &Term) -> Result<(), StoreError> {
+    if term.number > connector.witness.lost_through() { Ok(()) } else { Err(fenced()) }
 }
 
 /// Moves the cursor forward, under this term only.
 pub(super) async fn advance(connector: &Connector, term: &Term, cursor: Cursor) -> Result<(), StoreError> {
     rewrite(connector, |lease| {
-        if !lease.is(term) || term.number <= connector.witness.lost_through() {
+        if !lease.is(term) {
             return Err(fenced());
         }
+        check_unlost(connector, term)?;
         Ok(((cursor > lease.cursor).then(|| LeadershipLease { cursor, ..lease.clone() }), ()))
     })
     .await

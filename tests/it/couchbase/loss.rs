@@ -131,6 +131,36 @@ async fn history_is_folded_again_after_a_part_of_it_went_back() {
     }
 }
 
+/// The write by which a loss is noticed may be of a job that was read after it. Of each part of a job's events, each
+/// shorter part is what is left, and the rest comes then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_next_event_comes_before_its_loss_is_noticed_has_all_its_events() {
+    let job = Events::new().next(1);
+    let id = job[0].1.job().unwrap().job.id.clone();
+    assert_eq!(job.len(), 6, "submitted, two attempts of two, finished");
+    for (kept, told) in [(0, 1), (0, 3), (0, 5), (1, 2), (1, 5), (2, 4), (3, 5)] {
+        let bucket = Bucket::of(CouchbaseDouble::start());
+        let projecting = Projecting::start(&bucket).await;
+        projecting.tell(&job[..kept]).await;
+        projecting.caught_up().await;
+        let saved = bucket.double().bucket(|documents| documents.save());
+        projecting.tell(&job[kept..told]).await;
+        projecting.caught_up().await;
+        bucket.double().bucket(|documents| {
+            let lost = documents.vbuckets_of(id.as_str());
+            assert!(!lost.is_empty());
+            documents.roll_back(&saved, |vbucket| lost.contains(&vbucket));
+        });
+        projecting.tell(&job[told..]).await;
+        projecting.is_right(&job).await;
+        let record = projecting.store.job(&id).await.unwrap().unwrap();
+        let told_of: Vec<_> =
+            record.attempts.iter().map(|attempt| attempt.report.as_ref().unwrap().error.clone()).collect();
+        assert_eq!(told_of, [Some("no such file 0".to_owned()), Some("no such file 0".to_owned())], "{kept} of {told}");
+        projecting.stop().await;
+    }
+}
+
 /// A loss is noticed at the next write to a vbucket that went back: some always do.
 const EVERY_FOURTH: u64 = 0x1111_1111_1111_1111;
 

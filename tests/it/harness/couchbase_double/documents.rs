@@ -246,6 +246,12 @@ impl Bucket {
         Saved { documents: self.documents.clone(), seqnos: self.seqnos.clone() }
     }
 
+    /// The vbuckets of the documents whose keys end in this.
+    pub fn vbuckets_of(&self, end_of_key: &str) -> Vec<u16> {
+        let found = self.documents.keys().filter(|place| place.key.ends_with(end_of_key.as_bytes()));
+        found.map(|place| place.vbucket).collect()
+    }
+
     /// Lets these vbuckets go on from what they held then, as a failover to a replica does that had got no further.
     pub fn roll_back(&mut self, to: &Saved, which: impl Fn(u16) -> bool) {
         self.documents.retain(|place, _| !which(place.vbucket));
