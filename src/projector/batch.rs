@@ -340,8 +340,11 @@ impl Batch {
             self.sightings.entry(seen.fingerprint).and_modify(|known| known.merge(&seen)).or_insert(seen);
         }
         let history = self.builds.get_or_insert(record.name.clone(), || (BuildHistory::new(record.name.clone()), None));
+        let mut is_placed = false;
         if starts_first && let EventKind::AttemptStarted { build: Some(build), .. } = &event.kind {
+            let is_new = at > history.value.applied;
             let place = history.value.place(at, build, event.at);
+            is_placed = is_new && place.is_some();
             if let Some(first) = record.attempts.first_mut().filter(|first| first.number.0 == 1) {
                 first.build = place;
             }
@@ -353,6 +356,12 @@ impl Batch {
             history.changed |= history.value.apply(at, event.at, effect, first.started_at, file);
         } else {
             history.changed |= history.value.apply(at, event.at, (first_before.as_ref(), None), event.at, None);
+        }
+        // The record has the place that it was given, even if nothing is counted there now: a start may be told after its
+        // job was put back.
+        if is_placed {
+            history.value.applied = history.value.applied.max(at);
+            history.changed = true;
         }
         before.note(at, event, &job.value.record, facts);
         let after = contribution(&job.value.record);

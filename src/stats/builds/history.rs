@@ -140,8 +140,8 @@ impl BuildHistory {
     }
 
     /// Gives a place to the first attempt of a job that was started with this build, by the event at `at`. To be followed
-    /// by [`BuildHistory::apply`] with the same `at`. `None` when the event was folded before, but so long ago that its
-    /// place is forgotten.
+    /// by [`BuildHistory::apply`] with the same `at`, and to be kept even where that changes nothing. `None` when the event
+    /// was folded before, but so long ago that its place is forgotten.
     pub fn place(&mut self, at: Cursor, digest: &BuildDigest, now: Timestamp) -> Option<BuildPlace> {
         let is_old = at <= self.applied;
         let entry = match self.builds.iter().position(|entry| entry.digest == *digest) {
