@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Fingerprint, KnownError};
+use crate::events::Cursor;
+use crate::failures::categories::Matcher;
 use crate::failures::{EmbedError, Embedder, ErrorCache};
 use crate::logging::chain;
 use crate::metrics::METRICS;
@@ -27,7 +29,7 @@ use crate::projector::{ErrorFeedReceiver, Lead};
 use crate::reconnect::ReconnectBackoff;
 use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
 use pending::{Pending, Unknown};
-use rules::Rules;
+use rules::{MatcherParts, Rules};
 
 /// How many errors are read from cache and store at once.
 const AT_ONCE: usize = 256;
@@ -150,9 +152,9 @@ impl TermWork<'_> {
             if self.lead.term.as_ref() != Some(&self.term) {
                 return Ok(());
             }
-            let rules = self.rules(stop).await?;
+            let rules = self.rules().await?;
             self.done.clear();
-            self.categorise(&self.all().await?, &rules).await?;
+            self.categorise(&self.all().await?, &rules, stop).await?;
             waits.reset();
             if self.follow(&rules, feed, stop, waits).await? {
                 return Ok(());
@@ -175,7 +177,7 @@ impl TermWork<'_> {
             match self.next_wakeup(feed, stop, due).await {
                 ClassifierWakeup::Over => return Ok(true),
                 ClassifierWakeup::Again => return Ok(false),
-                ClassifierWakeup::Seen(errors) => self.categorise(&errors, rules).await?,
+                ClassifierWakeup::Seen(errors) => self.categorise(&errors, rules, stop).await?,
                 ClassifierWakeup::Due => match self.embed(rules, stop).await? {
                     None => {
                         waits.reset();
@@ -216,11 +218,16 @@ impl TermWork<'_> {
         }
     }
 
-    async fn rules(&self, stop: &CancellationToken) -> Result<Rules, Interrupted> {
+    async fn rules(&self) -> Result<Rules, StoreError> {
         let categories = self.on.history.categories().await?;
         let threshold = categories.threshold.unwrap_or(self.on.settings.threshold);
-        let made = rules::make(categories, threshold, &*self.on.embedder, &*self.on.cache, self.on.settings.batch);
-        Ok(unless_stopped(stop, made).await?)
+        Ok(Rules::publish(categories, threshold, self.on.embedder.model(), &*self.on.cache).await)
+    }
+
+    async fn matcher<'r>(&self, rules: &'r Rules, stop: &CancellationToken) -> Result<&'r Matcher, EmbedError> {
+        let on = self.on;
+        let with = MatcherParts { embedder: &*on.embedder, cache: &*on.cache, batch: on.settings.batch };
+        unless_stopped(stop, rules.matcher(with)).await
     }
 
     /// Every error that an aggregate names.
@@ -231,20 +238,31 @@ impl TermWork<'_> {
     }
 
     /// Matches the errors that have a vector with the categories of now, and notes the others as pending.
-    async fn categorise(&mut self, errors: &[Fingerprint], rules: &Rules) -> Result<(), Interrupted> {
+    async fn categorise(
+        &mut self,
+        errors: &[Fingerprint],
+        rules: &Rules,
+        stop: &CancellationToken,
+    ) -> Result<(), Interrupted> {
         let is_new = |f: &&Fingerprint| **f != Fingerprint::OTHER && !self.done.contains(*f) && !self.pending.holds(f);
         let new: Vec<_> = errors.iter().filter(is_new).copied().collect();
         for chunk in new.chunks(AT_ONCE) {
             let cached = self.cached(chunk).await;
             let records = self.on.history.errors(chunk).await?;
-            let mut learned = Vec::new();
+            let mut with_vectors = Vec::new();
             for (record, cached) in records.into_iter().zip(cached) {
                 // The projector names the error again when it is in the store.
                 let Some(record) = record else { continue };
                 match self.vector(&record, cached) {
-                    Some(vector) => learned.extend(self.reconsider(&record, vector, rules)),
+                    Some(vector) => with_vectors.push((record, vector)),
                     None => self.pending.add(Unknown::new(&record.seen)),
                 }
+            }
+            let mut learned = Vec::new();
+            if !with_vectors.is_empty() {
+                let matcher = self.matcher(rules, stop).await?;
+                let reconsider = |(record, vector)| self.reconsider(&record, vector, matcher, rules.revision());
+                learned.extend(with_vectors.into_iter().filter_map(reconsider));
             }
             self.learn(learned).await?;
             self.remember(chunk.iter().copied());
@@ -273,8 +291,14 @@ impl TermWork<'_> {
     }
 
     /// What there is to learn of an error that has a vector; nothing when the store knows it already.
-    fn reconsider(&self, record: &ErrorRecord, vector: Vec<f32>, rules: &Rules) -> Option<Learned> {
-        let learned = self.judge(record.seen.fingerprint, vector, rules);
+    fn reconsider(
+        &self,
+        record: &ErrorRecord,
+        vector: Vec<f32>,
+        matcher: &Matcher,
+        revision: Cursor,
+    ) -> Option<Learned> {
+        let learned = self.judge(record.seen.fingerprint, vector, matcher, revision);
         let is_known = record.knowledge.as_ref().is_some_and(|known| {
             let Knowledge { model, category, similarity, .. } = &learned.knowledge;
             known.model == *model && known.category == *category && (known.similarity - similarity).abs() < 1e-6
@@ -282,11 +306,11 @@ impl TermWork<'_> {
         (!is_known).then_some(learned)
     }
 
-    fn judge(&self, fingerprint: Fingerprint, vector: Vec<f32>, rules: &Rules) -> Learned {
-        let found = rules.matcher.nearest(&vector);
+    fn judge(&self, fingerprint: Fingerprint, vector: Vec<f32>, matcher: &Matcher, revision: Cursor) -> Learned {
+        let found = matcher.nearest(&vector);
         METRICS.failures.classified(fingerprint, found.category.as_ref().map(|category| category.as_str()));
         let model = self.on.embedder.model().to_owned();
-        let (category, similarity, revision) = (found.category, found.similarity, rules.revision);
+        let (category, similarity) = (found.category, found.similarity);
         Learned { fingerprint, knowledge: Knowledge { model, vector, category, similarity, revision } }
     }
 
@@ -294,6 +318,13 @@ impl TermWork<'_> {
     async fn embed(&mut self, rules: &Rules, stop: &CancellationToken) -> Result<Option<EmbedError>, StoreError> {
         let batch = self.pending.next(self.on.settings.batch);
         let texts: Vec<String> = batch.iter().map(|unknown| unknown.text.clone()).collect();
+        let matcher = match self.matcher(rules, stop).await {
+            Ok(matcher) => matcher,
+            Err(error) => {
+                self.pending.put_back(batch);
+                return Ok(Some(error));
+            }
+        };
         let vectors = match unless_stopped(stop, self.on.embedder.embed(&texts)).await {
             Ok(vectors) if vectors.len() == texts.len() => vectors,
             Ok(_) => {
@@ -306,7 +337,9 @@ impl TermWork<'_> {
                 return Ok(Some(error));
             }
         };
-        let judged = batch.iter().zip(vectors).map(|(unknown, vector)| self.judge(unknown.fingerprint, vector, rules));
+        let judge =
+            |(unknown, vector): (&Unknown, _)| self.judge(unknown.fingerprint, vector, matcher, rules.revision());
+        let judged = batch.iter().zip(vectors).map(judge);
         let learned: Vec<_> = judged.collect();
         if let Err(error) = self.learn(learned.clone()).await {
             // The next classifier that tries finds the vectors in the cache, and need not pay for them again.

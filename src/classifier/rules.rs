@@ -1,6 +1,7 @@
 //! The categories of now as a matcher: their texts embedded, each once.
 
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
 use crate::domain::{Fingerprint, KnownError};
 use crate::events::Cursor;
@@ -11,23 +12,51 @@ use crate::store::Categories;
 
 /// The categories as errors are judged by them.
 pub(super) struct Rules {
-    pub(super) matcher: Matcher,
-    /// The cursor of the state of the categories that these rules were made from.
-    pub(super) revision: Cursor,
-}
-
-/// Makes rules of the categories: embeds the texts that the cache does not have, and publishes the
-/// categories to the processes that decide without the store.
-///
-/// # Errors
-/// Those of the embedder.
-pub(super) async fn make(
     categories: Categories,
     threshold: f32,
-    embedder: &dyn Embedder,
-    cache: &dyn ErrorCache,
-    batch: usize,
-) -> Result<Rules, EmbedError> {
+    matcher: OnceCell<Matcher>,
+}
+
+/// What a matcher is made with.
+pub(super) struct MatcherParts<'a> {
+    pub(super) embedder: &'a dyn Embedder,
+    pub(super) cache: &'a dyn ErrorCache,
+    /// How many texts are embedded at once.
+    pub(super) batch: usize,
+}
+
+impl Rules {
+    /// Rules of these categories, which are published to the processes that decide without the store.
+    pub(super) async fn publish(categories: Categories, threshold: f32, model: &str, cache: &dyn ErrorCache) -> Self {
+        let published =
+            PublishedCategories { model: model.to_owned(), threshold, categories: categories.categories.clone() };
+        if let Err(error) = cache.publish(&published).await {
+            tracing::debug!(%error, "the categories could not be published; policies by category wait for the next time");
+        }
+        Self { categories, threshold, matcher: OnceCell::new() }
+    }
+
+    /// The cursor of the state of the categories that these rules are of.
+    pub(super) fn revision(&self) -> Cursor {
+        self.categories.revision
+    }
+
+    /// The matcher. The first call makes it, which takes a moment of all that a core can do, and the texts of the
+    /// categories embedded, each once: not for a server on which nothing fails.
+    ///
+    /// # Errors
+    /// Those of the embedder.
+    pub(super) async fn matcher(&self, with: MatcherParts<'_>) -> Result<&Matcher, EmbedError> {
+        self.matcher.get_or_try_init(|| make(&self.categories, self.threshold, with)).await
+    }
+}
+
+/// Makes a matcher of the categories: embeds the texts that the cache does not have.
+async fn make(
+    categories: &Categories,
+    threshold: f32,
+    MatcherParts { embedder, cache, batch }: MatcherParts<'_>,
+) -> Result<Matcher, EmbedError> {
     let texts: Vec<String> =
         Matcher::texts(&categories.categories).iter().map(|text| expand_codes(text).into_owned()).collect();
     let keys: Vec<_> = texts.iter().map(|text| key(text)).collect();
@@ -54,14 +83,8 @@ pub(super) async fn make(
         part.iter().zip(got).for_each(|(i, vector)| vectors[*i] = Some(vector));
     }
     let vectors: Vec<Vec<f32>> = vectors.into_iter().flatten().collect();
-    let published = PublishedCategories { model: model.to_owned(), threshold, categories: categories.categories };
-    let fitted = Matcher::fit(published.categories.clone(), vectors, threshold).await;
-    let matcher =
-        fitted.ok_or_else(|| EmbedError::Garbage { problem: "its vectors could not be compared".to_owned() })?;
-    if let Err(error) = cache.publish(&published).await {
-        tracing::debug!(%error, "the categories could not be published; policies by category wait for the next time");
-    }
-    Ok(Rules { matcher, revision: categories.revision })
+    let fitted = Matcher::fit(categories.categories.clone(), vectors, threshold).await;
+    fitted.ok_or_else(|| EmbedError::Garbage { problem: "its vectors could not be compared".to_owned() })
 }
 
 /// The key of a category's text in the cache. No error has this fingerprint, since it is the

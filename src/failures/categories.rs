@@ -143,15 +143,15 @@ fn solve(factor: &[Vec<f64>], mut wanted: Vec<f64>) -> Vec<f64> {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Eight sums side by side, which the compiler turns into vector instructions.
-    let mut sums = [0.0_f32; 8];
-    let (whole_a, whole_b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = whole_a.remainder().iter().zip(whole_b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in whole_a.zip(whole_b) {
-        for at in 0..8 {
+    // Sums side by side, which the compiler turns into vector instructions.
+    let mut sums = [0.0_f32; 16];
+    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for at in 0..16 {
             sums[at] += a[at] * b[at];
         }
     }
+    let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
     sums.iter().sum::<f32>() + rest
 }
 
