@@ -25,6 +25,7 @@ pub mod stats;
 pub mod store;
 
 // How it is put together.
+pub mod allocations;
 pub mod background;
 pub mod config;
 #[cfg(test)]

@@ -7,13 +7,18 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use jobber::allocations::CountingAllocator;
 use jobber::cli::{self, Cli, Command, Console};
 use jobber::config::{self, Config, Sources};
 use jobber::domain::Clock;
 use jobber::notify::Notifier;
-use jobber::roles::{self, RoleOptions, bench::BenchOptions, upkeep};
+use jobber::roles::bench::{BenchOptions, Part};
+use jobber::roles::{self, RoleOptions, upkeep};
 use jobber::traces::TraceSettings;
 use jobber::{logging, runner};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn main() -> ExitCode {
     memory::keep_freed_memory();
@@ -87,7 +92,10 @@ fn main() -> ExitCode {
             Command::Dev(_) => roles::dev(config, pairs, options).await,
             Command::Serve(_) => roles::serve(config, options).await,
             Command::Work(_) => roles::work(config, pairs, options).await,
-            Command::Bench(args) => roles::bench::bench(config, pairs, bench_options(&args)).await.map(|()| true),
+            Command::Bench(args) => {
+                let options = bench_options(&args, &globals);
+                roles::bench::bench(config, pairs, options).await.map(|()| true)
+            }
             Command::Exec(args) => {
                 return cli::exec::exec(&args, &Clock::system(), console, async |order, stop, sink| {
                     Ok(roles::exec(config, pairs, order, stop, sink).await?)
@@ -166,11 +174,25 @@ fn role_options(command: &Command) -> RoleOptions {
     }
 }
 
-fn bench_options(args: &cli::BenchArgs) -> BenchOptions {
+fn bench_options(args: &cli::BenchArgs, globals: &cli::Globals) -> BenchOptions {
+    let concurrency = if args.concurrency.is_empty() { vec![2, 8] } else { args.concurrency.clone() };
     BenchOptions {
         jobs: args.jobs.and_then(|n| usize::try_from(n).ok()).unwrap_or(5000),
-        concurrency: args.concurrency.unwrap_or(2),
+        concurrency,
         binary: args.binary.clone().unwrap_or_else(|| "cpp-jobs/build/hello".into()),
         rounds: args.rounds.and_then(|n| usize::try_from(n).ok()).unwrap_or(5),
+        parts: args.only.iter().copied().map(bench_part).collect(),
+        against: args.against.clone(),
+        is_json: globals.output.is_some_and(|format| format != cli::Format::Table),
+    }
+}
+
+fn bench_part(part: cli::BenchPart) -> Part {
+    match part {
+        cli::BenchPart::Pipeline => Part::Pipeline,
+        cli::BenchPart::Http => Part::Http,
+        cli::BenchPart::Dispatch => Part::Dispatch,
+        cli::BenchPart::History => Part::History,
+        cli::BenchPart::Resident => Part::Resident,
     }
 }

@@ -54,7 +54,7 @@ pub use doctor::DoctorArgs;
 pub use error::CliError;
 pub use exec::ExecArgs;
 pub use exit::Exit;
-pub use roles::{BenchArgs, DevArgs, GuardArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
+pub use roles::{BenchArgs, BenchPart, DevArgs, GuardArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
 pub use settings::{complain, log_filter, settings};
 pub use values::{EnvironmentSetting, parse_duration, parse_size};
 

@@ -130,16 +130,37 @@ pub struct GuardArgs {
 /// `jobber bench`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct BenchArgs {
-    /// How many jobs to run
+    /// How many jobs, or requests, a round has [default: 5000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub jobs: Option<u64>,
-    /// How many at a time
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub concurrency: Option<u32>,
-    /// What to run
+    /// How many jobs at a time; several with commas [default: 2,8]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: Vec<u32>,
+    /// What to run; `clock`, for dispatch, is looked for beside it [default: cpp-jobs/build/hello]
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
-    /// How often to measure
+    /// How often to measure each [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub rounds: Option<u64>,
+    /// Measure only this; several with commas
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<BenchPart>,
+    /// Compare with a result that `-o json` has printed, and say what moved
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+}
+
+/// What `jobber bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchPart {
+    /// The whole pipeline beside raw process spawning
+    Pipeline,
+    /// Submissions to the API
+    Http,
+    /// From submission to a job's first instruction
+    Dispatch,
+    /// From the event log to history
+    History,
+    /// Memory of idle processes
+    Resident,
 }

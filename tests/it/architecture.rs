@@ -12,6 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("outage", &["logging", "reconnect"]),
     ("background", &["outage", "reconnect"]),
     ("memory", &[]),
+    ("allocations", &[]),
     ("interest", &[]),
     ("metrics", &["domain", "interest"]),
     ("process", &[]),

@@ -6,6 +6,7 @@
 
 mod api;
 mod architecture;
+mod bench;
 mod browser;
 mod builds;
 mod bullmq;
@@ -22,6 +23,7 @@ mod docs;
 mod double;
 mod embedding;
 mod faults;
+mod fleet;
 mod harness;
 mod jobs;
 mod lifecycle;

@@ -16,7 +16,7 @@ const CHILDREN: &str = "jobs";
 /// The unit of times in `/proc/self/stat`. Linux shows programs 100 ticks a second, whatever the kernel uses itself.
 const TICK: Duration = Duration::from_millis(10);
 /// The name for threads that have ended.
-const ENDED: &str = "ended threads";
+pub(super) const ENDED: &str = "ended threads";
 
 impl CpuTimes {
     /// The CPU time used so far. Empty where `/proc` does not tell.
@@ -30,8 +30,7 @@ impl CpuTimes {
             let Some(used) = used.split_ascii_whitespace().next().and_then(|n| n.parse().ok()) else { continue };
             let used = Duration::from_nanos(used);
             alive += used;
-            let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
-            *times.entry(name.to_owned()).or_default() += used;
+            *times.entry(thread_name(&name).to_owned()).or_default() += used;
         }
         let stat = fs_err::read_to_string("/proc/self/stat").unwrap_or_default();
         if let Some((own, children)) = process_times(&stat) {
@@ -54,6 +53,11 @@ impl CpuTimes {
         }
     }
 
+    /// The CPU time of all, in microseconds for each of `jobs` jobs.
+    pub(super) fn all_us(&self, jobs: usize) -> f64 {
+        self.0.values().map(Duration::as_secs_f64).sum::<f64>() * 1e6 / jobs.max(1) as f64
+    }
+
     /// The CPU time of each of `jobs` jobs, as `520 us: 300 jobs, 120 sqlite-writer, ...`. Leaves
     /// out entries below one microsecond.
     pub(super) fn per_job(&self, jobs: usize) -> String {
@@ -69,6 +73,11 @@ impl CpuTimes {
         }
         line
     }
+}
+
+/// The name of a thread without its number.
+pub(super) fn thread_name(comm: &str) -> &str {
+    comm.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-')
 }
 
 /// CPU time of the process itself and of its children, from `/proc/self/stat` (fields 14 to 17 of proc(5)).
