@@ -32,6 +32,7 @@ mod placement;
 mod policies;
 mod projector;
 mod release;
+mod resident;
 mod sandbox;
 mod service;
 mod statistics;
