@@ -21,8 +21,12 @@ use jobber::{logging, runner};
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn main() -> ExitCode {
-    memory::keep_freed_memory();
     process::unblock_signals();
+    // First of all: the guard lives as long as its worker, and all that is done before it would stay in its memory.
+    if let Some(parent) = runner::guarded_parent(std::env::args_os()) {
+        return guard(parent);
+    }
+    memory::keep_freed_memory();
     let environment = config::env::read();
     let Cli { globals, command } = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
@@ -32,10 +36,6 @@ fn main() -> ExitCode {
         process::keep_others_out();
         jobber::descriptors::raise();
         process::wipe_environment(runner::is_secret_variable);
-    }
-    if let Command::Guard(args) = &command {
-        let table = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
-        return end(table.and_then(|table| runner::run_guard(args.parent, table)).map(|()| true).map_err(Into::into));
     }
     let console = Console::stdio(&globals);
     if let Command::Openapi = command {
@@ -122,15 +122,25 @@ fn main() -> ExitCode {
                 })
                 .await;
             }
-            Command::Doctor(_) | Command::Guard(_) | Command::Openapi | Command::Client(_) => Ok(true),
+            Command::Doctor(_) | Command::Openapi | Command::Client(_) => Ok(true),
         })
     })
+}
+
+/// The whole of the guard process, whose table is its standard input.
+fn guard(parent: u32) -> ExitCode {
+    process::keep_others_out();
+    jobber::descriptors::raise();
+    process::wipe_environment(runner::is_secret_variable);
+    memory::forget_startup_code();
+    let table = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    end(table.and_then(|table| runner::run_guard(parent, table)).map(|()| true).map_err(Into::into))
 }
 
 /// Whether jobs run below the process, or it holds what they must not know.
 fn supervises(command: &Command) -> bool {
     match command {
-        Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Guard(_) | Command::Exec(_) => true,
+        Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Exec(_) => true,
         Command::Bench(_)
         | Command::Rebuild(_)
         | Command::Export(_)
@@ -165,12 +175,9 @@ fn role_options(command: &Command) -> RoleOptions {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => RoleOptions::default(),
-        Command::Exec(_)
-        | Command::Bench(_)
-        | Command::Doctor(_)
-        | Command::Guard(_)
-        | Command::Openapi
-        | Command::Client(_) => RoleOptions::default(),
+        Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Openapi | Command::Client(_) => {
+            RoleOptions::default()
+        }
     }
 }
 

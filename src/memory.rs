@@ -1,4 +1,4 @@
-//! How the allocator deals with memory that has been freed.
+//! What this process gives back: memory that the allocator keeps, and code that was needed to start.
 
 use std::time::Duration;
 
@@ -19,12 +19,21 @@ pub(crate) fn keep_freed_memory() {
 }
 
 /// Trims from time to time, on a thread of its own: hands freed memory back to the kernel when this process
-/// has grown. After a large request glibc would otherwise keep hundreds of megabytes in small pieces.
+/// has grown. After a large request glibc would otherwise keep hundreds of megabytes in small pieces. Gives back
+/// once, too, what only the start needed.
 pub(crate) fn give_back_freed_memory() {
     let watch = || {
         let mut trimming = Trimming::of(resident_memory().unwrap_or(0));
+        let mut starting = STARTING;
         loop {
             std::thread::sleep(LOOK);
+            if let Some(less) = starting.checked_sub(LOOK) {
+                starting = less;
+                if starting.is_zero() {
+                    trim();
+                    forget_startup_code();
+                }
+            }
             let Some(now) = resident_memory() else { return };
             if trimming.is_due(now) {
                 trim();
@@ -40,6 +49,9 @@ pub(crate) fn give_back_freed_memory() {
 
 /// The time between two looks at the memory.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long after the start to give back what only that needed; a multiple of [`LOOK`]. By then the categories of
+/// errors have been fitted, which takes most.
+const STARTING: Duration = Duration::from_secs(10);
 /// The longest time between two trims of a process that stays large.
 const LONGEST: Duration = Duration::from_secs(64);
 /// A process has grown when it has this many bytes more.
@@ -82,6 +94,48 @@ impl Trimming {
         self.since = Duration::ZERO;
         self.wait = (self.wait * 2).min(LONGEST);
     }
+}
+
+/// No machine has larger pages. Part of a page can't be given back.
+const LARGEST_PAGE: u64 = 64 << 10;
+
+/// Takes the code and constants of this program out of the process's memory. What it goes on to use comes back from the
+/// kernel's page cache, at a microsecond for each 64 KiB; the rest, most of it, was for the start.
+pub(crate) fn forget_startup_code() {
+    #[expect(unsafe_code, reason = "only C code tells where the program lies")]
+    // SAFETY: the callback is called for each loaded object, and keeps nothing of what it is given.
+    unsafe {
+        libc::dl_iterate_phdr(Some(forget_constant_segments), std::ptr::null_mut());
+    }
+}
+
+#[expect(unsafe_code, reason = "goes through a table of the C library")]
+unsafe extern "C" fn forget_constant_segments(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the C library passes an object whose headers stay where they are while it is loaded.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
+    };
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
+        let first = (base + header.p_vaddr).next_multiple_of(LARGEST_PAGE);
+        let end = (base + header.p_vaddr + header.p_memsz) / LARGEST_PAGE * LARGEST_PAGE;
+        if first < end {
+            // SAFETY: nothing has ever been written to these whole pages of a mapped file (the segment is not
+            // writable, and the program is linked without text relocations): whoever needs one reads it again.
+            let _ = unsafe {
+                rustix::mm::madvise(
+                    first as *mut std::ffi::c_void,
+                    (end - first) as usize,
+                    rustix::mm::Advice::LinuxDontNeed,
+                )
+            };
+        }
+    }
+    0
 }
 
 fn trim() {

@@ -54,7 +54,7 @@ pub use doctor::DoctorArgs;
 pub use error::CliError;
 pub use exec::ExecArgs;
 pub use exit::Exit;
-pub use roles::{BenchArgs, BenchPart, DevArgs, GuardArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
+pub use roles::{BenchArgs, BenchPart, DevArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
 pub use settings::{complain, log_filter, settings};
 pub use values::{EnvironmentSetting, parse_duration, parse_size};
 
@@ -165,9 +165,6 @@ pub enum Command {
     Openapi,
     /// Measure how many jobs per second this machine carries
     Bench(BenchArgs),
-    /// Ends the children of a worker that was killed; started by the worker itself
-    #[command(hide = true)]
-    Guard(GuardArgs),
     /// A command that talks to a server.
     #[command(flatten)]
     Client(ClientCommand),

@@ -119,14 +119,6 @@ pub struct WorkerArgs {
     pub no_pin: bool,
 }
 
-/// `jobber guard`.
-#[derive(Debug, Clone, Args)]
-pub struct GuardArgs {
-    /// The process to watch
-    #[arg(long, value_name = "PID")]
-    pub parent: u32,
-}
-
 /// `jobber bench`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct BenchArgs {

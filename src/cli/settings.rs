@@ -34,7 +34,7 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
         }
         Command::Doctor(args) => worker(&mut given, &args.worker, own),
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => {}
-        Command::Bench(_) | Command::Guard(_) | Command::Openapi | Command::Client(_) => {}
+        Command::Bench(_) | Command::Openapi | Command::Client(_) => {}
     }
     given
 }

@@ -14,6 +14,7 @@
 //! The guard can be killed, too. The worker watches it, starts another on the same table, and starts no job until it
 //! has.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -62,8 +63,8 @@ impl Presence {
 }
 
 impl Guard {
-    /// Starts the guard of this process: runs this program again, with the hidden command
-    /// `guard --parent PID`, which must call [`run_guard`]. When a guard dies, a thread starts another.
+    /// Starts the guard of this process: runs this program again, with arguments from which
+    /// [`guarded_parent`] tells that it must call [`run_guard`]. When a guard dies, a thread starts another.
     /// `scratch_dir` is that of the runner's settings.
     ///
     /// # Errors
@@ -159,9 +160,21 @@ fn wait_for_end(guard: Pid) -> String {
     }
 }
 
+/// The process id of the worker that this process must guard, if its arguments (with its own name
+/// before them) say so. It is no command of the command line: to parse that takes memory which the
+/// guard would keep.
+pub fn guarded_parent(arguments: impl IntoIterator<Item = OsString>) -> Option<u32> {
+    let mut arguments = arguments.into_iter().skip(1);
+    if spawn::GUARD.iter().any(|word| arguments.next().is_none_or(|given| given != *word)) {
+        return None;
+    }
+    let parent = arguments.next()?.to_str()?.parse().ok()?;
+    arguments.next().is_none().then_some(parent)
+}
+
 /// Does the work of the guard process: waits for the end of its parent, the worker with the process
 /// id `parent`, kills the processes that its jobs left, removes its scratch directories, and
-/// returns. The main function of the hidden command calls this with its standard input as `table`.
+/// returns. The main function of the guard calls this with its standard input as `table`.
 ///
 /// # Errors
 /// When the table can't be read or the parent can't be watched.
@@ -313,6 +326,25 @@ mod tests {
     fn waits_between_guards_that_die_grow_to_a_bound() {
         let waits: Vec<u128> = (1..12).map(|deaths| wait_after(deaths).as_millis()).collect();
         assert_eq!(waits, [0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn only_the_guards_own_arguments_are_its() {
+        let parent = |line: &str| guarded_parent(line.split(' ').map(OsString::from));
+        assert_eq!(parent("/bin/jobber guard --parent 4711"), Some(4711));
+        for other in [
+            "",
+            "jobber",
+            "jobber guard",
+            "jobber guard --parent",
+            "jobber guard --parent x",
+            "guard --parent 1",
+            "jobber guard --parent 4711 more",
+            "jobber guard --parent -1",
+            "jobber dev --parent 4711",
+        ] {
+            assert_eq!(parent(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub use cgroup::memory_cgroup;
 pub use cpus::{CpuSet, CpuSetError};
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningAttempt, RunningGauge};
-pub use guard::{Guard, Presence, run_guard};
+pub use guard::{Guard, Presence, guarded_parent, run_guard};
 pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use sandbox::{SandboxSupport, check as check_sandboxes};

@@ -393,6 +393,9 @@ impl Feed {
     }
 }
 
+/// The arguments of the guard process, before the process id of its worker.
+pub(super) const GUARD: [&str; 2] = ["guard", "--parent"];
+
 /// Starts this program again as the guard of this process, with `table` as its standard input: in a process group of
 /// its own, with nothing of this process's environment and none of its descriptors.
 #[expect(clippy::disallowed_methods, reason = "this is the only place that spawns")]
@@ -403,7 +406,8 @@ pub(super) fn spawn_guard(table: File) -> io::Result<std::process::Child> {
     let name = std::env::current_exe().unwrap_or_else(|_| "jobber".into());
     Command::new("/proc/self/exe")
         .arg0(name)
-        .args(["guard", "--parent", &std::process::id().to_string()])
+        .args(GUARD)
+        .arg(std::process::id().to_string())
         .env_clear()
         .stdin(Stdio::from(table))
         .stdout(Stdio::null())

@@ -34,6 +34,7 @@ mod placement;
 mod policies;
 mod projector;
 mod release;
+mod resident;
 mod sandbox;
 mod service;
 mod statistics;

@@ -18,15 +18,16 @@ const MAGIC: &[u8] = b"jobber static 1\n";
 /// Stands for a piece without a vector: a rare word of no use here.
 const NO_ROW: u16 = u16::MAX;
 
-static BUILT_IN: LazyLock<Arc<StaticModel>> = LazyLock::new(|| {
-    let model =
-        StaticModel::parse(include_bytes!("model.bin")).expect("the file is part of the source and was checked");
-    Arc::new(model)
+static BUILT_IN: LazyLock<Table> = LazyLock::new(|| {
+    Table::parse(include_bytes!("model.bin")).expect("the file is part of the source and was checked")
 });
 
-/// A table of vectors. The whole table lies in the binary; building the index at first use
-/// takes a few milliseconds.
-pub struct StaticModel {
+/// The model that comes with Jobber. It is indexed at first use, which takes a few milliseconds: a worker without
+/// policies by category never needs it.
+pub struct StaticModel(());
+
+/// A table of vectors. The whole table lies in the binary.
+struct Table {
     vocabulary: Vocabulary,
     /// For each piece the row of its vector.
     rows: Vec<u16>,
@@ -39,7 +40,7 @@ pub struct StaticModel {
 impl StaticModel {
     /// The model that comes with Jobber.
     pub fn built_in() -> Arc<Self> {
-        BUILT_IN.clone()
+        Arc::new(Self(()))
     }
 
     /// How many bytes it adds to the binary.
@@ -47,6 +48,13 @@ impl StaticModel {
         include_bytes!("model.bin").len()
     }
 
+    /// The text's vector, of length 1; zeros for a text that says nothing.
+    pub fn vector(&self, text: &str) -> Vec<f32> {
+        BUILT_IN.vector(text)
+    }
+}
+
+impl Table {
     /// Reads the format that `tools/static-model` writes: the mark, four little-endian `u32`
     /// (width, rows, pieces, bytes of the vocabulary), the vocabulary, a row number (`u16`) for
     /// each piece, and for each row a scale (`f32`) and `width` numbers (`i8`).
@@ -71,8 +79,7 @@ impl StaticModel {
         Ok(Self { vocabulary, rows: row_of, scales, numbers, width })
     }
 
-    /// The text's vector, of length 1; zeros for a text that says nothing.
-    pub fn vector(&self, text: &str) -> Vec<f32> {
+    fn vector(&self, text: &str) -> Vec<f32> {
         let mut vector = vec![0.0_f32; self.width];
         for piece in self.vocabulary.tokenize(text, MOST_PIECES) {
             let row = self.rows[usize::from(piece)];
@@ -99,7 +106,7 @@ impl Embedder for StaticModel {
     }
 
     fn dimension(&self) -> usize {
-        self.width + lexical::DIMENSION
+        BUILT_IN.width + lexical::DIMENSION
     }
 
     fn is_local(&self) -> bool {
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_tokenizer_cuts_as_the_teachers_does() {
-        let model = StaticModel::built_in();
+        let model = &*BUILT_IN;
         for line in include_str!("tokens.jsonl").lines() {
             let (text, expected): (String, Vec<String>) = serde_json::from_str(line).unwrap();
             let pieces = model.vocabulary.tokenize(&text, 10_000);
@@ -167,7 +174,7 @@ mod tests {
     fn broken_models_are_refused() {
         let whole: &[u8] = include_bytes!("model.bin");
         for cut in [0, 10, MAGIC.len() + 3, whole.len() / 2, whole.len() - 1] {
-            assert!(StaticModel::parse(&whole[..cut]).is_err(), "cut at {cut}");
+            assert!(Table::parse(&whole[..cut]).is_err(), "cut at {cut}");
         }
     }
 }
