@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::Timestamp;
+use super::{Timestamp, deserialize_text};
 
 /// Why a text is not a job name or a job id. The message says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +56,16 @@ macro_rules! text_type {
                 Self::parse(&text)
             }
         }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserialize_text(deserializer, Self::parse)
+            }
+        }
         impl From<$name> for String {
             fn from(value: $name) -> String {
                 value.0
@@ -65,8 +75,7 @@ macro_rules! text_type {
 }
 
 /// Identifies a job for ever. Made by Jobber (a UUID, version 7), chosen by the caller, or given by a BullMQ producer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 256, pattern = r##"^[!$&-.0->@-\[\]-~]+$"##, example = "01a20ba2-8b54-7171-9566-b15d432fef8b")]
 pub struct JobId(String);
 text_type!(JobId);
@@ -175,8 +184,7 @@ impl JobId {
 
 /// Names the binary that a job runs: `<jobs_dir>/<name>`. Matches `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, so that it can
 /// never be a path.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", example = "hello")]
 pub struct JobName(String);
 text_type!(JobName);
@@ -200,8 +208,7 @@ impl JobName {
 }
 
 /// Names a queue: one of BullMQ's on Redis.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 128, pattern = r##"^[ -\-/-9;-~][ -9;-~]*$"##, example = "encode")]
 pub struct QueueName(String);
 text_type!(QueueName);
@@ -222,8 +229,7 @@ impl QueueName {
 }
 
 /// Names a group of jobs: an array's, a user's, a team's. Its jobs are looked at, waited for and limited together.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 128, pattern = r##"^[!$&-.0->@-\[\]-~]+$"##, example = "alice")]
 pub struct GroupName(String);
 text_type!(GroupName);
@@ -242,8 +248,7 @@ impl GroupName {
 }
 
 /// Identifies a schedule. The caller that makes it chooses it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 200, pattern = r##"^[!$&-.0->@-\[\]-~]+$"##, example = "nightly")]
 pub struct ScheduleId(String);
 text_type!(ScheduleId);
@@ -284,8 +289,7 @@ impl ScheduleId {
 }
 
 /// Identifies one run of a worker process.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 128, pattern = "^[!-.0-~]+$", example = "host-4242-9f86d081")]
 pub struct WorkerId(String);
 text_type!(WorkerId);

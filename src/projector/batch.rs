@@ -217,7 +217,7 @@ impl Batch {
         let has_come_again = |job: &Job| {
             let first = self.jobs.places.get(&job.id).map(|place| &self.jobs.all[*place].value.record);
             first.is_some_and(|first| first.submitted_at != job.submitted_at)
-                || orphans.contains(&job.id.come_again(job.submitted_at))
+                || !orphans.is_empty() && orphans.contains(&job.id.come_again(job.submitted_at))
         };
         let jobs = entries.iter().filter_map(|(_, entry)| entry.job());
         if !jobs.into_iter().any(|event| has_come_again(&event.job)) {
@@ -365,16 +365,15 @@ impl Batch {
         }
         before.note(at, event, &job.value.record, facts);
         let after = contribution(&job.value.record);
-        let mut effect = after.clone();
-        effect.subtract(&job.value.contribution);
-        job.value.contribution = after;
+        let has_effect = after != job.value.contribution;
+        let contributed = std::mem::replace(&mut job.value.contribution, after);
         let expires = self.retention.expiry(&job.value.record).is_some();
-        if effect.is_zero() && !expires {
+        if !has_effect && !expires {
             return;
         }
         let whole_until = self.retention.whole_until(shard.value.key.day).filter(|_| expires);
-        if !effect.is_zero() && at > shard.value.applied {
-            shard.value.apply(at, &effect);
+        if has_effect && at > shard.value.applied {
+            shard.value.apply(at, &contributed, &job.value.contribution);
             shard.changed = true;
         }
         // This is needed even when another process, which kept records longer, has added the effect before.

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::domain::Fingerprint;
+use crate::domain::{Fingerprint, deserialize_text};
 
 /// The distinct fingerprints of a job's failed attempts, sorted. Written with `+` between them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -65,10 +65,10 @@ impl Serialize for ErrorSet {
 
 impl<'de> Deserialize<'de> for ErrorSet {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let parts = text.split('+').filter(|part| !part.is_empty());
-        let all: Result<Vec<Fingerprint>, _> = parts.map(str::parse).collect();
-        Ok(Self::new(all.map_err(serde::de::Error::custom)?))
+        deserialize_text(deserializer, |text| {
+            let parts = text.split('+').filter(|part| !part.is_empty());
+            parts.map(str::parse).collect::<Result<Vec<Fingerprint>, _>>().map(Self::new)
+        })
     }
 }
 

@@ -87,10 +87,13 @@ impl StatShard {
         self.whole_until.is_none_or(|until| now + CLOCKS_APART < until)
     }
 
-    /// Adds the effect of the event at `at`, unless it has been added before.
-    pub fn apply(&mut self, at: Cursor, effect: &Counts) {
+    /// Adds the effect of the event at `at`, unless it has been added before: what a job contributed before the event,
+    /// and what it does after it.
+    pub fn apply(&mut self, at: Cursor, before: &Counts, after: &Counts) {
         if at > self.applied {
-            self.counts.add(effect);
+            // In this order no counter falls to nothing on the way, to be made anew.
+            self.counts.add(after);
+            self.counts.subtract(before);
             self.applied = at;
         }
     }
