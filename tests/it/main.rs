@@ -22,6 +22,7 @@ mod docs;
 mod double;
 mod embedding;
 mod faults;
+mod growth;
 mod harness;
 mod jobs;
 mod lifecycle;
