@@ -197,6 +197,38 @@ impl Sqlite {
         })
     }
 
+    /// Gives some of the file's free pages back to the file system, if it has more of them than it will soon need, and
+    /// answers whether there is more to give back. Other writes wait for no more than a step.
+    pub async fn give_room_back(&self) -> Result<bool, SqliteError> {
+        /// The pages of one step.
+        const STEP: i64 = 500;
+        /// The free pages that are kept for what is written next: a part of the file, but these at least.
+        const KEPT: (i64, i64) = (8, 1000);
+        /// The mode in which pages can be given back.
+        const INCREMENTAL: i64 = 2;
+        let look = |c: &Connection| -> rusqlite::Result<i64> {
+            let number = |pragma: &str| c.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+            match number("auto_vacuum")? {
+                INCREMENTAL => Ok(number("freelist_count")? - (number("page_count")? / KEPT.0).max(KEPT.1)),
+                _ => Ok(0),
+            }
+        };
+        if self.read(look).await? <= 0 {
+            return Ok(false);
+        }
+        self.write(move |c| {
+            let excess = look(c)?;
+            if excess > 0 {
+                // Each row of the answer is one page that was given back.
+                let mut give = c.prepare(&format!("PRAGMA incremental_vacuum({})", excess.min(STEP)))?;
+                let mut rows = give.query([])?;
+                while rows.next()?.is_some() {}
+            }
+            Ok(excess > STEP)
+        })
+        .await
+    }
+
     /// Brings the tables of one adapter up to date: `steps[n]` leads from version n to n + 1. Versions are kept for each
     /// `adapter` by name.
     ///
@@ -347,6 +379,54 @@ mod tests {
         assert!(error.to_string().contains("removed or replaced"), "{error}");
         fs_err::rename(dir.path().join("moved.db"), dir.path().join("t.db")).unwrap();
         db.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.unwrap();
+    }
+
+    /// The sizes of the database and of its log, in bytes.
+    fn sizes(db: &Sqlite) -> (u64, u64) {
+        let log = format!("{}-wal", db.path().display());
+        (fs_err::metadata(db.path()).unwrap().len(), fs_err::metadata(log).unwrap().len())
+    }
+
+    #[tokio::test]
+    async fn room_is_given_back_step_by_step() {
+        const MIB: u64 = 1 << 20;
+        let (_dir, db) = temporary();
+        db.migrate("t", &["CREATE TABLE t (n INTEGER PRIMARY KEY, b BLOB) STRICT;"]).await.unwrap();
+        let fill = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 30000)
+                    INSERT INTO t SELECT n, zeroblob(3000) FROM numbers";
+        db.write(move |c| c.execute(fill, [])).await.unwrap();
+        assert!(sizes(&db).1 > 100 * MIB, "one transaction is all in the log: {:?}", sizes(&db));
+        assert!(!db.give_room_back().await.unwrap(), "none of it is free");
+        db.write(|c| c.execute("DELETE FROM t WHERE n > 1000", [])).await.unwrap();
+        let (mut steps, before) = (0, sizes(&db).0);
+        while db.give_room_back().await.unwrap() {
+            steps += 1;
+        }
+        assert!(steps > 20, "{steps}");
+        // In passing, SQLite puts the log into the file, and begins it anew with what is written next.
+        for n in 0..12 {
+            db.write(move |c| c.execute("UPDATE t SET b = zeroblob(2000 + ?1)", [n])).await.unwrap();
+        }
+        let (file, log) = sizes(&db);
+        assert!(before > 100 * MIB && file < 10 * MIB, "{before} bytes before, {file} now");
+        assert!(log <= 33 * MIB, "{log}");
+        let found: i64 = db.read(|c| c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))).await.unwrap();
+        assert_eq!(found, 1000);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_an_older_jobber_learns_to_give_room_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (7);").unwrap();
+        drop(old);
+        let db = Sqlite::open(&path, Durability::Process).unwrap();
+        let found = db.read(|c| {
+            let mode: i64 = c.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+            Ok((mode, c.query_row("SELECT n FROM t", [], |row| row.get::<_, i64>(0))?))
+        });
+        assert_eq!(found.await.unwrap(), (2, 7));
     }
 
     #[tokio::test]

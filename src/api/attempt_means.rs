@@ -9,9 +9,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::domain::{Clock, JobName};
+use crate::stats::NameSums;
 use crate::stats::backlog::{AttemptMean, attempt_means};
 use crate::stats::trend::last_days;
-use crate::store::{DayRange, History};
+use crate::store::{DayRange, History, ShardReader, StoreError};
 
 /// The days whose attempts count.
 const DAYS: u16 = 7;
@@ -42,8 +43,8 @@ impl AttemptMeans {
         }
         let today = clock.now().day();
         let days = DayRange { from: last_days(today, DAYS).first().copied(), to: Some(today) };
-        let means = match timeout(PATIENCE, history.shards(days, None)).await {
-            Ok(Ok(shards)) => Some(Arc::new(attempt_means(&shards))),
+        let means = match timeout(PATIENCE, sums(history, days)).await {
+            Ok(Ok(names)) => Some(Arc::new(attempt_means(names))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "history does not tell how long attempts take");
                 None
@@ -52,4 +53,11 @@ impl AttemptMeans {
         };
         last.insert((Instant::now(), means)).1.clone()
     }
+}
+
+/// The counts of these days by job name.
+async fn sums(history: &dyn History, days: DayRange) -> Result<NameSums, StoreError> {
+    let mut names = NameSums::default();
+    ShardReader::open(history, days, None).await?.without_parts().each(|shard| names.add(shard)).await?;
+    Ok(names)
 }

@@ -12,8 +12,6 @@ use super::problem::ApiError;
 use super::state::Api;
 use super::submit;
 use super::traced::RequestContext;
-use crate::stats::JobStats;
-use crate::store::DayRange;
 use crate::wire::{FieldProblem, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, SubmitJob};
 
 /// `POST /jobs`: submits one job.
@@ -48,8 +46,6 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, ApiErr
 
 /// `GET /stats`: the statistics of the original.
 pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let shards = api.history.shards(DayRange::default(), None).await?;
-    let known = failures::known_errors(&api, &shards).await?;
-    let stats = JobStats::of(&shards, &known);
+    let stats = failures::job_stats(&api).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(OriginalStats { job_stats: stats })).into_response())
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response, sse};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::failures::{known_errors, known_regressions};
+use super::failures::{failing_categories, known_regressions};
 use super::problem::ApiError;
 use super::query::{self, Params};
 use super::snapshots::{STEP, Snapshot};
@@ -19,7 +19,6 @@ use crate::domain::{Entry, JobState, PageRequest, QueueName, Timestamp};
 use crate::events::{Cursor, LogSpan};
 use crate::queue::{QueueError, QueuedJob, WorkerInfo};
 use crate::stats::builds::Regression;
-use crate::stats::categories::categories;
 use crate::store::{DayRange, StoreError};
 use crate::wire::{
     Component, ComponentStatus, Components, FailingCategory, HistoryLag, OldestWaiting, Overview, WorkersTotal,
@@ -219,8 +218,7 @@ async fn count_failing(
 async fn failing(api: &Api, now: Timestamp) -> Result<(Vec<FailingCategory>, Vec<Regression>), StoreError> {
     let yesterday = (now.day().start() - Duration::from_millis(1)).day();
     let days = DayRange { from: Some(yesterday), to: None };
-    let shards = api.history.shards(days, None).await?;
-    let lines = categories(&shards, &known_errors(api, &shards).await?);
+    let lines = failing_categories(api, days).await?;
     let failing = lines.into_iter().filter(|line| line.failures > 0).take(MOST_FAILING);
     let category = |line: crate::stats::CategoryLine| FailingCategory {
         category: line.category,

@@ -11,7 +11,7 @@
 mod pending;
 mod rules;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use crate::logging::chain;
 use crate::metrics::METRICS;
 use crate::projector::{ErrorFeedReceiver, Lead};
 use crate::reconnect::ReconnectBackoff;
-use crate::store::{DayRange, ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term};
+use crate::store::{
+    ErrorRecord, History, Knowledge, Learned, Projection, StoreError, StoreErrorKind, Term, all_errors,
+};
 use pending::{Pending, Unknown};
 use rules::{MatcherParts, Rules};
 
@@ -232,9 +234,7 @@ impl TermWork<'_> {
 
     /// Every error that an aggregate names.
     async fn all(&self) -> Result<Vec<Fingerprint>, StoreError> {
-        let shards = self.on.history.shards(DayRange::default(), None).await?;
-        let all: BTreeSet<_> = shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect();
-        Ok(all.into_iter().collect())
+        Ok(all_errors(&*self.on.history).await?.into_iter().collect())
     }
 
     /// Matches the errors that have a vector with the categories of now, and notes the others as pending.

@@ -346,9 +346,10 @@ mod tests {
     use super::*;
     use crate::cli::Format;
     use crate::stats::{
-        Counts, ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, KnownErrors, Label, ShardKey, StatShard,
+        CategorySums, CostSums, Counts, ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, KnownErrors, Label,
+        ShardKey, StatShard,
     };
-    use crate::stats::{categories, co_running, sizing, survival};
+    use crate::stats::{co_running, sizing, survival};
 
     fn counts() -> Counts {
         let f = crate::domain::Fingerprint::from_bytes([1; 32]);
@@ -391,7 +392,7 @@ mod tests {
     fn known() -> KnownErrors {
         let at = crate::domain::Timestamp::from_millis(1_795_507_200_000);
         let label = Label::Category("image-processing-error".parse().unwrap());
-        let facts = ErrorFacts { label, text: "bad pixel".to_owned(), first_seen: at, last_seen: at };
+        let facts = ErrorFacts { label, first_seen: at, last_seen: at };
         KnownErrors {
             errors: [(crate::domain::Fingerprint::from_bytes([1; 32]), facts)].into(),
             names: [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into(),
@@ -421,14 +422,16 @@ mod tests {
         let names: std::collections::BTreeMap<_, _> = [("resize".parse().unwrap(), counts())].into();
         let items = survival::attempts(&names);
         let worth = survival::is_worth(&items, 2);
+        let (mut categories, mut cost) = (CategorySums::with_examples(), CostSums::default());
+        categories.add(&shard(), &known());
+        cost.add(&shard(), &known());
+        let texts = [(crate::domain::Fingerprint::from_bytes([1; 32]), "bad pixel".to_owned())].into();
+        let categories = categories.lines(&known(), &texts);
         let all = [
             rendered(&AttemptsReport { items, worth, caveat: survival::caveat(&names) }, Format::Table),
             rendered(&co_running::beside(&names), Format::Table),
-            rendered(&CategoriesReport { items: categories::categories([&shard()], &known()) }, Format::Table),
-            rendered(
-                &CostReport { items: categories::cost(&names, &known()), sizes: sizing::sizes(&names) },
-                Format::Table,
-            ),
+            rendered(&CategoriesReport { items: categories }, Format::Table),
+            rendered(&CostReport { items: cost.lines(&names), sizes: sizing::sizes(&names) }, Format::Table),
             rendered(&DurationsReport { items: sizing::durations(&names) }, Format::Table),
         ];
         insta::assert_snapshot!(all.join("\n"), @r"

@@ -1,4 +1,4 @@
-//! Removes expired records from history, a few at a time, between two batches.
+//! Removes expired records from history, a few at a time, between two batches, and gives their room back.
 
 use std::time::Duration;
 
@@ -49,9 +49,10 @@ impl<'a> Sweep<'a> {
             Ok(removed) => {
                 self.removed += removed;
                 match removed < STEP as u64 {
+                    false => PACE,
+                    true if self.gives_room_back().await => PACE,
                     true if now.since(until) > REST => REST_BEHIND,
                     true => REST,
-                    false => PACE,
                 }
             }
             Err(error) if error.kind == StoreErrorKind::Fenced => AFTER_FAILURE,
@@ -64,5 +65,13 @@ impl<'a> Sweep<'a> {
         if pause == REST && self.removed > 0 {
             tracing::info!(jobs = std::mem::take(&mut self.removed), "expired jobs were removed from history");
         }
+    }
+
+    /// Lets the store give room back, and answers whether there is more to give back.
+    async fn gives_room_back(&self) -> bool {
+        self.projection.give_room_back().await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "the store gives no room back now");
+            false
+        })
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Sq
             Err(e) if is_busy(&e) && Instant::now() < give_up_at => std::thread::sleep(Duration::from_millis(10)),
             prepared => {
                 prepared.and_then(|()| check_writable(&connection)).map_err(|e| explain(path, e))?;
+                make_shrinkable(&connection, path);
                 return Ok(connection);
             }
         }
@@ -78,8 +79,16 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// How large a file of an older Jobber is at most that is rewritten when it is opened, in bytes: that takes a moment.
+const SMALL: i64 = 64 << 20;
+/// How large the log (WAL) stays at most once all of it is in the database, in bytes: twice of what it usually has.
+const LOG_KEPT: i64 = 32 << 20;
+
 fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    // Before anything else: it holds for a file that has no page yet.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
     connection.pragma_update(
         None,
         "synchronous",
@@ -94,4 +103,29 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
     // The journals of single statements are small and live for microseconds: not worth a file each.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", true)
+}
+
+/// Rewrites a file of an older Jobber, which could never give room back, while it is small. Best effort: the file is as
+/// good as it was when another process uses it, or the disk is full.
+fn make_shrinkable(connection: &Connection, path: &Path) {
+    let rewrite = || {
+        let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        if number("auto_vacuum")? != 0 {
+            return Ok(());
+        }
+        if number("page_count")? * number("page_size")? > SMALL {
+            tracing::info!(file = %path.display(), "made by an older jobber: the file never becomes smaller; see the docs");
+            return Ok(());
+        }
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        // The copy that SQLite makes is not to be in memory.
+        connection.pragma_update(None, "temp_store", "FILE")?;
+        let rewritten = connection.execute_batch("VACUUM");
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        rewritten
+    };
+    if let Err(error) = rewrite() {
+        let error: rusqlite::Error = error;
+        tracing::info!(%error, "the database can't be made to give room back now; tried again at the next start");
+    }
 }

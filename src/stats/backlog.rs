@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Counts, StatShard};
+use super::{Counts, NameSums};
 use crate::domain::JobName;
 
 /// What attempts of one job name have taken on average.
@@ -32,19 +32,15 @@ impl AttemptMean {
 }
 
 /// The means of all names of which an attempt was measured.
-pub fn attempt_means(shards: &[StatShard]) -> BTreeMap<JobName, AttemptMean> {
-    let mut names: BTreeMap<&JobName, Counts> = BTreeMap::new();
-    for shard in shards {
-        names.entry(&shard.key.name).or_default().add(&shard.counts);
-    }
-    names.into_iter().filter_map(|(name, counts)| Some((name.clone(), AttemptMean::of(&counts)?))).collect()
+pub fn attempt_means(names: NameSums) -> BTreeMap<JobName, AttemptMean> {
+    names.0.into_iter().filter_map(|(name, counts)| Some((name, AttemptMean::of(&counts)?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::Day;
-    use crate::stats::ShardKey;
+    use crate::stats::{ShardKey, StatShard};
 
     fn shard(day: &str, seconds: &[i64], cores: i64) -> StatShard {
         let name = "a".parse().unwrap();
@@ -59,10 +55,15 @@ mod tests {
 
     #[test]
     fn a_job_takes_what_others_of_its_name_took_on_the_cores_that_it_asks_for() {
-        let means = attempt_means(&[shard("2026-11-24", &[1, 3], 2), shard("2026-11-25", &[8], 2)]);
+        let of = |shards: Vec<StatShard>| {
+            let mut names = NameSums::default();
+            shards.into_iter().for_each(|shard| names.add(shard));
+            attempt_means(names)
+        };
+        let means = of(vec![shard("2026-11-24", &[1, 3], 2), shard("2026-11-25", &[8], 2)]);
         let mean = means[&JobName::parse("a").unwrap()];
         assert!((mean.core_seconds(Some(3)) - 12.0).abs() < 1e-9, "{mean:?}");
         assert!((mean.core_seconds(None) - 8.0).abs() < 1e-9, "{mean:?}");
-        assert!(attempt_means(&[shard("2026-11-24", &[], 1)]).is_empty(), "nothing is known of it");
+        assert!(of(vec![shard("2026-11-24", &[], 1)]).is_empty(), "nothing is known of it");
     }
 }

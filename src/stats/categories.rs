@@ -11,6 +11,7 @@
 //! holds for the past too, and for jobs whose documents are gone. A job that met two categories
 //! counts once in each of them.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -48,15 +49,13 @@ impl Label {
 pub struct ErrorFacts {
     /// The group under which it is counted.
     pub label: Label,
-    /// The text of the error, masked.
-    pub text: String,
     /// When it was first seen.
     pub first_seen: Timestamp,
     /// When it was last seen.
     pub last_seen: Timestamp,
 }
 
-/// What is known of all errors, and what categories are called.
+/// What is known of errors, and what categories are called.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct KnownErrors {
     /// The errors, by fingerprint.
@@ -114,6 +113,14 @@ pub struct CategoryLine {
 /// How many examples of a category are shown.
 const EXAMPLES: usize = 3;
 
+/// What aggregates say of each category, added up one aggregate at a time.
+#[derive(Default)]
+pub struct CategorySums {
+    sums: BTreeMap<Label, Sums>,
+    all_cpu_us: i64,
+    has_examples: bool,
+}
+
 #[derive(Default)]
 struct Sums {
     jobs: i64,
@@ -121,43 +128,79 @@ struct Sums {
     completed: i64,
     failures: i64,
     cpu_us: i64,
+    first_seen: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
     trend: BTreeMap<Day, i64>,
+    /// Failures of each known error, for the examples.
     errors: BTreeMap<Fingerprint, i64>,
 }
 
-/// One line for each category that was met, most failures first.
-pub fn categories<'a>(shards: impl IntoIterator<Item = &'a StatShard>, known: &KnownErrors) -> Vec<CategoryLine> {
-    let mut sums: BTreeMap<Label, Sums> = BTreeMap::new();
-    let mut all_cpu_us = 0;
-    for StatShard { key, counts, .. } in shards {
-        all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
+impl CategorySums {
+    /// Sums that count each error, too, so that the most frequent ones can be shown as examples.
+    pub fn with_examples() -> Self {
+        Self { has_examples: true, ..Self::default() }
+    }
+
+    /// Adds an aggregate. `known` has all of its errors that are known.
+    pub fn add(&mut self, shard: &StatShard, known: &KnownErrors) {
+        let StatShard { key, counts, .. } = shard;
+        self.all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
         for (error, failed) in &counts.failures {
-            let sum = sums.entry(known.label(error)).or_default();
+            let sum = self.sums.entry(known.label(error)).or_default();
             sum.failures += failed.attempts;
             sum.cpu_us += failed.cpu_us;
             *sum.trend.entry(key.day).or_insert(0) += failed.attempts;
-            *sum.errors.entry(*error).or_insert(0) += failed.attempts;
+            let Some(facts) = known.errors.get(error) else { continue };
+            sum.first_seen = Some(sum.first_seen.map_or(facts.first_seen, |first| first.min(facts.first_seen)));
+            sum.last_seen = sum.last_seen.max(Some(facts.last_seen));
+            if self.has_examples {
+                *sum.errors.entry(*error).or_insert(0) += failed.attempts;
+            }
         }
         for (errors, jobs) in &counts.jobs_by_errors {
             let met: BTreeSet<_> = errors.as_slice().iter().map(|error| known.label(error)).collect();
             for label in met {
-                let sum = sums.entry(label).or_default();
+                let sum = self.sums.entry(label).or_default();
                 sum.jobs += jobs.jobs;
                 sum.completed += jobs.completed;
                 sum.ended += jobs.completed + jobs.failed;
             }
         }
     }
-    let mut lines: Vec<_> = sums.into_iter().map(|(label, sums)| line(&label, sums, all_cpu_us, known)).collect();
-    lines.sort_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.category.cmp(&b.category)));
-    lines
+
+    /// The errors whose texts the lines show.
+    pub fn examples(&self) -> Vec<Fingerprint> {
+        self.sums.values().flat_map(Sums::most_frequent).collect()
+    }
+
+    /// One line for each category that was met, most failures first. `texts` has what the examples say.
+    pub fn lines(&self, known: &KnownErrors, texts: &BTreeMap<Fingerprint, String>) -> Vec<CategoryLine> {
+        let line = |(label, sums)| line(label, sums, self.all_cpu_us, known, texts);
+        let mut lines: Vec<_> = self.sums.iter().map(line).collect();
+        lines.sort_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.category.cmp(&b.category)));
+        lines
+    }
 }
 
-fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &KnownErrors) -> CategoryLine {
-    let facts = || sums.errors.keys().filter_map(|error| known.errors.get(error));
-    let mut frequent: Vec<_> = sums.errors.iter().collect();
-    frequent.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
-    let texts = frequent.iter().filter_map(|(error, _)| known.errors.get(error)).map(|facts| facts.text.clone());
+impl Sums {
+    fn most_frequent(&self) -> Vec<Fingerprint> {
+        let mut most: Vec<(Reverse<i64>, Fingerprint)> = Vec::with_capacity(EXAMPLES + 1);
+        for (error, count) in &self.errors {
+            let place = (Reverse(*count), *error);
+            most.insert(most.partition_point(|other| *other < place), place);
+            most.truncate(EXAMPLES);
+        }
+        most.into_iter().map(|(_, error)| error).collect()
+    }
+}
+
+fn line(
+    label: &Label,
+    sums: &Sums,
+    all_cpu_us: i64,
+    known: &KnownErrors,
+    texts: &BTreeMap<Fingerprint, String>,
+) -> CategoryLine {
     CategoryLine {
         category: label.as_str().to_owned(),
         name: known.name(label),
@@ -166,10 +209,10 @@ fn line(label: &Label, sums: Sums, all_cpu_us: i64, known: &KnownErrors) -> Cate
         failures: sums.failures,
         cpu_seconds: sums.cpu_us as f64 / 1e6,
         cpu_share: if all_cpu_us > 0 { sums.cpu_us as f64 / all_cpu_us as f64 } else { 0.0 },
-        first_seen: facts().map(|f| f.first_seen).min(),
-        last_seen: facts().map(|f| f.last_seen).max(),
-        examples: texts.take(EXAMPLES).collect(),
-        trend: Trend::Sparse(sums.trend),
+        first_seen: sums.first_seen,
+        last_seen: sums.last_seen,
+        examples: sums.most_frequent().iter().filter_map(|error| texts.get(error).cloned()).collect(),
+        trend: Trend::Sparse(sums.trend.clone()),
     }
 }
 
@@ -188,30 +231,41 @@ pub struct CostLine {
     pub cpu_share: f64,
 }
 
-/// One line for each job name and category, most CPU time first.
-pub fn cost(names: &BTreeMap<JobName, Counts>, known: &KnownErrors) -> Vec<CostLine> {
-    let mut lines = Vec::new();
-    for (name, counts) in names {
-        let mut sums: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-        for (error, failed) in &counts.failures {
-            let sum = sums.entry(known.label(error).as_str().to_owned()).or_default();
-            sum.0 += failed.attempts;
-            sum.1 += failed.cpu_us;
-        }
-        let all_us = counts.cpu_us_succeeded + counts.cpu_us_failed;
-        let share = |us: i64| if all_us > 0 { us as f64 / all_us as f64 } else { 0.0 };
-        let without = counts.cpu_us_failed - sums.values().map(|(_, us)| us).sum::<i64>();
-        let line = |category, failures, us: i64| {
-            let (name, cpu_seconds, cpu_share) = (name.clone(), us as f64 / 1e6, share(us));
-            CostLine { name, category, failures, cpu_seconds, cpu_share }
-        };
-        lines.extend(sums.into_iter().map(|(category, (failures, us))| line(category, Some(failures), us)));
-        if without > 0 {
-            lines.push(line("none".to_owned(), None, without));
+/// What failed attempts of each job name and category took, added up one aggregate at a time.
+#[derive(Default)]
+pub struct CostSums(BTreeMap<JobName, BTreeMap<String, (i64, i64)>>);
+
+impl CostSums {
+    /// Adds an aggregate. `known` has all of its errors that are known.
+    pub fn add(&mut self, shard: &StatShard, known: &KnownErrors) {
+        let sums = self.0.entry(shard.key.name.clone()).or_default();
+        for (error, failed) in &shard.counts.failures {
+            let (failures, cpu_us) = sums.entry(known.label(error).as_str().to_owned()).or_default();
+            *failures += failed.attempts;
+            *cpu_us += failed.cpu_us;
         }
     }
-    lines.sort_by(|a, b| b.cpu_seconds.total_cmp(&a.cpu_seconds));
-    lines
+
+    /// One line for each job name and category, most CPU time first. `names` has the other counts of the same aggregates.
+    pub fn lines(mut self, names: &BTreeMap<JobName, Counts>) -> Vec<CostLine> {
+        let mut lines = Vec::new();
+        for (name, counts) in names {
+            let sums = self.0.remove(name).unwrap_or_default();
+            let all_us = counts.cpu_us_succeeded + counts.cpu_us_failed;
+            let share = |us: i64| if all_us > 0 { us as f64 / all_us as f64 } else { 0.0 };
+            let without = counts.cpu_us_failed - sums.values().map(|(_, us)| us).sum::<i64>();
+            let line = |category, failures, us: i64| {
+                let (name, cpu_seconds, cpu_share) = (name.clone(), us as f64 / 1e6, share(us));
+                CostLine { name, category, failures, cpu_seconds, cpu_share }
+            };
+            lines.extend(sums.into_iter().map(|(category, (failures, us))| line(category, Some(failures), us)));
+            if without > 0 {
+                lines.push(line("none".to_owned(), None, without));
+            }
+        }
+        lines.sort_by(|a, b| b.cpu_seconds.total_cmp(&a.cpu_seconds));
+        lines
+    }
 }
 
 #[cfg(test)]
@@ -226,8 +280,7 @@ mod tests {
     fn known() -> KnownErrors {
         let disk: CategoryId = "disk".parse().unwrap();
         let at = Timestamp::from_millis;
-        let facts =
-            |n: i64, label| ErrorFacts { label, text: format!("error {n}"), first_seen: at(n), last_seen: at(n * 10) };
+        let facts = |n: i64, label| ErrorFacts { label, first_seen: at(n), last_seen: at(n * 10) };
         let errors = [
             (f(1), facts(1, Label::Category(disk.clone()))),
             (f(2), facts(2, Label::Category(disk.clone()))),
@@ -259,7 +312,11 @@ mod tests {
     #[test]
     fn a_job_counts_once_in_each_category_that_it_met() {
         let shard = shard();
-        let lines = categories([&shard], &known());
+        let mut sums = CategorySums::with_examples();
+        sums.add(&shard, &known());
+        assert_eq!(sums.examples(), [f(2), f(1), f(3)]);
+        let texts = (1..=3).map(|n| (f(n), format!("error {n}"))).collect();
+        let lines = sums.lines(&known(), &texts);
         let disk = &lines[0];
         assert_eq!((disk.category.as_str(), disk.name.as_str()), ("disk", "Disk full"));
         assert_eq!((disk.jobs, disk.failures), (9, 14), "two of them met both of its errors");
@@ -277,10 +334,10 @@ mod tests {
     #[test]
     fn what_no_error_explains_is_told_apart() {
         let names = [("a".parse().unwrap(), shard().counts)].into();
-        let lines: Vec<_> = cost(&names, &known())
-            .into_iter()
-            .map(|l| (l.category, l.failures, (l.cpu_share * 100.0).round()))
-            .collect();
+        let mut sums = CostSums::default();
+        sums.add(&shard(), &known());
+        let lines: Vec<_> =
+            sums.lines(&names).into_iter().map(|l| (l.category, l.failures, (l.cpu_share * 100.0).round())).collect();
         let line = |category: &str, failures, share| (category.to_owned(), failures, share);
         assert_eq!(
             lines,

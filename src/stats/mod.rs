@@ -21,9 +21,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::JobName;
+
 pub use attempts::AttemptsStats;
 pub use by_queue::QueueParts;
-pub use categories::{CategoryLine, CostLine, ErrorFacts, KnownErrors, Label};
+pub use categories::{CategoryLine, CategorySums, CostLine, CostSums, ErrorFacts, KnownErrors, Label};
 pub use co_running::{BesideLine, BesideStats};
 pub use concurrency::{ConcurrencyLevelStats, ConcurrentJobsStats};
 pub use errors::{ErrorSet, ErrorSetCounts, FailureCounts};
@@ -60,9 +62,8 @@ pub struct ErrorCategoryStats {
 }
 
 impl JobStats {
-    /// The statistics of these aggregates.
-    pub fn of(shards: &[StatShard], known: &KnownErrors) -> Self {
-        let counts = total(shards.iter().map(|shard| &shard.counts));
+    /// The statistics of these counts, with one line for each category.
+    pub fn of(counts: &Counts, categories: Vec<CategoryLine>) -> Self {
         let category = |line: CategoryLine| {
             let stats = ErrorCategoryStats {
                 total_error_category_jobs: line.completed.n,
@@ -72,11 +73,22 @@ impl JobStats {
             BTreeMap::from([(line.name, stats)])
         };
         Self {
-            per_attempts_stats: attempts::per_attempts(&counts),
-            per_concurrent_jobs_stats: vec![concurrency::concurrent_jobs(&counts)],
-            per_concurrency_level: concurrency::per_concurrency_level(&counts),
-            error_category_success_rate: categories::categories(shards, known).into_iter().map(category).collect(),
+            per_attempts_stats: attempts::per_attempts(counts),
+            per_concurrent_jobs_stats: vec![concurrency::concurrent_jobs(counts)],
+            per_concurrency_level: concurrency::per_concurrency_level(counts),
+            error_category_success_rate: categories.into_iter().map(category).collect(),
         }
+    }
+}
+
+/// The counts of each job name, added up one aggregate at a time: all but those by error and by queue.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NameSums(pub BTreeMap<JobName, Counts>);
+
+impl NameSums {
+    /// Adds an aggregate.
+    pub fn add(&mut self, shard: StatShard) {
+        self.0.entry(shard.key.name).or_default().add(&shard.counts.without_parts());
     }
 }
 

@@ -223,6 +223,12 @@ impl Counts {
         self.combine(other, -1);
     }
 
+    /// These without the counts by error and by queue, of which there may be many.
+    pub fn without_parts(self) -> Self {
+        let (failures, jobs_by_errors, by_queue) = Default::default();
+        Self { failures, jobs_by_errors, by_queue, ..self }
+    }
+
     pub(super) fn combine(&mut self, other: &Counts, sign: i64) {
         // Named one by one, without `..`: a new counter does not compile until it is combined here.
         let Counts {

@@ -36,19 +36,23 @@ pub struct DailyTrends<K> {
 }
 
 impl<K: Ord + Clone> DailyTrends<K> {
-    /// Counts the failures of these days, which are in order. `key` names the group of an error.
-    pub fn of<'a>(
-        days: Vec<Day>,
-        shards: impl IntoIterator<Item = &'a StatShard>,
-        key: impl Fn(&Fingerprint) -> K,
-    ) -> Self {
-        let mut counts = BTreeMap::new();
-        for StatShard { key: shard, counts: of_shard, .. } in shards {
-            for (error, failed) in &of_shard.failures {
-                *counts.entry((key(error), shard.day)).or_insert(0) += failed.attempts;
+    /// Trends over these days, which are in order, before anything is counted.
+    pub fn new(days: Vec<Day>) -> Self {
+        Self { days, counts: BTreeMap::new() }
+    }
+
+    /// The first of the days and the last.
+    pub fn span(&self) -> (Option<Day>, Option<Day>) {
+        (self.days.first().copied(), self.days.last().copied())
+    }
+
+    /// Counts the failures of an aggregate. `key` names the group of an error; `None` leaves the error out.
+    pub fn add(&mut self, shard: &StatShard, key: impl Fn(&Fingerprint) -> Option<K>) {
+        for (error, failed) in &shard.counts.failures {
+            if let Some(key) = key(error) {
+                *self.counts.entry((key, shard.key.day)).or_insert(0) += failed.attempts;
             }
         }
-        Self { days, counts }
     }
 
     /// The trend of one group: every day, with 0 where it has no failures.
@@ -81,7 +85,8 @@ mod tests {
             shard
         };
         let shards = [shard("2026-02-28", 2), shard("2026-03-02", 3)];
-        let trends = DailyTrends::of(last_days(day("2026-03-02"), 3), &shards, |error| *error);
+        let mut trends = DailyTrends::new(last_days(day("2026-03-02"), 3));
+        shards.iter().for_each(|shard| trends.add(shard, |error| Some(*error)));
         let counts = |error| trends.get(&error).iter().map(|day| (day.day.to_string(), day.count)).collect::<Vec<_>>();
         let expected = [("2026-02-28", 2), ("2026-03-01", 0), ("2026-03-02", 3)].map(|(day, n)| (day.to_owned(), n));
         assert_eq!(counts(error), expected);

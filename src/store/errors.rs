@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Category, CategoryChange, CategoryEvent, CategoryId, Fingerprint, JobId, JobName, Timestamp};
 use crate::events::Cursor;
+use crate::stats::Label;
 
 /// Everything that history knows of an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,11 +146,55 @@ pub struct Categories {
     pub categories: Vec<Category>,
 }
 
+/// Which errors a list of jobs is asked about. Both conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WantedErrors {
+    /// Only errors that are counted under this group.
+    pub label: Option<Label>,
+    /// Only errors whose fingerprint begins with these hexadecimal digits, in lower case.
+    pub digits: Option<String>,
+}
+
+impl WantedErrors {
+    /// Whether the fingerprint begins with the digits.
+    pub fn has_digits(&self, error: &Fingerprint) -> bool {
+        self.digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits))
+    }
+}
+
+/// The errors that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorChoice {
+    /// These, and no others.
+    These(Vec<Fingerprint>),
+    /// All errors of this group: more than a list is merged from.
+    AllOf(Label),
+}
+
 impl Categories {
     /// The document format that this version writes.
     pub const SCHEMA: u32 = 1;
     /// The most categories that there can be; more are not folded in.
     pub const MOST: usize = 256;
+
+    /// The group under which an error is counted; `record` is what history knows of it.
+    pub fn label(&self, error: &Fingerprint, record: Option<&ErrorRecord>) -> Label {
+        let knowledge = record.and_then(|record| record.knowledge.as_ref());
+        self.label_of(error, knowledge.map(|known| known.category.as_ref()))
+    }
+
+    /// The same by the category that the classifier has found for the error: `Some(None)` when it is near to none.
+    pub(super) fn label_of(&self, error: &Fingerprint, known: Option<Option<&CategoryId>>) -> Label {
+        match known {
+            _ if *error == Fingerprint::OTHER => Label::Uncategorised,
+            None => Label::Pending,
+            // A category that was just removed no longer counts.
+            Some(category) => match category.filter(|id| self.get(id).is_some()) {
+                Some(id) => Label::Category(id.clone()),
+                None => Label::Uncategorised,
+            },
+        }
+    }
 
     /// The categories with which a team starts.
     pub fn seeded(categories: Vec<Category>) -> Self {

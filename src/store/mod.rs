@@ -8,6 +8,7 @@ mod groups;
 pub mod records;
 mod retention;
 mod search;
+mod shard_reader;
 
 use async_trait::async_trait;
 
@@ -16,12 +17,13 @@ use crate::domain::{
 };
 use crate::events::Cursor;
 use crate::stats::builds::BuildHistory;
-use crate::stats::{ShardKey, StatShard};
-pub use errors::{Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting};
+use crate::stats::{Label, ShardKey, StatShard};
+pub use errors::{Categories, ErrorChoice, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting, WantedErrors};
 pub use groups::GroupTally;
 pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
 pub use search::{JobCount, JobPage, Search};
+pub use shard_reader::{ShardReader, all_errors};
 
 /// The kinds of error between which a caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,12 +81,15 @@ pub struct JobFilter {
     pub until: Option<Timestamp>,
     /// Only jobs with an attempt that failed with one of these errors; no condition when empty.
     pub errors: Vec<Fingerprint>,
+    /// Only jobs with an attempt that failed with an error of this group, whose errors are too many to be named one by
+    /// one. Without an index for it, the jobs are looked at one by one.
+    pub label: Option<Label>,
     /// What to look for in each job, because no index has it.
     pub search: Search,
 }
 
 impl JobFilter {
-    /// Whether the list has the job of this record.
+    /// Whether the list has the job of this record. Only the store knows which errors are of a label, so that is left out.
     pub fn takes(&self, record: &JobRecord) -> bool {
         let errors = record.errors();
         !record.removed
@@ -121,8 +126,8 @@ pub trait History: Send + Sync + 'static {
     /// too, of a record that has it within.
     async fn job_without_result(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// A page of jobs, the last submitted first. With a search it may have fewer jobs than asked for, or none, and a
-    /// `next` nevertheless.
+    /// A page of jobs, the last submitted first. Where no index has all conditions it may have fewer jobs than asked for,
+    /// or none, and a `next` nevertheless ([`JobPage::scanned`]).
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<JobPage, StoreError>;
 
     /// Counts jobs, up to `most`.
@@ -137,8 +142,19 @@ pub trait History: Send + Sync + 'static {
     /// One line for each job name, in order of name. The cost grows with the number of names, not of jobs.
     async fn job_names(&self) -> Result<Vec<NameSummary>, StoreError>;
 
-    /// The aggregates of these days, of one name or all.
-    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError>;
+    /// The keys of the aggregates of these days, of one name or all, in order.
+    async fn shard_keys_of(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<ShardKey>, StoreError>;
+
+    /// These aggregates, in the same order. Leaves out those that are not there.
+    async fn shards_by_key(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError>;
+
+    /// The same without the counts by error and by queue ([`crate::stats::Counts::without_parts`]).
+    async fn shards_without_parts(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError>;
+
+    /// The aggregates of these days, of one name or all, at once: [`ShardReader`] reads many of them.
+    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError> {
+        self.shards_by_key(&self.shard_keys_of(days, name).await?).await
+    }
 
     /// The histories of builds, of one name or all, in order of name.
     async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError>;
@@ -158,6 +174,9 @@ pub trait History: Send + Sync + 'static {
         }
         Ok(records)
     }
+
+    /// The errors that jobs have met and that `wanted` asks for.
+    async fn choose_errors(&self, wanted: &WantedErrors) -> Result<ErrorChoice, StoreError>;
 
     /// The categories of errors; none before a projector has led for the first time.
     async fn categories(&self) -> Result<Categories, StoreError>;
@@ -279,6 +298,12 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// `Fenced` if the term is not the current one.
     async fn expire(&self, term: &Term, retention: Retention, now: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// Gives some of the room that removed records have left back to the file system, and answers whether there is more
+    /// to give back. A store that sees to its room by itself has nothing to do.
+    async fn give_room_back(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 
     /// Every job record, removed ones too, in order of id: up to `limit` after `after`. For rebuilding aggregates.
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError>;

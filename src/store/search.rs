@@ -71,28 +71,28 @@ fn contains(text: &str, part: &str) -> bool {
 }
 
 /// A page of jobs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct JobPage {
     /// The jobs, the last submitted first.
     pub items: Vec<JobSummary>,
     /// Gets the next page; `None` on the last.
     pub next: Option<String>,
-    /// How many jobs a search looked at. It may have ended before the page was full: then `next` goes on with it.
-    /// `None` for a list without a search.
+    /// How many jobs a search looked at, or a list by conditions that no one index has together. It may have ended before
+    /// the page was full: then `next` goes on with it. `None` for a list that an index answers.
     pub scanned: Option<u64>,
 }
 
 /// How many jobs match a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct JobCount {
     /// How many were counted.
     pub count: u64,
-    /// Whether there may be more: the count reached its limit, or a search the bound of what it looks at.
+    /// Whether there may be more: the count reached its limit, or the bound of what is looked at job by job.
     pub capped: bool,
 }
 
-/// How long the search of one page may take. It leaves room for the rest of a request that should take at most 50 ms.
-const PAGE_TIME: Duration = Duration::from_millis(20);
+/// How long the search of one page may take. It leaves room for the rest of a request that should take at most 20 ms.
+const PAGE_TIME: Duration = Duration::from_millis(12);
 /// How long the search of a count may take.
 const COUNT_TIME: Duration = Duration::from_millis(150);
 /// How many jobs a search looks at in any case, so that each page gets on, however busy the host is.

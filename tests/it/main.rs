@@ -24,6 +24,7 @@ mod double;
 mod embedding;
 mod faults;
 mod fleet;
+mod growth;
 mod harness;
 mod jobs;
 mod lifecycle;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::ErrorLabels;
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
@@ -97,6 +96,5 @@ async fn texts(api: &Api, histories: &[BuildHistory]) -> Result<ErrorTexts, Stor
     if errors.is_empty() {
         return Ok(ErrorTexts::new());
     }
-    let records = ErrorLabels::open(api, &errors).await?.records;
-    Ok(records.into_iter().map(|(error, record)| (error, record.seen.text)).collect())
+    super::texts(api, &errors).await
 }

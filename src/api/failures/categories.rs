@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::{ErrorLabels, errors_of};
+use super::records;
 use crate::api::body::Json;
 use crate::api::problem::ApiError;
 use crate::api::query::Segment;
@@ -17,7 +17,7 @@ use crate::domain::{Category, CategoryChange, CategoryEvent, CategoryId, Invalid
 use crate::failures::categories::{Calibration, Labelled, calibrate, library, named};
 use crate::failures::fingerprint;
 use crate::stats::Label;
-use crate::store::{Categories, DayRange};
+use crate::store::{Categories, ErrorRecord, all_errors};
 use crate::wire::failures::{
     CalibrateBody, CategoryBody, CategoryChanged, CategoryListing, CategoryView, NewCategory, Preset, PresetListing,
     TestBody, Tested, ThresholdBody,
@@ -28,21 +28,24 @@ const MOST_LABELLED: usize = 5000;
 
 /// `GET /api/v1/categories`: all categories, each with the number of its errors.
 pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Json<CategoryListing>, ApiError> {
-    let shards = api.history.shards(DayRange::default(), None).await?;
-    let labels = ErrorLabels::open(&api, &errors_of(&shards)).await?;
+    let categories = api.history.categories().await?;
     let mut errors: BTreeMap<Label, usize> = BTreeMap::new();
-    for record in labels.records.values() {
-        *errors.entry(labels.label(record)).or_insert(0) += 1;
-    }
+    let count = |error, record: Option<ErrorRecord>| {
+        if let Some(record) = record {
+            *errors.entry(categories.label(&error, Some(&record))).or_insert(0) += 1;
+        }
+    };
+    let all: Vec<_> = all_errors(&*api.history).await?.into_iter().collect();
+    records(&api, &all, count).await?;
     let count = |label: &Label| errors.get(label).copied().unwrap_or(0);
     let view = |category: &Category| CategoryView {
         category: category.clone(),
         errors: count(&Label::Category(category.id.clone())),
     };
     Ok(axum::Json(CategoryListing {
-        items: labels.categories.categories.iter().map(view).collect(),
-        threshold: api.settings.category_preview.threshold_of(&labels.categories),
-        threshold_is_configured: labels.categories.threshold.is_none(),
+        items: categories.categories.iter().map(view).collect(),
+        threshold: api.settings.category_preview.threshold_of(&categories),
+        threshold_is_configured: categories.threshold.is_none(),
         uncategorised: count(&Label::Uncategorised),
         pending: count(&Label::Pending),
     }))

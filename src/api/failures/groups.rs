@@ -1,17 +1,17 @@
 //! Failures by error, and errors that are similar to a text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::{ErrorLabels, LastDays, Span, errors_of, trend_days, wanted_label};
+use super::{Span, failures_by_error, records, trend_days, trends_of, wanted_label};
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::Fingerprint;
-use crate::stats::KnownErrors;
-use crate::store::ErrorRecord;
+use crate::stats::{Label, StatShard};
+use crate::store::{Categories, DayRange, ErrorRecord, ShardReader};
 use crate::wire::failures::{FailureGroup, FailuresReport};
 
 /// The most groups in one answer.
@@ -31,42 +31,59 @@ pub(in crate::api) async fn groups(
     let digits = params.with("fingerprint", first_digits)?;
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     params.done()?;
-    let shards = span.shards(&api).await?;
-    let labels = ErrorLabels::open(&api, &errors_of(&shards)).await?;
-    let known_errors = labels.known_errors();
-    let wanted = category.map(|text| wanted_label(&known_errors, &text)).transpose()?;
-    let mut counts: BTreeMap<Fingerprint, i64> = BTreeMap::new();
-    for (error, failed) in shards.iter().flat_map(|shard| &shard.counts.failures) {
-        *counts.entry(*error).or_insert(0) += failed.attempts;
-    }
-    let mut items: Vec<FailureGroup> = counts
-        .into_iter()
-        .filter(|(error, _)| wanted.as_ref().is_none_or(|label| known_errors.label(error) == *label))
-        .filter(|(error, _)| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)))
-        .map(|(error, count)| group(error, count, labels.records.get(&error), &known_errors))
-        .collect();
-    items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
-    let total = items.len();
-    items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let categories = api.history.categories().await?;
+    let wanted = category.map(|text| wanted_label(&categories, &text)).transpose()?;
+    let counts = failures_by_error(span.read(&api).await?).await?;
+    let mut errors: Vec<_> = counts.keys().copied().collect();
+    errors.retain(|error| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)));
+    errors.sort_unstable();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (mut items, mut total) = (Vec::new(), 0);
+    let take = |error, record: Option<ErrorRecord>| {
+        let label = categories.label(&error, record.as_ref());
+        if wanted.as_ref().is_none_or(|wanted| *wanted == label) {
+            total += 1;
+            items.push(group(error, counts[&error], record.as_ref(), label, &categories));
+        }
+        // Those that will not be shown are not kept.
+        if items.len() >= 2 * limit {
+            keep_first(&mut items, limit);
+        }
+    };
+    records(&api, &errors, take).await?;
+    keep_first(&mut items, limit);
     if let Some(days) = days {
-        let trends = LastDays::read(&api, days, &span.jobs).await?.trends(|error| *error);
+        let (mut trends, range) = trends_of(&api, days);
+        let shown: BTreeSet<_> = items.iter().map(|group| group.fingerprint).collect();
+        let add = |shard: StatShard| trends.add(&shard, |error| shown.get(error).copied());
+        span.jobs.read(&api, range).await?.each(add).await?;
         items.iter_mut().for_each(|group| group.trend = Some(trends.get(&group.fingerprint)));
     }
     Ok(axum::Json(FailuresReport { items, total }))
+}
+
+/// Keeps the most frequent groups, and of equally frequent ones those that were seen last.
+fn keep_first(items: &mut Vec<FailureGroup>, limit: usize) {
+    items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
+    items.truncate(limit);
 }
 
 fn group(
     fingerprint: Fingerprint,
     count: i64,
     record: Option<&ErrorRecord>,
-    known_errors: &KnownErrors,
+    label: Label,
+    categories: &Categories,
 ) -> FailureGroup {
-    let label = known_errors.label(&fingerprint);
+    let category_name = match &label {
+        Label::Category(id) => categories.get(id).map_or_else(|| id.to_string(), |category| category.name.clone()),
+        other => other.as_str().to_owned(),
+    };
     let seen = record.map(|record| &record.seen);
     FailureGroup {
         fingerprint,
         category: label.as_str().to_owned(),
-        category_name: known_errors.name(&label),
+        category_name,
         count,
         text: seen.map(|seen| seen.text.clone()).unwrap_or_default(),
         first_seen: seen.map(|seen| seen.first_seen),
@@ -101,17 +118,19 @@ pub(in crate::api) async fn similar(
     let vector = preview.vector(&text).await?;
     let limit = usize::try_from(limit).unwrap_or(10);
     let near = api.history.similar_errors(&vector, preview.model(), limit).await?;
-    let errors: Vec<_> = near.iter().map(|n| n.record.seen.fingerprint).collect();
-    let known_errors = ErrorLabels::open(&api, &errors).await?.known_errors();
-    let shards = api.history.shards(crate::store::DayRange::default(), None).await?;
-    let count = |error: &Fingerprint| {
-        shards.iter().filter_map(|shard| shard.counts.failures.get(error)).map(|failed| failed.attempts).sum()
+    let mut counts: BTreeMap<_, i64> = near.iter().map(|near| (near.record.seen.fingerprint, 0)).collect();
+    let add = |shard: StatShard| {
+        for (error, count) in &mut counts {
+            *count += shard.counts.failures.get(error).map_or(0, |failed| failed.attempts);
+        }
     };
+    ShardReader::open(&*api.history, DayRange::default(), None).await?.each(add).await?;
+    let categories = api.history.categories().await?;
     let items: Vec<_> = near
         .iter()
         .map(|neighbour| {
-            let error = neighbour.record.seen.fingerprint;
-            let group = group(error, count(&error), Some(&neighbour.record), &known_errors);
+            let (error, record) = (neighbour.record.seen.fingerprint, Some(&neighbour.record));
+            let group = group(error, counts[&error], record, categories.label(&error, record), &categories);
             FailureGroup { similarity: Some(neighbour.similarity), ..group }
         })
         .collect();

@@ -6,15 +6,17 @@ mod csv;
 mod groups;
 mod stats;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::problem::ApiError;
 use super::query::Params;
 use super::state::Api;
-use crate::domain::{Day, Fingerprint, JobName, QueueName, Timestamp};
+use crate::domain::{Category, Day, Fingerprint, JobName, QueueName, Timestamp};
 use crate::stats::trend::last_days;
-use crate::stats::{DailyTrends, ErrorFacts, KnownErrors, Label, StatShard};
-use crate::store::{Categories, DayRange, ErrorRecord, StoreError};
+use crate::stats::{
+    CategoryLine, CategorySums, Counts, DailyTrends, ErrorFacts, JobStats, KnownErrors, Label, StatShard,
+};
+use crate::store::{Categories, DayRange, ErrorChoice, ErrorRecord, ShardReader, StoreError, WantedErrors};
 pub(super) use builds::{builds, known_regressions, new, regression_of, regressions};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
@@ -36,12 +38,39 @@ struct SpanJobs {
 }
 
 impl SpanJobs {
-    /// The aggregates of these jobs, as far as they were submitted on these days.
-    async fn shards(&self, api: &Api, days: DayRange) -> Result<Vec<StatShard>, StoreError> {
-        let shards = api.history.shards(days, self.name.as_ref()).await?;
-        let Some(queue) = &self.queue else { return Ok(shards) };
+    /// Reads the aggregates of these jobs, as far as they were submitted on these days.
+    async fn read<'a>(&'a self, api: &'a Api, days: DayRange) -> Result<SpanReader<'a>, StoreError> {
+        Ok(SpanReader { shards: ShardReader::open(&*api.history, days, self.name.as_ref()).await?, jobs: self })
+    }
+}
+
+/// Reads the aggregates of a span some at a time.
+struct SpanReader<'a> {
+    shards: ShardReader<'a>,
+    jobs: &'a SpanJobs,
+}
+
+impl SpanReader<'_> {
+    /// Leaves out the counts by error and by queue.
+    fn without_parts(self) -> Self {
+        // Those of a queue are such a part.
+        if self.jobs.queue.is_some() { self } else { Self { shards: self.shards.without_parts(), ..self } }
+    }
+
+    /// The next aggregates; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Vec<StatShard>>, StoreError> {
+        let Some(shards) = self.shards.next().await? else { return Ok(None) };
+        let Some(queue) = &self.jobs.queue else { return Ok(Some(shards)) };
         let shards = shards.into_iter().map(|shard| shard.of_queue(queue.as_ref()));
-        Ok(shards.filter(|shard| !shard.counts.is_zero()).collect())
+        Ok(Some(shards.filter(|shard| !shard.counts.is_zero()).collect()))
+    }
+
+    /// Takes every aggregate, one at a time.
+    async fn each(mut self, mut take: impl FnMut(StatShard)) -> Result<(), StoreError> {
+        while let Some(shards) = self.next().await? {
+            shards.into_iter().for_each(&mut take);
+        }
+        Ok(())
     }
 }
 
@@ -68,33 +97,19 @@ impl Span {
         Ok(Self { days: DayRange { from, to }, jobs: SpanJobs { name, queue } })
     }
 
-    async fn shards(&self, api: &Api) -> Result<Vec<StatShard>, StoreError> {
-        self.jobs.shards(api, self.days).await
+    async fn read<'a>(&'a self, api: &'a Api) -> Result<SpanReader<'a>, StoreError> {
+        self.jobs.read(api, self.days).await
     }
 }
 
 /// The most days of a trend.
 const MOST_DAYS: u64 = 90;
 
-/// The last days, for which each group of failures has its count of each day.
-struct LastDays {
-    days: Vec<Day>,
-    shards: Vec<StatShard>,
-}
-
-impl LastDays {
-    /// Reads the aggregates of the last `count` days, whatever days the rest of the answer is about.
-    async fn read(api: &Api, count: u16, jobs: &SpanJobs) -> Result<Self, StoreError> {
-        let today = api.clock.now().day();
-        let days = last_days(today, count);
-        let range = DayRange { from: days.first().copied(), to: Some(today) };
-        Ok(Self { days, shards: jobs.shards(api, range).await? })
-    }
-
-    /// Counts them by what `key` makes of an error.
-    fn trends<K: Ord + Clone>(self, key: impl Fn(&Fingerprint) -> K) -> DailyTrends<K> {
-        DailyTrends::of(self.days, &self.shards, key)
-    }
+/// The failures of the last `count` days, whatever days the rest of the answer is about, before anything is counted.
+fn trends_of<K: Ord + Clone>(api: &Api, count: u16) -> (DailyTrends<K>, DayRange) {
+    let trends = DailyTrends::new(last_days(api.clock.now().day(), count));
+    let (from, to) = trends.span();
+    (trends, DayRange { from, to })
 }
 
 /// Takes `trend`: the number of days.
@@ -102,60 +117,110 @@ fn trend_days(params: &mut Params) -> Result<Option<u16>, ApiError> {
     Ok(params.number("trend", 1, MOST_DAYS)?.and_then(|days| u16::try_from(days).ok()))
 }
 
-/// All errors that these aggregates name.
-fn errors_of(shards: &[StatShard]) -> Vec<Fingerprint> {
-    let all: BTreeSet<_> = shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect();
-    all.into_iter().collect()
+/// The errors that an aggregate names.
+fn errors_of(shards: &[StatShard]) -> BTreeSet<Fingerprint> {
+    shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect()
 }
 
-/// The records of errors in history, and the categories.
-struct ErrorLabels {
-    records: BTreeMap<Fingerprint, ErrorRecord>,
+/// Counts failed attempts by error.
+async fn failures_by_error(shards: SpanReader<'_>) -> Result<HashMap<Fingerprint, i64>, StoreError> {
+    let mut counts = HashMap::new();
+    let add = |shard: StatShard| {
+        for (error, failed) in &shard.counts.failures {
+            *counts.entry(*error).or_insert(0) += failed.attempts;
+        }
+    };
+    shards.each(add).await?;
+    Ok(counts)
+}
+
+/// The records of these errors, some at a time, without their vectors.
+async fn records(
+    api: &Api,
+    errors: &[Fingerprint],
+    mut take: impl FnMut(Fingerprint, Option<ErrorRecord>),
+) -> Result<(), StoreError> {
+    const AT_ONCE: usize = 500;
+    for part in errors.chunks(AT_ONCE) {
+        let found = api.history.errors_without_vectors(part).await?;
+        part.iter().zip(found).for_each(|(error, record)| take(*error, record));
+    }
+    Ok(())
+}
+
+/// What history knows of errors, looked up as they come.
+struct ErrorLabels<'a> {
+    api: &'a Api,
     categories: Categories,
+    known: KnownErrors,
 }
 
-impl ErrorLabels {
-    async fn open(api: &Api, errors: &[Fingerprint]) -> Result<Self, StoreError> {
-        const AT_ONCE: usize = 500;
-        let mut records = BTreeMap::new();
-        for part in errors.chunks(AT_ONCE) {
-            let found = api.history.errors_without_vectors(part).await?;
-            records.extend(found.into_iter().flatten().map(|record| (record.seen.fingerprint, record)));
-        }
-        Ok(Self { records, categories: api.history.categories().await? })
+impl<'a> ErrorLabels<'a> {
+    /// The most errors that are kept in mind: more than a day has that recur on the next one.
+    const MOST_KEPT: usize = 10_000;
+
+    async fn open(api: &'a Api) -> Result<ErrorLabels<'a>, StoreError> {
+        let categories = api.history.categories().await?;
+        let names = categories.categories.iter().map(|c| (c.id.clone(), c.name.clone())).collect();
+        Ok(Self { api, categories, known: KnownErrors { errors: BTreeMap::new(), names } })
     }
 
-    fn label(&self, record: &ErrorRecord) -> Label {
-        if record.seen.fingerprint == Fingerprint::OTHER {
-            return Label::Uncategorised;
+    /// Looks these errors up, unless they are in mind. What it answers has all of them that are known.
+    async fn know(&mut self, errors: &BTreeSet<Fingerprint>) -> Result<&KnownErrors, StoreError> {
+        if self.known.errors.len() + errors.len() > Self::MOST_KEPT {
+            self.known.errors.retain(|error, _| errors.contains(error));
         }
-        match &record.knowledge {
-            None => Label::Pending,
-            // A category that was just removed no longer counts.
-            Some(known) => match known.category.as_ref().filter(|id| self.categories.get(id).is_some()) {
-                Some(id) => Label::Category(id.clone()),
-                None => Label::Uncategorised,
-            },
-        }
-    }
-
-    fn known_errors(&self) -> KnownErrors {
-        let facts = |record: &ErrorRecord| ErrorFacts {
-            label: self.label(record),
-            text: record.seen.text.clone(),
-            first_seen: record.seen.first_seen,
-            last_seen: record.seen.last_seen,
+        let new: Vec<_> = errors.iter().filter(|error| !self.known.errors.contains_key(*error)).copied().collect();
+        let Self { api, categories, known } = self;
+        let take = |error: Fingerprint, record: Option<ErrorRecord>| {
+            let label = categories.label(&error, record.as_ref());
+            let facts =
+                record.map(|r| ErrorFacts { label, first_seen: r.seen.first_seen, last_seen: r.seen.last_seen });
+            known.errors.extend(facts.map(|facts| (error, facts)));
         };
-        KnownErrors {
-            errors: self.records.iter().map(|(fingerprint, record)| (*fingerprint, facts(record))).collect(),
-            names: self.categories.categories.iter().map(|c| (c.id.clone(), c.name.clone())).collect(),
-        }
+        records(api, &new, take).await?;
+        Ok(&self.known)
     }
 }
 
-/// Looks up in history the errors that these aggregates name.
-pub(super) async fn known_errors(api: &Api, shards: &[StatShard]) -> Result<KnownErrors, StoreError> {
-    Ok(ErrorLabels::open(api, &errors_of(shards)).await?.known_errors())
+/// What the aggregates of these days say of each category.
+pub(super) async fn failing_categories(api: &Api, days: DayRange) -> Result<Vec<CategoryLine>, StoreError> {
+    let jobs = SpanJobs { name: None, queue: None };
+    sum_categories(api, &mut jobs.read(api, days).await?, CategorySums::default(), |_| ()).await
+}
+
+/// Adds aggregates up by category. `also` takes each of them afterwards.
+async fn sum_categories(
+    api: &Api,
+    shards: &mut SpanReader<'_>,
+    mut sums: CategorySums,
+    mut also: impl FnMut(StatShard),
+) -> Result<Vec<CategoryLine>, StoreError> {
+    let mut labels = ErrorLabels::open(api).await?;
+    while let Some(part) = shards.next().await? {
+        let known = labels.know(&errors_of(&part)).await?;
+        part.iter().for_each(|shard| sums.add(shard, known));
+        part.into_iter().for_each(&mut also);
+    }
+    Ok(sums.lines(&labels.known, &texts(api, &sums.examples()).await?))
+}
+
+/// What these errors say.
+async fn texts(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap<Fingerprint, String>, StoreError> {
+    let mut texts = BTreeMap::new();
+    let take = |error, record: Option<ErrorRecord>| texts.extend(record.map(|record| (error, record.seen.text)));
+    records(api, errors, take).await?;
+    Ok(texts)
+}
+
+/// The statistics of all jobs together, with the original's names.
+pub(super) async fn job_stats(api: &Api) -> Result<JobStats, StoreError> {
+    let jobs = SpanJobs { name: None, queue: None };
+    let mut counts = Counts::default();
+    let mut shards = jobs.read(api, DayRange::default()).await?;
+    let add = |shard: StatShard| counts.add(&shard.counts.without_parts());
+    let lines = sum_categories(api, &mut shards, CategorySums::default(), add).await?;
+    Ok(JobStats::of(&counts, lines))
 }
 
 /// The categories of these errors, as JSON names them.
@@ -163,47 +228,47 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
     if errors.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let known_errors = ErrorLabels::open(api, errors).await?.known_errors();
-    Ok(errors.iter().map(|error| (*error, known_errors.label(error).as_str().to_owned())).collect())
+    let mut labels = ErrorLabels::open(api).await?;
+    let known = labels.know(&errors.iter().copied().collect()).await?;
+    Ok(errors.iter().map(|error| (*error, known.label(error).as_str().to_owned())).collect())
 }
 
-/// The errors that a client selects: by category, by the first digits of a fingerprint, or by both.
-/// Empty when it gives neither. If it gives either and no error matches, that is the client's mistake.
+/// The errors that a client selects: by category, by the first digits of a fingerprint, or by both; `None` when it gives
+/// neither. If it gives either and no error matches, that is the client's mistake.
 pub(super) async fn chosen_errors(
     api: &Api,
     category: Option<&str>,
     fingerprint: Option<&str>,
-) -> Result<Vec<Fingerprint>, ApiError> {
+) -> Result<Option<ErrorChoice>, ApiError> {
     if category.is_none() && fingerprint.is_none() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let shards = api.history.shards(DayRange::default(), None).await?;
-    let known_errors = known_errors(api, &shards).await?;
-    let label = category.map(|text| wanted_label(&known_errors, text)).transpose()?;
-    let digits = fingerprint.map(str::to_ascii_lowercase);
-    let mut chosen = errors_of(&shards);
-    chosen.retain(|error| label.as_ref().is_none_or(|label| known_errors.label(error) == *label));
-    chosen.retain(|error| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)));
-    if chosen.is_empty() {
+    let label = match category {
+        Some(text) => Some(wanted_label(&api.history.categories().await?, text)?),
+        None => None,
+    };
+    let wanted = WantedErrors { label, digits: fingerprint.map(str::to_ascii_lowercase) };
+    let chosen = api.history.choose_errors(&wanted).await?;
+    if chosen == ErrorChoice::These(Vec::new()) {
         let detail = match fingerprint {
             Some(digits) => format!("no attempt has failed with an error {digits:?}; see GET /api/v1/failures"),
             None => format!("no attempt has failed with an error of the category {:?}", category.unwrap_or_default()),
         };
         return Err(ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_error", detail));
     }
-    if digits.is_some_and(|digits| digits.len() < 4) {
+    if fingerprint.is_some_and(|digits| digits.len() < 4) {
         return Err(ApiError::bad_request("invalid_query", "fingerprint: give at least its first 4 digits"));
     }
-    Ok(chosen)
+    Ok(Some(chosen))
 }
 
 /// A category by id or name, `uncategorised` or `pending`.
-fn wanted_label(known_errors: &KnownErrors, text: &str) -> Result<Label, ApiError> {
+fn wanted_label(categories: &Categories, text: &str) -> Result<Label, ApiError> {
     if let Some(label) = [Label::Uncategorised, Label::Pending].into_iter().find(|label| label.as_str() == text) {
         return Ok(label);
     }
-    let found = known_errors.names.iter().find(|(id, name)| id.as_str() == text || name.eq_ignore_ascii_case(text));
-    found.map(|(id, _)| Label::Category(id.clone())).ok_or_else(|| {
+    let is_it = |c: &&Category| c.id.as_str() == text || c.name.eq_ignore_ascii_case(text);
+    categories.categories.iter().find(is_it).map(|found| Label::Category(found.id.clone())).ok_or_else(|| {
         let detail = format!("there is no category {text:?}; see GET /api/v1/categories");
         ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_category", detail)
     })

@@ -1,6 +1,5 @@
 //! `GET /api/v1/stats/{what}`: as JSON or, with `Accept: text/csv` or `?format=csv`, as CSV lines.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,13 +8,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::csv::csv;
-use super::{LastDays, Span, known_errors, trend_days};
+use super::{ErrorLabels, Span, errors_of, sum_categories, trend_days, trends_of};
 use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
 use crate::api::throughput::MOST_MINUTES;
-use crate::domain::{JobName, JobOptions};
-use crate::stats::{Counts, StatShard, Trend, categories, co_running, sizing, survival};
+use crate::domain::JobOptions;
+use crate::stats::{CategorySums, CostSums, DailyTrends, NameSums, Trend, co_running, sizing, survival};
+use crate::store::StoreError;
 use crate::wire::failures::{AttemptsReport, CategoriesReport, CostReport, DurationsReport};
 
 /// The statistics that there are: the last part of the path.
@@ -41,39 +41,56 @@ pub(in crate::api) async fn stats(
         );
         return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail));
     }
-    let shards = span.shards(&api).await?;
+    let mut shards = span.read(&api).await?;
+    let mut names = NameSums::default();
+    if what == "categories" {
+        let mut items = sum_categories(&api, &mut shards, CategorySums::with_examples(), |_| ()).await?;
+        if let Some(days) = days {
+            let trends = category_trends(&api, days, &span).await?;
+            items.iter_mut().for_each(|line| line.trend = Trend::Daily(trends.get(&line.category)));
+        }
+        return form.answer(&items.clone(), CategoriesReport { items });
+    }
+    if what == "cost" {
+        let (mut sums, mut labels) = (CostSums::default(), ErrorLabels::open(&api).await?);
+        while let Some(part) = shards.next().await? {
+            let known = labels.know(&errors_of(&part)).await?;
+            part.iter().for_each(|shard| sums.add(shard, known));
+            part.into_iter().for_each(|shard| names.add(shard));
+        }
+        let items = sums.lines(&names.0);
+        return form.answer(&items.clone(), CostReport { items, sizes: sizing::sizes(&names.0) });
+    }
+    shards.without_parts().each(|shard| names.add(shard)).await?;
+    let names = names.0;
     match what {
         "attempts" => {
-            let names = by_name(&shards);
             let items = survival::attempts(&names);
             let asked = asked.and_then(|n| u32::try_from(n).ok()).unwrap_or(5);
             let worth = survival::is_worth(&items, asked);
             form.answer(&items.clone(), AttemptsReport { items, worth, caveat: survival::caveat(&names) })
         }
         "concurrency" => {
-            let report = co_running::beside(&by_name(&shards));
+            let report = co_running::beside(&names);
             form.answer(&report.levels.clone(), report)
         }
-        "categories" => {
-            let mut items = categories::categories(&shards, &known_errors(&api, &shards).await?);
-            if let Some(days) = days {
-                let last = LastDays::read(&api, days, &span.jobs).await?;
-                let known = known_errors(&api, &last.shards).await?;
-                let trends = last.trends(|error| known.label(error).as_str().to_owned());
-                items.iter_mut().for_each(|line| line.trend = Trend::Daily(trends.get(&line.category)));
-            }
-            form.answer(&items.clone(), CategoriesReport { items })
-        }
-        "cost" => {
-            let names = by_name(&shards);
-            let items = categories::cost(&names, &known_errors(&api, &shards).await?);
-            form.answer(&items.clone(), CostReport { items, sizes: sizing::sizes(&names) })
-        }
         _ => {
-            let items = sizing::durations(&by_name(&shards));
+            let items = sizing::durations(&names);
             form.answer(&items.clone(), DurationsReport { items })
         }
     }
+}
+
+/// Failures of each of the last days by category.
+async fn category_trends(api: &Api, days: u16, span: &Span) -> Result<DailyTrends<String>, StoreError> {
+    let (mut trends, range) = trends_of(api, days);
+    let mut shards = span.jobs.read(api, range).await?;
+    let mut labels = ErrorLabels::open(api).await?;
+    while let Some(part) = shards.next().await? {
+        let known = labels.know(&errors_of(&part)).await?;
+        part.iter().for_each(|shard| trends.add(shard, |error| Some(known.label(error).as_str().to_owned())));
+    }
+    Ok(trends)
 }
 
 /// `GET /api/v1/stats/throughput`: what happened in each of the last minutes.
@@ -89,14 +106,6 @@ pub(in crate::api) async fn throughput(
     api.throughput.ask().await;
     let report = api.throughput.report(minutes, api.clock.now());
     form.answer(&report.items.clone(), report)
-}
-
-fn by_name(shards: &[StatShard]) -> BTreeMap<JobName, Counts> {
-    let mut names: BTreeMap<JobName, Counts> = BTreeMap::new();
-    for shard in shards {
-        names.entry(shard.key.name.clone()).or_default().add(&shard.counts);
-    }
-    names
 }
 
 /// The format of the answer.

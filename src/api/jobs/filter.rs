@@ -6,7 +6,7 @@ use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::outcome::signal_number;
 use crate::domain::{GroupName, JobName, JobOptions, QueueName, Timestamp, WorkerId};
-use crate::store::{JobFilter, Search};
+use crate::store::{ErrorChoice, JobFilter, Search};
 use crate::wire::JobSelection;
 
 /// The longest text to look for, in characters.
@@ -52,8 +52,14 @@ pub(in crate::api) async fn filter(api: &Api, selection: JobSelection) -> Result
         return wrong(format!("signal: must be 1 to {LAST_SIGNAL}"));
     }
     let (category, fingerprint) = (selection.category.as_deref(), selection.fingerprint.as_deref());
+    let (errors, label) = match failures::chosen_errors(api, category, fingerprint).await? {
+        None => (Vec::new(), None),
+        Some(ErrorChoice::These(errors)) => (errors, None),
+        Some(ErrorChoice::AllOf(label)) => (Vec::new(), Some(label)),
+    };
     Ok(JobFilter {
-        errors: failures::chosen_errors(api, category, fingerprint).await?,
+        errors,
+        label,
         states: selection.state,
         name: selection.name,
         group: selection.group,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::filter::{filter, selection};
+use crate::api::failures;
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
@@ -61,8 +62,16 @@ pub(in crate::api) async fn list(
 /// The job whose id is the text of a search, if it meets the filter. It makes the first page alone, because the search
 /// for the text in other jobs may have a long way to it. The pages after it leave it out.
 async fn found_at_once(api: &Api, filter: &JobFilter, id: &JobId) -> Result<Option<JobSummary>, ApiError> {
-    let record = api.history.job_without_result(id).await?;
-    Ok(record.filter(|record| filter.takes(record)).map(|record| record.summary()))
+    let Some(record) = api.history.job_without_result(id).await?.filter(|record| filter.takes(record)) else {
+        return Ok(None);
+    };
+    if let Some(label) = &filter.label {
+        let labels = failures::labels(api, record.errors().as_slice()).await?;
+        if !labels.values().any(|its| its == label.as_str()) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(record.summary()))
 }
 
 /// `GET /api/v1/jobs:count`.

@@ -161,7 +161,11 @@ pub(super) async fn job_names(connector: &Connector) -> Result<Vec<NameSummary>,
 }
 
 /// The keys of the aggregates of these days, in order.
-async fn keys(connector: &Connector, days: DayRange, name: Option<&JobName>) -> Result<Vec<ShardKey>, StoreError> {
+pub(super) async fn keys(
+    connector: &Connector,
+    days: DayRange,
+    name: Option<&JobName>,
+) -> Result<Vec<ShardKey>, StoreError> {
     let names = match name {
         Some(name) => vec![name.clone()],
         None => directory::names(connector).await?,
@@ -185,13 +189,13 @@ async fn keys(connector: &Connector, days: DayRange, name: Option<&JobName>) -> 
 
 pub(super) async fn shards(
     connector: &Connector,
-    days: DayRange,
-    name: Option<&JobName>,
+    keys: &[ShardKey],
+    decode: fn(&[u8]) -> Result<StatShard, StoreError>,
 ) -> Result<Vec<StatShard>, StoreError> {
-    let found = each(keys(connector, days, name).await?, |key| async move {
-        let found = connector.get(Room::Aggregates, &documents::shard_key(&key)).await?;
+    let found = each(keys, |key| async move {
+        let found = connector.get(Room::Aggregates, &documents::shard_key(key)).await?;
         // The directory is written first: a day may be in it a moment before its aggregate is there.
-        found.map(|found| codec::shard(&found.body)).transpose()
+        found.map(|found| decode(&found.body)).transpose()
     });
     Ok(found.await?.into_iter().flatten().collect())
 }

@@ -51,6 +51,7 @@ mod setup;
 mod similar;
 mod term;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,8 +61,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Categories, Commit, DayRange, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage, JobRecord, Learned,
-    Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorChoice, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage,
+    JobRecord, Learned, Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term,
+    Versioned, WantedErrors,
 };
 use crate::domain::{
     Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Secret, Timestamp, WriteDurability,
@@ -157,6 +159,16 @@ impl CouchbaseStore {
         self.indexing.settled().await;
     }
 
+    /// The filter with each error of its label, as the index knows errors alone. `None` when there is no such error.
+    async fn with_named_errors<'f>(&self, filter: &'f JobFilter) -> Result<Option<Cow<'f, JobFilter>>, StoreError> {
+        let Some(label) = &filter.label else { return Ok(Some(Cow::Borrowed(filter))) };
+        let wanted = WantedErrors { label: Some(label.clone()), digits: None };
+        let ErrorChoice::These(mut errors) = self.choose_errors(&wanted).await? else { return Ok(None) };
+        errors.retain(|error| filter.errors.is_empty() || filter.errors.contains(error));
+        let filter = JobFilter { errors, label: None, ..filter.clone() };
+        Ok((!filter.errors.is_empty()).then_some(Cow::Owned(filter)))
+    }
+
     /// Whether the cluster runs queries: lists of jobs and scans need them.
     ///
     /// # Errors
@@ -184,11 +196,13 @@ impl History for CouchbaseStore {
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<JobPage, StoreError> {
         let start = page.cursor.as_deref().map(documents::from_cursor).transpose()?;
         let limit = page.limit.clamp(1, PageRequest::MAX);
+        let Some(filter) = &self.with_named_errors(filter).await? else { return Ok(JobPage::default()) };
         let page = history::jobs(&self.connector, filter, start.as_deref(), limit).await;
         page.inspect_err(|e| self.indexing.failed(e))
     }
 
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
+        let Some(filter) = &self.with_named_errors(filter).await? else { return Ok(JobCount::default()) };
         let count = history::count(&self.connector, filter, most).await;
         count.inspect_err(|e| self.indexing.failed(e))
     }
@@ -205,8 +219,16 @@ impl History for CouchbaseStore {
         history::job_names(&self.connector).await
     }
 
-    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError> {
-        history::shards(&self.connector, days, name).await
+    async fn shard_keys_of(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<ShardKey>, StoreError> {
+        history::keys(&self.connector, days, name).await
+    }
+
+    async fn shards_by_key(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError> {
+        history::shards(&self.connector, keys, super::codec::shard).await
+    }
+
+    async fn shards_without_parts(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError> {
+        history::shards(&self.connector, keys, super::codec::shard_without_parts).await
     }
 
     async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError> {
@@ -219,6 +241,10 @@ impl History for CouchbaseStore {
 
     async fn errors(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
         errors::errors(&self.connector, fingerprints).await
+    }
+
+    async fn choose_errors(&self, wanted: &WantedErrors) -> Result<ErrorChoice, StoreError> {
+        super::shard_reader::choose_errors(self, wanted).await
     }
 
     async fn categories(&self) -> Result<Categories, StoreError> {

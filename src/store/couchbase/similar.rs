@@ -26,7 +26,7 @@ use super::query::MissingIndexes;
 use super::session::{Connector, Session};
 use super::{CouchbaseSettings, errors, history};
 use crate::domain::Fingerprint;
-use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError};
+use crate::store::{DayRange, ErrorRecord, Neighbour, StoreError, codec};
 
 /// How long a search may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,15 +76,15 @@ impl VectorIndex {
                 }
             }
         }
-        let (all, held) = tokio::join!(by_comparing(connector, vector, model), count(connector, vector.len(), model));
-        let mut all = all?;
+        let (compared, held) =
+            tokio::join!(by_comparing(connector, vector, model, k), count(connector, vector.len(), model));
+        let (nearest, all) = compared?;
         match held {
-            Ok(held) if held >= all.len() as u64 => self.set_held(Some(model)),
-            Ok(held) => tracing::debug!(held, of = all.len(), "the vector search index is being built"),
+            Ok(held) if held >= all => self.set_held(Some(model)),
+            Ok(held) => tracing::debug!(held, of = all, "the vector search index is being built"),
             Err(reason) => tracing::debug!("the vector search index is of no use: {reason}"),
         }
-        all.truncate(k);
-        Ok(all)
+        Ok(nearest)
     }
 
     fn is_held(&self, model: &str) -> bool {
@@ -96,11 +96,28 @@ impl VectorIndex {
     }
 }
 
-/// Compares with every error that the aggregates name: exact, by key-value reads alone.
-async fn by_comparing(connector: &Connector, vector: &[f32], model: &str) -> Result<Vec<Neighbour>, StoreError> {
-    let shards = history::shards(connector, DayRange::default(), None).await?;
-    let all: BTreeSet<_> = shards.iter().flat_map(|s| s.counts.failures.keys().copied()).collect();
-    compared(connector, all, vector, model).await
+/// Compares with every error that the aggregates name: exact, by key-value reads alone, some of them at a time. Answers
+/// the nearest ones, and how many it has compared with.
+async fn by_comparing(
+    connector: &Connector,
+    vector: &[f32],
+    model: &str,
+    k: usize,
+) -> Result<(Vec<Neighbour>, u64), StoreError> {
+    const AT_ONCE: usize = 32;
+    let (mut seen, mut all) = (BTreeSet::new(), 0);
+    let mut nearest = Vec::new();
+    for keys in history::keys(connector, DayRange::default(), None).await?.chunks(AT_ONCE) {
+        let shards = history::shards(connector, keys, codec::shard).await?;
+        let errors = shards.iter().flat_map(|s| s.counts.failures.keys().copied());
+        let new: BTreeSet<_> = errors.filter(|error| seen.insert(*error)).collect();
+        let compared = compared(connector, new, vector, model).await?;
+        all += compared.len() as u64;
+        nearest.extend(compared);
+        nearest.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+        nearest.truncate(k);
+    }
+    Ok((nearest, all))
 }
 
 /// Of these errors, those that the model knows, the best first.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::corrupt;
 use crate::domain::{JobBody, JobId, JobName, Timestamp};
-use crate::stats::StatShard;
+use crate::stats::{ShardKey, StatShard};
 use crate::store::{DayRange, JobRecord, NameSummary, StoreError, codec};
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
@@ -40,13 +40,11 @@ pub(super) fn bodies(c: &Connection, ids: &[JobId]) -> Read<Vec<Option<JobBody>>
     Ok(Ok(bodies))
 }
 
-/// The sums come from the shards (a few numbers for each name and day), the ids from indexes.
+/// The sums are kept by name, the ids come from indexes.
 pub(super) fn job_names(c: &Connection) -> Read<Vec<NameSummary>> {
     let transaction = c.unchecked_transaction()?;
-    let mut sums = c.prepare_cached(
-        "SELECT name, sum(waiting), sum(active), sum(completed), sum(failed)
-         FROM history_shards INDEXED BY history_shards_by_name GROUP BY name ORDER BY name",
-    )?;
+    let mut sums =
+        c.prepare_cached("SELECT name, waiting, active, completed, failed FROM history_names ORDER BY name")?;
     let mut rows = sums.query([])?;
     let mut names = Vec::new();
     while let Some(row) = rows.next()? {
@@ -95,13 +93,14 @@ fn ids(select: &mut rusqlite::Statement<'_>, name: &str) -> rusqlite::Result<Ids
     Ok(Ok((first, ids)))
 }
 
-pub(super) fn shards(c: &Connection, days: DayRange, name: Option<&JobName>) -> Read<Vec<StatShard>> {
+/// The keys of the aggregates of these days, in order, from an index.
+pub(super) fn shard_keys(c: &Connection, days: DayRange, name: Option<&JobName>) -> Read<Vec<ShardKey>> {
     let from = days.from.map_or(i64::MIN, |d| d.start().as_millis());
     let to = days.to.map_or(i64::MAX, |d| d.start().as_millis());
     let sql = match name {
-        None => "SELECT document FROM history_shards WHERE day BETWEEN ?1 AND ?2 ORDER BY day, name",
+        None => "SELECT day, name FROM history_shards WHERE day BETWEEN ?1 AND ?2 ORDER BY day, name",
         Some(_) => {
-            "SELECT document FROM history_shards INDEXED BY history_shards_by_name
+            "SELECT day, name FROM history_shards INDEXED BY history_shards_by_name
              WHERE day BETWEEN ?1 AND ?2 AND name = ?3 ORDER BY day"
         }
     };
@@ -112,12 +111,65 @@ pub(super) fn shards(c: &Connection, days: DayRange, name: Option<&JobName>) -> 
         Some(name) => vec![&from, &to, name],
     };
     let mut rows = select.query(&*values)?;
-    let mut shards = Vec::new();
+    let mut keys = Vec::new();
     while let Some(row) = rows.next()? {
-        match codec::shard(row.get_ref(0)?.as_blob()?) {
-            Ok(shard) => shards.push(shard),
+        match JobName::parse(row.get_ref(1)?.as_str()?) {
+            Ok(name) => keys.push(ShardKey { day: Timestamp::from_millis(row.get(0)?).day(), name }),
+            Err(e) => return Ok(Err(corrupt("a job name", e))),
+        }
+    }
+    Ok(Ok(keys))
+}
+
+pub(super) fn shards(
+    c: &Connection,
+    keys: &[ShardKey],
+    decode: fn(&[u8]) -> Result<StatShard, StoreError>,
+) -> Read<Vec<StatShard>> {
+    let mut select = c.prepare_cached("SELECT document FROM history_shards WHERE day = ?1 AND name = ?2")?;
+    let mut shards = Vec::with_capacity(keys.len());
+    for ShardKey { day, name } in keys {
+        let shard =
+            select.query_row((day.start().as_millis(), name.as_str()), |row| Ok(decode(row.get_ref(0)?.as_blob()?)));
+        match shard.optional()?.transpose() {
+            Ok(shard) => shards.extend(shard),
             Err(e) => return Ok(Err(e)),
         }
     }
     Ok(Ok(shards))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sqlite::{Durability, Sqlite};
+    use crate::store::History;
+    use crate::store::embedded::{EmbeddedStore, schema};
+
+    /// The tables of this version's predecessor.
+    const BEFORE: usize = 7;
+
+    #[tokio::test]
+    async fn the_sums_of_a_name_follow_its_aggregates_those_of_older_tables_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        db.migrate("history", &schema::STEPS[..BEFORE]).await.unwrap();
+        let run = async |sql: &'static str| db.write(move |c| c.execute_batch(sql)).await.unwrap();
+        run("INSERT INTO history_jobs VALUES ('x', 'a', 'waiting', 5, 0, 1, x'00', x'00', x'00', NULL, NULL, NULL);
+             INSERT INTO history_shards VALUES (0, 'a', 1, 1, 0, 2, 3, x'00'), (86400000, 'a', 1, 0, 4, 5, 0, x'00'),
+                 (0, 'b', 1, 9, 9, 9, 9, x'00');")
+        .await;
+        let store = EmbeddedStore::open(db.clone()).await.unwrap();
+        let sums = async || {
+            let names = store.job_names().await.unwrap();
+            assert_eq!(names.len(), 1, "the other has no jobs any more");
+            (names[0].waiting, names[0].active, names[0].completed, names[0].failed)
+        };
+        assert_eq!(sums().await, (1, 4, 7, 3));
+        run("UPDATE history_shards SET waiting = 0, active = 1 WHERE day = 0 AND name = 'a';
+             INSERT INTO history_shards VALUES (172800000, 'a', 1, 0, 0, 1, 1, x'00') ON CONFLICT DO NOTHING;
+             INSERT INTO history_shards VALUES (172800000, 'a', 1, 5, 5, 5, 5, x'00') ON CONFLICT DO NOTHING;
+             UPDATE history_shards SET document = x'01';")
+        .await;
+        assert_eq!(sums().await, (0, 5, 8, 4));
+    }
 }

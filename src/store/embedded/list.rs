@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, VecDeque};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::corrupt;
-use super::history;
+use super::{corrupt, history, labels};
 use crate::domain::{Fingerprint, JobState, Timestamp};
+use crate::stats::Label;
 use crate::store::search::ScanBound;
-use crate::store::{JobCount, JobFilter, JobPage, JobSummary, StoreError, StoreErrorKind, codec};
+use crate::store::{Categories, JobCount, JobFilter, JobPage, JobSummary, StoreError, StoreErrorKind, codec};
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 
@@ -73,53 +73,108 @@ impl std::fmt::Display for ListCursor {
     }
 }
 
-/// One page. A search ends it early when it has looked at enough jobs.
+/// One page. It ends early when it has looked at enough jobs one by one.
 pub(super) fn jobs(c: &Connection, filter: &JobFilter, start: Option<ListCursor>, limit: usize) -> Read<JobPage> {
     let transaction = c.unchecked_transaction()?;
-    let is_search = !filter.search.is_empty();
+    let is_bounded = looks_at_each(filter);
     // Asks for one more, to know whether there is another page.
-    let mut list = Merged::new(filter, start, Columns::Line, if is_search { SEARCH_BATCH } else { limit + 1 });
+    let mut list = Merged::new(filter, start, Columns::Line, if is_bounded { SEARCH_BATCH } else { limit + 1 });
+    let conditions = match Conditions::of(c, filter)? {
+        Ok(conditions) => conditions,
+        Err(e) => return Ok(Err(e)),
+    };
     let mut bound = ScanBound::of_page();
-    let mut page = JobPage { items: Vec::new(), next: None, scanned: None };
+    let mut page = JobPage::default();
     let mut last = None;
-    while let Some((place, line)) = list.next(c)? {
-        if page.items.len() == limit || (is_search && bound.is_reached()) {
+    while let Some(row) = list.next(c)? {
+        if page.items.len() == limit || (is_bounded && bound.is_reached()) {
             page.next = last.as_ref().map(ListCursor::to_string);
             break;
         }
         bound.count();
-        match read_line(c, filter, &place, &line)? {
+        match conditions.find(c, &row)? {
             Ok(found) => page.items.extend(found),
             Err(e) => return Ok(Err(e)),
         }
-        last = Some(place);
+        last = Some(row.place);
     }
     transaction.finish()?;
-    page.scanned = is_search.then(|| bound.scanned());
+    let is_search = !filter.search.is_empty();
+    let ended_early = page.next.is_some() && page.items.len() < limit;
+    page.scanned = (is_search || ended_early).then(|| bound.scanned());
     Ok(Ok(page))
 }
 
 /// Counts jobs, up to `most`. Without a search it reads indexes only, or those and the state of each job of an error.
 pub(super) fn count(c: &Connection, filter: &JobFilter, most: usize) -> Read<JobCount> {
     let transaction = c.unchecked_transaction()?;
-    let is_search = !filter.search.is_empty();
+    let (is_search, is_bounded) = (!filter.search.is_empty(), looks_at_each(filter));
     let columns = if is_search { Columns::Line } else { Columns::Place };
-    let mut list = Merged::new(filter, None, columns, if is_search { SEARCH_BATCH } else { COUNT_BATCH });
+    let mut list = Merged::new(filter, None, columns, if is_bounded { SEARCH_BATCH } else { COUNT_BATCH });
+    let conditions = match Conditions::of(c, filter)? {
+        Ok(conditions) => conditions,
+        Err(e) => return Ok(Err(e)),
+    };
     let mut bound = ScanBound::of_count();
     let (mut count, mut capped) = (0, false);
-    while let Some((place, line)) = list.next(c)? {
-        if count == most || (is_search && bound.is_reached()) {
+    while let Some(row) = list.next(c)? {
+        if count == most || (is_bounded && bound.is_reached()) {
             capped = true;
             break;
         }
         bound.count();
-        match if is_search { read_line(c, filter, &place, &line)?.map(|found| found.is_some()) } else { Ok(true) } {
-            Ok(found) => count += usize::from(found),
+        let is_counted = match is_search {
+            true => conditions.find(c, &row)?.map(|found| found.is_some()),
+            false => conditions.hold(c, &row)?,
+        };
+        match is_counted {
+            Ok(is_counted) => count += usize::from(is_counted),
             Err(e) => return Ok(Err(e)),
         }
     }
     transaction.finish()?;
     Ok(Ok(JobCount { count: count as u64, capped }))
+}
+
+/// Whether a list must look at jobs one by one, because no one index has all of its conditions. Then most of the jobs
+/// that it looks at may not meet them, so each page looks at a bounded number of them.
+fn looks_at_each(filter: &JobFilter) -> bool {
+    let JobFilter { states: _, name, group, since: _, until: _, errors, label, search } = filter;
+    !search.is_empty() || !errors.is_empty() || label.is_some() || (group.is_some() && name.is_some())
+}
+
+/// What the rows of a range must still be looked at for.
+struct Conditions<'f> {
+    filter: &'f JobFilter,
+    /// The label of an error that the job must have met, with the categories of now.
+    label: Option<(&'f Label, Categories)>,
+}
+
+impl<'f> Conditions<'f> {
+    fn of(c: &Connection, filter: &'f JobFilter) -> Read<Self> {
+        let label = match &filter.label {
+            None => Ok(None),
+            Some(label) => labels::categories(c)?.map(|categories| Some((label, categories))),
+        };
+        Ok(label.map(|label| Self { filter, label }))
+    }
+
+    /// Whether a job meets all conditions but for the search.
+    fn hold(&self, c: &Connection, row: &Row) -> Read<bool> {
+        match &self.label {
+            Some((label, categories)) if row.fits => labels::has_met(c, &row.place.id, label, categories),
+            _ => Ok(Ok(row.fits)),
+        }
+    }
+
+    /// Reads a job's line; `None` if it does not meet all conditions.
+    fn find(&self, c: &Connection, row: &Row) -> Read<Option<JobSummary>> {
+        match self.hold(c, row)? {
+            Ok(true) => read_line(c, self.filter, &row.place, &row.line),
+            Ok(false) => Ok(Ok(None)),
+            Err(e) => Ok(Err(e)),
+        }
+    }
 }
 
 /// Reads a job's line; `None` if it is not one that is looked for.
@@ -174,7 +229,14 @@ enum Columns {
     Line,
 }
 
-type Row = (ListCursor, Vec<u8>);
+/// What is read of a job.
+struct Row {
+    place: ListCursor,
+    /// Whether the job meets the conditions that the index does not have.
+    fits: bool,
+    /// Empty unless it is read and fits.
+    line: Vec<u8>,
+}
 
 impl<'f> Merged<'f> {
     /// A list that starts after `start` and reads about `batch` jobs at once, from all ranges together.
@@ -202,11 +264,12 @@ impl<'f> Merged<'f> {
                 range.read_on(c, self.filter, self.columns, self.batch)?;
             }
             let newest = self.ranges.iter_mut().filter(|range| !range.rows.is_empty());
-            let newest = newest.max_by(|a, b| a.rows.front().map(|row| &row.0).cmp(&b.rows.front().map(|row| &row.0)));
+            let newest =
+                newest.max_by(|a, b| a.rows.front().map(|row| &row.place).cmp(&b.rows.front().map(|row| &row.place)));
             let Some(row) = newest.and_then(|range| range.rows.pop_front()) else { return Ok(None) };
             // A job that failed with several of the errors is in several ranges.
-            if self.last.as_ref() != Some(&row.0) {
-                self.last = Some(row.0.clone());
+            if self.last.as_ref() != Some(&row.place) {
+                self.last = Some(row.place.clone());
                 return Ok(Some(row));
             }
         }
@@ -223,11 +286,12 @@ impl Range {
         let mut select = c.prepare_cached(&sql)?;
         let mut rows = select.query(params_from_iter(&values))?;
         while let Some(row) = rows.next()? {
-            let line = if columns == Columns::Line { row.get(2)? } else { Vec::new() };
-            self.rows.push_back((ListCursor { submitted_at: row.get(0)?, id: row.get(1)? }, line));
+            let place = ListCursor { submitted_at: row.get(0)?, id: row.get(1)? };
+            let line = if columns == Columns::Line { row.get::<_, Option<_>>(3)? } else { None };
+            self.rows.push_back(Row { place, fits: row.get(2)?, line: line.unwrap_or_default() });
         }
         self.is_read = self.rows.len() < batch;
-        self.before = self.rows.back().map(|row| row.0.clone());
+        self.before = self.rows.back().map(|row| row.place.clone());
         Ok(())
     }
 }
@@ -252,30 +316,39 @@ fn listing(
         (Some(_), Some(_)) => "history_jobs_by_both",
     };
     let mut values = span(filter, start);
-    let line = if columns == Columns::Line { ", summary" } else { "" };
-    let mut sql = format!(
-        "SELECT submitted_at, id{line} FROM history_jobs INDEXED BY {index}
-         WHERE removed = 0 AND (submitted_at, id) < (?1, ?2) AND submitted_at >= ?3"
-    );
+    let mut of_range = String::new();
+    let (mut fits, mut line) = ("1".to_owned(), ", summary".to_owned());
     if let Some(name) = &filter.name {
         values.push(name.to_string().into());
-        sql += &format!(" AND name = ?{}", values.len());
+        let condition = format!("name = ?{}", values.len());
+        match filter.group {
+            None => of_range += &format!(" AND {condition}"),
+            Some(_) => (fits, line) = (condition.clone(), format!(", CASE WHEN {condition} THEN summary END")),
+        }
     }
     if let Some(group) = &filter.group {
         values.push(group.to_string().into());
-        sql += &format!(" AND job_group = ?{}", values.len());
+        of_range += &format!(" AND job_group = ?{}", values.len());
     }
     if let Some(state) = state {
         values.push(state.as_str().to_owned().into());
-        sql += &format!(" AND state = ?{}", values.len());
+        of_range += &format!(" AND state = ?{}", values.len());
+    }
+    if columns == Columns::Place {
+        line.clear();
     }
     values.push(i64::try_from(wanted).unwrap_or(i64::MAX).into());
-    sql += &format!(" ORDER BY submitted_at DESC, id DESC LIMIT ?{}", values.len());
+    let sql = format!(
+        "SELECT submitted_at, id, {fits}{line} FROM history_jobs INDEXED BY {index}
+         WHERE removed = 0 AND (submitted_at, id) < (?1, ?2) AND submitted_at >= ?3{of_range}
+         ORDER BY submitted_at DESC, id DESC LIMIT ?{}",
+        values.len()
+    );
     (sql, values)
 }
 
-/// The query for a batch of jobs that failed with an error. It reads one range of one index, and looks at each job
-/// that it finds there for the other conditions.
+/// The query for a batch of jobs that failed with an error. It reads one range of one index. The other conditions leave
+/// no job out, but tell of each whether it meets them: else one batch might look at all of them.
 fn failed_with(
     filter: &JobFilter,
     error: Fingerprint,
@@ -285,18 +358,14 @@ fn failed_with(
 ) -> Query {
     let mut values = span(filter, start);
     values.push(error.as_bytes().to_vec().into());
-    let line = if columns == Columns::Line { ", j.summary" } else { "" };
-    let mut sql = format!(
-        "SELECT e.submitted_at, e.id{line} FROM history_job_errors e CROSS JOIN history_jobs j ON j.id = e.id
-         WHERE e.fingerprint = ?4 AND (e.submitted_at, e.id) < (?1, ?2) AND e.submitted_at >= ?3 AND j.removed = 0"
-    );
+    let mut fits = "j.removed = 0".to_owned();
     if let Some(name) = &filter.name {
         values.push(name.to_string().into());
-        sql += &format!(" AND j.name = ?{}", values.len());
+        fits += &format!(" AND j.name = ?{}", values.len());
     }
     if let Some(group) = &filter.group {
         values.push(group.to_string().into());
-        sql += &format!(" AND j.job_group = ?{}", values.len());
+        fits += &format!(" AND j.job_group IS ?{}", values.len());
     }
     if !filter.states.is_empty() {
         let states = filter.states.iter().map(|state| {
@@ -304,10 +373,17 @@ fn failed_with(
             format!("?{}", values.len())
         });
         let states = states.collect::<Vec<_>>().join(", ");
-        sql += &format!(" AND j.state IN ({states})");
+        fits += &format!(" AND j.state IN ({states})");
     }
+    let line = if columns == Columns::Line { format!(", CASE WHEN {fits} THEN j.summary END") } else { String::new() };
     values.push(i64::try_from(wanted).unwrap_or(i64::MAX).into());
-    sql += &format!(" ORDER BY e.submitted_at DESC, e.id DESC LIMIT ?{}", values.len());
+    let sql = format!(
+        "SELECT e.submitted_at, e.id, {fits}{line}
+         FROM history_job_errors e CROSS JOIN history_jobs j ON j.id = e.id
+         WHERE e.fingerprint = ?4 AND (e.submitted_at, e.id) < (?1, ?2) AND e.submitted_at >= ?3
+         ORDER BY e.submitted_at DESC, e.id DESC LIMIT ?{}",
+        values.len()
+    );
     (sql, values)
 }
 
@@ -325,7 +401,7 @@ mod tests {
     use crate::domain::{AttemptNumber, AttemptReport, JobName, Outcome, PageRequest, Tail, WorkerId};
     use crate::sqlite::{Durability, Sqlite};
     use crate::store::embedded::EmbeddedStore;
-    use crate::store::{AttemptRecord, History, Search};
+    use crate::store::{AttemptRecord, ErrorChoice, History, Search, WantedErrors};
 
     /// A page costs the same in a large table: no combination of filters sorts, or walks along rows that don't match.
     #[tokio::test]
@@ -371,6 +447,84 @@ mod tests {
         assert_eq!(plan.len(), 2, "nothing is sorted: {plan:?}");
         assert!(plan[0].starts_with("SEARCH e USING PRIMARY KEY (fingerprint=? AND submitted_at>?"), "{plan:?}");
         assert!(plan[0].contains("(submitted_at,id)<(?,?)"), "{plan:?}");
+    }
+
+    /// Of conditions that the index does not have, a batch tells; it does not look for jobs that meet them.
+    #[tokio::test]
+    async fn no_batch_looks_further_for_jobs_that_meet_other_conditions() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        EmbeddedStore::open(db.clone()).await.unwrap();
+        fill(&db, 1000, |job| codec::encode(&job.summary())).await;
+        db.write(|c| {
+            c.execute_batch(
+                "INSERT INTO history_job_errors SELECT zeroblob(32), submitted_at, id FROM history_jobs;
+                 UPDATE history_jobs SET job_group = 'g', group_order = -1;",
+            )
+        })
+        .await
+        .unwrap();
+        let (name, group) = (Some("other".parse().unwrap()), Some("g".parse().unwrap()));
+        let errors = vec![Fingerprint::from_bytes([0; 32])];
+        let of = |filter: JobFilter| {
+            db.read(move |c| {
+                let mut list = Merged::new(&filter, None, Columns::Line, SEARCH_BATCH);
+                let first = list.next(c)?.unwrap();
+                let read = list.ranges.iter().map(|range| range.rows.len()).sum::<usize>() + 1;
+                Ok((first.fits, first.line.len(), read, looks_at_each(&filter)))
+            })
+        };
+        let by_error = JobFilter { errors, ..JobFilter::default() };
+        for filter in [
+            JobFilter { states: vec![JobState::Active], ..by_error.clone() },
+            JobFilter { name: name.clone(), ..by_error.clone() },
+            JobFilter { group: Some("h".parse().unwrap()), ..by_error.clone() },
+            JobFilter { name, group, states: vec![JobState::Failed], ..JobFilter::default() },
+        ] {
+            assert_eq!(of(filter.clone()).await.unwrap(), (false, 0, SEARCH_BATCH, true), "{filter:?}");
+        }
+        let (fits, line, ..) = of(by_error).await.unwrap();
+        assert!(fits && line > 0);
+    }
+
+    /// What a page did not get to is on the next ones, and only there.
+    #[tokio::test]
+    async fn a_list_that_looks_at_each_job_goes_on_from_page_to_page() {
+        const JOBS: u64 = 5000;
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        let store = EmbeddedStore::open(db.clone()).await.unwrap();
+        fill(&db, JOBS as i64, |job| codec::encode(&job.summary())).await;
+        db.write(|c| {
+            c.execute_batch(
+                "INSERT INTO history_errors (fingerprint, seen, category, model)
+                     WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100)
+                     SELECT CAST(printf('%032d', n) AS BLOB), x'00', NULL, 'm' FROM numbers;
+                 INSERT INTO history_job_errors
+                     SELECT CAST(printf('%032d', 1 + submitted_at % 100) AS BLOB), submitted_at, id FROM history_jobs
+                     WHERE submitted_at % 500 = 7;",
+            )
+        })
+        .await
+        .unwrap();
+        let wanted = WantedErrors { label: Some(Label::Uncategorised), digits: None };
+        let chosen = store.choose_errors(&wanted).await.unwrap();
+        assert_eq!(chosen, ErrorChoice::AllOf(Label::Uncategorised), "too many to merge a list from");
+        let filter = JobFilter { label: Some(Label::Uncategorised), ..JobFilter::default() };
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = store.jobs(&filter, PageRequest { cursor, limit: 3 }).await.unwrap();
+            assert!(page.items.len() == 3 || page.next.is_none() || page.scanned.is_some(), "a short page says so");
+            found.extend(page.items.iter().map(|job| job.id.to_string()));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, (0..10).rev().map(|n| format!("0193-7a5c-{:08}", n * 500 + 7)).collect::<Vec<_>>());
+        let pending = JobFilter { label: Some(Label::Pending), ..JobFilter::default() };
+        assert_eq!(store.count(&pending, 10).await.unwrap().count, 0);
+        assert_eq!(store.count(&filter, 4).await.unwrap(), JobCount { count: 4, capped: true });
     }
 
     fn record(id: &str, at: i64) -> crate::store::JobRecord {

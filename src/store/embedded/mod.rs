@@ -5,6 +5,7 @@ mod errors;
 mod expiry;
 mod groups;
 mod history;
+mod labels;
 mod list;
 mod projection;
 mod schema;
@@ -16,8 +17,9 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{
-    Categories, Commit, DayRange, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage, JobRecord, Learned,
-    Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term, Versioned,
+    Categories, Commit, DayRange, ErrorChoice, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage,
+    JobRecord, Learned, Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term,
+    Versioned, WantedErrors,
 };
 use crate::domain::{Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
@@ -106,9 +108,19 @@ impl History for EmbeddedStore {
         self.read(history::job_names).await
     }
 
-    async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError> {
+    async fn shard_keys_of(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<ShardKey>, StoreError> {
         let name = name.cloned();
-        self.read(move |c| history::shards(c, days, name.as_ref())).await
+        self.read(move |c| history::shard_keys(c, days, name.as_ref())).await
+    }
+
+    async fn shards_by_key(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError> {
+        let keys = keys.to_vec();
+        self.read(move |c| history::shards(c, &keys, super::codec::shard)).await
+    }
+
+    async fn shards_without_parts(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError> {
+        let keys = keys.to_vec();
+        self.read(move |c| history::shards(c, &keys, super::codec::shard_without_parts)).await
     }
 
     async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError> {
@@ -130,6 +142,11 @@ impl History for EmbeddedStore {
     ) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
         let fingerprints = fingerprints.to_vec();
         self.read(move |c| errors::errors_without_vectors(c, &fingerprints)).await
+    }
+
+    async fn choose_errors(&self, wanted: &WantedErrors) -> Result<ErrorChoice, StoreError> {
+        let wanted = wanted.clone();
+        self.read(move |c| labels::choose(c, &wanted)).await
     }
 
     async fn categories(&self) -> Result<Categories, StoreError> {
@@ -203,6 +220,10 @@ impl Projection for EmbeddedStore {
     async fn expire(&self, term: &Term, retention: Retention, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let term = term.clone();
         self.db.write(move |c| expiry::expire(c, &term, retention, now, limit)).await.map_err(failed)?
+    }
+
+    async fn give_room_back(&self) -> Result<bool, StoreError> {
+        self.db.give_room_back().await.map_err(failed)
     }
 
     async fn scan(&self, after: Option<&JobId>, limit: usize) -> Result<Vec<JobRecord>, StoreError> {

@@ -12,7 +12,11 @@
 //!
 //! `history_job_errors` says which jobs failed with which error, in the order of the list, so that the jobs of an error
 //! are found the same way. An error's row has the columns of its two halves side by side: `seen` is the projector's,
-//! the others are the classifier's.
+//! the others are the classifier's. An index by what the classifier has found leads to the errors of a category, so
+//! that the few errors of a small one are found among many.
+//!
+//! `history_names` has the sums of each name's aggregates. Triggers keep them, so that no writer of an aggregate can
+//! forget to.
 
 pub(super) const STEPS: &[&str] = &[
     "
@@ -109,5 +113,35 @@ pub(super) const STEPS: &[&str] = &[
         version INTEGER NOT NULL,
         document BLOB NOT NULL
     ) STRICT;
+","
+    CREATE INDEX history_errors_by_category ON history_errors (category, model);
+","
+    CREATE TABLE history_names (
+        name TEXT NOT NULL PRIMARY KEY,
+        waiting INTEGER NOT NULL,
+        active INTEGER NOT NULL,
+        completed INTEGER NOT NULL,
+        failed INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO history_names
+        SELECT name, sum(waiting), sum(active), sum(completed), sum(failed) FROM history_shards GROUP BY name;
+    CREATE TRIGGER history_shards_added AFTER INSERT ON history_shards BEGIN
+        INSERT INTO history_names VALUES (new.name, new.waiting, new.active, new.completed, new.failed)
+        ON CONFLICT (name) DO UPDATE SET
+            waiting = waiting + excluded.waiting,
+            active = active + excluded.active,
+            completed = completed + excluded.completed,
+            failed = failed + excluded.failed;
+    END;
+    CREATE TRIGGER history_shards_changed AFTER UPDATE OF waiting, active, completed, failed ON history_shards BEGIN
+        UPDATE history_names SET
+            waiting = waiting + new.waiting - old.waiting,
+            active = active + new.active - old.active,
+            completed = completed + new.completed - old.completed,
+            failed = failed + new.failed - old.failed
+        WHERE name = new.name;
+    END;
+    DROP INDEX history_shards_by_name;
+    CREATE INDEX history_shards_by_name ON history_shards (name, day);
 ",
 ];

@@ -11,12 +11,12 @@ use jobber::events::Cursor;
 use jobber::projector::{contribution, shard_key};
 use jobber::sqlite::{Durability, Sqlite};
 use jobber::stats::builds::{BuildHistory, Fate, FirstAttempt};
-use jobber::stats::{Counts, FailureCounts, ShardKey, StatShard};
+use jobber::stats::{Counts, FailureCounts, Label, ShardKey, StatShard};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
-    AttemptRecord, Categories, Commit, DayRange, History, JobCount, JobFilter, JobRecord, Knowledge, Learned,
-    Projection, Retention, Search, Sighting, StoreErrorKind, Term, Versioned,
+    AttemptRecord, Categories, Commit, DayRange, ErrorChoice, History, JobCount, JobFilter, JobRecord, Knowledge,
+    Learned, Projection, Retention, Search, Sighting, StoreErrorKind, Term, Versioned, WantedErrors,
 };
 
 use crate::harness::couchbase::{Bucket, skipped};
@@ -887,6 +887,127 @@ async fn jobs_are_found_by_their_errors(stores: Stores) {
     }
 }
 
+async fn errors_are_chosen_by_their_group_and_their_digits(stores: Stores) {
+    let term = stores.term().await;
+    let (here, there) = (&stores.here.projection, &stores.there.history);
+    let day = Timestamp::from_millis(DAY_MS).day();
+    let mut shard = StatShard::new(ShardKey { day, name: name("a") });
+    let count = |n| (fingerprint(n), FailureCounts { attempts: 1, ..FailureCounts::default() });
+    shard.counts.failures = (1..=120).map(count).collect();
+    let category = |id: &str| Category {
+        id: id.parse().unwrap(),
+        name: id.to_owned(),
+        description: String::new(),
+        examples: Vec::new(),
+    };
+    let commit = Commit {
+        categories: Some(new(Categories::seeded(vec![category("few"), category("many")]))),
+        shards: vec![new(shard)],
+        ..sightings((1..=120).map(|n| seen(n, 10, "a")))
+    };
+    here.commit(&term, commit).await.unwrap();
+    let of = |category: Option<&str>| Knowledge {
+        category: category.map(|id| id.parse().unwrap()),
+        ..knowledge(vec![1.0, 0.0], 1)
+    };
+    for n in 1..=110 {
+        let category = match n {
+            1..=100 => Some("many"),
+            101..=103 => Some("few"),
+            104 => Some("gone"),
+            _ => None,
+        };
+        here.learn(&term, &learned(n, &of(category))).await.unwrap();
+    }
+    let choose = async |label: Option<Label>, digits: Option<String>| match there
+        .choose_errors(&WantedErrors { label, digits })
+        .await
+        .unwrap()
+    {
+        ErrorChoice::These(mut errors) => {
+            errors.sort_unstable();
+            Some(errors)
+        }
+        ErrorChoice::AllOf(_) => None,
+    };
+    let these = |numbers: std::ops::RangeInclusive<u8>| {
+        let mut errors: Vec<_> = numbers.map(fingerprint).collect();
+        errors.sort_unstable();
+        errors
+    };
+    let category = |id: &str| Some(Label::Category(id.parse().unwrap()));
+    assert_eq!(choose(category("few"), None).await, Some(these(101..=103)));
+    assert_eq!(choose(Some(Label::Uncategorised), None).await, Some(these(104..=110)), "a category that is no more");
+    assert_eq!(choose(Some(Label::Pending), None).await, Some(these(111..=120)));
+    assert_eq!(choose(category("gone"), None).await, Some(Vec::new()));
+    if let Some(all) = choose(category("many"), None).await {
+        assert_eq!(all, these(1..=100));
+    }
+    for n in [1, 102] {
+        let digits = fingerprint(n).to_string();
+        for length in [5, 64] {
+            assert_eq!(choose(None, Some(digits[..length].to_owned())).await, Some(these(n..=n)), "{digits} {length}");
+        }
+        let few = if n == 102 { these(n..=n) } else { Vec::new() };
+        assert_eq!(choose(category("few"), Some(digits)).await, Some(few));
+    }
+    for digits in ["0000000", "xyz", "é"] {
+        assert_eq!(choose(None, Some(digits.to_owned())).await, Some(Vec::new()), "{digits}");
+    }
+}
+
+async fn jobs_are_found_by_the_group_of_their_errors(stores: Stores) {
+    if stores.is_skipped() {
+        return;
+    }
+    let errors = [&[1][..], &[2], &[], &[1, 2], &[3]];
+    let records: Vec<_> = (0..30)
+        .map(|i| {
+            let state = [JobState::Failed, JobState::Completed][i / 5 % 2];
+            failed_with(errors[i % 5], record(&format!("j{i:02}"), ["a", "b"][i % 2], 1000 + i as i64, state))
+        })
+        .collect();
+    let stores = stores.with(&records).await;
+    let term = stores.term().await;
+    let here = &stores.here.projection;
+    let key = shard_key(&records[0]);
+    let loaded = here.load(&[], std::slice::from_ref(&key)).await.unwrap();
+    let mut shard = loaded.shards.into_iter().next().flatten().unwrap();
+    let count = |n| (fingerprint(n), FailureCounts { attempts: 1, ..FailureCounts::default() });
+    shard.document.counts.failures = (1..=3).map(count).collect();
+    here.commit(&term, Commit { shards: vec![shard], ..sightings((1..=3).map(|n| seen(n, 10, "a"))) }).await.unwrap();
+    let known = Knowledge { category: None, ..knowledge(vec![1.0, 0.0], 1) };
+    for n in [1, 2] {
+        here.learn(&term, &learned(n, &known)).await.unwrap();
+    }
+    for (label, of) in [(Label::Uncategorised, &[0, 1, 3][..]), (Label::Pending, &[4])] {
+        for states in [vec![], vec![JobState::Completed]] {
+            for job_name in [None, Some(name("b"))] {
+                let filter = JobFilter {
+                    label: Some(label.clone()),
+                    states: states.clone(),
+                    name: job_name.clone(),
+                    ..JobFilter::default()
+                };
+                let is_it = |(i, r): &(usize, &JobRecord)| {
+                    of.contains(&(i % 5))
+                        && (states.is_empty() || states.contains(&r.state))
+                        && job_name.as_ref().is_none_or(|name| *name == r.name)
+                };
+                let expected: Vec<_> =
+                    records.iter().enumerate().filter(is_it).map(|(_, r)| r.id.to_string()).rev().collect();
+                for limit in [2, 100] {
+                    assert_eq!(stores.there.list(&filter, limit).await, expected, "{filter:?}");
+                }
+                let count = stores.there.history.count(&filter, 100).await.unwrap();
+                assert_eq!(count.count, expected.len() as u64);
+            }
+        }
+    }
+    let none = JobFilter { label: Some(Label::Category("none".parse().unwrap())), ..JobFilter::default() };
+    assert_eq!(stores.there.list(&none, 9).await, [""; 0]);
+}
+
 async fn a_job_is_found_by_an_error_of_a_later_attempt(stores: Stores) {
     if stores.is_skipped() {
         return;
@@ -1088,6 +1209,8 @@ conformance! {
         only_the_current_term_removes,
         a_store_that_is_there_answers,
         jobs_are_found_by_their_errors,
+        errors_are_chosen_by_their_group_and_their_digits,
+        jobs_are_found_by_the_group_of_their_errors,
         a_job_is_found_by_an_error_of_a_later_attempt,
         what_is_seen_of_an_error_adds_up,
         what_is_known_and_what_is_seen_of_an_error_lie_side_by_side,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jobber::domain::{CategoryId, Day};
 use jobber::stats::{
-    AttemptLine, CategoryLine, CostLine, DurationLine, ErrorFacts, JobStats, KnownErrors, Label, Quantiles, Rate,
-    SizeLine, categories, co_running, sizing, survival,
+    AttemptLine, CategoryLine, CategorySums, CostLine, CostSums, DurationLine, ErrorFacts, JobStats, KnownErrors,
+    Label, NameSums, Quantiles, Rate, SizeLine, co_running, sizing, survival,
 };
 use jobber::store::FirstEnd;
 
@@ -496,7 +496,7 @@ fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &KnownError
         let facts = || errors.keys().filter_map(|error| known.errors.get(error));
         assert_eq!(line.first_seen, facts().map(|f| f.first_seen).min());
         assert_eq!(line.last_seen, facts().map(|f| f.last_seen).max());
-        let count = |text: &String| errors.iter().find(|(e, _)| known.errors[e].text == *text).map(|(_, n)| *n);
+        let count = |text: &String| errors.get(&text.parse::<Fingerprint>().ok()?).copied();
         let told: Vec<_> = line.examples.iter().map(|text| count(text).expect("an example of its own")).collect();
         assert!(told.is_sorted_by(|a, b| a >= b) && told.len() == facts().count().min(3), "{line:?}");
     }
@@ -601,7 +601,7 @@ fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> Known
             n => Label::Category(id(n)),
         };
         let (first_seen, last_seen) = (sighting.first_seen, sighting.last_seen);
-        let facts = ErrorFacts { label, text: sighting.text.clone(), first_seen, last_seen };
+        let facts = ErrorFacts { label, first_seen, last_seen };
         known.errors.insert(sighting.fingerprint, facts);
     }
     known
@@ -610,15 +610,25 @@ fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> Known
 /// Every report of the jobs of some days and names, against the records.
 fn check_all(shards: &[StatShard], records: &[JobRecord], known: &KnownErrors) {
     let jobs: Vec<_> = records.iter().map(Counted::new).collect();
-    let mut names: BTreeMap<JobName, Counts> = BTreeMap::new();
-    shards.iter().for_each(|shard| names.entry(shard.key.name.clone()).or_default().add(&shard.counts));
+    let (mut names, mut counts) = (NameSums::default(), Counts::default());
+    let (mut categories, mut cost) = (CategorySums::with_examples(), CostSums::default());
+    for shard in shards {
+        counts.add(&shard.counts.clone().without_parts());
+        categories.add(shard, known);
+        cost.add(shard, known);
+        names.add(shard.clone());
+    }
+    let names = names.0;
+    // What an error says does not matter here: it is told by its fingerprint.
+    let texts = known.errors.keys().map(|error| (*error, error.to_string())).collect();
+    let categories = categories.lines(known, &texts);
     let expected: BTreeSet<_> = records.iter().map(|record| record.name.clone()).collect();
     assert_eq!(names.keys().cloned().collect::<BTreeSet<_>>(), expected);
-    check_original(&JobStats::of(shards, known), &jobs);
+    check_original(&JobStats::of(&counts, categories.clone()), &jobs);
     check_attempts(&survival::attempts(&names), &jobs);
     check_concurrency(&co_running::beside(&names), &jobs);
-    check_categories(&categories::categories(shards, known), &jobs, known);
-    check_cost(&categories::cost(&names, known), &jobs, known);
+    check_categories(&categories, &jobs, known);
+    check_cost(&cost.lines(&names), &jobs, known);
     check_durations(&sizing::durations(&names), &jobs);
     check_sizes(&sizing::sizes(&names), &jobs);
 }
