@@ -245,6 +245,7 @@ DROP TABLE queue_output_numbered;
 -- Ready jobs stand in one index, by kind: claims take them so, and lists merge the kinds.
 DROP INDEX queue_ready;
 ",
+    super::parents::ENDED_ALONE,
 ];
 
 /// The number of the next job: never one that another job has or had.
