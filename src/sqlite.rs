@@ -7,6 +7,8 @@
 mod inspect;
 mod open;
 mod presence;
+#[cfg(test)]
+pub(crate) mod work;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -100,13 +102,25 @@ impl Sqlite {
     /// # Errors
     /// When the folder is missing or may not be written, or the file is no database.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, SqliteError> {
-        let connection = open(path, durability)?;
+        Self::start(open(path, durability)?, path)
+    }
+
+    fn start(connection: Connection, path: &Path) -> Result<Self, SqliteError> {
         let writer = Writer::start(connection, path).map_err(|e| SqliteError::Corrupt {
             path: path.display().to_string(),
             reason: format!("its writing thread can't be started: {e}"),
             source: None,
         })?;
         Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), writer, readers: Mutex::default() }) })
+    }
+
+    /// Like [`Sqlite::open`], with a counter of what the writing thread has SQLite do.
+    #[cfg(test)]
+    pub(crate) fn open_counted(path: &Path, durability: Durability) -> Result<(Self, work::WorkCounter), SqliteError> {
+        let mut connection = open(path, durability)?;
+        let counter = work::WorkCounter::default();
+        counter.watch(&mut connection).map_err(|e| explain(path, e))?;
+        Ok((Self::start(connection, path)?, counter))
     }
 
     /// The path of the database file.

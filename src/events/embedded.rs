@@ -1,14 +1,14 @@
 //! The event log as a table of the shared SQLite file.
 //!
-//! Rows are only added at one end and trimmed at the other, and SQLite never gives a row number out twice, so a row
-//! number is a cursor and two of them tell the length.
+//! Rows are only added at one end and trimmed at the other, and no row number is given out twice, so a row number is a
+//! cursor and two of them tell the length.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -26,6 +26,16 @@ const SCHEMA: &[&str] = &[
     "
     CREATE TABLE events_name (one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
     INSERT INTO events_name VALUES (1, lower(hex(randomblob(8))));
+",
+    "
+    -- AUTOINCREMENT would write a second page with every append. What it promises is kept by `events_taken`, which is
+    -- written only when rows are taken away: no event gets a number up to there.
+    CREATE TABLE events_taken (one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), through INTEGER NOT NULL) STRICT;
+    INSERT INTO events_taken VALUES (1, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0));
+    ALTER TABLE events RENAME TO events_numbered;
+    CREATE TABLE events (seq INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+    INSERT INTO events SELECT seq, body FROM events_numbered ORDER BY seq;
+    DROP TABLE events_numbered;
 ",
 ];
 
@@ -103,15 +113,7 @@ impl EmbeddedLog {
         if self.db.read(last).await.map_err(failed)? >= place {
             return Ok(());
         }
-        let raise = move |c: &Connection| {
-            c.execute("DELETE FROM sqlite_sequence WHERE name = 'events' AND seq < ?1", [place])?;
-            c.execute(
-                "INSERT INTO sqlite_sequence (name, seq) SELECT 'events', ?1
-                 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'events')",
-                [place],
-            )
-        };
-        self.db.write(raise).await.map(drop).map_err(failed)
+        self.db.write(move |c| note_taken(c, place)).await.map_err(failed)
     }
 }
 
@@ -246,6 +248,7 @@ impl EventSource for EmbeddedLog {
                 "INSERT OR IGNORE INTO events_parked (seq, body, reason) SELECT seq, body, ?2 FROM events WHERE seq = ?1",
                 (at, &reason),
             )?;
+            note_taken(c, at)?;
             c.execute("DELETE FROM events WHERE seq = ?1", [at]).map(|_| ())
         };
         self.db.write(park).await.map_err(failed)
@@ -276,23 +279,32 @@ fn length(bounds: Option<(i64, i64)>) -> u64 {
 
 /// The last row number that was given out, trimmed or not; 0 when there was none.
 fn last(c: &Connection) -> rusqlite::Result<i64> {
-    let last =
-        c.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'events'")?.query_row([], |row| row.get(0));
-    Ok(last.optional()?.unwrap_or(0))
+    c.prepare_cached("SELECT max(through, (SELECT coalesce(max(seq), 0) FROM events)) FROM events_taken")?
+        .query_row([], |row| row.get(0))
+}
+
+/// Notes that no event gets a number up to this one any more.
+fn note_taken(c: &Connection, through: i64) -> rusqlite::Result<()> {
+    c.prepare_cached("UPDATE events_taken SET through = ?1 WHERE through < ?1")?.execute([through]).map(drop)
 }
 
 /// Appends all events, or none (and returns `None`) when that would pass the cap.
 fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Option<i64>> {
-    let bounds = bounds(c)?;
-    if length(bounds).saturating_add(bodies.len() as u64) > cap {
+    let (first, newest, taken): (Option<i64>, Option<i64>, i64) = c
+        .prepare_cached(
+            "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events), through FROM events_taken",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if length(first.zip(newest)).saturating_add(bodies.len() as u64) > cap {
         return Ok(None);
     }
-    let mut insert = c.prepare_cached("INSERT INTO events (body) VALUES (?1)")?;
-    let mut at = None;
+    let mut at = newest.unwrap_or(0).max(taken);
+    let mut insert = c.prepare_cached("INSERT INTO events (seq, body) VALUES (?1, ?2)")?;
     for body in bodies {
-        at = Some(insert.insert([body])?);
+        at += 1;
+        insert.execute((at, body))?;
     }
-    at.map_or_else(|| last(c), Ok).map(Some)
+    Ok(Some(at))
 }
 
 type Found = Vec<(Cursor, Result<Entry, EventError>)>;
@@ -332,6 +344,7 @@ fn readable(found: Found) -> Result<Vec<(Cursor, Entry)>, EventError> {
 fn delete_some(c: &Connection, through: i64) -> rusqlite::Result<(u64, bool)> {
     let Some((first, _)) = bounds(c)? else { return Ok((0, false)) };
     let chunk = through.min(first.saturating_add(TRIM_CHUNK - 1));
+    note_taken(c, chunk.min(last(c)?))?;
     let deleted = c.prepare_cached("DELETE FROM events WHERE seq <= ?1")?.execute([chunk])?;
     Ok((deleted as u64, bounds(c)?.is_some_and(|(first, _)| first <= through)))
 }
@@ -427,5 +440,24 @@ mod tests {
         assert_eq!((span.last, span.length), (last, 0));
         assert_eq!(log.append(&[]).await.unwrap(), last);
         assert!(log.append(&[event()]).await.unwrap() > last);
+    }
+
+    #[tokio::test]
+    async fn a_log_of_an_older_version_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        db.migrate("events", &SCHEMA[..2]).await.unwrap();
+        let fill = db.write(|c| {
+            for _ in 0..4 {
+                c.execute("INSERT INTO events (body) VALUES (?1)", [codec::encode(&event())])?;
+            }
+            c.execute("DELETE FROM events WHERE seq IN (1, 4)", [])
+        });
+        assert_eq!(fill.await.unwrap(), 2);
+        let log = log(&dir).await;
+        let read = log.read(Cursor::START, 10, Duration::ZERO).await.unwrap();
+        assert_eq!(read.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [cursor(2), cursor(3)]);
+        assert_eq!(log.span().await.unwrap().last, cursor(4), "that of an event that is gone");
+        assert_eq!(log.append(&[event()]).await.unwrap(), cursor(5));
     }
 }

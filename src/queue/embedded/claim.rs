@@ -8,7 +8,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
@@ -19,10 +19,10 @@ use super::super::{ClaimOptions, Claims, Demand, Lease, ParentResults, QueueErro
 use super::expiry::{GONE, Now};
 use super::ledger::{Claim, PAUSE};
 use super::limits::{self, Allowance};
-use super::plan::{Chosen, PlannedQueue, Planning};
-use super::schema::{LeaseId, read_body, to_json};
+use super::plan::{PlannedQueue, Planning};
+use super::schema::{LeaseId, read_body};
 use super::settle::LeaseHandle;
-use super::sweep::{next_due, promote_due};
+use super::sweep::{self, promote_due};
 use super::{Inner, cancel, parents, queues, renew, schedules};
 use crate::domain::{AcceptedJob, AttemptNumber, Job, QueueName, Timestamp, Verdict};
 
@@ -116,7 +116,6 @@ struct TakenJob {
     lease: LeaseId,
     queue: i64,
     attempt: AttemptNumber,
-    order: (i64, i64),
     attempts_finished: u32,
     crashes: u32,
     header: Vec<u8>,
@@ -129,18 +128,15 @@ struct TakenJob {
 async fn take(claim: &Arc<Claim>, room: usize) -> Result<Taken, QueueError> {
     let session = claim.session().await?;
     let taker = claim.clone();
+    let mut was_undone = false;
     let taken = claim.inner.db.write(move |c| {
-        let now = Now::of(&taker.inner);
-        let (wall, boot) = now.gone();
-        let live = c
-            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?3 AND NOT {GONE})"))?
-            .query_row((wall, boot, session.id), |row| row.get(0))?;
-        match live {
-            true => take_ready(c, &taker, session.id, room),
-            false => Ok(Taken { again: true, ..Taken::default() }),
+        if was_undone {
+            taker.kinds().clear();
         }
+        was_undone = true;
+        take_ready(c, &taker, session.id, room)
     });
-    let taken = taken.await?;
+    let taken = taken.await.inspect_err(|_| claim.kinds().clear())?;
     if taken.again {
         claim.lose(session.id);
     }
@@ -149,7 +145,7 @@ async fn take(claim: &Arc<Claim>, room: usize) -> Result<Taken, QueueError> {
 
 /// Enters a job in the ledger and makes its lease; `None` for one that can't be read.
 fn make_lease(claim: &Arc<Claim>, taken: TakenJob) -> Option<Lease> {
-    let TakenJob { lease, queue, attempt, attempts_finished, crashes, header, body, cancelled, parents, .. } = taken;
+    let TakenJob { lease, queue, attempt, attempts_finished, crashes, header, body, cancelled, parents } = taken;
     let (lost, validity) = claim.enter(lease, queue, cancelled);
     let handle = Arc::new(LeaseHandle::new(claim.clone(), lease));
     let job = serde_json::from_slice::<Job>(&header).map(Arc::new);
@@ -186,17 +182,21 @@ async fn give_back(claim: &Claim) {
     }
 }
 
-/// The first jobs that are ready, now this claim's, which has not expired. The hot path: four statements for a batch,
-/// some more when there is room left or the worker serves several queues.
+/// The first jobs that are ready, now this claim's. The hot path: four statements and two for each job, some more when
+/// there is room left or the worker serves several queues.
 fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusqlite::Result<Taken> {
-    let now = claim.inner.clock.now();
-    let is_drained: bool = c
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM queue_workers WHERE id = ?1 AND drain)")?
-        .query_row([claim.worker.as_str()], |row| row.get(0))?;
+    let Outset { is_live, is_drained, mut next_due } = outset(c, claim, session)?;
+    if !is_live {
+        return Ok(Taken { again: true, ..Taken::default() });
+    }
     if is_drained {
         return Ok(Taken::default());
     }
-    promote_due(c, now)?;
+    let now = claim.inner.clock.now();
+    if next_due.is_some_and(|due_at| due_at <= now) {
+        promote_due(c, now)?;
+        next_due = sweep::next_due(c)?;
+    }
     let mut jobs = Vec::new();
     let mut lacks_resources = false;
     let mut held_back = Vec::new();
@@ -206,7 +206,7 @@ fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusql
         let queue = share.planned();
         let plan = planning.plan(queue, slots)?;
         let before = jobs.len();
-        take_chosen(c, session, queue.number, &plan.jobs, &mut jobs)?;
+        take_planned(c, session, queue.number, &plan.jobs, &mut jobs)?;
         let taken = jobs.len() - before;
         limits::count(c, share.allowance, taken, now)?;
         lacks_resources |= plan.lacks_resources;
@@ -215,14 +215,40 @@ fn take_ready(c: &Connection, claim: &Claim, session: i64, room: usize) -> rusql
         let is_spent = share.allowance.most < room && taken >= share.allowance.most;
         held_back.extend(share.allowance.again_at.filter(|_| is_spent));
     }
+    let complete_at = claim.kinds().complete_at();
+    held_back.extend(complete_at.map(|at| now + at.saturating_duration_since(Instant::now())));
     let full = jobs.len() >= room;
     let next_due = match full {
         true => None,
         // What has just come is taken with the next look.
         false if schedules::fire_due(c, &claim.inner, now)? > 0 => Some(now),
-        false => [next_due(c)?, schedules::next_due(c)?, held_back.into_iter().min()].into_iter().flatten().min(),
+        false => [next_due, schedules::next_due(c)?, held_back.into_iter().min()].into_iter().flatten().min(),
     };
     Ok(Taken { jobs, next_due, lacks_resources, again: false })
+}
+
+/// What a look at the queue begins with.
+struct Outset {
+    /// Whether the claim holds.
+    is_live: bool,
+    /// Whether the worker is to take nothing more.
+    is_drained: bool,
+    /// When the next delayed job is due.
+    next_due: Option<Timestamp>,
+}
+
+fn outset(c: &Connection, claim: &Claim, session: i64) -> rusqlite::Result<Outset> {
+    let now = Now::of(&claim.inner);
+    let (wall, boot) = now.gone();
+    c.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM queue_claims WHERE id = ?3 AND NOT {GONE}),
+            EXISTS (SELECT 1 FROM queue_workers WHERE id = ?4 AND drain),
+            (SELECT due_at FROM queue_jobs WHERE state = 2 ORDER BY due_at, seq LIMIT 1)"
+    ))?
+    .query_row((wall, boot, session, claim.worker.as_str()), |row| {
+        let next_due = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis);
+        Ok(Outset { is_live: row.get(0)?, is_drained: row.get(1)?, next_due })
+    })
 }
 
 /// A queue of which may be taken.
@@ -278,64 +304,51 @@ fn dealt<'a>(
         // Each queue as if it had all that is free: what the slots then go to is planned once more, together.
         let plan = Planning::new(c, claim).plan(queue.planned(), room.min(queue.allowance.most))?;
         let held = held.get(&queue.allowance.queue).copied().unwrap_or(0);
-        demands.push(Demand { held, ready: plan.ready(c, queue.allowance.queue)? });
+        demands.push(Demand { held, ready: plan.jobs.len() });
     }
     let slots = dealer.deal(room, &demands);
     let given = allowed.iter().zip(slots).filter_map(|(queue, slots)| Some((open(queue)?, slots)));
     Ok(given.filter(|(_, slots)| *slots > 0).collect())
 }
 
-/// Takes the chosen jobs of one queue.
-fn take_chosen(
+/// Takes these jobs of one queue, which are ready.
+fn take_planned(
     c: &Connection,
     session: i64,
     queue: i64,
-    chosen: &Chosen,
+    planned: &[i64],
     jobs: &mut Vec<TakenJob>,
 ) -> rusqlite::Result<()> {
-    let first = jobs.len();
-    let row = |row: &rusqlite::Row<'_>| {
-        Ok(TakenJob {
-            lease: LeaseId { seq: row.get(0)?, number: row.get(1)?, claim: session },
-            queue,
-            attempt: AttemptNumber(row.get(9)?),
-            order: (row.get(2)?, row.get(0)?),
-            attempts_finished: row.get(3)?,
-            crashes: row.get(4)?,
-            cancelled: row.get(5)?,
-            header: row.get(6)?,
-            body: row.get(10)?,
-            parents: parents::results(row.get(7)?, row.get_ref(8)?.as_str_or_null()?),
-        })
-    };
-    let take = |condition: &str| {
-        format!(
-            "UPDATE queue_jobs SET state = 3, claim = ?1, attempts_started = attempts_started + 1, progress = NULL
-             WHERE seq IN ({condition})
-             RETURNING seq, attempts_started, priority, attempts_finished, crashes, cancel_reason,
-                (SELECT job FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq), barred, {},
-                attempts_started - unstarted,
-                (SELECT coalesce(body, job) FROM queue_payloads WHERE queue_payloads.seq = queue_jobs.seq)",
-            parents::RESULTS
-        )
-    };
-    match chosen {
-        Chosen::Each(seqs) if seqs.is_empty() => {}
-        Chosen::Each(seqs) => {
-            let mut take = c.prepare_cached(&take("SELECT value FROM json_each(?2)"))?;
-            let taken = take.query_map((session, to_json(seqs)), row)?;
-            jobs.extend(taken.collect::<rusqlite::Result<Vec<_>>>()?);
+    // One statement for all that returns them takes several times as long: SQLite gathers their numbers, and then what it
+    // returns, in tables.
+    let mut take = c.prepare_cached(
+        "UPDATE queue_jobs SET state = 3, claim = ?1, attempts_started = attempts_started + 1, progress = NULL
+         WHERE seq = ?2 AND state <= 1",
+    )?;
+    let mut read = c.prepare_cached(&format!(
+        "SELECT attempts_started, attempts_started - unstarted, attempts_finished, crashes, cancel_reason, barred, {},
+            job, coalesce(body, job)
+         FROM queue_jobs JOIN queue_payloads USING (seq) WHERE seq = ?1",
+        parents::RESULTS
+    ))?;
+    for &seq in planned {
+        if take.execute((session, seq))? == 0 {
+            continue;
         }
-        Chosen::FirstOf(kind, most) => {
-            let mut take = c.prepare_cached(&take(
-                "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = ?2 AND kind = ?3
-                 ORDER BY priority, seq LIMIT ?4",
-            ))?;
-            let most = i64::try_from(*most).unwrap_or(i64::MAX);
-            let taken = take.query_map((session, queue, kind, most), row)?;
-            jobs.extend(taken.collect::<rusqlite::Result<Vec<_>>>()?);
-        }
+        let job = read.query_row([seq], |row| {
+            Ok(TakenJob {
+                lease: LeaseId { seq, number: row.get(0)?, claim: session },
+                queue,
+                attempt: AttemptNumber(row.get(1)?),
+                attempts_finished: row.get(2)?,
+                crashes: row.get(3)?,
+                cancelled: row.get(4)?,
+                parents: parents::results(row.get(5)?, row.get_ref(6)?.as_str_or_null()?),
+                header: row.get(7)?,
+                body: row.get(8)?,
+            })
+        })?;
+        jobs.push(job);
     }
-    jobs[first..].sort_unstable_by_key(|job| job.order);
     Ok(())
 }

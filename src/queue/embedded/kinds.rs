@@ -1,10 +1,12 @@
 //! The kinds of jobs: those with the same needs and the same group, under one number.
 //!
 //! Jobs of one kind can be taken by the same workers. So a claim looks at each kind that has ready jobs once, and past
-//! those that its worker can't run, however many jobs they have.
+//! those that its worker can't run, however many jobs they have. If those are many kinds, it remembers them for a
+//! while, and looks only at the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,12 @@ use crate::domain::{GroupName, Job, Needs};
 
 /// From so many kinds on, those that no job has are removed.
 pub(super) const MANY: i64 = 1000;
+/// So many kinds are looked at one by one, without asking first which of them have ready jobs.
+const FEW: usize = 4;
+/// So many kinds that the worker can't run are judged anew with every look.
+const FEW_OTHERS: usize = 16;
+/// After this time a claim judges again the many kinds that its worker could not run.
+const JUDGED: Duration = Duration::from_secs(1);
 
 /// What the jobs of one kind have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,43 +59,112 @@ pub(super) fn number_or_new(c: &Connection, kind: &Kind) -> rusqlite::Result<i64
     Ok(c.last_insert_rowid())
 }
 
-/// The kinds that a claim has met. What a number stands for never changes.
+/// The kinds that a claim has met, and those that it need not look at. What a number stands for never changes.
 #[derive(Debug, Default)]
-pub(super) struct KnownKinds(HashMap<i64, Arc<Kind>>);
+pub(super) struct KnownKinds {
+    by_number: HashMap<i64, Arc<Kind>>,
+    by_queue: HashMap<i64, Candidates>,
+}
 
 impl KnownKinds {
     /// More are forgotten, and read again when they are met again.
-    const MOST: usize = 10_000;
+    const MOST: usize = 20_000;
+
+    /// Forgets everything: a transaction that was undone may have told of kinds that are not there.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
 
     /// The kind of this number.
     pub(super) fn get(&mut self, c: &Connection, number: i64) -> rusqlite::Result<Arc<Kind>> {
-        if let Some(known) = self.0.get(&number) {
+        if let Some(known) = self.by_number.get(&number) {
             return Ok(known.clone());
         }
         let kind = c
             .prepare_cached("SELECT kind FROM queue_kinds WHERE id = ?1")?
             .query_row([number], |row| json::<Kind>(row, 0))
             .map(Arc::new)?;
-        if self.0.len() >= Self::MOST {
-            self.0.clear();
+        if self.by_number.len() >= Self::MOST {
+            self.by_number.clear();
         }
-        self.0.insert(number, kind.clone());
+        self.by_number.insert(number, kind.clone());
         Ok(kind)
+    }
+
+    /// The numbers of all kinds of which the queue may have jobs that are ready and that the worker can run, and maybe
+    /// some more. So each is still to be looked at.
+    pub(super) fn candidates(&mut self, c: &Connection, queue: i64) -> rusqlite::Result<Vec<i64>> {
+        let candidates = self.by_queue.entry(queue).or_default();
+        candidates.bring_up_to_date(c)?;
+        if candidates.numbers.len() <= FEW {
+            return Ok(candidates.numbers.iter().copied().collect());
+        }
+        // Most of them may have no jobs at all.
+        let ready = ready(c, queue, candidates.numbers.len() + 1)?;
+        if ready.len() <= candidates.numbers.len() {
+            return Ok(ready.into_iter().filter(|number| candidates.numbers.contains(number)).collect());
+        }
+        Ok(candidates.numbers.iter().copied().collect())
+    }
+
+    /// Notes kinds that the worker can't run now, however many jobs of them are ready. If they are many, they are no
+    /// candidates for a while.
+    pub(super) fn pass_by(&mut self, queue: i64, numbers: &[i64]) {
+        if numbers.len() > FEW_OTHERS
+            && let Some(candidates) = self.by_queue.get_mut(&queue)
+        {
+            for number in numbers {
+                candidates.numbers.remove(number);
+            }
+            candidates.is_partial = true;
+        }
+    }
+
+    /// When kinds that are no candidates now are candidates again, if there are any.
+    pub(super) fn complete_at(&self) -> Option<Instant> {
+        let partial = self.by_queue.values().filter(|candidates| candidates.is_partial);
+        partial.filter_map(|candidates| candidates.judged_at).min().map(|at| at + JUDGED)
     }
 }
 
-/// The numbers of the kinds of which a queue has ready jobs: one look into the index for each.
-pub(super) fn ready(c: &Connection, queue: i64) -> rusqlite::Result<Vec<i64>> {
+/// The kinds of which a queue may have jobs for the worker of a claim: all but those that it was found not to run.
+#[derive(Debug, Default)]
+struct Candidates {
+    numbers: BTreeSet<i64>,
+    /// The highest number that was read.
+    last: i64,
+    /// When all kinds were candidates.
+    judged_at: Option<Instant>,
+    is_partial: bool,
+}
+
+impl Candidates {
+    /// Takes up the kinds that are new, and from time to time all: a worker may get what it lacked.
+    fn bring_up_to_date(&mut self, c: &Connection) -> rusqlite::Result<()> {
+        if self.judged_at.is_none_or(|at| at.elapsed() >= JUDGED) {
+            *self = Self { judged_at: Some(Instant::now()), ..Self::default() };
+        }
+        let mut select = c.prepare_cached("SELECT id FROM queue_kinds WHERE id > ?1 ORDER BY id")?;
+        for number in select.query_map([self.last], |row| row.get(0))? {
+            self.last = number?;
+            self.numbers.insert(self.last);
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of the kinds of which a queue has ready jobs, at most so many: one look into the index for each.
+pub(super) fn ready(c: &Connection, queue: i64, most: usize) -> rusqlite::Result<Vec<i64>> {
     c.prepare_cached(
         "WITH RECURSIVE present (kind) AS (
             SELECT (SELECT kind FROM queue_jobs WHERE state <= 1 AND queue = ?1 ORDER BY kind LIMIT 1)
             UNION ALL
             SELECT (SELECT j.kind FROM queue_jobs j WHERE j.state <= 1 AND j.queue = ?1 AND j.kind > present.kind
                     ORDER BY j.kind LIMIT 1)
-            FROM present WHERE present.kind IS NOT NULL)
+            FROM present WHERE present.kind IS NOT NULL LIMIT ?2)
          SELECT kind FROM present WHERE kind IS NOT NULL",
     )?
-    .query_map([queue], |row| row.get(0))?
+    .query_map((queue, i64::try_from(most).unwrap_or(i64::MAX)), |row| row.get(0))?
     .collect()
 }
 

@@ -184,10 +184,11 @@ impl OutboxBatch {
     pub(super) fn write(
         &self,
         c: &Connection,
-        LeaseId { seq, number, claim }: LeaseId,
+        lease: LeaseId,
         settings: &QueueSettings,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
+        let LeaseId { seq, number, claim } = lease;
         if let Some(progress) = &self.progress {
             c.prepare_cached(
                 "UPDATE queue_jobs SET progress = ?4
@@ -210,23 +211,37 @@ impl OutboxBatch {
                 skipped += 1;
             }
         }
-        for chunk in self.chunks.iter().skip(skipped) {
-            c.prepare_cached(
-                "INSERT INTO queue_output (job, attempt, stream, at, bytes) SELECT seq, ?4, ?5, ?6, ?7 FROM queue_jobs
-                 WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
-            )?
-            .execute((
-                seq,
-                claim,
-                number,
-                chunk.attempt,
-                i64::from(chunk.stream == Stream::Stderr),
-                chunk.at.and_then(|at| i64::try_from(at).ok()),
-                &chunk.bytes,
-            ))?;
+        if !self.chunks.is_empty()
+            && let Some(last) = last_place(c, lease)?
+        {
+            let mut insert = c.prepare_cached(
+                "INSERT INTO queue_output (job, pos, attempt, stream, at, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?;
+            // A place that is free again, because all was cut, is not given out again: it is the time at least.
+            let first = now.as_millis().max(last + 1);
+            for (place, chunk) in (first..).zip(self.chunks.iter().skip(skipped)) {
+                insert.execute((
+                    seq,
+                    place,
+                    chunk.attempt,
+                    i64::from(chunk.stream == Stream::Stderr),
+                    chunk.at.and_then(|at| i64::try_from(at).ok()),
+                    &chunk.bytes,
+                ))?;
+            }
         }
         if self.cut { cut(c, seq, settings.output_bytes) } else { Ok(()) }
     }
+}
+
+/// The place of the last output of a job, 0 when there is none; `None` when the lease was lost.
+fn last_place(c: &Connection, LeaseId { seq, number, claim }: LeaseId) -> rusqlite::Result<Option<i64>> {
+    c.prepare_cached(
+        "SELECT coalesce((SELECT max(pos) FROM queue_output WHERE job = ?1), 0) FROM queue_jobs
+         WHERE seq = ?1 AND claim = ?2 AND attempts_started = ?3 AND state = 3",
+    )?
+    .query_row((seq, claim, number), |row| row.get(0))
+    .optional()
 }
 
 /// Leaves at most `limit` bytes of the end of a job's output.

@@ -18,8 +18,9 @@ pub(super) const NEVER: i64 = i64::MAX;
 
 /// `waits` counts the rows of `queue_waits` that are not done. A row stays with the job that has waited, for its
 /// result; `on_job` is an id, since the job that was waited for may be removed before. The sentence in
-/// `queue_before_failed` is that of [`not_run_because`](super::super::lease::not_run_because), and stands in the
-/// trigger of every file: another sentence needs a step that makes the trigger anew.
+/// `queue_before_failed`, and in [`ENDED_ALONE`] after it, is that of
+/// [`not_run_because`](super::super::lease::not_run_because), and stands in the trigger of every file: another sentence
+/// needs a step that makes the trigger anew.
 pub(super) const TABLES: &str = r"
 ALTER TABLE queue_jobs ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue_jobs ADD COLUMN pause INTEGER NOT NULL DEFAULT 0; -- ms to be delayed once nothing is waited for
@@ -67,6 +68,28 @@ BEGIN
     WHERE state = 2 AND waits = 0 AND due_at = 9223372036854775807
         AND seq IN (SELECT job FROM queue_waits WHERE on_job = OLD.id AND NOT done);
     UPDATE queue_waits SET done = 1 WHERE on_job = OLD.id AND NOT done;
+END;
+";
+
+/// Every trigger runs for each row of an update that names its column, whatever its condition says. So one trigger stands
+/// for the two above, on a column that only the end of a job sets. Its sentence is theirs.
+pub(super) const ENDED_ALONE: &str = r"
+DROP TRIGGER queue_before_completed;
+DROP TRIGGER queue_before_failed;
+CREATE TRIGGER queue_before_ended AFTER UPDATE OF finished_at ON queue_jobs
+WHEN NEW.state >= 4 AND OLD.state < 4 AND EXISTS (SELECT 1 FROM queue_waits WHERE on_job = NEW.id AND NOT done)
+BEGIN
+    UPDATE queue_jobs SET waits = waits - 1
+    WHERE seq IN (SELECT job FROM queue_waits WHERE on_job = NEW.id AND NOT done);
+    UPDATE queue_jobs
+    SET state = iif(pause > 0, 2, priority > 0), due_at = iif(pause > 0, NEW.finished_at + pause, NULL)
+    WHERE NEW.state = 4 AND state = 2 AND waits = 0 AND due_at = 9223372036854775807
+        AND seq IN (SELECT job FROM queue_waits WHERE on_job = NEW.id AND NOT done);
+    UPDATE queue_jobs SET state = (priority > 0), due_at = NULL,
+        barred = 'not run, because job ' || NEW.id || ', which comes before it, failed: ' || coalesce(NEW.error, '')
+    WHERE NEW.state = 5 AND state = 2 AND due_at = 9223372036854775807
+        AND seq IN (SELECT job FROM queue_waits WHERE on_job = NEW.id AND NOT done);
+    UPDATE queue_waits SET done = 1, result = iif(NEW.state = 4, NEW.result, NULL) WHERE on_job = NEW.id AND NOT done;
 END;
 ";
 

@@ -1,10 +1,13 @@
 //! Reads jobs and counts. Nothing here writes.
 
-use rusqlite::OptionalExtension;
+use std::collections::BinaryHeap;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{QueueError, QueuedJob, StateCounts};
-use super::schema::{SELECT_JOB, SELECT_STANDING, code, queued_job};
-use super::{Inner, queues};
+use super::schema::{SELECT_JOB, SELECT_STANDING, code, queued_job, to_json};
+use super::{Inner, kinds, queues};
 use crate::domain::{JobId, JobState, Page, PageRequest, QueueName};
 
 pub(super) async fn find(inner: &Inner, ids: Vec<JobId>) -> Result<Vec<Option<QueuedJob>>, QueueError> {
@@ -58,7 +61,7 @@ const FINISHED_AT: Key = ("j.finished_at", 9);
 const PRIORITY: Key = ("j.priority", 12);
 const QUEUE: Key = ("j.queue", 15);
 
-/// How a list is ordered: by these columns, all the same way.
+/// How a list is ordered: by these columns, all the same way. The rows of a list of ready jobs are looked up before.
 struct Order {
     condition: &'static str,
     keys: &'static [Key],
@@ -66,12 +69,12 @@ struct Order {
 }
 
 fn order(state: JobState) -> Order {
-    // Not `= 0`: SQLite would take that for a constant, and sort.
     let ascending = |condition, keys| Order { condition, keys, descending: false };
     let ended = |condition| Order { condition, keys: &[FINISHED_AT, SEQ], descending: true };
     match state {
-        JobState::Waiting => ascending("j.state <= 1 AND j.priority <= 0", &[QUEUE, PRIORITY, SEQ]),
-        JobState::Prioritized => ascending("j.state <= 1 AND j.priority > 0", &[QUEUE, PRIORITY, SEQ]),
+        JobState::Waiting | JobState::Prioritized => {
+            ascending("j.seq IN (SELECT value FROM json_each(?))", &[QUEUE, PRIORITY, SEQ])
+        }
         JobState::Delayed => ascending("j.state = 2", &[DUE_AT, SEQ]),
         JobState::Active => ascending("j.state = 3", &[SEQ]),
         JobState::Completed => ended("j.state >= 4 AND j.state = 4"),
@@ -109,23 +112,31 @@ pub(super) async fn page(
     let limit = request.limit.clamp(1, PageRequest::MAX);
     let one = queue.map(|queue| inner.named(queue));
     let page = inner.db.read(move |c| {
+        // All of it at one moment, so that no job goes missing between two looks.
+        let _moment = c.unchecked_transaction()?;
         let mut page = Page { items: Vec::new(), next: None };
         let of_queue = match &one {
-            None => String::new(),
+            None => None,
             Some(name) => match queues::number(c, name.as_ref())? {
                 None => return Ok(page),
-                Some(number) => format!("AND j.queue = {number}"),
+                known => known,
             },
         };
+        let and_queue = of_queue.map(|number| format!("AND j.queue = {number}")).unwrap_or_default();
         let list = |write: &dyn Fn(&str) -> String| keys.iter().map(|(column, _)| write(column)).collect::<Vec<_>>().join(", ");
         let (columns, places) = (list(&str::to_owned), list(&|_| "?".to_owned()));
         let order = list(&|column| format!("{column} {direction}"));
         let sql = format!(
-            "{SELECT_STANDING} WHERE {condition} {of_queue} AND ({columns}) {comparison} ({places}) ORDER BY {order} LIMIT ?"
+            "{SELECT_STANDING} WHERE {condition} {and_queue} AND ({columns}) {comparison} ({places}) ORDER BY {order} LIMIT ?"
         );
         let mut select = c.prepare_cached(&sql)?;
         let limits = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        let mut rows = select.query(rusqlite::params_from_iter(key.iter().chain([&limits])))?;
+        let ready = match state {
+            JobState::Waiting | JobState::Prioritized => Some(to_json(&ready(c, state, of_queue, &key, limit + 1)?)),
+            _ => None,
+        };
+        let integers = key.iter().chain([&limits]).map(|part| Value::Integer(*part));
+        let mut rows = select.query(rusqlite::params_from_iter(ready.map(Value::Text).into_iter().chain(integers)))?;
         let mut last = None;
         while let Some(row) = rows.next()? {
             if page.items.len() == limit {
@@ -139,4 +150,57 @@ pub(super) async fn page(
         Ok(page)
     });
     Ok(page.await?)
+}
+
+/// Selects ready jobs of a kind behind a place. In two parts, since SQLite does not look a pair up in an index when one of
+/// the two is the number of the row.
+pub(super) const READY_BEHIND: &str = "
+    SELECT priority, seq FROM queue_jobs WHERE state <= 1 AND queue = ?1 AND kind = ?2 AND priority = ?3 AND seq > ?4
+    UNION ALL SELECT priority, seq FROM queue_jobs WHERE state <= 1 AND queue = ?1 AND kind = ?2 AND priority > ?3
+    ORDER BY priority, seq LIMIT ?5";
+
+/// The numbers of the first ready jobs of a state behind a place in their list (queue, priority and number), at most
+/// `most`. The index has them by their kinds, in which claims take them, so this merges the kinds of each queue: it
+/// reads what it lists, and one more job of each kind.
+fn ready(
+    c: &Connection,
+    state: JobState,
+    queue: Option<i64>,
+    place: &[i64],
+    most: usize,
+) -> rusqlite::Result<Vec<i64>> {
+    let &[after_queue, after_priority, after_seq] = place else { return Ok(Vec::new()) };
+    let queues: Vec<i64> = c
+        .prepare_cached("SELECT id FROM queue_names WHERE id >= ?1 AND (?2 IS NULL OR id = ?2) ORDER BY id")?
+        .query_map((after_queue, queue), |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut select = c.prepare_cached(READY_BEHIND)?;
+    let (lowest, highest) = if state == JobState::Waiting { (i64::MIN, 0) } else { (1, i64::MAX) };
+    let mut found = Vec::new();
+    for queue in queues {
+        let left = most - found.len();
+        let after = if queue == after_queue { (after_priority, after_seq) } else { (i64::MIN, i64::MIN) };
+        let (priority, seq) = after.max((lowest, i64::MIN));
+        let limit = i64::try_from(left).unwrap_or(i64::MAX);
+        // The first of those that were read, the last of them on top.
+        let mut first = BinaryHeap::new();
+        for kind in kinds::ready(c, queue, usize::MAX)? {
+            let mut rows = select.query((queue, kind, priority, seq, limit))?;
+            while let Some(row) = rows.next()? {
+                let place: (i64, i64) = (row.get(0)?, row.get(1)?);
+                if place.0 > highest || (first.len() == left && first.peek().is_some_and(|last| *last < place)) {
+                    break;
+                }
+                first.push(place);
+                if first.len() > left {
+                    first.pop();
+                }
+            }
+        }
+        found.extend(first.into_sorted_vec().into_iter().map(|(_, seq)| seq));
+        if found.len() == most {
+            break;
+        }
+    }
+    Ok(found)
 }

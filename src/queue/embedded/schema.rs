@@ -228,6 +228,24 @@ CREATE INDEX queue_active ON queue_jobs (claim, queue, kind) WHERE state = 3;
 -- Whether slots go to the groups of a queue in turn.
 ALTER TABLE queue_names ADD COLUMN fair INTEGER NOT NULL DEFAULT 0;
 "#,
+    r"
+-- The output of a job lies together, under the job itself: no index beside the table.
+ALTER TABLE queue_output RENAME TO queue_output_numbered;
+CREATE TABLE queue_output (
+    job INTEGER NOT NULL REFERENCES queue_jobs ON DELETE CASCADE,
+    pos INTEGER NOT NULL,               -- rises within a job, and is never given out again
+    attempt INTEGER NOT NULL,
+    stream INTEGER NOT NULL,            -- 0 stdout, 1 stderr
+    at INTEGER,                         -- bytes of the stream before it; null: it was not counted
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (job, pos)
+) STRICT, WITHOUT ROWID;
+INSERT INTO queue_output SELECT job, pos, attempt, stream, at, bytes FROM queue_output_numbered ORDER BY job, pos;
+DROP TABLE queue_output_numbered;
+-- Ready jobs stand in one index, by kind: claims take them so, and lists merge the kinds.
+DROP INDEX queue_ready;
+",
+    super::parents::ENDED_ALONE,
 ];
 
 /// The number of the next job: never one that another job has or had.
@@ -465,6 +483,30 @@ mod tests {
     }
 
     #[test]
+    fn output_of_an_older_file_keeps_its_places_and_goes_with_its_job() {
+        let c = Connection::open_in_memory().unwrap();
+        c.pragma_update(None, "foreign_keys", true).unwrap();
+        let old = STEPS.iter().position(|step| step.contains("queue_output_numbered")).unwrap();
+        STEPS[..old].iter().for_each(|step| c.execute_batch(step).unwrap());
+        for seq in [1, 2] {
+            c.execute("INSERT INTO queue_jobs (seq, id, state, priority) VALUES (?1, 'j' || ?1, 4, 0)", [seq]).unwrap();
+        }
+        for (pos, job) in [(5, 2), (6, 1), (9, 2)] {
+            let sql = "INSERT INTO queue_output VALUES (?1, ?2, 1, 0, 7, x'61')";
+            c.execute(sql, [pos, job]).unwrap();
+        }
+        STEPS[old..].iter().for_each(|step| c.execute_batch(step).unwrap());
+        let places = || -> Vec<(i64, i64)> {
+            let mut select = c.prepare("SELECT job, pos FROM queue_output WHERE at = 7 ORDER BY job, pos").unwrap();
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.collect::<Result<_, _>>().unwrap()
+        };
+        assert_eq!(places(), [(1, 6), (2, 5), (2, 9)]);
+        c.execute("DELETE FROM queue_jobs WHERE seq = 2", []).unwrap();
+        assert_eq!(places(), [(1, 6)]);
+    }
+
+    #[test]
     fn every_list_is_read_from_its_index_without_sorting() {
         let c = Connection::open_in_memory().unwrap();
         for step in STEPS {
@@ -478,10 +520,6 @@ mod tests {
         };
         for (index, sql) in [
             (
-                "queue_ready",
-                "SELECT seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind = 4 ORDER BY priority, seq LIMIT 1",
-            ),
-            (
                 "queue_ready_of_kind",
                 "SELECT priority, seq FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind = 4
                  AND (priority, seq) > (0, 7) ORDER BY priority, seq LIMIT 32",
@@ -490,10 +528,11 @@ mod tests {
                 "queue_ready_of_kind",
                 "SELECT kind FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind > 4 ORDER BY kind LIMIT 1",
             ),
-            ("queue_ready", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
+            ("queue_ready_of_kind (queue=? AND kind=? AND priority=? AND seq>?)", super::super::read::READY_BEHIND),
+            ("queue_ready_of_kind", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
             (
-                "queue_ready",
-                "SELECT seq FROM queue_jobs WHERE state <= 1 AND priority <= 0 ORDER BY queue, priority, seq",
+                "queue_ready_of_kind",
+                "SELECT queue, 0, count(*) FROM queue_jobs WHERE state <= 1 AND priority <= 0 GROUP BY 1",
             ),
             ("queue_delayed", "SELECT seq FROM queue_jobs WHERE state = 2 AND due_at <= 7 ORDER BY due_at LIMIT 9"),
             ("queue_active", "SELECT seq FROM queue_jobs WHERE state = 3 AND claim = 7"),

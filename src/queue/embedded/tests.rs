@@ -1,5 +1,6 @@
 //! What only the embedded queue promises; what every queue promises is tested by the conformance suite.
 
+mod growth;
 mod model;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::*;
 use crate::domain::{AcceptedJob, Deduplication, JobOptions, NewJob, Timestamp, Verdict};
 use crate::queue::QueueRetention;
 use crate::sqlite::Durability;
+use crate::sqlite::work::WorkCounter;
 
 /// A queue that nobody else has, on a clock that the test moves.
 pub(super) struct Bench {
@@ -19,6 +21,8 @@ pub(super) struct Bench {
     pub(super) clock: Clock,
     pub(super) dir: tempfile::TempDir,
     tasks: TaskTracker,
+    /// What SQLite does for the writes of the queue.
+    work: WorkCounter,
 }
 
 impl Bench {
@@ -26,8 +30,9 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
         let tasks = TaskTracker::new();
-        let queue = open(dir.path(), settings, &clock, &tasks).await;
-        Self { queue, clock, dir, tasks }
+        let (db, work) = Sqlite::open_counted(&dir.path().join("q.db"), Durability::Process).unwrap();
+        let queue = EmbeddedQueue::open(db, dir.path(), settings, clock.clone(), tasks.clone()).await.unwrap();
+        Self { queue, clock, dir, tasks, work }
     }
 
     /// One pass of the sweep, now.
@@ -344,7 +349,7 @@ async fn everything_survives_a_restart_and_no_task_outlives_its_queue() {
     bench.queue.set_paused(None, true).await.unwrap();
     let claims = bench.claim("w", 1).await;
     let before = bench.queue.find(std::slice::from_ref(&id)).await.unwrap();
-    let Bench { queue, clock, dir, tasks } = bench;
+    let Bench { queue, clock, dir, tasks, .. } = bench;
     claims.close().await;
     drop(queue);
     tasks.close();
@@ -418,45 +423,4 @@ async fn what_is_said_late_of_a_removed_job_is_not_said_of_the_next() {
         assert!(matches!(bench.queue.remove(&job).await.unwrap(), Change::Done(..)));
     }
     assert_ne!(starts[0], starts[1], "one lease could be taken for the other");
-}
-
-/// Takes jobs with 64 slots, and answers how long each took with its settling.
-async fn cost_of_a_job(bench: &Bench, jobs: u32) -> Duration {
-    bench.queue.submit((0..jobs).map(|_| bench.job(|_| {})).collect(), None).await.unwrap();
-    let mut claims = bench.claim("w", 64).await;
-    let began = std::time::Instant::now();
-    for _ in 0..jobs {
-        claims.next().await.unwrap().settle(Verdict::Complete { result: None }).await;
-    }
-    let each = began.elapsed() / jobs;
-    claims.close().await;
-    each
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement, not a check"]
-async fn what_a_job_costs_beside_those_that_others_take() {
-    const KINDS: u32 = 100;
-    const MORE: u32 = 100;
-    let bench = Bench::with(QueueSettings::default()).await;
-    let others = async |each: u32| {
-        for kind in 0..KINDS {
-            // This worker can't run them, and they were there first.
-            let labels = crate::domain::Labels::parse(&format!("zone={kind}")).ok();
-            let other = |_| bench.job(|o| o.require.clone_from(&labels));
-            bench.queue.submit((0..each).map(other).collect(), None).await.unwrap();
-        }
-    };
-    let alone = cost_of_a_job(&bench, 2000).await;
-    others(10).await;
-    let few = cost_of_a_job(&bench, 2000).await;
-    others(10 * MORE - 10).await;
-    let many = cost_of_a_job(&bench, 2000).await;
-    let times = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
-    eprintln!(
-        "a job took {alone:?} alone, {few:?} beside 1,000 of {KINDS} other kinds ({:.2} times), {many:?} beside 100,000 \
-         ({:.2} times that)",
-        times(few, alone),
-        times(many, few),
-    );
 }

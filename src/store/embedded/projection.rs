@@ -213,12 +213,21 @@ fn write_job(c: &Connection, row: &JobRow) -> rusqlite::Result<bool> {
                 group,
                 group_order,
             ))?,
-        Some(version) => c
-            .prepare_cached(
-                "UPDATE history_jobs SET state = ?2, removed = ?3, version = version + 1, summary = ?4, document = ?5,
-                 ended_at = ?8 WHERE id = ?1 AND version = ?6 AND identity = ?7",
-            )?
-            .execute((id, state, removed, summary, document, version, identity, ended_at))?,
+        Some(version) => {
+            // `removed` is in the condition of most indexes: where it is set, SQLite writes their entries anew. It is
+            // hardly ever changed.
+            let update = |set: &str, condition: &str| {
+                c.prepare_cached(&format!(
+                    "UPDATE history_jobs SET state = ?2, version = version + 1, summary = ?4, document = ?5,
+                     ended_at = ?8{set} WHERE id = ?1 AND version = ?6 AND identity = ?7{condition}"
+                ))?
+                .execute((id, state, removed, summary, document, version, identity, ended_at))
+            };
+            match update("", " AND removed = ?3")? {
+                0 => update(", removed = ?3", "")?,
+                written => written,
+            }
+        }
     };
     if written == 1 {
         // An attempt keeps its fingerprint for ever, so there is none to take away.
