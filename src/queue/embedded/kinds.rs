@@ -19,7 +19,7 @@ pub(super) const MANY: i64 = 1000;
 /// So many kinds are looked at one by one, without asking first which of them have ready jobs.
 const FEW: usize = 4;
 /// So many kinds that the worker can't run are judged anew with every look.
-const FEW_OTHERS: usize = 16;
+const FEW_OTHERS: usize = 4;
 /// After this time a claim judges again the many kinds that its worker could not run.
 const JUDGED: Duration = Duration::from_secs(1);
 
