@@ -132,9 +132,9 @@ fn guard(parent: u32) -> ExitCode {
     process::keep_others_out();
     jobber::descriptors::raise();
     process::wipe_environment(runner::is_secret_variable);
-    memory::forget_startup_code();
     let table = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
-    end(table.and_then(|table| runner::run_guard(parent, table)).map(|()| true).map_err(Into::into))
+    let guarded = table.and_then(|table| runner::run_guard(parent, table, memory::forget_startup_code));
+    end(guarded.map(|()| true).map_err(Into::into))
 }
 
 /// Whether jobs run below the process, or it holds what they must not know.

@@ -19,20 +19,18 @@ pub(crate) fn keep_freed_memory() {
 }
 
 /// Trims from time to time, on a thread of its own: hands freed memory back to the kernel when this process
-/// has grown. After a large request glibc would otherwise keep hundreds of megabytes in small pieces. Gives back
-/// once, too, what only the start needed.
+/// has grown. After a large request glibc would otherwise keep hundreds of megabytes in small pieces. Gives back,
+/// too, what only the start needed.
 pub(crate) fn give_back_freed_memory() {
     let watch = || {
         let mut trimming = Trimming::of(resident_memory().unwrap_or(0));
-        let mut starting = STARTING;
+        let mut age = Duration::ZERO;
         loop {
             std::thread::sleep(LOOK);
-            if let Some(less) = starting.checked_sub(LOOK) {
-                starting = less;
-                if starting.is_zero() {
-                    trim();
-                    forget_startup_code();
-                }
+            age += LOOK;
+            if STARTED.contains(&age) {
+                trim();
+                forget_startup_code();
             }
             let Some(now) = resident_memory() else { return };
             if trimming.is_due(now) {
@@ -49,9 +47,9 @@ pub(crate) fn give_back_freed_memory() {
 
 /// The time between two looks at the memory.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long after the start to give back what only that needed; a multiple of [`LOOK`]. By then the categories of
-/// errors have been fitted, which takes most.
-const STARTING: Duration = Duration::from_secs(10);
+/// How long after the start to give back what only that needed: multiples of [`LOOK`]. At the first the categories of
+/// errors have been fitted, which takes most; on a slow machine, at the second.
+const STARTED: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 /// The longest time between two trims of a process that stays large.
 const LONGEST: Duration = Duration::from_secs(64);
 /// A process has grown when it has this many bytes more.

@@ -174,11 +174,12 @@ pub fn guarded_parent(arguments: impl IntoIterator<Item = OsString>) -> Option<u
 
 /// Does the work of the guard process: waits for the end of its parent, the worker with the process
 /// id `parent`, kills the processes that its jobs left, removes its scratch directories, and
-/// returns. The main function of the guard calls this with its standard input as `table`.
+/// returns. The main function of the guard calls this with its standard input as `table`. It may do
+/// in `begun` what is to be done once the guard has begun to guard.
 ///
 /// # Errors
 /// When the table can't be read or the parent can't be watched.
-pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
+pub fn run_guard(parent: u32, table: File, begun: impl FnOnce()) -> io::Result<()> {
     sys::ignore_requests_to_end();
     sys::close_descriptors_on_exec();
     let _ = rustix::thread::set_name(c"jobber-guard");
@@ -187,16 +188,18 @@ pub fn run_guard(parent: u32, table: File) -> io::Result<()> {
     let watched = watched.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
     match watched {
         // If the parent was replaced between the two looks, the descriptor may be that of another process.
-        Some(Ok(pidfd)) if !gone() => guard(Some(&pidfd), &table),
+        Some(Ok(pidfd)) if !gone() => guard(Some(&pidfd), &table, begun),
         Some(Err(error)) if error != Errno::SRCH => Err(error.into()),
-        _ => guard(None, &table),
+        _ => guard(None, &table, begun),
     }
 }
 
 /// Waits for the end of `parent` (`None`: it has ended) and cleans up.
-fn guard(parent: Option<&OwnedFd>, table: &File) -> io::Result<()> {
+fn guard(parent: Option<&OwnedFd>, table: &File, begun: impl FnOnce()) -> io::Result<()> {
     if let Some(parent) = parent {
         let mut killed = Vec::new();
+        end_lapsed(table, &mut killed)?;
+        begun();
         loop {
             let pause = Timespec::try_from(end_lapsed(table, &mut killed)?).map_err(io::Error::other)?;
             match poll(&mut [PollFd::from_borrowed_fd(parent.as_fd(), PollFlags::IN)], Some(&pause)) {
@@ -387,7 +390,7 @@ mod tests {
         let mut other = sleeper("another-worker", true);
         note(&table, 0, &in_table, 0);
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
-        let guarding = std::thread::spawn(move || guard(Some(&pidfd), table.file()));
+        let guarding = std::thread::spawn(move || guard(Some(&pidfd), table.file(), || ()));
         assert!(in_table.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
         parent.kill().unwrap();
         assert_eq!(in_table.wait().unwrap().signal(), Some(libc::SIGKILL));
@@ -412,7 +415,7 @@ mod tests {
         note(&table, 1, &valid, long.until());
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap();
         let watched = table.clone();
-        let guarding = std::thread::spawn(move || guard(Some(&pidfd), watched.file()));
+        let guarding = std::thread::spawn(move || guard(Some(&pidfd), watched.file(), || ()));
         assert_eq!(lapsed.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(valid.try_wait().unwrap().is_none() && escaped.try_wait().unwrap().is_none());
         table.clear(0);
@@ -429,7 +432,7 @@ mod tests {
         let worker = WorkerId::generate("guard-test");
         let table = SharedPidTable::create(&worker, Path::new("/nonexistent"), NOBODYS).unwrap();
         let mut left = sleeper(worker.as_str(), true);
-        guard(None, table.file()).unwrap();
+        guard(None, table.file(), || ()).unwrap();
         assert_eq!(left.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 }

@@ -27,6 +27,13 @@ fn guard_of(worker: u32) -> Option<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_idle_worker_has_little_memory_of_its_own() {
+    let worker = Jobber::work().start().await;
+    let is_small = async || own_memory(worker.pid()).filter(|memory| *memory < 4 * MIB);
+    eventually("a worker that has less than 4 MiB", is_small).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guard_has_next_to_no_memory_of_its_own() {
     let jobber = Jobber::work().start().await;
     let guard = eventually("a guard", async || guard_of(jobber.pid())).await;
