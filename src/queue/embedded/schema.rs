@@ -518,6 +518,7 @@ mod tests {
                 statement.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
             lines.join("; ")
         };
+        // Numbers in place of parameters.
         let list = super::super::read::READY_BEHIND.replace('?', "");
         for (index, sql) in [
             (
@@ -529,7 +530,7 @@ mod tests {
                 "queue_ready_of_kind",
                 "SELECT kind FROM queue_jobs WHERE state <= 1 AND queue = 3 AND kind > 4 ORDER BY kind LIMIT 1",
             ),
-            ("queue_ready_of_kind (queue=? AND kind=? AND priority=? AND ", super::super::read::READY_BEHIND),
+            ("queue_ready_of_kind (queue=? AND kind=? AND priority=? AND ", list.as_str()),
             ("queue_ready_of_kind", "SELECT count(*) FROM queue_jobs WHERE state <= 1 AND priority = 0"),
             (
                 "queue_ready_of_kind",
