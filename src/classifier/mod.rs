@@ -155,6 +155,10 @@ impl TermWork<'_> {
                 return Ok(());
             }
             let rules = self.rules().await?;
+            if !self.on.embedder.is_local() {
+                // A server that can't be asked is to be known from the start, not from the first failure.
+                self.matcher(&rules, stop).await?;
+            }
             self.done.clear();
             self.categorise(&self.all().await?, &rules, stop).await?;
             waits.reset();

@@ -250,17 +250,19 @@ impl Bench {
     }
 
     async fn history(&mut self, pipeline: &Pipeline) -> anyhow::Result<()> {
-        let (name, mut rates, mut lags) = (JobName::parse("hello")?, Vec::new(), Vec::new());
+        let (name, mut rates, mut lags, mut requests) = (JobName::parse("hello")?, vec![], vec![], vec![]);
         for round in 0..=self.options.rounds {
             let folded = history::fold(pipeline, &name, self.options.jobs).await?;
             if round > 0 {
                 rates.push(folded.events_per_second);
                 lags.push(folded.lag_ms);
+                requests.push(folded.requests);
             }
         }
         self.figures.extend([
             Figure::new("projection", "events/s", Better::Higher, rates),
             Figure::new("projection, lag", "ms", Better::Lower, lags),
+            Figure::new("allocations of an event", "requests", Better::Lower, requests),
         ]);
         Ok(())
     }

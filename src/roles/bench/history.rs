@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::Instant;
 
+use super::allocations;
 use super::figures::quantile;
 use super::pipeline::Pipeline;
 use crate::domain::{
@@ -21,16 +22,19 @@ pub(super) struct Folded {
     pub(super) events_per_second: f64,
     /// From an event's append until history has it, in milliseconds: the median.
     pub(super) lag_ms: f64,
+    /// How often memory is asked for, for each event: from its append until history has it.
+    pub(super) requests: f64,
 }
 
 pub(super) async fn fold(pipeline: &Pipeline, name: &JobName, jobs: usize) -> anyhow::Result<Folded> {
     let all: Vec<Event> = (0..jobs).flat_map(|_| life_of(pipeline, name)).collect();
-    let began = Instant::now();
+    let (began, allocations) = (Instant::now(), allocations::now());
     for part in all.chunks(1000) {
         pipeline.ports.sink.append(part).await?;
     }
     caught_up(pipeline).await?;
     let events_per_second = all.len() as f64 / began.elapsed().as_secs_f64();
+    let requests = allocations::now().since(&allocations).total().count as f64 / all.len() as f64;
     let mut lags = Vec::with_capacity(SAMPLES);
     for event in (0..SAMPLES).flat_map(|_| life_of(pipeline, name).into_iter().take(1)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -40,7 +44,7 @@ pub(super) async fn fold(pipeline: &Pipeline, name: &JobName, jobs: usize) -> an
         lags.push(began.elapsed().as_secs_f64() * 1000.0);
     }
     lags.sort_by(f64::total_cmp);
-    Ok(Folded { events_per_second, lag_ms: quantile(&lags, 0.5) })
+    Ok(Folded { events_per_second, lag_ms: quantile(&lags, 0.5), requests })
 }
 
 /// All events of a job that completed at its first attempt.
