@@ -1,6 +1,7 @@
 //! What saturates first in a fleet: the model of docs/architecture/performance.md, and a simulation that it is held against.
 //!
-//! Constants are measured, in microseconds of one core, by the commands that the document names. Change both together.
+//! The constants for each job are measured, in microseconds of one core, by the commands that the document names; the
+//! others are estimates. Change both together.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -28,9 +29,9 @@ struct Fleet {
 }
 
 /// Redis runs one command at a time. All commands of a job through queue and event log, by `INFO commandstats`.
-const REDIS: Part = Part { name: "redis", job_us: 250.0, running_us: 1.5, worker_us: 30.0 };
+const REDIS: Part = Part { name: "redis", job_us: 430.0, running_us: 1.5, worker_us: 30.0 };
 /// One process folds the log at a time: 4 events a job.
-const PROJECTOR: Part = Part { name: "projector", job_us: 110.0, running_us: 0.0, worker_us: 0.0 };
+const PROJECTOR: Part = Part { name: "projector", job_us: 70.0, running_us: 0.0, worker_us: 0.0 };
 /// A key-value node of Couchbase: six operations a job, of some 8 us, spread over its threads (4 here).
 const COUCHBASE: Part = Part { name: "couchbase", job_us: 12.0, running_us: 0.0, worker_us: 0.0 };
 
@@ -169,17 +170,18 @@ fn redis_saturates_first_then_the_projector() {
     let mut parts = [REDIS, PROJECTOR, COUCHBASE];
     parts.sort_by(|a, b| load(b).total_cmp(&load(a)));
     assert_eq!(parts.map(|part| part.name), ["redis", "projector", "couchbase"]);
-    assert!(load(&REDIS) > 1.0 && load(&PROJECTOR) > 1.0 && load(&COUCHBASE) < 0.5);
+    assert!(load(&REDIS) > 4.0 && load(&PROJECTOR) < 0.8 && load(&COUCHBASE) < 0.5);
     // What one of each carries, as the document says.
     let carried = |part: &Part| {
         let mut fleet = FLEET;
+        fleet.jobs_per_second = 20_000.0;
         while fleet.load(part, 1.0) > 0.8 {
             fleet.jobs_per_second -= 10.0;
         }
         fleet.jobs_per_second
     };
-    assert!((2_500.0..3_500.0).contains(&carried(&REDIS)), "{}", carried(&REDIS));
-    assert!((6_500.0..8_000.0).contains(&carried(&PROJECTOR)), "{}", carried(&PROJECTOR));
+    assert!((1_500.0..2_000.0).contains(&carried(&REDIS)), "{}", carried(&REDIS));
+    assert!((11_000.0..12_000.0).contains(&carried(&PROJECTOR)), "{}", carried(&PROJECTOR));
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn a_simulation_of_jobs_agrees_with_the_model() {
         ..part
     };
     let fleet = Fleet { workers: 100.0, jobs_per_second: 1000.0, ..FLEET };
-    for (part, shares) in [(REDIS, 4), (PROJECTOR, 2), (COUCHBASE, 1)] {
+    for (part, shares) in [(REDIS, 6), (PROJECTOR, 1), (COUCHBASE, 1)] {
         let model = FLEET.load(&part, shares as f64);
         let seen = simulate(&fleet, &slower(part), shares, 60.0);
         assert!(model < 0.9, "{} in {shares}: {model}", part.name);
@@ -202,5 +204,5 @@ fn a_simulation_of_jobs_agrees_with_the_model() {
     }
     // One Redis carries what the model says, and no more: the rest waits, and answers take seconds.
     let seen = simulate(&fleet, &slower(REDIS), 1, 60.0);
-    assert!(seen.load > 0.97 && seen.jobs_per_second < 500.0 && seen.answer_ms > 1000.0, "{}", seen.jobs_per_second);
+    assert!(seen.load > 0.97 && seen.jobs_per_second < 300.0 && seen.answer_ms > 1000.0, "{}", seen.jobs_per_second);
 }
