@@ -6,7 +6,6 @@
 
 mod api;
 mod architecture;
-mod bench;
 mod browser;
 mod builds;
 mod bullmq;
@@ -38,6 +37,7 @@ mod release;
 mod resident;
 mod sandbox;
 mod service;
+mod speed;
 mod statistics;
 mod strangers;
 mod supervision;
