@@ -47,8 +47,8 @@ pub(crate) fn give_back_freed_memory() {
 
 /// The time between two looks at the memory.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long after the start to give back what only that needed: multiples of [`LOOK`]. At the first the categories of
-/// errors have been fitted, which takes most; on a slow machine, at the second.
+/// How long after the start to give back what only that needed: multiples of [`LOOK`]. Where history has errors, their
+/// categories have been fitted at the first, which takes most; on a slow machine, at the second.
 const STARTED: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 /// The longest time between two trims of a process that stays large.
 const LONGEST: Duration = Duration::from_secs(64);
@@ -123,7 +123,7 @@ unsafe extern "C" fn forget_constant_segments(
         let end = (base + header.p_vaddr + header.p_memsz) / LARGEST_PAGE * LARGEST_PAGE;
         if first < end {
             // SAFETY: nothing has ever been written to these whole pages of a mapped file (the segment is not
-            // writable, and the program is linked without text relocations): whoever needs one reads it again.
+            // writable, and the program is linked without text relocations): a thread that needs one reads it again.
             let _ = unsafe {
                 rustix::mm::madvise(
                     first as *mut std::ffi::c_void,

@@ -30,7 +30,7 @@ pub use exposition::{Exposition, ExpositionSettings, Format, Role};
 pub use failures::FailureMetrics;
 pub use http::{HttpMetrics, OpenStream};
 pub use jobs::{JobFact, JobFactKind, JobMetrics, JobResult, Source};
-pub use process::resident_memory;
+pub use process::{resident_memory, resident_memory_of};
 pub use server::ServerMetrics;
 pub use snapshot::{Lag, QueueCounts, QueueLabels, Snapshot, SnapshotCell};
 pub use worker::{Load, WorkerMetrics};

@@ -91,7 +91,16 @@ fn start_time() -> Option<f64> {
 
 /// The memory of this process that is in RAM, in bytes; `None` when `/proc` does not tell.
 pub fn resident_memory() -> Option<u64> {
-    let status = fs_err::read_to_string("/proc/self/status").ok()?;
+    resident_memory_of("self")
+}
+
+/// The memory of a process that is in RAM, in bytes. `process` is its id, or `self`.
+pub fn resident_memory_of(process: &str) -> Option<u64> {
+    let status = fs_err::read_to_string(format!("/proc/{process}/status")).ok()?;
+    resident_bytes(&status)
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
@@ -100,4 +109,17 @@ fn open_descriptors() -> Option<u64> {
     let open = fs_err::read_dir("/proc/self/fd").ok()?.count();
     // The one through which they are read is not counted.
     Some((open as u64).saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resident_size_is_read_from_the_status() {
+        assert_eq!(resident_bytes("Name:\tjobber\nVmRSS:\t   33792 kB\nRssAnon: 1 kB\n"), Some(33_792 << 10));
+        assert_eq!(resident_bytes("Name:\tjobber\n"), None);
+        assert!(resident_memory().unwrap() > 100 << 10);
+        assert!(resident_memory_of(&std::process::id().to_string()).unwrap() > 100 << 10);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::domain::QueueName;
+use crate::metrics::resident_memory_of;
 
 /// How long a process is left alone before it is looked at.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -28,8 +29,9 @@ pub(super) fn look(dir: &Path, queue: &QueueName) -> anyhow::Result<Resident> {
     let guard = until("the worker's guard", || work.guard())?;
     std::thread::sleep(SETTLE);
     let resident = |pid: u32| {
-        let status = fs_err::read_to_string(format!("/proc/{pid}/status"))?;
-        resident_kib(&status).map(|kib| kib / 1024.0).context("/proc does not tell the memory of a process")
+        let bytes = resident_memory_of(&pid.to_string());
+        #[expect(clippy::cast_precision_loss, reason = "no process has so much memory")]
+        bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)).context("/proc does not tell the memory of a process")
     };
     Ok(Resident { serve: resident(serve.0.id())?, work: resident(work.0.id())?, guard: resident(guard)? })
 }
@@ -83,23 +85,5 @@ fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> anyhow::Result<T> {
         }
         ensure!(Instant::now() < deadline, "{what} did not come up");
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn resident_kib(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_resident_size_is_read_from_the_status() {
-        assert_eq!(resident_kib("Name:\tjobber\nVmRSS:\t   33792 kB\nRssAnon: 1 kB\n"), Some(33_792.0));
-        assert_eq!(resident_kib("Name:\tjobber\n"), None);
-        let own = fs_err::read_to_string("/proc/self/status").unwrap();
-        assert!(resident_kib(&own).unwrap() > 100.0);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use couchbase::durability_level::DurabilityLevel;
 use couchbase::error::{Error, ErrorKind};
+use couchbase::mutation_state::MutationToken;
 use couchbase::options::kv_options::{InsertOptions, MutateInOptions, RemoveOptions, ReplaceOptions};
 use couchbase::results::kv_results::MutationResult;
 use couchbase::subdoc::lookup_in_specs::LookupInSpec;
@@ -271,9 +272,7 @@ impl Connector {
             let mut options = MutateInOptions::new().cas(version);
             options.expiry = lifetime;
             let changed = session.collection(room).mutate_in(session.key(room, key), specs, options).await?;
-            if let Some(token) = changed.mutation_token() {
-                self.witness.wrote(token.partition_id(), token.partition_uuid());
-            }
+            self.note_vbucket(changed.mutation_token());
             Ok(changed.cas())
         };
         match self.ask(change).await? {
@@ -288,10 +287,14 @@ impl Connector {
 
     /// The version that a write made. Also notes the vbucket's UUID.
     fn noted(&self, written: &MutationResult) -> u64 {
-        if let Some(token) = written.mutation_token() {
+        self.note_vbucket(written.mutation_token());
+        written.cas()
+    }
+
+    fn note_vbucket(&self, token: Option<&MutationToken>) {
+        if let Some(token) = token {
             self.witness.wrote(token.partition_id(), token.partition_uuid());
         }
-        written.cas()
     }
 
     /// Checks whether the document on the server is the one that this write meant.

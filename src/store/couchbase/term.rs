@@ -152,7 +152,7 @@ pub(super) async fn check(connector: &Connector, term: &Term) -> Result<(), Stor
     if lease.is_some_and(|(lease, _)| lease.is(term)) { check_unlost(connector, term) } else { Err(fenced()) }
 }
 
-/// Refuses a term in which this process has noticed a loss. Asks nobody.
+/// Refuses a term in which this process has noticed a loss. It looks at what the process knows, without a request.
 pub(super) fn check_unlost(connector: &Connector, term: &Term) -> Result<(), StoreError> {
     if term.number > connector.witness.lost_through() { Ok(()) } else { Err(fenced()) }
 }
