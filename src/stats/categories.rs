@@ -12,7 +12,7 @@
 //! counts once in each of them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -59,18 +59,18 @@ pub struct ErrorFacts {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct KnownErrors {
     /// The errors, by fingerprint.
-    pub errors: BTreeMap<Fingerprint, ErrorFacts>,
+    pub errors: HashMap<Fingerprint, ErrorFacts>,
     /// The names of categories, by their ids.
     pub names: BTreeMap<CategoryId, String>,
 }
 
 impl KnownErrors {
     /// The group under which this error is counted.
-    pub fn label(&self, error: &Fingerprint) -> Label {
+    pub fn label(&self, error: &Fingerprint) -> &Label {
         match self.errors.get(error) {
-            Some(facts) => facts.label.clone(),
-            None if *error == Fingerprint::OTHER => Label::Uncategorised,
-            None => Label::Pending,
+            Some(facts) => &facts.label,
+            None if *error == Fingerprint::OTHER => &Label::Uncategorised,
+            None => &Label::Pending,
         }
     }
 
@@ -144,28 +144,36 @@ impl CategorySums {
     /// Adds an aggregate. `known` has all of its errors that are known.
     pub fn add(&mut self, shard: &StatShard, known: &KnownErrors) {
         let StatShard { key, counts, .. } = shard;
+        let has_examples = self.has_examples;
         self.all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
         for (error, failed) in &counts.failures {
-            let sum = self.sums.entry(known.label(error)).or_default();
+            let sum = self.sum(known.label(error));
             sum.failures += failed.attempts;
             sum.cpu_us += failed.cpu_us;
             *sum.trend.entry(key.day).or_insert(0) += failed.attempts;
             let Some(facts) = known.errors.get(error) else { continue };
             sum.first_seen = Some(sum.first_seen.map_or(facts.first_seen, |first| first.min(facts.first_seen)));
             sum.last_seen = sum.last_seen.max(Some(facts.last_seen));
-            if self.has_examples {
+            if has_examples {
                 *sum.errors.entry(*error).or_insert(0) += failed.attempts;
             }
         }
         for (errors, jobs) in &counts.jobs_by_errors {
             let met: BTreeSet<_> = errors.as_slice().iter().map(|error| known.label(error)).collect();
             for label in met {
-                let sum = self.sums.entry(label).or_default();
+                let sum = self.sum(label);
                 sum.jobs += jobs.jobs;
                 sum.completed += jobs.completed;
                 sum.ended += jobs.completed + jobs.failed;
             }
         }
+    }
+
+    fn sum(&mut self, label: &Label) -> &mut Sums {
+        if !self.sums.contains_key(label) {
+            self.sums.insert(label.clone(), Sums::default());
+        }
+        self.sums.get_mut(label).expect("inserted above")
     }
 
     /// The errors whose texts the lines show.

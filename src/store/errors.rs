@@ -114,6 +114,24 @@ pub struct Knowledge {
     pub revision: Cursor,
 }
 
+/// The little of an error's record that statistics are made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ErrorOutline {
+    /// When an attempt first failed with it.
+    pub first_seen: Timestamp,
+    /// When an attempt last failed with it.
+    pub last_seen: Timestamp,
+    /// The category that the classifier has found for it: `Some(None)` when it is near to none, `None` until then.
+    pub category: Option<Option<CategoryId>>,
+}
+
+impl From<ErrorRecord> for ErrorOutline {
+    fn from(record: ErrorRecord) -> Self {
+        let Sighting { first_seen, last_seen, .. } = record.seen;
+        Self { first_seen, last_seen, category: record.knowledge.map(|known| known.category) }
+    }
+}
+
 /// New knowledge of an error, to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learned {
@@ -184,7 +202,7 @@ impl Categories {
     }
 
     /// The same by the category that the classifier has found for the error: `Some(None)` when it is near to none.
-    pub(super) fn label_of(&self, error: &Fingerprint, known: Option<Option<&CategoryId>>) -> Label {
+    pub fn label_of(&self, error: &Fingerprint, known: Option<Option<&CategoryId>>) -> Label {
         match known {
             _ if *error == Fingerprint::OTHER => Label::Uncategorised,
             None => Label::Pending,

@@ -18,7 +18,9 @@ use crate::domain::{
 use crate::events::Cursor;
 use crate::stats::builds::BuildHistory;
 use crate::stats::{Label, ShardKey, StatShard};
-pub use errors::{Categories, ErrorChoice, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting, WantedErrors};
+pub use errors::{
+    Categories, ErrorChoice, ErrorOutline, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting, WantedErrors,
+};
 pub use groups::GroupTally;
 pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
@@ -173,6 +175,12 @@ pub trait History: Send + Sync + 'static {
             knowledge.vector = Vec::new();
         }
         Ok(records)
+    }
+
+    /// The outlines of these errors, in the same order.
+    async fn outlines(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorOutline>>, StoreError> {
+        let records = self.errors_without_vectors(fingerprints).await?;
+        Ok(records.into_iter().map(|record| record.map(ErrorOutline::from)).collect())
     }
 
     /// The errors that jobs have met and that `wanted` asks for.

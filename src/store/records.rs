@@ -332,13 +332,19 @@ pub struct NameSummary {
     pub completed: u64,
     /// How many jobs have failed.
     pub failed: u64,
-    /// The last submitted jobs, newest first, at most [`NameSummary::RECENT`].
+    /// The last submitted jobs, newest first, at most [`NameSummary::listed`].
     pub recent: Vec<JobId>,
-    /// The running jobs, at most [`NameSummary::RECENT`].
+    /// The running jobs, at most [`NameSummary::listed`].
     pub running: Vec<JobId>,
 }
 
 impl NameSummary {
     /// How many ids a summary lists at most.
     pub const RECENT: usize = 1000;
+
+    /// How many ids the summary of each of so many names lists at most: fewer beside more than ten names, so that the
+    /// summaries of all of them stay as large as those of ten.
+    pub fn listed(names: usize) -> usize {
+        (10 * Self::RECENT / names.max(1)).clamp(10, Self::RECENT)
+    }
 }

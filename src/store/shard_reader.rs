@@ -81,10 +81,12 @@ pub(super) async fn choose_errors(history: &dyn History, wanted: &WantedErrors) 
         let categories = history.categories().await?;
         let mut labelled = Vec::new();
         for part in errors.chunks(AT_ONCE) {
-            let records = history.errors_without_vectors(part).await?;
-            let found = part.iter().zip(records);
-            let found = found.filter(|(error, record)| categories.label(error, record.as_ref()) == *label);
-            labelled.extend(found.map(|(error, _)| *error));
+            for (error, outline) in part.iter().zip(history.outlines(part).await?) {
+                let known = outline.as_ref().and_then(|outline| outline.category.as_ref());
+                if categories.label_of(error, known.map(Option::as_ref)) == *label {
+                    labelled.push(*error);
+                }
+            }
         }
         errors = labelled;
     }

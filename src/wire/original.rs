@@ -56,9 +56,9 @@ pub struct OriginalGroup {
     pub failed_count: u64,
     /// Jobs that have completed.
     pub completed_count: u64,
-    /// The last submitted jobs, newest first, at most 1,000.
+    /// The last submitted jobs, newest first, at most 1,000, fewer beside more than ten names.
     pub all_job_ids: Vec<JobId>,
-    /// The running jobs, at most 1,000.
+    /// The running jobs, at most as many.
     pub active_jobs: Vec<JobId>,
     /// Jobs that wait, are delayed or prioritised.
     pub waiting_count: u64,

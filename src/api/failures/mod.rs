@@ -16,7 +16,9 @@ use crate::stats::trend::last_days;
 use crate::stats::{
     CategoryLine, CategorySums, Counts, DailyTrends, ErrorFacts, JobStats, KnownErrors, Label, StatShard,
 };
-use crate::store::{Categories, DayRange, ErrorChoice, ErrorRecord, ShardReader, StoreError, WantedErrors};
+use crate::store::{
+    Categories, DayRange, ErrorChoice, ErrorOutline, ErrorRecord, ShardReader, StoreError, WantedErrors,
+};
 pub(super) use builds::{builds, known_regressions, new, regression_of, regressions};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
@@ -102,6 +104,8 @@ impl Span {
     }
 }
 
+/// How many errors are looked up at once.
+const AT_ONCE: usize = 500;
 /// The most days of a trend.
 const MOST_DAYS: u64 = 90;
 
@@ -140,7 +144,6 @@ async fn records(
     errors: &[Fingerprint],
     mut take: impl FnMut(Fingerprint, Option<ErrorRecord>),
 ) -> Result<(), StoreError> {
-    const AT_ONCE: usize = 500;
     for part in errors.chunks(AT_ONCE) {
         let found = api.history.errors_without_vectors(part).await?;
         part.iter().zip(found).for_each(|(error, record)| take(*error, record));
@@ -162,7 +165,7 @@ impl<'a> ErrorLabels<'a> {
     async fn open(api: &'a Api) -> Result<ErrorLabels<'a>, StoreError> {
         let categories = api.history.categories().await?;
         let names = categories.categories.iter().map(|c| (c.id.clone(), c.name.clone())).collect();
-        Ok(Self { api, categories, known: KnownErrors { errors: BTreeMap::new(), names } })
+        Ok(Self { api, categories, known: KnownErrors { errors: HashMap::new(), names } })
     }
 
     /// Looks these errors up, unless they are in mind. What it answers has all of them that are known.
@@ -171,14 +174,14 @@ impl<'a> ErrorLabels<'a> {
             self.known.errors.retain(|error, _| errors.contains(error));
         }
         let new: Vec<_> = errors.iter().filter(|error| !self.known.errors.contains_key(*error)).copied().collect();
-        let Self { api, categories, known } = self;
-        let take = |error: Fingerprint, record: Option<ErrorRecord>| {
-            let label = categories.label(&error, record.as_ref());
-            let facts =
-                record.map(|r| ErrorFacts { label, first_seen: r.seen.first_seen, last_seen: r.seen.last_seen });
-            known.errors.extend(facts.map(|facts| (error, facts)));
-        };
-        records(api, &new, take).await?;
+        for part in new.chunks(AT_ONCE) {
+            let found = self.api.history.outlines(part).await?;
+            self.known.errors.extend(part.iter().zip(found).filter_map(|(error, outline)| {
+                let ErrorOutline { first_seen, last_seen, category } = outline?;
+                let label = self.categories.label_of(error, category.as_ref().map(Option::as_ref));
+                Some((*error, ErrorFacts { label, first_seen, last_seen }))
+            }));
+        }
         Ok(&self.known)
     }
 }

@@ -100,8 +100,8 @@ impl NameDocument {
         self.years.keys().map(String::as_str)
     }
 
-    /// The name's line. `None` when all its jobs have been removed.
-    pub(super) fn summary(&self, name: JobName, recent: &Recent) -> Option<NameSummary> {
+    /// The name's line, with so many ids in each list at most. `None` when all its jobs have been removed.
+    pub(super) fn summary(&self, name: JobName, recent: &Recent, listed: usize) -> Option<NameSummary> {
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
         let newest = recent.places.last().and_then(|place| documents::read_place(place)).map(|(at, _)| at);
         let latest = newest.or(recent.latest.filter(|_| recent.more))?;
@@ -113,14 +113,14 @@ impl NameDocument {
             active: count(active),
             completed: count(completed),
             failed: count(failed),
-            recent: ids(&recent.places),
-            running: ids(&self.running),
+            recent: ids(&recent.places, listed),
+            running: ids(&self.running, listed),
         })
     }
 }
 
-fn ids(places: &BTreeSet<String>) -> Vec<JobId> {
-    let newest = places.iter().rev().take(NameSummary::RECENT);
+fn ids(places: &BTreeSet<String>, most: usize) -> Vec<JobId> {
+    let newest = places.iter().rev().take(most);
     newest.filter_map(|place| documents::read_place(place)).map(|(_, id)| id).collect()
 }
 
@@ -389,11 +389,11 @@ mod tests {
         let removed: Vec<_> = (0..1500).map(|n| line(n, false)).collect();
         recent.set(&removed);
         let known = NameDocument { running: [line(3, true).place].into(), ..NameDocument::default() };
-        let summary = known.summary(JobName::parse("n").unwrap(), &recent).expect("older ones are left");
+        let summary = known.summary(JobName::parse("n").unwrap(), &recent, 10).expect("older ones are left");
         assert_eq!((summary.recent.len(), summary.running.len()), (0, 1));
         assert_eq!(summary.latest, Timestamp::from_millis(1499));
         let none = Recent { more: false, ..recent };
-        assert!(known.summary(JobName::parse("n").unwrap(), &none).is_none());
+        assert!(known.summary(JobName::parse("n").unwrap(), &none, 10).is_none());
     }
 
     #[test]

@@ -152,10 +152,11 @@ async fn line(connector: &Connector, filter: &JobFilter, place: &str) -> Result<
 /// A name's line comes from three documents, however many jobs it has.
 pub(super) async fn job_names(connector: &Connector) -> Result<Vec<NameSummary>, StoreError> {
     let names = directory::names(connector).await?;
+    let listed = NameSummary::listed(names.len());
     let lines = each(names, |name| async move {
         let (known, recent) =
             tokio::try_join!(directory::known(connector, &name), directory::recent(connector, &name))?;
-        Ok(known.summary(name, &recent))
+        Ok(known.summary(name, &recent, listed))
     });
     Ok(lines.await?.into_iter().flatten().collect())
 }

@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde::Deserialize;
 
 use super::{corrupt, term};
-use crate::domain::Fingerprint;
+use crate::domain::{Fingerprint, Timestamp};
 use crate::events::Cursor;
 use crate::store::{
-    Categories, ErrorRecord, Knowledge, Learned, Neighbour, Sighting, StoreError, Term, Versioned, codec,
+    Categories, ErrorOutline, ErrorRecord, Knowledge, Learned, Neighbour, Sighting, StoreError, Term, Versioned, codec,
 };
 
 type Read<T> = rusqlite::Result<Result<T, StoreError>>;
@@ -18,19 +19,28 @@ type Read<T> = rusqlite::Result<Result<T, StoreError>>;
 const COLUMNS: &str = "seen, revision, category, similarity, model, vector";
 
 pub(super) fn errors(c: &Connection, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorRecord>>> {
-    select(c, COLUMNS, fingerprints)
+    select(c, COLUMNS, fingerprints, record)
 }
 
 pub(super) fn errors_without_vectors(c: &Connection, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorRecord>>> {
-    select(c, "seen, revision, category, similarity, model, x''", fingerprints)
+    select(c, "seen, revision, category, similarity, model, x''", fingerprints, record)
 }
 
-fn select(c: &Connection, columns: &str, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorRecord>>> {
+pub(super) fn outlines(c: &Connection, fingerprints: &[Fingerprint]) -> Read<Vec<Option<ErrorOutline>>> {
+    select(c, "seen, category, model IS NOT NULL", fingerprints, outline)
+}
+
+fn select<T>(
+    c: &Connection,
+    columns: &str,
+    fingerprints: &[Fingerprint],
+    read: fn(&Row<'_>) -> Read<T>,
+) -> Read<Vec<Option<T>>> {
     let transaction = c.unchecked_transaction()?;
     let mut select = c.prepare_cached(&format!("SELECT {columns} FROM history_errors WHERE fingerprint = ?1"))?;
     let mut records = Vec::with_capacity(fingerprints.len());
     for fingerprint in fingerprints {
-        match select.query_row([fingerprint.as_bytes()], record).optional()?.transpose() {
+        match select.query_row([fingerprint.as_bytes()], read).optional()?.transpose() {
             Ok(found) => records.push(found),
             Err(e) => return Ok(Err(e)),
         }
@@ -63,6 +73,24 @@ fn record(row: &Row<'_>) -> Read<ErrorRecord> {
             Some(Knowledge { model, vector: numbers(&vector).collect(), category, similarity, revision });
     }
     Ok(Ok(record))
+}
+
+/// Reads an outline. What else was seen of the error is passed over.
+fn outline(row: &Row<'_>) -> Read<ErrorOutline> {
+    #[derive(Deserialize)]
+    struct Seen {
+        first_seen: Timestamp,
+        last_seen: Timestamp,
+    }
+    let Seen { first_seen, last_seen } = match serde_json::from_slice(row.get_ref(0)?.as_blob()?) {
+        Ok(seen) => seen,
+        Err(e) => return Ok(Err(corrupt("an error", &e).caused_by(e))),
+    };
+    let (category, is_known): (Option<String>, bool) = (row.get(1)?, row.get(2)?);
+    match category.map(|id| id.parse()).transpose() {
+        Ok(category) => Ok(Ok(ErrorOutline { first_seen, last_seen, category: is_known.then_some(category) })),
+        Err(e) => Ok(Err(corrupt("the category of an error", e))),
+    }
 }
 
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {

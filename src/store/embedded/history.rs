@@ -43,6 +43,8 @@ pub(super) fn bodies(c: &Connection, ids: &[JobId]) -> Read<Vec<Option<JobBody>>
 /// The sums are kept by name, the ids come from indexes.
 pub(super) fn job_names(c: &Connection) -> Read<Vec<NameSummary>> {
     let transaction = c.unchecked_transaction()?;
+    let of_all = c.prepare_cached("SELECT count(*) FROM history_names")?.query_row([], |row| row.get::<_, i64>(0))?;
+    let listed = NameSummary::listed(usize::try_from(of_all).unwrap_or(usize::MAX));
     let mut sums =
         c.prepare_cached("SELECT name, waiting, active, completed, failed FROM history_names ORDER BY name")?;
     let mut rows = sums.query([])?;
@@ -58,7 +60,7 @@ pub(super) fn job_names(c: &Connection) -> Read<Vec<NameSummary>> {
             "SELECT submitted_at, id FROM history_jobs INDEXED BY history_jobs_by_both
              WHERE removed = 0 AND name = ?1 AND state = 'active' ORDER BY submitted_at DESC, id DESC LIMIT ?2",
         )?;
-        let parts = (text.parse::<JobName>(), ids(&mut newest, &text)?, ids(&mut running, &text)?);
+        let parts = (text.parse::<JobName>(), ids(&mut newest, &text, listed)?, ids(&mut running, &text, listed)?);
         let (name, (latest, recent), (_, running)) = match parts {
             (Ok(name), Ok(newest), Ok(running)) => (name, newest, running),
             (Err(e), ..) | (_, Err(e), _) | (_, _, Err(e)) => return Ok(Err(corrupt("a job name or id", e))),
@@ -77,10 +79,9 @@ pub(super) fn job_names(c: &Connection) -> Read<Vec<NameSummary>> {
 
 type Ids = Result<(Option<Timestamp>, Vec<JobId>), crate::domain::InvalidName>;
 
-/// The ids that a query finds, and when the first of them was submitted.
-fn ids(select: &mut rusqlite::Statement<'_>, name: &str) -> rusqlite::Result<Ids> {
-    let limit = i64::try_from(NameSummary::RECENT).unwrap_or(i64::MAX);
-    let mut rows = select.query((name, limit))?;
+/// The ids that a query finds, at most so many, and when the first of them was submitted.
+fn ids(select: &mut rusqlite::Statement<'_>, name: &str, most: usize) -> rusqlite::Result<Ids> {
+    let mut rows = select.query((name, i64::try_from(most).unwrap_or(i64::MAX)))?;
     let (mut first, mut ids) = (None, Vec::new());
     while let Some(row) = rows.next()? {
         let submitted_at: i64 = row.get(0)?;
@@ -171,5 +172,40 @@ mod tests {
              UPDATE history_shards SET document = x'01';")
         .await;
         assert_eq!(sums().await, (0, 5, 8, 4));
+    }
+
+    #[tokio::test]
+    async fn a_name_beside_many_others_lists_fewer_of_its_jobs() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
+        let store = EmbeddedStore::open(db.clone()).await.unwrap();
+        const NUMBERS: &str =
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)";
+        let names = async |count: i64| {
+            db.write(move |c| {
+                c.execute(
+                    &format!(
+                        "{NUMBERS} INSERT OR IGNORE INTO history_shards
+                         SELECT 0, 'n' || n, 1, 0, 0, 30, 0, x'00' FROM numbers"
+                    ),
+                    [count],
+                )
+            })
+            .await
+            .unwrap();
+        };
+        db.write(|c| {
+            let jobs = "INSERT INTO history_jobs
+                        SELECT 'j' || n, 'n1', 'completed', n, 0, 1, x'00', x'00', x'00', n, NULL, NULL FROM numbers";
+            c.execute(&format!("{NUMBERS} {jobs}"), [30])
+        })
+        .await
+        .unwrap();
+        for (count, listed) in [(1, 30), (500, 20), (5000, 10)] {
+            names(count).await;
+            let found = store.job_names().await.unwrap();
+            assert_eq!((found.len(), found[0].recent.len()), (1, listed), "beside {count} names");
+            assert_eq!((found[0].recent[0].as_str(), found[0].completed), ("j30", 30));
+        }
     }
 }

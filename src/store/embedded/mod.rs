@@ -17,9 +17,9 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{
-    Categories, Commit, DayRange, ErrorChoice, ErrorRecord, GroupTally, History, JobCount, JobFilter, JobPage,
-    JobRecord, Learned, Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind, Term,
-    Versioned, WantedErrors,
+    Categories, Commit, DayRange, ErrorChoice, ErrorOutline, ErrorRecord, GroupTally, History, JobCount, JobFilter,
+    JobPage, JobRecord, Learned, Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind,
+    Term, Versioned, WantedErrors,
 };
 use crate::domain::{Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
@@ -142,6 +142,11 @@ impl History for EmbeddedStore {
     ) -> Result<Vec<Option<ErrorRecord>>, StoreError> {
         let fingerprints = fingerprints.to_vec();
         self.read(move |c| errors::errors_without_vectors(c, &fingerprints)).await
+    }
+
+    async fn outlines(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<ErrorOutline>>, StoreError> {
+        let fingerprints = fingerprints.to_vec();
+        self.read(move |c| errors::outlines(c, &fingerprints)).await
     }
 
     async fn choose_errors(&self, wanted: &WantedErrors) -> Result<ErrorChoice, StoreError> {

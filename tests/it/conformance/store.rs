@@ -15,8 +15,8 @@ use jobber::stats::{Counts, FailureCounts, Label, ShardKey, StatShard};
 use jobber::store::couchbase::CouchbaseStore;
 use jobber::store::embedded::EmbeddedStore;
 use jobber::store::{
-    AttemptRecord, Categories, Commit, DayRange, ErrorChoice, History, JobCount, JobFilter, JobRecord, Knowledge,
-    Learned, Projection, Retention, Search, Sighting, StoreErrorKind, Term, Versioned, WantedErrors,
+    AttemptRecord, Categories, Commit, DayRange, ErrorChoice, ErrorOutline, History, JobCount, JobFilter, JobRecord,
+    Knowledge, Learned, Projection, Retention, Search, Sighting, StoreErrorKind, Term, Versioned, WantedErrors,
 };
 
 use crate::harness::couchbase::{Bucket, skipped};
@@ -1071,6 +1071,8 @@ async fn what_is_known_and_what_is_seen_of_an_error_lie_side_by_side(stores: Sto
     let mut merged = seen(1, 10, "a");
     merged.merge(&seen(1, 20, "b"));
     let found = there.history.errors(&[1, 2, 9].map(fingerprint)).await.unwrap();
+    let outlines = there.history.outlines(&[1, 2, 9].map(fingerprint)).await.unwrap();
+    assert_eq!(outlines, found.iter().cloned().map(|record| record.map(ErrorOutline::from)).collect::<Vec<_>>());
     let first = found[0].as_ref().unwrap();
     assert_eq!((&first.seen, first.knowledge.as_ref()), (&merged, Some(&known)));
     assert_eq!(found[1].as_ref().unwrap().knowledge, None);

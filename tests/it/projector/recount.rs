@@ -1,7 +1,7 @@
 //! The statistics against a recount by hand: every report of `jobber::stats`, made of the shards that the projector
 //! folded, equals what is counted straight from the records of the jobs. Written without any of the code under test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jobber::domain::{CategoryId, Day};
 use jobber::stats::{
@@ -588,7 +588,7 @@ fn check_sizes(lines: &[SizeLine], jobs: &[Counted]) {
 /// What is known of the errors that were seen; by `labels` each belongs to a category, to none, or is still pending.
 fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> KnownErrors {
     let id = |n: u8| CategoryId::parse(["disk", "image"][usize::from(n)]).unwrap();
-    let mut known = KnownErrors { errors: BTreeMap::new(), names: [(id(0), "Disk".to_owned())].into() };
+    let mut known = KnownErrors { errors: HashMap::new(), names: [(id(0), "Disk".to_owned())].into() };
     for (sighting, label) in sightings.iter().zip(labels.iter().cycle()) {
         let attempts = records.iter().flat_map(|record| &record.attempts);
         let times = attempts.filter(|a| a.fingerprint == Some(sighting.fingerprint));
