@@ -192,7 +192,7 @@ fn conclude(
         Format::Json | Format::Jsonl => console.show(report)?,
     }
     let crash = report.crash.as_deref();
-    let ending = format!("{}: {}", args.name, reason(Some(&report.outcome), report.error.as_deref(), crash));
+    let ending = format!("{}: {}", args.name, reason(Some(&report.outcome), report.error.as_deref(), Some(report)));
     if report.outcome.is_success() {
         console.detail(&ending)
     } else {

@@ -8,7 +8,7 @@ use super::view::first_line;
 use super::wait::end_of;
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, LogRequest};
-use crate::domain::{Crash, JobId, JobState, Outcome, Stream, from_text};
+use crate::domain::{AttemptReport, JobId, JobState, Outcome, Stream, from_text};
 use crate::wire::{JobView, LogEvent, Submitted};
 
 /// The last line of `jsonl`, after the events.
@@ -43,21 +43,26 @@ pub(super) async fn follow(job: &Submitted, client: &Client, console: &mut Conso
         Format::Jsonl => console.json_line(&JobLine { kind: "job", job: &job })?,
     }
     if job.state == JobState::Failed {
-        let crash = job.attempts.last().and_then(|attempt| attempt.report.as_ref()?.crash.as_deref());
-        console.note(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref(), crash)));
+        let report = job.attempts.last().and_then(|attempt| attempt.report.as_ref());
+        console.note(&format!("job {id} failed: {}", reason(job.outcome.as_ref(), job.error.as_deref(), report)));
     }
     Ok(Exit::of_job(job.state, job.outcome.as_ref()))
 }
 
-/// The outcome of an attempt, in one line. It leaves out the job's own error, which was on its
-/// stderr, but has Jobber's, which was not.
-pub(super) fn reason(outcome: Option<&Outcome>, error: Option<&str>, crash: Option<&Crash>) -> String {
-    let error = first_line(error.unwrap_or(""), 200);
+/// The outcome of an attempt, in one line, with the error. It leaves out an error that stood on the job's `stderr`.
+pub(super) fn reason(outcome: Option<&Outcome>, error: Option<&str>, report: Option<&AttemptReport>) -> String {
+    let error = error.unwrap_or("");
+    let stderr = report.map_or("", |report| report.stderr.text.as_str());
+    let was_shown = error.trim().lines().next().is_none_or(|line| stderr.contains(line));
+    let error = first_line(error, 200);
     match outcome {
-        Some(outcome @ (Outcome::Exit { .. } | Outcome::Signal { .. })) => match crash {
-            Some(crash) => format!("{outcome}: {}", crash.sentence()),
-            None => outcome.to_string(),
-        },
+        Some(outcome @ (Outcome::Exit { .. } | Outcome::Signal { .. })) => {
+            match report.and_then(|report| report.crash.as_deref()) {
+                Some(crash) => format!("{outcome}: {}", crash.sentence()),
+                None if was_shown || error == outcome.to_string() => outcome.to_string(),
+                None => format!("{outcome}: {error}"),
+            }
+        }
         Some(outcome) if error.is_empty() || error == outcome.to_string() => outcome.to_string(),
         Some(outcome) => format!("{outcome}: {error}"),
         None if error.is_empty() => "nobody knows why".to_owned(),
