@@ -4,6 +4,7 @@ mod memory;
 mod process;
 
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
             if args.offline { Ok(None) } else { roles::evaluate(&config, messages).await }
         }));
     }
-    if !matches!(command, Command::Exec(_) | Command::Bench(_))
+    if !matches!(command, Command::Exec(_) | Command::Bench(_) | Command::New(_))
         && let Err(error) = logging::start(
             &cli::log_filter(&globals, &config.log_level),
             config.log_json,
@@ -101,6 +102,9 @@ fn main() -> ExitCode {
                     Ok(roles::exec(config, pairs, order, stop, sink).await?)
                 })
                 .await;
+            }
+            Command::New(args) => {
+                return cli::new::new(&args, &config.worker.jobs_dir, console, roles::build_jobs).await;
             }
             Command::Rebuild(args) => {
                 return cli::upkeep::rebuild(console, async |note| {
@@ -141,7 +145,8 @@ fn guard(parent: u32) -> ExitCode {
 fn supervises(command: &Command) -> bool {
     match command {
         Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Exec(_) => true,
-        Command::Bench(_)
+        Command::New(_)
+        | Command::Bench(_)
         | Command::Rebuild(_)
         | Command::Export(_)
         | Command::Import(_)
@@ -168,16 +173,28 @@ fn role_options(command: &Command) -> RoleOptions {
     const QUIET: Duration = Duration::from_millis(500);
     match command {
         Command::Dev(args) => {
-            RoleOptions { ready_fd: args.ready_fd, sources: Some("cpp-jobs".into()), ..RoleOptions::default() }
+            RoleOptions { ready_fd: args.ready_fd, sources: sources(&args.sources), ..RoleOptions::default() }
         }
         Command::Serve(args) => RoleOptions { ready_fd: args.ready_fd, ..RoleOptions::default() },
         Command::Work(args) => {
             RoleOptions { ready_fd: args.ready_fd, burst: args.burst.then_some(QUIET), ..RoleOptions::default() }
         }
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => RoleOptions::default(),
-        Command::Exec(_) | Command::Bench(_) | Command::Doctor(_) | Command::Openapi | Command::Client(_) => {
-            RoleOptions::default()
-        }
+        Command::Exec(_)
+        | Command::New(_)
+        | Command::Bench(_)
+        | Command::Doctor(_)
+        | Command::Openapi
+        | Command::Client(_) => RoleOptions::default(),
+    }
+}
+
+/// Where `dev` finds the sources of jobs: those directories that were named, else the usual one if it is there.
+fn sources(named: &[PathBuf]) -> Vec<PathBuf> {
+    let usual = Path::new("cpp-jobs");
+    match named {
+        [] if usual.join("Makefile").exists() => vec![usual.to_owned()],
+        named => named.to_vec(),
     }
 }
 

@@ -23,6 +23,7 @@ mod health;
 mod jobspec;
 mod list;
 mod logs;
+pub mod new;
 pub mod openapi;
 mod queue;
 mod reasons;
@@ -54,6 +55,7 @@ pub use doctor::DoctorArgs;
 pub use error::CliError;
 pub use exec::ExecArgs;
 pub use exit::Exit;
+pub use new::NewArgs;
 pub use roles::{BenchArgs, BenchPart, DevArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
 pub use settings::{complain, log_filter, settings};
 pub use values::{EnvironmentSetting, parse_duration, parse_size};
@@ -153,6 +155,8 @@ pub enum Command {
     Work(WorkArgs),
     /// Run a binary once under the worker's supervision, without server and queue
     Exec(ExecArgs),
+    /// Begin a job in C++, shell or Python: source, build and test
+    New(NewArgs),
     /// Check this host and its configuration: what is well, what is not, what to do
     Doctor(DoctorArgs),
     /// Make the statistics anew from the jobs in history

@@ -19,6 +19,10 @@ pub struct DevArgs {
     /// How it works.
     #[command(flatten)]
     pub worker: WorkerArgs,
+    /// Directory with a Makefile or a CMakeLists.txt, whose jobs are built now and when their source changes
+    /// (repeatable) [default: cpp-jobs, if there is one]
+    #[arg(long, value_name = "DIR")]
+    pub sources: Vec<PathBuf>,
     /// Write one line of JSON to this file descriptor when ready
     #[arg(long, value_name = "N")]
     pub ready_fd: Option<u32>,

@@ -32,6 +32,7 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
             environment(&mut given, &args.environment, own);
             set(&mut given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
         }
+        Command::New(args) => set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show)),
         Command::Doctor(args) => worker(&mut given, &args.worker, own),
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => {}
         Command::Bench(_) | Command::Openapi | Command::Client(_) => {}

@@ -1,31 +1,197 @@
-//! Builds the C++ jobs for `jobber dev`.
+//! Builds the jobs of a team for `jobber dev`: at its start, and whenever their sources change.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
 
-/// Runs `make` in `sources`, which puts every job into `jobs_dir`. The compiler's output goes to stderr.
+/// How often sources are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// The most files that are watched in a directory of sources, and how deep they may lie.
+const MOST_FILES: usize = 10_000;
+const DEPTH: usize = 16;
+
+/// The files of sources, with what changes when they are written.
+type Snapshot = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
+
+/// Directories with sources of jobs, and where the jobs are put.
+pub(super) struct Sources {
+    directories: Vec<PathBuf>,
+    jobs_dir: PathBuf,
+}
+
+impl Sources {
+    pub(super) fn new(directories: Vec<PathBuf>, jobs_dir: &Path) -> Self {
+        Self { directories, jobs_dir: jobs_dir.to_owned() }
+    }
+
+    /// Builds all jobs.
+    ///
+    /// # Errors
+    /// Those of [`build_jobs`].
+    pub(super) async fn build(&self) -> anyhow::Result<()> {
+        for directory in &self.directories {
+            build_jobs(directory, &self.jobs_dir).await?;
+        }
+        Ok(())
+    }
+
+    /// Builds the jobs of a directory anew when a file in it has changed, until `stop`. What does not compile leaves the
+    /// jobs as they are.
+    pub(super) async fn rebuild(self, stop: CancellationToken) {
+        let snapshots = self.directories.iter().map(|directory| files(directory));
+        let mut snapshots: Vec<_> = snapshots.collect();
+        let work = async {
+            while !self.directories.is_empty() {
+                tokio::time::sleep(LOOK).await;
+                for (directory, known) in self.directories.iter().zip(&mut snapshots) {
+                    let found = files(directory);
+                    if found == *known {
+                        continue;
+                    }
+                    // Editors and version control write several files: the last of them is waited for.
+                    let mut now = found;
+                    loop {
+                        tokio::time::sleep(LOOK / 2).await;
+                        let then = std::mem::replace(&mut now, files(directory));
+                        if now == then {
+                            break;
+                        }
+                    }
+                    tracing::info!(what = %changes(known, &now), "the source of jobs has changed");
+                    *known = now;
+                    self.build_again(directory).await;
+                }
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    async fn build_again(&self, directory: &Path) {
+        let before = binaries(&self.jobs_dir);
+        match build_jobs(directory, &self.jobs_dir).await {
+            Ok(()) => {
+                let after = binaries(&self.jobs_dir);
+                let new = after.iter().filter(|(file, state)| before.get(*file) != Some(state));
+                let names: Vec<_> = new.filter_map(|(file, _)| file.file_name()?.to_str()).collect();
+                match names.is_empty() {
+                    true => tracing::info!("the jobs are as they were"),
+                    false => tracing::info!(jobs = names.join(", "), "built; attempts from now on run the new build"),
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the jobs stay as they were built before");
+            }
+        }
+    }
+}
+
+/// Builds the jobs of a directory into `jobs_dir`: by its Makefile, else by its CMakeLists.txt. Both are told the place as
+/// `JOBS_DIR`. What the compiler says goes to stderr.
 ///
 /// # Errors
-/// When there is no `make` or no compiler, or a job does not compile.
-pub(super) async fn jobs(sources: &Path, jobs_dir: &Path) -> anyhow::Result<()> {
+/// When there is neither file, `make`, `cmake` or the compiler is missing, or a job does not compile.
+pub async fn build_jobs(directory: &Path, jobs_dir: &Path) -> anyhow::Result<()> {
     let jobs_dir = std::path::absolute(jobs_dir)?;
     fs_err::create_dir_all(&jobs_dir)?;
-    let (sources, jobs_dir) = (sources.to_owned(), jobs_dir);
-    tracing::info!(from = %sources.display(), to = %jobs_dir.display(), "building the C++ jobs");
-    let status = tokio::task::spawn_blocking(move || {
-        #[expect(clippy::disallowed_methods, reason = "this is make, not a job")]
-        std::process::Command::new("make")
-            .args(["--no-print-directory", "--silent", "-j2", "-C"])
-            .arg(&sources)
-            .arg(format!("JOBS_DIR={}", jobs_dir.display()))
-            .stdout(std::io::stderr())
-            .status()
+    let (directory, place) = (directory.to_owned(), format!("JOBS_DIR={}", jobs_dir.display()));
+    tracing::info!(from = %directory.display(), to = %jobs_dir.display(), "building the jobs");
+    tokio::task::spawn_blocking(move || {
+        let shown = directory.display();
+        if directory.join("Makefile").exists() {
+            let make = program("make")
+                .args(["--no-print-directory", "--silent", "-j2", "-C"])
+                .arg(&directory)
+                .arg(place)
+                .status();
+            return ended(make, "make", &directory);
+        }
+        if !directory.join("CMakeLists.txt").exists() {
+            bail!("{shown} has no Makefile and no CMakeLists.txt, so there is nothing to build");
+        }
+        let build = directory.join("build");
+        let configure = program("cmake")
+            .args(["--log-level=WARNING", "-S"])
+            .arg(&directory)
+            .arg("-B")
+            .arg(&build)
+            .arg(format!("-D{place}"))
+            .status();
+        ended(configure, "cmake", &directory)?;
+        ended(program("cmake").arg("--build").arg(&build).args(["--parallel", "2"]).status(), "cmake", &directory)
     })
     .await?
-    .context("make can't be started; install make and a C++ compiler (Debian: apt-get install make g++)")?;
+}
+
+/// A command whose standard output is this process's stderr.
+fn program(name: &str) -> Command {
+    #[expect(clippy::disallowed_methods, reason = "this is make, not a job")]
+    let mut command = Command::new(name);
+    command.stdout(std::io::stderr());
+    command
+}
+
+fn ended(status: std::io::Result<ExitStatus>, name: &str, directory: &Path) -> anyhow::Result<()> {
+    let status = status.with_context(|| {
+        format!("{name} can't be started; install {name} and a C++ compiler (Debian: apt-get install {name} g++)")
+    })?;
     if !status.success() {
-        bail!("the C++ jobs could not be built ({status}); see the compiler's messages above");
+        bail!("the jobs of {} could not be built ({status}); see the messages above", directory.display());
     }
     Ok(())
+}
+
+/// The files of a directory of sources and of those below it: none that are hidden, and none in `build`.
+fn files(directory: &Path) -> Snapshot {
+    let mut found = Snapshot::new();
+    let mut left = vec![(directory.to_owned(), 0)];
+    while let Some((directory, depth)) = left.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let is_passed_over = name.as_encoded_bytes().starts_with(b".") || name == "build";
+            // A link to a file is that file; a link to a directory may lead round in a circle.
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            if kind.is_dir() && !is_passed_over && depth < DEPTH {
+                left.push((path, depth + 1));
+            } else if !kind.is_dir() && !is_passed_over && found.len() < MOST_FILES {
+                add(&mut found, path);
+            }
+        }
+    }
+    found
+}
+
+/// The files that lie in a jobs directory.
+fn binaries(jobs_dir: &Path) -> Snapshot {
+    let mut found = Snapshot::new();
+    for entry in std::fs::read_dir(jobs_dir).into_iter().flatten().flatten() {
+        add(&mut found, entry.path());
+    }
+    found
+}
+
+fn add(found: &mut Snapshot, path: PathBuf) {
+    if let Ok(metadata) = std::fs::metadata(&path)
+        && metadata.is_file()
+    {
+        found.insert(path, (metadata.modified().ok(), metadata.len()));
+    }
+}
+
+/// Names what differs: a few files.
+fn changes(before: &Snapshot, after: &Snapshot) -> String {
+    const NAMED: usize = 3;
+    let written = after.iter().filter(|(file, state)| before.get(*file) != Some(state)).map(|(file, _)| file);
+    let gone = before.keys().filter(|file| !after.contains_key(*file));
+    let all: Vec<_> = written.chain(gone).map(|file| file.display().to_string()).collect();
+    match all.len().checked_sub(NAMED) {
+        None | Some(0) => all.join(", "),
+        Some(more) => format!("{} and {more} more", all[..NAMED].join(", ")),
+    }
 }

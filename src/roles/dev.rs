@@ -30,9 +30,8 @@ pub fn dev(
         let (life, clock) = (Lifecycle::default(), Clock::system());
         life.listen()?;
         let listener = parts::bind(&config, &clock).await?;
-        if let Some(sources) = options.sources.as_deref().filter(|s| s.join("Makefile").exists()) {
-            build::jobs(sources, &config.worker.jobs_dir).await?;
-        }
+        let sources = build::Sources::new(options.sources, &config.worker.jobs_dir);
+        sources.build().await?;
         let (address, page) = (listener.address()?, listener.page()?);
         let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
@@ -49,6 +48,7 @@ pub fn dev(
         let status = move || format!("serving on {place}, {}", status());
         let _beating = service::report_to_manager(&options.notifier, &life, ports.liveness(), ready, status);
         drop((ports, worker_ports));
+        life.tasks.spawn(sources.rebuild(life.stop.clone()));
         let mut part = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
         ready::announce(options.ready_fd, "dev", Some(&address))?;
         if options.ready_fd.is_none() {

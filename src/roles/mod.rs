@@ -17,6 +17,7 @@ mod service;
 pub mod upkeep;
 mod work;
 
+pub use build::build_jobs;
 pub use dev::dev;
 pub use doctor::examine;
 pub use evaluate::evaluate;
@@ -37,8 +38,8 @@ pub struct RoleOptions {
     pub ready_fd: Option<u32>,
     /// End after this long with nothing to do. `None` to go on.
     pub burst: Option<Duration>,
-    /// The directory with the sources of the C++ jobs, which `dev` builds at its start.
-    pub sources: Option<PathBuf>,
+    /// The directories with the sources of jobs, which `dev` builds at its start and when they change.
+    pub sources: Vec<PathBuf>,
     /// The service manager, which the role tells how the process is.
     pub notifier: Notifier,
     /// Whether and where to spans are exported.

@@ -114,6 +114,7 @@ fn the_help_names_every_command() {
       serve        The HTTP API server and the projector of history
       work         A worker pool
       exec         Run a binary once under the worker's supervision, without server and queue
+      new          Begin a job in C++, shell or Python: source, build and test
       doctor       Check this host and its configuration: what is well, what is not, what to do
       rebuild      Make the statistics anew from the jobs in history
       export       Write all of history as lines of JSON
