@@ -41,8 +41,8 @@ close() {
     [ "$failed" = 0 ]
 }
 
+# Installs Debian's packages that are missing: pairs of a command and the package that has it.
 needs() {
-    [ "$(id -u)" = 0 ] || fail "a Debian tree is made and entered as root: run it as root"
     missing=""
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
@@ -59,6 +59,7 @@ needs() {
 debian() {
     packages=$1
     tree=$2
+    [ "$(id -u)" = 0 ] || fail "a Debian tree is made and entered as root: run it as root"
     needs debootstrap:debootstrap
     kept="$cache/debian-$suite-$(printf '%s' "$packages" | sha256sum | head -c 12)"
     if [ ! -d "$kept" ]; then
@@ -74,6 +75,31 @@ debian() {
         mv "$kept.new" "$kept"
     fi
     cp -a --reflink=auto "$kept" "$tree"
+}
+
+# Makes of a Debian package the next version, with other settings in its configuration.
+next_version() {
+    dpkg-deb --raw-extract "$1" "$scratch/next"
+    sed -i 's/^Version: .*/Version: 99.0.0-1/' "$scratch/next/DEBIAN/control"
+    for file in jobber.env jobber.toml; do
+        echo "# A setting of the next version." >>"$scratch/next/etc/jobber/$file"
+    done
+    dpkg-deb -Zgzip --root-owner-group --build "$scratch/next" "$2" >/dev/null
+}
+
+# Makes an environment with what requirements.txt lists, once for all checkouts. Its folder is in $python.
+python_tools() {
+    needs python3:python3
+    python3 -c "import ensurepip, venv" 2>/dev/null || needs python3-venv:python3-venv
+    list="$here/tests/packages/requirements.txt"
+    python="$cache/python-$(sha256sum <"$list" | head -c 12)"
+    if [ ! -e "$python/complete" ]; then
+        rm -rf "$python"
+        mkdir -p "$cache"
+        python3 -m venv "$python"
+        "$python/bin/pip" install --quiet --disable-pip-version-check --requirement "$list"
+        touch "$python/complete"
+    fi
 }
 
 scratch=$(mktemp -d)
