@@ -44,23 +44,26 @@ stage: $(if $(BINARY),,build)
 
 deb: stage ## Make a Debian package: target/package/*.deb.
 	@tools/install-package-tools cargo-deb
+	@rm -f target/package/*.deb
 	target/package-tools/cargo-deb --no-build --no-strip --locked --output target/package/ $(DEB_FLAGS)
 
 rpm: stage ## Make an RPM package: target/package/*.rpm.
 	@tools/install-package-tools cargo-generate-rpm
+	@rm -f target/package/*.rpm
 	target/package-tools/cargo-generate-rpm --output target/package/ $(RPM_FLAGS)
 
 dist: stage ## Make a tarball with checksums and a list of what is in it (SBOM): target/package/*.tar.gz.
 	@tools/install-package-tools cargo-cyclonedx
+	@rm -f target/package/*.tar.gz target/package/*.cdx.json
 	@tools/dist target/package/root
 
 image: $(if $(BINARY),,build) ## Make the image with buildah alone, of a binary built here.
 	@tools/image $(PACKAGED)
 
-test-packages: stage ## Install the packages into a Debian tree, run jobs there, upgrade and purge; run the image. As root.
+test-packages: $(if $(BINARY),,build) ## Install the packages into a Debian tree, run jobs there, upgrade and purge; run the image. As root.
 	@tests/packages/run $(PACKAGED)
 
-test-vm: stage ## Boot the Debian package in a virtual machine, with systemd and cgroup v2. As root.
+test-vm: deb ## Boot the Debian package in a virtual machine, with systemd and cgroup v2. As root.
 	@tests/packages/vm
 
 tools:

@@ -29,6 +29,7 @@ mod jobs;
 mod lifecycle;
 mod metrics;
 mod output;
+mod packages;
 mod payload;
 mod placement;
 mod policies;
