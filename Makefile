@@ -37,7 +37,7 @@ bench: build tools ## Compare the whole pipeline with raw process spawning, and 
 # Packages hold this: make deb BINARY=... packages one that is there, and builds none.
 BINARY ?=
 PACKAGED = $(or $(BINARY),target/release/jobber)
-deb rpm dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+deb rpm dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 
 stage: $(if $(BINARY),,build)
 	@tools/stage-package $(PACKAGED) target/package/root
