@@ -15,17 +15,11 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked \
-    && install -D target/release/jobber /image/usr/local/bin/jobber
-RUN make -C cpp-jobs JOBS_DIR=/image/jobs
-RUN install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
-    && echo "jobber:x:10001:10001:Jobber:/data:/nologin" > /image/etc/passwd \
-    && echo "jobber:x:10001:" > /image/etc/group \
-    && install -d -m 1777 /image/tmp \
-    && install -d -m 700 /data
+    && tools/stage-image target/release/jobber /image
 
 FROM scratch
-COPY --from=build /image/ /
-COPY --from=build --chown=10001:10001 /data /data
+COPY --from=build /image/root/ /
+COPY --from=build --chown=10001:10001 /image/state/ /
 ENV JOBBER_DATA_DIR=/data JOBBER_JOBS_DIR=/jobs
 USER 10001:10001
 WORKDIR /data

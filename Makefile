@@ -7,10 +7,10 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # and dependencies are not compiled a second time to be checked.
 LINTED = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc-linted CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
 
-.PHONY: help dev build test format lint bench tools clean
+.PHONY: help dev build test format lint bench tools stage deb rpm dist image test-packages test-vm clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: ## Start everything in one process, on http://127.0.0.1:3000.
 	$(CARGO) run --release -- dev
@@ -33,6 +33,38 @@ bench: build tools ## Compare the whole pipeline with raw process spawning, and 
 	$(MAKE) --no-print-directory -C cpp-jobs
 	target/release/jobber bench --binary cpp-jobs/build/hello
 	node tests/compat-node/bench.js target/release/jobber cpp-jobs/build
+
+# Packages hold this: make deb BINARY=... packages one that is there, and builds none.
+BINARY ?=
+PACKAGED = $(or $(BINARY),target/release/jobber)
+deb rpm dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
+
+stage: $(if $(BINARY),,build)
+	@tools/stage-package $(PACKAGED) target/package/root
+
+deb: stage ## Make a Debian package: target/package/*.deb.
+	@tools/install-package-tools cargo-deb
+	@rm -f target/package/*.deb
+	target/package-tools/cargo-deb --no-build --no-strip --locked --output target/package/ $(DEB_FLAGS)
+
+rpm: stage ## Make an RPM package: target/package/*.rpm.
+	@tools/install-package-tools cargo-generate-rpm
+	@rm -f target/package/*.rpm
+	target/package-tools/cargo-generate-rpm --output target/package/ $(RPM_FLAGS)
+
+dist: stage ## Make a tarball with checksums and a list of what is in it (SBOM): target/package/*.tar.gz.
+	@tools/install-package-tools cargo-cyclonedx
+	@rm -f target/package/*.tar.gz target/package/*.cdx.json
+	@tools/dist target/package/root
+
+image: $(if $(BINARY),,build) ## Make the image with buildah alone, of a binary built here.
+	@tools/image $(PACKAGED)
+
+test-packages: $(if $(BINARY),,build) ## Install the packages into a Debian tree, run jobs there, upgrade and purge; run the image. As root.
+	@tests/packages/run $(PACKAGED)
+
+test-vm: deb ## Boot the Debian package in a virtual machine, with systemd and cgroup v2. As root.
+	@tests/packages/vm
 
 tools:
 	@tools/install-test-tools

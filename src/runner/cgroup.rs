@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::procfs;
 
@@ -49,7 +50,11 @@ impl Root {
             let _ = fs::create_dir(&supervisor);
             let moved = own_processes(base);
             for pid in &moved {
-                fs::write(supervisor.join("cgroup.procs"), pid.to_string()).ok()?;
+                match fs::write(supervisor.join("cgroup.procs"), pid.to_string()) {
+                    // It has ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    result => result.ok()?,
+                }
             }
             if fs::write(base.join("cgroup.subtree_control"), "+memory").is_err() {
                 for pid in &moved {
@@ -163,8 +168,14 @@ pub(super) fn remove(leaf: &Path) {
 fn own_processes(cgroup: &Path) -> Vec<i32> {
     let me = i32::try_from(std::process::id()).unwrap_or(0);
     let all = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    let is_own = |pid: &i32| *pid == me || procfs::stat(*pid).is_some_and(|stat| stat.parent == me);
-    procfs::parse_ids(&all).into_iter().filter(is_own).collect()
+    procfs::parse_ids(&all).into_iter().filter(|pid| *pid == me || is_child(*pid)).collect()
+}
+
+/// Whether a process is a child of this one, by the kernel's word: `/proc` does not show the guard where it is mounted
+/// with `hidepid` (`ProtectProc=` of the units), since no process may look into the guard.
+fn is_child(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Pid::from_raw(pid).is_some_and(|pid| rustix::process::waitid(WaitId::Pid(pid), options).is_ok())
 }
 
 /// The cgroup below which a worker started like this process would hold its jobs to their
@@ -218,6 +229,19 @@ fn own_directory(mounts: &str, own: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a child that is no job")]
+    fn children_are_told_from_others_and_stay_to_be_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let id = i32::try_from(child.id()).unwrap();
+        assert!(is_child(id));
+        assert!(!is_child(1) && !is_child(0));
+        child.kill().unwrap();
+        assert!(is_child(id), "it is not waited for yet");
+        assert!(!child.wait().unwrap().success());
+        assert!(!is_child(id));
+    }
 
     #[test]
     fn the_own_cgroup_is_found_below_its_mount() {

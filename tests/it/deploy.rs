@@ -11,6 +11,9 @@ use jobber::config::{Config, Sources};
 use crate::harness::binary;
 
 const UNITS: [&str; 2] = ["jobber-serve.service", "jobber-work.service"];
+const KUBERNETES: [&str; 3] =
+    ["deploy/kubernetes/config.yaml", "deploy/kubernetes/serve.yaml", "deploy/kubernetes/work.yaml"];
+const COMPOSE_TLS: &str = "deploy/compose.tls.yaml";
 
 fn unit(name: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
@@ -108,8 +111,10 @@ fn interpolated(text: &str) -> BTreeSet<String> {
 fn every_variable_is_one_that_jobber_reads() {
     let mut known = words(&jobber::config::example(), "JOBBER_");
     // Clients' own, and those of whoever starts the containers.
-    known.extend(["JOBBER_SERVER", "JOBBER_CONFIG", "JOBBER_PORT"].map(str::to_owned));
-    for name in ["compose.yaml", "Dockerfile", ".env.example", "deploy/jobber.env", UNITS[0], UNITS[1]] {
+    let clients = ["JOBBER_SERVER", "JOBBER_CA", "JOBBER_CONFIG", "JOBBER_PORT", "JOBBER_TLS_DIR"];
+    known.extend(clients.map(str::to_owned));
+    let files = ["compose.yaml", COMPOSE_TLS, "Dockerfile", ".env.example", "deploy/jobber.env", UNITS[0], UNITS[1]];
+    for name in files.into_iter().chain(KUBERNETES) {
         let text = if UNITS.contains(&name) { unit(name).1 } else { file(name) };
         let unknown: Vec<_> = words(&text, "JOBBER_").difference(&known).cloned().collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
@@ -118,7 +123,10 @@ fn every_variable_is_one_that_jobber_reads() {
 
 #[test]
 fn the_example_of_the_secrets_names_all_that_compose_asks_for() {
-    let asked = interpolated(&file("compose.yaml"));
+    let mut asked = interpolated(&file("compose.yaml"));
+    asked.extend(interpolated(&file(COMPOSE_TLS)));
+    // What names the second file to compose.
+    asked.insert("COMPOSE_FILE".to_owned());
     let example = file(".env.example");
     let given: BTreeSet<_> = example
         .lines()
@@ -160,6 +168,37 @@ fn containers_are_given_the_time_that_units_are() {
     for (service, name) in [("serve", UNITS[0]), ("work", UNITS[1])] {
         let seconds = seconds(&unit(name).1, "TimeoutStopSec").as_secs();
         assert!(services()[service].contains(&format!("stop_grace_period: {seconds}s\n")), "{service}: {seconds}");
+    }
+}
+
+#[test]
+fn pods_are_given_the_time_that_units_are_and_the_user_of_the_image() {
+    let dockerfile = file("Dockerfile");
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")?.split(':').next()).unwrap();
+    for (name, unit_name, command) in [(KUBERNETES[1], UNITS[0], "serve"), (KUBERNETES[2], UNITS[1], "work")] {
+        let text = file(name);
+        let seconds = seconds(&unit(unit_name).1, "TimeoutStopSec").as_secs();
+        let needed = [
+            format!("terminationGracePeriodSeconds: {seconds}"),
+            format!("runAsUser: {user}"),
+            format!("args: [{command}]"),
+            "runAsNonRoot: true".to_owned(),
+            "readOnlyRootFilesystem: true".to_owned(),
+            "allowPrivilegeEscalation: false".to_owned(),
+            // A service named redis would be REDIS_PORT=tcp://... else.
+            "enableServiceLinks: false".to_owned(),
+            "readinessProbe:".to_owned(),
+        ];
+        for line in needed {
+            assert!(text.lines().any(|l| l.trim() == line), "{name}: {line}");
+        }
+        for path in text.lines().filter_map(|line| line.trim().strip_prefix("path: ")) {
+            assert!(["/healthz", "/readyz"].contains(&path), "{name}: {path}");
+        }
+        for line in text.lines().filter_map(|line| line.trim().strip_prefix("command: [")) {
+            let words = line.trim_end_matches(']').split(", ").map(Into::into);
+            assert!(jobber::cli::parse(words).is_ok(), "{name}: {line}");
+        }
     }
 }
 

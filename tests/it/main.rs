@@ -30,6 +30,7 @@ mod lifecycle;
 mod metrics;
 mod new_job;
 mod output;
+mod packages;
 mod payload;
 mod placement;
 mod policies;
