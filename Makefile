@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # and dependencies are not compiled a second time to be checked.
 LINTED = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc-linted CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
 
-.PHONY: help dev build test format lint bench tools stage deb rpm dist image test-packages test-vm clean
+.PHONY: help dev build test format lint compiled bench tools stage deb rpm dist image test-packages test-vm clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,9 +19,14 @@ build: ## Build the static binary: target/release/jobber.
 	$(CARGO) build --release
 
 # No release build: it would take as long again as all tests, and both profiles are linked in the same way.
-test: tools format ## Run every test, and install first what they need.
+test: format ## Run every test, and install first what they need.
+	@$(MAKE) --no-print-directory -j2 tools compiled
 	$(MAKE) --no-print-directory -C cpp-jobs test
 	$(LINTED) $(CARGO) test --no-fail-fast
+
+# What the tests need is fetched while their code is compiled: the one waits for the network, the other for the CPU.
+compiled: $(if $(shell command -v c++),,tools)
+	$(LINTED) $(CARGO) test --no-run
 
 format: ## Check format.
 	$(CARGO) fmt --check
