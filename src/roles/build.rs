@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+
 /// How often sources are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// The most files that are watched in a directory of sources, and how deep they may lie.
@@ -19,74 +21,91 @@ type Snapshot = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
 
 /// Directories with sources of jobs, and where the jobs are put.
 pub(super) struct Sources {
-    directories: Vec<PathBuf>,
+    directories: Vec<SourceDirectory>,
     jobs_dir: PathBuf,
+    data_dir: PathBuf,
+}
+
+/// A directory with sources, and its files as they were when its jobs were last built.
+struct SourceDirectory {
+    path: PathBuf,
+    built: Snapshot,
 }
 
 impl Sources {
-    pub(super) fn new(directories: Vec<PathBuf>, jobs_dir: &Path) -> Self {
-        Self { directories, jobs_dir: jobs_dir.to_owned() }
+    pub(super) fn new(directories: Vec<PathBuf>, config: &Config) -> Self {
+        let directories = directories.into_iter().map(|path| SourceDirectory { path, built: Snapshot::new() });
+        let (jobs_dir, data_dir) = (config.worker.jobs_dir.clone(), config.data_dir.clone());
+        Self { directories: directories.collect(), jobs_dir, data_dir }
     }
 
     /// Builds all jobs.
     ///
     /// # Errors
     /// Those of [`build_jobs`].
-    pub(super) async fn build(&self) -> anyhow::Result<()> {
-        for directory in &self.directories {
-            build_jobs(directory, &self.jobs_dir).await?;
+    pub(super) async fn build(&mut self) -> anyhow::Result<()> {
+        for at in 0..self.directories.len() {
+            // Before they are built: what is written meanwhile is a change.
+            self.directories[at].built = self.look(at);
+            build_jobs(&self.directories[at].path, &self.jobs_dir).await?;
         }
         Ok(())
     }
 
     /// Builds the jobs of a directory anew when a file in it has changed, until `stop`. What does not compile leaves the
     /// jobs as they are.
-    pub(super) async fn rebuild(self, stop: CancellationToken) {
-        let snapshots = self.directories.iter().map(|directory| files(directory));
-        let mut snapshots: Vec<_> = snapshots.collect();
+    pub(super) async fn rebuild(mut self, stop: CancellationToken) {
+        if self.directories.is_empty() {
+            return;
+        }
         let work = async {
-            while !self.directories.is_empty() {
+            loop {
                 tokio::time::sleep(LOOK).await;
-                for (directory, known) in self.directories.iter().zip(&mut snapshots) {
-                    let found = files(directory);
-                    if found == *known {
-                        continue;
+                for at in 0..self.directories.len() {
+                    let found = self.settled(at).await;
+                    let SourceDirectory { path, built } = &mut self.directories[at];
+                    if found != *built {
+                        tracing::info!(files = changes(built, &found), "the source of jobs has changed");
+                        *built = found;
+                        build_again(path, &self.jobs_dir).await;
                     }
-                    // Editors and version control write several files: the last of them is waited for.
-                    let mut now = found;
-                    loop {
-                        tokio::time::sleep(LOOK / 2).await;
-                        let then = std::mem::replace(&mut now, files(directory));
-                        if now == then {
-                            break;
-                        }
-                    }
-                    tracing::info!(what = %changes(known, &now), "the source of jobs has changed");
-                    *known = now;
-                    self.build_again(directory).await;
                 }
             }
         };
         stop.run_until_cancelled(work).await;
     }
 
-    async fn build_again(&self, directory: &Path) {
-        let before = binaries(&self.jobs_dir);
-        match build_jobs(directory, &self.jobs_dir).await {
-            Ok(()) => {
-                let after = binaries(&self.jobs_dir);
-                let new = after.iter().filter(|(file, state)| before.get(*file) != Some(state));
-                let names: Vec<_> = new.filter_map(|(file, _)| file.file_name()?.to_str()).collect();
-                match names.is_empty() {
-                    true => tracing::info!("the jobs are as they were"),
-                    false => tracing::info!(jobs = names.join(", "), "built; attempts from now on run the new build"),
-                }
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(error, "the jobs stay as they were built before");
-            }
+    /// The files of a directory. While they change, as editors and version control write several, waits for the last.
+    async fn settled(&self, at: usize) -> Snapshot {
+        let mut now = self.look(at);
+        let mut before = self.directories[at].built.clone();
+        while now != before {
+            tokio::time::sleep(LOOK / 2).await;
+            before = std::mem::replace(&mut now, self.look(at));
         }
+        now
+    }
+
+    fn look(&self, at: usize) -> Snapshot {
+        // Sources may lie above these, and Jobber itself writes there.
+        let own = [&self.jobs_dir, &self.data_dir].map(|own| own.canonicalize().unwrap_or_default());
+        tokio::task::block_in_place(|| files(&self.directories[at].path, &own))
+    }
+}
+
+/// Builds the jobs of a directory, and says which of them are new.
+async fn build_again(directory: &Path, jobs_dir: &Path) {
+    let before = binaries(jobs_dir);
+    if let Err(error) = build_jobs(directory, jobs_dir).await {
+        let error = format!("{error:#}");
+        return tracing::error!(error, "the jobs stay as they were built before");
+    }
+    let after = binaries(jobs_dir);
+    let new = after.iter().filter(|(file, state)| before.get(*file) != Some(state));
+    let names: Vec<_> = new.filter_map(|(file, _)| file.file_name()?.to_str()).collect();
+    match names.is_empty() {
+        true => tracing::info!("the jobs are as they were"),
+        false => tracing::info!(jobs = names.join(", "), "built; attempts from now on run the new build"),
     }
 }
 
@@ -145,8 +164,9 @@ fn ended(status: std::io::Result<ExitStatus>, name: &str, directory: &Path) -> a
     Ok(())
 }
 
-/// The files of a directory of sources and of those below it: none that are hidden, and none in `build`.
-fn files(directory: &Path) -> Snapshot {
+/// The files of a directory of sources and of those below it: none that are hidden, and none in `build` or in those of
+/// Jobber's `own`.
+fn files(directory: &Path, own: &[PathBuf]) -> Snapshot {
     let mut found = Snapshot::new();
     let mut left = vec![(directory.to_owned(), 0)];
     while let Some((directory, depth)) = left.pop() {
@@ -158,7 +178,9 @@ fn files(directory: &Path) -> Snapshot {
             let Ok(kind) = entry.file_type() else { continue };
             let path = entry.path();
             if kind.is_dir() && !is_passed_over && depth < DEPTH {
-                left.push((path, depth + 1));
+                if path.canonicalize().is_ok_and(|path| !own.contains(&path)) {
+                    left.push((path, depth + 1));
+                }
             } else if !kind.is_dir() && !is_passed_over && found.len() < MOST_FILES {
                 add(&mut found, path);
             }
@@ -193,5 +215,44 @@ fn changes(before: &Snapshot, after: &Snapshot) -> String {
     match all.len().checked_sub(NAMED) {
         None | Some(0) => all.join(", "),
         Some(more) => format!("{} and {more} more", all[..NAMED].join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_jobber_and_the_compiler_write_is_no_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in [
+            "one.cpp",
+            "deep/er/two.hpp",
+            ".git/index",
+            "build/one.o",
+            "deep/build/two.o",
+            "jobs/one",
+            "data/jobber.db",
+        ] {
+            fs_err::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs_err::write(at(path), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path(), at("round")).unwrap();
+        let own = ["jobs", "data"].map(|name| at(name).canonicalize().unwrap());
+        let found: Vec<_> = files(dir.path(), &own).into_keys().collect();
+        assert_eq!(found, [at("deep/er/two.hpp"), at("one.cpp")]);
+        assert_eq!(files(&at("nowhere"), &own), Snapshot::new());
+    }
+
+    #[test]
+    fn few_of_many_changes_are_named() {
+        let state = |n| (None, n);
+        let all: Snapshot = (0..5).map(|n| (PathBuf::from(format!("f{n}")), state(1))).collect();
+        let mut one = all.clone();
+        one.insert("f1".into(), state(2));
+        one.remove(Path::new("f4"));
+        assert_eq!(changes(&all, &one), "f1, f4");
+        assert_eq!(changes(&Snapshot::new(), &all), "f0, f1, f2 and 2 more");
     }
 }
