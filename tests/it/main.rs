@@ -28,6 +28,7 @@ mod harness;
 mod jobs;
 mod lifecycle;
 mod metrics;
+mod notices;
 mod output;
 mod payload;
 mod placement;
