@@ -17,7 +17,7 @@ const NOTIFY: &str = r#"
 # queues = ["gpu"]
 # groups = ["nightly-*"]
 # outcomes = ["timeout", "oom"]                  # exit, signal, timeout, cancelled, oom, spawn_error, lost
-# categories = ["disk-full"]                     # by id, see `jobber category ls`; "uncategorised" for none
+# categories = ["timeout"]                       # by id, see `jobber category ls`; "uncategorised" for none
 # first = false                                  # of `category`: only the first failure of each category
 #
 # A webhook is signed with the secret, and gets the token as `Authorization: Bearer`:

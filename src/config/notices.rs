@@ -364,12 +364,15 @@ mod tests {
         insta::assert_snapshot!(ops("command = [\"/bin/true\"]"), @"DIR/jobber.toml: notify.ops: it has a url and a command: give one of them");
         insta::assert_snapshot!(ops("urls = \"x\""), @"DIR/jobber.toml: there is no setting notify.ops.urls; did you mean url?");
         insta::assert_snapshot!(error("[[notify]]\nname = \"a\"\non = [\"failed\"]\nurl = \"hooks.example/secret\"\n"), @r#"DIR/jobber.toml: notify.a.url = "..." is not allowed: it must be an address that begins with http:// or https:// and names a host"#);
-        insta::assert_snapshot!(ops("secret_file = \"/nowhere/at/all\""), @"DIR/jobber.toml: notify.ops: secret_file: failed to open file `/nowhere/at/all`: No such file or directory (os error 2)");
+        let missing = ops("secret_file = \"/nowhere/at/all\"");
+        assert!(
+            missing.starts_with("DIR/jobber.toml: notify.ops: secret_file: ") && missing.contains("/nowhere/at/all")
+        );
         insta::assert_snapshot!(ops("secret_env = \"HOOK_SECRET\""), @"DIR/jobber.toml: notify.ops: secret_env: the variable HOOK_SECRET is not set");
         insta::assert_snapshot!(ops("template = \"{\\\"text\\\": \\\"{{txt}}\\\"}\""), @"DIR/jobber.toml: notify.ops: template: there is no field {{txt}}: there are text, event, id, at, target, job_id, job_name, queue, group, state, outcome, error, category, attempts, worker, host, build, part, healthy, problem, server, notice");
         insta::assert_snapshot!(ops("template = \"teams\""), @r#"DIR/jobber.toml: notify.ops.template = "teams" is not allowed: it must be slack, matrix, or a text with fields such as {{text}}"#);
         insta::assert_snapshot!(ops("timeout = \"10m\""), @r#"DIR/jobber.toml: notify.ops.timeout = "10m" is not allowed: it must be 1s to 5m"#);
-        insta::assert_snapshot!(ops("queues = [\"a b\"]"), @"");
+        insta::assert_snapshot!(ops("queues = [\"a:b\"]"), @r#"DIR/jobber.toml: notify.ops.queues = "a:b" is not allowed: it must be 1 to 128 printable ASCII characters, none of them ':', and the first no '.'"#);
         insta::assert_snapshot!(ops("outcomes = [\"crash\"]"), @r#"DIR/jobber.toml: notify.ops.outcomes = "crash" is not allowed: it must be exit, signal, timeout, cancelled, oom, spawn_error or lost"#);
         insta::assert_snapshot!(ops("first = true"), @"DIR/jobber.toml: notify.ops: first belongs to category, which it is not told of");
         insta::assert_snapshot!(error("[[notify]]\nname = \"a\"\non = [\"failed\"]\ncommand = [\"page\"]\n"), @r#"DIR/jobber.toml: notify.a.command = "page" is not allowed: it must be an absolute path, whose last part has only letters, digits, '.', '_' and '-'"#);

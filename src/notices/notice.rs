@@ -296,7 +296,7 @@ fn regression_text(regression: &NoticeRegression) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::{JobOptions, NewJob, Outcome};
+    use crate::domain::{JobOptions, NewJob};
 
     pub(in crate::notices) fn failed_job() -> NoticeJob {
         NoticeJob {

@@ -157,8 +157,7 @@ impl Outbox {
 
     /// Waits until something was put in or is to be tried again at once.
     pub(super) fn came(&self) -> impl Future<Output = ()> + Send + use<> {
-        let notified = self.came.clone().notified_owned();
-        async move { notified.await }
+        self.came.clone().notified_owned()
     }
 
     /// Puts notices in at `now`, in one transaction; one whose id is there stays as it is. Where as many wait as may, a notice

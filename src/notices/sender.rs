@@ -33,7 +33,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// How notices reach a target.
 pub enum Channel {
     /// Over HTTP.
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
     /// By a program.
     Command(Box<CommandRunner>),
 }

@@ -77,7 +77,7 @@ fn channel(
     match &target.destination {
         Destination::Webhook(webhook) => {
             let webhook = Webhook::new(webhook.clone(), target.timeout, clock.clone());
-            Ok(Channel::Webhook(webhook.map_err(|problem| anyhow!(problem))?))
+            Ok(Channel::Webhook(Box::new(webhook.map_err(|problem| anyhow!(problem))?)))
         }
         Destination::Command(command) => {
             let runner = command_runner(config, environment, command, target, clock)?;
