@@ -81,7 +81,7 @@ async fn a_failed_job_is_told_once_to_each_target_that_wants_it_and_signed() {
     assert_eq!(notice["id"].as_str().unwrap(), delivery.header("jobber-delivery"));
     let job = &notice["job"];
     assert_eq!((&job["name"], &job["state"], &job["outcome"]["code"]), (&json!("fails"), &json!("failed"), &json!(3)));
-    assert_eq!((&job["queue"], &job["attempts"]), (&json!("jobQueue"), &json!(1)), "{notice}");
+    assert_eq!((&job["queue"], &job["attempts"]), (&json!("my-job-queue"), &json!(1)), "{notice}");
     assert!(job["error"].as_str().unwrap().contains("can't open in.png"), "{notice}");
     assert!(notice["text"].as_str().unwrap().contains("fails has failed"), "{notice}");
     let seconds = delivery.header("jobber-timestamp");
