@@ -19,6 +19,7 @@ pub mod archive;
 pub mod classifier;
 pub mod events;
 pub mod failures;
+pub mod notices;
 pub mod projector;
 pub mod reconciler;
 pub mod stats;

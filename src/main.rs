@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         end(match command {
             Command::Dev(_) => roles::dev(config, pairs, options).await,
-            Command::Serve(_) => roles::serve(config, options).await,
+            Command::Serve(_) => roles::serve(config, pairs, options).await,
             Command::Work(_) => roles::work(config, pairs, options).await,
             Command::Bench(args) => {
                 let options = bench_options(&args, &globals);

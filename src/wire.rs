@@ -7,6 +7,7 @@ mod flows;
 mod groups;
 mod health;
 mod jobs;
+mod notices;
 mod original;
 mod overview;
 mod problem;
@@ -25,6 +26,9 @@ pub use health::{
 pub use jobs::{
     ActOnJobs, Acted, ActedOnJobs, CancelRequest, Explanation, JobListing, JobView, LARGEST_PAGE, Listing, MOST_JOBS,
     SubmitJob, SubmitJobs, Submitted, SubmittedArray, SubmittedJobs,
+};
+pub use notices::{
+    ChooseNotices, ChosenNotices, NoticeTargetView, NoticeTested, NoticeView, TestNotices, TestedNotices,
 };
 pub use original::{OriginalError, OriginalGroup, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted};
 pub use overview::{

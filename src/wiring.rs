@@ -21,6 +21,7 @@ use crate::failures::cache::redis::RedisCache;
 use crate::failures::embed::StaticModel;
 use crate::failures::embed::openai::{Budget, OpenAi, OpenAiSettings};
 use crate::failures::{Embedder, ErrorCache};
+use crate::notices::Outbox;
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::{ChangeFeed, JobSource, Operator, Queue, QueueError, Scheduler};
 use crate::redis::{Redis, ServerInfo};
@@ -55,6 +56,8 @@ pub struct ServerPorts {
     pub cache: Arc<dyn ErrorCache>,
     /// Turns texts of errors into vectors.
     pub embedder: Arc<dyn Embedder>,
+    /// Holds notices until they are delivered.
+    pub outbox: Outbox,
     /// The database of this machine, which every process has.
     pub database: Sqlite,
 }
@@ -141,6 +144,7 @@ pub fn schema_versions() -> Vec<(&'static str, usize)> {
         EmbeddedLog::SCHEMA_VERSION,
         EmbeddedStore::SCHEMA_VERSION,
         EmbeddedCache::SCHEMA_VERSION,
+        Outbox::SCHEMA_VERSION,
     ]
 }
 
@@ -237,6 +241,7 @@ impl Common {
             history_name,
             cache,
             embedder,
+            outbox: Outbox::open(database.clone()).await?,
             database,
         })
     }

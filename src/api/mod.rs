@@ -26,6 +26,7 @@ mod host;
 mod jobs;
 mod logs;
 mod metrics;
+mod notices;
 mod openapi;
 mod original;
 mod overview;
@@ -122,6 +123,12 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{id}", post(workers::act))
         .route("/api/v1/binaries", get(binaries::list))
+        // Who is told of what happens.
+        .route("/api/v1/notices", get(notices::list))
+        .route("/api/v1/notices/targets", get(notices::targets))
+        .route("/api/v1/notices:retry", post(notices::retry))
+        .route("/api/v1/notices:drop", post(notices::forget))
+        .route("/api/v1/notices:test", post(notices::test))
         // Who is signed in.
         .route(session::PATH, get(session::show).post(session::sign_in).delete(session::sign_out))
         // The description of all this.

@@ -23,6 +23,7 @@ use super::wrong_sign_ins::WrongSignIns;
 use crate::domain::{Clock, JobName, JobOptions, QueueName};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::metrics::{Exposition, ExpositionSettings};
+use crate::notices::Notices;
 use crate::queue::{Operator, Queue, QueueSettings, Scheduler};
 use crate::store::History;
 use crate::tls::Certificate;
@@ -137,6 +138,8 @@ pub struct ApiSettings {
     pub exposition: Arc<Exposition>,
     /// How many events stay in the log behind what has been folded.
     pub events_keep: u64,
+    /// What is told to people and programs. `None` where nothing is.
+    pub notices: Option<Arc<Notices>>,
 }
 
 impl Default for ApiSettings {
@@ -164,6 +167,7 @@ impl Default for ApiSettings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             exposition: Arc::new(Exposition::new(ExpositionSettings::default())),
             events_keep: 0,
+            notices: None,
         }
     }
 }

@@ -70,6 +70,7 @@ impl Site {
                 progress: tokio::sync::watch::Sender::new(crate::events::Cursor::START),
                 error_feed: projector::new_error_feed().0,
                 missing_bodies: projector::new_missing_bodies().0,
+                announcer: None,
             },
         ));
         let check = |name: &crate::domain::JobName| match name.as_str() {

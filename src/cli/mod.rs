@@ -24,6 +24,7 @@ mod jobspec;
 mod list;
 mod logs;
 pub mod new;
+mod notify;
 pub mod openapi;
 mod queue;
 mod reasons;
@@ -238,6 +239,9 @@ pub enum ClientCommand {
     /// Let jobs come by themselves: at the times of a cron expression, or every so often
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Who is told of what happens: dead letters, and tests of the targets
+    #[command(subcommand)]
+    Notify(notify::NotifyCommand),
     /// Open the server's page in a browser
     Ui(ui::UiArgs),
     /// Whether the server can work: exit code 0 or 1, for health checks
@@ -312,6 +316,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Worker(command) => worker::worker(&command, &client, console).await,
         ClientCommand::Binaries(args) => binaries::binaries(&args, &client, console).await,
         ClientCommand::Schedule(command) => schedule::schedule(command, &client, console).await,
+        ClientCommand::Notify(command) => notify::notify(&command, &client, console).await,
         ClientCommand::Ui(args) => ui::ui(&args, &client, console).await,
         ClientCommand::Health(args) => health::health(&args, &client, console).await,
         ClientCommand::Completions(args) => completions::completions(&args, console),

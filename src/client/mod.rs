@@ -6,6 +6,7 @@ mod failures;
 pub(crate) mod fake;
 mod groups;
 mod logs;
+mod notices;
 mod output;
 mod schedules;
 mod sse;

@@ -2,6 +2,42 @@
 
 use super::settings::SETTINGS;
 
+/// What the example says of notices.
+const NOTIFY: &str = r#"
+# Whom to tell of what happens: one section for each target, see docs/operations/notices.md.
+# [[notify]]
+# name = "ops"                                   # letters, digits, '.', '_' and '-'
+# on = ["failed", "category", "regression", "unhealthy", "completed"]
+# url = "https://hooks.example/jobber"           # a webhook; or:
+# command = ["/usr/local/bin/tell", "--ops"]     # a program, which gets the notice on its standard input
+# enabled = true
+#
+# Of these, which (all conditions must hold; * and ? in names of jobs and groups):
+# jobs = ["resize", "render-*"]
+# queues = ["gpu"]
+# groups = ["nightly-*"]
+# outcomes = ["timeout", "oom"]                  # exit, signal, timeout, cancelled, oom, spawn_error, lost
+# categories = ["timeout"]                       # by id, see `jobber category ls`; "uncategorised" for none
+# first = false                                  # of `category`: only the first failure of each category
+#
+# A webhook is signed with the secret, and gets the token as `Authorization: Bearer`:
+# secret_file = "/etc/jobber/hook.secret"        # or secret_env = "HOOK_SECRET"
+# token_file = "/etc/jobber/matrix.token"        # or token_env = "MATRIX_TOKEN"
+# template = "slack"                             # or "matrix", or a text of your own: '{"title": "{{text}}"}'
+# template_file = "/etc/jobber/hook.template"
+# content_type = "application/json"              # of a template of your own
+# method = "post"                                # or "put", under the notice's id
+#
+# A command's memory:
+# memory = "256MiB"
+#
+# One try, how long tries go on, how many wait, how many that were given up are kept:
+# timeout = "10s"
+# give_up_after = "24h"
+# queue_limit = 10000
+# dead_limit = 1000
+"#;
+
 /// The text of `config.example.toml`.
 pub fn example() -> String {
     let mut text = String::from(
@@ -48,5 +84,6 @@ pub fn example() -> String {
          # timeout_factor = 2.0\n\
          # memory_factor = 1.0\n",
     );
+    text.push_str(NOTIFY);
     text
 }

@@ -88,6 +88,10 @@ pub(super) struct Layers {
     pub(super) job_names: Vec<JobName>,
     /// Categories that have a `[policies.<category>]` section.
     pub(super) policy_names: Vec<String>,
+    /// The sections `[[notify]]`, in order, each with the file that it is from.
+    pub(super) notify: Vec<(toml::Table, Origin)>,
+    /// The environment variables of the process, which those sections may name.
+    pub(super) environment: BTreeMap<String, String>,
 }
 
 impl Layers {
@@ -117,6 +121,7 @@ impl Layers {
 
     /// Lays the environment over the layers so far. An empty variable counts as unset.
     pub(super) fn lay_environment(&mut self, environment: &BTreeMap<String, String>) {
+        self.environment.clone_from(environment);
         let given = |name: &str| environment.get(name).filter(|v| !v.trim().is_empty());
         for setting in SETTINGS.iter() {
             if let Some((name, value)) = setting.variables.iter().find_map(|n| Some((n, given(n)?))) {
@@ -187,6 +192,13 @@ impl Layers {
         for (name, value) in table {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             let bad = |problem| Err(ConfigError::File { file: origin.to_string(), problem });
+            if key == "notify" {
+                let Some(sections) = sections(value) else {
+                    return bad("notify is a list of sections: write [[notify]]".to_owned());
+                };
+                self.notify.extend(sections.into_iter().map(|section| (section, origin.clone())));
+                continue;
+            }
             if let toml::Value::Table(inner) = value
                 && (["jobs", "policies"].contains(&prefix) || key == "policies" || is_section(&key))
             {
@@ -298,7 +310,12 @@ fn pair(name: &str, value: &toml::Value) -> String {
     }
 }
 
-fn scalar(value: &toml::Value) -> String {
+/// The sections of a list of them; `None` where it is something else.
+fn sections(value: &toml::Value) -> Option<Vec<toml::Table>> {
+    value.as_array()?.iter().map(|section| section.as_table().cloned()).collect()
+}
+
+pub(super) fn scalar(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -374,6 +391,11 @@ fn nearest(key: &str) -> Option<String> {
         .min()
         .filter(|(d, _)| *d <= 3)
         .map(|(_, key)| key.to_owned())
+}
+
+/// The one of these names that differs by the fewest letters, if those are few.
+pub(super) fn nearest_of(key: &str, names: impl Iterator<Item = &'static str>) -> Option<String> {
+    names.map(|name| (distance(key, name), name)).min().filter(|(d, _)| *d <= 3).map(|(_, name)| name.to_owned())
 }
 
 /// Levenshtein's edit distance.

@@ -6,6 +6,7 @@ pub mod env;
 mod example;
 mod host_rules;
 mod layers;
+mod notices;
 mod policies;
 mod settings;
 mod store;
@@ -29,6 +30,7 @@ use crate::domain::{
     Backoff, BackoffKind, CategoryId, CategoryRule, HostRulesByName, JobName, JobOptions, Labels, QueueName,
     QueueOrder, QueueShare, ResourceUnits, RunOption, Secret, Seed,
 };
+use crate::notices::NoticeTarget;
 use crate::redis::RedisUrl;
 use crate::sqlite::Durability;
 use crate::tls::CertificateFiles;
@@ -64,6 +66,8 @@ pub struct Config {
     pub secret_paths: Vec<PathBuf>,
     /// The rules for failures by category.
     pub policies: BTreeMap<CategoryId, CategoryRule>,
+    /// Where notices go.
+    pub notify: Vec<NoticeTarget>,
 }
 
 /// The settings of the API server.
@@ -237,8 +241,9 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
         defaults,
         jobs,
         host_rules: host_rules::host_rules(layers)?,
-        secret_paths: host_rules::secret_paths(layers)?,
+        secret_paths: host_rules::secret_paths(layers)?.into_iter().chain(notices::secret_paths(layers)).collect(),
         policies,
+        notify: notices::targets(layers)?,
     })
 }
 

@@ -1,7 +1,11 @@
 use super::*;
 use crate::domain::{CrashReport, HostRules, SandboxLevel, Unsupported};
 
-fn load(file: &str, environment: &[(&str, &str)], flags: Vec<(&'static str, Vec<String>)>) -> Result<Config, String> {
+pub(super) fn load(
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: Vec<(&'static str, Vec<String>)>,
+) -> Result<Config, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobber.toml");
     fs_err::write(&path, file).unwrap();

@@ -9,6 +9,7 @@ mod database;
 mod files;
 mod jobs;
 mod limits;
+mod notices;
 mod placement;
 pub mod redis;
 mod sandbox;
@@ -96,6 +97,7 @@ pub fn examine(config: &Config, database: &Path, clock: &Clock, known: &SchemaVe
     findings.push(sandbox::check(config));
     findings.push(system::clock(clock));
     findings.extend(certificate::check(config, clock));
+    findings.extend(notices::check(config));
     findings
 }
 

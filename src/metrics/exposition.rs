@@ -104,6 +104,7 @@ impl Exposition {
             METRICS.jobs.register(own);
             METRICS.failures.register(own);
             METRICS.server.register(own);
+            METRICS.notices.register(own);
             METRICS.http.register_prefixed(own);
             own.register_collector(Box::new(SnapshotCollector));
             own.register_collector(Box::new(EndsCollector { default_queue }));

@@ -15,6 +15,7 @@ mod exposition;
 mod failures;
 mod http;
 mod jobs;
+mod notices;
 mod process;
 mod server;
 mod snapshot;
@@ -30,6 +31,7 @@ pub use exposition::{Exposition, ExpositionSettings, Format, Role};
 pub use failures::FailureMetrics;
 pub use http::{HttpMetrics, OpenStream};
 pub use jobs::{JobFact, JobFactKind, JobMetrics, JobResult, Source};
+pub use notices::NoticeMetrics;
 pub use process::{resident_memory, resident_memory_of};
 pub use server::ServerMetrics;
 pub use snapshot::{Lag, QueueCounts, QueueLabels, Snapshot, SnapshotCell};
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub worker: WorkerMetrics,
     /// Projector, classifier and embedder, by themselves.
     pub server: ServerMetrics,
+    /// Notices, by their senders.
+    pub notices: NoticeMetrics,
     /// What the backends said last, by the API.
     pub snapshot: SnapshotCell,
 }

@@ -28,9 +28,13 @@ use super::records::{error_text, fold_job};
 use super::shards::{contribution, shard_key};
 use crate::domain::{Entry, Event, EventKind, Fingerprint, Job, JobBody, JobId, JobName, Timestamp};
 use crate::events::Cursor;
+use crate::notices::{Announcer, NewNotice};
+use crate::sqlite::SqliteError;
 use crate::stats::builds::BuildHistory;
 use crate::stats::{Counts, ErrorSet, ShardKey, StatShard};
-use crate::store::{Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, Term, Versioned};
+use crate::store::{
+    Categories, Commit, JobRecord, Projection, Retention, Sighting, StoreError, StoreErrorKind, Term, Versioned,
+};
 
 /// What a batch has changed, besides jobs and aggregates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,17 +61,34 @@ pub async fn fold_batch(
     entries: &[(Cursor, Entry)],
     retention: Retention,
 ) -> Result<Folded, StoreError> {
-    fold_and_note(projection, term, entries, retention, &mut Facts::default()).await
+    fold_and_note(projection, term, entries, retention, &mut Facts::default(), None).await.map_err(|e| match e {
+        FoldError::Store(error) => error,
+        FoldError::Notices(error) => StoreError::new(StoreErrorKind::Unavailable, error.to_string()),
+    })
+}
+
+/// Why a batch could not be folded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FoldError {
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is to be announced could not be put into the outbox.
+    #[error(transparent)]
+    Notices(#[from] SqliteError),
 }
 
 /// As [`fold_batch`], and notes what the events have added to the records. `facts` are not committed when this fails.
+/// What `announcer` announces is in its outbox before the commit, so that a kill between the two loses nothing: then the
+/// events are folded again, and make the same notices.
 pub(super) async fn fold_and_note(
     projection: &dyn Projection,
     term: &Term,
     entries: &[(Cursor, Entry)],
     retention: Retention,
     facts: &mut Facts,
-) -> Result<Folded, StoreError> {
+    announcer: Option<&Announcer>,
+) -> Result<Folded, FoldError> {
     let Some((last, _)) = entries.last() else { return Ok(Folded::default()) };
     let mut batch = Batch::load(projection, entries, retention).await?;
     let separated = batch.separate_reused_ids(projection, entries).await?;
@@ -77,7 +98,7 @@ pub(super) async fn fold_and_note(
     }
     for (at, entry) in separated.as_ref().map_or(entries, |(entries, _)| entries) {
         match entry {
-            Entry::Job(event) => batch.fold(*at, event, facts),
+            Entry::Job(event) => batch.fold(*at, event, facts, announcer),
             Entry::Categories(event) => {
                 let none = || Versioned { document: Categories::default(), version: None };
                 batch.categories.get_or_insert_with(none).document.fold(*at, event);
@@ -91,6 +112,9 @@ pub(super) async fn fold_and_note(
         lacking: batch.lacking(),
         given: batch.bodies.keys().cloned().collect(),
     };
+    if let Some(announcer) = announcer {
+        announcer.put(std::mem::take(&mut batch.notices)).await?;
+    }
     projection.commit(term, batch.into_commit(*last)).await?;
     Ok(folded)
 }
@@ -104,6 +128,8 @@ struct Batch {
     /// Read only when there is a change of them to fold.
     categories: Option<Versioned<Categories>>,
     retention: Retention,
+    /// What is to be announced.
+    notices: Vec<NewNotice>,
 }
 
 struct FoldedJob {
@@ -175,7 +201,16 @@ impl Batch {
 
         let (jobs, shards, builds) = (Documents::new(), Documents::new(), Documents::new());
         let sightings = BTreeMap::new();
-        let mut batch = Self { jobs, shards, builds, sightings, bodies: BTreeMap::new(), categories, retention };
+        let mut batch = Self {
+            jobs,
+            shards,
+            builds,
+            sightings,
+            bodies: BTreeMap::new(),
+            categories,
+            retention,
+            notices: Vec::new(),
+        };
         for (key, shard) in keys.into_iter().zip(loaded.shards) {
             batch.add_shard(key, shard);
         }
@@ -308,7 +343,7 @@ impl Batch {
         self.shards.get_or_insert(key, || (value, version));
     }
 
-    fn fold(&mut self, at: Cursor, event: &Event, facts: &mut Facts) {
+    fn fold(&mut self, at: Cursor, event: &Event, facts: &mut Facts, announcer: Option<&Announcer>) {
         let new = || (FoldedJob { record: JobRecord::new(&event.job), contribution: Counts::default() }, None);
         let job = self.jobs.get_or_insert(event.job.id.clone(), new);
         let is_old = at <= job.value.record.applied;
@@ -324,7 +359,7 @@ impl Batch {
         let record = &mut job.value.record;
         record.has_body |= record.lacks_body() && event.body.is_some();
         let (errors, was_marked) = (record.errors(), mark(record, event).is_some());
-        let before = Before::of(record, event);
+        let (before, was_final) = (Before::of(record, event), record.state.is_final());
         let (first_before, starts_first) = (builds::first_attempt(record), builds::starts_first(record, event));
         let key = shard_key(record);
         let shard = self.shards.get_or_insert(key.clone(), || (StatShard::new(key), None));
@@ -340,6 +375,8 @@ impl Batch {
             self.sightings.entry(seen.fingerprint).and_modify(|known| known.merge(&seen)).or_insert(seen);
         }
         let history = self.builds.get_or_insert(record.name.clone(), || (BuildHistory::new(record.name.clone()), None));
+        let worse_before: Vec<_> =
+            announcer.iter().flat_map(|_| history.value.worse()).map(|build| build.digest.clone()).collect();
         let mut is_placed = false;
         if starts_first && let EventKind::AttemptStarted { build: Some(build), .. } = &event.kind {
             let is_new = at > history.value.applied;
@@ -364,6 +401,14 @@ impl Batch {
             history.changed = true;
         }
         before.note(at, event, &job.value.record, facts);
+        if let Some(announcer) = announcer {
+            let record = &job.value.record;
+            if record.state.is_final() && !was_final {
+                self.notices.extend(announcer.of_ended_job(at, record));
+            }
+            let new = history.value.worse().filter(|build| !worse_before.contains(&build.digest));
+            self.notices.extend(new.flat_map(|build| announcer.of_worse_build(&record.name, build, event.at)));
+        }
         let after = contribution(&job.value.record);
         let has_effect = after != job.value.contribution;
         let contributed = std::mem::replace(&mut job.value.contribution, after);

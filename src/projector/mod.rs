@@ -33,10 +33,12 @@ use crate::domain::{Category, Clock};
 use crate::events::{Cursor, EventError, EventErrorKind, EventSource};
 use crate::logging::chain;
 use crate::metrics::METRICS;
+use crate::notices::Announcer;
 use crate::outage::{Outage, OutageWords};
 use crate::reconnect::ReconnectBackoff;
+use crate::sqlite::SqliteError;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
-use batch::fold_and_note;
+use batch::{FoldError, fold_and_note};
 pub use batch::{Folded, fold_batch};
 pub use builds::first_attempt;
 pub use error_feed::{ErrorFeedReceiver, ErrorFeedSender, Lead, new_error_feed};
@@ -149,6 +151,8 @@ pub struct ProjectorOutputs {
     pub error_feed: ErrorFeedSender,
     /// Which jobs' bodies are lacking.
     pub missing_bodies: MissingBodies,
+    /// Announces ends of jobs and builds that do worse. `None` where nobody wants to be told.
+    pub announcer: Option<Announcer>,
 }
 
 /// Folds events into history until `stop`; then finishes the batch in hand and gives its term back. `progress` follows
@@ -168,7 +172,7 @@ pub async fn run(
     settings: ProjectorSettings,
     clock: Clock,
     stop: CancellationToken,
-    ProjectorOutputs { progress, error_feed, missing_bodies }: ProjectorOutputs,
+    ProjectorOutputs { progress, error_feed, missing_bodies, announcer }: ProjectorOutputs,
 ) -> Result<(), FatalConfig> {
     settings.check()?;
     let projector = Projector {
@@ -180,6 +184,7 @@ pub async fn run(
         progress,
         error_feed,
         missing_bodies,
+        announcer,
     };
     let mut facts = Facts::default();
     let mut outage = Outage::new("projector", WORDS, ReconnectBackoff::new(WAITS.0, WAITS.1));
@@ -203,6 +208,9 @@ pub enum Interrupted {
     /// The store could not be read or written.
     #[error("history can't be written")]
     Store(#[from] StoreError),
+    /// What is to be announced could not be written down.
+    #[error("notices can't be written")]
+    Notices(#[from] SqliteError),
     /// A failure that no wait can cure.
     #[error(transparent)]
     FatalConfig(#[from] FatalConfig),
@@ -217,6 +225,7 @@ struct Projector<'a> {
     progress: watch::Sender<Cursor>,
     error_feed: ErrorFeedSender,
     missing_bodies: MissingBodies,
+    announcer: Option<Announcer>,
 }
 
 impl Projector<'_> {
@@ -285,7 +294,8 @@ impl Projector<'_> {
                 continue;
             }
             let began = Instant::now();
-            match fold_and_note(self.projection, leadership.term(), &events, self.settings.retention, facts).await {
+            let (retention, announcer) = (self.settings.retention, self.announcer.as_ref());
+            match fold_and_note(self.projection, leadership.term(), &events, retention, facts, announcer).await {
                 Ok(folded) => {
                     METRICS.server.committed(began.elapsed());
                     position = folded.through.unwrap_or(position);
@@ -296,8 +306,9 @@ impl Projector<'_> {
                         self.error_feed.look_again();
                     }
                 }
-                Err(e) if e.kind == StoreErrorKind::Fenced => break,
-                Err(e) => return Err(e.into()),
+                Err(FoldError::Store(e)) if e.kind == StoreErrorKind::Fenced => break,
+                Err(FoldError::Store(e)) => return Err(e.into()),
+                Err(FoldError::Notices(e)) => return Err(e.into()),
             }
             outage.passed();
             self.report(position);

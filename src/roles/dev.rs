@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Role;
-use crate::roles::{RoleOptions, build, parts, ready, service};
+use crate::roles::{RoleOptions, build, notices, parts, ready, service};
 use crate::wiring;
 use crate::worker::Lifetime;
 
@@ -37,10 +37,11 @@ pub fn dev(
         parts::watch_database(&config, &ports.database, &life);
         let traces = parts::start_traces(&config, &options.traces);
         let (worker, guard) =
-            parts::build_worker(&config, environment, &worker_ports, &clock, Lifetime::default(), &traces)?;
+            parts::build_worker(&config, environment.clone(), &worker_ports, &clock, Lifetime::default(), &traces)?;
         let (worker_ended, api_stop) = (CancellationToken::new(), CancellationToken::new());
-        let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone());
-        let telemetry = parts::Telemetry { role: Role::Dev, traces: &traces };
+        let (notices, announcer) = notices::start(&config, &environment, &ports, &clock, &life)?;
+        let folded = parts::start_projector(&config, &ports, &clock, &life, worker_ended.clone(), announcer);
+        let telemetry = parts::Telemetry { role: Role::Dev, traces: &traces, notices: Some(notices) };
         parts::start_api(&config, &ports, &clock, listener, &life, api_stop.clone(), &telemetry);
         let gauge = worker.gauge.clone();
         let (ready, status) = parts::signs(&worker);

@@ -10,6 +10,7 @@ mod dev;
 mod doctor;
 mod evaluate;
 mod exec;
+mod notices;
 mod parts;
 mod ready;
 mod serve;

@@ -21,6 +21,7 @@ use crate::events::Cursor;
 use crate::failures::categories::{DEFAULT_THRESHOLD, seeds};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Exposition, ExpositionSettings, Role};
+use crate::notices::{Announcer, Notices};
 use crate::projector::{self, ProjectorOutputs, ProjectorSettings};
 use crate::queue::{Scheduler, WorkerInfo};
 use crate::reconciler::Reconciler;
@@ -153,6 +154,8 @@ pub(super) struct Telemetry<'a> {
     pub(super) role: Role,
     /// Makes its spans.
     pub(super) traces: &'a Traces,
+    /// Tells of what happens.
+    pub(super) notices: Option<Arc<Notices>>,
 }
 
 /// Starts the API on a bound listener. It accepts no jobs once the process stops, and serves requests until `end`.
@@ -184,6 +187,7 @@ pub(super) fn start_api(
         jobs: config.jobs.clone(),
         certificate: listener.certificate,
         ui_dir: config.serve.ui_dir.clone(),
+        notices: telemetry.notices.clone(),
         ..ApiSettings::default()
     };
     settings.category_preview = CategoryPreview::new(ports.embedder.clone(), threshold(config));
@@ -279,6 +283,7 @@ pub(super) fn start_projector(
     clock: &Clock,
     life: &Lifecycle,
     others: CancellationToken,
+    announcer: Option<Announcer>,
 ) -> JoinHandle<()> {
     let holder = WorkerId::generate(&host_name());
     let settings = ProjectorSettings {
@@ -314,7 +319,7 @@ pub(super) fn start_projector(
         BodyReconciler { queue: ports.queue.clone(), history: ports.history.clone(), sink: ports.sink.clone() };
     life.tasks.spawn(bodies.run(missing, life.stop.clone()));
     let (source, projection, clock) = (ports.source.clone(), ports.projection.clone(), clock.clone());
-    let outputs = ProjectorOutputs { progress, error_feed, missing_bodies };
+    let outputs = ProjectorOutputs { progress, error_feed, missing_bodies, announcer };
     life.run("projector", projector::run(source, projection, settings, clock, stop.clone(), outputs));
     let (source, history, kill) = (ports.source.clone(), ports.history.clone(), life.kill.clone());
     life.tasks.spawn(async move {
@@ -432,7 +437,15 @@ pub(super) fn build_runner(
     guard: Option<&Guard>,
     gauge: RunningGauge,
 ) -> anyhow::Result<Runner> {
-    let settings = RunnerSettings {
+    Ok(Runner::new(runner_settings(config, worker)?, environment, clock.clone(), guard, gauge)?)
+}
+
+/// The settings of a runner, as the configuration has them.
+///
+/// # Errors
+/// When the data directory is given relative to a working directory that is gone.
+pub(super) fn runner_settings(config: &Config, worker: &WorkerId) -> anyhow::Result<RunnerSettings> {
+    Ok(RunnerSettings {
         jobs_dir: config.worker.jobs_dir.clone(),
         scratch_dir: scratch_dir(config)?,
         worker: worker.clone(),
@@ -445,8 +458,7 @@ pub(super) fn build_runner(
         crash_patience: config.worker.crash_patience,
         host_rules: config.host_rules.clone(),
         hidden: config.secret_paths.clone(),
-    };
-    Ok(Runner::new(settings, environment, clock.clone(), guard, gauge)?)
+    })
 }
 
 /// Divides the cores that jobs may use into slots.

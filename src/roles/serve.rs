@@ -6,14 +6,18 @@ use crate::config::Config;
 use crate::domain::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Role;
-use crate::roles::{RoleOptions, parts, ready, service};
+use crate::roles::{RoleOptions, notices, parts, ready, service};
 use crate::wiring;
 
 /// Serves until asked to stop. Returns true when everything ended in good order.
 ///
 /// # Errors
 /// When it can't start: the address is taken, or the data directory can't be used.
-pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
+pub fn serve(
+    config: Config,
+    environment: Vec<(String, String)>,
+    options: RoleOptions,
+) -> LocalBoxFuture<'static, anyhow::Result<bool>> {
     Box::pin(async move {
         let (life, clock) = (Lifecycle::default(), Clock::system());
         life.listen()?;
@@ -21,9 +25,10 @@ pub fn serve(config: Config, options: RoleOptions) -> LocalBoxFuture<'static, an
         let (address, page) = (listener.address()?, listener.page()?);
         let ports = wiring::open_server(&config, &clock, &life.tasks).await?;
         parts::watch_database(&config, &ports.database, &life);
-        parts::start_projector(&config, &ports, &clock, &life, life.stop.clone());
+        let (notices, announcer) = notices::start(&config, &environment, &ports, &clock, &life)?;
+        parts::start_projector(&config, &ports, &clock, &life, life.stop.clone(), announcer);
         let traces = parts::start_traces(&config, &options.traces);
-        let telemetry = parts::Telemetry { role: Role::Serve, traces: &traces };
+        let telemetry = parts::Telemetry { role: Role::Serve, traces: &traces, notices: Some(notices) };
         parts::start_api(&config, &ports, &clock, listener, &life, life.stop.clone(), &telemetry);
         tracing::info!(%page, %address, "serving");
         ready::announce(options.ready_fd, "serve", Some(&address))?;

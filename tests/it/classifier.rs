@@ -131,7 +131,8 @@ impl Process {
             ..ProjectorSettings::new(name)
         };
         let (progress, _) = tokio::sync::watch::channel(Cursor::START);
-        let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
+        let outputs =
+            ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0, announcer: None };
         let projector = run(log.clone(), store.clone(), settings, Clock::system(), stop.clone(), outputs);
         let waits = (Duration::from_millis(10), Duration::from_millis(50));
         let classifier = Classifier {

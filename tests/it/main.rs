@@ -29,6 +29,7 @@ mod jobs;
 mod lifecycle;
 mod metrics;
 mod new_job;
+mod notices;
 mod output;
 mod packages;
 mod payload;

@@ -643,7 +643,8 @@ impl Rig {
         let stop = CancellationToken::new();
         let (progress, committed) = watch::channel(Cursor::START);
         let (error_feed, _) = new_error_feed();
-        let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
+        let outputs =
+            ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0, announcer: None };
         let run = run(self.log.clone(), projection, settings, Clock::system(), stop.clone(), outputs);
         Running { task: self.tasks.spawn(run), stop, committed }
     }

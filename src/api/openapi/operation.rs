@@ -20,6 +20,8 @@ pub(super) const STATISTICS: &str = "Statistics";
 pub(super) const QUEUES: &str = "Queues";
 /// The tag of operations on schedules.
 pub(super) const SCHEDULES: &str = "Schedules";
+/// The tag of operations on notices.
+pub(super) const NOTICES: &str = "Notices";
 /// What the header of a submission's key does.
 pub(super) const KEY: &str = "Makes a repetition harmless: the same key with the same body gets the first answer again";
 /// What a client can do with the id of a job.

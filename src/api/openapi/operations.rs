@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    FAILURES, JOB_LINKS, KEY, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment, number, object,
-    page_of, string, text, words,
+    FAILURES, JOB_LINKS, KEY, NOTICES, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment,
+    number, object, page_of, string, text, words,
 };
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
-use super::{builds, queues, schedules};
+use super::{builds, notices, queues, schedules};
 use crate::api::health;
 use crate::api::jobs::filter::{LONGEST_RUN_MS, LONGEST_TEXT};
 use crate::domain::JobOptions;
@@ -30,13 +30,14 @@ const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 
 /// The groups of operations, in the order in which people read them.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     (JOBS, "Submit jobs, read, follow and change them."),
     (FAILURES, "What attempts failed with, and the categories of these errors."),
     (STATISTICS, "How jobs do: by attempt, by what runs beside them, by category, in time and cost."),
     (SCHEDULES, "Jobs that come by themselves."),
     (QUEUES, "All queues as a whole, and each of them."),
     (WORKERS, "The processes that run jobs."),
+    (NOTICES, "What people and programs are told of."),
     (SERVER, "The server itself."),
     (ORIGINAL, "The routes of the original program, for its clients. Errors are `{\"message\", \"error\"}`."),
 ];
@@ -54,6 +55,7 @@ pub(super) fn all() -> Vec<Operation> {
         schedules::all(),
         operation(),
         queues::all(),
+        notices::all(),
         server(),
         original(),
     ];

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{EmbedError, Embedder};
-use crate::domain::{Clock, Day, Secret, Timestamp};
+use crate::domain::{Clock, Day, Secret, Timestamp, retry_after};
 use crate::failures::ErrorCache;
 use crate::logging::chain;
 use crate::metrics::METRICS;
@@ -200,7 +200,7 @@ impl OpenAi {
         let response = sent.await.map_err(passing)?;
         let status = response.status();
         let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok());
-        let after = after.and_then(|text| answer::retry_after(text, self.clock.now()));
+        let after = after.and_then(|text| retry_after(text, self.clock.now()));
         let body = answer::read(response, texts.len(), self.settings.dimension).await.map_err(|e| match e {
             answer::Unread::Lost(error) => passing(error),
             answer::Unread::Endless => Failure::Lasting(EmbedError::Garbage { problem: "it has no end".to_owned() }),

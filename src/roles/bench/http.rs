@@ -46,7 +46,7 @@ impl Server {
         let address = listener.address()?;
         let address = address.trim_start_matches("http://").parse().context("the API's address")?;
         let traces = Traces::default();
-        let telemetry = Telemetry { role: Role::Dev, traces: &traces };
+        let telemetry = Telemetry { role: Role::Dev, traces: &traces, notices: None };
         let (ports, life) = (&pipeline.ports, &pipeline.life);
         parts::start_api(&config, ports, &pipeline.clock, listener, life, life.stop.clone(), &telemetry);
         Ok(Self { address, tasks: life.tasks.clone() })

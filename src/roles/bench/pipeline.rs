@@ -38,7 +38,7 @@ impl Pipeline {
         let (worker, guard) =
             parts::build_worker(config, environment, &worker_ports, &clock, Lifetime::default(), &Traces::default())?;
         let worker_ended = CancellationToken::new();
-        parts::start_projector(config, &ports, &clock, &life, worker_ended.clone());
+        parts::start_projector(config, &ports, &clock, &life, worker_ended.clone(), None);
         let worker = life.run("worker", worker.run(life.stop.clone(), life.kill.clone()));
         Ok(Self { ports, life, clock, worker, worker_ended, _guard: guard })
     }

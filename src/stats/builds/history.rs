@@ -179,6 +179,11 @@ impl BuildHistory {
         }
     }
 
+    /// The builds that do worse than those before them, as looks have found.
+    pub fn worse(&self) -> impl Iterator<Item = &BuildEntry> {
+        self.builds.iter().filter(|entry| !entry.alarms.is_empty())
+    }
+
     /// Adds the effect of the event at `at` on the first attempt of one job, unless it has been added before: what it
     /// contributed before the event, and after it. `file` is what the attempt told of its build's file. Answers whether
     /// anything has changed.

@@ -48,7 +48,8 @@ impl Projecting {
         let running = tokio::spawn(async move {
             let (progress, _) = watch::channel(Cursor::START);
             let (error_feed, _feed) = new_error_feed();
-            let outputs = ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0 };
+            let outputs =
+                ProjectorOutputs { progress, error_feed, missing_bodies: new_missing_bodies().0, announcer: None };
             run(source, projection, settings, Clock::system(), ends, outputs).await.unwrap();
         });
         Self { store, log, stop, running, _dir: dir }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::harness::receiver::Receiver;
 use crate::harness::redis::Redis;
 use crate::harness::{Jobber, Output, Place, Start, eventually, run};
 
@@ -200,4 +201,19 @@ async fn an_export_of_0_1_0_is_imported() {
     server.stop().await;
     let check = jobber(&place, &["rebuild", "--check"], "").await;
     assert!(check.stdout.contains("aggregates that differ                         0"), "{check:?}");
+}
+
+#[tokio::test]
+async fn of_a_data_directory_of_0_1_0_notices_tell_what_ends_from_now_on() {
+    let receiver = Receiver::start().await;
+    let place = place_with("jobber.db");
+    place.job("breaks", "#!/bin/sh\nexit 5\n");
+    let url = receiver.url();
+    let config = format!("[[notify]]\nname = \"ops\"\non = [\"failed\"]\njobs = [\"breaks\"]\nurl = \"{url}\"\n");
+    std::fs::write(place.path().join("jobber.toml"), config).unwrap();
+    let jobber = Jobber::dev().at(&place).env(FOREVER.0, FOREVER.1).start().await;
+    assert_eq!(jobber.post("/api/v1/queue:resume", Value::Null).await.0 / 100, 2);
+    let id = jobber.submit(json!({"name": "breaks", "attempts": 1})).await;
+    jobber.wait_final(&id).await;
+    assert_eq!(receiver.taken(1).await[0].json()["job"]["id"], json!(id));
 }

@@ -1,11 +1,8 @@
 //! What an endpoint answers, read and checked.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 
 use super::super::normalise;
-use crate::domain::Timestamp;
 
 /// Bytes that a number takes in an answer, generously.
 const BYTES_A_NUMBER: usize = 32;
@@ -93,25 +90,6 @@ pub(super) fn complaint(body: &[u8]) -> String {
     text.chars().filter(|c| !c.is_control()).take(LONGEST_COMPLAINT).collect()
 }
 
-/// The wait that `Retry-After` names, in seconds or as a date (RFC 9110, 10.2.3). `None` when it can't be read.
-pub(super) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    date(text).map(|date| date.since(now))
-}
-
-/// Reads a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn date(text: &str) -> Option<Timestamp> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, date) = text.split_once(", ")?;
-    let mut parts = date.strip_suffix(" GMT")?.split(' ');
-    let (day, month, year, clock) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    Timestamp::parse(&format!("{year}-{month:02}-{day}T{clock}Z")).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,19 +123,5 @@ mod tests {
         assert_eq!(complaint(br#"{"error": "no such model"}"#), "no such model");
         assert_eq!(complaint(b"<p>bad\x07 gateway</p>"), "<p>bad gateway</p>");
         assert_eq!(complaint(&[b'x'; 1000]).len(), LONGEST_COMPLAINT);
-    }
-
-    #[test]
-    fn seconds_and_dates_are_read() {
-        let now = Timestamp::parse("1994-11-06T08:49:30Z").unwrap();
-        for (text, seconds) in
-            [("7", 7), (" 0 ", 0), ("Sun, 06 Nov 1994 08:49:37 GMT", 7), ("Sun, 06 Nov 1994 08:00:00 GMT", 0)]
-        {
-            assert_eq!(retry_after(text, now), Some(Duration::from_secs(seconds)), "{text}");
-        }
-        assert_eq!(retry_after("0.25", now), Some(Duration::from_millis(250)));
-        for bad in ["", "soon", "-5", "1e999", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 06 Foo 1994 08:49:37 GMT"] {
-            assert_eq!(retry_after(bad, now), None, "{bad:?}");
-        }
     }
 }
