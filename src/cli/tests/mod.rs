@@ -42,7 +42,7 @@ pub(super) fn text(written: &Written) -> String {
 
 /// A view, rendered in a format.
 pub(super) fn rendered<V: View>(view: &V, format: Format) -> String {
-    let (mut console, out, _) = captured(&Globals { output: Some(format), ..Globals::default() });
+    let (mut console, out, _) = captured(&Globals { output: Some(format), utc: true, ..Globals::default() });
     console.show(view).unwrap();
     text(&out)
 }
