@@ -306,7 +306,7 @@ mod tests {
         ");
         insta::assert_snapshot!(render(&COLUMNS, &rows(), &look(Some(70))), @r"
         ID                NAME    STATE      SUBMITTED  ERROR
-        01a20ba2-8b54-71  resize  failed     3 min ago  the file /srv/a.png …
+        01a20ba2-8b54-71  resize  failed     3 min ago  the file /srv/a.png i…
         01a20ba2-8b55-71  thumb   completed  2 h ago
         01a20ba2-8b55-79  thumb   active     in 1 min   größer als 日本
         ");

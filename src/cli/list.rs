@@ -49,10 +49,10 @@ impl View for JobList {
                 Column::id("ID"),
                 Column::text("NAME").rank(1),
                 Column::state("STATE").rank(0),
-                Column::plain("SUBMITTED").rank(2),
+                Column::plain("SUBMITTED").rank(3),
                 Column::plain("ATTEMPTS").rank(5),
                 Column::plain("OUTCOME").rank(4),
-                Column::text("ERROR").rank(3),
+                Column::text("ERROR").rank(2),
             ],
             self.0.items.iter().map(|job| {
                 row![

@@ -172,6 +172,16 @@ mod tests {
         table.field("note", "alone and beside are first attempts by what ran when they started");
         table.text("error", "  at /srv/jobs/resize: the file is no image at all\n");
         insta::assert_snapshot!(table.render(&look(Some(40), false)), @r"
+        state     failed
+        finished  2026-11-24T07:59:00Z (1 min
+                  ago)
+        note      alone and beside are first
+                  attempts by what ran when they
+                  started
+
+        error
+            at /srv/jobs/resize: the file is no
+            image at all
         ");
     }
 }
