@@ -29,6 +29,9 @@ fn main() -> ExitCode {
     }
     memory::keep_freed_memory();
     let environment = config::env::read();
+    if let Some(code) = cli::complete(&environment) {
+        return code;
+    }
     let Cli { globals, command } = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -12,6 +12,7 @@ mod original;
 mod overview;
 mod problem;
 mod queue;
+mod resolved;
 mod schedules;
 mod selection;
 mod session;
@@ -37,6 +38,7 @@ pub use overview::{
 };
 pub use problem::{FieldProblem, Problem};
 pub use queue::{Backlog, CleanBody, Cleaned, QueueView};
+pub use resolved::{JobBrief, LAST, LAST_FAILED, MOST_CANDIDATES, ResolvedJobs};
 pub use schedules::{PutSchedule, ScheduleActed, ScheduleView};
 pub use selection::JobSelection;
 pub use session::{Access, Session, SignIn, SignedInBy};

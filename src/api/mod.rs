@@ -78,6 +78,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         // Single jobs.
         .route("/api/v1/jobs", get(jobs::list).post(arrays::one_or_array))
         .route("/api/v1/jobs:count", get(jobs::count))
+        .route("/api/v1/jobs:resolve", get(jobs::resolve))
         .route("/api/v1/jobs:bulk", post(submit::many))
         .route("/api/v1/jobs/{id}", get(jobs::show).post(jobs::act).delete(jobs::remove))
         .route("/api/v1/jobs/{id}/logs", get(logs::stream))

@@ -27,6 +27,7 @@ mod failures;
 mod openapi;
 mod overview;
 mod queues;
+mod resolve;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);

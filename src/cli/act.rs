@@ -4,10 +4,11 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::reference::{self, JobRef, Purpose, with_id};
 use super::selection::SelectionArgs;
-use super::view::{Table, View, json_line};
-use super::{CliError, Console, Exit, Format};
-use crate::client::{Client, ClientError};
+use super::view::{Column, Table, View, json_line};
+use super::{CliError, Console, Exit, Format, complete};
+use crate::client::Client;
 use crate::domain::{Clock, JobId, JobState};
 use crate::wire::failures::RetriedFailed;
 use crate::wire::{ActOnJobs, Acted, ActedOnJobs, JobSelection};
@@ -15,9 +16,9 @@ use crate::wire::{ActOnJobs, Acted, ActedOnJobs, JobSelection};
 /// Jobs to do something with: by their ids, or by conditions.
 #[derive(Debug, Clone, Args)]
 pub struct JobsArgs {
-    /// The jobs
-    #[arg(value_name = "ID", value_parser = JobId::parse)]
-    ids: Vec<JobId>,
+    /// The jobs: ids or beginnings of them, @last or @last-failed, several with commas or spaces
+    #[arg(value_name = "ID", add = complete::jobs())]
+    ids: Vec<JobRef>,
     #[command(flatten)]
     selection: SelectionArgs,
     /// Of all that meet the conditions, at most so many, last submitted first [default: 1000]
@@ -80,6 +81,8 @@ impl Verb {
     }
 }
 
+const HEAD: [Column; 2] = [Column::id("ID"), Column::text("STATUS")];
+
 #[derive(Default, Serialize)]
 struct Acts {
     items: Vec<Acted>,
@@ -87,7 +90,7 @@ struct Acts {
 
 impl View for Acts {
     fn table(&self, out: &mut Table) {
-        out.grid(&["ID", "STATUS"], self.items.iter().map(|act| vec![act.id.to_string(), act.status.clone()]));
+        out.grid(&HEAD, self.items.iter().map(|act| vec![act.id.to_string(), act.status.clone()]));
     }
 
     fn lines(&self) -> Vec<String> {
@@ -115,14 +118,14 @@ impl View for ManyActs {
         let would = if self.acted.dry_run { "would be " } else { "" };
         let done = self.acted.done.iter().map(|id| vec![id.to_string(), format!("{would}{}", self.verb.done())]);
         let skipped = self.acted.skipped.iter().map(|(id, why)| vec![id.to_string(), format!("skipped: {why}")]);
-        out.grid(&["ID", "STATUS"], done.chain(skipped));
+        out.grid(&HEAD, done.chain(skipped));
     }
 }
 
 pub(super) async fn cancel(args: CancelArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let CancelArgs { jobs, reason } = args;
     match jobs.one_by_one()? {
-        Some(ids) => each(&ids, console, async |id| client.cancel(id, reason.as_deref()).await).await,
+        Some(ids) => each(&ids, client, console, async |id| Ok(client.cancel(id, reason.as_deref()).await?)).await,
         None => many(Verb::Cancel, jobs, reason, client, console).await,
     }
 }
@@ -133,21 +136,21 @@ pub(super) async fn retry(args: RetryArgs, client: &Client, console: &mut Consol
         jobs.selection.only(JobState::Failed);
     }
     match jobs.one_by_one()? {
-        Some(ids) => each(&ids, console, async |id| client.retry(id).await).await,
+        Some(ids) => each(&ids, client, console, async |id| Ok(client.retry(id).await?)).await,
         None => many(Verb::Retry, jobs, None, client, console).await,
     }
 }
 
 pub(super) async fn promote(jobs: JobsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     match jobs.one_by_one()? {
-        Some(ids) => each(&ids, console, async |id| client.promote(id).await).await,
+        Some(ids) => each(&ids, client, console, async |id| Ok(client.promote(id).await?)).await,
         None => many(Verb::Promote, jobs, None, client, console).await,
     }
 }
 
 pub(super) async fn remove(jobs: JobsArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     match jobs.one_by_one()? {
-        Some(ids) => each(&ids, console, async |id| client.remove(id).await).await,
+        Some(ids) => each(&ids, client, console, async |id| Ok(client.remove(id).await?)).await,
         None => many(Verb::Remove, jobs, None, client, console).await,
     }
 }
@@ -157,8 +160,8 @@ impl JobsArgs {
     ///
     /// # Errors
     /// `Usage` when there are neither ids nor conditions, or both.
-    fn one_by_one(&self) -> Result<Option<Vec<JobId>>, CliError> {
-        let has_conditions = !self.selection.resolve(Clock::system().now()).is_empty();
+    fn one_by_one(&self) -> Result<Option<Vec<JobRef>>, CliError> {
+        let has_conditions = !self.selection.conditions(Clock::system().now()).is_empty();
         let wrong = |why: &str| Err(CliError::Usage(why.to_owned()));
         match (self.ids.is_empty(), has_conditions) {
             (true, false) => wrong("say which jobs: their ids, or conditions such as --state and --name"),
@@ -179,9 +182,10 @@ async fn many(
 ) -> Result<Exit, CliError> {
     // Ids are all meant, however many batches that takes.
     let goes_on = jobs.all_matching || !jobs.ids.is_empty();
-    let selection: JobSelection = jobs.selection.resolve(Clock::system().now());
+    let selection: JobSelection = jobs.selection.resolve(Clock::system().now(), client).await?;
     let limit = jobs.limit.map(usize::from);
-    let mut body = ActOnJobs { ids: jobs.ids, selection, limit, cursor: None, dry_run: jobs.dry_run, reason };
+    let ids = if jobs.ids.is_empty() { Vec::new() } else { reference::ids(&jobs.ids, Purpose::Act, client).await? };
+    let mut body = ActOnJobs { ids, selection, limit, cursor: None, dry_run: jobs.dry_run, reason };
     let mut all = ActedOnJobs { dry_run: body.dry_run, ..ActedOnJobs::default() };
     let (mut count, mut skipped) = (0, 0);
     let failure = loop {
@@ -224,17 +228,17 @@ async fn many(
 /// Tries every job, whatever becomes of the others, and exits with the highest code. Stops only
 /// when there is no point in going on: the server does not answer, or the token is wrong.
 async fn each(
-    ids: &[JobId],
+    ids: &[JobRef],
+    client: &Client,
     console: &mut Console,
-    act: impl AsyncFn(&JobId) -> Result<Acted, ClientError>,
+    act: impl AsyncFn(&JobId) -> Result<Acted, CliError>,
 ) -> Result<Exit, CliError> {
     let mut done = Acts::default();
     let mut exit = Exit::OK;
-    for id in ids {
-        match act(id).await {
+    for id in reference::each_of(ids, client).await? {
+        match with_id(&id, Purpose::Act, client, &act).await {
             Ok(acted) => done.items.push(acted),
             Err(error) => {
-                let error = CliError::Client(error);
                 exit = exit.max(Exit::of_error(&error));
                 console.report(&error);
                 if [Exit::UNREACHABLE, Exit::AUTH].contains(&Exit::of_error(&error)) {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::values::show_size;
-use super::view::{Table, View, json_line, or_dash};
+use super::view::{Column, Table, View, json_line, or_dash};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
 use crate::wire::{BinaryListing, BinaryView, BuildView};
@@ -25,7 +25,15 @@ impl View for BinaryListing {
             };
             vec![item.name.to_string(), item.workers.to_string(), or_dash(build), or_dash(item.trouble.clone())]
         };
-        out.grid(&["NAME", "WORKERS", "BUILD", "TROUBLE"], self.items.iter().map(row));
+        out.grid(
+            &[
+                Column::text("NAME").rank(0),
+                Column::plain("WORKERS"),
+                Column::plain("BUILD").rank(3),
+                Column::text("TROUBLE").rank(2),
+            ],
+            self.items.iter().map(row),
+        );
     }
 
     fn lines(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::{limits, percent, show_duration, show_size};
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::view::{Cell, Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash, row};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
 use crate::stats::builds::{BuildFailure, BuildLine, BuildsReport, Ratio, Spread};
@@ -33,12 +33,28 @@ impl View for BuildsReport {
             return;
         }
         out.grid(
-            &["BUILD", "FIRST SEEN", "LAST SEEN", "RUN", "SUCCESS", "WALL P50/P90", "CPU P50/P90", "MEMORY P50/P90"],
+            &[
+                Column::plain("BUILD").rank(0),
+                Column::plain("FIRST SEEN").rank(6),
+                Column::plain("LAST SEEN").rank(3),
+                Column::plain("RUN").rank(4),
+                Column::plain("SUCCESS").rank(1),
+                Column::plain("WALL P50/P90").rank(2),
+                Column::plain("CPU P50/P90").rank(5),
+                Column::plain("MEMORY P50/P90").rank(4),
+            ],
             self.builds.iter().map(row),
         );
         if self.builds.iter().any(|line| line.against.is_some()) {
             out.grid(
-                &["BUILD", "AGAINST", "SUCCESS", "WALL P50", "CPU P50", "MEMORY P50"],
+                &[
+                    Column::plain("BUILD").rank(0),
+                    Column::plain("AGAINST").rank(3),
+                    Column::plain("SUCCESS").rank(1),
+                    Column::plain("WALL P50").rank(2),
+                    Column::plain("CPU P50").rank(5),
+                    Column::plain("MEMORY P50").rank(4),
+                ],
                 self.builds.iter().filter_map(against),
             );
         }
@@ -52,10 +68,17 @@ impl View for BuildsReport {
 
 impl View for RegressionsReport {
     fn table(&self, out: &mut Table) {
-        let rows = self.items.iter().map(|one| {
-            vec![one.name.to_string(), one.build.short().to_owned(), show_time(one.last_seen), one.says.clone()]
-        });
-        out.grid(&["NAME", "BUILD", "LAST SEEN", "WHAT"], rows);
+        let rows =
+            self.items.iter().map(|one| row![one.name.to_string(), one.build.short(), one.last_seen, one.says.clone()]);
+        out.grid(
+            &[
+                Column::text("NAME").rank(1),
+                Column::plain("BUILD").rank(0),
+                Column::plain("LAST SEEN").rank(3),
+                Column::text("WHAT").rank(2),
+            ],
+            rows,
+        );
     }
 
     fn lines(&self) -> Vec<String> {
@@ -68,13 +91,23 @@ impl View for NewFailuresReport {
         let row = |(of, one): (&NewFailures, &BuildFailure)| {
             let mut row = failure(of.build.short(), one);
             row.remove(2);
-            row.splice(0..0, [of.name.to_string()]);
-            row.insert(2, show_time(of.first_seen));
-            row[3] = format!("{} of {}", one.attempts, of.attempts);
+            row.insert(0, of.name.as_str().into());
+            row.insert(2, of.first_seen.into());
+            row[3] = format!("{} of {}", one.attempts, of.attempts).into();
             row
         };
         let rows = self.items.iter().flat_map(|of| of.failures.iter().map(move |one| (of, one)));
-        out.grid(&["NAME", "BUILD", "FIRST SEEN", "COUNT", "FINGERPRINT", "ERROR"], rows.map(row));
+        out.grid(
+            &[
+                Column::text("NAME").rank(2),
+                Column::plain("BUILD").rank(1),
+                Column::plain("FIRST SEEN").rank(4),
+                Column::plain("COUNT").rank(3),
+                Column::plain("FINGERPRINT").rank(0),
+                Column::text("ERROR").rank(1),
+            ],
+            rows.map(row),
+        );
     }
 
     fn lines(&self) -> Vec<String> {
@@ -82,28 +115,34 @@ impl View for NewFailuresReport {
     }
 }
 
-const FAILURE_HEAD: [&str; 5] = ["BUILD", "COUNT", "NEW", "FINGERPRINT", "ERROR"];
+const FAILURE_HEAD: [Column; 5] = [
+    Column::plain("BUILD").rank(2),
+    Column::plain("COUNT").rank(1),
+    Column::plain("NEW").rank(3),
+    Column::plain("FINGERPRINT").rank(0),
+    Column::text("ERROR").rank(1),
+];
 
-fn failure(build: &str, failure: &BuildFailure) -> Vec<String> {
-    vec![
-        build.to_owned(),
+fn failure(build: &str, failure: &BuildFailure) -> Vec<Cell> {
+    row![
+        build,
         failure.attempts.to_string(),
-        if failure.is_new { "new" } else { "-" }.to_owned(),
+        if failure.is_new { "new" } else { "-" },
         failure.fingerprint.short(),
-        or_dash(failure.text.as_deref().map(|text| first_line(text, 60))),
+        or_dash(failure.text.as_deref().map(|text| first_line(text, LONGEST_CELL))),
     ]
 }
 
-fn row(line: &BuildLine) -> Vec<String> {
+fn row(line: &BuildLine) -> Vec<Cell> {
     let micros = |spread: Spread| {
         let show = |us: u64| show_duration(Duration::from_micros(us));
         format!("{} / {}", show(spread.p50), show(spread.p90))
     };
     let memory = |spread: Spread| format!("{} / {}", show_size(spread.p50 * 1024), show_size(spread.p90 * 1024));
-    vec![
-        line.digest.short().to_owned(),
-        show_time(line.first_seen),
-        show_time(line.last_seen),
+    row![
+        line.digest.short(),
+        line.first_seen,
+        line.last_seen,
         line.success.n.to_string(),
         rate(&line.success),
         or_dash(line.run_us.map(micros)),

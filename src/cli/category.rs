@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::EvaluateArgs;
-use super::view::{Table, View, first_line, json_line, or_dash};
-use super::{CliError, Console, Exit};
+use super::view::{Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash};
+use super::{CliError, Console, Exit, complete};
 use crate::client::Client;
 use crate::domain::CategoryId;
 use crate::wire::failures::{
@@ -29,7 +29,7 @@ pub enum CategoryCommand {
     /// Remove a category; its errors go to the others, or to none
     Rm {
         /// Its id or name
-        #[arg(value_name = "CATEGORY")]
+        #[arg(value_name = "CATEGORY", add = complete::categories())]
         category: String,
     },
     /// Say where a text belongs
@@ -68,7 +68,7 @@ pub struct AddArgs {
 #[derive(Debug, Clone, Args)]
 pub struct EditArgs {
     /// Its id or name
-    #[arg(value_name = "CATEGORY")]
+    #[arg(value_name = "CATEGORY", add = complete::categories())]
     category: String,
     /// What people call it from now on
     #[arg(long, value_name = "NAME")]
@@ -104,14 +104,20 @@ pub struct CalibrateArgs {
 impl View for CategoryListing {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["ID", "NAME", "ERRORS", "EXAMPLES", "DESCRIPTION"],
+            &[
+                Column::id("ID"),
+                Column::text("NAME").rank(2),
+                Column::plain("ERRORS").rank(1),
+                Column::plain("EXAMPLES").rank(4),
+                Column::text("DESCRIPTION").rank(3),
+            ],
             self.items.iter().map(|view| {
                 vec![
                     view.category.id.to_string(),
                     view.category.name.clone(),
                     view.errors.to_string(),
                     view.category.examples.len().to_string(),
-                    first_line(&view.category.description, 60),
+                    first_line(&view.category.description, LONGEST_CELL),
                 ]
             }),
         );
@@ -129,13 +135,18 @@ impl View for CategoryListing {
 impl View for PresetListing {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["NAME", "ALSO CALLED", "EXAMPLES", "DESCRIPTION"],
+            &[
+                Column::text("NAME").rank(0),
+                Column::text("ALSO CALLED").rank(1),
+                Column::plain("EXAMPLES").rank(3),
+                Column::text("DESCRIPTION").rank(2),
+            ],
             self.items.iter().map(|preset| {
                 vec![
                     preset.category.name.clone(),
                     preset.aliases.join(", "),
                     preset.category.examples.len().to_string(),
-                    first_line(&preset.category.description, 60),
+                    first_line(&preset.category.description, LONGEST_CELL),
                 ]
             }),
         );
@@ -159,7 +170,7 @@ impl View for Tested {
         out.field("category", &self.category);
         out.field("nearest", or_dash(self.nearest.as_ref().map(CategoryId::as_str)));
         out.field("similarity", format!("{:.3} (threshold {:.3})", self.similarity, self.threshold));
-        out.field("fingerprint", self.fingerprint.to_string());
+        out.field("fingerprint", self.fingerprint.short());
         out.text("masked", &self.masked);
     }
 }

@@ -4,9 +4,12 @@ use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::view::{View, escape_line, render_table};
+use super::terminal::{self, ColorWhen, Look, Paint};
+use super::text::{cut, escape_line};
+use super::view::{View, render_table};
 use super::{CliError, Globals};
-use crate::domain::{Progress, Stream};
+use crate::config::env;
+use crate::domain::{Clock, Progress, Stream};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -32,8 +35,14 @@ pub struct Console {
     rewrites: bool,
     /// Whether stdout is a terminal.
     is_terminal: bool,
+    /// Whether data and errors have colours.
+    colour: bool,
+    colour_of_errors: bool,
+    utc: bool,
     /// The progress line that stands on the terminal, or that was printed last.
     progress: Option<String>,
+    /// Whether what was printed last has ended its line, so that a progress line would not stand in its middle.
+    is_line_start: bool,
 }
 
 impl Console {
@@ -42,6 +51,9 @@ impl Console {
         let mut console = Self::new(Box::new(std::io::stdout()), Box::new(std::io::stderr()), globals);
         console.rewrites = std::io::stderr().is_terminal();
         console.is_terminal = std::io::stdout().is_terminal();
+        let (when, environment) = (globals.color.unwrap_or_default(), env::read());
+        console.colour = when.decide(console.is_terminal, &environment);
+        console.colour_of_errors = when.decide(console.rewrites, &environment);
         console
     }
 
@@ -55,8 +67,23 @@ impl Console {
             verbose: globals.verbose,
             rewrites: false,
             is_terminal: false,
+            colour: globals.color == Some(ColorWhen::Always),
+            colour_of_errors: false,
+            utc: globals.utc,
             progress: None,
+            is_line_start: true,
         }
+    }
+
+    /// How data is laid out now: a terminal may have changed its size.
+    pub(super) fn look(&self) -> Look {
+        let size = if self.is_terminal { terminal::size() } else { None };
+        Look { width: size.map(|size| size.columns), colour: self.colour, utc: self.utc, now: Clock::system().now() }
+    }
+
+    /// Whether a person watches how far a command is: progress is shown by a line that is written anew.
+    pub(super) fn shows_progress(&self) -> bool {
+        self.rewrites && !self.quiet
     }
 
     /// Whether stdout is a terminal.
@@ -72,7 +99,7 @@ impl Console {
     /// Prints data in `format`, whatever the user asked for.
     pub(super) fn show_as<V: View + ?Sized>(&mut self, format: Format, view: &V) -> Result<(), CliError> {
         let text = match format {
-            Format::Table => render_table(view),
+            Format::Table => render_table(view, &self.look()),
             Format::Json => {
                 let json = serde_json::to_string_pretty(view).map_err(|e| CliError::local("couldn't write JSON", e))?;
                 format!("{json}\n")
@@ -92,6 +119,7 @@ impl Console {
     /// Writes bytes to stdout unchanged.
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.clear_progress();
+        self.is_line_start = !self.is_terminal || bytes.last().map_or(self.is_line_start, |last| *last == b'\n');
         self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(CliError::write)
     }
 
@@ -102,6 +130,7 @@ impl Console {
             Stream::Stderr => {
                 self.clear_progress();
                 self.write_stderr(bytes);
+                self.is_line_start = bytes.last().map_or(self.is_line_start, |last| *last == b'\n');
                 Ok(())
             }
         }
@@ -150,6 +179,10 @@ impl Console {
             Some(first) if self.verbose == 0 => format!("error: {error}: {first}"),
             _ => format!("error: {error}"),
         };
+        let text = match text.strip_prefix("error:") {
+            Some(rest) if self.colour_of_errors => format!("{}{rest}", Paint::Red.paint("error:")),
+            _ => text,
+        };
         self.line(&text);
         if self.verbose > 0 {
             for cause in &causes {
@@ -161,20 +194,50 @@ impl Console {
         }
     }
 
-    /// Shows how far a job is. On a terminal the line overwrites the one before; elsewhere each is a line of its own.
+    /// Shows how far a job is. On a terminal the line has a bar and overwrites the one before; elsewhere each is a line
+    /// of its own.
     pub(super) fn progress(&mut self, progress: &Progress) {
         const WIDTH: usize = 79;
         if self.quiet {
             return;
         }
-        let text = format!("{:3.0}% {}", progress.percent, escape_line(&progress.text));
-        let text: String = text.trim_end().chars().take(WIDTH).collect();
-        if self.progress.as_ref() == Some(&text) {
+        let (percent, text) = (progress.percent, escape_line(&progress.text));
+        let text = if self.rewrites {
+            let width = terminal::size().map_or(WIDTH, |size| size.columns.saturating_sub(1));
+            cut(format!("{} {percent:3.0}% {text}", bar(percent)).trim_end(), width)
+        } else {
+            cut_plain(format!("{percent:3.0}% {text}").trim_end(), WIDTH)
+        };
+        if self.progress.as_ref() == Some(&text) || (self.rewrites && !self.is_line_start) {
             return;
         }
         let line = if self.rewrites { format!("\r\x1b[K{text}") } else { format!("{text}\n") };
         self.write_stderr(line.as_bytes());
         self.progress = Some(text);
+    }
+
+    /// Shows how far this command itself is, with a bar if its part of all (0 to 1) is known: only to a person who
+    /// watches.
+    pub(super) fn own_progress(&mut self, part: Option<f64>, text: &str) {
+        if !self.shows_progress() {
+            return;
+        }
+        match part {
+            Some(part) => {
+                self.progress(&Progress { percent: part.clamp(0.0, 1.0) * 100.0, text: text.to_owned() });
+            }
+            None if self.is_line_start => {
+                self.write_stderr(format!("\r\x1b[K{text}").as_bytes());
+                self.progress = Some(text.to_owned());
+            }
+            None => {}
+        }
+    }
+
+    /// Prints a text over the one that stands on the terminal, cut to its height.
+    pub(super) fn redraw(&mut self, text: &str) -> Result<(), CliError> {
+        let lines = terminal::size().map_or(usize::MAX, |size| size.lines.saturating_sub(1).max(1));
+        self.data(frame(text, lines).as_bytes())
     }
 
     /// Clears the progress line from the terminal before something else is written.
@@ -195,6 +258,33 @@ impl Console {
     }
 }
 
+/// Clears the screen.
+pub(super) const CLEAR: &str = "\x1b[2J";
+/// Puts the cursor into the first column of the first line.
+const HOME: &str = "\x1b[H";
+/// Clears the rest of a line.
+const CLEAR_LINE: &str = "\x1b[K";
+/// Clears the lines below.
+const CLEAR_BELOW: &str = "\x1b[J";
+
+/// The first lines of a text, over the ones before it.
+fn frame(text: &str, most: usize) -> String {
+    let lines: String = text.lines().take(most).map(|line| format!("{line}{CLEAR_LINE}\n")).collect();
+    format!("{HOME}{lines}{CLEAR_BELOW}")
+}
+
+/// A bar of which `percent` is filled.
+fn bar(percent: f64) -> String {
+    const CELLS: usize = 20;
+    let full = (percent.clamp(0.0, 100.0) / 100.0 * CELLS as f64).floor() as usize;
+    format!("[{}{}]", "█".repeat(full), "·".repeat(CELLS - full))
+}
+
+/// The first characters of a text.
+fn cut_plain(text: &str, width: usize) -> String {
+    text.chars().take(width).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{captured, text};
@@ -210,9 +300,29 @@ mod tests {
         assert_eq!(text(&err), "  5% start\\x1b[2J\n100%\n");
 
         console.rewrites = true;
+        console.progress(&progress(50.0, "half"));
+        assert!(text(&err).ends_with("\r\x1b[K[██████████··········]  50% half"), "{}", text(&err));
         console.data(b"out\n").unwrap();
         assert_eq!(text(&out), "out\n");
         assert!(text(&err).ends_with("\r\x1b[K"));
+    }
+
+    #[test]
+    fn a_progress_line_stands_in_no_line_of_the_job() {
+        let (mut console, _, err) = captured(&Globals::default());
+        (console.rewrites, console.is_terminal) = (true, true);
+        console.data(b"half a li").unwrap();
+        console.progress(&Progress { percent: 5.0, text: String::new() });
+        assert_eq!(text(&err), "");
+        console.data(b"ne\n").unwrap();
+        console.own_progress(None, "3 jobs");
+        assert_eq!(text(&err), "\r\x1b[K3 jobs");
+    }
+
+    #[test]
+    fn a_frame_leaves_nothing_of_the_one_before() {
+        assert_eq!(frame("a\nb\n", 9), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(frame("a\nb\n", 1), "\x1b[Ha\x1b[K\n\x1b[J");
     }
 
     #[test]

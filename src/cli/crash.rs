@@ -3,8 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::view::{Table, View};
-use super::{CliError, Console, Exit};
+use super::reference::{JobRef, Purpose, with_id};
+use super::view::{Column, Table, View};
+use super::{CliError, Console, Exit, complete};
 use crate::client::Client;
 use crate::domain::outcome::signal_name;
 use crate::domain::{Crash, Frame, JobId, JobName};
@@ -12,9 +13,9 @@ use crate::domain::{Crash, Frame, JobId, JobName};
 /// `jobber crash`.
 #[derive(Debug, Clone, Args)]
 pub struct CrashArgs {
-    /// The job
-    #[arg(value_name = "ID", value_parser = JobId::parse)]
-    id: JobId,
+    /// The job: its id or the beginning of it, @last or @last-failed
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: JobRef,
     /// The attempt, from 1 (default: the last that crashed)
     #[arg(long, value_name = "N")]
     attempt: Option<u32>,
@@ -59,7 +60,7 @@ impl View for CrashView<'_> {
         }
         if !crash.modules.is_empty() {
             out.grid(
-                &["BASE", "BUILD ID", "MODULE"],
+                &[Column::plain("BASE"), Column::plain("BUILD ID").rank(2), Column::text("MODULE")],
                 crash.modules.iter().map(|module| {
                     let id = module.build_id.as_deref().map_or("-", |id| id.get(..12).unwrap_or(id));
                     vec![module.base.clone(), id.to_owned(), module.path.clone()]
@@ -114,7 +115,7 @@ fn frame_line(number: usize, frame: &Frame) -> String {
 }
 
 pub(super) async fn crash(args: &CrashArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    let job = client.job(&args.id, None).await?;
+    let job = with_id(&args.id, Purpose::Look, client, async |id| Ok(client.job(id, None).await?)).await?;
     let mut crashes = job
         .attempts
         .iter()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::view::{Table, View, json_line};
+use super::view::{Column, Table, View, json_line};
 use super::{CliError, Console, Exit, Globals, WorkerArgs, connect, with_hint};
 use crate::client::Client;
 use crate::doctor::{Finding, Health, server};
@@ -32,7 +32,10 @@ struct Report {
 impl View for Report {
     fn table(&self, out: &mut Table) {
         let row = |finding: &Finding| vec![finding.check.clone(), finding.status.to_string(), finding.found.clone()];
-        out.grid(&["CHECK", "STATUS", "FOUND"], self.findings.iter().map(row));
+        out.grid(
+            &[Column::plain("CHECK"), Column::state("STATUS").rank(0), Column::text("FOUND")],
+            self.findings.iter().map(row),
+        );
         let fixes: Vec<_> = self
             .findings
             .iter()

@@ -43,9 +43,9 @@ impl View for Report {
                 score.categories.to_owned(),
             ]
         });
-        let head: &'static [&'static str] =
-            &["MODEL", "TOP-1", "LENIENT", "MACRO-F1", "WITH NONE", "THRESHOLD", "PRECISION", "RECALL", "MADE OF"];
-        out.grid(head, rows);
+        let head =
+            ["MODEL", "TOP-1", "LENIENT", "MACRO-F1", "WITH NONE", "THRESHOLD", "PRECISION", "RECALL", "MADE OF"];
+        out.grid(&head, rows);
         let cost = |us: f64| format!("{us:.1} us a message");
         out.field("fingerprint", cost(self.costs.fingerprint_us));
         out.field("gloss and embed", cost(self.costs.embed_us));

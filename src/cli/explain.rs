@@ -2,18 +2,18 @@
 
 use clap::Args;
 
+use super::reference::{JobRef, Purpose, each_of, with_id};
 use super::view::{Table, View};
-use super::{CliError, Console, Exit};
+use super::{CliError, Console, Exit, complete};
 use crate::client::Client;
-use crate::domain::JobId;
 use crate::wire::Explanation;
 
 /// `jobber explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// The job
-    #[arg(value_name = "ID", value_parser = JobId::parse)]
-    id: JobId,
+    /// The job: its id or the beginning of it, @last or @last-failed, several with commas
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: JobRef,
 }
 
 impl View for Explanation {
@@ -24,7 +24,8 @@ impl View for Explanation {
 }
 
 pub(super) async fn explain(args: &ExplainArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    let explanation = client.explain(&args.id).await?;
-    console.show(&explanation)?;
+    for id in each_of(std::slice::from_ref(&args.id), client).await? {
+        console.show(&with_id(&id, Purpose::Look, client, async |id| Ok(client.explain(id).await?)).await?)?;
+    }
     Ok(Exit::OK)
 }

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::values::FilterArgs;
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
-use super::{CliError, Console, Exit};
+use super::view::{Cell, Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash, row};
+use super::{CliError, Console, Exit, complete};
 use crate::client::{Client, StatsQuery};
 use crate::domain::{Clock, QueueName};
 use crate::stats::DayCount;
@@ -16,7 +16,7 @@ pub struct FailuresArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Only jobs of this queue
-    #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse)]
+    #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse, add = complete::queues())]
     queue: Option<QueueName>,
     /// How many at most [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -40,10 +40,17 @@ pub struct SimilarArgs {
     limit: u16,
 }
 
-const HEAD: [&str; 9] =
-    ["COUNT", "CATEGORY", "NEAR", "FINGERPRINT", "FIRST SEEN", "LAST SEEN", "NAMES", "LAST JOB", "ERROR"];
-const HEAD_WITH_TREND: [&str; 10] =
-    ["COUNT", "TREND", "CATEGORY", "NEAR", "FINGERPRINT", "FIRST SEEN", "LAST SEEN", "NAMES", "LAST JOB", "ERROR"];
+const HEAD: [Column; 9] = [
+    Column::plain("COUNT").rank(0),
+    Column::text("CATEGORY").rank(2),
+    Column::plain("NEAR").rank(7),
+    Column::plain("FINGERPRINT").rank(0),
+    Column::plain("FIRST SEEN").rank(6),
+    Column::plain("LAST SEEN").rank(3),
+    Column::text("NAMES").rank(4),
+    Column::id("LAST JOB").rank(5),
+    Column::text("ERROR").rank(1),
+];
 
 /// A character for each day: a dot for none, else a bar whose height is the day's part of the highest.
 fn sparkline(days: &[DayCount]) -> String {
@@ -60,16 +67,16 @@ impl View for FailuresReport {
     fn table(&self, out: &mut Table) {
         let row = |group: &FailureGroup| {
             let names: Vec<_> = group.names.iter().map(ToString::to_string).collect();
-            vec![
+            row![
                 group.count.to_string(),
                 group.category_name.clone(),
                 or_dash(group.similarity.map(|similarity| format!("{similarity:.2}"))),
                 group.fingerprint.short(),
-                or_dash(group.first_seen.map(show_time)),
-                or_dash(group.last_seen.map(show_time)),
+                group.first_seen,
+                group.last_seen,
                 names.join(","),
                 or_dash(group.samples.first().map(ToString::to_string)),
-                first_line(&group.text, 60),
+                first_line(&group.text, LONGEST_CELL),
             ]
         };
         if self.items.iter().all(|group| group.trend.is_none()) {
@@ -78,10 +85,13 @@ impl View for FailuresReport {
         }
         let with_trend = |group: &FailureGroup| {
             let mut row = row(group);
-            row.insert(1, sparkline(group.trend.as_deref().unwrap_or_default()));
+            row.insert(1, Cell::Text(sparkline(group.trend.as_deref().unwrap_or_default())));
             row
         };
-        out.grid(&HEAD_WITH_TREND, self.items.iter().map(with_trend));
+        let head: &[Column] = &HEAD;
+        let (count, others) = head.split_at(1);
+        let head = [count, &[Column::plain("TREND").rank(2)], others].concat();
+        out.grid(&head, self.items.iter().map(with_trend));
     }
 
     fn lines(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::view::{Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash};
 use super::{CliError, Console, Exit, Format};
 use crate::client::Client;
 use crate::domain::GroupName;
@@ -41,8 +41,8 @@ impl View for GroupView {
         ] {
             out.field(name, count.to_string());
         }
-        out.optional("submitted", self.submitted_at.map(show_time));
-        out.optional("finished", self.finished_at.filter(|_| self.ended() == self.total).map(show_time));
+        out.optional("submitted", self.submitted_at);
+        out.optional("finished", self.finished_at.filter(|_| self.ended() == self.total));
         out.optional("incomplete", self.behind.then_some("history is behind: there may be more"));
     }
 }
@@ -55,15 +55,22 @@ struct Results {
 impl View for Results {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["INDEX", "ID", "STATE", "OUTCOME", "RESULT", "ERROR"],
+            &[
+                Column::plain("INDEX").rank(1),
+                Column::id("ID").rank(2),
+                Column::state("STATE").rank(0),
+                Column::plain("OUTCOME").rank(4),
+                Column::text("RESULT").rank(1),
+                Column::text("ERROR").rank(3),
+            ],
             self.items.iter().map(|job| {
                 vec![
                     or_dash(job.index.map(|index| index.to_string())),
                     job.id.to_string(),
                     job.state.to_string(),
                     or_dash(job.outcome.map(|outcome| outcome.to_string())),
-                    or_dash(job.result.as_ref().map(|result| first_line(&result.to_string(), 60))),
-                    first_line(job.error.as_deref().unwrap_or(""), 60),
+                    or_dash(job.result.as_ref().map(|result| first_line(&result.to_string(), LONGEST_CELL))),
+                    first_line(job.error.as_deref().unwrap_or(""), LONGEST_CELL),
                 ]
             }),
         );

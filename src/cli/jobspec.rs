@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use super::CliError;
+use super::reference::{self, Purpose};
 use super::values::{parse_backoff, parse_dedup, parse_duration};
+use super::{CliError, complete};
+use crate::client::Client;
 use crate::domain::{
     Backoff, Clock, Deduplication, GroupName, JobId, JobOptions, QueueName, RawJson, RunOption, Timestamp,
 };
@@ -34,7 +36,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<u32>,
     /// The queue in which it waits
-    #[arg(long, value_name = "NAME", value_parser = QueueName::parse)]
+    #[arg(long, value_name = "NAME", value_parser = QueueName::parse, add = complete::queues())]
     pub(super) queue: Option<QueueName>,
     /// The group of jobs to which it belongs: of a user, a team, an experiment
     #[arg(long, value_name = "NAME", value_parser = GroupName::parse)]
@@ -49,7 +51,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "KEY[:TTL]", value_parser = parse_dedup)]
     pub(super) dedup: Option<Deduplication>,
     /// Not before these jobs have completed; if one of them fails, so does this one
-    #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = JobId::parse)]
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = JobId::parse, add = complete::jobs())]
     pub(super) after: Vec<JobId>,
 }
 
@@ -72,6 +74,15 @@ impl JobFlags {
         };
         job.fill_run_options(&self.run.0);
         job
+    }
+
+    /// Puts whole ids in place of the beginnings of ids in `--after`.
+    pub(super) async fn find_after(&mut self, client: &Client) -> Result<(), CliError> {
+        if !self.after.is_empty() {
+            let jobs: Vec<_> = self.after.drain(..).map(reference::JobRef::from).collect();
+            self.after = reference::ids(&jobs, Purpose::Act, client).await?;
+        }
+        Ok(())
     }
 
     /// The JSON of `--data`.

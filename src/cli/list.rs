@@ -1,15 +1,21 @@
 //! `jobber list`: lists jobs, page by page or all.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
 
+use super::console::CLEAR;
 use super::selection::SelectionArgs;
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::view::{Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash, render_table, row};
 use super::{CliError, Console, Exit, Format};
 use crate::client::{Client, JobQuery};
 use crate::domain::Clock;
 use crate::store::JobCount;
 use crate::wire::{JobListing, LARGEST_PAGE};
+
+/// From one look to the next.
+const STEP: Duration = Duration::from_secs(1);
 
 /// `jobber list`.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,6 +32,9 @@ pub struct ListArgs {
     /// All pages
     #[arg(long)]
     all: bool,
+    /// Show them anew every second until Ctrl-C; into a pipe, whenever they change
+    #[arg(long, conflicts_with_all = ["count", "cursor", "all"])]
+    watch: bool,
     #[command(flatten)]
     selection: SelectionArgs,
 }
@@ -36,16 +45,24 @@ struct JobList(JobListing);
 impl View for JobList {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["ID", "NAME", "STATE", "SUBMITTED", "ATTEMPTS", "OUTCOME", "ERROR"],
+            &[
+                Column::id("ID"),
+                Column::text("NAME").rank(1),
+                Column::state("STATE").rank(0),
+                Column::plain("SUBMITTED").rank(3),
+                Column::plain("ATTEMPTS").rank(5),
+                Column::plain("OUTCOME").rank(4),
+                Column::text("ERROR").rank(2),
+            ],
             self.0.items.iter().map(|job| {
-                vec![
+                row![
                     job.id.to_string(),
                     job.name.to_string(),
                     job.state.to_string(),
-                    show_time(job.submitted_at),
+                    job.submitted_at,
                     job.attempts.to_string(),
                     or_dash(job.outcome.map(|o| o.to_string())),
-                    first_line(job.error.as_deref().unwrap_or(""), 60),
+                    first_line(job.error.as_deref().unwrap_or(""), LONGEST_CELL),
                 ]
             }),
         );
@@ -67,7 +84,7 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
     let now = Clock::system().now();
     let default = if args.all { LARGEST_PAGE } else { PAGE };
     let mut query = JobQuery {
-        selection: args.selection.resolve(now),
+        selection: args.selection.resolve(now, client).await?,
         limit: Some(usize::from(args.limit.unwrap_or(default))),
         cursor: args.cursor,
     };
@@ -75,17 +92,13 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
         console.show(&client.count_jobs(&query.selection).await?)?;
         return Ok(Exit::OK);
     }
-    let wanted = usize::from(args.limit.unwrap_or(default));
-    let mut list = client.jobs(&query).await?;
-    // A search may find less than a page before it pauses.
-    while !args.all && list.scanned.is_some() && list.items.len() < wanted && list.next_cursor.is_some() {
-        query.limit = Some(wanted - list.items.len());
-        query.cursor = list.next_cursor.take();
-        let page = client.jobs(&query).await?;
-        list.items.extend(page.items);
-        list.next_cursor = page.next_cursor;
-        list.scanned = list.scanned.zip(page.scanned).map(|(before, more)| before + more);
+    if args.watch {
+        return watch(&query, client, console).await;
     }
+    let mut list = match args.all {
+        true => client.jobs(&query).await?,
+        false => page(&query, client).await?,
+    };
     while args.all && list.next_cursor.is_some() {
         // In `jsonl` each page is printed at once, so no more than a page is held in memory.
         if console.format == Format::Jsonl {
@@ -106,6 +119,54 @@ pub(super) async fn list(args: ListArgs, client: &Client, console: &mut Console)
         console.hint(&format!("there are more: add --all, or --cursor {cursor}"));
     }
     Ok(Exit::OK)
+}
+
+/// One page as long as it is asked for. A search may find less than that before it pauses.
+async fn page(query: &JobQuery, client: &Client) -> Result<JobListing, CliError> {
+    let wanted = query.limit.unwrap_or(usize::from(LARGEST_PAGE));
+    let mut list = client.jobs(query).await?;
+    while list.scanned.is_some() && list.items.len() < wanted && list.next_cursor.is_some() {
+        let (limit, cursor) = (Some(wanted - list.items.len()), list.next_cursor.take());
+        let more = client.jobs(&JobQuery { limit, cursor, ..query.clone() }).await?;
+        list.items.extend(more.items);
+        list.next_cursor = more.next_cursor;
+        list.scanned = list.scanned.zip(more.scanned).map(|(before, more)| before + more);
+    }
+    Ok(list)
+}
+
+/// Shows the page again and again, over the one before on a terminal.
+async fn watch(query: &JobQuery, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    let is_drawn = console.format == Format::Table && console.is_terminal();
+    // A server that can't be reached at all ends the command; later it may be away for a while.
+    let mut looked = Ok(page(query, client).await?);
+    let mut shown = None;
+    if is_drawn {
+        console.data(CLEAR.as_bytes())?;
+    }
+    let mut ticks = tokio::time::interval(STEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        match looked {
+            Ok(list) if is_drawn => {
+                let text = render_table(&JobList(list), &console.look());
+                console.redraw(&text)?;
+            }
+            Ok(list) if shown.as_ref() != Some(&list) => {
+                console.show(&JobList(list.clone()))?;
+                shown = Some(list);
+            }
+            Ok(_) => {}
+            Err(error) if is_drawn => console.redraw(&format!("{error}; asking again\n"))?,
+            Err(error) => console.note(&format!("warning: {error}; asking again")),
+        }
+        tokio::select! {
+            Ok(()) = tokio::signal::ctrl_c() => return Ok(Exit::OK),
+            _ = ticks.tick() => {}
+        }
+        looked = page(query, client).await;
+    }
 }
 
 #[cfg(test)]

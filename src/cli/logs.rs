@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::reference::{JobRef, Purpose, each_of, ids, with_id};
 use super::view::{Table, View};
-use super::{CliError, Console, Exit, Format};
+use super::{CliError, Console, Exit, Format, complete};
 use crate::client::{Client, LogRequest};
 use crate::domain::{JobId, Stream, from_text};
 use crate::wire::LogEvent;
@@ -15,9 +16,9 @@ use crate::wire::LogEvent;
 /// `jobber logs`.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
-    /// The job
-    #[arg(value_name = "ID", value_parser = JobId::parse)]
-    id: JobId,
+    /// The job: its id or the beginning of it, @last or @last-failed, several with commas
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: JobRef,
     /// Go on until the job has ended
     #[arg(short, long)]
     follow: bool,
@@ -69,7 +70,7 @@ struct Saved {
 
 impl View for Saved {
     fn table(&self, out: &mut Table) {
-        out.field("file", self.file.to_string_lossy());
+        out.field("file", &*self.file.to_string_lossy());
         out.field("attempt", self.attempt.to_string());
         out.field("bytes", self.bytes.to_string());
         out.field("output", self.output);
@@ -96,12 +97,15 @@ async fn save(
     client: &Client,
     console: &mut Console,
 ) -> Result<Exit, CliError> {
+    let found: Result<[JobId; 1], _> = ids(std::slice::from_ref(&args.id), Purpose::Look, client).await?.try_into();
+    let one = || CliError::Usage("--save takes the output of one job: name no others".to_owned());
+    let [id] = found.map_err(|_| one())?;
     let attempt = match args.attempt {
         Some(attempt) => attempt,
         // Of a job that has not started, the server says that there is no attempt 1.
-        None => client.job(&args.id, None).await?.attempts.last().map_or(1, |last| last.number.0),
+        None => client.job(&id, None).await?.attempts.last().map_or(1, |last| last.number.0),
     };
-    let mut output = client.attempt_output(&args.id, attempt, stream).await?;
+    let mut output = client.attempt_output(&id, attempt, stream).await?;
     let unwritten = |error| CliError::local(format!("couldn't write {}", file.display()), error);
     let mut out = fs_err::File::create(file).map_err(unwritten)?;
     let mut bytes = 0;
@@ -119,12 +123,19 @@ async fn save(
         }
     }
     let extent = if output.is_whole { "whole" } else { "tail" };
-    console.show(&Saved { id: args.id.clone(), attempt, file: file.to_owned(), bytes, output: extent })?;
+    console.show(&Saved { id, attempt, file: file.to_owned(), bytes, output: extent })?;
     Ok(Exit::OK)
 }
 
-async fn print(id: &JobId, request: LogRequest, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    let mut log = client.logs(id, request).await?;
+async fn print(jobs: &JobRef, request: LogRequest, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+    for job in each_of(std::slice::from_ref(jobs), client).await? {
+        print_one(&job, request, client, console).await?;
+    }
+    Ok(Exit::OK)
+}
+
+async fn print_one(job: &JobRef, request: LogRequest, client: &Client, console: &mut Console) -> Result<(), CliError> {
+    let mut log = with_id(job, Purpose::Look, client, async |id| Ok(client.logs(id, request).await?)).await?;
     let mut events = Vec::new();
     while let Some(event) = log.next().await? {
         if let LogEvent::Gap { attempt, stream, bytes } = event {
@@ -150,5 +161,5 @@ async fn print(id: &JobId, request: LogRequest, client: &Client, console: &mut C
     if console.format == Format::Json {
         console.show(&Log { items: events })?;
     }
-    Ok(Exit::OK)
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod act;
 mod binaries;
 mod builds;
 mod category;
+mod complete;
 mod completions;
 mod console;
 mod crash;
@@ -18,16 +19,20 @@ mod exit;
 mod explain;
 mod failures;
 mod follow;
+mod grid;
 mod group;
 mod health;
+mod help;
 mod jobspec;
 mod list;
 mod logs;
+mod man;
 pub mod new;
 mod notify;
 pub mod openapi;
 mod queue;
 mod reasons;
+mod reference;
 mod roles;
 mod schedule;
 mod selection;
@@ -35,7 +40,10 @@ mod settings;
 mod show;
 mod stats;
 mod submit;
+mod terminal;
+mod text;
 mod top;
+mod topics;
 mod ui;
 pub mod upkeep;
 mod values;
@@ -47,10 +55,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use futures_util::future::LocalBoxFuture;
 
 use crate::client::{Client, DEFAULT_SERVER, Secret};
+pub use complete::complete;
 pub use console::{Console, Format};
 pub use doctor::DoctorArgs;
 pub use error::CliError;
@@ -59,14 +68,16 @@ pub use exit::Exit;
 pub use new::NewArgs;
 pub use roles::{BenchArgs, BenchPart, DevArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
 pub use settings::{complain, log_filter, settings};
+pub use terminal::ColorWhen;
 pub use values::{EnvironmentSetting, parse_duration, parse_size};
 
 /// Runs native programs as queued, supervised jobs.
 #[derive(Debug, Parser)]
-#[command(name = "jobber", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "jobber", version, max_term_width = 100, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 no server.\n\
     run, exec, wait and submit --wait: the job's own, 128+n signal n, 124 timeout, 125 jobber failed,\n\
-    126 cancelled or never started, 127 no such binary; 0 only when the job has completed.")]
+    126 cancelled or never started, 127 no such binary; 0 only when the job has completed.\n\n\
+    `jobber COMMAND --help` tells more of a command, `jobber help TOPIC` of exit-codes, configuration, job-contract.")]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -137,6 +148,12 @@ pub struct Globals {
         help_heading = "Global options"
     )]
     pub output: Option<Format>,
+    /// When to use colours [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", help_heading = "Global options")]
+    pub color: Option<ColorWhen>,
+    /// Tell times exactly in tables, not by how long ago they were
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub utc: bool,
     /// Say more on stderr (twice: still more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
@@ -246,8 +263,12 @@ pub enum ClientCommand {
     Ui(ui::UiArgs),
     /// Whether the server can work: exit code 0 or 1, for health checks
     Health(health::HealthArgs),
-    /// Print a shell's completion script
+    /// Print a shell's completion script, which asks the server for ids and names
     Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    Man(man::ManArgs),
+    /// Print the help of a command, or a topic: exit-codes, configuration, job-contract
+    Help(help::HelpArgs),
 }
 
 impl ClientCommand {
@@ -266,11 +287,32 @@ impl ClientCommand {
 /// # Errors
 /// The code to exit with: 0 after help, 2 after a mistake.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
-    Cli::try_parse_from(words).map_err(|e| {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let mut tree = tree().color(colour_of_help(&words));
+    let matches = tree.try_get_matches_from_mut(&words);
+    let parsed =
+        matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut tree)));
+    parsed.map_err(|e| {
         // When the terminal is gone, there is no place to print to.
         let _ = e.print();
         if e.use_stderr() { Exit::USAGE.into() } else { Exit::OK.into() }
     })
+}
+
+/// What `--color` says, for help and mistakes, which are printed before the words are understood.
+fn colour_of_help(words: &[OsString]) -> clap::ColorChoice {
+    let ours = words.iter().take_while(|word| *word != "--").filter_map(|word| word.to_str());
+    let next = ours.clone().skip(1).chain(std::iter::once(""));
+    let mut values = ours.zip(next).filter_map(|(word, next)| match word.strip_prefix("--color") {
+        Some("") => Some(next),
+        Some(value) => value.strip_prefix('='),
+        None => None,
+    });
+    match values.next() {
+        Some("always") => clap::ColorChoice::Always,
+        Some("never") => clap::ColorChoice::Never,
+        _ => clap::ColorChoice::Auto,
+    }
 }
 
 /// Runs a command that talks to a server. Prints errors on the console, and returns the exit code.
@@ -289,8 +331,11 @@ pub fn run<'a>(command: ClientCommand, globals: &'a Globals, mut console: Consol
 }
 
 async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Console) -> Result<Exit, CliError> {
-    if let ClientCommand::Completions(args) = command {
-        return completions::completions(&args, console);
+    match &command {
+        ClientCommand::Completions(args) => return completions::completions(args, console),
+        ClientCommand::Man(args) => return man::man(args, console),
+        ClientCommand::Help(args) => return help::help(args, console),
+        _ => {}
     }
     let client = connect(globals)?;
     match command {
@@ -319,7 +364,9 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Notify(command) => notify::notify(&command, &client, console).await,
         ClientCommand::Ui(args) => ui::ui(&args, &client, console).await,
         ClientCommand::Health(args) => health::health(&args, &client, console).await,
-        ClientCommand::Completions(args) => completions::completions(&args, console),
+        ClientCommand::Completions(_) | ClientCommand::Man(_) | ClientCommand::Help(_) => {
+            unreachable!("answered above, without a server")
+        }
     }
 }
 
@@ -352,9 +399,9 @@ fn with_hint(error: &crate::client::ClientError) -> String {
     text
 }
 
-/// The whole tree of commands, from which completions are made.
+/// The whole tree of commands: what is parsed, completed, and told in help and manual pages.
 fn tree() -> clap::Command {
-    Cli::command()
+    help::arranged(Cli::command())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::values::{parse_duration, show_duration};
-use super::view::{Table, View, json_line};
-use super::{CliError, Console, Exit};
+use super::view::{Column, Table, View, json_line};
+use super::{CliError, Console, Exit, complete};
 use crate::client::Client;
 use crate::domain::{Fairness, JobState, QueueLimit, QueueName, StartRate};
 use crate::queue::StateCounts;
@@ -35,7 +35,7 @@ pub enum QueueCommand {
 #[command(group = clap::ArgGroup::new("limit").required(true).multiple(true))]
 pub struct LimitArgs {
     /// The queue
-    #[arg(value_name = "QUEUE", value_parser = QueueName::parse)]
+    #[arg(value_name = "QUEUE", value_parser = QueueName::parse, add = complete::queues())]
     name: QueueName,
     /// How many of its jobs run at once
     #[arg(long, value_name = "N", group = "limit", value_parser = clap::value_parser!(u32).range(1..=i64::from(QueueLimit::MOST)))]
@@ -55,7 +55,7 @@ pub struct LimitArgs {
 #[derive(Debug, Clone, Args)]
 pub struct OneOrAll {
     /// The queue [default: all together]
-    #[arg(value_name = "QUEUE", value_parser = QueueName::parse)]
+    #[arg(value_name = "QUEUE", value_parser = QueueName::parse, add = complete::queues())]
     name: Option<QueueName>,
 }
 
@@ -63,7 +63,7 @@ pub struct OneOrAll {
 #[derive(Debug, Clone, Args)]
 pub struct CleanArgs {
     /// The queue [default: all]
-    #[arg(value_name = "QUEUE", value_parser = QueueName::parse)]
+    #[arg(value_name = "QUEUE", value_parser = QueueName::parse, add = complete::queues())]
     name: Option<QueueName>,
     /// Which jobs
     #[arg(long, value_enum)]
@@ -148,7 +148,17 @@ struct Queues {
 impl View for Queues {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["QUEUE", "STATUS", "WAITING", "PRIORITIZED", "DELAYED", "ACTIVE", "COMPLETED", "FAILED", "WORKERS"],
+            &[
+                Column::text("QUEUE").rank(0),
+                Column::state("STATUS").rank(1),
+                Column::plain("WAITING").rank(1),
+                Column::plain("PRIORITIZED").rank(6),
+                Column::plain("DELAYED").rank(5),
+                Column::plain("ACTIVE").rank(1),
+                Column::plain("COMPLETED").rank(4),
+                Column::plain("FAILED").rank(2),
+                Column::plain("WORKERS").rank(3),
+            ],
             self.items.iter().map(|queue| {
                 let counts = &queue.counts;
                 let mut row = vec![queue.name.to_string(), status(counts).to_owned()];

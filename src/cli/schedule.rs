@@ -6,12 +6,13 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::jobspec::JobFlags;
+use super::reference::beginning;
 use super::submit::SubmitView;
 use super::values::{parse_duration, show_duration};
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
-use super::{CliError, Console, Exit};
-use crate::client::Client;
-use crate::domain::{Clock, JobName, ScheduleId, Timestamp};
+use super::view::{Column, Table, View, first_line, json_line, row};
+use super::{CliError, Console, Exit, complete};
+use crate::client::{Client, ClientError};
+use crate::domain::{Clock, JobName, ScheduleId};
 use crate::wire::{PutSchedule, ScheduleActed, ScheduleView, SubmitJob};
 
 /// `jobber schedule`.
@@ -40,7 +41,7 @@ pub enum ScheduleCommand {
 #[derive(Debug, Clone, Args)]
 pub struct AddArgs {
     /// The binary to run
-    #[arg(value_name = "NAME", value_parser = JobName::parse)]
+    #[arg(value_name = "NAME", value_parser = JobName::parse, add = complete::names())]
     name: JobName,
     /// Its arguments
     #[arg(value_name = "ARGS", last = true)]
@@ -65,16 +66,16 @@ pub struct AddArgs {
 /// Takes one schedule.
 #[derive(Debug, Clone, Args)]
 pub struct IdArgs {
-    /// The schedule
-    #[arg(value_name = "ID", value_parser = ScheduleId::parse)]
+    /// The schedule: its id, or the beginning of it
+    #[arg(value_name = "ID", value_parser = ScheduleId::parse, add = complete::schedules())]
     id: ScheduleId,
 }
 
 /// Takes schedules.
 #[derive(Debug, Clone, Args)]
 pub struct IdsArgs {
-    /// The schedules
-    #[arg(value_name = "ID", value_parser = ScheduleId::parse, required = true)]
+    /// The schedules: ids or beginnings of them, several with commas or spaces
+    #[arg(value_name = "ID", value_parser = ScheduleId::parse, required = true, add = complete::schedules())]
     ids: Vec<ScheduleId>,
 }
 
@@ -87,10 +88,10 @@ impl View for ScheduleView {
         out.field("when", when(self));
         out.field("status", status(self));
         out.optional("trouble", self.trouble.as_deref());
-        out.optional("last", self.last_at.map(show_time));
+        out.optional("last", self.last_at);
         out.optional("last job", self.last_job.as_ref().map(|id| id.as_str()));
         if !self.next.is_empty() {
-            out.grid(&["NEXT"], self.next.iter().map(|at| vec![show_time(*at)]));
+            out.grid(&["NEXT"], self.next.iter().map(|at| vec![*at]));
         }
     }
 }
@@ -121,18 +122,25 @@ struct Schedules {
 
 impl View for Schedules {
     fn table(&self, out: &mut Table) {
-        let time = |at: Option<Timestamp>| or_dash(at.map(show_time));
         out.grid(
-            &["SCHEDULE", "JOB", "WHEN", "STATUS", "NEXT", "LAST", "LAST JOB"],
+            &[
+                Column::id("SCHEDULE"),
+                Column::text("JOB").rank(2),
+                Column::text("WHEN"),
+                Column::state("STATUS"),
+                Column::plain("NEXT").rank(3),
+                Column::plain("LAST").rank(4),
+                Column::id("LAST JOB").rank(5),
+            ],
             self.items.iter().map(|schedule| {
-                vec![
+                row![
                     schedule.id.to_string(),
                     schedule.job.name.to_string(),
                     when(schedule),
-                    status(schedule).to_owned(),
-                    time(schedule.next.first().copied()),
-                    time(schedule.last_at),
-                    or_dash(schedule.last_job.as_ref().map(ToString::to_string)),
+                    status(schedule),
+                    schedule.next.first().copied(),
+                    schedule.last_at,
+                    schedule.last_job.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
                 ]
             }),
         );
@@ -150,7 +158,10 @@ struct Acts {
 
 impl View for Acts {
     fn table(&self, out: &mut Table) {
-        out.grid(&["SCHEDULE", "STATUS"], self.items.iter().map(|a| vec![a.id.to_string(), a.status.clone()]));
+        out.grid(
+            &[Column::id("SCHEDULE"), Column::state("STATUS")],
+            self.items.iter().map(|a| vec![a.id.to_string(), a.status.clone()]),
+        );
     }
 
     fn lines(&self) -> Vec<String> {
@@ -178,13 +189,63 @@ pub(super) async fn schedule(
                 console.hint("there is no schedule; make one with `jobber schedule add`");
             }
         }
-        ScheduleCommand::Show(args) => console.show(&client.schedule(&args.id).await?)?,
+        ScheduleCommand::Show(args) => {
+            console.show(&with_id(&args.id, client, async |id| client.schedule(id).await).await?)?
+        }
         ScheduleCommand::Rm(args) => return remove(&args.ids, client, console).await,
-        ScheduleCommand::Trigger(args) => console.show(&SubmitView::One(client.trigger_schedule(&args.id).await?))?,
-        ScheduleCommand::Pause(args) => act(client.pause_schedule(&args.id, true).await?, console)?,
-        ScheduleCommand::Resume(args) => act(client.pause_schedule(&args.id, false).await?, console)?,
+        ScheduleCommand::Trigger(args) => {
+            let submitted = with_id(&args.id, client, async |id| client.trigger_schedule(id).await).await?;
+            console.show(&SubmitView::One(submitted))?;
+        }
+        ScheduleCommand::Pause(args) => {
+            act(with_id(&args.id, client, async |id| client.pause_schedule(id, true).await).await?, console)?;
+        }
+        ScheduleCommand::Resume(args) => {
+            act(with_id(&args.id, client, async |id| client.pause_schedule(id, false).await).await?, console)?;
+        }
     }
     Ok(Exit::OK)
+}
+
+/// Gives `act` the id of the schedule that is meant: the text itself if there is such a one, else the id that begins like
+/// it.
+async fn with_id<T>(
+    asked: &ScheduleId,
+    client: &Client,
+    act: impl AsyncFn(&ScheduleId) -> Result<T, ClientError>,
+) -> Result<T, CliError> {
+    match act(asked).await {
+        Err(error) if error.code() == Some("unknown_schedule") => {
+            let known: Vec<String> = client.schedules().await?.into_iter().map(|known| known.id.to_string()).collect();
+            let meant = beginning("schedule", asked.as_str(), &known)?;
+            if meant == asked.as_str() {
+                return Err(error.with_hint("`jobber schedule ls` shows the ids of schedules").into());
+            }
+            let meant = ScheduleId::parse(meant).map_err(|e| CliError::Usage(e.to_string()))?;
+            Ok(act(&meant).await?)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Takes schedules apart that stand together with commas, unless there is one with such an id.
+async fn each_of(ids: &[ScheduleId], client: &Client) -> Result<Vec<ScheduleId>, CliError> {
+    if !ids.iter().any(|id| id.as_str().contains(',')) {
+        return Ok(ids.to_vec());
+    }
+    let known: Vec<ScheduleId> = client.schedules().await?.into_iter().map(|known| known.id).collect();
+    let mut all = Vec::new();
+    for id in ids {
+        match known.contains(id) {
+            true => all.push(id.clone()),
+            false => {
+                for part in id.as_str().split(',').filter(|part| !part.is_empty()) {
+                    all.push(ScheduleId::parse(part).map_err(|e| CliError::Usage(e.to_string()))?);
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn act(acted: ScheduleActed, console: &mut Console) -> Result<(), CliError> {
@@ -206,11 +267,10 @@ fn wanted(args: AddArgs) -> Result<PutSchedule, CliError> {
 /// Tries every schedule, whatever becomes of the others, and exits with the highest code.
 async fn remove(ids: &[ScheduleId], client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let (mut done, mut exit) = (Acts::default(), Exit::OK);
-    for id in ids {
-        match client.remove_schedule(id).await {
+    for id in &each_of(ids, client).await? {
+        match with_id(id, client, async |id| client.remove_schedule(id).await).await {
             Ok(acted) => done.items.push(acted),
             Err(error) => {
-                let error = CliError::Client(error);
                 exit = exit.max(Exit::of_error(&error));
                 console.report(&error);
             }
@@ -227,7 +287,7 @@ mod tests {
     use super::super::tests::rendered;
     use super::*;
     use crate::cli::Format;
-    use crate::domain::{JobOptions, Template};
+    use crate::domain::{JobOptions, Template, Timestamp};
 
     fn view(id: &str, cron: Option<&str>) -> ScheduleView {
         let at = |ms: i64| Timestamp::from_millis(1_795_507_200_000 + ms);

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::reference::beginning;
 use super::values::{Moment, parse_duration};
+use super::{CliError, complete};
+use crate::client::Client;
 use crate::domain::outcome::signal_number;
 use crate::domain::{GroupName, JobName, JobState, OutcomeKind, QueueName, Timestamp, WorkerId};
 use crate::wire::JobSelection;
@@ -17,10 +20,10 @@ pub(super) struct SelectionArgs {
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<JobState>,
     /// Only jobs of this binary
-    #[arg(long, value_name = "NAME", value_parser = JobName::parse)]
+    #[arg(long, value_name = "NAME", value_parser = JobName::parse, add = complete::names())]
     name: Option<JobName>,
     /// Only jobs of this queue
-    #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse)]
+    #[arg(long, value_name = "QUEUE", value_parser = QueueName::parse, add = complete::queues())]
     queue: Option<QueueName>,
     /// Only jobs of this group
     #[arg(long, value_name = "GROUP", value_parser = GroupName::parse)]
@@ -32,10 +35,10 @@ pub(super) struct SelectionArgs {
     #[arg(long, value_name = "DURATION|RFC3339")]
     until: Option<Moment>,
     /// Only jobs of which an attempt failed with an error of this category, by id or name
-    #[arg(long, value_name = "CATEGORY")]
+    #[arg(long, value_name = "CATEGORY", add = complete::categories())]
     category: Option<String>,
     /// Only jobs of which an attempt failed with the error whose fingerprint begins like this
-    #[arg(long, value_name = "DIGITS")]
+    #[arg(long, value_name = "DIGITS", add = complete::fingerprints())]
     fingerprint: Option<String>,
     /// Only jobs with this text in their id, their name or their error
     #[arg(long, value_name = "TEXT")]
@@ -50,8 +53,8 @@ pub(super) struct SelectionArgs {
     /// Only jobs whose last attempt was ended by this signal: 11, SEGV or SIGSEGV
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     signal: Option<i32>,
-    /// Only jobs whose last attempt was started by this worker
-    #[arg(long, value_name = "WORKER", value_parser = WorkerId::parse)]
+    /// Only jobs whose last attempt was started by this worker: its id, or the beginning of one of a worker that lives
+    #[arg(long, value_name = "WORKER", value_parser = WorkerId::parse, add = complete::workers())]
     worker: Option<WorkerId>,
     /// Only jobs whose last attempt ran for longer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -71,8 +74,19 @@ impl SelectionArgs {
         self.state = vec![state];
     }
 
-    /// The conditions for the server, given the present.
-    pub(super) fn resolve(&self, now: Timestamp) -> JobSelection {
+    /// The conditions for the server, given the present. It is asked which worker is meant.
+    pub(super) async fn resolve(&self, now: Timestamp, client: &Client) -> Result<JobSelection, CliError> {
+        let mut conditions = self.conditions(now);
+        if let Some(worker) = conditions.worker.as_ref().filter(|worker| !worker.is_generated()) {
+            let known: Vec<String> = client.workers().await?.into_iter().map(|worker| worker.id.to_string()).collect();
+            let meant = WorkerId::parse(beginning("worker", worker.as_str(), &known)?);
+            conditions.worker = Some(meant.map_err(|e| CliError::Usage(e.to_string()))?);
+        }
+        Ok(conditions)
+    }
+
+    /// The conditions as they were given.
+    pub(super) fn conditions(&self, now: Timestamp) -> JobSelection {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         JobSelection {
             state: self.state.clone(),

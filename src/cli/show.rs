@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::crash::stack;
+use super::reference::{JobRef, Purpose, each_of, with_id};
 use super::values::{show_duration, show_size};
-use super::view::{Table, View, first_line, or_dash, show_time};
-use super::{CliError, Console, Exit};
+use super::view::{Cell, Column, LONGEST_CELL, Table, View, first_line, or_dash, row, show_time};
+use super::{CliError, Console, Exit, complete};
 use crate::client::Client;
 use crate::domain::{AttemptReport, FileBuild, JobId, Tail};
 use crate::store::AttemptRecord;
@@ -16,9 +17,9 @@ use crate::wire::JobView;
 /// `jobber show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// The job
-    #[arg(value_name = "ID", value_parser = JobId::parse)]
-    id: JobId,
+    /// The job: its id or the beginning of it, @last or @last-failed, several with commas
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: JobRef,
 }
 
 impl View for JobView {
@@ -31,10 +32,10 @@ impl View for JobView {
         out.optional("array index", self.options.array_index.map(|index| index.to_string()));
         out.field("state", self.state.as_str());
         out.optional("outcome", self.outcome.map(|o| o.to_string()));
-        out.field("submitted", show_time(self.submitted_at));
-        out.optional("due", self.due_at.map(show_time));
+        out.field("submitted", self.submitted_at);
+        out.optional("due", self.due_at);
         out.optional("waits for", (!self.waits_for.is_empty()).then(|| names(&self.waits_for)));
-        out.optional("finished", self.finished_at.map(show_time));
+        out.optional("finished", self.finished_at);
         out.optional("worker", self.worker.as_ref().map(|w| w.as_str()));
         out.optional("progress", self.progress.as_ref().map(|p| format!("{:.0}% {}", p.percent, p.text)));
         out.optional("cancel asked", self.cancel_requested.as_deref());
@@ -51,18 +52,15 @@ impl View for JobView {
         out.field("limits", limits(self));
         out.optional("incomplete", self.incomplete.as_deref());
         if !self.attempts.is_empty() {
-            out.grid(
-                &["ATTEMPT", "OUTCOME", "WORKER", "STARTED", "WALL", "CPU", "PEAK RSS", "BESIDE", "ERROR"],
-                self.attempts.iter().map(attempt_row),
-            );
+            out.grid(&ATTEMPTS, self.attempts.iter().map(attempt_row));
         }
         if !self.categories.is_empty() {
             let failed = self.attempts.iter().filter_map(|attempt| Some((attempt.number, attempt.fingerprint?)));
             out.grid(
-                &["ATTEMPT", "CATEGORY", "FINGERPRINT"],
+                &[Column::plain("ATTEMPT"), Column::text("CATEGORY").rank(2), Column::plain("FINGERPRINT")],
                 failed.map(|(number, fingerprint)| {
                     let category = self.categories.get(&fingerprint).cloned();
-                    vec![number.to_string(), or_dash(category), fingerprint.to_string()]
+                    vec![number.to_string(), or_dash(category), fingerprint.short()]
                 }),
             );
         }
@@ -117,20 +115,32 @@ fn builds(attempts: &[AttemptRecord]) -> Option<String> {
     (!builds.is_empty()).then(|| words.collect::<Vec<_>>().join("; "))
 }
 
-fn attempt_row(attempt: &AttemptRecord) -> Vec<String> {
+const ATTEMPTS: [Column; 9] = [
+    Column::plain("ATTEMPT").rank(0),
+    Column::plain("OUTCOME").rank(0),
+    Column::id("WORKER").rank(4),
+    Column::plain("STARTED").rank(3),
+    Column::plain("WALL").rank(2),
+    Column::plain("CPU").rank(6),
+    Column::plain("PEAK RSS").rank(5),
+    Column::plain("BESIDE").rank(7),
+    Column::text("ERROR"),
+];
+
+fn attempt_row(attempt: &AttemptRecord) -> Vec<Cell> {
     let report = attempt.report.as_ref();
     let usage = report.and_then(|r| r.usage);
     let micros = |us: u64| show_duration(Duration::from_micros(us));
-    vec![
+    row![
         attempt.number.0.to_string(),
         report.map_or_else(|| "running".to_owned(), |r| r.outcome.to_string()),
         attempt.worker.to_string(),
-        show_time(attempt.started_at),
+        attempt.started_at,
         or_dash(usage.map(|u| micros(u.wall_us))),
         or_dash(usage.map(|u| micros(u.cpu_us()))),
         or_dash(usage.map(|u| show_size(u.peak_rss_bytes))),
         or_dash(report.map(|r| r.peak_beside.to_string())),
-        first_line(report.and_then(|r| r.error.as_deref()).unwrap_or(""), 60),
+        first_line(report.and_then(|r| r.error.as_deref()).unwrap_or(""), LONGEST_CELL),
     ]
 }
 
@@ -161,8 +171,10 @@ impl View for AttemptReport {
 }
 
 pub(super) async fn show(args: &ShowArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
-    let job = client.job(&args.id, None).await?;
-    console.show(&job)?;
+    for id in each_of(std::slice::from_ref(&args.id), client).await? {
+        let job = with_id(&id, Purpose::Look, client, async |id| Ok(client.job(id, None).await?)).await?;
+        console.show(&job)?;
+    }
     Ok(Exit::OK)
 }
 

@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::values::{Moment, limits, percent};
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
-use super::{CliError, Console, Exit};
+use super::view::{Cell, Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash, row, show_time};
+use super::{CliError, Console, Exit, complete};
 use crate::client::{Client, StatsQuery};
 use crate::domain::{Clock, QueueName};
 use crate::stats::intervals::FEWEST;
@@ -20,10 +20,10 @@ pub struct StatsArgs {
     #[command(subcommand)]
     what: What,
     /// Only jobs of this binary
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = complete::names())]
     name: Option<String>,
     /// Only jobs of this queue
-    #[arg(long, global = true, value_name = "QUEUE", value_parser = QueueName::parse)]
+    #[arg(long, global = true, value_name = "QUEUE", value_parser = QueueName::parse, add = complete::queues())]
     queue: Option<QueueName>,
     /// Only jobs submitted on that day or later: 7d, or 2026-11-24T00:00:00Z
     #[arg(long, global = true, value_name = "DURATION|RFC3339")]
@@ -55,7 +55,7 @@ enum What {
     /// How the builds of a binary fare, and which does worse than those before it
     Builds {
         /// The binary; without one, the builds of all binaries that do worse
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = complete::names())]
         of: Option<String>,
     },
     /// What happened in each of the last minutes
@@ -161,13 +161,22 @@ impl View for ThroughputReport {
     fn table(&self, out: &mut Table) {
         let most = self.items.iter().map(|item| item.counts.completed + item.counts.failed).max().unwrap_or(0);
         out.grid(
-            &["MINUTE", "SUBMITTED", "STARTED", "COMPLETED", "FAILED", "ATTEMPTS FAILED", "ENDED"],
+            &[
+                Column::plain("MINUTE").rank(0),
+                Column::plain("SUBMITTED").rank(1),
+                Column::plain("STARTED").rank(4),
+                Column::plain("COMPLETED").rank(2),
+                Column::plain("FAILED").rank(1),
+                Column::plain("ATTEMPTS FAILED").rank(5),
+                Column::plain("ENDED").rank(3),
+            ],
             self.items.iter().map(|item| {
                 let n = item.counts;
                 let part = if most == 0 { 0.0 } else { (n.completed + n.failed) as f64 / most as f64 };
-                let mut row = vec![show_time(item.at)];
-                row.extend([n.submitted, n.started, n.completed, n.failed, n.attempts_failed].map(|n| n.to_string()));
-                row.push(bar(part));
+                let mut row = row![item.at];
+                let counts = [n.submitted, n.started, n.completed, n.failed, n.attempts_failed];
+                row.extend(counts.map(|n| Cell::from(n.to_string())));
+                row.push(bar(part).into());
                 row
             }),
         );
@@ -184,7 +193,18 @@ impl View for ThroughputReport {
 impl View for AttemptsReport {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["ATTEMPT", "TRIED", "COMPLETES NOW", "95 %", "IN THE END", "WITHIN", "WINS", "CPU", "CPU A WIN", "OPEN"],
+            &[
+                Column::plain("ATTEMPT").rank(0),
+                Column::plain("TRIED").rank(0),
+                Column::plain("COMPLETES NOW").rank(0),
+                Column::plain("95 %").rank(4),
+                Column::text("IN THE END").rank(2),
+                Column::text("WITHIN").rank(6),
+                Column::plain("WINS").rank(1),
+                Column::plain("CPU").rank(5),
+                Column::plain("CPU A WIN").rank(3),
+                Column::plain("OPEN").rank(7),
+            ],
             self.items.iter().map(|line| {
                 vec![
                     line.attempt.to_string(),
@@ -214,7 +234,15 @@ impl View for AttemptsReport {
 impl View for ConcurrencyReport {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["BESIDE", "JOBS", "COMPLETED", "95 %", "ATTEMPTS", "SUCCEEDED", "95 %"],
+            &[
+                Column::plain("BESIDE").rank(0),
+                Column::plain("JOBS").rank(1),
+                Column::plain("COMPLETED").rank(0),
+                Column::plain("95 %").rank(3),
+                Column::plain("ATTEMPTS").rank(4),
+                Column::plain("SUCCEEDED").rank(2),
+                Column::plain("95 %").rank(5),
+            ],
             self.levels.iter().map(|line| {
                 vec![
                     line.jobs_beside.to_string(),
@@ -242,9 +270,19 @@ impl View for ConcurrencyReport {
 impl View for CategoriesReport {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["CATEGORY", "FAILURES", "JOBS", "COMPLETED IN THE END", "95 %", "CPU", "OF ALL", "LAST SEEN", "EXAMPLE"],
+            &[
+                Column::text("CATEGORY").rank(0),
+                Column::plain("FAILURES").rank(0),
+                Column::plain("JOBS").rank(3),
+                Column::plain("COMPLETED IN THE END").rank(1),
+                Column::plain("95 %").rank(6),
+                Column::plain("CPU").rank(4),
+                Column::plain("OF ALL").rank(5),
+                Column::plain("LAST SEEN").rank(3),
+                Column::text("EXAMPLE").rank(2),
+            ],
             self.items.iter().map(|line| {
-                vec![
+                row![
                     line.name.clone(),
                     line.failures.to_string(),
                     line.jobs.to_string(),
@@ -252,8 +290,8 @@ impl View for CategoriesReport {
                     limits(line.completed.low, line.completed.high),
                     seconds(Some(line.cpu_seconds)),
                     percent(line.cpu_share),
-                    or_dash(line.last_seen.map(show_time)),
-                    first_line(line.examples.first().map_or("", String::as_str), 50),
+                    line.last_seen,
+                    first_line(line.examples.first().map_or("", String::as_str), LONGEST_CELL),
                 ]
             }),
         );
@@ -267,7 +305,13 @@ impl View for CategoriesReport {
 impl View for CostReport {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["NAME", "CATEGORY", "FAILURES", "CPU", "OF ITS CPU"],
+            &[
+                Column::text("NAME").rank(0),
+                Column::text("CATEGORY").rank(0),
+                Column::plain("FAILURES").rank(2),
+                Column::plain("CPU").rank(3),
+                Column::plain("OF ITS CPU").rank(1),
+            ],
             self.items.iter().map(|line| {
                 vec![
                     line.name.to_string(),
@@ -280,18 +324,18 @@ impl View for CostReport {
         );
         out.grid(
             &[
-                "NAME",
-                "ATTEMPTS",
-                "CORES",
-                "USED P50",
-                "P90",
-                "UTILISED",
-                "SUGGESTED",
-                "MEMORY LIMIT",
-                "USED P50",
-                "P99",
-                "SUGGESTED",
-                "OOM",
+                Column::text("NAME").rank(0),
+                Column::plain("ATTEMPTS").rank(6),
+                Column::plain("CORES").rank(1),
+                Column::plain("USED P50").rank(2),
+                Column::plain("P90").rank(8),
+                Column::plain("UTILISED").rank(7),
+                Column::plain("SUGGESTED").rank(1),
+                Column::plain("MEMORY LIMIT").rank(2),
+                Column::plain("USED P50").rank(3),
+                Column::plain("P99").rank(9),
+                Column::plain("SUGGESTED").rank(2),
+                Column::plain("OOM").rank(4),
             ],
             self.sizes.iter().map(|line| {
                 let mib = |mib: f64| format!("{mib:.0} MiB");
@@ -323,7 +367,17 @@ impl View for CostReport {
 impl View for DurationsReport {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["NAME", "JOBS", "WAITING P50", "P90", "P99", "ATTEMPTS", "RUNNING P50", "P90", "P99"],
+            &[
+                Column::text("NAME").rank(0),
+                Column::plain("JOBS").rank(2),
+                Column::plain("WAITING P50").rank(1),
+                Column::plain("P90").rank(4),
+                Column::plain("P99").rank(6),
+                Column::plain("ATTEMPTS").rank(5),
+                Column::plain("RUNNING P50").rank(0),
+                Column::plain("P90").rank(1),
+                Column::plain("P99").rank(3),
+            ],
             self.items.iter().map(|line| {
                 let time = |value: f64| seconds(Some(value));
                 let mut row = vec![line.name.to_string(), line.waiting.n.to_string()];

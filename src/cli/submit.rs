@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::follow::follow;
 use super::jobspec::{JobFlags, read_text};
-use super::view::{Table, View, json_line};
-use super::{CliError, Console, Exit, wait};
+use super::view::{Column, Table, View, json_line};
+use super::{CliError, Console, Exit, complete, wait};
 use crate::client::Client;
 use crate::domain::{ArraySpec, Clock, GroupName, JobId, JobName};
 use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted, SubmittedArray, name_of_key};
@@ -18,7 +18,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Default, Args)]
 pub struct SubmitArgs {
     /// The binary to run
-    #[arg(value_name = "NAME", value_parser = JobName::parse, required_unless_present = "from_json")]
+    #[arg(value_name = "NAME", value_parser = JobName::parse, required_unless_present = "from_json", add = complete::names())]
     name: Option<JobName>,
     /// Its arguments
     #[arg(value_name = "ARGS", last = true)]
@@ -59,7 +59,7 @@ pub struct SubmitArgs {
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The binary to run
-    #[arg(value_name = "NAME", value_parser = JobName::parse)]
+    #[arg(value_name = "NAME", value_parser = JobName::parse, add = complete::names())]
     name: JobName,
     /// Its arguments
     #[arg(value_name = "ARGS", last = true)]
@@ -165,7 +165,13 @@ impl View for SubmitView {
     fn table(&self, out: &mut Table) {
         if let Some(SubmittedArray { group, count, duplicates, first_id, last_id }) = self.array() {
             out.grid(
-                &["GROUP", "JOBS", "DUPLICATES", "FIRST", "LAST"],
+                &[
+                    Column::plain("GROUP").rank(0),
+                    Column::plain("JOBS"),
+                    Column::plain("DUPLICATES").rank(4),
+                    Column::id("FIRST").rank(2),
+                    Column::id("LAST").rank(3),
+                ],
                 [vec![
                     group.to_string(),
                     count.to_string(),
@@ -177,7 +183,10 @@ impl View for SubmitView {
             return;
         }
         let status = |s: &Submitted| if s.duplicate { "duplicate".to_owned() } else { s.status.clone() };
-        out.grid(&["ID", "STATUS"], self.all().iter().map(|s| vec![s.id.to_string(), status(s)]));
+        out.grid(
+            &[Column::id("ID"), Column::state("STATUS")],
+            self.all().iter().map(|s| vec![s.id.to_string(), status(s)]),
+        );
     }
 
     fn lines(&self) -> Vec<String> {
@@ -190,8 +199,9 @@ pub(super) async fn run(args: RunArgs, client: &Client, console: &mut Console) -
     submit(args.into(), client, console).await
 }
 
-pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
+pub(super) async fn submit(mut args: SubmitArgs, client: &Client, console: &mut Console) -> Result<Exit, CliError> {
     let clock = Clock::system();
+    args.flags.find_after(client).await?;
     let open = SubmitJob {
         name: args.name.as_ref().map(|name| name.to_string()).unwrap_or_default(),
         arguments: args.arguments.clone(),

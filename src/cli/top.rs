@@ -4,23 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::console::CLEAR;
 use super::values::show_duration;
-use super::view::{Table, View, render_table};
+use super::view::{Column, Table, View, render_table};
 use super::{CliError, Console, Exit, Format};
 use crate::client::Client;
 use crate::wire::{Component, ComponentStatus, Overview};
 
 /// From one look to the next: the server makes no more than one overview a second.
 const STEP: Duration = Duration::from_secs(1);
-/// Clears the screen.
-const CLEAR: &str = "\x1b[2J";
-/// Puts the cursor into the first column of the first line.
-const HOME: &str = "\x1b[H";
-/// Clears the rest of a line.
-const CLEAR_LINE: &str = "\x1b[K";
-/// Clears the lines below.
-const CLEAR_BELOW: &str = "\x1b[J";
-
 /// `jobber top`.
 #[derive(Debug, Clone, Args)]
 pub struct TopArgs {
@@ -91,7 +83,10 @@ impl View for Overview {
         }
         if let Some(failing) = self.failing.as_ref().filter(|failing| !failing.is_empty()) {
             let row = |line: &crate::wire::FailingCategory| vec![line.count.to_string(), line.category_name.clone()];
-            out.grid(&["FAILED", "CATEGORY (TODAY AND YESTERDAY)"], failing.iter().map(row));
+            out.grid(
+                &[Column::plain("FAILED").rank(0), Column::text("CATEGORY (TODAY AND YESTERDAY)")],
+                failing.iter().map(row),
+            );
         }
     }
 }
@@ -117,9 +112,12 @@ pub(super) async fn top(args: &TopArgs, client: &Client, console: &mut Console) 
     loop {
         match &looked {
             Ok(overview) if is_json => console.json_line(overview)?,
-            Ok(overview) => console.data(frame(&render_table(overview)).as_bytes())?,
+            Ok(overview) => {
+                let text = render_table(overview, &console.look());
+                console.redraw(&text)?;
+            }
             Err(error) if is_json => console.note(&format!("warning: {error}")),
-            Err(error) => console.data(frame(&format!("{error}; asking again\n")).as_bytes())?,
+            Err(error) => console.redraw(&format!("{error}; asking again\n"))?,
         }
         tokio::select! {
             Ok(()) = tokio::signal::ctrl_c() => return Ok(Exit::OK),
@@ -127,12 +125,6 @@ pub(super) async fn top(args: &TopArgs, client: &Client, console: &mut Console) 
         }
         looked = client.overview().await;
     }
-}
-
-/// The text over the one before it.
-fn frame(text: &str) -> String {
-    let lines: String = text.lines().map(|line| format!("{line}{CLEAR_LINE}\n")).collect();
-    format!("{HOME}{lines}{CLEAR_BELOW}")
 }
 
 #[cfg(test)]
@@ -172,10 +164,5 @@ mod tests {
             Overview { queue: None, rates: None, oldest_waiting: None, workers: None, failing: None, ..overview() };
         let away = rendered(&Overview { history: None, ..away }, Format::Table);
         assert_eq!(away.matches("not known").count(), 4, "{away}");
-    }
-
-    #[test]
-    fn a_frame_leaves_nothing_of_the_one_before() {
-        assert_eq!(frame("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
     }
 }

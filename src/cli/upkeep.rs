@@ -128,12 +128,52 @@ impl View for Moved {
     }
 }
 
+/// What is said to the person who waits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Word<'a> {
+    /// Something to know.
+    Note(&'a str),
+    /// How far the work is.
+    Progress {
+        /// How many jobs are done.
+        jobs: u64,
+        /// The part of all work, from 0 to 1, if that is known.
+        part: Option<f64>,
+        /// What was done to them.
+        what: &'static str,
+    },
+}
+
+impl Word<'_> {
+    /// So many of about `all` jobs.
+    pub fn jobs(jobs: u64, all: Option<u64>, what: &'static str) -> Self {
+        Self::Progress { jobs, part: all.filter(|all| *all > 0).map(|all| jobs as f64 / all as f64), what }
+    }
+}
+
+/// Says it: progress as a line that is written anew, and where nobody watches as a line now and then.
+fn say(word: Word<'_>, console: &mut Console) {
+    /// How many jobs pass between two lines.
+    const SELDOM: u64 = 10_000;
+    match word {
+        Word::Note(text) => console.note(text),
+        Word::Progress { jobs, part, what } if console.shows_progress() => {
+            console.own_progress(part, &format!("{jobs} jobs {what}"));
+        }
+        Word::Progress { jobs, what, .. } if jobs > 0 && jobs.is_multiple_of(SELDOM) => {
+            console.note(&format!("{jobs} jobs {what}"));
+        }
+        Word::Progress { .. } => {}
+    }
+}
+
 /// Runs `work`, and shows its result.
 pub async fn rebuild(
     mut console: Console,
-    work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Recounted>,
+    work: impl AsyncFnOnce(&mut dyn FnMut(Word<'_>)) -> anyhow::Result<Recounted>,
 ) -> ExitCode {
-    let done = work(&mut |text: &str| console.note(text)).await;
+    let done = work(&mut |word: Word<'_>| say(word, &mut console)).await;
+    console.clear_progress();
     finish(console, done, |done| if done.replaced || done.differing == 0 { Exit::OK } else { Exit::ERROR })
 }
 
@@ -141,9 +181,10 @@ pub async fn rebuild(
 pub async fn transfer(
     mut console: Console,
     told_on_stderr: bool,
-    work: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<Moved>,
+    work: impl AsyncFnOnce(&mut dyn FnMut(Word<'_>)) -> anyhow::Result<Moved>,
 ) -> ExitCode {
-    let done = work(&mut |text: &str| console.note(text)).await;
+    let done = work(&mut |word: Word<'_>| say(word, &mut console)).await;
+    console.clear_progress();
     match done {
         Ok(done) if told_on_stderr => {
             let Moved { jobs, errors, aggregates, cursor, .. } = done;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::complete;
 use crate::domain::{Backoff, BackoffKind, Day, Deduplication, Timestamp};
 
 /// Reads `90s`, `15m`, `1h 30m`, `500ms`. A number needs a unit, unless it is 0.
@@ -126,7 +127,7 @@ impl FromStr for Moment {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct FilterArgs {
     /// Only jobs of this binary
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::names())]
     pub(super) name: Option<String>,
     /// Only jobs submitted since (failures: on that day or later): 1h, 7d, or 2026-11-24T08:00:00Z
     #[arg(long, value_name = "DURATION|RFC3339")]
@@ -135,10 +136,10 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "DURATION|RFC3339")]
     pub(super) until: Option<Moment>,
     /// Only what failed with an error of this category, by id or name (failures: or uncategorised, or pending)
-    #[arg(long, value_name = "CATEGORY")]
+    #[arg(long, value_name = "CATEGORY", add = complete::categories())]
     pub(super) category: Option<String>,
     /// Only what failed with the error whose fingerprint begins like this
-    #[arg(long, value_name = "DIGITS")]
+    #[arg(long, value_name = "DIGITS", add = complete::fingerprints())]
     pub(super) fingerprint: Option<String>,
 }
 

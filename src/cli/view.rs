@@ -3,7 +3,14 @@
 
 use serde::Serialize;
 
-use crate::domain;
+use super::grid;
+pub(super) use super::grid::{Cell, Column, row};
+use super::terminal::{Look, Paint};
+use super::text::{escape_text, wrap};
+pub(super) use super::text::{first_line, or_dash, show_time};
+
+/// The longest text in a cell, in characters. A terminal shows as much as it has room for.
+pub(super) const LONGEST_CELL: usize = 500;
 
 /// Something that can be printed. A list is a struct with its `items`, as in the API: one shape for all lists.
 pub(super) trait View: Serialize {
@@ -23,8 +30,8 @@ pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> String {
 }
 
 enum Block {
-    Fields(Vec<(&'static str, String)>),
-    Grid { head: &'static [&'static str], rows: Vec<Vec<String>> },
+    Fields(Vec<(&'static str, Cell)>),
+    Grid { columns: Vec<Column>, rows: Vec<Vec<Cell>> },
     Text { title: String, text: String },
 }
 
@@ -37,8 +44,8 @@ pub(super) struct Table {
 
 impl Table {
     /// Adds `name  value`, below the field before.
-    pub(super) fn field(&mut self, name: &'static str, value: impl AsRef<str>) {
-        let field = (name, escape_line(value.as_ref()));
+    pub(super) fn field(&mut self, name: &'static str, value: impl Into<Cell>) {
+        let field = (name, value.into());
         match self.blocks.last_mut() {
             Some(Block::Fields(fields)) => fields.push(field),
             _ => self.blocks.push(Block::Fields(vec![field])),
@@ -46,7 +53,7 @@ impl Table {
     }
 
     /// Adds a field if it has a value.
-    pub(super) fn optional(&mut self, name: &'static str, value: Option<impl AsRef<str>>) {
+    pub(super) fn optional(&mut self, name: &'static str, value: Option<impl Into<Cell>>) {
         if let Some(value) = value {
             self.field(name, value);
         }
@@ -54,9 +61,13 @@ impl Table {
 
     /// Adds a grid with a head. The head is printed without rows too, so that scripts can rely on
     /// it.
-    pub(super) fn grid(&mut self, head: &'static [&'static str], rows: impl IntoIterator<Item = Vec<String>>) {
-        let rows = rows.into_iter().map(|row| row.iter().map(|cell| escape_line(cell)).collect()).collect();
-        self.blocks.push(Block::Grid { head, rows });
+    pub(super) fn grid<H: Into<Column> + Copy, C: Into<Cell>>(
+        &mut self,
+        head: &[H],
+        rows: impl IntoIterator<Item = Vec<C>>,
+    ) {
+        let rows = rows.into_iter().map(|row| row.into_iter().map(Into::into).collect()).collect();
+        self.blocks.push(Block::Grid { columns: head.iter().map(|column| (*column).into()).collect(), rows });
     }
 
     /// Adds lines of text under a title.
@@ -65,105 +76,71 @@ impl Table {
     }
 
     /// The whole text, with an empty line between blocks.
-    pub(super) fn render(&self) -> String {
-        let blocks: Vec<String> = self.blocks.iter().map(render_block).collect();
+    pub(super) fn render(&self, look: &Look) -> String {
+        let blocks: Vec<String> = self.blocks.iter().map(|block| render_block(block, look)).collect();
         blocks.join("\n")
     }
 }
 
 /// A view as text for people.
-pub(super) fn render_table<V: View + ?Sized>(view: &V) -> String {
+pub(super) fn render_table<V: View + ?Sized>(view: &V, look: &Look) -> String {
     let mut table = Table::default();
     view.table(&mut table);
-    table.render()
+    table.render(look)
 }
 
-fn render_block(block: &Block) -> String {
+fn render_block(block: &Block, look: &Look) -> String {
     match block {
         Block::Fields(fields) => {
             let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-            fields.iter().map(|(name, value)| format!("{name:width$}  {value}").trim_end().to_owned() + "\n").collect()
+            fields.iter().map(|(name, value)| render_field(name, value, width, look)).collect()
         }
-        Block::Grid { head, rows } => {
-            let mut widths: Vec<usize> = head.iter().map(|name| name.chars().count()).collect();
-            for row in rows {
-                for (width, cell) in widths.iter_mut().zip(row) {
-                    *width = (*width).max(cell.chars().count());
-                }
-            }
-            let head: Vec<String> = head.iter().map(|name| (*name).to_owned()).collect();
-            std::iter::once(&head).chain(rows).map(|row| render_row(row, &widths)).collect()
-        }
+        Block::Grid { columns, rows } => grid::render(columns, rows, look),
         Block::Text { title, text } => {
-            let lines: String = text.lines().map(|line| format!("  {line}").trim_end().to_owned() + "\n").collect();
-            format!("{title}\n{lines}")
+            let lines: String = text
+                .lines()
+                .flat_map(|line| wrapped(line, 2, look))
+                .map(|line| format!("  {line}").trim_end().to_owned() + "\n")
+                .collect();
+            format!("{}\n{lines}", wrapped(title, 0, look).join("\n"))
         }
     }
 }
 
-fn render_row(row: &[String], widths: &[usize]) -> String {
-    let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-    cells.join("  ").trim_end().to_owned() + "\n"
+/// One field, in further lines below its value where the terminal is too narrow.
+fn render_field(name: &str, value: &Cell, width: usize, look: &Look) -> String {
+    let text = match value {
+        // There is room for both.
+        Cell::Time(at) if !look.utc => format!("{} ({})", show_time(*at), grid::ago(*at, look.now)),
+        value => value.text(look),
+    };
+    let paint = Paint::of(&text).filter(|_| look.colour && ["state", "status", "queue"].contains(&name));
+    let lines = match paint {
+        Some(paint) => vec![paint.paint(&text)],
+        None => wrapped(&text, width + 2, look),
+    };
+    let text = lines.join(&format!("\n{}", " ".repeat(width + 2)));
+    format!("{name:width$}  {text}").trim_end().to_owned() + "\n"
 }
 
-/// Escapes everything that moves a terminal's cursor, colours text or turns its direction.
-pub(super) fn escape_line(text: &str) -> String {
-    escape(text, |_| false)
-}
-
-/// Like [`escape_line`], but line feeds and tabs stay.
-fn escape_text(text: &str) -> String {
-    escape(&text.replace("\r\n", "\n"), |c| c == '\n' || c == '\t')
-}
-
-fn escape(text: &str, stays: impl Fn(char) -> bool) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            c if stays(c) => escaped.push(c),
-            '\n' => escaped.push_str("\\n"),
-            '\r' => escaped.push_str("\\r"),
-            '\t' => escaped.push_str("\\t"),
-            c if c.is_ascii_control() => escaped.push_str(&format!("\\x{:02x}", u32::from(c))),
-            // Marks that change the direction of writing can make one text look like another.
-            c if c.is_control()
-                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
-                escaped.extend(c.escape_unicode());
-            }
-            c => escaped.push(c),
-        }
+/// A line as it stands beside `indent` columns: as lines on a terminal that has no room for it.
+fn wrapped(line: &str, indent: usize, look: &Look) -> Vec<String> {
+    /// A narrower terminal wraps by itself.
+    const NARROWEST: usize = 20;
+    match look.width {
+        Some(width) if width >= indent + NARROWEST => wrap(line, width - indent),
+        _ => vec![line.to_owned()],
     }
-    escaped
-}
-
-/// The first line that is not blank, cut to `width` characters.
-pub(super) fn first_line(text: &str, width: usize) -> String {
-    let line = domain::first_line(text);
-    if line.chars().count() <= width {
-        return line.to_owned();
-    }
-    let cut: String = line.chars().take(width.saturating_sub(3)).collect();
-    format!("{cut}...")
-}
-
-/// A moment to the second (`2026-11-24T08:00:00Z`).
-pub(super) fn show_time(at: domain::Timestamp) -> String {
-    let text = at.to_string();
-    match text.split_once('.') {
-        Some((seconds, _)) => format!("{seconds}Z"),
-        None => text,
-    }
-}
-
-/// A cell for a value that may be missing.
-pub(super) fn or_dash(value: Option<impl Into<String>>) -> String {
-    value.map_or_else(|| "-".to_owned(), Into::into)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
+
+    fn look(width: Option<usize>, utc: bool) -> Look {
+        Look { width, colour: false, utc, now: Timestamp::from_millis(1_795_507_200_000) }
+    }
 
     #[test]
     fn blocks_are_aligned_and_set_apart() {
@@ -171,15 +148,9 @@ mod tests {
         table.field("id", "a");
         table.field("longer name", "b");
         table.optional("missing", None::<&str>);
-        table.grid(
-            &["N", "OUTCOME", "ERROR"],
-            [
-                vec!["1".into(), "exit 1".into(), "é\tb\n".into()],
-                vec!["10".into(), "signal 11 (SIGSEGV)".into(), String::new()],
-            ],
-        );
+        table.grid(&["N", "OUTCOME", "ERROR"], [vec!["1", "exit 1", "é\tb\n"], vec!["10", "signal 11 (SIGSEGV)", ""]]);
         table.text("stderr", "one\r\n\u{1b}[31mtwo\n");
-        insta::assert_snapshot!(table.render(), @r"
+        insta::assert_snapshot!(table.render(&look(None, true)), @r"
         id           a
         longer name  b
 
@@ -194,13 +165,23 @@ mod tests {
     }
 
     #[test]
-    fn nothing_moves_the_cursor() {
-        assert_eq!(escape_line("a\u{7}\u{9b}\u{202e}b\u{7f}"), "a\\x07\\u{9b}\\u{202e}b\\x7f");
-    }
+    fn fields_and_texts_are_wrapped_on_a_terminal() {
+        let mut table = Table::default();
+        table.field("state", "failed");
+        table.field("finished", Timestamp::from_millis(1_795_507_140_000));
+        table.field("note", "alone and beside are first attempts by what ran when they started");
+        table.text("error", "  at /srv/jobs/resize: the file is no image at all\n");
+        insta::assert_snapshot!(table.render(&look(Some(40), false)), @r"
+        state     failed
+        finished  2026-11-24T07:59:00Z (1 min
+                  ago)
+        note      alone and beside are first
+                  attempts by what ran when they
+                  started
 
-    #[test]
-    fn a_long_first_line_is_cut() {
-        assert_eq!(first_line("\n  hello world\nmore", 20), "hello world");
-        assert_eq!(first_line("hello world", 8), "hello...");
+        error
+            at /srv/jobs/resize: the file is no
+            image at all
+        ");
     }
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::reasons::Reasons;
+use super::reference::{self, JobRef, Purpose};
 use super::values::{parse_duration, show_duration};
-use super::view::{Table, View, first_line, json_line, or_dash};
-use super::{CliError, Console, Exit};
+use super::view::{Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash};
+use super::{CliError, Console, Exit, complete};
 use crate::client::{Client, ClientErrorKind, JobQuery};
 use crate::domain::{GroupName, JobId, JobName, JobState, Outcome, Progress};
 use crate::wire::{GroupView, JobSelection, JobView, LARGEST_PAGE};
@@ -20,9 +21,9 @@ use crate::wire::{GroupView, JobSelection, JobView, LARGEST_PAGE};
 /// `jobber wait`.
 #[derive(Debug, Clone, Args)]
 pub struct WaitArgs {
-    /// The jobs
-    #[arg(value_name = "ID", required_unless_present = "group", value_parser = JobId::parse)]
-    ids: Vec<JobId>,
+    /// The jobs: ids or beginnings of them, @last or @last-failed, several with commas or spaces
+    #[arg(value_name = "ID", required_unless_present = "group", add = complete::jobs())]
+    ids: Vec<JobRef>,
     /// All jobs of this group
     #[arg(long, value_name = "GROUP", value_parser = GroupName::parse, conflicts_with_all = ["ids", "any"])]
     group: Option<GroupName>,
@@ -62,14 +63,20 @@ struct Ends {
 impl View for Ends {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["ID", "NAME", "STATE", "OUTCOME", "ERROR"],
+            &[
+                Column::id("ID"),
+                Column::text("NAME").rank(3),
+                Column::state("STATE").rank(0),
+                Column::plain("OUTCOME"),
+                Column::text("ERROR").rank(2),
+            ],
             self.items.iter().map(|job| {
                 vec![
                     job.id.to_string(),
                     job.name.to_string(),
                     job.state.to_string(),
                     or_dash(job.outcome.map(|o| o.to_string())),
-                    first_line(job.error.as_deref().unwrap_or(""), 60),
+                    first_line(job.error.as_deref().unwrap_or(""), LONGEST_CELL),
                 ]
             }),
         );
@@ -88,9 +95,12 @@ pub(super) async fn wait(args: &WaitArgs, client: &Client, console: &mut Console
                 console.show(&view)?;
                 Ok(exit)
             }
-            None if args.any => report(vec![first_end(&args.ids, client, console).await?], console),
             None => {
-                let jobs = all_ends(&args.ids, client, console).await?;
+                let ids = reference::ids(&args.ids, Purpose::Look, client).await?;
+                let jobs = match args.any {
+                    true => vec![first_end(&ids, client, console).await?],
+                    false => all_ends(&ids, client, console).await?,
+                };
                 report(jobs, console)
             }
         }
@@ -184,14 +194,69 @@ pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, CliErr
     }
 }
 
-/// Waits until all jobs have ended, one after the other. That takes no longer than all at once,
-/// since the slowest job decides. Says meanwhile why the job that it waits for has not started.
+/// What happens while jobs are waited for.
+enum Step {
+    /// The job at this place has ended.
+    Ended(usize, Box<Result<JobView, CliError>>),
+    /// A job says how far it is.
+    Told(Progress),
+    /// There is none left.
+    Over,
+}
+
+/// Waits until all jobs have ended. Says meanwhile why the first of them that has not ended has not started, and to a
+/// person who watches how far they are.
 pub(super) async fn all_ends(ids: &[JobId], client: &Client, console: &mut Console) -> Result<Vec<JobView>, CliError> {
-    let mut jobs = Vec::with_capacity(ids.len());
-    for id in ids {
-        jobs.push(Reasons::of(id, client).shown_during(end_of(id, client), console).await?);
+    /// So many are waited for at the same time.
+    const AT_ONCE: usize = 8;
+    let ends = futures_util::stream::iter(ids.iter().enumerate());
+    let ends = ends.map(|(place, id)| async move { (place, end_of(id, client).await) });
+    let mut ends = std::pin::pin!(ends.buffer_unordered(AT_ONCE));
+    let mut jobs: Vec<Option<JobView>> = ids.iter().map(|_| None).collect();
+    let mut first = 0;
+    let mut ended: usize = 0;
+    while let Some(awaited) = ids.get(first) {
+        let mut reasons = Reasons::of(awaited, client);
+        while jobs.get(first).is_some_and(Option::is_none) {
+            let is_watched = console.shows_progress();
+            let step = async {
+                tokio::select! {
+                    biased;
+                    end = ends.next() => match end {
+                        Some((place, end)) => Step::Ended(place, Box::new(end)),
+                        None => Step::Over,
+                    },
+                    told = progress_of(awaited, client), if is_watched && ids.len() == 1 => Step::Told(told),
+                }
+            };
+            match reasons.shown_during(step, console).await {
+                Step::Ended(place, end) => {
+                    jobs[place] = Some((*end)?);
+                    ended += 1;
+                    if ids.len() > 1 {
+                        let text = format!("{ended} of {} jobs done", ids.len());
+                        console.own_progress(Some(ended as f64 / ids.len() as f64), &text);
+                    }
+                }
+                Step::Told(progress) => console.progress(&progress),
+                Step::Over => break,
+            }
+        }
+        first += 1;
     }
-    Ok(jobs)
+    console.clear_progress();
+    Ok(jobs.into_iter().flatten().collect())
+}
+
+/// Looks a moment from now how far a job says that it is, until it says something.
+async fn progress_of(id: &JobId, client: &Client) -> Progress {
+    const MOMENT: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(MOMENT).await;
+        if let Some(progress) = client.job(id, None).await.ok().and_then(|job| job.progress) {
+            return progress;
+        }
+    }
 }
 
 /// Waits for the first job that ends. Says meanwhile why the first named job has not started.

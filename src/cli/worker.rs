@@ -3,9 +3,10 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::reference::beginning;
 use super::values::show_size;
-use super::view::{Table, View, json_line, or_dash, show_time};
-use super::{CliError, Console, Exit};
+use super::view::{Column, Table, View, json_line, or_dash, row};
+use super::{CliError, Console, Exit, complete};
 use crate::client::{Client, ClientError, ClientErrorKind};
 use crate::domain::{JobName, ResourceName, SandboxLevel, WorkerId};
 use crate::queue::{RunningJob, WorkerInfo};
@@ -26,7 +27,7 @@ pub enum WorkerCommand {
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
     /// The worker, as in `jobber worker ls`: its id, or the beginning of it
-    #[arg(value_name = "WORKER", value_parser = WorkerId::parse)]
+    #[arg(value_name = "WORKER", value_parser = WorkerId::parse, add = complete::workers())]
     id: WorkerId,
 }
 
@@ -38,17 +39,27 @@ struct Workers {
 impl View for Workers {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["WORKER", "HOST", "STATUS", "RUNNING", "SLOTS", "CORES", "STARTED", "LAST SEEN", "VERSION"],
+            &[
+                Column::id("WORKER"),
+                Column::plain("HOST").rank(6),
+                Column::state("STATUS").rank(0),
+                Column::plain("RUNNING"),
+                Column::plain("SLOTS").rank(2),
+                Column::plain("CORES").rank(3),
+                Column::plain("STARTED").rank(7),
+                Column::plain("LAST SEEN").rank(4),
+                Column::plain("VERSION").rank(5),
+            ],
             self.items.iter().map(|worker| {
-                vec![
+                row![
                     worker.id.to_string(),
                     worker.host.clone(),
                     status(worker),
                     worker.running.to_string(),
                     worker.slots.to_string(),
                     worker.cores.to_string(),
-                    show_time(worker.started_at),
-                    show_time(worker.last_seen),
+                    worker.started_at,
+                    worker.last_seen,
                     worker.version.clone(),
                 ]
             }),
@@ -95,29 +106,38 @@ impl View for WorkerInfo {
             Some(level) => out.field("sandbox", format!("up to {level}")),
             None => {}
         }
-        out.field("started", show_time(self.started_at));
-        out.field("last seen", show_time(self.last_seen));
+        out.field("started", self.started_at);
+        out.field("last seen", self.last_seen);
         out.field("version", &self.version);
         if let Some(names) = &self.binaries {
             show_binaries(self, names, out);
         }
         let Some(jobs) = &self.jobs else { return };
         let row = |job: &RunningJob| {
-            vec![
+            row![
                 show_cpus(&job.cpus),
                 job.name.to_string(),
                 job.job.to_string(),
                 job.attempt.0.to_string(),
-                show_time(job.started_at),
+                job.started_at,
                 or_dash(job.memory_bytes.map(show_size)),
             ]
         };
         let busy = |cpu: &u32| jobs.iter().any(|job| job.cpus.contains(cpu));
         let free: Vec<u32> = self.cpus.iter().flatten().copied().filter(|cpu| !busy(cpu)).collect();
-        let free = (!free.is_empty()).then(|| vec![show_cpus(&free), "(free)".to_owned()]);
-        out.grid(&["CORES", "NAME", "JOB", "ATTEMPT", "STARTED", "MEMORY"], jobs.iter().map(row).chain(free));
+        let free = (!free.is_empty()).then(|| row![show_cpus(&free), "(free)"]);
+        out.grid(&RUNNING, jobs.iter().map(row).chain(free));
     }
 }
+
+const RUNNING: [Column; 6] = [
+    Column::text("CORES").rank(0),
+    Column::text("NAME").rank(1),
+    Column::id("JOB"),
+    Column::plain("ATTEMPT").rank(4),
+    Column::plain("STARTED").rank(2),
+    Column::plain("MEMORY").rank(3),
+];
 
 /// Writes a worker's binaries with their builds; only how many there are, if it does not announce the builds of so many.
 fn show_binaries(worker: &WorkerInfo, names: &[JobName], out: &mut Table) {
@@ -128,7 +148,7 @@ fn show_binaries(worker: &WorkerInfo, names: &[JobName], out: &mut Table) {
     let row = |name: &JobName| {
         let build = worker.builds.as_ref().and_then(|builds| builds.get(name));
         let size = build.map(|build| show_size(build.bytes));
-        vec![name.to_string(), or_dash(size), or_dash(build.map(|build| build.digest.to_string()))]
+        vec![name.to_string(), or_dash(size), or_dash(build.map(|build| build.digest.short()))]
     };
     out.grid(&["BINARY", "SIZE", "BUILD"], names.iter().map(row));
 }
@@ -162,7 +182,7 @@ struct Draining {
 
 impl View for Draining {
     fn table(&self, out: &mut Table) {
-        out.grid(&["WORKER", "STATUS"], [vec![self.id.to_string(), self.status.to_owned()]]);
+        out.grid(&[Column::id("WORKER"), Column::state("STATUS")], [vec![self.id.as_str(), self.status]]);
     }
 }
 
@@ -197,16 +217,8 @@ pub(super) async fn worker(command: &WorkerCommand, client: &Client, console: &m
 /// The worker with this id, else the only worker whose id begins like that, else the id as given:
 /// the server may know a worker that has sent no heartbeat lately.
 fn find(asked: &WorkerId, workers: &[WorkerInfo]) -> Result<WorkerId, CliError> {
-    let alike: Vec<_> = workers.iter().map(|w| &w.id).filter(|id| id.as_str().starts_with(asked.as_str())).collect();
-    match alike.as_slice() {
-        _ if alike.contains(&asked) => Ok(asked.clone()),
-        [] => Ok(asked.clone()),
-        [only] => Ok((*only).clone()),
-        many => {
-            let names: Vec<_> = many.iter().map(ToString::to_string).collect();
-            Err(CliError::Usage(format!("{asked} may be any of {}; give more of its id", names.join(", "))))
-        }
-    }
+    let known: Vec<&str> = workers.iter().map(|worker| worker.id.as_str()).collect();
+    WorkerId::parse(beginning("worker", asked.as_str(), &known)?).map_err(|e| CliError::Usage(e.to_string()))
 }
 
 #[cfg(test)]
@@ -231,18 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_is_found_by_the_beginning_of_its_id() {
-        let workers = [worker("build-7-1f"), worker("build-7"), worker("test-8-2a")];
-        let find = |text: &str| find(&text.parse().unwrap(), &workers).map(|id| id.to_string());
-        assert_eq!(find("test").unwrap(), "test-8-2a");
-        assert_eq!(find("build-7-").unwrap(), "build-7-1f");
-        assert_eq!(find("build-7").unwrap(), "build-7", "a whole id is not the beginning of another");
-        assert_eq!(find("gone-1").unwrap(), "gone-1");
-        let error = find("build").unwrap_err();
-        assert_eq!(error.to_string(), "build may be any of build-7-1f, build-7; give more of its id");
-    }
-
-    #[test]
     fn workers_read_well() {
         let workers = Workers { items: vec![worker("build-7-1f2e3d4c")] };
         insta::assert_snapshot!(rendered(&workers, Format::Table), @r"
@@ -264,7 +264,7 @@ mod tests {
         let (_, table) = shown.split_once("\n\n").unwrap();
         insta::assert_snapshot!(table, @r"
         BINARY  SIZE      BUILD
-        resize  47.1 KiB  8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f8f
+        resize  47.1 KiB  8f8f8f8f8f8f
         thumb   -         -
         ");
         let many = (0..=WorkerInfo::BUILDS).map(|i| format!("b{i}").parse().unwrap()).collect();

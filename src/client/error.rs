@@ -41,7 +41,7 @@ impl ClientError {
     }
 
     /// Adds what the user can do about it.
-    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

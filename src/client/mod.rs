@@ -23,7 +23,7 @@ use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing,
-    JobSelection, JobView, Listing, Overview, QueueView, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
+    JobSelection, JobView, Listing, Overview, QueueView, ResolvedJobs, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
@@ -155,6 +155,14 @@ impl Client {
             request = request.query(&[("wait", wait.as_millis().div_ceil(1000))]).timeout(wait + ANSWER);
         }
         self.answer(request).await
+    }
+
+    /// Finds the job that a person means by the beginning of an id, `@last` or `@last-failed`.
+    ///
+    /// # Errors
+    /// `Server` when neither history nor the queue can tell.
+    pub async fn resolve_job(&self, text: &str) -> Result<ResolvedJobs, ClientError> {
+        self.answer(self.api(Method::GET, "jobs:resolve").query(&[("id", text)])).await
     }
 
     /// Gets the output of a job so far and, when following, until its end.

@@ -134,6 +134,12 @@ impl JobId {
         uuid::Uuid::parse_str(&self.0).is_ok_and(|id| id.get_version_num() == 7)
     }
 
+    /// A text behind all ids that begin with `prefix`, and before all others that are behind these.
+    pub fn beyond_prefix(prefix: &str) -> String {
+        // Ids are ASCII without control characters, and this is the last of these.
+        format!("{prefix}\u{7f}")
+    }
+
     /// Whether a schedule has made the job: such ids are `repeat:...`, and no caller can choose one.
     pub fn is_scheduled(&self) -> bool {
         self.0.starts_with("repeat:")

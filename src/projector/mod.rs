@@ -47,7 +47,7 @@ use leadership::Leadership;
 pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
 pub use missing_bodies::{MissingBodies, new_missing_bodies};
 use rebuild::is_counted_by_older;
-pub use rebuild::{Compared, Rebuilt, compare, rebuild, recount};
+pub use rebuild::{Compared, Rebuilt, compare, compare_telling, rebuild, rebuild_telling, recount};
 pub use records::fold_job;
 pub use shards::{contribution, shard_key};
 use sweep::Sweep;

@@ -32,7 +32,7 @@ pub struct Rebuilt {
 /// # Errors
 /// Those of [`Projection::scan`].
 pub async fn recount(projection: &dyn Projection) -> Result<BTreeMap<ShardKey, Counts>, StoreError> {
-    Ok(add_up(projection).await?.shards)
+    Ok(add_up(projection, |_| {}).await?.shards)
 }
 
 /// What all job records add up to.
@@ -43,7 +43,8 @@ struct Sums {
     builds: CountedBuilds,
 }
 
-async fn add_up(projection: &dyn Projection) -> Result<Sums, StoreError> {
+/// Adds all job records up, and tells after each step how many it has read.
+async fn add_up(projection: &dyn Projection, mut progress: impl FnMut(u64)) -> Result<Sums, StoreError> {
     let Sums { mut jobs, mut shards, mut builds } = Sums::default();
     let mut after = None;
     loop {
@@ -53,6 +54,7 @@ async fn add_up(projection: &dyn Projection) -> Result<Sums, StoreError> {
         }
         builds.count(projection, &records).await?;
         jobs += records.len() as u64;
+        progress(jobs);
         match records.into_iter().next_back() {
             Some(last) => after = Some(last.id),
             None => break,
@@ -82,7 +84,19 @@ pub struct Compared {
 /// # Errors
 /// Those of [`Projection::scan`] and [`Projection::load`].
 pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Compared, StoreError> {
-    let Sums { jobs, shards: expected, builds } = add_up(projection).await?;
+    compare_telling(projection, now, |_| {}).await
+}
+
+/// The same. `progress` is told how many job records have been added up.
+///
+/// # Errors
+/// Those of [`compare`].
+pub async fn compare_telling(
+    projection: &dyn Projection,
+    now: Timestamp,
+    progress: impl FnMut(u64),
+) -> Result<Compared, StoreError> {
+    let Sums { jobs, shards: expected, builds } = add_up(projection, progress).await?;
     let (whole, expired) = stored(projection, &expected, now).await?;
     let differing = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).map(|(key, _)| key);
     Ok(Compared { jobs, differing: differing.collect(), expired, builds: builds.differing(now) })
@@ -94,8 +108,21 @@ pub async fn compare(projection: &dyn Projection, now: Timestamp) -> Result<Comp
 /// # Errors
 /// Those of [`Projection::scan`], [`Projection::load`] and [`Projection::commit`]. The caller may then call again.
 pub async fn rebuild(projection: &dyn Projection, term: &Term, now: Timestamp) -> Result<Rebuilt, StoreError> {
+    rebuild_telling(projection, term, now, |_| {}).await
+}
+
+/// The same. `progress` is told how many job records have been added up.
+///
+/// # Errors
+/// Those of [`rebuild`].
+pub async fn rebuild_telling(
+    projection: &dyn Projection,
+    term: &Term,
+    now: Timestamp,
+    progress: impl FnMut(u64),
+) -> Result<Rebuilt, StoreError> {
     let position = projection.position().await?;
-    let Sums { jobs, shards: expected, builds } = add_up(projection).await?;
+    let Sums { jobs, shards: expected, builds } = add_up(projection, progress).await?;
     let (whole, expired) = stored(projection, &expected, now).await?;
     let wrong: Vec<_> = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).collect();
     for part in wrong.chunks(STEP) {

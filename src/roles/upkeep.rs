@@ -1,16 +1,20 @@
 //! `jobber rebuild`, `export` and `import`: work on the store itself, under the projector's term.
 
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use futures_util::future::LocalBoxFuture;
-use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf};
 use tokio_util::task::TaskTracker;
 
 use super::parts;
 use crate::archive::{self, Importer};
-use crate::cli::upkeep::{Moved, Recounted};
+use crate::cli::upkeep::{Moved, Recounted, Word};
 use crate::config::{Config, StoreUrl};
 use crate::domain::{Clock, WorkerId};
 use crate::events::Cursor;
@@ -20,10 +24,7 @@ use crate::store::Retention;
 use crate::wiring::{self, UpkeepPorts};
 
 /// Reports progress to the person who waits.
-type Note<'a> = &'a mut dyn FnMut(&str);
-
-/// How many jobs pass between two reports of progress.
-const WORD: u64 = 10_000;
+type Note<'a> = &'a mut dyn FnMut(Word<'_>);
 
 /// Compares the aggregates with the sums over the jobs, and corrects them unless `check`.
 ///
@@ -38,16 +39,18 @@ pub fn rebuild<'a>(
     Box::pin(async move {
         let upkeep = open(config, false, true).await?;
         let (clock, projection) = (Clock::system(), &*upkeep.projection);
-        under_term(config, &upkeep, patience, note, async |term, _| {
+        under_term(config, &upkeep, patience, note, async |term, note| {
+            let all = all_jobs(&upkeep).await;
+            let progress = |jobs: u64| note(Word::jobs(jobs, all, "added up"));
             let done = if check {
-                let found = projector::compare(projection, clock.now()).await?;
+                let found = projector::compare_telling(projection, clock.now(), progress).await?;
                 let days = found.differing.iter().map(|ShardKey { day, name }| format!("{name} on {day}"));
                 let builds = found.builds.iter().map(|(name, build)| format!("{name}, build {build}"));
                 let names: Vec<_> = days.chain(builds).collect();
                 let differing = names.len() as u64;
                 Recounted { jobs: found.jobs, differing, names, replaced: false, expired: found.expired }
             } else {
-                let done = projector::rebuild(projection, term, clock.now()).await?;
+                let done = projector::rebuild_telling(projection, term, clock.now(), progress).await?;
                 let names = Vec::new();
                 Recounted {
                     jobs: done.jobs,
@@ -83,7 +86,8 @@ pub fn export<'a>(
                     "the event log can't be folded to its end; start a server once, or leave it out with --skip-log",
                 )?;
             }
-            let progress = |jobs: u64| note_progress(note, "written", jobs);
+            let all = all_jobs(&upkeep).await;
+            let progress = |jobs: u64| note(Word::jobs(jobs, all, "written"));
             let written = match file {
                 None => write(&upkeep, &mut BufWriter::new(stdout()?), progress).await?,
                 Some(file) => {
@@ -121,7 +125,8 @@ pub fn import<'a>(
     note: Note<'a>,
 ) -> LocalBoxFuture<'a, anyhow::Result<Moved>> {
     Box::pin(async move {
-        let importer = Importer::open(input(file).await?).await?;
+        let (lines, reading) = input(file).await?;
+        let importer = Importer::open(lines).await?;
         let cursor = importer.header().cursor;
         wiring::check_cursor(config, cursor)?;
         let upkeep = open(config, !skip_log, false).await?;
@@ -135,14 +140,14 @@ pub fn import<'a>(
         }
         under_term(config, &upkeep, patience, note, async |term, note| {
         let retention = Retention::new(config.retention);
-        let progress = |jobs: u64| note_progress(note, "read", jobs);
+        let progress = |jobs: u64| note(Word::Progress { jobs, part: reading.part(), what: "read" });
         let done = importer.run(&*upkeep.projection, term, retention, progress).await?;
         let found = projector::compare(&*upkeep.projection, Clock::system().now()).await?;
         if !found.differing.is_empty() {
-            note(&format!(
+            note(Word::Note(&format!(
                 "{} aggregates are not what the jobs add up to, as in the store that was exported; see jobber rebuild",
                 found.differing.len()
-            ));
+            )));
         }
         let new = Some(done.new_jobs + done.new_shards);
         Ok(Moved { jobs: done.jobs, errors: done.errors, aggregates: done.shards, new, cursor: cursor.to_string() })
@@ -179,9 +184,9 @@ async fn under_term<T>(
     let note = std::cell::RefCell::new(note);
     let waiting = || {
         let seconds = patience.as_secs();
-        (note.borrow_mut())(&format!(
+        (note.borrow_mut())(Word::Note(&format!(
             "another process folds history; waiting for up to {seconds} s until it has stopped"
-        ));
+        )));
     };
     let settings = settings(config);
     projector::with_maintenance_lease(
@@ -190,15 +195,15 @@ async fn under_term<T>(
         &Clock::system(),
         patience,
         waiting,
-        async |term| work(term, &mut |text: &str| (note.borrow_mut())(text)).await,
+        async |term| work(term, &mut |word: Word<'_>| (note.borrow_mut())(word)).await,
     )
     .await?
 }
 
-fn note_progress(note: &mut dyn FnMut(&str), what: &str, jobs: u64) {
-    if jobs > 0 && jobs.is_multiple_of(WORD) {
-        note(&format!("{jobs} jobs {what}"));
-    }
+/// About how many jobs history has; `None` if it does not tell. It is only told to the person who waits.
+async fn all_jobs(upkeep: &UpkeepPorts) -> Option<u64> {
+    let names = upkeep.history.job_names().await.ok()?;
+    Some(names.iter().map(|name| name.waiting + name.active + name.completed + name.failed).sum())
 }
 
 async fn write(
@@ -211,12 +216,46 @@ async fn write(
     Ok(written)
 }
 
-async fn input(file: Option<&Path>) -> anyhow::Result<Box<dyn AsyncBufRead + Unpin + Send>> {
+/// How much of a file has been read.
+#[derive(Clone)]
+struct Reading {
+    read: Arc<AtomicU64>,
+    /// How long the file is; `None` of what is no file.
+    all: Option<u64>,
+}
+
+impl Reading {
+    /// The part that has been read, from 0 to 1.
+    fn part(&self) -> Option<f64> {
+        let all = self.all.filter(|all| *all > 0)?;
+        Some(self.read.load(Ordering::Relaxed) as f64 / all as f64)
+    }
+}
+
+/// A file that counts what is read of it.
+struct Counted {
+    file: tokio::fs::File,
+    read: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = into.filled().len();
+        let done = Pin::new(&mut self.file).poll_read(cx, into);
+        self.read.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
+        done
+    }
+}
+
+async fn input(file: Option<&Path>) -> anyhow::Result<(Box<dyn AsyncBufRead + Unpin + Send>, Reading)> {
     let file = match file.filter(|file| *file != Path::new("-")) {
         Some(file) => tokio::fs::File::open(file).await.with_context(|| format!("couldn't read {}", file.display()))?,
         None => tokio::fs::File::from_std(owned(std::io::stdin())?),
     };
-    Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
+    let all = file.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    let reading = Reading { read: Arc::default(), all };
+    let counted = Counted { file, read: reading.read.clone() };
+    Ok((Box::new(BufReader::with_capacity(1 << 20, counted)), reading))
 }
 
 fn stdout() -> std::io::Result<tokio::fs::File> {

@@ -132,6 +132,9 @@ pub trait History: Send + Sync + 'static {
     /// or none, and a `next` nevertheless ([`JobPage::scanned`]).
     async fn jobs(&self, filter: &JobFilter, page: PageRequest) -> Result<JobPage, StoreError>;
 
+    /// The ids that begin with `prefix`, in order, those of removed jobs too: at most `limit`.
+    async fn ids_from(&self, prefix: &str, limit: usize) -> Result<Vec<JobId>, StoreError>;
+
     /// Counts jobs, up to `most`.
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError>;
 

@@ -161,6 +161,8 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("reqwest", &["client", "failures::embed", "notices", "traces"]),
     ("clap", &["cli", "main"]),
     ("clap_complete", &["cli", "main"]),
+    ("clap_mangen", &["cli"]),
+    ("unicode_width", &["cli"]),
     ("tokio_rustls", &["api"]),
     ("toml", &["config"]),
     ("chrono", &["domain"]),

@@ -1,6 +1,7 @@
 //! Notices, from a job's end to a receiver: signed, tried again, given up, told once more after a kill.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -331,6 +332,8 @@ async fn a_worker_that_is_lost_is_told_of_and_that_another_has_come() {
     listed(0).await;
     let mut lost = Jobber::work().at(&place).start().await;
     listed(1).await;
+    // The server looks every half second; of a worker that it never saw it knows nothing.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     lost.kill().await;
     let turn = receiver.taken(1).await[0].json();
     assert_eq!(turn["health"]["healthy"], json!(false), "{turn}");

@@ -262,7 +262,23 @@ pub(super) async fn chosen_errors(
     if fingerprint.is_some_and(|digits| digits.len() < 4) {
         return Err(ApiError::bad_request("invalid_query", "fingerprint: give at least its first 4 digits"));
     }
-    Ok(Some(chosen))
+    match (fingerprint, &chosen) {
+        (Some(digits), ErrorChoice::These(found)) if found.len() > 1 => Err(ambiguous(digits, found)),
+        _ => Ok(Some(chosen)),
+    }
+}
+
+/// The refusal of digits with which several fingerprints begin: whoever means one must not reach the jobs of another.
+fn ambiguous(digits: &str, found: &[Fingerprint]) -> ApiError {
+    const SHOWN: usize = 8;
+    let length = digits.len() + 4;
+    let shown = found.iter().take(SHOWN).map(|one| one.to_string().chars().take(length.max(12)).collect::<String>());
+    let more = if found.len() > SHOWN { " and others" } else { "" };
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    ApiError::bad_request(
+        "invalid_query",
+        format!("fingerprint: {digits} may be any of {shown}{more}: give more of its digits"),
+    )
 }
 
 /// A category by id or name, `uncategorised` or `pending`.

@@ -22,7 +22,8 @@ use crate::wire::failures::{
 use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, Draining, Explanation, FlowJob, GroupView, Health,
     JobListing, JobView, LARGEST_PAGE, OriginalJob, OriginalJobs, OriginalStats, OriginalSubmitted, Overview,
-    Readiness, Session, SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs, ThroughputReport,
+    Readiness, ResolvedJobs, Session, SignIn, SubmitJob, SubmitJobs, Submitted, SubmittedFlow, SubmittedJobs,
+    ThroughputReport,
 };
 
 const JOBS: &str = "Jobs";
@@ -79,6 +80,14 @@ fn jobs() -> Vec<Operation> {
             .answer(200, "How many, and whether there may be more", |s| s.of::<JobCount>())
             .example(json!({"count": 10_000, "capped": true}))
             .refuses(&[STORE]),
+        Operation::new(JOBS, "get", "/api/v1/jobs:resolve", "resolveJob", "Find the job that a person means")
+            .about(
+                "By the beginning of its id, or as `@last`, the job that was submitted last, or `@last-failed`, the one \
+                 that failed last, of the last thousand failed jobs. A whole id means its own job alone.",
+            )
+            .needed("id", string(256), "The beginning of an id, `@last` or `@last-failed`")
+            .answer(200, "The candidates: act only on a single one", |s| s.of::<ResolvedJobs>())
+            .refuses(&[STORE, QUEUE]),
         Operation::new(JOBS, "post", "/api/v1/jobs", "submitJob", "Submit one job, or an array of them")
             .about(
                 "What is absent is decided by `[jobs.NAME]`, then by `[defaults]` of the server's configuration. With \

@@ -83,6 +83,14 @@ pub(super) async fn jobs(
     Ok(page)
 }
 
+/// The ids that begin with `prefix`, in order.
+pub(super) async fn ids_from(connector: &Connector, prefix: &str, limit: usize) -> Result<Vec<JobId>, StoreError> {
+    let session = connector.session().await?;
+    let ids = query::ids_from(&session, &connector.settings().key_prefix, prefix, limit);
+    let ids = query::bounded(ids, "finding a job by the beginning of its id").await?;
+    Ok(ids.iter().filter_map(|id| JobId::parse(id).ok()).collect())
+}
+
 /// Counts jobs, up to `most`: by places alone, or by a search that looks at as many jobs as that of a page.
 pub(super) async fn count(connector: &Connector, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
     if !filter.search.is_empty() {

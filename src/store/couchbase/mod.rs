@@ -201,6 +201,10 @@ impl History for CouchbaseStore {
         page.inspect_err(|e| self.indexing.failed(e))
     }
 
+    async fn ids_from(&self, prefix: &str, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        history::ids_from(&self.connector, prefix, limit).await.inspect_err(|e| self.indexing.failed(e))
+    }
+
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
         let Some(filter) = &self.with_named_errors(filter).await? else { return Ok(JobCount::default()) };
         let count = history::count(&self.connector, filter, most).await;

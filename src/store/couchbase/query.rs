@@ -18,7 +18,7 @@ use super::CouchbaseSettings;
 use super::documents::{self, LAST_PLACE, Layout, Room};
 use super::session::Session;
 use super::setup::Refusal;
-use crate::domain::{Fingerprint, GroupName, JobState, Timestamp};
+use crate::domain::{Fingerprint, GroupName, JobId, JobState, Timestamp};
 use crate::metrics::Operation;
 use crate::store::{GroupTally, JobFilter, StoreError, StoreErrorKind};
 
@@ -265,19 +265,39 @@ fn of_group(key_prefix: &str, group: &GroupName) -> Result<QueryOptions, Error> 
 
 /// The ids of all jobs in order, removed ones too: up to `limit` ids after `after`.
 pub(super) async fn ids(session: &Session, key_prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, Error> {
-    let statement = format!(
+    let options = of_all(key_prefix, limit)?.add_named_parameter("after", after)?;
+    run(session, &ids_where(session.layout, "j.id > $after"), options).await
+}
+
+/// The ids that begin with `prefix`, in order, removed ones too: up to `limit`.
+pub(super) async fn ids_from(
+    session: &Session,
+    key_prefix: &str,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<String>, Error> {
+    let options = of_all(key_prefix, limit)?
+        .add_named_parameter("prefix", prefix)?
+        .add_named_parameter("beyond", JobId::beyond_prefix(prefix))?;
+    run(session, &ids_where(session.layout, "j.id >= $prefix AND j.id < $beyond"), options).await
+}
+
+fn ids_where(layout: Layout, condition: &str) -> String {
+    format!(
         "SELECT RAW j.id FROM `{}` AS j WHERE j.place IS NOT MISSING AND j.place >= $from AND j.place < $before \
-         AND j.id > $after ORDER BY j.id LIMIT $limit",
-        keyspace(session.layout)
-    );
-    let options = QueryOptions::new()
+         AND {condition} ORDER BY j.id LIMIT $limit",
+        keyspace(layout)
+    )
+}
+
+/// The options of a query for ids among those of all jobs.
+fn of_all(key_prefix: &str, limit: usize) -> Result<QueryOptions, Error> {
+    QueryOptions::new()
         .read_only(true)
         .scan_consistency(ScanConsistency::RequestPlus)
         .add_named_parameter("from", key_prefix)?
         .add_named_parameter("before", format!("{key_prefix}{LAST_PLACE}"))?
-        .add_named_parameter("after", after)?
-        .add_named_parameter("limit", limit)?;
-    run(session, &statement, options).await
+        .add_named_parameter("limit", limit)
 }
 
 /// Waits for a query's answer, up to [`PATIENCE`].

@@ -22,6 +22,16 @@ pub(super) fn job(
     Ok(record.transpose())
 }
 
+/// A range of the primary key: in order of id, whatever the number of jobs.
+pub(super) fn ids_from(c: &Connection, prefix: &str, limit: usize) -> Read<Vec<JobId>> {
+    let mut select = c.prepare_cached("SELECT id FROM history_jobs WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3")?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ids = select.query_map((prefix, JobId::beyond_prefix(prefix), limit), |row| row.get::<_, String>(0))?;
+    let ids = ids.map(|id| Ok(JobId::parse(&id?)));
+    let ids: Result<Vec<_>, _> = ids.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect();
+    Ok(ids.map_err(|e| corrupt("a job id", e)))
+}
+
 /// Bodies, beside their records or within them.
 pub(super) fn bodies(c: &Connection, ids: &[JobId]) -> Read<Vec<Option<JobBody>>> {
     let mut beside = c.prepare_cached("SELECT body FROM history_bodies WHERE id = ?1")?;

@@ -88,6 +88,11 @@ impl History for EmbeddedStore {
         self.read(move |c| list::jobs(c, &filter, start, limit)).await
     }
 
+    async fn ids_from(&self, prefix: &str, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(move |c| history::ids_from(c, &prefix, limit)).await
+    }
+
     async fn count(&self, filter: &JobFilter, most: usize) -> Result<JobCount, StoreError> {
         let filter = filter.clone();
         self.read(move |c| list::count(c, &filter, most)).await

@@ -7,10 +7,12 @@ mod doctor;
 mod evaluate;
 mod exec;
 mod flow;
+mod ids;
 mod queues;
 mod run;
 mod schedule;
 mod submit;
+mod terminal;
 mod ui;
 
 /// What a command has printed as JSON.

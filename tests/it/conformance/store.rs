@@ -731,6 +731,13 @@ async fn a_scan_finds_every_record_once(stores: Stores) {
         found.extend(some);
     }
     assert_eq!(found, records);
+    for (prefix, limit, from, to) in
+        [("j", 4, 0, 4), ("j0", 100, 0, 10), ("j1", 100, 10, 20), ("j24", 9, 24, 25), ("k", 9, 0, 0)]
+    {
+        let ids = stores.there.history.ids_from(prefix, limit).await.unwrap();
+        let expected: Vec<_> = records[from..to].iter().map(|record| record.id.clone()).collect();
+        assert_eq!(ids, expected, "{prefix}");
+    }
 }
 
 /// Writes these records under this retention, as [`Stores::with`] does.

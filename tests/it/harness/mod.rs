@@ -8,6 +8,7 @@ pub mod couchbase_double;
 pub mod embeddings;
 pub mod post;
 pub mod proxy;
+pub mod pty;
 pub mod receiver;
 pub mod redis;
 
