@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::values::show_duration;
-use super::view::{Table, View, first_line, json_line, or_dash, show_time};
+use super::view::{Column, LONGEST_CELL, Table, View, first_line, json_line, or_dash, row};
 use super::{CliError, Console, Exit};
 use crate::client::Client;
 use crate::wire::{ChooseNotices, ChosenNotices, NoticeTargetView, NoticeTested, NoticeView, TestedNotices};
@@ -71,17 +71,26 @@ struct Letters {
 impl View for Letters {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["ID", "TARGET", "EVENT", "AT", "TRIES", "NEXT", "PROBLEM", "NOTICE"],
+            &[
+                Column::id("ID"),
+                Column::text("TARGET"),
+                Column::plain("EVENT").rank(2),
+                Column::plain("AT").rank(3),
+                Column::plain("TRIES").rank(5),
+                Column::plain("NEXT").rank(4),
+                Column::text("PROBLEM"),
+                Column::text("NOTICE").rank(2),
+            ],
             self.items.iter().map(|letter| {
-                vec![
+                row![
                     letter.id.clone(),
                     letter.target.clone(),
-                    letter.event.as_str().to_owned(),
-                    show_time(letter.at),
+                    letter.event.as_str(),
+                    letter.at,
                     letter.tries.to_string(),
-                    or_dash(letter.next_at.map(show_time)),
-                    first_line(letter.problem.as_deref().unwrap_or("-"), 80),
-                    first_line(&letter.notice.text, 80),
+                    letter.next_at,
+                    first_line(letter.problem.as_deref().unwrap_or("-"), LONGEST_CELL),
+                    first_line(&letter.notice.text, LONGEST_CELL),
                 ]
             }),
         );
@@ -100,15 +109,22 @@ struct Targets {
 impl View for Targets {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["TARGET", "TO", "ON", "WAITING", "OLDEST", "DEAD"],
+            &[
+                Column::text("TARGET").rank(0),
+                Column::text("TO").rank(2),
+                Column::plain("ON").rank(3),
+                Column::plain("WAITING"),
+                Column::plain("OLDEST").rank(2),
+                Column::plain("DEAD"),
+            ],
             self.items.iter().map(|target| {
                 let events: Vec<_> = target.on.iter().map(|event| event.as_str()).collect();
-                vec![
+                row![
                     target.name.clone(),
                     if target.configured { target.to.clone() } else { "(not configured any more)".to_owned() },
                     or_dash(Some(events.join(",")).filter(|events| !events.is_empty())),
                     target.waiting.to_string(),
-                    or_dash(target.oldest_waiting.map(show_time)),
+                    target.oldest_waiting,
                     target.dead.to_string(),
                 ]
             }),
@@ -123,13 +139,18 @@ impl View for Targets {
 impl View for TestedNotices {
     fn table(&self, out: &mut Table) {
         out.grid(
-            &["TARGET", "RESULT", "TOOK", "DETAIL"],
+            &[
+                Column::text("TARGET").rank(0),
+                Column::plain("RESULT"),
+                Column::plain("TOOK").rank(3),
+                Column::text("DETAIL").rank(2),
+            ],
             self.items.iter().map(|tested| {
-                vec![
+                row![
                     tested.target.clone(),
                     tested.result.clone(),
                     show_duration(Duration::from_millis(tested.took_ms)),
-                    first_line(&tested.detail, 200),
+                    first_line(&tested.detail, LONGEST_CELL),
                 ]
             }),
         );
