@@ -66,7 +66,9 @@ fn assets(kind: &str) -> Vec<[String; 3]> {
 fn each_package_holds_all_that_is_laid_out_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("root");
-    let stage = Command::new(root().join("tools/stage-package")).arg(binary()).arg(&tree).output().unwrap();
+    // As the Makefile does, by a path that is not absolute.
+    let mut stage = Command::new(root().join("tools/stage-package"));
+    let stage = stage.args([binary(), "root"]).current_dir(&dir).output().unwrap();
     assert!(stage.status.success(), "{}", String::from_utf8_lossy(&stage.stderr));
     let files = files_below(&tree);
     for needed in [
