@@ -142,6 +142,7 @@ fn the_help_names_every_command() {
       worker       Look at the workers, drain one
       binaries     List the binaries that jobs can name, and who can run them
       schedule     Let jobs come by themselves: at the times of a cron expression, or every so often
+      notify       Who is told of what happens: dead letters, and tests of the targets
       ui           Open the server's page in a browser
       health       Whether the server can work: exit code 0 or 1, for health checks
       completions  Print a shell's completion script
