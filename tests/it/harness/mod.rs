@@ -9,6 +9,7 @@ pub mod embeddings;
 pub mod post;
 pub mod proxy;
 pub mod redis;
+pub mod s3;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
