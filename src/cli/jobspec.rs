@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::CliError;
+use super::inputs::InputArg;
 use super::values::{parse_backoff, parse_dedup, parse_duration};
 use crate::domain::{
     Backoff, Clock, Deduplication, GroupName, JobId, JobOptions, QueueName, RawJson, RunOption, Timestamp,
@@ -51,6 +52,9 @@ pub(crate) struct JobFlags {
     /// Not before these jobs have completed; if one of them fails, so does this one
     #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = JobId::parse)]
     pub(super) after: Vec<JobId>,
+    /// A file that the job finds in $JOBBER_INPUT_DIR, under its own name or this one (repeatable)
+    #[arg(long = "input", value_name = "FILE[=NAME]", value_parser = InputArg::parse)]
+    pub(super) inputs: Vec<InputArg>,
 }
 
 impl JobFlags {

@@ -17,9 +17,11 @@ pub mod exec;
 mod exit;
 mod explain;
 mod failures;
+mod files;
 mod follow;
 mod group;
 mod health;
+mod inputs;
 mod jobspec;
 mod list;
 mod logs;
@@ -196,6 +198,9 @@ pub enum ClientCommand {
     Crash(crash::CrashArgs),
     /// Print what a job writes
     Logs(logs::LogsArgs),
+    /// List and get the files that a job has left
+    #[command(subcommand)]
+    Files(files::FilesCommand),
     /// Wait until jobs have ended and exit with their code
     Wait(wait::WaitArgs),
     /// Stop jobs, running or not
@@ -292,6 +297,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Show(args) => show::show(&args, &client, console).await,
         ClientCommand::Crash(args) => crash::crash(&args, &client, console).await,
         ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,
+        ClientCommand::Files(command) => files::files(&command, &client, console).await,
         ClientCommand::Wait(args) => wait::wait(&args, &client, console).await,
         ClientCommand::Cancel(args) => act::cancel(args, &client, console).await,
         ClientCommand::Retry(args) => act::retry(args, &client, console).await,

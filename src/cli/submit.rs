@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::follow::follow;
 use super::jobspec::{JobFlags, read_text};
 use super::view::{Table, View, json_line};
-use super::{CliError, Console, Exit, wait};
+use super::{CliError, Console, Exit, inputs, wait};
 use crate::client::Client;
 use crate::domain::{ArraySpec, Clock, GroupName, JobId, JobName};
 use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted, SubmittedArray, name_of_key};
@@ -199,6 +199,8 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
         ..SubmitJob::default()
     };
     let mut one = args.flags.fill(open, args.flags.read_data()?.as_ref(), &clock);
+    let inputs = inputs::upload(&args.flags.inputs, client, console).await?;
+    one.inputs.clone_from(&inputs);
     let key = args.idempotency_key.as_deref();
     one.array = args.array.clone();
     if one.array.is_some() && one.id.is_none() && key.is_none() {
@@ -219,6 +221,9 @@ pub(super) async fn submit(args: SubmitArgs, client: &Client, console: &mut Cons
         }
         Some(jobs) if jobs.is_empty() => Err(CliError::Usage("there are no jobs in the input".to_owned())),
         Some(mut jobs) => {
+            for job in jobs.iter_mut().filter(|job| job.inputs.is_empty()) {
+                job.inputs.clone_from(&inputs);
+            }
             let group = group_all(&mut jobs, key)?;
             if let Some(group) = &group {
                 console.note(&format!("group {group}"));

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 13] = [
+const RUN: [&str; 14] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -37,6 +37,7 @@ const RUN: [&str; 13] = [
     "docs/operations/arrays.md",
     "docs/operations/crash-reports.md",
     "docs/operations/builds.md",
+    "docs/operations/files.md",
 ];
 
 /// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
@@ -64,6 +65,7 @@ runs! {
     the_commands_of_the_guide_to_arrays_work: 10,
     the_commands_of_the_guide_to_crash_reports_work: 11,
     the_commands_of_the_guide_to_builds_work: 12,
+    the_commands_of_the_guide_to_files_work: 13,
 }
 
 /// A fenced block.

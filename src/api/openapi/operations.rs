@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    FAILURES, JOB_LINKS, KEY, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment, number, object,
-    page_of, string, text, words,
+    FAILURES, FILES, JOB_LINKS, KEY, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment, number,
+    object, page_of, string, text, words,
 };
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
-use super::{builds, queues, schedules};
+use super::{builds, files, queues, schedules};
 use crate::api::health;
 use crate::api::jobs::filter::{LONGEST_RUN_MS, LONGEST_TEXT};
 use crate::domain::JobOptions;
@@ -30,8 +30,9 @@ const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 
 /// The groups of operations, in the order in which people read them.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     (JOBS, "Submit jobs, read, follow and change them."),
+    (FILES, "What attempts leave in their output directories."),
     (FAILURES, "What attempts failed with, and the categories of these errors."),
     (STATISTICS, "How jobs do: by attempt, by what runs beside them, by category, in time and cost."),
     (SCHEDULES, "Jobs that come by themselves."),
@@ -47,6 +48,7 @@ pub(super) fn all() -> Vec<Operation> {
         jobs(),
         bulk(),
         groups(),
+        files::all(),
         failures(),
         categories(),
         statistics(),
