@@ -1,15 +1,17 @@
-// Draws the Mandelbrot set into a PPM image (P6) on all of the job's cores.
+// Draws the Mandelbrot set into an image on all of the job's cores.
 //
 //   mandelbrot [--width N] [--height N] [--iterations N] [--output FILE]
 //   data: {"width": 1600, "height": 1200, "iterations": 1000, "output": "/data/set.ppm"}
 //
-// Arguments win over data. Without an output the image goes to the system's temporary directory, named by the job's
-// id: the working directory is removed after the job. The image appears under its name only when it is complete.
+// Arguments win over data. Without an output the image is mandelbrot.png among the job's files, which Jobber keeps with
+// it; outside Jobber it goes to the system's temporary directory. A name that ends with .png gets a PNG, any other one a
+// PPM (P6). The image appears under its name only when it is complete.
 
 #include "jobber.hpp"
 
 #include <cinttypes>
 #include <filesystem>
+#include <memory>
 
 namespace {
 
@@ -73,7 +75,9 @@ options read_options() {
     check("width", options.width, 100000);
     check("height", options.height, 100000);
     check("iterations", options.iterations, 10000000);
-    if (options.output.empty()) {
+    if (options.output.empty() && !jobber::output_dir().empty()) {
+        options.output = std::filesystem::path(jobber::output_dir()) / "mandelbrot.png";
+    } else if (options.output.empty()) {
         options.output = std::filesystem::temp_directory_path() / ("mandelbrot-" + file_tag() + ".ppm");
     }
     return options;
@@ -175,8 +179,152 @@ std::string draw_row(const options& options, int row) {
     return pixels;
 }
 
+/// How an image lies in its file: each row has its place, so that threads write them in any order.
+class image_format {
+public:
+    virtual ~image_format() = default;
+    /// What comes before the rows.
+    virtual std::string header() const = 0;
+    /// How many bytes a row takes.
+    virtual std::uint64_t row_size() const = 0;
+    /// A row as it lies in the file.
+    virtual std::string row(const std::string& pixels, int number) = 0;
+    /// What comes after the rows, once all of them were made.
+    virtual std::string trailer() const = 0;
+};
+
+class ppm : public image_format {
+public:
+    explicit ppm(const options& options) : width_(options.width), height_(options.height) {}
+    std::string header() const override {
+        return "P6\n" + std::to_string(width_) + " " + std::to_string(height_) + "\n255\n";
+    }
+    std::uint64_t row_size() const override { return static_cast<std::uint64_t>(width_) * 3; }
+    std::string row(const std::string& pixels, int) override { return pixels; }
+    std::string trailer() const override { return {}; }
+
+private:
+    int width_;
+    int height_;
+};
+
+/// PNG whose rows are not compressed: one chunk for each, so that their sizes are known before they are drawn.
+class png : public image_format {
+public:
+    explicit png(const options& options)
+        : width_(options.width), height_(options.height), line_(static_cast<std::uint64_t>(options.width) * 3 + 1),
+          blocks_((line_ + block_limit - 1) / block_limit), sums_(static_cast<std::size_t>(options.height)) {}
+
+    std::string header() const override {
+        // Eight bits a colour, RGB.
+        const std::string size = big_endian(static_cast<std::uint32_t>(width_)) +
+                                 big_endian(static_cast<std::uint32_t>(height_)) + std::string("\x08\x02\0\0\0", 5);
+        return "\x89PNG\r\n\x1a\n" + chunk("IHDR", size) + chunk("IDAT", "\x78\x01");
+    }
+
+    std::uint64_t row_size() const override { return chunk_overhead + blocks_ * block_overhead + line_; }
+
+    std::string row(const std::string& pixels, int number) override {
+        // No filter.
+        const std::string line = '\0' + pixels;
+        sums_[static_cast<std::size_t>(number)] = adler(line);
+        std::string stored;
+        for (std::uint64_t at = 0; at < line.size(); at += block_limit) {
+            const auto length = static_cast<std::uint16_t>(std::min<std::uint64_t>(block_limit, line.size() - at));
+            stored += '\0';
+            for (const unsigned word : {static_cast<unsigned>(length), 0xffffU - length}) {
+                stored += static_cast<char>(word & 0xff);
+                stored += static_cast<char>(word >> 8);
+            }
+            stored.append(line, at, length);
+        }
+        return chunk("IDAT", stored);
+    }
+
+    std::string trailer() const override {
+        // The sum of all lines from the sums of each.
+        std::uint64_t a = 1;
+        std::uint64_t b = 0;
+        for (const auto& [line_a, line_b] : sums_) {
+            b = (b + line_b + (line_ % modulus) * (a + modulus - 1)) % modulus;
+            a = (a + line_a + modulus - 1) % modulus;
+        }
+        // An empty last block ends the data.
+        const std::string end("\x01\0\0\xff\xff", 5);
+        return chunk("IDAT", end + big_endian(static_cast<std::uint32_t>(b << 16 | a))) + chunk("IEND", "");
+    }
+
+private:
+    static constexpr std::uint64_t block_limit = 65535;
+    static constexpr std::uint64_t block_overhead = 5;
+    static constexpr std::uint64_t chunk_overhead = 12;
+    static constexpr std::uint64_t modulus = 65521;
+
+    static std::string big_endian(std::uint32_t number) {
+        std::string bytes;
+        for (const int shift : {24, 16, 8, 0}) {
+            bytes += static_cast<char>(number >> shift & 0xff);
+        }
+        return bytes;
+    }
+
+    /// CRC-32, as of IEEE 802.3.
+    static std::uint32_t crc(std::string_view bytes) {
+        static const std::vector<std::uint32_t> table = [] {
+            std::vector<std::uint32_t> entries(256);
+            for (std::uint32_t n = 0; n < 256; ++n) {
+                std::uint32_t entry = n;
+                for (int bit = 0; bit < 8; ++bit) {
+                    entry = (entry & 1) != 0 ? 0xedb88320U ^ (entry >> 1) : entry >> 1;
+                }
+                entries[n] = entry;
+            }
+            return entries;
+        }();
+        std::uint32_t sum = 0xffffffffU;
+        for (const char byte : bytes) {
+            sum = table[(sum ^ static_cast<unsigned char>(byte)) & 0xff] ^ (sum >> 8);
+        }
+        return ~sum;
+    }
+
+    static std::pair<std::uint64_t, std::uint64_t> adler(std::string_view bytes) {
+        std::uint64_t a = 1;
+        std::uint64_t b = 0;
+        for (const char byte : bytes) {
+            a += static_cast<unsigned char>(byte);
+            b += a;
+            // Long before the sums are too large.
+            if (b >= std::uint64_t{1} << 56) {
+                b %= modulus;
+            }
+        }
+        return {a % modulus, b % modulus};
+    }
+
+    static std::string chunk(const std::string& kind, const std::string& content) {
+        const std::string summed = kind + content;
+        return big_endian(static_cast<std::uint32_t>(content.size())) + summed + big_endian(crc(summed));
+    }
+
+    int width_;
+    int height_;
+    std::uint64_t line_;
+    std::uint64_t blocks_;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> sums_;
+};
+
+std::unique_ptr<image_format> format_of(const options& options) {
+    const std::string end = std::filesystem::path(options.output).extension();
+    if (end == ".png") {
+        return std::make_unique<png>(options);
+    }
+    return std::make_unique<ppm>(options);
+}
+
 /// Draws all rows into the file; returns the checksum over the rows' checksums, in order.
-std::uint64_t draw(const options& options, const new_file& file, std::uint64_t header_size) {
+std::uint64_t draw(const options& options, const new_file& file, image_format& format) {
+    const std::uint64_t header_size = format.header().size();
     std::vector<std::uint64_t> checksums(static_cast<std::size_t>(options.height));
     std::atomic<int> next_row{0};
     std::atomic<int> rows_done{0};
@@ -188,7 +336,7 @@ std::uint64_t draw(const options& options, const new_file& file, std::uint64_t h
             for (int row = next_row++; row < options.height; row = next_row++) {
                 jobber::throw_if_cancelled();
                 const std::string pixels = draw_row(options, row);
-                file.write(pixels, header_size + static_cast<std::uint64_t>(row) * pixels.size());
+                file.write(format.row(pixels, row), header_size + static_cast<std::uint64_t>(row) * format.row_size());
                 checksums[static_cast<std::size_t>(row)] = checksum(pixels);
                 const int done = ++rows_done;
                 jobber::progress(100.0 * done / options.height,
@@ -226,18 +374,22 @@ int main(int argc, char** argv) {
         const options options = read_options();
         jobber::throw_if_cancelled();
 
-        const std::string header =
-            "P6\n" + std::to_string(options.width) + " " + std::to_string(options.height) + "\n255\n";
+        const std::unique_ptr<image_format> format = format_of(options);
+        const std::string header = format->header();
         new_file file(options.output);
         file.write(header, 0);
-        const std::uint64_t sum = draw(options, file, header.size());
+        const std::uint64_t sum = draw(options, file, *format);
+        file.write(format->trailer(), header.size() + static_cast<std::uint64_t>(options.height) * format->row_size());
         file.finish();
 
         char hex[17];
         std::snprintf(hex, sizeof hex, "%016" PRIx64, sum);
         const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+        // What is kept with the job is found by its name: the directory goes.
+        const std::filesystem::path path = std::filesystem::absolute(options.output);
+        const bool is_kept = !jobber::output_dir().empty() && path.parent_path() == jobber::output_dir();
         jobber::result(jobber::json::object({
-            {"path", std::filesystem::absolute(options.output).string()},
+            {is_kept ? "file" : "path", is_kept ? path.filename().string() : path.string()},
             {"width", options.width},
             {"height", options.height},
             {"iterations", options.iterations},

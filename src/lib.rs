@@ -5,6 +5,7 @@ pub mod domain;
 
 // In: from a shell or over HTTP, into the queue.
 pub mod api;
+pub mod artifacts;
 pub mod cli;
 pub mod client;
 pub mod queue;

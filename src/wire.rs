@@ -3,6 +3,7 @@
 mod binaries;
 mod events;
 pub mod failures;
+mod files;
 mod flows;
 mod groups;
 mod health;
@@ -19,6 +20,7 @@ mod session;
 
 pub use binaries::{BinaryListing, BinaryView, BuildView};
 pub use events::{JobEventView, LogEvent};
+pub use files::{FilesNote, InputView, JobFile, JobFiles};
 pub use flows::{FlowJob, SubmittedFlow};
 pub use groups::{GroupResult, GroupView, name_of_key};
 pub use health::{

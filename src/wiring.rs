@@ -1,5 +1,6 @@
 //! From configuration to ports: the only room that names adapters.
 
+mod artifacts;
 mod queue;
 
 use std::io;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio_util::task::TaskTracker;
 
+use crate::artifacts::ArtifactStore;
 use crate::config::{Config, EmbedderConfig, QueueUrl, StoreUrl};
 use crate::domain::Clock;
 use crate::events::embedded::EmbeddedLog;
@@ -29,6 +31,8 @@ use crate::sqlite::Sqlite;
 use crate::store::couchbase::{CouchbaseSettings, CouchbaseStore};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{History, Projection, StoreErrorKind};
+pub use artifacts::ask_artifacts;
+use artifacts::open_artifacts;
 use queue::{QueuePorts, log_name, open_queue, redis_settings};
 pub use queue::{check_queue_names, forget_queue};
 
@@ -58,6 +62,8 @@ pub struct ServerPorts {
     pub embedder: Arc<dyn Embedder>,
     /// Holds notices until they are delivered.
     pub outbox: Outbox,
+    /// Keeps the files of jobs.
+    pub artifacts: Arc<dyn ArtifactStore>,
     /// The database of this machine, which every process has.
     pub database: Sqlite,
 }
@@ -72,6 +78,8 @@ pub struct WorkerPorts {
     pub cache: Arc<dyn ErrorCache>,
     /// Turns texts of errors into vectors.
     pub embedder: Arc<dyn Embedder>,
+    /// Keeps the files of jobs.
+    pub artifacts: Arc<dyn ArtifactStore>,
     /// Tells whether queue and event log answer.
     pub liveness: Liveness,
     /// The database of this machine, which every process has.
@@ -184,6 +192,7 @@ struct Common {
     queue: QueuePorts,
     shared: Shared,
     embedder: Arc<dyn Embedder>,
+    artifacts: Arc<dyn ArtifactStore>,
 }
 
 impl Common {
@@ -193,7 +202,7 @@ impl Common {
         let queue = open_queue(config, &database, clock, tasks).await?;
         let shared = open_shared(config, &database, tasks).await?;
         let embedder = open_embedder(&config.embedder, Some(&shared.cache), clock)?;
-        Ok(Self { database, queue, shared, embedder })
+        Ok(Self { database, queue, shared, embedder, artifacts: open_artifacts(config)? })
     }
 
     fn for_worker(&self) -> WorkerPorts {
@@ -202,13 +211,14 @@ impl Common {
             sink: self.shared.sink.clone(),
             cache: self.shared.cache.clone(),
             embedder: self.embedder.clone(),
+            artifacts: self.artifacts.clone(),
             liveness: Liveness::of(&self.queue.queue, &self.shared.sink),
             database: self.database.clone(),
         }
     }
 
     async fn for_server(self, config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<ServerPorts> {
-        let Self { database, queue, shared, embedder } = self;
+        let Self { database, queue, shared, embedder, artifacts } = self;
         let QueuePorts { queue, operator, scheduler, change_feed, jobs: _ } = queue;
         let Shared { sink, source, cache, embedded, log } = shared;
         let dimension = Some(embedder.dimension());
@@ -242,6 +252,7 @@ impl Common {
             cache,
             embedder,
             outbox: Outbox::open(database.clone()).await?,
+            artifacts,
             database,
         })
     }

@@ -969,6 +969,9 @@ inline void result(const json& value) {
     detail::write_line(line);
 }
 
+/// The directory for the files that Jobber keeps with the job; empty outside Jobber.
+inline std::string output_dir() { return detail::variable("JOBBER_OUTPUT_DIR"); }
+
 /// Says why the job fails: to JOBBER_ERROR_FILE, whose content becomes the attempt's error text, and to stderr. The
 /// last call counts. It doesn't end the job; `fail` does both.
 inline void error_text(std::string_view text) {

@@ -173,6 +173,12 @@ verdict "the checksum, too" test "$(grep -o '"checksum":"[0-9a-f]*"' out)" = "$f
 JOBBER_JOB_ID=id/7 TMPDIR=$work/images job mandelbrot --width 8 --height 8
 ends 0 "mandelbrot without an output"
 has out "\"path\":\"$work/images/mandelbrot-id_7.ppm\""
+mkdir kept
+JOBBER_OUTPUT_DIR=$work/kept job mandelbrot --width 160 --height 120 --iterations 200
+ends 0 "mandelbrot with an output directory"
+has out '"file":"mandelbrot.png"'
+verdict "the checksum is that of the other images" test "$(grep -o '"checksum":"[0-9a-f]*"' out)" = "$first"
+verdict "a PNG as large as uncompressed rows make it" size_is kept/mandelbrot.png $((33 + 14 + 120 * (160 * 3 + 1 + 17) + 21 + 12))
 verdict "only finished images are there" test "$(ls images | tr '\n' ' ')" = "a.ppm b.ppm mandelbrot-id_7.ppm "
 job mandelbrot --width 0
 ends 64 "mandelbrot with a width of 0"

@@ -6,8 +6,8 @@
 //!
 //! | route | what a viewer does not get |
 //! |---|---|
-//! | `/api/v1/jobs/{id}` | `arguments`, `data`, `result`, and of each attempt `stdout`, `stderr`, `result`, the registers of a crash |
-//! | `/api/v1/jobs/{id}/logs`, `.../stdout`, `.../stderr` | everything: 403 `hidden` |
+//! | `/api/v1/jobs/{id}` | `arguments`, `data`, `result`, and of each attempt `stdout`, `stderr`, `result`, `files`, the registers of a crash |
+//! | `/api/v1/jobs/{id}/logs`, `.../stdout`, `.../stderr`, `.../files` | everything: 403 `hidden` |
 //! | `/api/v1/schedules`, `/api/v1/schedules/{id}` | `arguments` and `data` of the job |
 //! | `/api/v1/groups/{group}/results` | `result` of each line |
 //! | every other route that answers with JSON | fields of these names, at any depth |
@@ -29,7 +29,7 @@ use crate::domain::Timestamp;
 use crate::wire::{Access, Session, SignedInBy};
 
 /// The fields that hold what a job is given and what it writes.
-const HIDDEN: [&str; 6] = ["arguments", "data", "result", "stdout", "stderr", "registers"];
+const HIDDEN: [&str; 7] = ["arguments", "data", "result", "stdout", "stderr", "files", "registers"];
 /// What a viewer may send though it is no GET: it changes nothing.
 const TRIALS: [&str; 2] = ["/api/v1/categories:test", "/api/v1/categories:calibrate"];
 
@@ -172,8 +172,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Whether a path gives what a job has written.
 fn is_output(path: &str) -> bool {
-    let below = path.strip_prefix("/api/v1/jobs/").and_then(|rest| rest.rsplit_once('/'));
-    below.is_some_and(|(_, last)| matches!(last, "logs" | "stdout" | "stderr"))
+    let below = path.strip_prefix("/api/v1/jobs/").and_then(|rest| rest.split_once('/'));
+    below.is_some_and(|(_, below)| {
+        let last = below.rsplit('/').next();
+        matches!(last, Some("logs" | "stdout" | "stderr")) || below.split('/').any(|part| part == "files")
+    })
 }
 
 /// Takes the hidden fields out, at any depth.

@@ -18,11 +18,13 @@ mod events;
 mod explain;
 mod failures;
 mod feed;
+mod files;
 mod flows;
 mod groups;
 mod handshake;
 mod health;
 mod host;
+mod inputs;
 mod jobs;
 mod logs;
 mod metrics;
@@ -84,6 +86,10 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs/{id}/logs", get(logs::stream))
         .route("/api/v1/jobs/{id}/attempts/{n}/stdout", get(logs::stdout))
         .route("/api/v1/jobs/{id}/attempts/{n}/stderr", get(logs::stderr))
+        .route("/api/v1/jobs/{id}/files", get(files::list))
+        .route("/api/v1/jobs/{id}/files/{*path}", get(files::download))
+        .route("/api/v1/jobs/{id}/attempts/{n}/files/{*path}", get(files::download))
+        .route("/api/v1/inputs/{sha256}", get(inputs::show).put(inputs::put))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
         .route("/api/v1/jobs:cancel", post(jobs::cancel_many))
         .route("/api/v1/jobs:retry", post(jobs::retry_many))

@@ -33,10 +33,13 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
             cause = error.cause().map(str::to_owned);
             METRICS.http.refused(error.code());
-            let kept = response.headers().get(header::ALLOW).cloned();
+            let kept =
+                [header::ALLOW, header::CONTENT_RANGE].map(|name| (response.headers().get(&name).cloned(), name));
             response = error.render(&id, original);
-            if let Some(allow) = kept {
-                response.headers_mut().insert(header::ALLOW, allow);
+            for (value, name) in kept {
+                if let Some(value) = value {
+                    response.headers_mut().insert(name, value);
+                }
             }
         }
         if let Ok(value) = HeaderValue::from_str(&id) {

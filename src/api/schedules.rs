@@ -81,6 +81,9 @@ async fn template(api: &Arc<Api>, job: SubmitJob) -> Result<Template, ApiError> 
     if job.id.is_some() {
         return Err(wrong("job/id", "must be absent: each job of a schedule gets an id of its own"));
     }
+    if !job.inputs.is_empty() {
+        return Err(wrong("job/inputs", "must be absent: an input is kept for jobs, not for schedules"));
+    }
     let checked = submit::check(api, vec![job], |_| "/job".to_owned()).await?.remove(0);
     Template::of(checked).map_err(|InvalidJob { field, problem }| wrong(&format!("job/{field}"), problem))
 }

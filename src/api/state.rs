@@ -20,6 +20,7 @@ use super::problem::ApiError;
 use super::snapshots::Overviews;
 use super::throughput::Throughput;
 use super::wrong_sign_ins::WrongSignIns;
+use crate::artifacts::ArtifactStore;
 use crate::domain::{Clock, JobName, JobOptions, QueueName};
 use crate::events::{EventSink, EventSource, LogSpan};
 use crate::metrics::{Exposition, ExpositionSettings};
@@ -130,6 +131,10 @@ pub struct ApiSettings {
     pub category_preview: CategoryPreview,
     /// The directory from which the page's files are read, in place of those that are compiled in.
     pub ui_dir: Option<PathBuf>,
+    /// The store of the files of jobs. `None` for none.
+    pub artifacts: Option<Arc<dyn ArtifactStore>>,
+    /// The largest input of a job that is taken, in bytes.
+    pub max_input_bytes: u64,
     /// Makes the spans of requests that submit jobs.
     pub traces: Traces,
     /// Jobber's version, for `/healthz`.
@@ -163,6 +168,8 @@ impl Default for ApiSettings {
             list_binaries: None,
             category_preview: CategoryPreview::default(),
             ui_dir: None,
+            artifacts: None,
+            max_input_bytes: 1 << 30,
             traces: Traces::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             exposition: Arc::new(Exposition::new(ExpositionSettings::default())),

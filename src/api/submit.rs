@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::body::{Json, Object};
+use super::inputs;
 use super::problem::ApiError;
 use super::query;
 use super::state::{Api, BinaryProblem};
@@ -97,7 +98,12 @@ pub(super) async fn check(
     let mut errors = Vec::new();
     let names = jobs.iter().filter_map(|job| JobName::parse(&job.name).ok());
     let problems = binary_problems(api, names).await;
-    for (i, job) in jobs.into_iter().enumerate() {
+    for (i, mut job) in jobs.into_iter().enumerate() {
+        let missing = inputs::find(api, &mut job, &place(i)).await?;
+        if !missing.is_empty() {
+            errors.extend(missing);
+            continue;
+        }
         if job.array.is_some() {
             let detail = "is for `POST /api/v1/jobs` alone: an array is a request of its own".to_owned();
             errors.push(FieldProblem { pointer: format!("{}/array", place(i)), detail });

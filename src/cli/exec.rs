@@ -154,6 +154,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         attempt: AttemptNumber(1),
         results_before: serde_json::Map::new(),
         start_log: None,
+        inputs: None,
         trace: None,
         body,
         job,

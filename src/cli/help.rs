@@ -11,7 +11,7 @@ use super::{CliError, Console, Exit, topics};
 /// The commands by what people want to do. One that is in no group stands in the last.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Run jobs", &["dev", "new", "run", "submit", "wait", "exec", "schedule"]),
-    ("Look", &["list", "show", "logs", "top", "ui", "group", "worker", "binaries"]),
+    ("Look", &["list", "show", "logs", "files", "top", "ui", "group", "worker", "binaries"]),
     ("Act", &["cancel", "retry", "promote", "remove", "queue"]),
     ("Understand", &["explain", "crash", "failures", "similar", "category", "stats", "help"]),
     (

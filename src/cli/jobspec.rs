@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
+use super::inputs::InputArg;
 use super::reference::{self, Purpose};
 use super::values::{parse_backoff, parse_dedup, parse_duration};
 use super::{CliError, complete};
@@ -53,6 +54,9 @@ pub(crate) struct JobFlags {
     /// Not before these jobs have completed; if one of them fails, so does this one
     #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = JobId::parse, add = complete::jobs())]
     pub(super) after: Vec<JobId>,
+    /// A file that the job finds in $JOBBER_INPUT_DIR, under its own name or this one (repeatable)
+    #[arg(long = "input", value_name = "FILE[=NAME]", value_parser = InputArg::parse)]
+    pub(super) inputs: Vec<InputArg>,
 }
 
 impl JobFlags {

@@ -110,7 +110,7 @@ async fn save(
     let mut out = fs_err::File::create(file).map_err(unwritten)?;
     let mut bytes = 0;
     loop {
-        match output.next().await {
+        match output.bytes.next().await {
             Ok(Some(piece)) => {
                 out.write_all(&piece).map_err(unwritten)?;
                 bytes += piece.len() as u64;

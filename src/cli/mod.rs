@@ -18,11 +18,13 @@ pub mod exec;
 mod exit;
 mod explain;
 mod failures;
+mod files;
 mod follow;
 mod grid;
 mod group;
 mod health;
 mod help;
+mod inputs;
 mod jobspec;
 mod list;
 mod logs;
@@ -218,6 +220,9 @@ pub enum ClientCommand {
     Crash(crash::CrashArgs),
     /// Print what a job writes
     Logs(logs::LogsArgs),
+    /// List and get the files that a job has left
+    #[command(subcommand)]
+    Files(files::FilesCommand),
     /// Wait until jobs have ended and exit with their code
     Wait(wait::WaitArgs),
     /// Stop jobs, running or not
@@ -345,6 +350,7 @@ async fn dispatch(command: ClientCommand, globals: &Globals, console: &mut Conso
         ClientCommand::Show(args) => show::show(&args, &client, console).await,
         ClientCommand::Crash(args) => crash::crash(&args, &client, console).await,
         ClientCommand::Logs(args) => logs::logs(&args, &client, console).await,
+        ClientCommand::Files(command) => files::files(&command, &client, console).await,
         ClientCommand::Wait(args) => wait::wait(&args, &client, console).await,
         ClientCommand::Cancel(args) => act::cancel(args, &client, console).await,
         ClientCommand::Retry(args) => act::retry(args, &client, console).await,

@@ -253,6 +253,10 @@ fn act(acted: ScheduleActed, console: &mut Console) -> Result<(), CliError> {
 }
 
 fn wanted(args: AddArgs) -> Result<PutSchedule, CliError> {
+    if !args.flags.inputs.is_empty() {
+        let why = "--input is for single jobs: an input is kept for as long as jobs use it, which a schedule does not";
+        return Err(CliError::Usage(why.to_owned()));
+    }
     let data = args.flags.read_data()?;
     let job = SubmitJob { name: args.name.to_string(), arguments: args.arguments, ..SubmitJob::default() };
     Ok(PutSchedule {

@@ -49,6 +49,10 @@ impl View for JobView {
         out.optional("result", self.result.as_ref().map(|result| first_line(&result.to_string(), 200)));
         out.optional("build", builds(&self.attempts));
         out.optional("regression", self.regression.as_ref().map(|regression| regression.says.as_str()));
+        let inputs: Vec<_> = self.options.inputs.iter().map(|input| input.name.as_str()).collect();
+        out.optional("inputs", (!inputs.is_empty()).then(|| inputs.join(", ")));
+        let files: usize = self.attempts.iter().filter_map(|it| Some(it.report.as_ref()?.files.len())).sum();
+        out.optional("files", (files > 0).then(|| format!("{files} (jobber files ls {})", self.id)));
         out.field("limits", limits(self));
         out.optional("incomplete", self.incomplete.as_deref());
         if !self.attempts.is_empty() {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::follow::follow;
 use super::jobspec::{JobFlags, read_text};
 use super::view::{Column, Table, View, json_line};
-use super::{CliError, Console, Exit, complete, wait};
+use super::{CliError, Console, Exit, complete, inputs, wait};
 use crate::client::Client;
 use crate::domain::{ArraySpec, Clock, GroupName, JobId, JobName};
 use crate::wire::{JobView, MOST_JOBS, SubmitJob, SubmitJobs, Submitted, SubmittedArray, name_of_key};
@@ -209,6 +209,8 @@ pub(super) async fn submit(mut args: SubmitArgs, client: &Client, console: &mut 
         ..SubmitJob::default()
     };
     let mut one = args.flags.fill(open, args.flags.read_data()?.as_ref(), &clock);
+    let inputs = inputs::upload(&args.flags.inputs, client, console).await?;
+    one.inputs.clone_from(&inputs);
     let key = args.idempotency_key.as_deref();
     one.array = args.array.clone();
     if one.array.is_some() && one.id.is_none() && key.is_none() {
@@ -229,6 +231,9 @@ pub(super) async fn submit(mut args: SubmitArgs, client: &Client, console: &mut 
         }
         Some(jobs) if jobs.is_empty() => Err(CliError::Usage("there are no jobs in the input".to_owned())),
         Some(mut jobs) => {
+            for job in jobs.iter_mut().filter(|job| job.inputs.is_empty()) {
+                job.inputs.clone_from(&inputs);
+            }
             let group = group_all(&mut jobs, key)?;
             if let Some(group) = &group {
                 console.note(&format!("group {group}"));

@@ -1,10 +1,13 @@
 //! The client of the HTTP API: a typed method for every route of `/api/v1`. No other module uses `reqwest`.
 
+mod download;
 mod error;
 mod failures;
 #[cfg(test)]
 pub(crate) mod fake;
+mod files;
 mod groups;
+mod inputs;
 mod logs;
 mod notices;
 mod output;
@@ -25,6 +28,7 @@ use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing,
     JobSelection, JobView, Listing, Overview, QueueView, ResolvedJobs, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
 };
+pub use download::Download;
 pub use error::{ClientError, ClientErrorKind};
 pub use failures::StatsQuery;
 pub use groups::GroupResults;

@@ -1,21 +1,17 @@
 //! Downloads what an attempt has written.
 
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use reqwest::{Method, header};
+use reqwest::Method;
 
 use super::transport::encode;
-use super::{Client, ClientError};
+use super::{Client, ClientError, Download};
 use crate::domain::{JobId, Stream};
 
 /// One stream of one attempt, as it is received.
 pub struct AttemptOutput {
     /// Whether it is all that the attempt has written to the stream by now, not only the tail that history keeps.
     pub is_whole: bool,
-    client: Client,
-    /// How many bytes are still to come; `None` when the server did not tell.
-    left: Option<u64>,
-    body: BoxStream<'static, Result<Vec<u8>, ClientError>>,
+    /// Its bytes.
+    pub bytes: Download,
 }
 
 impl Client {
@@ -36,30 +32,6 @@ impl Client {
             Some("tail") => false,
             _ => return Err(self.no_jobber("it sent no output of an attempt")),
         };
-        let length = response.headers().get(header::CONTENT_LENGTH);
-        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let client = self.clone();
-        let pieces = response.bytes_stream();
-        let body = pieces.map(move |piece| piece.map(Into::into).map_err(|e| client.lost(e))).boxed();
-        Ok(AttemptOutput { is_whole, client: self.clone(), left, body })
-    }
-}
-
-impl AttemptOutput {
-    /// Returns the next bytes; `None` when all have come.
-    ///
-    /// # Errors
-    /// When the connection ends before that.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        match self.body.next().await.transpose()? {
-            Some(piece) => {
-                self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
-                Ok(Some(piece))
-            }
-            None if self.left.is_some_and(|left| left > 0) => {
-                Err(self.client.no_jobber("it closed the connection before all output had come"))
-            }
-            None => Ok(None),
-        }
+        Ok(AttemptOutput { is_whole, bytes: Download::new(self, response) })
     }
 }

@@ -52,7 +52,8 @@ fn rules(layers: &Layers, section: &str, base: &HostRules) -> Result<HostRules, 
 /// configuration itself, and those of tokens and keys.
 pub(super) fn secret_paths(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
     let mut paths: Vec<PathBuf> = layers.files.clone();
-    for key in ["data_dir", "serve.token_file", "serve.view_token_file", "serve.tls_key"] {
+    for key in ["data_dir", "serve.token_file", "serve.view_token_file", "serve.tls_key", super::artifacts::SECRET_FILE]
+    {
         paths.extend(layers.get(key, super::path)?);
     }
     Ok(paths)

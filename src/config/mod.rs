@@ -1,5 +1,6 @@
 //! Reads the configuration from its layers and checks it. Every error names the place, the key and what is allowed.
 
+mod artifacts;
 mod couchbase;
 mod embedder;
 pub mod env;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use artifacts::{ArtifactsConfig, ArtifactsUrl};
 pub use couchbase::CouchbaseUrl;
 pub use embedder::{EmbedderConfig, EndpointConfig};
 pub use example::example;
@@ -53,6 +55,7 @@ pub struct Config {
     pub failures_threshold: Option<f32>,
     pub failures_seed: Seed,
     pub embedder: EmbedderConfig,
+    pub artifacts: ArtifactsConfig,
     pub worker: WorkerConfig,
     /// Whether metrics are shown by BullMQ's names, too.
     pub bullmq_names: bool,
@@ -236,6 +239,7 @@ fn check(layers: &Layers) -> Result<Config, ConfigError> {
             one_of(t, &known, "library, original or none")
         })?,
         embedder: embedder::embedder(layers)?,
+        artifacts: artifacts::artifacts(layers)?,
         worker,
         bullmq_names: must(layers, "metrics.bullmq_names", boolean)?,
         defaults,

@@ -1,5 +1,8 @@
 //! The table of all settings. The file's keys, the variables, the errors and `config.example.toml` follow from it.
 
+mod artifacts;
+mod host;
+
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
@@ -29,8 +32,10 @@ const fn setting(
 
 /// All settings, in the order of the example file: the defaults of run options come last.
 pub(super) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+    let defaults = OWN.iter().position(|s| s.key.starts_with("defaults.")).expect("there are defaults");
     let run_options = RunOption::ALL.iter().map(setting_of);
-    OWN.iter().cloned().chain(run_options).collect()
+    let (before, defaults) = OWN.split_at(defaults);
+    before.iter().chain(artifacts::SETTINGS).chain(defaults).chain(host::SETTINGS).cloned().chain(run_options).collect()
 });
 
 /// The settings that are no defaults of run options.
@@ -436,45 +441,6 @@ const OWN: &[Setting] = &[
         &["JOBBER_BACKOFF_JITTER"],
         "0.0",
         "The part of the wait that is left to chance, 0 to 1.",
-    ),
-    // Of the host: no submitter can set them.
-    setting(
-        "defaults.crash_report",
-        &["JOBBER_CRASH_REPORT"],
-        "true",
-        "Whether a crash of the job's process leaves a report: true, false, or \"tree\" for the processes that it starts, too.",
-    ),
-    setting(
-        "defaults.sandbox",
-        &["JOBBER_SANDBOX"],
-        r#""off""#,
-        "What jobs may touch: off (what the worker's user may), basic (no processes of others, nothing that no batch job\n\
-         needs), or strict (besides no files but the system's, its scratch directory, and those below).",
-    ),
-    setting(
-        "defaults.network",
-        &["JOBBER_SANDBOX_NETWORK"],
-        "true",
-        "Whether jobs may use the network. false needs sandbox = \"basic\" or \"strict\".",
-    ),
-    setting(
-        "defaults.sandbox_read",
-        &["JOBBER_SANDBOX_READ"],
-        "[]",
-        "What strict lets jobs read besides, such as [\"/srv/models\"]: absolute paths, with all below them.",
-    ),
-    setting(
-        "defaults.sandbox_write",
-        &["JOBBER_SANDBOX_WRITE"],
-        "[]",
-        "What strict lets jobs read and change besides, such as [\"/srv/results\", \"/dev/shm\"].",
-    ),
-    setting(
-        "defaults.sandbox_unsupported",
-        &["JOBBER_SANDBOX_UNSUPPORTED"],
-        r#""refuse""#,
-        "Where the kernel can't do all that a sandbox says (`jobber doctor` tells): refuse (jobs that need it are not run\n\
-         there), or best_effort (they run under what can be had).",
     ),
 ];
 

@@ -3,6 +3,7 @@
 //! Nothing here changes the host, and everything works whether a server runs or not. Each check looks, then judges;
 //! where the judgement is more than a comparison it is a function of its own, so that it can be tested on any host.
 
+pub mod artifacts;
 mod certificate;
 mod cpus;
 mod database;

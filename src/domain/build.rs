@@ -65,7 +65,8 @@ impl fmt::Display for BuildDigest {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// These bytes in small hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::files::{MOST_INPUTS, trouble_of_inputs};
 use super::time::{self, millis};
-use super::{Backoff, GroupName, JobId, QueueName, notation};
+use super::{Backoff, GroupName, InputFile, JobId, QueueName, notation};
 
 /// Gives the table of run options to another macro.
 ///
@@ -164,6 +165,9 @@ macro_rules! define_options {
             /// Not before these jobs have completed; when one of them fails, so does this one. A delay counts from then on.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             pub after: Vec<JobId>,
+            /// What it finds in `$JOBBER_INPUT_DIR`, at most 100 files.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub inputs: Vec<InputFile>,
         }
 
         impl Default for JobOptions {
@@ -181,6 +185,7 @@ macro_rules! define_options {
                     $($field: None,)*
                     deduplication: None,
                     after: Vec::new(),
+                    inputs: Vec::new(),
                 }
             }
         }
@@ -289,6 +294,12 @@ impl JobOptions {
             let is_key = (1..=256).contains(&key.len()) && !key.contains('\0');
             range("deduplication/key", is_key, "1 to 256 bytes without NUL")?;
             range("deduplication/ttl_ms", ttl.is_none_or(|t| short(t) && !t.is_zero()), "1 ms to ten years")?;
+        }
+        if self.inputs.len() > MOST_INPUTS {
+            return Err(InvalidJob::new("inputs", format!("must be at most {MOST_INPUTS} files")));
+        }
+        if let Some((i, problem)) = trouble_of_inputs(&self.inputs) {
+            return Err(InvalidJob::new(format!("inputs/{i}/name"), problem));
         }
         self.check_after(id)
     }

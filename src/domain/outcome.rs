@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Crash, FileBuild, Timestamp, from_text, time::millis, to_text};
+use super::{Crash, FileBuild, KeptFile, Timestamp, from_text, time::millis, to_text};
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -289,6 +289,12 @@ pub struct AttemptReport {
     #[schema(value_type = Option<u64>)]
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub stopping_ms: Option<std::time::Duration>,
+    /// The files that it left and that are kept, in order of name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<KeptFile>,
+    /// Which files that it left are not kept, and why. `None` when all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_note: Option<String>,
     /// The id of its process, for the attempt's span: known to its worker alone, and not recorded.
     #[serde(skip)]
     pub pid: Option<u32>,
@@ -326,6 +332,8 @@ impl AttemptReport {
             result: None,
             crash: None,
             stopping_ms: None,
+            files: Vec::new(),
+            files_note: None,
             pid: None,
             signals: Vec::new(),
         }

@@ -11,6 +11,7 @@
 
 pub mod bodies;
 mod compare;
+pub mod files;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -197,7 +198,7 @@ impl Reconciler {
         let ids: Vec<_> = known.iter().map(|(id, _)| id.clone()).collect();
         let held = self.change_feed.entries(&ids).await?;
         // After the look at the queue: see `compare`.
-        self.catch_up().await?;
+        catch_up(&*self.source, &*self.history).await?;
         let mut missing: Vec<Event> = Vec::new();
         for ((id, case), held) in known.into_iter().zip(held) {
             for record in self.records(&id, &case.record, &held).await? {
@@ -246,20 +247,20 @@ impl Reconciler {
         }
         Ok(found)
     }
+}
 
-    /// Returns when history has been folded up to the present end of the log.
-    async fn catch_up(&self) -> Result<(), Interrupted> {
-        let last = self.source.span().await?.last;
-        let deadline = Instant::now() + CATCH_UP;
-        let mut waits = ReconnectBackoff::new(Duration::from_millis(5), Duration::from_millis(100));
-        while self.history.cursor().await? < last {
-            if Instant::now() >= deadline {
-                return Err(Interrupted::Behind);
-            }
-            tokio::time::sleep(waits.next_wait()).await;
+/// Returns when history has been folded up to the present end of the log.
+async fn catch_up(source: &dyn EventSource, history: &dyn History) -> Result<(), Interrupted> {
+    let last = source.span().await?.last;
+    let deadline = Instant::now() + CATCH_UP;
+    let mut waits = ReconnectBackoff::new(Duration::from_millis(5), Duration::from_millis(100));
+    while history.cursor().await? < last {
+        if Instant::now() >= deadline {
+            return Err(Interrupted::Behind);
         }
-        Ok(())
+        tokio::time::sleep(waits.next_wait()).await;
     }
+    Ok(())
 }
 
 /// The queue's id of a job whose id in history may be one that history made

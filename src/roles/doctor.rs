@@ -42,6 +42,8 @@ pub fn examine<'a>(sources: &'a Sources) -> LocalBoxFuture<'a, Vec<Finding>> {
             let facts = info.map(|info| RedisFacts::read(&info.info, info.save.as_deref(), info.times));
             findings.extend(doctor::redis::judge(&place, facts.as_ref().map_err(String::as_str)));
         }
+        let answer = wiring::ask_artifacts(&config).await;
+        findings.push(doctor::artifacts::judge(&config, &answer));
         findings
     })
 }

@@ -26,6 +26,7 @@ use crate::projector::{self, ProjectorOutputs, ProjectorSettings};
 use crate::queue::{Scheduler, WorkerInfo};
 use crate::reconciler::Reconciler;
 use crate::reconciler::bodies::BodyReconciler;
+use crate::reconciler::files::FileSweep;
 use crate::runner::{
     BinaryError, CpuSet, Divided, Guard, Runner, RunnerSettings, RunningGauge, Slots, binary, cpus as host_cpus,
 };
@@ -34,7 +35,7 @@ use crate::store::Retention;
 use crate::tls::{Certificate, Validity};
 use crate::traces::{TraceSettings, TracedQueue, Traces};
 use crate::wiring::{self, ServerPorts, WorkerPorts};
-use crate::worker::{Lifetime, Policies, Worker, WorkerSettings};
+use crate::worker::{FileKeeper, FileLimits, Lifetime, Policies, Worker, WorkerSettings};
 
 /// Where the API listens, and how.
 pub(super) struct ApiListener {
@@ -188,6 +189,8 @@ pub(super) fn start_api(
         certificate: listener.certificate,
         ui_dir: config.serve.ui_dir.clone(),
         notices: telemetry.notices.clone(),
+        artifacts: Some(ports.artifacts.clone()),
+        max_input_bytes: config.artifacts.max_input_bytes,
         ..ApiSettings::default()
     };
     settings.category_preview = CategoryPreview::new(ports.embedder.clone(), threshold(config));
@@ -306,6 +309,14 @@ pub(super) fn start_projector(
         clock: clock.clone(),
     };
     life.tasks.spawn(reconciler.run(errors_seen.lead.clone(), life.stop.clone()));
+    let files = FileSweep {
+        artifacts: ports.artifacts.clone(),
+        history: ports.history.clone(),
+        source: ports.source.clone(),
+        retention: settings.retention,
+        clock: clock.clone(),
+    };
+    life.tasks.spawn(files.run(errors_seen.lead.clone(), life.stop.clone()));
     let classifier = Classifier {
         history: ports.history.clone(),
         projection: ports.projection.clone(),
@@ -381,6 +392,11 @@ pub(super) fn build_worker(
     };
     let (rules, cache, embedder) = (config.policies.clone(), ports.cache.clone(), ports.embedder.clone());
     let policies = Policies::new(rules, cache, embedder, seeds(config.failures_seed), threshold(config));
+    let limits = FileLimits {
+        files: config.artifacts.max_files,
+        bytes: config.artifacts.max_bytes,
+        patience: config.artifacts.patience,
+    };
     let worker = Worker {
         source: ports.jobs.clone(),
         sink: ports.sink.clone(),
@@ -391,6 +407,8 @@ pub(super) fn build_worker(
         claiming: Arc::default(),
         health: Arc::default(),
         policies,
+        files: Some(Arc::new(FileKeeper::new(ports.artifacts.clone(), limits))),
+        artifacts: Some(ports.artifacts.clone()),
         guard: guard.presence(),
         traces: traces.clone(),
         settings: Arc::new(settings),

@@ -17,6 +17,7 @@ use super::guard::Presence;
 use super::limits::{Limits, Restraint};
 use super::order::{OutputSink, RunOrder, RunnerSettings, StopReason, StopSignal};
 use super::orphans::Orphans;
+use super::outputs::OutputDirectory;
 use super::pool::SpawnThreadState;
 use super::report;
 use super::sandbox::Sandboxes;
@@ -41,7 +42,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) environment: Environment,
     pub(super) binaries: Binaries,
-    pub(super) scratch: Scratch,
+    pub(super) scratch: Arc<Scratch>,
     /// The table in which the guard process finds the running attempts; `None` without a guard.
     pub(super) guard: Option<SharedPidTable>,
     /// Tells whether the guard process runs; `None` without a guard.
@@ -91,8 +92,11 @@ pub(super) fn run(
         let outcome = Outcome::SpawnError { reason: error.failure };
         Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
-    let (directory, mut cleared) = match shared.scratch.make() {
-        Ok(made) => (made.path.clone(), Cleared { made: Some(made), scratch: &shared.scratch }),
+    let (directory, output_dir, mut cleared) = match shared.scratch.make() {
+        Ok(made) => {
+            let paths = (made.path.clone(), made.output_path.clone());
+            (paths.0, paths.1, Cleared { made: Some(made), scratch: &shared.scratch })
+        }
         Err(error) => return refused(SpawnError::of_worker(error.to_string())),
     };
     let error_file = directory.join(ERROR_FILE);
@@ -101,8 +105,11 @@ pub(super) fn run(
         shared.settings.worker.as_str(),
         &slot,
         shared.settings.pin,
-        &error_file.to_string_lossy(),
+        [("JOBBER_ERROR_FILE", &error_file), ("JOBBER_OUTPUT_DIR", &output_dir)],
     );
+    if let Some(inputs) = &order.inputs {
+        variables.push(("JOBBER_INPUT_DIR".into(), inputs.path().to_string_lossy().into_owned()));
+    }
     if let Some(sandbox) = shared.sandboxes.of(&order.job.name)
         && sandbox.level() == SandboxLevel::Strict
     {
@@ -192,6 +199,10 @@ pub(super) fn run(
     report.peak_beside = peak_beside;
     report.beside_at_start = Some(beside_at_start);
     report.build = build.and_then(|build| build.at_end());
+    if let Some(directory) = cleared.made.take_if(|made| made.output().is_some()) {
+        // Who takes the files removes the directory.
+        sink.files(OutputDirectory::new(shared.scratch.clone(), directory));
+    }
     Ok(Some(report))
 }
 
@@ -338,10 +349,12 @@ fn spawn(
     let mut once_more = true;
     loop {
         let found = shared.binaries.find(&job.name).map_err(SpawnError::from)?;
+        let own = [&*work_dir.path, &*work_dir.output_path];
+        let inputs = order.inputs.as_ref().map(|inputs| inputs.path());
         let confinement = match shared
             .sandboxes
             .of(&job.name)
-            .map(|sandbox| sandbox.confine(&found.path, &work_dir.path, &mut work_dir.rules))
+            .map(|sandbox| sandbox.confine(&found.path, own, inputs, &mut work_dir.rules))
         {
             Some(Ok(confinement)) => Some(confinement),
             Some(Err(message)) => {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::cpus;
 use super::order::RunOrder;
@@ -83,8 +84,14 @@ impl Environment {
 pub(super) type Variable = (Cow<'static, str>, String);
 
 /// The variables that only this attempt gets. `pinned` tells whether the attempt is held to the CPUs of its slot.
-/// `error_file` is the file to which the job may write why it failed.
-pub(super) fn of_attempt(order: &RunOrder, worker: &str, slot: &Slot, pinned: bool, error_file: &str) -> Vec<Variable> {
+/// `places` are paths in its scratch directory, by the variables that name them.
+pub(super) fn of_attempt(
+    order: &RunOrder,
+    worker: &str,
+    slot: &Slot,
+    pinned: bool,
+    places: [(&'static str, &PathBuf); 2],
+) -> Vec<Variable> {
     let cores = slot.cpus().len().to_string();
     let mut own = vec![
         ("JOBBER_JOB_ID", order.job.id.to_string()),
@@ -93,9 +100,9 @@ pub(super) fn of_attempt(order: &RunOrder, worker: &str, slot: &Slot, pinned: bo
         ("JOBBER_MAX_ATTEMPTS", order.job.options.attempts.to_string()),
         ("JOBBER_CORES", cores.clone()),
         ("OMP_NUM_THREADS", cores),
-        ("JOBBER_ERROR_FILE", error_file.to_owned()),
         ("JOBBER_WORKER", worker.to_owned()),
     ];
+    own.extend(places.map(|(name, path)| (name, path.to_string_lossy().into_owned())));
     if pinned {
         own.push(("JOBBER_CPUS", cpus::join(slot.cpus())));
     }

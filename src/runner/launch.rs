@@ -647,8 +647,9 @@ mod tests {
                 let free: Vec<&str> = free.lines().collect();
                 assert_eq!(free[0], "Seccomp:\t0", "{way:?}");
                 assert_eq!(free[2..], ["mine", "reached the parent", "knowncould signal it"], "{way:?}");
-                let confinement =
-                    Box::leak(Box::new(sandbox.confine("/bin/sh".as_ref(), &scratch, &mut None).unwrap()));
+                let confinement = Box::leak(Box::new(
+                    sandbox.confine("/bin/sh".as_ref(), [&scratch, &scratch], None, &mut None).unwrap(),
+                ));
                 let confined = run(way, &script, |order| order.confinement = Some(confinement)).unwrap();
                 let lines: Vec<&str> = confined.lines().collect();
                 assert_eq!(lines, ["Seccomp:\t2", "CapEff:\t0000000000000000", "mine"], "{way:?}");

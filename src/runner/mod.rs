@@ -23,11 +23,13 @@ mod environment;
 mod exit;
 pub mod gauge;
 pub mod guard;
+mod inputs;
 mod launch;
 mod limits;
 mod memory;
 pub mod order;
 mod orphans;
+mod outputs;
 mod pool;
 mod procfs;
 mod ptrace;
@@ -58,8 +60,10 @@ pub use cpus::{CpuSet, CpuSetError};
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningAttempt, RunningGauge};
 pub use guard::{Guard, Presence, guarded_parent, run_guard};
+pub use inputs::InputDirectory;
 pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
+pub use outputs::{FoundFiles, OutputDirectory, OutputFile};
 pub use sandbox::{SandboxSupport, check as check_sandboxes};
 pub use slots::{Slot, Slots};
 
@@ -135,7 +139,9 @@ impl Runner {
                 &settings.set_environment,
             ),
             binaries: binary::Binaries::new(settings.jobs_dir.clone()),
-            scratch: scratch::Scratch::create(&settings.scratch_dir, &settings.worker).map_err(RunnerError::Scratch)?,
+            scratch: Arc::new(
+                scratch::Scratch::create(&settings.scratch_dir, &settings.worker).map_err(RunnerError::Scratch)?,
+            ),
             guard: guard.map(Guard::table),
             presence: guard.map(Guard::presence),
             limits: limits::Limits::detect(guard.map(Guard::table).as_ref()),
@@ -196,6 +202,14 @@ impl Runner {
         });
         thread.map_err(no_thread)?;
         answer.await.map_err(|_| RunnerError::Panicked)?.map_err(RunnerError::Impeded)
+    }
+
+    /// Makes a directory for the inputs of one attempt. Blocks.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn make_input_directory(&self) -> io::Result<InputDirectory> {
+        InputDirectory::make(self.shared.scratch.clone())
     }
 
     /// Whether there is no binary of this name that this machine could execute, though there is a jobs directory, or the

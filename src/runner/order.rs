@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::inputs::InputDirectory;
+use super::outputs::OutputDirectory;
 use crate::domain::{AttemptNumber, HostRulesByName, Job, JobBody, Progress, Stream, TraceContext, Validity, WorkerId};
 
 /// One attempt to run, with every limit decided.
@@ -31,6 +33,8 @@ pub struct RunOrder {
     pub start_log: Option<Arc<dyn StartLog>>,
     /// What the job is given: arguments, and data for its standard input.
     pub body: JobBody,
+    /// What it finds as its inputs.
+    pub inputs: Option<Arc<InputDirectory>>,
     /// The span that the job's own spans continue, for its environment (`TRACEPARENT`, `TRACESTATE`).
     pub trace: Option<TraceContext>,
 }
@@ -144,6 +148,10 @@ pub trait OutputSink: Send + Sync {
 
     /// There is no more output.
     fn end(&self) {}
+
+    /// The job has left files. Comes before the report, when nothing of the job runs any more. To drop them removes
+    /// them.
+    fn files(&self, _: OutputDirectory) {}
 
     /// Takes the progress that a `::progress` line of the job tells.
     fn progress(&self, progress: Progress);

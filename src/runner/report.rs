@@ -74,6 +74,8 @@ pub(super) fn report(
         result,
         crash,
         stopping_ms: observed.stopping,
+        files: Vec::new(),
+        files_note: None,
         pid: Some(observed.pid.as_raw_nonzero().get().unsigned_abs()),
         signals: observed
             .signals

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,6 +21,10 @@ use super::sandbox::KeptRules;
 use crate::domain::WorkerId;
 
 const PREFIX: &str = "jobber-";
+/// What stands behind the name of a working directory in that of its attempt's output directory, which lies beside it.
+const OUTPUT: &str = ".output";
+/// The same of an attempt's inputs.
+const INPUT: &str = ".input";
 
 /// A worker's own directory of scratch directories. If another program removes it, the worker makes it again.
 #[derive(Debug)]
@@ -47,14 +52,29 @@ pub(super) struct WorkDir {
     root: Arc<Root>,
     name: CString,
     pub(super) path: PathBuf,
-    directory: OwnedFd,
-    /// The metadata of the directory when it was made.
-    made: Stat,
+    made: Untouched,
+    /// The output directory: for the files that are kept.
+    pub(super) output_path: PathBuf,
+    output_name: CString,
+    output_made: Untouched,
     /// The rules of a sandbox that lets a job use it.
     pub(super) rules: Option<KeptRules>,
 }
 
-impl WorkDir {
+/// A directory that was just made, opened.
+#[derive(Debug)]
+struct Untouched {
+    directory: OwnedFd,
+    /// Its metadata then.
+    made: Stat,
+}
+
+impl Untouched {
+    fn open(at: impl AsFd, name: &CStr) -> rustix::io::Result<Self> {
+        let directory = open_directory(at, name)?;
+        Ok(Self { made: rustix::fs::fstat(&directory)?, directory })
+    }
+
     /// Whether no job has changed anything in it. The time of the last change tells; since that can
     /// be as coarse as a clock tick, a look inside confirms it.
     fn is_untouched(&self) -> bool {
@@ -76,6 +96,31 @@ impl WorkDir {
             }
         }
         true
+    }
+}
+
+impl WorkDir {
+    fn is_untouched(&self) -> bool {
+        self.made.is_untouched() && self.output_made.is_untouched()
+    }
+
+    /// Removes it with all that is in it.
+    fn remove(&self) -> rustix::io::Result<()> {
+        let root = &self.root.directory;
+        let remove = |name: &CStr| match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(()),
+            Err(_) => remove_tree(root, name),
+        };
+        remove(&self.name).and(remove(&self.output_name))
+    }
+
+    /// The directory in which the job has left files that are kept; `None` when it has left none. A job may have put
+    /// another directory in its place, but no link.
+    pub(super) fn output(&self) -> Option<OwnedFd> {
+        if self.output_made.is_untouched() {
+            return None;
+        }
+        open_directory(&self.root.directory, &*self.output_name).ok()
     }
 }
 
@@ -120,7 +165,8 @@ impl Scratch {
     pub(super) fn make(&self) -> io::Result<WorkDir> {
         while let Some(spare) = self.spares().pop() {
             // Another program that cleans up may have removed it.
-            if rustix::fs::fstat(&spare.directory).is_ok_and(|now| now.st_nlink > 0) {
+            let is_there = |it: &Untouched| rustix::fs::fstat(&it.directory).is_ok_and(|now| now.st_nlink > 0);
+            if is_there(&spare.made) && is_there(&spare.output_made) {
                 return Ok(spare);
             }
         }
@@ -133,6 +179,7 @@ impl Scratch {
             let root = self.root();
             let name = format!("{:x}", self.next.fetch_add(1, Ordering::Relaxed));
             let path = root.path.join(&name);
+            let output_name = format!("{name}{OUTPUT}");
             let name = CString::new(name).expect("hex digits hold no NUL");
             match rustix::fs::mkdirat(&root.directory, &name, Mode::RWXU) {
                 Ok(()) => {}
@@ -151,12 +198,43 @@ impl Scratch {
                 }
                 Err(error) => return Err(named(error, "couldn't make the scratch directory", &path)),
             }
-            let opened = open_directory(&root.directory, &*name).and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd)));
-            let (made, directory) = opened.map_err(|error| {
+            let output_path = root.path.join(&output_name);
+            let output_name = CString::new(output_name).expect("digits and letters hold no NUL");
+            let open = || {
+                let made = Untouched::open(&root.directory, &name)?;
+                // A worker of the same name before this one may have left one.
+                while let Err(error) = rustix::fs::mkdirat(&root.directory, &output_name, Mode::RWXU) {
+                    match error {
+                        Errno::EXIST => remove_tree(&root.directory, &output_name)?,
+                        error => return Err(error),
+                    }
+                }
+                Ok((made, Untouched::open(&root.directory, &output_name)?))
+            };
+            let (made, output_made) = open().map_err(|error| {
                 let _ = rustix::fs::unlinkat(&root.directory, &name, AtFlags::REMOVEDIR);
                 named(error, "couldn't open the scratch directory", &path)
             })?;
-            return Ok(WorkDir { root, name, path, directory, made, rules: None });
+            return Ok(WorkDir { root, name, path, made, output_path, output_name, output_made, rules: None });
+        }
+    }
+
+    /// A directory for the inputs of one attempt.
+    pub(super) fn make_input(&self) -> io::Result<PathBuf> {
+        let root = self.root();
+        let path = root.path.join(format!("{:x}{INPUT}", self.next.fetch_add(1, Ordering::Relaxed)));
+        let made = rustix::fs::mkdir(&path, Mode::RWXU);
+        made.map_err(|error| named(error, "couldn't make a directory for inputs", &path)).map(|()| path)
+    }
+
+    /// Removes it with all its files.
+    pub(super) fn remove_input(&self, path: &Path) {
+        let Some(name) = path.file_name().and_then(|name| CString::new(name.as_bytes()).ok()) else { return };
+        let root = self.root();
+        if path.parent() == Some(&*root.path)
+            && let Err(error) = remove_tree(&root.directory, &name)
+        {
+            tracing::warn!(path = %path.display(), %error, "couldn't remove a directory of inputs; remove it by hand");
         }
     }
 
@@ -171,10 +249,7 @@ impl Scratch {
             self.spares().push(dir);
             return;
         }
-        let root = &dir.root.directory;
-        if rustix::fs::unlinkat(root, &dir.name, AtFlags::REMOVEDIR).is_err()
-            && let Err(error) = remove_tree(root, &dir.name)
-        {
+        if let Err(error) = dir.remove() {
             tracing::warn!(path = %dir.path.display(), %error, "couldn't remove a scratch directory; remove it by hand");
         }
     }
@@ -210,7 +285,7 @@ impl Root {
 impl Drop for Scratch {
     fn drop(&mut self) {
         for spare in self.spares().drain(..) {
-            let _ = rustix::fs::unlinkat(&spare.root.directory, &spare.name, AtFlags::REMOVEDIR);
+            let _ = spare.remove();
         }
         // The attempts have removed their own directories; the next sweep removes what remains.
         let _ = rustix::fs::rmdir(&self.root().path);
@@ -240,7 +315,7 @@ fn named(error: Errno, what: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }
 
-fn open_directory(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -378,13 +453,32 @@ mod tests {
         fs_err::write(path.join("file"), "x").unwrap();
         scratch.remove(again);
         let fresh = scratch.make().unwrap();
-        assert!(fresh.path != path && entries(&scratch.root().path).len() == 1);
+        assert!(fresh.path != path && entries(&scratch.root().path).len() == 2);
         fs_err::set_permissions(&fresh.path, std::fs::Permissions::from_mode(0o777)).unwrap();
         scratch.remove(fresh);
         assert!(entries(&scratch.root().path).is_empty());
         scratch.remove(scratch.make().unwrap());
         drop(scratch);
         assert!(entries(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn files_in_the_output_directory_are_seen_whatever_the_job_did_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(dir.path(), &worker("w")).unwrap();
+        let work = scratch.make().unwrap();
+        assert!(work.output().is_none());
+        fs_err::write(work.output_path.join("file"), "x").unwrap();
+        assert!(work.output().is_some());
+        fs_err::remove_dir_all(&work.output_path).unwrap();
+        std::os::unix::fs::symlink("/", &work.output_path).unwrap();
+        assert!(work.output().is_none(), "no link is followed");
+        fs_err::remove_file(&work.output_path).unwrap();
+        fs_err::create_dir(&work.output_path).unwrap();
+        fs_err::write(work.output_path.join("file"), "x").unwrap();
+        assert!(work.output().is_some());
+        scratch.remove(work);
+        assert!(entries(&scratch.root().path).is_empty());
     }
 
     #[test]

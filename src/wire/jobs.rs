@@ -11,8 +11,8 @@ use super::JobSelection;
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
-    ArraySpec, Backoff, Deduplication, Fingerprint, GroupName, Job, JobId, JobName, JobOptions, JobState, NewJob,
-    Outcome, Progress, QueueName, RawJson, Timestamp, WorkerId, body,
+    ArraySpec, Backoff, Deduplication, Fingerprint, GroupName, InputFile, Job, JobId, JobName, JobOptions, JobState,
+    NewJob, Outcome, Progress, QueueName, RawJson, Timestamp, WorkerId, body,
 };
 use crate::stats::builds::Regression;
 use crate::store::{AttemptRecord, JobSummary};
@@ -63,6 +63,9 @@ macro_rules! define_submit_job {
             pub deduplication: Option<Deduplication>,
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             pub after: Vec<JobId>,
+            /// What it finds in `$JOBBER_INPUT_DIR`: contents that were uploaded.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub inputs: Vec<InputFile>,
         }
 
         impl SubmitJob {
@@ -81,6 +84,7 @@ macro_rules! define_submit_job {
                     $($field: self.$field,)*
                     deduplication: self.deduplication,
                     after: self.after,
+                    inputs: self.inputs,
                 };
                 options.fill_run_options(defaults);
                 NewJob { id: self.id, name: self.name, arguments: self.arguments, data: self.data, options }

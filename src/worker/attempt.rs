@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::WorkerContext;
+use super::files;
+use super::inputs::{self, Fetched};
 use super::lifetime::Permit;
 use super::output_publisher::OutputPublisher;
 use super::policies::lay_over;
@@ -20,7 +22,7 @@ use crate::failures::fingerprint;
 use crate::metrics::METRICS;
 use crate::queue::{Lease, LeaseLoss, Placing};
 use crate::reconnect::dice;
-use crate::runner::{RunOrder, RunnerError, Slot, SlotRequest, StartLog, StopHandle, StopReason};
+use crate::runner::{InputDirectory, RunOrder, RunnerError, Slot, SlotRequest, StartLog, StopHandle, StopReason};
 use crate::traces::AttemptTrace;
 
 /// Where an attempt gets its slot: it holds one, or takes the next free one in its turn.
@@ -51,6 +53,18 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease, permit: Permi
         },
     }
     let Some(_pass) = pass(&context, &lease).await else { return give_back(&context, lease, None).await };
+    let fetched = match inputs::fetch(&context, &lease).await {
+        Fetched::Ready(fetched) => fetched,
+        Fetched::NotNow(why) => {
+            tracing::warn!(job = %lease.job().id, why, "the inputs of a job can't be had; trying again later");
+            return put_off(&context, lease, None, inputs::PAUSE).await;
+        }
+        Fetched::Gone(why) => {
+            let outcome = Outcome::SpawnError { reason: SpawnFailure::NotFound };
+            return end_unstarted(&context, lease, outcome, &why).await;
+        }
+        Fetched::Interrupted => return give_back(&context, lease, None).await,
+    };
     let scale = limit_scale(&context, &lease).await;
     let request = context.placement.request(lease.job(), scale);
     let place = match context.worker.slots.try_acquire(request.clone()) {
@@ -64,7 +78,7 @@ pub(super) async fn run(context: Arc<WorkerContext>, lease: Lease, permit: Permi
     let spent = lease.attempts_finished().saturating_add(lease.crashes());
     let trace = context.worker.traces.attempt(lease.job(), lease.attempt(), spent, context.worker.clock.now());
     let report = match place {
-        Some(place) => supervise(&context, &lease, place, scale, &start, trace.context()).await,
+        Some(place) => supervise(&context, &lease, place, scale, fetched, &start, trace.context()).await,
         None => None,
     };
     let withdrawal = start.withdrawal();
@@ -194,6 +208,7 @@ async fn supervise(
     lease: &Lease,
     place: SlotSource,
     scale: LimitScale,
+    inputs: Option<Arc<InputDirectory>>,
     start: &Arc<Start>,
     trace: Option<&TraceContext>,
 ) -> Option<AttemptReport> {
@@ -210,17 +225,22 @@ async fn supervise(
         }
     };
     let sink = Arc::new(OutputPublisher::new(lease.publisher(), lease.attempt()));
-    let mut order =
-        RunOrder { start_log: Some(start.clone()), ..context.worker.settings.order(lease, scale, trace.cloned()) };
+    let mut order = RunOrder {
+        start_log: Some(start.clone()),
+        inputs,
+        ..context.worker.settings.order(lease, scale, trace.cloned())
+    };
     order.memory_bytes = order.memory_bytes.map(|limit| context.placement.memory_limit(limit));
     let runner = &context.worker.runner;
     let mut waits = matches!(place, SlotSource::InTurn(_));
     let mut attempt = match place {
         SlotSource::Slot(slot) => {
             start.begin();
-            runner.start(slot, order, signal, sink)
+            runner.start(slot, order, signal, sink.clone())
         }
-        SlotSource::InTurn(request) => runner.start_in_turn(&context.worker.slots, request, order, signal, sink),
+        SlotSource::InTurn(request) => {
+            runner.start_in_turn(&context.worker.slots, request, order, signal, sink.clone())
+        }
     };
     let mut told = false;
     let mut why = None;
@@ -274,6 +294,7 @@ async fn supervise(
     if report.usage.is_some() {
         context.worker.health.prove();
     }
+    files::keep(context, lease, sink.take_files(), &mut report).await;
     if matches!(report.outcome, Outcome::SpawnError { .. }) {
         METRICS.worker.could_not_spawn();
     }

@@ -11,8 +11,10 @@
 
 mod attempt;
 mod elsewhere;
+mod files;
 mod health;
 mod heartbeat;
+mod inputs;
 mod lifetime;
 mod output_publisher;
 mod placement;
@@ -31,6 +33,7 @@ use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::artifacts::ArtifactStore;
 use crate::domain::{
     Clock, Job, JobName, JobOptions, Labels, LimitScale, Needs, QueueName, QueueOrder, QueueShare, RetryPolicy,
     TraceContext, WorkerId,
@@ -41,6 +44,7 @@ use crate::reconnect::ReconnectBackoff;
 use crate::runner::{Presence, RunOrder, Runner, RunningGauge, Slots};
 use crate::traces::Traces;
 use elsewhere::Elsewhere;
+pub use files::{FileKeeper, FileLimits};
 pub use health::Health;
 pub use heartbeat::EVERY as HEARTBEAT;
 use lifetime::Allowance;
@@ -100,6 +104,7 @@ impl WorkerSettings {
             validity: lease.validity().cloned(),
             results_before: lease.results_before().clone(),
             start_log: None,
+            inputs: None,
             trace,
             body: lease.body().clone(),
             job: Arc::new(job),
@@ -178,6 +183,10 @@ pub struct Worker {
     pub guard: Presence,
     /// Whether the worker can start processes. While it can't, it takes no jobs.
     pub health: Arc<Health>,
+    /// Keeps the files of attempts. `None` where there is no store for them.
+    pub files: Option<Arc<FileKeeper>>,
+    /// Where the inputs of jobs are; likewise.
+    pub artifacts: Option<Arc<dyn ArtifactStore>>,
     /// Makes the spans of attempts.
     pub traces: Traces,
     /// The settings of this worker.

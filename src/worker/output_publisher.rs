@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::{AttemptNumber, Progress, Stream, unfinished};
 use crate::queue::{OutputChunk, Publisher};
-use crate::runner::OutputSink;
+use crate::runner::{OutputDirectory, OutputSink};
 
 /// How long a job's output waits at most while the queue does not take it. After that the output is
 /// lost until the queue takes some again: a job must not stand still because a follower can't see it.
@@ -18,6 +18,7 @@ pub(super) struct OutputPublisher {
     stdout: Mutex<Pieces>,
     stderr: Mutex<Pieces>,
     held_up: Mutex<HeldUp>,
+    files: Mutex<Option<OutputDirectory>>,
 }
 
 /// Whether the job's output has to wait for the queue.
@@ -30,7 +31,19 @@ enum HeldUp {
 
 impl OutputPublisher {
     pub(super) fn new(publisher: Publisher, attempt: AttemptNumber) -> Self {
-        Self { publisher, attempt, stdout: Mutex::default(), stderr: Mutex::default(), held_up: Mutex::new(HeldUp::No) }
+        Self {
+            publisher,
+            attempt,
+            stdout: Mutex::default(),
+            stderr: Mutex::default(),
+            held_up: Mutex::new(HeldUp::No),
+            files: Mutex::default(),
+        }
+    }
+
+    /// The files that the job has left, if it has left any.
+    pub(super) fn take_files(&self) -> Option<OutputDirectory> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn pieces(&self, stream: Stream) -> MutexGuard<'_, Pieces> {
@@ -76,6 +89,10 @@ impl OutputSink for OutputPublisher {
 
     fn progress(&self, progress: Progress) {
         self.publisher.progress(&progress);
+    }
+
+    fn files(&self, directory: OutputDirectory) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
     }
 
     fn end(&self) {

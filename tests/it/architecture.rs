@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["domain", "notices", "redis", "sqlite", "tls"]),
     ("events", &["domain"]),
     ("failures", &["domain"]),
+    ("artifacts", &["domain"]),
     ("queue", &["domain"]),
     ("store", &["domain", "events", "stats"]),
     ("queue::embedded", &["domain", "background", "metrics", "queue", "sqlite", "wake", "reconnect"]),
@@ -57,7 +58,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("notices::outbox", &["domain", "sqlite"]),
     ("wire", &["domain", "notices", "queue", "stats", "store"]),
-    ("worker", &["domain", "background", "metrics", "reconnect", "queue", "events", "failures", "runner", "traces"]),
+    (
+        "worker",
+        &[
+            "domain",
+            "artifacts",
+            "background",
+            "metrics",
+            "reconnect",
+            "queue",
+            "events",
+            "failures",
+            "runner",
+            "traces",
+        ],
+    ),
     (
         "projector",
         &[
@@ -77,13 +92,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("classifier", &["domain", "logging", "metrics", "reconnect", "events", "failures", "projector", "store"]),
     (
         "reconciler",
-        &["domain", "background", "logging", "outage", "reconnect", "events", "projector", "queue", "store"],
+        &[
+            "domain",
+            "artifacts",
+            "background",
+            "logging",
+            "outage",
+            "reconnect",
+            "events",
+            "projector",
+            "queue",
+            "store",
+        ],
     ),
     ("archive", &["domain", "logging", "events", "store", "stats"]),
     (
         "api",
         &[
             "domain",
+            "artifacts",
             "background",
             "interest",
             "logging",
@@ -170,6 +197,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("croner", &["domain"]),
     ("url", &["redis"]),
     ("rustls_native_certs", &["redis"]),
+    ("object_store", &["artifacts"]),
     ("libc", &["runner", "memory", "process", "descriptors"]),
 ];
 

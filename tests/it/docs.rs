@@ -38,6 +38,7 @@ const RUN: [&str; 14] = [
     "docs/operations/crash-reports.md",
     "docs/operations/builds.md",
     "docs/operations/notices.md",
+    "docs/operations/files.md",
 ];
 
 /// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
@@ -66,6 +67,7 @@ runs! {
     the_commands_of_the_guide_to_crash_reports_work: 11,
     the_commands_of_the_guide_to_builds_work: 12,
     the_commands_of_the_guide_to_notices_work: 13,
+    the_commands_of_the_guide_to_files_work: 13,
 }
 
 /// A fenced block.

@@ -22,6 +22,7 @@ mod docs;
 mod double;
 mod embedding;
 mod faults;
+mod files;
 mod fleet;
 mod growth;
 mod harness;

@@ -5,6 +5,7 @@
 //! tells of schemas what the types don't.
 
 mod builds;
+mod files;
 mod notices;
 mod operation;
 mod operations;

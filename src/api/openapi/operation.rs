@@ -18,6 +18,8 @@ pub(super) const FAILURES: &str = "Failures";
 pub(super) const STATISTICS: &str = "Statistics";
 /// The tag of operations on queues.
 pub(super) const QUEUES: &str = "Queues";
+/// The tag of operations on the files of jobs.
+pub(super) const FILES: &str = "Files";
 /// The tag of operations on schedules.
 pub(super) const SCHEDULES: &str = "Schedules";
 /// The tag of operations on notices.
@@ -114,6 +116,7 @@ pub(super) struct Operation {
     tag: &'static str,
     parameters: Vec<Value>,
     body: Option<(Describe, Value, bool)>,
+    takes_bytes: bool,
     answers: BTreeMap<u16, Answer>,
     codes: BTreeSet<&'static str>,
     is_open: bool,
@@ -141,6 +144,7 @@ impl Operation {
             tag,
             parameters: Vec::new(),
             body: None,
+            takes_bytes: false,
             answers: BTreeMap::new(),
             codes,
             is_open: false,
@@ -192,6 +196,13 @@ impl Operation {
     pub(super) fn body(mut self, describe: Describe, example: Value) -> Self {
         self.codes.extend(problems::BODY);
         self.body = Some((describe, example, true));
+        self
+    }
+
+    /// Takes a body of bytes, whatever they are.
+    pub(super) fn bytes(mut self) -> Self {
+        self.codes.extend(["body_too_large", "broken_body", "body_timeout"]);
+        self.takes_bytes = true;
         self
     }
 
@@ -281,6 +292,9 @@ impl Operation {
             let media = json!({"schema": describe(schemas), "example": example});
             operation["requestBody"] = json!({"required": is_needed, "content": {"application/json": media}});
         }
+        if self.takes_bytes {
+            operation["requestBody"] = json!({"required": true, "content": {"application/octet-stream": {}}});
+        }
         if self.is_open {
             operation["security"] = json!([]);
         }
@@ -358,6 +372,14 @@ fn path_parameter(tag: &str, name: &str) -> Value {
                 "schema": {"type": "integer", "minimum": 1, "maximum": u32::MAX}, "example": 1,
             });
         }
+        (_, "sha256") => {
+            return json!({
+                "name": "sha256", "in": "path", "required": true, "description": "The SHA-256 of the content",
+                "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                "example": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            });
+        }
+        (_, "path") => ("The name of a file, with `/` between its parts", "set.png", 512),
         (_, "fingerprint") => ("A fingerprint, or its first digits", "3f2a", 64),
         (_, "group") => ("The name of a group", "alice", 128),
         ("Schedules", _) => ("The id of a schedule", "nightly", 128),

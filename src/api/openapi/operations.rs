@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    FAILURES, JOB_LINKS, KEY, NOTICES, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment,
+    FAILURES, FILES, JOB_LINKS, KEY, NOTICES, ORIGINAL, Operation, QUEUES, SCHEDULES, STATISTICS, STREAM, flag, moment,
     number, object, page_of, string, text, words,
 };
 use super::problems::{ACTS, QUEUE, STORE, SUBMITS};
-use super::{builds, notices, queues, schedules};
+use super::{builds, files, notices, queues, schedules};
 use crate::api::health;
 use crate::api::jobs::filter::{LONGEST_RUN_MS, LONGEST_TEXT};
 use crate::domain::JobOptions;
@@ -33,6 +33,7 @@ const SERVER: &str = "Server";
 /// The groups of operations, in the order in which people read them.
 pub(super) const TAGS: [(&str, &str); 9] = [
     (JOBS, "Submit jobs, read, follow and change them."),
+    (FILES, "What attempts leave in their output directories."),
     (FAILURES, "What attempts failed with, and the categories of these errors."),
     (STATISTICS, "How jobs do: by attempt, by what runs beside them, by category, in time and cost."),
     (SCHEDULES, "Jobs that come by themselves."),
@@ -49,6 +50,7 @@ pub(super) fn all() -> Vec<Operation> {
         jobs(),
         bulk(),
         groups(),
+        files::all(),
         failures(),
         categories(),
         statistics(),

@@ -30,6 +30,8 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(404, "not_found", "There is nothing at this path."),
     code(404, "unknown_job", "There is no such job."),
     code(404, "unknown_attempt", "The job has no such attempt."),
+    code(404, "unknown_file", "The job has no such file, or the store has it no more."),
+    code(404, "unknown_input", "No such content was uploaded, or it has expired."),
     code(404, "unknown_schedule", "There is no such schedule."),
     code(404, "unknown_queue", "No such queue has had a job."),
     code(404, "unknown_group", "There is no job of such a group."),
@@ -48,6 +50,7 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(409, "too_many_categories", "There can be no more categories."),
     code(413, "body_too_large", "The body is larger than `serve.body_limit`."),
     code(415, "unsupported_media_type", "The body is not said to be JSON."),
+    code(416, "invalid_range", "The file has no such bytes."),
     code(421, "wrong_host", "The server does not answer to this `Host`."),
     code(422, "invalid_body", "A field of the body is wrong, missing or unknown."),
     code(422, "empty_filter", "The body chooses no jobs."),
@@ -55,6 +58,7 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(422, "invalid_flow", "A flow is too large, or its jobs contradict each other."),
     code(422, "invalid_schedule", "A field of a schedule is wrong."),
     code(422, "invalid_category", "A field of a category is wrong."),
+    code(422, "digest_mismatch", "The body has another SHA-256 than the path says."),
     code(422, "unknown_binary", "No worker has a binary of this name."),
     code(422, "unusable_binary", "The file of this name can't be run."),
     code(422, "idempotency_key_reused", "The key was used for another request."),
@@ -64,6 +68,7 @@ pub(in crate::api) const CODES: &[Code] = &[
     code(503, "log_full", "The event log is full, because history does not keep up."),
     code(503, "store_unavailable", "History can't be reached."),
     code(503, "outbox_unavailable", "The outbox of notices can't be read or written."),
+    code(503, "files_unavailable", "The store of files can't be reached."),
     code(503, "embedder_unavailable", "The embedding model can't be reached."),
     code(503, "unavailable", "The server made no overview in time."),
     code(503, "too_many_connections", "The server has as many connections as it takes."),
@@ -92,7 +97,7 @@ pub(super) const QUEUE: &str = "queue_unavailable";
 /// What an operation that reads history may be refused with.
 pub(super) const STORE: &str = "store_unavailable";
 /// What an operation that submits jobs may be refused with.
-pub(super) const SUBMITS: [&str; 8] = [
+pub(super) const SUBMITS: [&str; 9] = [
     "invalid_job",
     "unknown_binary",
     "unusable_binary",
@@ -100,6 +105,7 @@ pub(super) const SUBMITS: [&str; 8] = [
     "queue_full",
     "log_unavailable",
     "log_full",
+    "files_unavailable",
     "stopping",
 ];
 /// What an operation that acts on a job may be refused with.

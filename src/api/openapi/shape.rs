@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::LONGEST_MS;
-use crate::domain::{Category, JobOptions, RunOption};
+use crate::domain::{Category, JobOptions, MOST_INPUTS, RunOption};
 use crate::wire::MOST_JOBS;
 
 /// Refines the schemas of the document in place.
@@ -104,6 +104,7 @@ fn limits() -> Vec<(&'static str, Value)> {
                 "^[A-Za-z][A-Za-z0-9._-]{0,63}$",
             ),
         ),
+        ("/SubmitJob/properties/inputs", json!({"maxItems": MOST_INPUTS})),
         ("/SubmitJobs/properties/jobs", json!({"minItems": 1, "maxItems": MOST_JOBS})),
         ("/Deduplication/properties/key", json!({"minLength": 1, "maxLength": 256, "pattern": NO_NUL})),
         ("/OriginalJob/properties/name", json!({"pattern": WORD})),

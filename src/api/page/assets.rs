@@ -61,6 +61,7 @@ const FILES: &[(&str, &[u8])] = files! {
     "pages/job/attempts.js",
     "pages/job/crash.js",
     "pages/job/details.js",
+    "pages/job/files.js",
     "pages/job/timeline.js",
     "pages/jobs.js",
     "pages/jobs/filters.js",

@@ -21,8 +21,8 @@ use super::{BullSettings, keys, telemetry};
 use crate::domain::options::with_run_options;
 use crate::domain::time::millis;
 use crate::domain::{
-    AcceptedJob, Backoff, BackoffKind, GroupName, Job, JobBody, JobId, JobName, JobOptions, RawJson, Timestamp,
-    TraceContext,
+    AcceptedJob, Backoff, BackoffKind, GroupName, InputFile, Job, JobBody, JobId, JobName, JobOptions, RawJson,
+    Timestamp, TraceContext,
 };
 
 /// The name in history of jobs whose own can't be one.
@@ -48,6 +48,8 @@ macro_rules! define_extra {
             backoff_jitter: Option<f64>,
             #[serde(skip_serializing_if = "Vec::is_empty")]
             after: Vec<JobId>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            inputs: Vec<InputFile>,
             #[serde(skip_serializing_if = "Option::is_none")]
             group: Option<GroupName>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +68,7 @@ macro_rules! define_extra {
                     backoff_max: options.backoff.max,
                     backoff_jitter: (options.backoff.jitter != 0.0).then_some(options.backoff.jitter),
                     after: options.after.clone(),
+                    inputs: options.inputs.clone(),
                     group: options.group.clone(),
                     group_limit: options.group_limit,
                     array_index: options.array_index,
@@ -93,6 +96,7 @@ macro_rules! define_extra {
                     $($field: self.$field,)*
                     deduplication: wanted.deduplication,
                     after: self.after,
+                    inputs: self.inputs,
                 }
             }
         }

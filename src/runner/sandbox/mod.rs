@@ -157,15 +157,16 @@ impl SandboxOfJobs {
         self.rules.level
     }
 
-    /// Lays out what an attempt with this binary and scratch directory lays upon itself. `kept` is for this directory
-    /// alone: most of the work is that of the rules, and many jobs leave their directory to the next one as it was.
+    /// Lays out what an attempt with this binary and these directories of its own lays upon itself. `kept` is for these
+    /// directories alone: most of the work is that of the rules, and many jobs leave their directory to the next one as it was.
     ///
     /// # Errors
     /// What this host can't do, for people.
     pub(super) fn confine(
         &self,
         binary: &Path,
-        scratch: &Path,
+        own: [&Path; 2],
+        inputs: Option<&Path>,
         kept: &mut Option<KeptRules>,
     ) -> Result<Confinement, String> {
         let level = self.level();
@@ -180,14 +181,21 @@ impl SandboxOfJobs {
             Kept::Basic(rules) => rules.clone(),
             Kept::Strict(opened) => {
                 let shared = self.opened(opened);
+                // The next job in these directories has no such inputs.
+                let mut once = None;
+                let kept = if inputs.is_some() { &mut once } else { kept };
                 let kept = match kept {
                     Some(kept) if Arc::ptr_eq(&kept.shared, &shared) && kept.binary == binary => kept,
-                    none => none.insert(self.rules_of_files(shared, binary, scratch)?),
+                    none => none.insert(self.rules_of_files(shared, binary, own)?),
                 };
                 // The file may be another one than when the rules were made. One that is gone is missed when it is to
                 // be executed.
                 if let Some(binary) = Grant::binary(binary) {
                     add(&mut kept.rules, &binary).map_err(unmade)?;
+                }
+                if let Some(inputs) = inputs {
+                    let inputs = Grant::readable(inputs).ok_or("couldn't open the directory of its inputs")?;
+                    add(&mut kept.rules, &inputs).map_err(unmade)?;
                 }
                 kept.descriptor.clone()
             }
@@ -207,13 +215,15 @@ impl SandboxOfJobs {
         }
     }
 
-    fn rules_of_files(&self, shared: Arc<Vec<Grant>>, binary: &Path, scratch: &Path) -> Result<KeptRules, String> {
+    fn rules_of_files(&self, shared: Arc<Vec<Grant>>, binary: &Path, own: [&Path; 2]) -> Result<KeptRules, String> {
         let mut rules = begin(&self.rules).map_err(unmade)?;
         for grant in &*shared {
             add(&mut rules, grant).map_err(unmade)?;
         }
-        let scratch = Grant::directory(scratch).ok_or("couldn't open its scratch directory")?;
-        add(&mut rules, &scratch).map_err(unmade)?;
+        for directory in own {
+            let scratch = Grant::directory(directory).ok_or("couldn't open its scratch directory")?;
+            add(&mut rules, &scratch).map_err(unmade)?;
+        }
         let descriptor = descriptor(rules.try_clone().map_err(unmade)?);
         Ok(KeptRules { shared, binary: binary.to_owned(), rules, descriptor })
     }

@@ -105,6 +105,11 @@ impl Grant {
         Self::open(path, READ)
     }
 
+    /// A directory in which a job may read everything.
+    pub(super) fn readable(path: &Path) -> Option<Self> {
+        Self::open(path, READ)
+    }
+
     /// A directory in which a job may do everything.
     pub(super) fn directory(path: &Path) -> Option<Self> {
         Self::open(path, CHANGE)

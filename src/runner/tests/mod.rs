@@ -162,6 +162,7 @@ fn order_with(name: &str, arguments: &[&str], data: Option<Value>) -> RunOrder {
     RunOrder {
         results_before: serde_json::Map::new(),
         start_log: None,
+        inputs: None,
         trace: None,
         body: JobBody::new(
             arguments.iter().map(|a| (*a).to_owned()).collect(),

@@ -32,6 +32,9 @@ macro_rules! conformance {
 
 mod queue;
 
+// === the files of jobs ===
+mod artifacts;
+
 // === the log and the store ===
 mod events;
 mod store;

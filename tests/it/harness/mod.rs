@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod pty;
 pub mod receiver;
 pub mod redis;
+pub mod s3;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

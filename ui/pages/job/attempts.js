@@ -10,6 +10,7 @@ import { signal } from '../../lib/signals.js';
 import { html } from '../../lib/view.js';
 import { at, copy, timeOfDay, when } from '../../lib/widgets.js';
 import { crashView } from './crash.js';
+import { filesView } from './files.js';
 import { timeline, toneOf } from './timeline.js';
 
 /** How many attempts are shown at first, and how many more each time. */
@@ -115,6 +116,7 @@ function details(job, id, attempt) {
             ${report?.no_retry ? html`<dt>Retry</dt><dd>none after this outcome</dd>` : null}
         </dl>
         ${report?.crash ? crashView(report.crash) : null}
+        ${filesView(id, number, report)}
         ${report ? outputs(id, number, report) : html`<p class="muted">It runs. What it writes is in its log.</p>`}
     </section>`;
 }
