@@ -318,7 +318,9 @@ async fn a_category_is_told_of_once_it_is_known_and_only_to_those_who_want_it() 
 async fn a_worker_that_is_lost_is_told_of_and_that_another_has_come() {
     let receiver = Receiver::start().await;
     let place = place(&target("ops", "\"unhealthy\"", receiver.url(), ""));
-    let serve = Jobber::serve().at(&place).start().await;
+    let redis = crate::harness::redis::Redis::start();
+    let on_redis = |start: Start| start.at(&place).env("JOBBER_QUEUE_URL", &redis.url());
+    let serve = on_redis(Jobber::serve()).start().await;
     let listed = async |count: usize| {
         eventually(&format!("{count} workers"), async || {
             let (_, workers) = serve.get("/api/v1/workers").await;
@@ -326,11 +328,11 @@ async fn a_worker_that_is_lost_is_told_of_and_that_another_has_come() {
         })
         .await;
     };
-    let mut ends = Jobber::work().at(&place).start().await;
+    let mut ends = on_redis(Jobber::work()).start().await;
     listed(1).await;
     assert_eq!(ends.stop().await, 0);
     listed(0).await;
-    let mut lost = Jobber::work().at(&place).start().await;
+    let mut lost = on_redis(Jobber::work()).start().await;
     listed(1).await;
     // The server looks every half second; of a worker that it never saw it knows nothing.
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -338,7 +340,7 @@ async fn a_worker_that_is_lost_is_told_of_and_that_another_has_come() {
     let turn = receiver.taken(1).await[0].json();
     assert_eq!(turn["health"]["healthy"], json!(false), "{turn}");
     assert!(turn["health"]["part"].as_str().unwrap().starts_with("workers of "), "{turn}");
-    let _again = Jobber::work().at(&place).start().await;
+    let _again = on_redis(Jobber::work()).start().await;
     let turn = receiver.taken(2).await[1].json();
     assert_eq!(turn["health"]["healthy"], json!(true), "{turn}");
 }
