@@ -79,6 +79,7 @@ impl CommandRunner {
             results_before: serde_json::Map::new(),
             start_log: None,
             body,
+            inputs: None,
             trace: None,
         };
         let slot = self.slots.acquire(SlotRequest { cores: Some(1), ..SlotRequest::default() }).await;

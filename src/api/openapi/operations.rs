@@ -31,7 +31,7 @@ const WORKERS: &str = "Workers";
 const SERVER: &str = "Server";
 
 /// The groups of operations, in the order in which people read them.
-pub(super) const TAGS: [(&str, &str); 9] = [
+pub(super) const TAGS: [(&str, &str); 10] = [
     (JOBS, "Submit jobs, read, follow and change them."),
     (FILES, "What attempts leave in their output directories."),
     (FAILURES, "What attempts failed with, and the categories of these errors."),
