@@ -126,6 +126,7 @@ fn the_help_names_every_command() {
       show         Show a job with all its attempts
       crash        Show where a job crashed: stack, registers, modules
       logs         Print what a job writes
+      files        List and get the files that a job has left
       wait         Wait until jobs have ended and exit with their code
       cancel       Stop jobs, running or not
       retry        Put failed jobs back into the queue
