@@ -25,6 +25,7 @@ async fn the_environment_is_clean() {
             "JOBBER_JOB_ID",
             "JOBBER_JOB_NAME",
             "JOBBER_MAX_ATTEMPTS",
+            "JOBBER_OUTPUT_DIR",
             "JOBBER_WORKER",
             "OMP_NUM_THREADS",
             "OTHER",
