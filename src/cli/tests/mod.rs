@@ -123,7 +123,7 @@ fn the_help_names_every_command() {
       list         List jobs, last submitted first
       show         Show a job with all its attempts
       logs         Print what a job writes
-      files        FILESABOUT
+      files        List and get the files that a job has left
       top          What goes on: queue, rates, workers, failures, once a second
       ui           Open the server's page in a browser
       group        Look at a group of jobs: how far it is, what its jobs gave back
