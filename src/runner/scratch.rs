@@ -109,6 +109,8 @@ impl WorkDir {
         let root = &self.root.directory;
         let remove = |name: &CStr| match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(()),
+            // A job has put something else in its place, such as a link.
+            Err(Errno::NOTDIR) => rustix::fs::unlinkat(root, name, AtFlags::empty()),
             Err(_) => remove_tree(root, name),
         };
         remove(&self.name).and(remove(&self.output_name))
