@@ -69,9 +69,7 @@ pub(super) async fn put(State(api): State<Arc<Api>>, segment: Segment, request: 
     });
     let stored = api.files()?.put(&input_key(&sha256), pieces.boxed(), Some(&sha256)).await;
     let stored = stored.map_err(|error| match error.kind {
-        ArtifactErrorKind::Mismatch => {
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "digest_mismatch", error.to_string())
-        }
+        ArtifactErrorKind::Mismatch => ApiError::new(StatusCode::CONFLICT, "digest_mismatch", error.to_string()),
         ArtifactErrorKind::Source if error.source_kind() == Some(io::ErrorKind::FileTooLarge) => too_large(&api),
         ArtifactErrorKind::Source if error.source_kind() == Some(io::ErrorKind::TimedOut) => {
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not come in time")

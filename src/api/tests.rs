@@ -18,8 +18,7 @@ use crate::projector::{self, ProjectorSettings};
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::{ClaimOptions, Claims, JobSource, Lease, OutputChunk, QueueSettings};
 use crate::sqlite::{Durability, Sqlite};
-use crate::store::History;
-use crate::store::embedded::EmbeddedStore;
+use crate::store::{History, embedded::EmbeddedStore};
 
 mod arrays;
 mod bulk;

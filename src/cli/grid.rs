@@ -248,7 +248,7 @@ fn shorten_generated(id: &mut String, distinct: usize) {
     }
 }
 
-/// How long ago a moment was, or how far away it is; a day when that is long.
+/// How long ago a moment was, or how far away it is. When that is long, the day, or of what is still to come the moment.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     const DAY: i64 = 86_400;
     let seconds = (now.as_millis() - at.as_millis()) / 1000;
@@ -257,6 +257,7 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
         s @ ..60 => format!("{s} s"),
         s @ ..3600 => format!("{} min", s / 60),
         s @ ..DAY => format!("{} h", s / 3600),
+        _ if seconds < 0 => return show_time(at),
         s if s < 30 * DAY => format!("{} d", s / DAY),
         _ => return at.day().to_string(),
     };
@@ -348,6 +349,7 @@ mod tests {
             ["now", "1 s ago", "59 s ago", "1 min ago", "59 min ago", "1 h ago", "23 h ago", "1 d ago", "29 d ago"];
         assert_eq!(texts[..9], expected);
         assert_eq!(texts[9..], ["2026-10-25", "in 5 s", "in 2 h"]);
+        assert_eq!(told(-2 * 86_400), "2026-11-26T08:00:00Z");
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use super::inputs::InputArg;
 use super::reference::{self, Purpose};
 use super::values::{parse_backoff, parse_dedup, parse_duration};
 use super::{CliError, complete};
-use crate::client::Client;
+use crate::client::{Client, ClientErrorKind};
 use crate::domain::{
     Backoff, Clock, Deduplication, GroupName, JobId, JobOptions, QueueName, RawJson, RunOption, Timestamp,
 };
@@ -83,8 +83,13 @@ impl JobFlags {
     /// Puts whole ids in place of the beginnings of ids in `--after`.
     pub(super) async fn find_after(&mut self, client: &Client) -> Result<(), CliError> {
         if !self.after.is_empty() {
-            let jobs: Vec<_> = self.after.drain(..).map(reference::JobRef::from).collect();
-            self.after = reference::ids(&jobs, Purpose::Act, client).await?;
+            let jobs: Vec<_> = self.after.iter().cloned().map(reference::JobRef::from).collect();
+            match reference::ids(&jobs, Purpose::Act, client).await {
+                Ok(found) => self.after = found,
+                // The server refuses the new job, and says of which one it knows nothing.
+                Err(CliError::Client(error)) if error.kind == ClientErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

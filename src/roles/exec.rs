@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures_util::future::LocalBoxFuture;
 
-use super::parts;
+use super::runner;
 use crate::config::Config;
 use crate::domain::{AttemptReport, Clock, WorkerId};
 use crate::runner::{Guard, OutputSink, RunOrder, RunningGauge, SlotRequest, StopSignal};
@@ -30,7 +30,7 @@ pub fn exec(
         order.memory_bytes = options.memory_bytes;
         let resources = options.resources.clone().unwrap_or_default();
         let request = SlotRequest { cores: options.cores, resources, ..SlotRequest::default() };
-        let id = WorkerId::generate(&parts::host_name());
+        let id = WorkerId::generate(&runner::host_name());
         let scratch = tempfile_dir(&id);
         let config = Config { data_dir: scratch.clone(), ..config };
         std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&config.data_dir)?;
@@ -38,8 +38,8 @@ pub fn exec(
         let guard = Guard::start(&id, &config.data_dir.join("scratch"))
             .context("the guard, which ends the job if this process is killed, can't be started")?;
         let runner =
-            parts::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;
-        let slot = parts::build_slots(&config)?.acquire(request).await;
+            runner::build_runner(&config, environment, &Clock::system(), &id, Some(&guard), RunningGauge::new())?;
+        let slot = runner::build_slots(&config)?.acquire(request).await;
         let report = runner.run(slot, order, stop, sink).await;
         drop(runner);
         drop(guard);

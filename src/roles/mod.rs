@@ -13,6 +13,7 @@ mod exec;
 mod notices;
 mod parts;
 mod ready;
+mod runner;
 mod serve;
 mod service;
 pub mod upkeep;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use super::parts;
+use super::runner;
 use crate::config::Config;
 use crate::domain::{Clock, HostRulesByName, JobName, WorkerId};
 use crate::lifecycle::Lifecycle;
@@ -62,7 +62,7 @@ pub(super) fn start(
             history: ports.history.clone(),
             source: ports.source.clone(),
         };
-        let watch = HealthWatch::new(watched, announcer.clone(), clock.clone(), parts::host_name());
+        let watch = HealthWatch::new(watched, announcer.clone(), clock.clone(), runner::host_name());
         life.tasks.spawn(watch.run(life.stop.clone()));
     }
     Ok((notices, Some(announcer)))
@@ -98,8 +98,8 @@ fn command_runner(
     let program = std::fs::canonicalize(&command.program).unwrap_or_else(|_| command.program.clone());
     let (folder, name) = program.parent().zip(program.file_name()).context("it has no program")?;
     let name = JobName::parse(&name.to_string_lossy())?;
-    let id = WorkerId::generate(&parts::host_name());
-    let mut settings = parts::runner_settings(config, &id)?;
+    let id = WorkerId::generate(&runner::host_name());
+    let mut settings = runner::runner_settings(config, &id)?;
     settings.jobs_dir = folder.to_owned();
     settings.output_bytes = OUTPUT;
     settings.pin = false;

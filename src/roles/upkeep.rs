@@ -12,7 +12,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf};
 use tokio_util::task::TaskTracker;
 
-use super::parts;
+use super::runner;
 use crate::archive::{self, Importer};
 use crate::cli::upkeep::{Moved, Recounted, Word};
 use crate::config::{Config, StoreUrl};
@@ -170,7 +170,7 @@ fn settings(config: &Config) -> ProjectorSettings {
         ttl: Duration::from_secs(10),
         margin: Duration::from_secs(1),
         retention: Retention::new(config.retention),
-        ..ProjectorSettings::new(WorkerId::generate(&parts::host_name()).as_str())
+        ..ProjectorSettings::new(WorkerId::generate(&runner::host_name()).as_str())
     }
 }
 

@@ -391,7 +391,7 @@ async fn inputs_arrive(j: &Jobber) {
     let (status, problem) = j.post("/api/v1/jobs", job.clone()).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/inputs/0/sha256")), "{problem}");
     let other = j.http().put(j.url(&url)).body("something else").send().await.unwrap();
-    assert_eq!(other.status(), 422);
+    assert_eq!(other.status(), 409);
     assert!(other.text().await.unwrap().contains("digest_mismatch"));
     assert_eq!(j.http().head(j.url(&url)).send().await.unwrap().status(), 404);
     for _ in 0..2 {

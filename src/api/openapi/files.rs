@@ -15,8 +15,8 @@ fn bytes(_: &mut Schemas) -> Value {
 fn download(path: &'static str, id: &'static str, summary: &'static str) -> Operation {
     Operation::new(FILES, "get", path, id, summary)
         .about("With `Range` one part of it. The tag (`ETag`) is the SHA-256 of its content.")
-        .answer_as(200, "Its bytes, in its own media type", &[("*/*", bytes)])
-        .answer_as(206, "The part that was asked for", &[("*/*", bytes)])
+        .answer_as(200, "Its bytes, in its own media type", &[("*/*", bytes), ("application/octet-stream", bytes)])
+        .answer_as(206, "The part that was asked for", &[("*/*", bytes), ("application/octet-stream", bytes)])
         .answer_as(304, "The client has it", &[])
         .refuses(&["unknown_job", "unknown_file", "invalid_range", "hidden", FILES_AWAY, QUEUE, STORE])
         .refuses(&["log_unavailable"])
