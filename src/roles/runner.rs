@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-
 use crate::config::Config;
 use crate::domain::{Clock, WorkerId};
 use crate::runner::{CpuSet, Divided, Guard, Runner, RunnerSettings, RunningGauge, Slots, cpus as host_cpus};
