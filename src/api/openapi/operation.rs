@@ -293,7 +293,8 @@ impl Operation {
             operation["requestBody"] = json!({"required": is_needed, "content": {"application/json": media}});
         }
         if self.takes_bytes {
-            operation["requestBody"] = json!({"required": true, "content": {"application/octet-stream": {}}});
+            let media = json!({"schema": {"type": "string", "format": "binary"}});
+            operation["requestBody"] = json!({"required": true, "content": {"application/octet-stream": media}});
         }
         if self.is_open {
             operation["security"] = json!([]);
