@@ -1,13 +1,14 @@
 # The two commands that matter: `make dev` and `make test`. The rest is parts of them.
 
 CARGO ?= cargo
-# Black-box tests wait for other processes far more than they compute.
-export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+# Black-box tests wait for other processes far more than they compute: with twice as many threads as cores, the whole suite
+# leaves a third of the cores idle.
+export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # Lints this package as `cargo clippy -- -D warnings` does: so all targets are linted while they are compiled to be run,
 # and dependencies are not compiled a second time to be checked.
 LINTED = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc-linted CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
 
-.PHONY: help dev build test format lint compiled bench tools stage deb rpm dist image test-packages test-vm clean
+.PHONY: help dev build test format lint prepared compiled bench tools stage deb rpm dist image test-packages test-vm clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,11 +21,14 @@ build: ## Build the static binary: target/release/jobber.
 
 # No release build: it would take as long again as all tests, and both profiles are linked in the same way.
 test: format ## Run every test, and install first what they need.
-	@$(MAKE) --no-print-directory -j2 tools compiled
-	$(MAKE) --no-print-directory -C cpp-jobs test
+	@$(MAKE) --no-print-directory -j2 prepared compiled
 	$(LINTED) $(CARGO) test --no-fail-fast
 
-# What the tests need is fetched while their code is compiled: the one waits for the network, the other for the CPU.
+# What the tests need is fetched while their code is compiled: the one waits for the network, the other for the CPU. The
+# C++ jobs are tested meanwhile, too: the last of the Rust code is compiled on one core.
+prepared: tools
+	$(MAKE) --no-print-directory -C cpp-jobs test
+
 compiled: $(if $(shell command -v c++),,tools)
 	$(LINTED) $(CARGO) test --no-run
 
