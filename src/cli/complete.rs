@@ -34,7 +34,7 @@ pub(super) fn adapter(shell: &str) -> Option<&'static dyn EnvCompleter> {
     SHELLS.completer(shell)
 }
 
-/// Answers a shell that asks for completions. `None` when none does: any other value of the variable is somebody else's.
+/// Answers a shell that asks for completions. `None` when none does: any other value of the variable is for another program.
 pub fn complete(environment: &BTreeMap<String, String>) -> Option<ExitCode> {
     let shell = environment.get(VARIABLE)?;
     adapter(shell)?;

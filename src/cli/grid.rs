@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_somebody_chose_is_whole_where_there_is_room() {
+    fn a_custom_id_is_whole_where_there_is_room() {
         let rows = vec![row!["nightly-of-monday"], row!["nightly-of-tuesday"]];
         let shown = |width| render(&[Column::id("ID")], &rows, &look(Some(width)));
         assert_eq!(shown(80), "ID\nnightly-of-monday\nnightly-of-tuesday\n");

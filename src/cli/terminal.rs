@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_for_terminals_unless_somebody_asks() {
+    fn colours_are_for_terminals_unless_an_option_says_otherwise() {
         let with = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
         let (none, no_color) = (BTreeMap::new(), with("NO_COLOR", "1"));
         assert!(ColorWhen::Auto.decide(true, &none) && !ColorWhen::Auto.decide(false, &none));

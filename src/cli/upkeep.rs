@@ -151,7 +151,7 @@ impl Word<'_> {
     }
 }
 
-/// Says it: progress as a line that is written anew, and where nobody watches as a line now and then.
+/// Prints it. On a terminal the progress is one line that is written anew, elsewhere a line now and then.
 fn say(word: Word<'_>, console: &mut Console) {
     /// How many jobs pass between two lines.
     const SELDOM: u64 = 10_000;

@@ -206,7 +206,7 @@ impl Seen {
     /// Finds the workers that have vanished without a farewell since the last look.
     fn find_lost(&mut self, workers: Option<&[WorkerInfo]>, now: Timestamp) {
         let Some(workers) = workers else {
-            // After an outage nobody has been heard of for long.
+            // After an outage the last heartbeat of every worker is old.
             self.workers.clear();
             return;
         };

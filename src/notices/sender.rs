@@ -116,7 +116,7 @@ impl Sender {
         }
         notice.write_text();
         let sent = self.send(&notice).await;
-        let (now, keep) = (self.clock.now(), self.target.dead_limit);
+        let now = self.clock.now();
         let tries = row.tries.saturating_add(1);
         let settled = match sent {
             Sent::Delivered { .. } => {
@@ -139,19 +139,19 @@ impl Sender {
                     }
                     None => {
                         let problem = format!("given up after {tries} tries: {problem}");
-                        self.dead(&notice, problem, now, keep)
+                        self.dead(&notice, problem, now)
                     }
                 }
             }
             Sent::Refused { problem } => {
                 METRICS.notices.count(target, "failed");
-                self.dead(&notice, format!("refused: {problem}"), now, keep)
+                self.dead(&notice, format!("refused: {problem}"), now)
             }
         };
         self.outbox.settle(row.number, settled).await
     }
 
-    fn dead(&self, notice: &Notice, problem: String, at: Timestamp, keep: u64) -> Settled {
+    fn dead(&self, notice: &Notice, problem: String, at: Timestamp) -> Settled {
         let target = self.target.name.as_str();
         METRICS.notices.count(target, "dead");
         tracing::warn!(
@@ -161,7 +161,7 @@ impl Sender {
             problem,
             "a notice was given up"
         );
-        Settled::Dead { problem, at, keep }
+        Settled::Dead { problem, at, keep: self.target.dead_limit }
     }
 
     async fn send(&self, notice: &Notice) -> Sent {

@@ -20,7 +20,7 @@ const DEPTH: usize = 16;
 type Snapshot = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
 
 /// Directories with sources of jobs, and where the jobs are put.
-pub(super) struct Sources {
+pub(super) struct JobSources {
     directories: Vec<SourceDirectory>,
     jobs_dir: PathBuf,
     data_dir: PathBuf,
@@ -32,7 +32,7 @@ struct SourceDirectory {
     built: Snapshot,
 }
 
-impl Sources {
+impl JobSources {
     pub(super) fn new(directories: Vec<PathBuf>, config: &Config) -> Self {
         let directories = directories.into_iter().map(|path| SourceDirectory { path, built: Snapshot::new() });
         let (jobs_dir, data_dir) = (config.worker.jobs_dir.clone(), config.data_dir.clone());

@@ -30,7 +30,7 @@ pub fn dev(
         let (life, clock) = (Lifecycle::default(), Clock::system());
         life.listen()?;
         let listener = parts::bind(&config, &clock).await?;
-        let mut sources = build::Sources::new(options.sources, &config);
+        let mut sources = build::JobSources::new(options.sources, &config);
         sources.build().await?;
         let (address, page) = (listener.address()?, listener.page()?);
         let (ports, worker_ports) = wiring::open_both(&config, &clock, &life.tasks).await?;

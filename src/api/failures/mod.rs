@@ -268,7 +268,7 @@ pub(super) async fn chosen_errors(
     }
 }
 
-/// The refusal of digits with which several fingerprints begin: whoever means one must not reach the jobs of another.
+/// The refusal of digits with which several fingerprints begin: a request that means one error must not reach the jobs of another.
 fn ambiguous(digits: &str, found: &[Fingerprint]) -> ApiError {
     const SHOWN: usize = 8;
     let length = digits.len() + 4;

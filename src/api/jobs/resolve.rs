@@ -56,7 +56,7 @@ pub(in crate::api) async fn resolve(
             found.items.truncate(1);
         }
     }
-    // Whoever gives the whole id means this job, however many others begin like it.
+    // The whole id means this job, however many other ids begin like it.
     if let Some(at) = found.items.iter().position(|job| job.id == asked) {
         found = ResolvedJobs { items: vec![found.items.swap_remove(at)], ..ResolvedJobs::default() };
     }
