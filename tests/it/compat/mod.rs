@@ -157,7 +157,7 @@ async fn an_operators_tools_are_obeyed(bullmq: &str) {
     let jobber = Jobber::dev().env("JOBBER_QUEUE_URL", &redis.url()).env("JOBBER_LEASE", "3s").start().await;
     jobber.job("nap", "#!/bin/sh\nsleep 0.2\n");
     jobber.job("once", "#!/bin/sh\n[ $JOBBER_ATTEMPT -ge 2 ]\n");
-    jobber.job("hold", "#!/bin/sh\ntrap \"rm $1; exit 1\" TERM\ntouch $1\nwhile :; do sleep 0.05; done\n");
+    jobber.job("hold", "#!/bin/sh\necho $$ > $1\nwhile :; do sleep 0.05; done\n");
     let running = jobber.place().path().join("running");
     let said = node(bullmq, "operator.js", &[&redis.port().to_string(), running.to_str().unwrap()]).await.remove(0);
     assert_eq!(said["whilePaused"], json!([true, null]), "{said:#}");
