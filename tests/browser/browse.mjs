@@ -11,7 +11,7 @@ import { chromium } from 'playwright-core';
 /** What the test that started the script gives it. */
 export const given = JSON.parse(process.argv[2] ?? '{}');
 /** How long anything may take, in ms: generous, because machines differ. */
-const PATIENCE = 30_000;
+const PATIENCE = 120_000;
 export const isLong = process.env.JOBBER_TEST_LONG === '1';
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const ARGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
@@ -85,9 +85,9 @@ export async function api(method, path, body, headers = {}) {
     return answer;
 }
 
-/** Waits until something is so. */
-export async function eventually(what, look) {
-    for (const until = Date.now() + PATIENCE; Date.now() < until; ) {
+/** Waits until something is so, for so many ms at most. */
+export async function eventually(what, look, patience = PATIENCE) {
+    for (const until = Date.now() + patience; Date.now() < until; ) {
         const found = await look();
         if (found) return found;
         await new Promise((go) => setTimeout(go, 50));

@@ -14,7 +14,7 @@ const OPERATOR: &str = "the-token-of-operators";
 const VIEWER: &str = "the-token-of-viewers";
 
 /// How long a script may take. With `JOBBER_TEST_LONG=1` some take minutes.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(500);
 const LONG_PATIENCE: Duration = Duration::from_secs(900);
 
 fn root() -> &'static Path {
