@@ -22,6 +22,7 @@ mod shards;
 mod sweep;
 mod trim;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::notices::Announcer;
 use crate::outage::{Outage, OutageWords};
 use crate::reconnect::ReconnectBackoff;
 use crate::sqlite::SqliteError;
+use crate::stats::ShardKey;
 use crate::store::{Categories, Commit, Projection, Retention, StoreError, StoreErrorKind, Versioned};
 use batch::{FoldError, fold_and_note};
 pub use batch::{Folded, fold_batch};
@@ -46,9 +48,10 @@ use facts::Facts;
 use leadership::Leadership;
 pub use maintenance_lease::{HoldError, catch_up, with_maintenance_lease};
 pub use missing_bodies::{MissingBodies, new_missing_bodies};
-use rebuild::is_counted_by_older;
 pub use rebuild::{Compared, Rebuilt, compare, compare_telling, rebuild, rebuild_telling, recount};
+use rebuild::{is_counted_by_older, rebuild_beyond};
 pub use records::fold_job;
+use shards::shard_key_of;
 pub use shards::{contribution, shard_key};
 use sweep::Sweep;
 use trim::{Trimmer, trim_leftovers};
@@ -330,19 +333,22 @@ impl Projector<'_> {
 
     /// Recounts what an older Jobber has counted, since this one counts more, and gives a new store
     /// its categories. Returns false when the term has passed meanwhile.
-    async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
-        if self.projection.take_loss() && !self.recount_what_is_left(leadership).await? {
-            return Ok(false);
+    async fn prepare(&self, leadership: &mut Leadership<'_>) -> Result<bool, Interrupted> {
+        if let Some(loss) = self.projection.loss() {
+            if !self.recount_what_is_left(leadership).await? {
+                return Ok(false);
+            }
+            self.projection.recounted(loss);
         }
         let has_categories = self.projection.load_categories().await?.is_some();
         // A new store has nothing to count. It may not even be able to list documents, like
         // Couchbase without a query service.
         let is_new = self.projection.position().await? == Cursor::START;
-        if !has_categories && !is_new && !self.recount(leadership).await? {
+        if !has_categories && !is_new && !self.recount(leadership, &BTreeSet::new()).await? {
             return Ok(false);
         }
         if has_categories {
-            return if is_new { Ok(true) } else { self.recount_older(leadership).await };
+            return if is_new { Ok(true) } else { Ok(self.recount_older(leadership).await?) };
         }
         let categories = Categories::seeded(self.settings.categories.clone());
         let first = Versioned { document: categories, version: None };
@@ -352,8 +358,10 @@ impl Projector<'_> {
 
     /// Recounts what is left in a store that lost a part. Aggregates and jobs may have lost different events,
     /// and only what the jobs lack is folded again. Returns false when the term has passed meanwhile.
-    async fn recount_what_is_left(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
-        match self.recount(leadership).await {
+    async fn recount_what_is_left(&self, leadership: &mut Leadership<'_>) -> Result<bool, Interrupted> {
+        // What is folded again must find aggregates that were recounted, even those that the store does not list any more.
+        let Some(folded_again) = while_leading(leadership, self.shards_of_the_log()).await? else { return Ok(false) };
+        match self.recount(leadership, &folded_again?).await {
             Err(e) if e.kind == StoreErrorKind::Unavailable => {
                 let reason = chain(&e);
                 tracing::warn!(
@@ -362,7 +370,19 @@ impl Projector<'_> {
                 );
                 Ok(true)
             }
-            done => done,
+            done => Ok(done?),
+        }
+    }
+
+    /// The aggregates of all jobs of which the log tells.
+    async fn shards_of_the_log(&self) -> Result<BTreeSet<ShardKey>, EventError> {
+        let (mut keys, mut at) = (BTreeSet::new(), Cursor::START);
+        loop {
+            let read = self.source.read_without_bodies(at, self.settings.batch, Duration::ZERO).await;
+            let Some(events) = self.or_parked(read).await? else { continue };
+            let Some((last, _)) = events.last() else { return Ok(keys) };
+            at = *last;
+            keys.extend(events.iter().filter_map(|(_, entry)| Some(shard_key_of(&entry.job()?.job))));
         }
     }
 
@@ -374,7 +394,7 @@ impl Projector<'_> {
             Ok(false) => return Ok(true),
             Ok(true) => {
                 tracing::info!("counting the statistics anew, as an older version has counted less");
-                self.recount(leadership).await
+                self.recount(leadership, &BTreeSet::new()).await
             }
             Err(e) => Err(e),
         };
@@ -387,19 +407,16 @@ impl Projector<'_> {
         }
     }
 
-    /// Recounts the aggregates. Returns false when the term has passed meanwhile.
-    async fn recount(&self, leadership: &mut Leadership<'_>) -> Result<bool, StoreError> {
+    /// Recounts the aggregates, and these, which the store may hold without listing them. Returns false when the term has
+    /// passed meanwhile.
+    async fn recount(
+        &self,
+        leadership: &mut Leadership<'_>,
+        unlisted: &BTreeSet<ShardKey>,
+    ) -> Result<bool, StoreError> {
         let term = leadership.term().clone();
-        let recounted = rebuild(self.projection, &term, self.clock.now());
-        tokio::pin!(recounted);
-        loop {
-            tokio::select! {
-                done = &mut recounted => return done.map(|_| true),
-                () = tokio::time::sleep_until(leadership.renewal_due()) => if !leadership.renew_term().await? {
-                    return Ok(false);
-                },
-            }
-        }
+        let recounted = rebuild_beyond(self.projection, &term, self.clock.now(), unlisted, |_| {});
+        while_leading(leadership, recounted).await?.transpose().map(|done| done.is_some())
     }
 
     /// Passes on the result of a read. If a single event can't be read, parks it and returns
@@ -421,5 +438,21 @@ impl Projector<'_> {
 
     fn report(&self, position: Cursor) {
         self.progress.send_if_modified(|seen| position > std::mem::replace(seen, position.max(*seen)));
+    }
+}
+
+/// Does something that takes longer than a term, and renews it meanwhile. `None` when the term has passed.
+async fn while_leading<T>(
+    leadership: &mut Leadership<'_>,
+    work: impl Future<Output = T>,
+) -> Result<Option<T>, StoreError> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(Some(done)),
+            () = tokio::time::sleep_until(leadership.renewal_due()) => if !leadership.renew_term().await? {
+                return Ok(None);
+            },
+        }
     }
 }

@@ -32,7 +32,7 @@ pub struct Rebuilt {
 /// # Errors
 /// Those of [`Projection::scan`].
 pub async fn recount(projection: &dyn Projection) -> Result<BTreeMap<ShardKey, Counts>, StoreError> {
-    Ok(add_up(projection, |_| {}).await?.shards)
+    Ok(add_up(projection, &BTreeSet::new(), |_| {}).await?.shards)
 }
 
 /// What all job records add up to.
@@ -43,8 +43,12 @@ struct Sums {
     builds: CountedBuilds,
 }
 
-/// Adds all job records up, and tells after each step how many it has read.
-async fn add_up(projection: &dyn Projection, mut progress: impl FnMut(u64)) -> Result<Sums, StoreError> {
+/// Adds all job records up, and tells after each step how many it has read. `unlisted` as with [`rebuild_beyond`].
+async fn add_up(
+    projection: &dyn Projection,
+    unlisted: &BTreeSet<ShardKey>,
+    mut progress: impl FnMut(u64),
+) -> Result<Sums, StoreError> {
     let Sums { mut jobs, mut shards, mut builds } = Sums::default();
     let mut after = None;
     loop {
@@ -61,7 +65,7 @@ async fn add_up(projection: &dyn Projection, mut progress: impl FnMut(u64)) -> R
         }
     }
     shards.retain(|_, counts| !counts.is_zero());
-    builds.load_rest(projection).await?;
+    builds.load_rest(projection, unlisted.iter().map(|key| &key.name)).await?;
     Ok(Sums { jobs, shards, builds })
 }
 
@@ -96,8 +100,9 @@ pub async fn compare_telling(
     now: Timestamp,
     progress: impl FnMut(u64),
 ) -> Result<Compared, StoreError> {
-    let Sums { jobs, shards: expected, builds } = add_up(projection, progress).await?;
-    let (whole, expired) = stored(projection, &expected, now).await?;
+    let unlisted = BTreeSet::new();
+    let Sums { jobs, shards: expected, builds } = add_up(projection, &unlisted, progress).await?;
+    let (whole, expired) = stored(projection, &expected, &unlisted, now).await?;
     let differing = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).map(|(key, _)| key);
     Ok(Compared { jobs, differing: differing.collect(), expired, builds: builds.differing(now) })
 }
@@ -121,9 +126,24 @@ pub async fn rebuild_telling(
     now: Timestamp,
     progress: impl FnMut(u64),
 ) -> Result<Rebuilt, StoreError> {
+    rebuild_beyond(projection, term, now, &BTreeSet::new(), progress).await
+}
+
+/// The same, and of these aggregates too, which the store may hold without listing them: it may have lost the list and not
+/// them.
+///
+/// # Errors
+/// Those of [`rebuild`].
+pub(super) async fn rebuild_beyond(
+    projection: &dyn Projection,
+    term: &Term,
+    now: Timestamp,
+    unlisted: &BTreeSet<ShardKey>,
+    progress: impl FnMut(u64),
+) -> Result<Rebuilt, StoreError> {
     let position = projection.position().await?;
-    let Sums { jobs, shards: expected, builds } = add_up(projection, progress).await?;
-    let (whole, expired) = stored(projection, &expected, now).await?;
+    let Sums { jobs, shards: expected, builds } = add_up(projection, unlisted, progress).await?;
+    let (whole, expired) = stored(projection, &expected, unlisted, now).await?;
     let wrong: Vec<_> = whole.into_iter().filter(|(key, shard)| differs(key, shard, &expected)).collect();
     for part in wrong.chunks(STEP) {
         let shards = part.iter().map(|(key, shard)| Versioned {
@@ -179,10 +199,11 @@ type Stored = Vec<(ShardKey, Option<Versioned<StatShard>>)>;
 async fn stored(
     projection: &dyn Projection,
     expected: &BTreeMap<ShardKey, Counts>,
+    unlisted: &BTreeSet<ShardKey>,
     now: Timestamp,
 ) -> Result<(Stored, u64), StoreError> {
     let mut keys = projection.shard_keys().await?;
-    keys.extend(expected.keys().cloned());
+    keys.extend(expected.keys().chain(unlisted).cloned());
     keys.sort_unstable();
     keys.dedup();
     let mut whole = Vec::with_capacity(keys.len());

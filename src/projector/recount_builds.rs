@@ -35,9 +35,16 @@ impl CountedBuilds {
         Ok(())
     }
 
-    /// Loads the histories of which there are no records.
-    pub(super) async fn load_rest(&mut self, projection: &dyn Projection) -> Result<(), StoreError> {
+    /// Loads the histories of which there are no records: those that the store lists, and of these names.
+    pub(super) async fn load_rest(
+        &mut self,
+        projection: &dyn Projection,
+        unlisted: impl Iterator<Item = &JobName>,
+    ) -> Result<(), StoreError> {
         let mut names = projection.build_names().await?;
+        names.extend(unlisted.cloned());
+        names.sort_unstable();
+        names.dedup();
         names.retain(|name| !self.0.contains_key(name));
         self.load(projection, &names).await
     }

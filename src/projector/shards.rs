@@ -6,7 +6,7 @@
 
 use super::records::has_failed;
 use crate::domain::retry::forbids_retry;
-use crate::domain::{AttemptReport, JobState, Outcome, Usage};
+use crate::domain::{AttemptReport, Job, JobState, Outcome, Usage};
 use crate::stats::{Counts, ErrorSetCounts, QueueParts, ShardKey};
 use crate::store::{AttemptRecord, JobRecord, RetriedAfter};
 
@@ -17,6 +17,11 @@ const MOST: u64 = 1 << 50;
 /// The shard in which a job is counted. It never changes, because the values that it is made of don't.
 pub fn shard_key(record: &JobRecord) -> ShardKey {
     ShardKey { day: record.submitted_at.day(), name: record.name.clone() }
+}
+
+/// The same, of a job of which there may be no record.
+pub(super) fn shard_key_of(job: &Job) -> ShardKey {
+    ShardKey { day: job.submitted_at.day(), name: job.name.clone() }
 }
 
 /// What a job adds to its shard.

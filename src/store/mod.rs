@@ -325,10 +325,13 @@ pub trait Projection: Send + Sync + 'static {
     /// The keys of all aggregates. For rebuilding them.
     async fn shard_keys(&self) -> Result<Vec<ShardKey>, StoreError>;
 
-    /// Whether the store has lost written data since the last call. Then the rest of it must be
-    /// recounted. The term in which that happened is over, and the next begins where the log does.
-    /// Always false on stores that notice no loss.
-    fn take_loss(&self) -> bool {
-        false
+    /// Whether the store has lost written data, and the rest of it was not recounted since: then the number of losses so
+    /// far. The term in which that happened is over, and the next begins where the log does. Always `None` on stores
+    /// that notice no loss.
+    fn loss(&self) -> Option<u64> {
+        None
     }
+
+    /// Notes that what is left was recounted after this many losses.
+    fn recounted(&self, _losses: u64) {}
 }

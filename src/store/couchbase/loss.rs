@@ -36,8 +36,8 @@ struct Seen {
     lost_through: u64,
     /// Whether the projector must fold the log again from its start.
     is_to_restart: bool,
-    /// Whether the projector must recount what is left in the store.
-    is_to_recount: bool,
+    /// How many losses there had been when the projector last recounted what was left in the store.
+    recounted: u64,
     /// The UUID of each vbucket, from the last write to it.
     branches: HashMap<u16, u64>,
 }
@@ -108,7 +108,7 @@ impl StoreSightings {
         seen.lost_through = seen.lost_through.max(seen.lease.term);
         seen.lease = Standing::default();
         seen.epoch += 1;
-        (seen.is_to_restart, seen.is_to_recount) = (true, true);
+        seen.is_to_restart = true;
         // Other vbuckets of the same node have changed too. That is one loss, to be logged once.
         seen.branches.clear();
         self.losses.send_modify(|losses| *losses += 1);
@@ -137,9 +137,15 @@ impl StoreSightings {
         }
     }
 
-    /// Whether there was a loss since the last call.
-    pub(super) fn take_recount(&self) -> bool {
-        std::mem::take(&mut self.seen().is_to_recount)
+    /// How many losses there were, if one came after the last recount.
+    pub(super) fn to_recount(&self) -> Option<u64> {
+        let losses = self.losses();
+        (losses > self.seen().recounted).then_some(losses)
+    }
+
+    /// Notes a recount that has begun after so many losses.
+    pub(super) fn recounted(&self, losses: u64) {
+        self.seen().recounted = losses;
     }
 
     /// How many losses there were.
@@ -181,7 +187,10 @@ mod tests {
         let witness = StoreSightings::default();
         witness.wrote_lease(at(1, 10));
         witness.found(witness.before(), None);
-        assert!(witness.is_to_restart() && witness.take_recount() && !witness.take_recount());
+        assert!(witness.is_to_restart());
+        assert_eq!((witness.to_recount(), witness.to_recount()), (Some(1), Some(1)), "until it is done");
+        witness.recounted(1);
+        assert_eq!(witness.to_recount(), None);
         let reading = witness.before();
         witness.wrote_lease(at(2, 0));
         witness.found(reading, None);

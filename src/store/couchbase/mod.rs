@@ -326,7 +326,11 @@ impl Projection for CouchbaseStore {
         history::shard_keys(&self.connector).await
     }
 
-    fn take_loss(&self) -> bool {
-        self.connector.witness.take_recount()
+    fn loss(&self) -> Option<u64> {
+        self.connector.witness.to_recount()
+    }
+
+    fn recounted(&self, losses: u64) {
+        self.connector.witness.recounted(losses);
     }
 }

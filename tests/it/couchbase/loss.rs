@@ -70,12 +70,16 @@ impl Projecting {
         .await;
     }
 
-    /// History equals a recount, and what it should be: the jobs of the log, each with its end.
+    /// History comes to equal a recount, and what it should be: the jobs of the log, each with its end. A write by which a
+    /// loss is noticed may be the last of the log's: then history is folded again after it has caught up.
     async fn is_right(&self, events: &[(Cursor, Entry)]) {
         self.caught_up().await;
-        let found = compare(&*self.store, Clock::system().now()).await.unwrap();
         let ids: BTreeSet<_> = events.iter().map(|(_, entry)| entry.job().unwrap().job.id.clone()).collect();
-        assert_eq!((found.jobs, found.differing), (ids.len() as u64, vec![]));
+        eventually("history to equal a recount", async || {
+            let found = compare(&*self.store, Clock::system().now()).await.ok()?;
+            ((found.jobs, found.differing.len()) == (ids.len() as u64, 0)).then_some(())
+        })
+        .await;
         let counted: u64 = self.store.job_names().await.unwrap().iter().map(|name| name.completed + name.failed).sum();
         assert_eq!(counted, ids.len() as u64);
         for id in ids {
@@ -139,7 +143,9 @@ async fn a_job_whose_next_event_comes_before_its_loss_is_noticed_has_all_its_eve
     let job = Events::new().next(1);
     let id = job[0].1.job().unwrap().job.id.clone();
     assert_eq!(job.len(), 6, "submitted, two attempts of two, finished");
-    for (kept, told) in [(0, 1), (0, 3), (0, 5), (1, 2), (1, 5), (2, 4), (3, 5)] {
+    let cases = [(0, 1), (0, 3), (0, 5), (1, 2), (1, 5), (2, 4), (3, 5)];
+    // The job alone goes back, or all but its aggregate and the lease: then nothing lists the aggregate any more.
+    for (kept, told, is_alone) in cases.into_iter().flat_map(|(kept, told)| [(kept, told, true), (kept, told, false)]) {
         let bucket = Bucket::of(CouchbaseDouble::start());
         let projecting = Projecting::start(&bucket).await;
         projecting.tell(&job[..kept]).await;
@@ -150,7 +156,13 @@ async fn a_job_whose_next_event_comes_before_its_loss_is_noticed_has_all_its_eve
         bucket.double().bucket(|documents| {
             let lost = documents.vbuckets_of(id.as_str());
             assert!(!lost.is_empty());
-            documents.roll_back(&saved, |vbucket| lost.contains(&vbucket));
+            let shard = documents.vbuckets_of("shard:2001-09-09:resize");
+            assert!(!shard.is_empty());
+            let kept = [shard, documents.vbuckets_of("projector")].concat();
+            documents.roll_back(&saved, |vbucket| match is_alone {
+                true => lost.contains(&vbucket),
+                false => !kept.contains(&vbucket) || lost.contains(&vbucket),
+            });
         });
         projecting.tell(&job[told..]).await;
         projecting.is_right(&job).await;
