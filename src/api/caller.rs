@@ -7,7 +7,7 @@
 //! | route | what a viewer does not get |
 //! |---|---|
 //! | `/api/v1/jobs/{id}` | `arguments`, `data`, `result`, and of each attempt `stdout`, `stderr`, `result`, `files`, the registers of a crash |
-//! | `/api/v1/jobs/{id}/logs`, `.../stdout`, `.../stderr`, `.../files` | everything: 403 `hidden` |
+//! | `/api/v1/jobs/{id}/logs`, `.../stdout`, `.../stderr`, `.../files`, `.../inputs` | everything: 403 `hidden` |
 //! | `/api/v1/schedules`, `/api/v1/schedules/{id}` | `arguments` and `data` of the job |
 //! | `/api/v1/groups/{group}/results` | `result` of each line |
 //! | every other route that answers with JSON | fields of these names, at any depth |
@@ -170,12 +170,13 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 
-/// Whether a path gives what a job has written.
+/// Whether a path gives what a job was given, or has written.
 fn is_output(path: &str) -> bool {
     let below = path.strip_prefix("/api/v1/jobs/").and_then(|rest| rest.split_once('/'));
     below.is_some_and(|(_, below)| {
         let last = below.rsplit('/').next();
-        matches!(last, Some("logs" | "stdout" | "stderr")) || below.split('/').any(|part| part == "files")
+        matches!(last, Some("logs" | "stdout" | "stderr"))
+            || below.split('/').any(|part| ["files", "inputs"].contains(&part))
     })
 }
 
@@ -211,7 +212,8 @@ mod tests {
         {
             assert_eq!(may(false, method, path), Err(403), "{path}");
         }
-        for path in ["/api/v1/jobs/a/logs", "/api/v1/jobs/a/attempts/1/stdout", "/api/v1/jobs/a/attempts/1/stderr"] {
+        for below in ["logs", "attempts/1/stdout", "attempts/1/stderr", "files", "attempts/1/files/a/b", "inputs/a/b"] {
+            let path = &format!("/api/v1/jobs/a/{below}");
             assert_eq!(may(true, Method::GET, path), Err(403), "{path}");
         }
         for path in ["/api/v1/jobs/logs", "/api/v1/jobs", "/api/v1/jobs/a/explain", "/api/v1/events"] {

@@ -1,4 +1,4 @@
-//! The files that the attempts of a job have left: a list, and each as a download.
+//! The files that the attempts of a job have left: a list, and each as a download. Likewise what a job was given.
 //!
 //! Jobs are not trusted, and neither are their files: a browser must not take one for a page of this server. So only
 //! pictures and plain text are shown in place, no type is guessed, and what is shown may do nothing.
@@ -20,8 +20,8 @@ use super::jobs::view::JobSnapshot;
 use super::problem::ApiError;
 use super::query::Segment;
 use super::state::Api;
-use crate::artifacts::{ArtifactError, ArtifactErrorKind, ArtifactStore, Content, file_key, is_picture};
-use crate::domain::{AttemptNumber, JobId, KeptFile};
+use crate::artifacts::{ArtifactError, ArtifactErrorKind, ArtifactStore, Content, file_key, input_key, is_picture};
+use crate::domain::{AttemptNumber, InputFile, JobId, KeptFile};
 use crate::wire::{FilesNote, JobFile, JobFiles, JobView};
 
 /// What a browser may do with a file that it shows.
@@ -125,19 +125,42 @@ pub(super) async fn download(
     let snapshot = api.with_files(&path.id).await?;
     let (attempt, file) = find(&snapshot.view, &path).ok_or_else(|| unknown_file(&path.id, &path.name))?;
     let key = file_key(&snapshot.own_id, snapshot.view.submitted_at, attempt, &file.name);
-    let response = match wanted(&headers, &file) {
+    let mut response = answer(&api, &key, &file, &headers).await?;
+    response.headers_mut().insert("x-jobber-attempt", attempt.0.into());
+    Ok(response)
+}
+
+/// `GET /api/v1/jobs/{id}/inputs/{path}`: what the job was given under this name.
+pub(super) async fn download_input(
+    State(api): State<Arc<Api>>,
+    path: FilePath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let JobSnapshot { view, .. } = api.brief_snapshot(&path.id).await?;
+    let Some(InputFile { name, sha256, size }) = view.options.inputs.into_iter().find(|input| input.name == path.name)
+    else {
+        let detail = format!("job {} has no input {:?}; see `options.inputs` of the job", path.id, path.name);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_file", detail));
+    };
+    let file = KeptFile { name, size, content_type: "application/octet-stream".to_owned(), sha256 };
+    answer(&api, &input_key(&file.sha256), &file, &headers).await
+}
+
+/// As much of a file as the client wants.
+async fn answer(api: &Api, key: &str, file: &KeptFile, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let response = match wanted(headers, file) {
         Wanted::Nothing => StatusCode::NOT_MODIFIED.into_response(),
         Wanted::Whole => {
-            let content = api.files()?.get(&key, None).await?;
+            let content = api.files()?.get(key, None).await?;
             let size = content.size;
             let mut whole = body(content).into_response();
             whole.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
             whole
         }
-        Wanted::Part(range) => part(&api, &key, file.size, range).await?,
+        Wanted::Part(range) => part(api, key, file.size, range).await?,
         Wanted::Beyond => return Ok(beyond(file.size)),
     };
-    Ok(described(response, attempt, &file))
+    Ok(described(response, file))
 }
 
 /// The file that the path names.
@@ -192,7 +215,7 @@ fn beyond(size: u64) -> Response {
 }
 
 /// The answer with all that is to be said of the file.
-fn described(mut response: Response, attempt: AttemptNumber, file: &KeptFile) -> Response {
+fn described(mut response: Response, file: &KeptFile) -> Response {
     // The type of a text says how it is read: without that browsers guess.
     let content_type = match file.content_type.as_str() {
         kind if kind.starts_with("text/") => format!("{kind}; charset=utf-8"),
@@ -202,7 +225,7 @@ fn described(mut response: Response, attempt: AttemptNumber, file: &KeptFile) ->
     let name = file.name.rsplit('/').next().unwrap_or(&file.name);
     let how = if is_shown { "inline" } else { "attachment" };
     let disposition = format!("{how}; filename*=UTF-8''{}", utf8_percent_encode(name, PLAIN));
-    let (attempt, tag) = (attempt.to_string(), tag_of(file));
+    let tag = tag_of(file);
     for (name, value) in [
         (header::CONTENT_TYPE, content_type.as_str()),
         (header::ETAG, &tag),
@@ -212,7 +235,6 @@ fn described(mut response: Response, attempt: AttemptNumber, file: &KeptFile) ->
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (header::HeaderName::from_static("x-jobber-attempt"), &attempt),
     ] {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(name, value);

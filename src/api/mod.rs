@@ -89,6 +89,7 @@ fn router(api: Arc<Api>, loopback: bool) -> Router {
         .route("/api/v1/jobs/{id}/files", get(files::list))
         .route("/api/v1/jobs/{id}/files/{*path}", get(files::download))
         .route("/api/v1/jobs/{id}/attempts/{n}/files/{*path}", get(files::download))
+        .route("/api/v1/jobs/{id}/inputs/{*path}", get(files::download_input))
         .route("/api/v1/inputs/{sha256}", get(inputs::show).put(inputs::put))
         .route("/api/v1/jobs/{id}/explain", get(explain::explain))
         .route("/api/v1/jobs:cancel", post(jobs::cancel_many))

@@ -31,6 +31,7 @@ pub(super) fn all() -> Vec<Operation> {
             .refuses(&["unknown_job", "hidden", QUEUE, STORE, "log_unavailable"]),
         download("/api/v1/jobs/{id}/files/{path}", "getFile", "A file of the last attempt that left one of this name"),
         download("/api/v1/jobs/{id}/attempts/{n}/files/{path}", "getFileOfAttempt", "A file that an attempt left"),
+        download("/api/v1/jobs/{id}/inputs/{path}", "getInputOfJob", "What a job was given under this name"),
         Operation::new(FILES, "get", "/api/v1/inputs/{sha256}", "getInput", "Whether a content was uploaded")
             .about("If so it counts as used from now on, and is kept for as long as history.")
             .query("size", number(0, u64::MAX), "Asks besides whether one of this size could be uploaded")
