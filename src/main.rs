@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jobber::allocations::CountingAllocator;
+use jobber::cli::exec::{Ran, Run, RunLocalError};
 use jobber::cli::{self, Cli, Command, Console};
 use jobber::config::{self, Config, Sources};
-use jobber::domain::Clock;
+use jobber::domain::{Clock, Job};
 use jobber::notify::Notifier;
 use jobber::roles::bench::{BenchOptions, Part};
 use jobber::roles::{self, RoleOptions, upkeep};
+use jobber::runner::{FetchInputs, RunOrder};
 use jobber::traces::TraceSettings;
 use jobber::{logging, runner};
 
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
             if args.offline { Ok(None) } else { roles::evaluate(&config, messages).await }
         }));
     }
-    if !matches!(command, Command::Exec(_) | Command::Bench(_) | Command::New(_))
+    if !matches!(command, Command::Exec(_) | Command::Replay(_) | Command::Bench(_) | Command::New(_))
         && let Err(error) = logging::start(
             &cli::log_filter(&globals, &config.log_level),
             config.log_json,
@@ -101,8 +103,15 @@ fn main() -> ExitCode {
                 roles::bench::bench(config, pairs, options).await.map(|()| true)
             }
             Command::Exec(args) => {
-                return cli::exec::exec(&args, &Clock::system(), console, async |order, stop, sink| {
-                    Ok(roles::exec(config, pairs, order, stop, sink).await?)
+                return cli::exec::exec(&args, &Clock::system(), console, async |order, run| {
+                    run_here(config, pairs, order, run, None).await
+                })
+                .await;
+            }
+            Command::Replay(args) => {
+                let lacks = |job: &Job| roles::lacks(&config, job);
+                return cli::replay::replay(&args, &globals, console, lacks, async |order, run, inputs| {
+                    run_here(config.clone(), pairs, order, run, inputs).await
                 })
                 .await;
             }
@@ -134,6 +143,22 @@ fn main() -> ExitCode {
     })
 }
 
+/// Runs one attempt on this host as the command line wants it.
+async fn run_here(
+    config: Config,
+    environment: Vec<(String, String)>,
+    order: RunOrder,
+    run: Run,
+    inputs: Option<FetchInputs<'_>>,
+) -> Result<Ran, RunLocalError> {
+    Ok(match run {
+        Run::Supervised(stop, sink) => {
+            Ran::Attempt(roles::exec(config, environment, order, inputs, stop, sink).await?.into())
+        }
+        Run::Debugged => Ran::Debugger(roles::debug(config, environment, order, inputs).await?.success()),
+    })
+}
+
 /// The whole of the guard process, whose table is its standard input.
 fn guard(parent: u32) -> ExitCode {
     process::keep_others_out();
@@ -147,7 +172,7 @@ fn guard(parent: u32) -> ExitCode {
 /// Whether jobs run below the process, or it holds what they must not know.
 fn supervises(command: &Command) -> bool {
     match command {
-        Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Exec(_) => true,
+        Command::Dev(_) | Command::Serve(_) | Command::Work(_) | Command::Exec(_) | Command::Replay(_) => true,
         Command::New(_)
         | Command::Bench(_)
         | Command::Rebuild(_)
@@ -184,6 +209,7 @@ fn role_options(command: &Command) -> RoleOptions {
         }
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => RoleOptions::default(),
         Command::Exec(_)
+        | Command::Replay(_)
         | Command::New(_)
         | Command::Bench(_)
         | Command::Doctor(_)

@@ -1,4 +1,4 @@
-//! `jobber exec`: one attempt under the worker's supervisor, without a server and a queue.
+//! `jobber exec`: one attempt under the worker's supervisor, without a server and a queue. What `jobber replay` shares with it.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -17,7 +17,9 @@ use super::follow::{print_result, reason};
 use super::jobspec::{RunFlags, read_json};
 use super::values::{EnvironmentSetting, show_duration, show_size};
 use super::{CliError, Console, Exit, Format};
-use crate::domain::{AcceptedJob, AttemptNumber, AttemptReport, Clock, JobName, JobOptions, NewJob, Progress, Stream};
+use crate::domain::{
+    AcceptedJob, AttemptNumber, AttemptReport, Clock, Job, JobBody, JobName, JobOptions, NewJob, Progress, Stream,
+};
 use crate::runner::{OutputSink, RunOrder, StopHandle, StopReason, StopSignal};
 
 /// The grace period when the user gives none.
@@ -42,6 +44,14 @@ pub struct ExecArgs {
     /// How it runs.
     #[command(flatten)]
     pub run: RunFlags,
+    /// How it runs here.
+    #[command(flatten)]
+    pub here: HereFlags,
+}
+
+/// The flags of a command that runs an attempt on this host.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HereFlags {
     /// Directory of the job binaries
     #[arg(long, value_name = "DIR")]
     pub jobs_dir: Option<PathBuf>,
@@ -51,10 +61,29 @@ pub struct ExecArgs {
     /// Do not pin it to CPUs
     #[arg(long)]
     pub no_pin: bool,
+    /// Run it in gdb on this terminal, without limits, sandbox and supervision
+    #[arg(long)]
+    pub gdb: bool,
 }
 
 /// Why the supervisor could not do its own work.
 pub type RunLocalError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How an attempt is run on this host: supervised, or in a debugger.
+pub enum Run {
+    /// Under the supervisor: until the signal says stop, with its output to the sink.
+    Supervised(StopSignal, Arc<dyn OutputSink>),
+    /// In gdb, on this terminal.
+    Debugged,
+}
+
+/// What became of it.
+pub enum Ran {
+    /// The attempt, as a worker would report it.
+    Attempt(Box<AttemptReport>),
+    /// gdb, and whether it has ended well.
+    Debugger(bool),
+}
 
 /// Runs the binary with `run_local`, shows its output as it comes, and exits with its code. SIGINT
 /// and SIGTERM stop the binary in the way a cancellation does.
@@ -62,18 +91,24 @@ pub async fn exec(
     args: &ExecArgs,
     clock: &Clock,
     mut console: Console,
-    run_local: impl AsyncFnOnce(RunOrder, StopSignal, Arc<dyn OutputSink>) -> Result<AttemptReport, RunLocalError>,
+    run_local: impl AsyncFnOnce(RunOrder, Run) -> Result<Ran, RunLocalError>,
 ) -> ExitCode {
-    let (order, stop, signal) = match prepare(args, clock) {
-        Ok(prepared) => prepared,
+    let order = match order(args, clock) {
+        Ok(order) => order,
         Err(error) => {
             console.report(&error);
             return Exit::of_error_with_jobs(&error).into();
         }
     };
-    match run_shown(args, order, stop, signal, console, run_local).await {
-        (_, Ok(exit)) => exit.into(),
-        (console, Err(error)) => {
+    let (console, ran) = run(order, args.here.gdb, console, run_local).await;
+    conclude(console, ran.map(|ended| ended.exit))
+}
+
+/// Says why Jobber could not do what it was asked, and gives the code.
+pub(super) fn conclude(console: Option<Console>, exit: Result<Exit, CliError>) -> ExitCode {
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(error) => {
             if let Some(mut console) = console {
                 console.report(&error);
             }
@@ -82,16 +117,54 @@ pub async fn exec(
     }
 }
 
+/// An attempt that has ended here.
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    /// `None` when a debugger ran it, or who reads the output has gone.
+    pub(super) report: Option<Box<AttemptReport>>,
+}
+
+impl From<Exit> for Ended {
+    fn from(exit: Exit) -> Self {
+        Self { exit, report: None }
+    }
+}
+
+/// Runs an attempt on this host, in gdb if so wanted, and shows what it does.
+pub(super) async fn run(
+    order: RunOrder,
+    in_gdb: bool,
+    mut console: Console,
+    run_local: impl AsyncFnOnce(RunOrder, Run) -> Result<Ran, RunLocalError>,
+) -> (Option<Console>, Result<Ended, CliError>) {
+    let name = order.job.name.clone();
+    if !in_gdb {
+        return run_shown(name, order, console, run_local).await;
+    }
+    // Ctrl-C is for the program in gdb.
+    let _signals = Signals::listen();
+    console
+        .note("gdb has what the attempt gets: arguments, variables, directory, standard input. Type run to start it");
+    let exit = match run_local(order, Run::Debugged).await {
+        Ok(Ran::Debugger(false)) => Ok(Exit::ERROR.into()),
+        Ok(_) => Ok(Exit::OK.into()),
+        Err(source) => Err(CliError::local(format!("couldn't debug {name}"), source)),
+    };
+    (Some(console), exit)
+}
+
 /// Runs the attempt on this thread while another thread writes its output. Gives the console back,
 /// unless the writing thread still has it.
 async fn run_shown(
-    args: &ExecArgs,
+    name: JobName,
     order: RunOrder,
-    stop: StopHandle,
-    signal: StopSignal,
     console: Console,
-    run_local: impl AsyncFnOnce(RunOrder, StopSignal, Arc<dyn OutputSink>) -> Result<AttemptReport, RunLocalError>,
-) -> (Option<Console>, Result<Exit, CliError>) {
+    run_local: impl AsyncFnOnce(RunOrder, Run) -> Result<Ran, RunLocalError>,
+) -> (Option<Console>, Result<Ended, CliError>) {
+    let (stop, signal) = match StopHandle::new() {
+        Ok(made) => made,
+        Err(e) => return (Some(console), Err(CliError::local("couldn't make an event descriptor", e))),
+    };
     let format = console.format;
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
@@ -109,7 +182,7 @@ async fn run_shown(
         return (None, Err(CliError::local("couldn't start a thread", e)));
     }
     let report = {
-        let mut attempt = pin!(run_local(order, signal, pipe.clone()));
+        let mut attempt = pin!(run_local(order, Run::Supervised(signal, pipe.clone())));
         loop {
             tokio::select! {
                 report = &mut attempt => break report,
@@ -125,17 +198,20 @@ async fn run_shown(
             Err(e) => return (None, Err(CliError::local("couldn't write the output", e))),
         },
         // The binary has ended, but the reader of the output takes nothing. The next signal then ends this process.
-        () = signals.next() => return (None, Ok(Exit::INTERRUPTED)),
+        () = signals.next() => return (None, Ok(Exit::INTERRUPTED.into())),
     };
     let exit = match (report, outcome) {
-        (Err(source), _) => Err(CliError::local(format!("couldn't run {}", args.name), source)),
+        (Err(source), _) => Err(CliError::local(format!("couldn't run {name}"), source)),
         (Ok(_), Err(error)) => Err(error),
-        (Ok(report), Ok(at_line_start)) => conclude(args, &report, format, at_line_start, &mut console),
+        (Ok(Ran::Debugger(_)), Ok(_)) => Ok(Exit::OK.into()),
+        (Ok(Ran::Attempt(report)), Ok(at_line_start)) => {
+            show(&name, &report, format, at_line_start, &mut console).map(|exit| Ended { exit, report: Some(report) })
+        }
     };
     (Some(console), exit)
 }
 
-fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, StopSignal), CliError> {
+fn order(args: &ExecArgs, clock: &Clock) -> Result<RunOrder, CliError> {
     let job = NewJob {
         id: None,
         name: args.name.to_string(),
@@ -144,8 +220,12 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         options: JobOptions { attempts: 1, ..args.run.0.clone() },
     };
     let AcceptedJob { job, body } = job.accept(clock.now()).map_err(|e| CliError::Usage(e.to_string()))?;
-    let (stop, signal) = StopHandle::new().map_err(|e| CliError::local("couldn't make an event descriptor", e))?;
-    let order = RunOrder {
+    Ok(order_of(job, body))
+}
+
+/// The order to run the first attempt of a job here.
+pub(super) fn order_of(job: Arc<Job>, body: JobBody) -> RunOrder {
+    RunOrder {
         timeout: job.options.timeout,
         grace: job.options.grace.unwrap_or(GRACE),
         memory_bytes: job.options.memory_bytes,
@@ -158,8 +238,7 @@ fn prepare(args: &ExecArgs, clock: &Clock) -> Result<(RunOrder, StopHandle, Stop
         trace: None,
         body,
         job,
-    };
-    Ok((order, stop, signal))
+    }
 }
 
 /// Receives SIGINT and SIGTERM.
@@ -181,8 +260,8 @@ impl Signals {
     }
 }
 
-fn conclude(
-    args: &ExecArgs,
+fn show(
+    name: &JobName,
     report: &AttemptReport,
     format: Format,
     at_line_start: bool,
@@ -193,7 +272,7 @@ fn conclude(
         Format::Json | Format::Jsonl => console.show(report)?,
     }
     let crash = report.crash.as_deref();
-    let ending = format!("{}: {}", args.name, reason(Some(&report.outcome), report.error.as_deref(), Some(report)));
+    let ending = format!("{name}: {}", reason(Some(&report.outcome), report.error.as_deref(), Some(report)));
     if report.outcome.is_success() {
         console.detail(&ending)
     } else {
@@ -311,11 +390,12 @@ mod tests {
         let Ok(Cli { globals, command: Command::Exec(args) }) = parse(words) else { panic!() };
         let (console, out, err) = captured(&globals);
         let clock = Clock::manual(Timestamp::from_millis(0));
-        let code = exec(&args, &clock, console, async |order, _stop, sink| {
+        let code = exec(&args, &clock, console, async |order, way| {
+            let Run::Supervised(_stop, sink) = way else { panic!() };
             assert_eq!(order.job.name, args.name);
             sink.output(Stream::Stdout, stdout);
             sink.progress(Progress { percent: 50.0, text: "halfway".into() });
-            Ok(report)
+            Ok(Ran::Attempt(report.into()))
         })
         .await;
         (code, String::from_utf8_lossy(&out.lock().unwrap()).into_owned(), text(&err))
@@ -363,12 +443,12 @@ mod tests {
         };
         let (console, _, err) = captured(&Globals::default());
         let clock = Clock::system();
-        let code = exec(&args("jobber exec a"), &clock, console, async |_, _, _| Err("no thread left".into())).await;
+        let code = exec(&args("jobber exec a"), &clock, console, async |_, _| Err("no thread left".into())).await;
         assert_eq!((code, text(&err).as_str()), (ExitCode::from(125), "error: couldn't run a: no thread left\n"));
 
         let (console, _, err) = captured(&Globals::default());
         let code =
-            exec(&args("jobber exec a --data {"), &clock, console, async |_, _, _| unreachable!("nothing runs")).await;
+            exec(&args("jobber exec a --data {"), &clock, console, async |_, _| unreachable!("nothing runs")).await;
         assert_eq!(code, ExitCode::from(2));
         assert!(text(&err).starts_with("error: --data is not JSON"));
     }

@@ -12,7 +12,7 @@ use super::reference::{JobRef, Purpose, with_id};
 use super::values::show_size;
 use super::view::{Column, Table, View, json_line};
 use super::{CliError, Console, Exit, complete};
-use crate::client::Client;
+use crate::client::{Client, Download};
 use crate::domain::{ContentDigest, JobId, is_file_name};
 use crate::wire::{JobFile, JobFiles};
 
@@ -198,17 +198,27 @@ async fn receive(
     id: &JobId,
     file: &JobFile,
     client: &Client,
+    take: impl FnMut(&[u8]) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let JobFile { attempt, file, .. } = file;
+    receive_all(client.file(id, *attempt, &file.name).await?, &file.name, &file.sha256, take).await
+}
+
+/// Takes all of a download, and checks that it is the content of this digest.
+pub(super) async fn receive_all(
+    mut download: Download,
+    name: &str,
+    sha256: &ContentDigest,
     mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let mut download = client.file(id, file.attempt, &file.file.name).await?;
     let mut digest = Sha256::new();
     while let Some(piece) = download.next().await? {
         digest.update(&piece);
         take(&piece)?;
     }
-    if ContentDigest::of(&digest.finalize().into()) != file.file.sha256 {
-        let why = std::io::Error::other("what came is not what the attempt left");
-        return Err(CliError::local(format!("couldn't get {}", file.file.name), why));
+    if ContentDigest::of(&digest.finalize().into()) != *sha256 {
+        let why = std::io::Error::other("what came is not what the server has named");
+        return Err(CliError::local(format!("couldn't get {name}"), why));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Run jobs", &["dev", "new", "run", "submit", "wait", "exec", "schedule"]),
     ("Look", &["list", "show", "logs", "files", "top", "ui", "group", "worker", "binaries"]),
     ("Act", &["cancel", "retry", "promote", "remove", "queue"]),
-    ("Understand", &["explain", "crash", "failures", "similar", "category", "stats", "help"]),
+    ("Understand", &["explain", "crash", "replay", "failures", "similar", "category", "stats", "help"]),
     (
         "Operate",
         &[
@@ -47,7 +47,7 @@ fn meaningful(path: &[&str]) -> &'static [&'static str] {
         ["new"] => &["config", "output", "color", "verbose", "quiet"],
         ["work"] => &["config", "data_dir", "verbose", "quiet"],
         ["exec" | "rebuild" | "export" | "import" | "bench"] | ["category", "evaluate"] => LOCAL,
-        ["doctor"] => {
+        ["doctor" | "replay"] => {
             &["config", "data_dir", "server", "token", "token_file", "ca", "output", "color", "verbose", "quiet"]
         }
         ["ui"] => &["server", "token", "token_file", "ca", "verbose", "quiet"],

@@ -35,6 +35,7 @@ pub mod openapi;
 mod queue;
 mod reasons;
 mod reference;
+pub mod replay;
 mod roles;
 mod schedule;
 mod selection;
@@ -68,6 +69,7 @@ pub use error::CliError;
 pub use exec::ExecArgs;
 pub use exit::Exit;
 pub use new::NewArgs;
+pub use replay::ReplayArgs;
 pub use roles::{BenchArgs, BenchPart, DevArgs, ListenArgs, ServeArgs, WorkArgs, WorkerArgs};
 pub use settings::{complain, log_filter, settings};
 pub use terminal::ColorWhen;
@@ -175,6 +177,11 @@ pub enum Command {
     Work(WorkArgs),
     /// Run a binary once under the worker's supervision, without server and queue
     Exec(ExecArgs),
+    /// Run an attempt of a job once more on this machine, without queue
+    ///
+    /// It gets what the attempt got: arguments, data, inputs, results of the jobs before it, environment, limits. Queue and
+    /// history hear nothing of it.
+    Replay(ReplayArgs),
     /// Begin a job in C++, shell or Python: source, build and test
     New(NewArgs),
     /// Check this host and its configuration: what is well, what is not, what to do

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use super::exec::HereFlags;
 use super::{Command, EnvironmentSetting, Globals, ListenArgs, WorkerArgs};
 
 type Settings = Vec<(&'static str, Vec<String>)>;
@@ -27,11 +28,8 @@ pub fn settings(globals: &Globals, command: &Command, own: &BTreeMap<String, Str
             set(&mut given, "worker.max_jobs", args.max_jobs.map(|n| n.to_string()));
             set(&mut given, "worker.max_time", args.max_time.map(millis));
         }
-        Command::Exec(args) => {
-            set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
-            environment(&mut given, &args.environment, own);
-            set(&mut given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
-        }
+        Command::Exec(args) => here(&mut given, &args.here, own),
+        Command::Replay(args) => here(&mut given, &args.here, own),
         Command::New(args) => set(&mut given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show)),
         Command::Doctor(args) => worker(&mut given, &args.worker, own),
         Command::Rebuild(_) | Command::Export(_) | Command::Import(_) => {}
@@ -61,6 +59,12 @@ fn listen(given: &mut Settings, args: &ListenArgs, globals: &Globals) {
     set(given, "serve.insecure", args.insecure.then(|| "true".to_owned()));
     set(given, "serve.token", globals.token.as_ref().map(|t| t.reveal().to_owned()));
     set(given, "serve.token_file", globals.token_file.as_deref().map(show));
+}
+
+fn here(given: &mut Settings, args: &HereFlags, own: &BTreeMap<String, String>) {
+    set(given, "worker.jobs_dir", args.jobs_dir.as_deref().map(show));
+    environment(given, &args.environment, own);
+    set(given, "worker.pin", args.no_pin.then(|| "false".to_owned()));
 }
 
 fn worker(given: &mut Settings, args: &WorkerArgs, own: &BTreeMap<String, String>) {

@@ -26,7 +26,8 @@ use crate::queue::{StateCounts, WorkerInfo};
 use crate::store::JobCount;
 use crate::wire::{
     ActOnJobs, Acted, ActedOnJobs, BinaryListing, CancelRequest, CleanBody, Cleaned, Explanation, JobListing,
-    JobSelection, JobView, Listing, Overview, QueueView, ResolvedJobs, SubmitJob, SubmitJobs, Submitted, SubmittedJobs,
+    JobSelection, JobView, Listing, Overview, QueueView, ResolvedJobs, Session, SubmitJob, SubmitJobs, Submitted,
+    SubmittedJobs,
 };
 pub use download::Download;
 pub use error::{ClientError, ClientErrorKind};
@@ -307,6 +308,14 @@ impl Client {
     /// `NotFound` when there is no such worker.
     pub async fn drain_worker(&self, id: &WorkerId) -> Result<(), ClientError> {
         self.send(self.api(Method::POST, &format!("workers/{}:drain", encode(id.as_str())))).await.map(drop)
+    }
+
+    /// Asks what this client may do.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn session(&self) -> Result<Session, ClientError> {
+        self.answer(self.api(Method::GET, "session")).await
     }
 
     /// Asks whether the server lives.

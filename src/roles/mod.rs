@@ -23,7 +23,7 @@ pub use build::build_jobs;
 pub use dev::dev;
 pub use doctor::examine;
 pub use evaluate::evaluate;
-pub use exec::exec;
+pub use exec::{debug, exec, lacks};
 pub use serve::serve;
 pub use work::work;
 

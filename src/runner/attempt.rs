@@ -11,7 +11,7 @@ use rustix::pipe::PipeFlags;
 
 use super::RunnerError;
 use super::binary::{Binaries, Found};
-use super::environment::{self, Environment, Variable};
+use super::environment::{Environment, Variable};
 use super::gauge::{RunningAttempt, RunningGauge};
 use super::guard::Presence;
 use super::limits::{Limits, Restraint};
@@ -22,19 +22,15 @@ use super::pool::SpawnThreadState;
 use super::report;
 use super::sandbox::Sandboxes;
 use super::sanitizer;
-use super::scratch::{Scratch, WorkDir};
+use super::scratch::Scratch;
 use super::slots::Slot;
 use super::spawn::{Cause, NotSpawned, Program, SpawnError, SpawnThread, Spawned};
 use super::supervise::{LeaseDeadline, Supervisor, Terms};
+use super::surroundings::Surroundings;
 use super::table::SharedPidTable;
 use super::tracer::Scope;
 use crate::descriptors;
-use crate::domain::{AttemptReport, Clock, CrashReport, Outcome, SandboxLevel, SpawnFailure, Timestamp, Validity};
-
-/// The name of the file in its scratch directory to which a job may write why it failed.
-const ERROR_FILE: &str = ".jobber-error";
-/// The file in its scratch directory in which a job finds the results of its parents.
-const RESULTS_FILE: &str = ".jobber-results.json";
+use crate::domain::{AttemptReport, Clock, CrashReport, Outcome, SpawnFailure, Timestamp, Validity};
 
 /// What all attempts of a worker share.
 pub(super) struct Shared {
@@ -92,38 +88,11 @@ pub(super) fn run(
         let outcome = Outcome::SpawnError { reason: error.failure };
         Ok(Some(AttemptReport::bare(outcome, begun_at, shared.clock.now(), error.message)))
     };
-    let (directory, output_dir, mut cleared) = match shared.scratch.make() {
-        Ok(made) => {
-            let paths = (made.path.clone(), made.output_path.clone());
-            (paths.0, paths.1, Cleared { made: Some(made), scratch: &shared.scratch })
-        }
-        Err(error) => return refused(SpawnError::of_worker(error.to_string())),
+    let made = Surroundings::make(&shared.scratch, &shared.settings, &shared.sandboxes, &slot, order);
+    let mut surroundings = match made {
+        Ok(surroundings) => surroundings,
+        Err(error) => return refused(error),
     };
-    let error_file = directory.join(ERROR_FILE);
-    let mut variables = environment::of_attempt(
-        order,
-        shared.settings.worker.as_str(),
-        &slot,
-        shared.settings.pin,
-        [("JOBBER_ERROR_FILE", &error_file), ("JOBBER_OUTPUT_DIR", &output_dir)],
-    );
-    if let Some(inputs) = &order.inputs {
-        variables.push(("JOBBER_INPUT_DIR".into(), inputs.path().to_string_lossy().into_owned()));
-    }
-    if let Some(sandbox) = shared.sandboxes.of(&order.job.name)
-        && sandbox.level() == SandboxLevel::Strict
-    {
-        // Compilers and libraries make their temporary files there; /tmp is shut to it.
-        variables.push(("TMPDIR".into(), directory.to_string_lossy().into_owned()));
-    }
-    if !order.results_before.is_empty() {
-        let file = directory.join(RESULTS_FILE);
-        let text = serde_json::to_vec(&order.results_before).unwrap_or_default();
-        if let Err(error) = fs_err::write(&file, text) {
-            return refused(SpawnError::of_worker(error.to_string()));
-        }
-        variables.push(("JOBBER_RESULTS_FILE".into(), file.to_string_lossy().into_owned()));
-    }
     let running = shared.gauge.enter(RunningAttempt {
         job: order.job.clone(),
         attempt: order.attempt,
@@ -133,7 +102,8 @@ pub(super) fn run(
         memory_bytes: None,
     });
     let cores = slot.cpus().len();
-    let tracked = shared.orphans.track(marks(&variables), directory.clone());
+    let directory = surroundings.parts().0.path.clone();
+    let tracked = shared.orphans.track(marks(surroundings.variables()), directory);
     let mut restraint = shared.limits.prepare(&unique_name(shared), tracked.number(), order.memory_bytes, cores);
     // The guard may have died since.
     if !may_start() || !await_guard(shared, order, stop) {
@@ -143,7 +113,7 @@ pub(super) fn run(
     if let Some(guard) = &shared.guard {
         guard.expect(thread.number, tracked.number());
     }
-    let (process, found) = match spawn(shared, thread, &slot, order, &variables, &mut cleared, &mut restraint) {
+    let (process, found) = match spawn(shared, thread, &slot, order, &mut surroundings, &mut restraint) {
         Ok(spawned) => spawned,
         Err(error) => {
             // The child may already have written its id into the table.
@@ -194,13 +164,12 @@ pub(super) fn run(
         cpus,
         observed.map_err(RunnerError::Supervise)?,
         (&shared.limits, &restraint),
-        &error_file,
+        surroundings.error_file(),
     );
     report.peak_beside = peak_beside;
     report.beside_at_start = Some(beside_at_start);
     report.build = build.and_then(|build| build.at_end());
-    if let Some(directory) = cleared.made.take_if(|made| made.output().is_some()) {
-        // Who takes the files removes the directory.
+    if let Some(directory) = surroundings.take_files() {
         sink.files(OutputDirectory::new(shared.scratch.clone(), directory));
     }
     Ok(Some(report))
@@ -246,20 +215,6 @@ pub(super) fn probe_tracing(program: &Path) -> Result<(), String> {
         Ok(_) => Err("the kernel, or a filter of system calls, forbids ptrace".to_owned()),
         Err(NotSpawned::Failed(error)) => Err(error.message),
         Err(NotSpawned::Late | NotSpawned::Cgroup(_)) => Err("a process could not be started".to_owned()),
-    }
-}
-
-/// A scratch directory that is removed when the attempt is over, however it ended.
-struct Cleared<'a> {
-    made: Option<WorkDir>,
-    scratch: &'a Scratch,
-}
-
-impl Drop for Cleared<'_> {
-    fn drop(&mut self) {
-        if let Some(made) = self.made.take() {
-            self.scratch.remove(made);
-        }
     }
 }
 
@@ -339,11 +294,10 @@ fn spawn(
     thread: &mut SpawnThreadState,
     slot: &Slot,
     order: &RunOrder,
-    variables: &[Variable],
-    scratch: &mut Cleared<'_>,
+    surroundings: &mut Surroundings<'_>,
     restraint: &mut Restraint,
 ) -> Result<(Spawned, Found), NotSpawned> {
-    let work_dir = scratch.made.as_mut().expect("it is there until it is cleared");
+    let (work_dir, variables) = surroundings.parts();
     let job = &order.job;
     let arguments = order.body.arguments();
     let mut once_more = true;

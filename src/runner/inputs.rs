@@ -5,7 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::LocalBoxFuture;
+
 use super::scratch::Scratch;
+
+/// Writes the inputs of a job into the directory that it is given.
+pub type FetchInputs<'a> =
+    Box<dyn FnOnce(PathBuf) -> LocalBoxFuture<'a, Result<(), Box<dyn std::error::Error + Send + Sync>>> + 'a>;
 
 /// A directory for the inputs of one attempt. Dropping it removes it: a work of the file system.
 pub struct InputDirectory {

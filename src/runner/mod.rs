@@ -3,7 +3,7 @@
 //! Everything that can happen to the child is an [`crate::domain::Outcome`] in the report; an `Err` means that Jobber
 //! could not do its own work. The files, in the order in which an attempt meets them: [`slots`] with [`allocator`] and
 //! [`cpus`] (may it run, and where), `pool` (on which thread), `attempt` (from order to report), [`binary`] with `builds` and
-//! `build_cache`, `environment`, `scratch` (what it needs), `sandbox` (what it may touch), `spawn` and `launch`, `limits` and
+//! `build_cache`, `environment`, `scratch`, `surroundings` (what it needs), `sandbox` (what it may touch), `spawn` and `launch`, `limits` and
 //! `cgroup`, `supervise` with `tracer`, `capture`, `directives`, `stop` and `usage`, `crash` (where a signal ended it),
 //! `orphans` (nothing is left), `exit` and `report` (what became of it); and [`guard`], should this process be killed
 //! meanwhile.
@@ -18,6 +18,7 @@ mod capture;
 mod cgroup;
 pub mod cpus;
 mod crash;
+mod debug;
 mod directives;
 mod environment;
 mod exit;
@@ -42,6 +43,7 @@ mod spawn;
 mod stack;
 mod stop;
 mod supervise;
+mod surroundings;
 mod sys;
 mod table;
 #[cfg(test)]
@@ -51,6 +53,7 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 pub use allocator::{Divided, SlotRequest};
@@ -60,7 +63,7 @@ pub use cpus::{CpuSet, CpuSetError};
 pub use environment::is_secret_variable;
 pub use gauge::{Running, RunningAttempt, RunningGauge};
 pub use guard::{Guard, Presence, guarded_parent, run_guard};
-pub use inputs::InputDirectory;
+pub use inputs::{FetchInputs, InputDirectory};
 pub use memory::HostMemory;
 pub use order::{OutputSink, RunOrder, RunnerSettings, StartLog, StopHandle, StopReason, StopSignal};
 pub use outputs::{FoundFiles, OutputDirectory, OutputFile};
@@ -177,6 +180,21 @@ impl Runner {
             report => report?,
         };
         Ok(report.unwrap_or_else(|| attempt::never_started(state.reason.get().copied(), self.shared.clock.now())))
+    }
+
+    /// Runs the program of an attempt in gdb, on the terminal of this process, and blocks until gdb has ended. The program gets
+    /// the attempt's arguments, environment, directories and standard input; it is not supervised, and no limit and no
+    /// sandbox holds it. gdb itself gets the variables of `terminal` besides.
+    ///
+    /// # Errors
+    /// [`RunnerError::Impeded`] when there is no such binary, or no gdb.
+    pub fn debug(
+        &self,
+        slot: &Slot,
+        order: &RunOrder,
+        terminal: &[(String, String)],
+    ) -> Result<ExitStatus, RunnerError> {
+        debug::debug(&self.shared, slot, order, terminal)
     }
 
     /// Starts one attempt on a thread of the pool, and returns at once.

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, binary, eventually};
 
-const RUN: [&str; 15] = [
+const RUN: [&str; 16] = [
     "README.md",
     "docs/development/api-reference.md",
     "docs/development/cli-reference.md",
@@ -39,6 +39,7 @@ const RUN: [&str; 15] = [
     "docs/operations/builds.md",
     "docs/operations/notices.md",
     "docs/operations/files.md",
+    "docs/development/debugging.md",
 ];
 
 /// The page with the script that [`the_script_for_slurm_starts_as_many_workers_as_there_is_work_for`] runs.
@@ -67,7 +68,8 @@ runs! {
     the_commands_of_the_guide_to_crash_reports_work: 11,
     the_commands_of_the_guide_to_builds_work: 12,
     the_commands_of_the_guide_to_notices_work: 13,
-    the_commands_of_the_guide_to_files_work: 13,
+    the_commands_of_the_guide_to_files_work: 14,
+    the_commands_of_the_guide_to_debugging_work: 15,
 }
 
 /// A fenced block.

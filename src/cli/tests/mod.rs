@@ -140,6 +140,7 @@ fn the_help_names_every_command() {
     Understand:
       explain      Say why a job stands where it stands
       crash        Show where a job crashed: stack, registers, modules
+      replay       Run an attempt of a job once more on this machine, without queue
       failures     What attempts failed with, most frequent first
       similar      Errors that mean the same as a text
       category     Look at the categories of errors, change them, try them out

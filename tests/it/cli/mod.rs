@@ -9,6 +9,7 @@ mod exec;
 mod flow;
 mod ids;
 mod queues;
+mod replay;
 mod run;
 mod schedule;
 mod submit;
