@@ -346,6 +346,29 @@ async fn a_worker_that_is_lost_is_told_of_and_that_another_has_come() {
 }
 
 #[tokio::test]
+async fn a_queue_that_is_away_and_comes_back_is_told_of() {
+    let receiver = Receiver::start().await;
+    let place = place(&target("ops", "\"unhealthy\"", receiver.url(), ""));
+    let redis = crate::harness::redis::Redis::start();
+    let _serve = Jobber::serve().at(&place).env("JOBBER_QUEUE_URL", &redis.url()).start().await;
+    let of_queue = async |healthy: bool| {
+        eventually(&format!("that the queue is healthy: {healthy}"), async || {
+            let told: Vec<_> = receiver.all().iter().map(|delivery| delivery.json()).collect();
+            told.into_iter().find(|notice| {
+                let health = &notice["health"];
+                health["part"] == "queue" && health["healthy"] == healthy
+            })
+        })
+        .await
+    };
+    redis.kill();
+    let notice = of_queue(false).await;
+    assert!(!notice["health"]["problem"].as_str().unwrap().is_empty(), "{notice}");
+    redis.restart();
+    of_queue(true).await;
+}
+
+#[tokio::test]
 async fn a_target_that_is_gone_leaves_dead_letters() {
     let receiver = Receiver::start().await;
     receiver.answer(503, &[]);

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::couchbase_double::CouchbaseDouble;
+use crate::harness::receiver::Receiver;
 use crate::harness::{Jobber, Place, Start, eventually, run};
 
 /// Compiles a program that fails for one of so many numbers (0: for none), and puts it in the place of the one before.
@@ -80,7 +81,16 @@ async fn name_a_regression(start: Start) -> Jobber {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_with_a_planted_failure_is_named_wherever_a_user_looks() {
-    let jobber = name_a_regression(Jobber::dev()).await;
+    let (receiver, place) = (Receiver::start().await, Place::new());
+    let target = format!("[[notify]]\nname = \"ops\"\non = [\"regression\"]\nurl = \"{}/hook\"\n", receiver.url());
+    std::fs::write(place.path().join("jobber.toml"), target).unwrap();
+    let jobber = name_a_regression(Jobber::dev().at(&place)).await;
+    let notice = receiver.taken(1).await[0].json();
+    assert_eq!((&notice["event"], &notice["job"]), (&json!("regression"), &Value::Null), "{notice}");
+    let regression = &notice["regression"];
+    assert_eq!((&regression["name"], &regression["build"]), (&json!("resize"), &json!(SECOND)), "{notice}");
+    assert!(regression["found"][0]["n"].as_u64().unwrap() <= 100, "{notice}");
+    assert!(notice["text"].as_str().unwrap().contains("resize does worse since build fedcba987654"), "{notice}");
     let (_, failed) = jobber.get("/api/v1/jobs?name=resize&state=failed&limit=1").await;
     let id = failed["items"][0]["id"].as_str().unwrap().to_owned();
     let (_, view) = jobber.get(&format!("/api/v1/jobs/{id}")).await;
@@ -113,6 +123,7 @@ async fn a_build_with_a_planted_failure_is_named_wherever_a_user_looks() {
     }
     let (_, unknown) = jobber.get("/api/v1/stats/builds?name=other").await;
     assert_eq!((&unknown["builds"], &unknown["outlook"]), (&json!([]), &Value::Null));
+    assert_eq!(receiver.all().len(), 1, "a build is told of once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
