@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # and dependencies are not compiled a second time to be checked.
 LINTED = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tools/rustc-linted CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings
 
-.PHONY: help dev build test format lint prepared compiled bench tools stage deb rpm dist image test-packages test-vm clean
+.PHONY: help dev build test format lint prepared compiled bench figures tools stage deb rpm dist image test-packages test-vm clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ bench: build tools ## Compare the whole pipeline with raw process spawning, and 
 	$(MAKE) --no-print-directory -C cpp-jobs
 	target/release/jobber bench --binary cpp-jobs/build/hello
 	node tests/compat-node/bench.js target/release/jobber cpp-jobs/build
+
+BEFORE ?=
+figures: build tools ## Take every figure of docs/architecture/performance.md; BEFORE=BINARY: beside those of another.
+	$(MAKE) --no-print-directory -C cpp-jobs
+	tools/figures target/release/jobber $(BEFORE)
 
 # Packages hold this: make deb BINARY=... packages one that is there, and builds none.
 BINARY ?=
