@@ -11,8 +11,10 @@ pub mod concurrency;
 mod dice;
 pub mod errors;
 pub mod intervals;
+pub mod known;
 pub mod shard;
 pub mod sizing;
+pub mod slim;
 pub mod survival;
 pub mod trend;
 
@@ -25,13 +27,15 @@ use crate::domain::JobName;
 
 pub use attempts::AttemptsStats;
 pub use by_queue::QueueParts;
-pub use categories::{CategoryLine, CategorySums, CostLine, CostSums, ErrorFacts, KnownErrors, Label};
+pub use categories::{CategoryLine, CategorySums, CostLine, CostSums};
 pub use co_running::{BesideLine, BesideStats};
 pub use concurrency::{ConcurrencyLevelStats, ConcurrentJobsStats};
 pub use errors::{ErrorSet, ErrorSetCounts, FailureCounts};
 pub use intervals::{Difference, Rate};
+pub use known::{ErrorFacts, ErrorNumber, KnownErrors, Label};
 pub use shard::{Counts, Histogram, ShardKey, StatShard};
 pub use sizing::{DurationLine, Quantiles, SizeLine};
+pub use slim::SlimShard;
 pub use survival::{AttemptLine, Chance, WorthIt};
 pub use trend::{DailyTrends, DayCount, Trend};
 
@@ -88,7 +92,12 @@ pub struct NameSums(pub BTreeMap<JobName, Counts>);
 impl NameSums {
     /// Adds an aggregate.
     pub fn add(&mut self, shard: StatShard) {
-        self.0.entry(shard.key.name).or_default().add(&shard.counts.without_parts());
+        self.add_counts(shard.key.name, &shard.counts.without_parts());
+    }
+
+    /// Adds the counts of an aggregate of this name, which are without those by error and by queue.
+    pub fn add_counts(&mut self, name: JobName, counts: &Counts) {
+        self.0.entry(name).or_default().add(counts);
     }
 }
 
