@@ -92,12 +92,12 @@ pub struct NameSums(pub BTreeMap<JobName, Counts>);
 impl NameSums {
     /// Adds an aggregate.
     pub fn add(&mut self, shard: StatShard) {
-        self.add_counts(shard.key.name, &shard.counts.without_parts());
+        self.0.entry(shard.key.name).or_default().add(&shard.counts.without_parts());
     }
 
-    /// Adds the counts of an aggregate of this name, which are without those by error and by queue.
-    pub fn add_counts(&mut self, name: JobName, counts: &Counts) {
-        self.0.entry(name).or_default().add(counts);
+    /// Adds an aggregate that is without counts by error and by queue.
+    pub fn add_slim(&mut self, shard: &SlimShard) {
+        self.0.entry(shard.key.name.clone()).or_default().add(&shard.counts);
     }
 }
 

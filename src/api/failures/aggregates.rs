@@ -53,6 +53,8 @@ struct Kept {
 /// What an answer wants to know of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
+    /// Nothing, nor any count by error.
+    Totals,
     /// Nothing but how often attempts failed with them.
     Counts,
     /// Their labels.
@@ -108,6 +110,7 @@ impl<'a> AggregateReader<'a> {
         }
         let categories = history.categories().await?;
         let shards = jobs.read(history, days).await?;
+        let shards = if wanted == Wanted::Totals { shards.without_parts() } else { shards };
         let known = KnownErrors::default();
         Ok(Self { history, categories, source: Source::Store { shards, part: Vec::new(), known, wanted } })
     }
@@ -214,7 +217,7 @@ impl Kept {
 /// The errors of these aggregates that must be looked up.
 fn lacking<'s>(shards: impl Iterator<Item = &'s SlimShard>, known: &KnownErrors, wanted: Wanted) -> Vec<Fingerprint> {
     let is_lacking = |error: &ErrorNumber| match wanted {
-        Wanted::Counts => false,
+        Wanted::Totals | Wanted::Counts => false,
         Wanted::Labels => known.lacks_label(*error),
         Wanted::Times => known.lacks_label(*error) || known.may_be_seen_again(*error),
     };

@@ -80,14 +80,6 @@ impl SpanReader<'_> {
         let shards = shards.into_iter().map(|shard| shard.of_queue(queue.as_ref()));
         Ok(Some(shards.filter(|shard| !shard.counts.is_zero()).collect()))
     }
-
-    /// Takes every aggregate, one at a time.
-    async fn each(mut self, mut take: impl FnMut(StatShard)) -> Result<(), StoreError> {
-        while let Some(shards) = self.next().await? {
-            shards.into_iter().for_each(&mut take);
-        }
-        Ok(())
-    }
 }
 
 impl Span {
@@ -111,10 +103,6 @@ impl Span {
         };
         let to = params.with("until", boundary)?.map(|until| (until - std::time::Duration::from_millis(1)).day());
         Ok(Self { days: DayRange { from, to }, jobs: SpanJobs { name, queue } })
-    }
-
-    async fn read<'a>(&'a self, api: &'a Api) -> Result<SpanReader<'a>, StoreError> {
-        self.jobs.read(&*api.history, self.days).await
     }
 
     async fn aggregates<'a>(&'a self, api: &'a Api, wanted: Wanted) -> Result<AggregateReader<'a>, StoreError> {

@@ -54,13 +54,19 @@ pub(in crate::api) async fn stats(
     if what == "cost" {
         let (mut sums, mut shards) = (CostSums::default(), span.aggregates(&api, Wanted::Labels).await?);
         while let Some(part) = shards.next().await? {
-            part.shards.iter().for_each(|shard| sums.add(shard, part.known));
-            part.shards.iter().for_each(|shard| names.add_counts(shard.key.name.clone(), &shard.counts));
+            for shard in part.shards {
+                sums.add(shard, part.known);
+                names.add_slim(shard);
+            }
         }
         let items = sums.lines(&names.0);
         return form.answer(&items.clone(), CostReport { items, sizes: sizing::sizes(&names.0) });
     }
-    span.read(&api).await?.without_parts().each(|shard| names.add(shard)).await?;
+    let mut shards = span.aggregates(&api, Wanted::Totals).await?;
+    while let Some(part) = shards.next().await? {
+        part.shards.into_iter().for_each(|shard| names.add_slim(shard));
+    }
+    drop(shards);
     let names = names.0;
     match what {
         "attempts" => {
