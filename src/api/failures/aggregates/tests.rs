@@ -229,3 +229,35 @@ async fn a_warm_answer_reads_no_aggregate_and_looks_no_error_up() {
     let lost: Vec<_> = kept.kept.lock().await.shards.keys().cloned().collect();
     assert_eq!(lost, key, "what could not be read leaves the others in place");
 }
+
+#[tokio::test]
+async fn each_change_of_a_label_is_seen_by_its_mark_alone() {
+    let steps = [
+        (Step::Learns { error: 1, category: 1 }, "errors_learned"),
+        (Step::Learns { error: 2, category: 1 }, "errors_relabelled"),
+        (Step::Learns { error: 2, category: 0 }, "errors_relabelled"),
+        (Step::Edits { category: 2, is_there: false }, "categories_changed"),
+        (Step::Loses { day: 0, name: 0 }, "shards_removed"),
+    ];
+    for (step, trigger) in steps {
+        for is_marked in [true, false] {
+            let mut site = Site::new().await;
+            site.run(Step::Edits { category: 1, is_there: true }).await;
+            site.run(Step::Edits { category: 2, is_there: true }).await;
+            site.run(Step::Fails { day: 0, name: 0, errors: [1, 2] }).await;
+            site.run(Step::Learns { error: 2, category: 2 }).await;
+            let kept = KeptAggregates::default();
+            site.answers(&kept).await.unwrap();
+            if !is_marked {
+                site.sql(format!("DROP TRIGGER history_{trigger}")).await;
+            }
+            site.run(step.clone()).await;
+            // It comes back with the version that it had.
+            if matches!(step, Step::Loses { .. }) {
+                site.run(Step::Fails { day: 0, name: 0, errors: [3, 4] }).await;
+            }
+            let (warm, anew) = (site.answers(&kept).await.unwrap(), site.answers(&nothing()).await.unwrap());
+            assert_eq!(warm == anew, is_marked, "{step:?}");
+        }
+    }
+}
