@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::attempt_means::AttemptMeans;
 use super::body_room::BodyRoom;
 use super::category_preview::CategoryPreview;
+use super::failures::KeptAggregates;
 use super::feed::Feed;
 use super::problem::ApiError;
 use super::snapshots::Overviews;
@@ -231,6 +232,8 @@ pub struct Api {
     pub(super) attempt_means: AttemptMeans,
     /// The overview, for those who watch it.
     pub(super) overviews: Overviews,
+    /// The aggregates that statistics by error were made of.
+    pub(super) kept_aggregates: KeptAggregates,
     /// Bounds the memory of the large bodies in flight.
     pub(super) body_room: BodyRoom,
     /// Cancelled when the process takes no more jobs, but still serves.
@@ -266,6 +269,7 @@ impl Api {
             throughput: Throughput::default(),
             attempt_means: AttemptMeans::default(),
             overviews: Overviews::default(),
+            kept_aggregates: KeptAggregates::default(),
             body_room: BodyRoom::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),

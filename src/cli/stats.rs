@@ -401,7 +401,7 @@ mod tests {
     use crate::cli::Format;
     use crate::stats::{
         CategorySums, CostSums, Counts, ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, KnownErrors, Label,
-        ShardKey, StatShard,
+        ShardKey, SlimShard, StatShard,
     };
     use crate::stats::{co_running, sizing, survival};
 
@@ -438,19 +438,19 @@ mod tests {
         counts
     }
 
-    fn shard() -> StatShard {
+    fn shard(known: &mut KnownErrors) -> SlimShard {
         let day = crate::domain::Day::parse("2026-11-24").unwrap();
-        StatShard { counts: counts(), ..StatShard::new(ShardKey { day, name: "resize".parse().unwrap() }) }
+        let key = ShardKey { day, name: "resize".parse().unwrap() };
+        SlimShard::of(StatShard { counts: counts(), ..StatShard::new(key) }, known)
     }
 
     fn known() -> KnownErrors {
         let at = crate::domain::Timestamp::from_millis(1_795_507_200_000);
         let label = Label::Category("image-processing-error".parse().unwrap());
         let facts = ErrorFacts { label, first_seen: at, last_seen: at };
-        KnownErrors {
-            errors: [(crate::domain::Fingerprint::from_bytes([1; 32]), facts)].into(),
-            names: [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into(),
-        }
+        let mut known = KnownErrors::default();
+        known.learn(crate::domain::Fingerprint::from_bytes([1; 32]), Some(facts));
+        known
     }
 
     #[test]
@@ -477,10 +477,13 @@ mod tests {
         let items = survival::attempts(&names);
         let worth = survival::is_worth(&items, 2);
         let (mut categories, mut cost) = (CategorySums::with_examples(), CostSums::default());
-        categories.add(&shard(), &known());
-        cost.add(&shard(), &known());
+        let mut known = known();
+        let shard = shard(&mut known);
+        categories.add([&shard], &known);
+        cost.add(&shard, &known);
         let texts = [(crate::domain::Fingerprint::from_bytes([1; 32]), "bad pixel".to_owned())].into();
-        let categories = categories.lines(&known(), &texts);
+        let called = [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into();
+        let categories = categories.lines(&called, &texts);
         let all = [
             rendered(&AttemptsReport { items, worth, caveat: survival::caveat(&names) }, Format::Table),
             rendered(&co_running::beside(&names), Format::Table),

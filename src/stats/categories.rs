@@ -12,76 +12,17 @@
 //! counts once in each of them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::intervals::Rate;
-use super::shard::{Counts, StatShard};
+use super::known::{KnownErrors, Label};
+use super::shard::Counts;
+use super::slim::SlimShard;
 use super::trend::Trend;
-use crate::domain::{CategoryId, Day, Fingerprint, JobName, Timestamp, UNCATEGORISED};
-
-/// The group under which an error is counted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Label {
-    /// One of the categories that the store holds.
-    Category(CategoryId),
-    /// The error is near to no category.
-    Uncategorised,
-    /// The classifier has not worked the error out yet.
-    Pending,
-}
-
-impl Label {
-    /// The label as it stands in JSON.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Label::Category(id) => id.as_str(),
-            Label::Uncategorised => UNCATEGORISED,
-            Label::Pending => "pending",
-        }
-    }
-}
-
-/// What is known of an error.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ErrorFacts {
-    /// The group under which it is counted.
-    pub label: Label,
-    /// When it was first seen.
-    pub first_seen: Timestamp,
-    /// When it was last seen.
-    pub last_seen: Timestamp,
-}
-
-/// What is known of errors, and what categories are called.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct KnownErrors {
-    /// The errors, by fingerprint.
-    pub errors: HashMap<Fingerprint, ErrorFacts>,
-    /// The names of categories, by their ids.
-    pub names: BTreeMap<CategoryId, String>,
-}
-
-impl KnownErrors {
-    /// The group under which this error is counted.
-    pub fn label(&self, error: &Fingerprint) -> &Label {
-        match self.errors.get(error) {
-            Some(facts) => &facts.label,
-            None if *error == Fingerprint::OTHER => &Label::Uncategorised,
-            None => &Label::Pending,
-        }
-    }
-
-    /// What people call a label.
-    pub fn name(&self, label: &Label) -> String {
-        match label {
-            Label::Category(id) => self.names.get(id).cloned().unwrap_or_else(|| id.to_string()),
-            other => other.as_str().to_owned(),
-        }
-    }
-}
+use crate::domain::{CategoryId, Day, Fingerprint, JobName, Timestamp};
 
 /// One line of `stats categories`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -132,40 +73,55 @@ struct Sums {
     last_seen: Option<Timestamp>,
     trend: BTreeMap<Day, i64>,
     /// Failures of each known error, for the examples.
-    errors: BTreeMap<Fingerprint, i64>,
+    errors: HashMap<Fingerprint, i64>,
 }
 
 impl CategorySums {
-    /// Sums that count each error, too, so that the most frequent ones can be shown as examples.
+    /// Sums that look at each error, too: when it was seen, and whether it is one of the most frequent, which are shown
+    /// as examples.
     pub fn with_examples() -> Self {
         Self { has_examples: true, ..Self::default() }
     }
 
-    /// Adds an aggregate. `known` has all of its errors that are known.
-    pub fn add(&mut self, shard: &StatShard, known: &KnownErrors) {
-        let StatShard { key, counts, .. } = shard;
-        let has_examples = self.has_examples;
-        self.all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
-        for (error, failed) in &counts.failures {
-            let sum = self.sum(known.label(error));
-            sum.failures += failed.attempts;
-            sum.cpu_us += failed.cpu_us;
-            *sum.trend.entry(key.day).or_insert(0) += failed.attempts;
-            let Some(facts) = known.errors.get(error) else { continue };
-            sum.first_seen = Some(sum.first_seen.map_or(facts.first_seen, |first| first.min(facts.first_seen)));
-            sum.last_seen = sum.last_seen.max(Some(facts.last_seen));
-            if has_examples {
-                *sum.errors.entry(*error).or_insert(0) += failed.attempts;
+    /// Adds aggregates. `known` has all of their errors that are known.
+    pub fn add<'s>(&mut self, shards: impl IntoIterator<Item = &'s SlimShard>, known: &KnownErrors) {
+        let mut by_error = vec![None; if self.has_examples { known.count() } else { 0 }];
+        for shard in shards {
+            let SlimShard { key, counts, .. } = shard;
+            self.all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
+            for (label, failed) in shard.failures_by_label(known) {
+                let sum = self.sum(label);
+                sum.failures += failed.attempts;
+                sum.cpu_us += failed.cpu_us;
+                *sum.trend.entry(key.day).or_insert(0) += failed.attempts;
             }
-        }
-        for (errors, jobs) in &counts.jobs_by_errors {
-            let met: BTreeSet<_> = errors.as_slice().iter().map(|error| known.label(error)).collect();
-            for label in met {
+            for (label, jobs) in shard.jobs_by_label(known) {
                 let sum = self.sum(label);
                 sum.jobs += jobs.jobs;
                 sum.completed += jobs.completed;
                 sum.ended += jobs.completed + jobs.failed;
             }
+            if self.has_examples {
+                shard.failures().for_each(|(error, attempts)| *by_error[error as usize].get_or_insert(0) += attempts);
+            }
+        }
+        self.add_errors(&by_error, known);
+    }
+
+    /// Adds the failed attempts of each error.
+    fn add_errors(&mut self, by_error: &[Option<i64>], known: &KnownErrors) {
+        let mut by_label = vec![Vec::new(); known.labels().len()];
+        for (error, attempts) in (0..).zip(by_error) {
+            if let (Some(attempts), Some(seen)) = (attempts, known.seen(error)) {
+                by_label[known.label_of(error)].push((known.fingerprint(error), *attempts, seen));
+            }
+        }
+        for (label, errors) in known.labels().iter().zip(by_label).filter(|(_, errors)| !errors.is_empty()) {
+            let sum = self.sum(label);
+            sum.first_seen = errors.iter().map(|(.., (first, _))| *first).chain(sum.first_seen).min();
+            sum.last_seen = errors.iter().map(|(.., (_, last))| *last).chain(sum.last_seen).max();
+            sum.errors.reserve(errors.len());
+            errors.iter().for_each(|(error, attempts, _)| *sum.errors.entry(*error).or_insert(0) += attempts);
         }
     }
 
@@ -182,8 +138,13 @@ impl CategorySums {
     }
 
     /// One line for each category that was met, most failures first. `texts` has what the examples say.
-    pub fn lines(&self, known: &KnownErrors, texts: &BTreeMap<Fingerprint, String>) -> Vec<CategoryLine> {
-        let line = |(label, sums)| line(label, sums, self.all_cpu_us, known, texts);
+    /// `names` says what categories are called.
+    pub fn lines(
+        &self,
+        names: &BTreeMap<CategoryId, String>,
+        texts: &BTreeMap<Fingerprint, String>,
+    ) -> Vec<CategoryLine> {
+        let line = |(label, sums): (&Label, _)| line(label, label.name(names), sums, self.all_cpu_us, texts);
         let mut lines: Vec<_> = self.sums.iter().map(line).collect();
         lines.sort_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.category.cmp(&b.category)));
         lines
@@ -204,14 +165,14 @@ impl Sums {
 
 fn line(
     label: &Label,
+    name: String,
     sums: &Sums,
     all_cpu_us: i64,
-    known: &KnownErrors,
     texts: &BTreeMap<Fingerprint, String>,
 ) -> CategoryLine {
     CategoryLine {
         category: label.as_str().to_owned(),
-        name: known.name(label),
+        name,
         jobs: sums.jobs,
         completed: Rate::of(sums.completed, sums.ended),
         failures: sums.failures,
@@ -245,10 +206,10 @@ pub struct CostSums(BTreeMap<JobName, BTreeMap<String, (i64, i64)>>);
 
 impl CostSums {
     /// Adds an aggregate. `known` has all of its errors that are known.
-    pub fn add(&mut self, shard: &StatShard, known: &KnownErrors) {
+    pub fn add(&mut self, shard: &SlimShard, known: &KnownErrors) {
         let sums = self.0.entry(shard.key.name.clone()).or_default();
-        for (error, failed) in &shard.counts.failures {
-            let (failures, cpu_us) = sums.entry(known.label(error).as_str().to_owned()).or_default();
+        for (label, failed) in shard.failures_by_label(known) {
+            let (failures, cpu_us) = sums.entry(label.as_str().to_owned()).or_default();
             *failures += failed.attempts;
             *cpu_us += failed.cpu_us;
         }
@@ -279,7 +240,7 @@ impl CostSums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{ErrorSet, ErrorSetCounts, FailureCounts, ShardKey};
+    use crate::stats::{ErrorFacts, ErrorSet, ErrorSetCounts, FailureCounts, ShardKey, StatShard};
 
     fn f(n: u8) -> Fingerprint {
         Fingerprint::from_bytes([n; 32])
@@ -294,10 +255,12 @@ mod tests {
             (f(2), facts(2, Label::Category(disk.clone()))),
             (f(3), facts(3, Label::Uncategorised)),
         ];
-        KnownErrors { errors: errors.into(), names: [(disk, "Disk full".to_owned())].into() }
+        let mut known = KnownErrors::default();
+        errors.into_iter().for_each(|(error, facts)| known.learn(error, Some(facts)));
+        known
     }
 
-    fn shard() -> StatShard {
+    fn shard(known: &mut KnownErrors) -> SlimShard {
         let key = ShardKey { day: Timestamp::from_millis(0).day(), name: "a".parse().unwrap() };
         let failed = |attempts, cpu_us| FailureCounts { attempts, cpu_us, wall_us: 0 };
         let jobs = |jobs, completed, failed| ErrorSetCounts { jobs, completed, failed };
@@ -314,17 +277,19 @@ mod tests {
             cpu_us_failed: 400,
             ..Counts::default()
         };
-        StatShard { counts, ..StatShard::new(key) }
+        SlimShard::of(StatShard { counts, ..StatShard::new(key) }, known)
     }
 
     #[test]
     fn a_job_counts_once_in_each_category_that_it_met() {
-        let shard = shard();
+        let mut known = known();
+        let shard = shard(&mut known);
         let mut sums = CategorySums::with_examples();
-        sums.add(&shard, &known());
+        sums.add([&shard], &known);
         assert_eq!(sums.examples(), [f(2), f(1), f(3)]);
         let texts = (1..=3).map(|n| (f(n), format!("error {n}"))).collect();
-        let lines = sums.lines(&known(), &texts);
+        let names = [("disk".parse().unwrap(), "Disk full".to_owned())].into();
+        let lines = sums.lines(&names, &texts);
         let disk = &lines[0];
         assert_eq!((disk.category.as_str(), disk.name.as_str()), ("disk", "Disk full"));
         assert_eq!((disk.jobs, disk.failures), (9, 14), "two of them met both of its errors");
@@ -341,9 +306,11 @@ mod tests {
 
     #[test]
     fn what_no_error_explains_is_told_apart() {
-        let names = [("a".parse().unwrap(), shard().counts)].into();
+        let mut known = known();
+        let shard = shard(&mut known);
+        let names = [("a".parse().unwrap(), shard.counts.clone())].into();
         let mut sums = CostSums::default();
-        sums.add(&shard(), &known());
+        sums.add(&shard, &known);
         let lines: Vec<_> =
             sums.lines(&names).into_iter().map(|l| (l.category, l.failures, (l.cpu_share * 100.0).round())).collect();
         let line = |category: &str, failures, share| (category.to_owned(), failures, share);

@@ -11,8 +11,10 @@ pub mod concurrency;
 mod dice;
 pub mod errors;
 pub mod intervals;
+pub mod known;
 pub mod shard;
 pub mod sizing;
+pub mod slim;
 pub mod survival;
 pub mod trend;
 
@@ -25,13 +27,15 @@ use crate::domain::JobName;
 
 pub use attempts::AttemptsStats;
 pub use by_queue::QueueParts;
-pub use categories::{CategoryLine, CategorySums, CostLine, CostSums, ErrorFacts, KnownErrors, Label};
+pub use categories::{CategoryLine, CategorySums, CostLine, CostSums};
 pub use co_running::{BesideLine, BesideStats};
 pub use concurrency::{ConcurrencyLevelStats, ConcurrentJobsStats};
 pub use errors::{ErrorSet, ErrorSetCounts, FailureCounts};
 pub use intervals::{Difference, Rate};
+pub use known::{ErrorFacts, ErrorNumber, KnownErrors, Label};
 pub use shard::{Counts, Histogram, ShardKey, StatShard};
 pub use sizing::{DurationLine, Quantiles, SizeLine};
+pub use slim::SlimShard;
 pub use survival::{AttemptLine, Chance, WorthIt};
 pub use trend::{DailyTrends, DayCount, Trend};
 
@@ -89,6 +93,11 @@ impl NameSums {
     /// Adds an aggregate.
     pub fn add(&mut self, shard: StatShard) {
         self.0.entry(shard.key.name).or_default().add(&shard.counts.without_parts());
+    }
+
+    /// Adds an aggregate that is without counts by error and by queue.
+    pub fn add_slim(&mut self, shard: &SlimShard) {
+        self.0.entry(shard.key.name.clone()).or_default().add(&shard.counts);
     }
 }
 

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::shard::StatShard;
-use crate::domain::{Day, Fingerprint};
+use crate::domain::Day;
 
 /// The failures of one day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,13 +45,9 @@ impl<K: Ord + Clone> DailyTrends<K> {
         (self.days.first().copied(), self.days.last().copied())
     }
 
-    /// Counts the failures of an aggregate. `key` names the group of an error; `None` leaves the error out.
-    pub fn add(&mut self, shard: &StatShard, key: impl Fn(&Fingerprint) -> Option<K>) {
-        for (error, failed) in &shard.counts.failures {
-            if let Some(key) = key(error) {
-                *self.counts.entry((key, shard.key.day)).or_insert(0) += failed.attempts;
-            }
-        }
+    /// Counts failures of jobs of this day.
+    pub fn add(&mut self, key: K, day: Day, failures: i64) {
+        *self.counts.entry((key, day)).or_insert(0) += failures;
     }
 
     /// The trend of one group: every day, with 0 where it has no failures.
@@ -73,23 +68,15 @@ pub fn last_days(today: Day, count: u16) -> Vec<Day> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{FailureCounts, ShardKey};
 
     #[test]
     fn every_day_has_a_count() {
         let day = |text| Day::parse(text).unwrap();
-        let error = Fingerprint::from_bytes([1; 32]);
-        let shard = |on, attempts| {
-            let mut shard = StatShard::new(ShardKey { day: day(on), name: "a".parse().unwrap() });
-            shard.counts.failures.insert(error, FailureCounts { attempts, ..FailureCounts::default() });
-            shard
-        };
-        let shards = [shard("2026-02-28", 2), shard("2026-03-02", 3)];
         let mut trends = DailyTrends::new(last_days(day("2026-03-02"), 3));
-        shards.iter().for_each(|shard| trends.add(shard, |error| Some(*error)));
-        let counts = |error| trends.get(&error).iter().map(|day| (day.day.to_string(), day.count)).collect::<Vec<_>>();
+        [("2026-02-28", 2), ("2026-03-02", 3)].iter().for_each(|(on, failures)| trends.add("x", day(on), *failures));
+        let counts = |key| trends.get(&key).iter().map(|day| (day.day.to_string(), day.count)).collect::<Vec<_>>();
         let expected = [("2026-02-28", 2), ("2026-03-01", 0), ("2026-03-02", 3)].map(|(day, n)| (day.to_owned(), n));
-        assert_eq!(counts(error), expected);
-        assert_eq!(counts(Fingerprint::OTHER).iter().map(|(_, n)| n).sum::<i64>(), 0);
+        assert_eq!(counts("x"), expected);
+        assert_eq!(counts("y").iter().map(|(_, n)| n).sum::<i64>(), 0);
     }
 }

@@ -3,7 +3,7 @@
 //! An error's document has two halves with one writer each. The projector merges sightings into the one,
 //! and the classifier sets the other, the knowledge. An adapter writes one half without touching the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -217,6 +217,11 @@ impl Categories {
     /// The categories with which a team starts.
     pub fn seeded(categories: Vec<Category>) -> Self {
         Self { schema: Self::SCHEMA, revision: Cursor::START, threshold: None, categories }
+    }
+
+    /// What the categories are called, by their ids.
+    pub fn names(&self) -> BTreeMap<CategoryId, String> {
+        self.categories.iter().map(|category| (category.id.clone(), category.name.clone())).collect()
     }
 
     /// The category with this id.

@@ -5,6 +5,7 @@ pub mod couchbase;
 pub mod embedded;
 pub mod errors;
 mod groups;
+mod marks;
 pub mod records;
 mod retention;
 mod search;
@@ -22,6 +23,7 @@ pub use errors::{
     Categories, ErrorChoice, ErrorOutline, ErrorRecord, Knowledge, Learned, Neighbour, Sample, Sighting, WantedErrors,
 };
 pub use groups::GroupTally;
+pub use marks::{LabelMarks, Marks};
 pub use records::{AttemptRecord, FirstEnd, JobRecord, JobSummary, NameSummary, RetriedAfter, own_id};
 pub use retention::Retention;
 pub use search::{JobCount, JobPage, Search};
@@ -155,6 +157,12 @@ pub trait History: Send + Sync + 'static {
 
     /// The same without the counts by error and by queue ([`crate::stats::Counts::without_parts`]).
     async fn shards_without_parts(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError>;
+
+    /// The marks of the aggregates of these days, of one name or all, in order, and of the labels of all errors. `None` of
+    /// a store that can't tell whether a label has changed: nothing that it answers may be kept.
+    async fn marks(&self, _days: DayRange, _name: Option<&JobName>) -> Result<Option<Marks>, StoreError> {
+        Ok(None)
+    }
 
     /// The aggregates of these days, of one name or all, at once: [`ShardReader`] reads many of them.
     async fn shards(&self, days: DayRange, name: Option<&JobName>) -> Result<Vec<StatShard>, StoreError> {

@@ -96,5 +96,5 @@ async fn texts(api: &Api, histories: &[BuildHistory]) -> Result<ErrorTexts, Stor
     if errors.is_empty() {
         return Ok(ErrorTexts::new());
     }
-    super::texts(api, &errors).await
+    super::texts(&*api.history, &errors).await
 }

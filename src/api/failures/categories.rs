@@ -36,7 +36,7 @@ pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<axum::Js
         }
     };
     let all: Vec<_> = all_errors(&*api.history).await?.into_iter().collect();
-    records(&api, &all, count).await?;
+    records(&*api.history, &all, count).await?;
     let count = |label: &Label| errors.get(label).copied().unwrap_or(0);
     let view = |category: &Category| CategoryView {
         category: category.clone(),

@@ -1,17 +1,19 @@
 //! Failures by error, and errors that are similar to a text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::{Span, failures_by_error, records, trend_days, trends_of, wanted_label};
+use super::aggregates::Part;
+use super::{Span, SpanJobs, Wanted, records, trend_days, trends_of, wanted_label};
 use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
-use crate::domain::Fingerprint;
-use crate::stats::{Label, StatShard};
-use crate::store::{Categories, DayRange, ErrorRecord, ShardReader};
+use crate::domain::{Fingerprint, Timestamp};
+use crate::stats::Label;
+use crate::store::{Categories, DayRange, ErrorRecord};
 use crate::wire::failures::{FailureGroup, FailuresReport};
 
 /// The most groups in one answer.
@@ -31,41 +33,81 @@ pub(in crate::api) async fn groups(
     let digits = params.with("fingerprint", first_digits)?;
     let limit = params.number("limit", 1, MOST)?.unwrap_or(USUAL);
     params.done()?;
-    let categories = api.history.categories().await?;
-    let wanted = category.map(|text| wanted_label(&categories, &text)).transpose()?;
-    let counts = failures_by_error(span.read(&api).await?).await?;
-    let mut errors: Vec<_> = counts.keys().copied().collect();
-    errors.retain(|error| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)));
-    errors.sort_unstable();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (mut items, mut total) = (Vec::new(), 0);
+    let mut shards = span.aggregates(&api, Wanted::Times).await?;
+    let categories = shards.categories().clone();
+    let wanted = category.map(|text| wanted_label(&categories, &text)).transpose()?;
+    let mut met = HashMap::new();
+    while let Some(part) = shards.next().await? {
+        add_errors(&mut met, &part, wanted.as_ref());
+    }
+    // Other answers need not wait for the rest of this one.
+    drop(shards);
+    met.retain(|error, _| digits.as_ref().is_none_or(|digits| error.to_string().starts_with(digits)));
+    let total = met.len();
+    let shown = most_frequent(met, limit);
+    let errors: Vec<_> = shown.iter().map(|(error, _)| *error).collect();
+    let (mut items, mut counts) = (Vec::with_capacity(errors.len()), shown.iter().map(|(_, met)| met.count));
     let take = |error, record: Option<ErrorRecord>| {
         let label = categories.label(&error, record.as_ref());
-        if wanted.as_ref().is_none_or(|wanted| *wanted == label) {
-            total += 1;
-            items.push(group(error, counts[&error], record.as_ref(), label, &categories));
-        }
-        // Those that will not be shown are not kept.
-        if items.len() >= 2 * limit {
-            keep_first(&mut items, limit);
-        }
+        items.extend(counts.next().map(|count| group(error, count, record.as_ref(), label, &categories)));
     };
-    records(&api, &errors, take).await?;
-    keep_first(&mut items, limit);
+    records(&*api.history, &errors, take).await?;
     if let Some(days) = days {
         let (mut trends, range) = trends_of(&api, days);
-        let shown: BTreeSet<_> = items.iter().map(|group| group.fingerprint).collect();
-        let add = |shard: StatShard| trends.add(&shard, |error| shown.get(error).copied());
-        span.jobs.read(&api, range).await?.each(add).await?;
+        let shown: HashSet<_> = errors.into_iter().collect();
+        let mut shards = span.jobs.aggregates(&api, range, Wanted::Counts).await?;
+        while let Some(part) = shards.next().await? {
+            for shard in part.shards {
+                for (error, attempts) in shard.failures() {
+                    let error = part.known.fingerprint(error);
+                    if shown.contains(&error) {
+                        trends.add(error, shard.key.day, attempts);
+                    }
+                }
+            }
+        }
         items.iter_mut().for_each(|group| group.trend = Some(trends.get(&group.fingerprint)));
     }
     Ok(axum::Json(FailuresReport { items, total }))
 }
 
-/// Keeps the most frequent groups, and of equally frequent ones those that were seen last.
-fn keep_first(items: &mut Vec<FailureGroup>, limit: usize) {
-    items.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last_seen.cmp(&a.last_seen)));
-    items.truncate(limit);
+/// How often attempts failed with an error.
+#[derive(Default)]
+struct Met {
+    count: i64,
+    last_seen: Option<Timestamp>,
+}
+
+/// Counts failed attempts by error, of one label or all.
+fn add_errors(met: &mut HashMap<Fingerprint, Met>, part: &Part<'_>, wanted: Option<&Label>) {
+    let Part { shards, known } = part;
+    let mut by_error = vec![None; known.count()];
+    for (error, attempts) in shards.iter().flat_map(|shard| shard.failures()) {
+        *by_error[error as usize].get_or_insert(0) += attempts;
+    }
+    let is_wanted = |error| wanted.is_none_or(|wanted| known.labels()[known.label_of(error)] == *wanted);
+    for (error, attempts) in (0..).zip(by_error) {
+        if let Some(attempts) = attempts
+            && is_wanted(error)
+        {
+            let met = met.entry(known.fingerprint(error)).or_default();
+            met.count += attempts;
+            met.last_seen = known.seen(error).map(|(_, last)| last);
+        }
+    }
+}
+
+/// The most frequent errors, and of equally frequent ones those that were seen last.
+fn most_frequent(met: HashMap<Fingerprint, Met>, limit: usize) -> Vec<(Fingerprint, Met)> {
+    let mut met: Vec<_> = met.into_iter().collect();
+    let place = |(error, met): &(Fingerprint, Met)| (Reverse(met.count), Reverse(met.last_seen), *error);
+    if limit < met.len() {
+        met.select_nth_unstable_by_key(limit, place);
+        met.truncate(limit);
+    }
+    met.sort_unstable_by_key(place);
+    met
 }
 
 fn group(
@@ -118,13 +160,16 @@ pub(in crate::api) async fn similar(
     let vector = preview.vector(&text).await?;
     let limit = usize::try_from(limit).unwrap_or(10);
     let near = api.history.similar_errors(&vector, preview.model(), limit).await?;
-    let mut counts: BTreeMap<_, i64> = near.iter().map(|near| (near.record.seen.fingerprint, 0)).collect();
-    let add = |shard: StatShard| {
-        for (error, count) in &mut counts {
-            *count += shard.counts.failures.get(error).map_or(0, |failed| failed.attempts);
+    let mut counts: HashMap<_, i64> = near.iter().map(|near| (near.record.seen.fingerprint, 0)).collect();
+    let mut shards = SpanJobs::ALL.aggregates(&api, DayRange::default(), Wanted::Counts).await?;
+    while let Some(part) = shards.next().await? {
+        for (error, attempts) in part.shards.iter().flat_map(|shard| shard.failures()) {
+            if let Some(count) = counts.get_mut(&part.known.fingerprint(error)) {
+                *count += attempts;
+            }
         }
-    };
-    ShardReader::open(&*api.history, DayRange::default(), None).await?.each(add).await?;
+    }
+    drop(shards);
     let categories = api.history.categories().await?;
     let items: Vec<_> = near
         .iter()

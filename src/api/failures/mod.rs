@@ -1,12 +1,13 @@
 //! Why jobs fail: failures by error, their categories, and statistics.
 
+mod aggregates;
 mod builds;
 mod categories;
 mod csv;
 mod groups;
 mod stats;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use super::problem::ApiError;
 use super::query::Params;
@@ -14,11 +15,11 @@ use super::state::Api;
 use crate::domain::{Category, Day, Fingerprint, JobName, QueueName, Timestamp};
 use crate::stats::trend::last_days;
 use crate::stats::{
-    CategoryLine, CategorySums, Counts, DailyTrends, ErrorFacts, JobStats, KnownErrors, Label, StatShard,
+    CategoryLine, CategorySums, Counts, DailyTrends, JobStats, KnownErrors, Label, SlimShard, StatShard,
 };
-use crate::store::{
-    Categories, DayRange, ErrorChoice, ErrorOutline, ErrorRecord, ShardReader, StoreError, WantedErrors,
-};
+use crate::store::{Categories, DayRange, ErrorChoice, ErrorRecord, History, ShardReader, StoreError, WantedErrors};
+pub(super) use aggregates::KeptAggregates;
+use aggregates::{AggregateReader, Wanted, look_up};
 pub(super) use builds::{builds, known_regressions, new, regression_of, regressions};
 pub(super) use categories::{add, edit, list, measure, presets, remove, set_threshold, test};
 pub(super) use groups::{groups, similar};
@@ -40,9 +41,22 @@ struct SpanJobs {
 }
 
 impl SpanJobs {
+    /// All jobs.
+    const ALL: Self = Self { name: None, queue: None };
+
     /// Reads the aggregates of these jobs, as far as they were submitted on these days.
-    async fn read<'a>(&'a self, api: &'a Api, days: DayRange) -> Result<SpanReader<'a>, StoreError> {
-        Ok(SpanReader { shards: ShardReader::open(&*api.history, days, self.name.as_ref()).await?, jobs: self })
+    async fn read<'a>(&'a self, history: &'a dyn History, days: DayRange) -> Result<SpanReader<'a>, StoreError> {
+        Ok(SpanReader { shards: ShardReader::open(history, days, self.name.as_ref()).await?, jobs: self })
+    }
+
+    /// The same with what is known of their errors.
+    async fn aggregates<'a>(
+        &'a self,
+        api: &'a Api,
+        days: DayRange,
+        wanted: Wanted,
+    ) -> Result<AggregateReader<'a>, StoreError> {
+        AggregateReader::open(&*api.history, &api.kept_aggregates, self, days, wanted).await
     }
 }
 
@@ -65,14 +79,6 @@ impl SpanReader<'_> {
         let Some(queue) = &self.jobs.queue else { return Ok(Some(shards)) };
         let shards = shards.into_iter().map(|shard| shard.of_queue(queue.as_ref()));
         Ok(Some(shards.filter(|shard| !shard.counts.is_zero()).collect()))
-    }
-
-    /// Takes every aggregate, one at a time.
-    async fn each(mut self, mut take: impl FnMut(StatShard)) -> Result<(), StoreError> {
-        while let Some(shards) = self.next().await? {
-            shards.into_iter().for_each(&mut take);
-        }
-        Ok(())
     }
 }
 
@@ -99,8 +105,8 @@ impl Span {
         Ok(Self { days: DayRange { from, to }, jobs: SpanJobs { name, queue } })
     }
 
-    async fn read<'a>(&'a self, api: &'a Api) -> Result<SpanReader<'a>, StoreError> {
-        self.jobs.read(api, self.days).await
+    async fn aggregates<'a>(&'a self, api: &'a Api, wanted: Wanted) -> Result<AggregateReader<'a>, StoreError> {
+        self.jobs.aggregates(api, self.days, wanted).await
     }
 }
 
@@ -121,108 +127,54 @@ fn trend_days(params: &mut Params) -> Result<Option<u16>, ApiError> {
     Ok(params.number("trend", 1, MOST_DAYS)?.and_then(|days| u16::try_from(days).ok()))
 }
 
-/// The errors that an aggregate names.
-fn errors_of(shards: &[StatShard]) -> BTreeSet<Fingerprint> {
-    shards.iter().flat_map(|shard| shard.counts.failures.keys().copied()).collect()
-}
-
-/// Counts failed attempts by error.
-async fn failures_by_error(shards: SpanReader<'_>) -> Result<HashMap<Fingerprint, i64>, StoreError> {
-    let mut counts = HashMap::new();
-    let add = |shard: StatShard| {
-        for (error, failed) in &shard.counts.failures {
-            *counts.entry(*error).or_insert(0) += failed.attempts;
-        }
-    };
-    shards.each(add).await?;
-    Ok(counts)
-}
-
 /// The records of these errors, some at a time, without their vectors.
 async fn records(
-    api: &Api,
+    history: &dyn History,
     errors: &[Fingerprint],
     mut take: impl FnMut(Fingerprint, Option<ErrorRecord>),
 ) -> Result<(), StoreError> {
     for part in errors.chunks(AT_ONCE) {
-        let found = api.history.errors_without_vectors(part).await?;
+        let found = history.errors_without_vectors(part).await?;
         part.iter().zip(found).for_each(|(error, record)| take(*error, record));
     }
     Ok(())
 }
 
-/// What history knows of errors, looked up as they come.
-struct ErrorLabels<'a> {
-    api: &'a Api,
-    categories: Categories,
-    known: KnownErrors,
-}
-
-impl<'a> ErrorLabels<'a> {
-    /// The most errors that are kept in mind: more than a day has that recur on the next one.
-    const MOST_KEPT: usize = 10_000;
-
-    async fn open(api: &'a Api) -> Result<ErrorLabels<'a>, StoreError> {
-        let categories = api.history.categories().await?;
-        let names = categories.categories.iter().map(|c| (c.id.clone(), c.name.clone())).collect();
-        Ok(Self { api, categories, known: KnownErrors { errors: HashMap::new(), names } })
-    }
-
-    /// Looks these errors up, unless they are in mind. What it answers has all of them that are known.
-    async fn know(&mut self, errors: &BTreeSet<Fingerprint>) -> Result<&KnownErrors, StoreError> {
-        if self.known.errors.len() + errors.len() > Self::MOST_KEPT {
-            self.known.errors.retain(|error, _| errors.contains(error));
-        }
-        let new: Vec<_> = errors.iter().filter(|error| !self.known.errors.contains_key(*error)).copied().collect();
-        for part in new.chunks(AT_ONCE) {
-            let found = self.api.history.outlines(part).await?;
-            self.known.errors.extend(part.iter().zip(found).filter_map(|(error, outline)| {
-                let ErrorOutline { first_seen, last_seen, category } = outline?;
-                let label = self.categories.label_of(error, category.as_ref().map(Option::as_ref));
-                Some((*error, ErrorFacts { label, first_seen, last_seen }))
-            }));
-        }
-        Ok(&self.known)
-    }
-}
-
 /// What the aggregates of these days say of each category.
 pub(super) async fn failing_categories(api: &Api, days: DayRange) -> Result<Vec<CategoryLine>, StoreError> {
-    let jobs = SpanJobs { name: None, queue: None };
-    sum_categories(api, &mut jobs.read(api, days).await?, CategorySums::default(), |_| ()).await
+    let shards = SpanJobs::ALL.aggregates(api, days, Wanted::Labels).await?;
+    sum_categories(shards, CategorySums::default(), |_| ()).await
 }
 
-/// Adds aggregates up by category. `also` takes each of them afterwards.
+/// Adds aggregates up by category. `also` takes each of them, too.
 async fn sum_categories(
-    api: &Api,
-    shards: &mut SpanReader<'_>,
+    mut shards: AggregateReader<'_>,
     mut sums: CategorySums,
-    mut also: impl FnMut(StatShard),
+    mut also: impl FnMut(&SlimShard),
 ) -> Result<Vec<CategoryLine>, StoreError> {
-    let mut labels = ErrorLabels::open(api).await?;
     while let Some(part) = shards.next().await? {
-        let known = labels.know(&errors_of(&part)).await?;
-        part.iter().for_each(|shard| sums.add(shard, known));
-        part.into_iter().for_each(&mut also);
+        sums.add(part.shards.iter().copied(), part.known);
+        part.shards.into_iter().for_each(&mut also);
     }
-    Ok(sums.lines(&labels.known, &texts(api, &sums.examples()).await?))
+    let (history, names) = (shards.history(), shards.categories().names());
+    // Other answers need not wait for the texts.
+    drop(shards);
+    Ok(sums.lines(&names, &texts(history, &sums.examples()).await?))
 }
 
 /// What these errors say.
-async fn texts(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap<Fingerprint, String>, StoreError> {
+async fn texts(history: &dyn History, errors: &[Fingerprint]) -> Result<BTreeMap<Fingerprint, String>, StoreError> {
     let mut texts = BTreeMap::new();
     let take = |error, record: Option<ErrorRecord>| texts.extend(record.map(|record| (error, record.seen.text)));
-    records(api, errors, take).await?;
+    records(history, errors, take).await?;
     Ok(texts)
 }
 
 /// The statistics of all jobs together, with the original's names.
 pub(super) async fn job_stats(api: &Api) -> Result<JobStats, StoreError> {
-    let jobs = SpanJobs { name: None, queue: None };
     let mut counts = Counts::default();
-    let mut shards = jobs.read(api, DayRange::default()).await?;
-    let add = |shard: StatShard| counts.add(&shard.counts.without_parts());
-    let lines = sum_categories(api, &mut shards, CategorySums::default(), add).await?;
+    let shards = SpanJobs::ALL.aggregates(api, DayRange::default(), Wanted::Labels).await?;
+    let lines = sum_categories(shards, CategorySums::default(), |shard| counts.add(&shard.counts)).await?;
     Ok(JobStats::of(&counts, lines))
 }
 
@@ -231,8 +183,8 @@ pub(super) async fn labels(api: &Api, errors: &[Fingerprint]) -> Result<BTreeMap
     if errors.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut labels = ErrorLabels::open(api).await?;
-    let known = labels.know(&errors.iter().copied().collect()).await?;
+    let mut known = KnownErrors::default();
+    look_up(&*api.history, &api.history.categories().await?, &mut known, errors.to_vec()).await?;
     Ok(errors.iter().map(|error| (*error, known.label(error).as_str().to_owned())).collect())
 }
 

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::csv::csv;
-use super::{ErrorLabels, Span, errors_of, sum_categories, trend_days, trends_of};
+use super::{Span, Wanted, sum_categories, trend_days, trends_of};
 use crate::api::problem::ApiError;
 use crate::api::query::{self, Params, Segment};
 use crate::api::state::Api;
@@ -41,10 +41,10 @@ pub(in crate::api) async fn stats(
         );
         return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail));
     }
-    let mut shards = span.read(&api).await?;
     let mut names = NameSums::default();
     if what == "categories" {
-        let mut items = sum_categories(&api, &mut shards, CategorySums::with_examples(), |_| ()).await?;
+        let shards = span.aggregates(&api, Wanted::Times).await?;
+        let mut items = sum_categories(shards, CategorySums::with_examples(), |_| ()).await?;
         if let Some(days) = days {
             let trends = category_trends(&api, days, &span).await?;
             items.iter_mut().for_each(|line| line.trend = Trend::Daily(trends.get(&line.category)));
@@ -52,16 +52,21 @@ pub(in crate::api) async fn stats(
         return form.answer(&items.clone(), CategoriesReport { items });
     }
     if what == "cost" {
-        let (mut sums, mut labels) = (CostSums::default(), ErrorLabels::open(&api).await?);
+        let (mut sums, mut shards) = (CostSums::default(), span.aggregates(&api, Wanted::Labels).await?);
         while let Some(part) = shards.next().await? {
-            let known = labels.know(&errors_of(&part)).await?;
-            part.iter().for_each(|shard| sums.add(shard, known));
-            part.into_iter().for_each(|shard| names.add(shard));
+            for shard in part.shards {
+                sums.add(shard, part.known);
+                names.add_slim(shard);
+            }
         }
         let items = sums.lines(&names.0);
         return form.answer(&items.clone(), CostReport { items, sizes: sizing::sizes(&names.0) });
     }
-    shards.without_parts().each(|shard| names.add(shard)).await?;
+    let mut shards = span.aggregates(&api, Wanted::Totals).await?;
+    while let Some(part) = shards.next().await? {
+        part.shards.into_iter().for_each(|shard| names.add_slim(shard));
+    }
+    drop(shards);
     let names = names.0;
     match what {
         "attempts" => {
@@ -84,11 +89,13 @@ pub(in crate::api) async fn stats(
 /// Failures of each of the last days by category.
 async fn category_trends(api: &Api, days: u16, span: &Span) -> Result<DailyTrends<String>, StoreError> {
     let (mut trends, range) = trends_of(api, days);
-    let mut shards = span.jobs.read(api, range).await?;
-    let mut labels = ErrorLabels::open(api).await?;
+    let mut shards = span.jobs.aggregates(api, range, Wanted::Labels).await?;
     while let Some(part) = shards.next().await? {
-        let known = labels.know(&errors_of(&part)).await?;
-        part.iter().for_each(|shard| trends.add(shard, |error| Some(known.label(error).as_str().to_owned())));
+        for shard in part.shards {
+            for (label, failed) in shard.failures_by_label(part.known) {
+                trends.add(label.as_str().to_owned(), shard.key.day, failed.attempts);
+            }
+        }
     }
     Ok(trends)
 }

@@ -1,7 +1,7 @@
 //! Answers readers.
 
 use rusqlite::types::ToSql;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::corrupt;
 use crate::domain::{JobBody, JobId, JobName, Timestamp};
@@ -106,30 +106,38 @@ fn ids(select: &mut rusqlite::Statement<'_>, name: &str, most: usize) -> rusqlit
 
 /// The keys of the aggregates of these days, in order, from an index.
 pub(super) fn shard_keys(c: &Connection, days: DayRange, name: Option<&JobName>) -> Read<Vec<ShardKey>> {
+    shards_of(c, "day, name", days, name, |_, key| Ok(key))
+}
+
+/// What `read` makes of the aggregates of these days, in order. The columns begin with those of the key.
+pub(super) fn shards_of<T>(
+    c: &Connection,
+    columns: &str,
+    days: DayRange,
+    name: Option<&JobName>,
+    read: fn(&Row<'_>, ShardKey) -> rusqlite::Result<T>,
+) -> Read<Vec<T>> {
     let from = days.from.map_or(i64::MIN, |d| d.start().as_millis());
     let to = days.to.map_or(i64::MAX, |d| d.start().as_millis());
-    let sql = match name {
-        None => "SELECT day, name FROM history_shards WHERE day BETWEEN ?1 AND ?2 ORDER BY day, name",
-        Some(_) => {
-            "SELECT day, name FROM history_shards INDEXED BY history_shards_by_name
-             WHERE day BETWEEN ?1 AND ?2 AND name = ?3 ORDER BY day"
-        }
+    let rest = match name {
+        None => "WHERE day BETWEEN ?1 AND ?2 ORDER BY day, name",
+        Some(_) => "INDEXED BY history_shards_by_name WHERE day BETWEEN ?1 AND ?2 AND name = ?3 ORDER BY day",
     };
-    let mut select = c.prepare_cached(sql)?;
+    let mut select = c.prepare_cached(&format!("SELECT {columns} FROM history_shards {rest}"))?;
     let name = name.map(JobName::as_str);
     let values: Vec<&dyn ToSql> = match &name {
         None => vec![&from, &to],
         Some(name) => vec![&from, &to, name],
     };
     let mut rows = select.query(&*values)?;
-    let mut keys = Vec::new();
+    let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         match JobName::parse(row.get_ref(1)?.as_str()?) {
-            Ok(name) => keys.push(ShardKey { day: Timestamp::from_millis(row.get(0)?).day(), name }),
+            Ok(name) => found.push(read(row, ShardKey { day: Timestamp::from_millis(row.get(0)?).day(), name })?),
             Err(e) => return Ok(Err(corrupt("a job name", e))),
         }
     }
-    Ok(Ok(keys))
+    Ok(Ok(found))
 }
 
 pub(super) fn shards(

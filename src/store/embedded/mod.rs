@@ -7,6 +7,7 @@ mod groups;
 mod history;
 mod labels;
 mod list;
+mod marks;
 mod projection;
 mod schema;
 mod term;
@@ -18,8 +19,8 @@ use rusqlite::Connection;
 
 use super::{
     Categories, Commit, DayRange, ErrorChoice, ErrorOutline, ErrorRecord, GroupTally, History, JobCount, JobFilter,
-    JobPage, JobRecord, Learned, Loaded, NameSummary, Neighbour, Projection, Retention, StoreError, StoreErrorKind,
-    Term, Versioned, WantedErrors,
+    JobPage, JobRecord, Learned, Loaded, Marks, NameSummary, Neighbour, Projection, Retention, StoreError,
+    StoreErrorKind, Term, Versioned, WantedErrors,
 };
 use crate::domain::{Clock, Fingerprint, GroupName, JobBody, JobId, JobName, Page, PageRequest, Timestamp};
 use crate::events::Cursor;
@@ -126,6 +127,11 @@ impl History for EmbeddedStore {
     async fn shards_without_parts(&self, keys: &[ShardKey]) -> Result<Vec<StatShard>, StoreError> {
         let keys = keys.to_vec();
         self.read(move |c| history::shards(c, &keys, super::codec::shard_without_parts)).await
+    }
+
+    async fn marks(&self, days: DayRange, name: Option<&JobName>) -> Result<Option<Marks>, StoreError> {
+        let name = name.cloned();
+        self.read(move |c| marks::marks(c, days, name.as_ref())).await.map(Some)
     }
 
     async fn builds(&self, name: Option<&JobName>) -> Result<Vec<BuildHistory>, StoreError> {

@@ -17,6 +17,9 @@
 //!
 //! `history_names` has the sums of each name's aggregates. Triggers keep them, so that no writer of an aggregate can
 //! forget to.
+//!
+//! `history_marks` has the numbers of [`crate::store::LabelMarks`]. Triggers keep them, too: an older Jobber that has the
+//! file open, and whoever writes to it by hand, change labels as well.
 
 pub(super) const STEPS: &[&str] = &[
     "
@@ -143,5 +146,43 @@ pub(super) const STEPS: &[&str] = &[
     END;
     DROP INDEX history_shards_by_name;
     CREATE INDEX history_shards_by_name ON history_shards (name, day);
+","
+    CREATE TABLE history_marks (
+        one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+        learned INTEGER NOT NULL,
+        relabelled INTEGER NOT NULL,
+        cleared INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO history_marks VALUES (1, 0, 0, 0);
+    CREATE TRIGGER history_errors_learned AFTER UPDATE OF category, model ON history_errors
+    WHEN old.model IS NULL AND new.model IS NOT NULL BEGIN
+        UPDATE history_marks SET learned = learned + 1;
+    END;
+    CREATE TRIGGER history_errors_relabelled AFTER UPDATE OF category, model ON history_errors
+    WHEN old.model IS NOT NULL AND (new.model IS NULL OR old.category IS NOT new.category) BEGIN
+        UPDATE history_marks SET relabelled = relabelled + 1;
+    END;
+    CREATE TRIGGER history_errors_added AFTER INSERT ON history_errors WHEN new.model IS NOT NULL BEGIN
+        UPDATE history_marks SET relabelled = relabelled + 1;
+    END;
+    CREATE TRIGGER history_errors_removed AFTER DELETE ON history_errors BEGIN
+        UPDATE history_marks SET cleared = cleared + 1;
+    END;
+    CREATE TRIGGER history_categories_added AFTER INSERT ON history_categories BEGIN
+        UPDATE history_marks SET relabelled = relabelled + 1;
+    END;
+    CREATE TRIGGER history_categories_changed AFTER UPDATE ON history_categories BEGIN
+        UPDATE history_marks SET relabelled = relabelled + 1;
+    END;
+    CREATE TRIGGER history_categories_removed AFTER DELETE ON history_categories BEGIN
+        UPDATE history_marks SET relabelled = relabelled + 1;
+    END;
+    CREATE TRIGGER history_shards_removed AFTER DELETE ON history_shards BEGIN
+        UPDATE history_marks SET cleared = cleared + 1;
+    END;
+    CREATE TRIGGER history_shards_written_unmarked AFTER UPDATE OF version, document ON history_shards
+    WHEN new.version <= old.version BEGIN
+        UPDATE history_marks SET cleared = cleared + 1;
+    END;
 ",
 ];

@@ -1187,6 +1187,40 @@ async fn categories_are_written_under_their_version_only(stores: Stores) {
     assert_eq!(kind_of(projection.commit(&term, commit(changed))).await, Some(StoreErrorKind::Conflict));
 }
 
+async fn whatever_may_change_a_label_or_an_aggregate_moves_a_mark(stores: Stores) {
+    let (term, projection) = (stores.term().await, &stores.here.projection);
+    let key = |day: i64| ShardKey { day: Timestamp::from_millis(day * 86_400_000).day(), name: name("a") };
+    let shards = vec![new(StatShard::new(key(0))), new(StatShard::new(key(1)))];
+    let first = Commit { shards, ..sightings([seen(1, 5, "x"), seen(2, 6, "x")]) };
+    projection.commit(&term, first).await.unwrap();
+    let marks = async || stores.there.history.marks(DayRange::default(), None).await.unwrap();
+    // Nothing of a store without marks is ever kept.
+    let Some(mut last) = marks().await else { return };
+    assert_eq!(last.shards.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [key(0), key(1)]);
+    let mut moved = async || {
+        let before = std::mem::replace(&mut last, marks().await.unwrap());
+        let moved: Vec<_> = before.shards.iter().zip(&last.shards).map(|(before, now)| now.1 > before.1).collect();
+        (before.labels != last.labels, moved)
+    };
+    assert_eq!(moved().await, (false, vec![false, false]));
+    // A pending error becomes known, and then belongs elsewhere.
+    for revision in [1, 2, 3] {
+        projection.learn(&term, &learned(1, &knowledge(vec![1.0], revision))).await.unwrap();
+        assert_eq!(moved().await, (true, vec![false, false]), "{revision}");
+    }
+    let seeded = Commit { categories: Some(new(Categories::seeded(vec![]))), ..Commit::default() };
+    projection.commit(&term, seeded).await.unwrap();
+    assert_eq!(moved().await, (true, vec![false, false]));
+    let categories = projection.load_categories().await.unwrap();
+    projection.commit(&term, Commit { categories, ..Commit::default() }).await.unwrap();
+    assert_eq!(moved().await, (true, vec![false, false]));
+    // Written once more, with the cursor that it had.
+    let mut shards: Vec<_> = projection.load(&[], &[key(1)]).await.unwrap().shards.into_iter().flatten().collect();
+    shards[0].document.counts.waiting = 1;
+    projection.commit(&term, Commit { shards, ..sightings([seen(1, 7, "y")]) }).await.unwrap();
+    assert_eq!(moved().await, (false, vec![false, true]));
+}
+
 conformance! {
     suite store {
         one_projector_leads_at_a_time,
@@ -1228,5 +1262,6 @@ conformance! {
         the_nearest_errors_of_a_model_are_found_in_order,
         the_same_errors_are_near_however_often_one_asks,
         categories_are_written_under_their_version_only,
+        whatever_may_change_a_label_or_an_aggregate_moves_a_mark,
     } for embedded, couchbase, couchbase_key_value_only
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jobber::domain::{CategoryId, Day};
 use jobber::stats::{
     AttemptLine, CategoryLine, CategorySums, CostLine, CostSums, DurationLine, ErrorFacts, JobStats, KnownErrors,
-    Label, NameSums, Quantiles, Rate, SizeLine, co_running, sizing, survival,
+    Label, NameSums, Quantiles, Rate, SizeLine, SlimShard, co_running, sizing, survival,
 };
 use jobber::store::FirstEnd;
 
@@ -454,12 +454,12 @@ fn check_concurrency(report: &co_running::BesideStats, jobs: &[Counted]) {
 }
 
 /// Failed attempts under their labels, with their usage.
-fn failures<'a>(jobs: &'a [Counted], known: &KnownErrors) -> Vec<(Label, &'a Counted<'a>, &'a Ended<'a>)> {
+fn failures<'a>(jobs: &'a [Counted], known: &Known) -> Vec<(Label, &'a Counted<'a>, &'a Ended<'a>)> {
     let mut all = Vec::new();
     for job in jobs {
         for attempt in job.attempts.iter().filter(|attempt| has_failed(attempt.report.outcome)) {
             let fingerprint = attempt.fingerprint.expect("a failed attempt has one");
-            let label = known.errors.get(&fingerprint).map_or(Label::Pending, |facts| facts.label.clone());
+            let label = known.get(&fingerprint).map_or(Label::Pending, |facts| facts.label.clone());
             all.push((label, job, attempt));
         }
     }
@@ -470,7 +470,7 @@ fn spent(attempt: &Ended) -> u64 {
     attempt.report.usage.as_ref().map_or(0, cpu_us)
 }
 
-fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &KnownErrors) {
+fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &Known) {
     let failures = failures(jobs, known);
     let labels: BTreeSet<&Label> = failures.iter().map(|(label, ..)| label).collect();
     assert_eq!(lines.len(), labels.len());
@@ -493,7 +493,7 @@ fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &KnownError
             *errors.entry(attempt.fingerprint.unwrap()).or_insert(0) += 1;
         }
         assert_eq!(line.trend, jobber::stats::Trend::Sparse(trend));
-        let facts = || errors.keys().filter_map(|error| known.errors.get(error));
+        let facts = || errors.keys().filter_map(|error| known.get(error));
         assert_eq!(line.first_seen, facts().map(|f| f.first_seen).min());
         assert_eq!(line.last_seen, facts().map(|f| f.last_seen).max());
         let count = |text: &String| errors.get(&text.parse::<Fingerprint>().ok()?).copied();
@@ -502,7 +502,7 @@ fn check_categories(lines: &[CategoryLine], jobs: &[Counted], known: &KnownError
     }
 }
 
-fn check_cost(lines: &[CostLine], jobs: &[Counted], known: &KnownErrors) {
+fn check_cost(lines: &[CostLine], jobs: &[Counted], known: &Known) {
     assert!(lines.is_sorted_by(|a, b| a.cpu_seconds >= b.cpu_seconds));
     let mut expected: BTreeMap<(String, String), (Option<i64>, u64)> = BTreeMap::new();
     for (label, job, attempt) in failures(jobs, known) {
@@ -585,10 +585,13 @@ fn check_sizes(lines: &[SizeLine], jobs: &[Counted]) {
     }
 }
 
+/// What is known of the errors that were seen.
+type Known = HashMap<Fingerprint, ErrorFacts>;
+
 /// What is known of the errors that were seen; by `labels` each belongs to a category, to none, or is still pending.
-fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> KnownErrors {
+fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> Known {
     let id = |n: u8| CategoryId::parse(["disk", "image"][usize::from(n)]).unwrap();
-    let mut known = KnownErrors { errors: HashMap::new(), names: [(id(0), "Disk".to_owned())].into() };
+    let mut known = Known::new();
     for (sighting, label) in sightings.iter().zip(labels.iter().cycle()) {
         let attempts = records.iter().flat_map(|record| &record.attempts);
         let times = attempts.filter(|a| a.fingerprint == Some(sighting.fingerprint));
@@ -602,26 +605,29 @@ fn knowns(sightings: &[Sighting], records: &[JobRecord], labels: &[u8]) -> Known
         };
         let (first_seen, last_seen) = (sighting.first_seen, sighting.last_seen);
         let facts = ErrorFacts { label, first_seen, last_seen };
-        known.errors.insert(sighting.fingerprint, facts);
+        known.insert(sighting.fingerprint, facts);
     }
     known
 }
 
 /// Every report of the jobs of some days and names, against the records.
-fn check_all(shards: &[StatShard], records: &[JobRecord], known: &KnownErrors) {
+fn check_all(shards: &[StatShard], records: &[JobRecord], known: &Known) {
     let jobs: Vec<_> = records.iter().map(Counted::new).collect();
     let (mut names, mut counts) = (NameSums::default(), Counts::default());
     let (mut categories, mut cost) = (CategorySums::with_examples(), CostSums::default());
+    let mut numbered = KnownErrors::default();
     for shard in shards {
         counts.add(&shard.counts.clone().without_parts());
-        categories.add(shard, known);
-        cost.add(shard, known);
+        let slim = SlimShard::of(shard.clone(), &mut numbered);
+        known.iter().for_each(|(error, facts)| numbered.learn(*error, Some(facts.clone())));
+        categories.add([&slim], &numbered);
+        cost.add(&slim, &numbered);
         names.add(shard.clone());
     }
     let names = names.0;
     // What an error says does not matter here: it is told by its fingerprint.
-    let texts = known.errors.keys().map(|error| (*error, error.to_string())).collect();
-    let categories = categories.lines(known, &texts);
+    let texts = known.keys().map(|error| (*error, error.to_string())).collect();
+    let categories = categories.lines(&BTreeMap::new(), &texts);
     let expected: BTreeSet<_> = records.iter().map(|record| record.name.clone()).collect();
     assert_eq!(names.keys().cloned().collect::<BTreeSet<_>>(), expected);
     check_original(&JobStats::of(&counts, categories.clone()), &jobs);
