@@ -8,7 +8,9 @@ use super::super::{Idempotency, QueueError, Submission};
 use super::kinds::{self, Kind};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
 use super::{Inner, parents, queues};
-use crate::domain::{AcceptedJob, JobId, JobState, QueueName, Timestamp};
+use crate::domain::{AcceptedJob, Event, JobId, JobState, QueueName, Timestamp};
+use crate::sqlite::Appender;
+use crate::wake::SignalOnDrop;
 
 /// A job with its header written out, before it reaches the writing thread.
 pub(super) struct Prepared {
@@ -33,10 +35,15 @@ impl Prepared {
         let queue = options.queue.as_ref().and_then(|queue| inner.named(queue));
         Self { header: to_json(&**job).into_bytes(), state, due_at, queue, job: accepted }
     }
+
+    fn event(&self) -> Event {
+        Event::submitted(self.job.clone())
+    }
 }
 
 enum Submitted {
-    New(Vec<Submission>),
+    /// With what wakes the readers of the event log, if it was told of them.
+    New(Vec<Submission>, Option<SignalOnDrop>),
     Replayed(Vec<Submission>),
     Refused(QueueError),
 }
@@ -47,6 +54,9 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let jobs: Vec<_> = jobs.into_iter().map(|job| Prepared::new(job, inner)).collect();
+    let log = inner.log.clone();
+    let encode = |log: &Arc<dyn Appender<Event>>| jobs.iter().map(|job| log.encode(&job.event())).collect();
+    let events: Vec<_> = log.as_ref().map(encode).unwrap_or_default();
     let clock = inner.clock.clone();
     let submitted = inner.db.write(move |c| {
         let now = clock.now();
@@ -58,20 +68,41 @@ pub(super) async fn submit(
         if let Some(error) = parents::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
             return Ok(Submitted::Refused(error));
         }
-        let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let signal = log.as_ref().map(|log| announce(c, &**log, &mut submissions, &events)).transpose()?.flatten();
         if let Some(idempotency) = &idempotency {
             remember(c, idempotency, &submissions, now)?;
         }
-        Ok(Submitted::New(submissions))
+        Ok(Submitted::New(submissions, signal))
     });
     match submitted.await? {
-        Submitted::New(submissions) => {
+        Submitted::New(submissions, _signal) => {
             inner.wakes.jobs.signal();
             Ok(submissions)
         }
         Submitted::Replayed(submissions) => Ok(submissions),
         Submitted::Refused(error) => Err(error),
     }
+}
+
+/// Tells the event log of the new jobs among these, whose events are these. Without room there it tells of none, as if there
+/// were no log.
+fn announce(
+    c: &Connection,
+    log: &dyn Appender<Event>,
+    submissions: &mut [Submission],
+    events: &[Vec<u8>],
+) -> rusqlite::Result<Option<SignalOnDrop>> {
+    let new = submissions.iter().zip(events).filter(|(submission, _)| !submission.duplicate);
+    let new: Vec<_> = new.map(|(_, event)| event.as_slice()).collect();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let signal = log.append_within(c, &new)?;
+    for submission in submissions {
+        submission.announced = signal.is_some() && !submission.duplicate;
+    }
+    Ok(signal)
 }
 
 /// The answer that was given under this key before.
