@@ -1,6 +1,6 @@
 //! Adds jobs: all jobs of a call in one transaction, with the keys that make a repetition harmless.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -16,6 +16,8 @@ use crate::wake::SignalOnDrop;
 pub(super) struct Prepared {
     job: AcceptedJob,
     header: Vec<u8>,
+    /// Its kind, as JSON.
+    kind: String,
     state: JobState,
     due_at: Option<i64>,
     /// `None` for the default one.
@@ -33,7 +35,14 @@ impl Prepared {
         };
         let due_at = (state == JobState::Delayed).then(|| (job.submitted_at + options.delay).as_millis());
         let queue = options.queue.as_ref().and_then(|queue| inner.named(queue));
-        Self { header: to_json(&**job).into_bytes(), state, due_at, queue, job: accepted }
+        Self {
+            header: to_json(&**job).into_bytes(),
+            kind: to_json(&Kind::of(job)),
+            state,
+            due_at,
+            queue,
+            job: accepted,
+        }
     }
 
     fn event(&self) -> Event {
@@ -129,8 +138,15 @@ fn remember(c: &Connection, by: &Idempotency, answer: &[Submission], now: Timest
     Ok(())
 }
 
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO queue_jobs (seq, id, state, priority, kind, due_at, dedup_key, queue)
+         VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"
+    )
+});
+
 pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
-    let Prepared { job: accepted, header, state, due_at, queue } = prepared;
+    let Prepared { job: accepted, header, kind, state, due_at, queue } = prepared;
     let job = &accepted.job;
     let deduplication = job.options.deduplication.as_ref();
     if let Some(deduplication) = deduplication
@@ -140,13 +156,16 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let queue = queues::number_or_new(c, queue.as_ref())?;
-    let kind = kinds::number_or_new(c, &Kind::of(job))?;
-    let inserted = c
-        .prepare_cached(&format!(
-            "INSERT INTO queue_jobs (seq, id, state, priority, kind, due_at, dedup_key, queue)
-             VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-        ))?
-        .execute((job.id.as_str(), code(*state), job.options.priority, kind, due_at, until_final, queue))?;
+    let kind = kinds::number_or_new(c, kind)?;
+    let inserted = c.prepare_cached(&INSERT)?.execute((
+        job.id.as_str(),
+        code(*state),
+        job.options.priority,
+        kind,
+        due_at,
+        until_final,
+        queue,
+    ))?;
     if inserted == 0 {
         return duplicate_of(c, job.id.clone());
     }

@@ -16,7 +16,6 @@ use proptest::prelude::*;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Events, TTL};
 use crate::harness::couchbase::Bucket;
