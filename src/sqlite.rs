@@ -4,6 +4,7 @@
 //! has queued up, runs it in one transaction, commits once, and answers. A write that fails, or
 //! panics, is undone alone and leaves the others of its group as they are.
 
+mod appender;
 mod inspect;
 mod open;
 mod presence;
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Operation;
+pub use appender::Appender;
 pub use inspect::{Inspection, inspect};
 use open::{connect, open};
 pub use presence::Presence;

@@ -26,6 +26,16 @@ struct Shared {
     events: pipe::Receiver,
 }
 
+/// Wakes every listener when it is dropped. A write that answers with one wakes them after its commit, even if its caller
+/// waits no more: then the answer is dropped where it was made.
+pub struct SignalOnDrop(Wake);
+
+impl Drop for SignalOnDrop {
+    fn drop(&mut self) {
+        self.0.signal();
+    }
+}
+
 /// A registered interest. [`Listener::wait`] turns it into a wake-up.
 pub struct Listener {
     shared: Arc<Shared>,
@@ -53,6 +63,11 @@ impl Wake {
         // A write of the same byte at the same place: the file never grows. If it fails (disk full at the first byte),
         // listeners fall back on their timeout.
         let _ = rustix::io::pwrite(&self.shared.file, b"!", 0);
+    }
+
+    /// A signal that is given later.
+    pub fn signal_on_drop(&self) -> SignalOnDrop {
+        SignalOnDrop(self.clone())
     }
 
     /// Registers interest: signals from now on are not missed.

@@ -199,8 +199,8 @@ impl Common {
     async fn open(config: &Config, clock: &Clock, tasks: &TaskTracker) -> anyhow::Result<Self> {
         make_data_dir(&config.data_dir)?;
         let database = Sqlite::open(&database_file(config), config.durability)?;
-        let queue = open_queue(config, &database, clock, tasks).await?;
         let shared = open_shared(config, &database, tasks).await?;
+        let queue = open_queue(config, &database, shared.embedded.clone(), clock, tasks).await?;
         let embedder = open_embedder(&config.embedder, Some(&shared.cache), clock)?;
         Ok(Self { database, queue, shared, embedder, artifacts: open_artifacts(config)? })
     }
@@ -381,7 +381,7 @@ struct Shared {
 async fn open_shared(config: &Config, db: &Sqlite, tasks: &TaskTracker) -> anyhow::Result<Shared> {
     match redis_settings(config) {
         None => {
-            let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap, tasks.clone()).await?;
+            let log = EmbeddedLog::open(db.clone(), &config.data_dir, config.events_cap).await?;
             let cache = EmbeddedCache::open(db.clone(), KNOWN_ERRORS).await?;
             let name = log.name().await?;
             Ok(Shared { sink: log.clone(), source: log.clone(), cache, embedded: Some(log), log: name })

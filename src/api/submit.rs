@@ -73,7 +73,7 @@ pub(super) async fn many(
 }
 
 pub(super) fn submitted(submission: Submission) -> Submitted {
-    let Submission { id, duplicate, job } = submission;
+    let Submission { id, duplicate, job, .. } = submission;
     Submitted {
         id,
         status: "queued".to_owned(),
@@ -180,7 +180,7 @@ fn refused(error: QueueError) -> ApiError {
     error.into()
 }
 
-/// Hands the jobs to the queue, then records their submission. Returns one answer for each job, in order. `is_batch` for
+/// Hands the jobs to the queue, and records their submission. Returns one answer for each job, in order. `is_batch` for
 /// jobs that belong together.
 pub(super) async fn submit(
     api: &Arc<Api>,
@@ -197,7 +197,7 @@ pub(super) async fn submit(
     submitted
 }
 
-/// The two steps of a submission, which belong together.
+/// Hands the jobs to the queue, which may record their submission itself, and records the others.
 pub(super) async fn hand_over(
     api: &Api,
     jobs: Vec<AcceptedJob>,
@@ -216,7 +216,8 @@ pub(super) async fn hand_over(
 }
 
 impl Api {
-    /// The submission events to append: for new jobs, and for jobs whose own submission was cut off before its event.
+    /// The submission events to append: for new jobs that the queue has not announced, and for jobs whose own submission
+    /// was cut off before its event.
     async fn unannounced(&self, submissions: &[Submission]) -> Vec<Event> {
         /// How many questions to history are under way at the same time.
         const ASKED: usize = 16;
@@ -224,7 +225,11 @@ impl Api {
         let (mut news, mut others) = (Vec::new(), Vec::new());
         for submission in submissions {
             if let Some(job) = submission.job.as_ref().filter(|job| seen.insert(&job.job.id)) {
-                if submission.duplicate { others.push(job) } else { news.push(job) }
+                match submission {
+                    Submission { announced: true, .. } => {}
+                    Submission { duplicate: true, .. } => others.push(job),
+                    Submission { .. } => news.push(job),
+                }
             }
         }
         for asked in others.chunks(ASKED) {

@@ -11,12 +11,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Api, ApiPorts, ApiSettings, BinaryProblem};
-use crate::domain::{AttemptReport, Clock, Event, EventKind, FinalState, Outcome, Stream, Tail, Verdict, WorkerId};
-use crate::events::EventSink;
+use crate::domain::{
+    AttemptReport, Clock, Entry, Event, EventKind, FinalState, JobId, JobOptions, NewJob, Outcome, Stream, Tail,
+    Verdict, WorkerId,
+};
 use crate::events::embedded::EmbeddedLog;
+use crate::events::{Cursor, EventSink, EventSource};
 use crate::projector::{self, ProjectorSettings};
 use crate::queue::embedded::EmbeddedQueue;
-use crate::queue::{ClaimOptions, Claims, JobSource, Lease, OutputChunk, QueueSettings};
+use crate::queue::{ClaimOptions, Claims, JobSource, Lease, OutputChunk, Queue, QueueSettings};
 use crate::sqlite::{Durability, Sqlite};
 use crate::store::{History, embedded::EmbeddedStore};
 
@@ -43,7 +46,7 @@ struct Site {
     stop_projector: CancellationToken,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
     tasks: TaskTracker,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Site {
@@ -56,8 +59,9 @@ impl Site {
         let (clock, tasks) = (Clock::system(), TaskTracker::new());
         let db = Sqlite::open(&dir.path().join("jobber.db"), Durability::Process).unwrap();
         let settings = QueueSettings::default();
-        let queue = EmbeddedQueue::open(db.clone(), dir.path(), settings, clock.clone(), tasks.clone()).await.unwrap();
-        let log = EmbeddedLog::open(db.clone(), dir.path(), log_cap, tasks.clone()).await.unwrap();
+        let log = EmbeddedLog::open(db.clone(), dir.path(), log_cap).await.unwrap();
+        let (same_file, times, spawner) = (Some(log.clone() as Arc<_>), clock.clone(), tasks.clone());
+        let queue = EmbeddedQueue::open(db.clone(), dir.path(), settings, same_file, times, spawner).await.unwrap();
         let store = EmbeddedStore::open(db).await.unwrap();
         let stop_projector = CancellationToken::new();
         tasks.spawn(projector::run(
@@ -94,7 +98,7 @@ impl Site {
         let stop = CancellationToken::new();
         let served = tasks.spawn(super::serve(listener, api, stop.clone(), Duration::from_secs(20)));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { store, base, http, queue, log, clock, stop, stop_projector, served, tasks, _dir: dir }
+        Self { store, base, http, queue, log, clock, stop, stop_projector, served, tasks, dir }
     }
 
     /// Stops the server, which must end by itself.
@@ -349,6 +353,41 @@ async fn an_idempotency_key_gives_the_first_answer_again() {
     assert_eq!((status, &again["id"], &again["duplicate"]), (202, &first["id"], &json!(true)));
     let (status, other) = keyed("k1", json!({"name": "other"})).await;
     assert_eq!((status, &other["code"]), (422, &json!("idempotency_key_reused")));
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_job_is_announced_once_and_by_its_repetition_if_its_own_request_was_cut_off_before() {
+    let site = Site::start().await;
+    // As an older Jobber left it that was killed behind the queue's commit.
+    let db = Sqlite::open(&site.dir.path().join("jobber.db"), Durability::Process).unwrap();
+    let (settings, times, tasks) = (QueueSettings::default(), site.clock.clone(), site.tasks.clone());
+    let older = EmbeddedQueue::open(db, site.dir.path(), settings, None, times, tasks).await.unwrap();
+    let options = JobOptions::default();
+    let new =
+        NewJob { id: Some("cut-off".to_owned()), name: "echo".to_owned(), arguments: vec![], data: None, options };
+    older.submit(vec![new.accept(site.clock.now()).unwrap()], None).await.unwrap();
+    drop(older);
+    for (id, is_repetition) in [("cut-off", true), ("whole", false)] {
+        for is_duplicate in [is_repetition, true, true] {
+            let (status, answer) = site.post("/api/v1/jobs", json!({"name": "echo", "id": id})).await;
+            assert_eq!((status, &answer["duplicate"]), (202, &json!(is_duplicate)), "{answer}");
+            let id = JobId::parse(id).unwrap();
+            timeout(PATIENCE, async {
+                while site.store.job_without_result(&id).await.unwrap().is_none_or(|record| !record.announced) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await
+            .unwrap();
+        }
+    }
+    let events = site.log.read_without_bodies(Cursor::START, 100, Duration::ZERO).await.unwrap();
+    let submitted = events.iter().filter_map(|(_, entry)| match entry {
+        Entry::Job(event) if event.kind == EventKind::Submitted => Some(event.job.id.as_str()),
+        _ => None,
+    });
+    assert_eq!(submitted.collect::<Vec<_>>(), ["cut-off", "whole"]);
     site.end().await;
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Datelike};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -75,8 +75,24 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let date = DateTime::from_timestamp_millis(self.0).ok_or(fmt::Error)?.date_naive();
         let (seconds, ms) = (self.0.rem_euclid(86_400_000) / 1000, self.0.rem_euclid(1000));
-        // Twenty times for each job: the calendar is chrono's, whose own writing of times makes a string first.
-        write!(f, "{date}T{:02}:{:02}:{:02}.{ms:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+        // Twenty times for each job: the calendar is chrono's, but not the writing, which takes several times as long.
+        let parts = [
+            (0..4, i64::from(date.year())),
+            (5..7, i64::from(date.month())),
+            (8..10, i64::from(date.day())),
+            (11..13, seconds / 3600),
+            (14..16, seconds / 60 % 60),
+            (17..19, seconds % 60),
+            (20..23, ms),
+        ];
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (place, mut number) in parts {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b"0123456789"[usize::try_from(number % 10).unwrap_or(0)];
+                number /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use super::{Cursor, EventError, EventErrorKind, EventSink, EventSource, LogSpan, codec};
 use crate::domain::{CategoryEvent, Entry, Event, EventKind, Timestamp};
-use crate::sqlite::{Sqlite, SqliteError};
-use crate::wake::Wake;
+use crate::sqlite::{Appender, Sqlite, SqliteError};
+use crate::wake::{SignalOnDrop, Wake};
 
 const SCHEMA: &[&str] = &[
     "
@@ -51,7 +49,6 @@ pub struct EmbeddedLog {
     db: Sqlite,
     wake: Wake,
     cap: u64,
-    tasks: TaskTracker,
 }
 
 impl EmbeddedLog {
@@ -64,7 +61,7 @@ impl EmbeddedLog {
     ///
     /// # Errors
     /// When the tables can't be made, or the wake-up file can't be watched.
-    pub async fn open(db: Sqlite, data_dir: &Path, cap: u64, tasks: TaskTracker) -> Result<Arc<Self>, EventError> {
+    pub async fn open(db: Sqlite, data_dir: &Path, cap: u64) -> Result<Arc<Self>, EventError> {
         db.migrate("events", SCHEMA).await.map_err(failed)?;
         let wake = Wake::open(data_dir, "events").map_err(|e| {
             EventError::new(
@@ -77,7 +74,7 @@ impl EmbeddedLog {
             )
             .caused_by(e)
         })?;
-        Ok(Arc::new(Self { db, wake, cap, tasks }))
+        Ok(Arc::new(Self { db, wake, cap }))
     }
 
     /// The name of this log, unique among all logs.
@@ -117,36 +114,13 @@ impl EmbeddedLog {
     }
 }
 
-/// Wakes the readers when an append has been committed, also when its caller has stopped waiting for it.
-struct Announced<'a> {
-    log: &'a EmbeddedLog,
-    answer: Option<oneshot::Receiver<Result<Option<i64>, SqliteError>>>,
-}
-
-impl Announced<'_> {
-    async fn committed(mut self) -> Result<Option<i64>, EventError> {
-        let answer = self.answer.as_mut().expect("taken below and in drop only").await;
-        self.answer = None;
-        let last = answer
-            .map_err(|_| EventError::new(EventErrorKind::Unavailable, "the event log has been closed"))?
-            .map_err(failed)?;
-        if last.is_some() {
-            self.log.wake.signal();
-        }
-        Ok(last)
+impl Appender<Event> for EmbeddedLog {
+    fn encode(&self, event: &Event) -> Vec<u8> {
+        codec::encode(event)
     }
-}
 
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            let wake = self.log.wake.clone();
-            self.log.tasks.spawn(async move {
-                if matches!(answer.await, Ok(Ok(Some(_)))) {
-                    wake.signal();
-                }
-            });
-        }
+    fn append_within(&self, c: &Connection, events: &[&[u8]]) -> rusqlite::Result<Option<SignalOnDrop>> {
+        Ok(insert(c, events, self.cap)?.map(|_| self.wake.signal_on_drop()))
     }
 }
 
@@ -186,11 +160,12 @@ impl EmbeddedLog {
     }
 
     async fn write(&self, bodies: Vec<Vec<u8>>, hurry: bool) -> Result<Cursor, EventError> {
-        let cap = self.cap;
-        let run = move |c: &Connection| insert(c, &bodies, cap);
+        let (cap, wake) = (self.cap, self.wake.clone());
+        let run = move |c: &Connection| Ok(insert(c, &bodies, cap)?.map(|last| (last, wake.signal_on_drop())));
         let answer = if hurry { self.db.write_now(run) } else { self.db.write_later(run) };
-        let last = Announced { log: self, answer: Some(answer) }.committed().await?;
-        last.map(cursor).ok_or_else(|| {
+        let closed = |_| EventError::new(EventErrorKind::Unavailable, "the event log has been closed");
+        let appended = answer.await.map_err(closed)?.map_err(failed)?;
+        appended.map(|(last, _signal)| cursor(last)).ok_or_else(|| {
             EventError::new(
                 EventErrorKind::Full,
                 format!("the event log is at its cap of {cap} events; history is behind, check the projector"),
@@ -289,7 +264,7 @@ fn note_taken(c: &Connection, through: i64) -> rusqlite::Result<()> {
 }
 
 /// Appends all events, or none (and returns `None`) when that would pass the cap.
-fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Option<i64>> {
+fn insert(c: &Connection, bodies: &[impl AsRef<[u8]>], cap: u64) -> rusqlite::Result<Option<i64>> {
     let (first, newest, taken): (Option<i64>, Option<i64>, i64) = c
         .prepare_cached(
             "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events), through FROM events_taken",
@@ -302,7 +277,7 @@ fn insert(c: &Connection, bodies: &[Vec<u8>], cap: u64) -> rusqlite::Result<Opti
     let mut insert = c.prepare_cached("INSERT INTO events (seq, body) VALUES (?1, ?2)")?;
     for body in bodies {
         at += 1;
-        insert.execute((at, body))?;
+        insert.execute((at, body.as_ref()))?;
     }
     Ok(Some(at))
 }
@@ -371,7 +346,7 @@ mod tests {
 
     async fn log(dir: &tempfile::TempDir) -> Arc<EmbeddedLog> {
         let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
-        EmbeddedLog::open(db, dir.path(), 10_000, TaskTracker::new()).await.unwrap()
+        EmbeddedLog::open(db, dir.path(), 10_000).await.unwrap()
     }
 
     #[tokio::test]

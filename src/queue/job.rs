@@ -41,17 +41,20 @@ pub struct Submission {
     /// That job as the queue has it; `None` when it has let go of it.
     #[serde(skip)]
     pub job: Option<AcceptedJob>,
+    /// Whether the event log was told of it in the transaction that made it. Otherwise the caller tells it.
+    #[serde(skip)]
+    pub announced: bool,
 }
 
 impl Submission {
     /// The answer for a job that is new.
     pub fn new(job: AcceptedJob) -> Self {
-        Self { id: job.job.id.clone(), duplicate: false, job: Some(job) }
+        Self { id: job.job.id.clone(), duplicate: false, job: Some(job), announced: false }
     }
 
     /// The answer for a job in whose place this one stands.
     pub fn duplicate(id: JobId, job: Option<AcceptedJob>) -> Self {
-        Self { id, duplicate: true, job }
+        Self { id, duplicate: true, job, announced: false }
     }
 }
 

@@ -238,8 +238,7 @@ async fn log_stopped_schedules(scheduler: Arc<dyn Scheduler>, clock: Clock, stop
 }
 
 fn check_binary(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryProblem> {
-    binary::resolve(jobs_dir, name)
-        .map(|_| ())
+    binary::check(jobs_dir, name)
         .map_err(|e| BinaryProblem { exists: e.failure != SpawnFailure::NotFound, detail: e.to_string() })
 }
 

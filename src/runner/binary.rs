@@ -1,6 +1,7 @@
 //! Finds the file that a job's name names: within the jobs directory, executable, whatever links there are.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,22 @@ impl BinaryError {
     fn new(failure: SpawnFailure, message: String) -> Self {
         Self { failure, message }
     }
+}
+
+/// Whether [`resolve`] finds the file. Of a file that is no link, as most are, nothing else is looked at.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn check(jobs_dir: &Path, name: &JobName) -> Result<(), BinaryError> {
+    let asked = jobs_dir.join(name.as_str());
+    match fs_err::symlink_metadata(&asked) {
+        Ok(meta) if meta.is_file() && is_executable(&asked, &meta) => Ok(()),
+        _ => resolve(jobs_dir, name).map(drop),
+    }
+}
+
+fn is_executable(path: &Path, meta: &Metadata) -> bool {
+    meta.mode() & 0o111 != 0 && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Finds `<jobs_dir>/<name>`: a regular executable file, with symlinks followed as long as they stay in the directory.
@@ -63,7 +80,7 @@ pub fn resolve(jobs_dir: &Path, name: &JobName) -> Result<PathBuf, BinaryError> 
     if !meta.is_file() {
         return Err(refused("it is not a regular file".to_owned()));
     }
-    if meta.mode() & 0o111 == 0 || rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_err() {
+    if !is_executable(&path, &meta) {
         let mode = meta.mode() & 0o7777;
         return Err(refused(format!("not executable (mode {mode:o}); run chmod +x {}", asked.display())));
     }
@@ -279,12 +296,15 @@ mod tests {
         symlink("loop", dir.join("loop")).unwrap();
 
         let good = fs_err::canonicalize(dir.join("good")).unwrap();
-        assert_eq!(resolve(&dir, &name("good")).unwrap(), good);
-        assert_eq!(resolve(&dir, &name("alias")).unwrap(), good);
+        for who in ["good", "alias"] {
+            assert_eq!(resolve(&dir, &name(who)).unwrap(), good);
+            check(&dir, &name(who)).unwrap();
+        }
         let expect = |who: &str, failure: SpawnFailure, words: &str| {
             let error = resolve(&dir, &name(who)).unwrap_err();
             assert_eq!(error.failure, failure, "{error}");
             assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(check(&dir, &name(who)).unwrap_err().to_string(), error.to_string());
         };
         expect("missing", SpawnFailure::NotFound, "no job binary `missing`");
         expect("plain", SpawnFailure::NotExecutable, "not executable (mode 644); run chmod +x");

@@ -90,6 +90,11 @@ impl WorkCounter {
         *counted = Counted { work: counted.work + work, runs, steps, scanned };
     }
 
+    /// How often this statement ran.
+    pub(crate) fn runs(&self, sql: &str) -> u64 {
+        self.counted().get(sql).map_or(0, |counted| counted.work.runs)
+    }
+
     /// All work so far.
     pub(crate) fn total(&self) -> Work {
         self.counted().values().fold(Work::default(), |sum, counted| sum + counted.work)

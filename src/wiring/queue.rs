@@ -6,6 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, QueueUrl};
 use crate::domain::Clock;
+use crate::events::embedded::EmbeddedLog;
 use crate::queue::bullmq::{BullQueues, BullSettings};
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::{ChangeFeed, JobSource, Operator, Queue, QueueError, QueueRetention, QueueSettings, Scheduler};
@@ -63,10 +64,11 @@ pub fn check_queue_names(config: &Config) -> Result<(), QueueError> {
     [&config.queue.name].into_iter().chain(named).try_for_each(|name| settings.check_queue(name))
 }
 
-/// Opens the queue that the configuration names, with all of its sides.
+/// Opens the queue that the configuration names, with all of its sides. `log` is the event log that lies in `db`, if one does.
 pub(super) async fn open_queue(
     config: &Config,
     db: &Sqlite,
+    log: Option<Arc<EmbeddedLog>>,
     clock: &Clock,
     tasks: &TaskTracker,
 ) -> Result<QueuePorts, QueueError> {
@@ -84,7 +86,8 @@ pub(super) async fn open_queue(
     match redis_settings(config) {
         None => {
             let (clock, tasks) = (clock.clone(), tasks.clone());
-            let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, clock, tasks).await?;
+            let log = log.map(|log| log as Arc<_>);
+            let queue = EmbeddedQueue::open(db.clone(), &config.data_dir, settings, log, clock, tasks).await?;
             Ok(QueuePorts::of(queue))
         }
         Some(redis) => {

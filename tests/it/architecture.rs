@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("notify", &[]),
     ("descriptors", &[]),
     ("wake", &[]),
-    ("sqlite", &["metrics"]),
+    ("sqlite", &["metrics", "wake"]),
     ("tls", &["domain"]),
     ("redis", &["domain", "reconnect"]),
     ("stats", &["domain", "events"]),

@@ -119,7 +119,7 @@ impl Process {
     async fn start(dir: &Path, name: &str, embedder: Arc<Counting>) -> Self {
         let db = Sqlite::open(&dir.join("t.db"), Durability::Process).unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let log = EmbeddedLog::open(db.clone(), dir, 1_000_000, tasks.clone()).await.unwrap();
+        let log = EmbeddedLog::open(db.clone(), dir, 1_000_000).await.unwrap();
         let store = EmbeddedStore::open(db.clone()).await.unwrap();
         let cache = EmbeddedCache::open(db, 10_000).await.unwrap();
         let (error_feed, errors_seen) = new_error_feed();

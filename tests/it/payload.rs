@@ -89,7 +89,7 @@ async fn history_is_told_what_a_job_is_given_when_its_server_was_killed_before_i
     let db = Sqlite::open(&data_dir.join("jobber.db"), Durability::Process).unwrap();
     let settings = QueueSettings::default();
     let queue =
-        EmbeddedQueue::open(db.clone(), &data_dir, settings, Clock::system(), TaskTracker::new()).await.unwrap();
+        EmbeddedQueue::open(db.clone(), &data_dir, settings, None, Clock::system(), TaskTracker::new()).await.unwrap();
     let new = NewJob {
         id: None,
         name: "takes".to_owned(),

@@ -634,7 +634,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
         let tasks = TaskTracker::new();
-        let log = EmbeddedLog::open(db.clone(), dir.path(), 1_000_000, tasks.clone()).await.unwrap();
+        let log = EmbeddedLog::open(db.clone(), dir.path(), 1_000_000).await.unwrap();
         let store = EmbeddedStore::open(db.clone()).await.unwrap();
         Self { _dir: dir, db, log, store, tasks }
     }

@@ -57,7 +57,7 @@ async fn the_backlog_of_a_queue_is_estimated_by_the_jobs_that_come_first() {
     let (_, all) = site.get("/api/v1/queues").await;
     assert_eq!(all["items"][0]["backlog"]["sampled"], 100, "the list looks at fewer: {all}");
 
-    let history = Sqlite::open(&site._dir.path().join("jobber.db"), Durability::Process).unwrap();
+    let history = Sqlite::open(&site.dir.path().join("jobber.db"), Durability::Process).unwrap();
     history.write(|c| c.execute("UPDATE history_shards SET document = x'00'", [])).await.unwrap();
     let queue = site.until(path, |queue| queue["backlog"]["core_seconds"].is_null()).await;
     let unknown =

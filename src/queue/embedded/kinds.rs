@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
-use super::schema::{json, to_json};
+use super::schema::json;
 use crate::domain::{GroupName, Job, Needs};
 
 /// From so many kinds on, those that no job has are removed.
@@ -45,17 +45,16 @@ impl Kind {
     }
 }
 
-/// The number of a kind, which is there from now on.
-pub(super) fn number_or_new(c: &Connection, kind: &Kind) -> rusqlite::Result<i64> {
-    let text = to_json(kind);
+/// The number of a kind, which is there from now on. `kind` is its JSON.
+pub(super) fn number_or_new(c: &Connection, kind: &str) -> rusqlite::Result<i64> {
     let known = c
         .prepare_cached("SELECT id FROM queue_kinds WHERE kind = ?1")?
-        .query_row([&text], |row| row.get(0))
+        .query_row([kind], |row| row.get(0))
         .optional()?;
     if let Some(number) = known {
         return Ok(number);
     }
-    c.prepare_cached("INSERT INTO queue_kinds (kind) VALUES (?1)")?.execute([&text])?;
+    c.prepare_cached("INSERT INTO queue_kinds (kind) VALUES (?1)")?.execute([kind])?;
     Ok(c.last_insert_rowid())
 }
 

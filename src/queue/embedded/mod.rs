@@ -41,8 +41,8 @@ use super::{
     Cancellation, Change, ClaimOptions, Claims, CleanRequest, Idempotency, JobSource, Operator, OutputChunk, Queue,
     QueueError, QueueErrorKind, QueueSettings, QueueStanding, QueuedJob, StateCounts, Submission, WorkerInfo,
 };
-use crate::domain::{AcceptedJob, Clock, JobId, JobState, Page, PageRequest, QueueLimit, QueueName, WorkerId};
-use crate::sqlite::{Sqlite, SqliteError};
+use crate::domain::{AcceptedJob, Clock, Event, JobId, JobState, Page, PageRequest, QueueLimit, QueueName, WorkerId};
+use crate::sqlite::{Appender, Sqlite, SqliteError};
 use crate::wake::Wake;
 
 /// The embedded queue: all ports.
@@ -56,6 +56,8 @@ pub struct EmbeddedQueue {
 struct Inner {
     db: Sqlite,
     settings: QueueSettings,
+    /// The event log, if it lies in `db`.
+    log: Option<Arc<dyn Appender<Event>>>,
     clock: Clock,
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
@@ -84,7 +86,8 @@ impl EmbeddedQueue {
     pub const SCHEMA_VERSION: (&str, usize) = (schema::ADAPTER, schema::STEPS.len());
 
     /// Opens the queue in `db`, makes or updates its tables, and starts its sweep on `tasks`. Wake-up files are kept in
-    /// `data_dir`, which every process that shares `db` must give alike. Must be called within a tokio runtime.
+    /// `data_dir`, which every process that shares `db` must give alike. Must be called within a tokio runtime. With the
+    /// event log that lies in `db`, a job and the event of its submission are written in one transaction.
     ///
     /// The sweep ends with the last handle, or with [`EmbeddedQueue::stop`]; the tasks of a claim end when the claim
     /// has been closed or dropped and its last lease is settled or dropped.
@@ -95,6 +98,7 @@ impl EmbeddedQueue {
         db: Sqlite,
         data_dir: &Path,
         settings: QueueSettings,
+        log: Option<Arc<dyn Appender<Event>>>,
         clock: Clock,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, QueueError> {
@@ -113,6 +117,7 @@ impl EmbeddedQueue {
         let inner = Arc::new(Inner {
             db,
             settings,
+            log,
             clock,
             tasks,
             runtime: tokio::runtime::Handle::current(),

@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn jobs_of_an_older_file_get_the_kinds_that_their_headers_tell() {
-        use super::super::kinds::{KnownKinds, number_or_new};
+        use super::super::kinds::{Kind, KnownKinds, number_or_new};
         let old = STEPS.iter().position(|step| step.contains("CREATE TABLE queue_kinds")).unwrap();
         let c = Connection::open_in_memory().unwrap();
         STEPS[..old].iter().for_each(|step| c.execute_batch(step).unwrap());
@@ -459,8 +459,8 @@ mod tests {
             kinds.iter().map(|kind| (kind.needs.name.as_str(), kind.needs.cores, kind.needs.memory_bytes)).collect();
         assert_eq!(told, [("plain", None, None), ("wide", Some(2), Some(1 << 20)), ("deep", None, None)]);
         // Those that no job has are forgotten once there are many.
-        number_or_new(&c, &super::super::kinds::Kind { group: Some("gone".parse().unwrap()), ..(*kinds[0]).clone() })
-            .unwrap();
+        let gone = Kind { group: Some("gone".parse().unwrap()), ..(*kinds[0]).clone() };
+        number_or_new(&c, &to_json(&gone)).unwrap();
         assert_eq!(super::super::kinds::forget(&c, 3).unwrap(), super::super::kinds::MANY);
         let left: i64 = c.query_row("SELECT count(*) FROM queue_kinds", [], |row| row.get(0)).unwrap();
         assert_eq!(left, 3);

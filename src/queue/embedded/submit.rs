@@ -1,6 +1,6 @@
 //! Adds jobs: all jobs of a call in one transaction, with the keys that make a repetition harmless.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -8,12 +8,16 @@ use super::super::{Idempotency, QueueError, Submission};
 use super::kinds::{self, Kind};
 use super::schema::{NEXT_SEQ, accepted, code, json, to_json};
 use super::{Inner, parents, queues};
-use crate::domain::{AcceptedJob, JobId, JobState, QueueName, Timestamp};
+use crate::domain::{AcceptedJob, Event, JobId, JobState, QueueName, Timestamp};
+use crate::sqlite::Appender;
+use crate::wake::SignalOnDrop;
 
 /// A job with its header written out, before it reaches the writing thread.
 pub(super) struct Prepared {
     job: AcceptedJob,
     header: Vec<u8>,
+    /// Its kind, as JSON.
+    kind: String,
     state: JobState,
     due_at: Option<i64>,
     /// `None` for the default one.
@@ -31,12 +35,24 @@ impl Prepared {
         };
         let due_at = (state == JobState::Delayed).then(|| (job.submitted_at + options.delay).as_millis());
         let queue = options.queue.as_ref().and_then(|queue| inner.named(queue));
-        Self { header: to_json(&**job).into_bytes(), state, due_at, queue, job: accepted }
+        Self {
+            header: to_json(&**job).into_bytes(),
+            kind: to_json(&Kind::of(job)),
+            state,
+            due_at,
+            queue,
+            job: accepted,
+        }
+    }
+
+    fn event(&self) -> Event {
+        Event::submitted(self.job.clone())
     }
 }
 
 enum Submitted {
-    New(Vec<Submission>),
+    /// With what wakes the readers of the event log, if it was told of them.
+    New(Vec<Submission>, Option<SignalOnDrop>),
     Replayed(Vec<Submission>),
     Refused(QueueError),
 }
@@ -47,6 +63,9 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Submission>, QueueError> {
     let jobs: Vec<_> = jobs.into_iter().map(|job| Prepared::new(job, inner)).collect();
+    let log = inner.log.clone();
+    let encode = |log: &Arc<dyn Appender<Event>>| jobs.iter().map(|job| log.encode(&job.event())).collect();
+    let events: Vec<_> = log.as_ref().map(encode).unwrap_or_default();
     let clock = inner.clock.clone();
     let submitted = inner.db.write(move |c| {
         let now = clock.now();
@@ -58,20 +77,41 @@ pub(super) async fn submit(
         if let Some(error) = parents::refusal(c, jobs.iter().map(|prepared| &prepared.job.job))? {
             return Ok(Submitted::Refused(error));
         }
-        let submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut submissions = jobs.iter().map(|job| insert(c, job, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let signal = log.as_ref().map(|log| announce(c, &**log, &mut submissions, &events)).transpose()?.flatten();
         if let Some(idempotency) = &idempotency {
             remember(c, idempotency, &submissions, now)?;
         }
-        Ok(Submitted::New(submissions))
+        Ok(Submitted::New(submissions, signal))
     });
     match submitted.await? {
-        Submitted::New(submissions) => {
+        Submitted::New(submissions, _signal) => {
             inner.wakes.jobs.signal();
             Ok(submissions)
         }
         Submitted::Replayed(submissions) => Ok(submissions),
         Submitted::Refused(error) => Err(error),
     }
+}
+
+/// Tells the event log of the new jobs among these, whose events are these. Without room there it tells of none, as if there
+/// were no log.
+fn announce(
+    c: &Connection,
+    log: &dyn Appender<Event>,
+    submissions: &mut [Submission],
+    events: &[Vec<u8>],
+) -> rusqlite::Result<Option<SignalOnDrop>> {
+    let new = submissions.iter().zip(events).filter(|(submission, _)| !submission.duplicate);
+    let new: Vec<_> = new.map(|(_, event)| event.as_slice()).collect();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let signal = log.append_within(c, &new)?;
+    for submission in submissions {
+        submission.announced = signal.is_some() && !submission.duplicate;
+    }
+    Ok(signal)
 }
 
 /// The answer that was given under this key before.
@@ -98,8 +138,15 @@ fn remember(c: &Connection, by: &Idempotency, answer: &[Submission], now: Timest
     Ok(())
 }
 
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO queue_jobs (seq, id, state, priority, kind, due_at, dedup_key, queue)
+         VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"
+    )
+});
+
 pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rusqlite::Result<Submission> {
-    let Prepared { job: accepted, header, state, due_at, queue } = prepared;
+    let Prepared { job: accepted, header, kind, state, due_at, queue } = prepared;
     let job = &accepted.job;
     let deduplication = job.options.deduplication.as_ref();
     if let Some(deduplication) = deduplication
@@ -109,13 +156,16 @@ pub(super) fn insert(c: &Connection, prepared: &Prepared, now: Timestamp) -> rus
     }
     let until_final = deduplication.filter(|d| d.ttl.is_none()).map(|d| &d.key);
     let queue = queues::number_or_new(c, queue.as_ref())?;
-    let kind = kinds::number_or_new(c, &Kind::of(job))?;
-    let inserted = c
-        .prepare_cached(&format!(
-            "INSERT INTO queue_jobs (seq, id, state, priority, kind, due_at, dedup_key, queue)
-             VALUES ({NEXT_SEQ}, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-        ))?
-        .execute((job.id.as_str(), code(*state), job.options.priority, kind, due_at, until_final, queue))?;
+    let kind = kinds::number_or_new(c, kind)?;
+    let inserted = c.prepare_cached(&INSERT)?.execute((
+        job.id.as_str(),
+        code(*state),
+        job.options.priority,
+        kind,
+        due_at,
+        until_final,
+        queue,
+    ))?;
     if inserted == 0 {
         return duplicate_of(c, job.id.clone());
     }

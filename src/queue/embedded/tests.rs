@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::domain::{AcceptedJob, Deduplication, JobOptions, NewJob, Timestamp, Verdict};
+use crate::domain::{AcceptedJob, Deduplication, Entry, JobOptions, NewJob, Timestamp, Verdict};
+use crate::events::embedded::EmbeddedLog;
+use crate::events::{Cursor, EventSource};
 use crate::queue::QueueRetention;
 use crate::sqlite::Durability;
 use crate::sqlite::work::WorkCounter;
@@ -27,11 +29,31 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) async fn with(settings: QueueSettings) -> Self {
+        Self::with_log_of(settings, async |_, _| None).await
+    }
+
+    /// A queue with an event log in its file.
+    async fn with_log(cap: u64) -> (Self, Arc<EmbeddedLog>) {
+        let mut opened = None;
+        let open = async |db, dir: &Path| {
+            let log = EmbeddedLog::open(db, dir, cap).await.unwrap();
+            opened = Some(log.clone());
+            Some(log as Arc<dyn Appender<Event>>)
+        };
+        let bench = Self::with_log_of(QueueSettings::default(), open).await;
+        (bench, opened.unwrap())
+    }
+
+    async fn with_log_of(
+        settings: QueueSettings,
+        open_log: impl AsyncFnOnce(Sqlite, &Path) -> Option<Arc<dyn Appender<Event>>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
         let tasks = TaskTracker::new();
         let (db, work) = Sqlite::open_counted(&dir.path().join("q.db"), Durability::Process).unwrap();
-        let queue = EmbeddedQueue::open(db, dir.path(), settings, clock.clone(), tasks.clone()).await.unwrap();
+        let log = open_log(db.clone(), dir.path()).await;
+        let queue = EmbeddedQueue::open(db, dir.path(), settings, log, clock.clone(), tasks.clone()).await.unwrap();
         Self { queue, clock, dir, tasks, work }
     }
 
@@ -92,7 +114,7 @@ impl Bench {
 
 async fn open(dir: &Path, settings: QueueSettings, clock: &Clock, tasks: &TaskTracker) -> Arc<EmbeddedQueue> {
     let db = Sqlite::open(&dir.join("q.db"), Durability::Process).unwrap();
-    EmbeddedQueue::open(db, dir, settings, clock.clone(), tasks.clone()).await.unwrap()
+    EmbeddedQueue::open(db, dir, settings, None, clock.clone(), tasks.clone()).await.unwrap()
 }
 
 fn retention(age: Option<Duration>, count: Option<u64>) -> QueueSettings {
@@ -423,4 +445,123 @@ async fn what_is_said_late_of_a_removed_job_is_not_said_of_the_next() {
         assert!(matches!(bench.queue.remove(&job).await.unwrap(), Change::Done(..)));
     }
     assert_ne!(starts[0], starts[1], "one lease could be taken for the other");
+}
+
+/// The jobs of all events in the log, which are submissions.
+async fn announced(log: &EmbeddedLog) -> Vec<AcceptedJob> {
+    let entries = log.read(Cursor::START, 20_000, Duration::ZERO).await.unwrap();
+    let of = |(_, entry)| match entry {
+        Entry::Job(event) => {
+            assert_eq!(
+                event,
+                Event::submitted(AcceptedJob { job: event.job.clone(), body: event.body.clone().unwrap() })
+            );
+            AcceptedJob { job: event.job, body: event.body.unwrap() }
+        }
+        Entry::Categories(change) => panic!("{change:?}"),
+    };
+    entries.into_iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_and_its_event_are_one_commit() {
+    let (bench, log) = Bench::with_log(100).await;
+    let (mut jobs, mut commits) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        let job = bench.job(|_| {});
+        jobs.push(job.clone());
+        let before = bench.work.runs("COMMIT");
+        assert!(bench.submit(job).await.announced);
+        commits.push(bench.work.runs("COMMIT") - before);
+    }
+    commits.sort_unstable();
+    assert_eq!(commits[20], 1, "the median, since the queue's own tasks write too");
+    assert_eq!(announced(&log).await, jobs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readers_of_the_log_are_woken_by_a_submission_even_if_its_caller_has_gone_away() {
+    let (bench, log) = Bench::with_log(100).await;
+    for is_abandoned in [false, true] {
+        let last = log.span().await.unwrap().last;
+        let read = log.read(last, 1, Duration::from_secs(600));
+        let submission = async {
+            let mut submission = Box::pin(bench.submit(bench.job(|_| {})));
+            if is_abandoned {
+                // Polled once, so that the write is queued, and then dropped.
+                let _ = futures_util::future::poll_immediate(&mut submission).await;
+            } else {
+                submission.await;
+            }
+        };
+        let (events, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(60), read), submission);
+        assert_eq!(events.unwrap().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_announced_once_however_often_it_is_submitted() {
+    let (bench, log) = Bench::with_log(100).await;
+    let keyed = |bench: &Bench| bench.job(|o| o.deduplication = Some(Deduplication { key: "k".to_owned(), ttl: None }));
+    let (plain, first) = (bench.job(|_| {}), keyed(&bench));
+    let all = vec![plain.clone(), plain.clone(), first.clone(), keyed(&bench)];
+    let idempotency = Idempotency { key: "i".to_owned(), request: [0; 32], ttl: Duration::from_secs(60) };
+    for is_new in [true, false] {
+        let submissions = bench.queue.submit(all.clone(), Some(idempotency.clone())).await.unwrap();
+        let news: Vec<_> = submissions.iter().map(|submission| submission.announced).collect();
+        assert_eq!(news, [is_new, false, is_new, false]);
+    }
+    assert!(!bench.submit(plain.clone()).await.announced);
+    assert_eq!(announced(&log).await, [plain, first]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_jobs_are_announced_in_their_order() {
+    let (bench, log) = Bench::with_log(20_000).await;
+    let jobs: Vec<_> = (0..10_000).map(|_| bench.job(|_| {})).collect();
+    bench.queue.submit(jobs.clone(), None).await.unwrap();
+    let mut found = Vec::new();
+    let mut last = Cursor::START;
+    while let Ok(entries) = log.read(last, 20_000, Duration::ZERO).await
+        && !entries.is_empty()
+    {
+        last = entries[entries.len() - 1].0;
+        found.extend(entries.into_iter().map(|(_, entry)| match entry {
+            Entry::Job(event) => event.job,
+            Entry::Categories(change) => panic!("{change:?}"),
+        }));
+    }
+    assert!(found.iter().eq(jobs.iter().map(|job| &job.job)), "{} are not the jobs", found.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_submitted_is_not_announced_either() {
+    let (bench, log) = Bench::with_log(100).await;
+    let idempotency = Idempotency { key: "i".to_owned(), request: [0; 32], ttl: Duration::from_secs(60) };
+    // Undone after its event was written.
+    bench
+        .change("CREATE TRIGGER trip BEFORE INSERT ON queue_idempotency BEGIN SELECT RAISE(ABORT, 'tripped'); END")
+        .await;
+    bench.queue.submit(vec![bench.job(|_| {})], Some(idempotency)).await.unwrap_err();
+    let orphan = bench.job(|o| o.after = vec![JobId::generate()]);
+    assert_eq!(bench.queue.submit(vec![orphan], None).await.unwrap_err().kind, QueueErrorKind::Rejected);
+    assert_eq!((bench.rows("queue_jobs").await, bench.rows("events").await), (0, 0));
+    // The other way round: no job is there without its event.
+    bench.change("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'tripped'); END").await;
+    bench.queue.submit(vec![bench.job(|_| {})], None).await.unwrap_err();
+    bench.change("DROP TRIGGER full").await;
+    let job = bench.job(|_| {});
+    bench.submit(job.clone()).await;
+    assert_eq!((bench.rows("queue_jobs").await, announced(&log).await), (1, vec![job]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_for_which_the_log_has_no_room_are_left_to_the_caller_to_announce() {
+    let (bench, log) = Bench::with_log(3).await;
+    let two = || vec![bench.job(|_| {}), bench.job(|_| {})];
+    for has_room in [true, false] {
+        let submissions = bench.queue.submit(two(), None).await.unwrap();
+        assert!(submissions.iter().all(|submission| submission.announced == has_room && !submission.duplicate));
+    }
+    assert_eq!((bench.rows("queue_jobs").await, announced(&log).await.len()), (4, 2));
 }

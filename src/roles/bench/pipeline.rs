@@ -65,12 +65,15 @@ impl Pipeline {
         AcceptedJob { job: Arc::new(job), body: JobBody::new(Vec::new(), None) }
     }
 
-    /// Submits jobs as the API does: to the queue, and to the event log.
+    /// Submits jobs as the API does: to the queue, and to the event log unless the queue has told it.
     pub(super) async fn submit(&self, jobs: &[AcceptedJob]) -> anyhow::Result<()> {
         for chunk in jobs.chunks(1000) {
-            self.ports.queue.submit(chunk.to_vec(), None).await?;
-            let events: Vec<_> = chunk.iter().cloned().map(Event::submitted).collect();
-            self.ports.sink.append(&events).await?;
+            let submissions = self.ports.queue.submit(chunk.to_vec(), None).await?;
+            let left = submissions.into_iter().filter(|submission| !submission.announced);
+            let events: Vec<_> = left.filter_map(|submission| submission.job).map(Event::submitted).collect();
+            if !events.is_empty() {
+                self.ports.sink.append(&events).await?;
+            }
         }
         Ok(())
     }

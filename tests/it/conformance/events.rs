@@ -51,7 +51,7 @@ async fn embedded() -> Logs {
     let dir = tempfile::tempdir().unwrap();
     let open = || async {
         let db = Sqlite::open(&dir.path().join("jobber.db"), Durability::Process).unwrap();
-        let log = EmbeddedLog::open(db, dir.path(), CAP, TaskTracker::new()).await.unwrap();
+        let log = EmbeddedLog::open(db, dir.path(), CAP).await.unwrap();
         Log { sink: log.clone(), source: log }
     };
     Logs { here: open().await, there: open().await, _behind: Box::new(dir) }

@@ -16,7 +16,6 @@ use proptest::prelude::*;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Events, TTL};
 use crate::harness::couchbase::Bucket;
@@ -37,7 +36,7 @@ impl Projecting {
     async fn start(bucket: &Bucket) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Sqlite::open(&dir.path().join("t.db"), Durability::Process).unwrap();
-        let log = EmbeddedLog::open(db, dir.path(), 1_000_000, TaskTracker::new()).await.unwrap();
+        let log = EmbeddedLog::open(db, dir.path(), 1_000_000).await.unwrap();
         let store = bucket.open().await;
         store.prepared().await;
         let mut settings = ProjectorSettings::new("one");

@@ -9,8 +9,13 @@ mod placing;
 mod queues;
 mod redis;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jobber::domain::{Entry, EventKind};
+use jobber::events::embedded::EmbeddedLog;
+use jobber::events::{Cursor, EventSource};
+use jobber::sqlite::{Durability, Sqlite};
 use serde_json::{Value, json};
 
 use crate::harness::{Jobber, Place, eventually};
@@ -125,4 +130,57 @@ async fn a_killed_server_forgets_nothing_that_it_accepted() {
     }
     let (_, stats) = j.get("/jobs").await;
     assert_eq!(stats["jobs"][0]["completedCount"], 100, "{stats}");
+}
+
+/// With the embedded queue a job and the event of its submission are written in one transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_in_the_queue_and_its_submission_in_the_log_or_neither_whenever_its_server_is_killed() {
+    const CLIENTS: usize = 16;
+    let place = Place::new();
+    place.job("quick", "#!/bin/sh\n");
+    let mut accepted = BTreeSet::new();
+    for round in 0..6 {
+        let mut serve = Jobber::serve().at(&place).start().await;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let (http, url) = (serve.http(), serve.url("/api/v1/jobs"));
+                tokio::spawn(async move {
+                    let mut ids = Vec::new();
+                    // Until the server is killed.
+                    while let Ok(answer) = http.post(&url).json(&json!({"name": "quick"})).send().await
+                        && let Ok(answer) = answer.json::<Value>().await
+                    {
+                        ids.push(answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned());
+                    }
+                    ids
+                })
+            })
+            .collect();
+        eventually("some jobs", async || (serve.get("/api/v1/queue").await.1["waiting"].as_u64()? > 0).then_some(()))
+            .await;
+        tokio::time::sleep(Duration::from_millis(7 * round)).await;
+        serve.kill().await;
+        for client in clients {
+            accepted.extend(client.await.unwrap());
+        }
+        let db = Sqlite::open(&place.data_dir().join("jobber.db"), Durability::Process).unwrap();
+        let queued = db
+            .read(|c| c.prepare("SELECT id FROM queue_jobs ORDER BY seq")?.query_map([], |row| row.get(0))?.collect());
+        let queued: Vec<String> = queued.await.unwrap();
+        let log = EmbeddedLog::open(db, &place.data_dir(), 1_000_000).await.unwrap();
+        let mut announced = Vec::new();
+        let mut last = Cursor::START;
+        loop {
+            let entries = log.read(last, 10_000, Duration::ZERO).await.unwrap();
+            let Some((end, _)) = entries.last() else { break };
+            last = *end;
+            announced.extend(entries.iter().map(|(_, entry)| match entry {
+                Entry::Job(event) if event.kind == EventKind::Submitted => event.job.id.to_string(),
+                other => panic!("nothing else happens: {other:?}"),
+            }));
+        }
+        assert_eq!(announced, queued, "the order of the log is that of the queue");
+        assert!(accepted.iter().all(|id| queued.contains(id)), "what was accepted is there");
+    }
+    assert!(accepted.len() > CLIENTS, "{}", accepted.len());
 }

@@ -49,7 +49,7 @@ async fn costs(bench: &Bench, jobs: usize) -> Costs {
 async fn fill(bench: &Bench, like: AcceptedJob, count: usize) {
     let header = to_json(&*like.job).into_bytes();
     let write = bench.queue.inner.db.write(move |c| {
-        let kind = kinds::number_or_new(c, &Kind::of(&like.job))?;
+        let kind = kinds::number_or_new(c, &to_json(&Kind::of(&like.job)))?;
         let first: i64 = c.query_row(&format!("SELECT {NEXT_SEQ}"), [], |row| row.get(0))?;
         let numbers = "WITH RECURSIVE n (seq) AS (SELECT ?1 UNION ALL SELECT seq + 1 FROM n WHERE seq < ?2)";
         let last = first + i64::try_from(count).unwrap() - 1;

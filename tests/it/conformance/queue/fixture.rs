@@ -78,8 +78,9 @@ impl Backing for Embedded {
         if !keep {
             (settings.completed.count, settings.failed.count) = (Some(0), Some(0));
         }
-        let queue =
-            EmbeddedQueue::open(db, self.dir.path(), settings, Clock::system(), self.tasks.clone()).await.unwrap();
+        let queue = EmbeddedQueue::open(db, self.dir.path(), settings, None, Clock::system(), self.tasks.clone())
+            .await
+            .unwrap();
         Instance { queue: queue.clone(), operator: queue.clone(), scheduler: queue.clone(), source: queue }
     }
 
