@@ -59,45 +59,45 @@ async fn a_repeated_request_submits_once() {
 
 #[tokio::test]
 async fn an_array_whose_server_is_killed_is_completed_by_the_same_request() {
-    completed_after_a_kill(|start| start).await;
+    completed_after_a_kill(40_000, |start| start).await;
 }
 
 #[tokio::test]
 async fn an_array_on_redis_whose_server_is_killed_is_completed_by_the_same_request() {
     let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap();
-    completed_after_a_kill(|start| start.env("JOBBER_QUEUE_URL", &redis.url())).await;
+    completed_after_a_kill(20_000, |start| start.env("JOBBER_QUEUE_URL", &redis.url())).await;
 }
 
-async fn completed_after_a_kill(at: impl Fn(Start) -> Start) {
-    const JOBS: u64 = 20_000;
+/// An array of so many jobs: enough for a kill in their midst, however late this hears of the first.
+async fn completed_after_a_kill(jobs: u64, at: impl Fn(Start) -> Start) {
     let place = Place::new();
     place.job("plain", "#!/bin/sh\n");
     let mut j = at(Jobber::serve()).at(&place).start().await;
     let send = |j: &Jobber| {
         let request = j.http().post(j.url("/api/v1/jobs")).header("idempotency-key", "night");
-        request.json(&json!({"name": "plain", "array": format!("1-{JOBS}"), "group": "sims"})).send()
+        request.json(&json!({"name": "plain", "array": format!("1-{jobs}"), "group": "sims"})).send()
     };
     let cut_off = tokio::spawn(send(&j));
     let some = eventually("some parts of it", async || {
         let waiting = j.get("/api/v1/queue").await.1["waiting"].as_u64().unwrap();
         (waiting > 0).then_some(waiting)
     });
-    assert!(some.await < JOBS, "the test is too slow for what it tests");
+    assert!(some.await < jobs, "the test is too slow for what it tests");
     j.kill().await;
     assert!(cut_off.await.unwrap().is_err());
 
     let j = at(Jobber::serve()).at(&place).start().await;
     let before = j.get("/api/v1/queue").await.1["waiting"].as_u64().unwrap();
-    assert!(before > 0 && before < JOBS, "{before}");
+    assert!(before > 0 && before < jobs, "{before}");
     let answer: serde_json::Value = send(&j).await.unwrap().json().await.unwrap();
     // On Redis the part that was cut off counts as a whole.
     let duplicates = answer["array"]["duplicates"].as_u64().unwrap();
     assert!((before..before + 1000).contains(&duplicates), "{answer}");
-    assert_eq!(j.get("/api/v1/queue").await.1["waiting"], JOBS);
+    assert_eq!(j.get("/api/v1/queue").await.1["waiting"], jobs);
     eventually("history to know each once", async || {
         let (_, view) = j.get("/api/v1/groups/sims").await;
-        assert!(view["total"].as_u64().is_none_or(|total| total <= JOBS), "{view}");
-        (view["total"] == JOBS && view["behind"] == false).then_some(())
+        assert!(view["total"].as_u64().is_none_or(|total| total <= jobs), "{view}");
+        (view["total"] == jobs && view["behind"] == false).then_some(())
     })
     .await;
 }
