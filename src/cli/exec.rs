@@ -90,15 +90,12 @@ pub enum Ran {
 pub async fn exec(
     args: &ExecArgs,
     clock: &Clock,
-    mut console: Console,
+    console: Console,
     run_local: impl AsyncFnOnce(RunOrder, Run) -> Result<Ran, RunLocalError>,
 ) -> ExitCode {
     let order = match order(args, clock) {
         Ok(order) => order,
-        Err(error) => {
-            console.report(&error);
-            return Exit::of_error_with_jobs(&error).into();
-        }
+        Err(error) => return conclude(Some(console), Err(error)),
     };
     let (console, ran) = run(order, args.here.gdb, console, run_local).await;
     conclude(console, ran.map(|ended| ended.exit))

@@ -1,6 +1,6 @@
 //! `jobber replay`: runs an attempt of a job once more on this host, without a queue, to see what happened to it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::files::receive_all;
 use super::reference::{JobRef, Purpose, with_id};
 use super::{CliError, Console, Globals, complete, connect};
 use crate::client::Client;
-use crate::domain::{AttemptNumber, AttemptReport, ContentDigest, Job, JobBody, JobId, JobState, is_file_name};
+use crate::domain::{AttemptNumber, AttemptReport, InputFile, Job, JobBody, JobId, JobState, is_file_name};
 use crate::runner::{FetchInputs, RunOrder};
 use crate::store::AttemptRecord;
 use crate::wire::JobView;
@@ -122,26 +122,21 @@ fn fetch(client: Client, job: Arc<Job>) -> FetchInputs<'static> {
     Box::new(move |directory| {
         Box::pin(async move {
             for input in &job.options.inputs {
-                receive(&client, &job.id, &input.name, &input.sha256, directory.clone()).await?;
+                receive(&client, &job.id, input, &directory).await?;
             }
             Ok(())
         })
     })
 }
 
-async fn receive(
-    client: &Client,
-    id: &JobId,
-    name: &str,
-    sha256: &ContentDigest,
-    directory: PathBuf,
-) -> Result<(), CliError> {
+async fn receive(client: &Client, id: &JobId, input: &InputFile, directory: &Path) -> Result<(), CliError> {
+    let InputFile { name, sha256, .. } = input;
     let unwritten = |error| CliError::local(format!("couldn't write the input {name:?}"), error);
     if !is_file_name(name) {
         return Err(CliError::Missing(format!("the server names an input {name:?}, which is no name")));
     }
     let path = directory.join(name);
-    fs_err::create_dir_all(path.parent().unwrap_or(&directory)).map_err(unwritten)?;
+    fs_err::create_dir_all(path.parent().unwrap_or(directory)).map_err(unwritten)?;
     let mut file = fs_err::File::create_new(path).map_err(unwritten)?;
     let download = client.input(id, name).await?;
     receive_all(download, name, sha256, |piece| std::io::Write::write_all(&mut file, piece).map_err(unwritten)).await

@@ -39,7 +39,10 @@ pub(super) fn debug(
     fs_err::write(&input, order.body.data().unwrap_or_default()).map_err(RunnerError::Scratch)?;
     fs_err::write(&wrapper, start).map_err(RunnerError::Scratch)?;
 
-    #[expect(clippy::disallowed_methods, reason = "the debugger belongs to whoever sits at the terminal")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the user at the terminal works with the debugger, and no supervisor watches it"
+    )]
     let mut gdb = Command::new("gdb");
     gdb.arg("-q").arg("-iex").arg(format!("set exec-wrapper sh {}", quoted(&wrapper)));
     gdb.arg("--args").arg(&*program).args(order.body.arguments());

@@ -2,8 +2,8 @@
 
 use crate::stats::ShardKey;
 
-/// Marks of aggregates and of what is known of errors, all of one moment. Whoever reads something after its marks may keep
-/// it for as long as they stay the same.
+/// Marks of aggregates and of what is known of errors, all of one moment. A reader that reads the marks before the
+/// aggregates may keep the aggregates for as long as the marks stay the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Marks {
     /// What the labels of errors depend on.

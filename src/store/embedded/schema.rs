@@ -19,7 +19,7 @@
 //! forget to.
 //!
 //! `history_marks` has the numbers of [`crate::store::LabelMarks`]. Triggers keep them, too: an older Jobber that has the
-//! file open, and whoever writes to it by hand, change labels as well.
+//! file open changes labels as well, and so does a user who writes to the file by hand.
 
 pub(super) const STEPS: &[&str] = &[
     "

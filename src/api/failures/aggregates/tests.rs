@@ -25,7 +25,7 @@ enum Step {
     Edits { category: u8, is_there: bool },
     /// An aggregate is counted anew from its records, to what it was at first: its cursor stays as it is.
     Recounts { day: u8, name: u8 },
-    /// Somebody takes an aggregate away by hand. It may come back with the same version.
+    /// An operator deletes an aggregate from the file. The projector may write it again with the same version.
     Loses { day: u8, name: u8 },
 }
 
