@@ -479,7 +479,7 @@ mod tests {
         let (mut categories, mut cost) = (CategorySums::with_examples(), CostSums::default());
         let mut known = known();
         let shard = shard(&mut known);
-        categories.add([&shard], &known);
+        categories.add(&[&shard], &known);
         cost.add(&shard, &known);
         let texts = [(crate::domain::Fingerprint::from_bytes([1; 32]), "bad pixel".to_owned())].into();
         let called = [("image-processing-error".parse().unwrap(), "Image processing error".to_owned())].into();

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::intervals::Rate;
-use super::known::{KnownErrors, Label};
+use super::known::{ErrorNumber, KnownErrors, Label};
 use super::shard::Counts;
-use super::slim::SlimShard;
+use super::slim::{SlimShard, attempts_by_error};
 use super::trend::Trend;
 use crate::domain::{CategoryId, Day, Fingerprint, JobName, Timestamp};
 
@@ -84,8 +84,7 @@ impl CategorySums {
     }
 
     /// Adds aggregates. `known` has all of their errors that are known.
-    pub fn add<'s>(&mut self, shards: impl IntoIterator<Item = &'s SlimShard>, known: &KnownErrors) {
-        let mut by_error = vec![None; if self.has_examples { known.count() } else { 0 }];
+    pub fn add(&mut self, shards: &[&SlimShard], known: &KnownErrors) {
         for shard in shards {
             let SlimShard { key, counts, .. } = shard;
             self.all_cpu_us += counts.cpu_us_succeeded + counts.cpu_us_failed;
@@ -101,19 +100,18 @@ impl CategorySums {
                 sum.completed += jobs.completed;
                 sum.ended += jobs.completed + jobs.failed;
             }
-            if self.has_examples {
-                shard.failures().for_each(|(error, attempts)| *by_error[error as usize].get_or_insert(0) += attempts);
-            }
         }
-        self.add_errors(&by_error, known);
+        if self.has_examples {
+            self.add_errors(attempts_by_error(shards, known), known);
+        }
     }
 
     /// Adds the failed attempts of each error.
-    fn add_errors(&mut self, by_error: &[Option<i64>], known: &KnownErrors) {
+    fn add_errors(&mut self, by_error: impl Iterator<Item = (ErrorNumber, i64)>, known: &KnownErrors) {
         let mut by_label = vec![Vec::new(); known.labels().len()];
-        for (error, attempts) in (0..).zip(by_error) {
-            if let (Some(attempts), Some(seen)) = (attempts, known.seen(error)) {
-                by_label[known.label_of(error)].push((known.fingerprint(error), *attempts, seen));
+        for (error, attempts) in by_error {
+            if let Some(seen) = known.seen(error) {
+                by_label[known.label_of(error)].push((known.fingerprint(error), attempts, seen));
             }
         }
         for (label, errors) in known.labels().iter().zip(by_label).filter(|(_, errors)| !errors.is_empty()) {
@@ -285,7 +283,7 @@ mod tests {
         let mut known = known();
         let shard = shard(&mut known);
         let mut sums = CategorySums::with_examples();
-        sums.add([&shard], &known);
+        sums.add(&[&shard], &known);
         assert_eq!(sums.examples(), [f(2), f(1), f(3)]);
         let texts = (1..=3).map(|n| (f(n), format!("error {n}"))).collect();
         let names = [("disk".parse().unwrap(), "Disk full".to_owned())].into();

@@ -35,7 +35,7 @@ pub use intervals::{Difference, Rate};
 pub use known::{ErrorFacts, ErrorNumber, KnownErrors, Label};
 pub use shard::{Counts, Histogram, ShardKey, StatShard};
 pub use sizing::{DurationLine, Quantiles, SizeLine};
-pub use slim::SlimShard;
+pub use slim::{SlimShard, attempts_by_error};
 pub use survival::{AttemptLine, Chance, WorthIt};
 pub use trend::{DailyTrends, DayCount, Trend};
 

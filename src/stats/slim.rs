@@ -114,3 +114,15 @@ impl SlimShard {
         known.labels().iter().zip(sums).filter_map(|(label, sum)| Some((label, sum?)))
     }
 }
+
+/// How often attempts failed with each error of these aggregates.
+pub fn attempts_by_error(
+    shards: &[&SlimShard],
+    known: &KnownErrors,
+) -> impl Iterator<Item = (ErrorNumber, i64)> + use<> {
+    let mut sums = vec![None; known.count()];
+    for (error, attempts) in shards.iter().flat_map(|shard| shard.failures()) {
+        *sums[error as usize].get_or_insert(0) += attempts;
+    }
+    (0..).zip(sums).filter_map(|(error, sum)| Some((error, sum?)))
+}

@@ -12,7 +12,7 @@ use crate::api::problem::ApiError;
 use crate::api::query::Params;
 use crate::api::state::Api;
 use crate::domain::{Fingerprint, Timestamp};
-use crate::stats::Label;
+use crate::stats::{Label, attempts_by_error};
 use crate::store::{Categories, DayRange, ErrorRecord};
 use crate::wire::failures::{FailureGroup, FailuresReport};
 
@@ -82,15 +82,9 @@ struct Met {
 /// Counts failed attempts by error, of one label or all.
 fn add_errors(met: &mut HashMap<Fingerprint, Met>, part: &Part<'_>, wanted: Option<&Label>) {
     let Part { shards, known } = part;
-    let mut by_error = vec![None; known.count()];
-    for (error, attempts) in shards.iter().flat_map(|shard| shard.failures()) {
-        *by_error[error as usize].get_or_insert(0) += attempts;
-    }
     let is_wanted = |error| wanted.is_none_or(|wanted| known.labels()[known.label_of(error)] == *wanted);
-    for (error, attempts) in (0..).zip(by_error) {
-        if let Some(attempts) = attempts
-            && is_wanted(error)
-        {
+    for (error, attempts) in attempts_by_error(shards, known) {
+        if is_wanted(error) {
             let met = met.entry(known.fingerprint(error)).or_default();
             met.count += attempts;
             met.last_seen = known.seen(error).map(|(_, last)| last);

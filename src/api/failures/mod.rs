@@ -153,7 +153,7 @@ async fn sum_categories(
     mut also: impl FnMut(&SlimShard),
 ) -> Result<Vec<CategoryLine>, StoreError> {
     while let Some(part) = shards.next().await? {
-        sums.add(part.shards.iter().copied(), part.known);
+        sums.add(&part.shards, part.known);
         part.shards.into_iter().for_each(&mut also);
     }
     let (history, names) = (shards.history(), shards.categories().names());

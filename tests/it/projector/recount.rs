@@ -620,7 +620,7 @@ fn check_all(shards: &[StatShard], records: &[JobRecord], known: &Known) {
         counts.add(&shard.counts.clone().without_parts());
         let slim = SlimShard::of(shard.clone(), &mut numbered);
         known.iter().for_each(|(error, facts)| numbered.learn(*error, Some(facts.clone())));
-        categories.add([&slim], &numbered);
+        categories.add(&[&slim], &numbered);
         cost.add(&slim, &numbered);
         names.add(shard.clone());
     }
