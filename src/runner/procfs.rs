@@ -1,7 +1,6 @@
 //! Reads what `/proc` tells of processes. A process that is gone gives `None`.
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::process::Pid;
 
 use super::sys;
 
@@ -18,6 +17,8 @@ pub(super) struct Stat {
     pub(super) started: u64,
     /// Resident memory in bytes.
     pub(super) rss: u64,
+    /// Page faults, its own and those of the descendants that it has waited for.
+    pub(super) faults: u64,
 }
 
 /// How exact [`Stat::started`] is, in milliseconds, with some to spare.
@@ -69,6 +70,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         session: id(3)?,
         started: ticks.saturating_mul(1000) / sys::ticks_per_second(),
         rss: u64::try_from(number(21)?).ok()? * sys::page_size(),
+        faults: (7..=10).map(|at| number(at).map_or(0, i64::unsigned_abs)).fold(0, u64::saturating_add),
     })
 }
 
@@ -119,8 +121,8 @@ pub(super) fn working_directory(pid: i32) -> Option<std::path::PathBuf> {
 }
 
 /// The most memory that a process has had resident since it was executed, in bytes.
-pub(super) fn peak_rss(pid: Pid) -> Option<u64> {
-    kib_after(&read_text(&format!("/proc/{}/status", pid.as_raw_nonzero()))?, "VmHWM:")
+pub(super) fn peak_rss(pid: i32) -> Option<u64> {
+    kib_after(&read_text(&format!("/proc/{pid}/status"))?, "VmHWM:")
 }
 
 /// The process that a thread belongs to.
@@ -173,9 +175,10 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_anything() {
-        let line = "42 (a) b (c)) Z 7 8 9 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 5 1000 3 0 0";
+        let line = "42 (a) b (c)) Z 7 8 9 0 -1 0 10 20 30 40 1 2 0 0 20 0 1 0 5 1000 3 0 0";
         let rss = 3 * sys::page_size();
-        assert_eq!(parse_stat(line), Some(Stat { zombie: true, parent: 7, group: 8, session: 9, started: 50, rss }));
+        let stat = Stat { zombie: true, parent: 7, group: 8, session: 9, started: 50, rss, faults: 100 };
+        assert_eq!(parse_stat(line), Some(stat));
         assert_eq!(parse_stat("42 (x) S 7"), None);
     }
 
@@ -184,7 +187,7 @@ mod tests {
         let me = rustix::process::getpid();
         let stat = stat(me.as_raw_nonzero().get()).unwrap();
         assert!(!stat.zombie && stat.rss > 0);
-        assert!(peak_rss(me).unwrap() >= 1024 * 1024);
+        assert!(peak_rss(me.as_raw_nonzero().get()).unwrap() >= 1024 * 1024);
         assert!(all().contains(&me.as_raw_nonzero().get()));
         assert!(kernel_oom_kills().is_some());
         assert_eq!(read("/proc/no-such-file", 10), None);

@@ -184,7 +184,7 @@ impl<'a> Supervisor<'a> {
         let (ending, counted) = usage::reap(self.process.pid, true)?
             .ok_or_else(|| std::io::Error::other("a process that has ended could not be reaped"))?;
         self.process.reaped = true;
-        let crash = tracer.and_then(|(tracer, _)| tracer.finish());
+        let traced = tracer.map(|(tracer, _)| tracer.finish()).unwrap_or_default();
         let floor = usage::own_max_rss();
         self.terms.tracked.sweep();
         self.drain(ended);
@@ -196,7 +196,7 @@ impl<'a> Supervisor<'a> {
             counted,
             wall: ended.duration_since(started),
             ended_at,
-            peak_rss: self.restraint.peak().unwrap_or_else(|| self.memory.finish(&counted, floor)),
+            peak_rss: self.restraint.peak().unwrap_or_else(|| self.memory.finish(&counted, floor, traced.peak_rss)),
             stopped,
             stopping,
             pid: self.process.pid,
@@ -204,7 +204,7 @@ impl<'a> Supervisor<'a> {
             stdout: stdout.finish(),
             stderr: stderr.finish(),
             result,
-            crash,
+            crash: traced.crash,
         })
     }
 

@@ -64,6 +64,16 @@ pub(super) struct Tracer {
     letting_go: bool,
     crashes: u32,
     crash: Option<Box<Capture>>,
+    peak_rss: u64,
+}
+
+/// What a tracer has seen of an attempt.
+#[derive(Default)]
+pub(super) struct Traced {
+    /// The crash that ended it, if one did.
+    pub(super) crash: Option<Box<Capture>>,
+    /// The most memory that its leader had resident, in bytes, as it was about to die of a signal; 0 when it was not.
+    pub(super) peak_rss: u64,
 }
 
 impl Tracer {
@@ -92,6 +102,7 @@ impl Tracer {
             letting_go: false,
             crashes: 0,
             crash: None,
+            peak_rss: 0,
         };
         // These fail only if it was killed meanwhile, or a filter of system calls forbids them.
         tracer.letting_go = ptrace::set_options(leader, wanted).is_err();
@@ -140,14 +151,14 @@ impl Tracer {
         }
     }
 
-    /// What was seen of the crash. To be called when the leader has been reaped and its group killed: reaps what else of
-    /// the attempt this thread traced.
-    pub(super) fn finish(self) -> Option<Box<Capture>> {
+    /// What was seen. To be called when the leader has been reaped and its group killed: reaps what else of the attempt
+    /// this thread traced.
+    pub(super) fn finish(self) -> Traced {
         // Another thread or process begins with a stop of the one that started it.
         if self.stops > 0 {
             reap_the_rest();
         }
-        self.crash
+        Traced { crash: self.crash, peak_rss: self.peak_rss }
     }
 
     /// Answers whether it was the end of the leader.
@@ -212,6 +223,9 @@ impl Tracer {
 
     /// Takes down where a thread is about to die.
     fn look_at(&mut self, tid: i32) {
+        if ptrace::is_thread_of(self.leader, tid) {
+            self.peak_rss = procfs::peak_rss(tid).unwrap_or(0);
+        }
         let Some(capture) = crash::capture(tid, Instant::now() + self.patience) else { return };
         // Of several crashes the leader's counts: it ends the attempt. Else the last is nearest to the end.
         let leads = |capture: &Capture| capture.process() == self.leader;

@@ -3,8 +3,10 @@
 //!
 //! `ru_maxrss` of a child is trustworthy only above a floor: with a vfork-like spawn, the kernel starts the child's
 //! high-water mark at that of its parent (the child runs in the parent's memory until it executes its program). So at
-//! or below the supervisor's own high-water mark it says nothing, and samples of `VmHWM`, which belongs to the program
-//! alone, take its place.
+//! or below the supervisor's own high-water mark it says nothing, and `VmHWM`, which belongs to the program alone, takes
+//! its place: as its tracer reads it when the process is about to die of a signal, or in samples. (A tracer could be told of
+//! every end, `PTRACE_O_TRACEEXIT`; but then what is killed stands at its end, with its files and locks, for as long as a
+//! worker that was stopped does not let it go on.)
 #![expect(unsafe_code, reason = "wait4 and getrusage have no safe wrapper")]
 
 use std::io;
@@ -98,11 +100,13 @@ pub(super) struct PeakMemory {
     next: Instant,
     interval: Duration,
     sampled: u64,
+    /// The page faults until the last sample.
+    faults: u64,
 }
 
 impl PeakMemory {
     pub(super) fn new(started: Instant) -> Self {
-        Self { next: started + FIRST, interval: FIRST, sampled: 0 }
+        Self { next: started + FIRST, interval: FIRST, sampled: 0, faults: 0 }
     }
 
     /// When [`PeakMemory::tick`] wants to be called.
@@ -116,23 +120,32 @@ impl PeakMemory {
             return false;
         }
         let first = self.interval == FIRST;
+        let pid = pid.as_raw_nonzero().get();
+        self.faults = procfs::stat(pid).map_or(self.faults, |stat| stat.faults);
         self.sampled = self.sampled.max(procfs::peak_rss(pid).unwrap_or(0));
         self.interval = (self.interval * 2).min(LONGEST);
         self.next = now + self.interval;
         first
     }
 
-    /// The peak in bytes: the kernel's count if it is above the floor; else the highest sample. An
-    /// attempt too short for any sample gets an estimate: the memory that it can have touched with one
-    /// page for each page fault. That is somewhat low when the kernel brought in several pages at once.
-    pub(super) fn finish(&self, counted: &Counted, floor: u64) -> u64 {
+    /// The peak in bytes: the kernel's count if it is above the floor; else what was seen when the process was about to die
+    /// of a signal (`at_crash`, 0: nothing); else the last sample, which is the highest.
+    ///
+    /// When more than half of its page faults came after that, the sample is from before the program did what it did, or there
+    /// is none. Then the memory is added that it can have touched since with one page for each fault. That is somewhat
+    /// low when the kernel brought in several pages at once, and high when the program gave memory back in between.
+    pub(super) fn finish(&self, counted: &Counted, floor: u64, at_crash: u64) -> u64 {
         if counted.max_rss > floor {
             return counted.max_rss;
         }
-        if self.sampled > 0 {
-            return self.sampled;
+        if at_crash > 0 {
+            return at_crash;
         }
-        (counted.faults * sys::page_size()).min(counted.max_rss)
+        let since = counted.faults.saturating_sub(self.faults);
+        if since > self.faults {
+            return self.sampled.saturating_add(since.saturating_mul(sys::page_size())).min(counted.max_rss);
+        }
+        self.sampled
     }
 }
 
@@ -145,10 +158,14 @@ mod tests {
         let counted = |max_rss, faults| Counted { max_rss, faults, ..Counted::default() };
         let page = sys::page_size();
         let mut peak = PeakMemory::new(Instant::now());
-        assert_eq!(peak.finish(&counted(9_000_000, 5), 8_000_000), 9_000_000);
-        assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000), 5 * page);
-        assert_eq!(peak.finish(&counted(8_000_000, 1 << 40), 8_000_000), 8_000_000);
-        peak.sampled = 3_000_000;
-        assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000), 3_000_000);
+        assert_eq!(peak.finish(&counted(9_000_000, 5), 8_000_000, 7_000_000), 9_000_000);
+        assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000, 7_000_000), 7_000_000);
+        assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000, 0), 5 * page);
+        assert_eq!(peak.finish(&counted(8_000_000, 1 << 40), 8_000_000, 0), 8_000_000);
+        (peak.sampled, peak.faults) = (3_000_000, 700);
+        assert_eq!(peak.finish(&counted(8_000_000, 700), 8_000_000, 0), 3_000_000);
+        assert_eq!(peak.finish(&counted(8_000_000, 1400), 8_000_000, 0), 3_000_000);
+        assert_eq!(peak.finish(&counted(8_000_000, 1401), 8_000_000, 0), 3_000_000 + 701 * page);
+        assert_eq!(peak.finish(&counted(8_000_000, 1401), 8_000_000, 3_500_000), 3_500_000);
     }
 }

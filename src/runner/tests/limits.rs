@@ -55,8 +55,14 @@ async fn peak_memory_is_that_of_the_job_and_not_of_its_supervisor() {
     std::hint::black_box(&ballast);
     let fixture = Fixture::new();
     let peak = async |body: &str| fixture.run(fixture.script(body)).await.usage.unwrap().peak_rss_bytes;
+    // Too short for a sample, or for one at the right time.
     let short = peak("exit 0").await;
     assert!((100_000..30 * MIB).contains(&short), "{short}");
-    let sampled = peak(&format!("exec {}", hold(16 * MIB, 0.5))).await;
+    // Twice as long as samples are apart.
+    let sampled = peak(&format!("exec {}", hold(16 * MIB, 2.0))).await;
     assert!((16 * MIB..80 * MIB).contains(&sampled), "{sampled}");
+    // About to die.
+    let fill = format!("s = \"x\"; while (length(s) < {}) s = s s", 16 * MIB);
+    let crashed = peak(&format!("exec awk 'BEGIN {{ {fill}; system(\"kill -ABRT $PPID\") }}'")).await;
+    assert!((16 * MIB..80 * MIB).contains(&crashed), "{crashed}");
 }
