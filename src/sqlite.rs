@@ -40,7 +40,9 @@ pub enum SqliteError {
         source: Option<rusqlite::Error>,
     },
     /// The disk is full, or can't be written to.
-    #[error("the database {path} can't grow: free some disk space, or check the limits of its file system")]
+    #[error(
+        "the database {path} can't be written: free some disk space, or check that its folder may be written and no limit of its file system is reached"
+    )]
     Full {
         /// The path of the database file.
         path: String,
