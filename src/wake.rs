@@ -4,7 +4,12 @@
 //! tells every process that waits. Within the process a [`tokio::sync::Notify`] does the same
 //! without a system call on the waiter's side. A wake-up says only "look again". A caller registers
 //! its interest with [`Wake::listen`] before it looks, so that it misses none.
+//!
+//! Each process that has the file open holds a lock on it which all may share. So a process with news knows whether any
+//! other is there, and writes nothing if not: the write would wake nobody but itself, a second time.
+#![expect(unsafe_code, reason = "locks of open files have no safe wrapper")]
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,23 +51,31 @@ impl Wake {
     /// Opens or makes `<directory>/<subject>.wake`. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the file can't be made, or the host has no inotify watch left (`fs.inotify.max_user_instances`).
+    /// When the file can't be made or locked, or the host has no inotify watch left (`fs.inotify.max_user_instances`).
     pub fn open(directory: &Path, subject: &str) -> std::io::Result<Self> {
         let path = directory.join(format!("{subject}.wake"));
-        let file = fs_err::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?.into_parts().0;
+        let mut options = fs_err::OpenOptions::new();
+        let file = options.create(true).read(true).write(true).truncate(false).open(&path)?.into_parts().0;
         let watcher = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         inotify::add_watch(&watcher, &path, inotify::WatchFlags::MODIFY)?;
         // Tokio has no type for inotify; to it, any descriptor that becomes readable is the end of a pipe.
         let events = pipe::Receiver::from_owned_fd_unchecked(watcher)?;
+        // Last, and before the first look: what is written from here on wakes this process, and what was written before, it
+        // sees.
+        lock(&file, libc::F_OFD_SETLK, libc::F_RDLCK)?;
         Ok(Self { shared: Arc::new(Shared { file, local: Arc::default(), events }) })
     }
 
     /// Wakes every listener, in this process and in the others. Never blocks.
     pub fn signal(&self) {
+        if self.shared.is_shared() {
+            // A write of the same byte at the same place: the file never grows. If it fails (disk full at the first byte),
+            // listeners fall back on their timeout.
+            let _ = rustix::io::pwrite(&self.shared.file, b"!", 0);
+            // This process is told, too. It is woken below, and not to look a second time.
+            self.shared.discard();
+        }
         self.shared.local.notify_waiters();
-        // A write of the same byte at the same place: the file never grows. If it fails (disk full at the first byte),
-        // listeners fall back on their timeout.
-        let _ = rustix::io::pwrite(&self.shared.file, b"!", 0);
     }
 
     /// A signal that is given later.
@@ -101,7 +114,32 @@ impl Listener {
     }
 }
 
+/// Sets a lock on the first byte of an open file, or asks what keeps it from being set. Answers the kind of the lock that is
+/// there then.
+fn lock(file: &std::fs::File, command: libc::c_int, kind: libc::c_int) -> std::io::Result<libc::c_int> {
+    // SAFETY: a flock of zeros is valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_len = 1;
+    // SAFETY: the descriptor is open, and the pointer is valid for reads and writes for the duration of the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(lock.l_type.into()) }
+}
+
 impl Shared {
+    /// Whether anyone else has the file open for signals.
+    fn is_shared(&self) -> bool {
+        // A lock of one's own is in nobody's own way.
+        lock(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK).map_or(true, |found| found != libc::F_UNLCK)
+    }
+
+    /// Reads the kernel's messages away, those too of which tokio does not know yet.
+    fn discard(&self) {
+        let mut buffer = [0u8; 4096];
+        while rustix::io::read(&self.events, &mut buffer).is_ok_and(|n| n > 0) {}
+    }
+
     /// Reads the kernel's messages, which are all alike, and returns whether there were any.
     fn drain(&self) -> bool {
         let mut buffer = [0u8; 4096];
@@ -127,6 +165,28 @@ mod tests {
             sender.signal();
             tokio::time::timeout(Duration::from_secs(30), listener.wait(Duration::from_secs(60))).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_signal_wakes_each_listener_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = Wake::open(dir.path(), "t").unwrap();
+        let another = || Wake::open(dir.path(), "t").unwrap();
+        let mut there = None;
+        for is_shared in [false, true, false] {
+            there = is_shared.then(another);
+            assert_eq!(here.shared.is_shared(), is_shared);
+            for _ in 0..3 {
+                let listener = here.listen();
+                here.signal();
+                listener.wait(Duration::from_secs(60)).await;
+                let again = here.listen().wait(Duration::from_secs(60));
+                // Long enough for the driver to hear of the file.
+                let quiet = tokio::time::timeout(Duration::from_millis(20), again).await;
+                assert!(quiet.is_err(), "woken twice, shared: {is_shared}");
+            }
+        }
+        drop(there);
     }
 
     #[tokio::test]
