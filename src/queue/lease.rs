@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   claimed ──settle(verdict)──> settled          dropped unsettled ──> released, no attempt spent
+//!      ├── conclude(events, verdict) ──> settled, and its events are in the log; or held as before
 //!      │
 //!      └── lost(): expired, cancelled, queue gone ──> the holder stops the process, then settles or drops
 //! ```
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::OutputChunk;
-use crate::domain::{AcceptedJob, AttemptNumber, Job, JobBody, Progress, Validity, Verdict};
+use crate::domain::{AcceptedJob, AttemptNumber, Event, Job, JobBody, Progress, Validity, Verdict};
 
 /// Why a holder must stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,12 @@ pub trait LeaseOps: Send + Sync {
 
     /// Carries the verdict out, once; what can't be carried out is left to the lease's expiry.
     async fn settle(&self, verdict: Verdict);
+
+    /// Appends these events to the event log and carries the verdict out: both, or neither and false. An adapter can do so
+    /// that keeps its jobs and the log in one database.
+    async fn conclude(&self, _events: &[Event], _verdict: &Verdict) -> bool {
+        false
+    }
 
     /// Gives the job back without spending an attempt; must not block.
     fn release(&self);
@@ -202,6 +209,20 @@ impl Lease {
     pub fn withdraw(&self) {
         if let Some(ops) = &self.ops {
             ops.withdrawn();
+        }
+    }
+
+    /// Appends these events to the event log and hands the verdict to the queue, both at once.
+    ///
+    /// # Errors
+    /// Where that can't be done now, the lease as it was: its events are to be recorded before it is settled.
+    pub async fn conclude(mut self, events: &[Event], verdict: &Verdict) -> Result<(), Self> {
+        match &self.ops {
+            Some(ops) if ops.conclude(events, verdict).await => {
+                self.ops = None;
+                Ok(())
+            }
+            _ => Err(self),
         }
     }
 

@@ -316,7 +316,7 @@ async fn supervise(
     Some(report)
 }
 
-/// Decides what follows, writes it down, and only then tells the queue.
+/// Decides what follows on an attempt that has ended, and writes it down.
 async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptReport, trace: AttemptTrace) {
     if let Some(usage) = &report.usage {
         context.prefetch.learn(std::time::Duration::from_micros(usage.wall_us));
@@ -356,7 +356,14 @@ async fn conclude(context: &WorkerContext, lease: Lease, mut report: AttemptRepo
             EventKind::Finished { attempt: Some(attempt), state, outcome, result, error },
         ));
     }
-    if context.recorder.record(&events).await {
+    end(context, lease, &events, verdict).await;
+}
+
+/// Writes down how the job's attempt has ended, and only then tells the queue; or both at once where that can be done.
+async fn end(context: &WorkerContext, lease: Lease, events: &[Event], verdict: Verdict) {
+    if let Err(lease) = lease.conclude(events, &verdict).await
+        && context.recorder.record(events).await
+    {
         lease.settle(verdict).await;
     }
 }
@@ -404,9 +411,7 @@ async fn end_unstarted(context: &WorkerContext, lease: Lease, outcome: Outcome, 
         error: Some(error.clone()),
     };
     let event = Event { body: body_for_history(&lease), ..event(context, &lease, kind) };
-    if context.recorder.record(&[event]).await {
-        lease.settle(Verdict::Fail { error }).await;
-    }
+    end(context, lease, &[event], Verdict::Fail { error }).await;
 }
 
 fn event(context: &WorkerContext, lease: &Lease, kind: EventKind) -> Event {

@@ -4,8 +4,9 @@
 //!   claim ──> slot ──> [attempt_started] ──> process ──> [attempt_finished, finished] ──> settle
 //!                              └─ refused ──> [attempt_withdrawn] ──> given back
 //! ```
-//! The worker writes these events durably before the step that follows them. After a crash in
-//! between, the lease lapses and the next attempt completes the history. A job that waits its turn
+//! The worker writes these events durably before the step that follows them, or, where queue and log
+//! are one database, an end together with it. After a crash in between, the lease lapses and the next
+//! attempt completes the history. A job that waits its turn
 //! has not started. For a job that has its slot, the worker writes the start while it prepares the
 //! process, and the process itself checks last whether the lease still holds.
 

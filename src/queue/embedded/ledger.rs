@@ -65,12 +65,29 @@ pub(super) struct ClaimSession {
 }
 
 /// A verdict that is being written. The claim does not end before this is dropped.
-pub(super) struct Settling(Arc<Claim>);
+pub(super) struct Settling {
+    claim: Arc<Claim>,
+    lease: LeaseId,
+    /// The lease as it was held, if it was.
+    held: Option<HeldLease>,
+}
+
+impl Settling {
+    /// Notes that the verdict was not written: the lease is out as before, or lost with its session meanwhile.
+    pub(super) fn undo(mut self) {
+        let Some(held) = self.held.take() else { return };
+        let mut ledger = self.claim.ledger();
+        if ledger.session.as_ref().is_none_or(|session| session.id != self.lease.claim) {
+            held.loss.send_replace(Some(LeaseLoss::Expired));
+        }
+        ledger.leases.insert(self.lease, held);
+    }
+}
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        self.0.ledger().settling -= 1;
-        self.0.room.notify_one();
+        self.claim.ledger().settling -= 1;
+        self.claim.room.notify_one();
     }
 }
 
@@ -222,10 +239,10 @@ impl Claim {
     /// is written and the answer is dropped.
     pub(super) fn begin_settling(self: &Arc<Self>, lease: LeaseId) -> Settling {
         let mut ledger = self.ledger();
-        ledger.leases.remove(&lease);
+        let held = ledger.leases.remove(&lease);
         ledger.settling += 1;
         drop(ledger);
         self.room.notify_one();
-        Settling(self.clone())
+        Settling { claim: self.clone(), lease, held }
     }
 }

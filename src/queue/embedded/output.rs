@@ -111,6 +111,15 @@ impl Outboxes {
         (last, queued)
     }
 
+    /// Takes the last output of a lease back that could not be written: the lease is held on.
+    pub(super) fn reopen(&self, lease: LeaseId, last: &OutboxBatch) {
+        let mut by_lease = self.lock();
+        let of_lease = by_lease.entry(lease).or_insert_with(|| LeaseOutbox::of(lease, &self.inner.settings));
+        of_lease.outbox.put_back(last.chunks.clone());
+        drop(by_lease);
+        self.filled.notify_one();
+    }
+
     /// Writes what leases say, all of them in one write, at most every [`PUBLISH_INTERVAL`]. Ends with `done`: the last words of
     /// a lease are written with its verdict.
     pub(super) async fn publish(&self, done: CancellationToken) {

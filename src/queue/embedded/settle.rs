@@ -1,4 +1,5 @@
-//! Carries out the verdict of one lease, fenced by that lease, and notes that its attempt is being started.
+//! Carries out the verdict of one lease, fenced by that lease, with the events of its end where it can; and notes that its
+//! attempt is being started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use super::ledger::{Claim, PAUSE};
 use super::output::OutboxBatch;
 use super::schema::{LeaseId, to_json};
 use super::{Inner, parents};
-use crate::domain::{Progress, Timestamp, Verdict};
+use crate::domain::{Event, Progress, Timestamp, Verdict};
 use crate::sqlite::SqliteError;
 
 /// One lease, as its holder reaches it.
@@ -141,6 +142,38 @@ impl LeaseOps for LeaseHandle {
 
     async fn settle(&self, verdict: Verdict) {
         self.carry_out(verdict).await;
+    }
+
+    async fn conclude(&self, events: &[Event], verdict: &Verdict) -> bool {
+        let (claim, lease) = (&self.claim, self.lease);
+        let Some(log) = claim.inner.log.clone() else { return false };
+        self.is_decided.store(true, Ordering::Release);
+        let started = self.started.load(Ordering::Acquire);
+        let events: Vec<_> = events.iter().map(|event| log.encode(event)).collect();
+        let (last, answer) = claim.outboxes.close(lease, |last| {
+            let (inner, verdict) = (claim.inner.clone(), verdict.clone());
+            claim.inner.db.write_later(move |c| {
+                let events: Vec<_> = events.iter().map(Vec::as_slice).collect();
+                let Some(signal) = log.append_within(c, &events)? else { return Ok(None) };
+                let now = inner.clock.now();
+                last.write(c, lease, &inner.settings, now)?;
+                Ok(Some((settle(c, lease, started, &verdict, now)?, signal)))
+            })
+        });
+        let settling = claim.begin_settling(lease);
+        match answer.await {
+            Ok(Ok(Some((settled, _signal)))) => {
+                claim.inner.signal_settled(lease, settled);
+                true
+            }
+            // No room in the log, or nothing can be written: the recorder of the events says so, and waits.
+            Ok(Ok(None) | Err(_)) | Err(_) => {
+                claim.outboxes.reopen(lease, &last);
+                settling.undo();
+                self.is_decided.store(false, Ordering::Release);
+                false
+            }
+        }
     }
 
     fn release(&self) {

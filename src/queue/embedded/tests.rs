@@ -1,5 +1,6 @@
 //! What only the embedded queue promises; what every queue promises is tested by the conformance suite.
 
+mod conclude;
 mod growth;
 mod model;
 
