@@ -6,6 +6,7 @@
 
 mod appender;
 mod inspect;
+mod migrate;
 mod open;
 mod presence;
 #[cfg(test)]
@@ -253,27 +254,11 @@ impl Sqlite {
     /// # Errors
     /// `Corrupt` when the tables were made by a newer Jobber.
     pub async fn migrate(&self, adapter: &'static str, steps: &'static [&'static str]) -> Result<(), SqliteError> {
-        let found = self
-            .write(move |c| {
-                c.execute_batch(
-                    "CREATE TABLE IF NOT EXISTS schema_versions (adapter TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT;",
-                )?;
-                let found: i64 = c
-                    .query_row("SELECT version FROM schema_versions WHERE adapter = ?1", [adapter], |row| row.get(0))
-                    .or_else(|e| if e == rusqlite::Error::QueryReturnedNoRows { Ok(0) } else { Err(e) })?;
-                let found = usize::try_from(found).unwrap_or(usize::MAX);
-                for step in steps.iter().skip(found) {
-                    c.execute_batch(step)?;
-                }
-                if found < steps.len() {
-                    c.execute(
-                        "INSERT INTO schema_versions VALUES (?1, ?2) ON CONFLICT DO UPDATE SET version = excluded.version",
-                        (adapter, i64::try_from(steps.len()).expect("few")),
-                    )?;
-                }
-                Ok(found)
-            })
-            .await?;
+        let path = self.shared.path.clone();
+        let migrating = tokio::task::spawn_blocking(move || {
+            migrate::migrate(&path, adapter, steps).map_err(|error| explain(&path, error))
+        });
+        let found = migrating.await.map_err(|_| self.gone())??;
         if found > steps.len() {
             return Err(SqliteError::Corrupt {
                 path: self.shared.path.display().to_string(),

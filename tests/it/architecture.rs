@@ -198,7 +198,7 @@ const THIRD_PARTIES: &[(&str, &[&str])] = &[
     ("url", &["redis"]),
     ("rustls_native_certs", &["redis"]),
     ("object_store", &["artifacts"]),
-    ("libc", &["runner", "memory", "process", "descriptors"]),
+    ("libc", &["runner", "memory", "process", "descriptors", "wake"]),
 ];
 
 const LONGEST: usize = 500;

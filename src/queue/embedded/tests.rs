@@ -472,6 +472,16 @@ async fn announced(log: &EmbeddedLog) -> Vec<AcceptedJob> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_are_made_without_a_temporary_database_that_each_later_commit_would_begin_and_end() {
+    let bench = Bench::with(QueueSettings::default()).await;
+    let databases = |c: &rusqlite::Connection| {
+        c.prepare("SELECT name FROM pragma_database_list")?.query_map([], |row| row.get::<_, String>(0))?.collect()
+    };
+    let databases: Vec<String> = bench.queue.inner.db.write(databases).await.unwrap();
+    assert_eq!(databases, ["main"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_submission_and_its_event_are_one_commit() {
     let (bench, log) = Bench::with_log(100).await;
     let (mut jobs, mut commits) = (Vec::new(), Vec::new());
