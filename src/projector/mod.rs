@@ -77,8 +77,8 @@ pub struct ProjectorSettings {
     pub retry: Duration,
     /// How many events one commit has at most.
     pub batch: usize,
-    /// The time from one commit to the next look at the log. Events that come fast gather meanwhile
-    /// and share a transaction. An event that comes alone is folded at once.
+    /// The time from one commit to the next look at the log, up to five times of it where many events come. They gather
+    /// meanwhile and share a transaction. An event that comes alone is folded at once.
     pub linger: Duration,
     /// How many events stay in the log before the committed cursor, for clients that watch.
     pub keep: usize,
@@ -231,6 +231,13 @@ struct Projector<'a> {
     announcer: Option<Announcer>,
 }
 
+/// How much longer to wait for more events after a commit of so many: a commit writes each aggregate that has changed,
+/// whatever the number of its changes. A few events may be all of a job that somebody waits for.
+fn linger_factor(events: usize) -> u32 {
+    const FEW: u32 = 8;
+    (u32::try_from(events).unwrap_or(u32::MAX) / FEW).clamp(1, 5)
+}
+
 impl Projector<'_> {
     /// Tries once to lead. When the store grants that, leads until the end of the term.
     async fn follow_or_lead(&self, outage: &mut Outage, facts: &mut Facts) -> Result<(), Interrupted> {
@@ -325,7 +332,8 @@ impl Projector<'_> {
                 self.source.trim(through).await?;
             }
             if events.len() < self.settings.batch {
-                self.stop.run_until_cancelled(tokio::time::sleep(self.settings.linger)).await;
+                let linger = self.settings.linger * linger_factor(events.len());
+                self.stop.run_until_cancelled(tokio::time::sleep(linger)).await;
             }
         }
         Ok(())
