@@ -50,7 +50,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        Command::new("umount").arg(self.dir.path()).status().ok();
+        // Lazily: a process that was killed may not be gone yet.
+        Command::new("umount").arg("--lazy").arg(self.dir.path()).status().ok();
     }
 }
 
