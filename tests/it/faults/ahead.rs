@@ -71,7 +71,7 @@ async fn a_stopped_worker_starts_nothing_of_what_it_held_ahead() {
     assert_eq!(status, 202, "{answer}");
     let lines = || std::fs::read_to_string(&begins).unwrap_or_default().lines().count();
     eventually("a quarter of it", async || (lines() >= 100).then_some(())).await;
-    stopped.signal(Signal::STOP);
+    stopped.freeze().await;
     let _other = start(Jobber::work().arg("--cores").arg("1")).start().await;
     eventually("the other to have done the rest", async || {
         let (_, queue) = serve.get("/api/v1/queue").await;

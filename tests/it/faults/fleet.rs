@@ -151,7 +151,7 @@ async fn stop_past_the_lease([one, two]: [&Arc<Place>; 2], on: impl Fn(&Arc<Plac
     let id = serve.submit(json!({"name": "locks", "arguments": [files], "attempts": 1})).await;
     eventually("its start", async || files.join("starts").exists().then_some(())).await;
     let _second = on(two, Jobber::work()).start().await;
-    stopped.signal(Signal::STOP);
+    stopped.freeze().await;
     // A stopped supervisor can kill nobody; its guard process does.
     let view = serve.wait_final(&id).await;
     assert_eq!((&view["state"], &view["result"]), (&json!("completed"), &json!("done")), "{view}");

@@ -9,10 +9,10 @@ mod placing;
 mod queues;
 mod redis;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jobber::domain::{Entry, EventKind};
+use jobber::domain::{Entry, Event, EventKind};
 use jobber::events::embedded::EmbeddedLog;
 use jobber::events::{Cursor, EventSource};
 use jobber::sqlite::{Durability, Sqlite};
@@ -132,6 +132,55 @@ async fn a_killed_server_forgets_nothing_that_it_accepted() {
     assert_eq!(stats["jobs"][0]["completedCount"], 100, "{stats}");
 }
 
+/// The events of jobs in the log of a data directory that no server uses.
+async fn events_of(db: Sqlite, place: &Place) -> Vec<Event> {
+    let log = EmbeddedLog::open(db, &place.data_dir(), 1_000_000).await.unwrap();
+    let mut events = Vec::new();
+    let mut last = Cursor::START;
+    loop {
+        let entries = log.read(last, 10_000, Duration::ZERO).await.unwrap();
+        let Some((end, _)) = entries.last() else { return events };
+        last = *end;
+        events.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
+            Entry::Job(event) => Some(event),
+            Entry::Categories(_) => None,
+        }));
+    }
+}
+
+/// With the embedded queue the end of an attempt is written to the log and to the queue in one transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_whose_end_was_told_runs_once_more_whenever_its_worker_is_killed() {
+    const JOBS: usize = 150;
+    let place = Place::new();
+    place.job("quick", "#!/bin/sh\n");
+    for round in 0..6 {
+        let mut dev = Jobber::dev().at(&place).start().await;
+        let jobs = vec![json!({"name": "quick"}); JOBS];
+        let (status, answer) = dev.post("/api/v1/jobs:bulk", json!({"jobs": jobs})).await;
+        assert_eq!(status, 202, "{answer}");
+        let before = dev.get("/api/v1/queue").await.1["completed"].as_u64().unwrap();
+        let more = async || (dev.get("/api/v1/queue").await.1["completed"].as_u64()? > before).then_some(());
+        eventually("some ends", more).await;
+        tokio::time::sleep(Duration::from_millis(7 * round)).await;
+        dev.kill().await;
+    }
+    let mut dev = Jobber::dev().at(&place).start().await;
+    let all = async || (dev.get("/api/v1/queue").await.1["completed"] == 6 * JOBS).then_some(());
+    eventually("the end of all", all).await;
+    assert_eq!(dev.stop().await, 0);
+    let db = Sqlite::open(&place.data_dir().join("jobber.db"), Durability::Process).unwrap();
+    let mut ends = BTreeMap::<String, usize>::new();
+    for event in events_of(db, &place).await {
+        if matches!(event.kind, EventKind::AttemptFinished { .. }) {
+            *ends.entry(event.job.id.to_string()).or_default() += 1;
+        }
+    }
+    assert_eq!(ends.len(), 6 * JOBS);
+    ends.retain(|_, count| *count > 1);
+    assert!(ends.is_empty(), "{} of {} jobs ended more than once: {ends:?}", ends.len(), 6 * JOBS);
+}
+
 /// With the embedded queue a job and the event of its submission are written in one transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_in_the_queue_and_its_submission_in_the_log_or_neither_whenever_its_server_is_killed() {
@@ -167,18 +216,11 @@ async fn a_job_is_in_the_queue_and_its_submission_in_the_log_or_neither_whenever
         let queued = db
             .read(|c| c.prepare("SELECT id FROM queue_jobs ORDER BY seq")?.query_map([], |row| row.get(0))?.collect());
         let queued: Vec<String> = queued.await.unwrap();
-        let log = EmbeddedLog::open(db, &place.data_dir(), 1_000_000).await.unwrap();
-        let mut announced = Vec::new();
-        let mut last = Cursor::START;
-        loop {
-            let entries = log.read(last, 10_000, Duration::ZERO).await.unwrap();
-            let Some((end, _)) = entries.last() else { break };
-            last = *end;
-            announced.extend(entries.iter().map(|(_, entry)| match entry {
-                Entry::Job(event) if event.kind == EventKind::Submitted => event.job.id.to_string(),
-                other => panic!("nothing else happens: {other:?}"),
-            }));
-        }
+        let announced = events_of(db, &place).await.into_iter().map(|event| {
+            assert_eq!(event.kind, EventKind::Submitted, "nothing else happens");
+            event.job.id.to_string()
+        });
+        let announced: Vec<String> = announced.collect();
         assert_eq!(announced, queued, "the order of the log is that of the queue");
         assert!(accepted.iter().all(|id| queued.contains(id)), "what was accepted is there");
     }

@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// How long anything may take before a test fails: generous, because machines differ.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a command printed and how it ended.
 #[derive(Debug)]
@@ -363,6 +363,28 @@ impl Jobber {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGSTOP, between two writes: a process that stands in the midst of one holds the database, and all others wait.
+    pub async fn freeze(&self) {
+        use rustix::process::Signal;
+        let file = self.place.data_dir().join("jobber.db");
+        let is_free = move || {
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let Ok(connection) = rusqlite::Connection::open_with_flags(&file, flags) else { return true };
+            connection.busy_timeout(Duration::from_secs(2)).unwrap();
+            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+        };
+        loop {
+            self.signal(Signal::STOP);
+            let stat = || std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            eventually("it to stand", async || stat().contains(") T ").then_some(())).await;
+            if tokio::task::spawn_blocking(is_free.clone()).await.unwrap() {
+                return;
+            }
+            self.signal(Signal::CONT);
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
     }
 
     /// SIGKILL, and wait.
