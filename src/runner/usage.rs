@@ -21,6 +21,9 @@ use super::{procfs, ptrace, sys};
 const FIRST: Duration = Duration::from_millis(8);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// Less memory than a program has that has been loaded, in bytes. What making and executing it cost is among its page faults.
+const BEGUN: u64 = 512 << 10;
+
 /// What the kernel counted for a process and the descendants that it waited for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counted {
@@ -131,8 +134,8 @@ impl PeakMemory {
     /// The peak in bytes: the kernel's count if it is above the floor; else what was seen when the process was about to die
     /// of a signal (`at_crash`, 0: nothing); else the last sample, which is the highest.
     ///
-    /// When more than half of its page faults came after that, the sample is from before the program did what it did, or there
-    /// is none. Then the memory is added that it can have touched since with one page for each fault. That is somewhat
+    /// When more than half of its page faults came after that, or the sample shows a program that had hardly begun, it is
+    /// from before the program did what it did, or there is none. Then the memory is added that it can have touched since with one page for each fault. That is somewhat
     /// low when the kernel brought in several pages at once, and high when the program gave memory back in between.
     pub(super) fn finish(&self, counted: &Counted, floor: u64, at_crash: u64) -> u64 {
         if counted.max_rss > floor {
@@ -142,7 +145,7 @@ impl PeakMemory {
             return at_crash;
         }
         let since = counted.faults.saturating_sub(self.faults);
-        if since > self.faults {
+        if since > self.faults || self.sampled < BEGUN {
             return self.sampled.saturating_add(since.saturating_mul(sys::page_size())).min(counted.max_rss);
         }
         self.sampled
@@ -162,6 +165,8 @@ mod tests {
         assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000, 7_000_000), 7_000_000);
         assert_eq!(peak.finish(&counted(8_000_000, 5), 8_000_000, 0), 5 * page);
         assert_eq!(peak.finish(&counted(8_000_000, 1 << 40), 8_000_000, 0), 8_000_000);
+        (peak.sampled, peak.faults) = (16_384, 60);
+        assert_eq!(peak.finish(&counted(8_000_000, 110), 8_000_000, 0), 16_384 + 50 * page);
         (peak.sampled, peak.faults) = (3_000_000, 700);
         assert_eq!(peak.finish(&counted(8_000_000, 700), 8_000_000, 0), 3_000_000);
         assert_eq!(peak.finish(&counted(8_000_000, 1400), 8_000_000, 0), 3_000_000);
