@@ -124,8 +124,11 @@ impl PeakMemory {
         }
         let first = self.interval == FIRST;
         let pid = pid.as_raw_nonzero().get();
-        self.faults = procfs::stat(pid).map_or(self.faults, |stat| stat.faults);
-        self.sampled = self.sampled.max(procfs::peak_rss(pid).unwrap_or(0));
+        // One that has just ended has no memory any more, but all of its page faults.
+        if let (Some(stat), Some(peak)) = (procfs::stat(pid), procfs::peak_rss(pid)) {
+            self.faults = stat.faults;
+            self.sampled = self.sampled.max(peak);
+        }
         self.interval = (self.interval * 2).min(LONGEST);
         self.next = now + self.interval;
         first
