@@ -5,8 +5,9 @@
 //! without a system call on the waiter's side. A wake-up says only "look again". A caller registers
 //! its interest with [`Wake::listen`] before it looks, so that it misses none.
 //!
-//! Each process that has the file open holds a lock on it which all may share. So a process with news knows whether any
-//! other is there, and writes nothing if not: the write would wake nobody but itself, a second time.
+//! Each process that has the file open holds a lock on it which all may share. So a process with news knows whether another
+//! process has it open. If none has, it writes nothing: the kernel would wake this process alone, which has woken its own
+//! listeners already.
 #![expect(unsafe_code, reason = "locks of open files have no safe wrapper")]
 
 use std::os::fd::AsRawFd;
@@ -130,7 +131,7 @@ fn lock(file: &std::fs::File, command: libc::c_int, kind: libc::c_int) -> std::i
 impl Shared {
     /// Whether anyone else has the file open for signals.
     fn is_shared(&self) -> bool {
-        // A lock of one's own is in nobody's own way.
+        // The kernel tells only of locks of other open files.
         lock(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK).map_or(true, |found| found != libc::F_UNLCK)
     }
 

@@ -232,7 +232,7 @@ struct Projector<'a> {
 }
 
 /// How much longer to wait for more events after a commit of so many: a commit writes each aggregate that has changed,
-/// whatever the number of its changes. A few events may be all of a job that somebody waits for.
+/// whatever the number of its changes. After few events it waits no longer, because a client may wait for that job.
 fn linger_factor(events: usize) -> u32 {
     const FEW: u32 = 8;
     (u32::try_from(events).unwrap_or(u32::MAX) / FEW).clamp(1, 5)

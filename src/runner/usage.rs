@@ -138,8 +138,9 @@ impl PeakMemory {
     /// of a signal (`at_crash`, 0: nothing); else the last sample, which is the highest.
     ///
     /// When more than half of its page faults came after that, or the sample shows a program that had hardly begun, it is
-    /// from before the program did what it did, or there is none. Then the memory is added that it can have touched since with one page for each fault. That is somewhat
-    /// low when the kernel brought in several pages at once, and high when the program gave memory back in between.
+    /// from before the program did what it did, or there is none. Then the memory is added that it can have touched since
+    /// with one page for each fault. That is somewhat low when the kernel brought in several pages at once, and high when
+    /// the program gave memory back in between.
     pub(super) fn finish(&self, counted: &Counted, floor: u64, at_crash: u64) -> u64 {
         if counted.max_rss > floor {
             return counted.max_rss;

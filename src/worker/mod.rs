@@ -6,9 +6,9 @@
 //! ```
 //! The worker writes these events durably before the step that follows them, or, where queue and log
 //! are one database, an end together with it. After a crash in between, the lease lapses and the next
-//! attempt completes the history. A job that waits its turn
-//! has not started. For a job that has its slot, the worker writes the start while it prepares the
-//! process, and the process itself checks last whether the lease still holds.
+//! attempt completes the history. A job that waits its turn has not started. For a job that has its
+//! slot, the worker writes the start while it prepares the process, and the process itself checks last
+//! whether the lease still holds.
 
 mod attempt;
 mod elsewhere;

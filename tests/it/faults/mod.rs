@@ -141,9 +141,9 @@ async fn events_of(db: Sqlite, place: &Place) -> Vec<Event> {
         let entries = log.read(last, 10_000, Duration::ZERO).await.unwrap();
         let Some((end, _)) = entries.last() else { return events };
         last = *end;
-        events.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
-            Entry::Job(event) => Some(event),
-            Entry::Categories(_) => None,
+        events.extend(entries.into_iter().map(|(_, entry)| match entry {
+            Entry::Job(event) => event,
+            Entry::Categories(change) => panic!("nobody changes categories: {change:?}"),
         }));
     }
 }

@@ -19,7 +19,14 @@ fn finished(job: &Arc<Job>) -> [Event; 1] {
     [Event::new(Timestamp::from_millis(1), job.clone(), kind)]
 }
 
-/// Whether nobody has told the holder to stop.
+/// A job that was submitted, and its lease.
+async fn held(bench: &Bench) -> (AcceptedJob, Lease) {
+    let job = bench.job(|_| {});
+    bench.submit(job.clone()).await;
+    (job, bench.claim("w", 1).await.next().await.unwrap())
+}
+
+/// Whether the queue has not told the holder of the lease to stop.
 async fn is_held(lease: &Lease) -> bool {
     futures_util::future::poll_immediate(lease.lost()).await.is_none()
 }
@@ -51,11 +58,8 @@ async fn an_end_and_its_events_are_one_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_room_in_the_log_the_lease_is_held_and_nothing_is_written() {
     let (bench, log) = Bench::with_log(1).await;
-    let job = bench.job(|_| {});
-    bench.submit(job.clone()).await;
+    let (job, lease) = held(&bench).await;
     let id = &job.job.id;
-    let mut claims = bench.claim("w", 1).await;
-    let lease = claims.next().await.unwrap();
     let said = OutputChunk { attempt: 1, stream: Stream::Stdout, at: None, bytes: b"last words".to_vec() };
     lease.publisher().output(said.clone());
 
@@ -78,9 +82,7 @@ async fn without_room_in_the_log_the_lease_is_held_and_nothing_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_log_lies_elsewhere_the_holder_records_first() {
     let bench = Bench::with(QueueSettings::default()).await;
-    let job = bench.job(|_| {});
-    bench.submit(job.clone()).await;
-    let lease = bench.claim("w", 1).await.next().await.unwrap();
+    let (job, lease) = held(&bench).await;
     let lease = lease.conclude(&finished(&job.job), &COMPLETE).await.unwrap_err();
     assert!(is_held(&lease).await);
     lease.settle(COMPLETE).await;
@@ -91,9 +93,7 @@ async fn where_the_log_lies_elsewhere_the_holder_records_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_lost_lease_is_in_the_log_and_changes_nothing() {
     let (bench, log) = Bench::with_log(10).await;
-    let job = bench.job(|_| {});
-    bench.submit(job.clone()).await;
-    let lease = bench.claim("w", 1).await.next().await.unwrap();
+    let (job, lease) = held(&bench).await;
     bench.change("UPDATE queue_jobs SET claim = NULL, state = 0").await;
     lease.conclude(&finished(&job.job), &COMPLETE).await.unwrap();
     assert_eq!(bench.queue.counts().await.unwrap().completed, 0);
