@@ -342,9 +342,9 @@ impl NameSummary {
     /// How many ids a summary lists at most.
     pub const RECENT: usize = 1000;
 
-    /// How many ids the summary of each of so many names lists at most: fewer beside more than ten names, so that the
-    /// summaries of all of them stay as large as those of ten.
+    /// How many ids the summary of each of so many names lists at most: an equal share, so that the summaries of many
+    /// names are hardly larger than that of one, however many jobs there are.
     pub fn listed(names: usize) -> usize {
-        (10 * Self::RECENT / names.max(1)).clamp(10, Self::RECENT)
+        (Self::RECENT / names.max(1)).max(10)
     }
 }
