@@ -22,13 +22,15 @@ static COMMIT: Operation = Operation::new("sqlite", "commit");
 const QUEUE: usize = 4096;
 /// How many writes share one commit at most.
 const GROUP: usize = 512;
-/// While several writes come at a time, the thread gathers them for the next commit. It does so for
-/// this many times the duration of the last commit. A commit costs about as much as ten small
-/// writes, so gathering is worth far more than it delays. A single caller never waits for it, and
-/// no caller does while a hurried call is under way.
+/// While several writes come at a time, the thread gathers them for the next commit: until as many
+/// are there as it wants ([`Gathering::after`]), but no longer than this many times the duration of the last
+/// commit. A commit costs about as much as ten small writes, so gathering is worth far more than it
+/// delays. A single caller never waits for it, and no caller does while a hurried call is under way.
 const GATHER: u32 = 2;
 /// The longest time for which the thread gathers writes.
 const GATHER_MOST: Duration = Duration::from_millis(2);
+/// The fewest writes that the thread wants of so many callers or more.
+const GATHER_LEAST: usize = 8;
 /// While another process writes, the thread answers the calls whose patience is at an end this often.
 const LOOK: Duration = Duration::from_millis(200);
 /// Once another process has held the file for longer than [`BUSY`], writes that come wait no longer than this.
@@ -40,10 +42,20 @@ const REMARKABLE: Duration = Duration::from_secs(2);
 pub(super) struct Writer {
     calls: Sender<Call>,
     thread: Thread,
-    /// How many hurried calls are under way. While there are any, the thread gathers nothing.
-    hurried: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
     room: Arc<Semaphore>,
     died: CancellationToken,
+}
+
+/// What the callers and the thread tell each other beside the calls.
+#[derive(Default)]
+struct Traffic {
+    /// How many hurried calls are under way. While there are any, the thread gathers nothing.
+    hurried: AtomicUsize,
+    /// How many calls were sent that the thread has not received.
+    queued: AtomicUsize,
+    /// How many queued calls a gathering thread waits for; 0 while it does not gather.
+    wanted: AtomicUsize,
 }
 
 /// A function that writes, and the caller who waits for it.
@@ -60,18 +72,18 @@ pub(super) struct Call {
 }
 
 /// Counts one hurried call until it is dropped.
-struct Hurry(Arc<AtomicUsize>);
+struct Hurry(Arc<Traffic>);
 
 impl Hurry {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count.clone())
+    fn new(traffic: &Arc<Traffic>) -> Self {
+        traffic.hurried.fetch_add(1, Ordering::SeqCst);
+        Self(traffic.clone())
     }
 }
 
 impl Drop for Hurry {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.hurried.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -132,19 +144,19 @@ impl Writer {
         let (calls, received) = channel();
         let died = CancellationToken::new();
         let (path, death) = (path.to_owned(), Death(died.clone()));
-        let hurried = Arc::new(AtomicUsize::new(0));
-        let count = hurried.clone();
+        let traffic = Arc::<Traffic>::default();
+        let shared = traffic.clone();
         let handle = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
             let death = death;
             // When the file is gone from its path, writes to it are lost with this process, so the
             // thread refuses them.
             let presence = Presence::of(&path);
             let (waiting, held_since) = (VecDeque::new(), None);
-            Writing { connection, path, presence, received, hurried: count, waiting, held_since }.work();
+            Writing { connection, path, presence, received, traffic: shared, waiting, held_since }.work();
             drop(death);
         })?;
         let room = Arc::new(Semaphore::new(QUEUE));
-        Ok(Self { calls, thread: handle.thread().clone(), hurried, room, died })
+        Ok(Self { calls, thread: handle.thread().clone(), traffic, room, died })
     }
 
     /// Cancelled when the thread has panicked.
@@ -160,12 +172,16 @@ impl Writer {
 
     /// Sends a call now. If the thread is gone, the channel drops the call, and its caller sees that.
     pub(super) fn send(&self, call: Call) {
+        let queued = self.traffic.queued.fetch_add(1, Ordering::SeqCst) + 1;
         let _ = self.calls.send(call);
+        if queued == self.traffic.wanted.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
     }
 
     /// Sends a hurried call. The thread writes it at once, together with the calls that came before it.
     pub(super) fn send_hurried(&self, mut call: Call) {
-        call._hurry = Some(Hurry::new(&self.hurried));
+        call._hurry = Some(Hurry::new(&self.traffic));
         self.send(call);
         self.thread.unpark();
     }
@@ -187,11 +203,31 @@ struct Writing {
     path: PathBuf,
     presence: Presence,
     received: Receiver<Call>,
-    hurried: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
     /// The calls that the thread has received but does not write in the current group.
     waiting: VecDeque<Call>,
     /// Since when another process has held the file, if one does.
     held_since: Option<Instant>,
+}
+
+/// What the thread waits for before it begins the next transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Gathering {
+    /// How many calls it wants.
+    calls: usize,
+    /// How long it waits for them at most.
+    long: Duration,
+}
+
+impl Gathering {
+    /// After a group of so many writes that took so long, while `left` others have come. `None` when nothing is worth
+    /// gathering. Of a few callers it wants all, because those who were just answered come again. Of many it wants half:
+    /// so the others prepare their writes while these are written, and neither side stands still.
+    fn after(writes: usize, took: Duration, left: usize) -> Option<Self> {
+        let callers = writes + left;
+        let calls = (callers / 2).max(GATHER_LEAST).min(callers);
+        (writes > 1).then(|| Self { calls, long: (took * GATHER).min(GATHER_MOST) })
+    }
 }
 
 impl Writing {
@@ -200,14 +236,14 @@ impl Writing {
         if let Err(error) = self.connection.busy_timeout(LOOK) {
             tracing::warn!(%error, "the writing thread can't set how long it waits");
         }
-        let mut gather = Duration::ZERO;
-        while let Some(first) = self.waiting.pop_front().or_else(|| self.received.recv().ok()) {
-            if !gather.is_zero() {
-                self.gather(gather);
+        let mut gathering = None;
+        while let Some(first) = self.waiting.pop_front().or_else(|| self.received(self.received.recv().ok())) {
+            if let Some(gathering) = gathering {
+                self.gather(gathering);
             }
             let mut group = vec![first];
             while group.len() < GROUP
-                && let Some(next) = self.waiting.pop_front().or_else(|| self.received.try_recv().ok())
+                && let Some(next) = self.waiting.pop_front().or_else(|| self.received(self.received.try_recv().ok()))
             {
                 group.push(next);
             }
@@ -218,20 +254,33 @@ impl Writing {
             } else {
                 group.into_iter().for_each(|call| call.answer(Err(removed(&self.path))));
             }
-            gather = if writes > 1 { (began.elapsed() * GATHER).min(GATHER_MOST) } else { Duration::ZERO };
+            let left = self.waiting.len() + self.traffic.queued.load(Ordering::SeqCst);
+            gathering = Gathering::after(writes, began.elapsed(), left);
         }
     }
 
-    /// Sleeps for `long`, or until there is a hurried call.
-    fn gather(&self, long: Duration) {
+    /// Counts a call that the thread has received.
+    fn received(&self, call: Option<Call>) -> Option<Call> {
+        if call.is_some() {
+            self.traffic.queued.fetch_sub(1, Ordering::SeqCst);
+        }
+        call
+    }
+
+    /// Sleeps until what it wants is there, with the call that the thread has received already, or there is a hurried
+    /// call, or its time is over.
+    fn gather(&self, Gathering { calls, long }: Gathering) {
+        let wanted = calls.saturating_sub(1 + self.waiting.len());
         let until = Instant::now() + long;
-        while self.hurried.load(Ordering::SeqCst) == 0 {
+        self.traffic.wanted.store(wanted, Ordering::SeqCst);
+        while self.traffic.queued.load(Ordering::SeqCst) < wanted && self.traffic.hurried.load(Ordering::SeqCst) == 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                break;
             }
             std::thread::park_timeout(left);
         }
+        self.traffic.wanted.store(0, Ordering::SeqCst);
     }
 
     /// Writes the group in one transaction. If one call fails, [`Writing::write_apart`] writes the others.
@@ -296,7 +345,9 @@ impl Writing {
                 }
                 Err(error) if is_busy(&error) => {
                     let held = self.note_held();
-                    self.waiting.extend(self.received.try_iter());
+                    while let Some(call) = self.received(self.received.try_recv().ok()) {
+                        self.waiting.push_back(call);
+                    }
                     let mut waiting = self.waiting.drain(..).collect();
                     for calls in [&mut *group, &mut waiting] {
                         let (over, left) = std::mem::take(calls).into_iter().partition(|call| call.is_over(held));
@@ -402,37 +453,61 @@ mod tests {
         move |c| c.execute("INSERT INTO t VALUES (?1)", [n])
     }
 
-    #[test]
-    fn nothing_is_gathered_for_somebody_in_a_hurry() {
-        let hurried = Arc::default();
-        let (calls, received) = channel();
+    /// Has a thread gather for a minute until so many calls are there, and sends it calls meanwhile, hurried or not. Answers
+    /// how many had come when it went on.
+    fn gathered(wanted: usize, calls: &[bool]) -> usize {
+        let traffic = Arc::<Traffic>::default();
+        let (sender, received) = channel();
         let writing = Writing {
             connection: Connection::open_in_memory().unwrap(),
             path: PathBuf::new(),
             presence: Presence::of(Path::new("")),
             received,
-            hurried: Arc::clone(&hurried),
+            traffic: traffic.clone(),
             waiting: VecDeque::new(),
             held_since: None,
         };
         let began = Instant::now();
         let gathering = std::thread::spawn(move || {
-            writing.gather(Duration::from_secs(60));
-            // Both calls have arrived, the hurried one among them.
-            (writing.received.try_iter().count(), writing)
+            writing.gather(Gathering { calls: wanted, long: Duration::from_secs(60) });
+            let came = std::iter::from_fn(|| writing.received(writing.received.try_recv().ok())).count();
+            (came, writing)
         });
         let room = Arc::new(Semaphore::new(QUEUE));
         let thread = gathering.thread().clone();
-        let writer = Writer { calls, thread, hurried: Arc::clone(&hurried), room, died: CancellationToken::new() };
-        let send = |hurry: bool| {
+        let writer = Writer { calls: sender, thread, traffic: traffic.clone(), room, died: CancellationToken::new() };
+        for hurry in calls {
             let (call, _) = Call::new(|_| Ok(()), BUSY);
-            if hurry { writer.send_hurried(call) } else { writer.send(call) }
-        };
-        send(false);
-        send(true);
-        assert_eq!(gathering.join().unwrap().0, 2);
+            if *hurry { writer.send_hurried(call) } else { writer.send(call) }
+        }
+        let (came, _writing) = gathering.join().unwrap();
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-        assert_eq!(hurried.load(Ordering::SeqCst), 0, "it is answered");
+        let left = [&traffic.hurried, &traffic.queued, &traffic.wanted].map(|count| count.load(Ordering::SeqCst));
+        assert_eq!(left, [0, 0, 0], "all are received and answered");
+        came
+    }
+
+    #[test]
+    fn nothing_is_gathered_for_somebody_in_a_hurry() {
+        assert_eq!(gathered(100, &[false, true]), 2);
+    }
+
+    #[test]
+    fn gathering_ends_when_all_that_is_wanted_is_there() {
+        // The first was received before.
+        assert_eq!(gathered(4, &[false; 3]), 3);
+        assert_eq!(gathered(1, &[]), 0);
+    }
+
+    #[test]
+    fn of_few_callers_all_are_wanted_and_of_many_half() {
+        let took = Duration::from_micros(100);
+        let wanted = |writes, left| Gathering::after(writes, took, left).map(|gathering| gathering.calls);
+        assert_eq!((wanted(1, 0), wanted(1, 60)), (None, None), "nobody else came with it");
+        assert_eq!((wanted(2, 0), wanted(3, 4), wanted(5, 9)), (Some(2), Some(7), Some(8)));
+        assert_eq!((wanted(64, 0), wanted(32, 32), wanted(2, 62)), (Some(32), Some(32), Some(32)));
+        let long = |took| Gathering::after(2, took, 0).map(|gathering| gathering.long);
+        assert_eq!((long(took), long(Duration::from_secs(1))), (Some(2 * took), Some(GATHER_MOST)));
     }
 
     #[tokio::test]
