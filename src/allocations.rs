@@ -74,7 +74,7 @@ fn note(size: usize) {
         counted.requests.fetch_add(1, Ordering::Relaxed);
         counted.bytes.fetch_add(size as u64, Ordering::Relaxed);
     } else {
-        // Nobody else writes these, so that no locked instruction is needed, which would cost more than what it counts.
+        // Only this thread writes these. A locked instruction would cost more than the request that it counts.
         counted.requests.store(counted.requests.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         counted.bytes.store(counted.bytes.load(Ordering::Relaxed) + size as u64, Ordering::Relaxed);
     }

@@ -222,7 +222,8 @@ struct Gathering {
 impl Gathering {
     /// After a group of so many writes that took so long, while `left` other calls have come. `None` when nothing is worth
     /// gathering. Of a few callers it wants all, because those who were just answered come again. Of many it wants half,
-    /// so that the others prepare their calls while these are written, and neither side stands still.
+    /// so that the others prepare their calls while these are written, and neither side stands still. A caller who has come
+    /// again already is among both numbers: then it may want more calls than there are callers, and its time ends that.
     fn after(writes: usize, took: Duration, left: usize) -> Option<Self> {
         let callers = writes + left;
         let calls = (callers / 2).max(GATHER_LEAST).min(callers);
@@ -237,13 +238,13 @@ impl Writing {
             tracing::warn!(%error, "the writing thread can't set how long it waits");
         }
         let mut gathering = None;
-        while let Some(first) = self.waiting.pop_front().or_else(|| self.received(self.received.recv().ok())) {
+        while let Some(first) = self.waiting.pop_front().or_else(|| self.receive()) {
             if let Some(gathering) = gathering {
                 self.gather(gathering);
             }
             let mut group = vec![first];
             while group.len() < GROUP
-                && let Some(next) = self.waiting.pop_front().or_else(|| self.received(self.received.try_recv().ok()))
+                && let Some(next) = self.waiting.pop_front().or_else(|| self.try_receive())
             {
                 group.push(next);
             }
@@ -259,12 +260,18 @@ impl Writing {
         }
     }
 
-    /// Counts a call that the thread has received.
-    fn received(&self, call: Option<Call>) -> Option<Call> {
-        if call.is_some() {
-            self.traffic.queued.fetch_sub(1, Ordering::SeqCst);
-        }
-        call
+    /// Waits for the next call. `None` when no caller can send another.
+    fn receive(&self) -> Option<Call> {
+        self.received.recv().ok().inspect(|_| self.note_received())
+    }
+
+    /// The next call, if one has come.
+    fn try_receive(&self) -> Option<Call> {
+        self.received.try_recv().ok().inspect(|_| self.note_received())
+    }
+
+    fn note_received(&self) {
+        self.traffic.queued.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Sleeps until the calls that it wants are there (the thread has received one of them already), or a hurried one, or
@@ -345,7 +352,7 @@ impl Writing {
                 }
                 Err(error) if is_busy(&error) => {
                     let held = self.note_held();
-                    while let Some(call) = self.received(self.received.try_recv().ok()) {
+                    while let Some(call) = self.try_receive() {
                         self.waiting.push_back(call);
                     }
                     let mut waiting = self.waiting.drain(..).collect();
@@ -479,7 +486,7 @@ mod tests {
             if *hurry { writer.send_hurried(call) } else { writer.send(call) }
         }
         let (took, writing) = gathering.join().unwrap();
-        let came = std::iter::from_fn(|| writing.received(writing.received.try_recv().ok())).count();
+        let came = std::iter::from_fn(|| writing.try_receive()).count();
         assert_eq!(came, calls.len());
         let left = [&traffic.hurried, &traffic.queued, &traffic.wanted].map(|count| count.load(Ordering::SeqCst));
         assert_eq!(left, [0, 0, 0], "all are received and answered");
@@ -489,7 +496,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn nothing_is_gathered_for_somebody_in_a_hurry() {
+    fn a_hurried_call_ends_gathering() {
         assert!(gathers(100, MINUTE, &[false, true]) < MINUTE / 2);
     }
 
@@ -506,7 +513,7 @@ mod tests {
     fn of_few_callers_all_are_wanted_and_of_many_half() {
         let took = Duration::from_micros(100);
         let wanted = |writes, left| Gathering::after(writes, took, left).map(|gathering| gathering.calls);
-        assert_eq!((wanted(1, 0), wanted(1, 60)), (None, None), "nobody else came with it");
+        assert_eq!((wanted(1, 0), wanted(1, 60)), (None, None), "the group was a single write");
         assert_eq!((wanted(2, 0), wanted(3, 4), wanted(5, 9)), (Some(2), Some(7), Some(8)));
         assert_eq!((wanted(64, 0), wanted(32, 32), wanted(2, 62)), (Some(32), Some(32), Some(32)));
         let long = |took| Gathering::after(2, took, 0).map(|gathering| gathering.long);
